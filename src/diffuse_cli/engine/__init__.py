@@ -1,0 +1,1 @@
+"""The work: knows torch, never the terminal."""

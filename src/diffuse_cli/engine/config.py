@@ -1,0 +1,335 @@
+"""The vocabulary of choices: what the user asked for (`Recipe`, `Machine`) and what was decided (`Plan`).
+
+Standard library only: imported before torch. Every default is written here and nowhere else. A `Recipe` may leave
+things open (None); a `Plan` leaves nothing open. The part of a plan that makes a model (`ModelConfig`) travels in the
+model's file and is read back strictly: unknown keys, wrong types and impossible values are refused.
+"""
+
+import dataclasses
+import difflib
+import math
+import re
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from .errors import UsageError
+
+FORMAT_VERSION = 1
+
+SCHEDULES = ("interpolated", "cosine", "linear", "sigmoid")
+PREDICTIONS = ("v", "epsilon", "x0")
+OBJECTIVES = ("sigmoid", "simple", "min-snr")
+VARIANCES = ("learned", "fixed")
+VARIANCE_GRADS = ("head", "trunk")
+TIMES = ("continuous", "discrete")
+OPTIMIZERS = ("adamw", "adam")
+CAPTION_SOURCES = ("auto", "metadata", "sidecar", "folder", "filename", "none")
+PRESETS = ("nano", "micro", "small", "base", "large")
+SAMPLERS = ("dpmpp-2m", "ddim", "ddpm", "heun", "euler")
+PRECISIONS = ("auto", "bf16", "fp32")
+ATTENTIONS = ("none", "text", "full")
+
+RESOLUTION_RANGE = (8, 512)
+SEED_RANGE = (0, 2**63 - 1)
+
+
+# ── Checks, with messages that name the option ──────────────────────────────────────────────────────────────────────
+
+
+def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise UsageError unless `value` is one of `choices`; suggest the nearest."""
+    if value not in choices:
+        near = difflib.get_close_matches(value, choices, 1)
+        meant = f"Did you mean {near[0]!r}? " if near else ""
+        raise UsageError(f"{option} does not know {value!r}", hint=f"{meant}Choose from: {', '.join(choices)}")
+
+
+def check_range(option: str, value: float, low: float, high: float) -> None:
+    """Raise UsageError unless `low <= value <= high` (so NaN is refused as well)."""
+    if not low <= value <= high:
+        raise UsageError(f"{option} must be between {low:,} and {high:,}, not {value}", hint="Give a value in that range")
+
+
+# ── The model ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """Shape of the T5-shaped text encoder: `vocabulary` tokens, `width` features, `layers` blocks."""
+
+    vocabulary: int
+    width: int
+    layers: int
+
+    def __post_init__(self) -> None:
+        check_range("text.vocabulary", self.vocabulary, 259, 65_536)
+        check_range("text.width", self.width, 16, 4_096)
+        check_range("text.layers", self.layers, 1, 64)
+        if self.width % self.heads:
+            raise UsageError(f"text.width {self.width} is not a multiple of its {self.heads} heads")
+
+    @property
+    def heads(self) -> int:
+        return max(1, self.width // 64)
+
+    @property
+    def feed_forward(self) -> int:
+        """8/3 of the width, rounded up to a multiple of 32."""
+        return math.ceil(self.width * 8 / 3 / 32) * 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """Shape of the U-Net. Lists go from the highest resolution to the lowest.
+
+    `text=None` makes an unconditional network. `out_channels` is twice `channels` when the variance is learned.
+    """
+
+    resolution: int
+    widths: tuple[int, ...]
+    depths: tuple[int, ...]
+    attention: tuple[str, ...]
+    head_dim: int
+    groups: int
+    time_width: int
+    text: TextConfig | None
+    channels: int = 3
+    out_channels: int = 6
+
+    def __post_init__(self) -> None:
+        check_range("network.resolution", self.resolution, *RESOLUTION_RANGE)
+        check_range("number of levels", len(self.widths), 1, 8)
+        check_range("network.head_dim", self.head_dim, 1, 512)
+        check_range("network.groups", self.groups, 1, 512)
+        if not len(self.widths) == len(self.depths) == len(self.attention):
+            raise UsageError("network.widths, depths and attention must have one entry for each level")
+        if self.resolution % 2 ** (len(self.widths) - 1):
+            raise UsageError(f"--resolution {self.resolution} cannot be halved {len(self.widths) - 1} times")
+        for width, kind in zip(self.widths, (*self.attention[:-1], "full"), strict=True):   # the middle always attends
+            check_range("network.widths", width, 8, 4_096)
+            if width % self.groups:
+                raise UsageError(f"network width {width} is not a multiple of groups {self.groups}")
+            if kind != "none" and width % self.head_dim:
+                raise UsageError(f"network width {width} is not a multiple of head_dim {self.head_dim}")
+        for depth in self.depths:
+            check_range("network.depths", depth, 1, 16)
+        for kind in self.attention:
+            check_choice("network.attention", kind, ATTENTIONS)
+        check_range("network.time_width", self.time_width, 8, 16_384)
+        check_range("network.channels", self.channels, 1, 16)
+        if self.out_channels not in (self.channels, 2 * self.channels):
+            raise UsageError("network.out_channels must be channels or twice channels")
+        if self.text is None and "text" in self.attention:
+            raise UsageError("an unconditional network has no text to attend to")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """All that is needed to build a model and to sample it; saved in every model file."""
+
+    network: NetworkConfig
+    schedule: str
+    prediction: str
+
+    def __post_init__(self) -> None:
+        check_choice("--schedule", self.schedule, SCHEDULES)
+        check_choice("--prediction", self.prediction, PREDICTIONS)
+
+    @property
+    def conditional(self) -> bool:
+        return self.network.text is not None
+
+    @property
+    def learned_variance(self) -> bool:
+        return self.network.out_channels == 2 * self.network.channels
+
+
+# ── What the user asked for ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What changes what is learnt. Saved with the run; must match on resume. None means: choose for me."""
+
+    resolution: int | None = None
+    preset: str | None = None
+    steps: int | None = None
+    images: int | None = None
+    time: float | None = None                   # seconds
+    batch_size: int | None = None
+    lr: float | None = None
+    captions: str = "auto"
+    caption: str | None = None
+    caption_column: str | None = None
+    caption_ext: str | None = None
+    caption_template: str = "{label}"
+    objective: str = "sigmoid"
+    prediction: str = "v"
+    schedule: str = "interpolated"
+    variance: str = "learned"
+    variance_grad: str = "head"
+    times: str = "continuous"
+    optimizer: str = "adamw"
+    flip: bool | None = None
+    seed: int = 0
+    init: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.resolution is not None:
+            check_range("--resolution", self.resolution, *RESOLUTION_RANGE)
+            if self.resolution % 8:
+                raise UsageError(f"--resolution must be a multiple of 8, not {self.resolution}")
+        if self.preset is not None:
+            check_choice("--preset", self.preset, PRESETS)
+        if sum(budget is not None for budget in (self.steps, self.images, self.time)) > 1:
+            raise UsageError("--steps, --images and --time each set the budget", hint="Give only one of them")
+        for option, value, low, high in (
+            ("--steps", self.steps, 1, 100_000_000), ("--images", self.images, 1, 100_000_000_000),
+            ("--time", self.time, 1, 365 * 86_400), ("--batch-size", self.batch_size, 1, 65_536),
+            ("--lr", self.lr, 1e-7, 1.0), ("--seed", self.seed, *SEED_RANGE),
+        ):
+            if value is not None:
+                check_range(option, value, low, high)
+        check_choice("--captions", self.captions, CAPTION_SOURCES)
+        check_choice("--objective", self.objective, OBJECTIVES)
+        check_choice("--prediction", self.prediction, PREDICTIONS)
+        check_choice("--schedule", self.schedule, SCHEDULES)
+        check_choice("--variance", self.variance, VARIANCES)
+        check_choice("--variance-grad", self.variance_grad, VARIANCE_GRADS)
+        check_choice("--times", self.times, TIMES)
+        check_choice("--optimizer", self.optimizer, OPTIMIZERS)
+        if "{label}" not in self.caption_template:
+            raise UsageError("--caption-template must contain {label}", hint='For example: "a photo of a {label}"')
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What changes only where and how fast a model is trained; never part of its identity."""
+
+    name: str | None = None
+    out: str | None = None
+    gpus: str | None = None                     # a count, or "all"; None: one if there is one, else the CPU
+    device: str | None = None
+    precision: str = "auto"
+    compile: bool = False
+    micro_batch: int | None = None
+    save_every: str = "5m"
+    preview_every: str = "10%"
+    preview_prompts: tuple[str, ...] = ()
+    strict: bool = False
+    accept_changes: bool = False
+    fresh: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("--precision", self.precision, PRECISIONS)
+        if self.micro_batch is not None:
+            check_range("--micro-batch", self.micro_batch, 1, 65_536)
+        if self.gpus is not None and self.gpus != "all" and not self.gpus.isdecimal():
+            raise UsageError(f"--gpus takes a number or 'all', not {self.gpus!r}")
+        parse_interval("--save-every", self.save_every)
+        parse_interval("--preview-every", self.preview_every)
+
+
+def parse_duration(option: str, text: str) -> float:
+    """'90s', '30m', '2h' or '1h30m' → seconds."""
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip())
+    if not text.strip() or match is None:
+        raise UsageError(f"{option} does not understand {text!r}", hint="Write 90s, 30m, 2h or 1h30m")
+    hours, minutes, seconds = (float(group or 0) for group in match.groups())
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def parse_interval(option: str, text: str) -> tuple[str, float]:
+    """'500' → ("steps", 500), '5m' → ("seconds", 300), '10%' → ("share", 0.1)."""
+    try:
+        if text.endswith("%"):
+            share = float(text[:-1]) / 100
+            check_range(option, share * 100, 0.1, 100)
+            return "share", share
+        if text.isdecimal():
+            check_range(option, int(text), 1, 100_000_000)
+            return "steps", int(text)
+        return "seconds", max(1.0, parse_duration(option, text))
+    except ValueError as error:
+        raise UsageError(f"{option} does not understand {text!r}", hint="Write 500, 5m or 10%") from error
+
+
+# ── What was decided ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A recipe resolved with the data and the machine: nothing left open. Written durably before step 0."""
+
+    model: ModelConfig
+    preset: str
+    objective: str
+    variance_grad: str
+    times: str
+    optimizer: str
+    seed: int
+    batch_size: int                             # global, whatever the number of processes
+    steps: int
+    lr: float
+    warmup_steps: int
+    cooldown_steps: int
+    dropout: float
+    caption_drop: float
+    word_drop: float
+    flip: bool
+    train_images: int
+    validation_images: int                      # held out, never trained on
+    validation_probe: int                       # how many of them are looked at during training
+    validate_steps: int                         # a validation every so many steps
+    keep_best: bool                             # keep the best weights by validation loss beside the last
+    data_id: str                                # hash of the decoded pictures and their captions
+    init_id: str | None                         # tensor hash of the model it started from
+
+
+# ── Dictionaries, strictly ──────────────────────────────────────────────────────────────────────────────────────────
+
+T = TypeVar("T")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config as JSON-ready dictionaries and lists."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(cls: type[T], data: Any, *, where: str = "config") -> T:
+    """Build dataclass `cls` from JSON data. Raises UsageError on unknown, missing or ill-typed entries."""
+    if not isinstance(data, dict):
+        raise UsageError(f"{where} is not a dictionary")
+    fields = {field.name: field for field in dataclasses.fields(cls)}        # type: ignore[arg-type]
+    if unknown := sorted(map(str, set(data) - set(fields))):
+        raise UsageError(f"{where} has unknown entries: {', '.join(unknown)[:200]}")
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for name, field in fields.items():
+        if name in data:
+            values[name] = _coerce(hints[name], data[name], f"{where}.{name}")
+        elif field.default is dataclasses.MISSING:
+            raise UsageError(f"{where}.{name} is missing")
+    return cls(**values)
+
+
+def _coerce(hint: Any, value: Any, where: str) -> Any:
+    if isinstance(hint, types.UnionType):
+        if value is None and type(None) in hint.__args__:
+            return None
+        (hint,) = (option for option in hint.__args__ if option is not type(None))
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple) or len(value) > 10_000:
+            raise UsageError(f"{where} is not a list")
+        return tuple(_coerce(typing.get_args(hint)[0], item, where) for item in value)
+    if dataclasses.is_dataclass(hint):
+        return from_dict(typing.cast(Any, hint), value, where=where)
+    if hint is float and type(value) is int:
+        value = float(value) if abs(value) < 2**53 else math.inf
+    if type(value) is not hint or (hint is float and not math.isfinite(value)):
+        raise UsageError(f"{where} should be {hint.__name__}, not {str(value)[:40]!r}")
+    if hint is int and abs(value) >= 2**63:
+        raise UsageError(f"{where} is out of range")
+    return value

@@ -1,0 +1,186 @@
+"""The one door to the disk: what is written here is either wholly there after a crash, or not at all.
+
+Temporary file beside the target → write → length check → fsync → replace → fsync of the directory. Files get mode
+0600 and directories 0700: models may be private. Knows nothing of what it stores.
+"""
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+from .errors import InUseError, StorageError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
+TEMPORARY = ".tmp-"                             # prefix of what a crash may leave behind
+
+
+def write(path: Path, data: bytes, *, exclusive: bool = False, mode: int = 0o600) -> None:
+    """Replace the file at `path` by `data`, durably and in one instant.
+
+    With `exclusive` an existing file is never replaced: raises FileExistsError. Raises StorageError otherwise.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
+    try:
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _CLOEXEC, mode)
+            try:
+                _write_all(descriptor, data)
+                _sync(descriptor)
+            finally:
+                os.close(descriptor)
+            if exclusive:
+                _link(temporary, path)
+            else:
+                os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+        sync_directory(path.parent)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        fail(error, path, need=len(data))
+
+
+def append(path: Path, data: bytes) -> None:
+    """Add `data` to a log. Not synchronised: a crash may lose or tear the last lines, which readers must tolerate."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NOFOLLOW | _CLOEXEC, 0o600)
+        try:
+            _write_all(descriptor, data)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        fail(error, path, need=len(data))
+
+
+def make_directory(path: Path, *, mode: int = 0o700) -> Path:
+    """Create `path` and its parents where missing. Raises StorageError."""
+    try:
+        path.mkdir(mode=mode, parents=True, exist_ok=True)
+    except OSError as error:
+        fail(error, path)
+    return path
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable (a no-op where directories cannot be opened)."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _CLOEXEC)
+    try:
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory so that nobody ever sees half of it: renamed aside first, then deleted."""
+    trash = path.with_name(f".trash-{secrets.token_hex(8)}")
+    try:
+        os.replace(path, trash)
+        sync_directory(path.parent)
+    except OSError as error:
+        fail(error, path)
+    for leftover in path.parent.glob(".trash-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def remove_temporaries(directory: Path) -> None:
+    """Delete what a crash left behind. Call only while holding the directory's lock."""
+    for leftover in directory.glob(f"{TEMPORARY}*"):
+        with contextlib.suppress(OSError):
+            leftover.unlink()
+
+
+@contextlib.contextmanager
+def lock(path: Path, *, doing: str) -> Iterator[None]:
+    """Hold an exclusive kernel lock on `path`. The kernel frees it when the process dies, however it dies.
+
+    Raises InUseError, naming the process that holds it and what it is `doing`.
+    """
+    make_directory(path.parent)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _NOFOLLOW | _CLOEXEC, 0o600)
+    except OSError as error:
+        fail(error, path)
+    try:
+        try:
+            if sys.platform == "win32":
+                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            else:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(descriptor, 200).decode("utf-8", "replace").strip() or "another process"
+            raise InUseError(f"{path.parent.name!r} is in use: {holder}",
+                             hint="Wait for it to end, or choose another --name") from error
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{doing} by process {os.getpid()} on {socket.gethostname()}\n".encode())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that may still be written where `path` is, or will be."""
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def fail(error: OSError, path: Path, *, need: int = 0) -> NoReturn:
+    """Turn an OSError into the one StorageError that users see."""
+    reason = (error.strerror or str(error)).lower()
+    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        with contextlib.suppress(OSError):
+            reason += f", need {need / 2**20:.1f} MB, {free_bytes(path.parent) / 2**20:.1f} MB free"
+        hint = "Make room and run the same command again"
+    else:
+        hint = "Choose another place (DIFFUSE_HOME moves the cache, -o the output)"
+    raise StorageError(f"cannot write {path}: {reason}", hint=hint) from error
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view):]
+    if os.fstat(descriptor).st_size < len(data):
+        raise OSError(errno.EIO, "the file is shorter than what was written")
+
+
+def _sync(descriptor: int) -> None:
+    try:
+        if sys.platform == "darwin":
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+        else:
+            os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):     # file systems without fsync
+            raise
+
+
+def _link(temporary: Path, path: Path) -> None:
+    """Give the temporary file its final name only if that name is free."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:                                                # file systems without hard links
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _CLOEXEC, 0o600))
+        os.replace(temporary, path)
+    else:
+        os.unlink(temporary)

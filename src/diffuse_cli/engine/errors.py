@@ -1,0 +1,61 @@
+"""What can go wrong in the user's world, each with its exit code. Knows nothing of how it is shown.
+
+Exit codes (documented in docs/cli.md): 0 ok, 1 warnings under --strict, 2 usage, 3 input data, 4 model,
+5 in use, 6 storage, 7 memory, 8 diverged, 9 worker, 10 export, 70 internal bug, 128 + n signal n.
+"""
+
+
+class DiffuseError(Exception):
+    """Something the user can understand and act upon: one sentence what happened, one what to do."""
+
+    exit_code = 70
+
+    def __init__(self, what: str, *, hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.what}. {self.hint}".strip() if self.hint else self.what
+
+
+class UsageError(DiffuseError):
+    """An option or argument that cannot be honoured."""
+
+    exit_code = 2
+
+
+class DataError(DiffuseError):
+    """The user's pictures or captions cannot be used."""
+
+    exit_code = 3
+
+
+class ModelError(DiffuseError):
+    """A model or checkpoint is missing, damaged, hostile or too new."""
+
+    exit_code = 4
+
+
+class InUseError(DiffuseError):
+    """Another process holds the lock."""
+
+    exit_code = 5
+
+
+class StorageError(DiffuseError):
+    """The disk is full, read-only or failing."""
+
+    exit_code = 6
+
+
+class OutOfMemoryError(DiffuseError):
+    """Not even one image at a time fits into memory."""
+
+    exit_code = 7
+
+
+class DivergedError(DiffuseError):
+    """Training produced numbers that are not finite, three steps in a row."""
+
+    exit_code = 8

@@ -1,0 +1,101 @@
+"""What the engine tells whoever listens: frozen, typed, JSON-ready. One stream, many readers.
+
+Standard library only. `dataclasses.asdict` of any event is valid JSON apart from non-finite numbers.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noticed:
+    """Something a person should know; `level` is "info" or "warning"."""
+
+    message: str
+    level: str = "info"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scanned:
+    """Progress while pictures are decoded into the cache."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """The plan stands, training begins (or goes on) at `step`. `facts` are (label, text) pairs for the header."""
+
+    name: str
+    step: int
+    steps: int
+    parameters: int
+    batch_size: int
+    micro_batch: int
+    device: str
+    precision: str
+    directory: str
+    facts: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stepped:
+    """Means over the steps since the last such event."""
+
+    step: int
+    steps: int
+    train_objective: float                      # what the optimiser saw, weighted
+    noise_mse: float                            # mean squared error of the noise, unweighted
+    variance_loss: float | None                 # bits per dimension and step; None with a fixed variance
+    gradient_norm: float
+    lr: float
+    images_per_second: float                    # of the compute alone
+    seconds: float                              # since the start of this process' training
+    remaining: float                            # seconds
+    skipped: int                                # steps skipped so far because of a spike
+    memory: int                                 # bytes, peak
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validated:
+    """Noise loss of the averaged weights on held-out pictures, at fixed noise levels with fixed noise."""
+
+    step: int
+    noise_mse: float
+    log_snr: tuple[float, ...]
+    noise_mse_at: tuple[float, ...]
+    best: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Previewed:
+    """A strip of pictures of the fixed prompts."""
+
+    step: int
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """A checkpoint is on the disk."""
+
+    step: int
+    path: str
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """Training ended: `complete`, or stopped early by `reason`. `path` is the model."""
+
+    step: int
+    steps: int
+    path: str
+    complete: bool
+    reason: str
+    delivered: str                              # "last" or "best", and why
+    seconds: float
+
+
+Event = Noticed | Scanned | Started | Stepped | Validated | Previewed | Saved | Finished

@@ -1,0 +1,1 @@
+"""The U-Net and the text encoder: know shapes, not noise."""
