@@ -49,7 +49,7 @@ def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
 def check_range(option: str, value: float, low: float, high: float) -> None:
     """Raise UsageError unless `low <= value <= high` (so NaN is refused as well)."""
     if not low <= value <= high:
-        raise UsageError(f"{option} must be between {low:,} and {high:,}, not {value}", hint="Give a value in that range")
+        raise UsageError(f"{option} must be between {low:,} and {high:,}, not {value}")
 
 
 # ── The model ───────────────────────────────────────────────────────────────────────────────────────────────────────
