@@ -27,7 +27,8 @@ TIMES = ("continuous", "discrete")
 OPTIMIZERS = ("adamw", "adam")
 CAPTION_SOURCES = ("auto", "metadata", "sidecar", "folder", "filename", "none")
 PRESETS = ("nano", "micro", "small", "base", "large")
-SAMPLERS = ("dpmpp-2m", "ddim", "ddpm", "heun", "euler")
+SAMPLER_STEPS = {"dpmpp-2m": 20, "ddim": 40, "ddpm": 100, "heun": 20, "euler": 40}     # each with its usual steps
+SAMPLERS = tuple(SAMPLER_STEPS)
 PRECISIONS = ("auto", "bf16", "fp32")
 ATTENTIONS = ("none", "text", "full")
 

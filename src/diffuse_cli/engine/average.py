@@ -1,0 +1,23 @@
+"""An exponential moving average of weights whose memory grows with the run, so that the start leaves no trace."""
+
+import torch
+from torch import Tensor, nn
+
+RELATIVE_WIDTH = 0.10
+GAMMA = 6.94                                    # the exponent that gives this width, by relative_width
+
+
+def relative_width(gamma: float) -> float:
+    """Standard deviation of the averaging profile, as a share of the training so far (Karras et al. 2024, eq. 126)."""
+    return float((gamma + 1) ** 0.5 / ((gamma + 2) * (gamma + 3) ** 0.5))
+
+
+def decay(step: int) -> float:
+    """Weight of the old average at `step` (1, 2, …): (1 - 1/step)^(gamma + 1); 0 at the first step."""
+    return float((1 - 1 / step) ** (GAMMA + 1))
+
+
+@torch.no_grad()
+def update(average: list[Tensor], module: nn.Module, step: int) -> None:
+    """average ← decay·average + (1 - decay)·weights, in place. `average` is in the order of module.parameters()."""
+    torch._foreach_lerp_(average, list(module.parameters()), 1 - decay(step))

@@ -1,0 +1,47 @@
+"""Guidance: wrappers that turn a denoiser into one that follows its condition more closely. Knows no network."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .samplers import Denoised, Denoiser
+from .schedule import Schedule
+
+BothDenoisers = Callable[[Tensor, float], tuple[Denoised, Denoised]]     # (with the condition, without), in one pass
+
+
+def classifier_free(
+    conditional: Denoiser, both: BothDenoisers, *, schedule: Schedule, scale: float, interval: tuple[float, float]
+) -> Denoiser:
+    """Classifier-free guidance (Ho & Salimans 2021, eq. 6) where low < sigma/alpha ≤ high, none elsewhere.
+
+    Guiding only in the middle gives better pictures for fewer evaluations (Kynkäänniemi et al. 2024). The formula in
+    noise or in clean pictures is the same; the guided picture leaves the pixel range, so it is thresholded. The
+    variance is that of the conditional half. scale 1 is no guidance, 0 the unconditional model.
+    """
+    low, high = interval
+
+    def denoise(noisy: Tensor, t: float) -> Denoised:
+        log_snr = schedule.log_snr(torch.tensor(t, dtype=torch.float64)).item()
+        if scale == 1 or not low < math.exp(-log_snr / 2) <= high:
+            return conditional(noisy, t)
+        with_condition, without = both(noisy, t)
+        image = without.image + scale * (with_condition.image - without.image)
+        return Denoised(dynamic_threshold(image), with_condition.log_fraction, guided=True)
+
+    return denoise
+
+
+def dynamic_threshold(image: Tensor, share: float = 0.995) -> Tensor:
+    """Pull each picture back into [-1, 1] (Saharia et al. 2022, section 2.3).
+
+    s is the value below which `share` of the picture's absolute pixels lie, at least 1; clip to [-s, s], divide by s.
+    image: (N, C, H, W) → the same.
+    """
+    magnitudes = image.abs().flatten(1)
+    rank = math.ceil(share * magnitudes.shape[1])
+    limit = magnitudes.kthvalue(rank, dim=1).values.clamp(min=1)                          # (N,)
+    limit = limit.reshape(-1, *(1,) * (image.ndim - 1))
+    return image.clamp(-limit, limit) / limit

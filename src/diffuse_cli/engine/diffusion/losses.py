@@ -1,0 +1,144 @@
+"""What training minimises: the noise loss, its weight over noise levels, and the variance loss.
+
+Every function returns one number for each picture; means are the caller's. Knows no network: it is given answers.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .schedule import FIRST_TIME, STEPS, Schedule, jump_log_variances
+
+# ── Times ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def training_times(uniform: Tensor, *, index: Tensor, batch_size: int, times: str) -> Tensor:
+    """Stratified training times: picture `index` of a global batch gets the index-th of batch_size equal intervals.
+
+    uniform: (N,) in [0, 1) → (N,) float64 in [1/1000, 1]. `times="discrete"` rounds to the stock grid i/1000, on which
+    every value is equally likely (Kingma et al. 2021, appendix I.1, for the stratification).
+    """
+    u = (index + uniform) / batch_size
+    if times == "discrete":
+        return (torch.floor(u * STEPS) + 1) / STEPS
+    return FIRST_TIME + u * (1 - FIRST_TIME)
+
+
+# ── Noise loss ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def noise_loss(output: Tensor, target: Tensor, *, prediction: str, log_snr: Tensor) -> Tensor:
+    """Mean squared error of the noise, ‖noise - estimate‖²/dimensions, whatever the network predicts.
+
+    The error of v is the noise's over alpha, that of x0 the noise's times sigma/alpha. output, target: (N, C, H, W);
+    log_snr: (N,) → (N,) float32 (Ho et al. 2020, eq. 14; Salimans & Ho 2022, section 4).
+    """
+    error = (output.float() - target.float()).square().flatten(1).mean(1)
+    scale = {
+        "epsilon": torch.ones_like(log_snr),
+        "v": torch.sigmoid(log_snr),
+        "x0": torch.exp(log_snr),
+    }[prediction]
+    return error * scale.to(error)
+
+
+def noise_weight(objective: str, log_snr: Tensor, resolution: int) -> Tensor:
+    """The weight of the noise loss at each noise level. log_snr: (N,) → (N,), same type.
+
+    `sigmoid`: 1 where there is more noise than signal, falling with the SNR where there is less (Hoogeboom et al. 2024,
+    eq. 10, bias shifted with the resolution); `min-snr`: min(SNR, 5)/SNR (Hang et al. 2023, in noise units);
+    `simple`: 1.
+    """
+    if objective == "sigmoid":
+        return torch.sigmoid(2 - 2 * math.log(resolution / 64) - log_snr)
+    if objective == "min-snr":
+        return torch.clamp(5 * torch.exp(-log_snr), max=1)
+    return torch.ones_like(log_snr)
+
+
+# ── Variance loss ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def log_fraction(channels: Tensor) -> Tensor:
+    """The network's variance channels as the fraction of the way from ln beta_tilde (0) to ln beta (1).
+
+    Not clamped here, so that the loss can pull back an answer that left [0, 1]; sampling clamps it.
+    """
+    return (channels.float() + 1) / 2
+
+
+def fine_log_variances(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
+    """(ln beta, ln beta_tilde) of the fine step t → t - 1/1000, between which the variance channels interpolate.
+
+    The last step, t < 2/1000, goes straight to the clean picture; its beta_tilde of 0 is replaced by that of the step
+    before (Nichol & Dhariwal 2021, section 3.1). t: (N,) float64 → (N,) float64 each.
+    """
+    last = _is_last(t)
+    log_snr_s = schedule.log_snr(torch.where(last, t, t - 1 / STEPS))
+    log_beta, log_beta_tilde = jump_log_variances(
+        schedule.log_snr(t), torch.where(last, math.inf, log_snr_s))
+    second = torch.tensor([2 / STEPS, 1 / STEPS], dtype=t.dtype, device=t.device)
+    floor = jump_log_variances(*schedule.log_snr(second))[1]
+    return log_beta, torch.where(last, floor, log_beta_tilde)
+
+
+def variance_loss(schedule: Schedule, *, image: Tensor, estimate: Tensor, channels: Tensor, t: Tensor) -> Tensor:
+    """The variational bound of one fine step, in bits per dimension (Nichol & Dhariwal 2021, eq. 4 to 7, 14 to 16).
+
+    KL(q(noisy_s | noisy_t, image) ‖ p(noisy_s | noisy_t)) with s = t - 1/1000, and for the last step the negative log
+    likelihood of the 8-bit picture. Its sum over the 1000 steps is the bound; as L_vlb enters the hybrid objective with
+    0.001·1000 times its mean step, it is added to the noise loss with weight 1. `estimate` is the clean picture implied
+    by the network, detached: this loss teaches the variance alone.
+
+    image, estimate, channels: (N, C, H, W); t: (N,) float64 → (N,) float32.
+    """
+    log_beta, log_beta_tilde = (_column(x, image) for x in fine_log_variances(schedule, t))
+    log_variance = torch.lerp(log_beta_tilde, log_beta, log_fraction(channels))
+
+    # The means of the two Gaussians differ by coefficient·(image - estimate).
+    last = _is_last(t)
+    log_snr_t, log_snr_s = schedule.log_snr(t), schedule.log_snr(torch.where(last, t, t - 1 / STEPS))
+    coefficient = torch.where(last, 1.0, -torch.expm1(log_snr_t - log_snr_s) * torch.sigmoid(log_snr_s).sqrt())
+    difference = _column(coefficient, image) * (image - estimate)
+    divergence = gaussian_kl(difference, log_beta_tilde, log_variance)
+    decoder = -discretised_log_likelihood(image, mean=estimate, log_variance=log_variance)
+    nats = torch.where(_column(last, image).bool(), decoder, divergence)
+    return nats.flatten(1).mean(1) / math.log(2)
+
+
+def gaussian_kl(difference: Tensor, log_variance_q: Tensor, log_variance_p: Tensor) -> Tensor:
+    """KL(N(mean_q, variance_q) ‖ N(mean_p, variance_p)) elementwise, in nats; `difference` is mean_q - mean_p."""
+    gap = log_variance_q - log_variance_p
+    return 0.5 * (torch.expm1(gap) - gap + difference.square() * torch.exp(-log_variance_p))
+
+
+def discretised_log_likelihood(image: Tensor, *, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """ln of the mass that a Gaussian puts on each 8-bit pixel's bin of width 2/255 (Ho et al. 2020, eq. 13), in nats.
+
+    The outermost bins reach to infinity. All (N, C, H, W); image in [-1, 1].
+    """
+    inverse_deviation = torch.exp(-0.5 * log_variance)
+    upper = (image - mean + 1 / 255) * inverse_deviation
+    lower = (image - mean - 1 / 255) * inverse_deviation
+    inside = torch.log((torch.special.ndtr(upper) - torch.special.ndtr(lower)).clamp(min=1e-12))
+    return torch.where(image < -0.999, torch.special.log_ndtr(upper),
+                       torch.where(image > 0.999, torch.special.log_ndtr(-lower), inside))
+
+
+def prior_bits(schedule: Schedule, image: Tensor) -> Tensor:
+    """KL(q(noisy at t = 1 | image) ‖ N(0, 1)) in bits per dimension: what the bound pays before the first step."""
+    log_snr = schedule.log_snr(torch.ones(1, dtype=torch.float64))
+    alpha = torch.sigmoid(log_snr).sqrt().to(image)
+    nats = gaussian_kl(alpha * image, F.logsigmoid(-log_snr).to(image), torch.zeros(1).to(image))
+    return nats.flatten(1).mean(1) / math.log(2)
+
+
+def _is_last(t: Tensor) -> Tensor:
+    return t < 2 / STEPS - 1e-9                 # 2/1000 itself has a step before the last
+
+
+def _column(values: Tensor, like: Tensor) -> Tensor:
+    """(N,) → (N, 1, 1, 1), in the type of `like`."""
+    return values.to(like).reshape(-1, *(1,) * (like.ndim - 1))
