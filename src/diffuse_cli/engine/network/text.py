@@ -1,0 +1,238 @@
+"""Captions → tokens → features: a byte-level BPE trained on the captions, and a T5 encoder trained with the U-Net.
+
+Knows language only as bytes that often stand together; does not know pictures, noise, or when captions are dropped.
+The encoder is T5 v1.1's (Raffel et al., 1910.10683; Shazeer, 2002.05202): its parameters are named as in transformers'
+`T5EncoderModel` and mean the same, and the tokenizer's JSON gives the same ids there, so an export is a copy.
+
+Letters in the shape comments: M captions, T = 77 positions, C features, h heads of d features each.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch import Tensor, nn
+
+from ..config import TextConfig
+from ..errors import ModelError
+from .blocks import merge_heads, split_heads
+
+LENGTH = 77                                 # positions, always: stock pipelines pad every prompt to it
+PAD, END, UNKNOWN = 0, 1, 2
+SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>")         # their ids are their places
+
+# Relative distances 0…7 have a bucket each; then the buckets widen by √2: 8·2^(k/2), rounded up, from 8 to 128.
+NEAR_BUCKETS = 8
+FAR_BUCKET_EDGES = (12, 16, 23, 32, 46, 64, 91)
+BUCKETS = 2 * (NEAR_BUCKETS + 1 + len(FAR_BUCKET_EDGES))                    # one half for each direction
+PADDING_BIAS = -1e9         # nothing is left of it after the softmax, and unlike the lowest float it is finite in bf16
+
+
+# ── Tokenizer ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def blank_tokenizer() -> Tokenizer:
+    """The pipeline around the vocabulary: what happens to a caption before and after byte pairs are merged.
+
+    Lower case and no punctuation of the kind that stock pipelines remove from prompts, so that a prompt means the same
+    here and there. The leading space, which makes the first word a word like any other, is a step of the normaliser:
+    some versions of transformers override the pre-tokenizer's own option, and silently give other ids.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Sequence([
+        normalizers.NFKC(),
+        normalizers.Lowercase(),
+        normalizers.Replace(Regex(r"[#®•©™&@·º½¾¿¡§~)(\]\[}{|\\/*]+"), " "),
+        normalizers.Replace(Regex(r"\s+"), " "),
+        normalizers.Strip(),
+        normalizers.Prepend(" "),
+    ])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    end = SPECIAL_TOKENS[END]
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {end}", special_tokens=[(end, END)])
+    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+    tokenizer.enable_truncation(LENGTH)
+    tokenizer.enable_padding(length=LENGTH, pad_id=PAD, pad_token=SPECIAL_TOKENS[PAD])
+    return tokenizer
+
+
+def train_tokenizer(captions: Iterable[str], *, vocabulary: int = 4096) -> Tokenizer:
+    """Learn at most `vocabulary` tokens (at least 259: the specials and 256 bytes) from the captions.
+
+    Deterministic: the same captions, in any order, give the same tokenizer.
+    """
+    tokenizer = blank_tokenizer()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=list(SPECIAL_TOKENS), show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    tokenizer.train_from_iterator(captions, trainer)
+    return tokenizer
+
+
+def load_tokenizer(text: str) -> Tokenizer:
+    """The tokenizer written by `Tokenizer.to_str`. Raises ModelError unless it is one of ours, whole and consistent."""
+    try:
+        data = json.loads(text)
+        _check_vocabulary(data["model"]["vocab"], data["model"]["merges"])
+        tokenizer = Tokenizer.from_str(text)
+    except Exception as error:          # the library raises plain Exception, and nonsense fails in any way
+        raise ModelError("The model's tokenizer is damaged", hint="Use another copy of the model") from error
+    if _pipeline(tokenizer) != _pipeline(blank_tokenizer()):
+        raise ModelError("The model's tokenizer is not of a kind this version knows", hint="Update diffuse-cli")
+    return tokenizer
+
+
+def _check_vocabulary(vocabulary: dict[str, int], merges: list[Any]) -> None:
+    """Raise ValueError unless the ids are 0, 1, 2, …, the special tokens come first, and every merge has its tokens."""
+    if sorted(vocabulary.values()) != list(range(len(vocabulary))):
+        raise ValueError("token ids have gaps")
+    if any(vocabulary.get(token) != i for i, token in enumerate(SPECIAL_TOKENS)):
+        raise ValueError("special tokens are out of place")
+    for merge in merges:
+        left, right = merge.split(" ") if isinstance(merge, str) else merge
+        if not {left, right, left + right} <= vocabulary.keys():
+            raise ValueError("a merge has no token")
+
+
+def _pipeline(tokenizer: Tokenizer) -> Any:
+    """All of a tokenizer's description but its vocabulary, as this version of the library writes it."""
+    data = json.loads(tokenizer.to_str())
+    del data["model"]["vocab"], data["model"]["merges"]
+    return data
+
+
+def encode(tokenizer: Tokenizer, captions: Sequence[str]) -> Tensor:
+    """Captions → tokens (M, 77) int64: the caption, END, PAD. Longer captions are cut, but keep their END."""
+    rows = [encoding.ids for encoding in tokenizer.encode_batch(list(captions))]
+    return torch.tensor(rows, dtype=torch.int64).reshape(len(rows), LENGTH)
+
+
+def is_truncated(tokenizer: Tokenizer, caption: str) -> bool:
+    """Whether `encode` loses the end of this caption."""
+    return bool(tokenizer.encode(caption).overflowing)
+
+
+# ── Encoder ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def relative_buckets(length: int, device: torch.device) -> Tensor:
+    """The bucket of every distance key − query: (length, length) int64 in [0, 32). Exact when near, logarithmic far.
+
+    In whole numbers only, so that no device can round a distance into another bucket.
+    """
+    positions = torch.arange(length, device=device)
+    distance = positions[None, :] - positions[:, None]                                  # (query, key)
+    near = distance.abs()
+    bucket = near.clamp(max=NEAR_BUCKETS)
+    for edge in FAR_BUCKET_EDGES:
+        bucket = bucket + (near >= edge)
+    return bucket + (distance > 0) * (BUCKETS // 2)
+
+
+class SelfAttention(nn.Module):
+    """Attention with an additive bias and no scale, for which small initial queries make up: (M, T, C) → (M, T, C)."""
+
+    def __init__(self, config: TextConfig, *, first: bool) -> None:
+        super().__init__()
+        self.head_dim = config.width // config.heads
+        self.q = nn.Linear(config.width, config.width, bias=False)
+        self.k = nn.Linear(config.width, config.width, bias=False)
+        self.v = nn.Linear(config.width, config.width, bias=False)
+        self.o = nn.Linear(config.width, config.width, bias=False)
+        if first:                       # the first layer's table of position biases serves them all
+            self.relative_attention_bias = nn.Embedding(BUCKETS, config.heads)
+
+    def forward(self, text: Tensor, bias: Tensor) -> Tensor:
+        query, key, value = (split_heads(project(text), self.head_dim) for project in (self.q, self.k, self.v))
+        heads = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0)        # (M, h, T, d)
+        attended: Tensor = self.o(merge_heads(heads))
+        return attended
+
+
+class GatedFeedForward(nn.Module):
+    """The perceptron of every position, with a GELU gate: (M, T, C) → (M, T, C)."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.wi_0 = nn.Linear(config.width, config.feed_forward, bias=False)
+        self.wi_1 = nn.Linear(config.width, config.feed_forward, bias=False)
+        self.wo = nn.Linear(config.feed_forward, config.width, bias=False)
+
+    def forward(self, text: Tensor) -> Tensor:
+        transformed: Tensor = self.wo(F.gelu(self.wi_0(text), approximate="tanh") * self.wi_1(text))
+        return transformed
+
+
+class AttentionLayer(nn.Module):
+    """Self-attention of the normalised text, added to it."""
+
+    def __init__(self, config: TextConfig, *, first: bool) -> None:
+        super().__init__()
+        self.SelfAttention = SelfAttention(config, first=first)
+        self.layer_norm = nn.RMSNorm(config.width, eps=1e-6)
+
+    def forward(self, text: Tensor, bias: Tensor) -> Tensor:
+        attended: Tensor = self.SelfAttention(self.layer_norm(text), bias)
+        return text + attended
+
+
+class FeedForwardLayer(nn.Module):
+    """The perceptron of the normalised text, added to it."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.DenseReluDense = GatedFeedForward(config)      # transformers' name, from the time before gates and GELU
+        self.layer_norm = nn.RMSNorm(config.width, eps=1e-6)
+
+    def forward(self, text: Tensor) -> Tensor:
+        transformed: Tensor = self.DenseReluDense(self.layer_norm(text))
+        return text + transformed
+
+
+class Block(nn.Module):
+    """One layer of the encoder: attention, then perceptron."""
+
+    def __init__(self, config: TextConfig, *, first: bool) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList([AttentionLayer(config, first=first), FeedForwardLayer(config)])
+
+    def forward(self, text: Tensor, bias: Tensor) -> Tensor:
+        features: Tensor = self.layer[1](self.layer[0](text, bias))
+        return features
+
+
+class Stack(nn.Module):
+    """All blocks, with the position biases of the first, and a last norm."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.block = nn.ModuleList(Block(config, first=i == 0) for i in range(config.layers))
+        self.final_layer_norm = nn.RMSNorm(config.width, eps=1e-6)
+
+    def forward(self, text: Tensor, padding: Tensor) -> Tensor:
+        table = self.block[0].layer[0].SelfAttention.relative_attention_bias            # type: ignore[union-attr,index]
+        positions = table(relative_buckets(text.shape[1], text.device)).permute(2, 0, 1)            # (h, T, T)
+        bias = positions[None].masked_fill(padding[:, None, None, :], PADDING_BIAS)                 # (M, h, T, T)
+        for block in self.block:
+            text = block(text, bias)
+        features: Tensor = self.final_layer_norm(text)
+        return features
+
+
+class TextEncoder(nn.Module):
+    """Tokens → features. Padding is not attended to, but has features too: the U-Net reads all 77 positions."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.shared = nn.Embedding(config.vocabulary, config.width)
+        self.encoder = Stack(config)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens (M, 77) int64 → (M, 77, width)."""
+        features: Tensor = self.encoder(self.shared(tokens), tokens == PAD)
+        return features
