@@ -163,12 +163,17 @@ def loads_strict(text: str | bytes, *, limit: int = MAX_JSON_BYTES) -> Any:
 # ── Writing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def encode(tensors: Sequence[tuple[str, str, tuple[int, ...], bytes | memoryview]], metadata: dict[str, str]) -> bytes:
-    """A complete, sealed safetensors file of (name, dtype, shape, bytes) tensors: equal contents give equal files.
+RawTensor = tuple[str, str, tuple[int, ...], bytes | memoryview]         # (name, dtype, shape, bytes)
 
-    The largest items come first, then alphabetically, so that every tensor is aligned; metadata is sorted.
-    """
-    ordered = sorted(tensors, key=lambda tensor: (-ITEM_BYTES[tensor[1]], tensor[0]))
+
+def canonical_order(tensors: Iterable[RawTensor]) -> list[RawTensor]:
+    """The order in which tensors are written: the largest items first, then alphabetically, so that all are aligned."""
+    return sorted(tensors, key=lambda tensor: (-ITEM_BYTES[tensor[1]], tensor[0]))
+
+
+def encode(tensors: Sequence[RawTensor], metadata: dict[str, str]) -> bytes:
+    """A complete, sealed safetensors file: equal contents give equal files (metadata is sorted)."""
+    ordered = canonical_order(tensors)
     fields: dict[str, Any] = {"__metadata__": dict(sorted({**metadata, SEAL_KEY: UNSEALED}.items()))}
     end = 0
     for name, dtype, shape, data in ordered:
