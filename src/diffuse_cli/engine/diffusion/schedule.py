@@ -97,7 +97,8 @@ def make_schedule(name: str, resolution: int) -> Schedule:
 def _cosine(t: Tensor) -> Tensor:
     """alpha_bar of Improved DDPM (Nichol & Dhariwal 2021, eq. 17), offset s = 0.008."""
     angle = math.pi / 2 / 1.008
-    return torch.cos((t + 0.008) * angle).square() / math.cos(0.008 * angle) ** 2
+    ratio = torch.cos((t + 0.008) * angle) / math.cos(0.008 * angle)
+    return ratio * ratio
 
 
 def _sigmoid(t: Tensor) -> Tensor:

@@ -1,0 +1,198 @@
+"""Models and training states as safetensors files: the only reader and writer of tensors on disk.
+
+A model file is self-contained: averaged weights, configuration, tokenizer, word counts and a summary of its training,
+sealed so that a single changed bit is noticed. A file from anywhere is judged before anything is built from it: the
+header first (`header`), then the configuration, then that the tensors are exactly those of that configuration, then
+their bytes, then that they are finite. Knows no training loop and no sampler.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_safetensors
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from . import durable, header
+from .config import FORMAT_VERSION, ModelConfig, from_dict, to_dict
+from .errors import DiffuseError, ModelError
+from .network.model import Network
+from .network.presets import parameter_shapes
+from .network.text import load_tokenizer
+
+MAX_WORDS = 20_000                              # kept of the captions' vocabulary, the most frequent first
+_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model ready to sample."""
+
+    config: ModelConfig
+    network: Network                            # averaged weights, in eval mode
+    tokenizer: Tokenizer | None                 # None when unconditional
+    words: dict[str, int]                       # how often each word occurred in the captions
+    training: dict[str, Any]                    # summary: name, steps, images seen, …
+    sha256: str                                 # of the tensors: the model's identity
+
+
+# ── Models ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def save_model(
+    path: Path, *, config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer | None,
+    words: Mapping[str, int], training: Mapping[str, Any],
+) -> str:
+    """Write a model file durably and return its tensors' SHA-256. Equal contents give equal files.
+
+    Raises StorageError, and ModelError if a weight is not finite: such a number never reaches the disk.
+    """
+    _check_finite(weights)
+    tensors = _encoded(weights)
+    sha256 = _tensors_sha256(tensors)
+    metadata = {
+        "diffuse.format_version": str(FORMAT_VERSION),
+        "diffuse.config": _dump(to_dict(config)),
+        "diffuse.words": _dump(dict(words)),
+        "diffuse.training": _dump(dict(training)),
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": "diffuse-unet",
+        "modelspec.implementation": "diffuse-cli",
+        "modelspec.title": str(training.get("name", "model")),
+        "modelspec.resolution": f"{config.network.resolution}x{config.network.resolution}",
+        "modelspec.prediction_type": {"v": "v", "epsilon": "epsilon", "x0": "sample"}[config.prediction],
+        "modelspec.hash_sha256": f"0x{sha256}",
+    }
+    if tokenizer is not None:
+        metadata["diffuse.tokenizer"] = tokenizer.to_str()
+    durable.write(path, header.encode(tensors, metadata))
+    return sha256
+
+
+def load_model(path: Path, device: torch.device) -> Model:
+    """Read, judge and build a model. Raises ModelError."""
+    with header.opened(path) as file:
+        head = header.read_header(file)
+        config = _config_of(head)
+        _check_shapes(head, config)
+        weights = load_safetensors(header.read_sealed(file, head))
+        _check_finite(weights)
+        tokenizer = None
+        if config.conditional:
+            tokenizer = load_tokenizer(head.metadata.get("diffuse.tokenizer", ""))
+            if config.network.text is None or tokenizer.get_vocab_size() != config.network.text.vocabulary:
+                raise ModelError("its tokenizer does not fit its network")
+        words = _object_of(head, "diffuse.words")
+        training = _object_of(head, "diffuse.training")
+    sha256 = _tensors_sha256(_encoded(weights))
+    with torch.device("meta"):
+        network = Network(config.network)
+    network.load_state_dict({name: weight.float().to(device) for name, weight in weights.items()}, assign=True)
+    network.eval().requires_grad_(False)
+    return Model(config=config, network=network, tokenizer=tokenizer, words=words, training=training, sha256=sha256)
+
+
+def count_words(captions: Iterable[str]) -> dict[str, int]:
+    """The most frequent words of the captions, for warnings about prompts and never more."""
+    counts = Counter(word for caption in captions for word in split_words(caption))
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_WORDS])
+
+
+def split_words(caption: str) -> list[str]:
+    """The words of a caption or prompt: lower case, without punctuation around them."""
+    return [word for raw in caption.lower().split() if (word := raw.strip(".,;:!?\"'()[]{}")) and len(word) <= 40]
+
+
+# ── Training states ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def save_state(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> tuple[int, str]:
+    """Write a training state durably. Returns (bytes, SHA-256 of the file). Raises as `save_model`."""
+    _check_finite(tensors)
+    data = header.encode(_encoded(tensors), {
+        "diffuse.format_version": str(FORMAT_VERSION), "diffuse.record": _dump(dict(record))})
+    durable.write(path, data)
+    return len(data), hashlib.sha256(data).hexdigest()
+
+
+def load_state(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a training state whose tensors must have exactly these names and shapes. Raises ModelError."""
+    with header.opened(path) as file:
+        head = header.read_header(file)
+        _check_version(head)
+        if {name: entry.shape for name, entry in head.tensors.items()} != dict(shapes):
+            raise ModelError("its tensors are not those of this run")
+        tensors = load_safetensors(header.read_sealed(file, head))
+        return tensors, _object_of(head, "diffuse.record")
+
+
+# ── Small parts ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _config_of(head: header.Header) -> ModelConfig:
+    _check_version(head)
+    try:
+        return from_dict(ModelConfig, _object_of(head, "diffuse.config"))
+    except ModelError:
+        raise
+    except DiffuseError as error:
+        raise ModelError(f"its configuration is impossible: {error.what}") from error
+
+
+def _check_version(head: header.Header) -> None:
+    version = head.metadata.get("diffuse.format_version")
+    if version is None:
+        raise ModelError("it is not a model of diffuse-cli", hint="Train one: diffuse train ./images")
+    if version != str(FORMAT_VERSION):
+        raise ModelError(f"it has format {version[:20]!r}, this version reads {FORMAT_VERSION}",
+                         hint="Upgrade diffuse-cli: it was made by a newer one")
+
+
+def _check_shapes(head: header.Header, config: ModelConfig) -> None:
+    expected = parameter_shapes(config.network)
+    found = {name: entry.shape for name, entry in head.tensors.items()}
+    if expected != found:
+        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        raise ModelError(f"its tensors do not fit its configuration ({len(wrong)} differ, first {wrong[0]})")
+    if odd := sorted({entry.dtype for entry in head.tensors.values()} - set(_DTYPES.values())):
+        raise ModelError(f"its tensors have the type {odd[0]}")
+
+
+def _check_finite(tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ModelError(f"the tensor {name} holds numbers that are not finite")
+
+
+def _object_of(head: header.Header, key: str) -> dict[str, Any]:
+    value = header.loads_strict(head.metadata.get(key, "null"))
+    if not isinstance(value, dict):
+        raise ModelError(f"its metadata lacks {key}")
+    return value
+
+
+def _encoded(tensors: Mapping[str, Tensor]) -> list[header.RawTensor]:
+    """Tensors as bytes, by name."""
+    encoded: list[header.RawTensor] = []
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        data = memoryview(tensor.flatten().view(torch.uint8).numpy())
+        encoded.append((name, _DTYPES[tensor.dtype], tuple(tensor.shape), data))
+    return encoded
+
+
+def _tensors_sha256(tensors: list[header.RawTensor]) -> str:
+    digest = hashlib.sha256()
+    for *_, data in header.canonical_order(tensors):
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=False, separators=(",", ":"))
