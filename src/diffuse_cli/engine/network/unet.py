@@ -58,6 +58,7 @@ class UNet(nn.Module):
         `dropout` is called on the hidden maps of residual blocks of at most 16×16 pixels, in a fixed order.
         `detach_variance` lets the variance channels train their own rows of `conv_out` only, not the trunk.
         """
+        assert (text is None) == (self.config.text is None), "conditional networks need a text, others take none"
         embedding = self.time_embedding(sinusoids(time, self.config.widths[0]).to(noisy.dtype))     # (N, E)
         if text is not None:
             embedding = embedding + self.add_embedding(text)
