@@ -1,9 +1,14 @@
 """What the engine tells whoever listens: frozen, typed, JSON-ready. One stream, many readers.
 
-Standard library only. `dataclasses.asdict` of any event is valid JSON apart from non-finite numbers.
+Standard library only. Knows nothing of who listens; `to_dict` is the one form in which events are written down.
 """
 
+import dataclasses
+import math
 from dataclasses import dataclass
+from typing import Any
+
+SCHEMA = 1                                      # of everything printed or logged as a JSON line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,3 +104,20 @@ class Finished:
 
 
 Event = Noticed | Scanned | Started | Stepped | Validated | Previewed | Saved | Finished
+
+
+def to_dict(event: Event) -> dict[str, Any]:
+    """An event as it is written in a JSON line: its name in lower case, its fields, non-finite numbers as None."""
+    fields: dict[str, Any] = finite(dataclasses.asdict(event))
+    return {"schema": SCHEMA, "event": type(event).__name__.lower(), **fields}
+
+
+def finite(value: Any) -> Any:
+    """`value` with every NaN and infinity in it replaced by None, which JSON can express."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
