@@ -7,7 +7,8 @@ stands out from. Knows nothing of pixels or of what the object is. Standard libr
 
 from typing import NamedTuple
 
-from .shapes import Polygon, Uniform, circle, ellipse
+from .outlines import Polygon, box, circle, ellipse
+from .shapes import Uniform
 from .tones import RGB, distance, mix
 
 WHITE: RGB = (255, 255, 255)
@@ -70,13 +71,14 @@ def grass(u: Uniform, place: Place) -> Backdrop:
     air = mix((186, 222, 246), (250, 240, 220), u(0, 0.8))
     hill = mix(tone, (96, 150, 140), 0.3)
     hills = [(hill, ellipse(u(0, 1), horizon + 0.06, u(0.3, 0.5), u(0.1, 0.2))) for _ in range(2)]
-    meadow = [(tone, [(0.0, horizon), (1.0, horizon), (1.0, horizon + 0.3), (0.0, horizon + 0.3)])]
+    meadow = [(tone, box(0, horizon, 1, horizon + 0.3))]
     blades: list[tuple[RGB, Polygon]] = []
     for _ in range(round(u(7, 12))):
         x, lean, tall = u(0, 1), u(-0.03, 0.03), u(0.04, 0.08)
         y = min(1.0, place.feet + u(0.015, 0.12))
         blades.append((mix(tone, (30, 90, 40), u(0.2, 0.45)), [(x - 0.014, y), (x + lean, y - tall), (x + 0.014, y)]))
-    return Backdrop([(0, mix(air, (120, 180, 240), 0.3)), (horizon, air), (horizon, tone), (1, mix(tone, (60, 130, 60), 0.3))],
+    near = mix(tone, (60, 130, 60), 0.3)
+    return Backdrop([(0, mix(air, (120, 180, 240), 0.3)), (horizon, air), (horizon, tone), (1, near)],
                     [*hills, *meadow, _shadow(place, tone)], blades, mix(air, tone, 0.5))
 
 
@@ -91,19 +93,20 @@ def sea(u: Uniform, place: Place) -> Backdrop:
     water = [(mix(tone, WHITE, 0.7), ellipse(middle, place.feet, half * 1.12, 0.034)),
              (wave, ellipse(middle, place.feet + 0.016, half * 1.16, 0.034))]
     sun = [(mix(air, (255, 246, 200), 0.8), circle(u(0.1, 0.9), horizon - u(0.0, 0.25), u(0.06, 0.1)))]
-    surface = [(tone, [(0.0, horizon), (1.0, horizon), (1.0, horizon + 0.12), (0.0, horizon + 0.12)])]
+    surface = [(tone, box(0, horizon, 1, horizon + 0.12))]
     return Backdrop([(0, mix(air, (120, 180, 240), 0.25)), (horizon, air), (horizon, tone), (1, deep)],
                     [*sun, *surface, *crests], water, mix(air, tone, 0.5))
 
 
 def night(u: Uniform, place: Place) -> Backdrop:
-    tone = mix((22, 26, 66), (48, 28, 78), u(0, 1))
+    tone = mix((30, 36, 90), (58, 40, 104), u(0, 1))
     horizon = _horizon(u, place)
     stars = [(mix(tone, (255, 250, 214), u(0.6, 1.0)), circle(u(0, 1), u(0, horizon), u(0.006, 0.013)))
              for _ in range(round(u(14, 24)))]
     x, y, radius, bite = u(0.1, 0.9), u(0.1, 0.24), u(0.07, 0.1), u(0.3, 0.6)
-    moon = [((250, 242, 206), circle(x, y, radius)), (mix(tone, WHITE, 0.04), circle(x + bite * radius, y - 0.3 * radius, radius * 0.85))]
-    land = mix(tone, (10, 30, 40), 0.55)
+    moon = [((250, 242, 206), circle(x, y, radius)),
+            (mix(tone, WHITE, 0.04), circle(x + bite * radius, y - 0.3 * radius, radius * 0.85))]
+    land = mix(tone, (16, 40, 60), 0.5)
     hills = [(land, ellipse(u(0, 1), 1.0, u(0.5, 0.9), 1.0 - horizon)) for _ in range(2)]
     return Backdrop([(0, tone), (1, mix(tone, (96, 88, 160), 0.45))], [*stars, *moon, *hills], [], tone)
 
@@ -113,13 +116,13 @@ def room(u: Uniform, place: Place) -> Backdrop:
     floor = mix((206, 164, 116), (176, 150, 132), u(0, 1))
     horizon = _horizon(u, place)
     x, wide, y = u(0.05, 0.7), u(0.2, 0.28), u(0.02, 0.12)
-    pane = [(mix(wall, WHITE, 0.75), [(x, y), (x + wide, y), (x + wide, y + wide), (x, y + wide)]),
-            *(((176, 214, 238), [(a, b), (a + wide * 0.38, b), (a + wide * 0.38, b + wide * 0.38), (a, b + wide * 0.38)])
-              for a in (x + wide * 0.08, x + wide * 0.54) for b in (y + wide * 0.08, y + wide * 0.54))]
-    board = [(mix(wall, WHITE, 0.6), [(0.0, horizon - 0.025), (1.0, horizon - 0.025), (1.0, horizon), (0.0, horizon)])]
+    corners = [(x + wide * across, y + wide * down) for across in (0.08, 0.54) for down in (0.08, 0.54)]
+    window = [(mix(wall, WHITE, 0.75), box(x, y, x + wide, y + wide)),
+              *(((176, 214, 238), box(a, b, a + wide * 0.38, b + wide * 0.38)) for a, b in corners)]
+    board = [(mix(wall, WHITE, 0.6), box(0, horizon - 0.025, 1, horizon))]
     rug = [(mix(floor, WHITE, 0.22), ellipse((place.left + place.right) / 2, min(0.97, place.feet), 0.52, 0.1))]
     return Backdrop([(0, mix(wall, WHITE, 0.2)), (horizon, wall), (horizon, mix(floor, WHITE, 0.15)), (1, floor)],
-                    [*pane, *board, *rug, _shadow(place, floor)], [], wall)
+                    [*window, *board, *rug, _shadow(place, floor)], [], wall)
 
 
 BACKDROPS = {"plain": plain, "sky": sky, "grass": grass, "sea": sea, "night": night, "room": room}

@@ -7,6 +7,7 @@ learnt what a red cat is? This module knows words and paint; outlines are in `sh
 """
 
 import json
+import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from .. import durable
 from ..config import RESOLUTION_RANGE, check_choice, check_range
 from ..errors import UsageError
 from . import backdrops, shapes, tones
+from .outlines import Polygon, turn
 from .tones import COLOURS, RGB
 
 __all__ = ["BACKDROPS", "COLOURS", "HELD_OUT", "OBJECTS", "SIZES", "Scene", "draw", "scene", "scene_of", "write_demo"]
@@ -34,9 +36,11 @@ PAIRS = tuple((colour, thing) for colour in COLOURS for thing in OBJECTS)
 HELD_OUT = frozenset((colour, thing) for row, colour in enumerate(COLOURS) for column, thing in enumerate(OBJECTS)
                      if (column + 3 * row) % 10 == 7)
 
-_EXTENT = {"small": (0.38, 0.46), "medium": (0.54, 0.64), "large": (0.74, 0.84)}       # longer side / picture
-_MARGIN = 0.04
-_SUPERSAMPLING = 4
+# Diagonal of the object's bounding box / diagonal of the picture: a slender key is as big as a round apple.
+_EXTENT = {"small": (0.36, 0.43), "medium": (0.5, 0.58), "large": (0.68, 0.78)}
+_WIDEST = 0.9                                   # longer side / picture
+_MARGIN = 0.04                                  # kept free on every side / picture
+_SUPERSAMPLING = 4                              # paint so many times larger, then average
 _RIM = 0.012                                    # reach of the outline / picture
 
 _OPENINGS = ("a",) * 8 + ("", "", "the", "a picture of a", "a drawing of a")
@@ -141,12 +145,13 @@ def _placed(look: random.Random, scene: Scene) -> list[shapes.Part]:
     shape = shapes.SHAPES[scene.object]
     stretch = look.uniform(0.88, 1.14) * (-1 if look.random() < 0.5 else 1)
     tilt = shape.tilt * look.uniform(-1, 1)
-    parts = [shapes.Part(ink, shapes.turn([(x * stretch, y) for x, y in points], tilt))
+    parts = [shapes.Part(ink, turn([(x * stretch, y) for x, y in points], tilt))
              for ink, points in shape.parts(look.uniform)]
     left, top, right, bottom = shapes.bounds(parts)
-    scale = look.uniform(*_EXTENT[scene.size]) / max(right - left, bottom - top)
-    dx = look.uniform(_MARGIN, 1 - _MARGIN - (right - left) * scale) - left * scale
-    dy = look.uniform(_MARGIN, 1 - _MARGIN - (bottom - top) * scale) - top * scale
+    wide, high = right - left, bottom - top
+    scale = min(look.uniform(*_EXTENT[scene.size]) * math.sqrt(2) / math.hypot(wide, high), _WIDEST / max(wide, high))
+    dx = look.uniform(_MARGIN, 1 - _MARGIN - wide * scale) - left * scale
+    dy = look.uniform(_MARGIN, 1 - _MARGIN - high * scale) - top * scale
     return [shapes.Part(ink, [(x * scale + dx, y * scale + dy) for x, y in points]) for ink, points in parts]
 
 
@@ -161,7 +166,7 @@ def _gradient(stops: list[tuple[float, RGB]], side: int) -> Image.Image:
     return Image.frombytes("RGB", (1, side), bytes(rows)).resize((side, side))
 
 
-def _fill(canvas: Image.Image, polygons: Iterable[tuple[RGB | int, shapes.Polygon]]) -> None:
+def _fill(canvas: Image.Image, polygons: Iterable[tuple[RGB | int, Polygon]]) -> None:
     """Fill polygons, given in picture units, one over another."""
     pen, side = ImageDraw.Draw(canvas), canvas.width
     for tone, points in polygons:
@@ -177,9 +182,13 @@ def write_demo(directory: Path, *, count: int, resolution: int, seed: int = 0) -
     Raises UsageError, before anything is written, when the folder holds something or `count` is out of range;
     StorageError when the disk does not take it.
     """
-    check_range("-n", count, 1, 1_000_000)
+    check_range("-n", count, 1, 100_000)
     check_range("--resolution", resolution, *RESOLUTION_RANGE)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    try:
+        taken = directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
+    except OSError as error:
+        durable.fail(error, directory)
+    if taken:
         raise UsageError(f"{directory} already holds something", hint="Name a new or an empty folder")
     durable.make_directory(directory, mode=0o755)
     rows = []

@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-Point = tuple[float, float]
-Polygon = list[Point]
+from .outlines import Polygon, box, circle, ellipse, mirror, ribbon, smooth, turn
+
 Uniform = Callable[[float, float], float]
 
 
@@ -27,69 +27,6 @@ class Shape(NamedTuple):
 
     parts: Callable[[Uniform], list[Part]]
     tilt: float
-
-
-# ── Outlines ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def ellipse(x: float, y: float, rx: float, ry: float, *, start: float = 0.0, stop: float = 360.0) -> Polygon:
-    """The ellipse around (x, y), or its segment from angle `start` to `stop` (degrees, clockwise from the right)."""
-    steps = max(8, round(abs(stop - start) / 9))
-    angles = [math.radians(start + (stop - start) * step / steps) for step in range(steps + 1)]
-    return [(x + rx * math.cos(angle), y + ry * math.sin(angle)) for angle in angles]
-
-
-def circle(x: float, y: float, radius: float) -> Polygon:
-    """A full circle."""
-    return ellipse(x, y, radius, radius)
-
-
-def box(left: float, top: float, right: float, bottom: float, *, corner: float = 0.0) -> Polygon:
-    """An upright rectangle whose corners are rounded with radius `corner`."""
-    if not corner:
-        return [(left, top), (right, top), (right, bottom), (left, bottom)]
-    centres = ((right - corner, bottom - corner, 0), (left + corner, bottom - corner, 90),
-               (left + corner, top + corner, 180), (right - corner, top + corner, 270))
-    return [point for x, y, start in centres for point in ellipse(x, y, corner, corner, start=start, stop=start + 90)]
-
-
-def smooth(*points: Point, closed: bool = True) -> Polygon:
-    """The Catmull-Rom curve through `points`; not `closed`, it starts at the first and ends at the last."""
-    count, curve = len(points), []
-    for index in range(count if closed else count - 1):
-        p0, p1, p2, p3 = (points[near % count if closed else min(max(near, 0), count - 1)]
-                          for near in range(index - 1, index + 3))
-        for t in (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875):
-            weights = (-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2)
-            x, y = (sum(w * p[axis] for w, p in zip(weights, (p0, p1, p2, p3), strict=True)) / 2 for axis in (0, 1))
-            curve.append((x, y))
-    return curve if closed else [*curve, points[-1]]
-
-
-def ribbon(path: Iterable[Point], width: float) -> Polygon:
-    """The outline of a line of the given width along `path`. On a closed path (last point = first) it has a hole."""
-    path = list(path)
-    closed = math.dist(path[0], path[-1]) < 1e-6
-    left, right = [], []
-    for index, (x, y) in enumerate(path):
-        before = path[index - 1] if index else path[-2 if closed else 0]
-        after = path[index + 1] if index + 1 < len(path) else path[1 if closed else -1]
-        length = math.dist(before, after) or 1.0
-        dx, dy = (after[0] - before[0]) / length * width / 2, (after[1] - before[1]) / length * width / 2
-        left.append((x + dy, y - dx))
-        right.append((x - dy, y + dx))
-    return left + right[::-1]
-
-
-def turn(points: Iterable[Point], degrees: float, *, around: Point = (0.0, 0.0)) -> Polygon:
-    """`points` turned clockwise around a point."""
-    cos, sin, (x0, y0) = math.cos(math.radians(degrees)), math.sin(math.radians(degrees)), around
-    return [(x0 + (x - x0) * cos - (y - y0) * sin, y0 + (x - x0) * sin + (y - y0) * cos) for x, y in points]
-
-
-def mirror(points: Iterable[Point]) -> Polygon:
-    """`points` with left and right exchanged."""
-    return [(-x, y) for x, y in points]
 
 
 def bounds(parts: Iterable[Part]) -> tuple[float, float, float, float]:
@@ -108,13 +45,13 @@ def wheel(x: float, y: float, radius: float) -> list[Part]:
 
 def car(u: Uniform) -> list[Part]:
     roof, shift, radius, sill = u(-0.62, -0.42), u(-0.14, 0.1), u(0.21, 0.28), u(0.36, 0.46)
-    rear, front = -0.64 + shift + u(-0.1, 0.1), 0.62 + shift
+    rear, front, top = -0.64 + shift + u(-0.1, 0.1), 0.62 + shift, roof + 0.1
     return [
         Part("main", [(rear, 0.0), (rear + 0.2, roof), (front - 0.36, roof), (front, 0.0)]),
         Part("main", box(-1, -0.05, 1, sill, corner=0.17)),
         Part("shade", box(-0.97, sill - 0.13, 0.97, sill, corner=0.05)),
-        Part("glass", [(rear + 0.14, -0.02), (rear + 0.27, roof + 0.1), (shift - 0.09, roof + 0.1), (shift - 0.09, -0.02)]),
-        Part("glass", [(shift + 0.03, -0.02), (shift + 0.03, roof + 0.1), (front - 0.4, roof + 0.1), (front - 0.15, -0.02)]),
+        Part("glass", [(rear + 0.14, -0.02), (rear + 0.27, top), (shift - 0.09, top), (shift - 0.09, -0.02)]),
+        Part("glass", [(shift + 0.03, -0.02), (shift + 0.03, top), (front - 0.4, top), (front - 0.15, -0.02)]),
         Part("glow", ellipse(0.9, 0.12, 0.08, 0.07)),
         *wheel(-0.55, sill, radius), *wheel(0.55, sill, radius),
     ]
@@ -149,9 +86,10 @@ def bus(u: Uniform) -> list[Part]:
 
 def boat(u: Uniform) -> list[Part]:
     mast, deck, reach, jib = u(-0.12, 0.12), u(0.3, 0.4), u(0.68, 0.85), u(0.5, 0.72)
+    luff = mast + 0.07
     return [
         Part("dark", box(mast - 0.035, -1, mast + 0.035, deck + 0.1)),
-        Part("main", smooth((mast + 0.07, -0.95), (mast + 0.5, -0.4), (reach, 0.16), (mast + 0.4, 0.19), (mast + 0.07, 0.18))),
+        Part("main", smooth((luff, -0.95), (mast + 0.5, -0.4), (reach, 0.16), (mast + 0.4, 0.19), (luff, 0.18))),
         Part("pale", [(mast - 0.07, -0.78), (mast - 0.07, 0.18), (mast - jib, 0.18)]),
         Part("main", [(-1, deck), (1, deck - 0.06), (0.62, 0.82), (-0.66, 0.82)]),
         Part("light", [(-0.97, deck + 0.05), (0.96, deck), (0.89, deck + 0.12), (-0.9, deck + 0.15)]),
@@ -241,10 +179,11 @@ def fish(u: Uniform) -> list[Part]:
 def bird(u: Uniform) -> list[Part]:
     head, wing, tail = u(0.3, 0.37), u(0.3, 0.42), u(-0.3, 0.05)
     return [
-        Part("dark", ribbon([(-0.05, 0.5), (-0.05, 0.88)], 0.06)), Part("dark", ribbon([(0.18, 0.5), (0.18, 0.88)], 0.06)),
+        Part("dark", box(-0.08, 0.5, -0.02, 0.88)), Part("dark", box(0.15, 0.5, 0.21, 0.88)),
         Part("shade", [(-0.45, 0.0), (-1.0, tail), (-0.95, tail + 0.26), (-0.4, 0.36)]),
         Part("glow", [(0.68, -0.5), (1.02, -0.34), (0.68, -0.26)]),
-        Part("main", smooth((-0.6, 0.1), (-0.1, -0.22), (0.3, -0.35), (0.62, -0.05), (0.5, 0.4), (0.05, 0.62), (-0.42, 0.42))),
+        Part("main", smooth((-0.6, 0.1), (-0.1, -0.22), (0.3, -0.35), (0.62, -0.05),
+                            (0.5, 0.4), (0.05, 0.62), (-0.42, 0.42))),
         Part("main", circle(0.46, -0.4, head)),
         Part("light", smooth((0.55, 0.0), (0.5, 0.35), (0.1, 0.54), (0.3, 0.25))),
         Part("shade", turn(smooth((0.2, 0.0), (-0.15, -0.1), (-0.6, 0.1), (-0.2, wing)), u(-12, 18))),
@@ -343,10 +282,10 @@ def umbrella(u: Uniform) -> list[Part]:
     scallops = [ellipse(-0.75 + 0.5 * i, rim, 0.25, 0.12, start=0, stop=-180) for i in range(4)]
     cloth = [*dome(1.0), *(point for scallop in reversed(scallops) for point in scallop)]
     middle = [*dome(0.5), *scallops[2], *scallops[1]]
+    far = [*ellipse(0, rim, 1, high, start=300), *scallops[3], *ellipse(0, rim, 0.5, high, start=360, stop=300)]
     return [
         Part("dark", ribbon(crook, 0.08)), Part("dark", box(-0.035, rim - high - 0.12, 0.035, rim - high + 0.1)),
-        Part("main", cloth), Part("light", middle),
-        Part("shade", [*ellipse(0, rim, 1.0, high, start=300, stop=360), *scallops[3], *ellipse(0, rim, 0.5, high, start=360, stop=300)]),
+        Part("main", cloth), Part("light", middle), Part("shade", far),
     ]
 
 
@@ -359,7 +298,8 @@ def star(u: Uniform) -> list[Part]:
 
 def heart(u: Uniform) -> list[Part]:
     wide, cleft, tip = u(0.9, 1.05), u(-0.55, -0.38), u(0.85, 1.0)
-    right = smooth((0, cleft), (0.3, -0.78), (0.72, -0.76), (wide, -0.35), (wide * 0.72, 0.2), (0.04, tip), closed=False)
+    right = smooth((0, cleft), (0.3, -0.78), (0.72, -0.76), (wide, -0.35), (wide * 0.72, 0.2), (0.04, tip),
+                   closed=False)
     return [
         Part("main", right + mirror(right)[::-1]),
         Part("light", turn(ellipse(-0.55, -0.42, 0.13, 0.22), 30, around=(-0.55, -0.42))),
@@ -371,7 +311,8 @@ def key(u: Uniform) -> list[Part]:
     bow, shaft, bit = u(0.36, 0.44), u(0.15, 0.19), u(0.24, 0.34)
     return [
         Part("main", box(-0.3, -shaft / 2, 1, shaft / 2, corner=0.06)),
-        Part("main", box(0.52, 0, 0.68, bit, corner=0.03)), Part("main", box(0.82, 0, 0.98, bit * u(0.8, 1.2), corner=0.03)),
+        Part("main", box(0.52, 0, 0.68, bit, corner=0.03)),
+        Part("main", box(0.82, 0, 0.98, bit * u(0.8, 1.2), corner=0.03)),
         Part("shade", box(-0.2, -shaft * 0.75, -0.06, shaft * 0.75)),
         Part("main", ribbon(circle(-0.6, 0, bow - 0.1), 0.22)),
         Part("light", ribbon(ellipse(-0.6, 0, bow - 0.06, bow - 0.06, start=190, stop=280), 0.06)),
@@ -384,7 +325,8 @@ def hat(u: Uniform) -> list[Part]:
         Part("shade", ellipse(0, 0.42, 1, brim)), Part("main", ellipse(0, 0.36, 1, brim)),
         Part("main", [*smooth((-0.6, 0.38), (-0.56, 0.0), (-taper, top), closed=False),
                       *ellipse(0, top, taper, 0.14, start=180, stop=360),
-                      *smooth((taper, top), (0.56, 0.0), (0.6, 0.38), closed=False), *ellipse(0, 0.38, 0.6, 0.15, stop=180)]),
+                      *smooth((taper, top), (0.56, 0.0), (0.6, 0.38), closed=False),
+                      *ellipse(0, 0.38, 0.6, 0.15, stop=180)]),
         Part("dark", [(-0.58, 0.12), *ellipse(0, 0.12, 0.58, 0.13, start=180, stop=0), (0.6, 0.36),
                       *ellipse(0, 0.36, 0.6, 0.15, start=0, stop=180)]),
         Part("light", smooth((-taper + 0.12, top + 0.08), (-taper + 0.3, top + 0.06), (-0.3, 0.08), (-0.46, 0.04))),
@@ -393,8 +335,9 @@ def hat(u: Uniform) -> list[Part]:
 
 def crown(u: Uniform) -> list[Part]:
     height, flare = u(-0.75, -0.5), u(0.02, 0.16)
-    tips = [(-0.8 - flare, height + 0.15), (-0.4, height), (0.0, height - 0.1), (0.4, height), (0.8 + flare, height + 0.15)]
-    dips = [(-0.55, 0.02), (-0.2, 0.02), (0.2, 0.02), (0.55, 0.02)]
+    right = [(0.4, height), (0.8 + flare, height + 0.15)]
+    tips = [*mirror(right)[::-1], (0.0, height - 0.1), *right]
+    dips = [(x, -0.06) for x in (-0.56, -0.2, 0.2, 0.56)]
     zigzag = [point for pair in zip(tips, [*dips, (0.74, 0.6)], strict=True) for point in pair]
     return [
         Part("main", [*zigzag, (-0.74, 0.6)]),
@@ -405,17 +348,16 @@ def crown(u: Uniform) -> list[Part]:
 
 
 def chair(u: Uniform) -> list[Part]:
-    wide, seat, back, leg = u(0.5, 0.62), u(0.1, 0.22), u(0.86, 1.0), u(0.12, 0.16)
-    lift, slats = 0.16, (-0.25, 0.0, 0.25)
-    posts = [box(side * wide - leg / 2, -back, side * wide + leg / 2, seat) for side in (-1, 1)]
+    wide, seat, back, leg = u(0.46, 0.56), u(0.1, 0.2), u(0.86, 1.0), u(0.13, 0.17)
+    edge, depth = wide + 0.16, 0.18             # the front of the seat is wider than its back
     return [
-        *(Part("shade", box(x - leg / 2, seat, x + leg / 2, 0.84)) for x in (-wide + 0.1, wide - 0.1)),
-        *(Part("main", post) for post in posts),
-        *(Part("main", box(-wide, top, wide, top + 0.2, corner=0.04)) for top in (-back, -back + 0.38)),
-        *(Part("shade", box(x - 0.05, -back + 0.2, x + 0.05, -back + 0.4)) for x in slats),
-        Part("light", [(-wide, seat - lift), (wide, seat - lift), (wide + 0.16, seat + 0.06), (-wide - 0.16, seat + 0.06)]),
-        Part("main", box(-wide - 0.16, seat + 0.04, wide + 0.16, seat + 0.2, corner=0.03)),
-        *(Part("main", box(x - leg / 2, seat + 0.1, x + leg / 2, 1)) for x in (-wide - 0.06, wide + 0.06)),
+        *(Part("shade", box(x - leg / 2, seat, x + leg / 2, 0.8)) for x in (-wide + 0.1, wide - 0.1)),
+        *(Part("main", box(x - leg / 2, -back, x + leg / 2, seat)) for x in (-wide, wide)),
+        *(Part("shade", box(x - 0.06, -back + 0.1, x + 0.06, seat)) for x in (-wide / 3, wide / 3)),
+        Part("main", box(-wide - leg / 2, -back, wide + leg / 2, -back + 0.26, corner=0.08)),
+        Part("light", [(-wide, seat - depth), (wide, seat - depth), (edge, seat + 0.06), (-edge, seat + 0.06)]),
+        Part("main", box(-edge, seat + 0.04, edge, seat + 0.22, corner=0.03)),
+        *(Part("main", box(x - leg / 2, seat + 0.1, x + leg / 2, 1)) for x in (-edge + 0.1, edge - 0.1)),
     ]
 
 

@@ -43,7 +43,7 @@ def distance(first: RGB, second: RGB) -> float:
 def shaded(name: str, shade: float) -> RGB:
     """The named colour, darker (`shade` down to -1) or lighter (up to 1), yet always told by its name."""
     if shade < 0:
-        return mix(COLOURS[name], (0, 0, 0), 0.18 * -shade)
+        return mix(COLOURS[name], (0, 0, 0), 0.12 * -shade)
     return mix(COLOURS[name], (255, 255, 255), 0.14 * shade)
 
 
@@ -61,4 +61,4 @@ def inks(main: RGB) -> dict[str, RGB]:
 
 def outline(main: RGB, ground: RGB) -> RGB:
     """The rim around an object: a deep or a bright tone of its colour, whichever stands out from what is behind."""
-    return max(mix(main, (18, 12, 30), 0.62), mix(main, (255, 255, 255), 0.72), key=lambda rim: distance(rim, ground))
+    return max(mix(main, (18, 12, 30), 0.62), mix(main, (255, 255, 255), 0.55), key=lambda rim: distance(rim, ground))
