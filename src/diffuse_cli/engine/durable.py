@@ -11,7 +11,7 @@ import secrets
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -54,6 +54,41 @@ def write(path: Path, data: bytes, *, exclusive: bool = False, mode: int = 0o600
         raise
     except OSError as error:
         fail(error, path, need=len(data))
+
+
+@contextlib.contextmanager
+def stream(path: Path) -> Iterator[Callable[[bytes], None]]:
+    """Write a big file piece by piece: it appears at `path`, durably, when the block ends without an error.
+
+    Yields the function that adds a piece. Raises StorageError.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
+    written = 0
+
+    def add(piece: bytes) -> None:
+        nonlocal written
+        written += len(piece)
+        with _reported(path, need=written):
+            _write_all(descriptor, piece)
+
+    with _reported(path):
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _CLOEXEC, 0o600)
+    try:
+        try:
+            yield add
+            with _reported(path, need=written):
+                if os.fstat(descriptor).st_size != written:
+                    raise OSError(errno.EIO, "the file is shorter than what was written")
+                _sync(descriptor)
+        finally:
+            os.close(descriptor)
+        with _reported(path, need=written):
+            os.replace(temporary, path)
+            sync_directory(path.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
 
 
 def append(path: Path, data: bytes) -> None:
@@ -152,6 +187,15 @@ def fail(error: OSError, path: Path, *, need: int = 0) -> NoReturn:
     else:
         hint = "Choose another place (DIFFUSE_HOME moves the cache, -o the output)"
     raise StorageError(f"cannot write {path}: {reason}", hint=hint) from error
+
+
+@contextlib.contextmanager
+def _reported(path: Path, *, need: int = 0) -> Iterator[None]:
+    """Turn an OSError in the block into a StorageError about `path`."""
+    try:
+        yield
+    except OSError as error:
+        fail(error, path, need=need)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
