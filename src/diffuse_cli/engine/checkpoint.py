@@ -182,7 +182,7 @@ def _encoded(tensors: Mapping[str, Tensor]) -> list[header.RawTensor]:
     encoded: list[header.RawTensor] = []
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
-        data = memoryview(tensor.flatten().view(torch.uint8).numpy())
+        data = tensor.flatten().view(torch.uint8).numpy().data
         encoded.append((name, _DTYPES[tensor.dtype], tuple(tensor.shape), data))
     return encoded
 

@@ -233,6 +233,36 @@ class Machine:
         parse_interval("--preview-every", self.preview_every)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How pictures are drawn from a model. `steps` None: usual for the sampler; `guidance_interval` None: recipe's."""
+
+    sampler: str = "dpmpp-2m"
+    steps: int | None = None
+    guidance: float = 3.0
+    guidance_interval: tuple[float, float] | None = None    # sigma/alpha, low < … ≤ high
+    batch_size: int = 8
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        check_choice("--sampler", self.sampler, SAMPLERS)
+        check_range("--guidance", self.guidance, 0, 100)
+        check_range("--batch-size", self.batch_size, 1, 4_096)
+        check_choice("--precision", self.precision, PRECISIONS)
+        if self.steps is not None:
+            check_range("--steps", self.steps, 1, 1_000)
+        if self.guidance_interval is not None and not 0 <= self.guidance_interval[0] <= self.guidance_interval[1]:
+            raise UsageError("--guidance-interval takes two levels, low and high, of sigma/alpha")
+
+    @property
+    def number_of_steps(self) -> int:
+        return self.steps if self.steps is not None else SAMPLER_STEPS[self.sampler]
+
+    def interval_at(self, resolution: int) -> tuple[float, float]:
+        """Where guidance acts: as given, else 0.2 < sigma/alpha ≤ 6·resolution/64."""
+        return self.guidance_interval or (0.2, 6 * resolution / 64)
+
+
 def parse_duration(option: str, text: str) -> float:
     """'90s', '30m', '2h' or '1h30m' → seconds."""
     match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip())

@@ -97,13 +97,12 @@ def make_schedule(name: str, resolution: int) -> Schedule:
 def _cosine(t: Tensor) -> Tensor:
     """alpha_bar of Improved DDPM (Nichol & Dhariwal 2021, eq. 17), offset s = 0.008."""
     angle = math.pi / 2 / 1.008
-    ratio = torch.cos((t + 0.008) * angle) / math.cos(0.008 * angle)
-    return ratio * ratio
+    return torch.cos((t + 0.008) * angle) ** 2 / math.cos(0.008 * angle) ** 2
 
 
 def _sigmoid(t: Tensor) -> Tensor:
     """alpha_bar of Jabri et al. 2022 (start -3, end 3, tau 1)."""
-    start, end = torch.tensor([-3.0, 3.0], dtype=torch.float64).sigmoid()
+    start, end = 1 / (1 + math.exp(3)), 1 / (1 + math.exp(-3))
     return (end - torch.sigmoid(6 * t - 3)) / (end - start)
 
 

@@ -1,0 +1,165 @@
+"""What learns: the network, its average and its optimiser, advanced one step at a time; saved and restored exactly.
+
+Knows no files, no events and no clock.
+"""
+
+import statistics
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from . import average, randomness
+from .batches import Batches
+from .config import Plan
+from .diffusion.schedule import Schedule, make_schedule
+from .errors import DivergedError
+from .network.model import Network
+from .objective import compute_losses
+
+MOMENTS = ("exp_avg", "exp_avg_sq")             # Adam's, one of each for every parameter
+CLIP = 1.0                                      # largest norm of the gradient
+SPIKE = 8.0                                     # a norm so many times the running median is not learnt from
+WINDOW = 128                                    # norms in that median
+BAD_STEPS = 3                                   # so many non-finite steps in a row end the run
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Sums over a step's batch, still on the device: reading them waits for it."""
+
+    totals: Tensor                              # (3,): weighted + variance, noise_mse, variance; means
+    norm: float
+
+
+class Learner:
+    """One model in training. `step` counts batches drawn, `updates` those learnt from."""
+
+    def __init__(self, plan: Plan, batches: Batches, *, precision: str, micro_batch: int, compiled: bool) -> None:
+        self.plan, self.batches, self.precision, self.micro_batch = plan, batches, precision, micro_batch
+        self.schedule: Schedule = make_schedule(plan.model.schedule, plan.model.network.resolution)
+        self.network = Network(plan.model.network)
+        self.network.initialise(randomness.generator(plan.seed, "weights"))
+        self.network.to(batches.device)
+        self.averaged = Network(plan.model.network).to(batches.device).requires_grad_(False).eval()
+        self.averaged.load_state_dict(self.network.state_dict())
+        self.forward = cast(Network, torch.compile(self.network)) if compiled else self.network
+        self.optimizer = _optimizer(self.network, plan)
+        self.norms: deque[float] = deque(maxlen=WINDOW)
+        self.step = self.updates = self.bad = 0
+
+    @property
+    def skipped(self) -> int:
+        return self.step - self.updates
+
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Begin with the weights of another model. Raises what `load_state_dict` raises when they do not fit."""
+        self.network.load_state_dict(weights)
+        self.averaged.load_state_dict(weights)
+
+    def advance(self) -> Measured:
+        """Draw the next batch and learn from it. Raises DivergedError."""
+        plan = self.plan
+        self.optimizer.zero_grad(set_to_none=True)
+        totals = torch.zeros(3, device=self.batches.device)
+        for start in range(0, plan.batch_size, self.micro_batch):
+            totals += self._accumulate(start, min(self.micro_batch, plan.batch_size - start))
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), CLIP).item()
+        finite = norm < float("inf") and bool(torch.isfinite(totals).all())             # False for NaN as well
+
+        if finite:
+            self.bad = 0
+            if not self._is_spike(norm):
+                self._update()
+            self.norms.append(norm)
+        else:
+            self.bad += 1
+            if self.bad == BAD_STEPS:
+                raise DivergedError(f"training diverged: {BAD_STEPS} steps in a row were not finite, the last "
+                                    f"{self.step + 1}; {self.step + 1 - BAD_STEPS} was good",
+                                    hint=f"Try --lr {plan.lr / 4:.1e} --fresh")
+        self.step += 1
+        return Measured(totals, norm)
+
+    def _accumulate(self, start: int, count: int) -> Tensor:
+        """Add the gradient of some pictures of the batch. → (3,) their share of the totals"""
+        plan = self.plan
+        batch, keys = self.batches.draw(self.step, start, count)
+        dropout = randomness.Dropout(keys, plan.dropout) if plan.dropout else None
+        losses = compute_losses(
+            self.forward, batch, config=plan.model, schedule=self.schedule, objective=plan.objective,
+            variance_grad=plan.variance_grad, dropout=dropout, precision=self.precision)
+        variance = torch.zeros_like(losses.weighted) if losses.variance is None else losses.variance
+        per_picture = torch.stack([losses.weighted + variance, losses.noise_mse, variance], dim=1)     # (N, 3)
+        shares = per_picture.sum(0) / plan.batch_size
+        torch.autograd.backward(shares[0])
+        return shares.detach()
+
+    def _is_spike(self, norm: float) -> bool:
+        settled = self.step >= self.plan.warmup_steps and len(self.norms) >= WINDOW // 4
+        return settled and norm > SPIKE * statistics.median(self.norms)
+
+    def _update(self) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate_at(self.plan, self.step)
+        self.optimizer.step()
+        self.updates += 1
+        average.update(list(self.averaged.parameters()), self.network, self.updates)
+
+    def _parameters(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """(name, weight, averaged weight) of every parameter."""
+        for (name, parameter), averaged in zip(
+                self.network.named_parameters(), self.averaged.parameters(), strict=True):
+            yield name, parameter, averaged
+
+    # The state: tensors under flat names, and the few numbers that are not tensors.
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights, averaged weights and both moments of every parameter."""
+        result = {}
+        for name, parameter, averaged in self._parameters():
+            result[f"weights.{name}"], result[f"average.{name}"] = parameter.detach(), averaged
+            for moment in MOMENTS:
+                result[f"{moment}.{name}"] = self.optimizer.state[parameter][moment]
+        return result
+
+    def record(self) -> dict[str, Any]:
+        """The numbers that belong to `tensors`."""
+        return {"step": self.step, "updates": self.updates, "bad": self.bad, "norms": list(self.norms)}
+
+    @torch.no_grad()
+    def restore(self, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
+        """Go back to a saved state."""
+        for name, parameter, averaged in self._parameters():
+            parameter.copy_(tensors[f"weights.{name}"])
+            averaged.copy_(tensors[f"average.{name}"])
+            for moment in MOMENTS:
+                self.optimizer.state[parameter][moment].copy_(tensors[f"{moment}.{name}"])
+            self.optimizer.state[parameter]["step"].fill_(record["updates"])
+        self.step, self.updates, self.bad = record["step"], record["updates"], record["bad"]
+        self.norms = deque(record["norms"], maxlen=WINDOW)
+
+
+def learning_rate_at(plan: Plan, step: int) -> float:
+    """Warm-up, then constant, then a linear fall to 0 at the end of the budget."""
+    rising = (step + 1) / plan.warmup_steps
+    falling = (plan.steps - step) / plan.cooldown_steps
+    return plan.lr * max(0.0, min(1.0, rising, falling))
+
+
+def _optimizer(network: Network, plan: Plan) -> torch.optim.Optimizer:
+    """AdamW decays matrices only; Adam is the classic recipe, without decay. The moments exist from the start."""
+    decay = 0.01 if plan.optimizer == "adamw" else 0.0
+    parameters = list(network.parameters())
+    groups = [{"params": [p for p in parameters if p.ndim >= 2], "weight_decay": decay},
+              {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0}]
+    betas = (0.9, 0.99) if plan.optimizer == "adamw" else (0.9, 0.999)
+    optimizer = torch.optim.AdamW(groups, lr=plan.lr, betas=betas, eps=1e-8, fused=True)
+    for parameter in parameters:
+        optimizer.state[parameter] = {
+            "step": torch.zeros((), device=parameter.device),
+            **{moment: torch.zeros_like(parameter) for moment in MOMENTS}}
+    return optimizer

@@ -1,0 +1,202 @@
+"""From a request to a plan: every choice that was left open is made from the data and the machine, with its reason.
+
+Never from a timing, but for `--time`, whose measured number of steps becomes part of the plan. Trains nothing.
+"""
+
+import dataclasses
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+
+from .batches import validation_count
+from .checkpoint import Model
+from .config import Machine, ModelConfig, Plan, Recipe
+from .data.cache import Dataset
+from .errors import UsageError
+from .evaluation import LEVELS
+from .network.presets import network_config, parameter_count
+
+VALIDATIONS = 10                                # in a run
+COOLDOWN = 0.25                                 # share of the run in which the learning rate falls to 0
+DROPOUTS = ((20_000, 0.25), (100_000, 0.12), (1_000_000, 0.05))        # (below so many pictures, rate); else 0
+LEARNING_RATES = ((5e6, 1e-3), (20e6, 5e-4), (60e6, 3e-4), (250e6, 2e-4))       # (parameters, rate)
+
+
+@dataclass(frozen=True)
+class Reasons:
+    """Why the open choices were made as they were; shown, never saved."""
+
+    preset: str
+    batch: str
+    budget: str
+
+
+# ── Machine ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def choose_device(machine: Machine) -> torch.device:
+    """The device asked for, else the first GPU, else the CPU. Raises UsageError, naming what there is."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if machine.gpus is not None and machine.gpus != "0":
+        wanted = gpus if machine.gpus == "all" else int(machine.gpus)
+        if gpus == 0 or wanted > gpus:
+            seen = "no GPU is visible" if gpus == 0 else f"only {gpus} visible"
+            raise UsageError(f"--gpus {machine.gpus} was asked for, but {seen} to torch {torch.__version__}",
+                             hint=f"Leave --gpus out to use {'the CPU' if gpus == 0 else 'one'}, or choose --gpus 0")
+        if wanted > 1:
+            raise UsageError("training on several GPUs is not part of this version", hint="Use --gpus 1")
+        return torch.device("cuda")
+    if machine.gpus == "0":
+        return torch.device("cpu")
+    if machine.device is not None:
+        return _checked_device(machine.device)
+    if gpus:
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _checked_device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(f"--device {name[:40]!r} cannot be used here", hint="Choose cpu, cuda or mps") from error
+    return device
+
+
+def choose_precision(machine: Machine, device: torch.device) -> str:
+    """bf16 where the device computes with it faster than with float32, unless chosen."""
+    if machine.precision != "auto":
+        return machine.precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if device.type == "cpu" and _cpu_has_bf16() else "fp32"
+
+
+def _cpu_has_bf16() -> bool:
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def choose_micro_batch(machine: Machine, device: torch.device, *, batch_size: int, resolution: int) -> int:
+    """Pictures at once: as asked, else 64 at 64 px on a CPU or MPS, 512 on a GPU, in proportion to the pixels."""
+    if machine.micro_batch is not None:
+        return min(machine.micro_batch, batch_size)
+    at_64 = 512 if device.type == "cuda" else 64
+    return max(1, min(batch_size, int(at_64 * (64 / resolution) ** 2)))
+
+
+def describe_device(device: torch.device) -> str:
+    """For people."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} of {os.cpu_count()} cores" if device.type == "cpu" else device.type.upper()
+
+
+# ── Recipe ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def make_plan(
+    recipe: Recipe, dataset: Dataset, *, resolution: int, tokenizer: Tokenizer | None, init: Model | None,
+    device: torch.device,
+) -> tuple[Plan, Reasons]:
+    """Resolve a recipe; `--time` is left at one step, to be set by `with_budget` after a measurement."""
+    held_out = validation_count(len(dataset.images))
+    train_images = len(dataset.images) - held_out
+    model, preset, why_preset = _choose_model(recipe, resolution, tokenizer, init, device, train_images)
+    images = recipe.images or min(max(100 * train_images, 100_000), 100_000_000)
+    batch_size, why_batch = _choose_batch(recipe, images)
+    if recipe.time is not None:
+        steps, why_budget = 1, "as many as fit into the time"
+    elif recipe.steps is not None:
+        steps, why_budget = recipe.steps, "as asked"
+    else:
+        steps = math.ceil(images / batch_size)
+        why_budget = "as asked" if recipe.images else f"to see {images:,} pictures, {images / train_images:.0f} epochs"
+    conditional = model.conditional
+    plan = Plan(
+        model=model, preset=preset, objective=recipe.objective, variance_grad=recipe.variance_grad, times=recipe.times,
+        optimizer=recipe.optimizer, seed=recipe.seed, batch_size=batch_size, steps=steps,
+        lr=recipe.lr if recipe.lr is not None else learning_rate(parameter_count(model.network)),
+        warmup_steps=0, cooldown_steps=0, dropout=_dropout(train_images),
+        caption_drop=0.1 if conditional else 0.0,
+        word_drop=0.1 if conditional and train_images < 5_000 else 0.0,
+        flip=recipe.flip if recipe.flip is not None else not conditional,
+        train_images=train_images, validation_images=held_out, validation_probe=0, validate_steps=1,
+        keep_best=held_out > 0 and train_images < 5_000,
+        data_id=dataset.id, init_id=None if init is None else init.sha256)
+    return with_budget(plan, steps), Reasons(why_preset, why_batch, why_budget)
+
+
+def with_budget(plan: Plan, steps: int) -> Plan:
+    """The plan with another number of steps and all that follows from it.
+
+    Validation looks at as many of the held-out pictures as keep it under about 3 % of the run (a forward pass costs a
+    third of a training step), at most 256.
+    """
+    affordable = int(0.03 * 3 * steps * plan.batch_size / (LEVELS * VALIDATIONS))
+    return dataclasses.replace(
+        plan, steps=steps,
+        warmup_steps=max(1, min(max(200, steps // 100), steps // 20)),
+        cooldown_steps=max(1, round(COOLDOWN * steps)),
+        validation_probe=min(plan.validation_images, 256, max(16, affordable)),
+        validate_steps=max(1, steps // VALIDATIONS))
+
+
+def _choose_model(
+    recipe: Recipe, resolution: int, tokenizer: Tokenizer | None, init: Model | None, device: torch.device,
+    train_images: int,
+) -> tuple[ModelConfig, str, str]:
+    if init is not None:
+        network = init.config.network
+        if recipe.preset is not None or resolution != network.resolution:
+            raise UsageError(f"--init starts from a network of {network.resolution} px with its own shape",
+                             hint=f"Leave --preset out and use --resolution {network.resolution}")
+        same = (recipe.prediction, recipe.variance == "learned", recipe.schedule)
+        if same != (init.config.prediction, init.config.learned_variance, init.config.schedule):
+            raise UsageError(f"--init starts from a model that predicts {init.config.prediction} on the schedule "
+                             f"{init.config.schedule}", hint="Use its --prediction, --schedule and --variance")
+        return init.config, str(init.training.get("preset", "?")), "that of --init"
+    if recipe.preset is not None:
+        preset, why = recipe.preset, "as asked"
+    elif device.type != "cuda":
+        preset, why = "nano", f"the one that a {device.type.upper()} trains in reasonable time"
+    else:
+        preset = "small" if train_images < 20_000 else "base"
+        why = f"for {train_images:,} pictures on a GPU"
+    vocabulary = None if tokenizer is None else tokenizer.get_vocab_size()
+    network = network_config(preset, resolution, vocabulary=vocabulary, learned_variance=recipe.variance == "learned")
+    return ModelConfig(network=network, schedule=recipe.schedule, prediction=recipe.prediction), preset, why
+
+
+def _choose_batch(recipe: Recipe, images: int) -> tuple[int, str]:
+    """The power of two near 512·(images seen / 200M)^0.383, within [32, 2048]."""
+    if recipe.batch_size is not None:
+        return recipe.batch_size, "as asked"
+    ideal = 512 * (images / 200e6) ** 0.383
+    return min(max(2 ** round(math.log2(ideal)), 32), 2048), f"for {images:,} pictures seen"
+
+
+def learning_rate(parameters: int) -> float:
+    """Interpolated between LEARNING_RATES (both axes logarithmic), constant outside, to two digits."""
+    low = LEARNING_RATES[0]
+    if parameters <= low[0]:
+        return low[1]
+    for high in LEARNING_RATES[1:]:
+        if parameters <= high[0]:
+            share = math.log(parameters / low[0]) / math.log(high[0] / low[0])
+            return float(f"{low[1] * (high[1] / low[1]) ** share:.1e}")
+        low = high
+    return low[1]
+
+
+def _dropout(train_images: int) -> float:
+    """Less with more pictures."""
+    return next((rate for limit, rate in DROPOUTS if train_images < limit), 0.0)

@@ -1,0 +1,221 @@
+"""The directory of a training run: its name, its lock, what was asked for, and the protocol by which states are saved.
+
+Standard library (and the picture headers) only, so that a run is found and locked before torch is imported. Knows no
+tensors: a state is a file with a step number.
+
+    models/<name>/lock  config.json  tokenizer.json  events.jsonl  skipped.jsonl  previews/
+                  step-00001000.safetensors  HEAD-0  HEAD-1      training states, and which are whole
+                  model.safetensors  best.safetensors            averaged weights of the newest save; the best kept
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import durable, registry
+from .config import Machine, Plan, Recipe, from_dict, to_dict
+from .data.captions import Found, find_pictures
+from .data.images import short_side
+from .errors import DataError, StorageError, UsageError
+from .header import loads_strict
+
+KEPT_STATES = 2
+_CONFIG, _STATE = "config.json", re.compile(r"step-(\d{8,})\.safetensors")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A locked run directory and what was asked for. `plan` is None for a new run."""
+
+    name: str
+    directory: Path
+    found: Found
+    recipe: Recipe
+    machine: Machine
+    resolution: int
+    why_resolution: str
+    plan: Plan | None
+
+    def write_plan(self, plan: Plan) -> None:
+        """Record request and plan durably, before step 0."""
+        content = {"request": _request(self.found.folder, self.recipe), "plan": to_dict(plan)}
+        durable.write(self.directory / _CONFIG, (json.dumps(content, indent=2) + "\n").encode())
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """An acknowledged training state."""
+
+    step: int
+    path: Path
+    bytes: int
+    sha256: str
+
+
+# ── Finding and locking ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextlib.contextmanager
+def open_run(folder: Path, recipe: Recipe, machine: Machine) -> Iterator[Run]:
+    """Find the pictures, choose or find the run's directory and hold its lock.
+
+    The same request finds the same run again. A named run that was asked for otherwise raises UsageError with the
+    difference; without a name, the next free one is taken. Raises DataError, InUseError, StorageError.
+    """
+    found = find_pictures(
+        folder, captions=recipe.captions, caption=recipe.caption, caption_column=recipe.caption_column,
+        caption_ext=recipe.caption_ext, caption_template=recipe.caption_template, strict=machine.strict)
+    resolution, why = choose_resolution(found, recipe, machine)
+    request = _request(found.folder, recipe)
+    name = machine.name or _name_for(registry.slug(f"{found.folder.stem}-{resolution}"), request)
+    directory = registry.model_directory(name)
+    with contextlib.ExitStack() as stack:
+        durable.make_directory(directory)
+        stack.enter_context(durable.lock(directory / registry.LOCK_FILE, doing="being trained"))
+        if machine.fresh and (directory / _CONFIG).exists():
+            _move_aside(directory)
+        durable.remove_temporaries(directory)
+        stored = read_config(directory)
+        if stored is not None:
+            _check_same(stored["request"], request, name)
+        plan = None if stored is None else from_dict(Plan, stored["plan"], where=f"{directory / _CONFIG}: plan")
+        yield Run(name, directory, found, recipe, machine, resolution, why, plan)
+
+
+def choose_resolution(found: Found, recipe: Recipe, machine: Machine) -> tuple[int, str]:
+    """The resolution asked for; else the largest of 16, 32, 64 that the pictures fill and the machine is fit for."""
+    if recipe.resolution is not None:
+        return recipe.resolution, "as asked"
+    sides = sorted(side for picture in found.pictures[:: max(1, len(found.pictures) // 500)]
+                   if (side := short_side(picture.path)) is not None)
+    if not sides:
+        raise DataError(f"none of the {len(found.pictures)} pictures in {found.folder} can be read",
+                        hint="See `diffuse data check` for the reasons")
+    typical = sides[len(sides) // 2]
+    best = 64 if _has_accelerator(machine) else 32
+    resolution = max((size for size in (16, 32, 64) if size <= min(best, typical)), default=16)
+    where = "on a GPU" if best == 64 else "on a CPU"
+    return resolution, f"for pictures of about {typical} px {where}"
+
+
+def _has_accelerator(machine: Machine) -> bool:
+    """Without torch: whether training will probably run on something faster than a CPU."""
+    if machine.device is not None:
+        return not machine.device.startswith("cpu")
+    if machine.gpus is not None:
+        return machine.gpus != "0"
+    return sys.platform == "darwin" or Path("/dev/nvidia0").exists() or Path("/dev/kfd").exists()
+
+
+def _name_for(base: str, request: dict[str, Any]) -> str:
+    """The run of this very request, or the first name that is free."""
+    name, number = base, 1
+    while (stored := read_config(registry.model_directory(name))) is not None and stored["request"] != request:
+        number += 1
+        name = f"{base[:60]}-{number}"
+    return name
+
+
+def _move_aside(directory: Path) -> None:
+    """Give an old run's files another name; the directory stays, for its lock is held."""
+    aside = registry.model_directory(registry.free_name(f"{directory.name[:56]}-old"))
+    durable.make_directory(aside)
+    try:
+        for path in directory.iterdir():
+            if path.name != registry.LOCK_FILE:
+                os.replace(path, aside / path.name)
+        durable.sync_directory(aside)
+        durable.sync_directory(directory)
+    except OSError as error:
+        durable.fail(error, aside)
+
+
+# ── Requests ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _request(folder: Path, recipe: Recipe) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps({"folder": str(folder), "recipe": to_dict(recipe)}))
+    return plain
+
+
+def read_config(directory: Path) -> dict[str, Any] | None:
+    """Request and plan of a run, or None where none was begun. Raises StorageError when the file is damaged."""
+    try:
+        raw = (directory / _CONFIG).read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError(f"cannot read {directory / _CONFIG}: {(error.strerror or '').lower()}") from error
+    content = loads_strict(raw)
+    if not isinstance(content, dict) or not {"request", "plan"} <= content.keys():
+        raise StorageError(f"{directory / _CONFIG} is damaged", hint="Use --fresh to start anew, or another --name")
+    return content
+
+
+def _check_same(stored: dict[str, Any], request: dict[str, Any], name: str) -> None:
+    """Raise UsageError with the differences between two requests."""
+    flat = [({"folder": r["folder"]} | r["recipe"]) for r in (stored, request)]
+    changed = [f"{key}: {flat[0].get(key)} → {flat[1].get(key)}" for key in flat[1] if flat[0].get(key) != flat[1][key]]
+    if changed:
+        raise UsageError(f"the run {name!r} was begun with another recipe ({'; '.join(changed)})",
+                         hint="Use the same options to go on, --fresh to start anew, or another --name")
+
+
+# ── Saved states ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def state_path(directory: Path, step: int) -> Path:
+    """Where the state of `step` is written. Never an existing acknowledged file's name but the same step's."""
+    return directory / f"step-{step:08d}.safetensors"
+
+
+def acknowledge(directory: Path, state: SavedState) -> None:
+    """Declare a state that is durably on the disk to be the newest, then forget all but the last few.
+
+    HEAD-0 and HEAD-1 take turns, so that a torn write of one leaves the other.
+    """
+    heads = _heads(directory)
+    oldest = min((0, 1), key=lambda slot: heads[slot].step if slot in heads else -1)
+    content = {"step": state.step, "file": state.path.name, "bytes": state.bytes, "sha256": state.sha256}
+    durable.write(directory / f"HEAD-{oldest}", json.dumps(content).encode())
+    kept = sorted(_state_files(directory), reverse=True)[:KEPT_STATES]
+    for step, path in _state_files(directory).items():
+        if step not in kept:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def acknowledged(directory: Path) -> list[SavedState]:
+    """The states that may be resumed from, newest first."""
+    return sorted(_heads(directory).values(), key=lambda state: -state.step)
+
+
+def is_whole(state: SavedState) -> bool:
+    """Whether the file of a state still has the bytes that were acknowledged."""
+    try:
+        with open(state.path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == state.sha256
+    except OSError:
+        return False
+
+
+def _heads(directory: Path) -> dict[int, SavedState]:
+    heads = {}
+    for slot in (0, 1):
+        with contextlib.suppress(Exception):                        # a damaged HEAD is no HEAD
+            content = loads_strict((directory / f"HEAD-{slot}").read_bytes())
+            step, file = int(content["step"]), str(content["file"])
+            if file == state_path(directory, step).name:
+                heads[slot] = SavedState(step, directory / file, int(content["bytes"]), str(content["sha256"]))
+    return heads
+
+
+def _state_files(directory: Path) -> dict[int, Path]:
+    return {int(match[1]): path for path in directory.iterdir() if (match := _STATE.fullmatch(path.name))}

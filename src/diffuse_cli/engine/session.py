@@ -1,0 +1,204 @@
+"""A training run made ready: everything built, and the newest whole state restored.
+
+Joins the run's directory, the data set, the plan and the learner. Knows no training loop.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from . import checkpoint, durable, events, pictures, planning, registry, runs
+from .batches import Batches, Split, split_dataset
+from .config import Plan
+from .data.cache import Dataset
+from .errors import DataError, ModelError, StorageError
+from .learner import Learner
+from .network.presets import parameter_count
+from .network.text import encode, load_tokenizer, train_tokenizer
+
+MEASURED_SECONDS = 5.0                          # that --time takes to find the number of steps
+Facts = tuple[tuple[str, str], ...]
+
+
+@dataclass
+class Session:
+    """All that one process needs to train one run."""
+
+    run: runs.Run
+    plan: Plan
+    dataset: Dataset
+    split: Split
+    tokenizer: Tokenizer | None
+    learner: Learner
+    validation: tuple[Tensor, Tensor | None]    # probe pictures (N, 3, H, W) and tokens (N, 77)
+    best: dict[str, Any] | None = None          # {"step", "noise_mse"} of the best weights kept
+    noise_mse: float | None = None              # of the newest validation
+    begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def directory(self) -> Path:
+        return self.run.directory
+
+
+def open_session(
+    run: runs.Run, dataset: Dataset, device: torch.device,
+) -> Generator[events.Event, None, tuple[Session, Facts]]:
+    """Build everything; restore the newest state that is whole."""
+    split = split_dataset(dataset.hashes)
+    init = None if run.recipe.init is None else checkpoint.load_model(registry.resolve(run.recipe.init), device)
+    precision = planning.choose_precision(run.machine, device)
+    reasons: planning.Reasons | None = None
+    if run.plan is None:
+        tokenizer = _make_tokenizer(run, dataset, split, init)
+        plan, reasons = planning.make_plan(run.recipe, dataset, resolution=run.resolution, tokenizer=tokenizer,
+                                           init=init, device=device)
+    else:
+        plan, tokenizer = run.plan, _read_tokenizer(run)
+        plan = _check_data(run, plan, dataset)
+
+    def build(plan: Plan) -> Learner:
+        micro_batch = planning.choose_micro_batch(
+            run.machine, device, batch_size=plan.batch_size, resolution=run.resolution)
+        learner = Learner(plan, Batches(plan, dataset, split.train, tokenizer, device), precision=precision,
+                          micro_batch=micro_batch, compiled=run.machine.compile)
+        if init is not None:
+            learner.start_from(init.network.state_dict())
+        return learner
+
+    learner = build(plan)
+    if run.plan is None:
+        if run.recipe.time is not None:
+            yield events.Noticed(message="measuring the speed to turn --time into a number of steps")
+            plan = planning.with_budget(plan, _steps_within(run.recipe.time, learner))
+            learner = build(plan)
+        _write_beginning(run, plan, tokenizer, dataset)
+    session = Session(run, plan, dataset, split, tokenizer, learner, _probe(plan, dataset, split, tokenizer))
+    if run.plan is not None:
+        yield from _restore(session)
+    return session, _facts(session, reasons, device)
+
+
+def _make_tokenizer(run: runs.Run, dataset: Dataset, split: Split, init: checkpoint.Model | None) -> Tokenizer | None:
+    """That of --init; else one learnt from the captions of the training pictures; none without captions."""
+    if init is not None:
+        if init.config.conditional != run.found.conditional:
+            raise ModelError(f"--init {run.recipe.init} {'needs' if init.config.conditional else 'knows no'} captions",
+                             hint="Choose another model or --captions")
+        return init.tokenizer
+    if not run.found.conditional:
+        return None
+    return train_tokenizer(
+        caption for position in split.train.tolist() for caption in dataset.captions[position])
+
+
+def _read_tokenizer(run: runs.Run) -> Tokenizer | None:
+    assert run.plan is not None
+    if not run.plan.model.conditional:
+        return None
+    try:
+        return load_tokenizer((run.directory / "tokenizer.json").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"the run {run.name!r} has lost its tokenizer.json", hint="Start anew with --fresh") from error
+
+
+def _check_data(run: runs.Run, plan: Plan, dataset: Dataset) -> Plan:
+    """The pictures and captions must be those the run was begun with, unless the change is accepted."""
+    if dataset.id == plan.data_id:
+        return plan
+    if not run.machine.accept_changes:
+        raise DataError(f"the pictures or captions in {run.found.folder} changed since the run {run.name!r} was begun",
+                        hint="Pass --accept-changes to go on with them, or --fresh to start anew")
+    plan = dataclasses.replace(plan, data_id=dataset.id)
+    run.write_plan(plan)
+    return plan
+
+
+def _write_beginning(run: runs.Run, plan: Plan, tokenizer: Tokenizer | None, dataset: Dataset) -> None:
+    """Everything that going on will need, durably; the plan last, for with it the run exists."""
+    if tokenizer is not None:
+        durable.write(run.directory / "tokenizer.json", tokenizer.to_str().encode())
+    if dataset.skipped:
+        lines = [json.dumps({"name": name, "reason": reason}) for name, reason in dataset.skipped]
+        durable.write(run.directory / "skipped.jsonl", ("\n".join(lines) + "\n").encode())
+    durable.make_directory(run.directory / "previews")
+    need, free = 16 * 4 * parameter_count(plan.model.network), durable.free_bytes(run.directory)
+    if free < need:
+        raise StorageError(f"training needs about {need / 2**20:.0f} MB in {run.directory}, {free / 2**20:.0f} MB free",
+                           hint="Make room, or move everything with DIFFUSE_HOME")
+    run.write_plan(plan)
+
+
+def _steps_within(seconds: float, learner: Learner) -> int:
+    """Measure this machine's speed and keep 8 % for validation, previews and saving. Leaves the learner used up."""
+    started = time.monotonic()
+    learner.advance()                                                  # the first step also compiles and allocates
+    begun, steps = time.monotonic(), 0
+    while steps < 3 or time.monotonic() - begun < min(MEASURED_SECONDS, seconds / 10):
+        learner.advance()
+        steps += 1
+    now = time.monotonic()
+    return max(1, int(0.92 * (seconds - (now - started)) * steps / (now - begun)))
+
+
+def _probe(plan: Plan, dataset: Dataset, split: Split, tokenizer: Tokenizer | None) -> tuple[Tensor, Tensor | None]:
+    """The held-out pictures that are looked at during training, each with its first caption."""
+    positions = split.held_out[: plan.validation_probe].tolist()
+    images = pictures.from_pixels(dataset.images[positions])
+    if tokenizer is None:
+        return images, None
+    return images, encode(tokenizer, [next(iter(dataset.captions[position]), "") for position in positions])
+
+
+def _restore(session: Session) -> Iterator[events.Event]:
+    """Load the newest acknowledged state that is whole. Raises ModelError when there were some but none is."""
+    states = runs.acknowledged(session.directory)
+    learner = session.learner
+    shapes = {name: tuple(tensor.shape) for name, tensor in learner.tensors().items()}
+    for state in states:
+        if not runs.is_whole(state):
+            yield events.Noticed(message=f"the state of step {state.step} is damaged, trying the one before",
+                                 level="warning")
+            continue
+        tensors, record = checkpoint.load_state(state.path, shapes)
+        learner.restore(tensors, record["learner"])
+        session.best, session.noise_mse = record["best"], record["noise_mse"]
+        return
+    if states:
+        raise ModelError(f"no saved state of the run {session.run.name!r} is whole", hint="Start anew with --fresh")
+
+
+def _facts(
+    session: Session, reasons: planning.Reasons | None, device: torch.device
+) -> Facts:
+    """The header: what was found and what was decided, with the reasons of a new run's choices."""
+    run, plan, dataset, learner = session.run, session.plan, session.dataset, session.learner
+    used = f"{len(dataset.images)} used ({plan.train_images} to learn from, {plan.validation_images} held out)"
+    facts = [("pictures", f"{used}, {len(dataset.skipped)} skipped" if dataset.skipped else used),
+             ("captions", run.found.summary)]
+    facts += [("", f"“{example}”") for example in run.found.examples]
+
+    def why(reason: str | None) -> str:
+        return f" — {reason}" if reason else ""
+
+    size = parameter_count(plan.model.network) / 1e6
+    network = plan.model.network
+    facts += [
+        ("resolution", f"{network.resolution} px{why(run.why_resolution)}"),
+        ("network", f"{plan.preset}, {size:.1f} million parameters{why(reasons and reasons.preset)}"),
+        ("diffusion", f"{plan.model.schedule} schedule, {plan.model.prediction} prediction, "
+                      f"{'learned' if plan.model.learned_variance else 'fixed'} variance"),
+        ("batch", f"{plan.batch_size} pictures{why(reasons and reasons.batch)}"),
+        ("budget", f"{plan.steps:,} steps{why(reasons and reasons.budget)}"),
+        ("learning rate", f"{plan.lr:g}, {plan.optimizer}"),
+        ("machine", f"{planning.describe_device(device)}, {learner.precision}, {learner.micro_batch} at once"),
+        ("seed", str(plan.seed)),
+    ]
+    return tuple(facts)

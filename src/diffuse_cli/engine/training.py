@@ -1,0 +1,250 @@
+"""Training: a run's directory goes in, a stream of events comes out, a model is left behind.
+
+The loop itself: resume or begin, step, report, validate, preview, save, deliver. Knows no terminal. What is learnt is
+in `learner`, what is drawn in `batches`, what is measured in `evaluation`, what was decided in `planning`.
+"""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from . import checkpoint, durable, events, pictures, planning, registry, runs
+from .config import Sampling, parse_interval
+from .data.cache import open_dataset
+from .evaluation import noise_curve, validation_times
+from .generation import draw
+from .learner import Learner
+from .network.presets import parameter_count
+from .session import Facts, Session, open_session
+
+LOG_SECONDS = 2.0                               # between two reports of the steps, at least
+PREVIEW_PROMPTS = 8
+ShouldStop = Callable[[], str | None]           # the reason to stop after this step, or None
+
+
+def train(run: runs.Run, *, should_stop: ShouldStop = lambda: None) -> Iterator[events.Event]:
+    """Train, or go on training, the run to the end of its budget or until `should_stop` gives a reason.
+
+    Every event is also appended to the run's events.jsonl. Raises DiffuseError of every kind but usage.
+    """
+    for event in _train(run, should_stop):
+        if not isinstance(event, events.Scanned):
+            durable.append(run.directory / "events.jsonl", (json.dumps(events.to_dict(event)) + "\n").encode())
+        yield event
+
+
+def _train(run: runs.Run, should_stop: ShouldStop) -> Iterator[events.Event]:
+    device = planning.choose_device(run.machine)
+    dataset = yield from open_dataset(
+        run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict)
+    for warning in (*run.found.warnings, *dataset.warnings):
+        yield events.Noticed(message=warning, level="warning")
+    session, facts = yield from open_session(run, dataset, device)
+    if session.learner.step >= session.plan.steps:
+        yield _finished(session, reason="already trained to its whole budget")
+        return
+    yield _started(session, facts)
+    yield from _loop(session, should_stop)
+
+
+def _loop(session: Session, should_stop: ShouldStop) -> Iterator[events.Event]:
+    learner, plan, machine = session.learner, session.plan, session.run.machine
+    reporter = _Reporter(session)
+    save_due = _Due(machine.save_every, "--save-every", plan.steps, learner.step)
+    preview_due = _Due(machine.preview_every, "--preview-every", plan.steps, learner.step)
+    reason = None
+    while learner.step < plan.steps and reason is None:
+        reporter.add(learner)
+        last = learner.step == plan.steps
+        if last or reporter.is_due():
+            yield reporter.report()
+        if last or learner.step % plan.validate_steps == 0:
+            yield from _validate(session)
+        if last or preview_due(learner.step):
+            yield _preview(session)
+        reason = should_stop()
+        if last or reason or save_due(learner.step):
+            yield _save(session)
+        reporter.resume()
+    yield _finished(session, reason=reason or "")
+
+
+def _started(session: Session, facts: Facts) -> events.Started:
+    learner, plan = session.learner, session.plan
+    return events.Started(
+        name=session.run.name, step=learner.step, steps=plan.steps, parameters=parameter_count(plan.model.network),
+        batch_size=plan.batch_size, micro_batch=learner.micro_batch, device=str(learner.batches.device),
+        precision=learner.precision, directory=str(session.directory), facts=facts)
+
+
+# ── What happens now and then ───────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Due:
+    """Whether something that happens every so many steps, seconds or shares of the run is due."""
+
+    def __init__(self, interval: str, option: str, steps: int, step: int) -> None:
+        self.kind, self.every = parse_interval(option, interval)
+        if self.kind == "share":
+            self.kind, self.every = "steps", max(1, round(self.every * steps))
+        self.last: float = time.monotonic() if self.kind == "seconds" else step
+
+    def __call__(self, step: int) -> bool:
+        now = time.monotonic() if self.kind == "seconds" else step
+        due = now - self.last >= self.every if self.kind == "seconds" else step % self.every == 0
+        self.last = now if due else self.last
+        return due
+
+
+class _Reporter:
+    """Sums what the steps measured, on the device, and times the compute alone."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.totals = torch.zeros(3, device=session.learner.batches.device)
+        self.steps, self.busy, self.norm, self.rate = 0, 0.0, 0.0, 0.0
+        self.resumed = self.reported = time.monotonic()
+
+    def add(self, learner: Learner) -> None:
+        measured = learner.advance()
+        self.totals += measured.totals
+        self.norm, self.steps = measured.norm, self.steps + 1
+
+    def is_due(self) -> bool:
+        return time.monotonic() - self.reported >= LOG_SECONDS
+
+    def resume(self) -> None:
+        """Whatever happened since the last step does not count as compute."""
+        self.resumed = time.monotonic() if self.steps == 0 else self.resumed
+
+    def report(self) -> events.Stepped:
+        learner, plan = self.session.learner, self.session.plan
+        objective, noise_mse, variance = (self.totals / self.steps).tolist()
+        now = time.monotonic()
+        images_per_second = self.steps * plan.batch_size / (now - self.resumed)
+        self.rate = images_per_second if self.rate == 0 else 0.8 * self.rate + 0.2 * images_per_second
+        event = events.Stepped(
+            step=learner.step, steps=plan.steps, train_objective=objective, noise_mse=noise_mse,
+            variance_loss=variance if plan.model.learned_variance else None, gradient_norm=self.norm,
+            lr=learner.optimizer.param_groups[0]["lr"], images_per_second=images_per_second,
+            seconds=now - self.session.begun, remaining=(plan.steps - learner.step) * plan.batch_size / self.rate,
+            skipped=learner.skipped, memory=_peak_memory(learner.batches.device))
+        self.totals.zero_()
+        self.steps, self.reported = 0, now
+        return event
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes: of the GPU's allocator, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _validate(session: Session) -> Iterator[events.Event]:
+    """Measure the averaged weights on held-out pictures; keep them if they are the best so far."""
+    images, tokens = session.validation
+    if len(images) == 0:
+        return
+    learner, plan = session.learner, session.plan
+    curve = noise_curve(
+        learner.averaged, config=plan.model, schedule=learner.schedule, images=images, tokens=tokens,
+        device=learner.batches.device, micro_batch=learner.micro_batch, precision=learner.precision)
+    session.noise_mse = sum(curve) / len(curve)
+    best = session.best is None or session.noise_mse < session.best["noise_mse"]
+    if best:
+        session.best = {"step": learner.step, "noise_mse": session.noise_mse}
+        if plan.keep_best and learner.step < plan.steps:
+            _save_model(session, session.directory / "best.safetensors", delivered="best")
+    yield events.Validated(
+        step=learner.step, noise_mse=session.noise_mse, noise_mse_at=tuple(curve), best=best,
+        log_snr=tuple(learner.schedule.log_snr(validation_times()).tolist()))
+
+
+def _preview(session: Session) -> events.Previewed:
+    """One strip of pictures of fixed prompts and seeds, drawn with the averaged weights."""
+    learner, plan = session.learner, session.plan
+    model = checkpoint.Model(plan.model, learner.averaged, session.tokenizer, {}, {}, "")
+    prompts, count = _preview_prompts(session)
+    sampling = Sampling(batch_size=PREVIEW_PROMPTS, precision=learner.precision)
+    drawn = [picture.pixels for picture in draw(model, prompts, count=count, seed=plan.seed, sampling=sampling)]
+    path = session.directory / "previews" / f"step-{learner.step:08d}.png"
+    durable.write(path, pictures.encode(pictures.sheet(np.stack(drawn), columns=len(drawn))))
+    return events.Previewed(step=learner.step, path=str(path))
+
+
+def _preview_prompts(session: Session) -> tuple[tuple[str, ...], int]:
+    """Prompts and the number of pictures of each: those asked for, else captions of held-out pictures."""
+    if session.tokenizer is None:
+        return ("",), PREVIEW_PROMPTS
+    asked = session.run.machine.preview_prompts
+    if asked:
+        return asked, max(1, PREVIEW_PROMPTS // len(asked))
+    positions = (session.split.held_out if len(session.split.held_out) else session.split.train).tolist()
+    captions = dict.fromkeys(caption for position in positions for caption in session.dataset.captions[position][:1])
+    return tuple(captions)[:PREVIEW_PROMPTS] or ("",), 1
+
+
+# ── Saving and delivering ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _save(session: Session) -> events.Saved:
+    """A training state and the model of this moment, so that a model in training can be sampled."""
+    begun, learner = time.monotonic(), session.learner
+    path = runs.state_path(session.directory, learner.step)
+    record = {"learner": learner.record(), "best": session.best, "noise_mse": session.noise_mse}
+    size, sha256 = checkpoint.save_state(path, learner.tensors(), record)
+    runs.acknowledge(session.directory, runs.SavedState(learner.step, path, size, sha256))
+    if learner.step < session.plan.steps or not _best_is_better(session):
+        _save_model(session, session.directory / registry.MODEL_FILE, delivered="last")
+    return events.Saved(step=learner.step, path=str(path), bytes=size, seconds=time.monotonic() - begun)
+
+
+def _save_model(session: Session, path: Path, *, delivered: str) -> None:
+    plan, learner = session.plan, session.learner
+    captions = (caption for position in session.split.train.tolist() for caption in session.dataset.captions[position])
+    training = {
+        "name": session.run.name, "preset": plan.preset, "step": learner.step, "steps": plan.steps,
+        "images_seen": learner.step * plan.batch_size, "train_images": plan.train_images, "seed": plan.seed,
+        "objective": plan.objective, "optimizer": plan.optimizer, "lr": plan.lr, "batch_size": plan.batch_size,
+        "captions": session.run.found.source, "noise_mse": session.noise_mse, "delivered": delivered,
+        "data_id": plan.data_id, "init_id": plan.init_id}
+    checkpoint.save_model(
+        path, config=plan.model, weights=learner.averaged.state_dict(), tokenizer=session.tokenizer,
+        words=checkpoint.count_words(captions), training=training)
+
+
+def _best_is_better(session: Session) -> bool:
+    """Whether the best weights kept beat the last by more than 1 %: a sign of overfitting, not of luck."""
+    if not session.plan.keep_best or session.best is None or session.noise_mse is None:
+        return False
+    kept = (session.directory / "best.safetensors").exists()
+    return kept and session.best["noise_mse"] < 0.99 * session.noise_mse
+
+
+def _finished(session: Session, *, reason: str) -> events.Finished:
+    """Deliver the model: the last weights, or on small sets the best ones when the last have overfitted."""
+    learner, plan, directory = session.learner, session.plan, session.directory
+    complete, delivered = learner.step >= plan.steps, "last"
+    path = directory / registry.MODEL_FILE
+    if complete:
+        if _best_is_better(session) and session.best is not None:
+            durable.write(path, (directory / "best.safetensors").read_bytes())
+            delivered = (f"best: validation noise loss {session.best['noise_mse']:.4f} at step {session.best['step']}, "
+                         f"{session.noise_mse:.4f} at the last")
+        elif session.noise_mse is not None:
+            delivered = f"last: validation noise loss {session.noise_mse:.4f}"
+        registry.set_last(session.run.name)
+        if session.run.machine.out is not None:
+            durable.write(Path(session.run.machine.out), path.read_bytes(), mode=0o644)
+    return events.Finished(
+        step=learner.step, steps=plan.steps, path=str(path), complete=complete, reason=reason, delivered=delivered,
+        seconds=time.monotonic() - session.begun)
+
+
