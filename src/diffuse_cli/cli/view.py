@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+import traceback
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -52,10 +53,15 @@ def start() -> None:
             stream.reconfigure(errors="backslashreplace")          # an ASCII terminal must not be a crash
     for field in dataclasses.fields(settings):
         setattr(settings, field.name, False)
-    drawable = (_is_terminal(sys.stderr) and not os.environ.get("NO_COLOR")
-                and (sys.platform == "win32" or os.environ.get("TERM", "dumb") not in ("", "dumb", "unknown")))
-    _console = Console(stderr=True, force_terminal=drawable, force_interactive=drawable, force_jupyter=False,
-                       no_color=not drawable, markup=False, emoji=False, highlight=False)
+    live = drawable(sys.stderr)
+    _console = Console(stderr=True, force_terminal=live, force_interactive=live, force_jupyter=False,
+                       no_color=not live, markup=False, emoji=False, highlight=False)
+
+
+def drawable(stream: TextIO | None) -> bool:
+    """Whether escape sequences may be written: a terminal that knows them, whose owner has not set NO_COLOR."""
+    capable = sys.platform == "win32" or os.environ.get("TERM", "") not in ("", "dumb", "unknown")
+    return capable and _is_terminal(stream) and not os.environ.get("NO_COLOR")
 
 
 def configure(*, quiet: bool = False, verbose: bool = False, json: bool = False, debug: bool = False) -> None:
@@ -90,6 +96,11 @@ def warn(text: str) -> None:
 def error(text: str) -> None:
     """Say in one line why the command fails; never silent."""
     _tell(Text.assemble(("error: ", "bold red"), _visible(" ".join(text.split()))))
+
+
+def trace(error: BaseException) -> None:
+    """Show where an error came from, for `--debug`."""
+    _tell(Text(_visible("".join(traceback.format_exception(error)), keep="\n"), style="dim"), end="")
 
 
 def confirm(question: str) -> bool:

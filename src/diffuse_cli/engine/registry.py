@@ -151,23 +151,27 @@ def resolve(model: str | None) -> Path:
     """
     model = model or os.environ.get("DIFFUSE_MODEL") or None
     if model is None:
-        name = last()
-        if name is None and not _BUNDLED.is_file():
+        model = LAST if last() else DEMO
+        if model == DEMO and bundled() is None:
             raise ModelError("there is no model yet", hint="Train one first: diffuse train ./images")
-        return _BUNDLED if name is None else models_directory() / name / MODEL_FILE
     if _is_path(model):
         path = Path(os.path.expanduser(model))
         path = path / MODEL_FILE if path.is_dir() else path
         if not path.exists():
             raise ModelError(f"there is no file {path}")
         return path
-    if model == DEMO and _BUNDLED.is_file():
-        return _BUNDLED
+    if model == DEMO and (demo := bundled()):
+        return demo
     names = model_names()
     name = last() if model == LAST else model
     if name not in names:
         raise _unknown(model, names)
     return models_directory() / name / MODEL_FILE
+
+
+def bundled() -> Path | None:
+    """The file of the model that comes with the program, if it does."""
+    return _BUNDLED if _BUNDLED.is_file() else None
 
 
 def last() -> str | None:
@@ -210,7 +214,7 @@ def _is_path(model: str) -> bool:
 
 
 def _unknown(model: str, names: list[str]) -> ModelError:
-    near = difflib.get_close_matches(model.lower(), [*names, *([DEMO] if _BUNDLED.is_file() else [])], 3, 0.5)
+    near = difflib.get_close_matches(model.lower(), [*names, *([DEMO] if bundled() else [])], 3, 0.5)
     if near:
         return ModelError(f"there is no model {model[:80]!r}", hint=f"Did you mean {' or '.join(near)}?")
     if not names:

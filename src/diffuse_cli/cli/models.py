@@ -1,0 +1,188 @@
+"""`diffuse models`: list, show, locate, remove and verify trained models, from their headers alone, without torch."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..engine import header, registry
+from ..engine.card import Card, read_card
+from ..engine.config import to_dict
+from ..engine.errors import ModelError, UsageError
+from . import options, view
+
+FREQUENT_WORDS = 24                             # shown of the captions
+
+app = typer.Typer(no_args_is_help=True, help="List, show, locate, remove and verify models.")
+
+Model = Annotated[str | None, typer.Argument(metavar="[NAME]", show_default=False,
+                                             help="Name or path; the last trained one without it.")]
+
+
+@app.command("ls")
+def list_models(
+    quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """List the models, the newest first.
+
+    [bold]diffuse models ls[/]
+    """
+    view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
+    last, rows = registry.last(), []
+    for name, path in sorted(_model_files().items(), key=lambda item: item[1].stat().st_mtime, reverse=True):
+        try:
+            card = read_card(path)
+        except ModelError as error:
+            view.warn(str(error))
+            continue
+        if view.settings.json:
+            view.out_json({"name": name, "path": str(path), "last": name == last, "changed": path.stat().st_mtime,
+                           "resolution": card.config.network.resolution, "parameters": card.parameters,
+                           "bytes": card.bytes, "training": card.training})
+        rows.append(_row(name, card, path))
+    if not rows:
+        view.say("there is no model yet; train one: diffuse train ./images")
+    elif not view.settings.json:
+        view.table(("NAME", "PIXELS", "PARAMETERS", "PICTURES", "STEPS", "SIZE", "CHANGED"), rows,
+                   right=("PIXELS", "PARAMETERS", "PICTURES", "STEPS", "SIZE"))
+
+
+@app.command()
+def show(
+    model: Model = None,
+    quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Show what a model is and how it was trained.
+
+    [bold]diffuse models show cars-64[/]
+    """
+    view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
+    path = registry.resolve(model)
+    card = read_card(path)
+    if view.settings.json:
+        view.out_json({"path": str(path), "config": to_dict(card.config), "training": card.training,
+                       "words": card.words, "parameters": card.parameters, "bytes": card.bytes})
+        return
+    lines = _lines(path, card)
+    width = max(len(label) for label, _ in lines)
+    for label, text in lines:
+        view.out(f"{view.clean(label, limit=40):<{width}}  {text}")
+
+
+@app.command("path")
+def print_path(
+    model: Model = None,
+    quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Print where a model's file is.
+
+    [bold]cp "$(diffuse models path cars-64)" cars.safetensors[/]
+    """
+    view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
+    path = registry.resolve(model)
+    if view.settings.json:
+        view.out_json({"path": str(path)})
+    else:
+        view.out(str(path))
+
+
+@app.command("rm")
+def remove(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Models to remove.", show_default=False)],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Remove models with their checkpoints and previews.
+
+    [bold]diffuse models rm cars-64 cars-64-2[/]
+    """
+    view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
+    shown = ", ".join(view.clean(name, limit=64) for name in names)
+    if not yes:
+        if not view.interactive():
+            raise UsageError("there is nobody to ask whether to remove models", hint="Add --yes")
+        if not view.confirm(f"Remove {shown} with all checkpoints?"):
+            view.say("nothing was removed")
+            return
+    for name in dict.fromkeys(names):
+        registry.remove(name)
+        if view.settings.json:
+            view.out_json({"removed": name})
+        view.say(f"removed {name}")
+
+
+@app.command()
+def verify(
+    model: Model = None,
+    quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Check that no bit of a model has changed since it was made, and that its description makes sense.
+
+    [bold]diffuse models verify cars-64[/]
+    """
+    view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
+    path = registry.resolve(model)
+    if not header.verify_seal(path):
+        raise ModelError(f"cannot verify {path}: it has no seal", hint="It was not made by diffuse")
+    card = read_card(path)
+    if view.settings.json:
+        view.out_json({"path": str(path), "sealed": True, "bytes": card.bytes, "parameters": card.parameters})
+    else:
+        view.out(f"{path}: all {card.bytes:,} bytes are those that were sealed; header and configuration are sound")
+
+
+# ── Small parts ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _model_files() -> dict[str, Path]:
+    files = {name: registry.model_directory(name) / registry.MODEL_FILE for name in registry.model_names()}
+    if (demo := registry.bundled()) is not None:
+        files[registry.DEMO] = demo
+    return files
+
+
+def _row(name: str, card: Card, path: Path) -> tuple[str, ...]:
+    changed = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
+    return (name, str(card.config.network.resolution), f"{card.parameters:,}", _count(card, "train_images"),
+            _count(card, "steps"), f"{card.bytes / 1e6:.1f} MB", changed)
+
+
+def _count(card: Card, key: str) -> str:
+    value = card.training.get(key)
+    return f"{value:,}" if type(value) is int else "-"
+
+
+def _lines(path: Path, card: Card) -> list[tuple[str, str]]:
+    """(label, text) of everything a person may want to know."""
+    network = card.config.network
+    text = network.text
+    lines = [
+        ("file", str(path)),
+        ("size", f"{card.bytes / 1e6:.1f} MB, {card.parameters:,} parameters"),
+        ("pictures", f"{network.resolution} x {network.resolution} pixels, {network.channels} channels"),
+        ("network", f"widths {_joined(network.widths)}; depths {_joined(network.depths)}; "
+                    f"attention {_joined(network.attention)}"),
+        ("text", "none: unconditional" if text is None else
+         f"{text.layers} layers of width {text.width}, {text.vocabulary:,} tokens"),
+        ("prediction", f"{card.config.prediction}, {'learned' if card.config.learned_variance else 'fixed'} variance"),
+        ("schedule", card.config.schedule),
+    ]
+    lines += [(key.replace("_", " "), _value(value)) for key, value in card.training.items()]
+    if card.words:
+        frequent = sorted(card.words.items(), key=lambda item: (-item[1], item[0]))[:FREQUENT_WORDS]
+        lines.append(("words", ", ".join(view.clean(word, limit=40) for word, _ in frequent)))
+    return lines
+
+
+def _joined(values: tuple[int, ...] | tuple[str, ...]) -> str:
+    return " ".join(map(str, values))
+
+
+def _value(value: Any) -> str:
+    return view.clean(f"{value:,}" if type(value) is int else str(value))

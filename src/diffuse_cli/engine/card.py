@@ -1,0 +1,56 @@
+"""What a model file says about itself: its configuration, how it was trained, the words of its captions.
+
+Reads headers only and needs no torch, so that models can be listed and judged at once. Knows nothing of the tensors'
+values.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import header
+from .config import FORMAT_VERSION, ModelConfig, from_dict
+from .errors import ModelError, UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """The metadata of one model, judged."""
+
+    config: ModelConfig
+    training: dict[str, Any]                    # summary: name, steps, images_seen, …; any JSON value
+    words: dict[str, int]                       # how often each word occurred in the captions
+    parameters: int
+    bytes: int                                  # of the file
+
+
+def read_card(path: Path) -> Card:
+    """The card of the model file at `path`. Raises ModelError."""
+    with header.opened(path) as file:
+        return card_of(header.read_header(file))
+
+
+def card_of(head: header.Header) -> Card:
+    """The card in a header. Raises ModelError."""
+    version = head.metadata.get("diffuse.format_version")
+    if version is None:
+        raise ModelError("it is not a model of diffuse-cli", hint="Train one: diffuse train ./images")
+    if version != str(FORMAT_VERSION):
+        raise ModelError(f"it has format {version[:20]!r}, this version reads {FORMAT_VERSION}",
+                         hint="Upgrade diffuse-cli: it was made by a newer one")
+    try:
+        config = from_dict(ModelConfig, _object(head, "diffuse.config"))
+    except UsageError as error:
+        raise ModelError(f"its configuration is impossible: {error.what}") from error
+    words = _object(head, "diffuse.words")
+    if not all(type(count) is int and count > 0 for count in words.values()):
+        raise ModelError("its word counts are not numbers")
+    return Card(config=config, training=_object(head, "diffuse.training"), words=words, parameters=head.parameters,
+                bytes=head.size)
+
+
+def _object(head: header.Header, key: str) -> dict[str, Any]:
+    value = header.loads_strict(head.metadata.get(key, "null"))
+    if not isinstance(value, dict):
+        raise ModelError(f"its metadata lacks {key}")
+    return value
