@@ -1,0 +1,176 @@
+"""`diffuse data`: look at a folder of pictures before training on it, draw a demo data set, empty the caches.
+
+Reports go to stderr; stdout gets what a program may want: the problems, a path, or JSON.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..engine import durable, registry
+from ..engine.errors import DataError, UsageError
+from ..engine.events import Scanned
+from . import options, view
+
+if TYPE_CHECKING:
+    from ..engine.data.cache import Dataset
+    from ..engine.data.captions import Found
+
+SHOWN = 48                                      # pictures on a sheet
+RESOLUTION = 64
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look at pictures and captions before training.")
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A folder of pictures, or a .jsonl or .csv manifest.")]
+Captions = Annotated[str, typer.Option(help="auto, metadata, sidecar, folder, filename or none.")]
+Resolution = Annotated[int, typer.Option(help="Side of the square that the model sees, in pixels.")]
+
+
+@app.command()
+def check(folder: Folder, captions: Captions = "auto", quiet: options.Quiet = False, verbose: options.Verbose = False,
+          json: options.Json = False, debug: options.Debug = False) -> None:
+    """Read every picture and caption, and report what training would meet. Exit code 3 when something is wrong.
+
+    [bold]diffuse data check ./images[/]
+    """
+    view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
+    found, dataset = _read(folder, captions, RESOLUTION)
+    problems = (*found.problems, *dataset.skipped)
+    warnings = (*found.warnings, *dataset.warnings)
+    view.say(f"{len(dataset.names):,} images in {folder}")
+    view.say(f"captions: {found.summary}")
+    for example in found.examples:
+        view.say(f"  {view.clean(example)}")
+    if dataset.skipped:
+        view.say(_skipped_line(found, dataset))
+    for warning in warnings:
+        view.warn(warning)
+    if view.settings.json:
+        view.out_json({"folder": str(folder), "images": len(dataset.names), "id": dataset.id, "source": found.source,
+                       "captions": found.summary, "captioned": sum(map(bool, dataset.captions)),
+                       "examples": found.examples, "warnings": warnings,
+                       "problems": [{"name": name, "reason": reason} for name, reason in problems]})
+    else:
+        for name, reason in problems:
+            view.out(f"{name}: {reason}")
+    if problems:
+        raise typer.Exit(DataError.exit_code)
+    view.say("no problems")
+
+
+@app.command()
+def preview(folder: Folder, captions: Captions = "auto", resolution: Resolution = RESOLUTION,
+            out: Annotated[Path | None, typer.Option("--out", "-o", help="The sheet, a new PNG.")] = None,
+            quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
+            debug: options.Debug = False) -> None:
+    """Draw a sheet of pictures as the model will see them, each with its caption.
+
+    [bold]diffuse data preview ./images -o sheet.png[/]
+    """
+    view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
+    target = _new_file(out, folder)
+    found, dataset = _read(folder, captions, resolution)
+    if not dataset.names:
+        raise DataError(_skipped_line(found, dataset), hint=f"diffuse data check {folder} lists them")
+
+    from ..engine.data.sheet import captioned_sheet
+
+    count = min(SHOWN, len(dataset.names))
+    chosen = [index * len(dataset.names) // count for index in range(count)]       # from the first to the last
+    picture = captioned_sheet(dataset.images[chosen], [dataset.captions[index] for index in chosen])
+    try:
+        durable.write(target, picture, exclusive=True, mode=0o666)
+    except FileExistsError as error:
+        raise UsageError(f"{target} exists already", hint="Choose another name with -o") from error
+    view.say(f"{count} of {len(dataset.names):,} images, captions: {found.summary}")
+    _out_path(target)
+
+
+@app.command()
+def demo(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
+         num: Annotated[int, typer.Option("--num", "-n", help="How many pictures.")] = 2000,
+         resolution: Annotated[int, typer.Option(help="Width and height of each, in pixels.")] = RESOLUTION,
+         seed: Annotated[int, typer.Option("--seed", "-s", help="The same seed draws the same pictures.")] = 0,
+         quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
+         debug: options.Debug = False) -> None:
+    """Draw a captioned data set to try things with; nothing is downloaded.
+
+    [bold]diffuse data demo ./scenes -n 2000[/]
+    """
+    view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
+
+    from ..engine.data.scenes import write_demo
+
+    with view.progress("drawing pictures", num) as advance_to:
+        for done in write_demo(folder, count=num, resolution=resolution, seed=seed):
+            advance_to(done)
+    view.say(f"{num:,} pictures with captions. Next: diffuse train {folder}")
+    _out_path(folder)
+
+
+@app.command()
+def clear(quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
+          debug: options.Debug = False) -> None:
+    """Empty the caches of decoded pictures. Your own pictures are not touched.
+
+    [bold]diffuse data clear[/]
+    """
+    view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
+
+    from ..engine.data import cache
+
+    freed = cache.clear(registry.cache_directory())
+    view.say(f"freed {freed / 1e6:,.1f} MB")
+    if view.settings.json:
+        view.out_json({"freed": freed})
+
+
+def _read(folder: Path, captions: str, resolution: int) -> "tuple[Found, Dataset]":
+    """Find and decode, showing progress; pictures that cannot be used are no reason to stop."""
+    from ..engine.config import RESOLUTION_RANGE, check_range
+    from ..engine.data import cache
+    from ..engine.data.captions import find_pictures
+
+    check_range("--resolution", resolution, *RESOLUTION_RANGE)
+    found = find_pictures(folder, captions=captions)
+    with view.progress("reading pictures", len(found.pictures)) as advance_to:
+        steps = cache.scan(found, resolution=resolution, directory=registry.cache_directory())
+        while True:
+            try:
+                event = next(steps)
+            except StopIteration as end:
+                return found, end.value
+            if isinstance(event, Scanned):
+                advance_to(event.done)
+            else:
+                view.say(event.message)
+
+
+def _skipped_line(found: "Found", dataset: "Dataset") -> str:
+    from ..engine.data.cache import skipped_line
+
+    return skipped_line(dataset.skipped, len(found.pictures))
+
+
+def _new_file(out: Path | None, folder: Path) -> Path:
+    """Where the sheet goes: a PNG that is not there yet, and not among the pictures. Raises UsageError."""
+    if out is None:
+        names = ("preview.png", *(f"preview-{number}.png" for number in range(2, 10_000)))
+        out = next(path for name in names if not (path := Path(name)).exists())
+    if out.suffix.lower() != ".png":
+        raise UsageError(f"-o takes the name of a .png file, not {out}")
+    if out.exists():
+        raise UsageError(f"{out} exists already", hint="Choose another name with -o")
+    if folder.is_dir() and folder.resolve() in out.resolve().parents:
+        raise UsageError(f"{out} would lie among the pictures, where nothing is ever written",
+                         hint="Choose another place with -o")
+    durable.make_directory(out.parent, mode=0o777)
+    return out
+
+
+def _out_path(path: Path) -> None:
+    if view.settings.json:
+        view.out_json({"path": str(path)})
+    else:
+        view.out(str(path))

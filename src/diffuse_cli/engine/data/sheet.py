@@ -1,0 +1,58 @@
+"""A contact sheet: pictures as the model will see them, each with its caption underneath.
+
+Pixels in, the bytes of a PNG out. Knows nothing of files, caches or where the pictures come from.
+"""
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+CELL = 128                                      # pixels: small pictures are enlarged to about this
+LINES = 3                                       # of a caption; the rest is cut
+_GAP = 8
+_LINE = 14                                      # height of a line of text
+_FONT_SIZE = 11
+
+
+def captioned_sheet(images: np.ndarray[Any, np.dtype[np.uint8]], captions: Sequence[Sequence[str]]) -> bytes:
+    """(N, R, R, 3) and N lists of alternative captions → the bytes of a PNG, about as wide as it is high."""
+    resolution = images.shape[1]
+    side = resolution * max(1, CELL // resolution)      # whole multiples keep the pixels square and sharp
+    columns = math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    width, height = side + _GAP, side + LINES * _LINE + _GAP
+    sheet = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT_SIZE)
+    for index, (pixels, alternatives) in enumerate(zip(images, captions, strict=True)):
+        left, top = _GAP + index % columns * width, _GAP + index // columns * height
+        picture = Image.fromarray(np.asarray(pixels)).resize((side, side), Image.Resampling.NEAREST)
+        sheet.paste(picture, (left, top))
+        text = alternatives[0] if alternatives else "(no caption)"
+        more = f" (+{len(alternatives) - 1})" if len(alternatives) > 1 else ""
+        for number, line in enumerate(wrap(text[:200] + more, lambda line: font.getlength(line) <= side)):
+            draw.text((left, top + side + 2 + number * _LINE), line, "black" if alternatives else "grey", font)
+    stream = io.BytesIO()
+    sheet.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def wrap(text: str, fits: Callable[[str], bool]) -> list[str]:
+    """`text` in at most LINES lines that each `fits`; words that do not fit a line are broken, a cut shows as '…'."""
+    lines: list[str] = []
+    rest = text
+    while rest and len(lines) < LINES:
+        last = len(lines) == LINES - 1
+        if fits(rest):
+            return [*lines, rest]
+        size = max((size for size in range(1, len(rest)) if fits(rest[:size] + ("…" if last else ""))), default=1)
+        if last:
+            return [*lines, rest[:size] + "…"]
+        broken = rest.rfind(" ", 0, size + 1)
+        size = broken if broken > 0 else size
+        lines.append(rest[:size])
+        rest = rest[size:].lstrip()
+    return lines
