@@ -33,9 +33,9 @@ class Place(NamedTuple):
 
 
 def _choose(u: Uniform, place: Place, tones: tuple[RGB, ...]) -> RGB:
-    """One of the tones that differ well from the object's colour (or the one that differs most), at random."""
+    """One of the tones that differ well from the object's colour (or of the two that differ most), at random."""
     clear = [tone for tone in tones if distance(tone, place.colour) > 190]
-    clear = clear or [max(tones, key=lambda tone: distance(tone, place.colour))]
+    clear = clear or sorted(tones, key=lambda tone: -distance(tone, place.colour))[:2]
     return clear[int(u(0, len(clear)))]
 
 
@@ -49,8 +49,9 @@ def _shadow(place: Place, tone: RGB) -> tuple[RGB, Polygon]:
 
 
 def plain(u: Uniform, place: Place) -> Backdrop:
-    tone = _choose(u, place, ((242, 232, 214), (214, 230, 240), (240, 220, 226), (222, 236, 216), (228, 222, 240)))
-    return Backdrop([(0, mix(tone, WHITE, 0.35)), (1, mix(tone, (120, 120, 140), u(0.02, 0.14)))],
+    tone = _choose(u, place, ((242, 232, 214), (214, 230, 240), (240, 220, 226), (222, 236, 216), (228, 222, 240),
+                              (176, 204, 226), (228, 186, 186), (190, 208, 170)))
+    return Backdrop([(0, mix(tone, WHITE, 0.25)), (1, mix(tone, (120, 120, 140), u(0.02, 0.14)))],
                     [_shadow(place, tone)], [], tone)
 
 

@@ -44,14 +44,14 @@ def wheel(x: float, y: float, radius: float) -> list[Part]:
 
 
 def car(u: Uniform) -> list[Part]:
-    roof, shift, radius, sill = u(-0.62, -0.42), u(-0.14, 0.1), u(0.21, 0.28), u(0.36, 0.46)
-    rear, front, top = -0.64 + shift + u(-0.1, 0.1), 0.62 + shift, roof + 0.1
+    roof, shift, radius, sill = u(-0.64, -0.46), u(-0.14, 0.1), u(0.2, 0.25), u(0.4, 0.5)
+    rear, front, top = -0.64 + shift + u(-0.1, 0.1), 0.62 + shift, roof + 0.13
     return [
         Part("main", [(rear, 0.0), (rear + 0.2, roof), (front - 0.36, roof), (front, 0.0)]),
         Part("main", box(-1, -0.05, 1, sill, corner=0.17)),
         Part("shade", box(-0.97, sill - 0.13, 0.97, sill, corner=0.05)),
-        Part("glass", [(rear + 0.14, -0.02), (rear + 0.27, top), (shift - 0.09, top), (shift - 0.09, -0.02)]),
-        Part("glass", [(shift + 0.03, -0.02), (shift + 0.03, top), (front - 0.4, top), (front - 0.15, -0.02)]),
+        Part("glass", [(rear + 0.19, -0.05), (rear + 0.29, top), (shift - 0.1, top), (shift - 0.1, -0.05)]),
+        Part("glass", [(shift + 0.04, -0.05), (shift + 0.04, top), (front - 0.41, top), (front - 0.19, -0.05)]),
         Part("glow", ellipse(0.9, 0.12, 0.08, 0.07)),
         *wheel(-0.55, sill, radius), *wheel(0.55, sill, radius),
     ]
@@ -75,10 +75,10 @@ def bus(u: Uniform) -> list[Part]:
     pitch = 1.36 / panes
     return [
         Part("main", box(-1, roof, 1, 0.48, corner=0.16)),
-        Part("shade", box(-0.98, 0.2, 0.98, 0.3)),
-        *(Part("glass", box(-0.88 + i * pitch, roof + 0.16, -0.98 + (i + 1) * pitch, 0.06, corner=0.05))
+        Part("shade", box(-0.98, 0.16, 0.98, 0.26)),
+        *(Part("glass", box(-0.88 + i * pitch, roof + 0.18, -1.02 + (i + 1) * pitch, -0.02, corner=0.05))
           for i in range(panes)),
-        Part("glass", box(0.56, roof + 0.16, 0.94, 0.14, corner=0.06)),
+        Part("glass", box(0.6, roof + 0.18, 0.92, 0.06, corner=0.06)),
         Part("glow", ellipse(0.93, 0.37, 0.06, 0.06)),
         *wheel(-0.55, 0.48, radius), *wheel(0.55, 0.48, radius),
     ]

@@ -12,7 +12,7 @@ RGB = tuple[int, int, int]
 COLOURS: dict[str, RGB] = {
     "red": (218, 38, 42), "orange": (250, 138, 20), "yellow": (253, 218, 40), "green": (42, 160, 68),
     "cyan": (40, 208, 214), "blue": (38, 88, 214), "purple": (128, 52, 176), "pink": (250, 140, 190),
-    "brown": (124, 76, 44), "black": (38, 38, 44), "white": (248, 248, 246), "grey": (140, 143, 148),
+    "brown": (128, 72, 34), "black": (38, 38, 44), "white": (248, 248, 246), "grey": (140, 143, 148),
 }
 
 # Each ink is the first of its tones that stands out from the main colour.
@@ -54,11 +54,11 @@ def inks(main: RGB) -> dict[str, RGB]:
               for ink, tones in _INKS.items()}
     return chosen | {
         "main": main,
-        "shade": mix(main, (30, 16, 48), 0.2) if bright else mix(main, (255, 255, 255), 0.16),
-        "light": mix(main, (255, 255, 255), 0.3 if bright else 0.22),
+        "shade": mix(main, (30, 16, 48), 0.18) if bright else mix(main, (255, 255, 255), 0.1),
+        "light": mix(main, (255, 240, 222), 0.24 if bright else 0.17),
     }
 
 
 def outline(main: RGB, ground: RGB) -> RGB:
     """The rim around an object: a deep or a bright tone of its colour, whichever stands out from what is behind."""
-    return max(mix(main, (18, 12, 30), 0.62), mix(main, (255, 255, 255), 0.55), key=lambda rim: distance(rim, ground))
+    return max(mix(main, (18, 12, 30), 0.7), mix(main, (255, 255, 255), 0.55), key=lambda rim: distance(rim, ground))
