@@ -190,6 +190,13 @@ def test_a_saved_tokenizer_is_the_same_tokenizer(tokenizer: Tokenizer) -> None:
     assert torch.equal(encode(loaded, STRANGE), encode(tokenizer, STRANGE))
 
 
+def test_a_tokenizer_of_another_version_of_the_library_is_the_same(tokenizer: Tokenizer) -> None:
+    data = json.loads(tokenizer.to_str())
+    data["model"]["new_option"] = data["normalizer"]["new_option"] = False
+    del data["model"]["ignore_merges"]
+    assert load_tokenizer(json.dumps(data)).to_str() == tokenizer.to_str()
+
+
 def drop_a_token(data: dict[str, Any]) -> None:
     del data["model"]["vocab"]["a"]
 
@@ -215,6 +222,10 @@ def change_the_normaliser(data: dict[str, Any]) -> None:
     data["normalizer"] = None
 
 
+def claim_a_prefix(data: dict[str, Any]) -> None:
+    data["model"]["continuing_subword_prefix"] = "##"       # makes the library panic
+
+
 def change_the_kind(data: dict[str, Any]) -> None:
     data["model"]["type"] = "WordPiece"
 
@@ -225,7 +236,7 @@ def add_a_token(data: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("damage", [
     drop_a_token, repeat_an_id, swap_the_special_tokens, merge_into_nothing, shorten, change_the_normaliser,
-    change_the_kind, add_a_token,
+    claim_a_prefix, change_the_kind, add_a_token,
 ])
 def test_a_damaged_tokenizer_is_refused(tokenizer: Tokenizer, damage: Callable[[dict[str, Any]], None]) -> None:
     data = json.loads(tokenizer.to_str())

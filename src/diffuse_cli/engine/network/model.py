@@ -11,7 +11,7 @@ from .blocks import Dropout, TextPool
 from .text import TextEncoder
 from .unet import UNet
 
-ZERO_AT_START = ("conv2", "to_out.0", "conv_out")       # every residual branch, and the output, are silent at first
+SILENT_AT_START = ("conv2", "to_out.0", "conv_out")     # zero: every residual branch, and the output
 
 
 class Network(nn.Module):
@@ -23,7 +23,7 @@ class Network(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        device = torch.get_default_device()
+        device = torch.empty(0).device                  # where a `with torch.device(…)` around this call wants it
         with torch.device("meta"):                      # torch's own random start would be wasted, and is global
             self.unet = UNet(config)
             self.text_encoder = None if config.text is None else TextEncoder(config.text)
@@ -51,36 +51,33 @@ class Network(nn.Module):
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
         """Start all weights anew: the same generator state gives the same weights. It must be on their device."""
-        self._initialise_unet(generator)
-        self._initialise_text_encoder(generator)
-
-    def _initialise_unet(self, generator: torch.Generator) -> None:
-        """As torch would (uniform within ± 1/√fan-in; norms the identity), but with silent branches and output."""
+        # The U-Net as torch would start it (uniform within ± 1/√fan-in; norms the identity), but for what is silent.
         for name, module in self.unet.named_modules():
             if isinstance(module, nn.GroupNorm | nn.LayerNorm):
                 module.weight.fill_(1.0)
                 module.bias.zero_()
             elif isinstance(module, nn.Linear | nn.Conv2d):
                 assert module.bias is not None
-                bound = 0.0 if name.endswith(ZERO_AT_START) else module.weight[0].numel() ** -0.5
+                bound = 0.0 if name.endswith(SILENT_AT_START) else module.weight[0].numel() ** -0.5
                 module.weight.uniform_(-bound, bound, generator=generator)
                 module.bias.uniform_(-bound, bound, generator=generator)
             elif isinstance(module, TextPool):
                 width = module.positional_embedding.shape[1]
                 module.positional_embedding.normal_(std=width**-0.5, generator=generator)
 
-    def _initialise_text_encoder(self, generator: torch.Generator) -> None:
-        """As T5 starts: normal with std 1/√fan-in; queries smaller by √d, for its attention has no scale of its own."""
+        # The text encoder as T5: normal with std 1/√fan-in, but embeddings 1, and queries smaller by √d, the scale that
+        # its attention lacks.
         if self.text_encoder is None or self.config.text is None:
             return
-        width, head_dim = self.config.text.width, self.config.text.width // self.config.text.heads
-        for name, parameter in self.text_encoder.named_parameters():
-            if parameter.ndim == 1:                                         # the scales of the norms
-                parameter.fill_(1.0)
-            elif name == "shared.weight":
-                parameter.normal_(std=1.0, generator=generator)
-            elif name.endswith("relative_attention_bias.weight"):
-                parameter.normal_(std=width**-0.5, generator=generator)
-            else:
-                fan_in = parameter.shape[1] * (head_dim if name.endswith("SelfAttention.q.weight") else 1)
-                parameter.normal_(std=fan_in**-0.5, generator=generator)
+        text = self.config.text
+        stds = {
+            "shared": 1.0,
+            "q": (text.width * text.width // text.heads) ** -0.5,
+            "relative_attention_bias": text.width**-0.5,
+        }
+        for name, module in self.text_encoder.named_modules():
+            if isinstance(module, nn.RMSNorm):
+                module.weight.fill_(1.0)
+            elif isinstance(module, nn.Linear | nn.Embedding):
+                std = stds.get(name.rpartition(".")[2], module.weight.shape[1] ** -0.5)
+                module.weight.normal_(std=std, generator=generator)

@@ -4,6 +4,7 @@ Knows arithmetic on shapes; does not know memory, devices or time. Compute is co
 8×8 pixels; the highest levels are narrow and shallow, since a convolution there costs most and holds least.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -29,14 +30,6 @@ class Levels:
     groups: int
     time_width: int
     depth: int
-
-
-@dataclass(frozen=True)
-class Text:
-    """What a preset says of the text encoder."""
-
-    width: int
-    layers: int
 
 
 # By the number of levels: 3 serve 32 px, 4 serve 64 px, 5 serve 128 px. Sized by counting, not by training.
@@ -68,9 +61,8 @@ LEVELS: dict[str, dict[int, Levels]] = {
     },
 }
 
-TEXT: dict[str, Text] = {
-    "nano": Text(64, 2), "micro": Text(128, 3), "small": Text(256, 4), "base": Text(384, 6), "large": Text(512, 8),
-}
+# Width and layers of the text encoder, whatever the resolution.
+TEXT = {"nano": (64, 2), "micro": (128, 3), "small": (256, 4), "base": (384, 6), "large": (512, 8)}
 
 
 def network_config(preset: str, resolution: int, *, vocabulary: int | None, learned_variance: bool) -> NetworkConfig:
@@ -86,7 +78,7 @@ def network_config(preset: str, resolution: int, *, vocabulary: int | None, lear
     sizes = map_sizes(resolution)
     levels = fit_levels(LEVELS[preset], len(sizes))
     conditional = vocabulary is not None
-    text = TEXT[preset]
+    text_width, text_layers = TEXT[preset]
     return NetworkConfig(
         resolution=resolution,
         widths=levels.widths,
@@ -95,7 +87,7 @@ def network_config(preset: str, resolution: int, *, vocabulary: int | None, lear
         head_dim=levels.head_dim,
         groups=levels.groups,
         time_width=levels.time_width if conditional else 4 * levels.widths[0],
-        text=None if vocabulary is None else TextConfig(vocabulary=vocabulary, width=text.width, layers=text.layers),
+        text=None if vocabulary is None else TextConfig(vocabulary=vocabulary, width=text_width, layers=text_layers),
         out_channels=6 if learned_variance else 3,
     )
 
@@ -119,7 +111,7 @@ def fit_levels(rows: dict[int, Levels], count: int) -> Levels:
         half = widths[0] // 2
         widths.insert(0, half if half and half % row.groups == 0 else widths[0])
         depths.insert(0, 1)
-    return Levels(tuple(widths), tuple(depths), row.head_dim, row.groups, row.time_width, row.depth)
+    return dataclasses.replace(row, widths=tuple(widths), depths=tuple(depths))
 
 
 # ── What a shape costs ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -34,14 +34,14 @@ PADDING_BIAS = -1e9         # nothing is left of it after the softmax, and unlik
 # ── Tokenizer ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def blank_tokenizer() -> Tokenizer:
-    """The pipeline around the vocabulary: what happens to a caption before and after byte pairs are merged.
+def make_tokenizer(model: models.BPE) -> Tokenizer:
+    """What happens to a caption before and after `model` merges its byte pairs.
 
     Lower case and no punctuation of the kind that stock pipelines remove from prompts, so that a prompt means the same
     here and there. The leading space, which makes the first word a word like any other, is a step of the normaliser:
     some versions of transformers override the pre-tokenizer's own option, and silently give other ids.
     """
-    tokenizer = Tokenizer(models.BPE())
+    tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.Sequence([
         normalizers.NFKC(),
         normalizers.Lowercase(),
@@ -65,7 +65,7 @@ def train_tokenizer(captions: Iterable[str], *, vocabulary: int = 4096) -> Token
 
     Deterministic: the same captions, in any order, give the same tokenizer.
     """
-    tokenizer = blank_tokenizer()
+    tokenizer = make_tokenizer(models.BPE())
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary, special_tokens=list(SPECIAL_TOKENS), show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
@@ -75,35 +75,41 @@ def train_tokenizer(captions: Iterable[str], *, vocabulary: int = 4096) -> Token
 
 
 def load_tokenizer(text: str) -> Tokenizer:
-    """The tokenizer written by `Tokenizer.to_str`. Raises ModelError unless it is one of ours, whole and consistent."""
+    """The tokenizer that `Tokenizer.to_str` wrote. Raises ModelError unless it is one of ours, whole and consistent.
+
+    Only its vocabulary and merges reach the library, which can be made to panic by other entries; they must agree with
+    ours.
+    """
     try:
         data = json.loads(text)
-        _check_vocabulary(data["model"]["vocab"], data["model"]["merges"])
-        tokenizer = Tokenizer.from_str(text)
+        vocabulary, merges = data["model"]["vocab"], [(left, right) for left, right in data["model"]["merges"]]
+        _check_vocabulary(vocabulary, merges)
+        tokenizer = make_tokenizer(models.BPE(vocabulary, merges))
+        ours = _agree(data, json.loads(tokenizer.to_str()))
     except Exception as error:          # the library raises plain Exception, and nonsense fails in any way
         raise ModelError("The model's tokenizer is damaged", hint="Use another copy of the model") from error
-    if _pipeline(tokenizer) != _pipeline(blank_tokenizer()):
+    if not ours:
         raise ModelError("The model's tokenizer is not of a kind this version knows", hint="Update diffuse-cli")
     return tokenizer
 
 
-def _check_vocabulary(vocabulary: dict[str, int], merges: list[Any]) -> None:
+def _check_vocabulary(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> None:
     """Raise ValueError unless the ids are 0, 1, 2, …, the special tokens come first, and every merge has its tokens."""
     if sorted(vocabulary.values()) != list(range(len(vocabulary))):
         raise ValueError("token ids have gaps")
     if any(vocabulary.get(token) != i for i, token in enumerate(SPECIAL_TOKENS)):
         raise ValueError("special tokens are out of place")
-    for merge in merges:
-        left, right = merge.split(" ") if isinstance(merge, str) else merge
-        if not {left, right, left + right} <= vocabulary.keys():
-            raise ValueError("a merge has no token")
+    if not all({left, right, left + right} <= vocabulary.keys() for left, right in merges):
+        raise ValueError("a merge has no token")
 
 
-def _pipeline(tokenizer: Tokenizer) -> Any:
-    """All of a tokenizer's description but its vocabulary, as this version of the library writes it."""
-    data = json.loads(tokenizer.to_str())
-    del data["model"]["vocab"], data["model"]["merges"]
-    return data
+def _agree(theirs: Any, ours: Any) -> bool:
+    """Whether two JSON values are equal, but for entries that another version of the library may have added."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        return all(_agree(theirs[key], ours[key]) for key in theirs.keys() & ours.keys())
+    if isinstance(theirs, list) and isinstance(ours, list):
+        return len(theirs) == len(ours) and all(map(_agree, theirs, ours))
+    return bool(theirs == ours)
 
 
 def encode(tokenizer: Tokenizer, captions: Sequence[str]) -> Tensor:
