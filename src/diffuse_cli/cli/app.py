@@ -24,15 +24,17 @@ import typer
 from .. import __version__
 from ..engine import durable, registry
 from ..engine.errors import DiffuseError, OutOfMemoryError, StorageError, UsageError
-from . import models, options, view
+from . import data, models, options, view
 
 # The common base of everything the option parser complains about; Typer exports only this one of its heirs.
 _ParserError: type[Exception] = typer.BadParameter.__mro__[1]
+_READER_LEFT = 128 + 13                         # die by SIGPIPE, which Windows has no name for
 _FULL_DISK = {errno.ENOSPC, errno.EROFS, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 app = typer.Typer(name="diffuse", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",
                   context_settings={"help_option_names": ["-h", "--help"]})
 app.add_typer(models.app, name="models")
+app.add_typer(data.app, name="data")
 
 
 def _print_version(wanted: bool) -> None:
@@ -57,6 +59,8 @@ def diffuse(
     [bold]diffuse sample "a red car" -n 8[/]     the model becomes pictures
 
     [bold]diffuse models ls[/]                   what you have trained
+
+    [bold]diffuse data check ./images[/]         what training would find in a folder
     """
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
 
@@ -97,7 +101,11 @@ def _run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return 128 + signal.SIGINT
     except BrokenPipeError:
-        return 141                                                 # the reader has left: die by SIGPIPE
+        return _READER_LEFT
+    except SystemExit as leave:                                    # what Rich makes of a BrokenPipeError
+        if isinstance(leave.__context__, BrokenPipeError):
+            return _READER_LEFT
+        raise
     except _ParserError as error:
         if not str(error):                                         # no command was given: help was printed instead
             return UsageError.exit_code

@@ -115,7 +115,11 @@ def interactive() -> bool:
 
 
 def _tell(text: Text, *, end: str = "\n") -> None:
-    _console.print(text, end=end, soft_wrap=True)                  # no wrapping: paths must survive copy and paste
+    try:
+        _console.print(text, end=end, soft_wrap=True)              # no wrapping: paths must survive copy and paste
+    except OSError as error:                                       # talk that cannot be heard stops nobody
+        if isinstance(error, BrokenPipeError):
+            raise
 
 
 def _visible(text: str, *, keep: str = "") -> str:
