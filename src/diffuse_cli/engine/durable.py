@@ -160,6 +160,8 @@ def lock(path: Path, *, doing: str) -> Iterator[None]:
             else:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):      # no locks on this file system
+                fail(error, path)
             holder = os.read(descriptor, 200).decode("utf-8", "replace").strip() or "another process"
             raise InUseError(f"{path.parent.name!r} is in use: {holder}",
                              hint="Wait for it to end, or choose another --name") from error

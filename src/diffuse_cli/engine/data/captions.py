@@ -68,7 +68,7 @@ def find_pictures(folder: Path, *, captions: str = "auto", caption: str | None =
     if strict and problems:
         raise DataError(f"{problems[0][0]}: {problems[0][1]} ({len(problems)} such problems, and --strict)",
                         hint=f"diffuse data check {folder} lists them")
-    return Found(folder, pictures, source, _summary(pictures, reading), _examples(pictures),
+    return Found(tree.root, pictures, source, _summary(pictures, reading), _examples(pictures),
                  tuple(reading.warnings), problems)
 
 
@@ -106,11 +106,15 @@ def _automatic(tree: Tree, listed: Reading | None, column: str | None, extension
         return _metadata_then_sidecars(metadata, sidecars)
     if sidecars.present:
         return "sidecar" if sidecars.by_name else "none", sidecars
-    for source, reading in (("folder", sources.folder_labels(tree, template=template)),
-                            ("filename", sources.file_names(tree))):
-        if reading.present and reading.by_name:
-            return source, reading
-    return "none", Reading("none found (unconditional model)", present=True)
+    labels, names = sources.folder_labels(tree, template=template), sources.file_names(tree)
+    if labels.present:
+        source, reading = "folder", labels
+    elif names.present:
+        source, reading = "filename", names
+    else:
+        source, reading = "none", Reading("none found (unconditional model)", present=True)
+    reading.problems += sidecars.problems       # of files that should have been captions
+    return source, reading
 
 
 def _metadata_then_sidecars(metadata: Reading, sidecars: Reading) -> tuple[str, Reading]:

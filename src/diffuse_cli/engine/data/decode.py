@@ -114,7 +114,8 @@ class _Worker:
     def _ask(self, process: subprocess.Popen[bytes], path: Path, resolution: int) -> Decoded:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(json.dumps([os.fspath(path), resolution]).encode() + b"\n")
+        # As bytes: the two processes need not agree on the encoding of file names.
+        process.stdin.write(json.dumps([os.fsencode(path).hex(), resolution]).encode() + b"\n")
         process.stdin.flush()
         header = json.loads(process.stdout.readline())
         size = header.pop("bytes")
@@ -178,7 +179,7 @@ def serve() -> None:
         path, resolution = json.loads(line)
         decoded = Decoded()
         try:
-            data = images.read(path)
+            data = images.read(Path(os.fsdecode(bytes.fromhex(path))))
             decoded = Decoded(file_hash=hashlib.sha256(data).hexdigest())
             image = images.decode_rgb(data, target=resolution)
             pixels = images.fit(image, resolution).tobytes()

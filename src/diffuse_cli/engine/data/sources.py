@@ -12,7 +12,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
@@ -171,7 +171,8 @@ def _parse_csv(file: File, lines: Iterable[str]) -> Iterator[tuple[int, dict[str
         for row in reader:
             yield reader.line_num, {key: value for key, value in row.items() if isinstance(key, str)}
     except csv.Error as error:
-        raise DataError(f"{file.name} line {reader.line_num} is not CSV: {error}", hint="Check its quotes") from error
+        line = reader.reader.line_num           # of the lines read; DictReader's own counts only whole rows
+        raise DataError(f"{file.name} line {line} is not CSV: {error}", hint="Check its quotes") from error
 
 
 def _checked_name(name: Any, file: File, number: int) -> str:
@@ -179,8 +180,7 @@ def _checked_name(name: Any, file: File, number: int) -> str:
     where = f"{file.name} line {number}"
     if not isinstance(name, str) or not name.strip():
         raise DataError(f"{where} has no file_name", hint="Every row names its picture")
-    if "://" in name or "\0" in name or name.startswith("/") or PureWindowsPath(name).drive or (
-            ".." in re.split(r"[/\\]", name)):
+    if "://" in name or "\0" in name or re.match(r"[/\\]|[A-Za-z]:[/\\]", name) or ".." in re.split(r"[/\\]", name):
         raise DataError(f"{where} names a file outside its folder: {name[:100]!r}",
                         hint="file_name is relative to the folder of the metadata file")
     return unicodedata.normalize("NFC", posixpath.normpath(name))
@@ -295,5 +295,6 @@ def words_of_stem(stem: str) -> str:
 def file_names(tree: Tree) -> Reading:
     """The words in the names of the files; `present` when at least 80 % of the names hold one of three letters."""
     captions = {picture.name: words_of_stem(posixpath.basename(picture.base)) for picture in tree.pictures}
-    wordy = {name: (caption,) for name, caption in captions.items() if _WORD.search(caption)}
+    wordy: dict[str, tuple[str, ...]] = {name: (caption,) for name, caption in captions.items()
+                                         if _WORD.search(caption)}
     return Reading("file name", len(wordy) >= WORDY_STEMS * len(captions), wordy)
