@@ -2,8 +2,8 @@
 
 `scene` decides what is in a picture, `draw` paints it at any resolution, `write_demo` fills a folder with them. Two
 pictures of "a red car" differ in proportions, pose, shade, place and size. A tenth of the (colour, object) pairs is
-held out of what is normally drawn, so that composition can be measured: has a model that saw red cars and blue cats
-learnt what a red cat is? This module knows words and paint; outlines are in `shapes`, places in `backdrops`.
+held out of what is normally drawn, so that composition can be measured: has a model that saw red cars and blue buses
+learnt what a red bus is? This module knows words and paint; outlines are in `shapes`, places in `backdrops`.
 """
 
 import json
