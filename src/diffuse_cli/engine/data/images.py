@@ -54,14 +54,13 @@ def open_regular(path: Path) -> io.BufferedReader:
         raise ImageRefused("not there") from error
     except (OSError, ValueError) as error:
         raise ImageRefused("unreadable") from error
-    file = os.fdopen(descriptor, "rb")
     status = os.fstat(descriptor)
     reason = ("not a regular file" if not stat.S_ISREG(status.st_mode) else "empty file" if not status.st_size
               else "over 256 MB" if status.st_size > MAX_BYTES else None)
     if reason:
-        file.close()
+        os.close(descriptor)
         raise ImageRefused(reason)
-    return file
+    return os.fdopen(descriptor, "rb")
 
 
 def read(path: Path) -> bytes:
