@@ -43,7 +43,7 @@ def distance(first: RGB, second: RGB) -> float:
 def shaded(name: str, shade: float) -> RGB:
     """The named colour, darker (`shade` down to -1) or lighter (up to 1), yet always told by its name."""
     if shade < 0:
-        return mix(COLOURS[name], (0, 0, 0), 0.12 * -shade)
+        return mix(COLOURS[name], (0, 0, 0), 0.09 * -shade)
     return mix(COLOURS[name], (255, 255, 255), 0.14 * shade)
 
 
