@@ -117,9 +117,10 @@ def interactive() -> bool:
 def _tell(text: Text, *, end: str = "\n") -> None:
     try:
         _console.print(text, end=end, soft_wrap=True)              # no wrapping: paths must survive copy and paste
-    except OSError as error:                                       # talk that cannot be heard stops nobody
-        if isinstance(error, BrokenPipeError):
-            raise
+    except BrokenPipeError:
+        raise
+    except OSError:                                                # talk that cannot be heard stops nobody
+        pass
 
 
 def _visible(text: str, *, keep: str = "") -> str:
@@ -203,10 +204,21 @@ def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
             say(f"{description} {done:,}/{total:,}")
 
     def render() -> RenderableType:
-        return Group(Text(f"{description} {done:,}/{total:,}"), ProgressBar(total=max(1, total), completed=done))
+        return Group(Text(f"{description} {done:,}/{total:,}"), _bar(done, total))
 
     with _drawing(render):
         yield advance_to
+
+
+def _bar(done: int, total: int) -> RenderableType:
+    line = Table.grid()                                            # a ProgressBar does not end its line by itself
+    line.add_row(ProgressBar(total=max(1, total), completed=done, width=_width()))
+    return line
+
+
+def _width() -> int:
+    """Of bars and curves: as wide as a line of text may be."""
+    return min(_console.width, 100)
 
 
 @contextlib.contextmanager
@@ -302,8 +314,8 @@ class TrainingView:
         self._stack.close()                                        # the pictures are read
         self._name = event.name
         going_on = f", going on at step {event.step:,}" if event.step else ""
-        self._say(f"training {clean(event.name)}: {event.parameters:,} parameters, {event.steps:,} steps of "
-                  f"{event.batch_size:,} pictures, on {event.device} in {event.precision}{going_on}")
+        self._say(f"training {clean(event.name)}: {event.parameters / 1e6:.1f} M parameters, {event.steps:,} steps of "
+                  f"{event.batch_size:,}, {event.device} {event.precision}{going_on}")
         if not settings.quiet and self._human:
             _facts(event.facts)
         self._stack.enter_context(_drawing(self._render))
@@ -353,12 +365,11 @@ class TrainingView:
             return Text("the first steps are slow ...", style="dim")
         share = event.step / max(1, event.steps)
         position = [f"step {event.step:,}/{event.steps:,}", f"{share:.0%}"]
-        width = min(_console.width, 100)
         return Group(
             _flowing((*position, *_speed(event), _bytes(event.memory)), "bold"),
-            ProgressBar(total=max(1, event.steps), completed=event.step, width=width),
+            _bar(event.step, event.steps),
             _flowing(self._figures(event), ""),
-            Text(_sparkline(self._noise, width, ascii_only=_console.options.ascii_only), style="cyan"),
+            Text(_sparkline(self._noise, _width(), ascii_only=_console.options.ascii_only), style="cyan"),
         )
 
 
@@ -381,8 +392,15 @@ def _speed(event: events.Stepped) -> list[str]:
 
 
 def _flowing(parts: Sequence[str], style: str) -> Text:
-    """Parts in one line, or wrapped between them, never within, when the terminal is narrow."""
-    return Text("  ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts), style=style)
+    """Parts in one line, or broken between them, never within, when the terminal is narrow."""
+    lines = [""]
+    for part in parts:
+        longer = f"{lines[-1]}  {part}".strip()
+        if len(longer) <= _console.width:
+            lines[-1] = longer
+        else:
+            lines.append(part)
+    return Text("\n".join(lines).strip("\n"), style=style)
 
 
 def _averaged(values: Sequence[float], count: int) -> list[float]:
