@@ -1,0 +1,176 @@
+"""A training as seen: its events drawn live on a terminal, told in lines in a pipe, printed as JSON with `--json`.
+
+Knows the events, not the training that sends them; all printing goes through `view`.
+"""
+
+import contextlib
+import itertools
+import math
+import time
+from collections.abc import Callable, Sequence
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from ..engine import events
+from . import view
+
+KEPT = 2048                                     # losses kept for the curve
+
+
+class TrainingView:
+    """Shows the events of a training, one by one: drawn live on a terminal, as lines in a pipe, as JSON with `--json`.
+
+    A context manager: the live display is taken away on leaving, however the training ends.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._pace = view.Pace(clock)
+        self._stack = contextlib.ExitStack()
+        self._advance: Callable[[int], None] | None = None
+        self._name = ""
+        self._stepped: events.Stepped | None = None
+        self._validated: events.Validated | None = None
+        self._noise: list[float] = []
+
+    def __enter__(self) -> "TrainingView":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def show(self, event: events.Event) -> None:
+        """Show one event."""
+        if view.settings.json:
+            view.out_json(events.to_dict(event))
+        match event:
+            case events.Noticed():
+                self._notice(event)
+            case events.Scanned():
+                self._scan(event)
+            case events.Started():
+                self._begin(event)
+            case events.Stepped():
+                self._step(event)
+            case events.Validated():
+                self._validated = event
+            case events.Previewed():
+                self._detail(f"step {event.step:,}: preview {event.path}")
+            case events.Saved():
+                self._detail(f"step {event.step:,}: saved {event.path} "
+                             f"({_bytes(event.bytes)} in {event.seconds:.1f} s)")
+            case events.Finished():
+                self._end(event)
+
+    def _notice(self, event: events.Noticed) -> None:
+        if event.level == "warning":
+            view.warn(event.message)
+        else:
+            view.say(event.message)
+
+    def _scan(self, event: events.Scanned) -> None:
+        if self._advance is None:
+            self._advance = self._stack.enter_context(view.progress("reading pictures", event.total))
+        self._advance(event.done)
+
+    def _begin(self, event: events.Started) -> None:
+        self._stack.close()                                        # the pictures are read
+        self._name = event.name
+        going_on = f", going on at step {event.step:,}" if event.step else ""
+        view.say(f"training {view.clean(event.name)}: {event.parameters / 1e6:.1f} M parameters, "
+                 f"{event.steps:,} steps of {event.batch_size:,}, {event.device} {event.precision}{going_on}")
+        view.listing(event.facts)
+        self._stack.enter_context(view.drawing(self._render))
+
+    def _step(self, event: events.Stepped) -> None:
+        first, self._stepped = self._stepped is None, event
+        if math.isfinite(event.noise_mse):
+            self._noise.append(event.noise_mse)
+        if len(self._noise) > KEPT:                                # keep the whole run, at half the detail
+            self._noise = _averaged(self._noise, KEPT // 2)
+        if not view.drawn() and (self._pace.due() or first or event.step == event.steps):
+            view.say("  ".join((f"step {event.step}/{event.steps}", *self._figures(event), *_speed(event))))
+
+    def _end(self, event: events.Finished) -> None:
+        self._stack.close()
+        ended = "finished" if event.complete else f"stopped ({event.reason})"
+        view.say(f"{ended} at step {event.step:,} of {event.steps:,} after {_duration(event.seconds)}, "
+                 f"weights: {event.delivered}")
+        if not event.complete:
+            view.say("run the same command again to go on")
+        view.say(f'sample it: diffuse sample "a prompt" -m {view.clean(self._name)}')
+
+    def _detail(self, text: str) -> None:
+        if view.settings.verbose:
+            view.say(text)
+
+    def _figures(self, event: events.Stepped) -> list[str]:
+        figures = [f"noise {event.noise_mse:.4f}"]
+        if event.variance_loss is not None:
+            figures.append(f"variance {event.variance_loss:.4f}")
+        if self._validated is not None:
+            figures.append(f"validation {self._validated.noise_mse:.4f}")
+        if event.skipped:
+            figures.append(f"skipped {event.skipped:,}")
+        return [*figures, f"lr {_scientific(event.lr)}"]
+
+    def _render(self) -> RenderableType:
+        event = self._stepped
+        if event is None:
+            return Text("the first steps are slow ...", style="dim")
+        share = event.step / max(1, event.steps)
+        position = [f"step {event.step:,}/{event.steps:,}", f"{share:.0%}"]
+        return Group(
+            _flowing((*position, *_speed(event), _bytes(event.memory)), "bold"),
+            view.bar(event.step, event.steps),
+            _flowing(self._figures(event), ""),
+            Text(_sparkline(self._noise, view.width(), ascii_only=view.ascii_only()), style="cyan"),
+        )
+
+
+def _speed(event: events.Stepped) -> list[str]:
+    digits = 0 if event.images_per_second >= 10 else 1
+    return [f"{event.images_per_second:.{digits}f} img/s", f"eta {_duration(event.remaining)}"]
+
+
+def _flowing(parts: Sequence[str], style: str) -> Text:
+    """Parts in one line, or broken between them, never within, when the terminal is narrow."""
+    lines = [""]
+    for part in parts:
+        longer = f"{lines[-1]}  {part}".strip()
+        if len(longer) <= view.width():
+            lines[-1] = longer
+        else:
+            lines.append(part)
+    return Text("\n".join(lines).strip("\n"), style=style)
+
+
+def _averaged(values: Sequence[float], count: int) -> list[float]:
+    """`values` as at most `count` means over neighbours."""
+    count = min(count, len(values))
+    edges = [len(values) * index // count for index in range(count + 1)] if count else [0]
+    return [sum(values[low:high]) / (high - low) for low, high in itertools.pairwise(edges)]
+
+
+def _sparkline(values: Sequence[float], width: int, *, ascii_only: bool) -> str:
+    marks = "_.-=+*#" if ascii_only else "▁▂▃▄▅▆▇█"
+    means = _averaged(values, width)
+    low, high = min(means, default=0.0), max(means, default=0.0)
+    scale = (len(marks) - 1) / (high - low) if high > low else 0.0
+    return "".join(marks[round((mean - low) * scale)] for mean in means)
+
+
+def _duration(seconds: float) -> str:
+    if not 0 <= seconds < 1e9:
+        return "-:--:--"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def _scientific(value: float) -> str:
+    mantissa, _, exponent = f"{value:.1e}".partition("e")
+    return f"{mantissa}e{int(exponent)}" if exponent else mantissa
