@@ -214,9 +214,13 @@ def _decode(found: Found, file_hashes: list[str], home: Path, resolution: int,
                 rows.clear()
             yield Scanned(done=len(entries), total=total)
         write(bytes(rows))
-    lines = [json.dumps(asdict(entry)) for entry in entries]
-    durable.write(home / "index.jsonl", "\n".join([json.dumps({"format": FORMAT, "files": total}), *lines]).encode())
+    body = "".join(json.dumps(asdict(entry)) + "\n" for entry in entries).encode()
+    durable.write(home / "index.jsonl", _index_header(body) + body)
     return entries
+
+
+def _index_header(body: bytes) -> bytes:
+    return json.dumps({"format": FORMAT, "sha256": hashlib.sha256(body).hexdigest()}).encode() + b"\n"
 
 
 def _entry(picture: Picture, file_hash: str, decoded: Iterator[decode.Decoded]) -> tuple[_Entry, bytes]:
@@ -233,13 +237,13 @@ def _entry(picture: Picture, file_hash: str, decoded: Iterator[decode.Decoded]) 
 def _read_index(home: Path, file_hashes: list[str], resolution: int) -> list[_Entry] | None:
     """The entries of a complete cache for these files; None when there is none."""
     try:
-        header, *lines = (home / "index.jsonl").read_bytes().splitlines()
-        if json.loads(header) != {"format": FORMAT, "files": len(lines)}:
+        header, end, body = (home / "index.jsonl").read_bytes().partition(b"\n")
+        if header + end != _index_header(body):
             return None
-        entries = [_Entry(**json.loads(line)) for line in lines]
+        entries = [_Entry(**json.loads(line)) for line in body.splitlines()]
         used = sum(not entry.reason for entry in entries)
         whole = (home / "images.u8").stat().st_size == used * resolution * resolution * 3
-    except (OSError, ValueError, TypeError, RecursionError):
+    except (OSError, ValueError, TypeError):
         return None
     return entries if whole and [entry.file_hash for entry in entries] == file_hashes else None
 

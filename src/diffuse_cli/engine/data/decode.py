@@ -15,7 +15,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -62,14 +62,21 @@ def decode_all(paths: Sequence[Path], *, resolution: int) -> Generator[Decoded, 
             for path in paths:
                 pending.append(threads.submit(decode_one, path))
                 if len(pending) >= AHEAD * count:
-                    yield pending.popleft().result()
+                    yield _result(pending.popleft())
             while pending:
-                yield pending.popleft().result()
+                yield _result(pending.popleft())
         finally:
             for future in pending:
                 future.cancel()
             for worker in workers:
                 worker.close()
+
+
+def _result(future: "Future[Decoded]") -> Decoded:
+    """Wait in short spells: on Windows, and in rare moments elsewhere, Ctrl-C does not end a long one."""
+    while not wait([future], timeout=0.2).done:
+        pass
+    return future.result()
 
 
 def cores() -> int:
