@@ -24,7 +24,7 @@ import typer
 from .. import __version__
 from ..engine import durable, registry
 from ..engine.errors import DiffuseError, OutOfMemoryError, StorageError, UsageError
-from . import data, models, options, view
+from . import data, models, options, sample, train, view
 
 # The common base of everything the option parser complains about; Typer exports only this one of its heirs.
 _ParserError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -33,6 +33,8 @@ _FULL_DISK = {errno.ENOSPC, errno.EROFS, errno.EIO, getattr(errno, "EDQUOT", err
 
 app = typer.Typer(name="diffuse", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",
                   context_settings={"help_option_names": ["-h", "--help"]})
+app.command()(train.train)
+app.command()(sample.sample)
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
 

@@ -11,6 +11,7 @@ import math
 import re
 import types
 import typing
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -45,6 +46,11 @@ def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
         near = difflib.get_close_matches(value, choices, 1)
         meant = f"Did you mean {near[0]!r}? " if near else ""
         raise UsageError(f"{option} does not know {value!r}", hint=f"{meant}Choose from: {', '.join(choices)}")
+
+
+def choices(values: Iterable[str], default: str | None = None) -> str:
+    """For help texts: "v (default), epsilon, x0"."""
+    return ", ".join(f"{value} (default)" if value == default else value for value in values)
 
 
 def check_range(option: str, value: float, low: float, high: float) -> None:
@@ -248,7 +254,7 @@ class Sampling:
         check_choice("--sampler", self.sampler, SAMPLERS)
         check_range("--guidance", self.guidance, 0, 100)
         check_range("--batch-size", self.batch_size, 1, 4_096)
-        check_choice("--precision", self.precision, PRECISIONS)
+        check_choice("--precision", self.precision, PRECISIONS[1:])
         if self.steps is not None:
             check_range("--steps", self.steps, 1, 1_000)
         if self.guidance_interval is not None and not 0 <= self.guidance_interval[0] <= self.guidance_interval[1]:

@@ -3,7 +3,6 @@
 Never from a timing, but for `--time`, whose measured number of steps becomes part of the plan. Trains nothing.
 """
 
-import dataclasses
 import math
 import os
 from dataclasses import dataclass
@@ -74,15 +73,16 @@ def choose_precision(machine: Machine, device: torch.device) -> str:
         return machine.precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if device.type == "cpu" and _cpu_has_bf16() else "fp32"
+    return "bf16" if device.type == "cpu" and _cpu_is_faster_with_bf16() else "fp32"
 
 
-def _cpu_has_bf16() -> bool:
+def _cpu_is_faster_with_bf16() -> bool:
+    """Only with matrix units (AMX), or on AMD: an Intel CPU that has just AVX-512 BF16 was measured to be slower."""
     try:
-        flags = Path("/proc/cpuinfo").read_text()
+        facts = Path("/proc/cpuinfo").read_text()
     except OSError:
         return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    return "amx_bf16" in facts or ("avx512_bf16" in facts and "AuthenticAMD" in facts)
 
 
 def choose_micro_batch(machine: Machine, device: torch.device, *, batch_size: int, resolution: int) -> int:
@@ -107,47 +107,43 @@ def make_plan(
     recipe: Recipe, dataset: Dataset, *, resolution: int, tokenizer: Tokenizer | None, init: Model | None,
     device: torch.device,
 ) -> tuple[Plan, Reasons]:
-    """Resolve a recipe; `--time` is left at one step, to be set by `with_budget` after a measurement."""
+    """Resolve a recipe. `--time` must have been turned into `images` by a measurement before."""
     held_out = validation_count(len(dataset.images))
     train_images = len(dataset.images) - held_out
     model, preset, why_preset = _choose_model(recipe, resolution, tokenizer, init, device, train_images)
-    images = recipe.images or min(max(100 * train_images, 100_000), 100_000_000)
-    batch_size, why_batch = _choose_batch(recipe, images)
-    if recipe.time is not None:
-        steps, why_budget = 1, "as many as fit into the time"
-    elif recipe.steps is not None:
-        steps, why_budget = recipe.steps, "as asked"
-    else:
-        steps = math.ceil(images / batch_size)
-        why_budget = "as asked" if recipe.images else f"to see {images:,} pictures, {images / train_images:.0f} epochs"
+    batch_size, why_batch = _choose_batch(recipe, train_images)
+    steps = recipe.steps or math.ceil(_images_seen(recipe, train_images) / batch_size)
+    seen = steps * batch_size
+    why_budget = f"{seen:,} pictures seen, {seen / train_images:.0f} epochs"
     conditional = model.conditional
     plan = Plan(
         model=model, preset=preset, objective=recipe.objective, variance_grad=recipe.variance_grad, times=recipe.times,
         optimizer=recipe.optimizer, seed=recipe.seed, batch_size=batch_size, steps=steps,
         lr=recipe.lr if recipe.lr is not None else learning_rate(parameter_count(model.network)),
-        warmup_steps=0, cooldown_steps=0, dropout=_dropout(train_images),
+        warmup_steps=max(1, min(max(200, steps // 100), steps // 20)), cooldown_steps=max(1, round(COOLDOWN * steps)),
+        dropout=_dropout(train_images),
         caption_drop=0.1 if conditional else 0.0,
         word_drop=0.1 if conditional and train_images < 5_000 else 0.0,
         flip=recipe.flip if recipe.flip is not None else not conditional,
-        train_images=train_images, validation_images=held_out, validation_probe=0, validate_steps=1,
+        train_images=train_images, validation_images=held_out,
+        validation_probe=_probe(steps, batch_size, held_out), validate_steps=max(1, steps // VALIDATIONS),
         keep_best=held_out > 0 and train_images < 5_000,
         data_id=dataset.id, init_id=None if init is None else init.sha256)
-    return with_budget(plan, steps), Reasons(why_preset, why_batch, why_budget)
+    return plan, Reasons(why_preset, why_batch, why_budget)
 
 
-def with_budget(plan: Plan, steps: int) -> Plan:
-    """The plan with another number of steps and all that follows from it.
+def _images_seen(recipe: Recipe, train_images: int) -> int:
+    """The budget in pictures, when it is not given in steps: 100 epochs, but at least 100,000 pictures."""
+    return recipe.images or min(max(100 * train_images, 100_000), 100_000_000)
 
-    Validation looks at as many of the held-out pictures as keep it under about 3 % of the run (a forward pass costs a
-    third of a training step), at most 256.
+
+def _probe(steps: int, batch_size: int, held_out: int) -> int:
+    """How many held-out pictures a validation looks at: so many that all validations cost about 3 % of the run.
+
+    At least 16, at most 256; a forward pass costs a third of a training step.
     """
-    affordable = int(0.03 * 3 * steps * plan.batch_size / (LEVELS * VALIDATIONS))
-    return dataclasses.replace(
-        plan, steps=steps,
-        warmup_steps=max(1, min(max(200, steps // 100), steps // 20)),
-        cooldown_steps=max(1, round(COOLDOWN * steps)),
-        validation_probe=min(plan.validation_images, 256, max(16, affordable)),
-        validate_steps=max(1, steps // VALIDATIONS))
+    affordable = int(0.03 * 3 * steps * batch_size / (LEVELS * VALIDATIONS))
+    return min(held_out, 256, max(16, affordable))
 
 
 def _choose_model(
@@ -176,12 +172,21 @@ def _choose_model(
     return ModelConfig(network=network, schedule=recipe.schedule, prediction=recipe.prediction), preset, why
 
 
-def _choose_batch(recipe: Recipe, images: int) -> tuple[int, str]:
-    """The power of two near 512·(images seen / 200M)^0.383, within [32, 2048]."""
+def _choose_batch(recipe: Recipe, train_images: int) -> tuple[int, str]:
+    """The power of two near 512·(pictures seen / 200M)^0.383, within [32, 2048]."""
     if recipe.batch_size is not None:
         return recipe.batch_size, "as asked"
-    ideal = 512 * (images / 200e6) ** 0.383
-    return min(max(2 ** round(math.log2(ideal)), 32), 2048), f"for {images:,} pictures seen"
+
+    def ideal(seen: int) -> int:
+        exponent = round(math.log2(512 * (seen / 200e6) ** 0.383))
+        return 1 << min(max(exponent, 5), 11)
+
+    if recipe.steps is None:
+        seen = _images_seen(recipe, train_images)
+    else:                                                              # the largest batch that its own budget wants
+        sizes = [2**k for k in range(5, 12)]
+        seen = recipe.steps * max(size for size in sizes if size <= ideal(recipe.steps * size))
+    return ideal(seen), "for the number of pictures seen"
 
 
 def learning_rate(parameters: int) -> float:

@@ -5,9 +5,11 @@ Joins the run's directory, the data set, the plan and the learner. Knows no trai
 
 import dataclasses
 import json
+import sys
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,18 @@ from torch import Tensor
 
 from . import checkpoint, durable, events, pictures, planning, registry, runs
 from .batches import Batches, Split, split_dataset
-from .config import Plan
+from .config import Plan, Recipe
 from .data.cache import Dataset
 from .errors import DataError, ModelError, StorageError
 from .learner import Learner
-from .network.presets import parameter_count
+from .network.presets import flops, parameter_count
 from .network.text import encode, load_tokenizer, train_tokenizer
 
-MEASURED_SECONDS = 5.0                          # that --time takes to find the number of steps
+MEASURED_SECONDS = 5.0                          # that finding out the speed takes
+SHARE_OF_STEPS = 0.92                           # of the time; the rest is validation, previews and saving
+if sys.platform != "win32":
+    import resource
+
 Facts = tuple[tuple[str, str], ...]
 
 
@@ -49,17 +55,26 @@ class Session:
 
 
 def open_session(
-    run: runs.Run, dataset: Dataset, device: torch.device,
+    run: runs.Run, dataset: Dataset, device: torch.device, *, rehearsal: bool = False,
 ) -> Generator[events.Event, None, tuple[Session, Facts]]:
-    """Build everything; restore the newest state that is whole."""
+    """Build everything; write down the plan of a new run, or restore the newest whole state of an old one.
+
+    A rehearsal writes nothing.
+    """
     split = split_dataset(dataset.hashes)
     init = None if run.recipe.init is None else checkpoint.load_model(registry.resolve(run.recipe.init), device)
     precision = planning.choose_precision(run.machine, device)
     reasons: planning.Reasons | None = None
+
+    def decide(recipe: Recipe) -> tuple[Plan, planning.Reasons]:
+        return planning.make_plan(recipe, dataset, resolution=run.resolution, tokenizer=tokenizer, init=init,
+                                  device=device)
+
     if run.plan is None:
         tokenizer = _make_tokenizer(run, dataset, split, init)
-        plan, reasons = planning.make_plan(run.recipe, dataset, resolution=run.resolution, tokenizer=tokenizer,
-                                           init=init, device=device)
+        timed = run.recipe.time is not None
+        first_guess = dataclasses.replace(run.recipe, time=None, images=100_000) if timed else run.recipe
+        plan, reasons = decide(first_guess)
     else:
         plan, tokenizer = run.plan, _read_tokenizer(run)
         plan = _check_data(run, plan, dataset)
@@ -77,9 +92,11 @@ def open_session(
     if run.plan is None:
         if run.recipe.time is not None:
             yield events.Noticed(message="measuring the speed to turn --time into a number of steps")
-            plan = planning.with_budget(plan, _steps_within(run.recipe.time, learner))
+            images = _images_within(run.recipe.time, learner)
+            plan, reasons = decide(dataclasses.replace(run.recipe, time=None, images=images))
             learner = build(plan)
-        _write_beginning(run, plan, tokenizer, dataset)
+        if not rehearsal:
+            _write_beginning(run, plan, tokenizer, dataset)
     session = Session(run, plan, dataset, split, tokenizer, learner, _probe(plan, dataset, split, tokenizer))
     if run.plan is not None:
         yield from _restore(session)
@@ -129,23 +146,59 @@ def _write_beginning(run: runs.Run, plan: Plan, tokenizer: Tokenizer | None, dat
         lines = [json.dumps({"name": name, "reason": reason}) for name, reason in dataset.skipped]
         durable.write(run.directory / "skipped.jsonl", ("\n".join(lines) + "\n").encode())
     durable.make_directory(run.directory / "previews")
-    need, free = 16 * 4 * parameter_count(plan.model.network), durable.free_bytes(run.directory)
+    need, free = _disk_bytes(plan), durable.free_bytes(run.directory)
     if free < need:
         raise StorageError(f"training needs about {need / 2**20:.0f} MB in {run.directory}, {free / 2**20:.0f} MB free",
                            hint="Make room, or move everything with DIFFUSE_HOME")
     run.write_plan(plan)
 
 
-def _steps_within(seconds: float, learner: Learner) -> int:
-    """Measure this machine's speed and keep 8 % for validation, previews and saving. Leaves the learner used up."""
+def cost(session: Session) -> Facts:
+    """What a run would take: arithmetic, disk, and time at this machine's measured speed. Uses the learner up."""
+    plan, learner = session.plan, session.learner
+    per_picture = 3 * flops(plan.model.network)                        # backward costs about twice the forward pass
+    rate = _images_per_second(learner, MEASURED_SECONDS)
+    seconds = plan.steps * plan.batch_size / rate / SHARE_OF_STEPS
+    return (
+        ("arithmetic", f"{per_picture / 1e9:.2f} GFLOP for each picture learnt from"),
+        ("memory", f"{peak_memory(learner.batches.device) / 2**20:,.0f} MB at its peak"),
+        ("disk", f"{_disk_bytes(plan) / 2**20:,.0f} MB for the run"),
+        ("speed", f"{rate:,.0f} pictures a second"),
+        ("time", f"about {timedelta(seconds=round(seconds))}"),
+    )
+
+
+def _disk_bytes(plan: Plan) -> int:
+    """Two training states of four tensors each, one more while it is written, and two models."""
+    return (3 * 4 + 2) * 4 * parameter_count(plan.model.network)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: of the GPU's allocator, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _images_within(seconds: float, learner: Learner) -> int:
+    """Pictures that can be learnt from in that time, by measuring this machine; uses the learner up.
+
+    Some of it is kept for validation, previews and saving.
+    """
     started = time.monotonic()
+    rate = _images_per_second(learner, min(MEASURED_SECONDS, seconds / 10))
+    return max(1, int(SHARE_OF_STEPS * rate * (seconds - (time.monotonic() - started))))
+
+
+def _images_per_second(learner: Learner, seconds: float) -> float:
     learner.advance()                                                  # the first step also compiles and allocates
     begun, steps = time.monotonic(), 0
-    while steps < 3 or time.monotonic() - begun < min(MEASURED_SECONDS, seconds / 10):
+    while steps < 3 or time.monotonic() - begun < seconds:
         learner.advance()
         steps += 1
-    now = time.monotonic()
-    return max(1, int(0.92 * (seconds - (now - started)) * steps / (now - begun)))
+    return steps * learner.plan.batch_size / (time.monotonic() - begun)
 
 
 def _probe(plan: Plan, dataset: Dataset, split: Split, tokenizer: Tokenizer | None) -> tuple[Tensor, Tensor | None]:
@@ -185,18 +238,18 @@ def _facts(
              ("captions", run.found.summary)]
     facts += [("", f"“{example}”") for example in run.found.examples]
 
-    def why(reason: str | None) -> str:
-        return f" — {reason}" if reason else ""
+    def why(choice: str) -> str:
+        return f" — {getattr(reasons, choice)}" if reasons is not None else ""
 
     size = parameter_count(plan.model.network) / 1e6
     network = plan.model.network
     facts += [
-        ("resolution", f"{network.resolution} px{why(run.why_resolution)}"),
-        ("network", f"{plan.preset}, {size:.1f} million parameters{why(reasons and reasons.preset)}"),
+        ("resolution", f"{network.resolution} px — {run.why_resolution}"),
+        ("network", f"{plan.preset}, {size:.1f} million parameters{why('preset')}"),
         ("diffusion", f"{plan.model.schedule} schedule, {plan.model.prediction} prediction, "
                       f"{'learned' if plan.model.learned_variance else 'fixed'} variance"),
-        ("batch", f"{plan.batch_size} pictures{why(reasons and reasons.batch)}"),
-        ("budget", f"{plan.steps:,} steps{why(reasons and reasons.budget)}"),
+        ("batch", f"{plan.batch_size} pictures{why('batch')}"),
+        ("budget", f"{plan.steps:,} steps{why('budget')}"),
         ("learning rate", f"{plan.lr:g}, {plan.optimizer}"),
         ("machine", f"{planning.describe_device(device)}, {learner.precision}, {learner.micro_batch} at once"),
         ("seed", str(plan.seed)),

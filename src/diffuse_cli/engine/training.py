@@ -5,8 +5,6 @@ in `learner`, what is drawn in `batches`, what is measured in `evaluation`, what
 """
 
 import json
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +19,7 @@ from .evaluation import noise_curve, validation_times
 from .generation import draw
 from .learner import Learner
 from .network.presets import parameter_count
-from .session import Facts, Session, open_session
+from .session import Facts, Session, cost, open_session, peak_memory
 
 LOG_SECONDS = 2.0                               # between two reports of the steps, at least
 PREVIEW_PROMPTS = 8
@@ -37,6 +35,15 @@ def train(run: runs.Run, *, should_stop: ShouldStop = lambda: None) -> Iterator[
         if not isinstance(event, events.Scanned):
             durable.append(run.directory / "events.jsonl", (json.dumps(events.to_dict(event)) + "\n").encode())
         yield event
+
+
+def rehearse(run: runs.Run) -> Iterator[events.Event]:
+    """Everything up to the first step, ending with a `Started` whose facts also tell what the run would cost."""
+    device = planning.choose_device(run.machine)
+    dataset = yield from open_dataset(
+        run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict)
+    session, facts = yield from open_session(run, dataset, device, rehearsal=True)
+    yield _started(session, (*facts, *cost(session)))
 
 
 def _train(run: runs.Run, should_stop: ShouldStop) -> Iterator[events.Event]:
@@ -134,17 +141,10 @@ class _Reporter:
             variance_loss=variance if plan.model.learned_variance else None, gradient_norm=self.norm,
             lr=learner.optimizer.param_groups[0]["lr"], images_per_second=images_per_second,
             seconds=now - self.session.begun, remaining=(plan.steps - learner.step) * plan.batch_size / self.rate,
-            skipped=learner.skipped, memory=_peak_memory(learner.batches.device))
+            skipped=learner.skipped, memory=peak_memory(learner.batches.device))
         self.totals.zero_()
         self.steps, self.reported = 0, now
         return event
-
-
-def _peak_memory(device: torch.device) -> int:
-    """Bytes: of the GPU's allocator, or of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _validate(session: Session) -> Iterator[events.Event]:

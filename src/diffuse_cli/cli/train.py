@@ -1,0 +1,201 @@
+"""`diffuse train`: a folder of pictures becomes a model. Options in, events shown, one path out.
+
+Knows how a training is asked for and interrupted; what is done is `engine.training`.
+"""
+
+import contextlib
+import json as jsonlib
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from ..engine import config, durable
+from ..engine.config import Machine, Recipe, choices
+from ..engine.errors import UsageError
+from ..engine.events import Finished
+from . import options, view
+from .dashboard import TrainingView
+
+RECIPE, MACHINE = "Recipe: what is learnt (saved; must match to go on)", "Machine: where and how fast"
+
+
+def _recipe(*names: str, help: str) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=RECIPE, show_default=False)
+
+
+def _machine(*names: str, help: str) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=MACHINE, show_default=False)
+
+
+def train(
+    folder: Annotated[Path | None, typer.Argument(metavar="DIR", help="Pictures, or a .jsonl or .csv manifest.",
+                                                  show_default=False)] = None,
+    resolution: Annotated[int | None, _recipe("--resolution", help="Pixels along a side, a multiple of 8.")] = None,
+    preset: Annotated[str | None, _recipe("--preset", help=f"Size of the network: {choices(config.PRESETS)}.")] = None,
+    steps: Annotated[int | None, _recipe("--steps", help="Budget in steps.")] = None,
+    images: Annotated[int | None, _recipe("--images", help="Budget in pictures seen.")] = None,
+    time: Annotated[str | None, _recipe("--time", help="Budget in time: 30m, 2h.")] = None,
+    batch_size: Annotated[int | None, _recipe("--batch-size", help="Pictures in a step, on all devices.")] = None,
+    lr: Annotated[float | None, _recipe("--lr", help="Learning rate.")] = None,
+    captions: Annotated[str | None, _recipe("--captions", help=f"Where captions come from: "
+                                            f"{choices(config.CAPTION_SOURCES, Recipe.captions)}.")] = None,
+    caption: Annotated[str | None, _recipe("--caption", help="One caption for all pictures.")] = None,
+    caption_column: Annotated[str | None, _recipe("--caption-column", help="Column of the metadata.")] = None,
+    caption_ext: Annotated[str | None, _recipe("--caption-ext", help="Suffix of caption files.")] = None,
+    caption_template: Annotated[str | None, _recipe(
+        "--caption-template", help=f"Caption of a class folder. Default {Recipe.caption_template}")] = None,
+    objective: Annotated[str | None, _recipe("--objective", help=f"Weight of the noise loss: "
+                                             f"{choices(config.OBJECTIVES, Recipe.objective)}.")] = None,
+    prediction: Annotated[str | None, _recipe("--prediction", help=f"What the network answers: "
+                                              f"{choices(config.PREDICTIONS, Recipe.prediction)}.")] = None,
+    schedule: Annotated[str | None, _recipe("--schedule", help=f"Noise schedule: "
+                                            f"{choices(config.SCHEDULES, Recipe.schedule)}.")] = None,
+    variance: Annotated[str | None, _recipe("--variance", help=f"Reverse variance: "
+                                            f"{choices(config.VARIANCES, Recipe.variance)}.")] = None,
+    variance_grad: Annotated[str | None, _recipe("--variance-grad", help=f"What the variance loss trains: "
+                                                 f"{choices(config.VARIANCE_GRADS, Recipe.variance_grad)}.")] = None,
+    times: Annotated[str | None, _recipe("--times", help=f"Times of training: "
+                                         f"{choices(config.TIMES, Recipe.times)}.")] = None,
+    optimizer: Annotated[str | None, _recipe("--optimizer", help=f"{choices(config.OPTIMIZERS, Recipe.optimizer)}."
+                                             )] = None,
+    flip: Annotated[bool | None, _recipe("--flip/--no-flip", help="Mirror pictures at random. Default: when there are "
+                                         "no captions.")] = None,
+    seed: Annotated[int | None, _recipe("--seed", help=f"Default {Recipe.seed}.")] = None,
+    init: Annotated[str | None, _recipe("--init", help="Start from the weights of this model.")] = None,
+    name: Annotated[str | None, _machine("--name", help="Name of the model. Default: the folder's.")] = None,
+    out: Annotated[str | None, _machine("-o", "--out", help="Copy the finished model to this file.")] = None,
+    gpus: Annotated[str | None, _machine("--gpus", help="Number of GPUs, or all; 0 is the CPU.")] = None,
+    device: Annotated[str | None, _machine("--device", help="cpu, cuda or mps.")] = None,
+    precision: Annotated[str | None, _machine("--precision", help=f"{choices(config.PRECISIONS, 'auto')}.")] = None,
+    compile: Annotated[bool, _machine("--compile", help="Compile the network: slow to start, then faster.")] = False,
+    micro_batch: Annotated[int | None, _machine("--micro-batch", help="Pictures at once on a device.")] = None,
+    save_every: Annotated[str | None, _machine("--save-every", help=f"500, 5m or 10%. Default {Machine.save_every}."
+                                               )] = None,
+    preview_every: Annotated[str | None, _machine("--preview-every", help=f"Default {Machine.preview_every}.")] = None,
+    preview_prompt: Annotated[list[str] | None, _machine("--preview-prompt", help="Give it once or more.")] = None,
+    strict: Annotated[bool, _machine("--strict", help="Stop at the first picture that cannot be used.")] = False,
+    accept_changes: Annotated[bool, _machine("--accept-changes", help="Go on with changed pictures.")] = False,
+    fresh: Annotated[bool, _machine("--fresh", help="Move an old run of this name aside.")] = False,
+    config_file: Annotated[Path | None, _machine("--config", help="Take folder and recipe from a run's config.json.")
+                           ] = None,
+    dry_run: Annotated[bool, _machine("--dry-run", help="Print the plan and stop.")] = False,
+    quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Train a text-conditional diffusion model on a folder of pictures. The same command again goes on.
+
+    [bold]diffuse train ./images[/]
+
+    [bold]diffuse train ./images --resolution 64 --time 2h --name cars[/]
+
+    [bold]diffuse train ./images --dry-run[/]
+    """
+    view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
+    seconds = None if time is None else config.parse_duration("--time", time)
+    folder, recipe = _read_config(config_file, folder, {
+        "resolution": resolution, "preset": preset, "steps": steps, "images": images, "time": seconds,
+        "batch_size": batch_size, "lr": lr, "captions": captions, "caption": caption, "caption_column": caption_column,
+        "caption_ext": caption_ext, "caption_template": caption_template, "objective": objective,
+        "prediction": prediction, "schedule": schedule, "variance": variance, "variance_grad": variance_grad,
+        "times": times, "optimizer": optimizer, "flip": flip, "seed": seed, "init": init})
+    machine = Machine(**_given({
+        "name": name, "out": out, "gpus": gpus, "device": device, "precision": precision, "compile": compile,
+        "micro_batch": micro_batch, "save_every": save_every, "preview_every": preview_every,
+        "preview_prompts": tuple(preview_prompt or ()), "strict": strict, "accept_changes": accept_changes,
+        "fresh": fresh}))
+    _check_out(machine.out)
+    _train(folder, recipe, machine, dry_run=dry_run)
+
+
+def _train(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: bool) -> None:
+    from ..engine import runs
+
+    finished: Finished | None = None
+    with runs.open_run(folder, recipe, machine) as run, _signals() as caught, TrainingView() as shown:
+        from ..engine import training
+
+        try:
+            events = training.rehearse(run) if dry_run else training.train(run, should_stop=caught)
+            for event in events:
+                shown.show(event)
+                finished = event if isinstance(event, Finished) else None
+        finally:
+            if dry_run and run.plan is None:
+                durable.remove_tree(run.directory)
+    if finished is None:
+        return
+    if not finished.complete:
+        view.say(f"To go on: {shlex.join(['diffuse', *sys.argv[1:]])}")
+        raise typer.Exit(128 + getattr(signal, finished.reason))
+    view.say(f'To draw pictures: diffuse sample "…" -m {run.name} -n 8 --grid')
+    if not view.settings.json:
+        view.out(machine.out or finished.path)
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    """Only what was typed: everything else has its default in the dataclass."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _read_config(path: Path | None, folder: Path | None, typed: dict[str, Any]) -> tuple[Path, Recipe]:
+    """Folder and recipe of a run's config.json, overridden by what was typed."""
+    recipe: dict[str, Any] = {}
+    if path is not None:
+        try:
+            request = jsonlib.loads(path.read_text(encoding="utf-8"))["request"]
+            folder, recipe = folder or Path(request["folder"]), dict(request["recipe"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"--config cannot use {path}", hint="Give the config.json of a run") from error
+    if folder is None:
+        raise UsageError("which pictures? No folder was given", hint="For example: diffuse train ./images")
+    typed = _given(typed)
+    if {"steps", "images", "time"} & typed.keys():                     # a typed budget replaces the file's
+        recipe = {key: value for key, value in recipe.items() if key not in ("steps", "images", "time")}
+    return folder, config.from_dict(Recipe, {**recipe, **typed}, where="--config")
+
+
+def _check_out(out: str | None) -> None:
+    if out is None:
+        return
+    if not out.endswith(".safetensors"):
+        raise UsageError(f"-o {out} does not end in .safetensors")
+    if Path(out).exists():
+        raise UsageError(f"{out} exists already", hint="Move it away, or choose another name")
+    if not Path(out).absolute().parent.is_dir():
+        raise UsageError(f"there is no directory {Path(out).absolute().parent}")
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[Callable[[], str | None]]:
+    """Catch the first SIGINT, SIGTERM or SIGHUP and say its name when asked; the second leaves at once.
+
+    A signal that was ignored when the program started (nohup, a background job) stays ignored.
+    """
+    caught: list[str] = []
+
+    def handler(number: int, _: FrameType | None) -> None:
+        if caught:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        caught.append(signal.Signals(number).name)
+        view.say("\nstopping after this step and saving; once more leaves at once")
+
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [getattr(signal, name) for name in names]
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        if before[number] is not signal.SIG_IGN:
+            signal.signal(number, handler)
+    try:
+        yield lambda: caught[0] if caught else None
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
