@@ -1,0 +1,215 @@
+"""`diffuse data` as a user sees it: what is on stdout, what on stderr, and the exit code."""
+
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from diffuse_cli.cli import data, view
+from diffuse_cli.engine import registry
+from diffuse_cli.engine.data import sheet
+from diffuse_cli.engine.errors import DataError, UsageError
+
+
+@pytest.fixture
+def diffuse(monkeypatch):
+    """Run `diffuse data …` in this process; errors that users see come out as what they are."""
+    def run(*arguments):
+        view.start()
+        result = CliRunner().invoke(data.app, list(map(str, arguments)))
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+    yield run
+    view.start()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Nine red pictures, wider than high, with captions."""
+    root = tmp_path / "pictures"
+    root.mkdir()
+    for index in range(9):
+        Image.new("RGB", (40, 32), (200 + index, 0, 0)).save(root / f"{index}.png")
+        (root / f"{index}.txt").write_text(f"a red thing, number {index}")
+    return root
+
+
+# ── check ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_check_of_a_good_folder(diffuse, folder):
+    result = diffuse("check", folder)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "9 images in" in result.stderr
+    assert "captions: sidecar .txt (9 of 9)" in result.stderr
+    for index in (0, 4, 8):
+        assert f"a red thing, number {index}" in result.stderr
+    assert "no problems" in result.stderr
+
+
+def test_check_names_what_is_wrong_and_ends_with_3(diffuse, folder):
+    (folder / "\x1b[31m[bold].png").write_text("text")
+    (folder / "b.svg").touch()
+    (folder / "gone.txt").write_text("no picture")
+    result = diffuse("check", folder)
+    assert result.exit_code == 3
+    assert result.stdout.splitlines() == ["b.svg: unsupported type", "gone.txt: caption without a picture",
+                                          "\\x1b[31m[bold].png: not an image"]
+    assert "skipped 1 of 10 (not an image 1)" in result.stderr
+    assert "\x1b" not in result.output
+
+
+def test_check_of_nothing_but_rubbish_still_reports(diffuse, folder):
+    for path in folder.glob("*.png"):
+        path.write_text("text")
+    result = diffuse("check", folder)
+    assert result.exit_code == 3
+    assert len(result.stdout.splitlines()) == 9
+    assert "skipped 9 of 9" in result.stderr
+
+
+def test_check_as_json(diffuse, folder):
+    (folder / "bad.png").write_text("text")
+    result = diffuse("check", folder, "--json")
+    (line,) = result.stdout.splitlines()
+    report = json.loads(line)
+    assert result.exit_code == 3
+    assert len(report.pop("id")) == 64
+    assert report == {
+        "schema": 1, "folder": str(folder), "images": 9, "captioned": 9, "source": "sidecar", "warnings": [],
+        "captions": "sidecar .txt (9 of 10; 1 image has none → empty)",
+        "examples": [f"a red thing, number {index}" for index in (0, 4, 8)],
+        "problems": [{"name": "bad.png", "reason": "not an image"}],
+    }
+
+
+def test_quiet_check_prints_only_problems(diffuse, folder):
+    (folder / "bad.png").write_text("text")
+    result = diffuse("check", folder, "--quiet")
+    assert (result.exit_code, result.stdout, result.stderr) == (3, "bad.png: not an image\n", "")
+
+
+def test_check_warns_of_few_pictures_but_does_not_fail(diffuse, folder):
+    for index in range(1, 9):
+        (folder / f"{index}.png").unlink()
+        (folder / f"{index}.txt").unlink()
+    result = diffuse("check", folder)
+    assert result.exit_code == 0
+    assert "warning: 1 image: the model will memorise it" in result.stderr
+
+
+@pytest.mark.parametrize("captions", ["metadata", "nonsense"])
+def test_captions_are_those_of_training(diffuse, folder, captions):
+    with pytest.raises(DataError if captions == "metadata" else UsageError, match="--captions"):
+        diffuse("check", folder, "--captions", captions)
+    assert "captions: none" in diffuse("check", folder, "--captions", "none").stderr
+
+
+# ── preview ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_preview_shows_the_crop_enlarged_and_prints_its_path(diffuse, folder, tmp_path):
+    split = np.zeros((32, 64, 3), np.uint8)
+    split[:, 16:48] = (0, 0, 255)               # the centre square is blue, the rest black
+    for path in folder.glob("*.png"):
+        Image.fromarray(split).save(path)
+    target = tmp_path / "new" / "sheet.png"
+    result = diffuse("preview", folder, "-o", target, "--resolution", 32)
+    assert (result.exit_code, result.stdout) == (0, f"{target}\n")
+    picture = np.asarray(Image.open(target))
+    blue = (picture == (0, 0, 255)).all(-1)
+    assert blue.sum() == 9 * 128 * 128          # nine squares, four times as large, and nothing of the rest
+    assert not (picture[:128] == 0).all(-1).any()
+
+
+def test_preview_takes_a_free_name_and_never_replaces_a_file(diffuse, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = [diffuse("preview", folder).stdout for _ in range(3)]
+    assert names == ["preview.png\n", "preview-2.png\n", "preview-3.png\n"]
+    before = (tmp_path / "preview.png").stat()
+    with pytest.raises(UsageError, match="exists already"):
+        diffuse("preview", folder, "-o", "preview.png")
+    assert (tmp_path / "preview.png").stat().st_mtime_ns == before.st_mtime_ns
+    with pytest.raises(UsageError, match=r"\.png"):
+        diffuse("preview", folder, "-o", "sheet.jpg")
+
+
+def test_preview_is_never_written_among_the_pictures(diffuse, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    before = sorted(folder.iterdir())
+    for arguments in ((".",), (folder, "-o", folder / "deep" / "sheet.png")):
+        with pytest.raises(UsageError, match="among the pictures"):
+            diffuse("preview", *arguments)
+    assert sorted(folder.iterdir()) == before
+
+
+def test_preview_of_nothing_that_can_be_shown(diffuse, folder, tmp_path):
+    for path in folder.glob("*.png"):
+        path.write_text("text")
+    with pytest.raises(DataError, match="skipped 9 of 9"):
+        diffuse("preview", folder, "-o", tmp_path / "sheet.png")
+    assert not (tmp_path / "sheet.png").exists()
+
+
+@pytest.mark.parametrize("resolution", ["7", "100000", "-1"])
+def test_preview_refuses_impossible_resolutions(diffuse, folder, tmp_path, resolution):
+    with pytest.raises(UsageError, match="--resolution must be between"):
+        diffuse("preview", folder, "-o", tmp_path / "a.png", "--resolution", resolution)
+
+
+def test_captions_are_drawn_and_their_absence_is_said():
+    def ink(captions):
+        picture = Image.open(io.BytesIO(sheet.captioned_sheet(np.full((1, 64, 64, 3), 255, np.uint8), [captions])))
+        return (np.asarray(picture) < 255).any(-1).sum()
+    assert ink(("a",)) < ink(("a red car",)) < ink(("a red car", "another"))
+    assert ink(()) > 0
+    assert ink(("日本語 ‮ \u200b",)) > 0
+
+
+@pytest.mark.parametrize(("text", "lines"), [
+    ("", []), ("short", ["short"]), ("one two three", ["one two", "three"]),
+    ("unbreakably", ["unbreaka", "bly"]), ("a b c d e f g h i j k l m n", ["a b c d", "e f g h", "i j k l…"]),
+])
+def test_text_is_wrapped_and_cut(text, lines):
+    assert sheet.wrap(text, lambda line: len(line) <= 8) == lines
+
+
+# ── demo, clear, help ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_demo_makes_a_folder_that_check_accepts(diffuse, tmp_path):
+    folder = tmp_path / "scenes"
+    result = diffuse("demo", folder, "-n", 12, "--resolution", 32, "--seed", 3)
+    assert (result.exit_code, result.stdout) == (0, f"{folder}\n")
+    assert f"diffuse train {folder}" in result.stderr
+    report = json.loads(diffuse("check", folder, "--json").stdout)
+    assert (report["images"], report["captioned"], report["source"], report["problems"]) == (12, 12, "metadata", [])
+    with pytest.raises(UsageError):
+        diffuse("demo", folder, "-n", 12)
+
+
+def test_clear_empties_the_cache_and_not_the_folder(diffuse, folder):
+    diffuse("check", folder)
+    assert any(registry.cache_directory().iterdir())
+    before = sorted(folder.iterdir())
+    assert "freed 0.1 MB" in diffuse("clear").stderr                # 9 · 64 · 64 · 3 bytes and a little
+    assert not any(registry.cache_directory().iterdir())
+    assert json.loads(diffuse("clear", "--json").stdout) == {"schema": 1, "freed": 0}
+    assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("command", [[], ["check"], ["preview"], ["demo"], ["clear"]])
+def test_help_comes_without_the_heavy_modules(command):
+    code = ("import sys; from diffuse_cli.cli import data\n"
+            f"try: data.app({[*command, '--help']!r})\n"
+            "except SystemExit as leave: assert leave.code == 0\n"
+            "assert not {'torch', 'numpy', 'PIL'} & set(sys.modules)")
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "Usage" in result.stdout
