@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import socket
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ else:
 
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
+_BINARY = getattr(os, "O_BINARY", 0)
 TEMPORARY = ".tmp-"                             # prefix of what a crash may leave behind
 
 
@@ -35,7 +37,7 @@ def write(path: Path, data: bytes, *, exclusive: bool = False, mode: int = 0o600
     temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
     try:
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _CLOEXEC, mode)
+            descriptor = _create(temporary, os.O_WRONLY | os.O_EXCL, mode)
             try:
                 _write_all(descriptor, data)
                 _sync(descriptor)
@@ -72,7 +74,7 @@ def stream(path: Path) -> Iterator[Callable[[bytes], None]]:
             _write_all(descriptor, piece)
 
     with _reported(path):
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _CLOEXEC, 0o600)
+        descriptor = _create(temporary, os.O_WRONLY | os.O_EXCL)
     try:
         try:
             yield add
@@ -94,7 +96,7 @@ def stream(path: Path) -> Iterator[Callable[[bytes], None]]:
 def append(path: Path, data: bytes) -> None:
     """Add `data` to a log. Not synchronised: a crash may lose or tear the last lines, which readers must tolerate."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NOFOLLOW | _CLOEXEC, 0o600)
+        descriptor = _create(path, os.O_WRONLY | os.O_APPEND)
         try:
             _write_all(descriptor, data)
         finally:
@@ -104,9 +106,14 @@ def append(path: Path, data: bytes) -> None:
 
 
 def make_directory(path: Path, *, mode: int = 0o700) -> Path:
-    """Create `path` and its parents where missing. Raises StorageError."""
+    """Create `path` and its parents where missing, all of them durably and with `mode`. Raises StorageError."""
     try:
-        path.mkdir(mode=mode, parents=True, exist_ok=True)
+        for directory in reversed((path, *path.parents)):
+            if not directory.exists():
+                directory.mkdir(mode, exist_ok=True)
+                directory.chmod(stat.S_IMODE(directory.stat().st_mode) | stat.S_IRWXU)      # whatever the umask
+                sync_directory(directory.parent)
+        path.mkdir(exist_ok=True)                                  # fails if it is there, but no directory
     except OSError as error:
         fail(error, path)
     return path
@@ -150,7 +157,7 @@ def lock(path: Path, *, doing: str) -> Iterator[None]:
     """
     make_directory(path.parent)
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _NOFOLLOW | _CLOEXEC, 0o600)
+        descriptor = _create(path, os.O_RDWR)
     except OSError as error:
         fail(error, path)
     try:
@@ -165,8 +172,11 @@ def lock(path: Path, *, doing: str) -> Iterator[None]:
             holder = os.read(descriptor, 200).decode("utf-8", "replace").strip() or "another process"
             raise InUseError(f"{path.parent.name!r} is in use: {holder}",
                              hint="Wait for it to end, or choose another --name") from error
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{doing} by process {os.getpid()} on {socket.gethostname()}\n".encode())
+        if not _is_still(path, descriptor):
+            raise InUseError(f"{path.parent.name!r} was just removed", hint="Run the same command again")
+        with contextlib.suppress(OSError):                         # a full disk; the name of the holder is a courtesy
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{doing} by process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
     finally:
         os.close(descriptor)
@@ -198,6 +208,23 @@ def _reported(path: Path, *, need: int = 0) -> Iterator[None]:
         yield
     except OSError as error:
         fail(error, path, need=need)
+
+
+def _create(path: Path, flags: int, mode: int = 0o600) -> int:
+    """Open a file for writing, never through a link; its owner may read and write it whatever the umask."""
+    descriptor = os.open(path, flags | os.O_CREAT | _NOFOLLOW | _CLOEXEC | _BINARY, mode)
+    permissions = stat.S_IMODE(os.fstat(descriptor).st_mode)
+    if permissions & 0o600 != 0o600:
+        os.chmod(path, permissions | 0o600)
+    return descriptor
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    """Whether `path` still names the opened file, which may have been removed before the lock was held."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
