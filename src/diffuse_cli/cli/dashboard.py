@@ -96,8 +96,6 @@ class TrainingView:
         ended = "finished" if event.complete else f"stopped ({event.reason})"
         view.say(f"{ended} at step {event.step:,} of {event.steps:,} after {_duration(event.seconds)}, "
                  f"weights: {event.delivered}")
-        if not event.complete:
-            view.say("run the same command again to go on")
         view.say(f'sample it: diffuse sample "a prompt" -m {view.clean(self._name)}')
 
     def _detail(self, text: str) -> None:

@@ -131,9 +131,8 @@ def _train(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: bool) -> 
     if finished is None:
         return
     if not finished.complete:
-        view.say(f"To go on: {shlex.join(['diffuse', *sys.argv[1:]])}")
+        view.say(f"to go on: {shlex.join(['diffuse', *sys.argv[1:]])}")
         raise typer.Exit(128 + getattr(signal, finished.reason))
-    view.say(f'To draw pictures: diffuse sample "…" -m {run.name} -n 8 --grid')
     if not view.settings.json:
         view.out(machine.out or finished.path)
 

@@ -4,6 +4,7 @@ The loop itself: resume or begin, step, report, validate, preview, save, deliver
 in `learner`, what is drawn in `batches`, what is measured in `evaluation`, what was decided in `planning`.
 """
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -43,7 +44,8 @@ def rehearse(run: runs.Run) -> Iterator[events.Event]:
     dataset = yield from open_dataset(
         run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict)
     session, facts = yield from open_session(run, dataset, device, rehearsal=True)
-    yield _started(session, (*facts, *cost(session)))
+    started = _started(session, facts)
+    yield dataclasses.replace(started, facts=(*facts, *cost(session)))
 
 
 def _train(run: runs.Run, should_stop: ShouldStop) -> Iterator[events.Event]:
@@ -53,11 +55,12 @@ def _train(run: runs.Run, should_stop: ShouldStop) -> Iterator[events.Event]:
     for warning in (*run.found.warnings, *dataset.warnings):
         yield events.Noticed(message=warning, level="warning")
     session, facts = yield from open_session(run, dataset, device)
-    if session.learner.step >= session.plan.steps:
-        yield _finished(session, reason="already trained to its whole budget")
-        return
     yield _started(session, facts)
-    yield from _loop(session, should_stop)
+    if session.learner.step >= session.plan.steps:
+        yield events.Noticed(message=f"already trained to {session.plan.steps:,} steps; use --fresh to start anew")
+        yield _finished(session, reason="")
+    else:
+        yield from _loop(session, should_stop)
 
 
 def _loop(session: Session, should_stop: ShouldStop) -> Iterator[events.Event]:
