@@ -38,11 +38,9 @@ _HOME_HINT = "Set DIFFUSE_HOME to the absolute path of a directory of your own"
 def root() -> Path:
     """The directory that everything is kept in; it need not exist yet. Raises StorageError if it cannot be trusted."""
     chosen = os.environ.get("DIFFUSE_HOME")
-    path = Path(chosen or platformdirs.user_cache_dir("diffuse-cli", appauthor=False))
+    path = Path(chosen) if chosen else _user_cache()
     if not path.is_absolute():
-        if chosen:
-            raise StorageError(f"DIFFUSE_HOME is not an absolute path: {chosen}", hint=_HOME_HINT)
-        path = _home() / ".cache" / "diffuse-cli"                  # the XDG standard: relative paths are ignored
+        raise StorageError(f"DIFFUSE_HOME is not an absolute path: {chosen}", hint=_HOME_HINT)
     _check_owner(path)
     return path
 
@@ -68,14 +66,16 @@ def model_directory(name: str) -> Path:
     return models_directory() / name
 
 
-def _home() -> Path:
+def _user_cache() -> Path:
     try:
-        home = Path.home()
-    except RuntimeError as error:
+        path = Path(platformdirs.user_cache_dir("diffuse-cli", appauthor=False))
+        if not path.is_absolute():                                 # the XDG standard: relative paths are ignored
+            path = Path.home() / ".cache" / "diffuse-cli"
+    except RuntimeError as error:                                  # no HOME, and the user is unknown to the system
         raise StorageError("cannot find your home directory", hint=_HOME_HINT) from error
-    if not home.is_absolute():
-        raise StorageError("cannot find your home directory", hint=_HOME_HINT)
-    return home
+    if not path.is_absolute():
+        raise StorageError(f"your home directory is not an absolute path: {path}", hint=_HOME_HINT)
+    return path
 
 
 def _check_owner(path: Path) -> None:
