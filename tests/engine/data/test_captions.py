@@ -316,6 +316,11 @@ def test_rows_without_their_file_up_to_one_per_cent(folder):
         find_pictures(folder({"metadata.jsonl": rows(*listed, {"file_name": "gone.png"}, {"file_name": "too.png"})}))
 
 
+def test_one_missing_file_is_too_many_among_few(folder):
+    with pytest.raises(DataError, match="lists 2 files and 1 of them"):
+        find_pictures(folder({"a.png": None, "metadata.csv": "file_name,text\na.png,x\ngone.png,y\n"}))
+
+
 def test_metadata_that_is_not_utf8_is_read_and_named(folder):
     found = find_pictures(folder({"a.png": None, "metadata.csv": b"file_name,text\na.png,caf\xe9\n"}))
     assert said(found) == {"a.png": ("caf\ufffd",)}

@@ -334,6 +334,11 @@ def test_refused_with_a_reason(data, reason):
     assert refused(data) == reason
 
 
+def test_the_limit_is_ours_and_not_only_pillows(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert refused(png_header(13_379, 13_377)) == "over 179 megapixels"
+
+
 @pytest.mark.parametrize("size", [(0, 5), (5, 0)])
 def test_pictures_without_pixels(size):
     gif = b"GIF89a" + struct.pack("<HH", *size) + b"\0\0\0;"

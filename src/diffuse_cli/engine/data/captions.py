@@ -14,7 +14,7 @@ from .folders import SUFFIXES, Tree, list_tree
 from .sources import Reading
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Picture:
     """A file that should be a picture. `name` is its NFC POSIX path relative to the folder, the sort key by bytes."""
 

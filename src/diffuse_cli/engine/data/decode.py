@@ -157,7 +157,7 @@ def _expire(process: subprocess.Popen[bytes], late: threading.Event) -> None:
 def _start() -> subprocess.Popen[bytes]:
     """A worker that has said it is ready. Raises RuntimeError when Python or Pillow cannot be started."""
     process = subprocess.Popen(
-        [sys.executable, "-P", "-c", BOOTSTRAP, *filter(None, sys.path)],
+        [sys.executable, "-c", BOOTSTRAP, *filter(None, sys.path)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,              # libtiff, for one, prints straight to file descriptor 2
         start_new_session=True,                 # Ctrl-C is for the parent, which then ends its workers

@@ -5,6 +5,7 @@ followed once (device and inode are remembered), so loops end; only regular file
 ever opened. The order is that of the bytes of NFC names: the same on every machine, file system and locale.
 """
 
+import contextlib
 import importlib.util
 import os
 import unicodedata
@@ -24,7 +25,7 @@ UNSUPPORTED = frozenset((".heic", ".heif", ".jxl", ".jfif", ".svg", ".eps", ".ps
 _SKIPPED_NAMES = ("__MACOSX", "Thumbs.db")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class File:
     """A regular file: `name` is its NFC POSIX path relative to the folder."""
 
@@ -80,7 +81,9 @@ def picture_suffixes() -> frozenset[str]:
 
 def list_tree(folder: Path) -> Tree:
     """Everything of interest below `folder`. Raises DataError when it cannot be read at all."""
-    readable, files, problems = picture_suffixes(), [], []
+    readable = picture_suffixes()
+    files: list[tuple[bool, File]] = []
+    problems: list[tuple[str, str]] = []
     for relative, kind in _walk(folder, problems):
         file = File(portable_name(relative), folder / relative)
         is_picture = file.suffix in readable
@@ -100,19 +103,22 @@ def list_tree(folder: Path) -> Tree:
 def _walk(folder: Path, problems: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """(relative path, kind) of all that is no directory; kind is "file" or what is wrong with it."""
     found: list[tuple[str, str]] = []
-    # A link to a directory that holds the folder, "/" for instance, would lead everywhere: count those as seen.
-    seen = {identity for parent in folder.resolve().parents if (identity := _identity(parent))}
-    pending, links = [""], []
+    seen: set[tuple[int, int]] = set()
+    for parent in folder.resolve().parents:     # a link to one of these, "/" for instance, would lead everywhere
+        with contextlib.suppress(OSError):
+            seen.add(_identity(parent))
+    pending: list[str] = [""]
+    links: list[str] = []
     while pending or links:
         if not pending:                         # links last: what has a name of its own keeps it
             links.sort(key=os.fsencode, reverse=True)
             pending.append(links.pop())
         directory = pending.pop()
-        identity = _identity(folder / directory)
-        if identity in seen:
-            continue
-        seen.add(identity)
         try:
+            identity = _identity(folder / directory)
+            if identity in seen:
+                continue
+            seen.add(identity)
             with os.scandir(folder / directory) as entries:
                 for entry in entries:
                     if entry.name.startswith((".", *_SKIPPED_NAMES)):
@@ -142,9 +148,6 @@ def _kind(entry: os.DirEntry[str]) -> str:
         return "broken link"
 
 
-def _identity(directory: Path) -> tuple[int, int] | None:
-    try:
-        status = os.stat(directory)
-    except OSError:
-        return None
+def _identity(directory: Path) -> tuple[int, int]:
+    status = os.stat(directory)
     return status.st_dev, status.st_ino
