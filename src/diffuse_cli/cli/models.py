@@ -102,6 +102,8 @@ def remove(
     [bold]diffuse models rm cars-64 cars-64-2[/]
     """
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
+    for name in names:                                             # all or nothing
+        registry.existing_directory(name)
     shown = ", ".join(view.clean(name, limit=64) for name in names)
     if not yes:
         if not view.interactive():

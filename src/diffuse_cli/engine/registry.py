@@ -190,13 +190,19 @@ def set_last(name: str) -> None:
     durable.write(root() / LAST, f"{name}\n".encode())
 
 
-def remove(name: str) -> None:
-    """Delete a model and its training files. Raises InUseError while it is trained, ModelError if there is none."""
+def existing_directory(name: str) -> Path:
+    """The directory of a model that can be removed, trained to the end or not. Raises ModelError if there is none."""
     if name == DEMO:
         raise UsageError("the model 'demo' is part of the program and cannot be removed")
     path = models_directory() / name
     if not _NAME.fullmatch(name) or not path.is_dir():
         raise _unknown(name, model_names())
+    return path
+
+
+def remove(name: str) -> None:
+    """Delete a model and its training files. Raises InUseError while it is trained, ModelError if there is none."""
+    path = existing_directory(name)
     was_last = last() == name
     try:
         with durable.lock(path / LOCK_FILE, doing="being removed"):

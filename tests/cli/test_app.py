@@ -1,0 +1,280 @@
+"""The command as a shell sees it: exit codes, one line for each error, no torch before it is needed."""
+
+import errno
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from diffuse_cli import __version__
+from diffuse_cli.cli import app, view
+from diffuse_cli.engine import errors, registry
+
+DIFFUSE = (sys.executable, "-m", "diffuse_cli")
+GROUPS = ((), ("models",), ("data",))
+COMMANDS = (*GROUPS, ("train",), ("sample",),
+            *(("models", name) for name in ("ls", "show", "path", "rm", "verify")),
+            *(("data", name) for name in ("check", "preview", "demo", "clear")))
+
+
+def _run(*arguments: str, **options) -> subprocess.CompletedProcess:
+    return subprocess.run([*DIFFUSE, *arguments], **{"capture_output": True, "timeout": 120, **options})
+
+
+@pytest.fixture
+def inside(capsys, monkeypatch):
+    """Run a command line in this process with `models ls` replaced: (exit code, stderr)."""
+
+    def run(action, *arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(registry, "last", action)
+        monkeypatch.setattr(sys, "argv", ["diffuse", *arguments, "models", "ls"])
+        monkeypatch.setattr(app, "_die_by", lambda number: sys.exit(128 + number))
+        with pytest.raises(SystemExit) as left:
+            app.main()
+        return left.value.code or 0, capsys.readouterr().err
+
+    return run
+
+
+def _raises(error: BaseException):
+    def action() -> None:
+        raise error
+
+    return action
+
+
+# ── Help ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_command_is_tested_here():
+    found = {()}
+    root = app._command()
+    for name, command in root.commands.items():
+        found.add((name,))
+        found |= {(name, inner) for inner in getattr(command, "commands", {})}
+    assert found == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_needs_no_torch(command):
+    code = ("import sys\nfrom diffuse_cli.cli import app\nsys.argv = ['diffuse', *sys.argv[1:]]\n"
+            "try:\n    app.main()\n"
+            "finally:\n    sys.stderr.write(repr({'torch', 'numpy', 'PIL', 'safetensors'} & set(sys.modules)))")
+    done = subprocess.run([sys.executable, "-c", code, *command, "-h"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0
+    assert done.stderr == "set()"
+    assert "Usage: diffuse" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert "completion" not in done.stdout
+    if command not in GROUPS:                                       # once as the usage, once as an example
+        assert done.stdout.count(" ".join(("diffuse", *command))) >= 2
+
+
+@pytest.mark.parametrize("command", GROUPS)
+def test_without_a_command_there_is_help_and_two(command):
+    done = _run(*command, text=True)
+    assert done.returncode == 2
+    assert "Usage: diffuse" in done.stdout
+    assert done.stderr == ""
+
+
+def test_version():
+    done = _run("--version", text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"diffuse-cli {__version__}\n", "")
+
+
+def test_completion_can_be_had():
+    environment = {**os.environ, "_DIFFUSE_COMPLETE": "complete_bash", "COMP_WORDS": "diffuse mod", "COMP_CWORD": "1"}
+    assert _run(env=environment, text=True).stdout.split() == ["models"]
+
+
+# ── Usage ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("arguments", "line"), [
+    (("modles",), "there is no command 'modles'. Did you mean models?"),
+    (("models", "sohw"), "there is no command 'sohw'. Did you mean show?"),
+    (("models", "ls", "--jsno"), "there is no option --jsno. Did you mean --json?"),
+    (("models", "ls", "--zzzzzz"), "there is no option --zzzzzz. `diffuse models ls -h` explains"),
+    (("models", "rm"), "missing argument"),
+    (("models", "ls", "extra"), "unexpected extra argument"),
+    (("data", "demo", "x", "-n", "many"), "invalid value for '--num' / '-n'"),
+    (("models", "ls", "--x\x1b[2J"), "there is no option --x"),
+])
+def test_a_misuse_is_one_line_and_two(arguments, line):
+    done = _run(*arguments, text=True)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert line in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "\x1b" not in done.stderr
+
+
+def test_common_options_are_understood_before_and_after_the_command():
+    for arguments in (("--json", "models", "path", "./x"), ("models", "path", "./x", "--json")):
+        done = _run(*arguments, text=True)
+        assert (done.returncode, done.stdout) == (4, "")
+        assert done.stderr == "error: there is no file x\n"
+
+
+# ── The boundary ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("error", "code"), [
+    (errors.UsageError, 2), (errors.DataError, 3), (errors.ModelError, 4), (errors.InUseError, 5),
+    (errors.StorageError, 6), (errors.OutOfMemoryError, 7), (errors.DivergedError, 8),
+])
+def test_an_error_is_a_line_and_its_code(inside, error, code):
+    assert inside(_raises(error("this happened", hint="Do that"))) == (code, "error: this happened. Do that\n")
+
+
+def test_quiet_does_not_silence_errors(inside):
+    assert inside(_raises(errors.DataError("this happened")), "-q") == (3, "error: this happened\n")
+
+
+def test_debug_adds_the_traceback(inside):
+    code, err = inside(_raises(errors.DataError("this happened")), "--debug")
+    assert code == 3
+    assert err.startswith("Traceback (most recent call last):")
+    assert err.endswith("\nerror: this happened\n")
+
+
+def test_the_unforeseen_is_a_line_a_report_and_seventy(inside, home):
+    code, err = inside(_raises(ValueError("odd\x1b[2J\nthing")))
+    assert code == 70
+    (report,) = (home / "crashes").iterdir()
+    assert err == f"error: unexpected ValueError: odd\\x1b[2J\\x0athing. Please report this, with {report}\n"
+    text = report.read_text()
+    assert "Traceback (most recent call last):" in text
+    assert f"diffuse-cli {__version__}" in text
+    assert "diffuse models ls" in text
+    assert report.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_report_that_cannot_be_saved_is_not_another_crash(inside, home):
+    home.chmod(0o777)                                               # refused as a root
+    code, err = inside(_raises(ValueError("odd")))
+    assert (code, err) == (70, "error: unexpected ValueError: odd. Run it again with --debug to see where\n")
+
+
+def test_exhausted_memory_and_disks_have_their_codes(inside):
+    assert inside(_raises(MemoryError()))[0] == 7
+    code, err = inside(_raises(OSError(errno.ENOSPC, "No space left on device")))
+    assert (code, err) == (6, "error: cannot write: no space left on device\n")
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (BrokenPipeError(), 141)])
+def test_signals_have_no_message(inside, error, code):
+    assert inside(_raises(error)) == (code, "")
+
+
+# ── The process ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+HELD = "import sys; from diffuse_cli.cli import app; from diffuse_cli.engine import registry\n" \
+       "def wait(): print('ready', file=sys.stderr, flush=True); __import__('time').sleep(60)\n" \
+       "registry.last = wait; sys.argv = ['diffuse', 'models', 'ls']; app.main()"
+
+
+def test_an_interrupt_ends_by_the_signal():
+    """So that a shell's loop around the command ends as well."""
+    held = subprocess.Popen([sys.executable, "-c", HELD], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert held.stderr.readline() == b"ready\n"
+    held.send_signal(signal.SIGINT)
+    out, err = held.communicate(timeout=60)
+    assert (held.returncode, out, err) == (-signal.SIGINT, b"", b"")
+
+
+@pytest.mark.parametrize("arguments", [("-h",), ("--version",), ("models", "-h")])
+def test_a_reader_that_left_ends_it_by_sigpipe(arguments):
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = _run(*arguments, capture_output=False, stdout=theirs, stderr=subprocess.PIPE)
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("arguments", [("-h",), ("--version",)])
+def test_a_full_stdout_is_six(arguments):
+    with open("/dev/full", "wb") as full:
+        done = _run(*arguments, capture_output=False, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 6
+    assert done.stderr.startswith("error: cannot write")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_stderr_hides_no_exit_code():
+    with open("/dev/full", "wb") as full:
+        assert _run("models", "path", "./x", capture_output=False, stderr=full).returncode == 4
+
+
+@pytest.mark.parametrize("descriptors", ["0", "1", "2", "0 1 2"])
+def test_closed_streams_are_silent(descriptors):
+    closing = " ".join(f"{number}>&-" if number != "0" else "0<&-" for number in descriptors.split())
+    done = subprocess.run(["bash", "-c", f'"$@" {closing}', "bash", *DIFFUSE, "--version"], capture_output=True,
+                          timeout=60)
+    assert done.returncode == 0
+    assert b"Traceback" not in done.stderr
+
+
+ENVIRONMENTS = {
+    "dumb": {"TERM": "dumb"}, "no TERM": {"TERM": ""}, "no colour": {"NO_COLOR": "1"}, "narrow": {"COLUMNS": "1"},
+    "20 columns": {"COLUMNS": "20"}, "CI": {"CI": "1", "GITHUB_ACTIONS": "1", "FORCE_COLOR": "1", "PY_COLORS": "1"},
+    "C": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    "Latin-1": {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}, "ASCII": {"PYTHONIOENCODING": "ascii"},
+}
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+@pytest.mark.parametrize(("arguments", "code"), [(("train", "-h"), 0), (("models", "path", "./é日\x1b"), 4)])
+def test_no_environment_breaks_it(environment, arguments, code):
+    done = _run(*arguments, env={**os.environ, **ENVIRONMENTS[environment]})
+    assert done.returncode == code
+    for stream in (done.stdout, done.stderr):
+        assert b"\x1b" not in stream
+        assert b"Traceback" not in stream
+    if environment in ("C", "ASCII"):
+        assert (done.stdout + done.stderr).isascii()
+
+
+def test_a_terminal_without_escapes(tmp_path):
+    """On a real pseudo-terminal whose owner wants no colour."""
+    for name, value in (("NO_COLOR", "1"), ("TERM", "dumb")):
+        ours, theirs = pty.openpty()
+        environment = {**os.environ, "TERM": "xterm", name: value}
+        done = subprocess.run([*DIFFUSE, "models", "path", "./x"], env=environment, stdin=theirs, stdout=theirs,
+                              stderr=theirs, timeout=60)
+        os.close(theirs)
+        shown = os.read(ours, 10_000)
+        os.close(ours)
+        assert done.returncode == 4
+        assert b"\x1b" not in shown
+        assert b"there is no file" in shown
+
+
+def test_no_home_is_one_line(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "DIFFUSE_HOME"}
+    done = _run("models", "ls", env={**environment, "DIFFUSE_HOME": "relative"}, text=True, cwd=tmp_path)
+    assert done.returncode == 6
+    assert done.stderr.startswith("error: DIFFUSE_HOME is not an absolute path: relative.")
+    assert not list(tmp_path.iterdir())
+
+
+def test_models_are_listed_without_torch():
+    code = ("import sys; from diffuse_cli.cli import app; sys.argv = ['diffuse', 'models', 'ls', '--json']\n"
+            "try:\n    app.main()\nfinally:\n    print(sorted({'torch', 'numpy', 'PIL'} & set(sys.modules)))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert json.loads(done.stdout) == []
+
+
+@pytest.fixture(autouse=True)
+def _fresh():
+    yield
+    view.start()
