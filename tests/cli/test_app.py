@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -278,3 +279,27 @@ def test_models_are_listed_without_torch():
 def _fresh():
     yield
     view.start()
+
+
+# ── The reference ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_command_and_option_is_in_the_reference():
+    text = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"`(-[^` ]*|[a-z]+)[^`]*`", text))
+    waiting = [app._command()]
+    while waiting:
+        command = waiting.pop()
+        inner = getattr(command, "commands", {})
+        waiting += inner.values()
+        for parameter in command.params:
+            for name in (*parameter.opts, *parameter.secondary_opts):
+                assert not name.startswith("-") or name in documented or f"diffuse {name}" in text, name
+        for name in inner:
+            assert name in documented or f"`diffuse {name}" in text, name
+
+
+def test_every_exit_code_is_in_the_reference():
+    text = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    for error in errors.DiffuseError.__subclasses__():
+        assert f"\n| {error.exit_code} | " in text
