@@ -19,7 +19,10 @@ FIRST_TIME = 1 / STEPS                          # nothing below is trained
 
 @dataclass(frozen=True)
 class Schedule:
-    """A noise process, given by its log-SNR λ(t): (N,) float64 times in (0, 1] → (N,) float64, strictly falling."""
+    """A noise process, given by its log-SNR λ(t): (N,) float64 times in (0, 1] → (N,) float64.
+
+    λ falls strictly with t, but for the last 3e-5 of `cosine` and `sigmoid`, where the cap on the last beta holds it.
+    """
 
     name: str
     log_snr: Callable[[Tensor], Tensor]
