@@ -4,6 +4,7 @@ Knows names of files and what people are told; what is drawn is `engine.generati
 """
 
 import difflib
+import os
 import re
 import secrets
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ..engine.generation import Drawn
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+MAX_WARNINGS = 5                                # about words
 _NUMBERED = re.compile(r"(\d{5,})-")
 
 
@@ -64,8 +66,8 @@ def sample(
     sampling = Sampling(sampler=sampler, steps=steps, guidance=guidance, guidance_interval=guidance_interval,
                         batch_size=batch_size, precision=precision)
     wanted = tuple(prompts or [""])
-    target = _Target(out, pictures=num * len(wanted), force=force, grid=grid)
     path = registry.resolve(model)
+    target = _Target(out, pictures=num * len(wanted), force=force, grid=grid)
     _draw(path, wanted, num, seed, sampling, target, device=device, metadata=not no_metadata)
 
 
@@ -83,14 +85,16 @@ def _draw(
     if seed is None:
         seed = secrets.randbelow(2**32)
         view.say(f"seed {seed}")
-    total, done = num * len(prompts), []
+    total, kept = num * len(prompts), []
     with view.progress("drawing", total) as advance_to:
-        for drawn in generation.draw(model, prompts, count=num, seed=seed, sampling=sampling):
+        drawings = generation.draw(model, prompts, count=num, seed=seed, sampling=sampling)
+        for done, drawn in enumerate(drawings, 1):
             made = provenance.settings(drawn, model, sampling)
             texts = provenance.texts(made) if metadata else {}
             written = target.write(pictures.encode(drawn.pixels, suffix=target.suffix, texts=texts), drawn)
-            done.append(drawn.pixels)
-            advance_to(len(done))
+            if target.grid:
+                kept.append(drawn.pixels)
+            advance_to(done)
             if view.settings.json:
                 view.out_json({"schema": 1, "path": str(written), "index": drawn.index, "seconds": drawn.seconds,
                                **made})
@@ -98,7 +102,7 @@ def _draw(
                 view.out(str(written))
     if target.grid:
         columns = num if len(prompts) > 1 else None
-        sheet = pictures.sheet(np.stack(done), columns=columns)
+        sheet = pictures.sheet(np.stack(kept), columns=columns)
         written = target.write(pictures.encode(sheet, suffix=target.suffix), None)
         if view.settings.json:
             view.out_json({"schema": 1, "path": str(written), "grid": True})
@@ -117,8 +121,8 @@ class _Target:
             if pictures > 1 or grid:
                 raise UsageError(f"-o {out} is one file, but {pictures + grid} pictures are to be written",
                                  hint="Give a directory")
-            if self.file.exists() and not force:
-                raise UsageError(f"{out} exists already", hint="Use --force to replace it, or another name")
+            if os.path.lexists(out) and not force:
+                raise self._taken()
         self.directory = out if self.file is None else out.absolute().parent
         if self.directory.exists() and not self.directory.is_dir():
             raise StorageError(f"{self.directory} is not a directory", hint="Choose another -o")
@@ -128,7 +132,10 @@ class _Target:
     def write(self, data: bytes, drawn: "Drawn | None") -> Path:
         """Write a picture (None: the sheet) without replacing anything unasked. Returns its path."""
         if self.file is not None:
-            durable.write(self.file, data, exclusive=not self.force, mode=0o644)
+            try:
+                durable.write(self.file, data, exclusive=not self.force, mode=0o644)
+            except FileExistsError as error:                           # it came while the picture was drawn
+                raise self._taken() from error
             return self.file
         name = "grid" if drawn is None else "-".join(filter(None, (str(drawn.seed), _slug(drawn.prompt))))
         while True:
@@ -141,8 +148,14 @@ class _Target:
                 continue
 
     def _next_free(self) -> int:
-        numbers = [int(match[1]) for path in self.directory.iterdir() if (match := _NUMBERED.match(path.name))]
-        return max(numbers, default=-1) + 1
+        try:
+            names = [path.name for path in self.directory.iterdir()]
+        except OSError as error:
+            durable.fail(error, self.directory)
+        return max((int(match[1]) for name in names if (match := _NUMBERED.match(name))), default=-1) + 1
+
+    def _taken(self) -> UsageError:
+        return UsageError(f"{self.file} exists already", hint="Use --force to replace it, or another name")
 
 
 def _slug(prompt: str) -> str:
@@ -158,11 +171,14 @@ def _warn_about(prompts: tuple[str, ...], model: "Model") -> None:
         if any(prompts):
             view.warn("this model was trained without captions and ignores prompts")
         return
-    for word in dict.fromkeys(word for prompt in prompts for word in split_words(prompt)):
-        if word not in model.words:
-            near = difflib.get_close_matches(word, model.words, 3)
-            meant = f"; it knows {', '.join(near)}" if near else ""
-            view.warn(f"the model has never seen the word {word!r}{meant}")
+    words = dict.fromkeys(word for prompt in prompts for word in split_words(prompt))
+    unknown = [word for word in words if word not in model.words]
+    for word in unknown[:MAX_WARNINGS]:
+        near = difflib.get_close_matches(word, model.words, 3)
+        meant = f"; it knows {', '.join(near)}" if near else ""
+        view.warn(f"the model has never seen the word {word!r}{meant}")
+    if len(unknown) > MAX_WARNINGS:
+        view.warn(f"the model has never seen {len(unknown) - MAX_WARNINGS} more of the words")
     for prompt in prompts:
         if is_truncated(model.tokenizer, prompt):
             view.warn(f"the prompt is longer than the model reads, its end is ignored: {view.clean(prompt, limit=60)}")

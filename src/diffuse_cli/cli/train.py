@@ -15,10 +15,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ..engine import config, durable
+from ..engine import config
 from ..engine.config import Machine, Recipe, choices
 from ..engine.errors import UsageError
-from ..engine.events import Finished
+from ..engine.events import Finished, Scanned
 from . import options, view
 from .dashboard import TrainingView
 
@@ -117,24 +117,27 @@ def _train(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: bool) -> 
     from ..engine import runs
 
     finished: Finished | None = None
-    with runs.open_run(folder, recipe, machine) as run, _signals() as caught, TrainingView() as shown:
+    opened = runs.open_run(folder, recipe, machine, rehearsal=dry_run)
+    with opened as run, _signals() as caught, TrainingView() as shown:
         from ..engine import training
 
-        try:
-            events = training.rehearse(run) if dry_run else training.train(run, should_stop=caught)
-            for event in events:
-                shown.show(event)
-                finished = event if isinstance(event, Finished) else None
-        finally:
-            if dry_run and run.plan is None:
-                durable.remove_tree(run.directory)
+        for event in training.rehearse(run) if dry_run else training.train(run, should_stop=caught):
+            shown.show(event)
+            finished = event if isinstance(event, Finished) else None
+            if isinstance(event, Scanned) and (reason := caught()):    # nothing is begun that would have to be saved
+                raise typer.Exit(_exit_code(reason))
     if finished is None:
         return
     if not finished.complete:
-        view.say(f"to go on: {shlex.join(['diffuse', *sys.argv[1:]])}")
-        raise typer.Exit(128 + getattr(signal, finished.reason))
+        again = [argument for argument in sys.argv[1:] if argument != "--fresh"]
+        view.say(f"to go on: {shlex.join(['diffuse', *again])}")
+        raise typer.Exit(_exit_code(finished.reason))
     if not view.settings.json:
         view.out(machine.out or finished.path)
+
+
+def _exit_code(signal_name: str) -> int:
+    return 128 + int(getattr(signal, signal_name))
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
@@ -183,7 +186,8 @@ def _signals() -> Iterator[Callable[[], str | None]]:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         caught.append(signal.Signals(number).name)
-        view.say("\nstopping after this step and saving; once more leaves at once")
+        with contextlib.suppress(RuntimeError):                        # it came while something else was being said
+            view.say("\nstopping after this step and saving; once more leaves at once")
 
     names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     numbers = [getattr(signal, name) for name in names]
@@ -196,5 +200,3 @@ def _signals() -> Iterator[Callable[[], str | None]]:
     finally:
         for number, old in before.items():
             signal.signal(number, old)
-
-

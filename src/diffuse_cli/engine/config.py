@@ -257,7 +257,8 @@ class Sampling:
         check_choice("--precision", self.precision, PRECISIONS[1:])
         if self.steps is not None:
             check_range("--steps", self.steps, 1, 1_000)
-        if self.guidance_interval is not None and not 0 <= self.guidance_interval[0] <= self.guidance_interval[1]:
+        if self.guidance_interval is not None and not (
+                0 <= self.guidance_interval[0] <= self.guidance_interval[1] < math.inf):
             raise UsageError("--guidance-interval takes two levels, low and high, of sigma/alpha")
 
     @property

@@ -19,6 +19,7 @@ from .diffusion.guidance import classifier_free
 from .diffusion.losses import log_fraction
 from .diffusion.samplers import Denoised, Denoiser, Step, run_sampler, sampling_times
 from .diffusion.schedule import Schedule, make_schedule
+from .errors import OutOfMemoryError
 from .network.model import Network
 from .network.text import encode
 from .objective import network_time, split_output
@@ -40,7 +41,7 @@ def draw(model: Model, prompts: Sequence[str], *, count: int, seed: int, samplin
     """`count` pictures of each prompt, prompt by prompt, as they are finished. Unconditional models ignore prompts.
 
     The prompts are encoded once. Every batch has the same size, filled up with pictures that are thrown away: kernels
-    may round differently at another batch size, and a picture must not depend on its company.
+    may round differently at another batch size, and a picture must not depend on its company. Raises OutOfMemoryError.
     """
     text, null = encode_prompts(model, prompts)
     wanted = [(number, k) for number in range(len(prompts)) for k in range(count)]
@@ -51,8 +52,13 @@ def draw(model: Model, prompts: Sequence[str], *, count: int, seed: int, samplin
         padded = (part * size)[:size]
         chosen = None if text is None else text[[number for number, _ in padded]]
         seeds = [seed + k for _, k in padded]
-        for step in denoise_steps(model.network, model.config, text=chosen, null=null, seeds=seeds, sampling=sampling):
-            image = step.noisy
+        try:
+            for step in denoise_steps(
+                    model.network, model.config, text=chosen, null=null, seeds=seeds, sampling=sampling):
+                image = step.noisy
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemoryError(f"{size} pictures at once do not fit into the device's memory",
+                                   hint="Choose a smaller --batch-size") from error
         pixels = to_pixels(image)
         seconds = (time.monotonic() - begun) / len(part)
         for (number, k), picture in zip(part, pixels, strict=False):

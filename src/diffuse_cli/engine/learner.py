@@ -16,7 +16,7 @@ from . import average, randomness
 from .batches import Batches
 from .config import Plan
 from .diffusion.schedule import Schedule, make_schedule
-from .errors import DivergedError
+from .errors import DivergedError, OutOfMemoryError
 from .network.model import Network
 from .objective import compute_losses
 
@@ -61,12 +61,9 @@ class Learner:
         self.averaged.load_state_dict(weights)
 
     def advance(self) -> Measured:
-        """Draw the next batch and learn from it. Raises DivergedError."""
+        """Draw the next batch and learn from it. Raises DivergedError, OutOfMemoryError."""
         plan = self.plan
-        self.optimizer.zero_grad(set_to_none=True)
-        totals = torch.zeros(3, device=self.batches.device)
-        for start in range(0, plan.batch_size, self.micro_batch):
-            totals += self._accumulate(start, min(self.micro_batch, plan.batch_size - start))
+        totals = self._gradient_of_batch()
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), CLIP).item()
         finite = norm < float("inf") and bool(torch.isfinite(totals).all())             # False for NaN as well
 
@@ -83,6 +80,23 @@ class Learner:
                                     hint=f"Try --lr {plan.lr / 4:.1e} --fresh")
         self.step += 1
         return Measured(totals, norm)
+
+    def _gradient_of_batch(self) -> Tensor:
+        """The gradient of the whole batch, in micro-batches that are halved until they fit. → (3,) the totals"""
+        while True:
+            try:
+                self.optimizer.zero_grad(set_to_none=True)
+                totals = torch.zeros(3, device=self.batches.device)
+                for start in range(0, self.plan.batch_size, self.micro_batch):
+                    totals += self._accumulate(start, min(self.micro_batch, self.plan.batch_size - start))
+                return totals
+            except torch.OutOfMemoryError as error:
+                if self.micro_batch == 1:
+                    raise OutOfMemoryError("not even one picture at a time fits into the device's memory",
+                                           hint="Choose a smaller --preset or --resolution") from error
+            self.micro_batch //= 2                                     # outside, where the failed pass is forgotten
+            if self.batches.device.type == "cuda":
+                torch.cuda.empty_cache()
 
     def _accumulate(self, start: int, count: int) -> Tensor:
         """Add the gradient of some pictures of the batch. → (3,) their share of the totals"""

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-from .batches import validation_count
+from .batches import Split
 from .checkpoint import Model
 from .config import Machine, ModelConfig, Plan, Recipe
 from .data.cache import Dataset
@@ -104,12 +104,11 @@ def describe_device(device: torch.device) -> str:
 
 
 def make_plan(
-    recipe: Recipe, dataset: Dataset, *, resolution: int, tokenizer: Tokenizer | None, init: Model | None,
-    device: torch.device,
+    recipe: Recipe, dataset: Dataset, split: Split, *, resolution: int, tokenizer: Tokenizer | None,
+    init: Model | None, device: torch.device,
 ) -> tuple[Plan, Reasons]:
     """Resolve a recipe. `--time` must have been turned into `images` by a measurement before."""
-    held_out = validation_count(len(dataset.images))
-    train_images = len(dataset.images) - held_out
+    train_images, held_out = len(split.train), len(split.held_out)
     model, preset, why_preset = _choose_model(recipe, resolution, tokenizer, init, device, train_images)
     batch_size, why_batch = _choose_batch(recipe, train_images)
     steps = recipe.steps or math.ceil(_images_seen(recipe, train_images) / batch_size)

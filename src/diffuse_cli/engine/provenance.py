@@ -21,7 +21,7 @@ def settings(drawn: Drawn, model: Model, sampling: Sampling) -> dict[str, Any]:
         "prompt": drawn.prompt[:MAX_PROMPT], "seed": drawn.seed, "sampler": sampling.sampler,
         "steps": sampling.number_of_steps, "guidance": sampling.guidance,
         "guidance_interval": list(sampling.interval_at(resolution)), "size": [resolution, resolution],
-        "model": str(model.training.get("name", "model")), "model_sha256": model.sha256, "version": __version__}
+        "model": str(model.training.get("name", "model"))[:64], "model_sha256": model.sha256, "version": __version__}
 
 
 def texts(made: dict[str, Any]) -> dict[str, str]:
@@ -29,8 +29,13 @@ def texts(made: dict[str, Any]) -> dict[str, str]:
     width, height = made["size"]
     facts = {
         "Steps": made["steps"], "Sampler": made["sampler"], "CFG scale": f"{made['guidance']:g}", "Seed": made["seed"],
-        "Size": f"{width}x{height}", "Model hash": made["model_sha256"][:10], "Model": made["model"],
+        "Size": f"{width}x{height}", "Model hash": made["model_sha256"][:10], "Model": _quoted(made["model"]),
         "Version": f"diffuse-cli {made['version']}"}
     line = ", ".join(f"{key}: {value}" for key, value in facts.items())
     prompt = made["prompt"].encode("utf-8", "replace").decode()
     return {"parameters": f"{prompt}\n{line}" if prompt else line, "diffuse": json.dumps(made)}
+
+
+def _quoted(value: str) -> str:
+    """As other tools write and parse a value that holds what separates values."""
+    return json.dumps(value, ensure_ascii=False) if any(mark in value for mark in ',:"\n') else value

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from . import durable, registry
+from .card import read_card
 from .config import Machine, Plan, Recipe, from_dict, to_dict
 from .data.captions import Found, find_pictures
 from .data.images import short_side
-from .errors import DataError, StorageError, UsageError
-from .header import loads_strict
+from .errors import DataError, ModelError, StorageError, UsageError
+from .header import loads_strict, verify_seal
 
 KEPT_STATES = 2
 _CONFIG, _STATE = "config.json", re.compile(r"step-(\d{8,})\.safetensors")
@@ -36,6 +37,7 @@ class Run:
 
     name: str
     directory: Path
+    folder: Path                                # absolute; or the manifest
     found: Found
     recipe: Recipe
     machine: Machine
@@ -45,54 +47,66 @@ class Run:
 
     def write_plan(self, plan: Plan) -> None:
         """Record request and plan durably, before step 0."""
-        content = {"request": _request(self.found.folder, self.recipe), "plan": to_dict(plan)}
+        content = {"request": _request(self.folder, self.recipe), "plan": to_dict(plan)}
         durable.write(self.directory / _CONFIG, (json.dumps(content, indent=2) + "\n").encode())
 
 
 @dataclass(frozen=True)
 class SavedState:
-    """An acknowledged training state."""
+    """A training state on the disk. `sha256` is that of the file as acknowledged; None if it never was."""
 
     step: int
     path: Path
     bytes: int
-    sha256: str
+    sha256: str | None
 
 
 # ── Finding and locking ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @contextlib.contextmanager
-def open_run(folder: Path, recipe: Recipe, machine: Machine) -> Iterator[Run]:
+def open_run(folder: Path, recipe: Recipe, machine: Machine, *, rehearsal: bool = False) -> Iterator[Run]:
     """Find the pictures, choose or find the run's directory and hold its lock.
 
     The same request finds the same run again. A named run that was asked for otherwise raises UsageError with the
-    difference; without a name, the next free one is taken. Raises DataError, InUseError, StorageError.
+    difference; without a name, the next free one is taken. A run that was not begun, such as a rehearsed one, leaves
+    no directory. Raises DataError, InUseError, StorageError.
     """
     found = find_pictures(
         folder, captions=recipe.captions, caption=recipe.caption, caption_column=recipe.caption_column,
         caption_ext=recipe.caption_ext, caption_template=recipe.caption_template, strict=machine.strict)
     resolution, why = choose_resolution(found, recipe, machine)
-    request = _request(found.folder, recipe)
-    name = machine.name or _name_for(registry.slug(f"{found.folder.stem}-{resolution}"), request)
+    folder = Path(os.path.abspath(folder))                             # the same from wherever it is asked for
+    request = _request(folder, recipe)
+    label = folder.name if folder.is_dir() else folder.stem
+    name = machine.name or _name_for(registry.slug(f"{label}-{resolution}"), request)
     directory = registry.model_directory(name)
     with contextlib.ExitStack() as stack:
         durable.make_directory(directory)
         stack.enter_context(durable.lock(directory / registry.LOCK_FILE, doing="being trained"))
-        if machine.fresh and (directory / _CONFIG).exists():
+        stack.callback(_remove_if_empty, directory)
+        if machine.fresh and not rehearsal:
             _move_aside(directory)
         durable.remove_temporaries(directory)
-        stored = read_config(directory)
+        stored = None if machine.fresh else read_config(directory)
         if stored is not None:
             _check_same(stored["request"], request, name)
+        elif _is_foreign(directory) and not machine.fresh:
+            raise UsageError(f"{name!r} is a model that was not trained here",
+                             hint="Choose another --name, or move it aside with --fresh")
         plan = None if stored is None else from_dict(Plan, stored["plan"], where=f"{directory / _CONFIG}: plan")
-        yield Run(name, directory, found, recipe, machine, resolution, why, plan)
+        yield Run(name, directory, folder, found, recipe, machine, resolution, why, plan)
 
 
 def choose_resolution(found: Found, recipe: Recipe, machine: Machine) -> tuple[int, str]:
-    """The resolution asked for; else the largest of 16, 32, 64 that the pictures fill and the machine is fit for."""
+    """The resolution asked for, or that of --init.
+
+    Else the largest of 16, 32, 64 that the pictures fill and the machine is fit for.
+    """
     if recipe.resolution is not None:
         return recipe.resolution, "as asked"
+    if recipe.init is not None:
+        return read_card(registry.resolve(recipe.init)).config.network.resolution, "that of --init"
     sides = sorted(side for picture in found.pictures[:: max(1, len(found.pictures) // 500)]
                    if (side := short_side(picture.path)) is not None)
     if not sides:
@@ -117,20 +131,39 @@ def _has_accelerator(machine: Machine) -> bool:
 def _name_for(base: str, request: dict[str, Any]) -> str:
     """The run of this very request, or the first name that is free."""
     name, number = base, 1
-    while (stored := read_config(registry.model_directory(name))) is not None and stored["request"] != request:
+    while not _may_have(registry.model_directory(name), request):
         number += 1
         name = f"{base[:60]}-{number}"
     return name
 
 
+def _may_have(directory: Path, request: dict[str, Any]) -> bool:
+    stored = read_config(directory)
+    return not _is_foreign(directory) if stored is None else bool(stored["request"] == request)
+
+
+def _is_foreign(directory: Path) -> bool:
+    """Whether a model lies there that no run has made."""
+    return (directory / registry.MODEL_FILE).exists() and not (directory / _CONFIG).exists()
+
+
+def _remove_if_empty(directory: Path) -> None:
+    """Remove the directory of a run that was not begun. Call only while holding its lock."""
+    with contextlib.suppress(OSError, StorageError):                   # Windows keeps what is open
+        if [path.name for path in directory.iterdir()] == [registry.LOCK_FILE]:
+            durable.remove_tree(directory)
+
+
 def _move_aside(directory: Path) -> None:
     """Give an old run's files another name; the directory stays, for its lock is held."""
+    old = [path for path in directory.iterdir() if path.name != registry.LOCK_FILE]
+    if not old:
+        return
     aside = registry.model_directory(registry.free_name(f"{directory.name[:56]}-old"))
     durable.make_directory(aside)
     try:
-        for path in directory.iterdir():
-            if path.name != registry.LOCK_FILE:
-                os.replace(path, aside / path.name)
+        for path in old:
+            os.replace(path, aside / path.name)
         durable.sync_directory(aside)
         durable.sync_directory(directory)
     except OSError as error:
@@ -153,10 +186,15 @@ def read_config(directory: Path) -> dict[str, Any] | None:
         return None
     except OSError as error:
         raise StorageError(f"cannot read {directory / _CONFIG}: {(error.strerror or '').lower()}") from error
-    content = loads_strict(raw)
-    if not isinstance(content, dict) or not {"request", "plan"} <= content.keys():
-        raise StorageError(f"{directory / _CONFIG} is damaged", hint="Use --fresh to start anew, or another --name")
-    return content
+    try:
+        content = loads_strict(raw)
+        request, plan = content["request"], content["plan"]
+        if not all(isinstance(part, dict) for part in (request, request["recipe"], plan)):
+            raise TypeError
+    except (ModelError, TypeError, KeyError) as error:
+        raise StorageError(f"{directory / _CONFIG} is damaged",
+                           hint=f"To start anew: --name {directory.name} --fresh") from error
+    return {"request": request, "plan": plan}
 
 
 def _check_same(stored: dict[str, Any], request: dict[str, Any], name: str) -> None:
@@ -179,30 +217,37 @@ def state_path(directory: Path, step: int) -> Path:
 def acknowledge(directory: Path, state: SavedState) -> None:
     """Declare a state that is durably on the disk to be the newest, then forget all but the last few.
 
-    HEAD-0 and HEAD-1 take turns, so that a torn write of one leaves the other.
+    HEAD-0 and HEAD-1 take turns, so that a torn write of one leaves the other. Later states than this one were not
+    whole, or it would not have been trained again: they go first.
     """
     heads = _heads(directory)
-    oldest = min((0, 1), key=lambda slot: heads[slot].step if slot in heads else -1)
+    earlier = {slot: head.step for slot, head in heads.items() if head.step < state.step}
+    slot = min((0, 1), key=lambda slot: earlier.get(slot, -1))
     content = {"step": state.step, "file": state.path.name, "bytes": state.bytes, "sha256": state.sha256}
-    durable.write(directory / f"HEAD-{oldest}", json.dumps(content).encode())
-    kept = sorted(_state_files(directory), reverse=True)[:KEPT_STATES]
-    for step, path in _state_files(directory).items():
-        if step not in kept:
-            with contextlib.suppress(OSError):
-                path.unlink()
+    durable.write(directory / f"HEAD-{slot}", json.dumps(content).encode())
+    files, named = _state_files(directory), {head.step for head in _heads(directory).values()}
+    ranked = sorted(files, key=lambda step: (step <= state.step, step in named, step))
+    for step in ranked[:-KEPT_STATES]:
+        with contextlib.suppress(OSError):
+            files[step].unlink()
 
 
-def acknowledged(directory: Path) -> list[SavedState]:
-    """The states that may be resumed from, newest first."""
-    return sorted(_heads(directory).values(), key=lambda state: -state.step)
+def saved_states(directory: Path) -> list[SavedState]:
+    """The states that may be resumed from: the acknowledged, newest first; then the others, for when HEADs are lost."""
+    heads = {head.step: head for head in sorted(_heads(directory).values(), key=lambda head: head.step, reverse=True)}
+    others = sorted(_state_files(directory).items(), reverse=True)
+    return [*heads.values(), *(SavedState(step, path, path.stat().st_size, None) for step, path in others
+                               if step not in heads)]
 
 
 def is_whole(state: SavedState) -> bool:
-    """Whether the file of a state still has the bytes that were acknowledged."""
+    """Whether the file of a state still has the bytes that were acknowledged, or those that were sealed."""
     try:
+        if state.sha256 is None:
+            return verify_seal(state.path)
         with open(state.path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == state.sha256
-    except OSError:
+    except (OSError, ModelError):
         return False
 
 

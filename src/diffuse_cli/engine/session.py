@@ -7,7 +7,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -47,6 +47,7 @@ class Session:
     validation: tuple[Tensor, Tensor | None]    # probe pictures (N, 3, H, W) and tokens (N, 77)
     best: dict[str, Any] | None = None          # {"step", "noise_mse"} of the best weights kept
     noise_mse: float | None = None              # of the newest validation
+    failed_writes: int = 0                      # in a row
     begun: float = field(default_factory=time.monotonic)
 
     @property
@@ -59,25 +60,18 @@ def open_session(
 ) -> Generator[events.Event, None, tuple[Session, Facts]]:
     """Build everything; write down the plan of a new run, or restore the newest whole state of an old one.
 
+    A model named by --init is needed until the first state is saved, and never again.
     A rehearsal writes nothing.
     """
     split = split_dataset(dataset.hashes)
-    init = None if run.recipe.init is None else checkpoint.load_model(registry.resolve(run.recipe.init), device)
+    states = runs.saved_states(run.directory) if run.plan is not None else []
+    init = None if run.recipe.init is None or states else _load_init(run, run.recipe.init, device)
     precision = planning.choose_precision(run.machine, device)
     reasons: planning.Reasons | None = None
 
     def decide(recipe: Recipe) -> tuple[Plan, planning.Reasons]:
-        return planning.make_plan(recipe, dataset, resolution=run.resolution, tokenizer=tokenizer, init=init,
+        return planning.make_plan(recipe, dataset, split, resolution=run.resolution, tokenizer=tokenizer, init=init,
                                   device=device)
-
-    if run.plan is None:
-        tokenizer = _make_tokenizer(run, dataset, split, init)
-        timed = run.recipe.time is not None
-        first_guess = dataclasses.replace(run.recipe, time=None, images=100_000) if timed else run.recipe
-        plan, reasons = decide(first_guess)
-    else:
-        plan, tokenizer = run.plan, _read_tokenizer(run)
-        plan = _check_data(run, plan, dataset)
 
     def build(plan: Plan) -> Learner:
         micro_batch = planning.choose_micro_batch(
@@ -88,19 +82,35 @@ def open_session(
             learner.start_from(init.network.state_dict())
         return learner
 
-    learner = build(plan)
-    if run.plan is None:
+    if run.plan is not None:
+        tokenizer = _read_tokenizer(run)
+        plan = _check_data(run, run.plan, dataset, split)
+        learner = build(plan)
+    else:
+        tokenizer = _make_tokenizer(run, dataset, split, init)
+        timed = run.recipe.time is not None
+        plan, reasons = decide(dataclasses.replace(run.recipe, time=None, images=100_000) if timed else run.recipe)
+        learner = build(plan)
         if run.recipe.time is not None:
             yield events.Noticed(message="measuring the speed to turn --time into a number of steps")
             images = _images_within(run.recipe.time, learner)
             plan, reasons = decide(dataclasses.replace(run.recipe, time=None, images=images))
             learner = build(plan)
-        if not rehearsal:
-            _write_beginning(run, plan, tokenizer, dataset)
+    if not rehearsal and plan != run.plan:
+        _write_beginning(run, plan, tokenizer, dataset)
     session = Session(run, plan, dataset, split, tokenizer, learner, _probe(plan, dataset, split, tokenizer))
-    if run.plan is not None:
-        yield from _restore(session)
+    if states:
+        yield from _restore(session, states)
     return session, _facts(session, reasons, device)
+
+
+def _load_init(run: runs.Run, name: str, device: torch.device) -> checkpoint.Model:
+    """The model of --init. Raises ModelError when the run was begun from another one of that name."""
+    init = checkpoint.load_model(registry.resolve(name), device)
+    if run.plan is not None and init.sha256 != run.plan.init_id:
+        raise ModelError(f"--init {name} is no longer the model that the run {run.name!r} was begun from",
+                         hint="Start anew with --fresh")
+    return init
 
 
 def _make_tokenizer(run: runs.Run, dataset: Dataset, split: Split, init: checkpoint.Model | None) -> Tokenizer | None:
@@ -126,30 +136,29 @@ def _read_tokenizer(run: runs.Run) -> Tokenizer | None:
         raise ModelError(f"the run {run.name!r} has lost its tokenizer.json", hint="Start anew with --fresh") from error
 
 
-def _check_data(run: runs.Run, plan: Plan, dataset: Dataset) -> Plan:
+def _check_data(run: runs.Run, plan: Plan, dataset: Dataset, split: Split) -> Plan:
     """The pictures and captions must be those the run was begun with, unless the change is accepted."""
     if dataset.id == plan.data_id:
         return plan
     if not run.machine.accept_changes:
         raise DataError(f"the pictures or captions in {run.found.folder} changed since the run {run.name!r} was begun",
                         hint="Pass --accept-changes to go on with them, or --fresh to start anew")
-    plan = dataclasses.replace(plan, data_id=dataset.id)
-    run.write_plan(plan)
-    return plan
+    return dataclasses.replace(plan, data_id=dataset.id, train_images=len(split.train),
+                               validation_images=len(split.held_out))
 
 
 def _write_beginning(run: runs.Run, plan: Plan, tokenizer: Tokenizer | None, dataset: Dataset) -> None:
     """Everything that going on will need, durably; the plan last, for with it the run exists."""
+    need, free = _disk_bytes(plan), durable.free_bytes(run.directory)
+    if free < need:
+        raise StorageError(f"training needs about {need / 2**20:.0f} MB in {run.directory}, {free / 2**20:.0f} MB free",
+                           hint="Make room, or move everything with DIFFUSE_HOME")
     if tokenizer is not None:
         durable.write(run.directory / "tokenizer.json", tokenizer.to_str().encode())
     if dataset.skipped:
         lines = [json.dumps({"name": name, "reason": reason}) for name, reason in dataset.skipped]
         durable.write(run.directory / "skipped.jsonl", ("\n".join(lines) + "\n").encode())
     durable.make_directory(run.directory / "previews")
-    need, free = _disk_bytes(plan), durable.free_bytes(run.directory)
-    if free < need:
-        raise StorageError(f"training needs about {need / 2**20:.0f} MB in {run.directory}, {free / 2**20:.0f} MB free",
-                           hint="Make room, or move everything with DIFFUSE_HOME")
     run.write_plan(plan)
 
 
@@ -210,9 +219,8 @@ def _probe(plan: Plan, dataset: Dataset, split: Split, tokenizer: Tokenizer | No
     return images, encode(tokenizer, [next(iter(dataset.captions[position]), "") for position in positions])
 
 
-def _restore(session: Session) -> Iterator[events.Event]:
-    """Load the newest acknowledged state that is whole. Raises ModelError when there were some but none is."""
-    states = runs.acknowledged(session.directory)
+def _restore(session: Session, states: Sequence[runs.SavedState]) -> Iterator[events.Event]:
+    """Load the first of the states that is whole. Raises ModelError when none is."""
     learner = session.learner
     shapes = {name: tuple(tensor.shape) for name, tensor in learner.tensors().items()}
     for state in states:
@@ -224,19 +232,17 @@ def _restore(session: Session) -> Iterator[events.Event]:
         learner.restore(tensors, record["learner"])
         session.best, session.noise_mse = record["best"], record["noise_mse"]
         return
-    if states:
-        raise ModelError(f"no saved state of the run {session.run.name!r} is whole", hint="Start anew with --fresh")
+    raise ModelError(f"no saved state of the run {session.run.name!r} is whole", hint="Start anew with --fresh")
 
 
-def _facts(
-    session: Session, reasons: planning.Reasons | None, device: torch.device
-) -> Facts:
+def _facts(session: Session, reasons: planning.Reasons | None, device: torch.device) -> Facts:
     """The header: what was found and what was decided, with the reasons of a new run's choices."""
     run, plan, dataset, learner = session.run, session.plan, session.dataset, session.learner
     used = f"{len(dataset.images)} used ({plan.train_images} to learn from, {plan.validation_images} held out)"
     facts = [("pictures", f"{used}, {len(dataset.skipped)} skipped" if dataset.skipped else used),
              ("captions", run.found.summary)]
-    facts += [("", f"“{example}”") for example in run.found.examples]
+    if run.found.examples:
+        facts.append(("for example", ", ".join(f"“{example[:100]}”" for example in run.found.examples)))
 
     def why(choice: str) -> str:
         return f" — {getattr(reasons, choice)}" if reasons is not None else ""

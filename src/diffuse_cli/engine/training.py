@@ -4,6 +4,7 @@ The loop itself: resume or begin, step, report, validate, preview, save, deliver
 in `learner`, what is drawn in `batches`, what is measured in `evaluation`, what was decided in `planning`.
 """
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -16,6 +17,7 @@ import torch
 from . import checkpoint, durable, events, pictures, planning, registry, runs
 from .config import Sampling, parse_interval
 from .data.cache import open_dataset
+from .errors import StorageError
 from .evaluation import noise_curve, validation_times
 from .generation import draw
 from .learner import Learner
@@ -24,17 +26,21 @@ from .session import Facts, Session, cost, open_session, peak_memory
 
 LOG_SECONDS = 2.0                               # between two reports of the steps, at least
 PREVIEW_PROMPTS = 8
+MAX_FAILED_WRITES = 3                           # in a row
+BEST_FILE = "best.safetensors"
 ShouldStop = Callable[[], str | None]           # the reason to stop after this step, or None
 
 
 def train(run: runs.Run, *, should_stop: ShouldStop = lambda: None) -> Iterator[events.Event]:
     """Train, or go on training, the run to the end of its budget or until `should_stop` gives a reason.
 
-    Every event is also appended to the run's events.jsonl. Raises DiffuseError of every kind but usage.
+    Every event but `Scanned` is also appended to the run's events.jsonl. Raises DiffuseError of every kind but usage.
     """
     for event in _train(run, should_stop):
         if not isinstance(event, events.Scanned):
-            durable.append(run.directory / "events.jsonl", (json.dumps(events.to_dict(event)) + "\n").encode())
+            line = json.dumps(events.to_dict(event)) + "\n"
+            with contextlib.suppress(StorageError):                    # no training ends because its log is full
+                durable.append(run.directory / "events.jsonl", line.encode())
         yield event
 
 
@@ -70,19 +76,35 @@ def _loop(session: Session, should_stop: ShouldStop) -> Iterator[events.Event]:
     preview_due = _Due(machine.preview_every, "--preview-every", plan.steps, learner.step)
     reason = None
     while learner.step < plan.steps and reason is None:
+        micro_batch = learner.micro_batch
         reporter.add(learner)
+        if learner.micro_batch < micro_batch:
+            yield events.Noticed(message=f"out of memory: from now on {learner.micro_batch} pictures at once",
+                                 level="warning")
         last = learner.step == plan.steps
         if last or reporter.is_due():
             yield reporter.report()
         if last or learner.step % plan.validate_steps == 0:
             yield from _validate(session)
         if last or preview_due(learner.step):
-            yield _preview(session)
+            yield _unless_full(session, _preview, final=False)
         reason = should_stop()
         if last or reason or save_due(learner.step):
-            yield _save(session)
-        reporter.resume()
+            yield _unless_full(session, _save, final=last or reason is not None)
     yield _finished(session, reason=reason or "")
+
+
+def _unless_full(session: Session, write: Callable[[Session], events.Event], *, final: bool) -> events.Event:
+    """What `write` tells; a warning if it could not write, up to three times: the disk may have room again later."""
+    try:
+        event = write(session)
+    except StorageError as error:
+        session.failed_writes += 1
+        if final or session.failed_writes == MAX_FAILED_WRITES:
+            raise
+        return events.Noticed(message=f"{error.what}; training goes on", level="warning")
+    session.failed_writes = 0
+    return event
 
 
 def _started(session: Session, facts: Facts) -> events.Started:
@@ -119,26 +141,24 @@ class _Reporter:
         self.session = session
         self.totals = torch.zeros(3, device=session.learner.batches.device)
         self.steps, self.busy, self.norm, self.rate = 0, 0.0, 0.0, 0.0
-        self.resumed = self.reported = time.monotonic()
+        self.reported = time.monotonic()
 
     def add(self, learner: Learner) -> None:
-        measured = learner.advance()
+        begun = time.monotonic()
+        measured = learner.advance()                                   # which waits for the device, for the norm
+        self.busy += time.monotonic() - begun
         self.totals += measured.totals
         self.norm, self.steps = measured.norm, self.steps + 1
 
     def is_due(self) -> bool:
         return time.monotonic() - self.reported >= LOG_SECONDS
 
-    def resume(self) -> None:
-        """Whatever happened since the last step does not count as compute."""
-        self.resumed = time.monotonic() if self.steps == 0 else self.resumed
-
     def report(self) -> events.Stepped:
         learner, plan = self.session.learner, self.session.plan
         objective, noise_mse, variance = (self.totals / self.steps).tolist()
-        now = time.monotonic()
-        images_per_second = self.steps * plan.batch_size / (now - self.resumed)
+        images_per_second = self.steps * plan.batch_size / self.busy
         self.rate = images_per_second if self.rate == 0 else 0.8 * self.rate + 0.2 * images_per_second
+        now = time.monotonic()
         event = events.Stepped(
             step=learner.step, steps=plan.steps, train_objective=objective, noise_mse=noise_mse,
             variance_loss=variance if plan.model.learned_variance else None, gradient_norm=self.norm,
@@ -146,7 +166,7 @@ class _Reporter:
             seconds=now - self.session.begun, remaining=(plan.steps - learner.step) * plan.batch_size / self.rate,
             skipped=learner.skipped, memory=peak_memory(learner.batches.device))
         self.totals.zero_()
-        self.steps, self.reported = 0, now
+        self.steps, self.busy, self.reported = 0, 0.0, now
         return event
 
 
@@ -161,10 +181,14 @@ def _validate(session: Session) -> Iterator[events.Event]:
         device=learner.batches.device, micro_batch=learner.micro_batch, precision=learner.precision)
     session.noise_mse = sum(curve) / len(curve)
     best = session.best is None or session.noise_mse < session.best["noise_mse"]
+    if best and plan.keep_best and learner.step < plan.steps:
+        try:
+            _save_model(session, session.directory / BEST_FILE, delivered="best")
+        except StorageError as error:
+            yield events.Noticed(message=f"{error.what}; training goes on", level="warning")
+            best = False
     if best:
         session.best = {"step": learner.step, "noise_mse": session.noise_mse}
-        if plan.keep_best and learner.step < plan.steps:
-            _save_model(session, session.directory / "best.safetensors", delivered="best")
     yield events.Validated(
         step=learner.step, noise_mse=session.noise_mse, noise_mse_at=tuple(curve), best=best,
         log_snr=tuple(learner.schedule.log_snr(validation_times()).tolist()))
@@ -227,7 +251,7 @@ def _best_is_better(session: Session) -> bool:
     """Whether the best weights kept beat the last by more than 1 %: a sign of overfitting, not of luck."""
     if not session.plan.keep_best or session.best is None or session.noise_mse is None:
         return False
-    kept = (session.directory / "best.safetensors").exists()
+    kept = (session.directory / BEST_FILE).exists()
     return kept and session.best["noise_mse"] < 0.99 * session.noise_mse
 
 
@@ -238,7 +262,7 @@ def _finished(session: Session, *, reason: str) -> events.Finished:
     path = directory / registry.MODEL_FILE
     if complete:
         if _best_is_better(session) and session.best is not None:
-            durable.write(path, (directory / "best.safetensors").read_bytes())
+            durable.write(path, (directory / BEST_FILE).read_bytes())
             delivered = (f"best: validation noise loss {session.best['noise_mse']:.4f} at step {session.best['step']}, "
                          f"{session.noise_mse:.4f} at the last")
         elif session.noise_mse is not None:
