@@ -93,8 +93,8 @@ def load_model(path: Path, device: torch.device) -> Model:
     sha256 = _tensors_sha256(_encoded(weights))
     with torch.device("meta"):
         network = Network(config.network)
-    network.load_state_dict({name: weight.float().to(device) for name, weight in weights.items()}, assign=True)
-    network.eval().requires_grad_(False)
+    network.load_state_dict({name: weight.float() for name, weight in weights.items()}, assign=True)
+    network.settle(device).eval().requires_grad_(False)
     return Model(config=config, network=network, tokenizer=tokenizer, words=words, training=training, sha256=sha256)
 
 

@@ -43,8 +43,8 @@ class Learner:
         self.schedule: Schedule = make_schedule(plan.model.schedule, plan.model.network.resolution)
         self.network = Network(plan.model.network)
         self.network.initialise(randomness.generator(plan.seed, "weights"))
-        self.network.to(batches.device)
-        self.averaged = Network(plan.model.network).to(batches.device).requires_grad_(False).eval()
+        self.network.settle(batches.device)
+        self.averaged = Network(plan.model.network).settle(batches.device).requires_grad_(False).eval()
         self.averaged.load_state_dict(self.network.state_dict())
         self.forward = cast(Network, torch.compile(self.network)) if compiled else self.network
         self.optimizer = _optimizer(self.network, plan)
