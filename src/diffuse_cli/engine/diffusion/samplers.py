@@ -102,16 +102,18 @@ def heun(denoise: Denoiser, noisy: Tensor, times: Sequence[float], schedule: Sch
 def _probability_flow(
     denoise: Denoiser, noisy: Tensor, times: Sequence[float], schedule: Schedule, *, corrected: bool
 ) -> Iterator[Step]:
-    """d x / d rho = (x - image) / rho with x = noisy/alpha and rho = sigma/alpha."""
+    """d x / d rho = (x - image) / rho with x = noisy/alpha and rho = sigma/alpha.
+
+    Written so that x, thousands at the noisy end, is not cancelled by a step of its own size: float32 has seven digits.
+    """
     for t, at_t, s, at_s in _jumps(schedule, times):
-        x, rho_t, rho_s = noisy / at_t.alpha, at_t.sigma / at_t.alpha, at_s.sigma / at_s.alpha
+        rho_t, rho_s = at_t.sigma / at_t.alpha, at_s.sigma / at_s.alpha
         image = denoise(noisy, t).image
-        slope = (x - image) / rho_t
-        reached = x + (rho_s - rho_t) * slope
+        slope = (noisy / at_t.alpha - image) / rho_t
+        reached = image + rho_s * slope                                 # x + (rho_s - rho_t)·slope
         if corrected and s > 0:
             image = denoise(at_s.alpha * reached, s).image
-            slope = (slope + (reached - image) / rho_s) / 2
-            reached = x + (rho_s - rho_t) * slope
+            reached = reached + (rho_s - rho_t) * ((reached - image) / rho_s - slope) / 2
         noisy = at_s.alpha * reached
         yield Step(s, noisy, image)
 
