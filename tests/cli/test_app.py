@@ -202,9 +202,11 @@ def test_a_reader_that_left_ends_it_by_sigpipe(arguments):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 @pytest.mark.parametrize("arguments", [("-h",), ("--version",)])
-def test_a_full_stdout_is_six(arguments):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_stdout_is_six(arguments, unbuffered):
     with open("/dev/full", "wb") as full:
-        done = _run(*arguments, capture_output=False, stdout=full, stderr=subprocess.PIPE, text=True)
+        done = _run(*arguments, capture_output=False, stdout=full, stderr=subprocess.PIPE, text=True,
+                    env={**os.environ, "PYTHONUNBUFFERED": unbuffered})
     assert done.returncode == 6
     assert done.stderr.startswith("error: cannot write")
     assert done.stderr.count("\n") == 1
@@ -223,6 +225,15 @@ def test_closed_streams_are_silent(descriptors):
                           timeout=60)
     assert done.returncode == 0
     assert b"Traceback" not in done.stderr
+
+
+def test_no_file_is_opened_as_a_closed_stream():
+    """Else what a library writes to descriptor 1 would end up in that file."""
+    code = ("import os, sys\nfrom diffuse_cli.cli import app\nfrom diffuse_cli.engine import registry\n"
+            "registry.last = lambda: sys.exit(50 + os.open(os.devnull, os.O_RDONLY))\n"
+            "sys.argv = ['diffuse', 'models', 'ls']\napp.main()")
+    done = subprocess.run(["bash", "-c", '"$@" 0<&- 1>&- 2>&-', "bash", sys.executable, "-c", code], timeout=60)
+    assert done.returncode > 52
 
 
 ENVIRONMENTS = {

@@ -198,6 +198,7 @@ def test_a_long_run_is_kept_at_half_the_detail():
         for step in range(1, 10_000):
             shown.show(_stepped(step, noise_mse=math.nan if step % 100 == 0 else 1 / step))
         assert len(shown._noise) <= dashboard.KEPT
+        assert all(map(math.isfinite, shown._noise))
         assert shown._noise == sorted(shown._noise, reverse=True)
 
 

@@ -210,6 +210,14 @@ def test_a_pointer_to_a_removed_model_points_nowhere(demo):
         registry.resolve("last")
 
 
+def test_a_new_model_of_a_removed_name_is_not_the_last(demo):
+    _model("cars")
+    registry.set_last("cars")
+    registry.remove("cars")
+    _model("cars")                                                  # in training again
+    assert registry.last() is None
+
+
 @pytest.mark.parametrize("content", [b"", b"../../etc", b"\xff\xfe", b"demo", b"a" * 10_000])
 def test_a_damaged_pointer_points_nowhere(home, content):
     (home / "last").write_bytes(content)
