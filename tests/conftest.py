@@ -1,4 +1,4 @@
-"""Every test has a home of its own: nothing reaches the user's cache."""
+"""Every test has a home of its own: nothing reaches the user's cache. What is slow to make is made once."""
 
 import pytest
 
@@ -10,3 +10,33 @@ def home(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("DIFFUSE_HOME", str(directory))
     monkeypatch.delenv("DIFFUSE_MODEL", raising=False)
     return directory
+
+
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory):
+    """A folder of 24 captioned pictures; tests only read it."""
+    import tiny
+
+    return tiny.draw_squares(tmp_path_factory.mktemp("pictures") / "squares")
+
+
+@pytest.fixture(scope="session")
+def trained(squares, tmp_path_factory):
+    """(run directory, events) of a finished training of `tiny.RECIPE` on `squares`; tests only read it."""
+    import tiny
+
+    home = tmp_path_factory.mktemp("trained")
+    with tiny.at_home(home):
+        events = tiny.train(squares)
+    return tiny.run_directory(home), events
+
+
+@pytest.fixture(scope="session")
+def unconditional(squares, tmp_path_factory):
+    """As `trained`, without captions."""
+    import tiny
+
+    home = tmp_path_factory.mktemp("unconditional")
+    with tiny.at_home(home):
+        events = tiny.train(squares, tiny.UNCONDITIONAL)
+    return tiny.run_directory(home), events
