@@ -96,6 +96,7 @@ def test_only_interpolated_depends_on_the_resolution(name: str) -> None:
     assert torch.equal(at_32, at_128) == (name != "interpolated")
 
 
+@settings(deadline=None, max_examples=50)
 @given(schedule=schedules, t=times)
 def test_signal_and_noise_preserve_the_variance_and_have_the_log_snr(schedule: Schedule, t: float) -> None:
     time = torch.tensor(t, dtype=torch.float64)
@@ -107,7 +108,7 @@ def test_signal_and_noise_preserve_the_variance_and_have_the_log_snr(schedule: S
 # ── Adding noise and taking it away ─────────────────────────────────────────────────────────────────────────────────
 
 
-@settings(max_examples=50)
+@settings(deadline=None, max_examples=50)
 @given(schedule=schedules, prediction=st.sampled_from(PREDICTIONS), t=st.lists(times, min_size=1, max_size=4),
        seed=st.integers(0, 999))
 def test_every_target_leads_back_to_its_picture_and_noise(
@@ -154,6 +155,7 @@ def test_each_picture_has_its_own_time_and_keeps_its_type() -> None:
 # ── Times and stock betas ───────────────────────────────────────────────────────────────────────────────────────────
 
 
+@settings(deadline=None, max_examples=50)
 @given(schedule=schedules, t=st.floats(FIRST_TIME, 0.9999))
 def test_time_of_inverts_the_log_snr(schedule: Schedule, t: float) -> None:
     """Up to 0.9999: `cosine` and `sigmoid` are flat on the last 3e-5, as capping the last stock beta makes them."""
@@ -183,7 +185,7 @@ def test_a_thousand_float32_betas_carry_the_process(name: str, resolution: int) 
 # ── One step back ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@settings(max_examples=50)
+@settings(deadline=None, max_examples=50)
 @given(schedule=schedules, pair=st.tuples(times, times).filter(lambda pair: abs(pair[0] - pair[1]) > 1e-3))
 def test_the_variances_of_a_jump_are_those_of_bayes_rule(schedule: Schedule, pair: tuple[float, float]) -> None:
     """noisy_t = ratio·noisy_s + N(0, beta); beta_tilde joins its precision with that of q(noisy_s | image)."""

@@ -20,9 +20,9 @@ def training_times(uniform: Tensor, *, index: Tensor, batch_size: int, times: st
     uniform: (N,) in [0, 1) → (N,) float64 in [1/1000, 1]. `times="discrete"` rounds to the stock grid i/1000, on which
     every value is equally likely (Kingma et al. 2021, appendix I.1, for the stratification).
     """
-    u = (index + uniform) / batch_size
+    u = (index + uniform) / batch_size                                  # rounding can make it 1
     if times == "discrete":
-        return (torch.floor(u * STEPS) + 1) / STEPS
+        return (torch.floor(u * STEPS).clamp(max=STEPS - 1) + 1) / STEPS
     return FIRST_TIME + u * (1 - FIRST_TIME)
 
 
@@ -66,7 +66,7 @@ def log_fraction(channels: Tensor) -> Tensor:
 
     Not clamped here, so that the loss can pull back an answer that left [0, 1]; sampling clamps it.
     """
-    return (channels.float() + 1) / 2
+    return (channels + 1) / 2
 
 
 def fine_log_variances(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,7 +92,7 @@ def variance_loss(schedule: Schedule, *, image: Tensor, estimate: Tensor, channe
     0.001·1000 times its mean step, it is added to the noise loss with weight 1. `estimate` is the clean picture implied
     by the network, detached: this loss teaches the variance alone.
 
-    image, estimate, channels: (N, C, H, W); t: (N,) float64 → (N,) float32.
+    image, estimate, channels: (N, C, H, W); t: (N,) float64 → (N,) in the type of `image`.
     """
     log_beta, log_beta_tilde = (_column(x, image) for x in fine_log_variances(schedule, t))
     log_variance = torch.lerp(log_beta_tilde, log_beta, log_fraction(channels))
@@ -120,11 +120,13 @@ def discretised_log_likelihood(image: Tensor, *, mean: Tensor, log_variance: Ten
     The outermost bins reach to infinity. All (N, C, H, W); image in [-1, 1].
     """
     inverse_deviation = torch.exp(-0.5 * log_variance)
-    upper = (image - mean + 1 / 255) * inverse_deviation
-    lower = (image - mean - 1 / 255) * inverse_deviation
-    inside = torch.log((torch.special.ndtr(upper) - torch.special.ndtr(lower)).clamp(min=1e-12))
-    return torch.where(image < -0.999, torch.special.log_ndtr(upper),
-                       torch.where(image > 0.999, torch.special.log_ndtr(-lower), inside))
+    centre, half = (image - mean) * inverse_deviation, inverse_deviation / 255
+    # By symmetry a bin above the mean has the mass of the one as far below, where float32 still tells its edges apart.
+    far = centre.abs()
+    mass = (torch.erfc((far - half) / math.sqrt(2)) - torch.erfc((far + half) / math.sqrt(2))) / 2
+    inside = torch.log(mass.clamp(min=1e-12))
+    return torch.where(image < -0.999, torch.special.log_ndtr(centre + half),
+                       torch.where(image > 0.999, torch.special.log_ndtr(half - centre), inside))
 
 
 def prior_bits(schedule: Schedule, image: Tensor) -> Tensor:
