@@ -107,14 +107,19 @@ def test_the_weights_are_their_formulas(log_snr: float, resolution: int) -> None
     snr = math.exp(log_snr)
     assert weight("simple") == 1
     assert weight("min-snr") == pytest.approx(min(snr, 5) / snr, rel=1e-12)
-    # sigmoid(b - λ) with b = 2 - 2 ln(resolution/64), so at any size the same at the same *blurred* noise level
-    assert weight("sigmoid") == pytest.approx(1 / (1 + snr * math.exp(-2) * (resolution / 64) ** 2), rel=1e-12)
+    # sigmoid(b - λ) with b = 2 - 2 ln(resolution/64), so at any size the same at the same *blurred* noise level,
+    # on the error of v: (1 + 1/SNR) times the error of the noise
+    on_v = 1 / (1 + snr * math.exp(-2) * (resolution / 64) ** 2)
+    assert weight("sigmoid") == pytest.approx(on_v * (1 + 1 / snr), rel=1e-12)
 
 
-def test_the_sigmoid_weight_is_a_half_at_its_bias_and_tends_to_one_and_to_one_over_snr() -> None:
-    weight = noise_weight("sigmoid", torch.tensor([2.0, -30.0, 30.0], dtype=torch.float64), 64)
-    assert weight[:2].tolist() == pytest.approx([0.5, 1])
-    assert weight[2].item() == pytest.approx(math.exp(2 - 30), rel=1e-9)
+def test_the_sigmoid_objective_weighs_the_error_of_v() -> None:
+    """At high noise the weighted loss is the plain error of v; at b = 2 (64 px) half of it."""
+    log_snr = torch.tensor([-9.0, 2.0], dtype=torch.float64)
+    output, target = random(2, 3, 4, 4), random(2, 3, 4, 4)
+    weighted = noise_weight("sigmoid", log_snr, 64) * noise_loss(output, target, prediction="v", log_snr=log_snr)
+    error_of_v = (output - target).square().mean((1, 2, 3))
+    torch.testing.assert_close(weighted, error_of_v * torch.tensor([1.0, 0.5]), rtol=1e-4, atol=0, check_dtype=False)
 
 
 # ── Gaussians ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -152,6 +157,18 @@ def test_the_likelihood_of_a_pixel_is_the_mass_of_its_bin(dtype: torch.dtype, si
     found = discretised_log_likelihood(values, mean=torch.full_like(values, mean),
                                        log_variance=torch.full_like(values, 2 * math.log(deviation))).exp()
     torch.testing.assert_close(found.double(), torch.tensor(expected, dtype=torch.float64), rtol=1e-3, atol=1e-10)
+
+
+def test_hopeless_estimates_have_a_small_likelihood_and_no_broken_gradient() -> None:
+    """Where noise is all there is, the picture that a noise estimate implies can be off by thousands."""
+    image = torch.tensor([-1.0, -1.0, 0.0, 0.0, 1.0, 1.0])
+    mean = torch.tensor([1e5, -1e5, 1e5, -1e5, 1e5, -1e5])
+    log_variance = torch.zeros(6, requires_grad=True)
+    found = discretised_log_likelihood(image, mean=mean, log_variance=log_variance)
+    floor = math.log(1e-12)
+    assert found.tolist() == pytest.approx([floor, 0, floor, floor, 0, floor])
+    (gradient,) = torch.autograd.grad(found.sum(), log_variance)
+    assert gradient.isfinite().all()
 
 
 # ── Variance loss ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -47,12 +47,14 @@ def noise_loss(output: Tensor, target: Tensor, *, prediction: str, log_snr: Tens
 def noise_weight(objective: str, log_snr: Tensor, resolution: int) -> Tensor:
     """The weight of the noise loss at each noise level. log_snr: (N,) → (N,), same type.
 
-    `sigmoid`: 1 where there is more noise than signal, falling with the SNR where there is less (Hoogeboom et al. 2024,
-    eq. 10, bias shifted with the resolution); `min-snr`: min(SNR, 5)/SNR (Hang et al. 2023, in noise units);
-    `simple`: 1.
+    `sigmoid`: sigmoid(b - λ), bias b shifted with the resolution (Hoogeboom et al. 2024, eq. 10), on the error of v,
+    which is the error of the noise times 1 + 1/SNR. So 1 in units of v where there is more noise than signal, falling
+    with the SNR where there is less. The error of v at high noise is what a caption can tell of a picture that cannot
+    be seen: weighted in units of noise instead, captions were hardly learnt (docs/decisions.md).
+    `min-snr`: min(SNR, 5)/SNR (Hang et al. 2023, in noise units); `simple`: 1.
     """
     if objective == "sigmoid":
-        return torch.sigmoid(2 - 2 * math.log(resolution / 64) - log_snr)
+        return torch.sigmoid(2 - 2 * math.log(resolution / 64) - log_snr) * (1 + torch.exp(-log_snr))
     if objective == "min-snr":
         return torch.clamp(5 * torch.exp(-log_snr), max=1)
     return torch.ones_like(log_snr)
@@ -117,16 +119,21 @@ def gaussian_kl(difference: Tensor, log_variance_q: Tensor, log_variance_p: Tens
 def discretised_log_likelihood(image: Tensor, *, mean: Tensor, log_variance: Tensor) -> Tensor:
     """ln of the mass that a Gaussian puts on each 8-bit pixel's bin of width 2/255 (Ho et al. 2020, eq. 13), in nats.
 
-    The outermost bins reach to infinity. All (N, C, H, W); image in [-1, 1].
+    The outermost bins reach to infinity; masses below 1e-12 count as that. All (N, C, H, W); image in [-1, 1].
     """
     inverse_deviation = torch.exp(-0.5 * log_variance)
     centre, half = (image - mean) * inverse_deviation, inverse_deviation / 255
     # By symmetry a bin above the mean has the mass of the one as far below, where float32 still tells its edges apart.
-    far = centre.abs()
-    mass = (torch.erfc((far - half) / math.sqrt(2)) - torch.erfc((far + half) / math.sqrt(2))) / 2
-    inside = torch.log(mass.clamp(min=1e-12))
-    return torch.where(image < -0.999, torch.special.log_ndtr(centre + half),
-                       torch.where(image > 0.999, torch.special.log_ndtr(half - centre), inside))
+    below = -centre.abs()
+    mass = _normal_cdf(below + half) - _normal_cdf(below - half)
+    mass = torch.where(image < -0.999, _normal_cdf(centre + half), mass)
+    mass = torch.where(image > 0.999, _normal_cdf(half - centre), mass)
+    return torch.log(mass.clamp(min=1e-12))
+
+
+def _normal_cdf(x: Tensor) -> Tensor:
+    """As torch.special.ndtr, which loses its digits below -3, and whose logarithm's gradient overflows in float32."""
+    return torch.erfc(x * -math.sqrt(0.5)) / 2
 
 
 def prior_bits(schedule: Schedule, image: Tensor) -> Tensor:
