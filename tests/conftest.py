@@ -1,5 +1,7 @@
 """Every test has a home of its own: nothing reaches the user's cache. What is slow to make is made once."""
 
+import shutil
+
 import pytest
 
 
@@ -32,11 +34,18 @@ def trained(squares, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def unconditional(squares, tmp_path_factory):
+def unconditional(squares, trained, tmp_path_factory):
     """As `trained`, without captions."""
     import tiny
 
     home = tmp_path_factory.mktemp("unconditional")
+    shutil.copytree(trained[0].parent.parent / "images", home / "images")
     with tiny.at_home(home):
         events = tiny.train(squares, tiny.UNCONDITIONAL)
     return tiny.run_directory(home), events
+
+
+@pytest.fixture
+def decoded(trained, home):
+    """The home of this test has the pictures of `squares` decoded already."""
+    shutil.copytree(trained[0].parent.parent / "images", home / "images")

@@ -1,4 +1,4 @@
-"""A data set and trainings small enough for tests: captioned squares, the nano network at 8 pixels."""
+"""A data set and trainings small enough for tests: captioned squares of 8 pixels and a network smaller than nano."""
 
 import contextlib
 import hashlib
@@ -13,6 +13,7 @@ from PIL import Image
 from diffuse_cli.engine import events, planning, runs, training
 from diffuse_cli.engine.config import Machine, Recipe
 from diffuse_cli.engine.data.cache import Dataset
+from diffuse_cli.engine.network import presets
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 220)}
 RECIPE = Recipe(resolution=8, preset="nano", steps=8, batch_size=4)
@@ -53,7 +54,7 @@ def at_home(directory: Path) -> Iterator[None]:
 def train(folder: Path, recipe: Recipe = RECIPE, *, stop_at: int | None = None, **options) -> list[events.Event]:
     """Train, or go on until `stop_at` steps were learnt in this call; the events that were sent."""
     machine = Machine(**{**OPTIONS, **options})
-    with runs.open_run(folder, recipe, machine) as run, few_looks():
+    with runs.open_run(folder, recipe, machine) as run, scaled_down():
         return list(training.train(run, should_stop=StopAfter(stop_at)))
 
 
@@ -70,9 +71,11 @@ class StopAfter:
 
 
 @contextlib.contextmanager
-def few_looks() -> Iterator[None]:
-    """Validate twice in a run and draw two previews: every step of the real ones would cost more than it shows."""
-    with mock.patch.object(planning, "VALIDATIONS", 2), mock.patch.object(training, "PREVIEW_PROMPTS", 2):
+def scaled_down() -> Iterator[None]:
+    """A nano network with 2 narrow levels, 2 validations and 2 previews in a run: more would cost and show nothing."""
+    with mock.patch.dict(presets.LEVELS, nano={3: presets.Levels((16, 16, 32), (1, 1, 1), 16, 16, 32, 1)}), \
+            mock.patch.dict(presets.TEXT, nano=(16, 1)), mock.patch.object(planning, "VALIDATIONS", 2), \
+            mock.patch.object(training, "PREVIEW_PROMPTS", 2):
         yield
 
 

@@ -1,8 +1,9 @@
 """Whole trainings, small ones: equal requests give equal models, whatever interrupts, damages or starves them."""
 
-import hashlib
+import itertools
 import json
 import os
+import shutil
 from unittest import mock
 
 import pytest
@@ -10,11 +11,25 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from diffuse_cli.engine import checkpoint, durable, events, generation, planning, registry, runs, session, training
+from diffuse_cli.engine import (
+    checkpoint,
+    durable,
+    events,
+    generation,
+    randomness,
+    registry,
+    runs,
+    session,
+    training,
+)
 from diffuse_cli.engine.batches import Batches
 from diffuse_cli.engine.config import Machine, Recipe, Sampling
 from diffuse_cli.engine.errors import DataError, DivergedError, ModelError, StorageError, UsageError
+from diffuse_cli.engine.learner import Learner
+from diffuse_cli.engine.network.model import Network
 from diffuse_cli.engine.objective import Batch
+
+pytestmark = pytest.mark.usefixtures("decoded")
 
 CPU = torch.device("cpu")
 STATE = "step-00000008.safetensors"
@@ -42,6 +57,7 @@ def listing(folder):
 
 
 def test_the_same_request_in_another_home_gives_the_same_bytes(trained, squares, home):
+    shutil.rmtree(home / "images")                         # even the pictures are decoded again
     before = listing(squares)
     tiny.train(squares)
     assert results(tiny.run_directory(home)) == results(trained[0])
@@ -70,7 +86,7 @@ def test_a_training_interrupted_again_and_again_ends_bit_identical(trained, squa
 
 
 def test_a_training_that_dies_between_two_saves_ends_bit_identical(trained, squares, home):
-    with runs.open_run(squares, tiny.RECIPE, Machine(**tiny.OPTIONS)) as run, tiny.few_looks():
+    with runs.open_run(squares, tiny.RECIPE, Machine(**tiny.OPTIONS)) as run, tiny.scaled_down():
         running = training.train(run)
         steps = 0
         with mock.patch.object(training, "LOG_SECONDS", 0):
@@ -133,31 +149,16 @@ def test_small_micro_batches_change_nothing_but_the_rounding(trained, squares, h
     tiny.train(squares, micro_batch=1)
     one, four = (load_file(directory / STATE) for directory in (tiny.run_directory(home), trained[0]))
     weights = [name for name in four if name.startswith(("weights.", "average."))]
-    start = _first_weights(squares)
+    start = _first_weights(trained[0])
     moved = sum((four[name] - start[name.partition(".")[2]]).square().sum() for name in weights).sqrt()
     apart = sum((four[name] - one[name]).square().sum() for name in weights).sqrt()
-    assert 0 < apart < 2e-3 * moved
+    assert 0 < apart < 1e-2 * moved                      # Adam magnifies the rounding of small gradients
 
 
-def _first_weights(folder):
-    with mock.patch.object(session, "_restore", lambda *_: iter(())):
-        with runs.open_run(folder, tiny.RECIPE, Machine(**tiny.OPTIONS)) as run:
-            *_, opened = _drain(training.open_session(run, _opened(run), CPU))
-    return opened[0].learner.network.state_dict()
-
-
-def _opened(run):
-    return _drain(training.open_dataset(run.found, resolution=8, directory=registry.cache_directory()))[-1]
-
-
-def _drain(generator):
-    """Everything a generator yields, and last what it returns."""
-    seen = []
-    while True:
-        try:
-            seen.append(next(generator))
-        except StopIteration as end:
-            return [*seen, end.value]
+def _first_weights(directory):
+    network = Network(checkpoint.load_model(directory / "model.safetensors", CPU).config.network)
+    network.initialise(randomness.generator(tiny.RECIPE.seed, "weights"))
+    return network.state_dict()
 
 
 # ── What is told ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -201,14 +202,14 @@ def test_reports_are_means_over_the_steps_since_the_last(squares, home):
 
 def test_saving_and_validating_do_not_count_as_compute():
     """images_per_second is of the steps alone: the clock stands still while anything else happens."""
-    clock = iter(range(0, 10_000, 10))                     # every look at the clock costs 10 s
+    clock = itertools.count(0, 10)                         # every look at the clock costs 10 s
     fake = mock.Mock(plan=mock.Mock(batch_size=4, steps=8, model=mock.Mock(learned_variance=False)), begun=0.0)
     fake.learner.batches.device = CPU
     fake.learner.step = 2
     fake.learner.skipped = 0
     fake.learner.optimizer.param_groups = [{"lr": 1.0}]
     fake.learner.advance.return_value = mock.Mock(totals=torch.ones(3), norm=1.0)
-    with mock.patch.object(training.time, "monotonic", lambda: float(next(clock))):
+    with mock.patch.object(training.time, "monotonic", side_effect=clock):
         reporter = training._Reporter(fake)
         reporter.add(fake.learner)
         for _ in range(50):
@@ -232,8 +233,7 @@ def test_a_finished_run_is_not_trained_again(trained, squares, home):
 
 def _validations(*values):
     """As if the validations gave these values, one after another."""
-    left = list(values)
-    return mock.patch.object(training, "noise_curve", lambda *_, **__: [left.pop(0)] * 8)
+    return mock.patch.object(training, "noise_curve", side_effect=[[value] * 8 for value in values])
 
 
 def test_overfitted_weights_give_way_to_the_best(squares, home):
@@ -263,7 +263,7 @@ def test_the_best_is_remembered_over_an_interruption(squares, home):
 
 def test_a_model_in_training_can_be_sampled(squares, home):
     path = tiny.run_directory(home) / "model.safetensors"
-    with runs.open_run(squares, tiny.RECIPE, Machine(**tiny.OPTIONS)) as run, tiny.few_looks():
+    with runs.open_run(squares, tiny.RECIPE, Machine(**tiny.OPTIONS)) as run, tiny.scaled_down():
         for event in training.train(run):
             if isinstance(event, events.Saved):
                 model = checkpoint.load_model(path, CPU)
@@ -287,7 +287,7 @@ def test_the_model_holds_the_averaged_weights_and_what_is_known_of_them(trained)
 
 
 def test_training_without_captions(unconditional):
-    directory, stream = unconditional
+    directory, _ = unconditional
     model = checkpoint.load_model(directory / "model.safetensors", CPU)
     assert (model.tokenizer, model.words, model.config.conditional) == (None, {}, False)
     assert not (directory / "tokenizer.json").exists()
@@ -387,8 +387,6 @@ def test_neither_log_nor_best_weights_nor_previews_are_worth_a_training(trained,
 
 
 def test_too_little_memory_makes_the_pictures_at_once_fewer(squares, home):
-    from diffuse_cli.engine.learner import Learner
-
     accumulate = Learner._accumulate
 
     def scarce(self, start, count):
@@ -416,9 +414,9 @@ def test_changed_pictures_are_refused_unless_accepted(home, tmp_path):
         tiny.train(folder)
     assert "--accept-changes" in caught.value.hint
     tiny.draw_squares(folder, 40)
-    with mock.patch.object(session, "_images_per_second", return_value=1.0):
-        with runs.open_run(folder, tiny.RECIPE, Machine(**tiny.OPTIONS, accept_changes=True)) as run:
-            list(training.rehearse(run))                   # only asking changes nothing
+    with mock.patch.object(session, "_images_per_second", return_value=1.0), runs.open_run(
+            folder, tiny.RECIPE, Machine(**tiny.OPTIONS, accept_changes=True), rehearsal=True) as run:
+        list(training.rehearse(run))                       # only asking changes nothing
     with pytest.raises(DataError):
         tiny.train(folder)
     stream = tiny.train(folder, accept_changes=True, stop_at=1)
@@ -484,7 +482,7 @@ def test_another_model_to_start_from(trained, squares, home):
     ({"preset": "nano"}, "starts from a network of 8 px"),
     ({"resolution": 16}, "starts from a network of 8 px"),
     ({"prediction": "epsilon"}, "predicts v"),
-    ({"variance": "fixed"}, "learned variance"),
+    ({"variance": "fixed"}, "and a learned variance"),
     ({"schedule": "cosine"}, "schedule interpolated"),
     ({"captions": "none"}, "needs captions"),
 ])
@@ -498,7 +496,7 @@ def test_the_model_to_start_from_is_needed_until_the_first_save(trained, squares
     source = tmp_path / "start.safetensors"
     source.write_bytes((trained[0] / "model.safetensors").read_bytes())
     recipe = Recipe(resolution=8, steps=3, batch_size=4, init=str(source))
-    with mock.patch.object(training, "_loop", lambda *_: iter(())):
+    with mock.patch.object(training, "_loop", return_value=()):
         tiny.train(squares, recipe)                        # dies before its first step
     model = checkpoint.load_model(source, CPU)
     checkpoint.save_model(source, config=model.config, tokenizer=model.tokenizer, words={}, training={},
@@ -512,9 +510,8 @@ def test_the_model_to_start_from_is_needed_until_the_first_save(trained, squares
 
 
 def test_the_plan_is_written_before_the_first_step(squares, home):
-    written = []
-    with mock.patch.object(training, "_loop", lambda opened, _: written.append(
-            hashlib.sha256((opened.directory / "config.json").read_bytes()).hexdigest()) or iter(())):
-        tiny.train(squares)
-    assert len(written) == 1
-    assert planning.VALIDATIONS == 10                      # as shipped, whatever these tests do
+    path = tiny.run_directory(home) / "config.json"
+    told = [events.Noticed(message="the first step")]
+    with mock.patch.object(training, "_loop", side_effect=lambda *_: told if path.exists() else []):
+        assert tiny.train(squares)[-1] in told
+    assert json.loads(path.read_text())["plan"]["steps"] == 8

@@ -55,6 +55,10 @@ class Learner:
     def skipped(self) -> int:
         return self.step - self.updates
 
+    @property
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
     def start_from(self, weights: Mapping[str, Tensor]) -> None:
         """Begin with the weights of another model. Raises what `load_state_dict` raises when they do not fit."""
         self.network.load_state_dict(weights)

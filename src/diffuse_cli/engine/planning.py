@@ -21,6 +21,7 @@ from .network.presets import network_config, parameter_count
 
 VALIDATIONS = 10                                # in a run
 COOLDOWN = 0.25                                 # share of the run in which the learning rate falls to 0
+FEW_EPOCHS = 50                                 # no dropout below
 DROPOUTS = ((20_000, 0.25), (100_000, 0.12), (1_000_000, 0.05))        # (below so many pictures, rate); else 0
 LEARNING_RATES = ((5e6, 1e-3), (20e6, 5e-4), (60e6, 3e-4), (250e6, 2e-4))       # (parameters, rate)
 
@@ -120,7 +121,7 @@ def make_plan(
         optimizer=recipe.optimizer, seed=recipe.seed, batch_size=batch_size, steps=steps,
         lr=recipe.lr if recipe.lr is not None else learning_rate(parameter_count(model.network)),
         warmup_steps=max(1, min(max(200, steps // 100), steps // 20)), cooldown_steps=max(1, round(COOLDOWN * steps)),
-        dropout=_dropout(train_images),
+        dropout=_dropout(train_images, epochs=seen / train_images),
         caption_drop=0.1 if conditional else 0.0,
         word_drop=0.1 if conditional and train_images < 5_000 else 0.0,
         flip=recipe.flip if recipe.flip is not None else not conditional,
@@ -156,8 +157,10 @@ def _choose_model(
                              hint=f"Leave --preset out and use --resolution {network.resolution}")
         same = (recipe.prediction, recipe.variance == "learned", recipe.schedule)
         if same != (init.config.prediction, init.config.learned_variance, init.config.schedule):
-            raise UsageError(f"--init starts from a model that predicts {init.config.prediction} on the schedule "
-                             f"{init.config.schedule}", hint="Use its --prediction, --schedule and --variance")
+            variance = "a learned" if init.config.learned_variance else "no learned"
+            raise UsageError(f"--init starts from a model that predicts {init.config.prediction}, with the schedule "
+                             f"{init.config.schedule} and {variance} variance",
+                             hint="Use its --prediction, --schedule and --variance")
         return init.config, str(init.training.get("preset", "?")), "that of --init"
     if recipe.preset is not None:
         preset, why = recipe.preset, "as asked"
@@ -201,6 +204,8 @@ def learning_rate(parameters: int) -> float:
     return low[1]
 
 
-def _dropout(train_images: int) -> float:
-    """Less with more pictures."""
+def _dropout(train_images: int, *, epochs: float) -> float:
+    """Less with more pictures; none in a budget too short to learn them by heart."""
+    if epochs < FEW_EPOCHS:
+        return 0.0
     return next((rate for limit, rate in DROPOUTS if train_images < limit), 0.0)

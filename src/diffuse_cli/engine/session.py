@@ -23,7 +23,7 @@ from .config import Plan, Recipe
 from .data.cache import Dataset
 from .errors import DataError, ModelError, StorageError
 from .learner import Learner
-from .network.presets import flops, parameter_count
+from .network.presets import flops
 from .network.text import encode, load_tokenizer, train_tokenizer
 
 MEASURED_SECONDS = 5.0                          # that finding out the speed takes
@@ -97,7 +97,7 @@ def open_session(
             plan, reasons = decide(dataclasses.replace(run.recipe, time=None, images=images))
             learner = build(plan)
     if not rehearsal and plan != run.plan:
-        _write_beginning(run, plan, tokenizer, dataset)
+        _write_beginning(run, learner, tokenizer, dataset)
     session = Session(run, plan, dataset, split, tokenizer, learner, _probe(plan, dataset, split, tokenizer))
     if states:
         yield from _restore(session, states)
@@ -147,9 +147,9 @@ def _check_data(run: runs.Run, plan: Plan, dataset: Dataset, split: Split) -> Pl
                                validation_images=len(split.held_out))
 
 
-def _write_beginning(run: runs.Run, plan: Plan, tokenizer: Tokenizer | None, dataset: Dataset) -> None:
+def _write_beginning(run: runs.Run, learner: Learner, tokenizer: Tokenizer | None, dataset: Dataset) -> None:
     """Everything that going on will need, durably; the plan last, for with it the run exists."""
-    need, free = _disk_bytes(plan), durable.free_bytes(run.directory)
+    need, free = _disk_bytes(learner), durable.free_bytes(run.directory)
     if free < need:
         raise StorageError(f"training needs about {need / 2**20:.0f} MB in {run.directory}, {free / 2**20:.0f} MB free",
                            hint="Make room, or move everything with DIFFUSE_HOME")
@@ -159,7 +159,7 @@ def _write_beginning(run: runs.Run, plan: Plan, tokenizer: Tokenizer | None, dat
         lines = [json.dumps({"name": name, "reason": reason}) for name, reason in dataset.skipped]
         durable.write(run.directory / "skipped.jsonl", ("\n".join(lines) + "\n").encode())
     durable.make_directory(run.directory / "previews")
-    run.write_plan(plan)
+    run.write_plan(learner.plan)
 
 
 def cost(session: Session) -> Facts:
@@ -171,15 +171,15 @@ def cost(session: Session) -> Facts:
     return (
         ("arithmetic", f"{per_picture / 1e9:.2f} GFLOP for each picture learnt from"),
         ("memory", f"{peak_memory(learner.batches.device) / 2**20:,.0f} MB at its peak"),
-        ("disk", f"{_disk_bytes(plan) / 2**20:,.0f} MB for the run"),
+        ("disk", f"{_disk_bytes(learner) / 2**20:,.0f} MB for the run"),
         ("speed", f"{rate:,.0f} pictures a second"),
         ("time", f"about {timedelta(seconds=round(seconds))}"),
     )
 
 
-def _disk_bytes(plan: Plan) -> int:
+def _disk_bytes(learner: Learner) -> int:
     """Two training states of four tensors each, one more while it is written, and two models."""
-    return (3 * 4 + 2) * 4 * parameter_count(plan.model.network)
+    return (3 * 4 + 2) * 4 * learner.parameters
 
 
 def peak_memory(device: torch.device) -> int:
@@ -247,7 +247,7 @@ def _facts(session: Session, reasons: planning.Reasons | None, device: torch.dev
     def why(choice: str) -> str:
         return f" — {getattr(reasons, choice)}" if reasons is not None else ""
 
-    size = parameter_count(plan.model.network) / 1e6
+    size = learner.parameters / 1e6
     network = plan.model.network
     facts += [
         ("resolution", f"{network.resolution} px — {run.why_resolution}"),

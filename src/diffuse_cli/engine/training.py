@@ -21,7 +21,6 @@ from .errors import StorageError
 from .evaluation import noise_curve, validation_times
 from .generation import draw
 from .learner import Learner
-from .network.presets import parameter_count
 from .session import Facts, Session, cost, open_session, peak_memory
 
 LOG_SECONDS = 2.0                               # between two reports of the steps, at least
@@ -110,7 +109,7 @@ def _unless_full(session: Session, write: Callable[[Session], events.Event], *, 
 def _started(session: Session, facts: Facts) -> events.Started:
     learner, plan = session.learner, session.plan
     return events.Started(
-        name=session.run.name, step=learner.step, steps=plan.steps, parameters=parameter_count(plan.model.network),
+        name=session.run.name, step=learner.step, steps=plan.steps, parameters=learner.parameters,
         batch_size=plan.batch_size, micro_batch=learner.micro_batch, device=str(learner.batches.device),
         precision=learner.precision, directory=str(session.directory), facts=facts)
 
