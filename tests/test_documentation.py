@@ -1,0 +1,113 @@
+"""The documentation names functions, commands, options and pages; here each of them must exist."""
+
+import ast
+import importlib
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from diffuse_cli.cli import app
+from diffuse_cli.engine import config
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+MATHEMATICS, TUTORIAL = "docs/mathematics.md", "docs/tutorial.md"
+ROOMS = ("diffuse_cli.engine.diffusion", "diffuse_cli.engine")
+CODE = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def functions_named() -> list[str]:
+    return sorted(set(re.findall(r"`([a-z]+:[A-Za-z_.]\w[\w.]*)`", read(MATHEMATICS))) - {"module:function"})
+
+
+@pytest.mark.parametrize("reference", functions_named())
+def test_functions_named_in_the_mathematics_exist(reference):
+    module_name, _, path = reference.partition(":")
+    for room in ROOMS:
+        try:
+            found = importlib.import_module(f"{room}.{module_name}")
+        except ModuleNotFoundError:
+            continue
+        *owners, name = path.split(".")
+        for owner in owners:
+            found = getattr(found, owner)
+        assert hasattr(found, name) or name in found.__annotations__            # a field of a dataclass
+        return
+    pytest.fail(f"there is no module {module_name}")
+
+
+def public_functions(module: str) -> Iterator[str]:
+    """Functions of a module and methods of its classes, without closures."""
+    tree = ast.parse(read(f"src/diffuse_cli/engine/diffusion/{module}.py"))
+    methods = [method for node in tree.body if isinstance(node, ast.ClassDef) for method in node.body]
+    for node in (*tree.body, *methods):
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            yield node.name
+
+
+def test_every_function_of_the_mathematics_is_explained():
+    explained = {re.split("[:.]", reference)[-1] for reference in functions_named()}
+    public = {name for module in ("schedule", "losses", "samplers", "guidance") for name in public_functions(module)}
+    assert public - {"run_sampler"} <= explained           # which looks a sampler up by its name
+
+
+@pytest.mark.parametrize(("values", "page"), [
+    (config.SCHEDULES, MATHEMATICS), (config.PREDICTIONS, MATHEMATICS), (config.OBJECTIVES, MATHEMATICS),
+    (config.SAMPLERS, MATHEMATICS), (config.PRESETS, TUTORIAL)])
+def test_every_choice_is_explained(values, page):
+    assert [value for value in values if f"`{value}`" not in read(page)] == []
+
+
+def test_usual_steps_of_the_samplers_are_told():
+    rows = dict(re.findall(r"^\| `([\w-]+)`(?: \(default\))? \|.*\| (\d+) \| (?:yes|no) \|$",
+                           read(MATHEMATICS), re.MULTILINE))
+    assert {name: int(steps) for name, steps in rows.items()} == config.SAMPLER_STEPS
+
+
+def commands_shown() -> Iterator[tuple[str, str]]:
+    """(page, arguments) of every `diffuse …` command in a block of code."""
+    for page in PAGES:
+        for block in CODE.findall(page.read_text(encoding="utf-8")):
+            for line in block.replace("\\\n", " ").splitlines():
+                if line.startswith("diffuse "):
+                    yield page.name, re.split(" [|>] ", line)[0].removeprefix("diffuse ")
+
+
+@pytest.mark.parametrize(("page", "arguments"), list(commands_shown()))
+def test_commands_shown_are_understood(page, arguments):
+    """The parser takes them; nothing is run."""
+    command, words = app._command(), shlex.split(arguments, comments=True)
+    while inner := getattr(command, "commands", None):
+        if words[0].startswith("-"):
+            assert words[0] in {name for parameter in command.params for name in parameter.opts}
+            return
+        command = inner[words.pop(0)]
+    command.make_context(None, words)
+
+
+@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    text = CODE.sub("", page.read_text(encoding="utf-8"))
+    for target in re.findall(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)", text):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path) if path else page
+        assert linked.exists(), target
+        headings = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.MULTILINE) if anchor else []
+        anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+        assert not anchor or anchor in anchors, target
+
+
+def test_formulas_survive_markdown():
+    """In inline formulas Markdown takes `\\,` and the like for escapes, and some underscores for emphasis."""
+    formulas = re.findall(r"\$([^$]+)\$", CODE.sub("", read(MATHEMATICS)))
+    assert len(formulas) > 100
+    assert [formula for formula in formulas if re.search(r"\\[^A-Za-z]|[*|\n]|\W_\w", formula)] == []
