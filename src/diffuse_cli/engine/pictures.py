@@ -52,5 +52,5 @@ def encode(pixels: np.ndarray, *, suffix: str = ".png", texts: Mapping[str, str]
     if "parameters" in texts:
         user_comment = 0x9286
         exif.get_ifd(0x8769)[user_comment] = b"UNICODE\0" + texts["parameters"].encode("utf-16-be")
-    image.save(stream, FORMATS[suffix], quality=95, exif=exif)
+    image.save(stream, FORMATS[suffix], quality=95, exif=exif if "parameters" in texts else b"")
     return stream.getvalue()
