@@ -108,18 +108,20 @@ def test_the_weights_are_their_formulas(log_snr: float, resolution: int) -> None
     assert weight("simple") == 1
     assert weight("min-snr") == pytest.approx(min(snr, 5) / snr, rel=1e-12)
     # sigmoid(b - λ) with b = 2 - 2 ln(resolution/64), so at any size the same at the same *blurred* noise level,
-    # on the error of v: (1 + 1/SNR) times the error of the noise
-    on_v = 1 / (1 + snr * math.exp(-2) * (resolution / 64) ** 2)
-    assert weight("sigmoid") == pytest.approx(on_v * (1 + 1 / snr), rel=1e-12)
+    # on the geometric mean of the errors of the noise and of v
+    logistic = 1 / (1 + snr * math.exp(-2) * (resolution / 64) ** 2)
+    assert weight("sigmoid") == pytest.approx(logistic * math.sqrt(1 + 1 / snr), rel=1e-12)
 
 
-def test_the_sigmoid_objective_weighs_the_error_of_v() -> None:
-    """At high noise the weighted loss is the plain error of v; at b = 2 (64 px) half of it."""
+def test_the_sigmoid_objective_is_halfway_between_the_errors_of_the_noise_and_of_v() -> None:
+    """At high noise the weighted loss is the geometric mean of the two errors; at b = 2 (64 px) half of it."""
     log_snr = torch.tensor([-9.0, 2.0], dtype=torch.float64)
     output, target = random(2, 3, 4, 4), random(2, 3, 4, 4)
-    weighted = noise_weight("sigmoid", log_snr, 64) * noise_loss(output, target, prediction="v", log_snr=log_snr)
+    error_of_noise = noise_loss(output, target, prediction="v", log_snr=log_snr)
     error_of_v = (output - target).square().mean((1, 2, 3))
-    torch.testing.assert_close(weighted, error_of_v * torch.tensor([1.0, 0.5]), rtol=1e-4, atol=0, check_dtype=False)
+    expected = (error_of_noise * error_of_v).sqrt() * torch.tensor([1.0, 0.5])
+    weighted = noise_weight("sigmoid", log_snr, 64) * error_of_noise
+    torch.testing.assert_close(weighted, expected, rtol=1e-4, atol=0, check_dtype=False)
 
 
 # ── Gaussians ───────────────────────────────────────────────────────────────────────────────────────────────────────

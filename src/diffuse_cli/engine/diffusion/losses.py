@@ -47,14 +47,14 @@ def noise_loss(output: Tensor, target: Tensor, *, prediction: str, log_snr: Tens
 def noise_weight(objective: str, log_snr: Tensor, resolution: int) -> Tensor:
     """The weight of the noise loss at each noise level. log_snr: (N,) → (N,), same type.
 
-    `sigmoid`: sigmoid(b - λ), bias b shifted with the resolution (Hoogeboom et al. 2024, eq. 10), on the error of v,
-    which is the error of the noise times 1 + 1/SNR. So 1 in units of v where there is more noise than signal, falling
-    with the SNR where there is less. The error of v at high noise is what a caption can tell of a picture that cannot
-    be seen: weighted in units of noise instead, captions were hardly learnt (docs/decisions.md).
+    `sigmoid`: sigmoid(b - λ), bias b shifted with the resolution (Hoogeboom et al. 2024), times √(1 + 1/SNR): halfway,
+    as a geometric mean, between the error of the noise and that of v, which is 1 + 1/SNR times as large. What a caption
+    can tell of a picture that cannot be seen is an error of v at high noise: weighed as an error of the noise captions
+    were hardly learnt, weighed in full it slowed all else (docs/decisions.md).
     `min-snr`: min(SNR, 5)/SNR (Hang et al. 2023, in noise units); `simple`: 1.
     """
     if objective == "sigmoid":
-        return torch.sigmoid(2 - 2 * math.log(resolution / 64) - log_snr) * (1 + torch.exp(-log_snr))
+        return torch.sigmoid(2 - 2 * math.log(resolution / 64) - log_snr) * (1 + torch.exp(-log_snr)).sqrt()
     if objective == "min-snr":
         return torch.clamp(5 * torch.exp(-log_snr), max=1)
     return torch.ones_like(log_snr)
