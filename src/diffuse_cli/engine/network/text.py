@@ -114,13 +114,18 @@ def _agree(theirs: Any, ours: Any) -> bool:
 
 def encode(tokenizer: Tokenizer, captions: Sequence[str]) -> Tensor:
     """Captions → tokens (M, 77) int64: the caption, END, PAD. Longer captions are cut, but keep their END."""
-    rows = [encoding.ids for encoding in tokenizer.encode_batch(list(captions))]
+    rows = [encoding.ids for encoding in tokenizer.encode_batch([_valid(caption) for caption in captions])]
     return torch.tensor(rows, dtype=torch.int64).reshape(len(rows), LENGTH)
 
 
 def is_truncated(tokenizer: Tokenizer, caption: str) -> bool:
     """Whether `encode` loses the end of this caption."""
-    return bool(tokenizer.encode(caption).overflowing)
+    return bool(tokenizer.encode(_valid(caption)).overflowing)
+
+
+def _valid(caption: str) -> str:
+    """Without lone surrogates, which stand for bytes of a command line that are not UTF-8."""
+    return caption.encode(errors="replace").decode()
 
 
 # ── Encoder ─────────────────────────────────────────────────────────────────────────────────────────────────────────

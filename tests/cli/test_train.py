@@ -1,0 +1,269 @@
+"""`diffuse train` as people and programs see it: what is on stdout, what on stderr, the exit code, the signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import tiny
+import torch
+
+from diffuse_cli.cli import app, train, view
+from diffuse_cli.engine import events, registry, session, training
+from diffuse_cli.engine.errors import UsageError
+from diffuse_cli.engine.learner import Learner
+
+OPTIONS = ("--resolution", "8", "--preset", "nano", "--steps", "8", "--batch-size", "4", "--name", "tiny", "--device",
+           "cpu", "--precision", "fp32", "--save-every", "3", "--preview-every", "100%")
+
+
+@pytest.fixture
+def diffuse(capsys, monkeypatch):
+    """Run a command line in this process: (exit code, stdout, stderr)."""
+
+    def run(*arguments):
+        arguments = list(map(str, arguments))
+        monkeypatch.setattr(sys, "argv", ["diffuse", *arguments])
+        view.start()
+        with tiny.scaled_down(), mock.patch.object(session, "MEASURED_SECONDS", 0):
+            code = app._run(arguments)
+        return code, *capsys.readouterr()
+
+    yield run
+    view.start()
+
+
+def at_step(number, action):
+    """Do something in the middle of a step of training."""
+    advance = Learner.advance
+
+    def acting(self):
+        if self.step + 1 == number:
+            action()
+        return advance(self)
+
+    return mock.patch.object(Learner, "advance", acting)
+
+
+def model_of(home, name="tiny"):
+    return home / "models" / name / "model.safetensors"
+
+
+# ── What is printed ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_path_of_the_model_is_all_there_is_on_stdout(diffuse, squares, decoded, home, trained):
+    code, out, err = diffuse("train", squares, *OPTIONS)
+    assert (code, out) == (0, f"{model_of(home)}\n")
+    assert model_of(home).read_bytes() == (trained[0] / "model.safetensors").read_bytes()
+    for told in ("24 used (22 to learn from, 2 held out)", "captions: sidecar .txt (24 of 24)", "“a red square”",
+                 "8 steps of 4", "step 8/8", 'sample it: diffuse sample "a prompt" -m tiny'):
+        assert told in err
+    assert "\x1b" not in err
+    code, out, err = diffuse("train", squares, *OPTIONS)
+    assert (code, out) == (0, f"{model_of(home)}\n")
+    assert "already trained to 8 steps" in err
+    code, out, err = diffuse("train", squares, *OPTIONS, "--quiet")
+    assert (code, out, err) == (0, f"{model_of(home)}\n", "")
+
+
+def test_json_lines_are_the_events(diffuse, squares, decoded, home):
+    code, out, _ = diffuse("train", squares, *OPTIONS, "--json")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert {line["schema"] for line in lines} == {events.SCHEMA}
+    assert [line["event"] for line in lines if line["event"] in ("started", "saved", "finished")] == [
+        "started", "saved", "saved", "saved", "finished"]
+    assert lines[-1]["path"] == str(model_of(home))
+
+
+def test_a_dry_run_tells_the_plan_and_its_cost_and_leaves_nothing(diffuse, squares, decoded, home):
+    code, out, err = diffuse("train", squares, *OPTIONS, "--dry-run")
+    assert (code, out) == (0, "")
+    for told in ("batch: 4 pictures", "budget: 8 steps", "time: about", "speed:", "disk:", "memory:", "arithmetic:"):
+        assert told in err
+    assert list((home / "models").iterdir()) == []
+    assert registry.last() is None
+
+
+def test_a_copy_of_the_model_is_named_instead(diffuse, squares, decoded, home, tmp_path):
+    out = tmp_path / "cars.safetensors"
+    assert diffuse("train", squares, *OPTIONS, "-o", out)[:2] == (0, f"{out}\n")
+    assert out.read_bytes() == model_of(home).read_bytes()
+    code, _, err = diffuse("train", squares, *OPTIONS, "-o", out)
+    assert (code, "exists already" in err) == (2, True)
+
+
+def test_the_config_of_a_run_asks_for_the_same_again(diffuse, squares, decoded, home, tmp_path):
+    machine = OPTIONS[8:]
+    diffuse("train", squares, *OPTIONS)
+    config = tmp_path / "config.json"
+    config.write_bytes((home / "models" / "tiny" / "config.json").read_bytes())
+    code, _, err = diffuse("train", "--config", config, *machine)
+    assert (code, "already trained" in err) == (0, True)
+    code, _, err = diffuse("train", "--config", config, *machine, "--lr", "0.5")
+    assert (code, "lr: None → 0.5" in err) == (2, True)
+    code, _, err = diffuse("train", "--config", config, *machine, "--images", "32")        # replaces --steps
+    assert (code, "images: None → 32" in err, "steps: 8 → None" in err) == (2, True, True)
+
+
+# ── What is refused ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+BAD = [("--steps", "0"), ("--steps", "-1"), ("--steps", "x"), ("--resolution", "7"), ("--resolution", "100000"),
+       ("--lr", "nan"), ("--lr", "0"), ("--seed", str(2**70)), ("--batch-size", "0"), ("--time", "soon"),
+       ("--time", "0s"), ("--objective", "simpel"), ("--preset", "nan0"), ("--captions", "maybe"),
+       ("--save-every", "often"), ("--preview-every", "0%"), ("--micro-batch", "0"), ("--gpus", "-1"),
+       ("--precision", "fp8"), ("--caption-template", "a car"), ("-o", "model.ckpt"),
+       ("-o", "/no/such/directory/m.safetensors"), ("--config", "/no/such/file.json"), ("--name", "../x"),
+       ("--steps", "5", "--images", "5"), ("--flop",)]
+
+
+def test_bad_values_are_refused_before_torch_is_imported(squares):
+    """All in one fresh process, in which torch must not have appeared."""
+    commands = [["train", str(squares), *options] for options in BAD]
+    commands += [["train"], ["sample", "-n", "0"], ["sample", "-n", "1000000000"], ["sample", "--steps", "0"],
+                 ["sample", "--guidance", "nan"], ["sample", "--seed", str(2**70)], ["sample", "--seed", "-1"],
+                 ["sample", "--sampler", "dpm"], ["sample", "--guidance-interval", "2", "1"],
+                 ["sample", "--guidance-interval", "0", "inf"], ["sample", "--precision", "fp16"]]
+    code = ("import json, sys; from diffuse_cli.cli import app, view\n"
+            "for command in json.loads(sys.argv[1]): view.start(); print(app._run(command), flush=True)\n"
+            "print('torch' in sys.modules)")
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(commands)], capture_output=True, text=True, check=True)
+    *codes, imported = done.stdout.splitlines()
+    assert [(command, code) for command, code in zip(commands, codes, strict=True) if code != "2"] == []
+    assert imported == "False"
+    errors = done.stderr.splitlines()
+    assert len(errors) == len(commands)
+    assert all(line.startswith("error: ") for line in errors)
+    for told in ("--steps must be between 1 and", "Did you mean 'simple'?", "Did you mean 'nano'?",
+                 "Did you mean --flip?", "Write 90s, 30m", "must contain {label}"):
+        assert any(told in line for line in errors), told
+
+
+def test_what_cannot_be_learnt_from_ends_with_3(diffuse, tmp_path, home):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a.txt").write_text("x")
+    for folder in ("missing", "empty", "a.txt"):
+        code, out, err = diffuse("train", tmp_path / folder)
+        assert (code, out) == (3, "")
+        assert folder in err
+        assert len(err.splitlines()) == 1
+
+
+def test_pictures_that_cannot_be_read_end_with_3(diffuse, tmp_path, home):
+    folder = tiny.draw_squares(tmp_path / "mostly bad", 3)
+    for index in range(4):
+        (folder / f"bad{index}.png").write_bytes(b"no picture")
+    code, _, err = diffuse("train", folder, "--resolution", "8")
+    assert code == 3
+    assert "skipped 4 of 7" in err
+    assert os.listdir(home / "models") == []               # nothing was begun
+    (folder / "bad3.png").unlink()
+    code, _, err = diffuse("train", folder, "--resolution", "8", "--strict")
+    assert (code, "bad0.png" in err) == (3, True)
+
+
+def test_a_gpu_that_is_not_there_ends_with_2(diffuse, squares, decoded):
+    with mock.patch.object(torch.cuda, "is_available", return_value=False):
+        code, _, err = diffuse("train", squares, "--resolution", "8", "--gpus", "1")
+    assert code == 2
+    assert "--gpus 1 was asked for, but no GPU is visible" in err
+
+
+def test_a_run_in_use_ends_with_5(diffuse, squares, decoded):
+    from diffuse_cli.engine import runs
+
+    with runs.open_run(squares, tiny.RECIPE, train.Machine(**tiny.OPTIONS)):
+        code, _, err = diffuse("train", squares, *OPTIONS)
+    assert (code, f"process {os.getpid()}" in err) == (5, True)
+
+
+def test_the_folder_can_come_from_the_config_alone(tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"request": {"folder": "/a", "recipe": {"steps": 5, "seed": 3}}, "plan": {}}))
+    folder, recipe = train._read_config(config, None, {"seed": None, "lr": 0.5})
+    assert (folder, recipe.steps, recipe.seed, recipe.lr) == (Path("/a"), 5, 3, 0.5)
+    folder, recipe = train._read_config(config, Path("/b"), {"time": 60.0})
+    assert (folder, recipe.steps, recipe.time) == (Path("/b"), None, 60.0)
+    for content in ("", "{}", "[]", '{"request": {}}', '{"request": {"folder": "/a", "recipe": {"surprise": 1}}}'):
+        config.write_text(content)
+        with pytest.raises(UsageError, match="--config"):
+            train._read_config(config, None, {})
+
+
+# ── Signals ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_the_first_signal_finishes_the_step_and_saves(diffuse, squares, decoded, home, trained, name, code):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with at_step(2, lambda: signal.raise_signal(getattr(signal, name))):
+        left, out, err = diffuse("train", squares, *OPTIONS, "--fresh")
+    assert (left, out) == (code, "")
+    assert "stopping after this step and saving" in err
+    assert f"to go on: diffuse train {squares} --resolution 8" in err
+    assert "--fresh" not in err.split("to go on:")[1]      # which would begin anew
+    assert [path.name for path in model_of(home).parent.glob("step-*")] == ["step-00000002.safetensors"]
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    if name == "SIGINT":
+        _, _, err = diffuse("train", squares, *OPTIONS)
+        assert "going on at step 2" in err
+        assert model_of(home).read_bytes() == (trained[0] / "model.safetensors").read_bytes()
+
+
+def test_a_signal_that_was_ignored_stays_ignored(diffuse, squares, decoded):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with at_step(2, lambda: signal.raise_signal(signal.SIGHUP)):
+            code, _, err = diffuse("train", squares, *OPTIONS)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (code, "stopping" in err) == (0, False)
+
+
+def test_a_signal_while_pictures_are_read_begins_nothing(diffuse, squares, home):
+    read = training.open_dataset
+
+    def interrupted(*arguments, **options):
+        signal.raise_signal(signal.SIGINT)
+        return (yield from read(*arguments, **options))
+
+    with mock.patch.object(training, "open_dataset", interrupted):
+        code, out, _ = diffuse("train", squares, *OPTIONS)
+    assert (code, out) == (130, "")
+    assert os.listdir(home / "models") == []
+
+
+DRIVER = """
+import os, signal, sys
+from unittest import mock
+sys.path.insert(0, sys.argv.pop(1))
+kills = int(sys.argv.pop(1))
+import tiny
+from diffuse_cli.cli import app
+from diffuse_cli.engine.learner import Learner
+advance = Learner.advance
+def acting(self):
+    for _ in range(kills if self.step == 1 else 0):
+        os.kill(os.getpid(), signal.SIGINT)
+    return advance(self)
+with tiny.scaled_down(), mock.patch.object(Learner, "advance", acting):
+    app.main()
+"""
+
+
+@pytest.mark.parametrize(("kills", "saved"), [(1, ["step-00000002.safetensors"]), (2, [])])
+def test_a_shell_sees_that_a_signal_ended_it_and_the_second_one_leaves_at_once(squares, decoded, home, kills, saved):
+    tests = str(Path(tiny.__file__).parent)
+    done = subprocess.run([sys.executable, "-c", DRIVER, tests, str(kills), "train", str(squares), *OPTIONS],
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGINT
+    assert done.stdout == ""
+    assert ("to go on" in done.stderr) == (kills == 1)
+    assert [path.name for path in model_of(home).parent.glob("step-*")] == saved
