@@ -116,7 +116,7 @@ def test_the_weights_are_their_formulas(log_snr: float, resolution: int) -> None
 def test_the_sigmoid_objective_is_halfway_between_the_errors_of_the_noise_and_of_v() -> None:
     """At high noise the weighted loss is the geometric mean of the two errors; at b = 2 (64 px) half of it."""
     log_snr = torch.tensor([-9.0, 2.0], dtype=torch.float64)
-    output, target = random(2, 3, 4, 4), random(2, 3, 4, 4)
+    output, target = random(2, 2, 3, 4, 4)
     error_of_noise = noise_loss(output, target, prediction="v", log_snr=log_snr)
     error_of_v = (output - target).square().mean((1, 2, 3))
     expected = (error_of_noise * error_of_v).sqrt() * torch.tensor([1.0, 0.5])

@@ -272,6 +272,18 @@ def test_on_the_fine_grid_both_rules_are_one() -> None:
     assert not torch.allclose(run("linear", [0.5, 0.4]), run("log", [0.5, 0.4]), rtol=0, atol=1e-3)
 
 
+def test_the_linear_rule_is_what_ddpm_uses_by_name() -> None:
+    times, noisy = sampling_times(COSINE, 5, 64), random(2, 3, 4, 4)
+
+    def noise(number: int) -> Tensor:
+        return random(2, 3, 4, 4, seed=number)
+
+    by_name = run_sampler("ddpm", bent, noisy, times, COSINE, fresh_noise=noise)
+    linear = ddpm(bent, noisy, times, COSINE, fresh_noise=noise, variance_rule="linear")
+    for one, other in zip(by_name, linear, strict=True):
+        assert torch.equal(one.noisy, other.noisy)
+
+
 def test_without_a_learned_variance_the_posterior_s_is_drawn() -> None:
     """beta_tilde by Bayes' rule: the precisions of q(noisy_s | image) and of q(noisy_t | noisy_s) add up."""
     t, s = 0.6, 0.35
