@@ -24,6 +24,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")             # Adam's, one of each for every 
 CLIP = 1.0                                      # largest norm of the gradient
 SPIKE = 8.0                                     # a norm so many times the running median is not learnt from
 WINDOW = 128                                    # norms in that median
+TEXT_RATE = 0.1                                 # of the learning rate, for the text encoder: its start is worth keeping
 BAD_STEPS = 3                                   # so many non-finite steps in a row end the run
 
 
@@ -122,7 +123,7 @@ class Learner:
 
     def _update(self) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate_at(self.plan, self.step)
+            group["lr"] = group["rate"] * learning_rate_at(self.plan, self.step)
         self.optimizer.step()
         self.updates += 1
         average.update(list(self.averaged.parameters()), self.network, self.updates)
@@ -172,8 +173,11 @@ def _optimizer(network: Network, plan: Plan) -> torch.optim.Optimizer:
     """AdamW decays matrices only; Adam is the classic recipe, without decay. The moments exist from the start."""
     decay = 0.01 if plan.optimizer == "adamw" else 0.0
     parameters = list(network.parameters())
-    groups = [{"params": [p for p in parameters if p.ndim >= 2], "weight_decay": decay},
-              {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0}]
+    groups = [
+        {"params": [p for p in module.parameters() if (p.ndim >= 2) == is_matrix],
+         "weight_decay": decay if is_matrix else 0.0, "rate": rate}
+        for module, rate in ((network.unet, 1.0), (network.text_encoder, TEXT_RATE)) if module is not None
+        for is_matrix in (True, False)]
     betas = (0.9, 0.99) if plan.optimizer == "adamw" else (0.9, 0.999)
     optimizer = torch.optim.AdamW(groups, lr=plan.lr, betas=betas, eps=1e-8, fused=True)
     for parameter in parameters:
