@@ -278,6 +278,7 @@ def test_disk_trouble_is_a_storage_error(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(StorageError, match=r"cannot write .*00000\.png: no space left"):
         list(scenes.write_demo(tmp_path / "demo", count=1, resolution=16))
     monkeypatch.undo()
+    (tmp_path / "other").mkdir()
     monkeypatch.setattr(durable.os, "fsync", full)
     with pytest.raises(StorageError, match=r"metadata\.jsonl"):
         list(scenes.write_demo(tmp_path / "other", count=1, resolution=16))
