@@ -8,7 +8,7 @@ GAMMA = 6.94                                    # the exponent that gives this w
 
 
 def relative_width(gamma: float) -> float:
-    """Standard deviation of the averaging profile, as a share of the training so far (Karras et al. 2024, eq. 126)."""
+    """Standard deviation of the averaging profile, as a share of the training (Karras et al. 2024, section 3.1)."""
     return float((gamma + 1) ** 0.5 / ((gamma + 2) * (gamma + 3) ** 0.5))
 
 

@@ -1,6 +1,6 @@
 """What can go wrong in the user's world, each with its exit code. Knows nothing of how it is shown.
 
-Exit codes (documented in docs/cli.md): 0 ok, 1 warnings under --strict, 2 usage, 3 input data, 4 model,
+Exit codes (documented in docs/cli.md): 0 ok, 2 usage, 3 input data, 4 model,
 5 in use, 6 storage, 7 memory, 8 diverged, 9 worker, 10 export, 70 internal bug, 128 + n signal n.
 """
 

@@ -19,7 +19,8 @@ def classifier_free(
 
     Guiding only in the middle gives better pictures for fewer evaluations (Kynkäänniemi et al. 2024). The formula in
     noise or in clean pictures is the same; the guided picture leaves the pixel range, so it is thresholded. The
-    variance is that of the conditional half. scale 1 is no guidance, 0 the unconditional model.
+    variance is that of the conditional half. scale 1 is no guidance; 0, inside the interval, the
+    unconditional model.
     """
     low, high = interval
 

@@ -45,7 +45,7 @@ class Schedule:
         return (noisy - alpha * image) / sigma
 
     def target(self, prediction: str, image: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What a network that predicts v, epsilon or x0 should answer (v: Salimans & Ho 2022, eq. 10)."""
+        """What a network that predicts v, epsilon or x0 should answer (v: Salimans & Ho 2022, section 4)."""
         if prediction == "epsilon":
             return noise
         if prediction == "x0":
@@ -135,7 +135,7 @@ def _linear() -> Callable[[Tensor], Tensor]:
 
 
 def _interpolated(resolution: int) -> Callable[[Tensor], Tensor]:
-    """Cosine whose noisy end is shifted by 2 ln(32/resolution) (Hoogeboom et al. 2023, eq. 9 to 11).
+    """Cosine whose noisy end is shifted by 2 ln(32/resolution) (Hoogeboom et al. 2023, "simple diffusion").
 
     Larger pictures need more noise to drown, smaller ones less. The time axis is stretched, not clipped, so that λ
     falls strictly from +12 to -11 - 2 ln(max(resolution, 64)/64): low enough to drown even the mean brightness.
