@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from diffuse_cli import __version__
@@ -53,10 +54,25 @@ def render(seed: int, count: int, resolution: int) -> tuple[Tensor, Tensor, Tens
             torch.tensor([OBJECTS.index(scene.object) for scene in chosen]))
 
 
-def train_classifier(resolution: int, *, renders: int, epochs: int) -> tuple[Classifier, dict[str, float]]:
-    """Train on `renders` scenes; → the classifier and its accuracy on 2,000 others."""
+def make_classifier(
+    resolution: int, *, renders: int, epochs: int, kept: Path | None
+) -> tuple[Classifier, dict[str, float]]:
+    """Train on `renders` scenes, or load the one `kept` from last time; → it and its accuracy on 2,000 others."""
     torch.manual_seed(0)
     classifier = Classifier()
+    if kept is not None and kept.exists():
+        classifier.load_state_dict(load_file(kept))
+    else:
+        train_classifier(classifier, resolution, renders=renders, epochs=epochs)
+        if kept is not None:
+            save_file(classifier.state_dict(), kept)
+    classifier.eval()
+    images, colours, objects = render(TEST_SEED, 2_000, resolution)
+    return classifier, agreement(classifier, pictures.from_pixels(images.numpy()), colours, objects)
+
+
+def train_classifier(classifier: Classifier, resolution: int, *, renders: int, epochs: int) -> None:
+    """AdamW with one cycle of the learning rate, on noised pictures: a sampler's are not quite clean."""
     images, colours, objects = render(RENDERS_SEED, renders, resolution)
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=2e-3, weight_decay=0.05)
     steps = epochs * (renders // 128)
@@ -64,16 +80,13 @@ def train_classifier(resolution: int, *, renders: int, epochs: int) -> tuple[Cla
     for _ in range(epochs):
         for chosen in torch.randperm(renders)[: renders // 128 * 128].split(128):
             batch = pictures.from_pixels(images[chosen].numpy())
-            batch = batch + 0.05 * torch.randn_like(batch)                 # a sampler's pictures are not quite clean
+            batch = batch + 0.05 * torch.randn_like(batch)
             colour, thing = classifier(batch)
             loss = F.cross_entropy(colour, colours[chosen]) + F.cross_entropy(thing, objects[chosen])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
-    classifier.eval()
-    images, colours, objects = render(TEST_SEED, 2_000, resolution)
-    return classifier, agreement(classifier, pictures.from_pixels(images.numpy()), colours, objects)
 
 
 @torch.no_grad()
@@ -122,14 +135,15 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, nargs="*", default=[Sampling.guidance])
     parser.add_argument("--renders", type=int, default=24_000)
     parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--classifier", type=Path, help="keep the classifier in this .safetensors file")
     parser.add_argument("--sheet", type=Path, help="write the first 64 pictures of seen pairs here")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
 
     model = checkpoint.load_model(registry.resolve(options.model), torch.device("cpu"))
     begun = time.monotonic()
-    classifier, ceiling = train_classifier(
-        model.config.network.resolution, renders=options.renders, epochs=options.epochs)
+    classifier, ceiling = make_classifier(
+        model.config.network.resolution, renders=options.renders, epochs=options.epochs, kept=options.classifier)
     results = [{"pairs": "real scenes", **ceiling}]
     print(f"classifier ready after {time.monotonic() - begun:.0f} s: {results[0]}", flush=True)
     for guidance in options.guidance:

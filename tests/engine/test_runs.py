@@ -286,6 +286,7 @@ def test_after_falling_back_the_damaged_state_goes_first(tmp_path):
     assert whole(tmp_path) == [10]
     save(tmp_path, 15)
     assert whole(tmp_path) == [15, 10]                     # never a single whole state
+    assert len(runs.saved_states(tmp_path)) == 2           # and nothing left to warn about
     save(tmp_path, 20)
     assert whole(tmp_path) == [20, 15]
     assert len(os.listdir(tmp_path)) == 4                  # two states, two heads

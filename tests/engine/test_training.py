@@ -465,6 +465,12 @@ def test_a_budget_of_time_becomes_a_number_of_steps_once(squares, home):
     assert again[-1].step == steps
 
 
+def test_measuring_counts_as_time_spent():
+    with mock.patch.object(session, "_images_per_second", return_value=10.0), \
+            mock.patch.object(session.time, "monotonic", side_effect=[100.0, 104.0]):
+        assert session._images_within(60.0, mock.Mock()) == int(session.SHARE_OF_STEPS * 10 * 56)
+
+
 def test_another_model_to_start_from(trained, squares, home):
     source = trained[0] / "model.safetensors"
     recipe = Recipe(steps=1, batch_size=4, init=str(source), lr=1e-7, captions="sidecar")
