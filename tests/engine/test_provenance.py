@@ -84,3 +84,4 @@ def test_only_what_is_needed_is_told():
     assert set(made()) == {"prompt", "seed", "sampler", "steps", "guidance", "guidance_interval", "size", "model",
                            "model_sha256", "version"}
     assert len(made(name="n" * 1000)["model"]) == 64
+    assert made("x" * 5000)["prompt"] == "x" * MAX_PROMPT  # far more than a model reads
