@@ -150,7 +150,8 @@ def test_a_grid_is_one_more_file_with_every_picture(diffuse, model):
 def test_one_file_is_never_replaced_unasked(diffuse, model):
     assert diffuse("-m", model, "-o", "deep/er/x.png", "-s", "1")[:2] == (0, f"{os.path.join('deep/er', 'x.png')}\n")
     before = Path("deep/er/x.png").read_bytes()
-    code, out, err = diffuse("-m", model, "-o", "deep/er/x.png", "-s", "2")
+    with mock.patch.object(generation, "draw", side_effect=AssertionError):        # refused before anything is drawn
+        code, out, err = diffuse("-m", model, "-o", "deep/er/x.png", "-s", "2")
     assert (code, out) == (2, "")
     assert "deep/er/x.png exists already. Use --force" in err
     assert Path("deep/er/x.png").read_bytes() == before
