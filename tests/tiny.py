@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from diffuse_cli.engine import events, planning, runs, training
-from diffuse_cli.engine.config import Machine, Recipe
+from diffuse_cli.engine.config import SAMPLER_STEPS, Machine, Recipe
 from diffuse_cli.engine.data.cache import Dataset
 from diffuse_cli.engine.network import presets
 
@@ -72,10 +72,10 @@ class StopAfter:
 
 @contextlib.contextmanager
 def scaled_down() -> Iterator[None]:
-    """A nano network with 2 narrow levels, 2 validations and 2 previews in a run: more would cost and show nothing."""
+    """A nano network with 2 narrow levels, 2 validations, 2 quick previews in a run: more would only cost."""
     with mock.patch.dict(presets.LEVELS, nano={3: presets.Levels((16, 16, 32), (1, 1, 1), 16, 16, 32, 1)}), \
             mock.patch.dict(presets.TEXT, nano=(16, 1)), mock.patch.object(planning, "VALIDATIONS", 2), \
-            mock.patch.object(training, "PREVIEW_PROMPTS", 2):
+            mock.patch.object(training, "PREVIEW_PROMPTS", 2), mock.patch.dict(SAMPLER_STEPS, {"dpmpp-2m": 4}):
         yield
 
 
