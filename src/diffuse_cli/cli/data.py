@@ -4,7 +4,7 @@ Reports go to stderr; stdout gets what a program may want: the problems, a path,
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,19 +23,22 @@ RESOLUTION = 64
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look at pictures and captions before training.")
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A folder of pictures, or a .jsonl or .csv manifest.")]
-Captions = Annotated[str, typer.Option(help="auto, metadata, sidecar, folder, filename or none.")]
 Resolution = Annotated[int, typer.Option(help="Side of the square that the model sees, in pixels.")]
 
 
 @app.command()
-def check(folder: Folder, captions: Captions = "auto", quiet: options.Quiet = False, verbose: options.Verbose = False,
-          json: options.Json = False, debug: options.Debug = False) -> None:
+def check(folder: Folder, captions: options.Captions = None, caption: options.Caption = None,
+          caption_column: options.CaptionColumn = None, caption_ext: options.CaptionExt = None,
+          caption_template: options.CaptionTemplate = None, quiet: options.Quiet = False,
+          verbose: options.Verbose = False, json: options.Json = False, debug: options.Debug = False) -> None:
     """Read every picture and caption, and report what training would meet. Exit code 3 when something is wrong.
 
     [bold]diffuse data check ./images[/]
     """
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
-    found, dataset = _read(folder, captions, RESOLUTION)
+    found, dataset = _read(folder, RESOLUTION, options.given({
+        "captions": captions, "caption": caption, "caption_column": caption_column, "caption_ext": caption_ext,
+        "caption_template": caption_template}))
     problems = (*found.problems, *dataset.skipped)
     warnings = (*found.warnings, *dataset.warnings)
     view.say(f"{len(dataset.names):,} images in {folder}")
@@ -60,7 +63,9 @@ def check(folder: Folder, captions: Captions = "auto", quiet: options.Quiet = Fa
 
 
 @app.command()
-def preview(folder: Folder, captions: Captions = "auto", resolution: Resolution = RESOLUTION,
+def preview(folder: Folder, captions: options.Captions = None, caption: options.Caption = None,
+            caption_column: options.CaptionColumn = None, caption_ext: options.CaptionExt = None,
+            caption_template: options.CaptionTemplate = None, resolution: Resolution = RESOLUTION,
             out: Annotated[Path | None, typer.Option("--out", "-o", help="The sheet, a new PNG.")] = None,
             quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
             debug: options.Debug = False) -> None:
@@ -70,7 +75,9 @@ def preview(folder: Folder, captions: Captions = "auto", resolution: Resolution 
     """
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
     target = _new_file(out, folder)
-    found, dataset = _read(folder, captions, resolution)
+    found, dataset = _read(folder, resolution, options.given({
+        "captions": captions, "caption": caption, "caption_column": caption_column, "caption_ext": caption_ext,
+        "caption_template": caption_template}))
     if not dataset.names:
         raise DataError(_skipped_line(found, dataset), hint=f"diffuse data check {folder} lists them")
 
@@ -126,14 +133,14 @@ def clear(quiet: options.Quiet = False, verbose: options.Verbose = False, json: 
         view.out_json({"freed": freed})
 
 
-def _read(folder: Path, captions: str, resolution: int) -> "tuple[Found, Dataset]":
+def _read(folder: Path, resolution: int, asked: dict[str, Any]) -> "tuple[Found, Dataset]":
     """Find and decode, showing progress; pictures that cannot be used are no reason to stop."""
-    from ..engine.config import RESOLUTION_RANGE, check_range
+    from ..engine.config import RESOLUTION_RANGE, Recipe, check_range
     from ..engine.data import cache
     from ..engine.data.captions import find_pictures
 
     check_range("--resolution", resolution, *RESOLUTION_RANGE)
-    found = find_pictures(folder, captions=captions)
+    found = find_pictures(folder, **Recipe(**asked).caption_options)
     with view.progress("reading pictures", len(found.pictures)) as advance_to:
         steps = cache.scan(found, resolution=resolution, directory=registry.cache_directory())
         while True:

@@ -1,10 +1,31 @@
-"""The options that every command takes, declared once. A command hands their values to `view.configure`."""
+"""The options that several commands take, declared once. Those of output go to `view.configure`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from ..engine import config
+from ..engine.config import Recipe, choices
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.", rich_help_panel="Output")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.", rich_help_panel="Output")]
 Json = Annotated[bool, typer.Option("--json", help="Print data as JSON Lines.", rich_help_panel="Output")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Output")]
+
+
+def _caption(name: str, help: str) -> Any:
+    return typer.Option(name, help=help, rich_help_panel="Captions: what is said of the pictures", show_default=False)
+
+
+Captions = Annotated[str | None, _caption(
+    "--captions", f"Where captions come from: {choices(config.CAPTION_SOURCES, Recipe.captions)}.")]
+Caption = Annotated[str | None, _caption("--caption", "One caption for all pictures.")]
+CaptionColumn = Annotated[str | None, _caption("--caption-column", "Column of the metadata.")]
+CaptionExt = Annotated[str | None, _caption("--caption-ext", "Suffix of caption files.")]
+CaptionTemplate = Annotated[str | None, _caption(
+    "--caption-template", f"Caption of a class folder. Default {Recipe.caption_template}")]
+
+
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """What was asked for: the rest keeps the default that it has inside."""
+    return {key: value for key, value in options.items() if value is not None}

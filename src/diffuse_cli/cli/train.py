@@ -43,13 +43,8 @@ def train(
     time: Annotated[str | None, _recipe("--time", help="Budget in time: 30m, 2h.")] = None,
     batch_size: Annotated[int | None, _recipe("--batch-size", help="Pictures in a step, on all devices.")] = None,
     lr: Annotated[float | None, _recipe("--lr", help="Learning rate.")] = None,
-    captions: Annotated[str | None, _recipe("--captions", help=f"Where captions come from: "
-                                            f"{choices(config.CAPTION_SOURCES, Recipe.captions)}.")] = None,
-    caption: Annotated[str | None, _recipe("--caption", help="One caption for all pictures.")] = None,
-    caption_column: Annotated[str | None, _recipe("--caption-column", help="Column of the metadata.")] = None,
-    caption_ext: Annotated[str | None, _recipe("--caption-ext", help="Suffix of caption files.")] = None,
-    caption_template: Annotated[str | None, _recipe(
-        "--caption-template", help=f"Caption of a class folder. Default {Recipe.caption_template}")] = None,
+    captions: options.Captions = None, caption: options.Caption = None, caption_column: options.CaptionColumn = None,
+    caption_ext: options.CaptionExt = None, caption_template: options.CaptionTemplate = None,
     objective: Annotated[str | None, _recipe("--objective", help=f"Weight of the noise loss: "
                                              f"{choices(config.OBJECTIVES, Recipe.objective)}.")] = None,
     prediction: Annotated[str | None, _recipe("--prediction", help=f"What the network answers: "
@@ -104,7 +99,7 @@ def train(
         "caption_ext": caption_ext, "caption_template": caption_template, "objective": objective,
         "prediction": prediction, "schedule": schedule, "variance": variance, "variance_grad": variance_grad,
         "times": times, "optimizer": optimizer, "flip": flip, "seed": seed, "init": init})
-    machine = Machine(**_given({
+    machine = Machine(**options.given({
         "name": name, "out": out, "gpus": gpus, "device": device, "precision": precision, "compile": compile,
         "micro_batch": micro_batch, "save_every": save_every, "preview_every": preview_every,
         "preview_prompts": tuple(preview_prompt or ()), "strict": strict, "accept_changes": accept_changes,
@@ -140,11 +135,6 @@ def _exit_code(signal_name: str) -> int:
     return 128 + int(getattr(signal, signal_name))
 
 
-def _given(values: dict[str, Any]) -> dict[str, Any]:
-    """Only what was typed: everything else has its default in the dataclass."""
-    return {name: value for name, value in values.items() if value is not None}
-
-
 def _read_config(path: Path | None, folder: Path | None, typed: dict[str, Any]) -> tuple[Path, Recipe]:
     """Folder and recipe of a run's config.json, overridden by what was typed."""
     recipe: dict[str, Any] = {}
@@ -156,7 +146,7 @@ def _read_config(path: Path | None, folder: Path | None, typed: dict[str, Any]) 
             raise UsageError(f"--config cannot use {path}", hint="Give the config.json of a run") from error
     if folder is None:
         raise UsageError("which pictures? No folder was given", hint="For example: diffuse train ./images")
-    typed = _given(typed)
+    typed = options.given(typed)
     if {"steps", "images", "time"} & typed.keys():                     # a typed budget replaces the file's
         recipe = {key: value for key, value in recipe.items() if key not in ("steps", "images", "time")}
     return folder, config.from_dict(Recipe, {**recipe, **typed}, where="--config")

@@ -210,6 +210,12 @@ class Recipe:
         if "{label}" not in self.caption_template:
             raise UsageError("--caption-template must contain {label}", hint='For example: "a photo of a {label}"')
 
+    @property
+    def caption_options(self) -> dict[str, Any]:
+        """What decides on the captions: the arguments of `find_pictures`."""
+        return {name: getattr(self, name) for name in (
+            "captions", "caption", "caption_column", "caption_ext", "caption_template")}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:

@@ -72,9 +72,7 @@ def open_run(folder: Path, recipe: Recipe, machine: Machine, *, rehearsal: bool 
     difference; without a name, the next free one is taken. A run that was not begun, such as a rehearsed one, leaves
     no directory. Raises DataError, InUseError, StorageError.
     """
-    found = find_pictures(
-        folder, captions=recipe.captions, caption=recipe.caption, caption_column=recipe.caption_column,
-        caption_ext=recipe.caption_ext, caption_template=recipe.caption_template, strict=machine.strict)
+    found = find_pictures(folder, **recipe.caption_options, strict=machine.strict)
     resolution, why = choose_resolution(found, recipe, machine)
     folder = Path(os.path.abspath(folder))                             # the same from wherever it is asked for
     request = _request(folder, recipe)

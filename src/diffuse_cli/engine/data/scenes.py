@@ -37,8 +37,9 @@ HELD_OUT = frozenset((colour, thing) for row, colour in enumerate(COLOURS) for c
                      if (column + 3 * row) % 10 == 2)
 
 # Diagonal of the object's bounding box / diagonal of the picture: a slender key is as big as a round apple.
-_EXTENT = {"small": (0.36, 0.43), "medium": (0.5, 0.58), "large": (0.68, 0.78)}
-_WIDEST = 0.9                                   # longer side / picture
+_EXTENT = {"small": (0.46, 0.52), "medium": (0.6, 0.67), "large": (0.76, 0.84)}
+_WIDEST = 0.92                                  # longer side / picture
+_STRAY = 0.4                                    # share of the free room, about its middle, that objects are put into
 _MARGIN = 0.04                                  # kept free on every side / picture
 _SUPERSAMPLING = 4                              # paint so many times larger, then average
 _RIM = 0.012                                    # reach of the outline / picture
@@ -150,9 +151,14 @@ def _placed(look: random.Random, scene: Scene) -> list[shapes.Part]:
     left, top, right, bottom = shapes.bounds(parts)
     wide, high = right - left, bottom - top
     scale = min(look.uniform(*_EXTENT[scene.size]) * math.sqrt(2) / math.hypot(wide, high), _WIDEST / max(wide, high))
-    dx = look.uniform(_MARGIN, 1 - _MARGIN - wide * scale) - left * scale
-    dy = look.uniform(_MARGIN, 1 - _MARGIN - high * scale) - top * scale
+    dx = _MARGIN + _somewhere(look) * (1 - 2 * _MARGIN - wide * scale) - left * scale
+    dy = _MARGIN + _somewhere(look) * (1 - 2 * _MARGIN - high * scale) - top * scale
     return [shapes.Part(ink, [(x * scale + dx, y * scale + dy) for x, y in points]) for ink, points in parts]
+
+
+def _somewhere(look: random.Random) -> float:
+    """In [0, 1]: where in the room that it leaves free an object is; 0.5 is the middle."""
+    return 0.5 + _STRAY * look.uniform(-0.5, 0.5)
 
 
 def _gradient(stops: list[tuple[float, RGB]], side: int) -> Image.Image:
