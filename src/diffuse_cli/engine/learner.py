@@ -24,7 +24,8 @@ MOMENTS = ("exp_avg", "exp_avg_sq")             # Adam's, one of each for every 
 CLIP = 1.0                                      # largest norm of the gradient
 SPIKE = 8.0                                     # a norm so many times the running median is not learnt from
 WINDOW = 128                                    # norms in that median
-TEXT_RATE = 0.1                                 # of the learning rate, for the text encoder: its start is worth keeping
+TEXT_RATE = 0.002                               # of the learning rate, for what reads text: its start is worth keeping
+READS_TEXT = ("text_encoder.", "unet.add_embedding.")          # parameters of these names
 BAD_STEPS = 3                                   # so many non-finite steps in a row end the run
 
 
@@ -172,15 +173,14 @@ def learning_rate_at(plan: Plan, step: int) -> float:
 def _optimizer(network: Network, plan: Plan) -> torch.optim.Optimizer:
     """AdamW decays matrices only; Adam is the classic recipe, without decay. The moments exist from the start."""
     decay = 0.01 if plan.optimizer == "adamw" else 0.0
-    parameters = list(network.parameters())
     groups = [
-        {"params": [p for p in module.parameters() if (p.ndim >= 2) == is_matrix],
-         "weight_decay": decay if is_matrix else 0.0, "rate": rate}
-        for module, rate in ((network.unet, 1.0), (network.text_encoder, TEXT_RATE)) if module is not None
-        for is_matrix in (True, False)]
+        {"params": [parameter for name, parameter in network.named_parameters()
+                    if name.startswith(READS_TEXT) == text and (parameter.ndim >= 2) == is_matrix],
+         "weight_decay": decay if is_matrix else 0.0, "rate": TEXT_RATE if text else 1.0}
+        for text in (False, True) for is_matrix in (True, False)]
     betas = (0.9, 0.99) if plan.optimizer == "adamw" else (0.9, 0.999)
     optimizer = torch.optim.AdamW(groups, lr=plan.lr, betas=betas, eps=1e-8, fused=True)
-    for parameter in parameters:
+    for parameter in network.parameters():
         optimizer.state[parameter] = {
             "step": torch.zeros((), device=parameter.device),
             **{moment: torch.zeros_like(parameter) for moment in MOMENTS}}

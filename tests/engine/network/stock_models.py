@@ -47,6 +47,6 @@ def stock_text_encoder(config: TextConfig) -> transformers.T5EncoderModel:
     return transformers.T5EncoderModel(transformers.T5Config(
         vocab_size=config.vocabulary, d_model=config.width, d_kv=config.width // config.heads, d_ff=config.feed_forward,
         num_layers=config.layers, num_heads=config.heads, feed_forward_proj="gated-gelu", dropout_rate=0.0,
-        relative_attention_num_buckets=32, relative_attention_max_distance=128, layer_norm_epsilon=1e-6,
+        relative_attention_num_buckets=32, relative_attention_max_distance=128, layer_norm_epsilon=0.1,
         pad_token_id=0, eos_token_id=1, use_cache=False, is_encoder_decoder=False,
     ))

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from ..config import NetworkConfig
-from .blocks import Dropout, TextPool
-from .text import TextEncoder
+from .blocks import Dropout
+from .text import END, LENGTH, PAD, TextEncoder
 from .unet import UNet
 
+WORDS = 5                                               # that a caption has, in order of magnitude
 SILENT_AT_START = ("conv2", "to_out.0", "conv_out")     # zero: every residual branch, and the output
 
 
@@ -57,9 +58,12 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Start all weights anew: the same generator state gives the same weights. It must be on their device."""
-        # The U-Net as torch would start it (uniform within ± 1/√fan-in; norms the identity), but for what is silent.
-        for name, module in self.unet.named_modules():
+        """Start all weights anew: the same generator state gives the same weights. It must be on their device.
+
+        As torch and T5 would start them, but for what is silent, and what reads text: captions begin as bags of words,
+        each word as loud as in any other caption, and nothing that all captions share.
+        """
+        for name, module in self.unet.named_modules():                  # uniform within ± 1/√fan-in; norms the identity
             if isinstance(module, nn.GroupNorm | nn.LayerNorm):
                 module.weight.fill_(1.0)
                 module.bias.zero_()
@@ -68,23 +72,24 @@ class Network(nn.Module):
                 bound = 0.0 if name.endswith(SILENT_AT_START) else module.weight[0].numel() ** -0.5
                 module.weight.uniform_(-bound, bound, generator=generator)
                 module.bias.uniform_(-bound, bound, generator=generator)
-            elif isinstance(module, TextPool):
-                width = module.positional_embedding.shape[1]
-                module.positional_embedding.normal_(std=width**-0.5, generator=generator)
-
-        # The text encoder as T5: normal with std 1/√fan-in, but embeddings 1, and queries smaller by √d, the scale that
-        # its attention lacks.
         if self.text_encoder is None or self.config.text is None:
             return
+
+        pooled = self.unet.add_embedding
+        pooled.pool.positional_embedding.zero_()
+        pooled.pool.v_proj.weight.mul_(LENGTH / WORDS)                  # it averages 77 positions, few of them words
+        pooled.pool.v_proj.bias.zero_()
+        pooled.proj.bias.zero_()
+
+        # Normal with std 1/√fan-in, but embeddings 1, and queries smaller by √d, the scale that T5's attention lacks.
         text = self.config.text
         stds = {
-            "shared": 1.0,
-            "q": (text.width * text.width // text.heads) ** -0.5,
-            "relative_attention_bias": text.width**-0.5,
-        }
+            "shared": 1.0, "q": (text.width * text.width // text.heads) ** -0.5,
+            "relative_attention_bias": text.width**-0.5, "o": 0.0, "wo": 0.0}
         for name, module in self.text_encoder.named_modules():
             if isinstance(module, nn.RMSNorm):
                 module.weight.fill_(1.0)
             elif isinstance(module, nn.Linear | nn.Embedding):
                 std = stds.get(name.rpartition(".")[2], module.weight.shape[1] ** -0.5)
                 module.weight.normal_(std=std, generator=generator)
+        self.text_encoder.shared.weight[[PAD, END]] = 0.0

@@ -28,6 +28,7 @@ SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>")         # their ids are their places
 NEAR_BUCKETS = 8
 FAR_BUCKET_EDGES = (12, 16, 23, 32, 46, 64, 91)
 BUCKETS = 2 * (NEAR_BUCKETS + 1 + len(FAR_BUCKET_EDGES))                    # one half for each direction
+SILENCE = 0.1               # added in norms to the mean square, 1 for a word: what is nearly silent stays so
 PADDING_BIAS = -1e9         # nothing is left of it after the softmax, and unlike the lowest float it is finite in bf16
 
 
@@ -185,7 +186,7 @@ class AttentionLayer(nn.Module):
     def __init__(self, config: TextConfig, *, first: bool) -> None:
         super().__init__()
         self.SelfAttention = SelfAttention(config, first=first)
-        self.layer_norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.layer_norm = nn.RMSNorm(config.width, eps=SILENCE)
 
     def forward(self, text: Tensor, bias: Tensor) -> Tensor:
         attended: Tensor = self.SelfAttention(self.layer_norm(text), bias)
@@ -198,7 +199,7 @@ class FeedForwardLayer(nn.Module):
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.DenseReluDense = GatedFeedForward(config)      # transformers' name, from the time before gates and GELU
-        self.layer_norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.layer_norm = nn.RMSNorm(config.width, eps=SILENCE)
 
     def forward(self, text: Tensor) -> Tensor:
         transformed: Tensor = self.DenseReluDense(self.layer_norm(text))
@@ -223,7 +224,7 @@ class Stack(nn.Module):
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.block = nn.ModuleList(Block(config, first=i == 0) for i in range(config.layers))
-        self.final_layer_norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.final_layer_norm = nn.RMSNorm(config.width, eps=SILENCE)
 
     def forward(self, text: Tensor, padding: Tensor) -> Tensor:
         table = self.block[0].layer[0].SelfAttention.relative_attention_bias            # type: ignore[union-attr,index]
@@ -236,7 +237,11 @@ class Stack(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Tokens → features. Padding is not attended to, but has features too: the U-Net reads all 77 positions."""
+    """Tokens → features. Padding is not attended to, but has features too: the U-Net reads all 77 positions.
+
+    The embeddings of END and padding start at zero and are not trained: they say nothing of their own. A caption of six
+    words has seventy of them, and whatever they had in common would drown what captions differ in.
+    """
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
@@ -245,5 +250,7 @@ class TextEncoder(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (M, 77) int64 → (M, 77, width)."""
-        features: Tensor = self.encoder(self.shared(tokens), tokens == PAD)
+        embeddings = self.shared(tokens)
+        embeddings = torch.where((tokens <= END)[..., None], embeddings.detach(), embeddings)
+        features: Tensor = self.encoder(embeddings, tokens == PAD)
         return features
