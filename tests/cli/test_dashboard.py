@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import math
+import shlex
 import sys
 
 import pytest
@@ -16,7 +17,7 @@ STARTED = events.Started(name="cars-64", step=0, steps=1000, parameters=3_274_11
                          device="cpu", precision="fp32", directory="/x",
                          facts=(("images", "512 in ./images"), ("captions", "text files: 'a [red] car\x1b[2J'")))
 FINISHED = events.Finished(step=1000, steps=1000, path="/x/model.safetensors", complete=True, reason="",
-                           delivered="best", seconds=3661.4)
+                           delivered="best", prompt="a red car's door", seconds=3661.4)
 
 
 def _stepped(step: int, **change) -> events.Stepped:
@@ -91,12 +92,19 @@ def test_steps_in_a_pipe_come_at_the_pace_of_the_clock(capsys):
 
 def test_one_that_was_stopped_says_why(capsys):
     stopped = events.Finished(step=500, steps=1000, path="/x", complete=False, reason="asked to", delivered="last",
-                              seconds=5)
+                              prompt="", seconds=5)
     _shown([STARTED, stopped])
     err = capsys.readouterr().err
     assert "stopped" in err
     assert "asked to" in err
     assert "step 500 of 1,000" in err
+    assert err.endswith("sample it: diffuse sample -m cars-64\n")
+
+
+def test_the_last_line_can_be_typed(capsys):
+    _shown([STARTED, FINISHED])
+    command = capsys.readouterr().err.splitlines()[-1].removeprefix("sample it: ")
+    assert shlex.split(command) == ["diffuse", "sample", "a red car's door", "-m", "cars-64"]
 
 
 def test_going_on_says_where(capsys):

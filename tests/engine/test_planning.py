@@ -53,7 +53,7 @@ def test_with_a_budget_of_steps_the_batch_fits_what_it_makes_of_it(steps):
 def test_the_default_budget_is_100_epochs_within_bounds(train, seen):
     plan, reasons = plan_for(train)
     assert seen <= plan.steps * plan.batch_size < seen + plan.batch_size
-    assert reasons.budget == f"{plan.steps * plan.batch_size:,} pictures seen, {seen / train:.0f} epochs"
+    assert reasons.budget == f"{plan.steps * plan.batch_size:,} pictures seen, each {seen / train:,.1f} times"
 
 
 def test_what_is_asked_for_is_taken():

@@ -6,6 +6,7 @@ Knows the events, not the training that sends them; all printing goes through `v
 import contextlib
 import itertools
 import math
+import shlex
 import time
 from collections.abc import Callable, Sequence
 
@@ -96,7 +97,8 @@ class TrainingView:
         ended = "finished" if event.complete else f"stopped ({event.reason})"
         view.say(f"{ended} at step {event.step:,} of {event.steps:,} after {_duration(event.seconds)}, "
                  f"weights: {event.delivered}")
-        view.say(f'sample it: diffuse sample "a prompt" -m {view.clean(self._name)}')
+        again = ["diffuse", "sample", *([event.prompt] if event.prompt else []), "-m", self._name]
+        view.say(f"sample it: {view.clean(shlex.join(again))}")
 
     def _detail(self, text: str) -> None:
         if view.settings.verbose:

@@ -100,6 +100,7 @@ class Finished:
     complete: bool
     reason: str
     delivered: str                              # "last" or "best", and why
+    prompt: str                                 # one to try it with; empty when unconditional
     seconds: float
 
 

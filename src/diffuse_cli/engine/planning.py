@@ -114,7 +114,7 @@ def make_plan(
     batch_size, why_batch = _choose_batch(recipe, train_images, device)
     steps = recipe.steps or math.ceil(_images_seen(recipe, train_images) / batch_size)
     seen = steps * batch_size
-    why_budget = f"{seen:,} pictures seen, {seen / train_images:.0f} epochs"
+    why_budget = f"{seen:,} pictures seen, each {seen / train_images:,.1f} times"
     conditional = model.conditional
     plan = Plan(
         model=model, preset=preset, objective=recipe.objective, variance_grad=recipe.variance_grad, times=recipe.times,

@@ -271,6 +271,6 @@ def _finished(session: Session, *, reason: str) -> events.Finished:
             durable.write(Path(session.run.machine.out), path.read_bytes(), mode=0o644)
     return events.Finished(
         step=learner.step, steps=plan.steps, path=str(path), complete=complete, reason=reason, delivered=delivered,
-        seconds=time.monotonic() - session.begun)
+        prompt=min(_preview_prompts(session)[0], key=len), seconds=time.monotonic() - session.begun)
 
 
