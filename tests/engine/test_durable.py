@@ -181,10 +181,12 @@ def test_a_tree_killed_half_way_is_out_of_sight(tmp_path, monkeypatch):
 
 
 def test_remove_temporaries_spares_everything_else(tmp_path):
-    for name in (f"{durable.TEMPORARY}0123", "model.safetensors"):
+    (tmp_path / "previews").mkdir()
+    for name in ("model.safetensors", "previews/1.png", f"{durable.TEMPORARY}1", f"previews/{durable.TEMPORARY}2"):
         (tmp_path / name).write_bytes(b"x")
     durable.remove_temporaries(tmp_path)
-    assert _names(tmp_path) == {"model.safetensors"}
+    assert _names(tmp_path) == {"model.safetensors", "previews"}
+    assert _names(tmp_path / "previews") == {"1.png"}
 
 
 def test_a_full_disk_says_how_much_is_missing(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ import torch
 from diffuse_cli.engine import average, learner
 from diffuse_cli.engine.batches import Batches, split_dataset
 from diffuse_cli.engine.config import Recipe
+from diffuse_cli.engine.distributed import World
 from diffuse_cli.engine.errors import DivergedError, OutOfMemoryError
 from diffuse_cli.engine.learner import READS_TEXT, TEXT_RATE, Learner, learning_rate_at
 from diffuse_cli.engine.network.text import train_tokenizer
@@ -36,7 +37,7 @@ def batches():
 def make(batches, *, micro_batch=4, **changes):
     plan = dataclasses.replace(batches.plan, **changes)
     return Learner(plan, dataclasses.replace(batches, plan=plan), precision="fp32", micro_batch=micro_batch,
-                   compiled=False)
+                   compiled=False, world=World())
 
 
 def weights(learner):

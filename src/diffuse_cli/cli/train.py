@@ -5,6 +5,7 @@ Knows how a training is asked for and interrupted; what is done is `engine.train
 
 import contextlib
 import json as jsonlib
+import os
 import shlex
 import signal
 import sys
@@ -15,12 +16,13 @@ from typing import Annotated, Any
 
 import typer
 
-from ..engine import config
+from ..engine import config, ranks
 from ..engine.config import Machine, Recipe, choices
-from ..engine.errors import UsageError
+from ..engine.errors import UsageError, WorkerError
 from ..engine.events import Finished, Scanned
 from . import options, view
 from .dashboard import TrainingView
+from .launch import launch
 
 RECIPE, MACHINE = "Recipe: what is learnt (saved; must match to go on)", "Machine: where and how fast"
 
@@ -66,6 +68,7 @@ def train(
     name: Annotated[str | None, _machine("--name", help="Name of the model. Default: the folder's.")] = None,
     out: Annotated[str | None, _machine("-o", "--out", help="Copy the finished model to this file.")] = None,
     gpus: Annotated[str | None, _machine("--gpus", help="Number of GPUs, or all; 0 is the CPU.")] = None,
+    procs: Annotated[int | None, typer.Option("--procs", hidden=True)] = None,
     device: Annotated[str | None, _machine("--device", help="cpu, cuda or mps.")] = None,
     precision: Annotated[str | None, _machine("--precision", help=f"{choices(config.PRECISIONS, 'auto')}.")] = None,
     compile: Annotated[bool, _machine("--compile", help="Compile the network: slow to start, then faster.")] = False,
@@ -100,8 +103,8 @@ def train(
         "prediction": prediction, "schedule": schedule, "variance": variance, "variance_grad": variance_grad,
         "times": times, "optimizer": optimizer, "flip": flip, "seed": seed, "init": init})
     machine = Machine(**options.given({
-        "name": name, "out": out, "gpus": gpus, "device": device, "precision": precision, "compile": compile,
-        "micro_batch": micro_batch, "save_every": save_every, "preview_every": preview_every,
+        "name": name, "out": out, "gpus": gpus, "procs": procs, "device": device, "precision": precision,
+        "compile": compile, "micro_batch": micro_batch, "save_every": save_every, "preview_every": preview_every,
         "preview_prompts": tuple(preview_prompt or ()), "strict": strict, "accept_changes": accept_changes,
         "fresh": fresh}))
     _check_out(machine.out)
@@ -111,23 +114,47 @@ def train(
 def _train(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: bool) -> None:
     from ..engine import runs
 
-    finished: Finished | None = None
-    opened = runs.open_run(folder, recipe, machine, rehearsal=dry_run)
-    with opened as run, _signals() as caught, TrainingView() as shown:
-        from ..engine import training
+    place = ranks.place()
+    if place.size == 1 and not dry_run and (machine.gpus not in (None, "0", "1") or machine.procs):
+        from ..engine.planning import count_processes
 
-        for event in training.rehearse(run) if dry_run else training.train(run, should_stop=caught):
-            shown.show(event)
-            finished = event if isinstance(event, Finished) else None
-            if isinstance(event, Scanned) and (reason := caught()):    # nothing is begun that would have to be saved
-                raise typer.Exit(_exit_code(reason))
-    if finished is None:
-        return
+        if (count := count_processes(machine)) > 1:
+            with runs.open_run(folder, recipe, machine, rehearsal=True):
+                pass                                                   # what is wrong is said once, and at once
+            raise typer.Exit(launch(count))
+    if place.size > 1:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")          # or torch remarks on how gradients are shared
+    if ranks.is_launched():
+        ranks.leave_with_parent()
+    finished: Finished | None = None
+    opened = runs.open_run(folder, recipe, machine, rehearsal=dry_run) if place.is_main else \
+        contextlib.nullcontext(runs.join_run(folder, recipe, machine))
+    try:
+        with opened as run, _signals(talk=place.is_main) as caught, TrainingView() as shown:
+            from ..engine import training
+
+            for event in training.rehearse(run) if dry_run else training.train(run, should_stop=caught):
+                if place.is_main:
+                    shown.show(event)
+                finished = event if isinstance(event, Finished) else None
+                if isinstance(event, Scanned) and (reason := caught()):    # nothing is begun that should be saved
+                    raise typer.Exit(_exit_code(reason))
+    except WorkerError:
+        if not ranks.is_launched():
+            raise
+        raise typer.Exit(WorkerError.exit_code) from None              # the one who launched us knows who was lost
+    if finished is not None:
+        _end(finished, machine, is_main=place.is_main)
+
+
+def _end(finished: Finished, machine: Machine, *, is_main: bool) -> None:
+    """The path of the model; or how to go on, and the signal that ended it."""
     if not finished.complete:
         again = [argument for argument in sys.argv[1:] if argument != "--fresh"]
-        view.say(f"to go on: {shlex.join(['diffuse', *again])}")
+        if is_main:
+            view.say(f"to go on: {shlex.join(['diffuse', *again])}")
         raise typer.Exit(_exit_code(finished.reason))
-    if not view.settings.json:
+    if is_main and not view.settings.json:
         view.out(machine.out or finished.path)
 
 
@@ -164,29 +191,35 @@ def _check_out(out: str | None) -> None:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[Callable[[], str | None]]:
+def _signals(*, talk: bool) -> Iterator[Callable[[], str | None]]:
     """Catch the first SIGINT, SIGTERM or SIGHUP and say its name when asked; the second leaves at once.
 
-    A signal that was ignored when the program started (nohup, a background job) stays ignored.
+    SIGUSR1, which asks for a save, is said once each time. A signal that was ignored when the program started (nohup,
+    a background job) stays ignored.
     """
     caught: list[str] = []
+    saves: list[str] = []
 
     def handler(number: int, _: FrameType | None) -> None:
+        if signal.Signals(number).name == "SIGUSR1":
+            saves[:] = ["SIGUSR1"]
+            return
         if caught:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         caught.append(signal.Signals(number).name)
         with contextlib.suppress(RuntimeError):                        # it came while something else was being said
-            view.say("\nstopping after this step and saving; once more leaves at once")
+            if talk:
+                view.say("\nstopping after this step and saving; once more leaves at once")
 
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
     numbers = [getattr(signal, name) for name in names]
     before = {number: signal.getsignal(number) for number in numbers}
     for number in numbers:
         if before[number] is not signal.SIG_IGN:
             signal.signal(number, handler)
     try:
-        yield lambda: caught[0] if caught else None
+        yield lambda: caught[0] if caught else saves.pop() if saves else None
     finally:
         for number, old in before.items():
             signal.signal(number, old)

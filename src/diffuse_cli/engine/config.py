@@ -224,6 +224,7 @@ class Machine:
     name: str | None = None
     out: str | None = None
     gpus: str | None = None                     # a count, or "all"; None: one if there is one, else the CPU
+    procs: int | None = None                    # processes on the CPU
     device: str | None = None
     precision: str = "auto"
     compile: bool = False
@@ -241,6 +242,8 @@ class Machine:
             check_range("--micro-batch", self.micro_batch, 1, 65_536)
         if self.gpus is not None and self.gpus != "all" and not self.gpus.isdecimal():
             raise UsageError(f"--gpus takes a number or 'all', not {self.gpus!r}")
+        if self.procs is not None:
+            check_range("--procs", self.procs, 1, 1_024)
         parse_interval("--save-every", self.save_every)
         parse_interval("--preview-every", self.preview_every)
 

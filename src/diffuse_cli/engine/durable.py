@@ -143,8 +143,8 @@ def remove_tree(path: Path) -> None:
 
 
 def remove_temporaries(directory: Path) -> None:
-    """Delete what a crash left behind. Call only while holding the directory's lock."""
-    for leftover in directory.glob(f"{TEMPORARY}*"):
+    """Delete what a crash left behind, however deep. Call only while holding the directory's lock."""
+    for leftover in directory.rglob(f"{TEMPORARY}*"):
         with contextlib.suppress(OSError):
             leftover.unlink()
 

@@ -55,6 +55,12 @@ class OutOfMemoryError(DiffuseError):
     exit_code = 7
 
 
+class WorkerError(DiffuseError):
+    """A process that trained together with others was lost."""
+
+    exit_code = 9
+
+
 class DivergedError(DiffuseError):
     """Training produced numbers that are not finite, three steps in a row."""
 

@@ -6,19 +6,22 @@ Knows no files, no events and no clock.
 import statistics
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from . import average, randomness
 from .batches import Batches
 from .config import Plan
 from .diffusion.schedule import Schedule, make_schedule
-from .errors import DivergedError, OutOfMemoryError
+from .distributed import World, together
+from .errors import DivergedError, OutOfMemoryError, UsageError
 from .network.model import Network
-from .objective import compute_losses
+from .objective import Batch, compute_losses
 
 MOMENTS = ("exp_avg", "exp_avg_sq")             # Adam's, one of each for every parameter
 CLIP = 1.0                                      # largest norm of the gradient
@@ -37,18 +40,46 @@ class Measured:
     norm: float
 
 
-class Learner:
-    """One model in training. `step` counts batches drawn, `updates` those learnt from."""
+class Shares(nn.Module):
+    """A network with the question that it is trained on, as the one module whose gradients are shared."""
 
-    def __init__(self, plan: Plan, batches: Batches, *, precision: str, micro_batch: int, compiled: bool) -> None:
+    def __init__(self, network: Network, plan: Plan, schedule: Schedule, *, precision: str) -> None:
+        super().__init__()
+        self.network, self.plan, self.schedule, self.precision = network, plan, schedule, precision
+
+    def forward(self, batch: Batch, keys: Tensor) -> Tensor:
+        """A part of a batch, and its dropout's keys → (3,) its share of the batch's totals; see `Measured`."""
+        plan = self.plan
+        dropout = randomness.Dropout(keys, plan.dropout) if plan.dropout else None
+        losses = compute_losses(
+            self.network, batch, config=plan.model, schedule=self.schedule, objective=plan.objective,
+            variance_grad=plan.variance_grad, dropout=dropout, precision=self.precision)
+        variance = torch.zeros_like(losses.weighted) if losses.variance is None else losses.variance
+        per_picture = torch.stack([losses.weighted + variance, losses.noise_mse, variance], dim=1)     # (N, 3)
+        return per_picture.sum(0) / plan.batch_size
+
+
+class Learner:
+    """One model in training. `step` counts batches drawn, `updates` those learnt from.
+
+    Every process of a world has one, with the same weights, and learns from its share of each batch.
+    """
+
+    def __init__(self, plan: Plan, batches: Batches, *, precision: str, micro_batch: int, compiled: bool,
+                 world: World) -> None:
         self.plan, self.batches, self.precision, self.micro_batch = plan, batches, precision, micro_batch
+        self.world, self.share = world, world.place.share(plan.batch_size)
+        if not self.share:
+            raise UsageError(f"a batch of {plan.batch_size} cannot be shared by {world.size} processes",
+                             hint="Use fewer processes, or a larger --batch-size")
         self.schedule: Schedule = make_schedule(plan.model.schedule, plan.model.network.resolution)
         self.network = Network(plan.model.network)
         self.network.initialise(randomness.generator(plan.seed, "weights"))
         self.network.settle(batches.device)
         self.averaged = Network(plan.model.network).settle(batches.device).requires_grad_(False).eval()
         self.averaged.load_state_dict(self.network.state_dict())
-        self.forward = cast(Network, torch.compile(self.network)) if compiled else self.network
+        forward = cast(Network, torch.compile(self.network)) if compiled else self.network
+        self.shares = world.wrap(Shares(forward, plan, self.schedule, precision=precision))
         self.optimizer = _optimizer(self.network, plan)
         self.norms: deque[float] = deque(maxlen=WINDOW)
         self.step = self.updates = self.bad = 0
@@ -93,30 +124,35 @@ class Learner:
             try:
                 self.optimizer.zero_grad(set_to_none=True)
                 totals = torch.zeros(3, device=self.batches.device)
-                for start in range(0, self.plan.batch_size, self.micro_batch):
-                    totals += self._accumulate(start, min(self.micro_batch, self.plan.batch_size - start))
-                return totals
+                for start in range(self.share.start, self.share.stop, self.micro_batch):
+                    stop = min(start + self.micro_batch, self.share.stop)
+                    with self._alone_until_the_end(stop):
+                        totals += self._accumulate(start, stop - start)
+                return self.world.add(totals)
             except torch.OutOfMemoryError as error:
                 if self.micro_batch == 1:
                     raise OutOfMemoryError("not even one picture at a time fits into the device's memory",
                                            hint="Choose a smaller --preset or --resolution") from error
+                if self.world.size > 1:                                # others are waiting for this very gradient
+                    raise OutOfMemoryError(
+                        f"{self.micro_batch} pictures at once do not fit into the device's memory",
+                        hint=f"Go on with --micro-batch {self.micro_batch // 2}") from error
             self.micro_batch //= 2                                     # outside, where the failed pass is forgotten
             if self.batches.device.type == "cuda":
                 torch.cuda.empty_cache()
 
+    def _alone_until_the_end(self, stop: int) -> AbstractContextManager[None]:
+        """Gradients are summed over the processes once a step: in the backward pass of the last micro-batch."""
+        if stop < self.share.stop and isinstance(self.shares, DistributedDataParallel):
+            return self.shares.no_sync()
+        return together()
+
     def _accumulate(self, start: int, count: int) -> Tensor:
         """Add the gradient of some pictures of the batch. → (3,) their share of the totals"""
-        plan = self.plan
-        batch, keys = self.batches.draw(self.step, start, count)
-        dropout = randomness.Dropout(keys, plan.dropout) if plan.dropout else None
-        losses = compute_losses(
-            self.forward, batch, config=plan.model, schedule=self.schedule, objective=plan.objective,
-            variance_grad=plan.variance_grad, dropout=dropout, precision=self.precision)
-        variance = torch.zeros_like(losses.weighted) if losses.variance is None else losses.variance
-        per_picture = torch.stack([losses.weighted + variance, losses.noise_mse, variance], dim=1)     # (N, 3)
-        shares = per_picture.sum(0) / plan.batch_size
-        torch.autograd.backward(shares[0])
-        return shares.detach()
+        shares = self.shares(*self.batches.draw(self.step, start, count))
+        torch.autograd.backward(shares[0] * self.world.size)           # over which the gradients are averaged
+        detached: Tensor = shares.detach()
+        return detached
 
     def _is_spike(self, norm: float) -> bool:
         settled = self.step >= self.plan.warmup_steps and len(self.norms) >= WINDOW // 4
@@ -159,8 +195,18 @@ class Learner:
             for moment in MOMENTS:
                 self.optimizer.state[parameter][moment].copy_(tensors[f"{moment}.{name}"])
             self.optimizer.state[parameter]["step"].fill_(record["updates"])
+        self._take(record)
+
+    def _take(self, record: Mapping[str, Any]) -> None:
         self.step, self.updates, self.bad = record["step"], record["updates"], record["bad"]
         self.norms = deque(record["norms"], maxlen=WINDOW)
+
+    def align(self) -> None:
+        """Give every process of the world the state of the main one."""
+        if self.world.size > 1:
+            self._take(self.world.told(self.record()))
+            self.world.align([*self.tensors().values(), *(
+                self.optimizer.state[parameter]["step"] for parameter in self.network.parameters())])
 
 
 def learning_rate_at(plan: Plan, step: int) -> float:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
+from . import ranks
 from .batches import Split
 from .checkpoint import Model
 from .config import Machine, ModelConfig, Plan, Recipe
@@ -38,24 +39,33 @@ class Reasons:
 # ── Machine ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def choose_device(machine: Machine) -> torch.device:
-    """The device asked for, else the first GPU, else the CPU. Raises UsageError, naming what there is."""
+def count_processes(machine: Machine) -> int:
+    """How many processes should train together: one for each GPU asked for. Raises UsageError, naming what there is."""
+    if machine.gpus in (None, "0"):
+        return machine.procs or 1
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    wanted = gpus if machine.gpus == "all" else int(machine.gpus or 0)
+    if gpus == 0 or wanted > gpus:
+        seen = "no GPU is visible" if gpus == 0 else f"only {gpus} visible"
+        raise UsageError(f"--gpus {machine.gpus} was asked for, but {seen} to torch {torch.__version__}",
+                         hint=f"Leave --gpus out to use {'the CPU' if gpus == 0 else 'one'}, or choose --gpus 0")
+    return wanted
+
+
+def choose_device(machine: Machine) -> torch.device:
+    """The device asked for, else a GPU, else the CPU. Raises UsageError, naming what there is."""
     if machine.gpus is not None and machine.gpus != "0":
-        wanted = gpus if machine.gpus == "all" else int(machine.gpus)
-        if gpus == 0 or wanted > gpus:
-            seen = "no GPU is visible" if gpus == 0 else f"only {gpus} visible"
-            raise UsageError(f"--gpus {machine.gpus} was asked for, but {seen} to torch {torch.__version__}",
-                             hint=f"Leave --gpus out to use {'the CPU' if gpus == 0 else 'one'}, or choose --gpus 0")
-        if wanted > 1:
-            raise UsageError("training on several GPUs is not part of this version", hint="Use --gpus 1")
-        return torch.device("cuda")
-    if machine.gpus == "0":
+        count_processes(machine)
+    elif machine.gpus == "0" or machine.procs:
         return torch.device("cpu")
-    if machine.device is not None:
+    elif machine.device is not None:
         return _checked_device(machine.device)
-    if gpus:
-        return torch.device("cuda")
+    if torch.cuda.is_available():
+        local_rank, gpus = ranks.place().local_rank, torch.cuda.device_count()
+        if local_rank >= gpus:
+            raise UsageError(f"process {local_rank + 1} of this machine has no GPU: {gpus} visible",
+                             hint="Start as many processes as there are GPUs")
+        return torch.device("cuda", local_rank)
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 

@@ -33,7 +33,10 @@ _CONFIG, _STATE = "config.json", re.compile(r"step-(\d{8,})\.safetensors")
 
 @dataclass(frozen=True)
 class Run:
-    """A locked run directory and what was asked for. `plan` is None for a new run."""
+    """A run directory and what was asked for. `plan` is None for a new run.
+
+    The main process of a training holds the directory's lock and is the only one that reads or writes there.
+    """
 
     name: str
     directory: Path
@@ -44,6 +47,7 @@ class Run:
     resolution: int
     why_resolution: str
     plan: Plan | None
+    is_main: bool = True
 
     def write_plan(self, plan: Plan) -> None:
         """Record request and plan durably, before step 0."""
@@ -94,6 +98,14 @@ def open_run(folder: Path, recipe: Recipe, machine: Machine, *, rehearsal: bool 
                              hint="Choose another --name, or move it aside with --fresh")
         plan = None if stored is None else from_dict(Plan, stored["plan"], where=f"{directory / _CONFIG}: plan")
         yield Run(name, directory, folder, found, recipe, machine, resolution, why, plan)
+
+
+def join_run(folder: Path, recipe: Recipe, machine: Machine) -> Run:
+    """What a process knows that trains together with the one that opened the run. Touches nothing. Raises DataError."""
+    found = find_pictures(folder, **recipe.caption_options, strict=machine.strict)
+    resolution, why = choose_resolution(found, recipe, machine)
+    return Run(machine.name or "", Path(), Path(os.path.abspath(folder)), found, recipe, machine, resolution, why, None,
+               is_main=False)
 
 
 def choose_resolution(found: Found, recipe: Recipe, machine: Machine) -> tuple[int, str]:

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from . import checkpoint, durable, events, pictures, planning, registry, runs
 from .batches import Batches, Split, split_dataset
-from .config import Plan, Recipe
+from .config import Plan, Recipe, from_dict, to_dict
 from .data.cache import Dataset
+from .distributed import World
 from .errors import DataError, ModelError, StorageError
 from .learner import Learner
 from .network.presets import flops
@@ -56,52 +57,68 @@ class Session:
 
 
 def open_session(
-    run: runs.Run, dataset: Dataset, device: torch.device, *, rehearsal: bool = False,
+    run: runs.Run, dataset: Dataset, device: torch.device, *, world: World, rehearsal: bool = False,
 ) -> Generator[events.Event, None, tuple[Session, Facts]]:
     """Build everything; write down the plan of a new run, or restore the newest whole state of an old one.
 
-    A model named by --init is needed until the first state is saved, and never again.
-    A rehearsal writes nothing.
+    The main process decides, and tells the others. A model named by --init is needed until the first state is saved,
+    and never again. A rehearsal writes nothing.
     """
     split = split_dataset(dataset.hashes)
     states = runs.saved_states(run.directory) if run.plan is not None else []
-    init = None if run.recipe.init is None or states else _load_init(run, run.recipe.init, device)
+    init = None
+    if world.is_main and run.recipe.init is not None and not states:
+        init = _load_init(run, run.recipe.init, device)
+    tokenizer = _tokenizer(run, dataset, split, init, world)
     precision = planning.choose_precision(run.machine, device)
     reasons: planning.Reasons | None = None
 
-    def decide(recipe: Recipe) -> tuple[Plan, planning.Reasons]:
-        return planning.make_plan(recipe, dataset, split, resolution=run.resolution, tokenizer=tokenizer, init=init,
-                                  device=device)
+    def decide(recipe: Recipe) -> Plan:
+        nonlocal reasons
+        plan = None
+        if world.is_main:
+            plan, reasons = planning.make_plan(recipe, dataset, split, resolution=run.resolution, tokenizer=tokenizer,
+                                               init=init, device=device)
+        return _same_plan(plan, dataset, world)
 
     def build(plan: Plan) -> Learner:
         micro_batch = planning.choose_micro_batch(
             run.machine, device, batch_size=plan.batch_size, resolution=run.resolution)
         learner = Learner(plan, Batches(plan, dataset, split.train, tokenizer, device), precision=precision,
-                          micro_batch=micro_batch, compiled=run.machine.compile)
+                          micro_batch=micro_batch, compiled=run.machine.compile, world=world)
         if init is not None:
             learner.start_from(init.network.state_dict())
         return learner
 
-    if run.plan is not None:
-        tokenizer = _read_tokenizer(run)
-        plan = _check_data(run, run.plan, dataset, split)
+    if world.told(run.plan is not None):
+        plan = _same_plan(run.plan and _check_data(run, run.plan, dataset, split), dataset, world)
         learner = build(plan)
     else:
-        tokenizer = _make_tokenizer(run, dataset, split, init)
         timed = run.recipe.time is not None
-        plan, reasons = decide(dataclasses.replace(run.recipe, time=None, images=100_000) if timed else run.recipe)
+        plan = decide(dataclasses.replace(run.recipe, time=None, images=100_000) if timed else run.recipe)
         learner = build(plan)
         if run.recipe.time is not None:
             yield events.Noticed(message="measuring the speed to turn --time into a number of steps")
             images = _images_within(run.recipe.time, learner)
-            plan, reasons = decide(dataclasses.replace(run.recipe, time=None, images=images))
+            plan = decide(dataclasses.replace(run.recipe, time=None, images=images))
             learner = build(plan)
-    if not rehearsal and plan != run.plan:
+    if world.is_main and not rehearsal and plan != run.plan:
         _write_beginning(run, learner, tokenizer, dataset)
-    session = Session(run, plan, dataset, split, tokenizer, learner, _probe(plan, dataset, split, tokenizer))
+    probe = _probe(plan, dataset, split, tokenizer)
+    session = Session(run, plan, dataset, split, tokenizer, learner, probe)
     if states:
         yield from _restore(session, states)
+    learner.align()
     return session, _facts(session, reasons, device)
+
+
+def _same_plan(plan: Plan | None, dataset: Dataset, world: World) -> Plan:
+    """The main process's plan. Raises DataError when this process has other pictures than that one."""
+    same = from_dict(Plan, world.told(plan and to_dict(plan)), where="plan")
+    if same.data_id != dataset.id:
+        raise DataError("the processes of this training do not see the same pictures and captions",
+                        hint="Give each machine the same folder")
+    return same
 
 
 def _load_init(run: runs.Run, name: str, device: torch.device) -> checkpoint.Model:
@@ -111,6 +128,19 @@ def _load_init(run: runs.Run, name: str, device: torch.device) -> checkpoint.Mod
         raise ModelError(f"--init {name} is no longer the model that the run {run.name!r} was begun from",
                          hint="Start anew with --fresh")
     return init
+
+
+def _tokenizer(
+    run: runs.Run, dataset: Dataset, split: Split, init: checkpoint.Model | None, world: World,
+) -> Tokenizer | None:
+    """The main process's tokenizer: that of the run, or of --init, or a new one; None without captions."""
+    tokenizer = None
+    if world.is_main:
+        tokenizer = _make_tokenizer(run, dataset, split, init) if run.plan is None else _read_tokenizer(run)
+    if world.size == 1:
+        return tokenizer
+    text = world.told(tokenizer and tokenizer.to_str())
+    return None if text is None else load_tokenizer(text)
 
 
 def _make_tokenizer(run: runs.Run, dataset: Dataset, split: Split, init: checkpoint.Model | None) -> Tokenizer | None:
@@ -204,7 +234,7 @@ def _images_within(seconds: float, learner: Learner) -> int:
 def _images_per_second(learner: Learner, seconds: float) -> float:
     learner.advance()                                                  # the first step also compiles and allocates
     begun, steps = time.monotonic(), 0
-    while steps < 3 or time.monotonic() - begun < seconds:
+    while learner.world.largest(steps < 3 or time.monotonic() - begun < seconds):
         learner.advance()
         steps += 1
     return steps * learner.plan.batch_size / (time.monotonic() - begun)

@@ -7,8 +7,9 @@ in `learner`, what is drawn in `batches`, what is measured in `evaluation`, what
 import contextlib
 import dataclasses
 import json
+import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from . import checkpoint, durable, events, pictures, planning, registry, runs
 from .config import Sampling, parse_interval
 from .data.cache import open_dataset
+from .distributed import World, join
 from .errors import StorageError
 from .evaluation import noise_curve, validation_times
 from .generation import draw
@@ -27,16 +29,18 @@ LOG_SECONDS = 2.0                               # between two reports of the ste
 PREVIEW_PROMPTS = 8
 MAX_FAILED_WRITES = 3                           # in a row
 BEST_FILE = "best.safetensors"
-ShouldStop = Callable[[], str | None]           # the reason to stop after this step, or None
+SAVE = "SIGUSR1"                                # the one signal that asks for a save, not for an end
+ShouldStop = Callable[[], str | None]           # the signal to stop (or save) after this step, or None
 
 
 def train(run: runs.Run, *, should_stop: ShouldStop = lambda: None) -> Iterator[events.Event]:
-    """Train, or go on training, the run to the end of its budget or until `should_stop` gives a reason.
+    """Train, or go on training, the run to the end of its budget or until `should_stop` names a signal.
 
-    Every event but `Scanned` is also appended to the run's events.jsonl. Raises DiffuseError of every kind but usage.
+    Where several processes train together, each calls this, and a signal that one of them got stops all. The main one
+    writes; it also appends every event but `Scanned` to the run's events.jsonl. Raises DiffuseError of every kind.
     """
     for event in _train(run, should_stop):
-        if not isinstance(event, events.Scanned):
+        if run.is_main and not isinstance(event, events.Scanned):
             line = json.dumps(events.to_dict(event)) + "\n"
             with contextlib.suppress(StorageError):                    # no training ends because its log is full
                 durable.append(run.directory / "events.jsonl", line.encode())
@@ -48,7 +52,7 @@ def rehearse(run: runs.Run) -> Iterator[events.Event]:
     device = planning.choose_device(run.machine)
     dataset = yield from open_dataset(
         run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict)
-    session, facts = yield from open_session(run, dataset, device, rehearsal=True)
+    session, facts = yield from open_session(run, dataset, device, world=World(), rehearsal=True)
     started = _started(session, facts)
     yield dataclasses.replace(started, facts=(*facts, *cost(session)))
 
@@ -59,17 +63,20 @@ def _train(run: runs.Run, should_stop: ShouldStop) -> Iterator[events.Event]:
         run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict)
     for warning in (*run.found.warnings, *dataset.warnings):
         yield events.Noticed(message=warning, level="warning")
-    session, facts = yield from open_session(run, dataset, device)
-    yield _started(session, facts)
-    if session.learner.step >= session.plan.steps:
-        yield events.Noticed(message=f"already trained to {session.plan.steps:,} steps; use --fresh to start anew")
-        yield _finished(session, reason="")
-    else:
-        yield from _loop(session, should_stop)
+    with join(device) as world:
+        session, facts = yield from open_session(run, dataset, device, world=world)
+        yield _started(session, facts)
+        if session.learner.step < session.plan.steps:
+            reason = yield from _loop(session, should_stop)
+        else:
+            reason = None
+            yield events.Noticed(message=f"already trained to {session.plan.steps:,} steps; use --fresh to start anew")
+        yield _finished(session, reason=reason or "")
 
 
-def _loop(session: Session, should_stop: ShouldStop) -> Iterator[events.Event]:
-    learner, plan, machine = session.learner, session.plan, session.run.machine
+def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, None, str | None]:
+    """Step until the budget is used up, or a process got a signal to stop, whose name is returned."""
+    learner, plan, machine, world = session.learner, session.plan, session.run.machine, session.learner.world
     reporter = _Reporter(session)
     save_due = _Due(machine.save_every, "--save-every", plan.steps, learner.step)
     preview_due = _Due(machine.preview_every, "--preview-every", plan.steps, learner.step)
@@ -80,6 +87,10 @@ def _loop(session: Session, should_stop: ShouldStop) -> Iterator[events.Event]:
         if learner.micro_batch < micro_batch:
             yield events.Noticed(message=f"out of memory: from now on {learner.micro_batch} pictures at once",
                                  level="warning")
+        asked = _agreed(should_stop(), world)
+        reason = None if asked == SAVE else asked
+        if not world.is_main:
+            continue
         last = learner.step == plan.steps
         if last or reporter.is_due():
             yield reporter.report()
@@ -87,10 +98,15 @@ def _loop(session: Session, should_stop: ShouldStop) -> Iterator[events.Event]:
             yield from _validate(session)
         if last or preview_due(learner.step):
             yield _unless_full(session, _preview, final=False)
-        reason = should_stop()
-        if last or reason or save_due(learner.step):
+        if last or asked or save_due(learner.step):
             yield _unless_full(session, _save, final=last or reason is not None)
-    yield _finished(session, reason=reason or "")
+    return reason
+
+
+def _agreed(name: str | None, world: World) -> str | None:
+    """The signal that any of the processes got."""
+    number = world.largest(signal.Signals[name] if name else 0)
+    return signal.Signals(number).name if number else None
 
 
 def _unless_full(session: Session, write: Callable[[Session], events.Event], *, final: bool) -> events.Event:
@@ -259,7 +275,7 @@ def _finished(session: Session, *, reason: str) -> events.Finished:
     learner, plan, directory = session.learner, session.plan, session.directory
     complete, delivered = learner.step >= plan.steps, "last"
     path = directory / registry.MODEL_FILE
-    if complete:
+    if complete and learner.world.is_main:
         if _best_is_better(session) and session.best is not None:
             durable.write(path, (directory / BEST_FILE).read_bytes())
             delivered = (f"best: validation noise loss {session.best['noise_mse']:.4f} at step {session.best['step']}, "

@@ -1,0 +1,132 @@
+"""One command becomes several processes that train together: started, watched, signalled, and never left behind.
+
+Every process runs the same command line; torch elastic starts them, as subprocesses. The first keeps the terminal, the
+others write logs. Knows nothing of training.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..engine import ranks
+from ..engine.errors import DivergedError, UsageError, WorkerError
+from . import view
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing import PContext
+
+GRACE = 5.0                                     # seconds for the others to notice that one is lost
+POLL = 0.05                                     # seconds
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+OWN_ERRORS = range(UsageError.exit_code, DivergedError.exit_code + 1)          # a process's own one-line error
+
+
+def launch(count: int) -> int:
+    """Run this command line in `count` processes; → its exit code, 128 + n when signal n ended it.
+
+    Raises WorkerError, saying which process was lost and how.
+    """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std, start_processes
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)          # we say it in one line
+    with tempfile.TemporaryDirectory(prefix="diffuse-") as directory:
+        common = {ranks.PARENT: str(os.getpid()), ranks.RENDEZVOUS: f"{directory}/meeting", "WORLD_SIZE": str(count),
+                  "LOCAL_WORLD_SIZE": str(count),
+                  "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count))),
+                  "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo"}
+        context = start_processes(
+            "diffuse", sys.executable, dict.fromkeys(range(count), ("-m", "diffuse_cli", *sys.argv[1:])),
+            {rank: {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)},
+            DefaultLogsSpecs(log_dir=directory, redirects=dict.fromkeys(range(1, count), Std.ALL)))
+        try:
+            with _forwarding(context) as forwarded:
+                exits = _wait(context)
+        finally:
+            context.close(signal.SIGKILL, timeout=5)
+        if not any(exits.values()):
+            return 0
+        if forwarded and set(exits.values()) == {-forwarded[0]}:
+            return 128 + forwarded[0]
+        return _explain(exits, Path(directory))
+
+
+def _wait(context: "PContext") -> dict[int, int | None]:
+    """The exit codes of all processes in the order in which they ended: −n for signal n, None for one that did not end.
+
+    After one failed, the others have a moment to end by themselves; then they are killed.
+    """
+    exits: dict[int, int | None] = {}
+    patience = float("inf")
+    pids = context.pids()
+    while len(exits) < len(pids):
+        for rank, pid in pids.items():
+            # Without reaping, which is torch's: it would wait half a minute for processes that are stopped.
+            ended = None if rank in exits else os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if ended is not None:
+                exits[rank] = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+        if any(exits.values()):
+            patience = min(patience, time.monotonic() + GRACE)
+        if time.monotonic() > patience:
+            for rank in pids.keys() - exits.keys():
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(pids[rank], signal.SIGKILL)
+                exits[rank] = None
+        time.sleep(POLL)
+    return exits
+
+
+@contextlib.contextmanager
+def _forwarding(context: "PContext") -> Iterator[list[int]]:
+    """Pass signals on to the processes, which have sessions of their own. → those that came and should end this."""
+    came: list[int] = []
+
+    def handler(number: int, _: object) -> None:
+        if signal.Signals(number).name != "SIGUSR1":
+            came.append(number)
+        for pid in context.pids().values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        if before[number] is not signal.SIG_IGN:
+            signal.signal(number, handler)
+    try:
+        yield came
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def _explain(exits: dict[int, int | None], directory: Path) -> int:
+    """The exit code of the process that failed first, once its error was shown. Raises WorkerError if it had none."""
+    lost = WorkerError.exit_code                # of those that only noticed
+    rank, code = next(((rank, code) for rank, code in exits.items() if code != lost), next(iter(exits.items())))
+    if code is None:
+        raise WorkerError(f"process {rank} of {len(exits)} does not answer",
+                          hint="The same command goes on from the last save")
+    if code in OWN_ERRORS:
+        if rank:
+            said = _last_error(directory, rank)
+            view.error(f"process {rank} of {len(exits)}: {said or f'exit code {code}'}")
+        return code
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    said = _last_error(directory, rank) if code > 0 else ""
+    raise WorkerError(f"process {rank} of {len(exits)} {how}{': ' + said if said else ''}",
+                      hint="The same command goes on from the last save")
+
+
+def _last_error(directory: Path, rank: int) -> str:
+    """The one line in which a process said what was wrong."""
+    for log in sorted(directory.glob(f"**/{rank}/stderr.log")):
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), "")
+    return ""

@@ -1,0 +1,123 @@
+"""The few things that processes training one model together say to one another. One process alone says nothing.
+
+Knows torch.distributed; does not know what is trained. Every method is called by all processes at the same point, or
+by none. Nothing here pickles: values travel as JSON, numbers as tensors.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from . import ranks
+from .errors import WorkerError
+from .ranks import Place
+
+TIMEOUT = 300.0                                 # seconds after which a process that does not answer is given up
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of one training. `World()` is a process alone, for which every method does nothing."""
+
+    place: Place = ranks.ALONE
+
+    @property
+    def is_main(self) -> bool:
+        return self.place.is_main
+
+    @property
+    def size(self) -> int:
+        return self.place.size
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """A module whose gradients are means over all processes, all-reduced while the backward pass goes on.
+
+        Buckets keep their first order (which is what `find_unused_parameters` is for here), so that a sum over
+        processes is rounded alike before and after an interruption.
+        """
+        if self.size == 1:
+            return module
+        return DistributedDataParallel(module, find_unused_parameters=True)
+
+    def add(self, tensor: Tensor) -> Tensor:
+        """The sum over all processes, in place."""
+        if self.size > 1:
+            with together():
+                dist.all_reduce(tensor)
+        return tensor
+
+    def largest(self, number: int) -> int:
+        """The largest of the numbers that the processes have."""
+        if self.size == 1:
+            return number
+        tensor = torch.tensor(int(number))
+        with together():
+            dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return int(tensor)
+
+    def told(self, value: Any) -> Any:
+        """What the main process knows, as JSON carries it; the others' `value` is not looked at."""
+        if self.size == 1:
+            return value
+        text = json.dumps(value).encode() if self.is_main else b""
+        data = torch.zeros(self.largest(len(text)), dtype=torch.uint8)
+        if self.is_main:
+            data[:] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+        with together():
+            dist.broadcast(data, 0)
+        return json.loads(data.numpy().tobytes())
+
+    def align(self, tensors: Iterable[Tensor]) -> None:
+        """Give all processes the main process's numbers, in place."""
+        if self.size > 1:
+            with together(), torch.no_grad():
+                for tensor in tensors:
+                    contiguous = tensor.contiguous()
+                    dist.broadcast(contiguous, 0)
+                    tensor.copy_(contiguous)
+
+
+@contextlib.contextmanager
+def join(device: torch.device) -> Iterator[World]:
+    """Meet the other processes of this training, if the environment says that there are any. Raises WorkerError."""
+    place = ranks.place()
+    if place.size == 1:
+        yield World()
+        return
+    meeting = os.environ.get(ranks.RENDEZVOUS)
+    if meeting is None and "MASTER_ADDR" not in os.environ:
+        os.environ.update(ranks.address_of_slurm())
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    with together():
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", rank=place.rank, world_size=place.size,
+            init_method=f"file://{meeting}" if meeting else "env://",
+            timeout=timedelta(seconds=float(os.environ.get("DIFFUSE_TIMEOUT", TIMEOUT))))
+    try:
+        yield World(place)
+        with together():
+            dist.barrier()                      # nobody leaves while another still waits for an answer
+    finally:
+        dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Turn what torch says of a lost process into the one WorkerError that users see."""
+    try:
+        yield
+    except RuntimeError as error:                                      # dist.DistError is one, gloo's have no class
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
+            raise
+        raise WorkerError("another process of this training has ended, or does not answer",
+                          hint="The same command goes on from the last save") from error
