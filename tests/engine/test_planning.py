@@ -32,10 +32,10 @@ def plan_for(train, held_out=0, *, conditional=True, device=CPU, resolution=32, 
 @pytest.mark.parametrize("images", [10_000, 100_000, 1_000_000, 20_000_000, 200_000_000, 5_000_000_000])
 def test_the_batch_is_the_power_of_two_near_the_formula(images):
     plan, reasons = plan_for(1000, images=images)
-    formula = 512 * (images / 200e6) ** 0.55
+    formula = 512 * (images / 200e6) ** 0.45
     assert plan.batch_size & (plan.batch_size - 1) == 0
-    assert 8 <= plan.batch_size <= 2048
-    if 8 <= formula <= 2048:
+    assert 16 <= plan.batch_size <= 2048
+    if 16 <= formula <= 2048:
         assert 2**-0.5 <= plan.batch_size / formula <= 2**0.5
     assert plan.steps == math.ceil(images / plan.batch_size)
     assert reasons.batch == "for the number of pictures seen"

@@ -1,5 +1,6 @@
 """Whole trainings, small ones: equal requests give equal models, whatever interrupts, damages or starves them."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -98,6 +99,62 @@ def test_a_training_that_dies_between_two_saves_ends_bit_identical(trained, squa
     stream = tiny.train(squares)
     assert tiny.of_kind(events.Started, stream)[0].step == 3
     assert results(tiny.run_directory(home)) == results(trained[0])
+
+
+LONGER = dataclasses.replace(tiny.RECIPE, steps=16)
+
+
+@pytest.mark.parametrize("stop_at", [None, 1, 4], ids=["at once", "after a step", "in the new cool-down"])
+def test_a_longer_budget_goes_on_from_before_the_cool_down_as_if_it_had_been_so_from_the_start(
+        squares, home, tmp_path, stop_at):
+    tiny.train(squares)
+    if stop_at is not None:
+        tiny.train(squares, LONGER, stop_at=stop_at)
+    stream = tiny.train(squares, LONGER)
+    assert tiny.of_kind(events.Started, stream)[0].step == 6 + (stop_at or 0)
+    assert stream[-1].complete
+    assert json.loads((tiny.run_directory(home) / "config.json").read_text())["plan"]["steps"] == 16
+    longer = checkpoint.load_model(tiny.run_directory(home) / "model.safetensors", CPU).sha256
+    with tiny.at_home(tmp_path / "once"):
+        tiny.train(squares, LONGER)
+        assert checkpoint.load_model(tiny.run_directory(tmp_path / "once") / "model.safetensors", CPU).sha256 == longer
+
+
+def test_a_run_interrupted_before_its_cool_down_becomes_longer_where_it_is(squares, home):
+    tiny.train(squares, stop_at=5)
+    assert tiny.of_kind(events.Started, tiny.train(squares, LONGER, stop_at=1))[0].step == 5
+
+
+def test_a_budget_cannot_shrink(squares, home):
+    tiny.train(squares, stop_at=1)
+    with pytest.raises(UsageError, match="begun for 8 steps, and this is 7"):
+        tiny.train(squares, dataclasses.replace(tiny.RECIPE, steps=7))
+    assert tiny.train(squares)[-1].complete
+
+
+def test_what_else_was_asked_for_cannot_change_with_the_budget(squares, home):
+    tiny.train(squares, stop_at=1)
+    with pytest.raises(UsageError, match="seed: 0 → 1"):
+        tiny.train(squares, dataclasses.replace(LONGER, seed=1))
+
+
+def test_a_run_without_its_state_from_before_the_cool_down_cannot_become_longer(squares, home):
+    tiny.train(squares)
+    (tiny.run_directory(home) / "step-00000006.safetensors").unlink()
+    with pytest.raises(ModelError, match="no state from before the cool-down"):
+        tiny.train(squares, LONGER)
+    assert tiny.train(squares)[-1].complete
+
+
+def test_saving_is_rarer_when_it_is_dear():
+    due = training._Due("5m", "--save-every", 1000, 0)
+    due.cost(1)
+    assert due.every == 300
+    due.cost(30)
+    assert due.every == 1500
+    due = training._Due("100", "--save-every", 1000, 0)
+    due.cost(30)
+    assert due.every == 100
 
 
 def _flip(path):

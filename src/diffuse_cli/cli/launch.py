@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 GRACE = 5.0                                     # seconds for the others to notice that one is lost
 POLL = 0.05                                     # seconds
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+CRASH = 70                                      # an error that nobody foresaw
 OWN_ERRORS = range(UsageError.exit_code, DivergedError.exit_code + 1)          # a process's own one-line error
 
 
@@ -118,6 +119,8 @@ def _explain(exits: dict[int, int | None], directory: Path) -> int:
             said = _last_error(directory, rank)
             view.error(f"process {rank} of {len(exits)}: {said or f'exit code {code}'}")
         return code
+    if rank == 0 and code == CRASH:
+        return lost                             # it has the terminal, and said what happened
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     said = _last_error(directory, rank) if code > 0 else ""
     raise WorkerError(f"process {rank} of {len(exits)} {how}{': ' + said if said else ''}",

@@ -334,6 +334,11 @@ class Plan:
     data_id: str                                # hash of the decoded pictures and their captions
     init_id: str | None                         # tensor hash of the model it started from
 
+    @property
+    def cooldown_start(self) -> int:
+        """The step after which the learning rate falls. Its state is kept: a longer budget goes on from there."""
+        return self.steps - self.cooldown_steps
+
 
 # ── Dictionaries, strictly ──────────────────────────────────────────────────────────────────────────────────────────
 

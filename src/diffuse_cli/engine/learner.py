@@ -69,7 +69,7 @@ class Learner:
                  world: World) -> None:
         self.plan, self.batches, self.precision, self.micro_batch = plan, batches, precision, micro_batch
         self.world, self.share = world, world.place.share(plan.batch_size)
-        if not self.share:
+        if plan.batch_size < world.size:
             raise UsageError(f"a batch of {plan.batch_size} cannot be shared by {world.size} processes",
                              hint="Use fewer processes, or a larger --batch-size")
         self.schedule: Schedule = make_schedule(plan.model.schedule, plan.model.network.resolution)

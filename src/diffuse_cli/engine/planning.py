@@ -3,6 +3,7 @@
 Never from a timing, but for `--time`, whose measured number of steps becomes part of the plan. Trains nothing.
 """
 
+import dataclasses
 import math
 import os
 from dataclasses import dataclass
@@ -142,6 +143,19 @@ def make_plan(
     return plan, Reasons(why_preset, why_batch, why_budget)
 
 
+def extend(plan: Plan, recipe: Recipe, name: str) -> Plan:
+    """The plan of a run whose budget grew: all is as it was, but where it ends, and so where the cool-down begins.
+
+    `--time` must have been turned into `images` before. Raises UsageError when the budget is not longer.
+    """
+    steps = recipe.steps or math.ceil(_images_seen(recipe, plan.train_images) / plan.batch_size)
+    if steps <= plan.steps:
+        raise UsageError(f"the run {name!r} was begun for {plan.steps:,} steps, and this is {steps:,}",
+                         hint="A budget can only grow; --fresh starts anew")
+    return dataclasses.replace(plan, steps=steps, cooldown_steps=max(1, round(COOLDOWN * steps)),
+                               validate_steps=max(1, steps // VALIDATIONS))
+
+
 def _images_seen(recipe: Recipe, train_images: int) -> int:
     """The budget in pictures, when it is not given in steps: 100 epochs, but at least 100,000 pictures."""
     return recipe.images or min(max(100 * train_images, 100_000), 100_000_000)
@@ -185,16 +199,16 @@ def _choose_model(
 
 
 def _choose_batch(recipe: Recipe, train_images: int, device: torch.device) -> tuple[int, str]:
-    """The power of two near 512·(pictures seen / 200M)^0.55, at most 2048, at least 8, and 32 on a GPU.
+    """The power of two near 512·(pictures seen / 200M)^0.45, at most 2048, at least 16, and 32 on a GPU.
 
     Few pictures are best learnt from in many small steps; but a GPU takes as long for 8 pictures as for 32.
     """
     if recipe.batch_size is not None:
         return recipe.batch_size, "as asked"
-    smallest = 5 if device.type == "cuda" else 3
+    smallest = 5 if device.type == "cuda" else 4
 
     def ideal(seen: int) -> int:
-        exponent = round(math.log2(512 * (seen / 200e6) ** 0.55))
+        exponent = round(math.log2(512 * (seen / 200e6) ** 0.45))
         return 1 << min(max(exponent, smallest), 11)
 
     if recipe.steps is None:

@@ -9,6 +9,7 @@ tensors: a state is a file with a step number.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -28,6 +29,7 @@ from .errors import DataError, ModelError, StorageError, UsageError
 from .header import loads_strict, verify_seal
 
 KEPT_STATES = 2
+BUDGET = ("steps", "images", "time")            # of a recipe: what may grow
 _CONFIG, _STATE = "config.json", re.compile(r"step-(\d{8,})\.safetensors")
 
 
@@ -47,6 +49,7 @@ class Run:
     resolution: int
     why_resolution: str
     plan: Plan | None
+    extended: bool = False                      # the plan is of a budget that is to be replaced by a longer one
     is_main: bool = True
 
     def write_plan(self, plan: Plan) -> None:
@@ -73,8 +76,8 @@ def open_run(folder: Path, recipe: Recipe, machine: Machine, *, rehearsal: bool 
     """Find the pictures, choose or find the run's directory and hold its lock.
 
     The same request finds the same run again. A named run that was asked for otherwise raises UsageError with the
-    difference; without a name, the next free one is taken. A run that was not begun, such as a rehearsed one, leaves
-    no directory. Raises DataError, InUseError, StorageError.
+    difference, unless that is the budget alone; without a name, the next free one is taken. A run that was not begun,
+    such as a rehearsed one, leaves no directory. Raises DataError, InUseError, StorageError.
     """
     found = find_pictures(folder, **recipe.caption_options, strict=machine.strict)
     resolution, why = choose_resolution(found, recipe, machine)
@@ -90,14 +93,14 @@ def open_run(folder: Path, recipe: Recipe, machine: Machine, *, rehearsal: bool 
         if machine.fresh and not rehearsal:
             _move_aside(directory)
         durable.remove_temporaries(directory)
-        stored = None if machine.fresh else read_config(directory)
+        stored, extended = None if machine.fresh else read_config(directory), False
         if stored is not None:
-            _check_same(stored["request"], request, name)
+            extended = _check_same(stored["request"], request, name)
         elif _is_foreign(directory) and not machine.fresh:
             raise UsageError(f"{name!r} is a model that was not trained here",
                              hint="Choose another --name, or move it aside with --fresh")
         plan = None if stored is None else from_dict(Plan, stored["plan"], where=f"{directory / _CONFIG}: plan")
-        yield Run(name, directory, folder, found, recipe, machine, resolution, why, plan)
+        yield Run(name, directory, folder, found, recipe, machine, resolution, why, plan, extended=extended)
 
 
 def join_run(folder: Path, recipe: Recipe, machine: Machine) -> Run:
@@ -139,7 +142,7 @@ def _has_accelerator(machine: Machine) -> bool:
 
 
 def _name_for(base: str, request: dict[str, Any]) -> str:
-    """The run of this very request, or the first name that is free."""
+    """The run of this very request, whatever its budget, or the first name that is free."""
     name, number = base, 1
     while not _may_have(registry.model_directory(name), request):
         number += 1
@@ -149,7 +152,9 @@ def _name_for(base: str, request: dict[str, Any]) -> str:
 
 def _may_have(directory: Path, request: dict[str, Any]) -> bool:
     stored = read_config(directory)
-    return not _is_foreign(directory) if stored is None else bool(stored["request"] == request)
+    if stored is None:
+        return not _is_foreign(directory)
+    return _but_for_budget(stored["request"]) == _but_for_budget(request)
 
 
 def _is_foreign(directory: Path) -> bool:
@@ -188,6 +193,11 @@ def _request(folder: Path, recipe: Recipe) -> dict[str, Any]:
     return plain
 
 
+def _but_for_budget(request: dict[str, Any]) -> dict[str, Any]:
+    recipe = {key: value for key, value in request["recipe"].items() if key not in BUDGET}
+    return {**request, "recipe": recipe}
+
+
 def read_config(directory: Path) -> dict[str, Any] | None:
     """Request and plan of a run, or None where none was begun. Raises StorageError when the file is damaged."""
     try:
@@ -207,13 +217,14 @@ def read_config(directory: Path) -> dict[str, Any] | None:
     return {"request": request, "plan": plan}
 
 
-def _check_same(stored: dict[str, Any], request: dict[str, Any], name: str) -> None:
-    """Raise UsageError with the differences between two requests."""
+def _check_same(stored: dict[str, Any], request: dict[str, Any], name: str) -> bool:
+    """Whether two requests differ in their budget alone. Raises UsageError with the differences when in more."""
     flat = [({"folder": r["folder"]} | r["recipe"]) for r in (stored, request)]
     changed = [f"{key}: {flat[0].get(key)} → {flat[1].get(key)}" for key in flat[1] if flat[0].get(key) != flat[1][key]]
-    if changed:
+    if any(line.partition(":")[0] not in BUDGET for line in changed):
         raise UsageError(f"the run {name!r} was begun with another recipe ({'; '.join(changed)})",
                          hint="Use the same options to go on, --fresh to start anew, or another --name")
+    return bool(changed)
 
 
 # ── Saved states ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -224,8 +235,8 @@ def state_path(directory: Path, step: int) -> Path:
     return directory / f"step-{step:08d}.safetensors"
 
 
-def acknowledge(directory: Path, state: SavedState) -> None:
-    """Declare a state that is durably on the disk to be the newest, then forget all but the last few.
+def acknowledge(directory: Path, state: SavedState, *, keep: int | None = None) -> None:
+    """Declare a state that is durably on the disk to be the newest, then forget all but the last few, and step `keep`.
 
     HEAD-0 and HEAD-1 take turns, so that a torn write of one leaves the other. Later states than this one were not
     whole, or it would not have been trained again: they go first.
@@ -238,6 +249,8 @@ def acknowledge(directory: Path, state: SavedState) -> None:
     files, named = _state_files(directory), {head.step for head in _heads(directory).values()}
     ranked = sorted(files, key=lambda step: (step <= state.step, step in named, step))
     for step in ranked[:-KEPT_STATES]:
+        if step == keep:
+            continue
         with contextlib.suppress(OSError):
             files[step].unlink()
 
@@ -250,13 +263,32 @@ def saved_states(directory: Path) -> list[SavedState]:
                                if step not in heads)]
 
 
+def rewind(directory: Path, *, limit: int) -> None:
+    """Make the newest whole state of at most `limit` steps the newest of all: the later ones are forgotten.
+
+    Does nothing when there is none at all. Raises ModelError when only later ones are left.
+    """
+    states = saved_states(directory)
+    for state in sorted(states, key=lambda state: state.step, reverse=True):
+        if state.step <= limit and is_whole(state):
+            acknowledge(directory, dataclasses.replace(state, sha256=_digest(state.path)))
+            return
+    if states:
+        raise ModelError("no state from before the cool-down is left, so the run cannot become longer",
+                         hint="Start anew with --fresh, or from its model with --init and another --name")
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def is_whole(state: SavedState) -> bool:
     """Whether the file of a state still has the bytes that were acknowledged, or those that were sealed."""
     try:
         if state.sha256 is None:
             return verify_seal(state.path)
-        with open(state.path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == state.sha256
+        return _digest(state.path) == state.sha256
     except (OSError, ModelError):
         return False
 

@@ -65,60 +65,85 @@ def open_session(
     and never again. A rehearsal writes nothing.
     """
     split = split_dataset(dataset.hashes)
-    states = runs.saved_states(run.directory) if run.plan is not None else []
     init = None
-    if world.is_main and run.recipe.init is not None and not states:
+    if world.is_main and run.recipe.init is not None and not (run.plan and runs.saved_states(run.directory)):
         init = _load_init(run, run.recipe.init, device)
     tokenizer = _tokenizer(run, dataset, split, init, world)
-    precision = planning.choose_precision(run.machine, device)
-    reasons: planning.Reasons | None = None
+    maker = _Maker(run, dataset, split, tokenizer, init, device, world)
+    plan, learner = yield from _settle(maker)
+    if world.is_main and not rehearsal and plan != run.plan:
+        if run.extended and run.plan is not None:
+            runs.rewind(run.directory, limit=run.plan.cooldown_start)
+        _write_beginning(run, learner, tokenizer, dataset)
+    session = Session(run, plan, dataset, split, tokenizer, learner, _probe(plan, dataset, split, tokenizer))
+    if run.plan is not None and (states := runs.saved_states(run.directory)):
+        yield from _restore(session, states)
+    if run.extended:
+        session.best = None                                            # its weights may be of the forgotten cool-down
+    learner.align()
+    return session, _facts(session, maker.reasons, device)
 
-    def decide(recipe: Recipe) -> Plan:
-        nonlocal reasons
+
+@dataclass
+class _Maker:
+    """What plans and learners are made from, in every process of a world."""
+
+    run: runs.Run
+    dataset: Dataset
+    split: Split
+    tokenizer: Tokenizer | None
+    init: checkpoint.Model | None               # in the main process alone
+    device: torch.device
+    world: World
+    reasons: planning.Reasons | None = None     # of the last plan that was decided
+
+    def decide(self, recipe: Recipe) -> Plan:
+        """A new plan: the main process's, in every process."""
         plan = None
-        if world.is_main:
-            plan, reasons = planning.make_plan(recipe, dataset, split, resolution=run.resolution, tokenizer=tokenizer,
-                                               init=init, device=device)
-        return _same_plan(plan, dataset, world)
+        if self.world.is_main:
+            plan, self.reasons = planning.make_plan(
+                recipe, self.dataset, self.split, resolution=self.run.resolution, tokenizer=self.tokenizer,
+                init=self.init, device=self.device)
+        return self.tell(plan)
 
-    def build(plan: Plan) -> Learner:
+    def tell(self, plan: Plan | None) -> Plan:
+        """The main process's plan. Raises DataError when this process has other pictures than that one."""
+        same = from_dict(Plan, self.world.told(plan and to_dict(plan)), where="plan")
+        if same.data_id != self.dataset.id:
+            raise DataError("the processes of this training do not see the same pictures and captions",
+                            hint="Give each machine the same folder")
+        return same
+
+    def learner(self, plan: Plan) -> Learner:
         micro_batch = planning.choose_micro_batch(
-            run.machine, device, batch_size=plan.batch_size, resolution=run.resolution)
-        learner = Learner(plan, Batches(plan, dataset, split.train, tokenizer, device), precision=precision,
-                          micro_batch=micro_batch, compiled=run.machine.compile, world=world)
-        if init is not None:
-            learner.start_from(init.network.state_dict())
+            self.run.machine, self.device, batch_size=plan.batch_size, resolution=self.run.resolution)
+        batches = Batches(plan, self.dataset, self.split.train, self.tokenizer, self.device)
+        learner = Learner(
+            plan, batches, precision=planning.choose_precision(self.run.machine, self.device), micro_batch=micro_batch,
+            compiled=self.run.machine.compile, world=self.world)
+        if self.init is not None:
+            learner.start_from(self.init.network.state_dict())
         return learner
 
-    if world.told(run.plan is not None):
-        plan = _same_plan(run.plan and _check_data(run, run.plan, dataset, split), dataset, world)
-        learner = build(plan)
+
+def _settle(maker: _Maker) -> Generator[events.Event, None, tuple[Plan, Learner]]:
+    """The plan, old or new or extended, and its learner at step 0. --time is measured here."""
+    run, recipe = maker.run, maker.run.recipe
+    begun, extended = maker.world.told(run.plan is not None), maker.world.told(run.extended)
+    timed = recipe.time is not None and (extended or not begun)
+    if begun:
+        plan = maker.tell(run.plan and _check_data(run, run.plan, maker.dataset, maker.split))
     else:
-        timed = run.recipe.time is not None
-        plan = decide(dataclasses.replace(run.recipe, time=None, images=100_000) if timed else run.recipe)
-        learner = build(plan)
-        if run.recipe.time is not None:
-            yield events.Noticed(message="measuring the speed to turn --time into a number of steps")
-            images = _images_within(run.recipe.time, learner)
-            plan = decide(dataclasses.replace(run.recipe, time=None, images=images))
-            learner = build(plan)
-    if world.is_main and not rehearsal and plan != run.plan:
-        _write_beginning(run, learner, tokenizer, dataset)
-    probe = _probe(plan, dataset, split, tokenizer)
-    session = Session(run, plan, dataset, split, tokenizer, learner, probe)
-    if states:
-        yield from _restore(session, states)
-    learner.align()
-    return session, _facts(session, reasons, device)
-
-
-def _same_plan(plan: Plan | None, dataset: Dataset, world: World) -> Plan:
-    """The main process's plan. Raises DataError when this process has other pictures than that one."""
-    same = from_dict(Plan, world.told(plan and to_dict(plan)), where="plan")
-    if same.data_id != dataset.id:
-        raise DataError("the processes of this training do not see the same pictures and captions",
-                        hint="Give each machine the same folder")
-    return same
+        plan = maker.decide(dataclasses.replace(recipe, time=None, images=100_000) if timed else recipe)
+    learner = maker.learner(plan)
+    if timed:
+        yield events.Noticed(message="measuring the speed to turn --time into a number of steps")
+        recipe = dataclasses.replace(recipe, time=None, images=_images_within(recipe.time or 0, learner))
+    if extended:
+        plan = maker.tell(planning.extend(plan, recipe, run.name) if maker.world.is_main else None)
+    elif timed:
+        plan = maker.decide(recipe)
+    return plan, maker.learner(plan) if timed or extended else learner
 
 
 def _load_init(run: runs.Run, name: str, device: torch.device) -> checkpoint.Model:
@@ -208,8 +233,8 @@ def cost(session: Session) -> Facts:
 
 
 def _disk_bytes(learner: Learner) -> int:
-    """Two training states of four tensors each, one more while it is written, and two models."""
-    return (3 * 4 + 2) * 4 * learner.parameters
+    """Three training states of four tensors each, one more while it is written, and two models."""
+    return (4 * 4 + 2) * 4 * learner.parameters
 
 
 def peak_memory(device: torch.device) -> int:

@@ -27,6 +27,7 @@ from .session import Facts, Session, cost, open_session, peak_memory
 
 LOG_SECONDS = 2.0                               # between two reports of the steps, at least
 PREVIEW_PROMPTS = 8
+MAX_COST = 0.02                                 # share of the run that saving may take
 MAX_FAILED_WRITES = 3                           # in a row
 BEST_FILE = "best.safetensors"
 SAVE = "SIGUSR1"                                # the one signal that asks for a save, not for an end
@@ -98,8 +99,11 @@ def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, 
             yield from _validate(session)
         if last or preview_due(learner.step):
             yield _unless_full(session, _preview, final=False)
-        if last or asked or save_due(learner.step):
-            yield _unless_full(session, _save, final=last or reason is not None)
+        if last or asked or learner.step == plan.cooldown_start or save_due(learner.step):
+            saved = _unless_full(session, _save, final=last or reason is not None)
+            if isinstance(saved, events.Saved):
+                save_due.cost(saved.seconds)
+            yield saved
     return reason
 
 
@@ -141,6 +145,11 @@ class _Due:
         if self.kind == "share":
             self.kind, self.every = "steps", max(1, round(self.every * steps))
         self.last: float = time.monotonic() if self.kind == "seconds" else step
+
+    def cost(self, seconds: float) -> None:
+        """Happen so rarely, where seconds count, that what takes `seconds` each time stays below 2 % of them."""
+        if self.kind == "seconds":
+            self.every = max(self.every, seconds / MAX_COST)
 
     def __call__(self, step: int) -> bool:
         now = time.monotonic() if self.kind == "seconds" else step
@@ -242,7 +251,8 @@ def _save(session: Session) -> events.Saved:
     path = runs.state_path(session.directory, learner.step)
     record = {"learner": learner.record(), "best": session.best, "noise_mse": session.noise_mse}
     size, sha256 = checkpoint.save_state(path, learner.tensors(), record)
-    runs.acknowledge(session.directory, runs.SavedState(learner.step, path, size, sha256))
+    runs.acknowledge(session.directory, runs.SavedState(learner.step, path, size, sha256),
+                     keep=session.plan.cooldown_start)
     if learner.step < session.plan.steps or not _best_is_better(session):
         _save_model(session, session.directory / registry.MODEL_FILE, delivered="last")
     return events.Saved(step=learner.step, path=str(path), bytes=size, seconds=time.monotonic() - begun)

@@ -1,0 +1,29 @@
+"""A fault on demand: DIFFUSE_FAULT="1 advance 5 SIGKILL" kills process 1 as `advance` is called for the 5th time.
+
+Found by Python itself in every process that has this directory on its PYTHONPATH. Kinds: a signal's name, `raise`,
+`exit` (code 0).
+"""
+
+import os
+import signal
+import sys
+
+rank, function, count, kind = os.environ["DIFFUSE_FAULT"].split()
+calls = 0
+
+
+def watch(frame, event, argument):
+    global calls
+    if event != "call" or frame.f_code.co_name != function or "diffuse_cli" not in frame.f_code.co_filename:
+        return
+    calls += 1
+    if calls == int(count):
+        if kind == "raise":
+            raise RuntimeError("a fault was asked for")
+        if kind == "exit":
+            os._exit(0)
+        os.kill(os.getpid(), getattr(signal, kind))
+
+
+if os.environ.get("RANK") == rank:
+    sys.setprofile(watch)
