@@ -25,7 +25,7 @@ VALIDATIONS = 10                                # in a run
 COOLDOWN = 0.25                                 # share of the run in which the learning rate falls to 0
 FEW_EPOCHS = 50                                 # no dropout below
 DROPOUTS = ((20_000, 0.25), (100_000, 0.12), (1_000_000, 0.05))        # (below so many pictures, rate); else 0
-LEARNING_RATES = ((5e6, 1e-3), (20e6, 5e-4), (60e6, 3e-4), (250e6, 2e-4))       # (parameters, rate)
+LEARNING_RATES = ((2e6, 2e-3), (5e6, 1e-3), (20e6, 5e-4), (60e6, 3e-4), (250e6, 2e-4))       # (parameters, rate)
 
 
 @dataclass(frozen=True)
