@@ -78,8 +78,8 @@ def test_warm_up_and_cool_down(steps, warmup, cooldown):
 
 
 @pytest.mark.parametrize(("parameters", "rate"), [
-    (1, 2e-3), (2_000_000, 2e-3), (5_000_000, 1e-3), (10_000_000, 7.1e-4), (20_000_000, 5e-4), (60_000_000, 3e-4), (250_000_000, 2e-4),
-    (10**10, 2e-4)])
+    (1, 2e-3), (2_000_000, 2e-3), (5_000_000, 1e-3), (10_000_000, 7.1e-4), (20_000_000, 5e-4), (60_000_000, 3e-4),
+    (250_000_000, 2e-4), (10**10, 2e-4)])
 def test_the_learning_rate_follows_the_size(parameters, rate):
     assert learning_rate(parameters) == pytest.approx(rate, rel=1e-9)      # 7.1e-4: half way, in logarithms
 
