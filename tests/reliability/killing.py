@@ -63,8 +63,8 @@ def _train(home: Path, folder: Path, progress) -> None:
         progress[0] = LEARNING
         return event
 
-    def acknowledging(directory, state):
-        acknowledge(directory, state)
+    def acknowledging(directory, state, **options):
+        acknowledge(directory, state, **options)
         progress[1] = state.step
 
     with tiny.at_home(home), small_run.delivering_again(), mock.patch.object(training, "_loop", looping), \

@@ -17,6 +17,8 @@ import torch
 
 from diffuse_cli.engine import durable, events, planning, registry, runs, session, training
 from diffuse_cli.engine.config import Machine, Recipe
+from diffuse_cli.engine.data.cache import open_dataset
+from diffuse_cli.engine.data.captions import find_pictures
 from diffuse_cli.engine.learner import Measured
 
 STEPS = 3
@@ -84,9 +86,14 @@ def draw_pictures(directory: Path) -> Path:
     return tiny.draw_squares(directory / "pictures", PICTURES)
 
 
-def train(folder: Path) -> Iterator[events.Event]:
+def decode(folder: Path) -> None:
+    """Decode the pictures: in processes of their own, that nobody can watch."""
+    list(open_dataset(find_pictures(folder), resolution=RECIPE.resolution, directory=registry.cache_directory()))
+
+
+def train(folder: Path, recipe: Recipe = RECIPE) -> Iterator[events.Event]:
     """Begin the run or go on with it, to its end."""
-    with cheap(), runs.open_run(folder, RECIPE, MACHINE) as run:
+    with cheap(), runs.open_run(folder, recipe, MACHINE) as run:
         yield from training.train(run)
 
 
