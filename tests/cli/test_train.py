@@ -107,8 +107,10 @@ def test_the_config_of_a_run_asks_for_the_same_again(diffuse, squares, decoded, 
     assert (code, "already trained" in err) == (0, True)
     code, _, err = diffuse("train", "--config", config, *machine, "--lr", "0.5")
     assert (code, "lr: None → 0.5" in err) == (2, True)
-    code, _, err = diffuse("train", "--config", config, *machine, "--images", "32")        # replaces --steps
-    assert (code, "images: None → 32" in err, "steps: 8 → None" in err) == (2, True, True)
+    code, _, err = diffuse("train", "--config", config, *machine, "--images", "32")        # replaces --steps 8, of 4
+    assert (code, "already trained" in err) == (0, True)
+    code, _, err = diffuse("train", "--config", config, *machine, "--images", "28")
+    assert (code, "was begun for 8 steps, and this is 7" in err) == (2, True)
 
 
 # ── What is refused ─────────────────────────────────────────────────────────────────────────────────────────────────

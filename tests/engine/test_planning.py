@@ -155,12 +155,27 @@ def _gpus(count):
 
 @pytest.mark.parametrize(("gpus", "visible", "message"), [
     ("1", 0, "--gpus 1 was asked for, but no GPU is visible"), ("all", 0, "no GPU is visible"),
-    ("2", 1, "only 1 visible"), ("2", 2, "several GPUs is not part"), ("all", 4, "several GPUs")])
+    ("2", 1, "only 1 visible")])
 def test_gpus_that_cannot_be_had(gpus, visible, message):
     with _gpus(visible), pytest.raises(UsageError, match=message) as caught:
         planning.choose_device(Machine(gpus=gpus))
     assert caught.value.exit_code == 2
     assert "--gpus" in caught.value.hint
+
+
+@pytest.mark.parametrize(("gpus", "visible", "count"), [
+    (None, 4, 1), ("0", 4, 1), ("1", 4, 1), ("3", 4, 3), ("all", 4, 4), (None, 0, 1)])
+def test_there_is_a_process_for_each_gpu_asked_for(gpus, visible, count):
+    with _gpus(visible):
+        assert planning.count_processes(Machine(gpus=gpus)) == count
+
+
+def test_every_process_of_a_machine_has_a_gpu_of_its_own():
+    with _gpus(4), mock.patch.dict("os.environ", RANK="6", WORLD_SIZE="8", LOCAL_RANK="2"):
+        assert planning.choose_device(Machine(gpus="4")) == torch.device("cuda", 2)
+    with _gpus(2), mock.patch.dict("os.environ", RANK="6", WORLD_SIZE="8", LOCAL_RANK="2"), \
+            pytest.raises(UsageError, match="process 3 of this machine has no GPU: 2 visible"):
+        planning.choose_device(Machine())
 
 
 def test_the_device_is_the_one_asked_for_or_the_best_there_is():

@@ -146,10 +146,12 @@ def make_plan(
 def extend(plan: Plan, recipe: Recipe, name: str) -> Plan:
     """The plan of a run whose budget grew: all is as it was, but where it ends, and so where the cool-down begins.
 
-    `--time` must have been turned into `images` before. Raises UsageError when the budget is not longer.
+    `--time` must have been turned into `images` before. Raises UsageError when the budget is shorter.
     """
     steps = recipe.steps or math.ceil(_images_seen(recipe, plan.train_images) / plan.batch_size)
-    if steps <= plan.steps:
+    if steps == plan.steps:                                            # the same, in other words
+        return plan
+    if steps < plan.steps:
         raise UsageError(f"the run {name!r} was begun for {plan.steps:,} steps, and this is {steps:,}",
                          hint="A budget can only grow; --fresh starts anew")
     return dataclasses.replace(plan, steps=steps, cooldown_steps=max(1, round(COOLDOWN * steps)),

@@ -78,7 +78,7 @@ def open_session(
     session = Session(run, plan, dataset, split, tokenizer, learner, _probe(plan, dataset, split, tokenizer))
     if run.plan is not None and (states := runs.saved_states(run.directory)):
         yield from _restore(session, states)
-    if run.extended:
+    if run.extended and plan != run.plan:
         session.best = None                                            # its weights may be of the forgotten cool-down
     learner.align()
     return session, _facts(session, maker.reasons, device)
