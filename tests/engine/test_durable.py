@@ -165,6 +165,17 @@ def test_a_file_in_place_of_a_directory_is_a_storage_error(tmp_path):
             durable.make_directory(path)
 
 
+def test_removing_is_durable_or_an_error(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(durable, "sync_directory", synced.append)
+    (tmp_path / "file").touch()
+    durable.remove(tmp_path / "file")
+    assert not _names(tmp_path)
+    assert synced == [tmp_path]
+    with pytest.raises(StorageError):
+        durable.remove(tmp_path / "file")
+
+
 def test_remove_tree_removes_all_and_what_an_earlier_one_left(tmp_path):
     (tmp_path / ".trash-0").mkdir()
     tree = durable.make_directory(tmp_path / "tree" / "inner").parent

@@ -1,10 +1,12 @@
 """Finding, locking and leaving runs, and the protocol by which states are saved; without any tensor."""
 
+import errno
 import hashlib
 import json
 import os
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 import tiny
@@ -209,13 +211,13 @@ def test_no_readable_picture_means_no_resolution(tmp_path):
 # ── States ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def save(directory, step, *, acknowledge=True, content=None):
+def save(directory, step, *, acknowledge=True, content=None, **options):
     """Save a state of so many steps, as training does."""
     path = runs.state_path(directory, step)
     data = content or header.encode([("x", "U8", (3,), bytes([step % 256] * 3))], {})
     durable.write(path, data)
     if acknowledge:
-        runs.acknowledge(directory, runs.SavedState(step, path, len(data), hashlib.sha256(data).hexdigest()))
+        runs.acknowledge(directory, runs.SavedState(step, path, len(data), hashlib.sha256(data).hexdigest()), **options)
 
 
 def whole(directory):
@@ -290,6 +292,33 @@ def test_after_falling_back_the_damaged_state_goes_first(tmp_path):
     save(tmp_path, 20)
     assert whole(tmp_path) == [20, 15]
     assert len(os.listdir(tmp_path)) == 4                  # two states, two heads
+
+
+@pytest.mark.parametrize("later", [(20,), (20, 30), (20, 30, 40)])
+def test_rewinding_forgets_all_later_states_and_both_their_heads(tmp_path, later):
+    for step in (5, 10, *later):
+        save(tmp_path, step, keep=10)
+    runs.rewind(tmp_path, limit=10)
+    assert whole(tmp_path)[0] == 10
+    assert all(step <= 10 for step in whole(tmp_path))
+    save(tmp_path, 12)
+    assert whole(tmp_path)[:2] == [12, 10]
+
+
+def test_rewinding_when_the_disk_fails_is_an_error_and_can_be_done_again(tmp_path):
+    for step in (10, 20, 30):
+        save(tmp_path, step, keep=10)
+    broken = mock.Mock(side_effect=OSError(errno.EIO, "broken"))
+    with mock.patch.object(os, "unlink", broken), pytest.raises(StorageError):
+        runs.rewind(tmp_path, limit=10)
+    runs.rewind(tmp_path, limit=10)
+    assert whole(tmp_path) == [10]
+
+
+def test_the_state_to_keep_outlives_the_others(tmp_path):
+    for step in (5, 10, 20, 30, 40):
+        save(tmp_path, step, keep=10)
+    assert whole(tmp_path) == [40, 30, 10]
 
 
 def test_nothing_is_deleted_before_the_new_head_is_durable(tmp_path, monkeypatch):

@@ -23,37 +23,45 @@ from power_loss import Disk, Recorder
 from diffuse_cli.engine import header, registry, runs
 from diffuse_cli.engine.errors import DiffuseError
 
-RECIPE = dataclasses.replace(small_run.RECIPE, steps=7)
+STEPS, LONGER = 8, 11                           # of two lives, and of a third one with a longer budget
 DIES_AT = 4                                     # saved by the first life, never acknowledged by it
 ACKNOWLEDGED = "acknowledged"
 
 
 @dataclass
 class Record:
-    """Everything that two lives of a training did to the disk, and which bytes each state had."""
+    """Everything that the lives of a training did to the disk, and which bytes each state had in each plan."""
 
     directory: Path
     log: list[tuple] = field(default_factory=list)
-    hashes: dict[int, str] = field(default_factory=dict)
+    hashes: dict[tuple[int, int], str] = field(default_factory=dict)         # by (steps of the plan, step)
 
 
 def record_training(home: Path, folder: Path) -> Record:
-    """The first life ends between the state of a step and its acknowledgement, the second goes on to the end."""
+    """The first life ends between a state and its acknowledgement, the second at the end, the third goes beyond."""
     small_run.decode(folder)
-    acknowledge, recorder, lives = runs.acknowledge, Recorder(), 0
+    recorder = Recorder()
     record = Record(tiny.run_directory(home, "small"), recorder.log)
+    acknowledge, rewind = runs.acknowledge, runs.rewind
 
-    def noted(directory: Path, state: runs.SavedState, **options) -> None:
-        record.hashes[state.step] = hashlib.sha256(state.path.read_bytes()).hexdigest()
-        if state.step == DIES_AT and lives == 1:
+    def acknowledging(directory: Path, state: runs.SavedState, **options) -> None:
+        steps = runs.read_config(directory)["plan"]["steps"]
+        record.hashes[steps, state.step] = hashlib.sha256(state.path.read_bytes()).hexdigest()
+        if state.step == DIES_AT and life == "first":
             raise Died
         acknowledge(directory, state, **options)
         recorder.note(ACKNOWLEDGED, state.step)
 
-    with mock.patch.object(runs, "acknowledge", noted), watched(home, recorder):
-        for lives in (1, 2):  # noqa: B007 - `noted` reads it
+    def rewinding(directory: Path, *, limit: int) -> None:
+        recorder.note(ACKNOWLEDGED, limit)                         # from here on, what is later may be lost
+        record.hashes.update({(LONGER, step): digest for (_, step), digest in record.hashes.items() if step <= limit})
+        rewind(directory, limit=limit)
+
+    with mock.patch.object(runs, "acknowledge", acknowledging), mock.patch.object(runs, "rewind", rewinding), \
+            watched(home, recorder):
+        for life, steps in (("first", STEPS), ("second", STEPS), ("third", LONGER)):  # noqa: B007 - read above
             with contextlib.suppress(Died):
-                list(small_run.train(folder, RECIPE))
+                list(small_run.train(folder, dataclasses.replace(small_run.RECIPE, steps=steps)))
     return record
 
 
@@ -81,20 +89,19 @@ def _build(place: Path, directory: Path, files: dict[Path, bytes], rng: random.R
             os.utime(place / path.name, (rng.randrange(2**31),) * 2)
 
 
-def _judge(place: Path, acknowledged: int, hashes: dict[int, str]) -> Iterator[str]:
-    state = next((state for state in runs.saved_states(place) if runs.is_whole(state)), None)
-    if state is None:
-        if acknowledged:
-            yield f"step {acknowledged} was acknowledged, nothing is found"
-    elif state.step < acknowledged:
-        yield f"step {acknowledged} was acknowledged, {state.step} is found"
-    elif hashlib.sha256(state.path.read_bytes()).hexdigest() != hashes[state.step]:
-        yield f"the state of step {state.step} is taken for whole, but has other bytes"
-    model = place / registry.MODEL_FILE
+def _judge(place: Path, acknowledged: int, hashes: dict[tuple[int, int], str]) -> Iterator[str]:
     try:
-        if acknowledged and runs.read_config(place) is None:
-            yield "the plan of the run is lost"
+        config, model = runs.read_config(place), place / registry.MODEL_FILE
         if model.exists() and not header.verify_seal(model):
             yield "the model has lost its seal"
     except DiffuseError as error:
         yield str(error)
+        return
+    state = next((state for state in runs.saved_states(place) if runs.is_whole(state)), None)
+    if config is None or state is None:
+        if acknowledged:
+            yield f"step {acknowledged} was acknowledged, and {'the plan is lost' if state else 'nothing is found'}"
+    elif state.step < acknowledged:
+        yield f"step {acknowledged} was acknowledged, {state.step} is found"
+    elif hashlib.sha256(state.path.read_bytes()).hexdigest() != hashes.get((config["plan"]["steps"], state.step)):
+        yield f"the state of step {state.step} is taken for whole, but does not belong to the plan"

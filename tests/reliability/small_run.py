@@ -1,7 +1,7 @@
 """The real training, from opening the run to delivering the model, with a learner that costs next to nothing.
 
-What learns is one vector that is turned a little at every step: each state depends on all before it, so that a step
-lost, repeated or taken from another state shows in the result.
+What learns is one vector that is turned a little at every step, by the learning rate: each state depends on all before
+it, so that a step lost, repeated, or taken from another state or another plan shows in the result.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from diffuse_cli.engine import durable, events, planning, registry, runs, sessio
 from diffuse_cli.engine.config import Machine, Recipe
 from diffuse_cli.engine.data.cache import open_dataset
 from diffuse_cli.engine.data.captions import find_pictures
-from diffuse_cli.engine.learner import Measured
+from diffuse_cli.engine.learner import Measured, learning_rate_at
 
 STEPS = 3
 RECIPE = Recipe(resolution=8, preset="nano", steps=STEPS, batch_size=2, captions="none")
@@ -43,7 +43,7 @@ class Walker:
 
     def advance(self):
         self.step += 1
-        self.weights = torch.roll(self.weights, 1) * 0.9 + self.step
+        self.weights = torch.roll(self.weights, 1) * 0.9 + learning_rate_at(self.plan, self.step)
         return Measured(torch.zeros(3), 1.0)
 
     def tensors(self):

@@ -130,6 +130,15 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def remove(path: Path) -> None:
+    """Remove a file durably. Raises StorageError."""
+    try:
+        os.unlink(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        fail(error, path)
+
+
 def remove_tree(path: Path) -> None:
     """Remove a directory so that nobody ever sees half of it: renamed aside first, then deleted."""
     trash = path.with_name(f".trash-{secrets.token_hex(8)}")

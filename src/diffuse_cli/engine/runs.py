@@ -236,21 +236,22 @@ def state_path(directory: Path, step: int) -> Path:
 
 
 def acknowledge(directory: Path, state: SavedState, *, keep: int | None = None) -> None:
-    """Declare a state that is durably on the disk to be the newest, then forget all but the last few, and step `keep`.
+    """Declare a state that is durably on the disk to be the newest, then forget the others.
 
-    HEAD-0 and HEAD-1 take turns, so that a torn write of one leaves the other. Later states than this one were not
-    whole, or it would not have been trained again: they go first.
+    HEAD-0 and HEAD-1 take turns, so that a torn write of one leaves the other. Of the earlier states, the last few and
+    that of step `keep` stay. Later ones were not whole, or are to be trained again with another plan: none stays.
     """
     heads = _heads(directory)
     earlier = {slot: head.step for slot, head in heads.items() if head.step < state.step}
     slot = min((0, 1), key=lambda slot: earlier.get(slot, -1))
     content = {"step": state.step, "file": state.path.name, "bytes": state.bytes, "sha256": state.sha256}
     durable.write(directory / f"HEAD-{slot}", json.dumps(content).encode())
+    if (other := heads.get(1 - slot)) and other.step > state.step:
+        durable.remove(directory / f"HEAD-{1 - slot}")
     files, named = _state_files(directory), {head.step for head in _heads(directory).values()}
-    ranked = sorted(files, key=lambda step: (step <= state.step, step in named, step))
-    for step in ranked[:-KEPT_STATES]:
-        if step == keep:
-            continue
+    later = [step for step in files if step > state.step]
+    ranked = sorted(files.keys() - set(later), key=lambda step: (step in named, step))
+    for step in (*later, *(step for step in ranked[:-KEPT_STATES] if step != keep)):
         with contextlib.suppress(OSError):
             files[step].unlink()
 
