@@ -110,14 +110,14 @@ def _forwarding(context: "PContext") -> Iterator[list[int]]:
 def _explain(exits: dict[int, int | None], directory: Path) -> int:
     """The exit code of the process that failed first, once its error was shown. Raises WorkerError if it had none."""
     lost = WorkerError.exit_code                # of those that only noticed
+    if exits.get(0) in OWN_ERRORS:
+        return int(exits[0] or 0)               # it has the terminal, and said what is wrong
     rank, code = next(((rank, code) for rank, code in exits.items() if code != lost), next(iter(exits.items())))
     if code is None:
         raise WorkerError(f"process {rank} of {len(exits)} does not answer",
                           hint="The same command goes on from the last save")
     if code in OWN_ERRORS:
-        if rank:
-            said = _last_error(directory, rank)
-            view.error(f"process {rank} of {len(exits)}: {said or f'exit code {code}'}")
+        view.error(f"process {rank} of {len(exits)}: {_last_error(directory, rank) or f'exit code {code}'}")
         return code
     if rank == 0 and code == CRASH:
         return lost                             # it has the terminal, and said what happened
