@@ -40,6 +40,7 @@ class Fault:
         return self._strike(call) if late or self.seen == self.position else call.go()
 
     def _strike(self, call: Call) -> object:
+        assert applies(self.kind, call), f"{call.name} cannot fail so"
         if self.kind == CRASH:
             self.dead = True
         if call.name == "write":                                   # whatever goes wrong, half of it gets through

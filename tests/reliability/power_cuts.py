@@ -46,7 +46,7 @@ def record_training(home: Path, folder: Path) -> Record:
 
     def acknowledging(directory: Path, state: runs.SavedState, **options) -> None:
         steps = runs.read_config(directory)["plan"]["steps"]
-        record.hashes[steps, state.step] = hashlib.sha256(state.path.read_bytes()).hexdigest()
+        record.hashes[steps, state.step] = state.sha256
         if state.step == DIES_AT and life == "first":
             raise Died
         acknowledge(directory, state, **options)
@@ -66,8 +66,11 @@ def record_training(home: Path, folder: Path) -> Record:
 
 
 def breaches(record: Record, *, count: int, rng: random.Random, place: Path) -> Iterator[str]:
-    """Promises broken on the disks that are found after so many power cuts, built one after another at `place`."""
-    moments = sorted(rng.choices(range(len(record.log) + 1), k=count))
+    """Promises broken on the disks that are found after so many power cuts, built one after another at `place`.
+
+    The cuts are spread evenly over all moments of the record.
+    """
+    moments = sorted(number % (len(record.log) + 1) for number in range(count))
     disk, acknowledged, done = Disk(), 0, 0
     for moment in moments:
         for kind, *rest in record.log[done:moment]:
