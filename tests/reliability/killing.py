@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-import small_run
 import tiny
 import torch
 
-from diffuse_cli.engine import runs, training
+from diffuse_cli.engine import runs, saving, training
 
 PREPARING, LEARNING, SAVING = 0, 1, 2
+LONG = 120.0                                    # seconds: a training here takes one
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["pytest", "diffuse_cli.engine.training", "torch._dynamo", "torch._inductor"])
 
@@ -40,7 +40,7 @@ class Victim:
         self.process = _PROCESSES.Process(target=_train, args=(home, folder, self.progress))
         self.process.start()
 
-    def survives(self, seconds: float | None) -> bool:
+    def survives(self, seconds: float) -> bool:
         """Let it train so long, then kill it. Whether it had ended by itself."""
         self.process.join(seconds)
         self.process.kill()
@@ -51,13 +51,13 @@ class Victim:
 
 def _train(home: Path, folder: Path, progress) -> None:
     torch.set_num_threads(1)
-    loop, save, acknowledge = training._loop, training._save, runs.acknowledge
+    loop, save, acknowledge = training._loop, saving.save, runs.acknowledge
 
     def looping(*arguments):
         progress[0], progress[2] = LEARNING, time.monotonic_ns()
         return (yield from loop(*arguments))
 
-    def saving(session):
+    def counting_save(session):
         progress[0] = SAVING
         event = save(session)
         progress[0] = LEARNING
@@ -67,14 +67,14 @@ def _train(home: Path, folder: Path, progress) -> None:
         acknowledge(directory, state, **options)
         progress[1] = state.step
 
-    with tiny.at_home(home), small_run.delivering_again(), mock.patch.object(training, "_loop", looping), \
-            mock.patch.object(training, "_save", saving), mock.patch.object(runs, "acknowledge", acknowledging):
+    with tiny.at_home(home), mock.patch.object(training, "_loop", looping), \
+            mock.patch.object(saving, "save", counting_save), mock.patch.object(runs, "acknowledge", acknowledging):
         tiny.train(folder, save_every="1")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Duration:
-    """Of an undisturbed training, in seconds."""
+    """Of a training, in seconds, as far as known."""
 
     preparing: float
     learning: float
@@ -85,25 +85,34 @@ class Duration:
             return rng.uniform(0, self.preparing)
         return self.preparing + rng.uniform(0, self.learning / 3)
 
+    def scale(self, factor: float) -> None:
+        self.preparing, self.learning = factor * self.preparing, factor * self.learning
+
 
 def train_once(home: Path, folder: Path) -> Duration:
     """Train without a disturbance; how long it takes."""
     begun = time.monotonic()
     victim = Victim(home, folder)
-    assert victim.survives(None)
+    assert victim.survives(LONG), f"no end after {LONG} s"
     learning = victim.progress[2] / 1e9
     return Duration(learning - begun, time.monotonic() - learning)
 
 
 def train_under_fire(home: Path, folder: Path, duration: Duration, rng: random.Random, tally: Tally) -> None:
-    """Kill at random moments and start again, until the training ends by itself."""
-    saved, patience = 0, 1.0
+    """Kill at random moments and start again, until the training ends by itself.
+
+    `duration` follows the machine: longer where an attempt gets nowhere, shorter where none is hit.
+    """
+    saved, before = 0, tally.kills
     while True:
         victim = Victim(home, folder)
-        if victim.survives(patience * duration.draw(rng)):
+        if victim.survives(duration.draw(rng)):
+            if tally.kills == before:
+                duration.scale(0.5)
             return
         doing, reached, _ = victim.progress
-        patience *= 1.0 if reached > saved else 1.1                # however slow the machine has become, it gets there
+        if reached <= saved:
+            duration.scale(1.1)
         saved = max(saved, reached)
         tally.kills += 1
         tally.inside_a_save += doing == SAVING

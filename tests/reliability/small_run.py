@@ -65,23 +65,6 @@ def cheap() -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def delivering_again() -> Iterator[None]:
-    """As if a finished training, started again, delivered the model that it may have died before delivering.
-
-    Stands in for what `training` does not do yet; the test of it is in test_disk_faults.
-    """
-    finished = training._finished
-
-    def delivered(session, *, reason):
-        if session.learner.step >= session.plan.steps and not training._best_is_better(session):
-            training._save_model(session, session.directory / registry.MODEL_FILE, delivered="last")
-        return finished(session, reason=reason)
-
-    with mock.patch.object(training, "_finished", delivered):
-        yield
-
-
 def draw_pictures(directory: Path) -> Path:
     return tiny.draw_squares(directory / "pictures", PICTURES)
 

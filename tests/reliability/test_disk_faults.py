@@ -6,16 +6,9 @@ import pytest
 import small_run
 from disk_faults import KINDS, Died, applies, breaches, calls_of_a_training
 
-from diffuse_cli.engine import training
+from diffuse_cli.engine import saving
 
 
-@pytest.fixture
-def delivering_again():
-    with small_run.delivering_again():
-        yield
-
-
-@pytest.mark.usefixtures("delivering_again")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_training_outlives_a_fault_at_every_call(home, tmp_path, counted, kind):
     folder = small_run.draw_pictures(tmp_path)
@@ -31,20 +24,12 @@ def test_a_training_outlives_a_fault_at_every_call(home, tmp_path, counted, kind
     assert not broken, "\n".join(broken)
 
 
-@pytest.mark.xfail(strict=True, reason="a training that is complete does not look whether its model was delivered")
 def test_a_training_that_died_before_delivering_its_model_delivers_it_when_started_again(home, tmp_path):
     folder = small_run.draw_pictures(tmp_path)
     list(small_run.train(folder))
     expected = small_run.results(home)
     small_run.forget(home)
-    save = training._save_model
-
-    def dies_at_the_last(session, path, **options):
-        if session.learner.step == small_run.STEPS:
-            raise Died
-        save(session, path, **options)
-
-    with mock.patch.object(training, "_save_model", dies_at_the_last), pytest.raises(Died):
+    with mock.patch.object(saving, "deliver", side_effect=Died), pytest.raises(Died):
         list(small_run.train(folder))
     assert list(small_run.train(folder))[-1].complete
     assert small_run.results(home) == expected

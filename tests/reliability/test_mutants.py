@@ -34,11 +34,9 @@ def fault(kind: str, call: str) -> Detector:
     def detector(home: Path, place: Path) -> str | None:
         folder = small_run.draw_pictures(place)
         small_run.decode(folder)
-        with small_run.delivering_again():
-            calls, expected = calls_of_a_training(home, folder), small_run.results(home)
-            positions = (number for number, made in enumerate(calls, 1) if made.name == call and applies(kind, made))
-            return next((breach for number in positions for breach in breaches(home, folder, kind, number, expected)),
-                        None)
+        calls, expected = calls_of_a_training(home, folder), small_run.results(home)
+        positions = (number for number, made in enumerate(calls, 1) if made.name == call and applies(kind, made))
+        return next((breach for number in positions for breach in breaches(home, folder, kind, number, expected)), None)
 
     detector.__name__ = f"{kind} at {call}"
     return detector

@@ -1,7 +1,8 @@
 """Training: a run's directory goes in, a stream of events comes out, a model is left behind.
 
 The loop itself: resume or begin, step, report, validate, preview, save, deliver. Knows no terminal. What is learnt is
-in `learner`, what is drawn in `batches`, what is measured in `evaluation`, what was decided in `planning`.
+in `learner`, what is drawn in `batches`, what is measured in `evaluation`, what was decided in `planning`, what is
+kept in `saving`.
 """
 
 import contextlib
@@ -10,12 +11,11 @@ import json
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from . import checkpoint, durable, events, pictures, planning, registry, runs
+from . import checkpoint, durable, events, pictures, planning, registry, runs, saving
 from .config import Sampling, parse_interval
 from .data.cache import open_dataset
 from .distributed import World, join
@@ -29,7 +29,6 @@ LOG_SECONDS = 2.0                               # between two reports of the ste
 PREVIEW_PROMPTS = 8
 MAX_COST = 0.02                                 # share of the run that saving may take
 MAX_FAILED_WRITES = 3                           # in a row
-BEST_FILE = "best.safetensors"
 SAVE = "SIGUSR1"                                # the one signal that asks for a save, not for an end
 ShouldStop = Callable[[], str | None]           # the signal to stop (or save) after this step, or None
 
@@ -100,7 +99,7 @@ def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, 
         if last or preview_due(learner.step):
             yield _unless_full(session, _preview, final=False)
         if last or asked or learner.step == plan.cooldown_start or save_due(learner.step):
-            saved = _unless_full(session, _save, final=last or reason is not None)
+            saved = _unless_full(session, saving.save, final=last or reason is not None)
             if isinstance(saved, events.Saved):
                 save_due.cost(saved.seconds)
             yield saved
@@ -132,6 +131,15 @@ def _started(session: Session, facts: Facts) -> events.Started:
         name=session.run.name, step=learner.step, steps=plan.steps, parameters=learner.parameters,
         batch_size=plan.batch_size, micro_batch=learner.micro_batch, device=str(learner.batches.device),
         precision=learner.precision, directory=str(session.directory), facts=facts)
+
+
+def _finished(session: Session, *, reason: str) -> events.Finished:
+    learner, plan, path = session.learner, session.plan, session.directory / registry.MODEL_FILE
+    complete = learner.step >= plan.steps
+    delivered = saving.deliver(session, path) if complete and learner.world.is_main else "last"
+    return events.Finished(
+        step=learner.step, steps=plan.steps, path=str(path), complete=complete, reason=reason, delivered=delivered,
+        prompt=min(_preview_prompts(session)[0], key=len), seconds=time.monotonic() - session.begun)
 
 
 # ── What happens now and then ───────────────────────────────────────────────────────────────────────────────────────
@@ -207,7 +215,7 @@ def _validate(session: Session) -> Iterator[events.Event]:
     best = session.best is None or session.noise_mse < session.best["noise_mse"]
     if best and plan.keep_best and learner.step < plan.steps:
         try:
-            _save_model(session, session.directory / BEST_FILE, delivered="best")
+            saving.save_model(session, session.directory / saving.BEST_FILE, delivered="best")
         except StorageError as error:
             yield events.Noticed(message=f"{error.what}; training goes on", level="warning")
             best = False
@@ -240,63 +248,3 @@ def _preview_prompts(session: Session) -> tuple[tuple[str, ...], int]:
     positions = (session.split.held_out if len(session.split.held_out) else session.split.train).tolist()
     captions = dict.fromkeys(caption for position in positions for caption in session.dataset.captions[position][:1])
     return tuple(captions)[:PREVIEW_PROMPTS] or ("",), 1
-
-
-# ── Saving and delivering ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _save(session: Session) -> events.Saved:
-    """A training state and the model of this moment, so that a model in training can be sampled."""
-    begun, learner = time.monotonic(), session.learner
-    path = runs.state_path(session.directory, learner.step)
-    record = {"learner": learner.record(), "best": session.best, "noise_mse": session.noise_mse}
-    size, sha256 = checkpoint.save_state(path, learner.tensors(), record)
-    runs.acknowledge(session.directory, runs.SavedState(learner.step, path, size, sha256),
-                     keep=session.plan.cooldown_start)
-    if learner.step < session.plan.steps or not _best_is_better(session):
-        _save_model(session, session.directory / registry.MODEL_FILE, delivered="last")
-    return events.Saved(step=learner.step, path=str(path), bytes=size, seconds=time.monotonic() - begun)
-
-
-def _save_model(session: Session, path: Path, *, delivered: str) -> None:
-    plan, learner = session.plan, session.learner
-    captions = (caption for position in session.split.train.tolist() for caption in session.dataset.captions[position])
-    training = {
-        "name": session.run.name, "preset": plan.preset, "step": learner.step, "steps": plan.steps,
-        "images_seen": learner.step * plan.batch_size, "train_images": plan.train_images, "seed": plan.seed,
-        "objective": plan.objective, "optimizer": plan.optimizer, "lr": plan.lr, "batch_size": plan.batch_size,
-        "captions": session.run.found.source, "noise_mse": session.noise_mse, "delivered": delivered,
-        "data_id": plan.data_id, "init_id": plan.init_id}
-    checkpoint.save_model(
-        path, config=plan.model, weights=learner.averaged.state_dict(), tokenizer=session.tokenizer,
-        words=checkpoint.count_words(captions), training=training)
-
-
-def _best_is_better(session: Session) -> bool:
-    """Whether the best weights kept beat the last by more than 1 %: a sign of overfitting, not of luck."""
-    if not session.plan.keep_best or session.best is None or session.noise_mse is None:
-        return False
-    kept = (session.directory / BEST_FILE).exists()
-    return kept and session.best["noise_mse"] < 0.99 * session.noise_mse
-
-
-def _finished(session: Session, *, reason: str) -> events.Finished:
-    """Deliver the model: the last weights, or on small sets the best ones when the last have overfitted."""
-    learner, plan, directory = session.learner, session.plan, session.directory
-    complete, delivered = learner.step >= plan.steps, "last"
-    path = directory / registry.MODEL_FILE
-    if complete and learner.world.is_main:
-        if _best_is_better(session) and session.best is not None:
-            durable.write(path, (directory / BEST_FILE).read_bytes())
-            delivered = (f"best: validation noise loss {session.best['noise_mse']:.4f} at step {session.best['step']}, "
-                         f"{session.noise_mse:.4f} at the last")
-        elif session.noise_mse is not None:
-            delivered = f"last: validation noise loss {session.noise_mse:.4f}"
-        registry.set_last(session.run.name)
-        if session.run.machine.out is not None:
-            durable.write(Path(session.run.machine.out), path.read_bytes(), mode=0o644)
-    return events.Finished(
-        step=learner.step, steps=plan.steps, path=str(path), complete=complete, reason=reason, delivered=delivered,
-        prompt=min(_preview_prompts(session)[0], key=len), seconds=time.monotonic() - session.begun)
-
-
