@@ -9,6 +9,7 @@ import small_run
 import tiny
 from killing import Tally, train_once, train_under_fire
 
+
 def results(directory):
     return [hashlib.sha256((directory / name).read_bytes()).hexdigest()
             for name in ("model.safetensors", "step-00000008.safetensors")]
