@@ -1,8 +1,11 @@
 """Every test has a home of its own: nothing reaches the user's cache. What is slow to make is made once."""
 
+import os
 import shutil
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")       # two test processes on two cores; and small tensors gain nothing
 
 
 @pytest.fixture(autouse=True)

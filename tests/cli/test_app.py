@@ -213,9 +213,12 @@ def test_a_full_stdout_is_six(arguments, unbuffered):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-def test_a_full_stderr_hides_no_exit_code():
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_stderr_hides_no_exit_code(unbuffered):
     with open("/dev/full", "wb") as full:
-        assert _run("models", "path", "./x", capture_output=False, stderr=full).returncode == 4
+        done = _run("models", "path", "./x", capture_output=False, stderr=full,
+                    env={**os.environ, "PYTHONUNBUFFERED": unbuffered})
+    assert done.returncode == 4
 
 
 @pytest.mark.parametrize("descriptors", ["0", "1", "2", "0 1 2"])

@@ -3,18 +3,14 @@
 Real processes through the real command line. The fault comes from injected/sitecustomize.py.
 """
 
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import tiny
-import torch
-
-from diffuse_cli.engine import checkpoint
+from real import command, environment, is_learning, processes_of, sha256_of, wait_until
 
 INJECTED = Path(__file__).parent / "injected"
 POINTS = {"start": ("1 open_session 1", "0 open_session 1"), "step": ("1 advance 5", "0 advance 5"),
@@ -26,46 +22,6 @@ ALL = [(point, kind, rank) for point in POINTS for kind in KINDS for rank in (0,
 TIMEOUT = 15                                    # seconds after which a silent process is given up, where one is
 CASES = [pytest.param(*case, marks=() if case in FAST else pytest.mark.slow, id="-".join(map(str, case)))
          for case in ALL]
-
-
-def command(folder, *more):
-    options = "--name tiny --resolution 8 --preset nano --steps 8 --batch-size 4 --save-every 3 --preview-every 100%"
-    return [sys.executable, "-m", "diffuse_cli", "train", str(folder), *options.split(), *more]
-
-
-def environment(home, **more):
-    plain = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
-    return plain | {"DIFFUSE_HOME": str(home), "OMP_NUM_THREADS": "1"} | more
-
-
-def processes_of(home):
-    """The processes whose cache is `home`."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if f"DIFFUSE_HOME={home}\0".encode() in path.read_bytes() + b"\0":
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return [pid for pid in found if pid != os.getpid() and _is_alive(pid)]
-
-
-def _is_alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def wait_until(condition, seconds=60.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-def sha256_of(home):
-    return checkpoint.load_model(tiny.run_directory(home) / "model.safetensors", torch.device("cpu")).sha256
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +58,7 @@ def test_a_lost_process_ends_all_and_costs_nothing(point, kind, rank, squares, h
 def test_no_process_outlives_a_launcher_that_was_killed(squares, home):
     with subprocess.Popen(command(squares, "--procs", "2", "--steps", "100000"), env=environment(home),
                           stderr=subprocess.PIPE, text=True) as launcher:
-        wait_until(lambda: "step" in launcher.stderr.readline())
+        wait_until(is_learning(home))
         assert len(processes_of(home)) == 3
         launcher.send_signal(signal.SIGKILL)
         wait_until(lambda: not processes_of(home), 10)
@@ -112,7 +68,7 @@ def test_no_process_outlives_a_launcher_that_was_killed(squares, home):
 def test_a_signal_stops_all_after_a_save_and_is_passed_on(number, squares, home):
     with subprocess.Popen(command(squares, "--procs", "2", "--steps", "100000"), env=environment(home),
                           stderr=subprocess.PIPE, text=True) as launcher:
-        wait_until(lambda: "step" in launcher.stderr.readline())
+        wait_until(is_learning(home))
         launcher.send_signal(number)
         said = launcher.stderr.read()
         assert launcher.wait(30) == -number
@@ -125,7 +81,7 @@ def test_a_signal_stops_all_after_a_save_and_is_passed_on(number, squares, home)
 def test_a_second_trainer_is_told_before_any_process_is_started(squares, home):
     with subprocess.Popen(command(squares, "--procs", "2", "--steps", "100000"), env=environment(home),
                           stderr=subprocess.PIPE, text=True) as first:
-        wait_until(lambda: "step" in first.stderr.readline())
+        wait_until(is_learning(home))
         second = subprocess.run(command(squares, "--procs", "2", "--steps", "100000"), env=environment(home),
                                 capture_output=True, text=True, timeout=60)
         first.terminate()
@@ -139,3 +95,19 @@ def test_an_error_of_one_process_is_said_once_with_its_own_exit_code(squares, ho
     assert few.returncode == 2
     assert few.stderr.count("error:") == 1
     assert "a batch of 4 cannot be shared by 5 processes" in few.stderr
+
+
+def test_several_processes_draw_the_files_that_one_draws(together, tmp_path):
+    home, _ = together
+    drawn = {}
+    for processes in (1, 2, 3):
+        out = tmp_path / str(processes)
+        options = f"-n 3 --seed 5 --steps 2 --batch-size 2 --grid -o {out} --procs {processes}"
+        done = subprocess.run([sys.executable, "-m", "diffuse_cli", "sample", "a red square", "a blue square",
+                               *options.split()], env=environment(home), capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        paths = [Path(line) for line in done.stdout.splitlines()]
+        assert paths == sorted(out.iterdir())
+        drawn[processes] = [(path.name, path.read_bytes()) for path in paths]
+    assert len(drawn[1]) == 7
+    assert drawn[1] == drawn[2] == drawn[3]

@@ -74,7 +74,7 @@ def main() -> NoReturn:
     if not view.drawable(sys.stdout):
         os.environ["_TYPER_FORCE_DISABLE_TERMINAL"] = "1"          # Typer would colour help wherever it sees a CI
     code = _run(sys.argv[1:])
-    _silence_failing_stdout()
+    _silence_failing_streams()
     if code > 128:
         _die_by(code - 128)
     sys.exit(code)
@@ -186,19 +186,18 @@ def _open_standard_streams() -> None:
     os.close(descriptor)
 
 
-def _silence_failing_stdout() -> None:
-    """Python flushes stdout again on leaving; what failed was reported once."""
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _silence_failing_streams() -> None:
+    """Python flushes them again on leaving, and would change the exit code; what failed was reported, if possible."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _die_by(number: int) -> NoReturn:
     """End by a signal, so that a shell's loop stops as well. Where there are no signals, by the exit code alone."""
-    if sys.stderr is not None:
-        sys.stderr.flush()
     if sys.platform != "win32":
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)

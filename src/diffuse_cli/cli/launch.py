@@ -1,7 +1,7 @@
-"""One command becomes several processes that train together: started, watched, signalled, and never left behind.
+"""One command becomes several processes that work together: started, watched, signalled, and never left behind.
 
 Every process runs the same command line; torch elastic starts them, as subprocesses. The first keeps the terminal, the
-others write logs. Knows nothing of training.
+others write logs. Knows nothing of what they do.
 """
 
 import contextlib
@@ -15,7 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from ..engine import ranks
+from ..engine.config import Machine
 from ..engine.errors import DivergedError, UsageError, WorkerError
 from . import view
 
@@ -27,6 +30,31 @@ POLL = 0.05                                     # seconds
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 CRASH = 70                                      # an error that nobody foresaw
 OWN_ERRORS = range(UsageError.exit_code, DivergedError.exit_code + 1)          # a process's own one-line error
+
+
+def processes_to_start(machine: Machine) -> int:
+    """How many processes are asked for; 1 where this one will do, or is itself one of several. Raises UsageError."""
+    if ranks.place().size > 1 or (machine.gpus in (None, "0", "1") and not machine.procs):
+        return 1
+    from ..engine.planning import count_processes
+
+    return count_processes(machine)
+
+
+@contextlib.contextmanager
+def taking_part() -> Iterator[ranks.Place]:
+    """What a process owes to those it works with, and to the one that started it. → its place among them."""
+    place = ranks.place()
+    if place.size > 1:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")          # or torch remarks on how gradients are shared
+    if ranks.is_launched():
+        ranks.leave_with_parent()
+    try:
+        yield place
+    except WorkerError:
+        if not ranks.is_launched():
+            raise
+        raise typer.Exit(WorkerError.exit_code) from None              # the one who launched us knows who was lost
 
 
 def launch(count: int) -> int:
@@ -53,7 +81,7 @@ def launch(count: int) -> int:
             context.close(signal.SIGKILL, timeout=5)
         if not any(exits.values()):
             return 0
-        if forwarded and set(exits.values()) == {-forwarded[0]}:
+        if forwarded and exits[0] == -forwarded[0]:
             return 128 + forwarded[0]
         return _explain(exits, Path(directory))
 
@@ -114,8 +142,7 @@ def _explain(exits: dict[int, int | None], directory: Path) -> int:
         return int(exits[0] or 0)               # it has the terminal, and said what is wrong
     rank, code = next(((rank, code) for rank, code in exits.items() if code != lost), next(iter(exits.items())))
     if code is None:
-        raise WorkerError(f"process {rank} of {len(exits)} does not answer",
-                          hint="The same command goes on from the last save")
+        raise WorkerError(f"process {rank} of {len(exits)} does not answer")
     if code in OWN_ERRORS:
         view.error(f"process {rank} of {len(exits)}: {_last_error(directory, rank) or f'exit code {code}'}")
         return code
@@ -123,8 +150,7 @@ def _explain(exits: dict[int, int | None], directory: Path) -> int:
         return lost                             # it has the terminal, and said what happened
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     said = _last_error(directory, rank) if code > 0 else ""
-    raise WorkerError(f"process {rank} of {len(exits)} {how}{': ' + said if said else ''}",
-                      hint="The same command goes on from the last save")
+    raise WorkerError(f"process {rank} of {len(exits)} {how}{': ' + said if said else ''}")
 
 
 def _last_error(directory: Path, rank: int) -> str:

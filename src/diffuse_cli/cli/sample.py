@@ -3,12 +3,14 @@
 Knows names of files and what people are told; what is drawn is `engine.generation`.
 """
 
+import contextlib
 import difflib
 import os
 import re
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +18,7 @@ from ..engine import config, durable, registry
 from ..engine.config import Machine, Sampling, check_range, choices
 from ..engine.errors import StorageError, UsageError
 from . import options, view
+from .launch import launch, processes_to_start, taking_part
 
 if TYPE_CHECKING:
     from ..engine.checkpoint import Model
@@ -45,6 +48,9 @@ def sample(
     guidance_interval: Annotated[tuple[float, float] | None, typer.Option(
         "--guidance-interval", help="Guide where LOW < sigma/alpha <= HIGH.", show_default=False)] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Pictures at once.")] = Sampling.batch_size,
+    gpus: Annotated[str | None, typer.Option("--gpus", help="Number of GPUs, or all; 0 is the CPU.",
+                                             show_default=False)] = None,
+    procs: Annotated[int | None, typer.Option("--procs", hidden=True)] = None,
     device: Annotated[str | None, typer.Option("--device", help="cpu, cuda or mps.", show_default=False)] = None,
     precision: Annotated[str, typer.Option("--precision", help="fp32 or bf16.")] = Sampling.precision,
     grid: Annotated[bool, typer.Option("--grid", help="Also one sheet of all pictures.")] = False,
@@ -66,28 +72,51 @@ def sample(
     sampling = Sampling(sampler=sampler, steps=steps, guidance=guidance, guidance_interval=guidance_interval,
                         batch_size=batch_size, precision=precision)
     wanted = tuple(prompts or [""])
+    machine = Machine(**options.given({"gpus": gpus, "procs": procs, "device": device}))
     path = registry.resolve(model)
     target = _Target(out, pictures=num * len(wanted), force=force, grid=grid)
-    _draw(path, wanted, num, seed, sampling, target, device=device, metadata=not no_metadata)
+    if (count := processes_to_start(machine)) > 1:
+        raise typer.Exit(launch(count))
+    _draw(path, wanted, num, seed, sampling, target, machine, metadata=not no_metadata)
 
 
 def _draw(
-    path: Path, prompts: tuple[str, ...], num: int, seed: int | None, sampling: Sampling, target: "_Target", *,
-    device: str | None, metadata: bool,
+    path: Path, prompts: tuple[str, ...], num: int, seed: int | None, sampling: Sampling, target: "_Target",
+    machine: Machine, *, metadata: bool,
 ) -> None:
-    with view.progress("loading", 1):
-        import numpy as np
+    with contextlib.ExitStack() as stack:
+        place = stack.enter_context(taking_part())
+        with view.progress("loading", 1):
+            from ..engine import checkpoint, generation, planning
+            from ..engine.distributed import join
 
-        from ..engine import checkpoint, generation, pictures, planning, provenance
+            device = planning.choose_device(machine)
+            world = stack.enter_context(join(device))
+            model = checkpoint.load_model(path, device)
+            world.align(model.network.state_dict().values())           # another save may have come between two loads
+        chosen = int(world.told(secrets.randbelow(2**32))) if seed is None else seed
+        if place.is_main:
+            _warn_about(prompts, model)
+            if seed is None:
+                view.say(f"seed {chosen}")
+        drawings = generation.draw(model, prompts, count=num, seed=chosen, sampling=sampling, world=world)
+        if place.is_main:
+            _write(drawings, target, model, sampling, prompts, num, metadata=metadata)
+        else:
+            list(drawings)
 
-        model = checkpoint.load_model(path, planning.choose_device(Machine(device=device)))
-    _warn_about(prompts, model)
-    if seed is None:
-        seed = secrets.randbelow(2**32)
-        view.say(f"seed {seed}")
-    total, kept = num * len(prompts), []
-    with view.progress("drawing", total) as advance_to:
-        drawings = generation.draw(model, prompts, count=num, seed=seed, sampling=sampling)
+
+def _write(
+    drawings: Iterator["Drawn"], target: "_Target", model: "Model", sampling: Sampling, prompts: tuple[str, ...],
+    num: int, *, metadata: bool,
+) -> None:
+    """Every picture as it comes, its path on stdout; then, if wanted, the sheet of all."""
+    import numpy as np
+
+    from ..engine import pictures, provenance
+
+    kept = []
+    with view.progress("drawing", num * len(prompts)) as advance_to:
         for done, drawn in enumerate(drawings, 1):
             made = provenance.settings(drawn, model, sampling)
             texts = provenance.texts(made) if metadata else {}
@@ -95,19 +124,17 @@ def _draw(
             if target.grid:
                 kept.append(drawn.pixels)
             advance_to(done)
-            if view.settings.json:
-                view.out_json({"schema": 1, "path": str(written), "index": drawn.index, "seconds": drawn.seconds,
-                               **made})
-            else:
-                view.out(str(written))
+            _tell(written, {"index": drawn.index, "seconds": drawn.seconds, **made})
     if target.grid:
-        columns = num if len(prompts) > 1 else None
-        sheet = pictures.sheet(np.stack(kept), columns=columns)
-        written = target.write(pictures.encode(sheet, suffix=target.suffix), None)
-        if view.settings.json:
-            view.out_json({"schema": 1, "path": str(written), "grid": True})
-        else:
-            view.out(str(written))
+        sheet = pictures.sheet(np.stack(kept), columns=num if len(prompts) > 1 else None)
+        _tell(target.write(pictures.encode(sheet, suffix=target.suffix), None), {"grid": True})
+
+
+def _tell(written: Path, made: dict[str, Any]) -> None:
+    if view.settings.json:
+        view.out_json({"path": str(written), **made})
+    else:
+        view.out(str(written))
 
 
 class _Target:

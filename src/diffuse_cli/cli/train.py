@@ -5,7 +5,6 @@ Knows how a training is asked for and interrupted; what is done is `engine.train
 
 import contextlib
 import json as jsonlib
-import os
 import shlex
 import signal
 import sys
@@ -16,13 +15,13 @@ from typing import Annotated, Any
 
 import typer
 
-from ..engine import config, ranks
+from ..engine import config
 from ..engine.config import Machine, Recipe, choices
-from ..engine.errors import UsageError, WorkerError
+from ..engine.errors import UsageError
 from ..engine.events import Finished, Scanned
 from . import options, view
 from .dashboard import TrainingView
-from .launch import launch
+from .launch import launch, processes_to_start, taking_part
 
 RECIPE, MACHINE = "Recipe: what is learnt (saved; must match to go on)", "Machine: where and how fast"
 
@@ -114,35 +113,24 @@ def train(
 def _train(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: bool) -> None:
     from ..engine import runs
 
-    place = ranks.place()
-    if place.size == 1 and not dry_run and (machine.gpus not in (None, "0", "1") or machine.procs):
-        from ..engine.planning import count_processes
-
-        if (count := count_processes(machine)) > 1:
-            with runs.open_run(folder, recipe, machine, rehearsal=True):
-                pass                                                   # what is wrong is said once, and at once
-            raise typer.Exit(launch(count))
-    if place.size > 1:
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")          # or torch remarks on how gradients are shared
-    if ranks.is_launched():
-        ranks.leave_with_parent()
+    if not dry_run and (count := processes_to_start(machine)) > 1:
+        with runs.open_run(folder, recipe, machine, rehearsal=True):
+            pass                                                       # what is wrong is said once, and at once
+        raise typer.Exit(launch(count))
     finished: Finished | None = None
-    opened = runs.open_run(folder, recipe, machine, rehearsal=dry_run) if place.is_main else \
-        contextlib.nullcontext(runs.join_run(folder, recipe, machine))
-    try:
-        with opened as run, _signals(talk=place.is_main) as caught, TrainingView() as shown:
-            from ..engine import training
+    with contextlib.ExitStack() as stack:
+        place = stack.enter_context(taking_part())
+        run = runs.join_run(folder, recipe, machine) if not place.is_main else \
+            stack.enter_context(runs.open_run(folder, recipe, machine, rehearsal=dry_run))
+        caught, shown = stack.enter_context(_signals(talk=place.is_main)), stack.enter_context(TrainingView())
+        from ..engine import training
 
-            for event in training.rehearse(run) if dry_run else training.train(run, should_stop=caught):
-                if place.is_main:
-                    shown.show(event)
-                finished = event if isinstance(event, Finished) else None
-                if isinstance(event, Scanned) and (reason := caught()):    # nothing is begun that should be saved
-                    raise typer.Exit(_exit_code(reason))
-    except WorkerError:
-        if not ranks.is_launched():
-            raise
-        raise typer.Exit(WorkerError.exit_code) from None              # the one who launched us knows who was lost
+        for event in training.rehearse(run) if dry_run else training.train(run, should_stop=caught):
+            if place.is_main:
+                shown.show(event)
+            finished = event if isinstance(event, Finished) else None
+            if isinstance(event, Scanned) and (reason := caught()):        # nothing is begun that should be saved
+                raise typer.Exit(_exit_code(reason))
     if finished is not None:
         _end(finished, machine, is_main=place.is_main)
 

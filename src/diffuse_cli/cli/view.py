@@ -15,7 +15,7 @@ import traceback
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
@@ -40,8 +40,36 @@ class Settings:
     debug: bool = False
 
 
+class _Audience:
+    """stderr, whatever it is now, if any. What cannot be heard, in a closed terminal or on a full disk, stops nobody.
+
+    A BrokenPipeError is left: it says that the reader of a pipeline wants no more.
+    """
+
+    def write(self, text: str) -> int:
+        self._try(lambda stream: stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(lambda stream: stream.flush())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+    @staticmethod
+    def _try(action: Callable[[TextIO], object]) -> None:
+        try:
+            if sys.stderr is not None:
+                action(sys.stderr)
+        except BrokenPipeError:
+            raise
+        except OSError:
+            pass
+
+
 settings = Settings()
-_console = Console(stderr=True, force_terminal=False)
+_audience = cast(TextIO, _Audience())
+_console = Console(file=_audience, force_terminal=False)
 _live: Live | None = None                       # what is being drawn now; at most one
 
 
@@ -54,7 +82,7 @@ def start() -> None:
     for field in dataclasses.fields(settings):
         setattr(settings, field.name, False)
     live = drawable(sys.stderr)
-    _console = Console(stderr=True, force_terminal=live, force_interactive=live, force_jupyter=False,
+    _console = Console(file=_audience, force_terminal=live, force_interactive=live, force_jupyter=False,
                        no_color=not live, markup=False, emoji=False, highlight=False)
 
 
@@ -136,12 +164,7 @@ def interactive() -> bool:
 
 
 def _tell(text: Text, *, end: str = "\n") -> None:
-    try:
-        _console.print(text, end=end, soft_wrap=True)              # no wrapping: paths must survive copy and paste
-    except BrokenPipeError:
-        raise
-    except OSError:                                                # talk that cannot be heard stops nobody
-        pass
+    _console.print(text, end=end, soft_wrap=True)                  # no wrapping: paths must survive copy and paste
 
 
 def _visible(text: str, *, keep: str = "") -> str:

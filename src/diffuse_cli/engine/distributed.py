@@ -1,7 +1,7 @@
-"""The few things that processes training one model together say to one another. One process alone says nothing.
+"""The few things that processes working together say to one another. One process alone says nothing.
 
-Knows torch.distributed; does not know what is trained. Every method is called by all processes at the same point, or
-by none. Nothing here pickles: values travel as JSON, numbers as tensors.
+Knows torch.distributed; does not know what is trained or drawn. Every method is called by all processes at the same
+point, or by none. Nothing here pickles: values travel as JSON, numbers as tensors.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ TIMEOUT = 300.0                                 # seconds after which a process 
 
 @dataclass(frozen=True)
 class World:
-    """The processes of one training. `World()` is a process alone, for which every method does nothing."""
+    """The processes of one training or drawing. `World()` is a process alone, for which every method does nothing."""
 
     place: Place = ranks.ALONE
 
@@ -76,6 +76,15 @@ class World:
             dist.broadcast(data, 0)
         return json.loads(data.numpy().tobytes())
 
+    def gathered(self, tensor: Tensor) -> list[Tensor]:
+        """The tensors of all processes, of one shape, in their order: for the main process. For others, nothing."""
+        if self.size == 1:
+            return [tensor]
+        parts = [torch.empty_like(tensor) for _ in range(self.size)] if self.is_main else None
+        with together():
+            dist.gather(tensor, parts)
+        return parts or []
+
     def align(self, tensors: Iterable[Tensor]) -> None:
         """Give all processes the main process's numbers, in place."""
         if self.size > 1:
@@ -88,7 +97,7 @@ class World:
 
 @contextlib.contextmanager
 def join(device: torch.device) -> Iterator[World]:
-    """Meet the other processes of this training, if the environment says that there are any. Raises WorkerError."""
+    """Meet the other processes of this command, if the environment says that there are any. Raises WorkerError."""
     place = ranks.place()
     if place.size == 1:
         yield World()
@@ -119,5 +128,4 @@ def together() -> Iterator[None]:
     except RuntimeError as error:                                      # dist.DistError is one, gloo's have no class
         if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
             raise
-        raise WorkerError("another process of this training has ended, or does not answer",
-                          hint="The same command goes on from the last save") from error
+        raise WorkerError("another of the processes has ended, or does not answer") from error

@@ -56,9 +56,12 @@ class OutOfMemoryError(DiffuseError):
 
 
 class WorkerError(DiffuseError):
-    """A process that trained together with others was lost."""
+    """A process that worked together with others was lost."""
 
     exit_code = 9
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what, hint="Give the same command again; a training goes on from its last save")
 
 
 class DivergedError(DiffuseError):

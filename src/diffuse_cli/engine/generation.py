@@ -19,6 +19,7 @@ from .diffusion.guidance import classifier_free
 from .diffusion.losses import log_fraction
 from .diffusion.samplers import Denoised, Denoiser, Step, run_sampler, sampling_times
 from .diffusion.schedule import Schedule, make_schedule
+from .distributed import World
 from .errors import OutOfMemoryError
 from .network.model import Network
 from .network.text import encode
@@ -37,19 +38,24 @@ class Drawn:
     seconds: float                              # its share of the time
 
 
-def draw(model: Model, prompts: Sequence[str], *, count: int, seed: int, sampling: Sampling) -> Iterator[Drawn]:
+def draw(
+    model: Model, prompts: Sequence[str], *, count: int, seed: int, sampling: Sampling, world: World | None = None,
+) -> Iterator[Drawn]:
     """`count` pictures of each prompt, prompt by prompt, as they are finished. Unconditional models ignore prompts.
 
     The prompts are encoded once. Every batch has the same size, filled up with pictures that are thrown away: kernels
-    may round differently at another batch size, and a picture must not depend on its company. Raises OutOfMemoryError.
+    may round differently at another batch size, and a picture must not depend on its company. In a world, its
+    processes draw a batch each, and the main one yields all pictures, the others none. Raises OutOfMemoryError.
     """
+    world = world or World()
     text, null = encode_prompts(model, prompts)
     wanted = [(number, k) for number in range(len(prompts)) for k in range(count)]
     size = sampling.batch_size
-    for start in range(0, len(wanted), size):
+    batches = [wanted[start : start + size] for start in range(0, len(wanted), size)]
+    for turn in range(0, len(batches), world.size):
         begun = time.monotonic()
-        part = wanted[start : start + size]
-        padded = (part * size)[:size]
+        # Who finds no batch draws the last one too: a process that waits too long would be given up.
+        padded = (batches[min(turn + world.place.rank, len(batches) - 1)] * size)[:size]
         chosen = None if text is None else text[[number for number, _ in padded]]
         seeds = [seed + k for _, k in padded]
         try:
@@ -59,10 +65,12 @@ def draw(model: Model, prompts: Sequence[str], *, count: int, seed: int, samplin
         except torch.OutOfMemoryError as error:
             raise OutOfMemoryError(f"{size} pictures at once do not fit into the device's memory",
                                    hint="Choose a smaller --batch-size") from error
-        pixels = to_pixels(image)
-        seconds = (time.monotonic() - begun) / len(part)
-        for (number, k), picture in zip(part, pixels, strict=False):
-            yield Drawn(prompts[number], k, seed + k, picture, seconds)
+        drawn = world.gathered(torch.from_numpy(to_pixels(image)))
+        here = batches[turn : turn + world.size]
+        seconds = (time.monotonic() - begun) / sum(map(len, here))
+        for batch, pixels in zip(here, drawn, strict=False):
+            for (number, k), picture in zip(batch, pixels.numpy(), strict=False):
+                yield Drawn(prompts[number], k, seed + k, picture, seconds)
 
 
 @torch.no_grad()
