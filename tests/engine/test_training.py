@@ -5,6 +5,8 @@ import itertools
 import json
 import os
 import shutil
+import tempfile
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -425,7 +427,8 @@ def test_a_full_disk_is_outlived_when_there_is_room_again(trained, squares, home
     assert results(tiny.run_directory(home)) == results(trained[0])
 
 
-def test_a_disk_that_stays_full_ends_the_run_and_keeps_what_is_there(squares, home):
+def test_a_disk_that_stays_full_ends_the_run_and_keeps_what_is_there(squares, home, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     tiny.train(squares, stop_at=2)
     kept = (tiny.run_directory(home) / "step-00000002.safetensors").read_bytes()
     with _full_disk(3), pytest.raises(StorageError, match="no space left"):
@@ -433,6 +436,26 @@ def test_a_disk_that_stays_full_ends_the_run_and_keeps_what_is_there(squares, ho
     assert (tiny.run_directory(home) / "step-00000002.safetensors").read_bytes() == kept
     with _full_disk(1), pytest.raises(StorageError, match="no space left"):
         tiny.train(squares, stop_at=1)                     # the last save is not put off
+
+
+def test_a_model_whose_directory_is_deleted_is_written_elsewhere(trained, squares, home, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny-00000003.safetensors").write_text("not ours")    # and is not ours to replace
+    stop, directory = tiny.StopAfter(2), tiny.run_directory(home)
+
+    def pulling_the_rug():
+        if stop():
+            shutil.rmtree(directory)
+
+    with runs.open_run(squares, tiny.RECIPE, Machine(**tiny.OPTIONS)) as run, tiny.scaled_down(), \
+            mock.patch.object(tempfile, "gettempdir", return_value=str(home)), \
+            pytest.raises(StorageError, match="was written to") as raised:
+        list(training.train(run, should_stop=pulling_the_rug))
+    path = Path(str(raised.value).rpartition("written to ")[2])
+    assert path.parent == home
+    assert checkpoint.load_model(path, CPU).training["step"] == 3      # when the next save was due
+    assert not directory.exists()
+    assert (tmp_path / "tiny-00000003.safetensors").read_text() == "not ours"
 
 
 def test_neither_log_nor_best_weights_nor_previews_are_worth_a_training(trained, squares, home):

@@ -20,7 +20,7 @@ def test_a_training_outlives_a_fault_at_every_call(home, tmp_path, counted, kind
     positions = [number for number, call in enumerate(calls, 1) if applies(kind, call)]
     broken = [f"{number}, {calls[number - 1].name} {calls[number - 1].path.relative_to(home)}: {breach}"
               for number in positions for breach in breaches(home, folder, kind, number, expected)]
-    counted("a failing disk loses no saved step", f"every call of a training × {kind}", len(positions))
+    counted("A failing disk loses no saved step", f"{kind}, at every call of a training", len(positions))
     assert not broken, "\n".join(broken)
 
 

@@ -93,7 +93,7 @@ def test_a_broken_protocol_is_noticed(home, tmp_path, monkeypatch, counted, muta
         broken = CAUGHT_BY[mutant](home, tmp_path)
     print(broken)
     assert broken is not None
-    counted("the tests of crash safety notice a broken protocol", mutant.__name__.replace("_", " "), 1)
+    counted("The tests of crash safety notice a broken protocol", "protocols broken on purpose", 1)
 
 
 @pytest.mark.parametrize("detector", dict.fromkeys(CAUGHT_BY.values()), ids=lambda detector: detector.__name__)

@@ -17,7 +17,7 @@ def test_no_power_cut_loses_what_was_acknowledged(home, tmp_path, seed, counted,
     assert told == [*range(1, STEPS + 1), rewound, rewound, *range(rewound + 1, LONGER + 1)]
     assert rewound < STEPS - 1                  # a cool-down of several states was forgotten
     broken = list(breaches(record, count=count, rng=random.Random(seed), place=tmp_path / "disk"))
-    counted("a power cut loses no acknowledged state", "simulated disk after a cut", count, seed=seed)
+    counted("A power cut loses no acknowledged state", "states that a cut may leave on a disk", count)
     assert not broken, "\n".join(broken)
 
 

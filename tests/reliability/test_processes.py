@@ -34,7 +34,7 @@ def together(squares, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("point", "kind", "rank"), CASES)
-def test_a_lost_process_ends_all_and_costs_nothing(point, kind, rank, squares, home, together):
+def test_a_lost_process_ends_all_and_costs_nothing(point, kind, rank, squares, home, together, counted):
     fault = next(where for where in POINTS[point] if where.startswith(str(rank)))
     train = command(squares, "--procs", "2")
     faulty = {"DIFFUSE_FAULT": f"{fault} {kind}", "PYTHONPATH": str(INJECTED)}
@@ -53,6 +53,8 @@ def test_a_lost_process_ends_all_and_costs_nothing(point, kind, rank, squares, h
 
     subprocess.run([*train, "-q"], env=environment(home), check=True, timeout=120)
     assert sha256_of(home) == together[1]
+    how = {"raise": "an exception", "exit": "exit code 0"}.get(kind, kind)
+    counted("A lost process ends all with exit 9, leaves none behind, and costs nothing", f"{how} at {point}", 1)
 
 
 def test_no_process_outlives_a_launcher_that_was_killed(squares, home):

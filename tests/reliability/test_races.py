@@ -52,8 +52,8 @@ def test_of_two_trainers_one_wins_and_the_other_is_told(squares, home, tmp_path,
             for one in two:
                 one.kill()
                 one.communicate()
-    counted("of two trainers of one run, one wins and the other ends with exit 5, naming it",
-            "both begin within 20 ms", races, seed=seed)
+    counted("Of two trainers of one run, one wins; the other ends with exit 5 and names it", "both begin within 20 ms",
+            races)
 
 
 @pytest.mark.parametrize("loads", [50, pytest.param(500, marks=pytest.mark.slow)])
@@ -77,7 +77,7 @@ def test_a_model_in_training_is_whole_whenever_it_is_read(squares, home, counted
         training.kill()
     assert steps == sorted(steps)
     assert len(set(steps)) > loads / 10         # they really were read while being written
-    counted("a model in training is whole whenever it is read", f"{len(set(steps))} versions read", loads)
+    counted("A model in training is whole whenever it is read", "loaded while it is saved after every step", loads)
 
 
 def diffuse(home, *arguments):

@@ -96,7 +96,7 @@ def test_ctrl_c_saves_tells_how_to_go_on_and_costs_nothing(squares, home, undist
     assert len(states(home)) == 1
     subprocess.run([*train, "-q"], env=environment(home), check=True, timeout=120)
     assert sha256_of(home) == undisturbed
-    counted("Ctrl-C in a terminal loses no step", "a real terminal, then the same command again", 1)
+    counted("Ctrl-C loses no step", "a real terminal, then the same command again", 1)
 
 
 def test_ctrl_c_twice_leaves_at_once(squares, home):
@@ -117,7 +117,7 @@ def test_a_terminal_that_is_closed_loses_nothing(squares, home, processes, count
         terminal.close()
         assert terminal.process.wait(60) == -signal.SIGHUP
     assert states(home)
-    counted("a closed terminal loses no step", "a real terminal", 1)
+    counted("A closed terminal loses no step", "a real terminal, one process and two", 1)
 
 
 def test_nohup_is_respected(squares, home):
@@ -157,4 +157,4 @@ def test_ctrl_c_ends_a_loop_in_bash(squares, home, processes, counted):
         assert terminal.ends() == -signal.SIGINT
         assert b"to go on" in terminal.shown
         assert b"LOOP" not in terminal.shown
-    counted("Ctrl-C ends a loop in bash", "a real terminal", 1)
+    counted("Ctrl-C ends a loop in bash", "a real terminal, one process and two", 1)

@@ -24,7 +24,7 @@ import typer
 from .. import __version__
 from ..engine import durable, registry
 from ..engine.errors import DiffuseError, OutOfMemoryError, StorageError, UsageError
-from . import data, models, options, sample, train, view
+from . import data, models, noise_demo, options, sample, train, view
 
 # The common base of everything the option parser complains about; Typer exports only this one of its heirs.
 _ParserError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -35,6 +35,7 @@ app = typer.Typer(name="diffuse", no_args_is_help=True, pretty_exceptions_enable
                   context_settings={"help_option_names": ["-h", "--help"]})
 app.command()(train.train)
 app.command()(sample.sample)
+app.command()(noise_demo.noise_demo)
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
 

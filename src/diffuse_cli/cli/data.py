@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..engine import durable, registry
-from ..engine.errors import DataError, UsageError
+from ..engine import registry
+from ..engine.errors import DataError
 from ..engine.events import Scanned
-from . import options, view
+from . import files, options, view
 
 if TYPE_CHECKING:
     from ..engine.data.cache import Dataset
@@ -74,7 +74,7 @@ def preview(folder: Folder, captions: options.Captions = None, caption: options.
     [bold]diffuse data preview ./images -o sheet.png[/]
     """
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
-    target = _new_file(out, folder)
+    target = files.new_file(out, default="preview.png", suffixes=(".png",), outside=folder)
     found, dataset = _read(folder, resolution, options.given({
         "captions": captions, "caption": caption, "caption_column": caption_column, "caption_ext": caption_ext,
         "caption_template": caption_template}))
@@ -86,12 +86,9 @@ def preview(folder: Folder, captions: options.Captions = None, caption: options.
     count = min(SHOWN, len(dataset.names))
     chosen = [index * len(dataset.names) // count for index in range(count)]       # from the first to the last
     picture = captioned_sheet(dataset.images[chosen], [dataset.captions[index] for index in chosen])
-    try:
-        durable.write(target, picture, exclusive=True, mode=0o666)
-    except FileExistsError as error:
-        raise UsageError(f"{target} exists already", hint="Choose another name with -o") from error
+    files.write_new(target, picture)
     view.say(f"{count} of {len(dataset.names):,} images, captions: {found.summary}")
-    _out_path(target)
+    files.tell(target, {})
 
 
 @app.command()
@@ -113,7 +110,7 @@ def demo(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or em
         for done in write_demo(folder, count=num, resolution=resolution, seed=seed):
             advance_to(done)
     view.say(f"{num:,} pictures with captions. Next: diffuse train {folder}")
-    _out_path(folder)
+    files.tell(folder, {})
 
 
 @app.command()
@@ -158,26 +155,3 @@ def _skipped_line(found: "Found", dataset: "Dataset") -> str:
     from ..engine.data.cache import skipped_line
 
     return skipped_line(dataset.skipped, len(found.pictures))
-
-
-def _new_file(out: Path | None, folder: Path) -> Path:
-    """Where the sheet goes: a PNG that is not there yet, and not among the pictures. Raises UsageError."""
-    if out is None:
-        names = ("preview.png", *(f"preview-{number}.png" for number in range(2, 10_000)))
-        out = next(path for name in names if not (path := Path(name)).exists())
-    if out.suffix.lower() != ".png":
-        raise UsageError(f"-o takes the name of a .png file, not {out}")
-    if out.exists():
-        raise UsageError(f"{out} exists already", hint="Choose another name with -o")
-    if folder.is_dir() and folder.resolve() in out.resolve().parents:
-        raise UsageError(f"{out} would lie among the pictures, where nothing is ever written",
-                         hint="Choose another place with -o")
-    durable.make_directory(out.parent, mode=0o777)
-    return out
-
-
-def _out_path(path: Path) -> None:
-    if view.settings.json:
-        view.out_json({"path": str(path)})
-    else:
-        view.out(str(path))

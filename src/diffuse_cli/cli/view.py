@@ -15,17 +15,22 @@ import traceback
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from rich.cells import cell_len
+from rich.color import Color
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
 from ..engine import events
 from ..engine.errors import StorageError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _INVISIBLE = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))      # Unicode categories that can deceive the eye
 
@@ -258,6 +263,24 @@ def bar(done: int, total: int) -> RenderableType:
     line = Table.grid()                                            # a ProgressBar does not end its line by itself
     line.add_row(ProgressBar(total=max(1, total), completed=done, width=width()))
     return line
+
+
+def picture(pixels: "np.ndarray") -> None:
+    """Show (H, W, 3) uint8 in the terminal, if there is one to draw on: two pixels in each character."""
+    if hushed() or not drawn() or ascii_only():
+        return
+    height, broad, _ = pixels.shape
+    columns = min(_console.width, broad)
+    rows = max(1, round(height * columns / broad / 2))
+    xs = [column * broad // columns for column in range(columns)]
+    ys = [row * height // (2 * rows) for row in range(2 * rows)]
+    small = pixels[ys][:, xs].tolist()
+    text = Text()
+    for upper, lower in zip(small[::2], small[1::2], strict=True):
+        for top, bottom in zip(upper, lower, strict=True):
+            text.append("▀", Style(color=Color.from_rgb(*top), bgcolor=Color.from_rgb(*bottom)))
+        text.append("\n")
+    _console.print(text, end="", soft_wrap=True)
 
 
 def width() -> int:

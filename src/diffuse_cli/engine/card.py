@@ -32,24 +32,30 @@ def read_card(path: Path) -> Card:
 
 def card_of(head: header.Header) -> Card:
     """The card in a header. Raises ModelError."""
+    check_version(head)
+    try:
+        config = from_dict(ModelConfig, object_of(head, "diffuse.config"))
+    except UsageError as error:
+        raise ModelError(f"its configuration is impossible: {error.what}") from error
+    words = object_of(head, "diffuse.words")
+    if not all(type(count) is int and count > 0 for count in words.values()):
+        raise ModelError("its word counts are not numbers")
+    return Card(config=config, training=object_of(head, "diffuse.training"), words=words, parameters=head.parameters,
+                bytes=head.size)
+
+
+def check_version(head: header.Header) -> None:
+    """Raise ModelError unless the file is ours, and of a format that this version reads."""
     version = head.metadata.get("diffuse.format_version")
     if version is None:
         raise ModelError("it is not a model of diffuse-cli", hint="Train one: diffuse train ./images")
     if version != str(FORMAT_VERSION):
         raise ModelError(f"it has format {version[:20]!r}, this version reads {FORMAT_VERSION}",
                          hint="Upgrade diffuse-cli: it was made by a newer one")
-    try:
-        config = from_dict(ModelConfig, _object(head, "diffuse.config"))
-    except UsageError as error:
-        raise ModelError(f"its configuration is impossible: {error.what}") from error
-    words = _object(head, "diffuse.words")
-    if not all(type(count) is int and count > 0 for count in words.values()):
-        raise ModelError("its word counts are not numbers")
-    return Card(config=config, training=_object(head, "diffuse.training"), words=words, parameters=head.parameters,
-                bytes=head.size)
 
 
-def _object(head: header.Header, key: str) -> dict[str, Any]:
+def object_of(head: header.Header, key: str) -> dict[str, Any]:
+    """The JSON object under `key` of a header's metadata. Raises ModelError."""
     value = header.loads_strict(head.metadata.get(key, "null"))
     if not isinstance(value, dict):
         raise ModelError(f"its metadata lacks {key}")

@@ -20,8 +20,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from . import durable, header
-from .config import FORMAT_VERSION, ModelConfig, from_dict, to_dict
-from .errors import DiffuseError, ModelError
+from .card import card_of, check_version, object_of
+from .config import FORMAT_VERSION, ModelConfig, to_dict
+from .errors import ModelError
 from .network.model import Network
 from .network.presets import parameter_shapes
 from .network.text import load_tokenizer
@@ -79,7 +80,8 @@ def load_model(path: Path, device: torch.device) -> Model:
     """Read, judge and build a model. Raises ModelError."""
     with header.opened(path) as file:
         head = header.read_header(file)
-        config = _config_of(head)
+        card = card_of(head)
+        config = card.config
         _check_shapes(head, config)
         weights = load_safetensors(header.read_sealed(file, head))
         _check_finite(weights)
@@ -88,14 +90,13 @@ def load_model(path: Path, device: torch.device) -> Model:
             tokenizer = load_tokenizer(head.metadata.get("diffuse.tokenizer", ""))
             if config.network.text is None or tokenizer.get_vocab_size() != config.network.text.vocabulary:
                 raise ModelError("its tokenizer does not fit its network")
-        words = _object_of(head, "diffuse.words")
-        training = _object_of(head, "diffuse.training")
     sha256 = _tensors_sha256(_encoded(weights))
     with torch.device("meta"):
         network = Network(config.network)
     network.load_state_dict({name: weight.float() for name, weight in weights.items()}, assign=True)
     network.settle(device).eval().requires_grad_(False)
-    return Model(config=config, network=network, tokenizer=tokenizer, words=words, training=training, sha256=sha256)
+    return Model(config=config, network=network, tokenizer=tokenizer, words=card.words,
+                 training=card.training, sha256=sha256)
 
 
 def count_words(captions: Iterable[str]) -> dict[str, int]:
@@ -125,33 +126,14 @@ def load_state(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[
     """Read a training state whose tensors must have exactly these names and shapes. Raises ModelError."""
     with header.opened(path) as file:
         head = header.read_header(file)
-        _check_version(head)
+        check_version(head)
         if {name: entry.shape for name, entry in head.tensors.items()} != dict(shapes):
             raise ModelError("its tensors are not those of this run")
         tensors = load_safetensors(header.read_sealed(file, head))
-        return tensors, _object_of(head, "diffuse.record")
+        return tensors, object_of(head, "diffuse.record")
 
 
 # ── Small parts ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _config_of(head: header.Header) -> ModelConfig:
-    _check_version(head)
-    try:
-        return from_dict(ModelConfig, _object_of(head, "diffuse.config"))
-    except ModelError:
-        raise
-    except DiffuseError as error:
-        raise ModelError(f"its configuration is impossible: {error.what}") from error
-
-
-def _check_version(head: header.Header) -> None:
-    version = head.metadata.get("diffuse.format_version")
-    if version is None:
-        raise ModelError("it is not a model of diffuse-cli", hint="Train one: diffuse train ./images")
-    if version != str(FORMAT_VERSION):
-        raise ModelError(f"it has format {version[:20]!r}, this version reads {FORMAT_VERSION}",
-                         hint="Upgrade diffuse-cli: it was made by a newer one")
 
 
 def _check_shapes(head: header.Header, config: ModelConfig) -> None:
@@ -168,13 +150,6 @@ def _check_finite(tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise ModelError(f"the tensor {name} holds numbers that are not finite")
-
-
-def _object_of(head: header.Header, key: str) -> dict[str, Any]:
-    value = header.loads_strict(head.metadata.get(key, "null"))
-    if not isinstance(value, dict):
-        raise ModelError(f"its metadata lacks {key}")
-    return value
 
 
 def _encoded(tensors: Mapping[str, Tensor]) -> list[header.RawTensor]:

@@ -2,14 +2,18 @@
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from torch import Tensor
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+ANIMATIONS = {".webp": "WEBP", ".gif": "GIF"}
+_FONT_SIZE, _LINE, _GAP = 11, 14, 6             # pixels
 
 
 def to_pixels(images: Tensor) -> np.ndarray:
@@ -35,6 +39,42 @@ def sheet(pixels: np.ndarray, *, columns: int | None = None, gap: int = 2) -> np
     return result
 
 
+@dataclass(frozen=True)
+class Row:
+    """Pictures side by side, (H, W, 3) uint8 each, with lines of text under each and a title above all."""
+
+    title: str
+    pictures: Sequence[np.ndarray]
+    labels: Sequence[Sequence[str]]
+
+
+def labelled(rows: Sequence[Row], *, side: int = 112) -> np.ndarray:
+    """Rows of pictures with their texts, black on white; small pictures are enlarged to about `side` pixels."""
+    width = rows[0].pictures[0].shape[1]
+    scale = max(1, round(side / width))
+    cell, font = width * scale, ImageFont.load_default(_FONT_SIZE)
+    heights = [_LINE * (bool(row.title) + max(map(len, row.labels), default=0)) + cell + 2 * _GAP for row in rows]
+    columns = max(len(row.pictures) for row in rows)
+    canvas = Image.new("RGB", (columns * (cell + _GAP) + _GAP, sum(heights) + _GAP), "white")
+    draw, top = ImageDraw.Draw(canvas), _GAP
+    for row, height in zip(rows, heights, strict=True):
+        if row.title:
+            draw.text((_GAP, top), row.title, "black", font)
+        below = top + _LINE * bool(row.title)
+        for column, (pixels, lines) in enumerate(zip(row.pictures, row.labels, strict=True)):
+            left = _GAP + column * (cell + _GAP)
+            canvas.paste(Image.fromarray(enlarged(pixels, scale)), (left, below))
+            for number, line in enumerate(lines):
+                draw.text((left, below + cell + 2 + number * _LINE), line, "black", font)
+        top += height
+    return np.asarray(canvas)
+
+
+def enlarged(pixels: np.ndarray, scale: int) -> np.ndarray:
+    """Every pixel of the last three axes (H, W, 3) as a square of `scale`."""
+    return pixels.repeat(scale, axis=-3).repeat(scale, axis=-2)
+
+
 def encode(pixels: np.ndarray, *, suffix: str = ".png", texts: Mapping[str, str] | None = None) -> bytes:
     """(H, W, 3) uint8 → the bytes of an image file.
 
@@ -53,4 +93,14 @@ def encode(pixels: np.ndarray, *, suffix: str = ".png", texts: Mapping[str, str]
         user_comment = 0x9286
         exif.get_ifd(0x8769)[user_comment] = b"UNICODE\0" + texts["parameters"].encode("utf-16-be")
     image.save(stream, FORMATS[suffix], quality=95, exif=exif if "parameters" in texts else b"")
+    return stream.getvalue()
+
+
+def encode_animation(frames: Sequence[np.ndarray], *, suffix: str, milliseconds: int) -> bytes:
+    """Frames (H, W, 3) uint8 → the bytes of an animation that repeats, a WebP or GIF."""
+    first, *others = (Image.fromarray(frame) for frame in frames)
+    stream = io.BytesIO()
+    options: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
+    first.save(stream, ANIMATIONS[suffix], save_all=True, append_images=others, duration=milliseconds, loop=0,
+               **options)
     return stream.getvalue()

@@ -1,11 +1,12 @@
 """What a training leaves on the disk: the states it goes on from, and the model that it delivers."""
 
+import tempfile
 import time
 from pathlib import Path
 
 from . import checkpoint, durable, events, registry, runs
 from .card import read_card
-from .errors import ModelError
+from .errors import ModelError, StorageError
 from .header import verify_seal
 from .session import Session
 
@@ -23,6 +24,20 @@ def save(session: Session) -> events.Saved:
     if learner.step < session.plan.steps:                              # the last is delivered, or a better one
         save_model(session, session.directory / registry.MODEL_FILE, delivered="last")
     return events.Saved(step=learner.step, path=str(path), bytes=size, seconds=time.monotonic() - begun)
+
+
+def rescue(session: Session, error: StorageError) -> StorageError:
+    """Write the model where there is room, now that its run's directory cannot take it. → the error, saying where."""
+    for place in (Path(), Path(tempfile.gettempdir())):
+        path = place / f"{session.run.name}-{session.learner.step:08d}.safetensors"
+        try:
+            if not path.exists():
+                save_model(session, path, delivered="last")
+                return StorageError(error.what, hint=f"The model as it is now, without what training needs, was "
+                                                     f"written to {path.absolute()}")
+        except (OSError, StorageError):
+            continue
+    return error
 
 
 def save_model(session: Session, path: Path, *, delivered: str) -> None:

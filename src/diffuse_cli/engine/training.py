@@ -118,8 +118,8 @@ def _unless_full(session: Session, write: Callable[[Session], events.Event], *, 
         event = write(session)
     except StorageError as error:
         session.failed_writes += 1
-        if final or session.failed_writes == MAX_FAILED_WRITES:
-            raise
+        if final or session.failed_writes == MAX_FAILED_WRITES or not session.directory.exists():
+            raise saving.rescue(session, error) from error
         return events.Noticed(message=f"{error.what}; training goes on", level="warning")
     session.failed_writes = 0
     return event

@@ -1,0 +1,51 @@
+"""How a step would divide among more GPUs than anybody measured here: arithmetic on counted FLOPs, assumptions stated.
+
+    python benchmarks/projection.py
+
+A step computes forward and backward (3 times the forward FLOPs) for its share of the batch, while a ring all-reduce
+moves every gradient (4 bytes) twice; what does not hide behind the backward pass (2/3 of the computing) is waited for.
+"""
+
+import argparse
+
+from diffuse_cli.engine.network.presets import flops, network_config, parameter_count
+
+VOCABULARY = 4096
+
+
+def step(
+    fraction: float, *, work: float, gradients: float, gpus: int, options: argparse.Namespace,
+) -> tuple[float, float]:
+    """(seconds of a step, share of them spent computing) where a GPU has `fraction` of the batch's `work` FLOPs."""
+    compute = work * fraction / (options.teraflops * 1e12)
+    bandwidth = options.inside if gpus <= 8 else options.between
+    exchange = 2 * (gpus - 1) / gpus * gradients / (bandwidth * 1e9)
+    waiting = max(0.0, exchange - compute * 2 / 3)
+    total = compute + waiting + options.overhead / 1e3
+    return total, compute / total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--teraflops", type=float, default=150.0, help="sustained by one GPU")
+    parser.add_argument("--inside", type=float, default=300.0, help="GB/s of one GPU to the others of its machine")
+    parser.add_argument("--between", type=float, default=40.0, help="GB/s of one GPU to those of other machines")
+    parser.add_argument("--overhead", type=float, default=10.0, help="ms of a step that no GPU can share")
+    options = parser.parse_args()
+    print("| preset | px | million parameters | GFLOP/picture | batch | 1 GPU | 8 GPUs | 64 GPUs | 512 GPUs |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for preset, resolution in (("small", 64), ("base", 64), ("large", 64), ("large", 128)):
+        config = network_config(preset, resolution, vocabulary=VOCABULARY, learned_variance=True)
+        picture, parameters = 3 * flops(config), parameter_count(config)
+        for batch in (512, 4096):
+            cells = []
+            for gpus in (1, 8, 64, 512):
+                seconds, busy = step(1 / gpus, work=picture * batch, gradients=4 * parameters, gpus=gpus,
+                                     options=options)
+                cells.append(f"{batch / seconds:,.0f} pictures/s, {busy:.0%}")
+            print(f"| {preset} | {resolution} | {parameters / 1e6:.0f} | {picture / 1e9:.0f} | {batch:,} | "
+                  + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""`diffuse noise-demo`: forward diffusion on one picture, as a labelled strip, an animation or curves.
+
+Knows names of files and what people are told; what is drawn is `engine.demonstration`.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..engine import config, registry
+from ..engine.config import Machine, check_choice, check_range, choices
+from ..engine.errors import DataError, UsageError
+from . import files, options, view
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..engine.demonstration import Level
+    from ..engine.diffusion.schedule import Schedule
+    from ..engine.pictures import Row
+
+RESOLUTION = 64
+FRAMES = 40                                     # of an animation
+MILLISECONDS = 80                               # of each
+
+
+def noise_demo(
+    image: Annotated[Path | None, typer.Argument(metavar="[IMAGE]", help="A picture. None: a demo scene.",
+                                                 show_default=False)] = None,
+    schedule: Annotated[list[str] | None, typer.Option(
+        "--schedule", help=f"{choices(config.SCHEDULES, config.Recipe.schedule)}. Give it several times to compare.",
+        show_default=False)] = None,
+    resolution: Annotated[int | None, typer.Option(
+        "--resolution", help=f"Side of the square, in pixels. Default: {RESOLUTION}, or the model's.",
+        show_default=False)] = None,
+    num: Annotated[int, typer.Option("-n", "--num", help="Noise levels.")] = 8,
+    model: Annotated[str | None, typer.Option(
+        "-m", "--model", help="Show also what this model makes of each level.", show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="A new file. Default: noise-demo.png.",
+                                             show_default=False)] = None,
+    animate: Annotated[bool, typer.Option("--animate", help="An animation (.webp or .gif) instead of a strip.")] = False,
+    plot: Annotated[bool, typer.Option("--plot", help="The curves of the schedules instead of a strip.")] = False,
+    seed: Annotated[int, typer.Option("-s", "--seed", help="Of the noise.")] = 0,
+    quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Show how noise takes a picture away, level by level. Prints the path of the strip.
+
+    [bold]diffuse noise-demo photo.jpg[/]
+
+    [bold]diffuse noise-demo --schedule cosine --schedule linear --plot[/]
+
+    [bold]diffuse noise-demo photo.jpg -m cars[/]
+    """
+    view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
+    check_range("--num", num, 2, 64)
+    check_range("--seed", seed, *config.SEED_RANGE)
+    if resolution is not None:
+        check_range("--resolution", resolution, 8, 512)
+    for name in schedule or ():
+        check_choice("--schedule", name, config.SCHEDULES)
+    if animate and plot:
+        raise UsageError("--animate and --plot are two different files", hint="Give one of them")
+    if model is not None and (schedule or plot):
+        raise UsageError("with -m, the schedule is the one that the model was trained with",
+                         hint="Leave out --schedule and --plot, or -m")
+    target = files.new_file(out, default="noise-demo.webp" if animate else "noise-demo.png",
+                            suffixes=(".webp", ".gif") if animate else (".png",))
+    names = list(dict.fromkeys(schedule or (config.SCHEDULES if plot else (config.Recipe.schedule,))))
+    path = registry.resolve(model) if model is not None else None
+    _demonstrate(image, names, resolution, num, path, target, animate=animate, plot=plot, seed=seed)
+
+
+def _demonstrate(
+    image: Path | None, names: list[str], resolution: int | None, num: int, path: Path | None, target: Path, *,
+    animate: bool, plot: bool, seed: int,
+) -> None:
+    with view.progress("loading", 1):
+        import numpy as np
+
+        from ..engine import checkpoint, demonstration, pictures, planning
+        from ..engine.diffusion.schedule import make_schedule
+
+        model = None if path is None else checkpoint.load_model(path, planning.choose_device(Machine()))
+    if model is not None:
+        if resolution not in (None, model.config.network.resolution):
+            raise UsageError(f"the model draws pictures of {model.config.network.resolution} pixels, not {resolution}",
+                             hint="Leave out --resolution")
+        resolution, names = model.config.network.resolution, [model.config.schedule]
+    side = resolution or RESOLUTION
+    schedules = [make_schedule(name, side) for name in names]
+    for schedule in schedules:
+        _warn_of_a_leak(schedule, side)
+    if plot:
+        from ..engine import plots
+
+        files.write_new(target, plots.schedules(schedules))
+        files.tell(target, {"schedules": names})
+        return
+    pixels, caption = _picture(image, side)
+    times = demonstration.even_times(FRAMES if animate else num)
+    shown = {name: list(demonstration.forward_diffusion(pixels, schedule, times, seed=seed, model=model, caption=caption))
+             for name, schedule in zip(names, schedules, strict=True)}
+    if animate:
+        frames = [pictures.labelled(_frame(shown, index)) for index in range(FRAMES)]
+        files.write_new(target, pictures.encode_animation(frames + frames[::-1], suffix=target.suffix.lower(),
+                                                          milliseconds=MILLISECONDS))
+    else:
+        strip = pictures.labelled(_rows(shown))
+        files.write_new(target, pictures.encode(strip))
+        for levels in shown.values():
+            view.picture(pictures.sheet(np.stack([level.noisy for level in levels]), columns=num))
+    files.tell(target, {"levels": [_record(name, level) for name, levels in shown.items() for level in levels]})
+
+
+def _picture(image: Path | None, side: int) -> "tuple[np.ndarray, str]":
+    """The picture as the model would see it, and its caption if that is known. Raises DataError."""
+    from ..engine.data import images, scenes
+
+    if image is None:
+        scene = scenes.scene_of("red", "car", seed=0, index=0)
+        return images.fit(scenes.draw(scene, side), side), scene.caption
+    try:
+        return images.fit(images.open_rgb(image, target=side), side), ""
+    except images.ImageRefused as error:
+        raise DataError(f"{image} cannot be used: {error.reason}", hint="Give a picture that can be opened") from error
+
+
+def _rows(shown: "dict[str, list[Level]]") -> "list[Row]":
+    """A strip: the levels side by side, the schedules one below the other."""
+    from ..engine.pictures import Row
+
+    rows = []
+    for name, levels in shown.items():
+        rows.append(Row(f"schedule: {name}", [level.noisy for level in levels], [_lines(level) for level in levels]))
+        estimates = [level.estimate for level in levels if level.estimate is not None]
+        if estimates:
+            rows.append(Row("what the model takes the picture to be, in one step", estimates,
+                            [(f"noise loss {level.noise_mse:.4f}",) for level in levels]))
+    return rows
+
+
+def _frame(shown: "dict[str, list[Level]]", index: int) -> "list[Row]":
+    """One level: the schedules side by side, what a model makes of it below."""
+    from ..engine.pictures import Row
+
+    levels = [levels[index] for levels in shown.values()]
+    rows = [Row("", [level.noisy for level in levels],
+                [(name, *_lines(level)) for name, level in zip(shown, levels, strict=True)])]
+    estimates = [level.estimate for level in levels if level.estimate is not None]
+    if estimates:
+        rows.append(Row("", estimates, [(f"noise loss {level.noise_mse:.4f}",) for level in levels]))
+    return rows
+
+
+def _lines(level: "Level") -> tuple[str, ...]:
+    return (f"t = {level.t:.3f}", f"alpha {level.alpha:.3f}", f"sigma {level.sigma:.3f}",
+            f"log-SNR {level.log_snr:+.2f}", f"SNR {level.snr:.3g} ({level.decibels:+.1f} dB)")
+
+
+def _record(name: str, level: "Level") -> dict[str, Any]:
+    return {"schedule": name, "t": level.t, "alpha": level.alpha, "sigma": level.sigma, "log_snr": level.log_snr,
+            "snr": level.snr, "snr_db": level.decibels, "noise_mse": level.noise_mse}
+
+
+def _warn_of_a_leak(schedule: "Schedule", side: int) -> None:
+    from ..engine.demonstration import brightness_decibels, leaks_brightness
+
+    if leaks_brightness(schedule, side):
+        view.warn(f"{schedule.name} at {side} px still shows brightness at its last level: the mean over all pixels has "
+                  f"an SNR of {brightness_decibels(schedule, side):+.1f} dB, and sampling starts without it")
