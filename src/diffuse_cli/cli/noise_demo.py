@@ -39,7 +39,7 @@ def noise_demo(
         "-m", "--model", help="Show also what this model makes of each level.", show_default=False)] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="A new file. Default: noise-demo.png.",
                                              show_default=False)] = None,
-    animate: Annotated[bool, typer.Option("--animate", help="An animation (.webp or .gif) instead of a strip.")] = False,
+    animate: Annotated[bool, typer.Option("--animate", help="An animation, .webp or .gif, not a strip.")] = False,
     plot: Annotated[bool, typer.Option("--plot", help="The curves of the schedules instead of a strip.")] = False,
     seed: Annotated[int, typer.Option("-s", "--seed", help="Of the noise.")] = 0,
     quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
@@ -100,8 +100,8 @@ def _demonstrate(
         return
     pixels, caption = _picture(image, side)
     times = demonstration.even_times(FRAMES if animate else num)
-    shown = {name: list(demonstration.forward_diffusion(pixels, schedule, times, seed=seed, model=model, caption=caption))
-             for name, schedule in zip(names, schedules, strict=True)}
+    shown = {schedule.name: list(demonstration.forward_diffusion(
+        pixels, schedule, times, seed=seed, model=model, caption=caption)) for schedule in schedules}
     if animate:
         frames = [pictures.labelled(_frame(shown, index)) for index in range(FRAMES)]
         files.write_new(target, pictures.encode_animation(frames + frames[::-1], suffix=target.suffix.lower(),
@@ -168,5 +168,5 @@ def _warn_of_a_leak(schedule: "Schedule", side: int) -> None:
     from ..engine.demonstration import brightness_decibels, leaks_brightness
 
     if leaks_brightness(schedule, side):
-        view.warn(f"{schedule.name} at {side} px still shows brightness at its last level: the mean over all pixels has "
+        view.warn(f"{schedule.name} at {side} px still shows brightness at its last level: the mean of all pixels has "
                   f"an SNR of {brightness_decibels(schedule, side):+.1f} dB, and sampling starts without it")
