@@ -3,6 +3,7 @@
 import os
 import shutil
 
+import counts
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")       # two test processes on two cores; and small tensors gain nothing
@@ -52,3 +53,13 @@ def unconditional(squares, trained, tmp_path_factory):
 def decoded(trained, home):
     """The home of this test has the pictures of `squares` decoded already."""
     shutil.copytree(trained[0].parent.parent / "images", home / "images")
+
+
+@pytest.fixture
+def counted(record_property):
+    """Called with a promise, the method that tried to break it, and how often it did; summed by `counts`."""
+    return lambda promise, method, count: record_property(counts.PROPERTY, (promise, method, count))
+
+
+def pytest_terminal_summary(terminalreporter):
+    counts.tell(terminalreporter)

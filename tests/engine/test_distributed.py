@@ -21,6 +21,7 @@ from diffuse_cli.engine.planning import make_plan
 from diffuse_cli.engine.ranks import Place
 
 CPU = torch.device("cpu")
+PROMISE = "The number of processes changes the speed alone"
 CAPTIONS = [("a red square", "red"), ("a blue square",)] * 6
 SIZES = (1, 2, 4)
 
@@ -135,14 +136,15 @@ def _one_batch(size, directory):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_pictures_noise_times_and_captions_are_the_same_in_every_world(size, one_batch):
+def test_pictures_noise_times_and_captions_are_the_same_in_every_world(size, one_batch, counted):
     (alone,), parts = one_batch[1], one_batch[size]
     for name in (name for name in alone if name[0] in "03"):
         assert torch.equal(torch.cat([part[name] for part in parts]), alone[name]), name
+    counted(PROMISE, "order of pictures and noise, exactly, in worlds of 1, 2 and 4", 1)
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_gradient_is_that_of_the_whole_batch_and_the_same_everywhere(size, one_batch):
+def test_the_gradient_is_that_of_the_whole_batch_and_the_same_everywhere(size, one_batch, counted):
     (alone,), parts = one_batch[1], one_batch[size]
     names = [name for name in alone if name.startswith("gradient.")]
     assert len(names) > 100
@@ -151,6 +153,7 @@ def test_the_gradient_is_that_of_the_whole_batch_and_the_same_everywhere(size, o
         assert all(torch.equal(part[name], parts[0][name]) for name in (*names, "totals"))
         assert max((part[name] - alone[name]).abs().max() for name in names) < 1e-5 * largest
         torch.testing.assert_close(part["totals"], alone["totals"], rtol=1e-5, atol=0)
+    counted(PROMISE, "gradients, within 1e-5, in worlds of 1, 2 and 4", 1)
 
 
 # ── Whole trainings ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -176,23 +179,25 @@ def model_of(home):
 
 
 @pytest.mark.usefixtures("decoded")
-def test_going_on_in_worlds_of_other_sizes_changes_the_speed_alone(squares, home, tmp_path):
+def test_going_on_in_worlds_of_other_sizes_changes_the_speed_alone(squares, home, tmp_path, counted):
     noise = [train_in(size, squares, tmp_path / str(number), stop_at=stop_at)
              for number, (size, stop_at) in enumerate([(1, 2), (2, 2), (1, 2), (4, None)])]
     with tiny.at_home(tmp_path / "alone"):
         alone = train_in(1, squares, tmp_path / "once")
     torch.testing.assert_close(torch.cat(noise), alone, rtol=1e-4, atol=0)
+    counted(PROMISE, "going on in worlds of 1, 2, 1 and 4", 1)
 
 
 @pytest.mark.usefixtures("decoded")
 @pytest.mark.parametrize("size", [2, 4])
-def test_going_on_in_a_world_of_the_same_size_is_bit_identical(squares, home, tmp_path, size):
+def test_going_on_in_a_world_of_the_same_size_is_bit_identical(squares, home, tmp_path, size, counted):
     for number, stop_at in enumerate((3, 2, None)):
         train_in(size, squares, tmp_path / str(number), stop_at=stop_at)
     interrupted = model_of(home).sha256
     with tiny.at_home(tmp_path / "once"):
         train_in(size, squares, tmp_path / "uninterrupted")
         assert model_of(tmp_path / "once").sha256 == interrupted
+    counted("A run goes on, bit for bit", "in worlds of 2 and of 4, after two interruptions", 1)
 
 
 @pytest.mark.usefixtures("decoded")

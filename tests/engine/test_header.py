@@ -102,7 +102,7 @@ def test_sealing_is_the_sha256_of_the_file_with_zeros_in_place(tmp_path):
 # ── The seal ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_every_single_flipped_bit_is_noticed(tmp_path):
+def test_every_single_flipped_bit_is_noticed(tmp_path, counted):
     path = tmp_path / "x.safetensors"
     assert header.verify_seal(_file(tmp_path, FILE)) is True
     for bit in range(len(FILE) * 8):
@@ -110,6 +110,7 @@ def test_every_single_flipped_bit_is_noticed(tmp_path):
         flipped[bit // 8] ^= 1 << bit % 8
         path.write_bytes(flipped)
         _refused(path)
+    counted("A damaged model is refused", "every bit of a small file, flipped", len(FILE) * 8)
 
 
 def test_read_sealed_notices_a_change_as_well(tmp_path):

@@ -385,7 +385,7 @@ def _poisoned(*steps):
     return mock.patch.object(Batches, "draw", poisoned)
 
 
-def test_divergence_ends_the_run_and_leaves_finite_numbers(trained, squares, home):
+def test_divergence_ends_the_run_and_leaves_finite_numbers(trained, squares, home, counted):
     with _poisoned(4, 5, 6), pytest.raises(DivergedError) as caught:
         tiny.train(squares)
     assert caught.value.exit_code == 8
@@ -396,6 +396,7 @@ def test_divergence_ends_the_run_and_leaves_finite_numbers(trained, squares, hom
     assert checkpoint.load_model(directory / "model.safetensors", CPU).training["step"] == 6
     with _poisoned(6), pytest.raises(DivergedError):       # two bad steps are part of the state saved at 6
         tiny.train(squares)
+    counted("No number that is not finite reaches the disk", "three poisoned steps in a row", 1)
 
 
 def test_two_bad_steps_are_skipped_and_counted(squares, home):

@@ -1,0 +1,39 @@
+"""Promises, how they were tried to be broken, and how often: told at the end of a test run, written into a page.
+
+With DIFFUSE_RELIABILITY_PAGE=docs/reliability.md the counts of the tests that passed become the table of that page.
+"""
+
+import datetime
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+PROPERTY = "counted"
+TABLE = re.compile(r"(?<=<!-- counts -->\n).*(?=<!-- end of counts -->)", re.DOTALL)
+
+
+def tell(reporter) -> None:
+    """Sum what the tests that passed recorded under PROPERTY as (promise, method, count)."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for report in reporter.stats.get("passed", []):
+        for name, value in report.user_properties if report.when == "call" else ():
+            if name == PROPERTY:
+                counts[tuple(value[:2])] += value[2]
+    if not counts:
+        return
+    reporter.write_sep("-", "promises, and how often each was tried to be broken")
+    for (promise, method), count in sorted(counts.items()):
+        reporter.write_line(f"{count:7,}  {promise}: {method}")
+    if page := os.environ.get("DIFFUSE_RELIABILITY_PAGE"):
+        failed = sum(len(reporter.stats.get(kind, [])) for kind in ("failed", "error"))
+        path = Path(page)
+        path.write_text(TABLE.sub(lambda _: _table(counts, failed), path.read_text(encoding="utf-8")),
+                        encoding="utf-8")
+
+
+def _table(counts: Counter[tuple[str, str]], failed: int) -> str:
+    rows = [f"| {promise} | {method} | {count:,} |" for (promise, method), count in sorted(counts.items())]
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return "\n".join(["", "| Promise | How it was tried to be broken | Times |", "|---|---|---|", *rows, "",
+                      f"{date}: {sum(counts.values()):,} attempts, {failed} tests failed.", "", ""])
