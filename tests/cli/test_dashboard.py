@@ -67,7 +67,7 @@ def test_lines_in_a_pipe(capsys):
         "step 10/1000  noise 0.0410  variance 0.0030  lr 2.0e-4  312 img/s  eta 0:41:10",
         "step 1000/1000  noise 0.0410  validation 0.0500  skipped 2  lr 2.0e-4  3.1 img/s  eta 0:41:10",
     ]
-    assert "at step 1,000 of 1,000 after 1:01:01" in captured.err
+    assert "finished 1,000 steps in 1:01:01" in captured.err
 
 
 def test_verbose_tells_of_saves(capsys):

@@ -91,7 +91,7 @@ def test_the_curves_of_all_schedules_are_a_picture(diffuse):
     code, out, err = diffuse("--plot", "--resolution", "128")
     assert (code, out) == (0, "noise-demo.png\n")
     assert Image.open("noise-demo.png").width == 1200
-    assert "linear at 128 px still shows brightness" in err
+    assert "linear leaks at 128 px" in err
     assert "interpolated" not in err
 
 

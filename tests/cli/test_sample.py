@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -106,7 +107,7 @@ def test_a_picture_can_be_drawn_again_from_what_it_says(diffuse, model):
 
 def test_the_random_seed_is_told(diffuse, model):
     _, out, err = diffuse("-m", model)
-    (seed,) = [line.split()[1] for line in err.splitlines() if line.startswith("seed ")]
+    (seed,) = re.findall(r"^model tiny, seed (\d+)$", err, re.MULTILINE)
     assert out == f"samples/00000-{seed}.png\n"
 
 

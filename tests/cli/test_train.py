@@ -106,7 +106,7 @@ def test_the_config_of_a_run_asks_for_the_same_again(diffuse, squares, decoded, 
     code, _, err = diffuse("train", "--config", config, *machine)
     assert (code, "already trained" in err) == (0, True)
     code, _, err = diffuse("train", "--config", config, *machine, "--lr", "0.5")
-    assert (code, "lr: None → 0.5" in err) == (2, True)
+    assert (code, "lr: not given → 0.5" in err) == (2, True)
     code, _, err = diffuse("train", "--config", config, *machine, "--images", "32")        # replaces --steps 8, of 4
     assert (code, "already trained" in err) == (0, True)
     code, _, err = diffuse("train", "--config", config, *machine, "--images", "28")

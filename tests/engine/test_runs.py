@@ -74,7 +74,7 @@ def test_a_named_run_with_another_recipe_is_refused_with_the_difference(squares)
     begin(squares, name="cars")
     with pytest.raises(UsageError) as caught:
         begin(squares, Recipe(resolution=8, lr=0.5, seed=3), name="cars")
-    assert "(lr: None → 0.5; seed: 0 → 3)" in caught.value.what
+    assert "(lr: not given → 0.5; seed: 0 → 3)" in caught.value.what
     assert "--fresh" in caught.value.hint
     assert begin(squares, name="cars")[1] == PLAN
 

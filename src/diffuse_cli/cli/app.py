@@ -28,6 +28,8 @@ from . import data, models, noise_demo, options, sample, train, view
 
 # The common base of everything the option parser complains about; Typer exports only this one of its heirs.
 _ParserError: type[Exception] = typer.BadParameter.__mro__[1]
+_PARSERS_WORDS = re.compile(r"Input should be a valid (integer|number)\b.*")
+_PLAIN_WORDS = {"integer": "a whole number", "number": "a number"}
 _READER_LEFT = 128 + 13                         # die by SIGPIPE, which Windows has no name for
 _FULL_DISK = {errno.ENOSPC, errno.EROFS, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
@@ -60,6 +62,8 @@ def diffuse(
     [bold]diffuse train ./images[/]              a folder of pictures becomes a model
 
     [bold]diffuse sample "a red car" -n 8[/]     the model becomes pictures
+
+    [bold]diffuse noise-demo photo.jpg[/]        how noise takes a picture away
 
     [bold]diffuse models ls[/]                   what you have trained
 
@@ -169,6 +173,7 @@ def _usage_error(error: Any) -> UsageError:
     if match := re.match(r"No such command '(.*?)'", message):
         return UsageError(f"there is no command {match[1]!r}",
                           hint=_nearest(match[1], context.command.commands) or listed)
+    message = _PARSERS_WORDS.sub(lambda match: f"this is not {_PLAIN_WORDS[match[1]]}", message)
     return UsageError(message[:1].lower() + message[1:], hint=listed)
 
 

@@ -94,9 +94,12 @@ class TrainingView:
 
     def _end(self, event: events.Finished) -> None:
         self._stack.close()
-        ended = "finished" if event.complete else f"stopped ({event.reason})"
-        view.say(f"{ended} at step {event.step:,} of {event.steps:,} after {_duration(event.seconds)}, "
-                 f"weights: {event.delivered}")
+        if event.complete:
+            view.say(f"finished {event.steps:,} steps in {_duration(event.seconds)}")
+            view.say(f"the model has the weights of the {event.delivered}")
+        else:
+            view.say(f"stopped ({event.reason}) at step {event.step:,} of {event.steps:,} after "
+                     f"{_duration(event.seconds)}, saved")
         again = ["diffuse", "sample", *([event.prompt] if event.prompt else []), "-m", self._name]
         view.say(f"sample it: {view.clean(shlex.join(again))}")
 

@@ -12,6 +12,8 @@ from ..engine.config import to_dict
 from ..engine.errors import ModelError, UsageError
 from . import options, view
 
+_LABELS = {"images_seen": "pictures seen", "train_images": "learnt from", "noise_mse": "held-out loss",
+           "delivered": "weights", "data_id": "data set", "init_id": "began as"}
 FREQUENT_WORDS = 24                             # shown of the captions
 
 app = typer.Typer(no_args_is_help=True, help="List, show, locate, remove and verify models.")
@@ -175,7 +177,8 @@ def _lines(path: Path, card: Card) -> list[tuple[str, str]]:
         ("prediction", f"{card.config.prediction}, {'learned' if card.config.learned_variance else 'fixed'} variance"),
         ("schedule", card.config.schedule),
     ]
-    lines += [(key.replace("_", " "), _value(value)) for key, value in card.training.items()]
+    lines += [(_LABELS.get(key, key.replace("_", " ")), _value(value)) for key, value in card.training.items()
+              if value is not None]
     if card.words:
         frequent = sorted(card.words.items(), key=lambda item: (-item[1], item[0]))[:FREQUENT_WORDS]
         lines.append(("words", ", ".join(view.clean(word, limit=40) for word, _ in frequent)))
@@ -187,4 +190,4 @@ def _joined(values: tuple[int, ...] | tuple[str, ...]) -> str:
 
 
 def _value(value: Any) -> str:
-    return view.clean(f"{value:,}" if type(value) is int else str(value))
+    return view.clean(f"{value:,}" if type(value) is int else f"{value:.4g}" if type(value) is float else str(value))

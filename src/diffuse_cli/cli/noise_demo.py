@@ -63,8 +63,8 @@ def noise_demo(
     if animate and plot:
         raise UsageError("--animate and --plot are two different files", hint="Give one of them")
     if model is not None and (schedule or plot):
-        raise UsageError("with -m, the schedule is the one that the model was trained with",
-                         hint="Leave out --schedule and --plot, or -m")
+        raise UsageError(f"{'--plot' if plot else '--schedule'} and -m exclude each other: a model is shown on the "
+                         "schedule that it was trained with", hint="Leave out one of them")
     target = files.new_file(out, default="noise-demo.webp" if animate else "noise-demo.png",
                             suffixes=(".webp", ".gif") if animate else (".png",))
     names = list(dict.fromkeys(schedule or (config.SCHEDULES if plot else (config.Recipe.schedule,))))
@@ -103,7 +103,9 @@ def _demonstrate(
     shown = {schedule.name: list(demonstration.forward_diffusion(
         pixels, schedule, times, seed=seed, model=model, caption=caption)) for schedule in schedules}
     if animate:
-        frames = [pictures.labelled(_frame(shown, index)) for index in range(FRAMES)]
+        rows = [_frame(shown, index) for index in range(FRAMES)]
+        cell = max(map(pictures.cell_width, rows))                     # every frame has the same size
+        frames = [pictures.labelled(frame, cell=cell) for frame in rows]
         files.write_new(target, pictures.encode_animation(frames + frames[::-1], suffix=target.suffix.lower(),
                                                           milliseconds=MILLISECONDS))
     else:
@@ -124,7 +126,9 @@ def _picture(image: Path | None, side: int) -> "tuple[np.ndarray, str]":
     try:
         return images.fit(images.open_rgb(image, target=side), side), ""
     except images.ImageRefused as error:
-        raise DataError(f"{image} cannot be used: {error.reason}", hint="Give a picture that can be opened") from error
+        reason = "it is a folder" if image.is_dir() else error.reason
+        raise DataError(f"{image} cannot be used: {reason}", hint="Give another picture, or none for a demo scene"
+                        ) from error
 
 
 def _rows(shown: "dict[str, list[Level]]") -> "list[Row]":
@@ -168,5 +172,6 @@ def _warn_of_a_leak(schedule: "Schedule", side: int) -> None:
     from ..engine.demonstration import brightness_decibels, leaks_brightness
 
     if leaks_brightness(schedule, side):
-        view.warn(f"{schedule.name} at {side} px still shows brightness at its last level: the mean of all pixels has "
-                  f"an SNR of {brightness_decibels(schedule, side):+.1f} dB, and sampling starts without it")
+        view.warn(f"{schedule.name} leaks at {side} px: its last level still tells the brightness of a picture "
+                  f"(its mean has an SNR of {brightness_decibels(schedule, side):+.1f} dB), but sampling starts from "
+                  "noise that has none; choose another schedule for pictures of this size")

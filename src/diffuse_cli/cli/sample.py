@@ -97,8 +97,7 @@ def _draw(
         chosen = int(world.told(secrets.randbelow(2**32))) if seed is None else seed
         if place.is_main:
             _warn_about(prompts, model)
-            if seed is None:
-                view.say(f"seed {chosen}")
+            view.say(f"model {model.training.get('name', path.name)}" + (f", seed {chosen}" if seed is None else ""))
         drawings = generation.draw(model, prompts, count=num, seed=chosen, sampling=sampling, world=world)
         if place.is_main:
             _write(drawings, target, model, sampling, prompts, num, metadata=metadata)

@@ -109,7 +109,8 @@ def read_header(source: Path | BinaryIO) -> Header:
     start = source.read(64)
     length = int.from_bytes(start[:8], "little")
     if len(start) < 8 or length > min(size - 8, MAX_HEADER_BYTES) or start[8:9] != b"{":
-        raise ModelError(_why_not_safetensors(start, length, size), hint=_AGAIN)
+        what = _why_not_safetensors(start, length, size)
+        raise ModelError(what, hint=_AGAIN if "short" in what else "Give a model in a .safetensors file")
     source.seek(8)
     raw = _exactly(source, length)
     fields = _fields(loads_strict(raw, limit=MAX_HEADER_BYTES), "the header")

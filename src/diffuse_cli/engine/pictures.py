@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 ANIMATIONS = {".webp": "WEBP", ".gif": "GIF"}
+SIDE = 112                                      # to which small pictures are enlarged, about
 _FONT_SIZE, _LINE, _GAP = 11, 14, 6             # pixels
 
 
@@ -48,26 +50,42 @@ class Row:
     labels: Sequence[Sequence[str]]
 
 
-def labelled(rows: Sequence[Row], *, side: int = 112) -> np.ndarray:
-    """Rows of pictures with their texts, black on white; small pictures are enlarged to about `side` pixels."""
-    width = rows[0].pictures[0].shape[1]
-    scale = max(1, round(side / width))
-    cell, font = width * scale, ImageFont.load_default(_FONT_SIZE)
-    heights = [_LINE * (bool(row.title) + max(map(len, row.labels), default=0)) + cell + 2 * _GAP for row in rows]
+def cell_width(rows: Sequence[Row]) -> int:
+    """Pixels that a column of `labelled` takes: for the picture, enlarged to about SIDE pixels, and for every line."""
+    font = label_font(_FONT_SIZE)
+    lines = [line for row in rows for label in row.labels for line in label]
+    return max(len(rows[0].pictures[0][0]) * _scale(rows), *(math.ceil(font.getlength(line)) for line in lines))
+
+
+def labelled(rows: Sequence[Row], *, cell: int | None = None) -> np.ndarray:
+    """Rows of pictures with their texts, black on white, in columns of `cell` pixels (default: `cell_width`)."""
+    scale, font, cell = _scale(rows), label_font(_FONT_SIZE), cell or cell_width(rows)
+    below = [row.pictures[0].shape[0] * scale for row in rows]
+    heights = [_LINE * (bool(row.title) + max(map(len, row.labels), default=0)) + high + 2 * _GAP
+               for row, high in zip(rows, below, strict=True)]
     columns = max(len(row.pictures) for row in rows)
     canvas = Image.new("RGB", (columns * (cell + _GAP) + _GAP, sum(heights) + _GAP), "white")
     draw, top = ImageDraw.Draw(canvas), _GAP
-    for row, height in zip(rows, heights, strict=True):
+    for row, high, height in zip(rows, below, heights, strict=True):
         if row.title:
             draw.text((_GAP, top), row.title, "black", font)
-        below = top + _LINE * bool(row.title)
-        for column, (pixels, lines) in enumerate(zip(row.pictures, row.labels, strict=True)):
+        edge = top + _LINE * bool(row.title)
+        for column, (pixels, texts) in enumerate(zip(row.pictures, row.labels, strict=True)):
             left = _GAP + column * (cell + _GAP)
-            canvas.paste(Image.fromarray(enlarged(pixels, scale)), (left, below))
-            for number, line in enumerate(lines):
-                draw.text((left, below + cell + 2 + number * _LINE), line, "black", font)
+            canvas.paste(Image.fromarray(enlarged(pixels, scale)), (left, edge))
+            for number, line in enumerate(texts):
+                draw.text((left, edge + high + 2 + number * _LINE), line, "black", font)
         top += height
     return np.asarray(canvas)
+
+
+def _scale(rows: Sequence[Row]) -> int:
+    return max(1, round(SIDE / len(rows[0].pictures[0][0])))
+
+
+def label_font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib: Latin, Greek and Cyrillic letters."""
+    return ImageFont.truetype(str(resources.files("matplotlib") / "mpl-data/fonts/ttf/DejaVuSans.ttf"), size)
 
 
 def enlarged(pixels: np.ndarray, scale: int) -> np.ndarray:

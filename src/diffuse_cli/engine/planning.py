@@ -75,7 +75,10 @@ def _checked_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"--device {name[:40]!r} cannot be used here", hint="Choose cpu, cuda or mps") from error
+        usable = ["cpu", *(["cuda"] if torch.cuda.is_available() else []),
+                  *(["mps"] if torch.backends.mps.is_available() else [])]
+        raise UsageError(f"--device {name[:40]!r} cannot be used here by torch {torch.__version__}",
+                         hint=f"Choose {' or '.join(usable)}, or leave it out") from error
     return device
 
 

@@ -19,13 +19,16 @@ def schedules(shown: Sequence[Schedule]) -> bytes:
     for number, schedule in enumerate(shown):
         alpha, sigma = schedule.alpha_sigma(t)
         left.plot(t, schedule.log_snr(t), f"C{number}", label=schedule.name)
-        right.plot(t, alpha, f"C{number}", label=f"{schedule.name}: alpha")
-        right.plot(t, sigma, f"C{number}--", label=f"{schedule.name}: sigma")
+        right.plot(t, alpha, f"C{number}")
+        right.plot(t, sigma, f"C{number}--")
     left.set(xlabel="time t", ylabel="log-SNR", title="How much of the picture is left")
     right.set(xlabel="time t", title="Amplitude of picture (alpha) and noise (sigma)")
+    left.set_ylim(-15, 15)                                             # beyond, nothing can be seen
     for axes in (left, right):
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+    right.plot([], [], "k", label="alpha")
+    right.plot([], [], "k--", label="sigma")
+    figure.legend(loc="outside lower center", ncols=len(shown) + 2, frameon=False)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=120)
     return stream.getvalue()

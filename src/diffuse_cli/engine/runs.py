@@ -220,11 +220,16 @@ def read_config(directory: Path) -> dict[str, Any] | None:
 def _check_same(stored: dict[str, Any], request: dict[str, Any], name: str) -> bool:
     """Whether two requests differ in their budget alone. Raises UsageError with the differences when in more."""
     flat = [({"folder": r["folder"]} | r["recipe"]) for r in (stored, request)]
-    changed = [f"{key}: {flat[0].get(key)} → {flat[1].get(key)}" for key in flat[1] if flat[0].get(key) != flat[1][key]]
+    changed = [f"{key}: {_named(flat[0].get(key))} → {_named(flat[1][key])}" for key in flat[1]
+               if flat[0].get(key) != flat[1][key]]
     if any(line.partition(":")[0] not in BUDGET for line in changed):
         raise UsageError(f"the run {name!r} was begun with another recipe ({'; '.join(changed)})",
                          hint="Use the same options to go on, --fresh to start anew, or another --name")
     return bool(changed)
+
+
+def _named(value: Any) -> str:
+    return "not given" if value is None else str(value)
 
 
 # ── Saved states ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -67,7 +67,7 @@ def deliver(session: Session, path: Path) -> str:
 
     Done anew when the run is complete but its model is not there: the last time may have ended in between.
     """
-    best, delivered = session.best if _best_is_better(session) else None, "last"
+    best, delivered = session.best if _best_is_better(session) else None, "last step"
     step = session.learner.step if best is None else best["step"]
     if not _is_of_step(path, step):
         if best is None:
@@ -75,10 +75,10 @@ def deliver(session: Session, path: Path) -> str:
         else:
             durable.write(path, (session.directory / BEST_FILE).read_bytes())
     if best is not None:
-        delivered = (f"best: validation noise loss {best['noise_mse']:.4f} at step {best['step']}, "
-                     f"{session.noise_mse:.4f} at the last")
+        delivered = (f"best step, {best['step']:,}: held-out noise loss {best['noise_mse']:.4f}, "
+                     f"at the last {session.noise_mse:.4f}")
     elif session.noise_mse is not None:
-        delivered = f"last: validation noise loss {session.noise_mse:.4f}"
+        delivered = f"last step: held-out noise loss {session.noise_mse:.4f}"
     registry.set_last(session.run.name)
     if session.run.machine.out is not None:
         durable.write(Path(session.run.machine.out), path.read_bytes(), mode=0o644)

@@ -94,6 +94,8 @@ def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, 
         last = learner.step == plan.steps
         if last or reporter.is_due():
             yield reporter.report()
+            if not session.directory.exists():
+                raise saving.rescue(session, StorageError(f"the directory of this run is gone: {session.directory}"))
         if last or learner.step % plan.validate_steps == 0:
             yield from _validate(session)
         if last or preview_due(learner.step):

@@ -9,13 +9,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from ..pictures import label_font
 
 CELL = 128                                      # pixels: small pictures are enlarged to about this
 LINES = 3                                       # of a caption; the rest is cut
 _GAP = 8
 _LINE = 14                                      # height of a line of text
-_FONT_SIZE = 11
+_FONT_SIZE = 10
 
 
 def captioned_sheet(images: np.ndarray[Any, np.dtype[np.uint8]], captions: Sequence[Sequence[str]]) -> bytes:
@@ -26,7 +28,7 @@ def captioned_sheet(images: np.ndarray[Any, np.dtype[np.uint8]], captions: Seque
     rows = math.ceil(len(images) / columns)
     width, height = side + _GAP, side + LINES * _LINE + _GAP
     sheet = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT_SIZE)
+    draw, font = ImageDraw.Draw(sheet), label_font(_FONT_SIZE)
     for index, (pixels, alternatives) in enumerate(zip(images, captions, strict=True)):
         left, top = _GAP + index % columns * width, _GAP + index // columns * height
         picture = Image.fromarray(np.asarray(pixels)).resize((side, side), Image.Resampling.NEAREST)
