@@ -21,6 +21,7 @@ from . import ranks
 from .errors import WorkerError
 from .ranks import Place
 
+GLOO = ("gloo", "pair closure", "connection closed", "connection reset")       # signs that an error is its
 TIMEOUT = 300.0                                 # seconds after which a process that does not answer is given up
 
 
@@ -126,6 +127,6 @@ def together() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:                                      # dist.DistError is one, gloo's have no class
-        if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
+        if not isinstance(error, dist.DistError) and not any(sign in str(error).lower() for sign in GLOO):
             raise
         raise WorkerError("another of the processes has ended, or does not answer") from error
