@@ -20,7 +20,7 @@ LIGHT = {"engine.config", "engine.errors", "engine.events", "engine.durable", "e
          "engine.ranks"}
 AT_THE_TOP_OF_CLI = LIGHT | {"engine.registry"}         # so that help and refusals never wait for torch
 HEAVY = {"torch", "numpy", "PIL", "safetensors", "tokenizers"}
-DECODE_OR_ENCODE_PIXELS = ("engine.data.", "engine.pictures", "engine.provenance")
+DECODE_OR_ENCODE_PIXELS = ("engine.data.", "engine.pictures", "engine.provenance", "engine.sheets")
 MATHEMATICS = {"engine.config", "engine.errors"}        # all that `diffusion` and `network` know besides themselves
 
 

@@ -11,8 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from diffuse_cli.cli import data, view
-from diffuse_cli.engine import registry
-from diffuse_cli.engine.data import sheet
+from diffuse_cli.engine import registry, sheets
 from diffuse_cli.engine.errors import DataError, UsageError
 
 
@@ -165,7 +164,7 @@ def test_preview_refuses_impossible_resolutions(diffuse, folder, tmp_path, resol
 
 def test_captions_are_drawn_and_their_absence_is_said():
     def ink(captions):
-        picture = Image.open(io.BytesIO(sheet.captioned_sheet(np.full((1, 64, 64, 3), 255, np.uint8), [captions])))
+        picture = Image.open(io.BytesIO(sheets.captioned_sheet(np.full((1, 64, 64, 3), 255, np.uint8), [captions])))
         return (np.asarray(picture) < 255).any(-1).sum()
     assert ink(("a",)) < ink(("a red car",)) < ink(("a red car", "another"))
     assert ink(()) > 0
@@ -177,7 +176,7 @@ def test_captions_are_drawn_and_their_absence_is_said():
     ("unbreakably", ["unbreaka", "bly"]), ("a b c d e f g h i j k l m n", ["a b c d", "e f g h", "i j k l…"]),
 ])
 def test_text_is_wrapped_and_cut(text, lines):
-    assert sheet.wrap(text, lambda line: len(line) <= 8) == lines
+    assert sheets.wrap(text, lambda line: len(line) <= 8) == lines
 
 
 # ── demo, clear, help ───────────────────────────────────────────────────────────────────────────────────────────────

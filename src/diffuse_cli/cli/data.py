@@ -81,7 +81,7 @@ def preview(folder: Folder, captions: options.Captions = None, caption: options.
     if not dataset.names:
         raise DataError(_skipped_line(found, dataset), hint=f"diffuse data check {folder} lists them")
 
-    from ..engine.data.sheet import captioned_sheet
+    from ..engine.sheets import captioned_sheet
 
     count = min(SHOWN, len(dataset.names))
     chosen = [index * len(dataset.names) // count for index in range(count)]       # from the first to the last

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..pictures import label_font
+from .pictures import label_font
 
 CELL = 128                                      # pixels: small pictures are enlarged to about this
 LINES = 3                                       # of a caption; the rest is cut
