@@ -46,7 +46,7 @@ def test_check_of_a_good_folder(diffuse, folder):
     result = diffuse("check", folder)
     assert (result.exit_code, result.stdout) == (0, "")
     assert "9 images in" in result.stderr
-    assert "captions: sidecar .txt (9 of 9)" in result.stderr
+    assert "captions: sidecar .txt (9 of 9 files)" in result.stderr
     for index in (0, 4, 8):
         assert f"a red thing, number {index}" in result.stderr
     assert "no problems" in result.stderr
@@ -82,7 +82,7 @@ def test_check_as_json(diffuse, folder):
     assert len(report.pop("id")) == 64
     assert report == {
         "schema": 1, "folder": str(folder), "images": 9, "captioned": 9, "source": "sidecar", "warnings": [],
-        "captions": "sidecar .txt (9 of 10; 1 image has none → empty)",
+        "captions": "sidecar .txt (9 of 10 files; 1 has none → empty)",
         "examples": [f"a red thing, number {index}" for index in (0, 4, 8)],
         "problems": [{"name": "bad.png", "reason": "not an image"}],
     }

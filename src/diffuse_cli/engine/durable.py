@@ -12,6 +12,7 @@ import shutil
 import socket
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -178,8 +179,7 @@ def lock(path: Path, *, doing: str) -> Iterator[None]:
         except OSError as error:
             if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):      # no locks on this file system
                 fail(error, path)
-            holder = os.read(descriptor, 200).decode("utf-8", "replace").strip() or "another process"
-            raise InUseError(f"{path.parent.name!r} is in use: {holder}",
+            raise InUseError(f"{path.parent.name!r} is in use: {_holder(descriptor)}",
                              hint="Wait for it to end, or choose another --name") from error
         if not _is_still(path, descriptor):
             raise InUseError(f"{path.parent.name!r} was just removed", hint="Run the same command again")
@@ -189,6 +189,16 @@ def lock(path: Path, *, doing: str) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _holder(descriptor: int) -> str:
+    """What a lock's holder wrote about itself; a moment after it took the lock, for before it is an older one's."""
+    for _ in range(10):
+        time.sleep(0.05)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        if text := os.read(descriptor, 200).decode("utf-8", "replace").strip():
+            return text
+    return "another process"
 
 
 def free_bytes(path: Path) -> int:

@@ -154,14 +154,14 @@ def test_sidecars_in_their_order_of_precedence(folder):
     assert said(found) == {"a.png": ("from txt",), "b.png": ("from caption",), "c.png": ("from json",), "d.png": (),
                            "e.jpg": ("shared",), "e.png": ("shared",)}
     assert found.source == "sidecar"
-    assert found.summary == "sidecar .txt, .caption, .json (5 of 6; 1 image has none → empty)"
+    assert found.summary == "sidecar .txt, .caption, .json (5 of 6 files; 1 has none → empty)"
     assert found.conditional
 
 
 def test_the_summary_counts_and_three_examples_are_given(folder):
     files = {f"{index}.png": None for index in range(10)} | {f"{index}.txt": f"caption {index}" for index in range(8)}
     found = find_pictures(folder(files))
-    assert found.summary == "sidecar .txt (8 of 10; 2 images have none → empty)"
+    assert found.summary == "sidecar .txt (8 of 10 files; 2 have none → empty)"
     assert found.examples == ("caption 0", "caption 4", "caption 7")
 
 

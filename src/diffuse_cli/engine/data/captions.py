@@ -157,9 +157,9 @@ def _summary(pictures: tuple[Picture, ...], reading: Reading) -> str:
     have = sum(bool(picture.captions) for picture in pictures)
     if not have and not reading.by_name and reading.label.startswith("none"):
         return reading.label
-    parts = [f"{have} of {len(pictures)}"]
+    parts = [f"{have} of {len(pictures)} files"]               # some may turn out to be unusable
     if without := len(pictures) - have:
-        parts.append(f"{without} images have none → empty" if without > 1 else "1 image has none → empty")
+        parts.append(f"{without} {'have' if without > 1 else 'has'} none → empty")
     if reading.excluded:
         parts.append(f"{len(reading.excluded)} more not listed → left out")
     return f"{reading.label} ({'; '.join(parts)})"
