@@ -14,7 +14,7 @@ from diffuse_cli.engine import checkpoint, events, ranks, runs, training
 from diffuse_cli.engine.batches import Batches, split_dataset
 from diffuse_cli.engine.config import Machine, Recipe
 from diffuse_cli.engine.distributed import World, join
-from diffuse_cli.engine.errors import UsageError, WorkerError
+from diffuse_cli.engine.errors import OutOfMemoryError, UsageError, WorkerError
 from diffuse_cli.engine.learner import Learner
 from diffuse_cli.engine.network.text import train_tokenizer
 from diffuse_cli.engine.planning import make_plan
@@ -154,6 +154,51 @@ def test_the_gradient_is_that_of_the_whole_batch_and_the_same_everywhere(size, o
         assert max((part[name] - alone[name]).abs().max() for name in names) < 1e-5 * largest
         torch.testing.assert_close(part["totals"], alone["totals"], rtol=1e-5, atol=0)
     counted(PROMISE, "gradients, within 1e-5, in worlds of 1, 2 and 4", 1)
+
+
+@pytest.mark.parametrize(("enough", "micro_batch"), [(3, 2), (1, 1), (0, None)])
+def test_too_little_memory_of_one_process_halves_the_micro_batch_of_all(enough, micro_batch, one_batch, tmp_path):
+    accumulate = Learner._accumulate
+
+    def scarce(self, start, count):
+        result = accumulate(self, start, count)
+        if count > enough and not self.world.is_main:
+            raise torch.OutOfMemoryError
+        return result
+
+    def work():
+        with join(CPU) as world:
+            one = learner(world)
+            with mock.patch.object(Learner, "_accumulate", scarce):
+                try:
+                    one._gradient_of_batch()
+                except OutOfMemoryError as error:
+                    return {"refused": torch.tensor(error.exit_code)}
+            return {"micro_batch": torch.tensor(one.micro_batch)} | {
+                f"gradient.{name}": parameter.grad for name, parameter in one.network.named_parameters()
+                if parameter.grad is not None}
+
+    (alone,), parts = one_batch[1], worlds.run(2, work, tmp_path)
+    if micro_batch is None:
+        assert [part["refused"].item() for part in parts] == [7, 7]
+        return
+    assert [part["micro_batch"].item() for part in parts] == [micro_batch] * 2
+    names = [name for name in alone if name.startswith("gradient.")]
+    largest = max(alone[name].abs().max() for name in names)
+    assert max((part[name] - alone[name]).abs().max() for part in parts for name in names) < 1e-5 * largest
+
+
+def test_memory_that_runs_out_while_others_wait_ends_with_a_smaller_micro_batch(tmp_path):
+    def work():
+        with join(CPU) as world:
+            one = learner(world)
+            one._gradient_of_batch()
+            with mock.patch.object(Learner, "_accumulate", side_effect=torch.OutOfMemoryError), \
+                    pytest.raises(OutOfMemoryError, match="Go on with --micro-batch 2"):
+                one._gradient_of_batch()
+        return {"refused": torch.tensor(1)}
+
+    worlds.run(2, work, tmp_path)
 
 
 # ── Whole trainings ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -83,6 +83,7 @@ class Learner:
         self.optimizer = _optimizer(self.network, plan)
         self.norms: deque[float] = deque(maxlen=WINDOW)
         self.step = self.updates = self.bad = 0
+        self.fits = world.size == 1                                    # alone, what does not fit is noticed in time
 
     @property
     def skipped(self) -> int:
@@ -120,6 +121,10 @@ class Learner:
 
     def _gradient_of_batch(self) -> Tensor:
         """The gradient of the whole batch, in micro-batches that are halved until they fit. → (3,) the totals"""
+        while not self.fits:
+            self.fits = not self.world.largest(self._is_too_much())
+            if not self.fits:
+                self._halve()
         while True:
             try:
                 self.optimizer.zero_grad(set_to_none=True)
@@ -130,16 +135,28 @@ class Learner:
                         totals += self._accumulate(start, stop - start)
                 return self.world.add(totals)
             except torch.OutOfMemoryError as error:
-                if self.micro_batch == 1:
-                    raise OutOfMemoryError("not even one picture at a time fits into the device's memory",
-                                           hint="Choose a smaller --preset or --resolution") from error
                 if self.world.size > 1:                                # others are waiting for this very gradient
                     raise OutOfMemoryError(
-                        f"{self.micro_batch} pictures at once do not fit into the device's memory",
-                        hint=f"Go on with --micro-batch {self.micro_batch // 2}") from error
-            self.micro_batch //= 2                                     # outside, where the failed pass is forgotten
-            if self.batches.device.type == "cuda":
-                torch.cuda.empty_cache()
+                        f"{self.micro_batch} pictures at once no longer fit into the device's memory",
+                        hint=f"Go on with --micro-batch {max(1, self.micro_batch // 2)}") from error
+            self._halve()                                              # outside, where the failed pass is forgotten
+
+    def _is_too_much(self) -> bool:
+        """Whether a micro-batch is too much for this process, tried without the others: none must wait in vain."""
+        try:
+            with cast(DistributedDataParallel, self.shares).no_sync():
+                self._accumulate(self.share.start, min(self.micro_batch, len(self.share)))
+        except torch.OutOfMemoryError:
+            return True
+        return False
+
+    def _halve(self) -> None:
+        if self.micro_batch == 1:
+            raise OutOfMemoryError("not even one picture at a time fits into the device's memory",
+                                   hint="Choose a smaller --preset or --resolution")
+        self.micro_batch //= 2
+        if self.batches.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _alone_until_the_end(self, stop: int) -> AbstractContextManager[None]:
         """Gradients are summed over the processes once a step: in the backward pass of the last micro-batch."""
