@@ -2,10 +2,14 @@
 
 import os
 import shutil
+import signal
 
 import counts
 import pytest
 
+for _name, _usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+    if hasattr(signal, _name):                      # ignored in the background and by nohup, and so by what tests start
+        signal.signal(getattr(signal, _name), _usual)
 os.environ.setdefault("OMP_NUM_THREADS", "1")       # two test processes on two cores; and small tensors gain nothing
 
 
