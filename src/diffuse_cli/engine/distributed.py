@@ -7,8 +7,9 @@ point, or by none. Nothing here pickles: values travel as JSON, numbers as tenso
 import contextlib
 import json
 import os
+import weakref
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -30,6 +31,8 @@ class World:
     """The processes of one training or drawing. `World()` is a process alone, for which every method does nothing."""
 
     place: Place = ranks.ALONE
+    _wrapped: weakref.WeakSet[DistributedDataParallel] = field(
+        default_factory=weakref.WeakSet, init=False, repr=False, compare=False)
 
     @property
     def is_main(self) -> bool:
@@ -47,7 +50,19 @@ class World:
         """
         if self.size == 1:
             return module
-        return DistributedDataParallel(module, find_unused_parameters=True)
+        shared = DistributedDataParallel(module, find_unused_parameters=True)
+        self._wrapped.add(shared)
+        return shared
+
+    def part(self) -> None:
+        """Leave the others for good; what was wrapped can no longer learn.
+
+        Whatever exchanges gradients goes before the group does. If it went after, it would end the group while it
+        holds Python's lock, and wait for ever for a thread of the group that waits for the lock.
+        """
+        for shared in self._wrapped:
+            del shared.reducer, shared.logger
+        dist.destroy_process_group()
 
     def add(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, in place."""
@@ -113,12 +128,13 @@ def join(device: torch.device) -> Iterator[World]:
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", rank=place.rank, world_size=place.size,
             init_method=f"file://{meeting}" if meeting else "env://",
             timeout=timedelta(seconds=float(os.environ.get("DIFFUSE_TIMEOUT", TIMEOUT))))
+    world = World(place)
     try:
-        yield World(place)
+        yield world
         with together():
             dist.barrier()                      # nobody leaves while another still waits for an answer
     finally:
-        dist.destroy_process_group()
+        world.part()
 
 
 @contextlib.contextmanager
