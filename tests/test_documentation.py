@@ -55,7 +55,8 @@ def public_functions(module: str) -> Iterator[str]:
 
 def test_every_function_of_the_mathematics_is_explained():
     explained = {re.split("[:.]", reference)[-1] for reference in functions_named()}
-    public = {name for module in ("schedule", "losses", "samplers", "guidance") for name in public_functions(module)}
+    modules = ("schedule", "losses", "samplers", "guidance", "editing")
+    public = {name for module in modules for name in public_functions(module)}
     assert public - {"run_sampler"} <= explained           # which looks a sampler up by its name
 
 
