@@ -44,9 +44,10 @@ def test_functions_named_in_the_mathematics_exist(reference):
 
 
 def public_functions(module: str) -> Iterator[str]:
-    """Functions of a module and methods of its classes, without closures."""
+    """Functions of a module and methods of its public classes, without closures."""
     tree = ast.parse(read(f"src/diffuse_cli/engine/diffusion/{module}.py"))
-    methods = [method for node in tree.body if isinstance(node, ast.ClassDef) for method in node.body]
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+    methods = [method for node in classes for method in node.body]
     for node in (*tree.body, *methods):
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
             yield node.name
@@ -54,7 +55,8 @@ def public_functions(module: str) -> Iterator[str]:
 
 def test_every_function_of_the_mathematics_is_explained():
     explained = {re.split("[:.]", reference)[-1] for reference in functions_named()}
-    public = {name for module in ("schedule", "losses", "samplers", "guidance") for name in public_functions(module)}
+    modules = ("schedule", "losses", "samplers", "guidance", "editing")
+    public = {name for module in modules for name in public_functions(module)}
     assert public - {"run_sampler"} <= explained           # which looks a sampler up by its name
 
 

@@ -10,26 +10,31 @@ the share s² / (alpha²s² + sigma²) of the way from beta_tilde to beta.
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
-from diffuse_cli.engine.config import SAMPLERS
+from diffuse_cli.engine.config import SAMPLER_STEPS, SAMPLERS
 from diffuse_cli.engine.diffusion.losses import fine_log_variances
 from diffuse_cli.engine.diffusion.samplers import (
     DETERMINISTIC,
     Denoised,
     Denoiser,
+    FreshNoise,
+    Step,
     ddim,
     ddpm,
     dpmpp_2m,
+    dpmpp_sde,
     euler,
     run_sampler,
     sampling_times,
+    unipc,
 )
 from diffuse_cli.engine.diffusion.schedule import FIRST_TIME, STEPS, Schedule, make_schedule
 
@@ -81,7 +86,7 @@ class Gaussian:
 
 # ── Order of convergence ────────────────────────────────────────────────────────────────────────────────────────────
 
-ORDERS = {"ddim": 1, "euler": 1, "heun": 2, "dpmpp-2m": 2}
+ORDERS = {"ddim": 1, "euler": 1, "heun": 2, "dpmpp-2m": 2, "unipc": 3}
 
 
 def flow_error(name: str, data: Gaussian, steps: int) -> float:
@@ -97,14 +102,14 @@ def flow_error(name: str, data: Gaussian, steps: int) -> float:
 def test_errors_fall_at_the_order_of_the_solver(name: str, schedule: str) -> None:
     data = Gaussian(0.3, 0.5, make_schedule(schedule, 64))
     coarse, fine = (flow_error(name, data, steps) for steps in (80, 160))
-    low, high = {1: (1.8, 2.2), 2: (3.4, 4.6)}[ORDERS[name]]
+    low, high = {1: (1.8, 2.2), 2: (3.4, 4.6), 3: (7, 9.5)}[ORDERS[name]]
     assert low < coarse / fine < high
-    assert fine < {1: 0.02, 2: 3e-4}[ORDERS[name]]
+    assert fine < {1: 0.02, 2: 3e-4, 3: 1e-5}[ORDERS[name]]
 
 
 def test_every_deterministic_sampler_has_a_known_order_and_every_sampler_a_name() -> None:
     assert set(DETERMINISTIC) == set(ORDERS)
-    assert set(SAMPLERS) == {*DETERMINISTIC, "ddpm"}
+    assert set(SAMPLERS) == {*DETERMINISTIC, "ddpm", "dpmpp-sde"}
 
 
 # ── Each sampler's own promises ─────────────────────────────────────────────────────────────────────────────────────
@@ -146,21 +151,41 @@ def test_the_last_step_arrives_at_the_denoiser_s_picture(name: str, steps: int) 
     assert len(seen) == (2 * steps - 1 if name == "heun" else steps)
 
 
-def test_dpmpp_2m_restarts_at_first_order_where_guidance_switches() -> None:
-    """Steps 4 and 7 are the first with guidance switched on and off: there, and there alone, they are DDIM's."""
+@pytest.mark.parametrize("name", ["dpmpp-2m", "unipc", "dpmpp-sde"])
+def test_multistep_samplers_start_anew_where_guidance_switches(name: str) -> None:
+    """Steps 4 and 7 are the first with guidance switched on and off: there alone, what came before has no say."""
     times = log_snr_grid(COSINE, 9, first=-6, last=4)
     guided = dict(zip(times, [False] * 4 + [True] * 3 + [False] * 3, strict=True))
 
     def denoise(noisy: Tensor, t: float) -> Denoised:
         return Denoised(bend(noisy, t), guided=guided[t])
 
-    states = [random(2, 3, 4, 4), *(step.noisy for step in dpmpp_2m(denoise, random(2, 3, 4, 4), times, COSINE))]
-    first_order = []
+    def noise(number: int) -> Tensor:
+        return random(2, 3, 4, 4, seed=number)
+
+    start = random(2, 3, 4, 4)
+    states = [start, *(step.noisy for step in run_sampler(name, denoise, start, times, COSINE, fresh_noise=noise))]
+    anew = []
     for number, (t, s) in enumerate(itertools.pairwise(times)):
-        (alone,) = ddim(denoise, states[number], [t, s], COSINE)
+        (alone,) = run_sampler(name, denoise, states[number], [t, s], COSINE,
+                               fresh_noise=lambda _, number=number: noise(number))
         if torch.allclose(states[number + 1], alone.noisy, rtol=0, atol=1e-10):
-            first_order.append(number)
-    assert first_order == [0, 4, 7]
+            anew.append(number)
+    assert anew == [0, 4, 7]
+
+
+def test_the_first_step_of_a_multistep_sampler_is_of_first_order() -> None:
+    def noise(number: int) -> Tensor:
+        return random(2, 3, 4, 4, seed=number)
+
+    noisy, times = random(2, 3, 4, 4), [0.6, 0.35]
+    (deterministic,) = ddim(bent, noisy, times, COSINE)
+    for sampler in (dpmpp_2m, unipc):
+        (step,) = sampler(bent, noisy, times, COSINE)
+        torch.testing.assert_close(step.noisy, deterministic.noisy, rtol=0, atol=1e-10)
+    (ancestral,) = ddpm(lambda noisy, t: Denoised(bend(noisy, t)), noisy, times, COSINE, fresh_noise=noise)
+    (step,) = dpmpp_sde(bent, noisy, times, COSINE, fresh_noise=noise)
+    torch.testing.assert_close(step.noisy, ancestral.noisy, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -205,11 +230,13 @@ def test_the_shortest_grids_and_one_that_cannot_reach_the_wide_level() -> None:
     assert all(t > s for t, s in itertools.pairwise(times))
 
 
-# ── Ancestral sampling: variances ───────────────────────────────────────────────────────────────────────────────────
+# ── Samplers that draw noise: variances ─────────────────────────────────────────────────────────────────────────────
 
 
-def variance_ratios(data: Gaussian, times: Sequence[float], rule: str) -> tuple[float, float]:
-    """Variance of ddpm's samples over the exact one: before the last step, and after it.
+def variance_ratios(
+    sampler: Callable[..., Iterator[Step]], data: Gaussian, times: Sequence[float], **options: str
+) -> list[float]:
+    """Variance of the sampler's states over the exact one, after each step.
 
     With a linear denoiser the result is a linear map of the first noise and of each step's, so running it on unit
     vectors gives its coefficients, and the sum of their squares is the variance: nothing is drawn.
@@ -220,11 +247,12 @@ def variance_ratios(data: Gaussian, times: Sequence[float], rule: str) -> tuple[
     def noise(number: int) -> Tensor:
         return sources[:, number + 1].reshape(-1, 1, 1, 1)
 
+    start = math.sqrt(data.variance(times[0])) * noise(-1)
     ratios = []
-    for step in ddpm(data.denoise, noise(-1), times, data.schedule, fresh_noise=noise, variance_rule=rule):
+    for step in sampler(data.denoise, start, times, data.schedule, fresh_noise=noise, **options):
         mean, reached = step.noisy.flatten()[0], step.noisy.flatten()[1:]
         ratios.append((reached - mean).square().sum().item() / data.variance(step.t))
-    return ratios[-2], ratios[-1]
+    return ratios
 
 
 def clipped_grid(steps: int) -> list[float]:
@@ -236,7 +264,7 @@ def clipped_grid(steps: int) -> list[float]:
 @pytest.mark.parametrize("s", [0.25, 0.35, 0.5])
 @pytest.mark.parametrize("steps", [4, 10, 25])
 def test_the_linear_rule_draws_the_exact_variance_however_few_the_steps(s: float, steps: int) -> None:
-    before, after = variance_ratios(Gaussian(0.2, s, COSINE), clipped_grid(steps), "linear")
+    *_, before, after = variance_ratios(ddpm, Gaussian(0.2, s, COSINE), clipped_grid(steps), variance_rule="linear")
     assert before == pytest.approx(1, abs=0.003)
     assert after == pytest.approx(1, abs=0.01)
 
@@ -245,17 +273,44 @@ def test_the_linear_rule_draws_the_exact_variance_however_few_the_steps(s: float
 @pytest.mark.parametrize("steps", [4, 10, 25])
 def test_the_linear_rule_is_exact_on_the_default_grid_too(s: float, steps: int) -> None:
     schedule = make_schedule("interpolated", 64)
-    before, _ = variance_ratios(Gaussian(0.2, s, schedule), sampling_times(schedule, steps, 64), "linear")
+    *_, before, _ = variance_ratios(
+        ddpm, Gaussian(0.2, s, schedule), sampling_times(schedule, steps, 64), variance_rule="linear")
     assert before == pytest.approx(1, abs=0.003)
 
 
 @pytest.mark.parametrize("s", [0.25, 0.35, 0.5])
 def test_the_log_rule_draws_too_little_at_few_steps(s: float) -> None:
-    before = {steps: variance_ratios(Gaussian(0.2, s, COSINE), clipped_grid(steps), "log")[0]
+    before = {steps: variance_ratios(ddpm, Gaussian(0.2, s, COSINE), clipped_grid(steps), variance_rule="log")[-2]
               for steps in (4, 10, 25)}
     assert 0.32 < before[4] < 0.36
     assert 0.71 < before[10] < 0.81
     assert 0.94 < before[25] < 0.98
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "interpolated", "linear"])
+@pytest.mark.parametrize("s", [0.25, 1.0, 1.5])
+def test_the_variance_of_dpmpp_sde_is_right_to_second_order(s: float, schedule: str) -> None:
+    """Ancestral steps with the same noise, but without the extrapolation, are right to first order only."""
+    data = Gaussian(0.3, s, make_schedule(schedule, 64))
+
+    def error(sampler: Callable[..., Iterator[Step]], steps: int) -> float:
+        return abs(variance_ratios(sampler, data, log_snr_grid(data.schedule, steps, first=-9, last=4))[-1] - 1)
+
+    def first_order(denoise: Denoiser, *arguments: Any, fresh_noise: FreshNoise) -> Iterator[Step]:
+        return ddpm(lambda noisy, t: Denoised(denoise(noisy, t).image), *arguments, fresh_noise=fresh_noise)
+
+    assert 3.4 < error(dpmpp_sde, 80) / error(dpmpp_sde, 160) < 5
+    assert 1.8 < error(first_order, 80) / error(first_order, 160) < 2.2
+    assert error(dpmpp_sde, 160) < 1e-3
+
+
+@pytest.mark.parametrize("s", [0.25, 0.5, 0.8])
+def test_dpmpp_sde_keeps_the_variance_at_its_usual_steps(s: float) -> None:
+    schedule = make_schedule("interpolated", 64)
+    times = sampling_times(schedule, SAMPLER_STEPS["dpmpp-sde"], 64)
+    *_, before, after = variance_ratios(dpmpp_sde, Gaussian(0.2, s, schedule), times)
+    assert before == pytest.approx(1, abs=0.015)
+    assert after == pytest.approx(1, abs=0.02)
 
 
 def test_on_the_fine_grid_both_rules_are_one() -> None:
@@ -302,6 +357,7 @@ def test_without_a_learned_variance_the_posterior_s_is_drawn() -> None:
 
 MODELS = [("linear", "epsilon"), ("interpolated", "epsilon"), ("interpolated", "v"), ("cosine", "v")]
 Answer = Callable[[Tensor, float], tuple[Tensor, Tensor]]
+Stock = DDIMScheduler | DDPMScheduler | DPMSolverMultistepScheduler | UniPCMultistepScheduler
 
 
 def model(schedule: Schedule, prediction: str) -> tuple[Answer, Denoiser]:
@@ -326,40 +382,56 @@ def stock_options(schedule: Schedule, prediction: str) -> dict[str, object]:
             "prediction_type": {"v": "v_prediction", "epsilon": "epsilon"}[prediction]}
 
 
-def stock_times(scheduler: DDIMScheduler | DDPMScheduler | DPMSolverMultistepScheduler) -> list[float]:
+def stock_times(scheduler: Stock) -> list[float]:
     """The stock index c is our t = (c + 1)/1000; the clean end, which stock schedulers imply, is 0."""
     return [(int(index) + 1) / STEPS for index in scheduler.timesteps] + [0.0]
 
 
-def stock_steps(
-    scheduler: DDIMScheduler | DPMSolverMultistepScheduler, answer: Answer, noisy: Tensor
-) -> list[Tensor]:
+def stock_steps(scheduler: Stock, answer: Answer, noisy: Tensor, **options: torch.Generator) -> list[Tensor]:
     states = []
     for index in scheduler.timesteps:
-        noisy = scheduler.step(answer(noisy, (int(index) + 1) / STEPS)[0], index, noisy).prev_sample
+        noisy = scheduler.step(answer(noisy, (int(index) + 1) / STEPS)[0], index, noisy, **options).prev_sample
         states.append(noisy)
     return states
 
 
 @pytest.mark.parametrize(("name", "prediction"), MODELS)
-@pytest.mark.parametrize("sampler", ["ddim", "euler", "dpmpp-2m"])
+@pytest.mark.parametrize("sampler", ["ddim", "euler", "dpmpp-2m", "unipc"])
 @pytest.mark.parametrize("steps", [10, 30])
 def test_deterministic_samplers_walk_as_the_stock_ones(name: str, prediction: str, sampler: str, steps: int) -> None:
     schedule = make_schedule(name, 64)
     options = stock_options(schedule, prediction)
-    if sampler == "dpmpp-2m":
+    if sampler == "unipc":
+        scheduler = UniPCMultistepScheduler(**options, solver_order=2, solver_type="bh2", final_sigmas_type="zero")
+    elif sampler == "dpmpp-2m":
         scheduler = DPMSolverMultistepScheduler(
             **options, algorithm_type="dpmsolver++", solver_order=2, final_sigmas_type="zero")
     else:
         scheduler = DDIMScheduler(**options, clip_sample=False, set_alpha_to_one=True)
     scheduler.set_timesteps(steps)
-    if sampler != "dpmpp-2m":
+    if sampler in ("ddim", "euler"):
         # The stock DDIM lowers the index by a fixed stride instead of going to the next of its own times.
         scheduler.timesteps = torch.arange(STEPS - 1, -1, -(STEPS // steps))
     answer, denoise = model(schedule, prediction)
     noisy = random(2, 3, 8, 8).float()
     ours = DETERMINISTIC[sampler](denoise, noisy, stock_times(scheduler), schedule)
     for expected, found in zip(stock_steps(scheduler, answer, noisy), ours, strict=True):
+        torch.testing.assert_close(found.noisy, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "prediction"), MODELS)
+@pytest.mark.parametrize("steps", [10, 30])
+def test_dpmpp_sde_walks_as_the_stock_one(name: str, prediction: str, steps: int) -> None:
+    schedule = make_schedule(name, 64)
+    scheduler = DPMSolverMultistepScheduler(**stock_options(schedule, prediction), algorithm_type="sde-dpmsolver++",
+                                            solver_order=2, final_sigmas_type="zero")
+    scheduler.set_timesteps(steps)
+    answer, denoise = model(schedule, prediction)
+    noisy = random(2, 3, 8, 8).float()
+    theirs, ours = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
+    walk = dpmpp_sde(denoise, noisy, stock_times(scheduler), schedule,
+                     fresh_noise=lambda number: torch.randn(noisy.shape, generator=ours))
+    for expected, found in zip(stock_steps(scheduler, answer, noisy, generator=theirs), walk, strict=True):
         torch.testing.assert_close(found.noisy, expected, rtol=0, atol=1e-4)
 
 

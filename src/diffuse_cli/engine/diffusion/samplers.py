@@ -1,4 +1,4 @@
-"""Reverse diffusion: from noise to a picture, by five samplers over one `denoise` function.
+"""Reverse diffusion: from noise to a picture, by seven samplers over one `denoise` function.
 
 Each sampler is an iterator: it yields the state after every step, so that a caller can show, stop or keep any of them.
 Written against functions, never a network: with the exact denoiser of Gaussian data each must converge to the closed
@@ -118,26 +118,95 @@ def _probability_flow(
         yield Step(s, noisy, image)
 
 
+# ── Deterministic, in half the log-SNR ──────────────────────────────────────────────────────────────────────────────
+
+
+class _Taken(NamedTuple):
+    """A step as it was taken: the state and the estimate it began with, and both its levels."""
+
+    noisy: Tensor
+    denoised: Denoised
+    start: _Level
+    end: _Level
+
+    @property
+    def h(self) -> float:
+        return (self.end.log_snr - self.start.log_snr) / 2
+
+
 def dpmpp_2m(denoise: Denoiser, noisy: Tensor, times: Sequence[float], schedule: Schedule) -> Iterator[Step]:
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): the estimate is extrapolated in half the log-SNR. Second order.
 
     The first step, the step to the clean picture and the first after guidance is switched on or off are of first
     order: an extrapolation across a jump of the denoiser would be wrong.
     """
-    previous: Denoised | None = None
-    previous_h = 0.0
+    before: _Taken | None = None
+    for t, at_t, s, at_s in _jumps(schedule, times):
+        taken = _Taken(noisy, denoise(noisy, t), at_t, at_s)
+        noisy = _predicted(taken, _unless_switched(before, taken.denoised))
+        before = taken
+        yield Step(s, noisy, taken.denoised.image)
+
+
+def unipc(denoise: Denoiser, noisy: Tensor, times: Sequence[float], schedule: Schedule) -> Iterator[Step]:
+    """UniPC-2 (Zhao et al. 2023, algorithms 1 and 2 with B2, for the clean picture): predict, then correct.
+
+    The predictor is DPM-Solver++(2M)'s step. The evaluation where it arrives serves twice: it corrects the step that
+    led there, and then it is the estimate for the next. So a step costs one evaluation; what is yielded is not yet
+    corrected, and the last step never is. Third order, because the predictor's error enters only by way of the
+    evaluation. A step across a switch of guidance is not corrected, and the next is of first order.
+    """
+    before: _Taken | None = None
+    last: _Taken | None = None
     for t, at_t, s, at_s in _jumps(schedule, times):
         now = denoise(noisy, t)
-        h = (at_s.log_snr - at_t.log_snr) / 2
-        image = now.image
-        if previous is not None and previous.guided == now.guided and s > 0:
-            image = now.image + h / (2 * previous_h) * (now.image - previous.image)
-        noisy = at_s.sigma / at_t.sigma * noisy - at_s.alpha * math.expm1(-h) * image
-        previous, previous_h = now, h
+        last = _unless_switched(last, now)
+        if last is not None:
+            noisy = _corrected(last, before, now.image)
+        before, last = last, _Taken(noisy, now, at_t, at_s)
+        noisy = _predicted(last, before)
         yield Step(s, noisy, now.image)
 
 
-# ── Ancestral sampling ──────────────────────────────────────────────────────────────────────────────────────────────
+def _unless_switched(before: _Taken | None, now: Denoised) -> _Taken | None:
+    """The step before, but None where guidance was switched on or off in between: the estimates are not in line."""
+    return before if before is not None and before.denoised.guided == now.guided else None
+
+
+def _extrapolated(taken: _Taken, before: _Taken | None) -> Tensor:
+    """The estimate in the middle of a step, on the straight line through its own and the one before."""
+    image = taken.denoised.image
+    if before is None or taken.end.sigma == 0:
+        return image
+    return image + taken.h / (2 * before.h) * (image - before.denoised.image)
+
+
+def _predicted(taken: _Taken, before: _Taken | None) -> Tensor:
+    """The state after a step. With a constant estimate it would be exact (Lu et al. 2022, eq. 8)."""
+    kept, gained = taken.end.sigma / taken.start.sigma, -taken.end.alpha * math.expm1(-taken.h)
+    return kept * taken.noisy + gained * _extrapolated(taken, before)
+
+
+def _corrected(taken: _Taken, before: _Taken | None, arrived: Tensor) -> Tensor:
+    """The same with the estimate `arrived` at the step's end known: a parabola through three, or the mean of two.
+
+    On the parabola image + slope·u + bend·u², u from 0 to h, the step is exact; the paper's linear system solves for
+    the same weights.
+    """
+    image, h = taken.denoised.image, taken.h
+    constant = -math.expm1(-h)                                          # ∫ e^(u - h) du
+    if before is None:
+        change = constant * (image + arrived) / 2
+    else:
+        linear = h - constant                                           # ∫ e^(u - h) u du
+        quadratic = h * h - 2 * linear                                  # ∫ e^(u - h) u² du
+        rise, rise_before = (arrived - image) / h, (image - before.denoised.image) / before.h
+        bend = (rise - rise_before) / (h + before.h)
+        change = constant * image + linear * (rise - h * bend) + quadratic * bend
+    return taken.end.sigma / taken.start.sigma * taken.noisy + taken.end.alpha * change
+
+
+# ── With fresh noise at every step ────────────────────────────────────────────────────────────────────────────────────
 
 
 def ddpm(
@@ -153,13 +222,38 @@ def ddpm(
     """
     for number, (t, at_t, s, at_s) in enumerate(_jumps(schedule, times)):
         now = denoise(noisy, t)
-        kept = -math.expm1(at_t.log_snr - at_s.log_snr)                 # share of the noise that this jump removes
-        noisy = (at_s.alpha * kept * now.image
-                 + at_t.alpha / at_s.alpha * (at_s.sigma / at_t.sigma) ** 2 * noisy)
+        noisy, _ = _posterior(noisy, now.image, at_t, at_s)
         if s > 0:
             deviation = _jump_deviation(schedule, t, at_t, at_s, now.log_fraction, rule=variance_rule)
             noisy = noisy + deviation * fresh_noise(number)
         yield Step(s, noisy, now.image)
+
+
+def dpmpp_sde(
+    denoise: Denoiser, noisy: Tensor, times: Sequence[float], schedule: Schedule, *, fresh_noise: FreshNoise
+) -> Iterator[Step]:
+    """SDE-DPM-Solver++(2M) (Lu et al. 2022, section 5): ancestral steps with the estimate extrapolated as in 2M.
+
+    The noise drawn is beta_tilde's, whatever variance was learned: the extrapolation amplifies what the last noise
+    changed in the estimate, and so makes up for the denoiser's doubt. For Gaussian data the variance of the samples is
+    right to second order. One evaluation for each step; it restarts at first order where `dpmpp_2m` does.
+    """
+    before: _Taken | None = None
+    for number, (t, at_t, s, at_s) in enumerate(_jumps(schedule, times)):
+        taken = _Taken(noisy, denoise(noisy, t), at_t, at_s)
+        image = _extrapolated(taken, _unless_switched(before, taken.denoised))
+        noisy, deviation = _posterior(noisy, image, at_t, at_s)
+        if s > 0:
+            noisy = noisy + deviation * fresh_noise(number)
+        before = taken
+        yield Step(s, noisy, taken.denoised.image)
+
+
+def _posterior(noisy: Tensor, image: Tensor, at_t: _Level, at_s: _Level) -> tuple[Tensor, float]:
+    """Mean and standard deviation of q(noisy_s | noisy_t, image) (Ho et al. 2020, eq. 7, for jumps of any length)."""
+    kept = -math.expm1(at_t.log_snr - at_s.log_snr)                     # share of the noise that this jump removes
+    mean = at_s.alpha * kept * image + at_t.alpha / at_s.alpha * (at_s.sigma / at_t.sigma) ** 2 * noisy
+    return mean, at_s.sigma * math.sqrt(kept)
 
 
 def _jump_deviation(
@@ -183,13 +277,16 @@ def _jump_deviation(
 # ── By name ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 Sampler = Callable[[Denoiser, Tensor, Sequence[float], Schedule], Iterator[Step]]
-DETERMINISTIC: dict[str, Sampler] = {"dpmpp-2m": dpmpp_2m, "ddim": ddim, "heun": heun, "euler": euler}
+DETERMINISTIC: dict[str, Sampler] = {
+    "dpmpp-2m": dpmpp_2m, "unipc": unipc, "ddim": ddim, "heun": heun, "euler": euler}
 
 
 def run_sampler(
     name: str, denoise: Denoiser, noisy: Tensor, times: Sequence[float], schedule: Schedule, *, fresh_noise: FreshNoise
 ) -> Iterator[Step]:
-    """The sampler `name` of config.SAMPLERS; only `ddpm` draws fresh noise."""
+    """The sampler `name` of config.SAMPLERS; `ddpm` and `dpmpp-sde` draw fresh noise once for each step."""
     if name == "ddpm":
         return ddpm(denoise, noisy, times, schedule, fresh_noise=fresh_noise)
+    if name == "dpmpp-sde":
+        return dpmpp_sde(denoise, noisy, times, schedule, fresh_noise=fresh_noise)
     return DETERMINISTIC[name](denoise, noisy, times, schedule)
