@@ -74,10 +74,11 @@ class Validated:
 
 @dataclass(frozen=True, kw_only=True)
 class Previewed:
-    """A strip of pictures of the fixed prompts."""
+    """A strip of pictures of the fixed prompts, one for each picture; all empty when unconditional."""
 
     step: int
     path: str
+    prompts: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
