@@ -16,7 +16,7 @@ import pytest
 import tiny
 
 from diffuse_cli.cli import app
-from diffuse_cli.engine import config, durable, events, report, training
+from diffuse_cli.engine import config, durable, events, registry, report, training
 from diffuse_cli.engine.config import Recipe, from_dict, to_dict
 from diffuse_cli.engine.curves import POINTS, Curve, _thinned, svg
 from diffuse_cli.engine.errors import ModelError, StorageError
@@ -237,7 +237,8 @@ def test_without_the_line_that_says_so_repeated_steps_are_still_told_once(run):
 
 
 @pytest.mark.parametrize("torn", ["{", "null", "[1]", '{"event": "stepped"}', "\0\xff",
-                                  '{"event": "stepped", "step": "x"}', '{"event": "stepped", "step": 1e400}', '{"event":' * 2000,
+                                  '{"event": "stepped", "step": "x"}', '{"event": "stepped", "step": 1e400}',
+                                  '{"event":' * 2000,
                                   '{"event": "validated", "step": 9, "log_snr": 3, "noise_mse_at": {}}',
                                   '{"event": "previewed", "step": 9, "prompts": 7}',
                                   '{"event": "started", "step": 8, "facts": [1, ["a"], ["b", {"c": 1}]]}',
@@ -343,7 +344,7 @@ def test_a_training_leaves_its_report_and_drawing_it_changes_no_bit(trained, squ
 
     def noting(path, data, **options):
         write(path, data, **options)
-        if path.name == report.REPORT_FILE:
+        if path.name == registry.REPORT_FILE:
             written.append(data.decode())
 
     with mock.patch.object(training, "REPORT_SECONDS", 0), mock.patch.object(training, "MAX_REPORT_COST", 1e9), \
@@ -353,7 +354,7 @@ def test_a_training_leaves_its_report_and_drawing_it_changes_no_bit(trained, squ
     assert [re.search(r"step (\d+) of 8|Finished", html)[0] for html in written] == [
         "step 4 of 8", "step 5 of 8", "step 7 of 8", "Finished"]
     assert all(Page(html) and "<path" in html for html in written)
-    assert (directory / report.REPORT_FILE).read_bytes() == report.build(directory)
+    assert (directory / registry.REPORT_FILE).read_bytes() == report.build(directory)
     assert _without(directory) == _without(trained[0])
 
 
@@ -391,7 +392,7 @@ def test_a_report_that_cannot_be_drawn_is_told_once_and_is_not_worth_a_training(
     told = [event.message for event in tiny.of_kind(events.Noticed, stream) if event.level == "warning"]
     assert told == ["the report could not be written: no ink"]
     assert stream[-1].complete
-    assert not (tiny.run_directory(home) / report.REPORT_FILE).exists()
+    assert not (tiny.run_directory(home) / registry.REPORT_FILE).exists()
     assert _without(tiny.run_directory(home)) == _without(trained[0])
 
 

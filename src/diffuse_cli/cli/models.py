@@ -160,7 +160,7 @@ def _write_report(directory: Path, out: Path | None) -> None:
 
     page = report.build(directory)
     if target is None:
-        target = directory / report.REPORT_FILE
+        target = directory / registry.REPORT_FILE
         durable.write(target, page)
     else:
         files.write_new(target, page)

@@ -62,6 +62,14 @@ class Stepped:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Paused:
+    """Steps wait while something else is done at `step`: "validating", "drawing a preview", "saving"."""
+
+    step: int
+    doing: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Validated:
     """Noise loss of the averaged weights on held-out pictures, at fixed noise levels with fixed noise."""
 
@@ -105,7 +113,7 @@ class Finished:
     seconds: float
 
 
-Event = Noticed | Scanned | Started | Stepped | Validated | Previewed | Saved | Finished
+Event = Noticed | Scanned | Started | Stepped | Paused | Validated | Previewed | Saved | Finished
 
 
 def to_dict(event: Event) -> dict[str, Any]:

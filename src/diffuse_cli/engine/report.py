@@ -25,7 +25,7 @@ from .header import loads_strict
 from .history import Entry, History, number, read_history
 from .runs import read_config
 
-REPORT_FILE, EVALUATION_FILE, CLOSEST_FILE = "report.html", "evaluation.json", "closest.png"
+EVALUATION_FILE, CLOSEST_FILE = "evaluation.json", "closest.png"
 MAX_STRIPS = 20
 MAX_PICTURE_BYTES = 4_000_000                   # of all strips; and of the closest pairs
 _PNG = b"\x89PNG\r\n\x1a\n"

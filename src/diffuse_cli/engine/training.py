@@ -34,6 +34,7 @@ REPORT_SECONDS = 0.5                            # that writing a report is taken
 MAX_REPORT_COST = 0.01                          # share of the run that reports may take, the last one apart
 MAX_FAILED_WRITES = 3                           # in a row
 SAVE = "SIGUSR1"                                # the one signal that asks for a save, not for an end
+PASSING = (events.Scanned, events.Paused)       # is to be seen, not to be kept
 ShouldStop = Callable[[], str | None]           # the signal to stop (or save) after this step, or None
 
 
@@ -41,12 +42,12 @@ def train(run: runs.Run, *, should_stop: ShouldStop = lambda: None) -> Iterator[
     """Train, or go on training, the run to the end of its budget or until `should_stop` names a signal.
 
     Where several processes train together, each calls this, and a signal that one of them got stops all. The main one
-    writes; it also appends every event but `Scanned` to the run's events.jsonl, and keeps its report.html. Raises
-    DiffuseError of every kind.
+    writes; it also appends what happened to the run's events.jsonl, and keeps its report.html. Raises DiffuseError
+    of every kind.
     """
     page = _Page(run.directory)
     for event in _train(run, should_stop):
-        if run.is_main and not isinstance(event, events.Scanned):
+        if run.is_main and not isinstance(event, PASSING):
             line = json.dumps(events.to_dict(event)) + "\n"
             with contextlib.suppress(StorageError):                    # no training ends because its log is full
                 durable.append(run.directory / LOG_FILE, line.encode())
@@ -107,8 +108,10 @@ def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, 
         if last or learner.step % plan.validate_steps == 0:
             yield from _validate(session)
         if last or preview_due(learner.step):
+            yield events.Paused(step=learner.step, doing="drawing a preview")
             yield _unless_full(session, _preview, final=False)
         if last or asked or learner.step == plan.cooldown_start or save_due(learner.step):
+            yield events.Paused(step=learner.step, doing="saving")
             saved = _unless_full(session, saving.save, final=last or reason is not None)
             if isinstance(saved, events.Saved):
                 save_due.cost(saved.seconds)
@@ -231,7 +234,7 @@ class _Page:
 
         begun = time.monotonic()
         try:
-            durable.write(self.directory / report.REPORT_FILE, report.build(self.directory))
+            durable.write(self.directory / registry.REPORT_FILE, report.build(self.directory))
         except Exception as error:                                     # whatever it is, it is not worth a training
             if not self.complained:
                 yield events.Noticed(message=f"the report could not be written: {error}", level="warning")
@@ -245,6 +248,7 @@ def _validate(session: Session) -> Iterator[events.Event]:
     if len(images) == 0:
         return
     learner, plan = session.learner, session.plan
+    yield events.Paused(step=learner.step, doing="validating")
     curve = noise_curve(
         learner.averaged, config=plan.model, schedule=learner.schedule, images=images, tokens=tokens,
         device=learner.batches.device, micro_batch=learner.micro_batch, precision=learner.precision)
