@@ -156,7 +156,7 @@ class TrainingView:
         """The noise loss of the whole run, by its logarithm, with the largest and the smallest that are drawn."""
         if not self._noise:
             return Text("")
-        scale = f" {max(self._noise):.3f} to {min(self._noise):.3f}"
+        scale = f"  noise {max(self._noise):.3f} to {min(self._noise):.3f}"
         marks = view.width() - len(scale)
         if marks < 20:
             scale, marks = "", view.width()

@@ -21,7 +21,8 @@ _NO_SCALARS = ("schema", "step", "steps", "seconds", "remaining")
 
 def check_log(name: str) -> None:
     """Raise UsageError, saying what to install, unless the library of that log is there."""
-    if importlib.util.find_spec(name) is None:
+    found = importlib.util.find_spec(name)
+    if found is None or found.origin is None:                          # a folder of that name is no library
         raise UsageError(f"--log {name} needs a package that is not installed",
                          hint=f"Install it: pip install 'diffuse-cli[{name}]'")
 
