@@ -59,7 +59,7 @@ class Walker:
 @contextlib.contextmanager
 def cheap() -> Iterator[None]:
     """No network, not even a counted one; no pictures drawn, and no curves."""
-    blank = [SimpleNamespace(pixels=np.zeros((8, 8, 3), np.uint8))]
+    blank = [SimpleNamespace(prompt="", pixels=np.zeros((8, 8, 3), np.uint8))]
     with mock.patch.object(session, "Learner", Walker), mock.patch.object(training, "draw", return_value=blank), \
             mock.patch.object(planning, "parameter_count", return_value=Walker.parameters), \
             mock.patch.object(report, "svg", return_value="<svg></svg>"):
