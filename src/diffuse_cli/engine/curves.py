@@ -77,7 +77,7 @@ def _thinned(curve: Curve, *, positive: bool) -> tuple[list[float], list[float]]
 
 
 def _at_home(drawing: str, name: str, colours: Sequence[str]) -> str:
-    """matplotlib's SVG as part of a page: the page's colours and letters, no rules of its own, a third of the size."""
+    """matplotlib's SVG as part of a page: the page's colours and letters, no rules of its own, half of the size."""
     drawing = drawing[drawing.index("<svg"):]
     drawing = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>", "", drawing, flags=re.DOTALL)
     _, _, rest = drawing.partition(">")
