@@ -10,7 +10,7 @@ from unittest import mock
 import numpy as np
 from PIL import Image
 
-from diffuse_cli.engine import events, planning, runs, training
+from diffuse_cli.engine import events, planning, report, runs, training
 from diffuse_cli.engine.config import SAMPLER_STEPS, Machine, Recipe
 from diffuse_cli.engine.data.cache import Dataset
 from diffuse_cli.engine.network import presets
@@ -51,10 +51,11 @@ def at_home(directory: Path) -> Iterator[None]:
         yield
 
 
-def train(folder: Path, recipe: Recipe = RECIPE, *, stop_at: int | None = None, **options) -> list[events.Event]:
+def train(folder: Path, recipe: Recipe = RECIPE, *, stop_at: int | None = None, drawn: bool = False,
+          **options) -> list[events.Event]:
     """Train, or go on until `stop_at` steps were learnt in this call; the events that were sent."""
     machine = Machine(**{**OPTIONS, **options})
-    with runs.open_run(folder, recipe, machine) as run, scaled_down():
+    with runs.open_run(folder, recipe, machine) as run, scaled_down(drawn=drawn):
         return list(training.train(run, should_stop=StopAfter(stop_at)))
 
 
@@ -71,11 +72,15 @@ class StopAfter:
 
 
 @contextlib.contextmanager
-def scaled_down() -> Iterator[None]:
-    """A nano network with 2 narrow levels, 2 validations, 2 quick previews in a run: more would only cost."""
+def scaled_down(*, drawn: bool = False) -> Iterator[None]:
+    """A nano network with 2 narrow levels, 2 validations and 2 quick previews in a run: more would only cost.
+
+    So would curves in its report, unless it is to be `drawn`.
+    """
+    curves = contextlib.nullcontext() if drawn else mock.patch.object(report, "svg", return_value="<svg></svg>")
     with mock.patch.dict(presets.LEVELS, nano={3: presets.Levels((16, 16, 32), (1, 1, 1), 16, 16, 32, 1)}), \
             mock.patch.dict(presets.TEXT, nano=(16, 1)), mock.patch.object(planning, "VALIDATIONS", 2), \
-            mock.patch.object(training, "PREVIEW_PROMPTS", 2), mock.patch.dict(SAMPLER_STEPS, {"dpmpp-2m": 4}):
+            mock.patch.object(training, "PREVIEW_PROMPTS", 2), mock.patch.dict(SAMPLER_STEPS, {"dpmpp-2m": 4}), curves:
         yield
 
 

@@ -4,14 +4,19 @@ import dataclasses
 import io
 import json
 import math
+import re
 import shlex
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+from rich.console import Console
+from rich.text import Text
 
 from diffuse_cli.cli import dashboard, view
 from diffuse_cli.cli.dashboard import TrainingView
-from diffuse_cli.engine import events
+from diffuse_cli.engine import events, pictures
 
 STARTED = events.Started(name="cars-64", step=0, steps=1000, parameters=3_274_115, batch_size=64, micro_batch=64,
                          device="cpu", precision="fp32", directory="/x",
@@ -138,14 +143,7 @@ class _AsciiTerminal(_Terminal):
 
 def _drawn(monkeypatch, columns: int, terminal: io.StringIO) -> list[str]:
     """The last live frame on a terminal so wide, as lines of text."""
-    from rich.console import Console
-
-    monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", str(columns))
-    monkeypatch.setenv("LINES", "40")
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    view.start()
+    _terminal(monkeypatch, columns, 40, terminal)
     with TrainingView() as shown:
         for event in list(_training())[:-1]:
             shown.show(event)
@@ -153,6 +151,122 @@ def _drawn(monkeypatch, columns: int, terminal: io.StringIO) -> list[str]:
         page = Console(file=io.StringIO(), width=columns, color_system=None, force_terminal=False)
         page.print(frame)
         return page.file.getvalue().splitlines()
+
+
+def _strip(path: Path, count: int = 8, size: int = 16) -> events.Previewed:
+    """A preview whose pictures are of one colour each, from black to white."""
+    drawn = np.stack([np.full((size, size, 3), 255 * k // (count - 1), np.uint8) for k in range(count)])
+    path.write_bytes(pictures.encode(pictures.sheet(drawn, columns=count)))
+    prompts = tuple(f"a [red] thing\x1b[2J that has number {k}" for k in range(count))
+    return events.Previewed(step=10, path=str(path), prompts=prompts)
+
+
+def _frame(shown: TrainingView, columns: int) -> str:
+    page = Console(file=io.StringIO(), width=columns, color_system="truecolor", force_terminal=True)
+    page.print(shown._render())
+    return page.file.getvalue()
+
+
+def _terminal(monkeypatch, columns: int, lines: int, terminal: io.StringIO | None = None) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal or _Terminal())
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("LINES", str(lines))
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    view.start()
+
+
+@pytest.mark.parametrize(("columns", "lines", "shown", "side"), [
+    (80, 24, 4, 16), (200, 50, 8, 16), (40, 24, 2, 16), (20, 24, 1, 16), (10, 24, 0, 16), (80, 12, 0, 16)])
+def test_the_newest_preview_is_drawn_where_there_is_room(monkeypatch, tmp_path, columns, lines, shown, side):
+    _terminal(monkeypatch, columns, lines)
+    with TrainingView() as display:
+        for event in (STARTED, _stepped(10), _strip(tmp_path / "strip.png")):
+            display.show(event)
+        rows = [line for line in _frame(display, columns).splitlines() if "▀" in line]
+    assert len(rows) == (side // 2 if shown else 0)
+    for row in rows:
+        assert row.count("▀") == shown * side
+        assert {int(level) for level in re.findall(r"38;2;(\d+);", row)} == {255 * k // 7 for k in range(shown)}
+
+
+def test_under_each_picture_is_its_prompt_and_nothing_foreign_acts(monkeypatch, tmp_path):
+    _terminal(monkeypatch, 200, 50)
+    with TrainingView() as display:
+        for event in (STARTED, _stepped(10), _strip(tmp_path / "strip.png", count=3, size=32)):
+            display.show(event)
+        frame = _frame(display, 200)
+    assert frame.count("a [red] thing\\x1b[2J that has") == 3
+    assert "\x1b[2J" not in frame
+
+
+def test_large_pictures_are_shrunk(monkeypatch, tmp_path):
+    _terminal(monkeypatch, 200, 50)
+    with TrainingView() as display:
+        for event in (STARTED, _stepped(10), _strip(tmp_path / "strip.png", size=128)):
+            display.show(event)
+        frame = _frame(display, 200)
+    assert frame.count("▀") == 8 * 24 * 12
+
+
+def test_a_preview_that_cannot_be_read_is_no_error(monkeypatch, tmp_path):
+    _terminal(monkeypatch, 80, 24)
+    (tmp_path / "strip.png").write_text("no picture")
+    with TrainingView() as display:
+        for name in ("strip.png", "absent.png"):
+            for event in (STARTED, _stepped(10), events.Previewed(step=1, path=str(tmp_path / name), prompts=())):
+                display.show(event)
+        assert "▀" not in _frame(display, 80)
+
+
+def test_validation_is_told_by_noise_level_with_the_best_so_far(monkeypatch):
+    _terminal(monkeypatch, 80, 24)
+    levels = tuple(float(4 - k) for k in range(8))
+    with TrainingView() as display:
+        display.show(STARTED)
+        for step, loss in ((10, 0.25), (20, 0.125), (30, 0.5)):
+            display.show(_stepped(step))
+            display.show(events.Validated(step=step, noise_mse=loss, log_snr=levels, noise_mse_at=(loss,) * 8,
+                                          best=False))
+        frame = Text.from_ansi(_frame(display, 80)).plain
+        assert "validation 0.5000  best 0.1250 at step 20" in frame
+        assert "log-SNR        +4.0   +3.0   +2.0   +1.0   +0.0   -1.0   -2.0   -3.0\n" in frame
+        assert "validation    0.500" in frame
+        monkeypatch.setenv("COLUMNS", "30")
+        view.start()
+        narrow = Text.from_ansi(_frame(display, 30)).plain
+    assert "log-SNR" not in narrow
+
+
+def test_what_steps_wait_for_is_shown_until_it_is_done(monkeypatch):
+    _terminal(monkeypatch, 80, 24)
+    with TrainingView() as display:
+        for event in (STARTED, _stepped(10), events.Paused(step=10, doing="validating")):
+            display.show(event)
+        assert "validating ..." in _frame(display, 80)
+        display.show(events.Validated(step=10, noise_mse=0.5, log_snr=(0.0,), noise_mse_at=(0.5,), best=True))
+        assert "validating" not in _frame(display, 80)
+        display.show(events.Saved(step=10, path="/x", bytes=1, seconds=1.0))
+        assert "saved at step 10" in _frame(display, 80)
+
+
+def test_the_curve_says_between_which_losses_it_runs(monkeypatch):
+    _terminal(monkeypatch, 80, 24)
+    with TrainingView() as display:
+        display.show(STARTED)
+        for step, loss in enumerate((0.8, 0.4, 0.2, 0.1), start=1):
+            display.show(_stepped(step, noise_mse=loss))
+        frame = Text.from_ansi(_frame(display, 80)).plain
+    assert "█▆▃▁  noise 0.800 to 0.100" in frame                       # halvings are equal steps
+
+
+def test_the_last_lines_name_the_report_if_there_is_one(capsys, tmp_path):
+    finished = dataclasses.replace(FINISHED, path=str(tmp_path / "model.safetensors"))
+    _shown([STARTED, finished])
+    assert "how it went" not in capsys.readouterr().err
+    (tmp_path / "report.html").write_text("")
+    _shown([STARTED, finished])
+    assert f"how it went: {tmp_path / 'report.html'}\nsample it: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("columns", [20, 40, 80, 200])

@@ -3,7 +3,9 @@
 import io
 import json
 import os
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -143,6 +145,44 @@ def test_a_misspelt_model_is_one_line_and_four(diffuse, command):
     _save("cars-64")
     assert diffuse("models", command, "cras-64") == (
         4, "", "error: there is no model 'cras-64'. Did you mean cars-64?\n")
+
+
+@pytest.fixture
+def run(trained, home):
+    """A finished run in this test's home."""
+    return Path(shutil.copytree(trained[0], home / "models" / "tiny"))
+
+
+def test_show_html_writes_the_report_anew(diffuse, run):
+    page = (run / "report.html").read_bytes()
+    (run / "report.html").unlink()
+    assert diffuse("models", "show", "tiny", "--html") == (0, f"{run / 'report.html'}\n", "")
+    written = (run / "report.html").read_bytes()
+    assert written.startswith(b"<!doctype html>")
+    assert len(written) > len(page)                                    # the tests' trainings draw no curves
+    record = json.loads(diffuse("models", "show", "tiny", "--html", "--json")[1])
+    assert record == {"schema": 1, "path": str(run / "report.html"), "bytes": len(written)}
+
+
+def test_show_html_writes_elsewhere_but_over_nothing(diffuse, run, tmp_path):
+    out = tmp_path / "new" / "page.html"
+    before = (run / "report.html").read_bytes()
+    assert diffuse("models", "show", "tiny", "--html", "-o", str(out)) == (0, f"{out}\n", "")
+    assert out.read_bytes().startswith(b"<!doctype html>")
+    assert (run / "report.html").read_bytes() == before
+    code, _, err = diffuse("models", "show", "tiny", "--html", "-o", str(out))
+    assert (code, err) == (2, f"error: {out} exists already. Choose another name with -o\n")
+    assert diffuse("models", "show", "tiny", "--html", "-o", str(tmp_path / "page.txt"))[0] == 2
+    assert diffuse("models", "show", "tiny", "-o", str(tmp_path / "other.html"))[0] == 2
+
+
+def test_show_html_of_a_file_without_its_run_is_one_line_and_four(diffuse, run, tmp_path):
+    path = tmp_path / "alone.safetensors"
+    path.write_bytes((run / "model.safetensors").read_bytes())
+    code, out, err = diffuse("models", "show", str(path), "--html")
+    assert (code, out) == (4, "")
+    assert err.startswith(f"error: there is no run in {tmp_path}")
+    assert err.count("\n") == 1
 
 
 # ── verify ──────────────────────────────────────────────────────────────────────────────────────────────────────────

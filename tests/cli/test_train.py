@@ -1,5 +1,6 @@
 """`diffuse train` as people and programs see it: what is on stdout, what on stderr, the exit code, the signals."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -51,6 +52,29 @@ def at_step(number, action):
 
 def model_of(home, name="tiny"):
     return home / "models" / name / "model.safetensors"
+
+
+# ── Other logs ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_log_whose_library_is_missing_is_refused_before_anything_begins(diffuse, squares, home, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    code, out, err = diffuse("train", squares, *OPTIONS, "--log", "wandb")
+    assert (code, out) == (2, "")
+    assert err == ("error: --log wandb needs a package that is not installed. "
+                   "Install it: pip install 'diffuse-cli[wandb]'\n")
+    assert not (home / "models").exists()
+    code, _, err = diffuse("train", squares, *OPTIONS, "--log", "tensorbord")
+    assert code == 2
+    assert "Did you mean 'tensorboard'?" in err
+
+
+def test_a_training_is_logged_to_tensorboard_and_a_rehearsal_is_not(diffuse, squares, decoded, home):
+    assert diffuse("train", squares, *OPTIONS, "--log", "tensorboard", "--dry-run")[0] == 0
+    assert not (home / "models" / "tiny").exists()
+    assert diffuse("train", squares, *OPTIONS, "--log", "tensorboard")[0] == 0
+    (written,) = (home / "models" / "tiny" / "tensorboard").iterdir()
+    assert b"validated/noise_mse" in written.read_bytes()
 
 
 # ── What is printed ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -86,3 +86,16 @@ def test_without_texts_a_file_says_nothing(suffix):
 
 def test_equal_pictures_are_equal_files():
     assert pictures.encode(PIXELS, texts=TEXTS) == pictures.encode(PIXELS.copy(), texts=dict(TEXTS))
+
+
+def test_a_strip_is_read_as_it_was_written(tmp_path):
+    drawn = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
+    (tmp_path / "strip.png").write_bytes(pictures.encode(pictures.sheet(drawn, columns=5)))
+    assert (pictures.read_strip(tmp_path / "strip.png") == drawn).all()
+
+
+def test_a_shrunk_picture_keeps_its_means():
+    drawn = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    assert np.abs(pictures.shrunk(drawn, 4) - drawn.reshape(4, 2, 4, 2, 3).mean((1, 3))).max() <= 1     # rounded twice
+    assert pictures.shrunk(drawn, 8) is drawn
+    assert pictures.shrunk(drawn, 16) is drawn

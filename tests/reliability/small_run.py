@@ -15,7 +15,7 @@ import numpy as np
 import tiny
 import torch
 
-from diffuse_cli.engine import durable, events, planning, registry, runs, session, training
+from diffuse_cli.engine import durable, events, planning, registry, report, runs, session, training
 from diffuse_cli.engine.config import Machine, Recipe
 from diffuse_cli.engine.data.cache import open_dataset
 from diffuse_cli.engine.data.captions import find_pictures
@@ -58,10 +58,11 @@ class Walker:
 
 @contextlib.contextmanager
 def cheap() -> Iterator[None]:
-    """No network, not even a counted one; no pictures drawn."""
-    blank = [SimpleNamespace(pixels=np.zeros((8, 8, 3), np.uint8))]
+    """No network, not even a counted one; no pictures drawn, and no curves."""
+    blank = [SimpleNamespace(prompt="", pixels=np.zeros((8, 8, 3), np.uint8))]
     with mock.patch.object(session, "Learner", Walker), mock.patch.object(training, "draw", return_value=blank), \
-            mock.patch.object(planning, "parameter_count", return_value=Walker.parameters):
+            mock.patch.object(planning, "parameter_count", return_value=Walker.parameters), \
+            mock.patch.object(report, "svg", return_value="<svg></svg>"):
         yield
 
 

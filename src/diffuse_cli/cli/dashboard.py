@@ -9,14 +9,17 @@ import math
 import shlex
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from ..engine import events
+from ..engine import events, registry
 from . import view
+from .strips import Strip
 
 KEPT = 2048                                     # losses kept for the curve
+LEVEL_WIDTH = 7                                 # columns that the loss at one noise level takes
 
 
 class TrainingView:
@@ -32,6 +35,10 @@ class TrainingView:
         self._name = ""
         self._stepped: events.Stepped | None = None
         self._validated: events.Validated | None = None
+        self._best: events.Validated | None = None
+        self._saved: events.Saved | None = None
+        self._strip: Strip | None = None
+        self._doing = ""
         self._noise: list[float] = []
 
     def __enter__(self) -> "TrainingView":
@@ -44,6 +51,7 @@ class TrainingView:
         """Show one event."""
         if view.settings.json:
             view.out_json(events.to_dict(event))
+        self._doing = event.doing if isinstance(event, events.Paused) else ""
         match event:
             case events.Noticed():
                 self._notice(event)
@@ -55,9 +63,14 @@ class TrainingView:
                 self._step(event)
             case events.Validated():
                 self._validated = event
+                if self._best is None or event.noise_mse < self._best.noise_mse:
+                    self._best = event
             case events.Previewed():
                 self._detail(f"step {event.step:,}: preview {event.path}")
+                if view.drawn() and not view.ascii_only():
+                    self._strip = Strip.read(event)
             case events.Saved():
+                self._saved = event
                 self._detail(f"step {event.step:,}: saved {event.path} "
                              f"({_bytes(event.bytes)} in {event.seconds:.1f} s)")
             case events.Finished():
@@ -100,6 +113,8 @@ class TrainingView:
         else:
             view.say(f"stopped ({event.reason}) at step {event.step:,} of {event.steps:,} after "
                      f"{_duration(event.seconds)}, saved")
+        if (report := Path(event.path).with_name(registry.REPORT_FILE)).exists():
+            view.say(f"how it went: {report}")
         again = ["diffuse", "sample", *([event.prompt] if event.prompt else []), "-m", self._name]
         view.say(f"sample it: {view.clean(shlex.join(again))}")
 
@@ -113,6 +128,8 @@ class TrainingView:
             figures.append(f"variance {event.variance_loss:.4f}")
         if self._validated is not None:
             figures.append(f"validation {self._validated.noise_mse:.4f}")
+            if view.drawn() and self._best is not None and self._best is not self._validated:
+                figures.append(f"best {self._best.noise_mse:.4f} at step {self._best.step:,}")
         if event.skipped:
             figures.append(f"skipped {event.skipped:,}")
         return [*figures, f"lr {_scientific(event.lr)}"]
@@ -120,15 +137,46 @@ class TrainingView:
     def _render(self) -> RenderableType:
         event = self._stepped
         if event is None:
-            return Text("the first steps are slow ...", style="dim")
-        share = event.step / max(1, event.steps)
-        position = [f"step {event.step:,}/{event.steps:,}", f"{share:.0%}"]
-        return Group(
+            return Text(f"{self._doing or 'the first steps are slow'} ...", style="dim")
+        position = [f"step {event.step:,}/{event.steps:,}", f"{event.step / max(1, event.steps):.0%}"]
+        lines: list[RenderableType] = [
             _flowing((*position, *_speed(event), _bytes(event.memory)), "bold"),
             view.bar(event.step, event.steps),
             _flowing(self._figures(event), ""),
-            Text(_sparkline(self._noise, view.width(), ascii_only=view.ascii_only()), style="cyan"),
-        )
+            self._curve(),
+            *self._levels(),
+        ]
+        if self._strip is not None:
+            lines += self._strip.drawn(room=view.room(), taken=len(lines) + 4)     # some lines may have broken in two
+        saved = "" if self._saved is None else f"saved at step {self._saved.step:,}"
+        lines.append(Text(f"{self._doing} ..." if self._doing else saved, style="dim", no_wrap=True))
+        return Group(*lines)
+
+    def _curve(self) -> Text:
+        """The noise loss of the whole run, by its logarithm, with the largest and the smallest that are drawn."""
+        if not self._noise:
+            return Text("")
+        scale = f"  noise {max(self._noise):.3f} to {min(self._noise):.3f}"
+        marks = view.width() - len(scale)
+        if marks < 20:
+            scale, marks = "", view.width()
+        logarithms = [math.log(max(value, 1e-9)) for value in self._noise]
+        curve = _sparkline(logarithms, marks, ascii_only=view.ascii_only())
+        return Text.assemble((curve, "cyan"), (scale, "dim"), no_wrap=True)
+
+    def _levels(self) -> list[RenderableType]:
+        """The newest validation by noise level, where there is room for it."""
+        if self._validated is None:
+            return []
+        pairs = list(zip(self._validated.log_snr, self._validated.noise_mse_at, strict=False))
+        count = min(len(pairs), (view.width() - 12) // LEVEL_WIDTH)
+        if count < 3:
+            return []
+        shown = [pairs[index * (len(pairs) - 1) // (count - 1)] for index in range(count)]
+        rows = (("log-SNR", [f"{level:+.1f}" for level, _ in shown]),
+                ("validation", [f"{loss:.3f}" for _, loss in shown]))
+        return [Text(f"{label:<12}" + "".join(f"{cell:>{LEVEL_WIDTH}}" for cell in cells), style="dim", no_wrap=True)
+                for label, cells in rows]
 
 
 def _speed(event: events.Stepped) -> list[str]:

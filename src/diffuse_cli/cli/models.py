@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ..engine import header, registry
+from ..engine import durable, header, registry
 from ..engine.card import Card, read_card
 from ..engine.config import to_dict
 from ..engine.errors import ModelError, UsageError
-from . import options, view
+from . import files, options, view
 
 _LABELS = {"images_seen": "pictures seen", "train_images": "learnt from", "noise_mse": "held-out loss",
            "delivered": "weights", "data_id": "data set", "init_id": "began as"}
@@ -54,15 +54,25 @@ def list_models(
 @app.command()
 def show(
     model: Model = None,
+    html: Annotated[bool, typer.Option("--html", help="Write the report of its training as a page.")] = False,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Where to, with --html: a new .html file. Default: "
+                                             "report.html beside the model.", show_default=False)] = None,
     quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Show what a model is and how it was trained.
 
     [bold]diffuse models show cars-64[/]
+
+    [bold]diffuse models show cars-64 --html[/]
     """
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
     path = registry.resolve(model)
+    if html:
+        _write_report(path.parent, out)
+        return
+    if out is not None:
+        raise UsageError("-o names a page, which is written with --html", hint="Add --html")
     card = read_card(path)
     if view.settings.json:
         view.out_json({"path": str(path), "config": to_dict(card.config), "training": card.training,
@@ -142,6 +152,19 @@ def verify(
 
 
 # ── Small parts ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _write_report(directory: Path, out: Path | None) -> None:
+    target = None if out is None else files.new_file(out, default="", suffixes=(".html",))
+    from ..engine import report
+
+    page = report.build(directory)
+    if target is None:
+        target = directory / registry.REPORT_FILE
+        durable.write(target, page)
+    else:
+        files.write_new(target, page)
+    files.tell(target, {"bytes": len(page)})
 
 
 def _model_files() -> dict[str, Path]:

@@ -76,6 +76,7 @@ def train(
                                                )] = None,
     preview_every: Annotated[str | None, _machine("--preview-every", help=f"Default {Machine.preview_every}.")] = None,
     preview_prompt: Annotated[list[str] | None, _machine("--preview-prompt", help="Give it once or more.")] = None,
+    log: Annotated[str | None, _machine("--log", help=f"Also log to {choices(config.LOGS)}.")] = None,
     strict: Annotated[bool, _machine("--strict", help="Stop at the first picture that cannot be used.")] = False,
     accept_changes: Annotated[bool, _machine("--accept-changes", help="Go on with changed pictures.")] = False,
     fresh: Annotated[bool, _machine("--fresh", help="Move an old run of this name aside.")] = False,
@@ -104,15 +105,17 @@ def train(
     machine = Machine(**options.given({
         "name": name, "out": out, "gpus": gpus, "procs": procs, "device": device, "precision": precision,
         "compile": compile, "micro_batch": micro_batch, "save_every": save_every, "preview_every": preview_every,
-        "preview_prompts": tuple(preview_prompt or ()), "strict": strict, "accept_changes": accept_changes,
+        "preview_prompts": tuple(preview_prompt or ()), "log": log, "strict": strict, "accept_changes": accept_changes,
         "fresh": fresh}))
     _check_out(machine.out)
     _train(folder, recipe, machine, dry_run=dry_run)
 
 
 def _train(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: bool) -> None:
-    from ..engine import runs
+    from ..engine import logs, runs
 
+    if machine.log is not None:
+        logs.check_log(machine.log)
     if not dry_run and (count := processes_to_start(machine)) > 1:
         with runs.open_run(folder, recipe, machine, rehearsal=True):
             pass                                                       # what is wrong is said once, and at once
@@ -125,9 +128,12 @@ def _train(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: bool) -> 
         caught, shown = stack.enter_context(_signals(talk=place.is_main)), stack.enter_context(TrainingView())
         from ..engine import training
 
+        log = stack.enter_context(logs.open_log(
+            machine.log if place.is_main and not dry_run else None, run.directory, complain=view.warn))
         for event in training.rehearse(run) if dry_run else training.train(run, should_stop=caught):
             if place.is_main:
                 shown.show(event)
+            log(event)
             finished = event if isinstance(event, Finished) else None
             if isinstance(event, Scanned) and (reason := caught()):        # nothing is begun that should be saved
                 raise typer.Exit(_exit_code(reason))

@@ -22,6 +22,7 @@ from rich.color import Color
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.segment import Segment, Segments
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
@@ -266,7 +267,7 @@ def bar(done: int, total: int) -> RenderableType:
 
 
 def picture(pixels: "np.ndarray") -> None:
-    """Show (H, W, 3) uint8 in the terminal, if there is one to draw on: two pixels in each character."""
+    """Show (H, W, 3) uint8 in the terminal, if there is one to draw on, as wide as it has room for."""
     if hushed() or not drawn() or ascii_only():
         return
     height, broad, _ = pixels.shape
@@ -274,18 +275,29 @@ def picture(pixels: "np.ndarray") -> None:
     rows = max(1, round(height * columns / broad / 2))
     xs = [column * broad // columns for column in range(columns)]
     ys = [row * height // (2 * rows) for row in range(2 * rows)]
-    small = pixels[ys][:, xs].tolist()
-    text = Text()
-    for upper, lower in zip(small[::2], small[1::2], strict=True):
-        for top, bottom in zip(upper, lower, strict=True):
-            text.append("▀", Style(color=Color.from_rgb(*top), bgcolor=Color.from_rgb(*bottom)))
-        text.append("\n")
-    _console.print(text, end="", soft_wrap=True)
+    _console.print(half_blocks([pixels[ys][:, xs]]), end="")
+
+
+def half_blocks(pictures: "Sequence[np.ndarray]") -> Segments:
+    """Pictures (H, W, 3) uint8 of one even H side by side: two pixels in each character, one above the other."""
+    marks = []
+    for row in range(0, len(pictures[0]), 2):
+        for number, pixels in enumerate(pictures):
+            marks += [Segment(" ")] if number else []
+            marks += [Segment("▀", Style(color=Color.from_rgb(*top), bgcolor=Color.from_rgb(*bottom)))
+                      for top, bottom in zip(pixels[row].tolist(), pixels[row + 1].tolist(), strict=True)]
+        marks.append(Segment.line())
+    return Segments(marks)
 
 
 def width() -> int:
     """Columns that bars and curves may take: as many as a line of text."""
     return min(_console.width, 100)
+
+
+def room() -> tuple[int, int]:
+    """Columns and lines of the terminal."""
+    return _console.width, _console.height
 
 
 def ascii_only() -> bool:

@@ -32,6 +32,7 @@ SAMPLER_STEPS = {                               # each with its usual steps
     "dpmpp-2m": 20, "unipc": 20, "dpmpp-sde": 30, "ddim": 40, "ddpm": 100, "heun": 20, "euler": 40}
 SAMPLERS = tuple(SAMPLER_STEPS)
 PRECISIONS = ("auto", "bf16", "fp32")
+LOGS = ("tensorboard", "wandb")
 ATTENTIONS = ("none", "text", "full")
 
 RESOLUTION_RANGE = (8, 512)
@@ -233,12 +234,15 @@ class Machine:
     save_every: str = "5m"
     preview_every: str = "10%"
     preview_prompts: tuple[str, ...] = ()
+    log: str | None = None
     strict: bool = False
     accept_changes: bool = False
     fresh: bool = False
 
     def __post_init__(self) -> None:
         check_choice("--precision", self.precision, PRECISIONS)
+        if self.log is not None:
+            check_choice("--log", self.log, LOGS)
         if self.micro_batch is not None:
             check_range("--micro-batch", self.micro_batch, 1, 65_536)
         if self.gpus is not None and self.gpus != "all" and not self.gpus.isdecimal():

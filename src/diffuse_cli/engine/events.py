@@ -62,6 +62,14 @@ class Stepped:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Paused:
+    """Steps wait while something else is done at `step`: "validating", "drawing a preview", "saving"."""
+
+    step: int
+    doing: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Validated:
     """Noise loss of the averaged weights on held-out pictures, at fixed noise levels with fixed noise."""
 
@@ -74,10 +82,11 @@ class Validated:
 
 @dataclass(frozen=True, kw_only=True)
 class Previewed:
-    """A strip of pictures of the fixed prompts."""
+    """A strip of pictures of the fixed prompts, one for each picture; all empty when unconditional."""
 
     step: int
     path: str
+    prompts: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +113,7 @@ class Finished:
     seconds: float
 
 
-Event = Noticed | Scanned | Started | Stepped | Validated | Previewed | Saved | Finished
+Event = Noticed | Scanned | Started | Stepped | Paused | Validated | Previewed | Saved | Finished
 
 
 def to_dict(event: Event) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,21 @@ def sheet(pixels: np.ndarray, *, columns: int | None = None, gap: int = 2) -> np
         top, left = gap + index // columns * (height + gap), gap + index % columns * (width + gap)
         result[top : top + height, left : left + width] = picture
     return result
+
+
+def read_strip(path: Path, *, gap: int = 2) -> np.ndarray:
+    """The file of a `sheet` in one row → its pictures (N, H, H, 3)."""
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB"))[gap:-gap]
+    side = len(pixels)
+    return np.stack([pixels[:, left : left + side] for left in range(gap, pixels.shape[1] - side, side + gap)])
+
+
+def shrunk(pixels: np.ndarray, side: int) -> np.ndarray:
+    """(H, W, 3) → (side, side, 3), every pixel the mean of those it stands for; smaller pictures stay as they are."""
+    if len(pixels) <= side:
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BOX))
 
 
 @dataclass(frozen=True)

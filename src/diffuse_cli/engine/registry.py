@@ -24,6 +24,7 @@ from .errors import InUseError, ModelError, StorageError, UsageError
 
 MODEL_FILE = "model.safetensors"
 LOCK_FILE = "lock"
+REPORT_FILE = "report.html"
 LAST, DEMO = "last", "demo"                     # names that mean something else than a directory
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")

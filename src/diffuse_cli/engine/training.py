@@ -11,6 +11,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,14 +23,18 @@ from .distributed import World, join
 from .errors import StorageError
 from .evaluation import noise_curve, validation_times
 from .generation import draw
+from .history import LOG_FILE
 from .learner import Learner
 from .session import Facts, Session, cost, open_session, peak_memory
 
 LOG_SECONDS = 2.0                               # between two reports of the steps, at least
 PREVIEW_PROMPTS = 8
 MAX_COST = 0.02                                 # share of the run that saving may take
+REPORT_SECONDS = 0.5                            # that writing a report is taken to cost before the first was written
+MAX_REPORT_COST = 0.01                          # share of the run that reports may take, the last one apart
 MAX_FAILED_WRITES = 3                           # in a row
 SAVE = "SIGUSR1"                                # the one signal that asks for a save, not for an end
+PASSING = (events.Scanned, events.Paused)       # is to be seen, not to be kept
 ShouldStop = Callable[[], str | None]           # the signal to stop (or save) after this step, or None
 
 
@@ -37,13 +42,17 @@ def train(run: runs.Run, *, should_stop: ShouldStop = lambda: None) -> Iterator[
     """Train, or go on training, the run to the end of its budget or until `should_stop` names a signal.
 
     Where several processes train together, each calls this, and a signal that one of them got stops all. The main one
-    writes; it also appends every event but `Scanned` to the run's events.jsonl. Raises DiffuseError of every kind.
+    writes; it also appends what happened to the run's events.jsonl, and keeps its report.html. Raises DiffuseError
+    of every kind.
     """
+    page = _Page(run.directory)
     for event in _train(run, should_stop):
-        if run.is_main and not isinstance(event, events.Scanned):
+        if run.is_main and not isinstance(event, PASSING):
             line = json.dumps(events.to_dict(event)) + "\n"
             with contextlib.suppress(StorageError):                    # no training ends because its log is full
-                durable.append(run.directory / "events.jsonl", line.encode())
+                durable.append(run.directory / LOG_FILE, line.encode())
+            if page.is_due(event):
+                yield from page.write()
         yield event
 
 
@@ -99,8 +108,10 @@ def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, 
         if last or learner.step % plan.validate_steps == 0:
             yield from _validate(session)
         if last or preview_due(learner.step):
+            yield events.Paused(step=learner.step, doing="drawing a preview")
             yield _unless_full(session, _preview, final=False)
         if last or asked or learner.step == plan.cooldown_start or save_due(learner.step):
+            yield events.Paused(step=learner.step, doing="saving")
             saved = _unless_full(session, saving.save, final=last or reason is not None)
             if isinstance(saved, events.Saved):
                 save_due.cost(saved.seconds)
@@ -204,12 +215,40 @@ class _Reporter:
         return event
 
 
+class _Page:
+    """The run's report, written anew when there is something to see, in no more than a small share of the time."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.begun, self.seconds = time.monotonic(), REPORT_SECONDS
+        self.news, self.complained = False, False
+
+    def is_due(self, event: events.Event) -> bool:
+        """Always at the end; else with the first report of steps after something was validated, drawn or saved."""
+        self.news |= isinstance(event, events.Validated | events.Previewed | events.Saved)
+        cheap = self.seconds <= MAX_REPORT_COST * (time.monotonic() - self.begun)
+        return isinstance(event, events.Finished) or (isinstance(event, events.Stepped) and self.news and cheap)
+
+    def write(self) -> Iterator[events.Event]:
+        from . import report  # matplotlib takes its time to be there
+
+        begun = time.monotonic()
+        try:
+            durable.write(self.directory / registry.REPORT_FILE, report.build(self.directory))
+        except Exception as error:                                     # whatever it is, it is not worth a training
+            if not self.complained:
+                yield events.Noticed(message=f"the report could not be written: {error}", level="warning")
+            self.complained = True
+        self.news, self.seconds = False, self.seconds + time.monotonic() - begun
+
+
 def _validate(session: Session) -> Iterator[events.Event]:
     """Measure the averaged weights on held-out pictures; keep them if they are the best so far."""
     images, tokens = session.validation
     if len(images) == 0:
         return
     learner, plan = session.learner, session.plan
+    yield events.Paused(step=learner.step, doing="validating")
     curve = noise_curve(
         learner.averaged, config=plan.model, schedule=learner.schedule, images=images, tokens=tokens,
         device=learner.batches.device, micro_batch=learner.micro_batch, precision=learner.precision)
@@ -234,10 +273,11 @@ def _preview(session: Session) -> events.Previewed:
     model = checkpoint.Model(plan.model, learner.averaged, session.tokenizer, {}, {}, "")
     prompts, count = _preview_prompts(session)
     sampling = Sampling(batch_size=PREVIEW_PROMPTS, precision=learner.precision)
-    drawn = [picture.pixels for picture in draw(model, prompts, count=count, seed=plan.seed, sampling=sampling)]
+    drawn = list(draw(model, prompts, count=count, seed=plan.seed, sampling=sampling))
+    strip = pictures.sheet(np.stack([picture.pixels for picture in drawn]), columns=len(drawn))
     path = session.directory / "previews" / f"step-{learner.step:08d}.png"
-    durable.write(path, pictures.encode(pictures.sheet(np.stack(drawn), columns=len(drawn))))
-    return events.Previewed(step=learner.step, path=str(path))
+    durable.write(path, pictures.encode(strip))
+    return events.Previewed(step=learner.step, path=str(path), prompts=tuple(picture.prompt for picture in drawn))
 
 
 def _preview_prompts(session: Session) -> tuple[tuple[str, ...], int]:
