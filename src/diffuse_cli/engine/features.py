@@ -33,6 +33,7 @@ WORDS = 200                                     # of the captions that are learn
 SCALE = 4096                                    # pictures at most that say what is a large difference in a feature
 TEMPERATURE = 0.2
 DETAILS = 12                                    # numbers of `details`
+VISIBLE = 8 / 255                               # differences below 4 of 255 levels matter little
 _FILE = "encoder.safetensors"
 
 T = TypeVar("T", bound=nn.Module)
@@ -93,7 +94,7 @@ def _read(path: Path, resolution: int) -> "Encoder | None":
 
 
 class Level(nn.Module):
-    """Half the size, then two convolutions beside a skip. (N, C_in, H, W) → (N, C_out, H/2, W/2), rounded up."""
+    """Two convolutions beside a skip. (N, C_in, H, W) → (N, C_out, H, W)."""
 
     def __init__(self, in_width: int, out_width: int) -> None:
         super().__init__()
@@ -160,7 +161,7 @@ def details(images: Tensor) -> Tensor:
     found = []
     for scaled in (images, F.avg_pool2d(images, 2)):
         across, down = scaled.diff(dim=3).square().flatten(2), scaled.diff(dim=2).square().flatten(2)
-        squares = torch.cat([across, down], dim=2) + (1 / 255) ** 2
+        squares = torch.cat([across, down], dim=2) + VISIBLE**2
         found += [squares.mean(2).log(), squares.log().mean(2)]
     return torch.cat(found, dim=1)
 
@@ -181,7 +182,7 @@ def train_encoder(dataset: Dataset, positions: Tensor, *, device: torch.device) 
     with torch.device("meta"):
         encoder = Encoder(resolution)
         heads = nn.ModuleDict({
-            "instance": nn.Linear(encoder.width, 64), "words": nn.Linear(encoder.width, words.shape[1])})
+            "instance": nn.Linear(encoder.width, 64), "words": nn.Linear(encoder.width, max(1, words.shape[1]))})
     encoder, heads = _started(encoder, generator).to(device), _started(heads, generator).to(device)
     parameters = [*encoder.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.01)
@@ -241,7 +242,7 @@ def _started(module: T, generator: torch.Generator) -> T:
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             if parameter.ndim > 1:
-                bound = (3 / max(1, parameter[0].numel())) ** 0.5 if len(parameter) else 0.0
+                bound = (3 / parameter[0].numel()) ** 0.5
                 parameter.uniform_(-bound, bound, generator=generator)
             else:
                 parameter.fill_(float("norm" in name and name.endswith("weight")))
