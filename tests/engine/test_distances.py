@@ -100,13 +100,16 @@ def test_precision_and_recall_of_known_sets():
     assert distances.precision_recall(real, two_modes) == (recall, precision)
 
 
-def test_precision_as_scikit_learn_finds_neighbours(monkeypatch):
+@pytest.mark.parametrize("neighbours", [1, 2, 3, 5])
+def test_precision_as_scikit_learn_finds_neighbours(monkeypatch, neighbours):
     monkeypatch.setattr(distances, "_BLOCK", 32)
-    real, drawn = normal(80, 4), normal(60, 4, 1) * 1.3
-    index = NearestNeighbors(n_neighbors=4).fit(real)                  # itself and three others
-    radii = index.kneighbors(real)[0][:, 3]
+    real, drawn = normal(80, 8), normal(300, 8, 1) * 1.3
+    index = NearestNeighbors(n_neighbors=neighbours + 1).fit(real)     # itself and the others
+    radii = index.kneighbors(real)[0][:, neighbours]
     gaps = np.linalg.norm(drawn.numpy()[:, None] - real.numpy(), axis=2)
-    assert distances.precision_recall(real, drawn)[0] == pytest.approx((gaps <= radii).any(1).mean())
+    expected = (gaps <= radii).any(1).mean()
+    assert 0.1 < expected < 0.9
+    assert distances.precision_recall(real, drawn, neighbours=neighbours)[0] == pytest.approx(expected)
 
 
 # ── All together ────────────────────────────────────────────────────────────────────────────────────────────────────
