@@ -1,0 +1,197 @@
+"""How well a denoiser explains pictures: the noise loss by noise level, bits per dimension, and its variances judged.
+
+Written against a function `ask(noisy, t)`, never a network: for Gaussian data the best one is a closed form, and every
+figure is then known. All numbers are first one for each picture; a `Figure` is their mean, with its standard error.
+Noise and times are functions of seed and position, so that two measurements differ only by their models.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import randomness
+from .diffusion.losses import noise_loss, prior_bits, variance_loss, variance_shares
+from .diffusion.samplers import Denoised
+from .diffusion.schedule import FIRST_TIME, STEPS, Schedule, make_schedule
+
+LEVELS = 24                                     # of the noise-loss curve
+REFERENCE = make_schedule("cosine", 64)         # the same at every resolution
+Ask = Callable[[Tensor, Tensor], Denoised]      # noisy (N, C, H, W), t (N,) float64 → log_fraction within [0, 1]
+
+
+# ── Figures ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An estimate. `standard_error` is None for a single picture."""
+
+    value: float
+    standard_error: float | None
+
+    def differs_from(self, value: float) -> bool:
+        """Whether the figure is more than two standard errors away."""
+        return self.standard_error is not None and abs(self.value - value) > 2 * self.standard_error
+
+
+def mean_of(values: Tensor) -> Figure:
+    """The mean over pictures. values: (N,)"""
+    values = values.double()
+    error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else None
+    return Figure(values.mean().item(), error)
+
+
+def ratio_of(numerators: Tensor, denominators: Tensor) -> Figure:
+    """The mean of one over the mean of the other, (N,) each; its standard error to first order (the delta method)."""
+    ratio = (numerators.double().mean() / denominators.double().mean()).item()
+    error = mean_of(numerators.double() - ratio * denominators.double()).standard_error
+    return Figure(ratio, None if error is None else error / abs(denominators.double().mean().item()))
+
+
+# ── The noise-loss curve ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def level_log_snrs(schedule: Schedule) -> Tensor:
+    """The log-SNRs of the curve: evenly spaced over the schedule, from t = 1/1000 to 1. → (24,) float64, falling"""
+    first, last = schedule.log_snr(torch.tensor([FIRST_TIME, 1], dtype=torch.float64)).tolist()
+    return torch.linspace(first, last, LEVELS, dtype=torch.float64)
+
+
+def noise_losses(
+    ask: Ask, image: Tensor, *, schedule: Schedule, times: Tensor, seed: int, purpose: str, index: Tensor,
+) -> Tensor:
+    """Mean squared error of the noise of each picture at each time.
+
+    image: (N, C, H, W) in [-1, 1]; times: (L,) float64; index: (N,) names the pictures: the noise of a picture at a
+    level is always the same. → (N, L) float64 on the CPU
+    """
+    columns = []
+    for level, time in enumerate(times):
+        noise = randomness.normal(randomness.keys(seed, purpose, level, index).to(image.device), tuple(image.shape[1:]))
+        t = time.expand(len(image))
+        estimate = ask(schedule.add_noise(image, noise, t), t).image
+        columns.append(noise_loss(estimate, image, prediction="x0", log_snr=schedule.log_snr(t)).double().cpu())
+    return torch.stack(columns, dim=1)
+
+
+def curve_weights(levels: Tensor, log_snr: Tensor) -> Tensor:
+    """Weights of the levels in the mean of the curve over other log-SNRs: cubic between levels, constant beyond them.
+
+    levels: (24,) evenly spaced, falling; log_snr: (M,) → (24,), which sum to 1.
+    """
+    position = ((levels[0] - log_snr) / (levels[0] - levels[-1]) * (LEVELS - 1)).clamp(0, LEVELS - 1)
+    first = (position.floor().long() - 1).clamp(0, LEVELS - 4)         # of the four nodes of Lagrange's cubic
+    x = position - first
+    basis = [math.prod((x - other) / (node - other) for other in range(4) if other != node) for node in range(4)]
+    weights = torch.zeros(LEVELS, dtype=torch.float64)
+    for node, values in enumerate(basis):
+        weights.index_add_(0, first + node, torch.as_tensor(values))
+    return weights / len(log_snr)
+
+
+# ── The variational bound ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The parts of the bound for each picture, (N,) float64 on the CPU: bits per dimension, but for the last two."""
+
+    prior: Tensor                               # what is paid before the first step
+    steps: Tensor                               # 999 of the 1000 steps, estimated
+    decoder: Tensor                             # the last: 8-bit picture from the cleanest level
+    lower: Tensor                               # the whole bound, were the variance beta_tilde everywhere
+    upper: Tensor                               # were it beta
+    wanted: Tensor                              # by how much steps should be wider than beta_tilde: `variance_shares`
+    taken: Tensor                               # by how much they are; 0 for a fixed variance
+
+    @property
+    def total(self) -> Tensor:
+        return self.prior + self.steps + self.decoder
+
+
+def strata(schedule: Schedule) -> list[tuple[int, int]]:
+    """The steps 2 … 1000 cut into at most 24 runs, about equally long in log-SNR. → (first step, how many) of each"""
+    log_snr = schedule.log_snr(torch.arange(1, STEPS + 1, dtype=torch.float64) / STEPS)
+    middle = (log_snr[:-1] + log_snr[1:]) / 2
+    number = ((log_snr[0] - middle) / (log_snr[0] - log_snr[-1]) * LEVELS).long()
+    counts = torch.unique_consecutive(number, return_counts=True)[1].tolist()
+    return [(2 + sum(counts[:place]), count) for place, count in enumerate(counts)]
+
+
+def variational_bound(ask: Ask, image: Tensor, *, schedule: Schedule, seed: int, index: Tensor) -> Bound:
+    """An unbiased estimate of the bound on -log2 p(picture) (Ho et al. 2020, eq. 5) for each picture.
+
+    One step is drawn from each of the `strata`, and stands for all of them; the last step is always asked. Where the
+    denoiser gives no variance it is beta_tilde. Arguments as of `noise_losses`.
+    """
+    prior = prior_bits(schedule, image).double().cpu()
+    steps, lower, upper = (torch.zeros_like(prior) for _ in range(3))
+    wanted, taken = torch.zeros_like(prior), torch.zeros_like(prior)
+    decoder = torch.zeros_like(prior)
+    for number, (first, count) in enumerate([(1, 1), *strata(schedule)]):
+        keys = randomness.keys(seed, "evaluation steps", number, index)
+        step = first + (randomness.uniform(keys, 1)[:, 0] * count).floor()
+        t = step / STEPS
+        keys = randomness.keys(seed, "evaluation noise", number, index)
+        noise = randomness.normal(keys.to(image.device), tuple(image.shape[1:]))
+        answer = ask(schedule.add_noise(image, noise, t), t)
+        fixed = torch.tensor([0.0, 1.0], device=image.device)
+        fraction = fixed[0] if answer.log_fraction is None else answer.log_fraction
+        learned, narrow, wide = (
+            count * variance_loss(schedule, image=image, estimate=answer.image, log_fraction=one, t=t).double().cpu()
+            for one in (fraction, *fixed))
+        lower, upper = lower + narrow, upper + wide
+        if first == 1:
+            decoder = learned
+            continue
+        steps = steps + learned
+        shares = variance_shares(schedule, image=image, estimate=answer.image, log_fraction=fraction, t=t)
+        wanted, taken = wanted + shares[0].double().cpu(), taken + shares[1].double().cpu()
+    return Bound(prior, steps, decoder, prior + lower, prior + upper, wanted, taken)
+
+
+# ── All of it ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """How well held-out pictures are explained. The last two are None where the variance is fixed."""
+
+    log_snr: tuple[float, ...]
+    noise_mse_at: tuple[Figure, ...]            # at each of them
+    noise_mse: Figure                           # mean over the times of the schedule
+    noise_mse_ref: Figure                       # over those of the cosine schedule with 1000 steps
+    bound: Figure                               # bits per dimension: 1000 steps
+    area: Figure                                # infinitely many steps between the same ends
+    variance_gain: Figure | None                # bits per dimension won over the better fixed variance
+    variance_calibration: Figure | None         # squared error that was over that expected; 1 is right
+
+
+def summarise(curves: Tensor, bounds: Sequence[Bound], schedule: Schedule, *, learned: bool) -> Likelihood:
+    """The figures of all pictures. curves: (N, 24), noise losses at `level_log_snrs`; bounds: of parts of the pictures.
+
+    The area is Kingma et al. 2021, section 5, with the ends of the bound: half the integral of the noise loss over log-SNR
+    in nats, beside the same prior and decoder.
+    """
+    levels = level_log_snrs(schedule)
+    whole = Bound(*(torch.cat([getattr(part, field.name) for part in bounds]) for field in dataclasses.fields(Bound)))
+    even = torch.linspace(0, 1, 20_001, dtype=torch.float64)
+    middles = (even[1:] + even[:-1]) / 2
+    over_levels = curves @ curve_weights(levels, torch.lerp(levels[0], levels[-1], middles))
+    integral = (levels[0] - levels[-1]) * over_levels / (2 * math.log(2))
+    times = FIRST_TIME + middles * (1 - FIRST_TIME)
+    steps = torch.arange(1, STEPS + 1, dtype=torch.float64) / STEPS
+    best_fixed = min(whole.lower, whole.upper, key=lambda bits: bits.mean().item())
+    return Likelihood(
+        log_snr=tuple(levels.tolist()),
+        noise_mse_at=tuple(mean_of(column) for column in curves.T),
+        noise_mse=mean_of(curves @ curve_weights(levels, schedule.log_snr(times))),
+        noise_mse_ref=mean_of(curves @ curve_weights(levels, REFERENCE.log_snr(steps))),
+        bound=mean_of(whole.total),
+        area=mean_of(whole.prior + integral + whole.decoder),
+        variance_gain=mean_of(best_fixed - whole.total) if learned else None,
+        variance_calibration=ratio_of(whole.wanted, whole.taken) if learned else None)
