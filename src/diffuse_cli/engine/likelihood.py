@@ -113,45 +113,47 @@ class Bound:
         return self.prior + self.steps + self.decoder
 
 
-def strata(schedule: Schedule) -> list[tuple[int, int]]:
-    """The steps 2 … 1000 cut into at most 24 runs, about equally long in log-SNR. → (first step, how many) of each"""
+def drawn_steps(schedule: Schedule, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Steps 2 … 1000 of the bound, stratified: the j-th draw is from the j-th of K even intervals of the log-SNR.
+
+    A step's chance is its length in log-SNR, to which its bits are nearly proportional. uniform: (K, N) in [0, 1) →
+    the times (K, N) from which the steps go back, and weights (K, N) with which their bits add up to those of all.
+    """
     log_snr = schedule.log_snr(torch.arange(1, STEPS + 1, dtype=torch.float64) / STEPS)
-    middle = (log_snr[:-1] + log_snr[1:]) / 2
-    number = ((log_snr[0] - middle) / (log_snr[0] - log_snr[-1]) * LEVELS).long()
-    counts = torch.unique_consecutive(number, return_counts=True)[1].tolist()
-    return [(2 + sum(counts[:place]), count) for place, count in enumerate(counts)]
+    share = (log_snr[0] - log_snr) / (log_snr[0] - log_snr[-1])        # (1000,) of the way, 0 … 1
+    count = len(uniform)
+    drawn = (torch.arange(count)[:, None] + uniform) / count
+    end = torch.searchsorted(share, drawn, right=True).clamp(1, STEPS - 1)       # share[end - 1] <= drawn < share[end]
+    return (end.double() + 1) / STEPS, 1 / (count * (share[end] - share[end - 1]))
 
 
 def variational_bound(ask: Ask, image: Tensor, *, schedule: Schedule, seed: int, index: Tensor) -> Bound:
     """An unbiased estimate of the bound on -log2 p(picture) (Ho et al. 2020, eq. 5) for each picture.
 
-    One step is drawn from each of the `strata`, and stands for all of them; the last step is always asked. Where the
-    denoiser gives no variance it is beta_tilde. Arguments as of `noise_losses`.
+    24 of the steps 2 … 1000 are drawn for each picture; the last step is always asked. Where the denoiser gives no
+    variance it is beta_tilde. Arguments as of `noise_losses`.
     """
-    prior = prior_bits(schedule, image).double().cpu()
-    steps, lower, upper = (torch.zeros_like(prior) for _ in range(3))
-    wanted, taken = torch.zeros_like(prior), torch.zeros_like(prior)
-    decoder = torch.zeros_like(prior)
-    for number, (first, count) in enumerate([(1, 1), *strata(schedule)]):
-        keys = randomness.keys(seed, "evaluation steps", number, index)
-        step = first + (randomness.uniform(keys, 1)[:, 0] * count).floor()
-        t = step / STEPS
-        keys = randomness.keys(seed, "evaluation noise", number, index)
+    uniform = torch.stack([randomness.uniform(randomness.keys(seed, "evaluation step", draw, index), 1)[:, 0]
+                           for draw in range(LEVELS)])
+    times, weights = drawn_steps(schedule, uniform)
+    first = torch.full((1, len(image)), FIRST_TIME, dtype=torch.float64)
+    parts = []
+    for draw, (t, weight) in enumerate(zip(torch.cat([first, times]), torch.cat([torch.ones_like(first), weights]),
+                                           strict=True)):
+        keys = randomness.keys(seed, "evaluation noise", draw, index)
         noise = randomness.normal(keys.to(image.device), tuple(image.shape[1:]))
         answer = ask(schedule.add_noise(image, noise, t), t)
-        fixed = torch.tensor([0.0, 1.0], device=image.device)
-        fraction = fixed[0] if answer.log_fraction is None else answer.log_fraction
-        learned, narrow, wide = (
-            count * variance_loss(schedule, image=image, estimate=answer.image, log_fraction=one, t=t).double().cpu()
-            for one in (fraction, *fixed))
-        lower, upper = lower + narrow, upper + wide
-        if first == 1:
-            decoder = learned
-            continue
-        steps = steps + learned
+        narrow, wide = torch.tensor([0.0, 1.0], device=image.device)
+        fraction = narrow if answer.log_fraction is None else answer.log_fraction
+        bits = [variance_loss(schedule, image=image, estimate=answer.image, log_fraction=one, t=t)
+                for one in (fraction, narrow, wide)]
         shares = variance_shares(schedule, image=image, estimate=answer.image, log_fraction=fraction, t=t)
-        wanted, taken = wanted + shares[0].double().cpu(), taken + shares[1].double().cpu()
-    return Bound(prior, steps, decoder, prior + lower, prior + upper, wanted, taken)
+        parts.append(torch.cat([weight * torch.stack(bits).double().cpu(), torch.stack(shares).double().cpu()]))
+    prior = prior_bits(schedule, image).double().cpu()
+    decoder, *fixed_decoders = parts[0][:3]
+    steps, *fixed_steps, wanted, taken = torch.stack(parts[1:]).sum(0)
+    lower, upper = (prior + some + last for some, last in zip(fixed_steps, fixed_decoders, strict=True))
+    return Bound(prior, steps, decoder, lower, upper, wanted, taken)
 
 
 # ── All of it ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -174,8 +176,8 @@ class Likelihood:
 def summarise(curves: Tensor, bounds: Sequence[Bound], schedule: Schedule, *, learned: bool) -> Likelihood:
     """The figures of all pictures. curves: (N, 24), noise losses at `level_log_snrs`; bounds: of parts of the pictures.
 
-    The area is Kingma et al. 2021, section 5, with the ends of the bound: half the integral of the noise loss over log-SNR
-    in nats, beside the same prior and decoder.
+    The area is Kingma et al. 2021, section 5, with the ends of the bound: half the integral of the noise loss over
+    log-SNR, in nats, beside the same prior and decoder.
     """
     levels = level_log_snrs(schedule)
     whole = Bound(*(torch.cat([getattr(part, field.name) for part in bounds]) for field in dataclasses.fields(Bound)))
