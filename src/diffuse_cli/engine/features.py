@@ -30,6 +30,7 @@ STEPS, BATCH, RATE = 300, 64, 2e-3
 WIDTHS = (24, 48, 64, 96)                       # channels of the stem, then of the levels
 SIDE, GRID = 64, 16                             # pixels to which pictures are reduced, and maps after the stem, at most
 WORDS = 200                                     # of the captions that are learnt, at most
+SCALE = 4096                                    # pictures at most that say what is a large difference in a feature
 TEMPERATURE = 0.2
 DETAILS = 12                                    # numbers of `details`
 _FILE = "encoder.safetensors"
@@ -76,7 +77,7 @@ def open_features(dataset: Dataset, positions: Tensor, *, directory: Path, devic
             durable.make_directory(home)
             checkpoint.save_state(home / _FILE, encoder.state_dict(), {"version": VERSION})
     encoder = encoder.to(device).eval().requires_grad_(False)
-    return Features("an encoder trained on these pictures", device, encoder.standardised)
+    return Features("an encoder trained on these pictures", device, encoder.features)
 
 
 def _read(path: Path, resolution: int) -> "Encoder | None":
@@ -108,8 +109,8 @@ class Level(nn.Module):
 
 
 class Encoder(nn.Module):
-    """(N, 3, H, W) in [-1, 1] → (N, D): means and standard deviations of early maps, which keep colour, contrast and
-    sharpness, and means of late ones, which keep shapes."""
+    """(N, 3, H, W) in [-1, 1], at most SIDE wide → (N, width): means and standard deviations of early maps, which keep
+    colour and contrast, and means of late ones, which keep shapes."""
 
     mean: Tensor                                # (D,) of the training pictures, as `std`
     std: Tensor
@@ -120,16 +121,13 @@ class Encoder(nn.Module):
         self.pooling = max(1, min(resolution, SIDE) // GRID)
         self.stem = nn.Conv2d(3, WIDTHS[0], 3, padding=1)
         self.levels = nn.ModuleList(Level(*widths) for widths in itertools.pairwise(WIDTHS))
-        dimensions = DETAILS + 2 * WIDTHS[0] + 2 * WIDTHS[1] + sum(WIDTHS[2:])
-        self.register_buffer("mean", torch.zeros(dimensions))
-        self.register_buffer("std", torch.ones(dimensions))
+        self.width = 2 * WIDTHS[0] + 2 * WIDTHS[1] + sum(WIDTHS[2:])
+        self.register_buffer("mean", torch.zeros(DETAILS + self.width))
+        self.register_buffer("std", torch.ones(DETAILS + self.width))
 
     def forward(self, images: Tensor) -> Tensor:
-        if self.reduction > 1:
-            images = F.avg_pool2d(images, self.reduction)
-        found = [details(images)]
         maps = F.silu(self.stem(images))
-        found += [maps.mean((2, 3)), maps.flatten(2).std(2)]
+        found = [maps.mean((2, 3)), maps.flatten(2).std(2)]
         maps = F.avg_pool2d(maps, self.pooling, ceil_mode=True)
         for number, level in enumerate(self.levels):
             maps = level(maps if number == 0 else F.avg_pool2d(maps, 2, ceil_mode=True))
@@ -138,10 +136,19 @@ class Encoder(nn.Module):
                 found.append(maps.flatten(2).std(2))
         return torch.cat(found, dim=1)
 
-    def standardised(self, images: Tensor) -> Tensor:
-        """The features with mean 0 and standard deviation 1 over the training pictures."""
-        features: Tensor = (self(images) - self.mean) / self.std
+    def features(self, images: Tensor) -> Tensor:
+        """(N, 3, R, R) → (N, DETAILS + width), with mean 0 and standard deviation 1 over the training pictures."""
+        features: Tensor = (self.raw_features(images) - self.mean) / self.std
         return features
+
+    def raw_features(self, images: Tensor) -> Tensor:
+        """The same, as they come."""
+        images = self.reduced(images)
+        return torch.cat([details(images), self(images)], dim=1)
+
+    def reduced(self, images: Tensor) -> Tensor:
+        """(N, 3, R, R) → at most SIDE wide, or nearly."""
+        return F.avg_pool2d(images, self.reduction) if self.reduction > 1 else images
 
 
 def details(images: Tensor) -> Tensor:
@@ -171,20 +178,20 @@ def train_encoder(dataset: Dataset, positions: Tensor, *, device: torch.device) 
     resolution, count = dataset.images.shape[1], len(positions)
     words = _words(dataset, positions)                                 # (N, W)
     generator = randomness.generator(0, "encoder")
-    encoder = _started(Encoder(resolution), generator, device)
-    width = encoder.mean.numel()
-    heads = _started(nn.ModuleDict({"instance": nn.Linear(width, 64), "words": nn.Linear(width, words.shape[1])}),
-                     generator, device)
+    with torch.device("meta"):
+        encoder = Encoder(resolution)
+        heads = nn.ModuleDict({
+            "instance": nn.Linear(encoder.width, 64), "words": nn.Linear(encoder.width, words.shape[1])})
+    encoder, heads = _started(encoder, generator).to(device), _started(heads, generator).to(device)
     parameters = [*encoder.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=STEPS)
-    batch = min(BATCH, count)
     for step in range(STEPS):
-        chosen = torch.randperm(count, generator=generator)[:batch]
-        images = from_pixels(dataset.images[positions[chosen].numpy()])
+        chosen = torch.randperm(count, generator=generator)[:BATCH]
+        images = encoder.reduced(from_pixels(dataset.images[positions[chosen].numpy()]))
         views = torch.cat([_crops(images, generator), _crops(images, generator)]).to(device)
         with torch.enable_grad():
-            found = F.layer_norm(encoder(views), (width,))
+            found = F.layer_norm(encoder(views), (encoder.width,))
             loss = nt_xent(heads["instance"](found))
             if words.shape[1]:
                 loss = loss + F.binary_cross_entropy_with_logits(
@@ -196,9 +203,11 @@ def train_encoder(dataset: Dataset, positions: Tensor, *, device: torch.device) 
         schedule.step()
         yield step + 1, STEPS
     encoder.eval().requires_grad_(False)
-    found = Features("", device, encoder)(dataset.images[positions.numpy()])
+    scale = positions[torch.linspace(0, count - 1, min(count, SCALE)).long()]
+    found = Features("", device, encoder.raw_features)(dataset.images[scale.numpy()])
     encoder.mean.copy_(found.mean(0))
-    encoder.std.copy_(found.std(0).clamp_min(1e-4))
+    std = found.std(0)
+    encoder.std.copy_(std.clamp_min(max(0.05 * std.median().item(), 1e-4)))        # a feature may be the same in all
     return encoder
 
 
@@ -226,16 +235,17 @@ def _words(dataset: Dataset, positions: Tensor) -> Tensor:
     return torch.tensor([[float(word in words) for word in kept] for words in found]).view(len(found), len(kept))
 
 
-def _started(module: T, generator: torch.Generator, device: torch.device) -> T:
-    """All weights anew: uniform within ± √(3/fan-in), biases 0, norms the identity."""
-    for part in module.modules():
-        if isinstance(part, nn.Conv2d | nn.Linear):
-            bound = (3 / part.weight[0].numel()) ** 0.5
-            with torch.no_grad():
-                part.weight.uniform_(-bound, bound, generator=generator)
-                if part.bias is not None:
-                    part.bias.zero_()
-    return module.to(device)
+def _started(module: T, generator: torch.Generator) -> T:
+    """All weights, on the CPU: uniform within ± √(3/fan-in), biases 0, norms the identity."""
+    module.to_empty(device="cpu")
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if parameter.ndim > 1:
+                bound = (3 / max(1, parameter[0].numel())) ** 0.5 if len(parameter) else 0.0
+                parameter.uniform_(-bound, bound, generator=generator)
+            else:
+                parameter.fill_(float("norm" in name and name.endswith("weight")))
+    return module
 
 
 # ── Features of the user's choice ───────────────────────────────────────────────────────────────────────────────────

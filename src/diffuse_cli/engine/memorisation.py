@@ -23,6 +23,7 @@ NEIGHBOURS = 20                                 # the nearest is compared with t
 CONTROLS = 2000                                 # training pictures at most whose own neighbours are looked up
 QUANTILE = 0.01                                 # of the real pictures' ratios: below it, a picture is suspect
 LEVEL = 0.01                                    # chance of calling a model memorising that draws like its data
+FEW = 10                                        # fewer drawn pictures than this say nothing about a model
 EXCESS = 0.05                                   # share of copies, beyond what chance gives, that matters
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 _ELEMENTS = 2**24                               # of a matrix of distances in memory
@@ -104,7 +105,7 @@ def judge(drawn: np.ndarray, training: np.ndarray, held_out: np.ndarray) -> Memo
     p_value = chance_of_suspects(suspects, drawn=len(ratios), control=len(control), rank=rank)
     expected = rank / (len(control) + 1)
     half = chance_of_suspects(math.ceil(len(ratios) / 2), drawn=len(ratios), control=len(control), rank=rank)
-    if not references.usable or half > LEVEL:                      # not even copies by the dozen would be noticed
+    if not references.usable or len(ratios) < FEW or half > LEVEL:     # if half were copies, it could be chance
         verdict = TOO_FEW
     elif p_value <= LEVEL and suspects / len(ratios) >= expected + EXCESS:
         verdict = MEMORISING
