@@ -20,6 +20,7 @@ from .diffusion.schedule import FIRST_TIME, STEPS, Schedule, make_schedule
 
 LEVELS = 24                                     # of the noise-loss curve
 REFERENCE = make_schedule("cosine", 64)         # the same at every resolution
+_MIDDLES = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000          # of equal parts of [0, 1]
 Ask = Callable[[Tensor, Tensor], Denoised]      # noisy (N, C, H, W), t (N,) float64 → log_fraction within [0, 1]
 
 
@@ -91,6 +92,12 @@ def curve_weights(levels: Tensor, log_snr: Tensor) -> Tensor:
     for node, values in enumerate(basis):
         weights.index_add_(0, first + node, torch.as_tensor(values))
     return weights / len(log_snr)
+
+
+def schedule_weights(schedule: Schedule) -> Tensor:
+    """Weights of the levels in the mean of the curve over the times of the schedule, uniform in [1/1000, 1]. → (24,)"""
+    times = FIRST_TIME + _MIDDLES * (1 - FIRST_TIME)
+    return curve_weights(level_log_snrs(schedule), schedule.log_snr(times))
 
 
 # ── The variational bound ───────────────────────────────────────────────────────────────────────────────────────────
@@ -181,17 +188,14 @@ def summarise(curves: Tensor, bounds: Sequence[Bound], schedule: Schedule, *, le
     """
     levels = level_log_snrs(schedule)
     whole = Bound(*(torch.cat([getattr(part, field.name) for part in bounds]) for field in dataclasses.fields(Bound)))
-    even = torch.linspace(0, 1, 20_001, dtype=torch.float64)
-    middles = (even[1:] + even[:-1]) / 2
-    over_levels = curves @ curve_weights(levels, torch.lerp(levels[0], levels[-1], middles))
+    over_levels = curves @ curve_weights(levels, torch.lerp(levels[0], levels[-1], _MIDDLES))
     integral = (levels[0] - levels[-1]) * over_levels / (2 * math.log(2))
-    times = FIRST_TIME + middles * (1 - FIRST_TIME)
     steps = torch.arange(1, STEPS + 1, dtype=torch.float64) / STEPS
     best_fixed = min(whole.lower, whole.upper, key=lambda bits: bits.mean().item())
     return Likelihood(
         log_snr=tuple(levels.tolist()),
         noise_mse_at=tuple(mean_of(column) for column in curves.T),
-        noise_mse=mean_of(curves @ curve_weights(levels, schedule.log_snr(times))),
+        noise_mse=mean_of(curves @ schedule_weights(schedule)),
         noise_mse_ref=mean_of(curves @ curve_weights(levels, REFERENCE.log_snr(steps))),
         bound=mean_of(whole.total),
         area=mean_of(whole.prior + integral + whole.decoder),
