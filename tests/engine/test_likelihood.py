@@ -107,6 +107,19 @@ def test_bits_per_dimension_of_gaussian_data_are_their_entropy(name: str) -> Non
         assert gap_of_rounding(schedule) < 1e-3
 
 
+def test_a_schedule_that_ends_too_early_pays_for_it_before_the_first_step() -> None:
+    """With λ from 7 to 0 the last level is not N(0, 1): both estimates cost the divergence between the two more."""
+    schedule = Schedule("short", lambda t: 7 - 7 * t)
+    alpha, sigma = (x.item() for x in schedule.alpha_sigma(torch.tensor(1.0, dtype=torch.float64)))
+    level = torch.tensor(alpha**2 * S**2 + sigma**2).log()
+    lost = gaussian_kl(torch.tensor(alpha * MU), level, torch.zeros(())).item() / math.log(2)
+    found = measure(Exact(schedule), schedule, count=1024)
+    assert lost > 0.04
+    assert_is(found.bound, entropy_of_rounded_pixels() + gap_of_rounding(schedule) + lost)
+    assert_is(found.area, entropy_of_rounded_pixels() + gap_of_rounding(schedule) + lost)
+    assert found.bound.standard_error < 0.01
+
+
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_the_noise_loss_of_gaussian_data_is_a_sigmoid_of_the_log_snr(name: str) -> None:
     """alpha²s² / (alpha²s² + sigma²), at every level and under both schedules."""
