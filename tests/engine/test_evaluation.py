@@ -232,6 +232,16 @@ def test_without_drawing_there_are_no_distances(tmp_path):
     assert found.to_dict()["distances"] is found.to_dict()["memorisation"] is None
 
 
+def test_what_is_drawn_are_the_captions_of_the_pictures_in_turn(quick, tmp_path, monkeypatch):
+    prompts = []
+    monkeypatch.setattr(evaluation, "_draw", lambda model, wanted, **_: prompts.extend(wanted) or pixels(len(wanted)))
+    pictures = heldout(5)
+    evaluate(untrained(text=True), pictures, num=8, seed=0, limit=5, batch_size=8, precision="fp32", cache=tmp_path)
+    first = [next(iter(pictures.dataset.captions[position]), "") for position in pictures.positions.tolist()]
+    assert prompts == (first + first)[:8]
+    assert "a red square" in prompts
+
+
 def test_pictures_are_drawn_with_noise_of_their_own():
     """Those of one prompt differ as well: picture k has seed + k, as `generation.draw` would draw it."""
     from diffuse_cli.engine.config import Sampling

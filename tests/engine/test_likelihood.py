@@ -118,6 +118,7 @@ def test_a_schedule_that_ends_too_early_pays_for_it_before_the_first_step() -> N
     assert_is(found.bound, entropy_of_rounded_pixels() + gap_of_rounding(schedule) + lost)
     assert_is(found.area, entropy_of_rounded_pixels() + gap_of_rounding(schedule) + lost)
     assert found.bound.standard_error < 0.01
+    assert 0 < found.variance_gain.value < lost                        # the fixed variances pay it as well
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
