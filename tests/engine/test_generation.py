@@ -148,7 +148,7 @@ def test_the_network_is_told_the_stock_time_and_the_fraction_is_clamped(model):
     asked = []
 
     class Spy(nn.Module):
-        def forward(self, noisy, time, text):
+        def forward(self, noisy, time, text, **_):
             asked.append(time)
             return torch.full((len(noisy), 6, 8, 8), 9.0)
 

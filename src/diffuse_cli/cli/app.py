@@ -24,7 +24,7 @@ import typer
 from .. import __version__
 from ..engine import durable, registry
 from ..engine.errors import DiffuseError, OutOfMemoryError, StorageError, UsageError
-from . import data, models, noise_demo, options, sample, train, view
+from . import data, evaluate, models, noise_demo, options, sample, train, view
 
 # The common base of everything the option parser complains about; Typer exports only this one of its heirs.
 _ParserError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -37,6 +37,7 @@ app = typer.Typer(name="diffuse", no_args_is_help=True, pretty_exceptions_enable
                   context_settings={"help_option_names": ["-h", "--help"]})
 app.command()(train.train)
 app.command()(sample.sample)
+app.command()(evaluate.evaluate)
 app.command()(noise_demo.noise_demo)
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
@@ -62,6 +63,8 @@ def diffuse(
     [bold]diffuse train ./images[/]              a folder of pictures becomes a model
 
     [bold]diffuse sample "a red car" -n 8[/]     the model becomes pictures
+
+    [bold]diffuse evaluate cars[/]               how good it is, on pictures that it has not seen
 
     [bold]diffuse noise-demo photo.jpg[/]        how noise takes a picture away
 

@@ -16,14 +16,13 @@ from . import randomness
 from .checkpoint import Model
 from .config import ModelConfig, Sampling
 from .diffusion.guidance import classifier_free
-from .diffusion.losses import log_fraction
 from .diffusion.samplers import Denoised, Denoiser, Step, run_sampler, sampling_times
 from .diffusion.schedule import Schedule, make_schedule
 from .distributed import World
 from .errors import OutOfMemoryError
 from .network.model import Network
 from .network.text import encode
-from .objective import network_time, split_output
+from .objective import denoise
 from .pictures import to_pixels
 
 
@@ -111,15 +110,9 @@ def guided_denoiser(
 ) -> Denoiser:
     """The network as `denoise(noisy, t)`; with text, guided against the empty caption, both halves in one pass."""
 
-    @torch.no_grad()
     def answer(noisy: Tensor, t: float, features: Tensor | None) -> Denoised:
-        times = torch.full((len(noisy),), t, dtype=torch.float64)
-        device = noisy.device
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=sampling.precision == "bf16"):
-            output = network(noisy, network_time(times).float().to(device), features)
-        prediction, channels = split_output(output, config)
-        image = schedule.image_of(config.prediction, prediction, noisy, times)
-        return Denoised(image, None if channels is None else log_fraction(channels).clamp(0, 1))
+        return denoise(network, noisy, torch.full((len(noisy),), t, dtype=torch.float64), features, config=config,
+                       schedule=schedule, precision=sampling.precision)
 
     if text is None or null is None:
         return lambda noisy, t: answer(noisy, t, None)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .config import ModelConfig
 from .diffusion import losses
+from .diffusion.samplers import Denoised
 from .diffusion.schedule import STEPS, Schedule
 from .network.model import Network
 
@@ -49,14 +50,9 @@ def compute_losses(
     `precision` is that of the network alone: losses are float32.
     """
     noisy = schedule.add_noise(batch.image, batch.noise, batch.t)
-    device = noisy.device
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        text = None
-        if batch.tokens is not None and batch.caption_of is not None:
-            text = network.encode(batch.tokens)[batch.caption_of]                         # (N, 77, width)
-        output = network(noisy, network_time(batch.t).float().to(device), text,
-                         dropout=dropout, detach_variance=variance_grad == "head")
-    answer, channels = split_output(output, config)
+    text = read(network, batch.tokens, batch.caption_of, precision=precision)
+    answer, channels = ask(network, noisy, batch.t, text, config=config, precision=precision, dropout=dropout,
+                           detach_variance=variance_grad == "head")
 
     log_snr = schedule.log_snr(batch.t)
     target = schedule.target(config.prediction, batch.image, batch.noise, batch.t)
@@ -65,8 +61,46 @@ def compute_losses(
     variance = None
     if channels is not None:
         estimate = schedule.image_of(config.prediction, answer.detach(), noisy, batch.t)
-        variance = losses.variance_loss(schedule, image=batch.image, estimate=estimate, channels=channels, t=batch.t)
+        variance = losses.variance_loss(
+            schedule, image=batch.image, estimate=estimate, log_fraction=losses.log_fraction(channels), t=batch.t)
     return Losses(noise_mse, weight * noise_mse, variance)
+
+
+# ── Questions to the network ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def read(network: Network, tokens: Tensor | None, caption_of: Tensor | None, *, precision: str) -> Tensor | None:
+    """The features of each picture's caption: tokens (M, 77), caption_of (N,) → (N, 77, width); None without."""
+    if tokens is None or caption_of is None:
+        return None
+    with _rounding(tokens.device, precision):
+        return network.encode(tokens)[caption_of]
+
+
+def ask(
+    network: Network, noisy: Tensor, t: Tensor, text: Tensor | None, *, config: ModelConfig, precision: str,
+    dropout: Callable[[Tensor], Tensor] | None = None, detach_variance: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """The network's prediction and its variance channels for (N, C, H, W) at times (N,): see `split_output`."""
+    with _rounding(noisy.device, precision):
+        output = network(noisy, network_time(t).float().to(noisy.device), text, dropout=dropout,
+                         detach_variance=detach_variance)
+    return split_output(output, config)
+
+
+@torch.no_grad()
+def denoise(
+    network: Network, noisy: Tensor, t: Tensor, text: Tensor | None, *, config: ModelConfig, schedule: Schedule,
+    precision: str,
+) -> Denoised:
+    """What the network takes the clean pictures to be, and the fraction of its variance, clamped to [0, 1]."""
+    prediction, channels = ask(network, noisy, t, text, config=config, precision=precision)
+    image = schedule.image_of(config.prediction, prediction, noisy, t)
+    return Denoised(image, None if channels is None else losses.log_fraction(channels).clamp(0, 1))
+
+
+def _rounding(device: torch.device, precision: str) -> torch.autocast:
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 def split_output(output: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor | None]:

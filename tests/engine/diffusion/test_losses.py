@@ -216,7 +216,7 @@ def test_the_variance_loss_is_improved_ddpm_s(name: str, index: int) -> None:
     sigma = schedule.alpha_sigma(GRID[index])[1]
     estimate, channels = image + 0.5 * sigma * random(4, 3, 5, 5), torch.tanh(random(4, 3, 5, 5, seed=1))
     found = variance_loss(
-        schedule, image=image, estimate=estimate, channels=channels, t=GRID[index].expand(4))
+        schedule, image=image, estimate=estimate, log_fraction=log_fraction(channels), t=GRID[index].expand(4))
     expected = improved_ddpm_step(schedule, index, image, estimate, channels)
     torch.testing.assert_close(found.double(), expected, rtol=2e-5, atol=1e-9)
 
@@ -224,10 +224,11 @@ def test_the_variance_loss_is_improved_ddpm_s(name: str, index: int) -> None:
 def test_the_variance_loss_of_pictures_at_different_times_is_that_of_each_alone() -> None:
     t = torch.tensor([0.001, 0.0015, 0.002, 0.37, 1.0], dtype=torch.float64)
     image, estimate, channels = random(3, 5, 3, 4, 4).clamp(-1, 1).float()
-    together = variance_loss(COSINE, image=image, estimate=estimate, channels=channels, t=t)
+    fraction = log_fraction(channels)
+    together = variance_loss(COSINE, image=image, estimate=estimate, log_fraction=fraction, t=t)
     for k in range(5):
         alone = variance_loss(COSINE, image=image[k : k + 1], estimate=estimate[k : k + 1],
-                              channels=channels[k : k + 1], t=t[k : k + 1])
+                              log_fraction=fraction[k : k + 1], t=t[k : k + 1])
         torch.testing.assert_close(together[k : k + 1], alone, rtol=1e-6, atol=0)
 
 
@@ -271,7 +272,8 @@ def test_the_loss_teaches_the_variance_that_is_best(t: float) -> None:
     slopes = []
     for shift in (-0.05, 0.0, 0.05):
         channels = torch.full_like(image, best + shift).requires_grad_()
-        loss = variance_loss(COSINE, image=image, estimate=image + error, channels=channels, t=time)
+        loss = variance_loss(
+            COSINE, image=image, estimate=image + error, log_fraction=log_fraction(channels), t=time)
         slopes.append(torch.autograd.grad(loss.sum(), channels)[0].sum().item())
     assert slopes[0] < 0 < slopes[2]
     assert abs(slopes[1]) < 0.02 * min(-slopes[0], slopes[2])
@@ -318,8 +320,8 @@ def test_the_whole_bound_of_gaussian_data_is_its_entropy(name: str) -> None:
         log_best = torch.log(torch.lerp(log_beta_tilde.exp(), log_beta.exp(), share))
         last = time == FIRST_TIME
         log_best = torch.where(last, torch.log(share * sigma**2), log_best)     # Var[image | noisy]
-        channels = 2 * (log_best - log_beta_tilde) / (log_beta - log_beta_tilde) - 1
-        bits = variance_loss(schedule, image=image, estimate=estimate, channels=channels, t=time.flatten())
+        fraction = (log_best - log_beta_tilde) / (log_beta - log_beta_tilde)
+        bits = variance_loss(schedule, image=image, estimate=estimate, log_fraction=fraction, t=time.flatten())
         return (bits.reshape(shape).double() * mass[:, None] * weight).sum().item()
 
     prior = (prior_bits(schedule, PIXELS.reshape(-1, 1, 1, 1)).double() * mass).sum().item()

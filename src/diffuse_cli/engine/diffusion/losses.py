@@ -86,7 +86,7 @@ def fine_log_variances(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
     return log_beta, torch.where(last, floor, log_beta_tilde)
 
 
-def variance_loss(schedule: Schedule, *, image: Tensor, estimate: Tensor, channels: Tensor, t: Tensor) -> Tensor:
+def variance_loss(schedule: Schedule, *, image: Tensor, estimate: Tensor, log_fraction: Tensor, t: Tensor) -> Tensor:
     """The variational bound of one fine step, in bits per dimension (Nichol & Dhariwal 2021, eq. 4 to 7, 14 to 16).
 
     KL(q(noisy_s | noisy_t, image) ‖ p(noisy_s | noisy_t)) with s = t - 1/1000, and for the last step the negative log
@@ -94,20 +94,41 @@ def variance_loss(schedule: Schedule, *, image: Tensor, estimate: Tensor, channe
     0.001·1000 times its mean step, it is added to the noise loss with weight 1. `estimate` is the clean picture implied
     by the network, detached: this loss teaches the variance alone.
 
-    image, estimate, channels: (N, C, H, W); t: (N,) float64 → (N,) in the type of `image`.
+    image, estimate: (N, C, H, W); log_fraction: the same, or one number, 0 for beta_tilde and 1 for beta; t: (N,)
+    float64 → (N,) in the type of `image`.
     """
-    log_beta, log_beta_tilde = (_column(x, image) for x in fine_log_variances(schedule, t))
-    log_variance = torch.lerp(log_beta_tilde, log_beta, log_fraction(channels))
-
-    # The means of the two Gaussians differ by coefficient·(image - estimate).
     last = _is_last(t)
-    log_snr_t, log_snr_s = schedule.log_snr(t), schedule.log_snr(torch.where(last, t, t - 1 / STEPS))
-    coefficient = torch.where(last, 1.0, -torch.expm1(log_snr_t - log_snr_s) * torch.sigmoid(log_snr_s).sqrt())
-    difference = _column(coefficient, image) * (image - estimate)
+    log_beta, log_beta_tilde = (_column(x, image) for x in fine_log_variances(schedule, t))
+    log_variance = torch.lerp(log_beta_tilde, log_beta, log_fraction)
+    difference = _column(_mean_coefficient(schedule, t), image) * (image - estimate)
     divergence = gaussian_kl(difference, log_beta_tilde, log_variance)
     decoder = -discretised_log_likelihood(image, mean=estimate, log_variance=log_variance)
     nats = torch.where(_column(last, image).bool(), decoder, divergence)
     return nats.flatten(1).mean(1) / math.log(2)
+
+
+def variance_shares(
+    schedule: Schedule, *, image: Tensor, estimate: Tensor, log_fraction: Tensor, t: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """How much wider than beta_tilde a fine step back should be, and how much it is, in units of beta - beta_tilde.
+
+    The first is the squared error of its mean, which is what the variance must make up for; where the variance is
+    right, the two have the same expectation. Arguments as of `variance_loss`, but t ≥ 2/1000: the last step has no
+    beta_tilde. → (N,) each, means over the picture
+    """
+    log_beta, log_beta_tilde = fine_log_variances(schedule, t)
+    width = log_beta.exp() - log_beta_tilde.exp()
+    error = _column(_mean_coefficient(schedule, t) / width.sqrt(), image) * (image - estimate)
+    log_ratio = _column(log_beta - log_beta_tilde, image)
+    share = torch.expm1(log_fraction * log_ratio) / torch.expm1(log_ratio)
+    return error.square().flatten(1).mean(1), share.flatten(1).mean(1)
+
+
+def _mean_coefficient(schedule: Schedule, t: Tensor) -> Tensor:
+    """The means of the two Gaussians of a fine step differ by this times (image - estimate). (N,) → (N,) float64"""
+    last = _is_last(t)
+    log_snr_t, log_snr_s = schedule.log_snr(t), schedule.log_snr(torch.where(last, t, t - 1 / STEPS))
+    return torch.where(last, 1.0, -torch.expm1(log_snr_t - log_snr_s) * torch.sigmoid(log_snr_s).sqrt())
 
 
 def gaussian_kl(difference: Tensor, log_variance_q: Tensor, log_variance_p: Tensor) -> Tensor:
