@@ -25,7 +25,7 @@ from .data.cache import Dataset
 from .errors import InUseError, ModelError
 from .pictures import from_pixels
 
-VERSION = 1                                     # of the encoder: change it with anything that changes a feature
+VERSION = 2                                     # of the encoder: change it with anything that changes a feature
 STEPS, BATCH, RATE = 300, 64, 2e-3
 WIDTHS = (24, 48, 64, 96)                       # channels of the stem, then of the levels
 SIDE, GRID = 64, 16                             # pixels to which pictures are reduced, and maps after the stem, at most
