@@ -33,7 +33,7 @@ EVALUATION = {
     "bits_per_dim": {"bound": {"value": 5.25, "standard_error": 0.125}, "area": None},
     "variance_calibration": 1.5, "prompts": None, "news": {"deep": [[[1]]]},
     "distances": {"kernel": {"drawn": MEASURED, "floor": 0.125}, "recall": 0.75, "pairs": [1, 2], HOSTILE: HOSTILE},
-    "memorisation": {"verdict": f"memorising {HOSTILE}", "ratio": 0.0625}}
+    "memorisation": {"verdict": "memorising", "sentence": f"memorising {HOSTILE}", "ratio": 0.0625}}
 
 
 class Page(HTMLParser):

@@ -53,7 +53,8 @@ def svg(curves: Sequence[Curve], *, name: str, x_label: str = "step", log: bool 
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         if log:
             axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            low, high = axes.get_ylim()
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 1000 * low else (1.0, 2.0, 5.0)))
             axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
             axes.yaxis.set_minor_formatter(NullFormatter())
         if len(curves) > 1:

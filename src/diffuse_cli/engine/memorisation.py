@@ -82,7 +82,7 @@ class Memorisation:
             ratios: Ratios = getattr(self, name)
             fields[name] |= {"share": ratios.share, "quantiles": dict(zip(map(str, QUANTILES), ratios.quantiles,
                                                                           strict=False))}
-        return fields
+        return {"sentence": self.sentence, **fields}
 
 
 def judge(drawn: np.ndarray, training: np.ndarray, held_out: np.ndarray) -> Memorisation:

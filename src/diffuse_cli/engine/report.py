@@ -40,8 +40,8 @@ _MEANINGS = {                                   # key of evaluation.json → its
                                             "agree within their errors."),
     "variance_gain_bpd": ("gain of the learned variance", "Bits/dim saved against the best fixed variance. Above 0 is "
                                                           "good."),
-    "variance_calibration": ("calibration of the variance", "Squared error over the variance that was promised. 1 is "
-                                                            "right; above 1 the model is too sure."),
+    "variance_calibration": ("calibration of the variance", "The error that was, over the one that the model expected. "
+                                                            "1 is right; above 1 it is too sure."),
     "prompts.true": ("noise loss, true captions", "Each held-out picture with its own caption."),
     "prompts.shuffled": ("noise loss, shuffled captions", "Each with the caption of another picture."),
     "prompts.empty": ("noise loss, no caption", ""),
@@ -258,7 +258,7 @@ def _evaluation(directory: Path) -> str:
         parts.append(f'<div class="curves" style="margin-top:.9rem">{plot}</div>')
     for key, title in (("distances", "Distances between drawn and real pictures"), ("memorisation", "Memorisation")):
         if isinstance(group := found.get(key), dict):
-            verdict = group.get("verdict")
+            verdict = group.get("sentence")
             said = f'<p class="verdict">{_text(verdict)}</p>' if isinstance(verdict, str) else ""
             parts.append(f"<h2>{title}</h2>\n{said}{_table(_rows(group))}")
     if closest := _read_png(directory / CLOSEST_FILE):
@@ -282,7 +282,7 @@ def _rows(group: dict[str, Any], before: str = "") -> list[tuple[str, str, str]]
         name = before + key.replace("_", " ")
         if isinstance(value, dict) and "value" not in value:
             rows += _rows(value, f"{name}, ") if not before else []
-        elif not isinstance(value, list) and key != "verdict":
+        elif not isinstance(value, list) and key not in ("verdict", "sentence"):
             rows.append((name, _figure(value), ""))
     return rows
 
