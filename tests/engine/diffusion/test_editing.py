@@ -159,8 +159,8 @@ def test_pixels_outside_the_mask_stay_exactly_as_they_were(name: str, steps: int
 def test_with_nothing_masked_the_picture_is_returned_and_with_everything_it_is_drawn(name: str) -> None:
     image, states = painted(name, steps=5, resamplings=3, mask=torch.zeros_like(MASK))
     assert torch.equal(states[-1].noisy, image)
-    image, states = painted(name, steps=5, resamplings=1, mask=torch.ones_like(MASK))
-    noisy, times = start_from(image, fresh(-1), sampling_times(SCHEDULE, 5, 64), 1, SCHEDULE)
+    image, states = painted(name, steps=9, resamplings=1, mask=torch.ones_like(MASK))
+    noisy, times = start_from(image, fresh(-1), sampling_times(SCHEDULE, 9, 64), 1, SCHEDULE)
     drawn = run_sampler(name, bent, noisy, times, SCHEDULE, fresh_noise=fresh)
     assert all(torch.equal(one.noisy, other.noisy) for one, other in zip(states, drawn, strict=True))
 
