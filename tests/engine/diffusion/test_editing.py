@@ -159,8 +159,8 @@ def test_pixels_outside_the_mask_stay_exactly_as_they_were(name: str, steps: int
 def test_with_nothing_masked_the_picture_is_returned_and_with_everything_it_is_drawn(name: str) -> None:
     image, states = painted(name, steps=5, resamplings=3, mask=torch.zeros_like(MASK))
     assert torch.equal(states[-1].noisy, image)
-    image, states = painted(name, steps=5, resamplings=1, mask=torch.ones_like(MASK))
-    noisy, times = start_from(image, fresh(-1), sampling_times(SCHEDULE, 5, 64), 1, SCHEDULE)
+    image, states = painted(name, steps=9, resamplings=1, mask=torch.ones_like(MASK))
+    noisy, times = start_from(image, fresh(-1), sampling_times(SCHEDULE, 9, 64), 1, SCHEDULE)
     drawn = run_sampler(name, bent, noisy, times, SCHEDULE, fresh_noise=fresh)
     assert all(torch.equal(one.noisy, other.noisy) for one, other in zip(states, drawn, strict=True))
 
@@ -228,7 +228,7 @@ class Row:
 def row_states(name: str, row: Row, *, steps: int, resamplings: int) -> Iterator[tuple[float, Tensor, Tensor]]:
     """(t, matrix from the known pixels to the mean of all, covariance of all) after each step, by unit vectors."""
     half = row.pixels // 2
-    draws = 1 + 2 * steps * resamplings
+    draws = 1 + steps * resamplings * 3 // 2
     batch = half + draws * row.pixels
     image = torch.zeros(batch, 1, 1, row.pixels, dtype=torch.float64)
     image[:half, 0, 0, :half] = torch.eye(half)
@@ -276,16 +276,18 @@ def test_the_known_pixels_are_always_the_given_picture_diffused_forward(name: st
         torch.testing.assert_close(covariance[:4, :4], sigma**2 * torch.eye(4, dtype=torch.float64), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("length", [1.0, 3.0, 20.0])
+@pytest.mark.parametrize("length", [1.0, 20.0])
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_resampling_comes_closer_to_the_true_conditional_distribution(name: str, length: float) -> None:
-    once, five, ten = (errors(name, Row(length), steps=20, resamplings=count) for count in (1, 5, 10))
+    once, five = (errors(name, Row(length), steps=20, resamplings=count) for count in (1, 5))
     assert sum(once) > 1.3 * sum(five)
-    assert once[0] > 2 * five[0] > 3 * ten[0]
+    assert once[0] > 2 * five[0]
 
 
 @pytest.mark.parametrize(("name", "bound"), [("dpmpp-2m", 0.03), ("unipc", 0.03), ("dpmpp-sde", 0.02)])
-def test_ten_resamplings_come_close(name: str, bound: float) -> None:
-    """Without any, the error is 0.16 of the conditional variance, or 0.10 with noise at every step."""
-    assert sum(errors(name, Row(3.0), steps=20, resamplings=10)) < bound
-    assert sum(errors(name, Row(3.0), steps=20, resamplings=1)) > 0.09
+def test_the_more_the_closer(name: str, bound: float) -> None:
+    """Without resampling, the error is 0.16 of the conditional variance, or 0.10 with noise at every step."""
+    once, five, ten = (sum(errors(name, Row(3.0), steps=20, resamplings=count)) for count in (1, 5, 10))
+    assert once > 0.09
+    assert once > 2 * five > 3 * ten
+    assert ten < bound
