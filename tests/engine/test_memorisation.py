@@ -150,6 +150,15 @@ def test_what_is_written_down_has_the_closest_pairs_only(training, fresh):
     assert fields["held_out"] == {"count": 0, "suspect": 0, "share": None, "quantiles": {}}
 
 
+def test_no_training_picture_is_shown_twice(training):
+    drawn = np.concatenate([training[:3], training[:3], training[1:2]])        # each of three, again and again
+    found = memorisation.judge(drawn, training, training[:0])
+    shown = found.closest(5)
+    assert [pair.ratio for pair in shown] == sorted(pair.ratio for pair in shown)
+    assert sorted(pair.training for pair in shown) == [0, 1, 2]
+    assert [pair.training for pair in found.closest(2)] == [pair.training for pair in shown[:2]]
+
+
 def test_the_gallery_shows_each_pair_one_above_the_other(training):
     found = judge(training[50:60], training, NONE)
     gallery = np.asarray(Image.open(io.BytesIO(memorisation.gallery(found.pairs[:4], training[50:60], training))))

@@ -170,7 +170,7 @@ def evaluate(
             if learnt is not None:
                 training = learnt.dataset.images[learnt.train.numpy()]
                 memorisation = judge(drawn, training, pixels)
-                closest = gallery(memorisation.pairs[:SHOWN], drawn, training)
+                closest = gallery(memorisation.closest(SHOWN), drawn, training)
     step = model.training.get("step")
     return Evaluation(
         model_sha256=model.sha256, step=step if type(step) is int else None, seed=seed, held_out=len(chosen),

@@ -75,6 +75,13 @@ class Memorisation:
         return (f"{self.verdict}: {self.drawn.share:.1%} of the drawn pictures are as close to a single training "
                 f"picture as {self.control.share:.1%} of the training pictures are to another")
 
+    def closest(self, count: int) -> list[Pair]:
+        """At most `count` pairs, the most suspect first, none with a training picture that was shown already."""
+        first: dict[int, Pair] = {}
+        for pair in self.pairs:
+            first.setdefault(pair.training, pair)
+        return list(first.values())[:count]
+
     def to_dict(self, *, pairs: int = 16) -> dict[str, Any]:
         """Ready for JSON once numbers that are not finite are replaced, with the closest `pairs`."""
         fields = dataclasses.asdict(dataclasses.replace(self, pairs=self.pairs[:pairs]))
