@@ -15,6 +15,7 @@ from diffuse_cli.engine.errors import OutOfMemoryError
 from diffuse_cli.engine.evaluation import LEVELS, noise_curve, validation_times
 from diffuse_cli.engine.generation import denoise_steps, draw, encode_prompts, guided_denoiser
 from diffuse_cli.engine.network.text import encode
+from diffuse_cli.engine.wanted import Start, Wanted
 
 CPU = torch.device("cpu")
 FEW = {"dpmpp-2m": 6, "ddpm": 8, "heun": 3}
@@ -37,7 +38,8 @@ def without_text(unconditional):
 
 def pixels(model, prompts, *, count=1, seed=0, **sampling):
     sampling.setdefault("steps", FEW[sampling.get("sampler", "dpmpp-2m")])
-    drawn = draw(model, prompts, count=count, seed=seed, sampling=Sampling(**{"batch_size": 4, **sampling}))
+    how = Sampling(**{"batch_size": 4, **sampling})
+    drawn = draw(model, [Wanted(prompt=prompt, count=count, seed=seed, sampling=how) for prompt in prompts])
     return {(picture.prompt, picture.seed): picture.pixels for picture in drawn}
 
 
@@ -64,7 +66,8 @@ def test_seeds_and_prompts_make_pictures_different(model):
 
 
 def test_pictures_come_prompt_by_prompt_and_tell_what_they_are(model):
-    drawn = list(draw(model, ["x", "y"], count=3, seed=7, sampling=Sampling(steps=1, batch_size=4)))
+    drawn = list(draw(model, [Wanted(prompt=prompt, count=3, seed=7, sampling=Sampling(steps=1, batch_size=4))
+                              for prompt in ("x", "y")]))
     assert [(picture.prompt, picture.index, picture.seed) for picture in drawn] == [
         ("x", 0, 7), ("x", 1, 8), ("x", 2, 9), ("y", 0, 7), ("y", 1, 8), ("y", 2, 9)]
     assert all(picture.seconds > 0 for picture in drawn)
@@ -79,7 +82,7 @@ def test_the_batch_size_costs_at_most_a_rounding(model):
 
 def test_drawing_leaves_no_trace_in_torch(model):
     state, threads = torch.get_rng_state(), torch.get_num_threads()
-    iterator = draw(model, ["a red square"], count=2, seed=0, sampling=Sampling(steps=2, batch_size=1))
+    iterator = draw(model, [Wanted(prompt="a red square", count=2, sampling=Sampling(steps=2, batch_size=1))])
     next(iterator)
     assert torch.is_grad_enabled()                         # also while it waits
     assert not torch.is_autocast_enabled("cpu")
@@ -112,7 +115,7 @@ def test_the_first_noise_is_that_of_the_seed_alone(model, sampler):
 def test_too_little_memory_is_said_to_be(model):
     with mock.patch.object(generation, "denoise_steps", side_effect=torch.OutOfMemoryError), \
             pytest.raises(OutOfMemoryError, match="8 pictures at once") as caught:
-        list(draw(model, ["x"], count=1, seed=0, sampling=Sampling()))
+        list(draw(model, [Wanted(prompt="x")]))
     assert "--batch-size" in caught.value.hint
 
 

@@ -24,6 +24,7 @@ from .evaluation import noise_curve, validation_times
 from .generation import draw
 from .learner import Learner
 from .session import Facts, Session, cost, open_session, peak_memory
+from .wanted import Wanted
 
 LOG_SECONDS = 2.0                               # between two reports of the steps, at least
 PREVIEW_PROMPTS = 8
@@ -234,7 +235,8 @@ def _preview(session: Session) -> events.Previewed:
     model = checkpoint.Model(plan.model, learner.averaged, session.tokenizer, {}, {}, "")
     prompts, count = _preview_prompts(session)
     sampling = Sampling(batch_size=PREVIEW_PROMPTS, precision=learner.precision)
-    drawn = [picture.pixels for picture in draw(model, prompts, count=count, seed=plan.seed, sampling=sampling)]
+    wanted = [Wanted(prompt=prompt, count=count, seed=plan.seed, sampling=sampling) for prompt in prompts]
+    drawn = [picture.pixels for picture in draw(model, wanted)]
     path = session.directory / "previews" / f"step-{learner.step:08d}.png"
     durable.write(path, pictures.encode(pictures.sheet(np.stack(drawn), columns=len(drawn))))
     return events.Previewed(step=learner.step, path=str(path))
