@@ -163,10 +163,10 @@ def test_one_file_is_never_replaced_unasked(diffuse, model):
 
 def test_a_link_is_replaced_not_followed(diffuse, model):
     Path("victim.png").touch()
-    for target in ("victim.png", "nowhere.png"):
+    for victim in ("victim.png", "nowhere.png"):
         if os.path.lexists("link.png"):
             os.unlink("link.png")
-        os.symlink(target, "link.png")
+        os.symlink(victim, "link.png")
         assert diffuse("-m", model, "-o", "link.png")[0] == 2
         assert os.path.islink("link.png")
         assert diffuse("-m", model, "-o", "link.png", "--force")[0] == 0

@@ -1,4 +1,4 @@
-"""What becomes of pictures as they are drawn: files, sheets, animations, records, and a look at them in the terminal."""
+"""What becomes of pictures as they are drawn: files, sheets, animations, records, a look at them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

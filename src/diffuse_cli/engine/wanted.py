@@ -60,7 +60,7 @@ def open_start(image: Path, mask: Path | None, resolution: int, strength: float 
 
     strength None: STRENGTH, or 1 with a mask. Raises DataError, and UsageError for a strength out of range.
     """
-    return start_of(_opened(image, resolution), None if mask is None else _opened(mask, resolution), strength)
+    return start_of(open_picture(image, resolution), None if mask is None else open_picture(mask, resolution), strength)
 
 
 def start_of(image: np.ndarray, mask: np.ndarray | None, strength: float | None) -> Start:
@@ -69,7 +69,8 @@ def start_of(image: np.ndarray, mask: np.ndarray | None, strength: float | None)
     return Start(image, strength if strength is not None else STRENGTH if new is None else 1.0, new)
 
 
-def _opened(path: Path, resolution: int) -> np.ndarray:
+def open_picture(path: Path, resolution: int) -> np.ndarray:
+    """(R, R, 3) uint8: the picture at `path` as training would fit it. Raises DataError."""
     try:
         return images.fit(images.open_rgb(path, target=resolution), resolution)
     except images.ImageRefused as error:

@@ -104,7 +104,7 @@ def decode_rgb(data: bytes, *, target: int | None = None) -> Image.Image:
 
 
 def png_texts(path: Path) -> dict[str, str]:
-    """The text chunks of a PNG; nothing of its pixels is decoded before. Raises ImageRefused, also for other formats."""
+    """The text chunks of a PNG. Raises ImageRefused, also for other formats."""
     with open_regular(path) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
