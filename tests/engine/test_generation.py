@@ -201,7 +201,7 @@ def test_what_is_drawn_in_different_ways_keeps_its_pictures(model, sampler):
 
 
 def test_what_is_drawn_alike_shares_batches(model):
-    alike = [Wanted(prompt=prompt, negative=prompt[::-1], seed=seed, sampling=HOW) for seed, prompt in enumerate("abcd")]
+    alike = [Wanted(prompt=prompt, negative=prompt * 2, seed=k, sampling=HOW) for k, prompt in enumerate("abcd")]
     with mock.patch.object(generation, "denoise_steps", wraps=denoise_steps) as batches:
         list(draw(model, alike))
     assert [call.kwargs["seeds"] for call in batches.call_args_list] == [[0, 1], [2, 3]]
