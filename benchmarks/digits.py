@@ -19,6 +19,7 @@ from sklearn.svm import SVC
 
 from diffuse_cli.engine import checkpoint, generation, pictures, registry
 from diffuse_cli.engine.config import Sampling
+from diffuse_cli.engine.wanted import Wanted
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -45,7 +46,7 @@ def judge(name: str, *, each: int, seed: int, sheet: Path | None, report: Path |
     svm = SVC(C=10).fit(train_x, train_y)
     model = checkpoint.load_model(registry.resolve(name), torch.device("cpu"))
     drawn = [picture.pixels for picture in generation.draw(
-        model, NAMES, count=each, seed=seed, sampling=Sampling(batch_size=40))]
+        model, [Wanted(prompt=name, count=each, seed=seed, sampling=Sampling(batch_size=40)) for name in NAMES])]
     grey = np.stack(drawn).mean(3).reshape(len(drawn), -1) / 255.0
     wanted = np.repeat(np.arange(10), each)
     answers = svm.predict(grey)

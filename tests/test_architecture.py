@@ -20,7 +20,8 @@ LIGHT = {"engine.config", "engine.errors", "engine.events", "engine.durable", "e
          "engine.ranks"}
 AT_THE_TOP_OF_CLI = LIGHT | {"engine.registry"}         # so that help and refusals never wait for torch
 HEAVY = {"torch", "numpy", "PIL", "safetensors", "tokenizers"}
-DECODE_OR_ENCODE_PIXELS = ("engine.data.", "engine.pictures", "engine.provenance", "engine.sheets")
+DECODE_OR_ENCODE_PIXELS = ("engine.data.", "engine.pictures", "engine.provenance", "engine.sheets",
+                           "api")               # which hands them out
 MATHEMATICS = {"engine.config", "engine.errors"}        # all that `diffusion` and `network` know besides themselves
 
 
@@ -59,7 +60,7 @@ def _calls(module: str) -> Iterator[tuple[str, ast.Call]]:
 
 
 def _ours(names: Iterator[str]) -> set[str]:
-    return {name for name in names if name.split(".")[0] in ("cli", "engine")}
+    return {name for name in names if name.split(".")[0] in ("api", "cli", "engine")}
 
 
 def _roots(names: Iterator[str]) -> set[str]:
@@ -80,7 +81,7 @@ def test_the_reader_of_imports_reads():
 
 @pytest.mark.parametrize("module", [module for module in FILES if module.startswith("engine")])
 def test_the_engine_never_knows_the_terminal(module):
-    assert not {name for name in _ours(_imports(module)) if name.startswith("cli")}
+    assert not {name for name in _ours(_imports(module)) if name.startswith(("api", "cli"))}
     assert not _roots(_imports(module)) & {"typer", "rich", "click"}
 
 
@@ -94,6 +95,12 @@ def test_the_terminal_starts_without_the_engine_room(module):
 def test_the_vocabulary_needs_the_standard_library_alone(module):
     assert _ours(_imports(module)) <= LIGHT
     assert _roots(_imports(module)) - {"engine"} <= sys.stdlib_module_names
+
+
+def test_the_api_is_over_the_engine_and_beside_the_terminal():
+    assert {name.split(".")[0] for name in _ours(_imports("api"))} == {"engine"}
+    assert not _roots(_imports("api")) & {"typer", "rich", "click"}
+    assert _ours(_imports("__init__", top=True)) == set()
 
 
 def test_the_registry_adds_platformdirs_and_nothing_else():

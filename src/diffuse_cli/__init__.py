@@ -1,3 +1,26 @@
 """Train a text-conditional image diffusion model on a folder of your own pictures, and sample it."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .api import LoadedModel as LoadedModel
+    from .api import load as load
+    from .api import train as train
+    from .engine.config import Sampling as Sampling
+    from .engine.errors import DiffuseError as DiffuseError
+    from .engine.wanted import Wanted as Wanted
+
 __version__ = "0.1.0"
+__all__ = ["DiffuseError", "LoadedModel", "Sampling", "Wanted", "__version__", "load", "train"]
+
+_HOMES = {"load": "api", "train": "api", "LoadedModel": "api", "Sampling": "engine.config", "Wanted": "engine.wanted",
+          "DiffuseError": "engine.errors"}
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for when it is asked for (PEP 562): the command line must not wait for torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

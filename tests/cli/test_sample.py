@@ -14,33 +14,10 @@ import pytest
 import tiny
 from PIL import Image
 
-from diffuse_cli.cli import app, sample, view
-from diffuse_cli.engine import checkpoint, durable, generation, registry
+from diffuse_cli.cli import prompts, target
+from diffuse_cli.engine import checkpoint, durable, generation
 from diffuse_cli.engine.checkpoint import Model
 from diffuse_cli.engine.errors import StorageError, UsageError
-
-QUICK = ("--steps", "2", "--batch-size", "2")
-
-
-@pytest.fixture
-def diffuse(capsys, monkeypatch, tmp_path):
-    """Run `diffuse sample …` in an empty directory of its own: (exit code, stdout, stderr)."""
-    monkeypatch.setattr(registry, "_BUNDLED", tmp_path / "absent")
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-
-    def run(*arguments, quick=True):
-        view.start()
-        code = app._run(["sample", *(QUICK if quick else ()), *map(str, arguments)])
-        return code, *capsys.readouterr()
-
-    yield run
-    view.start()
-
-
-@pytest.fixture
-def model(trained):
-    return trained[0] / "model.safetensors"
 
 
 @pytest.fixture
@@ -163,10 +140,10 @@ def test_one_file_is_never_replaced_unasked(diffuse, model):
 
 def test_a_link_is_replaced_not_followed(diffuse, model):
     Path("victim.png").touch()
-    for target in ("victim.png", "nowhere.png"):
+    for victim in ("victim.png", "nowhere.png"):
         if os.path.lexists("link.png"):
             os.unlink("link.png")
-        os.symlink(target, "link.png")
+        os.symlink(victim, "link.png")
         assert diffuse("-m", model, "-o", "link.png")[0] == 2
         assert os.path.islink("link.png")
         assert diffuse("-m", model, "-o", "link.png", "--force")[0] == 0
@@ -176,10 +153,10 @@ def test_a_link_is_replaced_not_followed(diffuse, model):
 
 
 def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path):
-    target = sample._Target(tmp_path / "x.png", pictures=1, force=False, grid=False)
+    place = target.Target(tmp_path / "x.png", files=1, force=False)
     (tmp_path / "x.png").write_bytes(b"theirs")
     with pytest.raises(UsageError, match="exists already"):
-        target.write(b"ours", None)
+        place.write(b"ours", "grid")
     assert (tmp_path / "x.png").read_bytes() == b"theirs"
     assert os.listdir(tmp_path) == ["x.png"]
 
@@ -194,7 +171,7 @@ def test_a_directory_that_is_a_file_ends_with_6(diffuse, model, no_drawing):
     Path("taken").touch()
     assert diffuse("-m", model, "-o", "taken")[0] == 6
     assert diffuse("-m", model, "-o", "taken/below")[0] == 6
-    with mock.patch.object(sample.Path, "iterdir", side_effect=PermissionError(13, "Permission denied")):
+    with mock.patch.object(target.Path, "iterdir", side_effect=PermissionError(13, "Permission denied")):
         code, _, err = diffuse("-m", model, "-o", "new")
     assert (code, "permission denied" in err) == (6, True)
 
@@ -217,7 +194,7 @@ def test_a_disk_that_fills_up_keeps_what_is_there(diffuse, model):
 
 def test_programs_side_by_side_never_take_one_anothers_names(tmp_path):
     drawn = mock.Mock(seed=1, prompt="x")
-    targets = [sample._Target(tmp_path, pictures=20, force=False, grid=False) for _ in range(4)]
+    targets = [target.Target(tmp_path, files=20, force=False) for _ in range(4)]
     written = [[] for _ in targets]
 
     def write(number):
@@ -281,7 +258,7 @@ def test_words_that_never_occurred_are_told_with_near_ones(diffuse, model):
 def test_an_endless_prompt_is_told_briefly(diffuse, model):
     code, _, err = diffuse(" ".join(f"w{index}" for index in range(10_000)), "-m", model)
     assert code == 0
-    assert len(warnings(err)) == sample.MAX_WARNINGS + 2
+    assert len(warnings(err)) == prompts.MAX_WARNINGS + 2
     assert "never seen 9995 more of the words" in err
     assert "the prompt is longer than the model reads, its end is ignored: w0 w1" in err
 

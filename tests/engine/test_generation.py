@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 from diffuse_cli.engine import checkpoint, generation, randomness
-from diffuse_cli.engine.config import Sampling
+from diffuse_cli.engine.config import SAMPLERS, Sampling
 from diffuse_cli.engine.diffusion.guidance import dynamic_threshold
 from diffuse_cli.engine.diffusion.schedule import make_schedule
-from diffuse_cli.engine.errors import OutOfMemoryError
+from diffuse_cli.engine.errors import OutOfMemoryError, UsageError
 from diffuse_cli.engine.evaluation import LEVELS, noise_curve, validation_times
 from diffuse_cli.engine.generation import denoise_steps, draw, encode_prompts, guided_denoiser
 from diffuse_cli.engine.network.text import encode
+from diffuse_cli.engine.wanted import Start, Wanted
 
 CPU = torch.device("cpu")
 FEW = {"dpmpp-2m": 6, "ddpm": 8, "heun": 3}
@@ -37,7 +38,8 @@ def without_text(unconditional):
 
 def pixels(model, prompts, *, count=1, seed=0, **sampling):
     sampling.setdefault("steps", FEW[sampling.get("sampler", "dpmpp-2m")])
-    drawn = draw(model, prompts, count=count, seed=seed, sampling=Sampling(**{"batch_size": 4, **sampling}))
+    how = Sampling(**{"batch_size": 4, **sampling})
+    drawn = draw(model, [Wanted(prompt=prompt, count=count, seed=seed, sampling=how) for prompt in prompts])
     return {(picture.prompt, picture.seed): picture.pixels for picture in drawn}
 
 
@@ -64,7 +66,8 @@ def test_seeds_and_prompts_make_pictures_different(model):
 
 
 def test_pictures_come_prompt_by_prompt_and_tell_what_they_are(model):
-    drawn = list(draw(model, ["x", "y"], count=3, seed=7, sampling=Sampling(steps=1, batch_size=4)))
+    drawn = list(draw(model, [Wanted(prompt=prompt, count=3, seed=7, sampling=Sampling(steps=1, batch_size=4))
+                              for prompt in ("x", "y")]))
     assert [(picture.prompt, picture.index, picture.seed) for picture in drawn] == [
         ("x", 0, 7), ("x", 1, 8), ("x", 2, 9), ("y", 0, 7), ("y", 1, 8), ("y", 2, 9)]
     assert all(picture.seconds > 0 for picture in drawn)
@@ -79,7 +82,7 @@ def test_the_batch_size_costs_at_most_a_rounding(model):
 
 def test_drawing_leaves_no_trace_in_torch(model):
     state, threads = torch.get_rng_state(), torch.get_num_threads()
-    iterator = draw(model, ["a red square"], count=2, seed=0, sampling=Sampling(steps=2, batch_size=1))
+    iterator = draw(model, [Wanted(prompt="a red square", count=2, sampling=Sampling(steps=2, batch_size=1))])
     next(iterator)
     assert torch.is_grad_enabled()                         # also while it waits
     assert not torch.is_autocast_enabled("cpu")
@@ -112,8 +115,118 @@ def test_the_first_noise_is_that_of_the_seed_alone(model, sampler):
 def test_too_little_memory_is_said_to_be(model):
     with mock.patch.object(generation, "denoise_steps", side_effect=torch.OutOfMemoryError), \
             pytest.raises(OutOfMemoryError, match="8 pictures at once") as caught:
-        list(draw(model, ["x"], count=1, seed=0, sampling=Sampling()))
+        list(draw(model, [Wanted(prompt="x")]))
     assert "--batch-size" in caught.value.hint
+
+
+# ── Negatives, and starting from a picture ──────────────────────────────────────────────────────────────────────────
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+LEFT = np.arange(8)[None, :].repeat(8, 0) < 3              # (8, 8): new content at the left
+HOW = Sampling(steps=4, batch_size=2)
+
+
+def one(model, **wanted):
+    (drawn,) = draw(model, [Wanted(**{"sampling": HOW, "seed": 3, "prompt": "a red square", **wanted})])
+    return drawn.pixels
+
+
+def test_a_negative_takes_the_place_of_the_empty_caption(model):
+    plain = one(model)
+    assert np.array_equal(one(model, negative=""), plain)
+    assert not np.array_equal(one(model, negative="a blue square"), plain)
+    guided = {guidance: one(model, negative="a red square", sampling=Sampling(steps=4, batch_size=2, guidance=guidance,
+                                                                              guidance_interval=(0.2, 0.2)))
+              for guidance in (1.0, 4.0)}
+    assert np.array_equal(guided[1.0], guided[4.0])        # nowhere guided: nowhere a negative
+    text, null = encode_prompts(model, ["a red square", "a blue square"])
+    schedule = make_schedule(model.config.schedule, 8)
+    denoise = [guided_denoiser(model.network, model.config, schedule, text=text[:1], null=negative, sampling=Sampling(
+        guidance=0.0)) for negative in (null, text[1:])]
+    noisy = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    plainly = guided_denoiser(model.network, model.config, schedule, text=text[1:], null=null, sampling=Sampling(
+        guidance=1.0))
+    t = schedule.time_of(torch.zeros(1, dtype=torch.float64)).item()
+    expected = dynamic_threshold(plainly(noisy, t).image)  # guidance 0 is the negative alone
+    assert torch.allclose(denoise[1](noisy, t).image, expected, atol=1e-5)
+    assert not torch.allclose(denoise[0](noisy, t).image, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("mask", [None, LEFT])
+def test_at_strength_0_a_picture_stays_as_it_is(model, mask):
+    assert np.array_equal(one(model, start=Start(PICTURE, 0.0, mask)), PICTURE)
+
+
+def test_every_byte_survives_the_way_through_the_model():
+    every = np.arange(256, dtype=np.uint8)[:, None, None].repeat(3, 2)[None]
+    assert np.array_equal(generation.to_pixels(generation.from_pixels(every)), every)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_what_the_mask_does_not_show_stays_exactly_as_it_was(model, sampler):
+    how = Sampling(sampler=sampler, steps=3, batch_size=1)
+    for strength in (0.5, 1.0):
+        drawn = one(model, sampling=how, start=Start(PICTURE, strength, LEFT))
+        assert np.array_equal(drawn[~LEFT], PICTURE[~LEFT])
+        assert not np.array_equal(drawn[LEFT], PICTURE[LEFT])
+
+
+def test_a_stronger_start_leaves_less_of_the_picture(model):
+    change = [np.abs(one(model, start=Start(PICTURE, strength)).astype(int) - PICTURE).mean()
+              for strength in (0.0, 0.1, 0.9)]
+    assert change == sorted(change)
+    assert change[0] == 0 < change[1] < change[2]
+
+
+@pytest.mark.parametrize("sampler", ["dpmpp-2m", "ddpm"])
+def test_what_is_drawn_in_different_ways_keeps_its_pictures(model, sampler):
+    """Negatives, starts and masks of others, their sampling and their place in the list change nothing."""
+    how = Sampling(sampler=sampler, steps=3, batch_size=4)
+    other = Sampling(sampler="heun", steps=2, batch_size=4)
+    orders = [
+        Wanted(prompt="a red square", count=2, seed=1, sampling=how),
+        Wanted(prompt="a red square", negative="a blue square", seed=1, sampling=how),
+        Wanted(prompt="a red square", seed=1, sampling=how, start=Start(PICTURE, 0.5)),
+        Wanted(prompt="a blue square", seed=1, sampling=how, start=Start(PICTURE[::-1].copy(), 0.5)),
+        Wanted(prompt="a red square", seed=1, sampling=how, start=Start(PICTURE, 0.5, LEFT)),
+        Wanted(prompt="a red square", seed=1, sampling=how, start=Start(PICTURE, 0.5, ~LEFT)),
+        Wanted(prompt="a red square", seed=1, sampling=other)]
+    alone = [[drawn.pixels.tobytes() for drawn in draw(model, [order])] for order in orders]
+    assert len({picture for pictures in alone for picture in pictures}) == 8
+    for turn in (orders, orders[::-1], orders[3:] + orders[:3]):
+        together = list(draw(model, turn))
+        assert [drawn.wanted for drawn in together] == [order for order in turn for _ in range(order.count)]
+        for drawn in together:
+            assert drawn.pixels.tobytes() == alone[orders.index(drawn.wanted)][drawn.index]
+
+
+def test_what_is_drawn_alike_shares_batches(model):
+    alike = [Wanted(prompt=prompt, negative=prompt * 2, seed=k, sampling=HOW) for k, prompt in enumerate("abcd")]
+    with mock.patch.object(generation, "denoise_steps", wraps=denoise_steps) as batches:
+        list(draw(model, alike))
+    assert [call.kwargs["seeds"] for call in batches.call_args_list] == [[0, 1], [2, 3]]
+
+
+def test_frames_show_state_and_estimate_of_every_step(model):
+    wanted = Wanted(prompt="a red square", seed=5, sampling=HOW)
+    (plain,), (shown,) = draw(model, [wanted]), draw(model, [wanted], frames=True)
+    assert plain.frames is None
+    assert shown.frames.shape == (4, 8, 16, 3)
+    assert np.array_equal(shown.frames[-1][:, :8], plain.pixels)
+    assert np.array_equal(shown.pixels, plain.pixels)
+    text, null = encode_prompts(model, ["a red square"] * 2)
+    steps = list(denoise_steps(model.network, model.config, text=text, null=null, seeds=[5, 5], sampling=HOW))
+    for frame, step in zip(shown.frames, steps, strict=True):
+        assert np.abs(frame[:, 8:].astype(int) - generation.to_pixels(step.image)[0]).max() <= 1
+
+
+@pytest.mark.parametrize("wrong", [{"count": 0}, {"seed": -1}, {"seed": 2**63 - 1, "count": 3}])
+def test_what_cannot_be_wanted_is_refused(wrong):
+    with pytest.raises(UsageError):
+        Wanted(**wrong)
+    for strength in (-0.1, 1.1, float("nan")):
+        with pytest.raises(UsageError, match="--strength"):
+            Start(PICTURE, strength)
 
 
 # ── Guidance ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -31,10 +31,12 @@ from diffuse_cli.engine.errors import DataError, DivergedError, ModelError, Stor
 from diffuse_cli.engine.learner import Learner
 from diffuse_cli.engine.network.model import Network
 from diffuse_cli.engine.objective import Batch
+from diffuse_cli.engine.wanted import Wanted
 
 pytestmark = pytest.mark.usefixtures("decoded")
 
 CPU = torch.device("cpu")
+QUICK = Sampling(steps=2, batch_size=1)
 STATE = "step-00000008.safetensors"
 
 
@@ -327,8 +329,7 @@ def test_a_model_in_training_can_be_sampled(squares, home):
             if isinstance(event, events.Saved) and event.step < run.recipe.steps:
                 model = checkpoint.load_model(path, CPU)
                 assert (model.training["step"], model.training["delivered"]) == (event.step, "last")
-                (drawn,) = generation.draw(model, ["a red square"], count=1, seed=0,
-                                           sampling=Sampling(steps=2, batch_size=1))
+                (drawn,) = generation.draw(model, [Wanted(prompt="a red square", sampling=QUICK)])
                 assert drawn.pixels.shape == (8, 8, 3)
 
 
@@ -350,8 +351,8 @@ def test_training_without_captions(unconditional):
     model = checkpoint.load_model(directory / "model.safetensors", CPU)
     assert (model.tokenizer, model.words, model.config.conditional) == (None, {}, False)
     assert not (directory / "tokenizer.json").exists()
-    (first,) = generation.draw(model, ["ignored"], count=1, seed=0, sampling=Sampling(steps=2, batch_size=1))
-    (second,) = generation.draw(model, [""], count=1, seed=0, sampling=Sampling(steps=2, batch_size=1))
+    (first,) = generation.draw(model, [Wanted(prompt="ignored", sampling=QUICK)])
+    (second,) = generation.draw(model, [Wanted(sampling=QUICK)])
     assert (first.pixels == second.pixels).all()
 
 

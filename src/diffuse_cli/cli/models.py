@@ -19,6 +19,7 @@ FREQUENT_WORDS = 24                             # shown of the captions
 app = typer.Typer(no_args_is_help=True, help="List, show, locate, remove and verify models.")
 
 Model = Annotated[str | None, typer.Argument(metavar="[NAME]", show_default=False,
+                                             autocompletion=options.complete_model,
                                              help="Name or path; the last trained one without it.")]
 
 
@@ -33,7 +34,7 @@ def list_models(
     """
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
     last, rows = registry.last(), []
-    for name, path in sorted(_model_files().items(), key=lambda item: item[1].stat().st_mtime, reverse=True):
+    for name, path in sorted(registry.model_files().items(), key=lambda item: item[1].stat().st_mtime, reverse=True):
         try:
             card = read_card(path)
         except ModelError as error:
@@ -104,7 +105,8 @@ def print_path(
 
 @app.command("rm")
 def remove(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Models to remove.", show_default=False)],
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Models to remove.", show_default=False,
+                                             autocompletion=options.complete_model)],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
     debug: options.Debug = False,
@@ -165,13 +167,6 @@ def _write_report(directory: Path, out: Path | None) -> None:
     else:
         files.write_new(target, page)
     files.tell(target, {"bytes": len(page)})
-
-
-def _model_files() -> dict[str, Path]:
-    files = {name: registry.model_directory(name) / registry.MODEL_FILE for name in registry.model_names()}
-    if (demo := registry.bundled()) is not None:
-        files[registry.DEMO] = demo
-    return files
 
 
 def _row(name: str, card: Card, path: Path) -> tuple[str, ...]:

@@ -36,7 +36,8 @@ def noise_demo(
         show_default=False)] = None,
     num: Annotated[int, typer.Option("-n", "--num", help="Noise levels.")] = 8,
     model: Annotated[str | None, typer.Option(
-        "-m", "--model", help="Show also what this model makes of each level.", show_default=False)] = None,
+        "-m", "--model", help="Show also what this model makes of each level.", show_default=False,
+        autocompletion=options.complete_model)] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="A new file. Default: noise-demo.png.",
                                              show_default=False)] = None,
     animate: Annotated[bool, typer.Option("--animate", help="An animation, .webp or .gif, not a strip.")] = False,

@@ -1,11 +1,13 @@
 """The options that several commands take, declared once. Those of output go to `view.configure`."""
 
+import dataclasses
 from typing import Annotated, Any
 
 import typer
 
-from ..engine import config
-from ..engine.config import Recipe, choices
+from ..engine import config, registry
+from ..engine.config import Recipe, Sampling, choices
+from ..engine.errors import DiffuseError
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.", rich_help_panel="Output")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.", rich_help_panel="Output")]
@@ -29,3 +31,17 @@ CaptionTemplate = Annotated[str | None, _caption(
 def given(options: dict[str, Any]) -> dict[str, Any]:
     """What was asked for: the rest keeps the default that it has inside."""
     return {key: value for key, value in options.items() if value is not None}
+
+
+def changed(sampling: Sampling, **options: Any) -> Sampling:
+    """With what was asked for. Raises UsageError."""
+    return dataclasses.replace(sampling, **given(options))
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """For the shell: names of models. Reads the names of directories, nothing else."""
+    try:
+        names = [*registry.model_files(), *((registry.LAST,) if registry.last() else ())]
+    except DiffuseError:
+        return []
+    return [name for name in names if name.startswith(incomplete)]

@@ -1,32 +1,52 @@
 """`diffuse sample`: prompts become pictures in files. One path on stdout for each, as it is finished.
 
-Knows names of files and what people are told; what is drawn is `engine.generation`.
+Knows what is asked for and what people are told; what is drawn is `engine.generation`, where it goes is `target`.
 """
 
 import contextlib
-import difflib
-import os
-import re
+import dataclasses
 import secrets
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..engine import config, durable, registry
+from ..engine import config, ranks, registry
 from ..engine.config import Machine, Sampling, check_range, choices
-from ..engine.errors import StorageError, UsageError
+from ..engine.errors import UsageError
 from . import options, view
 from .launch import launch, processes_to_start, taking_part
+from .prompts import Asked, read, warn_about
+from .showing import Show, write
+from .target import Target, is_file
 
 if TYPE_CHECKING:
-    from ..engine.checkpoint import Model
-    from ..engine.generation import Drawn
+    from ..engine.provenance import Made
+    from ..engine.wanted import Start, Wanted
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-MAX_WARNINGS = 5                                # about words
-_NUMBERED = re.compile(r"(\d{5,})-")
+EDITING, SHOWING = "From a picture", "Showing"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Order:
+    """All that was asked for, before any model is loaded."""
+
+    usual: Sampling                             # of prompts that ask for nothing else
+    guidances: list[float]
+    negative: str
+    num: int
+    seed: int | None
+    start: "Start | None"
+
+    def wanted(self, asked: Sequence[Asked], seed: int) -> "list[Wanted]":
+        """What to draw; `seed` is for those that have none. What is drawn alike stands together, to share batches."""
+        from ..engine.wanted import Wanted
+
+        return [Wanted(prompt=one.prompt, negative=self.negative if one.negative is None else one.negative,
+                       count=one.n or self.num, seed=seed if one.seed is None else one.seed, start=self.start,
+                       sampling=one.sampling(options.changed(self.usual, guidance=guidance)))
+                for guidance in self.guidances for one in asked]
 
 
 def sample(
@@ -34,26 +54,52 @@ def sample(
         metavar="[PROMPT]...", help="What to draw; several are drawn one after another. None: without a prompt.",
         show_default=False)] = None,
     num: Annotated[int, typer.Option("-n", "--num", help="Pictures of each prompt.")] = 1,
-    model: Annotated[str | None, typer.Option("-m", "--model", "--checkpoint", show_default=False,
-                                              help="Name or path. Default: the last trained.")] = None,
+    model: Annotated[str | None, typer.Option(
+        "-m", "--model", "--checkpoint", show_default=False, autocompletion=options.complete_model,
+        help="Name or path. Default: the last trained.")] = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="A directory, or a file for one picture.")
                    ] = Path("samples"),
     seed: Annotated[int | None, typer.Option("-s", "--seed", help="Picture k has seed S + k. Default: random.",
                                              show_default=False)] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Default: " + ", ".join(
         f"{count} for {name}" for name, count in config.SAMPLER_STEPS.items()) + ".", show_default=False)] = None,
-    sampler: Annotated[str, typer.Option("--sampler", "--scheduler", help=f"{choices(config.SAMPLERS)}.")
-                       ] = Sampling.sampler,
-    guidance: Annotated[float, typer.Option("--guidance", "--cfg-scale", help="1 is none.")] = Sampling.guidance,
+    sampler: Annotated[str | None, typer.Option(
+        "--sampler", "--scheduler", help=f"{choices(config.SAMPLERS, Sampling.sampler)}.", show_default=False)] = None,
+    guidance: Annotated[list[float] | None, typer.Option(
+        "--guidance", "--cfg-scale", help=f"1 is none. Default {Sampling.guidance:g}. Several: each prompt with each.",
+        show_default=False)] = None,
     guidance_interval: Annotated[tuple[float, float] | None, typer.Option(
         "--guidance-interval", help="Guide where LOW < sigma/alpha <= HIGH.", show_default=False)] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Pictures at once.")] = Sampling.batch_size,
+    negative: Annotated[str | None, typer.Option("--negative", "--negative-prompt", help="What to lead away from.",
+                                                 show_default=False)] = None,
+    source: Annotated[str | None, typer.Option(
+        "--prompts", metavar="FILE", help="A prompt a line, or a JSON object with settings; - is stdin.",
+        show_default=False)] = None,
+    old: Annotated[Path | None, typer.Option("--from", help="Draw this PNG again, but for what else is given.",
+                                             show_default=False)] = None,
+    init: Annotated[Path | None, typer.Option("--init", help="Start from this picture.", show_default=False,
+                                              rich_help_panel=EDITING)] = None,
+    strength: Annotated[float | None, typer.Option(
+        "--strength", help="How much of it may change, 0 to 1. Default 0.75, with a mask 1.", show_default=False,
+        rich_help_panel=EDITING)] = None,
+    mask: Annotated[Path | None, typer.Option("--mask", help="Change only where this picture is white.",
+                                              show_default=False, rich_help_panel=EDITING)] = None,
+    batch_size: Annotated[int | None, typer.Option(
+        "--batch-size", help=f"Pictures at once. Default {Sampling.batch_size}.", show_default=False)] = None,
     gpus: Annotated[str | None, typer.Option("--gpus", help="Number of GPUs, or all; 0 is the CPU.",
                                              show_default=False)] = None,
     procs: Annotated[int | None, typer.Option("--procs", hidden=True)] = None,
     device: Annotated[str | None, typer.Option("--device", help="cpu, cuda or mps.", show_default=False)] = None,
-    precision: Annotated[str, typer.Option("--precision", help="fp32 or bf16.")] = Sampling.precision,
-    grid: Annotated[bool, typer.Option("--grid", help="Also one sheet of all pictures.")] = False,
+    precision: Annotated[str | None, typer.Option("--precision", help="fp32 (default) or bf16.", show_default=False)
+                         ] = None,
+    grid: Annotated[bool, typer.Option("--grid", help="Also one sheet of all pictures.", rich_help_panel=SHOWING)
+                    ] = False,
+    sheet: Annotated[bool, typer.Option("--sheet", help="Also one labelled sheet: prompts by seeds, or by guidances.",
+                                        rich_help_panel=SHOWING)] = False,
+    animate: Annotated[bool, typer.Option("--animate", help="Also how each came about; with --grid, all in one.",
+                                          rich_help_panel=SHOWING)] = False,
+    preview: Annotated[bool, typer.Option("--preview", help="Show the pictures in the terminal.",
+                                          rich_help_panel=SHOWING)] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the file that -o names.")] = False,
     no_metadata: Annotated[bool, typer.Option("--no-metadata", help="Leave out how the pictures were made.")] = False,
     quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
@@ -64,25 +110,93 @@ def sample(
     [bold]diffuse sample "a red car" -n 8 --grid[/]
 
     [bold]diffuse sample "a red car" "a blue fish" -m cars --seed 1 -o pictures[/]
+
+    [bold]diffuse sample --from samples/00000-7-a-red-car.png --guidance 5[/]
+
+    [bold]diffuse sample "a blue car" --init photo.jpg --mask sky.png[/]
     """
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
+    if init is None and (mask or (strength is not None and old is None)):
+        raise UsageError(f"{'--mask' if mask else '--strength'} needs a picture to start from", hint="Add --init")
+    if old is not None and source is not None:
+        raise UsageError("--from and --prompts exclude each other", hint="Leave out one of them")
+    usual = options.changed(Sampling(), sampler=sampler, steps=steps, guidance_interval=guidance_interval,
+                            batch_size=batch_size, precision=precision)
+    for number in guidance or ():
+        options.changed(usual, guidance=number)
     check_range("--num", num, 1, 1_000_000)
     if seed is not None:
         check_range("--seed", seed, 0, config.SEED_RANGE[1] - num)
-    sampling = Sampling(sampler=sampler, steps=steps, guidance=guidance, guidance_interval=guidance_interval,
-                        batch_size=batch_size, precision=precision)
-    wanted = tuple(prompts or [""])
     machine = Machine(**options.given({"gpus": gpus, "procs": procs, "device": device}))
-    path = registry.resolve(model)
-    target = _Target(out, pictures=num * len(wanted), force=force, grid=grid)
+    made = _made(old)
+    if made is not None:
+        usual = options.changed(made.sampling, sampler=sampler, steps=steps, guidance_interval=guidance_interval,
+                                batch_size=batch_size, precision=precision)
+        seed, prompts = made.seed if seed is None else seed, prompts or [made.prompt]
+        negative = made.negative if negative is None else negative
+    path = _model(model, made)
+    order = _Order(usual=usual, guidances=guidance or [usual.guidance], negative=negative or "", num=num, seed=seed,
+                   start=_start(path, init, mask, strength, made))
+    show = Show(grid=grid, sheet=sheet, animate=animate, preview=preview, metadata=not no_metadata)
     if (count := processes_to_start(machine)) > 1:
         raise typer.Exit(launch(count))
-    _draw(path, wanted, num, seed, sampling, target, machine, metadata=not no_metadata)
+    asked, target = [], None
+    if ranks.place().is_main:                                          # stdin can be read only once
+        asked = [Asked(prompt=prompt) for prompt in prompts or ([""] if source is None else [])]
+        asked += [] if source is None else read(source)
+        pictures = sum(one.n or num for one in asked) * len(order.guidances)
+        alone = animate and is_file(out)                               # a file can hold the animation alone
+        stills, films = 0 if alone else pictures + grid, animate * (1 if grid else pictures)
+        target = Target(out, files=stills + films + sheet, force=force, animate=animate)
+    _draw(path, asked, order, target, show, machine)
+
+
+def _made(old: Path | None) -> "Made | None":
+    if old is None:
+        return None
+    from ..engine import provenance
+
+    return provenance.read_made(old)
+
+
+def _model(model: str | None, made: "Made | None") -> Path:
+    """The file of the model to draw with. Raises ModelError."""
+    if made is None:
+        return registry.resolve(model)
+    from ..engine import provenance
+
+    if model is None:
+        return provenance.find_model(made)
+    path = registry.resolve(model)
+    if provenance.sha256_of(path) not in ("", made.model_sha256):
+        view.warn(f"the picture was drawn by another model, {made.model}; this one draws another picture")
+    return path
+
+
+def _start(path: Path, init: Path | None, mask: Path | None, strength: float | None, made: "Made | None",
+           ) -> "Start | None":
+    """The picture to start from, as large as the model's. Raises DataError, UsageError."""
+    if init is None:
+        if made is not None and made.init_sha256:
+            raise UsageError("it was made from another picture, which has to be given again", hint="Add --init")
+        if strength is not None:
+            raise UsageError("--strength needs a picture to start from", hint="Add --init")
+        return None
+    from ..engine.card import read_card
+    from ..engine.wanted import open_start
+
+    if made is not None and made.mask_sha256 and mask is None:
+        raise UsageError("it was made with a mask, which has to be given again", hint="Add --mask")
+    given = made.strength if strength is None and made is not None and made.strength is not None else strength
+    start = open_start(init, mask, read_card(path).config.network.resolution, given)
+    if made is not None and made.init_sha256 and (start.image_sha256, start.mask_sha256) != (
+            made.init_sha256, made.mask_sha256):
+        view.warn("this is not the picture, or not the mask, that it was made from; the result will differ")
+    return start
 
 
 def _draw(
-    path: Path, prompts: tuple[str, ...], num: int, seed: int | None, sampling: Sampling, target: "_Target",
-    machine: Machine, *, metadata: bool,
+    path: Path, asked: Sequence[Asked], order: _Order, target: Target | None, show: Show, machine: Machine,
 ) -> None:
     with contextlib.ExitStack() as stack:
         place = stack.enter_context(taking_part())
@@ -94,117 +208,15 @@ def _draw(
             world = stack.enter_context(join(device))
             model = checkpoint.load_model(path, device)
             world.align(model.network.state_dict().values())           # another save may have come between two loads
-        chosen = int(world.told(secrets.randbelow(2**32))) if seed is None else seed
-        if place.is_main:
-            _warn_about(prompts, model)
-            view.say(f"model {model.training.get('name', path.name)}" + (f", seed {chosen}" if seed is None else ""))
-        drawings = generation.draw(model, prompts, count=num, seed=chosen, sampling=sampling, world=world)
-        if place.is_main:
-            _write(drawings, target, model, sampling, prompts, num, metadata=metadata)
+        told = world.told({"asked": [config.to_dict(one) for one in asked], "seed": secrets.randbelow(2**32)})
+        seed = int(told["seed"]) if order.seed is None else order.seed
+        wanted = order.wanted([config.from_dict(Asked, one) for one in told["asked"]], seed)
+        if target is not None:
+            warn_about(wanted, model)
+            view.say(f"model {model.training.get('name', path.name)}"
+                     + (f", seed {seed}" if order.seed is None else ""))
+        drawings = generation.draw(model, wanted, frames=show.animate, world=world)
+        if place.is_main and target is not None:
+            write(drawings, target, model, sum(one.count for one in wanted), show)
         else:
             list(drawings)
-
-
-def _write(
-    drawings: Iterator["Drawn"], target: "_Target", model: "Model", sampling: Sampling, prompts: tuple[str, ...],
-    num: int, *, metadata: bool,
-) -> None:
-    """Every picture as it comes, its path on stdout; then, if wanted, the sheet of all."""
-    import numpy as np
-
-    from ..engine import pictures, provenance
-
-    kept = []
-    with view.progress("drawing", num * len(prompts)) as advance_to:
-        for done, drawn in enumerate(drawings, 1):
-            made = provenance.settings(drawn, model, sampling)
-            texts = provenance.texts(made) if metadata else {}
-            written = target.write(pictures.encode(drawn.pixels, suffix=target.suffix, texts=texts), drawn)
-            if target.grid:
-                kept.append(drawn.pixels)
-            advance_to(done)
-            _tell(written, {"index": drawn.index, "seconds": drawn.seconds, **made})
-    if target.grid:
-        sheet = pictures.sheet(np.stack(kept), columns=num if len(prompts) > 1 else None)
-        _tell(target.write(pictures.encode(sheet, suffix=target.suffix), None), {"grid": True})
-
-
-def _tell(written: Path, made: dict[str, Any]) -> None:
-    if view.settings.json:
-        view.out_json({"path": str(written), **made})
-    else:
-        view.out(str(written))
-
-
-class _Target:
-    """Where pictures go: into a directory under the next free number, or to the one file that -o names."""
-
-    def __init__(self, out: Path, *, pictures: int, force: bool, grid: bool) -> None:
-        self.grid, self.force = grid, force
-        self.file = out if out.suffix.lower() in SUFFIXES else None
-        self.suffix = ".png" if self.file is None else self.file.suffix.lower()
-        if self.file is not None:
-            if pictures > 1 or grid:
-                raise UsageError(f"-o {out} is one file, but {pictures + grid} pictures are to be written",
-                                 hint="Give a directory")
-            if os.path.lexists(out) and not force:
-                raise self._taken()
-        self.directory = out if self.file is None else out.absolute().parent
-        if self.directory.exists() and not self.directory.is_dir():
-            raise StorageError(f"{self.directory} is not a directory", hint="Choose another -o")
-        durable.make_directory(self.directory, mode=0o755)
-        self.number = self._next_free()
-
-    def write(self, data: bytes, drawn: "Drawn | None") -> Path:
-        """Write a picture (None: the sheet) without replacing anything unasked. Returns its path."""
-        if self.file is not None:
-            try:
-                durable.write(self.file, data, exclusive=not self.force, mode=0o644)
-            except FileExistsError as error:                           # it came while the picture was drawn
-                raise self._taken() from error
-            return self.file
-        name = "grid" if drawn is None else "-".join(filter(None, (str(drawn.seed), _slug(drawn.prompt))))
-        while True:
-            path = self.directory / f"{self.number:05d}-{name}{self.suffix}"
-            self.number += 1
-            try:
-                durable.write(path, data, exclusive=True, mode=0o644)      # a program beside this one may have taken it
-                return path
-            except FileExistsError:
-                continue
-
-    def _next_free(self) -> int:
-        try:
-            names = [path.name for path in self.directory.iterdir()]
-        except OSError as error:
-            durable.fail(error, self.directory)
-        return max((int(match[1]) for name in names if (match := _NUMBERED.match(name))), default=-1) + 1
-
-    def _taken(self) -> UsageError:
-        return UsageError(f"{self.file} exists already", hint="Use --force to replace it, or another name")
-
-
-def _slug(prompt: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:48].strip("-")
-
-
-def _warn_about(prompts: tuple[str, ...], model: "Model") -> None:
-    """Tell when a prompt cannot mean anything to the model, or not all of it."""
-    from ..engine.checkpoint import split_words
-    from ..engine.network.text import is_truncated
-
-    if model.tokenizer is None:
-        if any(prompts):
-            view.warn("this model was trained without captions and ignores prompts")
-        return
-    words = dict.fromkeys(word for prompt in prompts for word in split_words(prompt))
-    unknown = [word for word in words if word not in model.words]
-    for word in unknown[:MAX_WARNINGS]:
-        near = difflib.get_close_matches(word, model.words, 3)
-        meant = f"; it knows {', '.join(near)}" if near else ""
-        view.warn(f"the model has never seen the word {word!r}{meant}")
-    if len(unknown) > MAX_WARNINGS:
-        view.warn(f"the model has never seen {len(unknown) - MAX_WARNINGS} more of the words")
-    for prompt in prompts:
-        if is_truncated(model.tokenizer, prompt):
-            view.warn(f"the prompt is longer than the model reads, its end is ignored: {view.clean(prompt, limit=60)}")

@@ -22,6 +22,7 @@ class Card:
     words: dict[str, int]                       # how often each word occurred in the captions
     parameters: int
     bytes: int                                  # of the file
+    sha256: str                                 # of the tensors, as the header says: the model's identity
 
 
 def read_card(path: Path) -> Card:
@@ -41,7 +42,7 @@ def card_of(head: header.Header) -> Card:
     if not all(type(count) is int and count > 0 for count in words.values()):
         raise ModelError("its word counts are not numbers")
     return Card(config=config, training=object_of(head, "diffuse.training"), words=words, parameters=head.parameters,
-                bytes=head.size)
+                bytes=head.size, sha256=head.metadata.get("modelspec.hash_sha256", "").removeprefix("0x"))
 
 
 def check_version(head: header.Header) -> None:

@@ -26,14 +26,15 @@ from .distances import Comparison, compare_with_floor
 from .errors import OutOfMemoryError
 from .events import finite
 from .features import Features, open_features
-from .generation import denoise_steps, encode_prompts
+from .generation import draw
 from .heldout import HeldOut
 from .likelihood import Ask, Figure, Likelihood
 from .memorisation import Memorisation, gallery, judge
 from .network.model import Network
 from .network.text import encode
 from .objective import denoise, read
-from .pictures import from_pixels, to_pixels
+from .pictures import from_pixels
+from .wanted import Wanted
 
 LEVELS = 8                                      # of a validation during training
 SHOWN = 12                                      # pairs in the gallery
@@ -294,17 +295,13 @@ def _learn_features(pictures: HeldOut, model: Model, cache: Path, tell: Tell) ->
 
 def _draw(model: Model, prompts: Sequence[str], *, seed: int, sampling: Sampling, tell: Tell) -> np.ndarray:
     """One picture of each prompt, picture k with seed + k. → (N, H, W, 3) uint8"""
-    parts = []
-    for start in range(0, len(prompts), sampling.batch_size):
-        tell("drawing", start, len(prompts))
-        some = prompts[start : start + sampling.batch_size]
-        text, null = encode_prompts(model, some)
-        seeds = range(seed + start, seed + start + len(some))
-        for step in denoise_steps(model.network, model.config, text=text, null=null, seeds=seeds, sampling=sampling):
-            image = step.noisy
-        parts.append(to_pixels(image))
-    tell("drawing", len(prompts), len(prompts))
-    return np.concatenate(parts)
+    tell("drawing", 0, len(prompts))
+    made = []
+    wanted = [Wanted(prompt=prompt, seed=seed + k, sampling=sampling) for k, prompt in enumerate(prompts)]
+    for drawn in draw(model, wanted):
+        made.append(drawn.pixels)
+        tell("drawing", len(made), len(prompts))
+    return np.stack(made)
 
 
 @contextlib.contextmanager

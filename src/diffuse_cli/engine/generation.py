@@ -4,6 +4,7 @@ Picture k of a prompt under seed S has seed S + k, and its noise is a function o
 same picture whatever else is drawn with it. Knows no files.
 """
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from torch import Tensor
 from . import randomness
 from .checkpoint import Model
 from .config import ModelConfig, Sampling
+from .diffusion.editing import inpaint, start_from
 from .diffusion.guidance import classifier_free
 from .diffusion.samplers import Denoised, Denoiser, Step, run_sampler, sampling_times
 from .diffusion.schedule import Schedule, make_schedule
@@ -23,53 +25,90 @@ from .errors import OutOfMemoryError
 from .network.model import Network
 from .network.text import encode
 from .objective import denoise
-from .pictures import to_pixels
+from .pictures import from_pixels, to_pixels
+from .wanted import Start, Wanted
+
+RESAMPLINGS = 5                                 # of every stretch of steps, with a mask: docs/decisions.md
 
 
 @dataclass(frozen=True)
 class Drawn:
     """One finished picture."""
 
-    prompt: str
+    wanted: Wanted
     index: int                                  # among the pictures of its prompt
-    seed: int
     pixels: np.ndarray                          # (H, W, 3) uint8
     seconds: float                              # its share of the time
+    frames: np.ndarray | None = None            # (steps, H, 2·W, 3) uint8: noisy state | estimate, if asked for
+
+    @property
+    def prompt(self) -> str:
+        return self.wanted.prompt
+
+    @property
+    def seed(self) -> int:
+        return self.wanted.seed + self.index
 
 
 def draw(
-    model: Model, prompts: Sequence[str], *, count: int, seed: int, sampling: Sampling, world: World | None = None,
+    model: Model, wanted: Sequence[Wanted], *, frames: bool = False, world: World | None = None,
 ) -> Iterator[Drawn]:
-    """`count` pictures of each prompt, prompt by prompt, as they are finished. Unconditional models ignore prompts.
+    """The wanted pictures in their order, as they are finished. Unconditional models ignore prompts.
 
-    The prompts are encoded once. Every batch has the same size, filled up with pictures that are thrown away: kernels
-    may round differently at another batch size, and a picture must not depend on its company. In a world, its
-    processes draw a batch each, and the main one yields all pictures, the others none. Raises OutOfMemoryError.
+    Neighbours that are drawn alike share batches. Every batch has the same size, filled up with pictures that are
+    thrown away: kernels may round differently at another batch size, and a picture must not depend on its company. In a
+    world, its processes draw a batch each, and the main one yields all pictures, the others none. With `frames`, each
+    picture also shows how it came about. Raises OutOfMemoryError.
     """
-    world = world or World()
-    text, null = encode_prompts(model, prompts)
-    wanted = [(number, k) for number in range(len(prompts)) for k in range(count)]
+    for _, alike in itertools.groupby(wanted, _batched_by):
+        yield from _draw_alike(model, list(alike), frames=frames, world=world or World())
+
+
+def _batched_by(wanted: Wanted) -> tuple[Sampling, float | None, bool]:
+    """What pictures of one batch have in common; prompts, seeds, start pictures and masks may differ."""
+    start = wanted.start
+    return (wanted.sampling, None, False) if start is None else (
+        wanted.sampling, start.strength, start.mask is not None)
+
+
+def _draw_alike(model: Model, wanted: list[Wanted], *, frames: bool, world: World) -> Iterator[Drawn]:
+    sampling = wanted[0].sampling
+    pictures = [(number, k) for number, one in enumerate(wanted) for k in range(one.count)]
     size = sampling.batch_size
-    batches = [wanted[start : start + size] for start in range(0, len(wanted), size)]
+    batches = [pictures[start : start + size] for start in range(0, len(pictures), size)]
     for turn in range(0, len(batches), world.size):
         begun = time.monotonic()
         # Who finds no batch draws the last one too: a process that waits too long would be given up.
         padded = (batches[min(turn + world.place.rank, len(batches) - 1)] * size)[:size]
-        chosen = None if text is None else text[[number for number, _ in padded]]
-        seeds = [seed + k for _, k in padded]
         try:
-            for step in denoise_steps(
-                    model.network, model.config, text=chosen, null=null, seeds=seeds, sampling=sampling):
-                image = step.noisy
+            made = _draw_batch(model, [(wanted[number], k) for number, k in padded], frames=frames)
         except torch.OutOfMemoryError as error:
             raise OutOfMemoryError(f"{size} pictures at once do not fit into the device's memory",
                                    hint="Choose a smaller --batch-size") from error
-        drawn = world.gathered(torch.from_numpy(to_pixels(image)))
+        drawn = world.gathered(torch.from_numpy(made))
         here = batches[turn : turn + world.size]
         seconds = (time.monotonic() - begun) / sum(map(len, here))
-        for batch, pixels in zip(here, drawn, strict=False):
-            for (number, k), picture in zip(batch, pixels.numpy(), strict=False):
-                yield Drawn(prompts[number], k, seed + k, picture, seconds)
+        for batch, films in zip(here, drawn, strict=False):
+            for (number, k), film in zip(batch, films.numpy(), strict=False):
+                last = film[-1][:, : film.shape[1]]                                # pictures are square
+                yield Drawn(wanted[number], k, last, seconds, film if frames else None)
+
+
+def _draw_batch(model: Model, asked: Sequence[tuple[Wanted, int]], *, frames: bool) -> np.ndarray:
+    """(N, steps, H, 2·W, 3): state | estimate after every step; without `frames` the pictures, (N, 1, H, W, 3)."""
+    count, sampling = len(asked), asked[0][0].sampling
+    features, _ = encode_prompts(model, [*(one.prompt for one, _ in asked), *(one.negative for one, _ in asked)])
+    text, negative = (None, None) if features is None else (features[:count], features[count:])
+    shown: list[np.ndarray] = []
+    for step in denoise_steps(
+            model.network, model.config, text=text, null=negative, sampling=sampling,
+            seeds=[one.seed + k for one, k in asked],
+            starts=[one.start for one, _ in asked if one.start is not None]):
+        if frames:
+            shown.append(to_pixels(torch.cat([step.noisy, step.image], dim=3)))
+        elif step.t == 0:
+            shown = [to_pixels(step.noisy)]
+    return np.stack(shown, axis=1)
 
 
 @torch.no_grad()
@@ -84,11 +123,12 @@ def encode_prompts(model: Model, prompts: Sequence[str]) -> tuple[Tensor | None,
 
 def denoise_steps(
     network: Network, config: ModelConfig, *, text: Tensor | None, null: Tensor | None, seeds: Sequence[int],
-    sampling: Sampling,
+    sampling: Sampling, starts: Sequence[Start] = (),
 ) -> Iterator[Step]:
     """Reverse diffusion of one batch: the state after every step, ending with the pictures in `noisy`.
 
-    text: (N, 77, width) and null: (1, 77, width), or None when unconditional; seeds: N.
+    text: (N, 77, width) and null: (N or 1, 77, width), or None when unconditional; seeds: N. starts: N pictures to
+    start from, all of one strength and all with a mask or none, or nothing.
     """
     resolution = config.network.resolution
     schedule = make_schedule(config.schedule, resolution)
@@ -101,7 +141,20 @@ def denoise_steps(
         return randomness.normal(keys, shape)
 
     times = sampling_times(schedule, sampling.number_of_steps, resolution)
-    yield from run_sampler(sampling.sampler, denoise, noise(-1), times, schedule, fresh_noise=noise)
+    if not starts:
+        yield from run_sampler(sampling.sampler, denoise, noise(-1), times, schedule, fresh_noise=noise)
+        return
+    image = from_pixels(np.stack([start.image for start in starts])).to(device)
+    noisy, times = start_from(image, noise(-1), times, starts[0].strength, schedule)
+    masks = [start.mask for start in starts if start.mask is not None]
+    if len(times) == 1:                                                # strength 0: nothing to do
+        yield Step(0.0, image, image)
+    elif masks:
+        yield from inpaint(
+            sampling.sampler, denoise, noisy, times, schedule, image=image, resamplings=RESAMPLINGS, fresh_noise=noise,
+            mask=torch.from_numpy(np.stack(masks))[:, None].to(device))
+    else:
+        yield from run_sampler(sampling.sampler, denoise, noisy, times, schedule, fresh_noise=noise)
 
 
 def guided_denoiser(

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -16,6 +16,8 @@ from torch import Tensor
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 ANIMATIONS = {".webp": "WEBP", ".gif": "GIF"}
 SIDE = 112                                      # to which small pictures are enlarged, about
+FRAME_MILLISECONDS, HELD = 100, 15              # of an animation: each frame; repetitions of the last
+LINES = 3                                       # of a caption or title; the rest is cut
 _FONT_SIZE, _LINE, _GAP = 11, 14, 6             # pixels
 
 
@@ -59,7 +61,7 @@ def shrunk(pixels: np.ndarray, side: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Row:
-    """Pictures side by side, (H, W, 3) uint8 each, with lines of text under each and a title above all."""
+    """Pictures side by side, (H, W, 3) uint8 each, with lines of text under each and a title, wrapped, above all."""
 
     title: str
     pictures: Sequence[np.ndarray]
@@ -77,15 +79,17 @@ def labelled(rows: Sequence[Row], *, cell: int | None = None) -> np.ndarray:
     """Rows of pictures with their texts, black on white, in columns of `cell` pixels (default: `cell_width`)."""
     scale, font, cell = _scale(rows), label_font(_FONT_SIZE), cell or cell_width(rows)
     below = [row.pictures[0].shape[0] * scale for row in rows]
-    heights = [_LINE * (bool(row.title) + max(map(len, row.labels), default=0)) + high + 2 * _GAP
-               for row, high in zip(rows, below, strict=True)]
     columns = max(len(row.pictures) for row in rows)
+    broad = columns * (cell + _GAP) - _GAP
+    titles = [wrap(row.title, lambda line: font.getlength(line) <= broad) for row in rows]
+    heights = [_LINE * (len(title) + max(map(len, row.labels), default=0)) + high + 2 * _GAP
+               for row, title, high in zip(rows, titles, below, strict=True)]
     canvas = Image.new("RGB", (columns * (cell + _GAP) + _GAP, sum(heights) + _GAP), "white")
     draw, top = ImageDraw.Draw(canvas), _GAP
-    for row, high, height in zip(rows, below, heights, strict=True):
-        if row.title:
-            draw.text((_GAP, top), row.title, "black", font)
-        edge = top + _LINE * bool(row.title)
+    for row, title, high, height in zip(rows, titles, below, heights, strict=True):
+        for number, line in enumerate(title):
+            draw.text((_GAP, top + number * _LINE), line, "black", font)
+        edge = top + _LINE * len(title)
         for column, (pixels, texts) in enumerate(zip(row.pictures, row.labels, strict=True)):
             left = _GAP + column * (cell + _GAP)
             canvas.paste(Image.fromarray(enlarged(pixels, scale)), (left, edge))
@@ -102,6 +106,24 @@ def _scale(rows: Sequence[Row]) -> int:
 def label_font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib: Latin, Greek and Cyrillic letters."""
     return ImageFont.truetype(str(resources.files("matplotlib") / "mpl-data/fonts/ttf/DejaVuSans.ttf"), size)
+
+
+def wrap(text: str, fits: Callable[[str], bool]) -> list[str]:
+    """`text` in at most LINES lines that each `fits`; words that do not fit a line are broken, a cut shows as '…'."""
+    lines: list[str] = []
+    rest = text
+    while rest and len(lines) < LINES:
+        last = len(lines) == LINES - 1
+        if fits(rest):
+            return [*lines, rest]
+        size = max((size for size in range(1, len(rest)) if fits(rest[:size] + ("…" if last else ""))), default=1)
+        if last:
+            return [*lines, rest[:size] + "…"]
+        broken = rest.rfind(" ", 0, size + 1)
+        size = broken if broken > 0 else size
+        lines.append(rest[:size])
+        rest = rest[size:].lstrip()
+    return lines
 
 
 def enlarged(pixels: np.ndarray, scale: int) -> np.ndarray:
@@ -128,6 +150,14 @@ def encode(pixels: np.ndarray, *, suffix: str = ".png", texts: Mapping[str, str]
         exif.get_ifd(0x8769)[user_comment] = b"UNICODE\0" + texts["parameters"].encode("utf-16-be")
     image.save(stream, FORMATS[suffix], quality=95, exif=exif if "parameters" in texts else b"")
     return stream.getvalue()
+
+
+def film(films: Sequence[np.ndarray], *, columns: int | None = None) -> list[np.ndarray]:
+    """Films (frames, H, W, 3) of any length → the frames of a sheet of all, enlarged; the end is shown longest."""
+    scale, length = max(1, round(SIDE / films[0].shape[1])), max(map(len, films))
+    frames = [enlarged(sheet(np.stack([one[min(number, len(one) - 1)] for one in films]), columns=columns), scale)
+              for number in range(length)]
+    return frames + frames[-1:] * HELD
 
 
 def encode_animation(frames: Sequence[np.ndarray], *, suffix: str, milliseconds: int) -> bytes:

@@ -141,6 +141,12 @@ def model_names() -> list[str]:
     return sorted(path.name for path in entries if _NAME.fullmatch(path.name) and (path / MODEL_FILE).is_file())
 
 
+def model_files() -> dict[str, Path]:
+    """The file of each model that has one, by name; `demo` the last, if it comes with the program."""
+    files = {name: models_directory() / name / MODEL_FILE for name in model_names()}
+    return files if (demo := bundled()) is None else {**files, DEMO: demo}
+
+
 # ── Which model is meant ────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -5,16 +5,15 @@ Pixels in, the bytes of a PNG out. Knows nothing of files, caches or where the p
 
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .pictures import label_font
+from .pictures import LINES, label_font, wrap
 
 CELL = 128                                      # pixels: small pictures are enlarged to about this
-LINES = 3                                       # of a caption; the rest is cut
 _GAP = 8
 _LINE = 14                                      # height of a line of text
 _FONT_SIZE = 10
@@ -40,21 +39,3 @@ def captioned_sheet(images: np.ndarray[Any, np.dtype[np.uint8]], captions: Seque
     stream = io.BytesIO()
     sheet.save(stream, "PNG")
     return stream.getvalue()
-
-
-def wrap(text: str, fits: Callable[[str], bool]) -> list[str]:
-    """`text` in at most LINES lines that each `fits`; words that do not fit a line are broken, a cut shows as '…'."""
-    lines: list[str] = []
-    rest = text
-    while rest and len(lines) < LINES:
-        last = len(lines) == LINES - 1
-        if fits(rest):
-            return [*lines, rest]
-        size = max((size for size in range(1, len(rest)) if fits(rest[:size] + ("…" if last else ""))), default=1)
-        if last:
-            return [*lines, rest[:size] + "…"]
-        broken = rest.rfind(" ", 0, size + 1)
-        size = broken if broken > 0 else size
-        lines.append(rest[:size])
-        rest = rest[size:].lstrip()
-    return lines

@@ -26,6 +26,7 @@ from .generation import draw
 from .history import LOG_FILE
 from .learner import Learner
 from .session import Facts, Session, cost, open_session, peak_memory
+from .wanted import Wanted
 
 LOG_SECONDS = 2.0                               # between two reports of the steps, at least
 PREVIEW_PROMPTS = 8
@@ -273,7 +274,8 @@ def _preview(session: Session) -> events.Previewed:
     model = checkpoint.Model(plan.model, learner.averaged, session.tokenizer, {}, {}, "")
     prompts, count = _preview_prompts(session)
     sampling = Sampling(batch_size=PREVIEW_PROMPTS, precision=learner.precision)
-    drawn = list(draw(model, prompts, count=count, seed=plan.seed, sampling=sampling))
+    wanted = [Wanted(prompt=prompt, count=count, seed=plan.seed, sampling=sampling) for prompt in prompts]
+    drawn = list(draw(model, wanted))
     strip = pictures.sheet(np.stack([picture.pixels for picture in drawn]), columns=len(drawn))
     path = session.directory / "previews" / f"step-{learner.step:08d}.png"
     durable.write(path, pictures.encode(strip))

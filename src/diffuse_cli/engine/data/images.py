@@ -103,6 +103,21 @@ def decode_rgb(data: bytes, *, target: int | None = None) -> Image.Image:
     return image
 
 
+def png_texts(path: Path) -> dict[str, str]:
+    """The text chunks of a PNG. Raises ImageRefused, also for other formats."""
+    with open_regular(path) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image = _open(file)
+            if image.format != "PNG":
+                raise ImageRefused("not a PNG, and only those hold how they were made")
+            return {str(name): str(text) for name, text in image.text.items()}         # type: ignore[attr-defined]
+        except ImageRefused:
+            raise
+        except Exception as error:
+            raise ImageRefused(_reason(error, b"")) from error
+
+
 def short_side(path: Path) -> int | None:
     """Pixels on the shorter side, from the header alone; None when it is no picture."""
     try:

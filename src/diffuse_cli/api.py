@@ -1,0 +1,116 @@
+"""The same from Python: a model draws PIL pictures, a training is a stream of events.
+
+Thin over the engine, as the commands are: what is wanted is the same `Wanted`, what is asked the same `Recipe` and
+`Machine`. Every error that a user can cause is a `DiffuseError`. Prints nothing.
+"""
+
+import contextlib
+import dataclasses
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .engine import checkpoint, generation, planning, provenance, ranks, registry, runs, training
+from .engine.config import Machine, Recipe, Sampling, check_choice
+from .engine.data import images
+from .engine.errors import UsageError
+from .engine.events import Event
+from .engine.wanted import Start, Wanted, open_picture, start_of
+
+Picture = Image.Image | Path | str
+
+
+def load(model: str | Path | None = None, *, device: str | None = None) -> "LoadedModel":
+    """The model that `diffuse sample -m MODEL` would use: a name or a path; None is the last trained.
+
+    device: cpu, cuda or mps; None is the fastest there is. Raises ModelError, UsageError.
+    """
+    path = registry.resolve(None if model is None else str(model))
+    return LoadedModel(checkpoint.load_model(path, planning.choose_device(Machine(device=device))))
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedModel:
+    """A model in memory. `model` holds its configuration, the words it has seen, and how it was trained."""
+
+    model: checkpoint.Model
+
+    @property
+    def resolution(self) -> int:
+        """Pixels along a side."""
+        return self.model.config.network.resolution
+
+    def sample(
+        self, prompt: str = "", n: int = 1, *, seed: int | None = None, negative: str = "",
+        init: Picture | None = None, strength: float | None = None, mask: Picture | None = None,
+        sampling: Sampling | None = None, **options: Any,
+    ) -> list[Image.Image]:
+        """`n` pictures (R×R pixels, RGB). Picture k has seed + k, and is the same in any company; None is random.
+
+        init, mask, strength: as `diffuse sample` takes them. Pictures are fitted as training fits them. options: the
+        fields of `Sampling` (sampler, steps, guidance, guidance_interval, batch_size, precision), over those of
+        `sampling`. `info` of each picture has the texts that a PNG of it would have, among them its seed.
+        Raises UsageError, DataError, OutOfMemoryError.
+        """
+        how = dataclasses.replace(sampling or Sampling(), **_known(options, Sampling))
+        wanted = Wanted(prompt=prompt, negative=negative, count=n, start=self._start(init, strength, mask),
+                        seed=secrets.randbelow(2**32) if seed is None else seed, sampling=how)
+        return [self._image(drawn) for drawn in self.draw([wanted])]
+
+    def draw(self, wanted: Sequence[Wanted], *, frames: bool = False) -> Iterator[generation.Drawn]:
+        """Pictures of several prompts as they are finished, as arrays. See `generation.draw`."""
+        return generation.draw(self.model, wanted, frames=frames)
+
+    def _start(self, init: Picture | None, strength: float | None, mask: Picture | None) -> Start | None:
+        if init is None:
+            if mask is not None or strength is not None:
+                raise UsageError("strength and mask need a picture to start from", hint="Give init")
+            return None
+        return start_of(self._fitted(init), None if mask is None else self._fitted(mask), strength)
+
+    def _fitted(self, picture: Picture) -> np.ndarray:
+        if not isinstance(picture, Image.Image):
+            return open_picture(Path(picture), self.resolution)
+        return images.fit(images.to_rgb(images.upright(picture)), self.resolution)
+
+    def _image(self, drawn: generation.Drawn) -> Image.Image:
+        image = Image.fromarray(drawn.pixels)
+        image.info.update(provenance.texts(provenance.made_of(drawn, self.model)))
+        return image
+
+
+def train(
+    folder: str | Path, *, should_stop: Callable[[], str | None] = lambda: None, **options: Any,
+) -> Iterator[Event]:
+    """Train on a folder of pictures, or go on with the same training: an event for everything that happens.
+
+    options: the fields of `Recipe` and `Machine`, named as in `diffuse train --help`. The run is locked from the first
+    event to the last; an iterator that is closed, or interrupted by an exception such as Ctrl-C, leaves the last save.
+    `should_stop` is asked after every step; the name of a signal, such as "SIGINT", saves and ends. No signal is
+    caught here. Several processes are joined where the environment says so (torchrun, srun), never started.
+    Raises DiffuseError of every kind, the first when the first event is asked for.
+    """
+    known = {field.name for field in dataclasses.fields(Recipe)}
+    recipe = Recipe(**{name: value for name, value in options.items() if name in known})
+    machine = Machine(**_known({name: value for name, value in options.items() if name not in known}, Machine, Recipe))
+    if planning.count_processes(machine) > ranks.place().size:
+        raise UsageError("several processes are started by the command line, not from Python",
+                         hint="Use `diffuse train --gpus N`, or start this program with torchrun")
+    with contextlib.ExitStack() as stack:
+        if ranks.place().is_main:
+            run = stack.enter_context(runs.open_run(Path(folder), recipe, machine))
+        else:
+            run = runs.join_run(Path(folder), recipe, machine)
+        yield from training.train(run, should_stop=should_stop)
+
+
+def _known(options: dict[str, Any], *kinds: type) -> dict[str, Any]:
+    """The options, if every name is a field of one of the kinds. Raises UsageError with the nearest."""
+    names = tuple(field.name for kind in kinds for field in dataclasses.fields(kind))
+    for name in options:
+        check_choice("this function", name, names)
+    return options

@@ -1,0 +1,125 @@
+"""The same from Python: pictures and events as the commands have them, and an import that costs nothing."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+import diffuse_cli
+from diffuse_cli.cli import app, view
+from diffuse_cli.engine import events
+from diffuse_cli.engine.errors import InUseError, ModelError, UsageError
+
+PAGE = Path(__file__).parents[1] / "docs" / "python.md"
+QUICK = {"steps": 2, "batch_size": 2}
+
+
+@pytest.fixture(scope="module")
+def loaded(trained):
+    return diffuse_cli.load(trained[0] / "model.safetensors", device="cpu")
+
+
+def test_importing_is_light():
+    code = ("import sys, diffuse_cli; assert diffuse_cli.__version__; from diffuse_cli import Sampling; "
+            "print(sorted({'torch', 'numpy', 'PIL', 'typer', 'rich'} & set(sys.modules)))")
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_everything_promised_is_there():
+    for name in diffuse_cli.__all__:
+        assert getattr(diffuse_cli, name)
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = diffuse_cli.nothing
+
+
+def test_pictures_are_those_of_the_command_line(loaded, trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    drawn = loaded.sample("a red square", n=2, seed=3, negative="a blue square", guidance=2.0, **QUICK)
+    view.start()
+    assert app._run(["sample", "a red square", "-n", "2", "-s", "3", "--negative", "a blue square", "--guidance", "2",
+                     "--steps", "2", "--batch-size", "2", "-m", str(trained[0] / "model.safetensors")]) == 0
+    for image, path in zip(drawn, capsys.readouterr().out.split(), strict=True):
+        with Image.open(path) as written:
+            assert (image.size, image.mode) == ((8, 8), "RGB")
+            assert np.array_equal(np.asarray(written), np.asarray(image))
+            assert written.text == image.info
+
+
+def test_seeds_are_random_unless_given(loaded):
+    (one,), (other,) = loaded.sample(**QUICK), loaded.sample(**QUICK)
+    assert json.loads(one.info["diffuse"])["seed"] != json.loads(other.info["diffuse"])["seed"]
+
+
+def test_a_picture_may_come_from_memory_or_a_file(loaded, squares):
+    path = squares / "000.png"
+    with Image.open(path) as image:
+        (kept,) = loaded.sample(init=image, strength=0.0, seed=1, **QUICK)
+        (same,) = loaded.sample(init=str(path), strength=0.0, seed=2, **QUICK)
+    assert np.array_equal(np.asarray(kept), np.asarray(same))
+    mask = Image.new("L", (16, 16), 0)
+    (kept,) = loaded.sample(init=path, mask=mask, seed=1, **QUICK)
+    assert np.array_equal(np.asarray(kept), np.asarray(same))
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    ({"guidence": 3}, "Did you mean 'guidance'"), ({"steps": 0}, "--steps"), ({"n": 0}, "--num"),
+    ({"strength": 0.5}, "need a picture"), ({"seed": -1}, "--seed")])
+def test_what_cannot_be_is_refused(loaded, options, said):
+    with pytest.raises(UsageError) as caught:
+        loaded.sample("x", **options)
+    assert said in str(caught.value)
+
+
+def test_no_such_model(home):
+    with pytest.raises(ModelError, match="no model 'nowhere'"):
+        diffuse_cli.load("nowhere")
+
+
+@pytest.mark.usefixtures("decoded")
+def test_training_is_a_stream_of_the_same_events(squares, trained):
+    options = {**tiny.OPTIONS, "resolution": 8, "preset": "nano", "steps": 8, "batch_size": 4}
+    with tiny.scaled_down():
+        stream = diffuse_cli.train(squares, **options)
+        first = next(event for event in stream if isinstance(event, events.Started))
+        with pytest.raises(InUseError):
+            list(diffuse_cli.train(squares, **options))    # it is locked while events are still to come
+        rest = list(stream)
+        asked = tiny.StopAfter(3)
+        *_, stopped = diffuse_cli.train(squares, should_stop=asked, **{**options, "name": "other"})
+    lasting = (events.Started, events.Validated, events.Previewed, events.Finished)    # the rest depends on the clock
+    assert [type(event) for event in (first, *rest) if isinstance(event, lasting)] == [
+        type(event) for event in trained[1] if isinstance(event, lasting)]
+    assert rest[-1].complete
+    assert Path(rest[-1].path).read_bytes() == (trained[0] / "model.safetensors").read_bytes()
+    assert (stopped.complete, stopped.reason, stopped.step) == (False, "SIGINT", 3)
+
+
+def test_training_refuses_what_it_does_not_know(squares):
+    with pytest.raises(UsageError, match="'stepps'"):
+        next(diffuse_cli.train(squares, stepps=3))
+    with pytest.raises(UsageError, match="command line"):
+        next(diffuse_cli.train(squares, procs=2))
+
+
+@pytest.mark.usefixtures("decoded")
+def test_the_examples_run(squares, trained, home, tmp_path, monkeypatch):
+    """Every block of docs/python.md, one after another, with a small model and folder in the place of the reader's."""
+    (tmp_path / "images").symlink_to(squares)
+    (home / "models" / "cars").mkdir(parents=True)
+    (home / "models" / "cars" / "model.safetensors").symlink_to(trained[0] / "model.safetensors")
+    Image.new("RGB", (20, 10), "red").save(tmp_path / "photo.jpg")
+    Image.new("L", (20, 10), 255).save(tmp_path / "sky.png")
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert len(blocks) >= 4
+    names: dict[str, object] = {}
+    with tiny.scaled_down():
+        for block in blocks:
+            exec(compile(block.replace("steps=20_000", "steps=4, resolution=8, preset='nano', device='cpu'"),
+                         str(PAGE), "exec"), names)
