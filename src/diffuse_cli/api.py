@@ -79,7 +79,7 @@ class LoadedModel:
 
     def _image(self, drawn: generation.Drawn) -> Image.Image:
         image = Image.fromarray(drawn.pixels)
-        image.info = dict(provenance.texts(provenance.made_of(drawn, self.model)))
+        image.info.update(provenance.texts(provenance.made_of(drawn, self.model)))
         return image
 
 
