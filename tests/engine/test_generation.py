@@ -123,7 +123,8 @@ def test_too_little_memory_is_said_to_be(model):
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
 LEFT = np.arange(8)[None, :].repeat(8, 0) < 3              # (8, 8): new content at the left
-HOW = Sampling(steps=4, batch_size=2)
+EVERYWHERE = (0.0, 1e9)                                    # few steps at 8 px fall into the usual interval
+HOW = Sampling(steps=4, batch_size=2, guidance_interval=EVERYWHERE)
 
 
 def one(model, **wanted):
@@ -142,7 +143,7 @@ def test_a_negative_takes_the_place_of_the_empty_caption(model):
     text, null = encode_prompts(model, ["a red square", "a blue square"])
     schedule = make_schedule(model.config.schedule, 8)
     denoise = [guided_denoiser(model.network, model.config, schedule, text=text[:1], null=negative, sampling=Sampling(
-        guidance=0.0)) for negative in (null, text[1:])]
+        guidance=0.0, guidance_interval=EVERYWHERE)) for negative in (null, text[1:])]
     noisy = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     plainly = guided_denoiser(model.network, model.config, schedule, text=text[1:], null=null, sampling=Sampling(
         guidance=1.0))
@@ -181,7 +182,7 @@ def test_a_stronger_start_leaves_less_of_the_picture(model):
 @pytest.mark.parametrize("sampler", ["dpmpp-2m", "ddpm"])
 def test_what_is_drawn_in_different_ways_keeps_its_pictures(model, sampler):
     """Negatives, starts and masks of others, their sampling and their place in the list change nothing."""
-    how = Sampling(sampler=sampler, steps=3, batch_size=4)
+    how = Sampling(sampler=sampler, steps=3, batch_size=4, guidance_interval=EVERYWHERE)
     other = Sampling(sampler="heun", steps=2, batch_size=4)
     orders = [
         Wanted(prompt="a red square", count=2, seed=1, sampling=how),
