@@ -246,10 +246,12 @@ def test_pictures_are_drawn_with_noise_of_their_own():
     """Those of one prompt differ as well: picture k has seed + k, as `generation.draw` would draw it."""
     from diffuse_cli.engine.config import Sampling
     from diffuse_cli.engine.generation import draw
+    from diffuse_cli.engine.wanted import Wanted
 
     model, sampling = untrained(text=True), Sampling(batch_size=3)
     drawn = evaluation._draw(model, ["a red square"] * 5, seed=7, sampling=sampling, tell=lambda *_: None)
-    alike = [picture.pixels for picture in draw(model, ["a red square"], count=5, seed=7, sampling=sampling)]
+    alike = [picture.pixels for picture in draw(
+        model, [Wanted(prompt="a red square", count=5, seed=7, sampling=sampling)])]
     assert drawn.shape == (5, 8, 8, 3)
     assert np.abs(drawn.astype(int) - np.stack(alike)).max() <= 1
     assert len({picture.tobytes() for picture in drawn}) == 5
