@@ -17,6 +17,7 @@ from PIL import Image
 from .engine import checkpoint, generation, planning, provenance, ranks, registry, runs, training
 from .engine.config import Machine, Recipe, Sampling, check_choice
 from .engine.data import images
+from .engine.distributed import World
 from .engine.errors import UsageError
 from .engine.events import Event
 from .engine.wanted import Start, Wanted, open_picture, start_of
@@ -61,9 +62,14 @@ class LoadedModel:
                         seed=secrets.randbelow(2**32) if seed is None else seed, sampling=how)
         return [self._image(drawn) for drawn in self.draw([wanted])]
 
-    def draw(self, wanted: Sequence[Wanted], *, frames: bool = False) -> Iterator[generation.Drawn]:
-        """Pictures of several prompts as they are finished, as arrays. See `generation.draw`."""
-        return generation.draw(self.model, wanted, frames=frames)
+    def draw(
+        self, wanted: Sequence[Wanted], *, frames: bool = False, world: World | None = None,
+    ) -> Iterator[generation.Drawn]:
+        """Pictures of several prompts as they are finished, as arrays: what `diffuse sample` calls.
+
+        See `generation.draw`. world: the processes that draw together; None is this one alone.
+        """
+        return generation.draw(self.model, wanted, frames=frames, world=world)
 
     def _start(self, init: Picture | None, strength: float | None, mask: Picture | None) -> Start | None:
         if init is None:

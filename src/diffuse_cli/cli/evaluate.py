@@ -27,8 +27,9 @@ MEASURED = 2048                                 # all that a training ever holds
 
 
 def evaluate(
-    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", show_default=False,
-                                                help="Name or path; the last trained one without it.")] = None,
+    model: Annotated[str | None, typer.Argument(
+        metavar="[MODEL]", show_default=False, autocompletion=options.complete_model,
+        help="Name or path; the last trained one without it.")] = None,
     folder: Annotated[Path | None, typer.Argument(
         metavar="[DIR]", show_default=False,
         help="Pictures that the model has not seen. Default: those that its training held out.")] = None,

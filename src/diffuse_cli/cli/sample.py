@@ -201,12 +201,14 @@ def _draw(
     with contextlib.ExitStack() as stack:
         place = stack.enter_context(taking_part())
         with view.progress("loading", 1):
-            from ..engine import checkpoint, generation, planning
+            from .. import api
+            from ..engine import planning
             from ..engine.distributed import join
 
             device = planning.choose_device(machine)
             world = stack.enter_context(join(device))
-            model = checkpoint.load_model(path, device)
+            loaded = api.load(path, device=str(device))
+            model = loaded.model
             world.align(model.network.state_dict().values())           # another save may have come between two loads
         told = world.told({"asked": [config.to_dict(one) for one in asked], "seed": secrets.randbelow(2**32)})
         seed = int(told["seed"]) if order.seed is None else order.seed
@@ -215,7 +217,7 @@ def _draw(
             warn_about(wanted, model)
             view.say(f"model {model.training.get('name', path.name)}"
                      + (f", seed {seed}" if order.seed is None else ""))
-        drawings = generation.draw(model, wanted, frames=show.animate, world=world)
+        drawings = loaded.draw(wanted, frames=show.animate, world=world)
         if place.is_main and target is not None:
             write(drawings, target, model, sum(one.count for one in wanted), show)
         else:
