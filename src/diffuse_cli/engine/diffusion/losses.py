@@ -120,8 +120,16 @@ def variance_shares(
     width = log_beta.exp() - log_beta_tilde.exp()
     error = _column(_mean_coefficient(schedule, t) / width.sqrt(), image) * (image - estimate)
     log_ratio = _column(log_beta - log_beta_tilde, image)
-    share = torch.expm1(log_fraction * log_ratio) / torch.expm1(log_ratio)
+    share = linear_fraction(log_fraction, log_ratio)
     return error.square().flatten(1).mean(1), share.flatten(1).mean(1)
+
+
+def linear_fraction(log_fraction: Tensor, log_ratio: Tensor) -> Tensor:
+    """The fraction of the way between ln beta_tilde and ln beta as that between beta_tilde and beta themselves.
+
+    log_ratio: ln(beta/beta_tilde), of a shape that broadcasts. For Gaussian data it does not depend on the jump.
+    """
+    return torch.expm1(log_fraction * log_ratio) / torch.expm1(log_ratio)
 
 
 def _mean_coefficient(schedule: Schedule, t: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .losses import fine_log_variances
+from .losses import fine_log_variances, linear_fraction
 from .schedule import Schedule, jump_log_variances
 
 
@@ -268,8 +268,7 @@ def _jump_deviation(
     if rule == "log":
         return torch.exp((log_beta_tilde + log_fraction * (log_beta - log_beta_tilde)) / 2)
     fine_log_beta, fine_log_beta_tilde = fine_log_variances(schedule, torch.tensor([t], dtype=torch.float64))
-    log_ratio = (fine_log_beta - fine_log_beta_tilde).item()
-    fraction = torch.expm1(log_fraction * log_ratio) / math.expm1(log_ratio)
+    fraction = linear_fraction(log_fraction, (fine_log_beta - fine_log_beta_tilde).to(log_fraction))
     beta, beta_tilde = math.exp(log_beta), math.exp(log_beta_tilde)
     return torch.sqrt(beta_tilde + fraction * (beta - beta_tilde))
 
