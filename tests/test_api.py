@@ -68,7 +68,8 @@ def test_a_picture_may_come_from_memory_or_a_file(loaded, squares):
 
 
 @pytest.mark.parametrize(("options", "said"), [
-    ({"guidence": 3}, "Did you mean 'guidance'"), ({"steps": 0}, "--steps"), ({"n": 0}, "--num"),
+    ({"guidence": 3}, "Did you mean 'guidance'"), ({"negativ": "y"}, "Did you mean 'negative'"),
+    ({"guidance": "much"}, "guidance should be float"), ({"steps": 0}, "--steps"), ({"n": 0}, "--num"),
     ({"strength": 0.5}, "need a picture"), ({"seed": -1}, "--seed")])
 def test_what_cannot_be_is_refused(loaded, options, said):
     with pytest.raises(UsageError) as caught:

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from .engine import checkpoint, generation, planning, provenance, ranks, registry, runs, training
-from .engine.config import Machine, Recipe, Sampling, check_choice
+from .engine.config import Machine, Recipe, Sampling, check_choice, from_dict, to_dict
 from .engine.data import images
 from .engine.distributed import World
 from .engine.errors import UsageError
@@ -23,6 +23,7 @@ from .engine.events import Event
 from .engine.wanted import Start, Wanted, open_picture, start_of
 
 Picture = Image.Image | Path | str
+_ARGUMENTS = ("prompt", "n", "seed", "negative", "init", "strength", "mask", "sampling")       # of `sample` by name
 
 
 def load(model: str | Path | None = None, *, device: str | None = None) -> "LoadedModel":
@@ -57,7 +58,8 @@ class LoadedModel:
         `sampling`. `info` of each picture has the texts that a PNG of it would have, among them its seed.
         Raises UsageError, DataError, OutOfMemoryError.
         """
-        how = dataclasses.replace(sampling or Sampling(), **_known(options, Sampling))
+        usual = to_dict(sampling or Sampling())
+        how = from_dict(Sampling, {**usual, **_known(options, Sampling, also=_ARGUMENTS)}, where="sample")
         wanted = Wanted(prompt=prompt, negative=negative, count=n, start=self._start(init, strength, mask),
                         seed=secrets.randbelow(2**32) if seed is None else seed, sampling=how)
         return [self._image(drawn) for drawn in self.draw([wanted])]
@@ -114,9 +116,10 @@ def train(
         yield from training.train(run, should_stop=should_stop)
 
 
-def _known(options: dict[str, Any], *kinds: type) -> dict[str, Any]:
-    """The options, if every name is a field of one of the kinds. Raises UsageError with the nearest."""
-    names = tuple(field.name for kind in kinds for field in dataclasses.fields(kind))
+def _known(options: dict[str, Any], *kinds: type, also: Sequence[str] = ()) -> dict[str, Any]:
+    """The options, if every name is a field of one of the kinds. Raises UsageError with the nearest, or all there are.
+    """
+    names = (*also, *(field.name for kind in kinds for field in dataclasses.fields(kind)))
     for name in options:
         check_choice("this function", name, names)
     return options

@@ -48,11 +48,24 @@ def mask(tmp_path):
 
 
 def test_a_negative_is_written_down_in_both_ways(diffuse, model):
-    _, out, err = diffuse("a red square", "--negative", "a blue square", "-m", model, "-o", "x.png", "--json")
+    _, out, err = diffuse("a red square", "--negative", "a blue square", "-m", model, "-o", "x.png", "--json",
+                          "--guidance-interval", 0, 1000)
     assert json.loads(out)["negative"] == "a blue square"
     assert warnings(err) == []
     with Image.open("x.png") as image:
         assert image.text["parameters"].startswith("a red square\nNegative prompt: a blue square\nSteps: 2, ")
+
+
+def test_guidance_that_acts_at_no_step_is_told(diffuse, model):
+    pictures = []
+    for interval, told in (((3, 3), True), ((0, 1000), False)):
+        for guidance in (2, 6):
+            _, out, err = diffuse("a red square", "-m", model, "-s", 1, "--guidance", guidance,
+                                  "--guidance-interval", *interval)
+            assert any("guidance does nothing" in line for line in warnings(err)) == told
+            pictures.append(np.asarray(Image.open(out.strip())))
+    assert np.array_equal(*pictures[:2])
+    assert not np.array_equal(*pictures[2:])
 
 
 def test_a_negative_that_does_nothing_is_told(diffuse, model, unconditional):
@@ -60,7 +73,7 @@ def test_a_negative_that_does_nothing_is_told(diffuse, model, unconditional):
     assert warnings(err) == ["--negative does nothing without guidance, and --guidance 1 is none"]
     _, _, err = diffuse("--negative", "blue", "-m", unconditional[0] / "model.safetensors")
     assert warnings(err) == ["this model was trained without captions and ignores prompts"]
-    _, _, err = diffuse("--negative", "zebra", "-m", model)
+    _, _, err = diffuse("--negative", "zebra", "-m", model, "--guidance-interval", 0, 1000)
     assert warnings(err) == ["the model has never seen the word 'zebra'"]
 
 

@@ -13,7 +13,7 @@ import typer
 
 from ..engine import config, registry
 from ..engine.config import Machine, Sampling, check_choice, check_range
-from ..engine.errors import UsageError
+from ..engine.errors import DataError, UsageError
 from ..engine.events import Scanned
 from . import options, view
 
@@ -64,6 +64,14 @@ def evaluate(
         raise UsageError("--features compares pictures that are drawn, and --num 0 draws none",
                          hint="Leave out one of them")
     path = registry.resolve(model)
+    from ..engine import runs
+
+    of_a_run = runs.read_config(path.parent) is not None
+    if folder is None and not of_a_run:
+        raise UsageError("nothing beside this model says which pictures it has not seen",
+                         hint="Name a folder of such pictures: diffuse evaluate MODEL DIR")
+    if folder is not None and not folder.exists():
+        raise DataError(f"{folder} does not exist", hint="Give a folder of pictures")
     found = _evaluate(path, folder, num, images, seed, features,
                       Machine(**options.given({"device": device, "micro_batch": batch_size})), precision)
     record = found.to_dict()
@@ -71,9 +79,9 @@ def evaluate(
         view.out_json(record)
     else:
         _print(found)
-    from ..engine import evaluation, runs
+    if of_a_run:
+        from ..engine import evaluation
 
-    if runs.read_config(path.parent) is not None:                      # the model lives in the directory of a run
         evaluation.keep(path.parent, found)
 
 

@@ -66,6 +66,8 @@ def noise_demo(
     if model is not None and (schedule or plot):
         raise UsageError(f"{'--plot' if plot else '--schedule'} and -m exclude each other: a model is shown on the "
                          "schedule that it was trained with", hint="Leave out one of them")
+    if image is not None and not image.exists():
+        raise DataError(f"there is no picture {image}", hint="Give another one, or none for a demo scene")
     target = files.new_file(out, default="noise-demo.webp" if animate else "noise-demo.png",
                             suffixes=(".webp", ".gif") if animate else (".png",))
     names = list(dict.fromkeys(schedule or (config.SCHEDULES if plot else (config.Recipe.schedule,))))

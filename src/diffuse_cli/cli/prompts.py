@@ -87,6 +87,7 @@ def _text(source: str, name: str) -> str:
 
 def warn_about(wanted: "Sequence[Wanted]", model: "Model") -> None:
     """Tell when a prompt cannot mean anything to the model, or not all of it."""
+    from ..engine.generation import guided_steps
     from ..engine.network.text import is_truncated
 
     texts = list(dict.fromkeys(text for one in wanted for text in (one.prompt, one.negative) if text))
@@ -96,6 +97,10 @@ def warn_about(wanted: "Sequence[Wanted]", model: "Model") -> None:
         return
     if any(one.negative for one in wanted) and all(one.sampling.guidance == 1 for one in wanted):
         view.warn("--negative does nothing without guidance, and --guidance 1 is none")
+    if any(one.sampling.guidance != 1 and (one.negative or one.sampling.guidance != Sampling.guidance)
+           and not guided_steps(model.config, one.sampling) for one in wanted):
+        view.warn("guidance does nothing: no step begins where it acts; use more --steps or another "
+                  "--guidance-interval")
     _warn_about_words(texts, model)
     for text in texts:
         if is_truncated(model.tokenizer, text):

@@ -136,6 +136,7 @@ def _train(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: bool) -> 
             log(event)
             finished = event if isinstance(event, Finished) else None
             if isinstance(event, Scanned) and (reason := caught()):        # nothing is begun that should be saved
+                _say_how_to_go_on(is_main=place.is_main)
                 raise typer.Exit(_exit_code(reason))
     if finished is not None:
         _end(finished, machine, is_main=place.is_main)
@@ -144,12 +145,16 @@ def _train(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: bool) -> 
 def _end(finished: Finished, machine: Machine, *, is_main: bool) -> None:
     """The path of the model; or how to go on, and the signal that ended it."""
     if not finished.complete:
-        again = [argument for argument in sys.argv[1:] if argument != "--fresh"]
-        if is_main:
-            view.say(f"to go on: {shlex.join(['diffuse', *again])}")
+        _say_how_to_go_on(is_main=is_main)
         raise typer.Exit(_exit_code(finished.reason))
     if is_main and not view.settings.json:
         view.out(machine.out or finished.path)
+
+
+def _say_how_to_go_on(*, is_main: bool) -> None:
+    again = [argument for argument in sys.argv[1:] if argument != "--fresh"]
+    if is_main:
+        view.say(f"to go on: {shlex.join(['diffuse', *again])}")
 
 
 def _exit_code(signal_name: str) -> int:

@@ -111,6 +111,15 @@ def _draw_batch(model: Model, asked: Sequence[tuple[Wanted, int]], *, frames: bo
     return np.stack(shown, axis=1)
 
 
+def guided_steps(config: ModelConfig, sampling: Sampling) -> int:
+    """How many of the sampler's steps begin where guidance acts; with few steps it may be none."""
+    resolution = config.network.resolution
+    schedule, (low, high) = make_schedule(config.schedule, resolution), sampling.interval_at(resolution)
+    times = torch.tensor(sampling_times(schedule, sampling.number_of_steps, resolution)[:-1], dtype=torch.float64)
+    ratio = torch.exp(-schedule.log_snr(times) / 2)                    # sigma/alpha
+    return int(((low < ratio) & (ratio <= high)).sum())
+
+
 @torch.no_grad()
 def encode_prompts(model: Model, prompts: Sequence[str]) -> tuple[Tensor | None, Tensor | None]:
     """(features of each prompt (M, 77, width), features of the empty caption (1, 77, width)); None if unconditional."""

@@ -137,9 +137,10 @@ def read_made(path: Path) -> Made:
         raise DataError(f"{path} does not say how it was made",
                         hint="Give a PNG made by `diffuse sample`, without --no-metadata")
     try:
-        return from_dict(Made, loads_strict(text, limit=MAX_TEXT), where="it")
+        return from_dict(Made, loads_strict(text, limit=MAX_TEXT), where="metadata")
     except (ModelError, UsageError) as error:
-        raise DataError(f"what {path} says of how it was made cannot be used: {error.what}") from error
+        raise DataError(f"what {path} says of how it was made cannot be used: {error.what}",
+                        hint="Give a PNG as `diffuse sample` wrote it") from error
 
 
 def find_model(made: Made) -> Path:
