@@ -242,6 +242,20 @@ def test_what_is_drawn_are_the_captions_of_the_pictures_in_turn(quick, tmp_path,
     assert "a red square" in prompts
 
 
+@pytest.mark.parametrize(("num", "batch_size", "drawn_at_once"), [(5, 64, 5), (9, 8, 5), (8, 8, 8)])
+def test_no_more_is_drawn_than_asked_for(quick, tmp_path, monkeypatch, num, batch_size, drawn_at_once):
+    sizes = []
+
+    def draw(model, wanted, *, sampling, **_):
+        sizes.append(sampling.batch_size)
+        return pixels(len(wanted))
+
+    monkeypatch.setattr(evaluation, "_draw", draw)
+    evaluate(untrained(text=True), heldout(), num=num, seed=0, limit=8, batch_size=batch_size, precision="fp32",
+             cache=tmp_path)
+    assert sizes == [drawn_at_once]
+
+
 def test_pictures_are_drawn_with_noise_of_their_own():
     """Those of one prompt differ as well: picture k has seed + k, as `generation.draw` would draw it."""
     from diffuse_cli.engine.config import Sampling

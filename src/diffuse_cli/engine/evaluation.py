@@ -7,6 +7,7 @@ terminal, and of files only what it leaves in the directory of a run.
 import contextlib
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,7 +163,8 @@ def evaluate(
         found, prompts = measure(model, pixels, captions, seed=seed, batch_size=batch_size, precision=precision,
                                  tell=tell)
         if num:
-            sampling = Sampling(batch_size=batch_size, precision=precision)
+            even = math.ceil(num / math.ceil(num / batch_size))        # batches are filled up: no room for nothing
+            sampling = Sampling(batch_size=even, precision=precision)
             wanted = [captions[k % len(captions)] for k in range(num)]
             drawn = _draw(model, wanted, seed=seed, sampling=sampling, tell=tell)
             if min(num, len(pixels) // 2) > 1:
