@@ -57,7 +57,7 @@ class World:
     def part(self) -> None:
         """Leave the others for good; what was wrapped can no longer learn.
 
-        Whatever exchanges gradients goes before the group does. If it went after, it would end the group while it
+        Whatever exchanges gradients goes before the group does. If it went after, it could end the group while it
         holds Python's lock, and wait for ever for a thread of the group that waits for the lock.
         """
         for shared in self._wrapped:
