@@ -1,5 +1,6 @@
 """Drawing pictures: each the same in any company; and measuring: exact where the answer is known."""
 
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -273,6 +274,26 @@ def test_the_network_is_told_the_stock_time_and_the_fraction_is_clamped(model):
     assert torch.equal(answer.log_fraction, torch.ones(2, 3, 8, 8))          # (9 + 1)/2 is beyond beta
     _, sigma = schedule.alpha_sigma(torch.tensor(0.5, dtype=torch.float64))
     assert torch.allclose(answer.image, torch.tensor(-9 * sigma.item()))     # of v = 9 at a noisy picture of 0
+
+
+@pytest.mark.parametrize("start", [(), (Start(np.full((8, 8, 3), 255, np.uint8), 0.5),)], ids=["noise", "picture"])
+def test_every_estimate_is_within_the_pixel_range(model, start):
+    class Silent(nn.Module):
+        """It finds no noise anywhere: the picture that follows is the noisy one, 1/alpha times over."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def forward(self, noisy, time, text, **_):
+            return torch.zeros(len(noisy), 6, 8, 8)
+
+    config = replace(model.config, prediction="epsilon")
+    steps = list(denoise_steps(Silent(), config, text=None, null=None, seeds=[3], sampling=Sampling(steps=6),
+                               starts=start))
+    assert all(step.image.abs().max() <= 1 for step in steps)
+    assert steps[0].image.abs().max() == 1                                   # which is a clip: it was far outside
+    assert steps[-1].noisy.abs().max() <= 1
 
 
 def test_an_unconditional_model_draws_whatever_is_said(without_text):

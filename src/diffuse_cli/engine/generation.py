@@ -17,7 +17,7 @@ from . import randomness
 from .checkpoint import Model
 from .config import ModelConfig, Sampling
 from .diffusion.editing import inpaint, start_from
-from .diffusion.guidance import classifier_free
+from .diffusion.guidance import classifier_free, within_range
 from .diffusion.samplers import Denoised, Denoiser, Step, run_sampler, sampling_times
 from .diffusion.schedule import Schedule, make_schedule
 from .distributed import World
@@ -115,9 +115,16 @@ def guided_steps(config: ModelConfig, sampling: Sampling) -> int:
     """How many of the sampler's steps begin where guidance acts; with few steps it may be none."""
     resolution = config.network.resolution
     schedule, (low, high) = make_schedule(config.schedule, resolution), sampling.interval_at(resolution)
-    times = torch.tensor(sampling_times(schedule, sampling.number_of_steps, resolution)[:-1], dtype=torch.float64)
+    times = torch.tensor(times_of(config, sampling)[:-1], dtype=torch.float64)
     ratio = torch.exp(-schedule.log_snr(times) / 2)                    # sigma/alpha
     return int(((low < ratio) & (ratio <= high)).sum())
+
+
+def times_of(config: ModelConfig, sampling: Sampling) -> list[float]:
+    """The times that the sampler visits, from 1 to 0."""
+    resolution = config.network.resolution
+    schedule = make_schedule(config.schedule, resolution)
+    return sampling_times(schedule, sampling.number_of_steps, resolution, config.prediction)
 
 
 @torch.no_grad()
@@ -141,7 +148,7 @@ def denoise_steps(
     """
     resolution = config.network.resolution
     schedule = make_schedule(config.schedule, resolution)
-    denoise = guided_denoiser(network, config, schedule, text=text, null=null, sampling=sampling)
+    denoise = within_range(guided_denoiser(network, config, schedule, text=text, null=null, sampling=sampling))
     device = next(network.parameters()).device
     shape = (config.network.channels, resolution, resolution)
 
@@ -149,7 +156,7 @@ def denoise_steps(
         keys = torch.tensor([randomness.key(seed, "sample", step) for seed in seeds], device=device)
         return randomness.normal(keys, shape)
 
-    times = sampling_times(schedule, sampling.number_of_steps, resolution)
+    times = times_of(config, sampling)
     if not starts:
         yield from run_sampler(sampling.sampler, denoise, noise(-1), times, schedule, fresh_noise=noise)
         return

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from diffuse_cli.engine.diffusion.guidance import classifier_free, dynamic_threshold
+from diffuse_cli.engine.diffusion.guidance import classifier_free, dynamic_threshold, within_range
 from diffuse_cli.engine.diffusion.samplers import Denoised, Denoiser
 from diffuse_cli.engine.diffusion.schedule import Schedule, make_schedule
 
@@ -155,3 +155,14 @@ def test_each_picture_has_its_own_limit() -> None:
     together = dynamic_threshold(images)
     for k in range(3):
         torch.testing.assert_close(together[k : k + 1], dynamic_threshold(images[k : k + 1]))
+
+
+# ── The pixel range ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_leaves_the_pixel_range_is_clipped_and_nothing_else_changes() -> None:
+    image = torch.tensor([-3.0, -1.0, 0.25, 1.0, 7.0]).reshape(1, 1, 1, 5)
+    now = within_range(lambda noisy, t: Denoised(image, FRACTION, guided=True))(NOISY, 0.5)
+    assert now.image.flatten().tolist() == [-1, -1, 0.25, 1, 1]
+    assert now.log_fraction is FRACTION
+    assert now.guided

@@ -219,6 +219,13 @@ def test_times_make_one_wide_step_and_then_even_ones_in_log_snr(name: str, resol
     torch.testing.assert_close(gaps, gaps.mean().expand_as(gaps), rtol=1e-4, atol=0)
 
 
+def test_where_noise_is_predicted_the_first_step_is_shorter() -> None:
+    for resolution, ratio in [(16, 10), (64, 10), (128, 16)]:
+        times = sampling_times(COSINE, 20, resolution, "epsilon")
+        alpha, sigma = level(COSINE, times[1])
+        assert sigma / alpha == pytest.approx(ratio, rel=1e-6)
+
+
 def test_the_shortest_grids_and_one_that_cannot_reach_the_wide_level() -> None:
     assert sampling_times(COSINE, 1, 64) == [1, 0]
     first, middle, last = sampling_times(COSINE, 2, 64)

@@ -1,4 +1,7 @@
-"""Guidance: wrappers that turn a denoiser into one that follows its condition more closely. Knows no network."""
+"""Wrappers that make of a denoiser one that follows its condition more closely, or that stays within the pixel range.
+
+Knows no network.
+"""
 
 import math
 from collections.abc import Callable
@@ -46,3 +49,17 @@ def dynamic_threshold(image: Tensor, share: float = 0.995) -> Tensor:
     limit = magnitudes.kthvalue(rank, dim=1).values.clamp(min=1)                          # (N,)
     limit = limit.reshape(-1, *(1,) * (image.ndim - 1))
     return image.clamp(-limit, limit) / limit
+
+
+def within_range(denoise: Denoiser) -> Denoiser:
+    """The same denoiser with its pictures clipped to [-1, 1], where all clean ones are (Saharia et al. 2022, "static").
+
+    At the noisy end the picture that follows from an estimated noise is that estimate's error, sigma/alpha times over.
+    What was thresholded above stays as it is.
+    """
+
+    def clipped(noisy: Tensor, t: float) -> Denoised:
+        now = denoise(noisy, t)
+        return now._replace(image=now.image.clamp(-1, 1))
+
+    return clipped

@@ -36,16 +36,21 @@ class Step(NamedTuple):
 Denoiser = Callable[[Tensor, float], Denoised]
 FreshNoise = Callable[[int], Tensor]            # number of the step → standard normal noise, (N, C, H, W)
 
+WIDEST_OF_NOISE = 10                            # sigma/alpha at which the estimate from a predicted noise is of use
+
 
 # ── Times and levels ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def sampling_times(schedule: Schedule, steps: int, resolution: int) -> list[float]:
+def sampling_times(schedule: Schedule, steps: int, resolution: int, prediction: str = "v") -> list[float]:
     """steps + 1 times from 1 to 0: one step to sigma/alpha = 8·resolution/64, then evenly in log-SNR to 0.03, then 0.
 
     Above that level a picture holds only its mean, and a single step does; below 0.03 there is nothing left to see.
+    Where noise is predicted the first step ends at 10 at least: the picture that follows is that far out, and a long
+    step would leave it in.
     """
-    coarse, fine = -2 * math.log(8 * resolution / 64), -2 * math.log(0.03)
+    wide = max(8 * resolution / 64, WIDEST_OF_NOISE if prediction == "epsilon" else 0)
+    coarse, fine = -2 * math.log(wide), -2 * math.log(0.03)
     top = schedule.log_snr(torch.ones(1, dtype=torch.float64)).item()
     log_snr = torch.linspace(max(coarse, top + 0.5), fine, max(steps - 1, 0), dtype=torch.float64)
     return [1.0, *schedule.time_of(log_snr).tolist(), 0.0]
