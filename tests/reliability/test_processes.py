@@ -15,9 +15,9 @@ from real import command, environment, is_learning, processes_of, sha256_of, wai
 INJECTED = Path(__file__).parent / "injected"
 POINTS = {"start": ("1 open_session 1", "0 open_session 1"), "step": ("1 advance 5", "0 advance 5"),
           "all-reduce": ("1 add 4", "0 add 4"), "save": ("1 advance 4", "0 save_state 1")}
-KINDS = ("SIGKILL", "raise", "exit", "SIGSTOP")
+KINDS = ("SIGKILL", "SIGABRT", "raise", "exit", "SIGSTOP")
 FAST = {("start", "raise", 1), ("step", "SIGKILL", 1), ("all-reduce", "SIGSTOP", 1), ("save", "SIGKILL", 0),
-        ("step", "exit", 0)}
+        ("step", "exit", 0), ("step", "SIGABRT", 1)}
 ALL = [(point, kind, rank) for point in POINTS for kind in KINDS for rank in (0, 1)]
 TIMEOUT = 15                                    # seconds after which a silent process is given up, where one is
 CASES = [pytest.param(*case, marks=() if case in FAST else pytest.mark.slow, id="-".join(map(str, case)))
@@ -49,6 +49,7 @@ def test_a_lost_process_ends_all_and_costs_nothing(point, kind, rank, squares, h
     said_by_itself = kind == "raise" and rank == 0                     # it keeps the terminal
     assert ("a fault was asked for" if said_by_itself else f"process {rank} of 2") in errors[0]
     assert "Traceback" not in broken.stderr
+    assert ("SIGABRT: Fatal Python error: Aborted" in errors[0]) == (kind == "SIGABRT" and rank == 1)
     wait_until(lambda: not processes_of(home), 10)
 
     subprocess.run([*train, "-q"], env=environment(home), check=True, timeout=120)

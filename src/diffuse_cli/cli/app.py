@@ -22,7 +22,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from .. import __version__
-from ..engine import durable, registry
+from ..engine import durable, ranks, registry
 from ..engine.errors import DiffuseError, OutOfMemoryError, StorageError, UsageError
 from . import data, evaluate, models, noise_demo, options, sample, train, view
 
@@ -85,6 +85,8 @@ def main() -> NoReturn:
     _silence_failing_streams()
     if code > 128:
         _die_by(code - 128)
+    if ranks.is_launched():
+        os._exit(code)                          # all is written; taking torch's threads down could still abort
     sys.exit(code)
 
 

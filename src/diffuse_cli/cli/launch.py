@@ -5,6 +5,7 @@ others write logs. Knows nothing of what they do.
 """
 
 import contextlib
+import faulthandler
 import logging
 import os
 import signal
@@ -49,6 +50,8 @@ def taking_part() -> Iterator[ranks.Place]:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")          # or torch remarks on how gradients are shared
     if ranks.is_launched():
         ranks.leave_with_parent()
+        if sys.stderr is not None:
+            faulthandler.enable()               # what is killed by its own doing says where, in its log
     try:
         yield place
     except WorkerError:
@@ -149,13 +152,15 @@ def _explain(exits: dict[int, int | None], directory: Path) -> int:
     if rank == 0 and code == CRASH:
         return lost                             # it has the terminal, and said what happened
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    said = _last_error(directory, rank) if code > 0 else ""
+    said = _last_error(directory, rank)
     raise WorkerError(f"process {rank} of {len(exits)} {how}{': ' + said if said else ''}")
 
 
 def _last_error(directory: Path, rank: int) -> str:
-    """The one line in which a process said what was wrong."""
+    """The one line in which a process said what was wrong, or in which C++ or Python did when it was aborted."""
     for log in sorted(directory.glob(f"**/{rank}/stderr.log")):
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        return next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), "")
+        for said in ("error: ", "  what():  ", "terminate called ", "Fatal Python error: "):
+            if found := next((line for line in reversed(lines) if line.startswith(said)), ""):
+                return view.clean(found.removeprefix("error: ").strip(), limit=500)
     return ""
