@@ -324,12 +324,6 @@ def test_a_long_run_is_kept_at_half_the_detail():
         assert shown._noise == sorted(shown._noise, reverse=True)
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00:00"), (59.6, "0:01:00"), (3661, "1:01:01"),
-                                               (360_000, "100:00:00"), (math.inf, "-:--:--"), (math.nan, "-:--:--")])
-def test_durations(seconds, text):
-    assert dashboard._duration(seconds) == text
-
-
 @pytest.mark.parametrize(("value", "text"), [(2e-4, "2.0e-4"), (1.0, "1.0e0"), (0.0, "0.0e0"), (math.nan, "nan")])
 def test_learning_rates(value, text):
     assert dashboard._scientific(value) == text

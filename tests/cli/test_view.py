@@ -229,12 +229,19 @@ def test_talk_is_hushed_where_json_prints_to_the_same_terminal(monkeypatch):
 
 
 def test_progress_in_a_pipe_is_a_line_now_and_then(capsys, monkeypatch):
-    now = iter([0.0, 1.0, 9.9, 10.0, 15.0, 21.0])
-    monkeypatch.setattr(view.time, "monotonic", lambda: next(now))
+    now = 0.0
+    monkeypatch.setattr(view.time, "monotonic", lambda: now)
     with view.progress("counting", 1234) as advance_to:
-        for done in range(5):
+        for now, done in [(1.0, 0), (9.9, 1), (10.0, 2), (15.0, 3), (21.0, 4), (40.0, 1234)]:       # noqa: B007
             advance_to(done)
-    assert capsys.readouterr().err == "counting 2/1,234\ncounting 4/1,234\n"
+    assert capsys.readouterr().err == (
+        "counting 2/1,234, eta 1:42:40\ncounting 4/1,234, eta 1:47:38\ncounting 1,234/1,234\n")
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00:00"), (59.6, "0:01:00"), (3661, "1:01:01"),
+                                               (360_000, "100:00:00"), (math.inf, "-:--:--"), (math.nan, "-:--:--")])
+def test_durations(seconds, text):
+    assert view.duration(seconds) == text
 
 
 def test_the_pace_slows_after_five_minutes():

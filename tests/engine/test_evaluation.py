@@ -220,7 +220,7 @@ def test_an_evaluation_is_a_function_of_its_seed(quick, tmp_path):
     assert one.to_dict() != other.to_dict()
     assert one.likelihood.bound.value == pytest.approx(other.likelihood.bound.value, rel=0.1)
     assert run(0, limit=5).held_out == 5
-    for what in ("measuring", "drawing", "learning features"):
+    for what in ("measuring pictures", "drawing pictures", "learning features"):
         assert any(stage == what and done == total for stage, done, total in told), what
         assert all(done <= total for stage, done, total in told if stage == what)
 

@@ -108,11 +108,11 @@ class TrainingView:
     def _end(self, event: events.Finished) -> None:
         self._stack.close()
         if event.complete:
-            view.say(f"finished {event.steps:,} steps in {_duration(event.seconds)}")
+            view.say(f"finished {event.steps:,} steps in {view.duration(event.seconds)}")
             view.say(f"the model has the weights of the {event.delivered}")
         else:
             view.say(f"stopped ({event.reason}) at step {event.step:,} of {event.steps:,} after "
-                     f"{_duration(event.seconds)}, saved")
+                     f"{view.duration(event.seconds)}, saved")
         if (report := Path(event.path).with_name(registry.REPORT_FILE)).exists():
             view.say(f"how it went: {report}")
         again = ["diffuse", "sample", *([event.prompt] if event.prompt else []), "-m", self._name]
@@ -181,7 +181,7 @@ class TrainingView:
 
 def _speed(event: events.Stepped) -> list[str]:
     digits = 0 if event.images_per_second >= 10 else 1
-    return [f"{event.images_per_second:.{digits}f} img/s", f"eta {_duration(event.remaining)}"]
+    return [f"{event.images_per_second:.{digits}f} img/s", f"eta {view.duration(event.remaining)}"]
 
 
 def _flowing(parts: Sequence[str], style: str) -> Text:
@@ -209,13 +209,6 @@ def _sparkline(values: Sequence[float], width: int, *, ascii_only: bool) -> str:
     low, high = min(means, default=0.0), max(means, default=0.0)
     scale = (len(marks) - 1) / (high - low) if high > low else 0.0
     return "".join(marks[round((mean - low) * scale)] for mean in means)
-
-
-def _duration(seconds: float) -> str:
-    if not 0 <= seconds < 1e9:
-        return "-:--:--"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 def _bytes(count: int) -> str:

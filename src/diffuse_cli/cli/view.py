@@ -244,20 +244,35 @@ def _live_aside() -> Iterator[None]:
 
 @contextlib.contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show how far something is: yields `advance_to(done)`. A bar on a terminal, else a line now and then."""
-    done, pace = 0, Pace(time.monotonic)
+    """Show how far something is, and how long it will take: yields `advance_to(done)`.
+
+    A bar on a terminal, else a line now and then.
+    """
+    done, begun, pace = 0, time.monotonic(), Pace(time.monotonic)
+
+    def how_far() -> str:
+        left = (time.monotonic() - begun) * (total - done) / done if 0 < done < total else 0.0
+        return f"{description} {done:,}/{total:,}" + (f", eta {duration(left)}" if left >= 1 else "")
 
     def advance_to(now_done: int) -> None:
         nonlocal done
         done = now_done
         if not drawn() and pace.due():
-            say(f"{description} {done:,}/{total:,}")
+            say(how_far())
 
     def render() -> RenderableType:
-        return Group(Text(f"{description} {done:,}/{total:,}"), bar(done, total))
+        return Group(Text(how_far()), bar(done, total))
 
     with drawing(render):
         yield advance_to
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    if not 0 <= seconds < 1e9:
+        return "-:--:--"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 def bar(done: int, total: int) -> RenderableType:

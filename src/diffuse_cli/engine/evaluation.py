@@ -201,7 +201,7 @@ def measure(
     schedule = make_schedule(config.schedule, config.network.resolution)
     times = schedule.time_of(likelihood.level_log_snrs(schedule))
     variants = _variants(model, captions, seed)
-    asked, total = 0, len(pixels) * ((1 + len(variants)) * likelihood.LEVELS + likelihood.LEVELS + 1)
+    asked, calls = 0, (1 + len(variants)) * likelihood.LEVELS + likelihood.LEVELS + 1           # for each picture
     curves: dict[str, list[Tensor]] = {name: [] for name in ("true", *variants)}
     bounds = []
 
@@ -218,7 +218,7 @@ def measure(
                 nonlocal asked
                 answer = ask(noisy, t)
                 asked += len(noisy)
-                tell("measuring", asked, total)
+                tell("measuring pictures", asked // calls, len(pixels))
                 return answer
 
             return counted
@@ -297,12 +297,12 @@ def _learn_features(pictures: HeldOut, model: Model, cache: Path, tell: Tell) ->
 
 def _draw(model: Model, prompts: Sequence[str], *, seed: int, sampling: Sampling, tell: Tell) -> np.ndarray:
     """One picture of each prompt, picture k with seed + k. → (N, H, W, 3) uint8"""
-    tell("drawing", 0, len(prompts))
+    tell("drawing pictures", 0, len(prompts))
     made = []
     wanted = [Wanted(prompt=prompt, seed=seed + k, sampling=sampling) for k, prompt in enumerate(prompts)]
     for drawn in draw(model, wanted):
         made.append(drawn.pixels)
-        tell("drawing", len(made), len(prompts))
+        tell("drawing pictures", len(made), len(prompts))
     return np.stack(made)
 
 
