@@ -178,7 +178,8 @@ def _start(path: Path, init: Path | None, mask: Path | None, strength: float | N
     """The picture to start from, as large as the model's. Raises DataError, UsageError."""
     if init is None:
         if made is not None and made.init_sha256:
-            raise UsageError("it was made from another picture, which has to be given again", hint="Add --init")
+            raise UsageError("it was made from another picture, which has to be given again",
+                             hint="Add --init and --mask" if made.mask_sha256 else "Add --init")
         if strength is not None:
             raise UsageError("--strength needs a picture to start from", hint="Add --init")
         return None
