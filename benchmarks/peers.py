@@ -10,12 +10,8 @@ import venv
 from pathlib import Path
 
 DIRECTORY = Path(__file__).parent / ".peers"
-TORCH = "torch==2.13.0"
-PACKAGES = ("diffusers==0.42.1", "accelerate", "datasets", "denoising-diffusion-pytorch")
-# k-diffusion asks for packages of its training script that fail to install here and there; its networks need these.
-WITHOUT_DEPENDENCIES = ("k-diffusion",)
-NEEDED_BY_THEM = ("einops", "dctorch", "torchdiffeq", "torchsde", "jsonmerge", "torchvision", "scipy", "scikit-image",
-                  "kornia", "rotary-embedding-torch", "clean-fid", "clip-anytorch", "wandb")
+TORCH = "torch==2.13.0"                         # with every package, lest one of them brings another
+PACKAGES = ("diffusers==0.42.1", "accelerate", "datasets", "denoising-diffusion-pytorch", "k-diffusion")
 
 
 def python(directory: Path = DIRECTORY) -> Path:
@@ -26,24 +22,20 @@ def python(directory: Path = DIRECTORY) -> Path:
 def make(directory: Path = DIRECTORY) -> Path:
     """Make the environment unless it is there. → its interpreter
 
-    The torch that is installed first may be a CPU build, if pip is told where to find one (`PIP_EXTRA_INDEX_URL`).
-    A package that cannot be installed is named, and its contenders will be left out.
+    Pip chooses the build of torch; without a GPU, a CPU build saves gigabytes if pip is told where there is one
+    (`PIP_EXTRA_INDEX_URL`). A package that cannot be installed is named, and what needs it will be left out.
     """
     interpreter = python(directory)
     if interpreter.exists():
         return interpreter
     venv.create(directory, with_pip=True)
-    _install(interpreter, TORCH, required=True)
+    _install(interpreter, required=True)
     for package in PACKAGES:
         _install(interpreter, package)
-    for package in NEEDED_BY_THEM:
-        _install(interpreter, package)
-    for package in WITHOUT_DEPENDENCIES:
-        _install(interpreter, "--no-deps", package)
     return interpreter
 
 
-def _install(interpreter: Path, *what: str, required: bool = False) -> None:
-    command = [str(interpreter), "-m", "pip", "install", "--quiet", *what]
+def _install(interpreter: Path, *packages: str, required: bool = False) -> None:
+    command = [str(interpreter), "-m", "pip", "install", "--quiet", TORCH, *packages]
     if subprocess.run(command, check=required).returncode:
-        print(f"could not install {what[-1]}: what needs it is left out", file=sys.stderr)
+        print(f"could not install {' '.join(packages)}: what needs it is left out", file=sys.stderr)
