@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import NetworkConfig
-from .blocks import Context, DownBlock, Dropout, MidBlock, TextEmbedding, TimeEmbedding, UpBlock, sinusoids
+from .blocks import Context, DownBlock, Dropout, MidBlock, TextEmbedding, TimeEmbedding, UpBlock, normalise, sinusoids
 
 
 class UNet(nn.Module):
@@ -72,7 +72,7 @@ class UNet(nn.Module):
         for block in self.up_blocks:
             features = block(features, skips, context)
 
-        return self._output(F.silu(self.conv_norm_out(features)), detach_variance=detach_variance)
+        return self._output(F.silu(normalise(self.conv_norm_out, features)), detach_variance=detach_variance)
 
     def _output(self, features: Tensor, *, detach_variance: bool) -> Tensor:
         """The last convolution, (N, widths[0], H, W) → (N, out_channels, H, W); in two halves when detaching."""

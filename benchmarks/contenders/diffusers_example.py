@@ -1,0 +1,153 @@
+"""diffusers as its training examples use it (`train_unconditional.py`, `train_text_to_image.py`), re-stated.
+
+The same network as ours, from its shape; the frozen text encoder of the example is left out, and costs nothing here.
+"""
+
+from typing import Any
+
+import diffusers
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from . import Contender
+
+LENGTH = 77                                     # positions of a caption
+BLOCKS = {False: {"none": "Resnet{}sampleBlock2D", "full": "Attn{}Block2D"},
+          True: {"none": "Resnet{}sampleBlock2D", "text": "SimpleCrossAttn{}Block2D",
+                 "full": "SimpleCrossAttn{}Block2D"}}
+
+
+def build(shape: dict[str, Any]) -> nn.Module:
+    """The U-Net of `ours.shape`; it predicts the noise, with no learned variance: the examples know none."""
+    text = shape["text"]
+    blocks = BLOCKS[text is not None]
+    common = {
+        "sample_size": shape["resolution"], "in_channels": shape["channels"], "out_channels": shape["channels"],
+        "block_out_channels": tuple(shape["widths"]), "norm_num_groups": shape["groups"],
+        "attention_head_dim": shape["head_dim"], "resnet_time_scale_shift": "scale_shift",
+        "down_block_types": tuple(blocks[kind].format("Down") for kind in shape["attention"]),
+        "up_block_types": tuple(blocks[kind].format("Up") for kind in reversed(shape["attention"]))}
+    if text is None:
+        return diffusers.UNet2DModel(
+            **common, layers_per_block=shape["depths"][0], attn_norm_num_groups=shape["groups"],
+            downsample_type="resnet", upsample_type="resnet", freq_shift=0)
+    heads = max(1, text["width"] // 64)
+    return diffusers.UNet2DConditionModel(
+        **common, layers_per_block=list(shape["depths"]), time_embedding_dim=shape["time_width"],
+        resnet_skip_time_act=True, time_embedding_act_fn="silu", cross_attention_dim=text["width"],
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn", mid_block_only_cross_attention=False,
+        only_cross_attention=[kind == "text" for kind in shape["attention"]], addition_embed_type="text",
+        addition_embed_type_num_heads=heads)
+
+
+class Trainer:
+    """The examples' loop: DDPM noise, mean square of the noise's error, AdamW, clipping, EMA, the loss read each step.
+
+    Defaults are the examples'; `lr` and `mixed_precision` are options of theirs.
+    """
+
+    def __init__(self, shape: dict[str, Any], *, mixed_precision: str, lr: float, steps: int, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.conditional = shape["text"] is not None
+        self.accelerator = Accelerator(cpu=True, mixed_precision=mixed_precision)
+        network = build(shape)
+        self.gflop = flops(network, shape)
+        self.ema = EMAModel(network.parameters(), model_cls=type(network), model_config=network.config,
+                            use_ema_warmup=not self.conditional, inv_gamma=1.0, power=0.75, decay=0.9999)
+        betas, decay = ((0.9, 0.999), 1e-2) if self.conditional else ((0.95, 0.999), 1e-6)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=lr, betas=betas, weight_decay=decay, eps=1e-8)
+        rate = get_scheduler("constant" if self.conditional else "cosine", optimizer=optimizer, num_warmup_steps=500,
+                             num_training_steps=steps)
+        self.network, self.optimizer, self.rate = self.accelerator.prepare(network, optimizer, rate)
+        self.noise_scheduler = diffusers.DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear")
+
+    def step(self, images: Tensor, text: Tensor | None) -> float:
+        """images (N, 3, R, R) in [-1, 1], text (N, 77, width)."""
+        noise = torch.randn_like(images)
+        timesteps = torch.randint(0, 1000, (len(images),)).long()
+        noisy = self.noise_scheduler.add_noise(images, noise, timesteps)
+        with self.accelerator.accumulate(self.network):
+            answer = ask(self.network, noisy, timesteps, text)
+            loss = F.mse_loss(answer.float(), noise.float())
+            self.accelerator.backward(loss)
+            if self.accelerator.sync_gradients:
+                self.accelerator.clip_grad_norm_(self.network.parameters(), 1.0)
+            self.optimizer.step()
+            self.rate.step()
+            self.optimizer.zero_grad()
+        if self.accelerator.sync_gradients:
+            self.ema.step(self.network.parameters())
+        return loss.detach().item()
+
+
+def ask(network: nn.Module, noisy: Tensor, time: Tensor | int, text: Tensor | None) -> Tensor:
+    if text is None:
+        return network(noisy, time, return_dict=False)[0]
+    return network(noisy, time, encoder_hidden_states=text, return_dict=False)[0]
+
+
+def flops(network: nn.Module, shape: dict[str, Any]) -> float:
+    """GFLOP of a picture's forward pass, three times: what a training step costs for it."""
+    text = None if shape["text"] is None else torch.zeros(1, LENGTH, shape["text"]["width"])
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        ask(network, torch.zeros(1, 3, shape["resolution"], shape["resolution"]), torch.zeros(1).long(), text)
+    return 3 * counter.get_total_flops() / 1e9
+
+
+def training(*, shape: dict[str, Any], batch: int, mixed_precision: str = "no", seed: int = 0) -> Contender:
+    """A unit is a step, on pictures and text features that lie ready in memory."""
+    trainer = Trainer(shape, mixed_precision=mixed_precision, lr=1e-4, steps=100_000, seed=seed)
+    images = torch.rand(batch, 3, shape["resolution"], shape["resolution"]) * 2 - 1
+    text = torch.randn(batch, LENGTH, shape["text"]["width"]) if shape["text"] else None
+
+    def work(steps: int) -> None:
+        for _ in range(steps):
+            trainer.step(images, text)
+
+    return Contender(work, {
+        "pictures": batch, "parameters": sum(one.numel() for one in trainer.network.parameters()),
+        "gflop": trainer.gflop, "precision": {"no": "fp32"}.get(mixed_precision, mixed_precision)})
+
+
+def sampling(*, shape: dict[str, Any], pictures: int, steps: int = 50, guidance: float = 7.5,
+             scheduler: str = "DDIMScheduler", precision: str = "fp32", seed: int = 0) -> Contender:
+    """A unit is one drawing of `pictures` pictures in one batch, guided at every step where there is text.
+
+    The loop of a pipeline (both halves in one pass). The pipelines that exist add a VAE, a safety checker or a second
+    U-Net to it, which would be unfair. `precision` bf16 is a pipeline loaded with that dtype.
+    """
+    torch.manual_seed(seed)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    network = build(shape).to(dtype).eval().requires_grad_(False)
+    solver = getattr(diffusers, scheduler)(num_train_timesteps=1000, beta_schedule="linear")
+    size, width = shape["resolution"], shape["text"] and shape["text"]["width"]
+    text = torch.randn(2 * pictures, LENGTH, width, dtype=dtype) if width else None
+
+    @torch.no_grad()
+    def work(times: int) -> None:
+        for _ in range(times):
+            draw(network, solver, torch.randn(pictures, 3, size, size, dtype=dtype), text, steps, guidance)
+
+    return Contender(work, {
+        "pictures": pictures, "steps": steps, "guided_steps": steps if width else 0, "precision": precision,
+        "sampler": scheduler, "batch": pictures, "parameters": sum(one.numel() for one in network.parameters())})
+
+
+@torch.no_grad()
+def draw(network: nn.Module, solver: Any, noisy: Tensor, text: Tensor | None, steps: int, guidance: float) -> Tensor:
+    """Noise (N, 3, R, R) and text of both halves, prompts after nothing (2·N, 77, width) → pictures (N, R, R, 3) uint8.
+    """
+    solver.set_timesteps(steps)
+    for time in solver.timesteps:
+        halves = noisy if text is None else torch.cat([noisy, noisy])
+        answer = ask(network, solver.scale_model_input(halves, time), time, text)
+        if text is not None:
+            without, with_text = answer.chunk(2)
+            answer = without + guidance * (with_text - without)
+        noisy = solver.step(answer, time, noisy, return_dict=False)[0]
+    return ((noisy.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)

@@ -1,0 +1,113 @@
+"""diffuse-cli as a user has it: the plan is the planner's, the step the learner's, pictures come from `generation`."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from diffuse_cli.engine import checkpoint, generation, planning, randomness
+from diffuse_cli.engine.batches import Batches, split_dataset
+from diffuse_cli.engine.config import Machine, ModelConfig, NetworkConfig, Recipe, Sampling, to_dict
+from diffuse_cli.engine.data import scenes
+from diffuse_cli.engine.data.cache import Dataset
+from diffuse_cli.engine.distributed import World
+from diffuse_cli.engine.learner import Learner
+from diffuse_cli.engine.network.model import Network
+from diffuse_cli.engine.network.presets import flops, network_config
+from diffuse_cli.engine.network.text import train_tokenizer
+from diffuse_cli.engine.wanted import Wanted
+
+from . import Contender
+
+CPU = torch.device("cpu")
+CAPTIONS = tuple(f"a {colour} {thing}" for colour in scenes.COLOURS for thing in scenes.OBJECTS)
+EPOCHS = 40                                     # so few that the planner chooses no dropout, as for a first training
+
+
+def shape(preset: str, resolution: int, *, conditional: bool) -> dict[str, Any]:
+    """A preset's network as JSON: what a peer needs to build the same."""
+    vocabulary = train_tokenizer(CAPTIONS).get_vocab_size() if conditional else None
+    return to_dict(network_config(preset, resolution, vocabulary=vocabulary, learned_variance=True))
+
+
+def random_pictures(count: int, resolution: int, seed: int) -> np.ndarray:
+    """(N, R, R, 3) uint8, of no meaning: a step takes as long."""
+    return np.random.default_rng(seed).integers(0, 256, (count, resolution, resolution, 3), np.uint8)
+
+
+def dataset_of(pixels: np.ndarray, *, conditional: bool, captions: tuple[tuple[str, ...], ...] = ()) -> Dataset:
+    """A data set as the cache would hand it out, with made-up captions unless given."""
+    count = len(pixels)
+    if not captions:
+        captions = tuple((CAPTIONS[k % len(CAPTIONS)],) if conditional else () for k in range(count))
+    hashes = tuple(hashlib.sha256(str(k).encode()).hexdigest() for k in range(count))
+    return Dataset(images=pixels, captions=captions, names=tuple(f"{k}.png" for k in range(count)), hashes=hashes,
+                   id="0" * 64, skipped=(), warnings=())
+
+
+def make_learner(dataset: Dataset, recipe: Recipe, *, precision: str = "auto", micro_batch: int | None = None,
+                 world: World | None = None) -> Learner:
+    """What `diffuse train` would step, on the CPU."""
+    conditional, resolution = recipe.captions != "none", int(dataset.images.shape[1])
+    split = split_dataset(dataset.hashes)
+    tokenizer = train_tokenizer(one[0] for one in dataset.captions) if conditional else None
+    plan, _ = planning.make_plan(recipe, dataset, split, resolution=resolution, tokenizer=tokenizer, init=None,
+                                 device=CPU)
+    machine = Machine(precision=precision, micro_batch=micro_batch)
+    micro_batch = planning.choose_micro_batch(machine, CPU, batch_size=plan.batch_size, resolution=resolution)
+    return Learner(plan, Batches(plan, dataset, split.train, tokenizer, CPU), micro_batch=micro_batch, compiled=False,
+                   precision=planning.choose_precision(machine, CPU), world=world or World())
+
+
+def training(*, preset: str, resolution: int, batch: int, conditional: bool, precision: str = "auto", seed: int = 0,
+             pictures: int = 2048, memory_map: str | None = None) -> Contender:
+    """A unit is a step. `memory_map`: a file of so many pictures, as the cache keeps them."""
+    if memory_map is None:
+        pixels = random_pictures(pictures, resolution, seed)
+    else:
+        pixels = np.memmap(Path(memory_map), np.uint8, "r", shape=(pictures, resolution, resolution, 3))
+    recipe = Recipe(resolution=resolution, preset=preset, batch_size=batch, images=EPOCHS * pictures,
+                    captions="auto" if conditional else "none", seed=seed)
+    learner = make_learner(dataset_of(pixels, conditional=conditional), recipe, precision=precision)
+
+    def work(steps: int) -> None:
+        for _ in range(steps):
+            learner.advance()
+
+    config = learner.plan.model.network
+    network_parameters = sum(one.numel() for one in learner.network.unet.parameters())
+    return Contender(work, {
+        "pictures": batch, "parameters": learner.parameters, "unet_parameters": network_parameters,
+        "gflop": 3 * flops(config) / 1e9, "precision": learner.precision, "dropout": learner.plan.dropout})
+
+
+def random_model(preset: str, resolution: int, *, conditional: bool, seed: int = 0) -> checkpoint.Model:
+    """A model with weights at their start, ready to draw."""
+    tokenizer = train_tokenizer(CAPTIONS) if conditional else None
+    config = ModelConfig(schedule="interpolated", prediction="v", network=network_config(
+        preset, resolution, vocabulary=None if tokenizer is None else tokenizer.get_vocab_size(),
+        learned_variance=True))
+    network = Network(config.network)
+    network.initialise(randomness.generator(seed, "weights"))
+    return checkpoint.Model(config, network.settle(CPU).requires_grad_(False).eval(), tokenizer, {}, {}, "")
+
+
+def sampling(*, preset: str, resolution: int, pictures: int, conditional: bool, precision: str = "fp32",
+             sampler: str = "dpmpp-2m", steps: int | None = None, guidance: float = 3.0, everywhere: bool = False,
+             batch_size: int = 8, seed: int = 0) -> Contender:
+    """A unit is one drawing of `pictures` pictures. `everywhere`: guided at every step, as the peers are."""
+    model = random_model(preset, resolution, conditional=conditional)
+    how = Sampling(sampler=sampler, steps=steps, guidance=guidance, batch_size=batch_size, precision=precision,
+                   guidance_interval=(0.0, 1e9) if everywhere else None)
+
+    def work(times: int) -> None:
+        for _ in range(times):
+            wanted = [Wanted(prompt="a red car", count=pictures, seed=seed, sampling=how)]
+            assert len(list(generation.draw(model, wanted))) == pictures
+
+    guided = generation.guided_steps(model.config, how) if conditional and guidance != 1 else 0
+    return Contender(work, {
+        "pictures": pictures, "steps": how.number_of_steps, "guided_steps": guided, "precision": precision,
+        "sampler": sampler, "batch": batch_size, "parameters": sum(one.numel() for one in model.network.parameters())})

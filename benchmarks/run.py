@@ -1,0 +1,62 @@
+"""Every claim of speed and quality, measured again, side by side with the peers, with one command.
+
+    python benchmarks/run.py peers                      make the peers' environment (once; minutes)
+    python benchmarks/run.py --quick                    measure everything, briefly
+    python benchmarks/run.py training sampling          measure some of it
+    python benchmarks/run.py render                     docs/benchmarks.md anew from the results
+
+What was measured is written to benchmarks/results/NAME.json, every repetition of it, and docs/benchmarks.md follows.
+"""
+
+import argparse
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import peers
+import render
+from harness import HERE, Settings, record
+
+RESULTS = HERE / "results"
+
+
+def measure(name: str, settings: Settings) -> None:
+    """Measure, write the result down."""
+    print(f"── {name}", flush=True)
+    with record(name, settings) as report:
+        importlib.import_module(name).measure(settings, report)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(render.NAMES)}; or peers, or render")
+    parser.add_argument("--quick", action="store_true", help="fewer cases and repetitions")
+    parser.add_argument("--repetitions", type=int, help="of everything, in turn (default 5; quick: 3)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="CPU seconds of a repetition, about")
+    parser.add_argument("--minutes", type=float, default=5.0, help="CPU minutes of each training in `quality`")
+    parser.add_argument("--seeds", type=int, nargs="*", help="of `quality` (default 0 1 2; quick: 0)")
+    parser.add_argument("--core", type=int, default=1, help="the one core that is measured on; -1: any")
+    parser.add_argument("--peers", type=Path, default=peers.DIRECTORY, help="directory of the peers' environment")
+    parser.add_argument("--alone", action="store_true", help="without the peers")
+    options = parser.parse_args()
+    if unknown := set(options.names) - {*render.NAMES, "peers", "render"}:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+
+    wanted = options.names or list(render.NAMES)
+    interpreter = None if options.alone or wanted == ["render"] else peers.make(options.peers)
+    seeds = options.seeds if options.seeds is not None else [0] if options.quick else [0, 1, 2]
+    settings = Settings(
+        peers=interpreter, core=None if options.core < 0 else options.core, seconds=options.seconds,
+        repetitions=options.repetitions or (3 if options.quick else 5), seeds=tuple(seeds), minutes=options.minutes,
+        quick=options.quick)
+    for name in wanted:
+        if name in render.NAMES:
+            measure(name, settings)
+    render.write_page(RESULTS, HERE.parent / "docs")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

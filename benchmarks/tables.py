@@ -1,0 +1,84 @@
+"""Markdown from reports. Knows the form of a report, not what was measured."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from figures import ratios, shown, shown_spread
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A Markdown table."""
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+def rates(side: Mapping[str, Any], clock: str = "cpu") -> list[float]:
+    """Pictures a second of every repetition."""
+    pictures = side["facts"].get("pictures", 1)
+    return [pictures * one["count"] / one[clock] for one in side["repetitions"]]
+
+
+def comparison(report: Mapping[str, Any], *, rate: str, latency: bool = False) -> list[str]:
+    """A table for each case: every side's rate, its ratio to the baseline round by round, and its memory."""
+    lines: list[str] = []
+    for case in report["cases"]:
+        sides, base = case["sides"], case["sides"].get(report["baseline"])
+        lines += ["", f"**{case['title']}**", "", *table(
+            ["", rate, "times the baseline", *_columns(latency), "peak memory, MiB"],
+            [[name, shown_spread(rates(side)), _ratio(side, base), *_cells(side, latency),
+              f"{side['peak'] / 2**20:,.0f}"] for name, side in sides.items()])]
+    return lines[1:]
+
+
+def _ratio(side: Mapping[str, Any], base: Mapping[str, Any] | None) -> str:
+    if base is None:
+        return "–"
+    if side is base:
+        return "1"
+    found = ratios(rates(side), rates(base))
+    return f"**{found.median:.2f}** ({found.low:.2f} – {found.high:.2f})"
+
+
+def _columns(latency: bool) -> list[str]:
+    return ["CPU s", "wall s", "evaluations"] if latency else [
+        "pictures per wall second", "million parameters", "GFLOP a picture", "GFLOP/s"]
+
+
+def _cells(side: Mapping[str, Any], latency: bool) -> list[str]:
+    facts = side["facts"]
+    if latency:
+        evaluations = facts["steps"] + facts["guided_steps"]
+        return [shown_spread([one["cpu"] for one in side["repetitions"]]),
+                shown_spread([one["wall"] for one in side["repetitions"]]), str(evaluations)]
+    gflop = facts["gflop"]
+    return [shown_spread(rates(side, "wall")), f"{facts['parameters'] / 1e6:.2f}", shown(gflop),
+            shown_spread([gflop * one for one in rates(side)])]
+
+
+def circumstances(report: Mapping[str, Any]) -> str:
+    """One sentence: when, on what, with what, and how busy it was."""
+    machine, before, after = report["machine"], report["load_before"][0], report["load_after"][0]
+    units = f", {' and '.join(machine['bf16_units'])}" if machine["bf16_units"] else ""
+    busy = max(before, after)
+    company = (f"Other work ran beside (load {before:.1f} before, {after:.1f} after): trust CPU seconds, not wall "
+               "seconds." if busy > 1.5 else f"Load {before:.1f} before, {after:.1f} after.")
+    return (f"{report['date']}; {machine['cores']} cores of {machine['cpu']}{units}, {machine['memory_gib']} GiB; "
+            f"{report['processes']}; {_repetitions(report)}{_seeds(report)}. {company} {versions(report)}")
+
+
+def _repetitions(report: Mapping[str, Any]) -> str:
+    count = report["repetitions"]
+    return "one repetition" if count == 1 else f"medians of {count} repetitions in turn (lowest – highest)"
+
+
+def _seeds(report: Mapping[str, Any]) -> str:
+    return f"; seeds {', '.join(map(str, report['seeds']))}" if report["seeds"] else ""
+
+
+def versions(report: Mapping[str, Any]) -> str:
+    """Of all packages that any side had, once."""
+    found: dict[str, set[str]] = {}
+    for case in report.get("cases", []):
+        for side in case["sides"].values():
+            for package, version in side["versions"].items():
+                found.setdefault(package, set()).add(version)
+    return ", ".join(f"{package} {' and '.join(sorted(known))}" for package, known in sorted(found.items())) + "."

@@ -1,0 +1,50 @@
+"""Training throughput and memory at the same network, or at as many parameters: pictures per CPU second.
+
+diffusers trains the very same network as ours; the networks of denoising-diffusion-pytorch and k-diffusion are their
+own, made as large. Ours draws its pictures, noise and captions and trains its text encoder too; the peers get pictures
+and text features that lie ready.
+"""
+
+from typing import Any
+
+from harness import Settings, Side, interleave
+from tables import comparison
+
+BASELINE = "diffusers example"
+CASES = (                                       # preset, resolution, batch, conditional
+    ("micro", 32, 32, True), ("micro", 64, 16, True), ("micro", 32, 32, False), ("nano", 32, 16, True))
+QUICK = CASES[:3]
+
+
+def sides(preset: str, resolution: int, batch: int, conditional: bool) -> dict[str, Side]:
+    from contenders.ours import shape
+    from diffuse_cli.engine.network.presets import parameter_count
+    from diffuse_cli.engine.config import NetworkConfig, from_dict
+
+    network = shape(preset, resolution, conditional=conditional)
+    common = {"preset": preset, "resolution": resolution, "batch": batch, "conditional": conditional}
+    found = {
+        "diffuse-cli": Side("ours:training", common),
+        "diffuse-cli, fp32": Side("ours:training", {**common, "precision": "fp32"}),
+        BASELINE: Side("diffusers_example:training", {"shape": network, "batch": batch}, peer=True),
+        f"{BASELINE}, bf16": Side("diffusers_example:training", {
+            "shape": network, "batch": batch, "mixed_precision": "bf16"}, peer=True)}
+    if not conditional:
+        size = {"resolution": resolution, "batch": batch,
+                "parameters": parameter_count(from_dict(NetworkConfig, network))}
+        found["denoising-diffusion-pytorch"] = Side("lucidrains:training", size, peer=True)
+        found["k-diffusion"] = Side("k_diffusion_example:training", size, peer=True)
+    return found
+
+
+def measure(settings: Settings, report: dict[str, Any]) -> None:
+    report["unit"], report["baseline"], report["cases"] = "pictures", BASELINE, []
+    for preset, resolution, batch, conditional in QUICK if settings.quick else CASES:
+        title = f"{resolution} px, batches of {batch}, `{preset}`, {'captions' if conditional else 'no captions'}"
+        print(title, flush=True)
+        report["cases"].append({"title": title, "sides": interleave(
+            sides(preset, resolution, batch, conditional), settings)})
+
+
+def render(report: dict[str, Any]) -> list[str]:
+    return comparison(report, rate="pictures per CPU second")
