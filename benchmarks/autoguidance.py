@@ -1,0 +1,124 @@
+"""Is an early snapshot of a run a better guide than the empty caption? (Karras et al. 2024, "a bad version of itself")
+
+Draws the captions of demo scenes that no model was trained on, guided by the null caption and by the snapshot, at
+several scales, and judges each with the classifier of `prompt_accuracy`: are the prompts obeyed, and how far are the
+pictures from real ones, in the classifier's features, beside the distance between two sets of real ones.
+
+    python benchmarks/autoguidance.py demo32 early.safetensors --scales 1.5 2 3 --count 512
+"""
+
+import argparse
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from prompt_accuracy import COLOURS, OBJECTS, Classifier, agreement, make_classifier
+from torch import Tensor
+
+from diffuse_cli import __version__
+from diffuse_cli.engine import checkpoint, distances, pictures, randomness, registry
+from diffuse_cli.engine.config import Sampling
+from diffuse_cli.engine.data import scenes
+from diffuse_cli.engine.diffusion.guidance import classifier_free, within_range
+from diffuse_cli.engine.diffusion.samplers import Denoised, Denoiser, run_sampler
+from diffuse_cli.engine.diffusion.schedule import make_schedule
+from diffuse_cli.engine.generation import encode_prompts, guided_denoiser, times_of
+
+SCENES_SEED = 4_000                             # none of training data, nor of the classifier
+
+
+def guided(model: checkpoint.Model, guide: checkpoint.Model | None, prompts: list[str], sampling: Sampling) -> Denoiser:
+    """The model guided by its own empty caption, or by another model that is told the same prompts."""
+    schedule = make_schedule(model.config.schedule, model.config.network.resolution)
+    text, null = encode_prompts(model, prompts)
+    if guide is None:
+        return guided_denoiser(model.network, model.config, schedule, text=text, null=null, sampling=sampling)
+    alone = dataclasses.replace(sampling, guidance=1.0)
+    strong = guided_denoiser(model.network, model.config, schedule, text=text, null=null, sampling=alone)
+    weak = guided_denoiser(guide.network, guide.config, schedule, sampling=alone,
+                           **dict(zip(("text", "null"), encode_prompts(guide, prompts), strict=True)))
+
+    def both(noisy: Tensor, t: float) -> tuple[Denoised, Denoised]:
+        return strong(noisy, t), weak(noisy, t)
+
+    return classifier_free(strong, both, schedule=schedule, scale=sampling.guidance,
+                           interval=sampling.interval_at(model.config.network.resolution))
+
+
+def draw(model: checkpoint.Model, guide: checkpoint.Model | None, prompts: list[str], sampling: Sampling) -> np.ndarray:
+    """One picture of each prompt, picture k with seed k."""
+    network, size = model.config.network, sampling.batch_size
+    schedule, made = make_schedule(model.config.schedule, network.resolution), []
+    for start in range(0, len(prompts), size):
+        part = prompts[start : start + size]
+        seeds = range(start, start + len(part))
+
+        def noise(step: int, seeds: range = seeds) -> Tensor:
+            keys = torch.tensor([randomness.key(seed, "sample", step) for seed in seeds])
+            return randomness.normal(keys, (network.channels, network.resolution, network.resolution))
+
+        *_, last = run_sampler(sampling.sampler, within_range(guided(model, guide, part, sampling)), noise(-1),
+                               times_of(model.config, sampling), schedule, fresh_noise=noise)
+        made.append(pictures.to_pixels(last.noisy))
+    return np.concatenate(made)
+
+
+@torch.no_grad()
+def features(classifier: Classifier, images: np.ndarray) -> Tensor:
+    parts = pictures.from_pixels(images).split(256)
+    return torch.cat([classifier.pool(classifier.features(part)) for part in parts])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("guides", nargs="+", help="models to guide with")
+    parser.add_argument("--scales", type=float, nargs="+", default=[1.5, 2.0, 3.0])
+    parser.add_argument("--intervals", choices=["default", "all"], nargs="+", default=["default"])
+    parser.add_argument("--count", type=int, default=512)
+    parser.add_argument("--classifier", type=Path, help="keep the classifier in this .safetensors file")
+    parser.add_argument("--renders", type=int, default=12_000)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+
+    cpu = torch.device("cpu")
+    model = checkpoint.load_model(registry.resolve(options.model), cpu)
+    guides = {"null caption": None} | {name: checkpoint.load_model(registry.resolve(name), cpu)
+                                       for name in options.guides}
+    resolution = model.config.network.resolution
+    classifier, ceiling = make_classifier(resolution, renders=options.renders, epochs=options.epochs,
+                                          kept=options.classifier)
+    chosen = [scenes.scene(SCENES_SEED, index) for index in range(3 * options.count)]
+    prompts = [scene.caption for scene in chosen[: options.count]]
+    wanted = (torch.tensor([COLOURS.index(scene.colour) for scene in chosen[: options.count]]),
+              torch.tensor([OBJECTS.index(scene.object) for scene in chosen[: options.count]]))
+    real = features(classifier, np.stack([np.asarray(scenes.draw(scene, resolution)) for scene in chosen]))
+    reference, other = real[options.count : 2 * options.count], real[2 * options.count :]
+    results = [{"guide": "real scenes", "frechet": distances.frechet_distance(reference.double(), other.double()),
+                **ceiling}]
+    print(results[0], flush=True)
+    runs = [("none", None, 1.0, "default")] + [
+        (name, guide, scale, interval) for interval in options.intervals for name, guide in guides.items()
+        for scale in options.scales]
+    for name, guide, scale, interval in runs:
+        sampling = Sampling(guidance=scale, batch_size=32,
+                            guidance_interval=None if interval == "default" else (0.0, 1e9))
+        images = draw(model, guide, prompts, sampling)
+        found = distances.compare(reference, features(classifier, images))
+        results.append({"guide": name, "scale": scale, "interval": interval, "frechet": found.frechet,
+                        "precision": found.precision, "recall": found.recall,
+                        **agreement(classifier, pictures.from_pixels(images), *wanted)})
+        print(results[-1], flush=True)
+    if options.json:
+        options.json.write_text(json.dumps({
+            "date": time.strftime("%Y-%m-%d"), "version": __version__, "torch": torch.__version__,
+            "model": model.sha256, "step": model.training.get("step"), "count": options.count, "results": results,
+            "guides": {name: guide.training.get("step") for name, guide in guides.items() if guide}}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
