@@ -14,7 +14,7 @@ from . import files, options, view
 
 _LABELS = {"images_seen": "pictures seen", "train_images": "learnt from", "noise_mse": "held-out loss",
            "delivered": "weights", "data_id": "data set", "init_id": "began as"}
-FREQUENT_WORDS = 24                             # shown of the captions
+FREQUENT_WORDS = 100                            # shown of the captions: all that the demo model knows
 
 app = typer.Typer(no_args_is_help=True, help="List, show, locate, remove and verify models.")
 

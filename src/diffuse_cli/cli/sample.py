@@ -22,6 +22,7 @@ from .showing import Show, write
 from .target import Target, is_file
 
 if TYPE_CHECKING:
+    from ..engine.checkpoint import Model
     from ..engine.provenance import Made
     from ..engine.wanted import Start, Wanted
 
@@ -216,10 +217,16 @@ def _draw(
         wanted = order.wanted([config.from_dict(Asked, one) for one in told["asked"]], seed)
         if target is not None:
             warn_about(wanted, model)
-            view.say(f"model {model.training.get('name', path.name)}"
-                     + (f", seed {seed}" if order.seed is None else ""))
+            view.say(f"model {_called(path, model)}" + (f", seed {seed}" if order.seed is None else ""))
         drawings = loaded.draw(wanted, frames=show.animate, world=world)
         if place.is_main and target is not None:
             write(drawings, target, model, sum(one.count for one in wanted), show)
         else:
             list(drawings)
+
+
+def _called(path: Path, model: "Model") -> str:
+    """What people know the model as."""
+    if path == registry.bundled():
+        return f"{registry.DEMO}, which comes with the program (`diffuse models show {registry.DEMO}` lists its words)"
+    return str(model.training.get("name", path.name))
