@@ -54,7 +54,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """
     if _is_rounded_on_cpu(query):
         scores = query * query.shape[-1] ** -0.5 @ key.transpose(2, 3)                  # (N, h, L, K)
-        return scores.softmax(dim=3) @ value
+        attended: Tensor = scores.softmax(dim=3) @ value
+        return attended
     return F.scaled_dot_product_attention(query, key, value)
 
 
