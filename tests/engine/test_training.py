@@ -75,6 +75,15 @@ def test_another_seed_gives_another_model(trained, squares, home):
         != checkpoint.load_model(trained[0] / "model.safetensors", CPU).sha256
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_compiled_training_says_what_its_start_took(squares, home, compiled, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda network: asked.append(network) or network)
+    stream = tiny.train(squares, stop_at=2, compile=compiled)
+    told = [event.message for event in tiny.of_kind(events.Noticed, stream) if event.message.startswith("compiled: ")]
+    assert len(told) == len(asked) == int(compiled)
+
+
 def test_a_training_interrupted_again_and_again_ends_bit_identical(trained, squares, home):
     reached = 0
     for more in (1, 2, 1, 3):

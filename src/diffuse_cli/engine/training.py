@@ -90,10 +90,13 @@ def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, 
     reporter = _Reporter(session)
     save_due = _Due(machine.save_every, "--save-every", plan.steps, learner.step)
     preview_due = _Due(machine.preview_every, "--preview-every", plan.steps, learner.step)
-    reason = None
+    reason, compiling = None, machine.compile
     while learner.step < plan.steps and reason is None:
         micro_batch = learner.micro_batch
         reporter.add(learner)
+        if compiling:
+            yield events.Noticed(message=f"compiled: the first step took {reporter.busy:.0f} s")
+            compiling = False
         if learner.micro_batch < micro_batch:
             yield events.Noticed(message=f"out of memory: from now on {learner.micro_batch} pictures at once",
                                  level="warning")
