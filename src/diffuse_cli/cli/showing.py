@@ -29,6 +29,7 @@ def write(drawings: Iterator["Drawn"], target: Target, model: "Model", count: in
     from ..engine import pictures, provenance
 
     kept: list[Drawn] = []
+    spent = 0.0                                 # pictures of a batch come all at once
     with view.progress("drawing", count) as advance_to:
         for done, drawn in enumerate(drawings, 1):
             made = provenance.made_of(drawn, model)
@@ -43,7 +44,8 @@ def write(drawings: Iterator["Drawn"], target: Target, model: "Model", count: in
                 view.picture(drawn.pixels)
             if show.grid or show.sheet:
                 kept.append(drawn)
-            advance_to(done)
+            spent += drawn.seconds
+            advance_to(done, spent)
     if show.grid:
         _write_grid(target, kept, show)
     if show.sheet:

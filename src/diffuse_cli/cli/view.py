@@ -15,7 +15,7 @@ import traceback
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
 from rich.cells import cell_len
 from rich.color import Color
@@ -242,26 +242,34 @@ def _live_aside() -> Iterator[None]:
 # ── Progress ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+class Advance(Protocol):
+    """How far it is now; and how many seconds that took, where it is not the time since the beginning."""
+
+    def __call__(self, done: int, spent: float | None = None) -> None: ...
+
+
 @contextlib.contextmanager
-def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress(description: str, total: int) -> Iterator[Advance]:
     """Show how far something is, and how long it will take: yields `advance_to(done)`.
 
     A bar on a terminal, else a line now and then.
     """
-    done, begun, pace = 0, time.monotonic(), Pace(time.monotonic)
+    now_at, begun, pace = 0, time.monotonic(), Pace(time.monotonic)
+    known: float | None = None
 
     def how_far() -> str:
-        left = (time.monotonic() - begun) * (total - done) / done if 0 < done < total else 0.0
-        return f"{description} {done:,}/{total:,}" + (f", eta {duration(left)}" if left >= 1 else "")
+        spent = time.monotonic() - begun if known is None else known
+        left = spent * (total - now_at) / now_at if 0 < now_at < total else 0.0
+        return f"{description} {now_at:,}/{total:,}" + (f", eta {duration(left)}" if left >= 1 else "")
 
-    def advance_to(now_done: int) -> None:
-        nonlocal done
-        done = now_done
+    def advance_to(done: int, spent: float | None = None) -> None:
+        nonlocal now_at, known
+        now_at, known = done, spent
         if not drawn() and pace.due():
             say(how_far())
 
     def render() -> RenderableType:
-        return Group(Text(how_far()), bar(done, total))
+        return Group(Text(how_far()), bar(now_at, total))
 
     with drawing(render):
         yield advance_to

@@ -302,7 +302,8 @@ def _draw(model: Model, prompts: Sequence[str], *, seed: int, sampling: Sampling
     wanted = [Wanted(prompt=prompt, seed=seed + k, sampling=sampling) for k, prompt in enumerate(prompts)]
     for drawn in draw(model, wanted):
         made.append(drawn.pixels)
-        tell("drawing pictures", len(made), len(prompts))
+        if len(made) % sampling.batch_size == 0 or len(made) == len(prompts):           # a batch comes all at once
+            tell("drawing pictures", len(made), len(prompts))
     return np.stack(made)
 
 
