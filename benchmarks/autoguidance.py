@@ -1,8 +1,6 @@
 """Is an early snapshot of a run a better guide than the empty caption? (Karras et al. 2024, "a bad version of itself")
 
-Draws the captions of demo scenes that no model was trained on, guided by the null caption and by the snapshot, at
-several scales, and judges each with the classifier of `prompt_accuracy`: are the prompts obeyed, and how far are the
-pictures from real ones, in the classifier's features, beside the distance between two sets of real ones.
+Draws captions of demo scenes, guided by the null caption and by the snapshot, at several scales; `judge` says how well.
 
     python benchmarks/autoguidance.py demo32 early.safetensors --scales 1.5 2 3 --count 512
 """
@@ -15,19 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from prompt_accuracy import COLOURS, OBJECTS, Classifier, agreement, make_classifier
+from judge import Judge, judged
 from torch import Tensor
 
 from diffuse_cli import __version__
-from diffuse_cli.engine import checkpoint, distances, pictures, randomness, registry
+from diffuse_cli.engine import checkpoint, pictures, randomness, registry
 from diffuse_cli.engine.config import Sampling
-from diffuse_cli.engine.data import scenes
 from diffuse_cli.engine.diffusion.guidance import classifier_free, within_range
 from diffuse_cli.engine.diffusion.samplers import Denoised, Denoiser, run_sampler
 from diffuse_cli.engine.diffusion.schedule import make_schedule
 from diffuse_cli.engine.generation import encode_prompts, guided_denoiser, times_of
-
-SCENES_SEED = 4_000                             # none of training data, nor of the classifier
 
 
 def guided(model: checkpoint.Model, guide: checkpoint.Model | None, prompts: list[str], sampling: Sampling) -> Denoiser:
@@ -66,12 +61,6 @@ def draw(model: checkpoint.Model, guide: checkpoint.Model | None, prompts: list[
     return np.concatenate(made)
 
 
-@torch.no_grad()
-def features(classifier: Classifier, images: np.ndarray) -> Tensor:
-    parts = pictures.from_pixels(images).split(256)
-    return torch.cat([classifier.pool(classifier.features(part)) for part in parts])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
@@ -90,29 +79,18 @@ def main() -> None:
     guides = {"null caption": None} | {name: checkpoint.load_model(registry.resolve(name), cpu)
                                        for name in options.guides}
     resolution = model.config.network.resolution
-    classifier, ceiling = make_classifier(resolution, renders=options.renders, epochs=options.epochs,
-                                          kept=options.classifier)
-    chosen = [scenes.scene(SCENES_SEED, index) for index in range(3 * options.count)]
-    prompts = [scene.caption for scene in chosen[: options.count]]
-    wanted = (torch.tensor([COLOURS.index(scene.colour) for scene in chosen[: options.count]]),
-              torch.tensor([OBJECTS.index(scene.object) for scene in chosen[: options.count]]))
-    real = features(classifier, np.stack([np.asarray(scenes.draw(scene, resolution)) for scene in chosen]))
-    reference, other = real[options.count : 2 * options.count], real[2 * options.count :]
-    results = [{"guide": "real scenes", "frechet": distances.frechet_distance(reference.double(), other.double()),
-                **ceiling}]
-    print(results[0], flush=True)
+    judge = Judge(resolution, options.count, classifier=options.classifier, renders=options.renders,
+                  epochs=options.epochs)
+    results = [judged("real scenes", judge.floor)]
     runs = [("none", None, 1.0, "default")] + [
         (name, guide, scale, interval) for interval in options.intervals for name, guide in guides.items()
         for scale in options.scales]
     for name, guide, scale, interval in runs:
         sampling = Sampling(guidance=scale, batch_size=32,
                             guidance_interval=None if interval == "default" else (0.0, 1e9))
-        images = draw(model, guide, prompts, sampling)
-        found = distances.compare(reference, features(classifier, images))
-        results.append({"guide": name, "scale": scale, "interval": interval, "frechet": found.frechet,
-                        "precision": found.precision, "recall": found.recall,
-                        **agreement(classifier, pictures.from_pixels(images), *wanted)})
-        print(results[-1], flush=True)
+        found = judge(draw(model, guide, judge.prompts, sampling))
+        results.append(judged(f"{Path(name).stem}, scale {scale:g}, {interval}", {
+            "guide": name, "scale": scale, "interval": interval, **found}))
     if options.json:
         options.json.write_text(json.dumps({
             "date": time.strftime("%Y-%m-%d"), "version": __version__, "torch": torch.__version__,
