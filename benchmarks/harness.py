@@ -44,6 +44,20 @@ class Side:
 
 
 @contextlib.contextmanager
+def pinned(core: int | None) -> Iterator[None]:
+    """What is started inside runs on that core."""
+    if core is None or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextlib.contextmanager
 def worker(side: Side, settings: Settings) -> Iterator["Worker"]:
     """A process for a side, ready; ended at the end."""
     python = str(settings.peers) if side.peer else sys.executable
@@ -71,7 +85,8 @@ class Worker:
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """Raises RuntimeError when the worker has died: what it said is on stderr."""
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         try:
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()

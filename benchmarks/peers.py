@@ -11,7 +11,10 @@ from pathlib import Path
 
 DIRECTORY = Path(__file__).parent / ".peers"
 TORCH = "torch==2.13.0"                         # with every package, lest one of them brings another
-PACKAGES = ("diffusers==0.42.1", "accelerate", "datasets", "denoising-diffusion-pytorch", "k-diffusion")
+# The oldest first: k-diffusion asks for numpy 1, which it can do without, and needs what setuptools has lost since;
+# datasets asks for numpy 2.
+PACKAGES = ("k-diffusion", "setuptools<81", "denoising-diffusion-pytorch", "accelerate", "datasets",
+            "diffusers==0.42.1")
 
 
 def python(directory: Path = DIRECTORY) -> Path:

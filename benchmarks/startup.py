@@ -1,13 +1,19 @@
-"""How long help takes, against a Typer program of two empty commands and `import torch`: whole processes, medians.
+"""How long help takes: whole processes, wall seconds and CPU seconds of all that they start.
 
-    python benchmarks/startup.py
+Beside it, a Typer program of two empty commands, `import torch`, and the peers' own commands.
 """
 
 import os
-import statistics
+import resource
 import subprocess
 import sys
 import time
+from typing import Any
+
+from figures import shown_spread
+from harness import Settings, pinned
+from tables import table
+from worker import versions
 
 EMPTY = """
 import typer
@@ -20,29 +26,47 @@ app()
 """
 COMMANDS = (["--help"], ["train", "--help"], ["sample", "--help"], ["models", "--help"], ["data", "--help"],
             ["noise-demo", "--help"], ["models", "ls"])
-RUNS = 7
+PEERS = {"accelerate --help": ["accelerate", "--help"], "diffusers-cli --help": ["diffusers-cli", "--help"]}
 
 
-def seconds(command: list[str]) -> float:
+def programs(settings: Settings) -> dict[str, list[str]]:
+    """Name → command line."""
+    found = {f"diffuse {' '.join(arguments)}": [sys.executable, "-m", "diffuse_cli", *arguments]
+             for arguments in (COMMANDS[:3] if settings.quick else COMMANDS)}
+    found["an empty Typer program, --help"] = [sys.executable, "-c", EMPTY, "--help"]
+    found["an empty Typer program, train --help"] = [sys.executable, "-c", EMPTY, "train", "--help"]
+    found["import torch"] = [sys.executable, "-c", "import torch"]
+    if settings.peers is not None:
+        for name, (program, *arguments) in PEERS.items():
+            if (settings.peers.parent / program).exists():
+                found[name] = [str(settings.peers.parent / program), *arguments]
+    return found
+
+
+def cost(command: list[str]) -> dict[str, float]:
+    """Wall and CPU seconds of a process and its children, until it ends."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    begun = time.perf_counter()
+    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False, env=environment)
-    return time.perf_counter() - begun
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {"wall": time.perf_counter() - begun, "count": 1,
+            "cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}
 
 
-def main() -> None:
-    print("| command | seconds | an empty Typer program | import torch |")
-    print("|---|---|---|---|")
-    for arguments in COMMANDS:
-        empty = ["--help"] if len(arguments) == 1 else ["train", "--help"]
-        rivals = ([sys.executable, "-m", "diffuse_cli", *arguments], [sys.executable, "-c", EMPTY, *empty],
-                  [sys.executable, "-c", "import torch"])
-        for rival in rivals:                                           # warm the file cache
-            seconds(rival)
-        rounds = [[seconds(rival) for rival in rivals] for _ in range(RUNS)]
-        ours, typer, torch = (statistics.median(column) for column in zip(*rounds, strict=True))
-        print(f"| diffuse {' '.join(arguments)} | {ours:.2f} | {typer:.2f} | {torch:.2f} |")
+def measure(settings: Settings, report: dict[str, Any]) -> None:
+    commands = programs(settings)
+    sides: dict[str, Any] = {name: {"repetitions": [], "versions": versions()} for name in commands}
+    with pinned(settings.core):
+        for round_ in range(-1, settings.repetitions):                 # the first warms the file cache
+            for name, command in commands.items():
+                found = cost(command)
+                if round_ >= 0:
+                    sides[name]["repetitions"].append(found)
+    report["seeds"], report["cases"] = [], [{"title": "help", "sides": sides}]
 
 
-if __name__ == "__main__":
-    main()
+def render(report: dict[str, Any]) -> list[str]:
+    (case,) = report["cases"]
+    return table(["", "CPU s", "wall s"], [
+        [f"`{name}`", *(shown_spread([one[clock] for one in side["repetitions"]]) for clock in ("cpu", "wall"))]
+        for name, side in case["sides"].items()])

@@ -1,7 +1,7 @@
 """One side of a measurement, in a process and an environment of its own: it waits, does what it is told, says the cost.
 
-A line of JSON comes in, a line of JSON goes out. The first names a function of `contenders` and its options; it answers
-with a `Contender`, made ready. Every further {"count": n} makes it work and reports wall seconds and CPU seconds of this
+A line of JSON comes in, a line of JSON goes out. The first names a function of `contenders` and its options, which
+makes a `Contender` ready. Every further {"count": n} makes it work and reports wall seconds and CPU seconds of this
 process; {"end": true} reports the most memory that it ever had. Knows only the standard library: the peers'
 environment has no diffuse-cli, ours need not have the peers.
 """
@@ -28,6 +28,12 @@ def memory(entry: str) -> int:
     return 0
 
 
+def seconds() -> float:
+    """CPU seconds of this process and of those that it started and has seen end."""
+    spent = os.times()
+    return time.process_time() + spent.children_user + spent.children_system
+
+
 def versions() -> dict[str, str]:
     """What is installed here of what is compared."""
     found = {"python": platform.python_version()}
@@ -49,18 +55,18 @@ def serve(requests: TextIO, answers: TextIO) -> None:
     if first["core"] is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {first["core"]})
     module, _, function = first["contender"].partition(":")
-    begun, cpu = time.perf_counter(), time.process_time()
+    begun, cpu = time.perf_counter(), seconds()
     contender = getattr(importlib.import_module(f"contenders.{module}"), function)(**first["options"])
     answer(facts=contender.facts, versions=versions(), resting=memory("VmRSS"),
-           wall=time.perf_counter() - begun, cpu=time.process_time() - cpu)
+           wall=time.perf_counter() - begun, cpu=seconds() - cpu)
     for line in requests:
         request = json.loads(line)
         if request.get("end"):
             answer(peak=memory("VmHWM"))
             return
-        begun, cpu = time.perf_counter(), time.process_time()
+        begun, cpu = time.perf_counter(), seconds()
         result = contender.work(request["count"])
-        answer(wall=time.perf_counter() - begun, cpu=time.process_time() - cpu, count=request["count"], result=result)
+        answer(wall=time.perf_counter() - begun, cpu=seconds() - cpu, count=request["count"], result=result)
 
 
 if __name__ == "__main__":

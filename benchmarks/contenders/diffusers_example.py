@@ -5,16 +5,17 @@ The same network as ours, from its shape; the frozen text encoder of the example
 
 from typing import Any
 
-import diffusers
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from diffusers.optimization import get_scheduler
-from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from . import Contender
+from . import Contender, torchvision_operators  # noqa: F401  (before the next lines)
+
+import diffusers  # isort: skip
+from diffusers.optimization import get_scheduler  # isort: skip
+from diffusers.training_utils import EMAModel  # isort: skip
 
 LENGTH = 77                                     # positions of a caption
 BLOCKS = {False: {"none": "Resnet{}sampleBlock2D", "full": "Attn{}Block2D"},

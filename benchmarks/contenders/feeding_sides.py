@@ -1,0 +1,79 @@
+"""A folder of pictures becomes batches (N, 3, R, R) in [-1, 1]: ours from the cache, theirs decoded anew each time."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from . import Contender
+
+BATCH = 64
+
+
+def ours(*, folder: str, resolution: int) -> Contender:
+    """A unit is a batch from the memory-mapped cache, which is made before."""
+    import numpy as np
+
+    from diffuse_cli.engine.data.cache import open_dataset
+    from diffuse_cli.engine.data.captions import find_pictures
+    from diffuse_cli.engine.pictures import from_pixels
+
+    directory = Path(tempfile.mkdtemp())
+    dataset = _result(open_dataset(find_pictures(Path(folder)), resolution=resolution, directory=directory))
+    order = np.random.default_rng(0)
+
+    def work(batches: int) -> None:
+        for _ in range(batches):
+            from_pixels(dataset.images[order.integers(0, len(dataset.images), BATCH)])
+
+    return Contender(work, {"pictures": BATCH})
+
+
+def ours_first_time(*, folder: str, resolution: int) -> Contender:
+    """A unit is a whole folder found, hashed, decoded and written to a new cache, in one process."""
+    from diffuse_cli.engine.data.cache import open_dataset
+    from diffuse_cli.engine.data.captions import find_pictures
+
+    count = len(find_pictures(Path(folder)).pictures)
+
+    def work(times: int) -> None:
+        for _ in range(times):
+            with tempfile.TemporaryDirectory() as directory:
+                _result(open_dataset(find_pictures(Path(folder)), resolution=resolution, directory=Path(directory)))
+
+    return Contender(work, {"pictures": count})
+
+
+def _result(generator: Any) -> Any:
+    try:
+        while True:
+            next(generator)
+    except StopIteration as stopped:
+        return stopped.value
+
+
+def theirs(*, folder: str, resolution: int) -> Contender:
+    """`datasets` with the transforms of diffusers' examples behind a `DataLoader`; a unit is a batch."""
+    from . import torchvision_operators  # noqa: F401
+    import datasets  # isort: skip
+    from torch.utils.data import DataLoader
+    from torchvision import transforms
+
+    transform = transforms.Compose([
+        transforms.Resize(resolution, interpolation=transforms.InterpolationMode.BILINEAR),
+        transforms.CenterCrop(resolution), transforms.RandomHorizontalFlip(), transforms.ToTensor(),
+        transforms.Normalize([0.5], [0.5])])
+    dataset = datasets.load_dataset("imagefolder", data_dir=folder, split="train", cache_dir=tempfile.mkdtemp())
+    dataset.set_transform(lambda rows: {"input": [transform(image.convert("RGB")) for image in rows["image"]]})
+    loader = DataLoader(dataset, batch_size=BATCH, shuffle=True, num_workers=0, drop_last=True)
+
+    def endless() -> Any:
+        while True:
+            yield from loader
+
+    batches = endless()
+
+    def work(count: int) -> None:
+        for _ in range(count):
+            next(batches)
+
+    return Contender(work, {"pictures": BATCH})

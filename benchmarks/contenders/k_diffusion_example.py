@@ -1,0 +1,66 @@
+"""k-diffusion as its training script uses it, re-stated: U-Net `image_v1`, Karras' preconditioning, AdamW, an EMA."""
+
+import copy
+import itertools
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from . import Contender, torchvision_operators  # noqa: F401  (before the next line)
+
+import k_diffusion  # isort: skip
+
+SIGMA_DATA = 0.5
+
+
+def config_of(width: int, depth: int, resolution: int) -> dict[str, Any]:
+    """Three levels, wider downwards, attention on the lower two: the form of the configurations that it comes with."""
+    return k_diffusion.config.load_config({
+        "model": {
+            "type": "image_v1", "input_channels": 3, "input_size": [resolution, resolution], "mapping_out": 256,
+            "depths": [depth] * 3, "channels": [width, 2 * width, 4 * width], "self_attn_depths": [False, True, True],
+            "sigma_data": SIGMA_DATA, "sigma_min": 1e-2, "sigma_max": 80,
+            "sigma_sample_density": {"type": "lognormal", "mean": -1.2, "std": 1.2}, "augment_wrapper": False},
+        "dataset": {"type": "imagefolder", "location": ""}})
+
+
+def network_of(parameters: int, resolution: int) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """With the width and depth that make it nearest to so many parameters; and its config."""
+    found = {}
+    for width, depth in itertools.product((32, 64), (1, 2, 3, 4)):
+        config = config_of(width, depth, resolution)
+        network = k_diffusion.config.make_model(config)
+        found[abs(sum(one.numel() for one in network.parameters()) - parameters)] = network, config
+    return found[min(found)]
+
+
+def training(*, parameters: int, resolution: int, batch: int, seed: int = 0) -> Contender:
+    """A unit is a step, on pictures that lie ready in memory."""
+    torch.manual_seed(seed)
+    network, config = network_of(parameters, resolution)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 3, resolution, resolution), torch.ones(1))
+    denoiser = k_diffusion.config.make_denoiser_wrapper(config)(network)
+    averaged = copy.deepcopy(denoiser)
+    warm_up = k_diffusion.utils.EMAWarmup(power=0.6667, max_value=0.9999)
+    optimizer = torch.optim.AdamW(network.param_groups(1e-4), lr=1e-4, betas=(0.95, 0.999), eps=1e-6,
+                                  weight_decay=1e-3)
+    sigmas = k_diffusion.config.make_sample_density(config["model"])
+    images = torch.rand(batch, 3, resolution, resolution) * 2 - 1
+
+    def work(steps: int) -> None:
+        for _ in range(steps):
+            loss = denoiser.loss(images, torch.randn_like(images), sigmas([batch])).mean()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            with torch.no_grad():
+                k_diffusion.utils.ema_update(denoiser, averaged, warm_up.get_value())
+            warm_up.step()
+            loss.item()
+
+    return Contender(work, {
+        "pictures": batch, "parameters": sum(one.numel() for one in network.parameters()), "precision": "fp32",
+        "gflop": 3 * counter.get_total_flops() / 1e9})

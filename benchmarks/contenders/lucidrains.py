@@ -1,0 +1,77 @@
+"""denoising-diffusion-pytorch as its `Trainer` uses it, re-stated: Adam, clipping, an average every ten steps."""
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from ema_pytorch import EMA
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from . import Contender, torchvision_operators  # noqa: F401  (before the next line)
+
+from denoising_diffusion_pytorch import GaussianDiffusion, Unet  # isort: skip
+
+MULTIPLES = (1, 2, 4, 8)                        # of the width, by level: the library's default
+
+
+def network_of(parameters: int) -> tuple[Unet, int]:
+    """The default network with the width that makes it nearest to so many parameters, and that width."""
+    found = {width: sum(one.numel() for one in Unet(width, dim_mults=MULTIPLES).parameters())
+             for width in range(8, 81, 8)}
+    width = min(found, key=lambda one: abs(found[one] - parameters))
+    return Unet(width, dim_mults=MULTIPLES), width
+
+
+class Trainer:
+    """The library's training loop without its files. `lr` is an option of it; amp is off by default."""
+
+    def __init__(self, *, parameters: int, resolution: int, lr: float, sampling_steps: int, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.accelerator = Accelerator(cpu=True)
+        network, self.width = network_of(parameters)
+        self.gflop = flops(network, resolution)
+        diffusion = GaussianDiffusion(network, image_size=resolution, sampling_timesteps=sampling_steps)
+        self.ema = EMA(diffusion, beta=0.995, update_every=10)
+        self.parameters = sum(one.numel() for one in network.parameters())
+        self.diffusion, self.optimizer = self.accelerator.prepare(
+            diffusion, torch.optim.Adam(diffusion.parameters(), lr=lr, betas=(0.9, 0.99)))
+
+    def step(self, images: Tensor) -> float:
+        """images (N, 3, R, R) in [0, 1]: the library scales them itself."""
+        with self.accelerator.autocast():
+            loss = self.diffusion(images)
+        told = loss.item()
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(self.diffusion.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.ema.update()
+        return told
+
+    @torch.no_grad()
+    def draw(self, count: int) -> Tensor:
+        """(N, R, R, 3) uint8, by DDIM with the averaged weights."""
+        drawn = self.ema.ema_model.sample(batch_size=count)
+        return (drawn.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def flops(network: torch.nn.Module, resolution: int) -> float:
+    """GFLOP of a picture's forward pass, three times."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 3, resolution, resolution), torch.zeros(1).long())
+    return 3 * counter.get_total_flops() / 1e9
+
+
+def training(*, parameters: int, resolution: int, batch: int, seed: int = 0) -> Contender:
+    """A unit is a step, on pictures that lie ready in memory."""
+    trainer = Trainer(parameters=parameters, resolution=resolution, lr=1e-4, sampling_steps=250, seed=seed)
+    images = torch.rand(batch, 3, resolution, resolution)
+
+    def work(steps: int) -> None:
+        for _ in range(steps):
+            trainer.step(images)
+
+    facts: dict[str, Any] = {"pictures": batch, "parameters": trainer.parameters, "gflop": trainer.gflop,
+                             "precision": "fp32", "width": trainer.width}
+    return Contender(work, facts)
