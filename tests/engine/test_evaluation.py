@@ -48,6 +48,24 @@ def untrained(*, text=False, **options):
     return Model(shape, network.eval().requires_grad_(False), tokenizer, {}, {"step": 0}, "f" * 64)
 
 
+# ── What is asked ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_bound_is_that_of_what_sampling_does_and_the_noise_loss_is_not_clipped(monkeypatch):
+    """A network that finds no noise anywhere takes the picture to be z/alpha: far outside the range, if not clipped."""
+    model, asked = untrained(prediction="epsilon"), []
+    original = evaluation.likelihood.variational_bound
+
+    def spy(ask, image, **options):
+        asked.append(ask(torch.full((5, 3, 8, 8), 3.0), torch.ones(5, dtype=torch.float64)).image)
+        return original(ask, image, **options)
+
+    monkeypatch.setattr(evaluation.likelihood, "variational_bound", spy)
+    found, _ = measure(model, pixels(5), [""] * 5, seed=0, batch_size=5, precision="fp32")
+    assert torch.equal(asked[0], torch.ones(5, 3, 8, 8))
+    assert found.noise_mse.value == pytest.approx(1, rel=0.1)          # the noise itself is what it did not find
+
+
 # ── A network that says nothing ─────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -68,16 +86,15 @@ def test_before_training_the_noise_loss_is_the_closed_form():
 
 
 def test_before_training_the_bound_is_the_sum_over_all_steps():
-    """The estimate of the picture is alpha·noisy, the variance the geometric mean of beta and beta_tilde."""
+    """The estimate of the picture is alpha·noisy, clipped, the variance the geometric mean of beta and beta_tilde."""
     model, shown = untrained(), pixels(64)
     found, _ = measure(model, shown, [""] * 64, seed=0, batch_size=64, precision="fp32")
     schedule, image = make_schedule("sigmoid", 8), from_pixels(shown).double()
-    power = image.square().mean()
     t = torch.arange(2, STEPS + 1, dtype=torch.float64) / STEPS
     (alpha, sigma), (before, _) = schedule.alpha_sigma(t), schedule.alpha_sigma(t - 1 / STEPS)
     log_beta, log_beta_tilde = fine_log_variances(schedule, t)
     kept = -torch.expm1(schedule.log_snr(t) - schedule.log_snr(t - 1 / STEPS))
-    squared = (before * kept) ** 2 * (sigma**4 * power + alpha**2 * sigma**2)     # E (difference of the means)²
+    squared = (before * kept) ** 2 * _squared_error(image, alpha, sigma)          # E (difference of the means)²
 
     def bits(log_variance):
         return (log_variance - log_beta_tilde + (log_beta_tilde.exp() + squared) / log_variance.exp() - 1) / (
@@ -96,6 +113,16 @@ def test_before_training_the_bound_is_the_sum_over_all_steps():
     ratio = (lengths * squared / width).sum() / (lengths * taken).sum()
     assert found.variance_calibration.value == pytest.approx(
         ratio.item(), abs=4 * found.variance_calibration.standard_error)
+
+
+def _squared_error(image, alpha, sigma):
+    """E (clip(alpha·noisy) - image)² over all pixels and their noise, at each of (T,) levels; by quadrature."""
+    nodes, weights = (torch.from_numpy(x) for x in np.polynomial.hermite_e.hermegauss(101))
+    values, counts = image.unique(return_counts=True)
+    alpha, sigma, values = alpha[:, None, None], sigma[:, None, None], values[None, :, None]
+    guess = (alpha * (alpha * values + sigma * nodes)).clamp(-1, 1)                             # (T, values, nodes)
+    errors = (guess - values).square() @ weights / weights.sum()
+    return errors @ counts.double() / counts.sum()
 
 
 def _decoder_bits(schedule, image):

@@ -21,6 +21,7 @@ from .. import __version__
 from . import durable, likelihood, randomness
 from .checkpoint import Model
 from .config import ModelConfig, Sampling
+from .diffusion.guidance import within_range
 from .diffusion.samplers import Denoised
 from .diffusion.schedule import FIRST_TIME, Schedule, make_schedule
 from .distances import Comparison, compare_with_floor
@@ -224,7 +225,8 @@ def measure(
             return counted
 
         true = asker(captions)
-        bounds.append(likelihood.variational_bound(true, image, schedule=schedule, seed=seed, index=index))
+        bounds.append(likelihood.variational_bound(
+            within_range(true), image, schedule=schedule, seed=seed, index=index))
         for name, ask in {"true": true, **{name: asker(texts) for name, texts in variants.items()}}.items():
             curves[name].append(likelihood.noise_losses(
                 ask, image, schedule=schedule, times=times, seed=seed, purpose="evaluation", index=index))

@@ -5,6 +5,7 @@ Knows no network.
 
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from .samplers import Denoised, Denoiser
 from .schedule import Schedule
 
+Time = TypeVar("Time", float, Tensor)           # one for a batch, or one for each picture
 BothDenoisers = Callable[[Tensor, float], tuple[Denoised, Denoised]]     # (with the condition, without), in one pass
 
 
@@ -51,14 +53,14 @@ def dynamic_threshold(image: Tensor, share: float = 0.995) -> Tensor:
     return image.clamp(-limit, limit) / limit
 
 
-def within_range(denoise: Denoiser) -> Denoiser:
+def within_range(denoise: Callable[[Tensor, Time], Denoised]) -> Callable[[Tensor, Time], Denoised]:
     """The same denoiser with its pictures clipped to [-1, 1], where all clean ones are (Saharia et al. 2022, "static").
 
     At the noisy end the picture that follows from an estimated noise is that estimate's error, sigma/alpha times over.
     What was thresholded above stays as it is.
     """
 
-    def clipped(noisy: Tensor, t: float) -> Denoised:
+    def clipped(noisy: Tensor, t: Time) -> Denoised:
         now = denoise(noisy, t)
         return now._replace(image=now.image.clamp(-1, 1))
 

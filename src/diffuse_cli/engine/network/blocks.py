@@ -50,8 +50,8 @@ def normalise(norm: nn.GroupNorm, features: Tensor) -> Tensor:
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax(q·kᵀ/√d)·v for query (N, h, L, d) and key, value (N, h, K, d) → (N, h, L, d).
 
-    Where a gradient is wanted on a CPU in bf16 by plain matrix products: torch's fused kernel takes two to four times as
-    long, of which the backward pass is most.
+    Where a gradient is wanted on a CPU in bf16 by plain matrix products: torch's fused kernel takes two to four times
+    as long, of which the backward pass is most.
     """
     if _is_rounded_on_cpu(query) and query.requires_grad:
         scores = query * query.shape[-1] ** -0.5 @ key.transpose(2, 3)                  # (N, h, L, K)
