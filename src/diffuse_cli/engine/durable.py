@@ -60,7 +60,7 @@ def write(path: Path, data: bytes, *, exclusive: bool = False, mode: int = 0o600
 
 
 @contextlib.contextmanager
-def stream(path: Path) -> Iterator[Callable[[bytes], None]]:
+def stream(path: Path, *, mode: int = 0o600) -> Iterator[Callable[[bytes], None]]:
     """Write a big file piece by piece: it appears at `path`, durably, when the block ends without an error.
 
     Yields the function that adds a piece. Raises StorageError.
@@ -75,7 +75,7 @@ def stream(path: Path) -> Iterator[Callable[[bytes], None]]:
             _write_all(descriptor, piece)
 
     with _reported(path):
-        descriptor = _create(temporary, os.O_WRONLY | os.O_EXCL)
+        descriptor = _create(temporary, os.O_WRONLY | os.O_EXCL, mode)
     try:
         try:
             yield add

@@ -6,7 +6,7 @@ Whoever opens it needs onnxruntime, not torch, and none of our code but the scri
 import json
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +17,7 @@ from ..config import SAMPLER_STEPS, Sampling
 from ..diffusion.samplers import sampling_times
 from ..diffusion.schedule import make_schedule
 from ..network.text import END, LENGTH, PAD
-from .onnx_graphs import THRESHOLD_SHARE, check_extra, sampler_graph, text_encoder_graph, unet_graph
-
-if TYPE_CHECKING:
-    import onnx
+from .onnx_graphs import THRESHOLD_SHARE, Graph, check_extra, sampler_graph, text_encoder_graph, unet_graph
 
 UNET_FILE, TEXT_ENCODER_FILE, SAMPLER_FILE = "unet.onnx", "text_encoder.onnx", "sampler.onnx"
 TOKENIZER_FILE, CONSTANTS_FILE = "tokenizer.json", "sampler.json"
@@ -74,8 +71,10 @@ def constants(model: Model) -> dict[str, Any]:
     return known
 
 
-def _write_graph(path: Path, graph: "onnx.ModelProto") -> None:
-    durable.write(path, graph.SerializeToString(), mode=0o666)
+def _write_graph(path: Path, graph: Graph) -> None:
+    with durable.stream(path, mode=0o666) as add:
+        for piece in graph.pieces():
+            add(piece)
 
 
 def _write(path: Path, text: str) -> None:

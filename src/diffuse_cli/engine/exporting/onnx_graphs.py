@@ -12,6 +12,7 @@ import logging
 import math
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from string import Template
 from typing import TYPE_CHECKING, Any
 
@@ -38,10 +39,44 @@ def check_extra() -> None:
                          hint='Install them: pip install "diffuse-cli[onnx]"')
 
 
+@dataclass(frozen=True)
+class Graph:
+    """A model in ONNX's form, its weights apart: together they would be copied whenever the graph is."""
+
+    model: "onnx.ModelProto"
+    weights: "list[onnx.TensorProto]"
+
+    def pieces(self) -> Iterator[bytes]:
+        """The bytes of its file, the weights one by one: never all of them twice in memory.
+
+        A message in protocol buffers' form is a row of fields; a field that is a message is its number, its length and
+        its bytes (the graph is field 7 of a model, a weight field 5 of a graph).
+        """
+        import onnx
+
+        rest, graph = onnx.ModelProto(), self.model.graph.SerializeToString()
+        rest.CopyFrom(self.model)
+        rest.ClearField("graph")
+        sizes = [weight.ByteSize() for weight in self.weights]
+        weights = sum(len(_field(5, size)) + size for size in sizes)
+        yield rest.SerializeToString() + _field(7, len(graph) + weights) + graph
+        for weight, size in zip(self.weights, sizes, strict=True):
+            yield _field(5, size) + weight.SerializeToString()
+
+
+def _field(number: int, length: int) -> bytes:
+    """What precedes the bytes of a field that is a message: seven bits at a time, the lowest first."""
+    start = bytearray([number << 3 | 2])
+    while length > 127:
+        start.append(length & 127 | 128)
+        length >>= 7
+    return bytes(start) + bytes([length])
+
+
 # ── The networks ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def unet_graph(model: Model) -> "onnx.ModelProto":
+def unet_graph(model: Model) -> Graph:
     """noisy (batch, C, R, R), time (batch,), text (batch, 77, width) → output (batch, out_channels, R, R)."""
     network = model.config.network
     noisy = torch.zeros(2, network.channels, network.resolution, network.resolution)
@@ -58,7 +93,7 @@ def unet_graph(model: Model) -> "onnx.ModelProto":
     return _traced(model.network.unet, inputs, "output", told)
 
 
-def text_encoder_graph(model: Model) -> "onnx.ModelProto":
+def text_encoder_graph(model: Model) -> Graph:
     """tokens (batch, 77) → text (batch, 77, width)."""
     assert model.network.text_encoder is not None
     return _traced(model.network.text_encoder, {"tokens": torch.zeros(2, LENGTH, dtype=torch.int64)}, "text", {
@@ -66,7 +101,7 @@ def text_encoder_graph(model: Model) -> "onnx.ModelProto":
         "text": "features of all positions, for the U-Net"})
 
 
-def _traced(network: nn.Module, inputs: dict[str, Tensor], output: str, told: dict[str, str]) -> "onnx.ModelProto":
+def _traced(network: nn.Module, inputs: dict[str, Tensor], output: str, told: dict[str, str]) -> Graph:
     """The graph of one network whose arguments, in their order, and result have these names; any batch size."""
     batch = {0: torch.export.Dim("batch", min=1, max=1024)}
     with _silence():
@@ -75,12 +110,14 @@ def _traced(network: nn.Module, inputs: dict[str, Tensor], output: str, told: di
             dynamic_shapes=tuple(batch for _ in inputs), opset_version=OPSET, dynamo=True, external_data=False,
             verbose=False)
         assert program is not None
-        graph: onnx.ModelProto = program.model_proto
+        traced: onnx.ModelProto = program.model_proto
     del program
-    gc.collect()                                # of the exporter's: some hundreds of MB in circles
-    _strip(graph)
-    _document(graph, told)
-    return graph
+    gc.collect()                                # of the exporter's, in circles
+    weights = list(traced.graph.initializer)
+    traced.graph.ClearField("initializer")
+    _strip(traced)
+    _document(traced, told)
+    return Graph(traced, weights)
 
 
 @contextlib.contextmanager
@@ -102,7 +139,7 @@ def _strip(message: Any) -> None:
     for field, value in message.ListFields():
         if field.name in ("metadata_props", "value_info", "doc_string"):
             message.ClearField(field.name)
-        elif field.type == field.TYPE_MESSAGE and field.name != "initializer":
+        elif field.type == field.TYPE_MESSAGE:
             for part in (value if field.is_repeated else [value]):
                 _strip(part)
 
@@ -217,17 +254,16 @@ sampler ($prompts float[batch, $channels, $side, $side] noise, float[steps, 7] s
 """
 
 
-def sampler_graph(unet: "onnx.ModelProto", text_encoder: "onnx.ModelProto | None",
-                  network: NetworkConfig) -> "onnx.ModelProto":
+def sampler_graph(unet: Graph, text_encoder: Graph | None, network: NetworkConfig) -> Graph:
     """The whole sampler: prompts, noise and the table of the steps → pictures in [0, 1]; any batch and any steps.
 
-    Takes the two networks apart: their weights are moved, not copied.
+    Its weights are those of the two networks, renamed: these are no longer usable.
     """
     import onnx
 
     size = network.channels * network.resolution**2
     parts = {
-        "channels": network.channels, "side": network.resolution, "opset": OPSET, "ir_version": unet.ir_version,
+        "channels": network.channels, "side": network.resolution, "opset": OPSET, "ir_version": unet.model.ir_version,
         "above": size - math.ceil(THRESHOLD_SHARE * size) + 1}
     if text_encoder is None:
         parts |= {"prompts": "", "both_texts": "", "ask": _ASK, "output": "output = UNet (noisies, times)"}
@@ -240,9 +276,9 @@ def sampler_graph(unet: "onnx.ModelProto", text_encoder: "onnx.ModelProto | None
     sampler = onnx.parser.parse_model(text)
     loop = next(node for node in sampler.graph.node if node.op_type == "Loop")
     body = next(attribute.g for attribute in loop.attribute if attribute.name == "body")
-    _put_in_place(unet.graph, body, "UNet", weights=sampler.graph)
+    _put_in_place(unet, body, "UNet")
     if text_encoder is not None:
-        _put_in_place(text_encoder.graph, sampler.graph, "TextEncoder", weights=sampler.graph)
+        _put_in_place(text_encoder, sampler.graph, "TextEncoder")
     _document(sampler, {
         "tokens": "what tokenizer.json makes of the prompts",
         "negative_tokens": "the same of what to lead away from: one for all, or one for each; usually of nothing",
@@ -250,16 +286,15 @@ def sampler_graph(unet: "onnx.ModelProto", text_encoder: "onnx.ModelProto | None
         "noise": "standard normal",
         "steps": "a row for each step, as in sampler.json",
         "pictures": "red, green and blue, in [0, 1]"})
-    return sampler
+    return Graph(sampler, [*unet.weights, *(text_encoder.weights if text_encoder is not None else ())])
 
 
-def _put_in_place(network: "onnx.GraphProto", graph: "onnx.GraphProto", name: str, *, weights: "onnx.GraphProto",
-                  ) -> None:
-    """Replace the node `name` of the graph by the nodes of a network, whose initialisers go to `weights`.
+def _put_in_place(part: Graph, graph: "onnx.GraphProto", name: str) -> None:
+    """Replace the node `name` of the graph by the nodes of a network, whose weights are renamed to match.
 
     What the network calls its inputs and outputs becomes what they are called there; all else gets a prefix.
     """
-    nodes = list(graph.node)
+    network, nodes = part.model.graph, list(graph.node)
     place = next(number for number, node in enumerate(nodes) if node.op_type == name)
     new_names = dict(zip((value.name for value in (*network.input, *network.output)),
                          (*nodes[place].input, *nodes[place].output), strict=True))
@@ -267,14 +302,11 @@ def _put_in_place(network: "onnx.GraphProto", graph: "onnx.GraphProto", name: st
     def renamed(old: str) -> str:
         return new_names.get(old, f"{name}/{old}" if old else "")
 
-    inner = list(network.node)
-    for node in inner:
+    for node in network.node:
         assert all(attribute.type not in (attribute.GRAPH, attribute.GRAPHS) for attribute in node.attribute)
         node.name = f"{name}/{node.name}"
-        node.input[:], node.output[:] = map(renamed, node.input), map(renamed, node.output)
-    del graph.node[:]
-    graph.node.extend([*nodes[:place], *inner, *nodes[place + 1 :]])
-    while network.initializer:                  # one after another: never twice in memory
-        tensor = network.initializer.pop()
-        tensor.name = renamed(tensor.name)
-        weights.initializer.append(tensor)
+        node.input[:], node.output[:] = list(map(renamed, node.input)), list(map(renamed, node.output))
+    for weight in part.weights:
+        weight.name = renamed(weight.name)
+    graph.ClearField("node")
+    graph.node.extend([*nodes[:place], *network.node, *nodes[place + 1 :]])
