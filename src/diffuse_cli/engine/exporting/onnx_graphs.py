@@ -262,7 +262,7 @@ def sampler_graph(unet: Graph, text_encoder: Graph | None, network: NetworkConfi
     import onnx
 
     size = network.channels * network.resolution**2
-    parts = {
+    parts: dict[str, Any] = {
         "channels": network.channels, "side": network.resolution, "opset": OPSET, "ir_version": unet.model.ir_version,
         "above": size - math.ceil(THRESHOLD_SHARE * size) + 1}
     if text_encoder is None:
@@ -300,7 +300,7 @@ def _put_in_place(part: Graph, graph: "onnx.GraphProto", name: str) -> None:
                          (*nodes[place].input, *nodes[place].output), strict=True))
 
     def renamed(old: str) -> str:
-        return new_names.get(old, f"{name}/{old}" if old else "")
+        return str(new_names.get(old, f"{name}/{old}" if old else ""))
 
     for node in network.node:
         assert all(attribute.type not in (attribute.GRAPH, attribute.GRAPHS) for attribute in node.attribute)

@@ -51,9 +51,9 @@ def step_table(constants: dict[str, Any], steps: int, *, guided: bool = True, sa
     That is DPM-Solver++(2M) (Lu et al. 2022, algorithm 2); with memory 0 it is DDIM (Song et al. 2021, eq. 12).
     """
     schedule, (low, high) = constants["schedule"], constants["guidance"]["interval"]
-    known = np.linspace(*schedule["levels"], len(schedule["times"]))
-    levels = np.linspace(*schedule["levels"], steps - 1)
-    t = np.array([1.0, *np.interp(levels, known, schedule["times"])])                   # (S,), from 1 to nearly 0
+    (second, last), known = schedule["levels"], schedule["times"]
+    levels = np.linspace(second, last, steps - 1)
+    t = np.array([1.0, *np.interp(levels, np.linspace(second, last, len(known)), known)])       # (S,), 1 to nearly 0
     log_snr = np.array([schedule["first_level"], *levels, math.inf])                    # (S + 1,)
     alphas, sigmas = 1 / np.sqrt(1 + np.exp(-log_snr)), 1 / np.sqrt(1 + np.exp(log_snr))
     alpha, sigma = alphas[:-1], sigmas[:-1]
@@ -116,7 +116,8 @@ class Sampler:
 
     def encode(self, prompts: list[str]) -> Array:
         """What the prompts mean to the U-Net: (N, T, width)."""
-        assert self.text_encoder is not None and self.tokenizer is not None
+        assert self.text_encoder is not None, "this model reads no prompts"
+        assert self.tokenizer is not None
         tokens = np.array([encoding.ids for encoding in self.tokenizer.encode_batch(prompts)], np.int64)    # (N, T)
         text: Array = self.text_encoder.run(None, {"tokens": tokens})[0]
         return text
@@ -150,7 +151,8 @@ class Sampler:
                 image = self.estimate(noisy, text, row)
             noisy = keep * noisy + gain * (image + memory * (image - before))
             before = image
-        return np.clip(noisy / 2 + 0.5, 0, 1)
+        pictures: Array = np.clip(noisy / 2 + 0.5, 0, 1)
+        return pictures
 
 
 def dynamic_threshold(image: Array, share: float) -> Array:
@@ -160,7 +162,8 @@ def dynamic_threshold(image: Array, share: float) -> Array:
     """
     magnitudes = np.sort(np.abs(image).reshape(len(image), -1))
     limit = np.maximum(magnitudes[:, math.ceil(share * magnitudes.shape[1]) - 1], 1).reshape(-1, 1, 1, 1)
-    return np.clip(image, -limit, limit) / limit
+    thresholded: Array = np.clip(image, -limit, limit) / limit
+    return thresholded
 
 
 # ── Pictures ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -219,11 +222,11 @@ def main() -> None:
     sampler = Sampler(Path(__file__).parent)
     usual = sampler.constants
     guidance = usual["guidance"]["scale"] if asked.guidance is None else asked.guidance
-    table = step_table(usual, asked.steps or len(usual["steps"][asked.sampler]), guided=guidance != 1, sampler=asked.sampler)
-    conditional = sampler.text_encoder is not None
+    steps = asked.steps or len(usual["steps"][asked.sampler])
+    table = step_table(usual, steps, guided=guidance != 1, sampler=asked.sampler)
     asked.out.mkdir(parents=True, exist_ok=True)
     for prompt in asked.prompts:
-        text, negative = sampler.encode([prompt, asked.negative])[:, None] if conditional else (None, None)
+        text, negative = (None, None) if usual["text"] is None else sampler.encode([prompt, asked.negative])[:, None]
         for seed in range(asked.seed, asked.seed + asked.num):
             noise = noise_of(seed, (1, *sampler.shape))                 # one at a time: little memory, soonest seen
             (picture,) = sampler.draw(noise, table, text=text, negative=negative, guidance=guidance)
