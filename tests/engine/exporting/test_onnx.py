@@ -17,15 +17,16 @@ from PIL import Image
 
 from diffuse_cli.engine import randomness
 from diffuse_cli.engine.config import PREDICTIONS, SCHEDULES, ModelConfig, Sampling
-from diffuse_cli.engine.diffusion.samplers import sampling_times
+from diffuse_cli.engine.diffusion.samplers import DETERMINISTIC, Denoised, dpmpp_2m, sampling_times
 from diffuse_cli.engine.diffusion.schedule import make_schedule
 from diffuse_cli.engine.errors import UsageError
 from diffuse_cli.engine.exporting.onnx_comparison import compare_onnx
 from diffuse_cli.engine.exporting.onnx_folder import constants, write_onnx
 from diffuse_cli.engine.exporting.onnx_graphs import Graph
 from diffuse_cli.engine.exporting.standalone.sample import Sampler, noise_of, step_table
-from diffuse_cli.engine.generation import draw, guided_steps
+from diffuse_cli.engine.generation import draw, encode_prompts, guided_denoiser, guided_steps
 from diffuse_cli.engine.network.presets import network_config
+from diffuse_cli.engine.network.text import encode
 from diffuse_cli.engine.wanted import Wanted
 
 KINDS = ("conditional", "unconditional")
@@ -127,9 +128,28 @@ def test_comparisons_fail_when_any_part_is_another(conditional, tmp_path):
     (7, {"steps": 3}), (1, {"steps": 11, "guidance": 6.0}), (3, {"sampler": "ddim", "steps": 4}),
     (2, {"steps": 1}), (2, {"steps": 2}), (2, {"guidance": 1.0})])
 def test_one_call_draws_the_pictures_of_the_model(exported, count, sampling):
-    ours = by_model(exported, "a red car", seed=3, count=count, **sampling)
-    assert_same_pictures(by_graph(exported, "a red car", seed=3, count=count, **sampling), ours)
-    assert ours.std() > 10
+    assert_same_pictures(by_graph(exported, "a red car", seed=3, count=count, **sampling),
+                         by_model(exported, "a red car", seed=3, count=count, **sampling))
+
+
+def test_one_call_may_start_in_the_middle(exported):
+    """As from a picture with some noise; there, an untrained model's pictures are more than black and white."""
+    config, skipped = exported.model.config, 7
+    schedule = make_schedule(config.schedule, 8)
+    sampler, prompts, noisy = Sampler(exported.folder), ["a red car", "a blue fish"], torch.randn(2, 3, 8, 8) / 3
+    table = step_table(sampler.constants, 20)[skipped:]
+    table[0, 4] = 0                                                     # no memory of what was skipped
+    inputs = {"steps": table, "noise": noisy.numpy()}
+    if config.conditional:
+        tokens = encode(exported.model.tokenizer, [*prompts, ""]).numpy()
+        inputs |= {"tokens": tokens[:2], "negative_tokens": tokens[2:], "guidance": np.array(3, np.float32)}
+    theirs = onnxruntime.InferenceSession(exported.folder / "sampler.onnx").run(None, inputs)[0]
+    text, null = encode_prompts(exported.model, prompts)
+    denoise = guided_denoiser(exported.model.network, config, schedule, text=text, null=null, sampling=Sampling())
+    *_, last = dpmpp_2m(denoise, noisy, sampling_times(schedule, 20, 8)[skipped:], schedule)
+    ours = (last.noisy / 2 + 0.5).clamp(0, 1).numpy()
+    assert np.abs(theirs - ours).max() < 1e-4
+    assert ((ours > 0) & (ours < 1)).mean() > 0.3
 
 
 def test_negatives_are_one_for_all_or_one_for_each(conditional):
@@ -206,6 +226,34 @@ def test_tables_of_steps_are_those_of_the_schedule(schedule, resolution):
             output = {"v": alpha * 2 - sigma, "epsilon": np.full(steps, 2), "x0": np.ones(steps)}[prediction]
             image = from_noisy * (alpha + sigma * 2) + from_output * output             # the picture 1 with noise 2
             assert np.allclose(image * alpha, alpha, atol=1e-6)
+
+
+@pytest.mark.parametrize("sampler", ["dpmpp-2m", "ddim"])
+@pytest.mark.parametrize("conditional", [True, False])
+def test_tables_of_steps_lead_where_the_samplers_lead(conditional, sampler):
+    """With the best denoiser for pixels of variance 1/4, twice as sure of itself where guidance acts."""
+    network = network_config("nano", 32, vocabulary=300 if conditional else None, learned_variance=True)
+    config = ModelConfig(network=network, schedule="interpolated", prediction="v")
+    known, schedule = constants(mock.Mock(config=config)), make_schedule("interpolated", 32)
+    low, high = Sampling().interval_at(32) if conditional else (0, 0)
+
+    def best(noisy, alpha, sigma):
+        guided = low < sigma / alpha <= high
+        return noisy * alpha / 4 / (alpha**2 / 4 + sigma**2) * (2 if guided else 1), guided
+
+    def denoise(noisy, t):
+        image, guided = best(noisy, *(x.item() for x in schedule.alpha_sigma(torch.tensor(t).double())))
+        return Denoised(image, guided=guided)
+
+    noise = torch.randn(1, 1, 4, 4, dtype=torch.float64)
+    *_, last = DETERMINISTIC[sampler](denoise, noise, sampling_times(schedule, 20, 32), schedule)
+    noisy, before = noise.numpy(), 0
+    for time, _, _, guided, memory, keep, gain in step_table(known, 20, sampler=sampler).astype(float):
+        at_t = schedule.alpha_sigma(torch.tensor((time + 1) / 1000))
+        image, acts = best(noisy, *(x.item() for x in at_t))
+        assert acts == guided
+        noisy, before = keep * noisy + gain * (image + memory * (image - before)), image
+    assert np.allclose(noisy, last.noisy.numpy(), atol=1e-4)
 
 
 # ── What is in the folder ───────────────────────────────────────────────────────────────────────────────────────────

@@ -14,10 +14,11 @@ import torch
 from .. import durable
 from ..checkpoint import Model
 from ..config import SAMPLER_STEPS, Sampling
+from ..diffusion.guidance import THRESHOLD_SHARE
 from ..diffusion.samplers import sampling_times
 from ..diffusion.schedule import make_schedule
 from ..network.text import END, LENGTH, PAD
-from .onnx_graphs import THRESHOLD_SHARE, Graph, check_extra, sampler_graph, text_encoder_graph, unet_graph
+from .onnx_graphs import Graph, check_extra, sampler_graph, text_encoder_graph, unet_graph
 
 UNET_FILE, TEXT_ENCODER_FILE, SAMPLER_FILE = "unet.onnx", "text_encoder.onnx", "sampler.onnx"
 TOKENIZER_FILE, CONSTANTS_FILE = "tokenizer.json", "sampler.json"
@@ -49,6 +50,7 @@ def constants(model: Model) -> dict[str, Any]:
 
     config, network, usual = model.config, model.config.network, Sampling()
     schedule = make_schedule(config.schedule, network.resolution)
+    interval = usual.interval_at(network.resolution) if config.conditional else (0, 0)      # nowhere without prompts
     first, second, *_, last, _ = sampling_times(schedule, 3, network.resolution)
     levels = schedule.log_snr(torch.tensor([first, second, last], dtype=torch.float64)).tolist()
     times = schedule.time_of(torch.from_numpy(np.linspace(levels[1], levels[2], FINEST)))
@@ -60,13 +62,13 @@ def constants(model: Model) -> dict[str, Any]:
         "text": None if network.text is None else {
             "length": LENGTH, "pad": PAD, "end": END, "vocabulary": network.text.vocabulary,
             "width": network.text.width},
-        "guidance": {"scale": usual.guidance, "interval": usual.interval_at(network.resolution)},
+        "guidance": {"scale": usual.guidance if config.conditional else 1.0, "interval": interval},
         "threshold_share": THRESHOLD_SHARE,
         "schedule": {"name": config.schedule, "first_level": levels[0], "levels": levels[1:],
                      "times": [round(time, 10) for time in times.tolist()]},
     }
     for sampler in ("dpmpp-2m", "ddim"):
-        table = step_table(known, SAMPLER_STEPS[sampler], guided=config.conditional, sampler=sampler)
+        table = step_table(known, SAMPLER_STEPS[sampler], sampler=sampler)
         known.setdefault("steps", {"columns": COLUMNS})[sampler] = table.tolist()
     return known
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..checkpoint import Model
 from ..config import NetworkConfig
+from ..diffusion.guidance import THRESHOLD_SHARE
 from ..errors import UsageError
 from ..network.text import LENGTH
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 18                                      # the oldest that the exporter can write: docs/decisions.md
-THRESHOLD_SHARE = 0.995                         # of the values of a guided picture: guidance.dynamic_threshold
 EXTRA = ("onnx", "onnxruntime", "onnxscript")
 
 
