@@ -18,7 +18,8 @@ from ..diffusion.guidance import THRESHOLD_SHARE
 from ..diffusion.samplers import sampling_times
 from ..diffusion.schedule import make_schedule
 from ..network.text import END, LENGTH, PAD
-from .onnx_graphs import Graph, check_extra, sampler_graph, text_encoder_graph, unet_graph
+from .onnx_graphs import Graph, check_extra, text_encoder_graph, unet_graph
+from .onnx_sampler import sampler_graph
 
 UNET_FILE, TEXT_ENCODER_FILE, SAMPLER_FILE = "unet.onnx", "text_encoder.onnx", "sampler.onnx"
 TOKENIZER_FILE, CONSTANTS_FILE = "tokenizer.json", "sampler.json"

@@ -15,9 +15,7 @@ import json
 import math
 import re
 import struct
-import sys
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -182,23 +180,15 @@ def png(picture: Array) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
-def names(prompt: str, seed: int) -> Iterator[str]:
-    """Names for a picture's file, the first of which that is free is to be taken."""
-    words = re.sub(r"\W+", "-", prompt.lower()).strip("-")[:60] or "picture"
-    yield f"{words}-{seed}.png"
-    yield from (f"{words}-{seed}-{again}.png" for again in range(2, sys.maxsize))
-
-
 def save(folder: Path, picture: Array, prompt: str, seed: int) -> Path:
     """Write a picture where no file is yet; its path."""
-    for name in names(prompt, seed):
-        try:
-            with open(folder / name, "xb") as file:
-                file.write(png(picture))
-            return folder / name
-        except FileExistsError:
-            continue
-    raise AssertionError
+    words = re.sub(r"\W+", "-", prompt.lower()).strip("-")[:60] or "picture"
+    path, again = folder / f"{words}-{seed}.png", 1
+    while path.exists():
+        again += 1
+        path = folder / f"{words}-{seed}-{again}.png"
+    path.write_bytes(png(picture))
+    return path
 
 
 # ── The command ─────────────────────────────────────────────────────────────────────────────────────────────────────
