@@ -11,6 +11,7 @@ from typing import Any
 from . import header
 from .config import FORMAT_VERSION, ModelConfig, from_dict
 from .errors import ModelError, UsageError
+from .stock_folder import StockFolder, is_folder, read_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,9 @@ class Card:
 
 
 def read_card(path: Path) -> Card:
-    """The card of the model file at `path`. Raises ModelError."""
+    """The card of the model file at `path`, or of the folder whose `model_index.json` that is. Raises ModelError."""
+    if is_folder(path):
+        return card_of_folder(path.parent.absolute().name, read_folder(path))
     with header.opened(path) as file:
         return card_of(header.read_header(file))
 
@@ -43,6 +46,15 @@ def card_of(head: header.Header) -> Card:
         raise ModelError("its word counts are not numbers")
     return Card(config=config, training=object_of(head, "diffuse.training"), words=words, parameters=head.parameters,
                 bytes=head.size, sha256=head.metadata.get("modelspec.hash_sha256", "").removeprefix("0x"))
+
+
+def card_of_folder(name: str, folder: StockFolder) -> Card:
+    """The card of a folder in diffusers' form: what its export says, if it is one of ours; it has no words."""
+    told = folder.report.get("model")
+    told = told if isinstance(told, dict) else {}
+    training, sha256 = told.get("training"), told.get("sha256")
+    return Card(config=folder.config, training=training if isinstance(training, dict) else {"name": name}, words={},
+                parameters=folder.parameters, bytes=folder.bytes, sha256=sha256 if isinstance(sha256, str) else "")
 
 
 def check_version(head: header.Header) -> None:

@@ -20,14 +20,17 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from . import durable, header
-from .card import card_of, check_version, object_of
+from .card import Card, card_of, card_of_folder, check_version, object_of
 from .config import FORMAT_VERSION, ModelConfig, to_dict
+from .diffusion.schedule import make_schedule
 from .errors import ModelError
 from .network.model import Network
 from .network.presets import parameter_shapes
-from .network.text import load_tokenizer
+from .network.text import load_tokenizer, paired_merges
+from .stock_folder import is_folder, read_folder
 
 MAX_WORDS = 20_000                              # kept of the captions' vocabulary, the most frequent first
+BETA_TOLERANCE = 1e-6                           # of betas that went through float32 on their way
 _DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
@@ -48,7 +51,7 @@ class Model:
 
 def save_model(
     path: Path, *, config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer | None,
-    words: Mapping[str, int], training: Mapping[str, Any],
+    words: Mapping[str, int], training: Mapping[str, Any], mode: int = 0o600,
 ) -> str:
     """Write a model file durably and return its tensors' SHA-256. Equal contents give equal files.
 
@@ -72,30 +75,76 @@ def save_model(
     }
     if tokenizer is not None:
         metadata["diffuse.tokenizer"] = tokenizer.to_str()
-    durable.write(path, header.encode(tensors, metadata))
+    durable.write(path, header.encode(tensors, metadata), mode=mode)
     return sha256
 
 
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors alone, for stock libraries to read: one part of a folder in diffusers' form. Raises StorageError.
+    """
+    durable.make_directory(path.parent, mode=0o777)
+    durable.write(path, header.encode(_encoded(tensors), {"format": "pt"}), mode=0o666)
+
+
 def load_model(path: Path, device: torch.device) -> Model:
-    """Read, judge and build a model. Raises ModelError."""
+    """Read, judge and build a model: a file, or the folder in diffusers' form of this `model_index.json`.
+
+    Raises ModelError.
+    """
+    if is_folder(path):
+        return _load_folder(path, device)
     with header.opened(path) as file:
         head = header.read_header(file)
         card = card_of(head)
         config = card.config
-        _check_shapes(head, config)
+        _check_shapes(head, parameter_shapes(config.network))
         weights = load_safetensors(header.read_sealed(file, head))
         _check_finite(weights)
         tokenizer = None
         if config.conditional:
-            tokenizer = load_tokenizer(head.metadata.get("diffuse.tokenizer", ""))
-            if config.network.text is None or tokenizer.get_vocab_size() != config.network.text.vocabulary:
-                raise ModelError("its tokenizer does not fit its network")
+            tokenizer = _fitting(load_tokenizer(head.metadata.get("diffuse.tokenizer", "")), config)
+    return _built(card, weights, tokenizer, device)
+
+
+def _load_folder(index: Path, device: torch.device) -> Model:
+    folder = read_folder(index)
+    card, weights = card_of_folder(index.parent.absolute().name, folder), {}
+    config = card.config
+    expected = parameter_shapes(config.network)
+    with header.opened(index):
+        if folder.betas is not None:
+            betas = make_schedule(config.schedule, config.network.resolution).betas()
+            if (betas - torch.tensor(folder.betas, dtype=torch.float64)).abs().max() > BETA_TOLERANCE:
+                raise ModelError("its noise schedule is none of those that are supported")
+        for prefix, path in folder.weights.items():
+            part = {name.removeprefix(prefix): shape for name, shape in expected.items() if name.startswith(prefix)}
+            weights.update({f"{prefix}{name}": tensor for name, tensor in _read_part(path, part, config).items()})
+        tokenizer = None
+        if folder.tokenizer is not None:
+            tokenizer = _fitting(load_tokenizer(json.dumps(paired_merges(folder.tokenizer))), config)
+    return _built(card, weights, tokenizer, device)
+
+
+def _read_part(path: Path, shapes: Mapping[str, tuple[int, ...]], config: ModelConfig) -> dict[str, Tensor]:
+    """The tensors of one file of a folder, which may have variance channels that say nothing: they are left out."""
+    with header.opened(path) as file:
+        head = header.read_header(file)
+        wide = {name: (2 * shape[0], *shape[1:]) for name, shape in shapes.items()
+                if name.startswith("conv_out.") and config.conditional and not config.learned_variance}
+        _check_shapes(head, {**shapes, **wide})
+        tensors = load_safetensors(header.read_sealed(file, head))
+        _check_finite(tensors)
+    return {name: tensor[: len(tensor) // 2].clone() if name in wide else tensor for name, tensor in tensors.items()}
+
+
+def _built(card: Card, weights: dict[str, Tensor], tokenizer: Tokenizer | None, device: torch.device) -> Model:
+    """The model of weights that were judged."""
     sha256 = _tensors_sha256(_encoded(weights))
     with torch.device("meta"):
-        network = Network(config.network)
+        network = Network(card.config.network)
     network.load_state_dict({name: weight.float() for name, weight in weights.items()}, assign=True)
     network.settle(device).eval().requires_grad_(False)
-    return Model(config=config, network=network, tokenizer=tokenizer, words=card.words,
+    return Model(config=card.config, network=network, tokenizer=tokenizer, words=card.words,
                  training=card.training, sha256=sha256)
 
 
@@ -136,8 +185,13 @@ def load_state(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[
 # ── Small parts ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _check_shapes(head: header.Header, config: ModelConfig) -> None:
-    expected = parameter_shapes(config.network)
+def _fitting(tokenizer: Tokenizer, config: ModelConfig) -> Tokenizer:
+    if config.network.text is None or tokenizer.get_vocab_size() != config.network.text.vocabulary:
+        raise ModelError("its tokenizer does not fit its network")
+    return tokenizer
+
+
+def _check_shapes(head: header.Header, expected: Mapping[str, tuple[int, ...]]) -> None:
     found = {name: entry.shape for name, entry in head.tensors.items()}
     if expected != found:
         wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))

@@ -34,6 +34,9 @@ SAMPLERS = tuple(SAMPLER_STEPS)
 PRECISIONS = ("auto", "bf16", "fp32")
 LOGS = ("tensorboard", "wandb")
 ATTENTIONS = ("none", "text", "full")
+EXPORT_FORMATS = ("diffusers", "safetensors")
+EXPORT_SCHEDULERS = ("ddpm", "dpmpp-2m", "ddim")
+EXPORT_PRECISIONS = ("fp32", "fp16")
 
 RESOLUTION_RANGE = (8, 512)
 SEED_RANGE = (0, 2**63 - 1)
@@ -282,6 +285,25 @@ class Sampling:
     def interval_at(self, resolution: int) -> tuple[float, float]:
         """Where guidance acts: as given, else 0.2 < sigma/alpha ≤ 6·resolution/64."""
         return self.guidance_interval or (0.2, 6 * resolution / 64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """In which form a model is given away. None: what is usual in the format."""
+
+    format: str
+    scheduler: str | None = None                # diffusers: how its pipeline draws
+    precision: str | None = None                # safetensors: of the numbers in the file
+    verify: bool = True
+
+    def __post_init__(self) -> None:
+        check_choice("--to", self.format, EXPORT_FORMATS)
+        for option, value, known, owner in (("--scheduler", self.scheduler, EXPORT_SCHEDULERS, "diffusers"),
+                                            ("--precision", self.precision, EXPORT_PRECISIONS, "safetensors")):
+            if value is not None:
+                check_choice(option, value, known)
+                if self.format != owner:
+                    raise UsageError(f"{option} is for --to {owner}, not for {self.format}", hint="Leave it out")
 
 
 def parse_duration(option: str, text: str) -> float:

@@ -60,7 +60,7 @@ def write(path: Path, data: bytes, *, exclusive: bool = False, mode: int = 0o600
 
 
 @contextlib.contextmanager
-def stream(path: Path) -> Iterator[Callable[[bytes], None]]:
+def stream(path: Path, *, mode: int = 0o600) -> Iterator[Callable[[bytes], None]]:
     """Write a big file piece by piece: it appears at `path`, durably, when the block ends without an error.
 
     Yields the function that adds a piece. Raises StorageError.
@@ -75,7 +75,7 @@ def stream(path: Path) -> Iterator[Callable[[bytes], None]]:
             _write_all(descriptor, piece)
 
     with _reported(path):
-        descriptor = _create(temporary, os.O_WRONLY | os.O_EXCL)
+        descriptor = _create(temporary, os.O_WRONLY | os.O_EXCL, mode)
     try:
         try:
             yield add
@@ -92,6 +92,55 @@ def stream(path: Path) -> Iterator[Callable[[bytes], None]]:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+@contextlib.contextmanager
+def staging(target: Path) -> Iterator[Path]:
+    """A new directory beside `target`, to prepare it in; gone in the end, whatever happens, with all that is in it.
+
+    Missing parents are made, and stay only if something came to lie in them. Raises StorageError.
+    """
+    parent = target.absolute().parent
+    missing = [directory for directory in (parent, *parent.parents) if not directory.exists()]
+    place = parent / f"{TEMPORARY}{secrets.token_hex(8)}"
+    try:
+        make_directory(parent, mode=0o777)
+        yield make_directory(place, mode=0o777)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        for directory in missing:
+            with contextlib.suppress(OSError):                     # it holds what was made
+                directory.rmdir()
+
+
+def publish(staged: Path, target: Path, *, replace: bool = False) -> None:
+    """Give a file or a whole directory from `staging` its name `target`, durably and in one instant.
+
+    With `replace`, what has that name is put in the staging directory first, and back if the other cannot take its
+    place: of a directory there is an instant without either name, but never without either directory. Raises
+    FileExistsError where the name is taken, StorageError.
+    """
+    aside = staged.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
+    try:
+        _sync_tree(staged)
+        if staged.is_file() and not replace:
+            _link(staged, target)
+        elif staged.is_file() or not os.path.lexists(target):
+            os.replace(staged, target)
+        elif not replace:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+        else:
+            os.replace(target, aside)
+            try:
+                os.replace(staged, target)
+            except BaseException:
+                os.replace(aside, target)
+                raise
+        sync_directory(target.absolute().parent)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        fail(error, target)
 
 
 def append(path: Path, data: bytes) -> None:
@@ -252,6 +301,20 @@ def _write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view):]
     if os.fstat(descriptor).st_size < len(data):
         raise OSError(errno.EIO, "the file is shorter than what was written")
+
+
+def _sync_tree(path: Path) -> None:
+    """Make a file, or all that is in a directory and its names, durable, whoever wrote it."""
+    if path.is_dir():
+        for inner in path.iterdir():
+            _sync_tree(inner)
+        sync_directory(path)
+        return
+    descriptor = os.open(path, os.O_RDWR | _NOFOLLOW | _CLOEXEC | _BINARY)      # Windows flushes only what is writable
+    try:
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _sync(descriptor: int) -> None:

@@ -68,3 +68,12 @@ class DivergedError(DiffuseError):
     """Training produced numbers that are not finite, three steps in a row."""
 
     exit_code = 8
+
+
+class ExportError(DiffuseError):
+    """What was exported does not give the model's answers. Nothing was left behind."""
+
+    exit_code = 10
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what, hint="Nothing was written; please report this, with the model's configuration")

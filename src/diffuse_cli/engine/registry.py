@@ -21,6 +21,7 @@ import platformdirs
 
 from . import durable
 from .errors import InUseError, ModelError, StorageError, UsageError
+from .stock_folder import INDEX_FILE
 
 MODEL_FILE = "model.safetensors"
 LOCK_FILE = "lock"
@@ -154,7 +155,7 @@ def resolve(model: str | None) -> Path:
     """The model file that `-m MODEL` means: a path or a name; None means $DIFFUSE_MODEL, the last trained, or `demo`.
 
     It is a path if it contains a separator, starts with `.` or `~`, or ends in `.safetensors`; a directory stands for
-    the model in it. Raises ModelError, with the nearest names.
+    the model in it, one in diffusers' form for its `model_index.json`. Raises ModelError, with the nearest names.
     """
     model = model or os.environ.get("DIFFUSE_MODEL") or None
     if model is None:
@@ -163,7 +164,9 @@ def resolve(model: str | None) -> Path:
             raise ModelError("there is no model yet", hint="Train one first: diffuse train ./images")
     if _is_path(model):
         path = Path(os.path.expanduser(model))
-        path = path / MODEL_FILE if path.is_dir() else path
+        if path.is_dir():
+            index = path / INDEX_FILE
+            path = index if index.exists() and not (path / MODEL_FILE).exists() else path / MODEL_FILE
         if not path.exists():
             raise ModelError(f"there is no file {path}")
         return path

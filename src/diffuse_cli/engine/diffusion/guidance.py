@@ -13,6 +13,7 @@ from torch import Tensor
 from .samplers import Denoised, Denoiser
 from .schedule import Schedule
 
+THRESHOLD_SHARE = 0.995                         # of a guided picture's values are left as bright as they are
 Time = TypeVar("Time", float, Tensor)           # one for a batch, or one for each picture
 BothDenoisers = Callable[[Tensor, float], tuple[Denoised, Denoised]]     # (with the condition, without), in one pass
 
@@ -40,7 +41,7 @@ def classifier_free(
     return denoise
 
 
-def dynamic_threshold(image: Tensor, share: float = 0.995) -> Tensor:
+def dynamic_threshold(image: Tensor, share: float = THRESHOLD_SHARE) -> Tensor:
     """Pull each picture back into [-1, 1] (Saharia et al. 2022, section 2.3).
 
     s is the value below which `share` of the picture's absolute pixels lie, at least 1; clip to [-s, s], divide by s.

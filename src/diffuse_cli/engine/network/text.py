@@ -94,6 +94,22 @@ def load_tokenizer(text: str) -> Tokenizer:
     return tokenizer
 
 
+def joined_merges(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The tokenizer as JSON in the form that every version of the library reads: merges as "a b", not as pairs."""
+    data: dict[str, Any] = json.loads(tokenizer.to_str())
+    data["model"]["merges"] = [" ".join(pair) for pair in data["model"]["merges"]]
+    return data
+
+
+def paired_merges(data: dict[str, Any]) -> dict[str, Any]:
+    """The inverse, whichever form it has: what `load_tokenizer` reads. Anything else is left as it is."""
+    model = data.get("model")
+    if not isinstance(model, dict) or not isinstance(model.get("merges"), list):
+        return data
+    merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
+    return {**data, "model": {**model, "merges": merges}}
+
+
 def _check_vocabulary(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> None:
     """Raise ValueError unless the ids are 0, 1, 2, …, the special tokens come first, and every merge has its tokens."""
     if sorted(vocabulary.values()) != list(range(len(vocabulary))):
