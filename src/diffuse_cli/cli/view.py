@@ -260,6 +260,23 @@ def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
         yield advance_to
 
 
+@contextlib.contextmanager
+def stages() -> Iterator[Callable[[str, int, int], None]]:
+    """Show the progress of one thing after another: yields `tell(what, done, total)`."""
+    with contextlib.ExitStack() as shown:
+        current, advance_to = "", None
+
+        def tell(what: str, done: int, total: int) -> None:
+            nonlocal current, advance_to
+            if what != current or advance_to is None:
+                shown.close()
+                advance_to = shown.enter_context(progress(what, total))
+                current = what
+            advance_to(done)
+
+        yield tell
+
+
 def bar(done: int, total: int) -> RenderableType:
     line = Table.grid()                                            # a ProgressBar does not end its line by itself
     line.add_row(ProgressBar(total=max(1, total), completed=done, width=width()))

@@ -1,8 +1,8 @@
 """A model's configuration in the words of diffusers and transformers, and back: what is said one way is read the other.
 
-Dictionaries in, dictionaries out; the standard library alone, and neither of the two libraries. A configuration that is
-read is believed only if writing it again gives the same: whatever a stock model can do and our network cannot is thereby
-refused, by the name of the first entry that differs.
+Dictionaries in, dictionaries out; the standard library alone, and neither of the two libraries. A configuration that
+is read is believed only if writing it again gives the same: whatever a stock model can do and our network cannot is
+thereby refused, by the name of the first entry that differs.
 """
 
 import math

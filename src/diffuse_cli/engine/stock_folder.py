@@ -1,7 +1,7 @@
 """A folder in diffusers' form, as far as it can be judged without reading its tensors: which model of ours it is.
 
-It may come from anywhere: only files of fixed names are opened, all limits of `header` hold, and what our network cannot
-express is refused in one line. Standard library only. Knows nothing of the tensors' values.
+It may come from anywhere: only files of fixed names are opened, all limits of `header` hold, and what our network
+cannot express is refused in one line. Standard library only. Knows nothing of the tensors' values.
 """
 
 from dataclasses import dataclass, replace

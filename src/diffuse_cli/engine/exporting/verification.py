@@ -96,14 +96,14 @@ def compare_models(
                for name, weight in model.network.state_dict().items()]
     comparisons = [Comparison("weights", max(weights), 0.0)]
     for question in questions(model.config, list(model.words)):
-        ours = answer(model, question)[:, :channels]
-        comparisons.append(Comparison(f"answers to {len(question.noisy)} at once", largest(ours, answer(found, question)),
-                                      most))
+        ours, answered = answer(model, question)[:, :channels], answer(found, question)
+        comparisons.append(Comparison(f"answers to {len(question.noisy)} at once", largest(ours, answered), most))
+    prompts = captions_for(list(model.words))
     if model.tokenizer is not None:
-        prompts = captions_for(list(model.words))
         comparisons.append(Comparison("features of captions", largest(
             *(_given(encode_prompts(one, prompts)[0]) for one in (model, found))), most))
-    comparisons.append(Comparison("pictures of a seed", largest(_picture(model), _picture(found)), most))
+    drawn = largest(*(_picture(one, prompts[2]) for one in (model, found)))
+    comparisons.append(Comparison("pictures of a seed", drawn, most))
     return comparisons
 
 
@@ -124,9 +124,9 @@ def largest(ours: Tensor, theirs: Tensor) -> float:
     return (ours.double() - theirs.double()).abs().max().item()
 
 
-def _picture(model: Model) -> Tensor:
-    """(1, C, R, R): a picture of the first words, before it is rounded to pixels."""
-    text, null = encode_prompts(model, [captions_for(list(model.words))[2]])
+def _picture(model: Model, caption: str) -> Tensor:
+    """(1, C, R, R): a picture before it is rounded to pixels."""
+    text, null = encode_prompts(model, [caption])
     return list(denoise_steps(model.network, model.config, text=text, null=null, seeds=[0],
                               sampling=Sampling(sampler="ddim", steps=STEPS)))[-1].noisy
 
