@@ -87,4 +87,4 @@ def _report(model: Model, how: Export, comparisons: list[Comparison], *, opened_
         "schema": SCHEMA, "version": __version__, **asked, "verified": how.verify,
         "comparisons": [dataclasses.asdict(comparison) for comparison in comparisons], "opened_by": opened_by,
         "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
-        "model": {"sha256": model.sha256, "training": model.training}}
+        "model": {"sha256": model.sha256, "training": model.training, "words": model.words}}

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,8 +53,10 @@ def compare(model: Model, folder: Path) -> list[Comparison]:
         if model.tokenizer is not None:
             comparisons += _compare_text(model, pipeline)
         prompts = captions_for(list(model.words))[1:3]
-        theirs = drawn_by_pipeline(pipeline, prompts, steps=DRAWING_STEPS, guidance=GUIDANCE, seed=0)
-        ours = drawn_alike(model, pipeline.scheduler, prompts, guidance=GUIDANCE, seed=0)
+        theirs = drawn_by_pipeline(pipeline, prompts, steps=DRAWING_STEPS, guidance=GUIDANCE,
+                                   generator=randomness.generator("export"))
+        ours = drawn_alike(model, SCHEDULERS[type(pipeline.scheduler).__name__], pipeline.scheduler.timesteps.tolist(),
+                           prompts, guidance=GUIDANCE, generator=randomness.generator("export"))
     difference = abs(theirs.astype(int) - ours.astype(int)).max() / 255
     return [*comparisons, Comparison("diffusers: pixels of the pipeline's pictures", float(difference), 1 / 255)]
 
@@ -69,11 +72,10 @@ def open_pipeline(folder: Path) -> Any:
 # ── Pictures ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def drawn_by_pipeline(pipeline: Any, prompts: Sequence[str], *, steps: int, guidance: float, seed: int) -> Any:
+def drawn_by_pipeline(
+    pipeline: Any, prompts: Sequence[str], *, steps: int, guidance: float, generator: torch.Generator,
+) -> np.ndarray:
     """(N, R, R, 3) uint8: a picture of each prompt; of an unconditional pipeline as many, without."""
-    import numpy as np
-
-    generator = randomness.generator("export", seed)
     if hasattr(pipeline, "tokenizer"):
         made = pipeline(prompt=list(prompts), num_inference_steps=steps, guidance_scale=guidance, generator=generator,
                         clean_caption=False)
@@ -82,20 +84,22 @@ def drawn_by_pipeline(pipeline: Any, prompts: Sequence[str], *, steps: int, guid
     return np.stack([np.asarray(image) for image in made.images])
 
 
-def drawn_alike(model: Model, scheduler: Any, prompts: Sequence[str], *, guidance: float, seed: int) -> Any:
-    """The same by our samplers: on the scheduler's time steps, with plain guidance, its clip, and the same noise.
+def drawn_alike(
+    model: Model, name: str, timesteps: Sequence[int], prompts: Sequence[str], *, guidance: float,
+    generator: torch.Generator,
+) -> np.ndarray:
+    """The same by our sampler `name`: on the scheduler's time steps, with plain guidance, its clip, and the same noise.
 
     Not how `diffuse sample` draws, which guides in an interval and thresholds dynamically: no stock pipeline can.
     """
     schedule = make_schedule(model.config.schedule, model.config.network.resolution)
-    name, network = SCHEDULERS[type(scheduler).__name__], model.config.network
+    network = model.config.network
     shape = (len(prompts), network.channels, network.resolution, network.resolution)
-    generator = randomness.generator("export", seed)
 
     def noise(_: int = 0) -> Tensor:
         return torch.randn(shape, generator=generator)
 
-    times = [(float(index) + 1) / STEPS for index in scheduler.timesteps] + [0.0]
+    times = [(float(index) + 1) / STEPS for index in timesteps] + [0.0]
     guided, start = _plainly_guided(model, prompts, guidance=guidance, clip=name != "ddim"), noise()
     if name == "ddpm":                          # the stock scheduler interpolates the logarithms of the variances
         steps = ddpm(guided, start, times, schedule, fresh_noise=noise, variance_rule="log")
@@ -152,7 +156,7 @@ def _compare_text(model: Model, pipeline: Any) -> list[Comparison]:
     ours = encode(model.tokenizer, captions)
     given = pipeline.tokenizer(captions, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt")
     features = pipeline.text_encoder(given.input_ids, attention_mask=given.attention_mask)[0]
-    return [Comparison("transformers: number of token ids that", float((given.input_ids != ours).sum()), 0.0),
+    return [Comparison("transformers: token ids that differ", float((given.input_ids != ours).sum()), 0.0),
             Comparison("transformers: features of captions", largest(model.network.encode(ours), features), LIMIT)]
 
 

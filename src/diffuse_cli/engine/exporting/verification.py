@@ -27,7 +27,8 @@ STEPS = 4                                       # of a picture drawn to compare
 
 @dataclass(frozen=True)
 class Comparison:
-    """The largest difference between two answers to the same question, and how large it may be."""
+    """The largest difference between two answers to the same question, and how large it may be; or a count of them.
+    """
 
     what: str
     max_abs: float
@@ -52,8 +53,8 @@ def judge(comparisons: Sequence[Comparison]) -> None:
     """Raise ExportError for the first comparison that does not hold."""
     for found in comparisons:
         if not found.holds:
-            raise ExportError(f"what was exported is not the model: {found.what} differ by {found.max_abs:.3g}, "
-                              f"at most {found.limit:g} is allowed")
+            raise ExportError(f"what was exported is not the same as the model ({found.what}: {found.max_abs:.3g}, "
+                              f"at most {found.limit:g})")
 
 
 def captions_for(words: Sequence[str]) -> list[str]:
@@ -114,7 +115,7 @@ def compare_tokenizers(model: Model, path: Path) -> Comparison:
     theirs = torch.tensor([one.ids for one in Tokenizer.from_file(str(path)).encode_batch(prompts)])
     ours = encode(model.tokenizer, prompts)
     differing = (ours != theirs).sum().item() if ours.shape == theirs.shape else ours.numel()
-    return Comparison("number of token ids that", float(differing), 0.0)
+    return Comparison("token ids that differ", float(differing), 0.0)
 
 
 def largest(ours: Tensor, theirs: Tensor) -> float:
