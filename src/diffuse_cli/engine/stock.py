@@ -160,7 +160,7 @@ def scheduler_config(config: ModelConfig, scheduler: str, betas: Sequence[float]
         return {"_class_name": "DDPMScheduler"} | common | {
             "variance_type": LEARNED_RANGE if config.learned_variance else FIXED_SMALL,
             "clip_sample": True, "clip_sample_range": 1.0, "timestep_spacing": "leading", "steps_offset": 0}
-    if scheduler == "ddim":                     # at t = 1 the noise tells nothing of the picture: an error of it is huge
+    if scheduler == "ddim":                     # at t = 1 a small error of the noise is a huge one of the picture
         spacing = "leading" if config.prediction == "epsilon" else "trailing"
         return {"_class_name": "DDIMScheduler"} | common | {       # clipping would set estimate and noise at odds
             "clip_sample": False, "set_alpha_to_one": True, "timestep_spacing": spacing, "steps_offset": 0}

@@ -1,8 +1,6 @@
-"""An exported folder opened by diffusers itself: its pictures are those of our samplers, and it comes back unchanged."""
+"""An exported folder opened by diffusers itself: its pictures are those of our samplers, and it comes back the same."""
 
-import json
 
-import diffusers
 import numpy as np
 import pytest
 import torch
@@ -11,7 +9,7 @@ from open_folder import GUIDANCE, PROMPTS
 
 from diffuse_cli.engine.checkpoint import load_model
 from diffuse_cli.engine.config import EXPORT_SCHEDULERS, Export
-from diffuse_cli.engine.exporting import diffusers_folder, stock_check
+from diffuse_cli.engine.exporting import diffusers_folder
 from diffuse_cli.engine.exporting.stock_check import drawn_alike, drawn_by_pipeline, open_pipeline
 
 CPU = torch.device("cpu")
