@@ -39,6 +39,11 @@ def is_folder(path: Path) -> bool:
     return path.name == INDEX_FILE
 
 
+def sealed_files(path: Path) -> list[Path]:
+    """The files that hold the weights of a model, each of which may have a seal. Raises ModelError."""
+    return list(read_folder(path).weights.values()) if is_folder(path) else [path]
+
+
 def read_folder(index: Path) -> StockFolder:
     """Judge the folder whose `model_index.json` is given. Raises ModelError."""
     folder = index.parent
