@@ -144,7 +144,7 @@ def verify(
     """
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
     path = registry.resolve(model)
-    if not all([header.verify_seal(part) for part in stock_folder.sealed_files(path)]):
+    if not all(header.verify_seal(part) for part in stock_folder.sealed_files(path)):
         raise ModelError(f"cannot verify {path}: it has no seal", hint="It was not made by diffuse")
     card = read_card(path)
     if view.settings.json:

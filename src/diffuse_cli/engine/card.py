@@ -50,9 +50,7 @@ def card_of(head: header.Header) -> Card:
 
 def card_of_folder(name: str, folder: StockFolder) -> Card:
     """The card of a folder in diffusers' form: with what its export says of it, if it is one of ours."""
-    told = folder.report.get("model")
-    told = told if isinstance(told, dict) else {}
-    training, words, sha256 = told.get("training"), told.get("words"), told.get("sha256")
+    training, words, sha256 = (folder.report.get(key) for key in ("training", "words", "model_sha256"))
     return Card(config=folder.config, training=training if isinstance(training, dict) else {"name": name},
                 words=words if isinstance(words, dict) and _are_counts(words) else {}, parameters=folder.parameters,
                 bytes=folder.bytes, sha256=sha256 if isinstance(sha256, str) else "")

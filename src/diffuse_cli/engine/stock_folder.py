@@ -79,7 +79,7 @@ def _read(path: Path, *, limit: int = header.MAX_JSON_BYTES) -> dict[str, Any]:
 
 
 def _object(file: BinaryIO, *, limit: int = header.MAX_JSON_BYTES) -> dict[str, Any]:
-    found = header.loads_strict(file.read(limit + 1), limit=limit)
+    found = header.loads_strict(file.read(limit + 1), limit=limit, infinities=True)    # which diffusers writes
     if not isinstance(found, dict):
         raise ModelError("it is not a JSON object")
     return found

@@ -18,6 +18,7 @@ from ..checkpoint import Model
 from ..config import Sampling
 from ..errors import ModelError
 from ..evaluation import RECORD_FILE, Tell
+from ..events import finite
 from ..generation import draw
 from ..header import loads_strict
 from ..history import read_history
@@ -45,6 +46,13 @@ def write(model: Model, folder: Path, *, source: Path, tell: Tell) -> None:
     shown = pictures.enlarged(np.stack(drawn), max(1, round(pictures.SIDE / model.config.network.resolution)))
     durable.write(folder / PICTURE_FILE, pictures.encode(pictures.sheet(shown, columns=len(drawn))), mode=0o666)
     durable.write(folder / "README.md", _readme(model, prompts, source.parent).encode(), mode=0o666)
+
+
+def write_report(path: Path, model: Model, report: dict[str, Any]) -> None:
+    """The report of an export, with what `-m` shall know of the model that no stock file has a place for."""
+    told = {**report, "training": model.training, "words": model.words}
+    text = json.dumps(finite(told), indent=2, ensure_ascii=False, allow_nan=False)
+    durable.write(path, f"{text}\n".encode(), mode=0o666)
 
 
 def _prompts(model: Model, run: Path) -> list[str]:

@@ -6,7 +6,6 @@ place is as it was.
 
 import dataclasses
 import importlib.metadata
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from ..checkpoint import Model
 from ..config import Export
 from ..errors import UsageError
 from ..evaluation import Tell
-from ..events import finite
 from ..stock_folder import REPORT_FILE
 from . import diffusers_folder, model_card, single_file, stock_check
 from .verification import Comparison, judge
@@ -69,8 +67,7 @@ def export(
             judge(comparisons)
         report = _report(model, how, comparisons, opened_by=form.opened_by() if how.verify else {})
         if staged.is_dir():
-            text = json.dumps(finite(report), indent=2, ensure_ascii=False, allow_nan=False)
-            durable.write(staged / REPORT_FILE, f"{text}\n".encode(), mode=0o666)
+            model_card.write_report(staged / REPORT_FILE, model, report)
         else:
             single_file.write(model, staged, how, report=report)
         try:
@@ -87,4 +84,4 @@ def _report(model: Model, how: Export, comparisons: list[Comparison], *, opened_
         "schema": SCHEMA, "version": __version__, **asked, "verified": how.verify,
         "comparisons": [dataclasses.asdict(comparison) for comparison in comparisons], "opened_by": opened_by,
         "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
-        "model": {"sha256": model.sha256, "training": model.training, "words": model.words}}
+        "model_sha256": model.sha256}
