@@ -49,8 +49,7 @@ def write(model: Model, folder: Path, how: Export) -> None:
 
 def compare(model: Model, folder: Path, how: Export) -> list[Comparison]:
     """The model against what is read back from its folder, and against the libraries, if they are installed."""
-    found = load_model(folder / INDEX_FILE, next(model.network.parameters()).device)
-    comparisons = compare_models(model, found)
+    comparisons = _compare_read_back(model, folder)
     if model.tokenizer is not None:
         comparisons.append(compare_tokenizers(model, folder / TOKENIZER_FILE))
     betas = json.loads((folder / SCHEDULER_FILE).read_bytes())["trained_betas"]
@@ -58,6 +57,11 @@ def compare(model: Model, folder: Path, how: Export) -> list[Comparison]:
         betas, dtype=torch.float64)
     comparisons.append(Comparison("betas of the scheduler", difference.abs().max().item(), 0.0))
     return comparisons + stock_check.compare(model, folder)
+
+
+def _compare_read_back(model: Model, folder: Path) -> list[Comparison]:
+    """On its own, so that only one copy of the model is in memory at a time."""
+    return compare_models(model, load_model(folder / INDEX_FILE, next(model.network.parameters()).device))
 
 
 def _with_expected_channels(network: NetworkConfig, *, learned: bool, scheduler: str) -> NetworkConfig:
