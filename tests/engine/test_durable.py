@@ -274,3 +274,73 @@ def _hold(path, connection) -> None:
     with durable.lock(path, doing="training"):
         connection.send("locked")
         connection.recv()
+
+
+# ── Staging ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _staged(target: Path, *, folder: bool, content: str = "new", **options) -> None:
+    with durable.staging(target) as room:
+        staged = room / target.name
+        if folder:
+            durable.make_directory(staged / "inner")
+            (staged / "inner" / "file").write_text(content)
+        else:
+            staged.write_text(content)
+        assert not target.exists() or options
+        durable.publish(staged, target, **options)
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_what_is_staged_appears_whole_and_leaves_nothing_beside_it(tmp_path, folder):
+    target = tmp_path / "new" / "deep" / "target"
+    _staged(target, folder=folder)
+    assert (target / "inner" / "file" if folder else target).read_text() == "new"
+    assert _names(target.parent) == {"target"}
+    with pytest.raises(FileExistsError):
+        _staged(target, folder=folder, content="other", replace=False)
+    _staged(target, folder=folder, content="newer", replace=True)
+    assert (target / "inner" / "file" if folder else target).read_text() == "newer"
+    assert _names(target.parent) == {"target"}
+
+
+def test_what_fails_while_it_is_staged_leaves_no_directory_behind(tmp_path):
+    def interrupted() -> None:
+        with durable.staging(tmp_path / "new" / "deep" / "target") as room:
+            (room / "half").write_text("")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert _names(tmp_path) == set()
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_replacing_a_folder_never_loses_the_old_one(tmp_path, monkeypatch, nth):
+    """Whichever rename fails, one of the two is whole at its place; and when it is the last, both are on the disk."""
+    target, calls, real = tmp_path / "target", [], os.replace
+    _staged(target, folder=True, content="old")
+
+    def fails_once(source: object, name: object) -> None:
+        calls.append(name)
+        if len(calls) == nth:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(source, name)
+
+    monkeypatch.setattr(os, "replace", fails_once)
+    if nth <= 2:
+        with pytest.raises(StorageError):
+            _staged(target, folder=True, replace=True)
+    else:
+        _staged(target, folder=True, replace=True)
+    assert (target / "inner" / "file").read_text() == ("old" if nth <= 2 else "new")
+    assert _names(tmp_path) == {"target"}
+
+
+def test_everything_that_is_staged_is_made_durable_before_it_has_its_name(tmp_path, monkeypatch):
+    synced, real = set(), os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.add(os.fstat(descriptor).st_ino) or real(descriptor))
+    monkeypatch.setattr(durable, "_sync_tree", lambda path, real=durable._sync_tree: (synced.clear(), real(path)))
+    _staged(tmp_path / "target", folder=True)
+    for path in (tmp_path / "target", tmp_path / "target" / "inner", tmp_path / "target" / "inner" / "file", tmp_path):
+        assert path.stat().st_ino in synced, path

@@ -259,7 +259,7 @@ def test_without_a_log_there_is_still_a_page(run):
     page = _page(run)
     assert "In training: step 0 of 8" in page.text
     assert page.images == []
-    assert len(page.commands()) == 4
+    assert len(page.commands()) == 5
 
 
 def test_without_a_run_there_is_none(tmp_path):

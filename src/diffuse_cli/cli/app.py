@@ -24,7 +24,7 @@ import typer
 from .. import __version__
 from ..engine import durable, ranks, registry
 from ..engine.errors import DiffuseError, OutOfMemoryError, StorageError, UsageError
-from . import data, evaluate, models, noise_demo, options, sample, train, view
+from . import data, evaluate, export, models, noise_demo, options, sample, train, view
 
 # The common base of everything the option parser complains about; Typer exports only this one of its heirs.
 _ParserError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -39,6 +39,7 @@ app.command()(train.train)
 app.command()(sample.sample)
 app.command()(evaluate.evaluate)
 app.command()(noise_demo.noise_demo)
+app.command()(export.export)
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
 
@@ -67,6 +68,8 @@ def diffuse(
     [bold]diffuse evaluate cars[/]               how good it is, on pictures that it has not seen
 
     [bold]diffuse noise-demo photo.jpg[/]        how noise takes a picture away
+
+    [bold]diffuse export cars --to diffusers[/]  what other programs load
 
     [bold]diffuse models ls[/]                   what you have trained
 

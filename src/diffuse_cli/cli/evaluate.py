@@ -3,7 +3,6 @@
 Knows what people are told; what is measured is `engine.evaluation`.
 """
 
-import contextlib
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -89,7 +88,7 @@ def _evaluate(
     path: Path, folder: Path | None, num: int, images: int, seed: int, features: Path | None, machine: Machine,
     precision: str,
 ) -> "Evaluation":
-    with _stages() as tell:
+    with view.stages() as tell:
         tell("loading", 0, 1)
         from ..engine import checkpoint, evaluation, planning
         from ..engine.features import load_features
@@ -121,23 +120,6 @@ def _open(path: Path, folder: Path | None, resolution: int, tell: Callable[[str,
             view.warn(event.message)
         else:
             view.say(event.message)
-
-
-@contextlib.contextmanager
-def _stages() -> Iterator[Callable[[str, int, int], None]]:
-    """Show the progress of one thing after another: yields `tell(what, done, total)`."""
-    with contextlib.ExitStack() as shown:
-        current, advance_to = "", None
-
-        def tell(what: str, done: int, total: int) -> None:
-            nonlocal current, advance_to
-            if what != current or advance_to is None:
-                shown.close()
-                advance_to = shown.enter_context(view.progress(what, total))
-                current = what
-            advance_to(done)
-
-        yield tell
 
 
 # ── For people ──────────────────────────────────────────────────────────────────────────────────────────────────────

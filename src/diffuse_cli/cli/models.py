@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..engine import durable, header, registry
+from ..engine import durable, header, registry, stock_folder
 from ..engine.card import Card, read_card
 from ..engine.config import to_dict
 from ..engine.errors import ModelError, UsageError
@@ -144,7 +144,7 @@ def verify(
     """
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
     path = registry.resolve(model)
-    if not header.verify_seal(path):
+    if not all(header.verify_seal(part) for part in stock_folder.sealed_files(path)):
         raise ModelError(f"cannot verify {path}: it has no seal", hint="It was not made by diffuse")
     card = read_card(path)
     if view.settings.json:

@@ -111,7 +111,7 @@ def _warn_about_words(texts: Iterable[str], model: "Model") -> None:
     from ..engine.checkpoint import split_words
 
     words = dict.fromkeys(word for text in texts for word in split_words(text))
-    unknown = [word for word in words if word not in model.words]
+    unknown = [word for word in words if word not in model.words] if model.words else []      # where they are known
     for word in unknown[:MAX_WARNINGS]:
         near = difflib.get_close_matches(word, model.words, 3)
         meant = f"; it knows {', '.join(near)}" if near else ""

@@ -275,6 +275,23 @@ def progress(description: str, total: int) -> Iterator[Advance]:
         yield advance_to
 
 
+@contextlib.contextmanager
+def stages() -> Iterator[Callable[[str, int, int], None]]:
+    """Show the progress of one thing after another: yields `tell(what, done, total)`."""
+    with contextlib.ExitStack() as shown:
+        current, advance_to = "", None
+
+        def tell(what: str, done: int, total: int) -> None:
+            nonlocal current, advance_to
+            if what != current or advance_to is None:
+                shown.close()
+                advance_to = shown.enter_context(progress(what, total))
+                current = what
+            advance_to(done)
+
+        yield tell
+
+
 def duration(seconds: float) -> str:
     """Hours, minutes and seconds."""
     if not 0 <= seconds < 1e9:

@@ -42,19 +42,22 @@ def card_of(head: header.Header) -> Card:
     except UsageError as error:
         raise ModelError(f"its configuration is impossible: {error.what}") from error
     words = object_of(head, "diffuse.words")
-    if not all(type(count) is int and count > 0 for count in words.values()):
+    if not _are_counts(words):
         raise ModelError("its word counts are not numbers")
     return Card(config=config, training=object_of(head, "diffuse.training"), words=words, parameters=head.parameters,
                 bytes=head.size, sha256=head.metadata.get("modelspec.hash_sha256", "").removeprefix("0x"))
 
 
 def card_of_folder(name: str, folder: StockFolder) -> Card:
-    """The card of a folder in diffusers' form: what its export says, if it is one of ours; it has no words."""
-    told = folder.report.get("model")
-    told = told if isinstance(told, dict) else {}
-    training, sha256 = told.get("training"), told.get("sha256")
-    return Card(config=folder.config, training=training if isinstance(training, dict) else {"name": name}, words={},
-                parameters=folder.parameters, bytes=folder.bytes, sha256=sha256 if isinstance(sha256, str) else "")
+    """The card of a folder in diffusers' form: with what its export says of it, if it is one of ours."""
+    training, words, sha256 = (folder.report.get(key) for key in ("training", "words", "model_sha256"))
+    return Card(config=folder.config, training=training if isinstance(training, dict) else {"name": name},
+                words=words if isinstance(words, dict) and _are_counts(words) else {}, parameters=folder.parameters,
+                bytes=folder.bytes, sha256=sha256 if isinstance(sha256, str) else "")
+
+
+def _are_counts(words: dict[str, Any]) -> bool:
+    return all(type(count) is int and count > 0 for count in words.values())
 
 
 def check_version(head: header.Header) -> None:

@@ -51,10 +51,12 @@ class Model:
 
 def save_model(
     path: Path, *, config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer | None,
-    words: Mapping[str, int], training: Mapping[str, Any], mode: int = 0o600,
+    words: Mapping[str, int], training: Mapping[str, Any], report: Mapping[str, Any] | None = None,
+    mode: int = 0o600,
 ) -> str:
     """Write a model file durably and return its tensors' SHA-256. Equal contents give equal files.
 
+    report: of the export that made the file, to be kept in its header.
     Raises StorageError, and ModelError if a weight is not finite: such a number never reaches the disk.
     """
     _check_finite(weights)
@@ -73,6 +75,8 @@ def save_model(
         "modelspec.prediction_type": {"v": "v", "epsilon": "epsilon", "x0": "sample"}[config.prediction],
         "modelspec.hash_sha256": f"0x{sha256}",
     }
+    if report is not None:
+        metadata["diffuse.export"] = _dump(dict(report))
     if tokenizer is not None:
         metadata["diffuse.tokenizer"] = tokenizer.to_str()
     durable.write(path, header.encode(tensors, metadata), mode=mode)

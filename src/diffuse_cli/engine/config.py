@@ -34,7 +34,7 @@ SAMPLERS = tuple(SAMPLER_STEPS)
 PRECISIONS = ("auto", "bf16", "fp32")
 LOGS = ("tensorboard", "wandb")
 ATTENTIONS = ("none", "text", "full")
-EXPORT_FORMATS = ("diffusers", "safetensors")
+EXPORT_FORMATS = {"diffusers": "", "onnx": "", "safetensors": ".safetensors"}          # with the suffix of a file
 EXPORT_SCHEDULERS = ("ddpm", "dpmpp-2m", "ddim")
 EXPORT_PRECISIONS = ("fp32", "fp16")
 
@@ -297,13 +297,18 @@ class Export:
     verify: bool = True
 
     def __post_init__(self) -> None:
-        check_choice("--to", self.format, EXPORT_FORMATS)
+        check_choice("--to", self.format, tuple(EXPORT_FORMATS))
         for option, value, known, owner in (("--scheduler", self.scheduler, EXPORT_SCHEDULERS, "diffusers"),
                                             ("--precision", self.precision, EXPORT_PRECISIONS, "safetensors")):
             if value is not None:
                 check_choice(option, value, known)
                 if self.format != owner:
                     raise UsageError(f"{option} is for --to {owner}, not for {self.format}", hint="Leave it out")
+
+    @property
+    def suffix(self) -> str:
+        """Of the file; empty where the export is a folder."""
+        return EXPORT_FORMATS[self.format]
 
 
 def parse_duration(option: str, text: str) -> float:

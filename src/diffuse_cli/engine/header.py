@@ -144,17 +144,19 @@ def read_sealed(file: BinaryIO, header: Header) -> bytes:
     return data
 
 
-def loads_strict(text: str | bytes, *, limit: int = MAX_JSON_BYTES) -> Any:
+def loads_strict(text: str | bytes, *, limit: int = MAX_JSON_BYTES, infinities: bool = False) -> Any:
     """JSON without what makes it ambiguous or dangerous, at most `limit` bytes or characters long.
 
     Refuses duplicate keys, NaN, infinities (also by overflow), integers beyond 64 bits, absurd nesting and invalid
-    UTF-8. Raises ModelError.
+    UTF-8. With `infinities`, those that are written as words, against the standard, are read as None. Raises
+    ModelError.
     """
     if len(text) > limit:
         raise ModelError(f"its JSON is too long ({len(text):,} bytes, at most {limit:,})")
     try:
         return json.loads(text.decode() if isinstance(text, bytes) else text, object_pairs_hook=_unique_keys,
-                          parse_constant=_refuse_constant, parse_float=_finite_float, parse_int=_small_int)
+                          parse_constant=_no_constant if infinities else _refuse_constant,
+                          parse_float=_finite_float, parse_int=_small_int)
     except RecursionError as error:
         raise ModelError("its JSON is nested too deeply", hint=_AGAIN) from error
     except ValueError as error:                                    # includes JSONDecodeError and UnicodeDecodeError
@@ -184,17 +186,26 @@ def encode(tensors: Sequence[RawTensor], metadata: dict[str, str]) -> bytes:
         fields[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
     raw = json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % 8)
-    return sealed(b"".join((len(raw).to_bytes(8, "little"), raw, *(data for *_, data in ordered))))
+    pieces = [len(raw).to_bytes(8, "little") + raw, *(data for *_, data in ordered)]
+    digest = hashlib.sha256()
+    for piece in pieces:                        # sealed before they are joined: a big file is copied once
+        digest.update(piece)
+    start = _place_of_seal(pieces[0])
+    pieces[0] = b"".join((pieces[0][:start], digest.hexdigest().encode(), pieces[0][start + 64 :]))
+    return b"".join(pieces)
 
 
 def sealed(file: bytes) -> bytes:
     """The same file with its seal in the place of the 64 zeros that its header holds for it."""
-    header_end = 8 + int.from_bytes(file[:8], "little")
-    match = _SEAL.search(file, 8, header_end)
+    view, start = memoryview(file), _place_of_seal(file)
+    return b"".join((view[:start], hashlib.sha256(file).hexdigest().encode(), view[start + 64 :]))
+
+
+def _place_of_seal(file: bytes | memoryview) -> int:
+    match = _SEAL.search(file, 8, 8 + int.from_bytes(file[:8], "little"))
     assert match is not None, "the header has no place for a seal"
     assert match[1] == UNSEALED.encode(), "the file is sealed already"
-    view, start = memoryview(file), match.start(1)
-    return b"".join((view[:start], hashlib.sha256(file).hexdigest().encode(), view[start + 64 :]))
+    return match.start(1)
 
 
 # ── Judging ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -319,6 +330,10 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) != len(pairs):
         raise ValueError("a key occurs twice")
     return result
+
+
+def _no_constant(_: str) -> None:
+    return None
 
 
 def _refuse_constant(text: str) -> None:

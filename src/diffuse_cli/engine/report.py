@@ -321,6 +321,7 @@ def commands(name: str, request: Entry, history: History) -> list[tuple[str, lis
          _training_command(name, request)),
         ("Draw pictures", ["diffuse", "sample", "-m", name, "-n", "8", "--grid", *asked]),
         ("Evaluate", ["diffuse", "evaluate", name]),
+        ("Give it the form that other programs load", ["diffuse", "export", name, "--to", "diffusers"]),
         ("See what its file says", ["diffuse", "models", "show", name]),
     ]
 

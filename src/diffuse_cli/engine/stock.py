@@ -1,8 +1,8 @@
 """A model's configuration in the words of diffusers and transformers, and back: what is said one way is read the other.
 
-Dictionaries in, dictionaries out; the standard library alone, and neither of the two libraries. A configuration that is
-read is believed only if writing it again gives the same: whatever a stock model can do and our network cannot is thereby
-refused, by the name of the first entry that differs.
+Dictionaries in, dictionaries out; the standard library alone, and neither of the two libraries. A configuration that
+is read is believed only if writing it again gives the same: whatever a stock model can do and our network cannot is
+thereby refused, by the name of the first entry that differs.
 """
 
 import math
@@ -160,9 +160,10 @@ def scheduler_config(config: ModelConfig, scheduler: str, betas: Sequence[float]
         return {"_class_name": "DDPMScheduler"} | common | {
             "variance_type": LEARNED_RANGE if config.learned_variance else FIXED_SMALL,
             "clip_sample": True, "clip_sample_range": 1.0, "timestep_spacing": "leading", "steps_offset": 0}
-    if scheduler == "ddim":                     # clipping would leave estimate and noise in contradiction
-        return {"_class_name": "DDIMScheduler"} | common | {
-            "clip_sample": False, "set_alpha_to_one": True, "timestep_spacing": "trailing", "steps_offset": 0}
+    if scheduler == "ddim":                     # at t = 1 a small error of the noise is a huge one of the picture
+        spacing = "leading" if config.prediction == "epsilon" else "trailing"
+        return {"_class_name": "DDIMScheduler"} | common | {       # clipping would set estimate and noise at odds
+            "clip_sample": False, "set_alpha_to_one": True, "timestep_spacing": spacing, "steps_offset": 0}
     capped = betas[-1] > 0.99                   # of cosine and sigmoid; the solver must not start in that jump
     return {"_class_name": "DPMSolverMultistepScheduler"} | common | {
         "algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint", "lower_order_final": True,

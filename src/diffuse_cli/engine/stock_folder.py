@@ -1,7 +1,7 @@
 """A folder in diffusers' form, as far as it can be judged without reading its tensors: which model of ours it is.
 
-It may come from anywhere: only files of fixed names are opened, all limits of `header` hold, and what our network cannot
-express is refused in one line. Standard library only. Knows nothing of the tensors' values.
+It may come from anywhere: only files of fixed names are opened, all limits of `header` hold, and what our network
+cannot express is refused in one line. Standard library only. Knows nothing of the tensors' values.
 """
 
 from dataclasses import dataclass, replace
@@ -39,6 +39,11 @@ def is_folder(path: Path) -> bool:
     return path.name == INDEX_FILE
 
 
+def sealed_files(path: Path) -> list[Path]:
+    """The files that hold the weights of a model, each of which may have a seal. Raises ModelError."""
+    return list(read_folder(path).weights.values()) if is_folder(path) else [path]
+
+
 def read_folder(index: Path) -> StockFolder:
     """Judge the folder whose `model_index.json` is given. Raises ModelError."""
     folder = index.parent
@@ -74,7 +79,7 @@ def _read(path: Path, *, limit: int = header.MAX_JSON_BYTES) -> dict[str, Any]:
 
 
 def _object(file: BinaryIO, *, limit: int = header.MAX_JSON_BYTES) -> dict[str, Any]:
-    found = header.loads_strict(file.read(limit + 1), limit=limit)
+    found = header.loads_strict(file.read(limit + 1), limit=limit, infinities=True)    # which diffusers writes
     if not isinstance(found, dict):
         raise ModelError("it is not a JSON object")
     return found

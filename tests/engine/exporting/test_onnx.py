@@ -16,19 +16,21 @@ import torch
 from PIL import Image
 
 from diffuse_cli.engine import randomness
-from diffuse_cli.engine.config import PREDICTIONS, SCHEDULES, ModelConfig, Sampling
+from diffuse_cli.engine.config import PREDICTIONS, SCHEDULES, Export, ModelConfig, Sampling
+from diffuse_cli.engine.diffusion.guidance import within_range
 from diffuse_cli.engine.diffusion.samplers import DETERMINISTIC, Denoised, dpmpp_2m, sampling_times
 from diffuse_cli.engine.diffusion.schedule import make_schedule
 from diffuse_cli.engine.errors import UsageError
-from diffuse_cli.engine.exporting.onnx_comparison import compare_onnx
-from diffuse_cli.engine.exporting.onnx_folder import constants, write_onnx
+from diffuse_cli.engine.exporting import onnx_comparison, onnx_folder
+from diffuse_cli.engine.exporting.onnx_folder import constants
 from diffuse_cli.engine.exporting.onnx_graphs import Graph
 from diffuse_cli.engine.exporting.standalone.sample import Sampler, noise_of, step_table
-from diffuse_cli.engine.generation import draw, encode_prompts, guided_denoiser, guided_steps
+from diffuse_cli.engine.generation import draw, encode_prompts, guided_denoiser, guided_steps, times_of
 from diffuse_cli.engine.network.presets import network_config
 from diffuse_cli.engine.network.text import encode
 from diffuse_cli.engine.wanted import Wanted
 
+ONNX = Export(format="onnx")
 KINDS = ("conditional", "unconditional")
 WITHOUT = """
 import runpy, sys
@@ -59,7 +61,7 @@ def everything(tmp_path_factory):
     for kind, model in models.items():
         folder = tmp_path_factory.mktemp(kind)
         with onnx_models.overheard() as said:
-            write_onnx(model, folder)
+            onnx_folder.write(model, folder, ONNX)
         found[kind] = Exported(model, folder, said[0])
     return found
 
@@ -107,7 +109,7 @@ def assert_same_pictures(theirs, ours):
 
 
 def test_all_comparisons_hold_with_room_to_spare(exported):
-    comparisons = compare_onnx(exported.model, exported.folder)
+    comparisons = onnx_comparison.compare(exported.model, exported.folder, ONNX)
     assert len(comparisons) == (15 if exported.model.tokenizer is not None else 10)
     for found in comparisons:
         assert found.holds, found
@@ -120,7 +122,8 @@ def test_comparisons_fail_when_any_part_is_another(conditional, tmp_path):
     with torch.no_grad():
         other.network.unet.conv_in.weight *= 1.01
         other.network.text_encoder.shared.weight[5:] *= 1.01
-    failed = {found.what.split(":")[0] for found in compare_onnx(other, conditional.folder) if not found.holds}
+    compared = onnx_comparison.compare(other, conditional.folder, ONNX)
+    failed = {found.what.split(":")[0] for found in compared if not found.holds}
     assert failed == {"text encoder", "U-Net", "sample.py", "sampler.onnx"}
 
 
@@ -146,7 +149,8 @@ def test_one_call_may_start_in_the_middle(exported):
     theirs = onnxruntime.InferenceSession(exported.folder / "sampler.onnx").run(None, inputs)[0]
     text, null = encode_prompts(exported.model, prompts)
     denoise = guided_denoiser(exported.model.network, config, schedule, text=text, null=null, sampling=Sampling())
-    *_, last = dpmpp_2m(denoise, noisy, sampling_times(schedule, 20, 8)[skipped:], schedule)
+    times = times_of(config, Sampling())[skipped:]
+    *_, last = dpmpp_2m(within_range(denoise), noisy, times, schedule)
     ours = (last.noisy / 2 + 0.5).clamp(0, 1).numpy()
     assert np.abs(theirs - ours).max() < 1e-4
     assert ((ours > 0) & (ours < 1)).mean() > 0.3
@@ -217,10 +221,10 @@ def test_tables_of_steps_are_those_of_the_schedule(schedule, resolution):
         known = json.loads(json.dumps(constants(model)))
         for steps in (1, 2, 3, 20, 37, 250):
             table = step_table(known, steps).astype(float)
-            t = torch.tensor(sampling_times(make_schedule(schedule, resolution), steps, resolution)).double()[:-1]
+            t = torch.tensor(times_of(model.config, Sampling(steps=steps))).double()[:-1]
             alpha, sigma = (x.numpy() for x in make_schedule(schedule, resolution).alpha_sigma(t))
             time, from_noisy, from_output, _, _, keep, gain = table.T
-            assert np.allclose(time, 1000 * t.numpy() - 1, atol=1e-4)
+            assert np.allclose(time, 1000 * t.numpy() - 1, atol=3e-4)
             assert np.allclose(keep * alpha + gain, [*alpha[1:], 1], rtol=1e-5)
             assert np.allclose(keep * sigma, [*sigma[1:], 0], rtol=1e-5)
             output = {"v": alpha * 2 - sigma, "epsilon": np.full(steps, 2), "x0": np.ones(steps)}[prediction]
@@ -309,9 +313,9 @@ def test_a_file_in_pieces_is_the_file(sizes):
 def test_a_missing_extra_is_named_with_the_command_before_anything_is_written(tmp_path):
     found = importlib.util.find_spec
     with mock.patch("importlib.util.find_spec", lambda name: None if name == "onnxscript" else found(name)):
-        for act in (write_onnx, compare_onnx):
+        for act in (onnx_folder.write, onnx_comparison.compare):
             with pytest.raises(UsageError, match='pip install "diffuse-cli\\[onnx\\]"'):
-                act(onnx_models.make(conditional=False), tmp_path)
+                act(onnx_models.make(conditional=False), tmp_path, ONNX)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -326,8 +330,8 @@ def test_every_prediction_and_schedule(prediction, schedule, tmp_path):
     number = PREDICTIONS.index(prediction) + SCHEDULES.index(schedule)
     model = onnx_models.make(prediction=prediction, schedule=schedule, conditional=number % 3 > 0,
                              learned=number % 2 > 0)
-    write_onnx(model, tmp_path)
-    for found in compare_onnx(model, tmp_path):
+    onnx_folder.write(model, tmp_path, ONNX)
+    for found in onnx_comparison.compare(model, tmp_path, ONNX):
         assert found.holds, found
 
 
@@ -339,8 +343,8 @@ def test_presets(preset, resolution, conditional, tmp_path):
     network = network_config(preset, resolution, learned_variance=True,
                              vocabulary=len(onnx_models.vocabulary()) if conditional else None)
     model = onnx_models.make(conditional=conditional, network=network)
-    write_onnx(model, tmp_path)
-    for found in compare_onnx(model, tmp_path):
+    onnx_folder.write(model, tmp_path, ONNX)
+    for found in onnx_comparison.compare(model, tmp_path, ONNX):
         assert found.holds, found
 
 

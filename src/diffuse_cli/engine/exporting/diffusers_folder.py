@@ -18,6 +18,7 @@ from ..config import Export, NetworkConfig
 from ..diffusion.schedule import make_schedule
 from ..network.text import SPECIAL_TOKENS, joined_merges
 from ..stock_folder import INDEX_FILE, SCHEDULER_FILE, TEXT_ENCODER_FILE, TOKENIZER_FILE, UNET_FILE
+from . import stock_check
 from .verification import Comparison, compare_models, compare_tokenizers
 
 SCHEDULER = "ddpm"                              # unless another is asked for
@@ -46,16 +47,21 @@ def write(model: Model, folder: Path, how: Export) -> None:
         "pad_token": pad, "eos_token": end, "unk_token": unknown})
 
 
-def compare(model: Model, folder: Path) -> list[Comparison]:
-    """The model against what is read back from its folder, without diffusers."""
-    found = load_model(folder / INDEX_FILE, next(model.network.parameters()).device)
-    comparisons = compare_models(model, found)
+def compare(model: Model, folder: Path, how: Export) -> list[Comparison]:
+    """The model against what is read back from its folder, and against the libraries, if they are installed."""
+    comparisons = _compare_read_back(model, folder)
     if model.tokenizer is not None:
         comparisons.append(compare_tokenizers(model, folder / TOKENIZER_FILE))
     betas = json.loads((folder / SCHEDULER_FILE).read_bytes())["trained_betas"]
     difference = make_schedule(model.config.schedule, model.config.network.resolution).betas() - torch.tensor(
         betas, dtype=torch.float64)
-    return [*comparisons, Comparison("betas of the scheduler", difference.abs().max().item(), 0.0)]
+    comparisons.append(Comparison("betas of the scheduler", difference.abs().max().item(), 0.0))
+    return comparisons + stock_check.compare(model, folder)
+
+
+def _compare_read_back(model: Model, folder: Path) -> list[Comparison]:
+    """On its own, so that only one copy of the model is in memory at a time."""
+    return compare_models(model, load_model(folder / INDEX_FILE, next(model.network.parameters()).device))
 
 
 def _with_expected_channels(network: NetworkConfig, *, learned: bool, scheduler: str) -> NetworkConfig:

@@ -1,6 +1,7 @@
 """An exported folder of ONNX graphs asked what the model is asked: networks, tokenizer, noise, and whole pictures."""
 
 import gc
+import importlib.metadata
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from .. import randomness
 from ..checkpoint import Model
-from ..config import Sampling
+from ..config import Export, Sampling
 from ..generation import denoise_steps, encode_prompts
 from ..network.text import encode
 from .onnx_folder import CONSTANTS_FILE, SAMPLER_FILE, TOKENIZER_FILE
@@ -40,7 +41,7 @@ class _Drawn:
     pictures: Tensor                            # (N, C, R, R) in [0, 1]
 
 
-def compare_onnx(model: Model, folder: Path) -> list[Comparison]:
+def compare(model: Model, folder: Path, how: Export) -> list[Comparison]:
     """The model against its folder, opened by onnxruntime. Raises UsageError when the extra is not installed."""
     check_extra()
     import onnxruntime
@@ -49,16 +50,27 @@ def compare_onnx(model: Model, folder: Path) -> list[Comparison]:
     gc.collect()                                                        # what writing left would be in the way
     captions = captions_for(list(model.words))
     drawn = [_drawn(model, captions[2:3], Sampling()), _drawn(model, captions[:3], FEW)]
-    compared = [*_networks(model, folder), *_script(model, folder, drawn)]
-    gc.collect()
+    compared = _with_networks(model, folder, drawn)
+    gc.collect()                                                        # their sessions, before that of the whole
     return [*compared, *_graph(model, folder, drawn)]
 
 
-def _networks(model: Model, folder: Path) -> Iterator[Comparison]:
-    """Tokenizer, text encoder and U-Net, each given the same as the model's own."""
+def versions() -> dict[str, str]:
+    """That of the library that opens the graphs."""
+    return {"onnxruntime": importlib.metadata.version("onnxruntime")}
+
+
+def _with_networks(model: Model, folder: Path, drawn: Sequence[_Drawn]) -> list[Comparison]:
+    """All that the two networks are asked, opened once."""
     from .standalone.sample import Sampler
 
-    sampler, captions = Sampler(folder), captions_for(list(model.words))
+    sampler = Sampler(folder)
+    return [*_networks(model, folder, sampler), *_script(sampler, model, drawn)]
+
+
+def _networks(model: Model, folder: Path, sampler: "Sampler") -> Iterator[Comparison]:
+    """Tokenizer, text encoder and U-Net, each given the same as the model's own."""
+    captions = captions_for(list(model.words))
     if model.tokenizer is not None:
         yield compare_tokenizers(model, folder / TOKENIZER_FILE)
         for size in BATCHES:
@@ -70,11 +82,10 @@ def _networks(model: Model, folder: Path) -> Iterator[Comparison]:
                          LIMIT)
 
 
-def _script(model: Model, folder: Path, drawn: Sequence[_Drawn]) -> Iterator[Comparison]:
+def _script(sampler: "Sampler", model: Model, drawn: Sequence[_Drawn]) -> Iterator[Comparison]:
     """The script that draws with the two networks, and its noise."""
-    from .standalone.sample import Sampler, noise_of, step_table
+    from .standalone.sample import noise_of, step_table
 
-    sampler = Sampler(folder)
     for ours in drawn:
         text, negative = None, None
         if model.tokenizer is not None:

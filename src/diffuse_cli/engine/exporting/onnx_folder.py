@@ -13,7 +13,7 @@ import torch
 
 from .. import durable
 from ..checkpoint import Model
-from ..config import SAMPLER_STEPS, Sampling
+from ..config import SAMPLER_STEPS, Export, Sampling
 from ..diffusion.guidance import THRESHOLD_SHARE
 from ..diffusion.samplers import sampling_times
 from ..diffusion.schedule import make_schedule
@@ -28,8 +28,11 @@ FINEST = 4001                                   # tabulated times: between them 
 COLUMNS = ("time", "from_noisy", "from_output", "guided", "memory", "keep", "gain")
 
 
-def write_onnx(model: Model, folder: Path) -> None:
-    """Write the folder, which is there and empty. Raises UsageError when the extra is not installed, StorageError."""
+def write(model: Model, folder: Path, how: Export) -> None:
+    """Write the folder, which is there and empty; `how` leaves nothing open.
+
+    Raises UsageError when the extra is not installed, StorageError.
+    """
     check_extra()
     text_encoder = None
     if model.tokenizer is not None:

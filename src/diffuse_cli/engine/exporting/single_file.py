@@ -4,6 +4,7 @@ The codec is that of every model file (`checkpoint`), so `-m` reads it, and so d
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,15 +17,18 @@ TYPES = {"fp32": torch.float32, "fp16": torch.float16}
 HALF_LIMIT = 0.05                               # of an answer, whose size is about 1: half precision rounds to 1/2048
 
 
-def write(model: Model, path: Path, how: Export) -> None:
-    """Write the file. Raises UsageError where a weight is too large for half precision, StorageError."""
+def write(model: Model, path: Path, how: Export, *, report: dict[str, Any] | None = None) -> None:
+    """Write the file, and in its header the report of its export, if there is one yet.
+
+    Raises UsageError where a weight is too large for half precision, StorageError.
+    """
     precision = how.precision or "fp32"
     weights = {name: weight.to(TYPES[precision]) for name, weight in model.network.state_dict().items()}
     for name, weight in weights.items():
         if not torch.isfinite(weight).all():
             raise UsageError(f"the weight {name} is too large for {precision}", hint="Use --precision fp32")
     save_model(path, config=model.config, weights=weights, tokenizer=model.tokenizer, words=model.words,
-               training=model.training, mode=0o666)
+               training=model.training, report=report, mode=0o666)
 
 
 def compare(model: Model, path: Path, how: Export) -> list[Comparison]:

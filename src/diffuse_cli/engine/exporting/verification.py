@@ -27,7 +27,8 @@ STEPS = 4                                       # of a picture drawn to compare
 
 @dataclass(frozen=True)
 class Comparison:
-    """The largest difference between two answers to the same question, and how large it may be."""
+    """The largest difference between two answers to the same question, and how large it may be; or a count of them.
+    """
 
     what: str
     max_abs: float
@@ -52,8 +53,8 @@ def judge(comparisons: Sequence[Comparison]) -> None:
     """Raise ExportError for the first comparison that does not hold."""
     for found in comparisons:
         if not found.holds:
-            raise ExportError(f"what was exported is not the model: {found.what} differ by {found.max_abs:.3g}, "
-                              f"at most {found.limit:g} is allowed")
+            raise ExportError(f"what was exported is not the same as the model ({found.what}: {found.max_abs:.3g}, "
+                              f"at most {found.limit:g})")
 
 
 def captions_for(words: Sequence[str]) -> list[str]:
@@ -96,14 +97,14 @@ def compare_models(
                for name, weight in model.network.state_dict().items()]
     comparisons = [Comparison("weights", max(weights), 0.0)]
     for question in questions(model.config, list(model.words)):
-        ours = answer(model, question)[:, :channels]
-        comparisons.append(Comparison(f"answers to {len(question.noisy)} at once", largest(ours, answer(found, question)),
-                                      most))
+        ours, answered = answer(model, question)[:, :channels], answer(found, question)
+        comparisons.append(Comparison(f"answers to {len(question.noisy)} at once", largest(ours, answered), most))
+    prompts = captions_for(list(model.words))
     if model.tokenizer is not None:
-        prompts = captions_for(list(model.words))
         comparisons.append(Comparison("features of captions", largest(
             *(_given(encode_prompts(one, prompts)[0]) for one in (model, found))), most))
-    comparisons.append(Comparison("pictures of a seed", largest(_picture(model), _picture(found)), most))
+    drawn = largest(*(_picture(one, prompts[2]) for one in (model, found)))
+    comparisons.append(Comparison("pictures of a seed", drawn, most))
     return comparisons
 
 
@@ -114,7 +115,7 @@ def compare_tokenizers(model: Model, path: Path) -> Comparison:
     theirs = torch.tensor([one.ids for one in Tokenizer.from_file(str(path)).encode_batch(prompts)])
     ours = encode(model.tokenizer, prompts)
     differing = (ours != theirs).sum().item() if ours.shape == theirs.shape else ours.numel()
-    return Comparison("number of token ids that", float(differing), 0.0)
+    return Comparison("token ids that differ", float(differing), 0.0)
 
 
 def largest(ours: Tensor, theirs: Tensor) -> float:
@@ -124,9 +125,9 @@ def largest(ours: Tensor, theirs: Tensor) -> float:
     return (ours.double() - theirs.double()).abs().max().item()
 
 
-def _picture(model: Model) -> Tensor:
-    """(1, C, R, R): a picture of the first words, before it is rounded to pixels."""
-    text, null = encode_prompts(model, [captions_for(list(model.words))[2]])
+def _picture(model: Model, caption: str) -> Tensor:
+    """(1, C, R, R): a picture before it is rounded to pixels."""
+    text, null = encode_prompts(model, [caption])
     return list(denoise_steps(model.network, model.config, text=text, null=null, seeds=[0],
                               sampling=Sampling(sampler="ddim", steps=STEPS)))[-1].noisy
 

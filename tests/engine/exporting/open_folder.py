@@ -1,0 +1,39 @@
+"""Opens an exported folder as any program of diffusers would, and draws: a program that knows nothing of diffuse-cli.
+
+    python open_folder.py FOLDER OUT.npz STEPS [SEED]
+
+Writes the pictures (N, R, R, 3) and the time steps; the noise is that of a generator with this seed.
+"""
+
+import importlib.util
+import sys
+
+import diffusers
+import numpy as np
+import torch
+
+PROMPTS = ["a big red car", "small blue fish"]
+GUIDANCE = 3.0
+
+
+def main(folder: str, out: str, steps: int, seed: int) -> None:
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    assert not getattr(pipeline, "custom_code", None)
+    conditional = hasattr(pipeline, "tokenizer")
+    pipeline.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(seed)
+    if conditional:
+        made = pipeline(prompt=PROMPTS, num_inference_steps=steps, guidance_scale=GUIDANCE, generator=generator,
+                        clean_caption=False)
+        for auto in (diffusers.AutoPipelineForText2Image, diffusers.AutoPipelineForImage2Image,
+                     diffusers.AutoPipelineForInpainting):
+            assert type(auto.from_pretrained(folder, local_files_only=True)).__name__.startswith("IF")
+    else:
+        made = pipeline(batch_size=len(PROMPTS), num_inference_steps=steps, generator=generator)
+    np.savez(out, pictures=np.stack([np.asarray(image) for image in made.images]),
+             timesteps=pipeline.scheduler.timesteps.numpy(), scheduler=type(pipeline.scheduler).__name__)
+
+
+if __name__ == "__main__":
+    assert importlib.util.find_spec("diffuse_cli") is None, "it must be a stranger's environment"
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
