@@ -308,7 +308,7 @@ def _parsed(words: list[str]) -> tuple[str, dict]:
 
 def test_the_commands_can_be_typed(run):
     commands = [shlex.split(text) for text in _page(run).commands()]
-    assert [words[1] for words in commands] == ["train", "sample", "evaluate", "models"]
+    assert [words[1] for words in commands] == ["train", "sample", "evaluate", "export", "models"]
     for words in commands:
         if words[1] in app._command().commands:
             _parsed(words)
