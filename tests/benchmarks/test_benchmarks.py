@@ -1,10 +1,11 @@
-"""The arithmetic and the tables of the benchmarks, on made-up measurements; the peers are needed only where it is slow."""
+"""Arithmetic and tables of the benchmarks, on made-up measurements; only what is slow needs the peers."""
 
 import json
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -95,16 +96,18 @@ def test_every_result_says_where_it_comes_from():
         assert all(one["versions"] and one["repetitions"] for case in found["cases"] for one in case["sides"].values())
 
 
-def test_a_worker_works_and_tells_its_cost(squares):
+def test_a_worker_works_and_tells_its_cost(tmp_path):
     """A process of its own, which decodes a folder twice. It imports no peer, and here not even torch."""
     settings = harness.Settings(peers=None, core=None, repetitions=2)
-    options = {"folder": str(squares), "resolution": 8}
+    for number in range(3):
+        Image.new("RGB", (16, 16), (80 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    options = {"folder": str(tmp_path), "resolution": 8}
     found = harness.interleave({"ours": harness.Side("feeding_sides:ours_first_time", options),
                                 "peer": harness.Side("none:none", peer=True)}, settings, count=1)
     assert list(found) == ["ours"]                                                 # without peers, ours alone
     assert [one["count"] for one in found["ours"]["repetitions"]] == [1, 1]
     assert all(one["cpu"] > 0 for one in found["ours"]["repetitions"])
-    assert found["ours"]["facts"]["pictures"] == 24
+    assert found["ours"]["facts"]["pictures"] == 3
     assert found["ours"]["peak"] > 10 * 2**20
     assert "torch" in found["ours"]["versions"]
 
