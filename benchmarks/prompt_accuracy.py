@@ -32,18 +32,23 @@ RENDERS_SEED, TEST_SEED, PROMPTS_SEED = 1_000, 2_000, 3_000          # none of t
 class Classifier(nn.Module):
     """(N, 3, R, R) in [-1, 1] → logits of the colour (N, 12) and of the object (N, 24)."""
 
-    def __init__(self) -> None:
+    def __init__(self, colours: int = len(COLOURS), objects: int = len(OBJECTS)) -> None:
         super().__init__()
         widths = (3, 32, 64, 128)
         self.features = nn.Sequential(*(
             layer for i, o in itertools.pairwise(widths)
             for layer in (nn.Conv2d(i, o, 3, padding=1), nn.BatchNorm2d(o), nn.ReLU(), nn.MaxPool2d(2))))
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(2048, 256), nn.ReLU())
-        self.colour, self.object = nn.Linear(256, len(COLOURS)), nn.Linear(256, len(OBJECTS))
+        self.colour, self.object = nn.Linear(256, colours), nn.Linear(256, objects)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.pool(self.features(image))
+        features = self.embed(image)
         return self.colour(features), self.object(features)
+
+    def embed(self, image: Tensor) -> Tensor:
+        """The last features before the answers, (N, 256)."""
+        features: Tensor = self.pool(self.features(image))
+        return features
 
 
 def render(seed: int, count: int, resolution: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -63,7 +68,7 @@ def make_classifier(
     if kept is not None and kept.exists():
         classifier.load_state_dict(load_file(kept))
     else:
-        train_classifier(classifier, resolution, renders=renders, epochs=epochs)
+        train_classifier(classifier, render(RENDERS_SEED, renders, resolution), epochs=epochs)
         if kept is not None:
             save_file(classifier.state_dict(), kept)
     classifier.eval()
@@ -71,9 +76,10 @@ def make_classifier(
     return classifier, agreement(classifier, pictures.from_pixels(images.numpy()), colours, objects)
 
 
-def train_classifier(classifier: Classifier, resolution: int, *, renders: int, epochs: int) -> None:
+def train_classifier(classifier: Classifier, data: tuple[Tensor, Tensor, Tensor], *, epochs: int) -> None:
     """AdamW with one cycle of the learning rate, on noised pictures: a sampler's are not quite clean."""
-    images, colours, objects = render(RENDERS_SEED, renders, resolution)
+    images, colours, objects = data
+    renders = len(images)
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=2e-3, weight_decay=0.05)
     steps = epochs * (renders // 128)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=steps)

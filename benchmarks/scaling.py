@@ -18,19 +18,21 @@ from pathlib import Path
 from typing import Any
 
 
-def run(arguments: list[str], home: Path) -> str:
-    environment = {**os.environ, "DIFFUSE_HOME": str(home)}
+def run(arguments: list[str], home: Path, *, threads: int | None = None) -> str:
+    """`threads`: of each process; None: as many as it takes by itself."""
+    limit = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
+    environment = {**os.environ, "DIFFUSE_HOME": str(home), **limit}
     return subprocess.run([sys.executable, "-m", "diffuse_cli", *arguments], env=environment, check=True,
                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
 
 
 def measure(folder: Path, home: Path, *, preset: str, procs: int, resolution: int, batch_size: int, seconds: int,
-            gpu: bool) -> dict[str, Any]:
+            gpu: bool, threads: int | None = None) -> dict[str, Any]:
     """One training's own figures; pictures a second are the median of its reports but the first."""
     count = ["--gpus" if gpu else "--procs", str(procs)]
     lines = run(["train", str(folder), "--preset", preset, "--resolution", str(resolution), "--batch-size",
                  str(batch_size), "--time", f"{seconds}s", "--name", f"{preset}-{procs}", "--json", "--fresh",
-                 "--preview-every", "100%", "--save-every", "100%", *count], home).splitlines()
+                 "--preview-every", "100%", "--save-every", "100%", *count], home, threads=threads).splitlines()
     events = [json.loads(line) for line in lines]
     started = next(event for event in events if event["event"] == "started")
     reports = [event for event in events if event["event"] == "stepped"]

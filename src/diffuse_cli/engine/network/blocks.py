@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import NetworkConfig
+from .on_cpu import attend, normalise
 
 Dropout = Callable[[Tensor], Tensor]
 Resample = Callable[[Tensor], Tensor]
@@ -30,38 +31,6 @@ class Context(NamedTuple):
     embedding: Tensor                   # (N, E): time and pooled text, after SiLU
     text: Tensor | None                 # (N, T, text width); None when the network is unconditional
     dropout: Dropout | None = None      # masks (N, C, H, W); None: no dropout
-
-
-# ── Where torch's own kernel is slow ──────────────────────────────────────────────────────────────────────────────────
-
-
-def normalise(norm: nn.GroupNorm, features: Tensor) -> Tensor:
-    """`norm(features)`, (N, C, H, W). On a CPU in bf16, what has its channels last is put in order, and back again.
-
-    torch's kernel for channels last takes four to twelve times as long, backward above all: a third of a step.
-    """
-    if _is_rounded_on_cpu(features):
-        ordered: Tensor = norm(features.contiguous())
-        return ordered.contiguous(memory_format=torch.channels_last)
-    normalised: Tensor = norm(features)
-    return normalised
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """softmax(q·kᵀ/√d)·v for query (N, h, L, d) and key, value (N, h, K, d) → (N, h, L, d).
-
-    Where a gradient is wanted on a CPU in bf16 by plain matrix products: torch's fused kernel takes two to four times
-    as long, of which the backward pass is most.
-    """
-    if _is_rounded_on_cpu(query) and query.requires_grad:
-        scores = query * query.shape[-1] ** -0.5 @ key.transpose(2, 3)                  # (N, h, L, K)
-        attended: Tensor = scores.softmax(dim=3) @ value
-        return attended
-    return F.scaled_dot_product_attention(query, key, value)
-
-
-def _is_rounded_on_cpu(features: Tensor) -> bool:
-    return features.device.type == "cpu" and features.dtype == torch.bfloat16
 
 
 # ── Embeddings ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import NetworkConfig
-from .blocks import Context, DownBlock, Dropout, MidBlock, TextEmbedding, TimeEmbedding, UpBlock, normalise, sinusoids
+from .blocks import Context, DownBlock, Dropout, MidBlock, TextEmbedding, TimeEmbedding, UpBlock, sinusoids
+from .on_cpu import normalise
 
 
 class UNet(nn.Module):

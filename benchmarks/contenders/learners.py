@@ -1,0 +1,50 @@
+"""Ours, trained for so many CPU seconds on given pictures, then made to draw: as `diffuse train --time` does it."""
+
+import dataclasses
+import time
+
+import numpy as np
+import torch
+
+from diffuse_cli.engine import checkpoint, generation
+from diffuse_cli.engine.config import Recipe, Sampling
+from diffuse_cli.engine.wanted import Wanted
+
+from . import Contender
+from .ours import dataset_of, make_learner
+
+SPEED = 0.15                                    # share of the budget in which the speed is found out, at most
+
+
+def quality(*, data: str, seconds: float, prompts: list[str], output: str, preset: str, seed: int) -> Contender:
+    """Its only unit: train, then draw one picture of each prompt into `output`. `data`: .npz of pixels and captions."""
+    loaded = np.load(data)
+    pixels, captions = loaded["pixels"], tuple((str(one),) for one in loaded["captions"])
+    dataset = dataset_of(pixels, conditional=True, captions=captions)
+    recipe = Recipe(resolution=int(pixels.shape[1]), preset=preset, seed=seed, images=50_000)
+
+    def work(_: int) -> dict[str, float]:
+        begun = time.process_time()
+        trial = make_learner(dataset, recipe)
+        steps = 0
+        while steps < 5 or (steps < 20 and time.process_time() - begun < SPEED / 3 * seconds):
+            trial.advance()
+            steps += 1
+            if steps == 2:
+                warm = time.process_time()
+        cost = (time.process_time() - warm) / (steps - 2) / trial.plan.batch_size
+        images = max(trial.plan.batch_size, int((seconds - (time.process_time() - begun)) / cost))
+        learner = make_learner(dataset, dataclasses.replace(recipe, images=images))
+        while learner.step < learner.plan.steps:
+            learner.advance()
+        spent = time.process_time() - begun
+        begun = time.process_time()
+        model = checkpoint.Model(learner.plan.model, learner.averaged, learner.batches.tokenizer, {}, {}, "")
+        asked = [Wanted(prompt=prompt, count=1, seed=1_000_000 + k, sampling=Sampling(batch_size=16))
+                 for k, prompt in enumerate(prompts)]
+        np.save(output, np.stack([one.pixels for one in generation.draw(model, asked)]))
+        return {"training": spent, "drawing": time.process_time() - begun, "steps": learner.step,
+                "batch": learner.plan.batch_size, "lr": learner.plan.lr}
+
+    torch.set_num_threads(1)
+    return Contender(work, {"preset": preset})

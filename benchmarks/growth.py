@@ -1,0 +1,129 @@
+"""What a step of training, and a picture drawn, cost against the size of everything, as exponents: cost ∝ sizeᵖ.
+
+Fitted to the medians by least squares of the logarithms. 0: the size costs nothing; 1: in proportion. Below 1 with
+small sizes there is work that does not depend on them. Processes are short trainings of the command line, one thread
+each, in wall seconds: the only row that suffers from what else the machine does.
+"""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import scaling
+from figures import exponent, shown, spread
+from harness import Settings, Side, interleave
+from tables import table
+
+matplotlib.use("Agg")
+STEP = {"preset": "nano", "resolution": 32, "batch": 16, "conditional": True}
+DRAW = {"preset": "nano", "resolution": 32, "pictures": 8, "conditional": True, "steps": 5}
+PIECE = 100_000                                 # pictures written at a time
+
+
+def axes(work: Path, *, quick: bool) -> dict[str, dict[float, Side]]:
+    """Title → size → what to measure. Sizes are what the x axis says."""
+    resolutions = (16, 32, 64) if quick else (16, 32, 64, 128)
+    presets = ("nano", "micro", "small")
+    pictures = (1_000, 10_000, 100_000, 1_000_000)
+    return {
+        "step, pixels": {size**2: _step(resolution=size) for size in resolutions},
+        "step, parameters": {_parameters(preset): _step(preset=preset) for preset in presets},
+        "step, batch": {size: _step(batch=size) for size in (4, 16, 64)},
+        "step, pictures in the data set": {
+            count: _step(resolution=16, pictures=count, memory_map=_memory_map(work, count, 16))
+            for count in pictures},
+        "picture, pixels": {size**2: Side("ours:sampling", {**DRAW, "resolution": size}) for size in resolutions},
+        "picture, parameters": {_parameters(preset): Side("ours:sampling", {**DRAW, "preset": preset})
+                                for preset in presets},
+        "picture, steps": {steps: Side("ours:sampling", {**DRAW, "steps": steps}) for steps in (5, 10, 20)}}
+
+
+def _step(**changes: Any) -> Side:
+    return Side("ours:training", {**STEP, **changes})
+
+
+def _parameters(preset: str) -> int:
+    from contenders.ours import shape
+
+    from diffuse_cli.engine.config import NetworkConfig, from_dict
+    from diffuse_cli.engine.network.presets import parameter_count
+
+    return parameter_count(from_dict(NetworkConfig, shape(preset, 32, conditional=True)))
+
+
+def _memory_map(work: Path, count: int, resolution: int) -> str:
+    """A file as the cache writes it, of random bytes; the largest has 768 MB."""
+    path = work / f"{count}.u8"
+    random = np.random.default_rng(0)
+    with path.open("wb") as file:
+        for start in range(0, count, PIECE):
+            file.write(random.bytes(min(PIECE, count - start) * resolution**2 * 3))
+    return str(path)
+
+
+def measure(settings: Settings, report: dict[str, Any]) -> None:
+    report["cases"] = []
+    with tempfile.TemporaryDirectory() as place:
+        for title, sizes in axes(Path(place), quick=settings.quick).items():
+            print(title, flush=True)
+            found = interleave({str(size): side for size, side in sizes.items()}, settings,
+                               count=1 if title.startswith("picture") else 3 if settings.quick else None)
+            report["cases"].append({"title": title, "sides": found})
+        report["processes_apart"] = processes(Path(place), seconds=15 if settings.quick else 60)
+
+
+def processes(work: Path, *, seconds: int) -> dict[str, float]:
+    """Pictures a wall second of short trainings by 1, 2, … processes, up to the number of cores."""
+    home, folder = work / "home", work / "scenes"
+    home.mkdir(mode=0o700)
+    scaling.run(["data", "demo", str(folder), "-n", "300", "--resolution", "32"], home)
+    return {str(count): scaling.measure(folder, home, preset="nano", procs=count, resolution=32, batch_size=32,
+                                        seconds=seconds, gpu=False, threads=1)["images_per_second"]
+            for count in sorted({1, 2, os.cpu_count() or 1})}
+
+
+def costs(case: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    """Sizes, and the median CPU seconds of a step, or of a picture, at each."""
+    sizes, found = [], []
+    for size, side in case["sides"].items():
+        each = 1 if case["title"].startswith("step") else side["facts"]["pictures"]
+        sizes.append(float(size))
+        found.append(spread([one["cpu"] / one["count"] / each for one in side["repetitions"]]).median)
+    return sizes, found
+
+
+def render(report: dict[str, Any]) -> list[str]:
+    rows = []
+    for case in report["cases"]:
+        sizes, found = costs(case)
+        power, residual = exponent(sizes, found)
+        rows.append([case["title"], " · ".join(f"{size:,.0f}" for size in sizes),
+                     " · ".join(shown(one) for one in found), f"**{power:.2f}**", f"{residual:.2f}"])
+    rates = {int(count): rate for count, rate in report["processes_apart"].items()}
+    if len(rates) > 1:
+        power, residual = exponent(list(rates), list(rates.values()))
+        rows.append(["pictures a wall second, processes", " · ".join(map(str, rates)),
+                     " · ".join(shown(rate) for rate in rates.values()), f"**{power:.2f}**", f"{residual:.2f}"])
+    return table(["cost of, against", "sizes", "CPU s", "exponent", "residual"], rows)
+
+
+def plot(report: dict[str, Any], path: Path) -> None:
+    """Relative cost against relative size, both logarithmic; the dotted line is proportion."""
+    from matplotlib import pyplot as plt
+
+    figure, axes_of = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for axis, kind in zip(axes_of, ("step", "picture"), strict=True):
+        for case in report["cases"]:
+            if case["title"].startswith(kind):
+                sizes, found = costs(case)
+                axis.loglog([size / sizes[0] for size in sizes], [one / found[0] for one in found], "o-",
+                            label=case["title"].partition(", ")[2])
+        axis.loglog([1, 64], [1, 64], ":", color="grey")
+        axis.set(title=f"Cost of a {kind}", xlabel="size, times the smallest", ylabel="CPU seconds, times the smallest")
+        axis.legend()
+    figure.savefig(path, dpi=80)
+    plt.close(figure)

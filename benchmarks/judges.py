@@ -1,0 +1,116 @@
+"""What real pictures are, and a judge of drawn ones: a classifier trained on pictures that no contender was trained on.
+
+Its features, and the pictures' own principal components, are what Fréchet distances are measured in; each beside the
+distance of real pictures from other real ones, which no contender can be expected to beat.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from digits import NAMES, enlarged
+from prompt_accuracy import (
+    COLOURS,
+    OBJECTS,
+    RENDERS_SEED,
+    TEST_SEED,
+    Classifier,
+    agreement,
+    prompts_of,
+    render,
+    train_classifier,
+)
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+from diffuse_cli.engine.distances import frechet_distance
+from diffuse_cli.engine.pictures import from_pixels
+
+COMPONENTS = 32                                 # of the pixels
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Pictures (N, R, R, 3) uint8, captions, and what the judge should see: colours (all 0 for digits) and objects."""
+
+    pixels: np.ndarray
+    captions: list[str]
+    colours: Tensor
+    objects: Tensor
+
+
+def scenes_of(seed: int, count: int, *, resolution: int = 32) -> Labelled:
+    """The demo data: scenes of all pairs."""
+    images, colours, objects = render(seed, count, resolution)
+    captions = [caption(COLOURS[colour], OBJECTS[thing])
+                for colour, thing in zip(colours.tolist(), objects.tolist(), strict=True)]
+    return Labelled(images.numpy(), captions, colours, objects)
+
+
+def caption(colour: str, thing: str) -> str:
+    return f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {thing}"
+
+
+def digits_of(half: int) -> Labelled:
+    """One half of scikit-learn's digits, 16 px; both have every class."""
+    digits = load_digits()
+    chosen = np.arange(half, len(digits.images), 2)
+    pixels = np.stack([enlarged(digits.images[k]) for k in chosen])[..., None].repeat(3, axis=3)
+    objects = torch.from_numpy(digits.target[chosen]).long()
+    return Labelled(pixels, [NAMES[k] for k in objects.tolist()], torch.zeros_like(objects), objects)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """`ask` of drawn pixels and what they should show: distances and shares, ready for JSON."""
+
+    classifier: Classifier
+    real: Labelled
+
+    @torch.no_grad()
+    def features(self, pixels: np.ndarray) -> Tensor:
+        return torch.cat([self.classifier.embed(part) for part in from_pixels(pixels).split(256)])
+
+    def ask(self, drawn: Labelled) -> dict[str, float]:
+        """Everything in float; the reference is as many real pictures as were drawn, or all there are."""
+        reference = self.real.pixels[: len(drawn.pixels)]
+        project = _components(self.real.pixels)
+        shares = agreement(self.classifier, from_pixels(drawn.pixels), drawn.colours, drawn.objects)
+        return {**shares, "features": frechet_distance(self.features(reference), self.features(drawn.pixels)),
+                "pixels": frechet_distance(project(reference), project(drawn.pixels))}
+
+
+def _components(pixels: np.ndarray) -> Callable[[np.ndarray], Tensor]:
+    """Projection to the first principal components of the real pictures' pixels."""
+    flat = from_pixels(pixels).flatten(1).double()
+    mean = flat.mean(0)
+    directions = torch.linalg.svd(flat - mean, full_matrices=False).Vh[:COMPONENTS]
+    return lambda other: (from_pixels(other).flatten(1).double() - mean) @ directions.T
+
+
+def judge_of(data: str, count: int, *, quick: bool) -> tuple[Judge, dict[str, Any]]:
+    """A judge of "scenes" or "digits", and what it says of `count` other real pictures: the floor."""
+    torch.manual_seed(0)
+    if data == "digits":
+        known, other = digits_of(0), digits_of(1)
+        classifier, epochs = Classifier(1, len(NAMES)), 30
+    else:
+        known = scenes_of(RENDERS_SEED, 3_000 if quick else 24_000)
+        other = scenes_of(TEST_SEED, count)
+        classifier, epochs = Classifier(), 5 if quick else 8
+    train_classifier(classifier, (torch.from_numpy(known.pixels), known.colours, known.objects), epochs=epochs)
+    classifier.eval()
+    judge = Judge(classifier, known)
+    some = Labelled(other.pixels[:count], other.captions[:count], other.colours[:count], other.objects[:count])
+    return judge, judge.ask(some)
+
+
+def wanted(data: str, count: int) -> Labelled:
+    """What to draw: prompts with the answers, without pictures."""
+    if data == "digits":
+        objects = torch.arange(count) % len(NAMES)
+        return Labelled(np.empty(0), [NAMES[k] for k in objects.tolist()], torch.zeros_like(objects), objects)
+    prompts, colours, objects = prompts_of("seen", count)
+    return Labelled(np.empty(0), prompts, colours, objects)

@@ -1,0 +1,129 @@
+"""Arithmetic and tables of the benchmarks, on made-up measurements; only what is slow needs the peers."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+import figures  # noqa: E402
+import harness  # noqa: E402
+import peers  # noqa: E402
+import render  # noqa: E402
+import tables  # noqa: E402
+import training  # noqa: E402
+
+
+def side(costs, *, pictures=8, peak=2**20):
+    """A side whose repetitions cost so many CPU seconds for one unit, and three times as many wall seconds."""
+    return {"facts": {"pictures": pictures, "parameters": 1_500_000, "gflop": 2.0, "steps": 20, "guided_steps": 10},
+            "repetitions": [{"cpu": cost, "wall": 3 * cost, "count": 1} for cost in costs], "peak": peak,
+            "versions": {"torch": "2.13.0"}}
+
+
+def report(**sides):
+    return {"benchmark": "training", "date": "2026-01-01", "quick": False, "repetitions": 3, "seeds": [0],
+            "baseline": "theirs", "processes": "one thread each", "load_before": [0.1], "load_after": [0.2],
+            "machine": {"cpu": "a CPU", "cores": 2, "memory_gib": 8.0, "bf16_units": ["avx512_bf16"]},
+            "cases": [{"title": "a case", "sides": sides}]}
+
+
+def test_a_slow_round_does_not_change_a_ratio():
+    quiet = figures.ratios([10.0, 10.0, 10.0], [5.0, 5.0, 5.0])
+    disturbed = figures.ratios([10.0, 2.0, 10.0], [5.0, 1.0, 5.0])                 # both five times slower for a while
+    assert quiet == disturbed == figures.Spread(2.0, 2.0, 2.0)
+
+
+def test_a_spread_is_of_the_middle_and_the_ends():
+    assert figures.spread([3.0, 1.0, 9.0]) == figures.Spread(3.0, 1.0, 9.0)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 2.0])
+def test_an_exponent_is_found_again(power):
+    sizes = [10.0, 100.0, 1000.0]
+    found, residual = figures.exponent(sizes, [7.0 * size**power for size in sizes])
+    assert found == pytest.approx(power)
+    assert residual == pytest.approx(0, abs=1e-9)
+
+
+def test_what_follows_no_power_leaves_a_residual():
+    assert figures.exponent([1.0, 10.0, 100.0], [1.0, 10.0, 1.0])[1] > 0.5
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.012345, "0.0123"), (1.5, "1.50"), (12345.6, "12,346"), (0.0, "0")])
+def test_numbers_keep_three_digits(value, text):
+    assert figures.shown(value) == text
+
+
+def test_a_table_holds_rates_ratios_and_memory():
+    found = report(ours=side([1.0, 2.0, 4.0], peak=3 * 2**20), theirs=side([2.0, 4.0, 8.0]))
+    lines = training.render(found)
+    ours = next(line for line in lines if line.startswith("| ours"))
+    assert "4.00 (2.00 – 8.00)" in ours                                            # 8 pictures in 2 s
+    assert "**2.00** (2.00 – 2.00)" in ours
+    assert ours.endswith("| 3 |")
+    assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
+
+
+def test_without_peers_there_is_a_table_without_ratios():
+    assert "| – |" in "".join(training.render(report(ours=side([1.0]))))
+
+
+@pytest.mark.parametrize(("load", "said"), [(0.3, False), (6.0, True)])
+def test_other_work_is_told(load, said):
+    found = {**report(ours=side([1.0])), "load_after": [load]}
+    assert ("Other work ran beside" in tables.circumstances(found)) == said
+    assert "torch 2.13.0" in tables.circumstances(found)
+
+
+def test_results_render_to_the_page_that_is_there(tmp_path):
+    """Nobody edited docs/benchmarks.md by hand, and no result waits to be rendered."""
+    (tmp_path / "pictures").mkdir()
+    kept = BENCHMARKS.parent / "docs" / "benchmarks.md"
+    assert render.page(BENCHMARKS / "results", tmp_path) == kept.read_text(encoding="utf-8")
+
+
+def test_every_result_says_where_it_comes_from():
+    for path in (BENCHMARKS / "results").glob("*.json"):
+        found = json.loads(path.read_text())
+        assert found["date"]
+        assert found["machine"]["cpu"]
+        assert len(found["load_before"]) == 3
+        assert all(one["versions"] and one["repetitions"] for case in found["cases"] for one in case["sides"].values())
+
+
+def test_a_worker_works_and_tells_its_cost(tmp_path):
+    """A process of its own, which decodes a folder twice. It imports no peer, and here not even torch."""
+    settings = harness.Settings(peers=None, core=None, repetitions=2)
+    for number in range(3):
+        Image.new("RGB", (16, 16), (80 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    options = {"folder": str(tmp_path), "resolution": 8}
+    found = harness.interleave({"ours": harness.Side("feeding_sides:ours_first_time", options),
+                                "peer": harness.Side("none:none", peer=True)}, settings, count=1)
+    assert list(found) == ["ours"]                                                 # without peers, ours alone
+    assert [one["count"] for one in found["ours"]["repetitions"]] == [1, 1]
+    assert all(one["cpu"] > 0 for one in found["ours"]["repetitions"])
+    assert found["ours"]["facts"]["pictures"] == 3
+    assert found["ours"]["peak"] > 10 * 2**20
+    assert "torch" in found["ours"]["versions"]
+
+
+def test_a_contender_that_does_not_exist_is_left_out():
+    settings = harness.Settings(peers=None, core=None, repetitions=1)
+    assert harness.interleave({"none": harness.Side("nothing:nothing")}, settings, count=1) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_peers_train_the_same_network():
+    """Makes the peers' environment unless it is there: minutes, and the network."""
+    settings = harness.Settings(peers=peers.make(), core=None, repetitions=1)
+    found = harness.interleave(training.sides("nano", 16, 4, False), settings, count=1)
+    assert set(found) == set(training.sides("nano", 16, 4, False))
+    ours, theirs = found["diffuse-cli"]["facts"], found["diffusers example"]["facts"]
+    assert theirs["parameters"] == pytest.approx(ours["parameters"], rel=0.01)     # theirs has no variance channels
+    assert theirs["gflop"] == pytest.approx(ours["gflop"], rel=0.1)
