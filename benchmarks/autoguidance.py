@@ -1,6 +1,6 @@
 """Is an early snapshot of a run a better guide than the empty caption? (Karras et al. 2024, "a bad version of itself")
 
-Draws captions of demo scenes, guided by the null caption and by the snapshot, at several scales; `judge` says how well.
+Draws captions of demo scenes, guided by the null caption and by the snapshot, at several scales; `judges` say how well.
 
     python benchmarks/autoguidance.py demo32 early.safetensors --scales 1.5 2 3 --count 512
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from judge import Judge, judged
+from judges import judge_of, said, wanted
 from torch import Tensor
 
 from diffuse_cli import __version__
@@ -69,8 +69,7 @@ def main() -> None:
     parser.add_argument("--intervals", choices=["default", "all"], nargs="+", default=["default"])
     parser.add_argument("--count", type=int, default=512)
     parser.add_argument("--classifier", type=Path, help="keep the classifier in this .safetensors file")
-    parser.add_argument("--renders", type=int, default=12_000)
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--quick", action="store_true", help="a judge that learnt less")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
@@ -79,17 +78,18 @@ def main() -> None:
     guides = {"null caption": None} | {name: checkpoint.load_model(registry.resolve(name), cpu)
                                        for name in options.guides}
     resolution = model.config.network.resolution
-    judge = Judge(resolution, options.count, classifier=options.classifier, renders=options.renders,
-                  epochs=options.epochs)
-    results = [judged("real scenes", judge.floor)]
+    judge, floor = judge_of("scenes", options.count, quick=options.quick, resolution=resolution,
+                            kept=options.classifier)
+    asked = wanted("scenes", options.count)
+    results = [said("real scenes", floor)]
     runs = [("none", None, 1.0, "default")] + [
         (name, guide, scale, interval) for interval in options.intervals for name, guide in guides.items()
         for scale in options.scales]
     for name, guide, scale, interval in runs:
         sampling = Sampling(guidance=scale, batch_size=32,
                             guidance_interval=None if interval == "default" else (0.0, 1e9))
-        found = judge(draw(model, guide, judge.prompts, sampling))
-        results.append(judged(f"{Path(name).stem}, scale {scale:g}, {interval}", {
+        found = judge.ask(dataclasses.replace(asked, pixels=draw(model, guide, asked.captions, sampling)))
+        results.append(said(f"{Path(name).stem}, scale {scale:g}, {interval}", {
             "guide": name, "scale": scale, "interval": interval, **found}))
     if options.json:
         options.json.write_text(json.dumps({

@@ -6,6 +6,7 @@ distance of real pictures from other real ones, which no contender can be expect
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from prompt_accuracy import (
     render,
     train_classifier,
 )
+from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 from torch import Tensor
 
@@ -90,17 +92,27 @@ def _components(pixels: np.ndarray) -> Callable[[np.ndarray], Tensor]:
     return lambda other: (from_pixels(other).flatten(1).double() - mean) @ directions.T
 
 
-def judge_of(data: str, count: int, *, quick: bool) -> tuple[Judge, dict[str, Any]]:
-    """A judge of "scenes" or "digits", and what it says of `count` other real pictures: the floor."""
+def judge_of(
+    data: str, count: int, *, quick: bool = False, resolution: int = 32, kept: Path | None = None,
+) -> tuple[Judge, dict[str, Any]]:
+    """A judge of "scenes" or "digits", and what it says of `count` other real pictures: the floor.
+
+    `kept`: a .safetensors file for the classifier, from one time to the next.
+    """
     torch.manual_seed(0)
     if data == "digits":
         known, other = digits_of(0), digits_of(1)
         classifier, epochs = Classifier(1, len(NAMES)), 30
     else:
-        known = scenes_of(RENDERS_SEED, 3_000 if quick else 24_000)
-        other = scenes_of(TEST_SEED, count)
+        known = scenes_of(RENDERS_SEED, 3_000 if quick else 24_000, resolution=resolution)
+        other = scenes_of(TEST_SEED, count, resolution=resolution)
         classifier, epochs = Classifier(), 5 if quick else 8
-    train_classifier(classifier, (torch.from_numpy(known.pixels), known.colours, known.objects), epochs=epochs)
+    if kept is not None and kept.exists():
+        classifier.load_state_dict(load_file(kept))
+    else:
+        train_classifier(classifier, (torch.from_numpy(known.pixels), known.colours, known.objects), epochs=epochs)
+        if kept is not None:
+            save_file(classifier.state_dict(), kept)
     classifier.eval()
     judge = Judge(classifier, known)
     some = Labelled(other.pixels[:count], other.captions[:count], other.colours[:count], other.objects[:count])
@@ -114,3 +126,10 @@ def wanted(data: str, count: int) -> Labelled:
         return Labelled(np.empty(0), [NAMES[k] for k in objects.tolist()], torch.zeros_like(objects), objects)
     prompts, colours, objects = prompts_of("seen", count)
     return Labelled(np.empty(0), prompts, colours, objects)
+
+
+def said(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """What was found of one contender, told in one line."""
+    figures = ", ".join(f"{key} {value:.3f}" for key, value in found.items() if isinstance(value, float))
+    print(f"{name}: {figures}", flush=True)
+    return {"what": name, **found}

@@ -1,6 +1,6 @@
 """Is the recipe right? Each question trains the same network in several ways, several seeds of each, and judges all.
 
-What is compared is what users get: pictures drawn at default settings, seen by `judge`. Everything is kept in the
+What is compared is what users get: pictures drawn at default settings, seen by `judges`. Everything is kept in the
 directory `--work`, and trainings go on where they were interrupted. The questions:
 
     seed      the recipe of Improved DDPM against the default
@@ -28,7 +28,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from judge import Judge, judged
+from judges import Judge, judge_of, said, wanted
 from torch import Tensor
 
 from diffuse_cli import __version__, train
@@ -107,28 +107,29 @@ def drawn_by_ancestors(model: checkpoint.Model, prompts: list[str], steps: int, 
 
 def answer(question: str, judge: Judge, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Every variant and seed of a question, judged."""
-    found = []
+    found, asked = [], wanted("scenes", options.count)
     if question == "variance":
         for seed in options.seeds:
             model = checkpoint.load_model(trained("default", {}, options, seed), torch.device("cpu"))
-            found += [judged(f"{rule}, {steps} steps, seed {seed}", {
+            found += [said(f"{rule}, {steps} steps, seed {seed}", {
                 "variant": f"{rule}, {steps} steps", "seed": seed,
-                **judge(drawn_by_ancestors(model, judge.prompts, steps, rule))})
+                **judge.ask(dataclasses.replace(
+                    asked, pixels=drawn_by_ancestors(model, asked.captions, steps, rule)))})
                 for steps in STEPS_OF_VARIANCE for rule in ("log", "linear")]
         return found
     for variant, how in QUESTIONS[question].items():
         name = "default" if not how else f"{question}-{variant}"
         for seed in options.seeds:
             model = checkpoint.load_model(trained(name, how, options, seed), torch.device("cpu"))
-            found.append(judged(f"{variant}, seed {seed}", {
+            found.append(said(f"{variant}, seed {seed}", {
                 "variant": variant, "seed": seed, "noise_mse": model.training["noise_mse"],
-                **judge(drawn(model, judge.prompts))}))
+                **judge.ask(dataclasses.replace(asked, pixels=drawn(model, asked.captions)))}))
     return found
 
 
 def summary(found: list[dict[str, Any]]) -> str:
     """A table in Markdown: mean and range over the seeds."""
-    columns = ("frechet", "object", "colour")
+    columns = ("features", "pixels", "object", "colour")
     rows = [f"| variant | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
     for variant in dict.fromkeys(one["variant"] for one in found):
         cells = []
@@ -148,18 +149,18 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=6_000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--count", type=int, default=512)
-    parser.add_argument("--renders", type=int, default=12_000, help="scenes that the classifier learns from")
+    parser.add_argument("--quick", action="store_true", help="a judge that learnt less")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
     options.work = options.work.absolute()
     (options.work / "home").mkdir(mode=0o700, parents=True, exist_ok=True)
     os.environ["DIFFUSE_HOME"] = str(options.work / "home")
-    judge = Judge(options.resolution, options.count, renders=options.renders, epochs=8,
-                  classifier=options.work / f"classifier-{options.resolution}.safetensors")
+    judge, floor = judge_of("scenes", options.count, quick=options.quick, resolution=options.resolution,
+                            kept=options.work / f"classifier-{options.resolution}.safetensors")
     report: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"), "version": __version__, "torch": torch.__version__,
         "machine": platform.machine(), "steps": options.steps, "resolution": options.resolution,
-        "pictures": options.pictures, "count": options.count, "real": judged("real scenes", judge.floor), "answers": {}}
+        "pictures": options.pictures, "count": options.count, "real": said("real scenes", floor), "answers": {}}
     for question in options.questions:
         report["answers"][question] = answer(question, judge, options)
         print(f"\n{question}\n\n{summary(report['answers'][question])}\n", flush=True)

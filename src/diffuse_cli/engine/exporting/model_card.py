@@ -78,7 +78,7 @@ def _readme(model: Model, prompts: Sequence[str], run: Path) -> str:
         _front_matter(task),
         f"# {name}",
         f"A {what} diffusion model that draws {network.resolution} × {network.resolution} pixels, trained from scratch "
-        f"with [diffuse-cli](https://pypi.org/project/diffuse-cli/) {__version__}. It works on pixels, without an "
+        f"with diffuse-cli {__version__}. It works on pixels, without an "
         "autoencoder, and needs no code of its own to be loaded.",
         f"![pictures that it drew]({PICTURE_FILE})",
         *([", ".join(f"*{_text(prompt)}*" for prompt in prompts)] if any(prompts) else []),
