@@ -1,8 +1,9 @@
 """What a step of training, and a picture drawn, cost against the size of everything, as exponents: cost ∝ sizeᵖ.
 
 Fitted to the medians by least squares of the logarithms. 0: the size costs nothing; 1: in proportion. Below 1 with
-small sizes there is work that does not depend on them. Processes are short trainings of the command line, one thread
-each, in wall seconds: the only row that suffers from what else the machine does.
+small sizes there is work that does not depend on them; and a preset has another network at another resolution, with as
+little as possible where maps are large. Processes are short trainings of the command line, one thread each, in wall
+seconds: the only row that suffers from what else the machine does.
 """
 
 import os

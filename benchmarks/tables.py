@@ -35,7 +35,8 @@ def _ratio(side: Mapping[str, Any], base: Mapping[str, Any] | None) -> str:
     if side is base:
         return "1"
     found = ratios(rates(side), rates(base))
-    return f"**{found.median:.2f}** ({found.low:.2f} – {found.high:.2f})"
+    between = f" ({found.low:.2f} – {found.high:.2f})" if len(side["repetitions"]) > 1 else ""
+    return f"**{found.median:.2f}**{between}"
 
 
 def _columns(latency: bool) -> list[str]:
@@ -67,7 +68,8 @@ def circumstances(report: Mapping[str, Any]) -> str:
 
 def _repetitions(report: Mapping[str, Any]) -> str:
     count = report["repetitions"]
-    return "one repetition" if count == 1 else f"medians of {count} repetitions in turn (lowest – highest)"
+    return "one repetition" if count == 1 else (
+        f"medians of {count} repetitions in turn (lowest – highest), one repetition where no range is shown")
 
 
 def _seeds(report: Mapping[str, Any]) -> str:
