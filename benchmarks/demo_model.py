@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PLACE = ROOT / "src" / "diffuse_cli" / "models"
 NAME = "demo-64"                                # in the making: `demo` itself is reserved
-PICTURES, RESOLUTION, IMAGES, SEED = 20_000, 64, 200_000, 0
+PICTURES, RESOLUTION, IMAGES, SEED = 20_000, 64, 400_000, 0
 KEPT_EVENTS = ("started", "validated", "finished")
 
 
