@@ -31,6 +31,13 @@ def test_importing_is_light():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+def test_drawing_does_not_import_the_compiler(trained):
+    """Which torch does for some functions on the meta device; with sympy it costs as much as torch itself."""
+    code = (f"import sys, diffuse_cli; diffuse_cli.load({str(trained[0] / 'model.safetensors')!r}, device='cpu')"
+            ".sample(steps=2, batch_size=1); print(sorted({'torch._dynamo', 'sympy'} & set(sys.modules)))")
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
 def test_everything_promised_is_there():
     for name in diffuse_cli.__all__:
         assert getattr(diffuse_cli, name)

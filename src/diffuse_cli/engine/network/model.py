@@ -28,7 +28,8 @@ class Network(nn.Module):
         with torch.device("meta"):                      # torch's own random start would be wasted, and is global
             self.unet = UNet(config)
             self.text_encoder = None if config.text is None else TextEncoder(config.text)
-        self.to_empty(device=device)
+        if device.type != "meta":
+            self.to_empty(device=device)
 
     def settle(self, device: torch.device) -> "Network":
         """Move to a device, with the memory order in which its convolutions are fastest: channels last, but on MPS."""
