@@ -20,6 +20,7 @@ MIB = 2**20
 def write_model(path: Path, preset: str, resolution: int) -> None:
     """A model file that nobody trained."""
     import torch
+
     from diffuse_cli.engine import checkpoint
     from diffuse_cli.engine.config import ModelConfig
     from diffuse_cli.engine.network.model import Network
@@ -31,7 +32,8 @@ def write_model(path: Path, preset: str, resolution: int) -> None:
     network.initialise(torch.Generator().manual_seed(0))
     checkpoint.save_model(
         path, config=ModelConfig(network=network.config, schedule="interpolated", prediction="v"),
-        weights=network.state_dict(), tokenizer=tokenizer, words=checkpoint.count_words(CAPTIONS), training={"name": preset})
+        weights=network.state_dict(), tokenizer=tokenizer, words=checkpoint.count_words(CAPTIONS),
+        training={"name": preset})
 
 
 def measure(settings: Settings, report: dict[str, Any]) -> None:

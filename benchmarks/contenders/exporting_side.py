@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+
 from diffuse_cli.engine import checkpoint
 from diffuse_cli.engine.config import Export
 from diffuse_cli.engine.exporting import publishing
