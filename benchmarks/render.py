@@ -9,7 +9,7 @@ from tables import circumstances
 
 NAMES = {"training": "Training throughput and memory", "sampling": "Drawing pictures",
          "quality": "Quality for the time spent", "feeding": "Feeding pictures", "startup": "Start-up",
-         "growth": "How costs grow"}
+         "exporting": "Exporting", "growth": "How costs grow"}
 INTRODUCTION = """# Benchmarks
 
 Written by the command that measured; nothing here was typed by hand.

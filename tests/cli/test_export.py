@@ -174,7 +174,7 @@ def test_a_model_never_gives_way_to_its_own_export(diffuse, model):
 
 
 def test_a_model_of_a_newer_version(diffuse, model):
-    data = header.encode([], {"diffuse.format_version": "99"})
+    data = b"".join(header.encode([], {"diffuse.format_version": "99"}))
     Path("new.safetensors").write_bytes(data)
     code, _, err = diffuse("export", "./new.safetensors", "--to", "diffusers")
     assert code == 4

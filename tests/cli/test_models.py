@@ -38,10 +38,10 @@ def diffuse(capsys, monkeypatch):
 
 
 def _file(**training) -> bytes:
-    return header.encode([("w", "F32", (2, 3), bytes(24))], {
+    return b"".join(header.encode([("w", "F32", (2, 3), bytes(24))], {
         "diffuse.format_version": "1", "diffuse.config": json.dumps(to_dict(CONFIG)),
         "diffuse.words": json.dumps({"red": 9, "car": 12, "evil\x1b[2J": 1}),
-        "diffuse.training": json.dumps({**TRAINING, **training})})
+        "diffuse.training": json.dumps({**TRAINING, **training})}))
 
 
 def _save(name: str, *, age: int = 0, **training):

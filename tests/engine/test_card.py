@@ -21,7 +21,7 @@ def _file(tmp_path, **change):
     metadata = {**METADATA, **{f"diffuse.{key}": value for key, value in change.items()}}
     metadata = {key: value for key, value in metadata.items() if value is not None}
     path = tmp_path / "model.safetensors"
-    path.write_bytes(header.encode([("w", "F32", (2, 3), bytes(24))], metadata))
+    path.write_bytes(b"".join(header.encode([("w", "F32", (2, 3), bytes(24))], metadata)))
     return path
 
 

@@ -59,7 +59,8 @@ def resave(path, *, tensors=None, metadata=None, drop=()):
            for name, entry in head.tensors.items()}
     raw.update(tensors or {})
     texts = {key: value for key, value in head.metadata.items() if key != header.SEAL_KEY and key not in drop}
-    path.write_bytes(header.encode([raw[name] for name in raw if name not in drop], {**texts, **(metadata or {})}))
+    kept = [raw[name] for name in raw if name not in drop]
+    path.write_bytes(b"".join(header.encode(kept, {**texts, **(metadata or {})})))
 
 
 # ── Both ways ───────────────────────────────────────────────────────────────────────────────────────────────────────

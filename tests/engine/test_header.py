@@ -22,7 +22,7 @@ SCALAR = np.array(7, dtype=np.int64)
 TENSORS = [("b", "U8", (5,), B.tobytes()), ("a.x", "F32", (2, 3), A.tobytes()), ("step", "I64", (), SCALAR.tobytes())]
 METADATA = {"diffuse.format_version": "1", "modelspec.title": "t",
             "diffuse.config": '{"a":"é \\"diffuse.seal\\":\\"x"}'}
-FILE = header.encode(TENSORS, METADATA)
+FILE = b"".join(header.encode(TENSORS, METADATA))
 
 
 def _file(tmp_path, data: bytes):
@@ -69,7 +69,7 @@ def test_we_read_what_the_library_writes(tmp_path):
 
 
 def test_equal_contents_give_equal_files():
-    assert header.encode(TENSORS[::-1], dict(reversed(METADATA.items()))) == FILE
+    assert b"".join(header.encode(TENSORS[::-1], dict(reversed(METADATA.items())))) == FILE
 
 
 def test_every_tensor_is_aligned_to_its_items(tmp_path):
@@ -85,7 +85,9 @@ def test_reading_gives_back_what_was_written(tmp_path):
     assert {key: value for key, value in found.metadata.items() if key != header.SEAL_KEY} == METADATA
     assert found.parameters == 6 + 5 + 1
     with header.opened(path) as file:
-        assert header.read_sealed(file, header.read_header(file)) == FILE
+        read = [(name, entry.dtype, entry.shape, bytes(data))
+                for name, entry, data in header.read_sealed(file, header.read_header(file))]
+    assert read == header.canonical_order(TENSORS)
 
 
 def test_sealing_is_the_sha256_of_the_file_with_zeros_in_place(tmp_path):
@@ -96,7 +98,6 @@ def test_sealing_is_the_sha256_of_the_file_with_zeros_in_place(tmp_path):
     assert found.seal_start is not None
     assert FILE[found.seal_start:found.seal_start + 64] == seal
     assert hashlib.sha256(FILE.replace(seal, b"0" * 64)).hexdigest().encode() == seal
-    assert header.sealed(FILE.replace(seal, b"0" * 64)) == FILE
 
 
 # ── The seal ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -118,7 +119,7 @@ def test_read_sealed_notices_a_change_as_well(tmp_path):
     flipped[-1] ^= 1
     path = _file(tmp_path, bytes(flipped))
     with pytest.raises(ModelError, match="damaged"), header.opened(path) as file:
-        header.read_sealed(file, header.read_header(file))
+        list(header.read_sealed(file, header.read_header(file)))
 
 
 def test_truncation_anywhere_is_noticed(tmp_path):
@@ -130,7 +131,7 @@ def test_truncation_anywhere_is_noticed(tmp_path):
 
 def test_a_file_longer_than_one_piece_is_hashed_whole(tmp_path):
     data = random.Random(0).randbytes(3 * 2**20 + 17)
-    whole = header.encode([("x", "U8", (len(data),), data)], METADATA)
+    whole = b"".join(header.encode([("x", "U8", (len(data),), data)], METADATA))
     assert header.verify_seal(_file(tmp_path, whole)) is True
     for place in (len(whole) - 1, len(whole) - 2**20, len(whole) - 2 * 2**20):
         _refused(_file(tmp_path, whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1:]), "damaged")
@@ -142,11 +143,11 @@ def test_our_own_file_without_its_seal_is_refused(tmp_path):
 
 def test_a_file_cut_while_it_is_read_is_refused(tmp_path):
     data = bytes(2**20)
-    path = _file(tmp_path, header.encode([("x", "U8", (len(data),), data)], METADATA))
+    path = _file(tmp_path, b"".join(header.encode([("x", "U8", (len(data),), data)], METADATA)))
     found = header.read_header(path)
     os.truncate(path, found.size - 1)
     with pytest.raises(ModelError, match="cut short"), header.opened(path) as file:
-        header.read_sealed(file, found)
+        list(header.read_sealed(file, found))
 
 
 # ── What is refused ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -214,7 +214,7 @@ def test_no_readable_picture_means_no_resolution(tmp_path):
 def save(directory, step, *, acknowledge=True, content=None, **options):
     """Save a state of so many steps, as training does."""
     path = runs.state_path(directory, step)
-    data = content or header.encode([("x", "U8", (3,), bytes([step % 256] * 3))], {})
+    data = content or b"".join(header.encode([("x", "U8", (3,), bytes([step % 256] * 3))], {}))
     durable.write(path, data)
     if acknowledge:
         runs.acknowledge(directory, runs.SavedState(step, path, len(data), hashlib.sha256(data).hexdigest()), **options)

@@ -12,10 +12,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
-from safetensors.torch import load as load_safetensors
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -102,7 +101,7 @@ def load_model(path: Path, device: torch.device) -> Model:
         card = card_of(head)
         config = card.config
         _check_shapes(head, parameter_shapes(config.network))
-        weights = load_safetensors(header.read_sealed(file, head))
+        weights = _read_tensors(file, head)
         _check_finite(weights)
         tokenizer = None
         if config.conditional:
@@ -136,17 +135,18 @@ def _read_part(path: Path, shapes: Mapping[str, tuple[int, ...]], config: ModelC
         wide = {name: (2 * shape[0], *shape[1:]) for name, shape in shapes.items()
                 if name.startswith("conv_out.") and config.conditional and not config.learned_variance}
         _check_shapes(head, {**shapes, **wide})
-        tensors = load_safetensors(header.read_sealed(file, head))
+        tensors = _read_tensors(file, head)
         _check_finite(tensors)
     return {name: tensor[: len(tensor) // 2].clone() if name in wide else tensor for name, tensor in tensors.items()}
 
 
 def _built(card: Card, weights: dict[str, Tensor], tokenizer: Tokenizer | None, device: torch.device) -> Model:
-    """The model of weights that were judged."""
+    """The model of weights that were judged; takes them out of `weights`."""
     sha256 = _tensors_sha256(_encoded(weights))
     with torch.device("meta"):
         network = Network(card.config.network)
-    network.load_state_dict({name: weight.float() for name, weight in weights.items()}, assign=True)
+    whole = list(weights)                       # each goes over to the network: it is never twice in memory
+    network.load_state_dict({name: weights.pop(name).float() for name in whole}, assign=True)
     network.settle(device).eval().requires_grad_(False)
     return Model(config=card.config, network=network, tokenizer=tokenizer, words=card.words,
                  training=card.training, sha256=sha256)
@@ -172,7 +172,10 @@ def save_state(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, A
     data = header.encode(_encoded(tensors), {
         "diffuse.format_version": str(FORMAT_VERSION), "diffuse.record": _dump(dict(record))})
     durable.write(path, data)
-    return len(data), hashlib.sha256(data).hexdigest()
+    digest = hashlib.sha256()
+    for piece in data:
+        digest.update(piece)
+    return sum(len(piece) for piece in data), digest.hexdigest()
 
 
 def load_state(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -182,7 +185,7 @@ def load_state(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[
         check_version(head)
         if {name: entry.shape for name, entry in head.tensors.items()} != dict(shapes):
             raise ModelError("its tensors are not those of this run")
-        tensors = load_safetensors(header.read_sealed(file, head))
+        tensors = _read_tensors(file, head)
         return tensors, object_of(head, "diffuse.record")
 
 
@@ -200,8 +203,15 @@ def _check_shapes(head: header.Header, expected: Mapping[str, tuple[int, ...]]) 
     if expected != found:
         wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         raise ModelError(f"its tensors do not fit its configuration ({len(wrong)} differ, first {wrong[0]})")
-    if odd := sorted({entry.dtype for entry in head.tensors.values()} - set(_DTYPES.values())):
+
+
+def _read_tensors(file: BinaryIO, head: header.Header) -> dict[str, Tensor]:
+    """All tensors of an opened file, its seal checked. Raises ModelError."""
+    types = {name: dtype for dtype, name in _DTYPES.items()}
+    if odd := sorted({entry.dtype for entry in head.tensors.values()} - set(types)):
         raise ModelError(f"its tensors have the type {odd[0]}")
+    return {name: torch.frombuffer(data, dtype=types[entry.dtype]).view(entry.shape)
+            for name, entry, data in header.read_sealed(file, head)}
 
 
 def _check_finite(tensors: Mapping[str, Tensor]) -> None:

@@ -13,7 +13,7 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -30,17 +30,21 @@ _BINARY = getattr(os, "O_BINARY", 0)
 TEMPORARY = ".tmp-"                             # prefix of what a crash may leave behind
 
 
-def write(path: Path, data: bytes, *, exclusive: bool = False, mode: int = 0o600) -> None:
-    """Replace the file at `path` by `data`, durably and in one instant.
+def write(
+    path: Path, data: bytes | Sequence[bytes | memoryview], *, exclusive: bool = False, mode: int = 0o600,
+) -> None:
+    """Replace the file at `path` by `data`, whole or in pieces, durably and in one instant.
 
     With `exclusive` an existing file is never replaced: raises FileExistsError. Raises StorageError otherwise.
     """
     temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
+    pieces = [data] if isinstance(data, bytes) else data
     try:
         try:
             descriptor = _create(temporary, os.O_WRONLY | os.O_EXCL, mode)
             try:
-                _write_all(descriptor, data)
+                for piece in pieces:
+                    _write_all(descriptor, piece)
                 _sync(descriptor)
             finally:
                 os.close(descriptor)
@@ -56,7 +60,7 @@ def write(path: Path, data: bytes, *, exclusive: bool = False, mode: int = 0o600
     except FileExistsError:
         raise
     except OSError as error:
-        fail(error, path, need=len(data))
+        fail(error, path, need=sum(len(piece) for piece in pieces))
 
 
 @contextlib.contextmanager
@@ -295,11 +299,11 @@ def _is_still(path: Path, descriptor: int) -> bool:
         return False
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
+def _write_all(descriptor: int, data: bytes | memoryview) -> None:
+    before, view = os.fstat(descriptor).st_size, memoryview(data)
     while view:
         view = view[os.write(descriptor, view):]
-    if os.fstat(descriptor).st_size < len(data):
+    if os.fstat(descriptor).st_size < before + len(data):
         raise OSError(errno.EIO, "the file is shorter than what was written")
 
 

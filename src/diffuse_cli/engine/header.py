@@ -129,19 +129,29 @@ def verify_seal(source: Path | BinaryIO) -> bool:
             return verify_seal(file)
     header = read_header(source)
     source.seek(0)
-    return _check_seal(header, _pieces(source, header))
+    digest, left = _digest_of_start(header, _exactly(source, header.data_start)), header.size - header.data_start
+    while left:
+        piece = _exactly(source, min(left, _CHUNK))
+        left -= len(piece)
+        digest.update(piece)
+    return _check_seal(header, digest)
 
 
-def read_sealed(file: BinaryIO, header: Header) -> bytes:
-    """All bytes of an opened file whose header was judged, after checking the seal on these very bytes.
+def read_sealed(file: BinaryIO, header: Header) -> Iterator[tuple[str, Entry, bytearray]]:
+    """The tensors of an opened file whose header was judged, one at a time, as (name, entry, bytes).
 
-    Allocates `header.size` bytes: compare the header with the expected tensors before. Raises ModelError.
+    The seal is checked on these very bytes once the last was taken: believe none of them before. Allocates what the
+    header says: compare it with the expected tensors first. Raises ModelError.
     """
     file.seek(0)
-    data = _exactly(file, header.size)
-    view = memoryview(data)
-    _check_seal(header, (view[: header.data_start], view[header.data_start :]))
-    return data
+    digest = _digest_of_start(header, _exactly(file, header.data_start))
+    for name, entry in header.tensors.items():
+        data = bytearray(entry.end - entry.start)
+        if file.readinto(data) != len(data):                       # type: ignore[attr-defined]
+            raise _cut_short()
+        digest.update(data)
+        yield name, entry, data
+    _check_seal(header, digest)
 
 
 def loads_strict(text: str | bytes, *, limit: int = MAX_JSON_BYTES, infinities: bool = False) -> Any:
@@ -174,8 +184,11 @@ def canonical_order(tensors: Iterable[RawTensor]) -> list[RawTensor]:
     return sorted(tensors, key=lambda tensor: (-ITEM_BYTES[tensor[1]], tensor[0]))
 
 
-def encode(tensors: Sequence[RawTensor], metadata: dict[str, str]) -> bytes:
-    """A complete, sealed safetensors file: equal contents give equal files (metadata is sorted)."""
+def encode(tensors: Sequence[RawTensor], metadata: dict[str, str]) -> list[bytes | memoryview]:
+    """The pieces of a complete, sealed safetensors file, not joined: big files are never twice in memory.
+
+    Equal contents give equal files (metadata is sorted).
+    """
     ordered = canonical_order(tensors)
     fields: dict[str, Any] = {"__metadata__": dict(sorted({**metadata, SEAL_KEY: UNSEALED}.items()))}
     end = 0
@@ -186,26 +199,14 @@ def encode(tensors: Sequence[RawTensor], metadata: dict[str, str]) -> bytes:
         fields[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
     raw = json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % 8)
-    pieces = [len(raw).to_bytes(8, "little") + raw, *(data for *_, data in ordered)]
-    digest = hashlib.sha256()
-    for piece in pieces:                        # sealed before they are joined: a big file is copied once
-        digest.update(piece)
-    start = _place_of_seal(pieces[0])
-    pieces[0] = b"".join((pieces[0][:start], digest.hexdigest().encode(), pieces[0][start + 64 :]))
-    return b"".join(pieces)
-
-
-def sealed(file: bytes) -> bytes:
-    """The same file with its seal in the place of the 64 zeros that its header holds for it."""
-    view, start = memoryview(file), _place_of_seal(file)
-    return b"".join((view[:start], hashlib.sha256(file).hexdigest().encode(), view[start + 64 :]))
-
-
-def _place_of_seal(file: bytes | memoryview) -> int:
-    match = _SEAL.search(file, 8, 8 + int.from_bytes(file[:8], "little"))
-    assert match is not None, "the header has no place for a seal"
-    assert match[1] == UNSEALED.encode(), "the file is sealed already"
-    return match.start(1)
+    head = len(raw).to_bytes(8, "little") + raw
+    digest = hashlib.sha256(head)
+    for *_, data in ordered:
+        digest.update(data)
+    seal = _SEAL.search(head)
+    assert seal is not None, "the header has no place for a seal"
+    start = seal.start(1)
+    return [head[:start] + digest.hexdigest().encode() + head[start + 64 :], *(data for *_, data in ordered)]
 
 
 # ── Judging ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -276,16 +277,16 @@ def _seal_start(raw: bytes, metadata: dict[str, str]) -> int | None:
     return 8 + match.start(1)
 
 
-def _check_seal(header: Header, pieces: Iterable[bytes | memoryview]) -> bool:
-    """Compare the seal with the pieces of the file, the first of which is everything before the tensors."""
+def _digest_of_start(header: Header, start: bytes) -> "hashlib._Hash":
+    """The hash of a file, begun with what is before its tensors: with zeros in the place of its seal."""
+    place = header.seal_start
+    return hashlib.sha256(start if place is None else start[:place] + UNSEALED.encode() + start[place + 64 :])
+
+
+def _check_seal(header: Header, digest: "hashlib._Hash") -> bool:
+    """Compare the seal with the hash of the whole file; False if there is no seal. Raises ModelError."""
     if header.seal_start is None:
         return False
-    digest = hashlib.sha256()
-    for number, piece in enumerate(pieces):
-        if number == 0:
-            start, piece = header.seal_start, bytes(piece)
-            piece = piece[:start] + UNSEALED.encode() + piece[start + 64 :]
-        digest.update(piece)
     if digest.hexdigest() != header.metadata[SEAL_KEY]:
         raise ModelError("it is damaged: its bytes differ from what was sealed", hint=_AGAIN)
     return True
@@ -312,17 +313,12 @@ def _open_without_waiting(path: str, flags: int) -> int:
 def _exactly(file: BinaryIO, count: int) -> bytes:
     data = file.read(count)
     if len(data) != count:
-        raise ModelError("it was cut short while it was read", hint=_AGAIN)
+        raise _cut_short()
     return data
 
 
-def _pieces(file: BinaryIO, header: Header) -> Iterator[bytes]:
-    yield _exactly(file, header.data_start)
-    left = header.size - header.data_start
-    while left:
-        piece = _exactly(file, min(left, _CHUNK))
-        left -= len(piece)
-        yield piece
+def _cut_short() -> ModelError:
+    return ModelError("it was cut short while it was read", hint=_AGAIN)
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -61,6 +61,14 @@ def test_attention_and_its_gradients():
         assert difference(one, other) < 3 * ROUNDING
 
 
+def test_a_second_derivative_is_refused():
+    features = drawn(2, 8, 4, 4, seed=0).bfloat16().requires_grad_()
+    found = on_cpu.normalise(nn.GroupNorm(4, 8), features).square().sum()
+    gradient, = torch.autograd.grad(found, features, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
 def test_float32_is_left_to_torch():
     norm, features = nn.GroupNorm(4, 8), drawn(2, 8, 4, 4, seed=0)
     query = drawn(1, 2, 5, 8, seed=1).requires_grad_()

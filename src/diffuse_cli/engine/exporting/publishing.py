@@ -23,7 +23,7 @@ from . import diffusers_folder, model_card, onnx_comparison, onnx_folder, onnx_g
 from .verification import Comparison, judge
 
 SCHEMA = 1                                      # of export.json
-LIBRARIES = ("torch", "tokenizers", "safetensors", "numpy")
+LIBRARIES = ("torch", "tokenizers", "numpy")
 
 
 @dataclass(frozen=True)

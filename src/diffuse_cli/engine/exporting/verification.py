@@ -122,7 +122,7 @@ def largest(ours: Tensor, theirs: Tensor) -> float:
     """The largest absolute difference; infinite where shapes are not the same."""
     if ours.shape != theirs.shape:
         return math.inf
-    return (ours.double() - theirs.double()).abs().max().item()
+    return (ours - theirs).abs_().max().item()          # no wider numbers: of a big weight they would be much memory
 
 
 def _picture(model: Model, caption: str) -> Tensor:

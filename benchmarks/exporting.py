@@ -1,0 +1,56 @@
+"""Exporting a model of 23.6 million parameters (`small` at 32 px, untrained) to each format: time, and memory.
+
+Reading the model and all comparisons are included. Before it a model of 1.2 million parameters is exported, so that all
+libraries are there and have set themselves up; memory is the peak beyond what the process had then.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from figures import shown_spread
+from harness import Settings, Side, interleave
+from tables import table
+
+FORMATS = ("diffusers", "safetensors", "onnx")
+CAPTIONS = ("a red car", "a blue fish")
+MIB = 2**20
+
+
+def write_model(path: Path, preset: str, resolution: int) -> None:
+    """A model file that nobody trained."""
+    import torch
+
+    from diffuse_cli.engine import checkpoint
+    from diffuse_cli.engine.config import ModelConfig
+    from diffuse_cli.engine.network.model import Network
+    from diffuse_cli.engine.network.presets import network_config
+    from diffuse_cli.engine.network.text import train_tokenizer
+
+    tokenizer = train_tokenizer(CAPTIONS)
+    network = Network(network_config(preset, resolution, vocabulary=tokenizer.get_vocab_size(), learned_variance=True))
+    network.initialise(torch.Generator().manual_seed(0))
+    checkpoint.save_model(
+        path, config=ModelConfig(network=network.config, schedule="interpolated", prediction="v"),
+        weights=network.state_dict(), tokenizer=tokenizer, words=checkpoint.count_words(CAPTIONS),
+        training={"name": preset})
+
+
+def measure(settings: Settings, report: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory() as work:
+        model, small = Path(work) / "small.safetensors", Path(work) / "nano.safetensors"
+        write_model(model, "small", 32)
+        write_model(small, "nano", 16)
+        report["bytes"] = model.stat().st_size
+        report["seeds"], report["cases"] = [], [{"title": "small at 32 px", "sides": interleave(
+            {name: Side("exporting_side:export", {"form": name, "model": str(model), "small": str(small)})
+             for name in FORMATS}, settings, count=1)}]
+
+
+def render(report: dict[str, Any]) -> list[str]:
+    (case,), size = report["cases"], report["bytes"]
+    rows = [[f"`{name}`", *(shown_spread([one[clock] for one in side["repetitions"]]) for clock in ("cpu", "wall")),
+             f"{(side['peak'] - side['resting']) / MIB:.0f}", f"{(side['peak'] - side['resting']) / size:.1f}"]
+            for name, side in case["sides"].items()]
+    return [f"The model's file has {size / MIB:.0f} MiB.", "",
+            *table(["", "CPU s", "wall s", "peak memory, MiB", "times the model"], rows)]
