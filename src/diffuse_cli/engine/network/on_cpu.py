@@ -60,7 +60,7 @@ class _GroupNorm(torch.autograd.Function):
         return _maps(_multiply_add(pixels, factor, bias - mean * factor), features)
 
     @staticmethod
-    @once_differentiable                        # mean and std are taken as constants: a second derivative would be wrong
+    @once_differentiable                        # a second derivative, mean and std taken as constants, would be wrong
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """With y = x̂·weight + bias: x receives (g·weight - mean of that - x̂·mean of g·weight·x̂) / std, as x and g."""
         features, weight, mean, inverse = ctx.saved_tensors
