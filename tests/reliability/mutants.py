@@ -143,9 +143,9 @@ def _write_otherwise(patch: Patch, prefix: str, other) -> None:
     """Files whose names begin like this are written in another way."""
     write = durable.write
 
-    def written(path: Path, data: bytes, **options) -> None:
+    def written(path: Path, data, **options) -> None:
         if path.name.startswith(prefix):
-            other(path, data)
+            other(path, data if isinstance(data, bytes) else b"".join(data))
         else:
             write(path, data, **options)
 
