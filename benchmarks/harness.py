@@ -32,6 +32,7 @@ class Settings:
     seeds: tuple[int, ...] = (0, 1, 2)
     minutes: float = 5.0                        # CPU minutes of a training whose quality is measured
     quick: bool = False
+    device: str = "cuda"                        # of `gpu`; everything else is measured on the CPU
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,11 @@ class Worker:
         return answer
 
 
-def interleave(sides: Mapping[str, Side], settings: Settings, *, count: int | None = None) -> dict[str, Any]:
-    """Measure all sides in turn. `count` units a repetition; None: so many that they take `settings.seconds`.
+def interleave(
+    sides: Mapping[str, Side], settings: Settings, *, count: int | None = None, clock: str = "cpu"
+) -> dict[str, Any]:
+    """Measure all sides in turn. `count` units a repetition; None: so many that they take `settings.seconds` of a clock
+    ("cpu" or "wall").
 
     A side that cannot be made ready is left out, with what is known of it. → name → facts, repetitions, memory
     """
@@ -116,21 +120,18 @@ def interleave(sides: Mapping[str, Side], settings: Settings, *, count: int | No
                 print(f"  {name}: left out, {error}", file=sys.stderr, flush=True)
                 continue
             found[name] = {"options": dict(side.options), **workers[name].ready, "repetitions": []}
-        counts = {name: count or _enough(one, settings.seconds) for name, one in workers.items()}
+        counts = {}
+        for name, one in workers.items():
+            if count is None:
+                found[name]["warm_up"] = one.ask(count=2)["wall"]
+            counts[name] = count or max(1, round(settings.seconds / max(one.ask(count=1)[clock], 1e-6)))
         for _ in range(settings.repetitions):
             for name, one in workers.items():
                 found[name]["repetitions"].append(one.ask(count=counts[name]))
         for name, one in workers.items():
-            found[name]["peak"] = one.ask(end=True)["peak"]
+            found[name] |= one.ask(end=True)
             print(f"  {name}: {summary(found[name])}", file=sys.stderr, flush=True)
     return found
-
-
-def _enough(one: Worker, seconds: float) -> int:
-    """How many units take so long, after a warm-up of three."""
-    one.ask(count=2)
-    cost = one.ask(count=1)["cpu"]
-    return max(1, round(seconds / max(cost, 1e-6)))
 
 
 def summary(found: Mapping[str, Any]) -> str:

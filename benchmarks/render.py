@@ -9,13 +9,14 @@ from tables import circumstances
 
 NAMES = {"training": "Training throughput and memory", "sampling": "Drawing pictures",
          "quality": "Quality for the time spent", "feeding": "Feeding pictures", "startup": "Start-up",
-         "exporting": "Exporting", "growth": "How costs grow"}
+         "exporting": "Exporting", "growth": "How costs grow", "gpu": "On a GPU"}
 INTRODUCTION = """# Benchmarks
 
 Written by the command that measured; nothing here was typed by hand.
 
     python benchmarks/run.py            # all of it, hours
     python benchmarks/run.py --quick    # all of it, briefly
+    python benchmarks/run.py gpu        # where there is one
     python benchmarks/run.py render     # this page, from benchmarks/results/*.json
 
 Each side runs in a process and an environment of its own, with one thread on the same core; they take turns, one

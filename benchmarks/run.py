@@ -3,6 +3,7 @@
     python benchmarks/run.py peers                      make the peers' environment (once; minutes)
     python benchmarks/run.py --quick                    measure everything, briefly
     python benchmarks/run.py training sampling          measure some of it
+    python benchmarks/run.py gpu                        where there is one: not part of everything
     python benchmarks/run.py render                     docs/benchmarks.md anew from the results
 
 What was measured is written to benchmarks/results/NAME.json, every repetition of it, and docs/benchmarks.md follows.
@@ -39,19 +40,20 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=5.0, help="CPU minutes of each training in `quality`")
     parser.add_argument("--seeds", type=int, nargs="*", help="of `quality` (default 0 1 2; quick: 0)")
     parser.add_argument("--core", type=int, default=1, help="the one core that is measured on; -1: any")
+    parser.add_argument("--device", default="cuda", help="of `gpu`: cpu tries its script without one")
     parser.add_argument("--peers", type=Path, default=peers.DIRECTORY, help="directory of the peers' environment")
     parser.add_argument("--alone", action="store_true", help="without the peers")
     options = parser.parse_args()
     if unknown := set(options.names) - {*render.NAMES, "peers", "render"}:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
 
-    wanted = options.names or list(render.NAMES)
+    wanted = options.names or [name for name in render.NAMES if name != "gpu"]
     interpreter = None if options.alone or wanted == ["render"] else peers.make(options.peers)
     seeds = options.seeds if options.seeds is not None else [0] if options.quick else [0, 1, 2]
     settings = Settings(
         peers=interpreter, core=None if options.core < 0 else options.core, seconds=options.seconds,
         repetitions=options.repetitions or (3 if options.quick else 5), seeds=tuple(seeds), minutes=options.minutes,
-        quick=options.quick)
+        quick=options.quick, device=options.device)
     for name in wanted:
         if name in render.NAMES:
             measure(name, settings)

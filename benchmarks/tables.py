@@ -24,17 +24,18 @@ def comparison(report: Mapping[str, Any], *, rate: str, latency: bool = False) -
         sides, base = case["sides"], case["sides"].get(report["baseline"])
         lines += ["", f"**{case['title']}**", "", *table(
             ["", rate, "times the baseline", *_columns(latency), "peak memory, MiB"],
-            [[name, shown_spread(rates(side)), _ratio(side, base), *_cells(side, latency),
+            [[name, shown_spread(rates(side)), ratio(side, base), *_cells(side, latency),
               f"{side['peak'] / 2**20:,.0f}"] for name, side in sides.items()])]
     return lines[1:]
 
 
-def _ratio(side: Mapping[str, Any], base: Mapping[str, Any] | None) -> str:
+def ratio(side: Mapping[str, Any], base: Mapping[str, Any] | None, clock: str = "cpu") -> str:
+    """How many times the baseline's rate, with the range; – when there is no baseline."""
     if base is None:
         return "–"
     if side is base:
         return "1"
-    found = ratios(rates(side), rates(base))
+    found = ratios(rates(side, clock), rates(base, clock))
     between = f" ({found.low:.2f} – {found.high:.2f})" if len(side["repetitions"]) > 1 else ""
     return f"**{found.median:.2f}**{between}"
 

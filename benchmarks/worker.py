@@ -28,6 +28,12 @@ def memory(entry: str) -> int:
     return 0
 
 
+def device_memory() -> int:
+    """Bytes of a GPU's memory that this process had allocated at most; 0 without one."""
+    torch = sys.modules.get("torch")
+    return int(torch.cuda.max_memory_allocated()) if torch is not None and torch.cuda.is_available() else 0
+
+
 def seconds() -> float:
     """CPU seconds of this process and of those that it started and has seen end."""
     spent = os.times()
@@ -62,7 +68,7 @@ def serve(requests: TextIO, answers: TextIO) -> None:
     for line in requests:
         request = json.loads(line)
         if request.get("end"):
-            answer(peak=memory("VmHWM"))
+            answer(peak=memory("VmHWM"), device_peak=device_memory())
             return
         begun, cpu = time.perf_counter(), seconds()
         result = contender.work(request["count"])

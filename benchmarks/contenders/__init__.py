@@ -11,3 +11,11 @@ class Contender:
 
     work: Callable[[int], Any]
     facts: dict[str, Any]
+
+
+def finish(device: str) -> None:
+    """Wait until the device has done what it was told: its seconds are not the process's."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from . import Contender, torchvision_operators  # noqa: F401  (before the next lines)
+from . import Contender, finish, torchvision_operators  # noqa: F401  (before the next lines)
 
 import diffusers  # isort: skip
 from diffusers.optimization import get_scheduler  # isort: skip
@@ -52,10 +52,12 @@ class Trainer:
     Defaults are the examples'; `lr` and `mixed_precision` are options of theirs.
     """
 
-    def __init__(self, shape: dict[str, Any], *, mixed_precision: str, lr: float, steps: int, seed: int) -> None:
+    def __init__(self, shape: dict[str, Any], *, mixed_precision: str, lr: float, steps: int, seed: int,
+                 device: str = "cpu", compiled: bool = False) -> None:
         torch.manual_seed(seed)
         self.conditional = shape["text"] is not None
-        self.accelerator = Accelerator(cpu=True, mixed_precision=mixed_precision)
+        self.accelerator = Accelerator(cpu=device == "cpu", mixed_precision=mixed_precision,
+                                       dynamo_backend="inductor" if compiled else "no")
         network = build(shape)
         self.gflop = flops(network, shape)
         self.ema = EMAModel(network.parameters(), model_cls=type(network), model_config=network.config,
@@ -70,7 +72,7 @@ class Trainer:
     def step(self, images: Tensor, text: Tensor | None) -> float:
         """images (N, 3, R, R) in [-1, 1], text (N, 77, width)."""
         noise = torch.randn_like(images)
-        timesteps = torch.randint(0, 1000, (len(images),)).long()
+        timesteps = torch.randint(0, 1000, (len(images),), device=images.device).long()
         noisy = self.noise_scheduler.add_noise(images, noise, timesteps)
         with self.accelerator.accumulate(self.network):
             answer = ask(self.network, noisy, timesteps, text)
@@ -100,15 +102,18 @@ def flops(network: nn.Module, shape: dict[str, Any]) -> float:
     return 3 * counter.get_total_flops() / 1e9
 
 
-def training(*, shape: dict[str, Any], batch: int, mixed_precision: str = "no", seed: int = 0) -> Contender:
-    """A unit is a step, on pictures and text features that lie ready in memory."""
-    trainer = Trainer(shape, mixed_precision=mixed_precision, lr=1e-4, steps=100_000, seed=seed)
-    images = torch.rand(batch, 3, shape["resolution"], shape["resolution"]) * 2 - 1
-    text = torch.randn(batch, LENGTH, shape["text"]["width"]) if shape["text"] else None
+def training(*, shape: dict[str, Any], batch: int, mixed_precision: str = "no", seed: int = 0, device: str = "cpu",
+             compiled: bool = False) -> Contender:
+    """A unit is a step, on pictures and text features that lie ready in the device's memory."""
+    trainer = Trainer(shape, mixed_precision=mixed_precision, lr=1e-4, steps=100_000, seed=seed, device=device,
+                      compiled=compiled)
+    images = torch.rand(batch, 3, shape["resolution"], shape["resolution"], device=device) * 2 - 1
+    text = torch.randn(batch, LENGTH, shape["text"]["width"], device=device) if shape["text"] else None
 
     def work(steps: int) -> None:
         for _ in range(steps):
             trainer.step(images, text)
+        finish(device)
 
     return Contender(work, {
         "pictures": batch, "parameters": sum(one.numel() for one in trainer.network.parameters()),
@@ -116,7 +121,8 @@ def training(*, shape: dict[str, Any], batch: int, mixed_precision: str = "no", 
 
 
 def sampling(*, shape: dict[str, Any], pictures: int, steps: int = 50, guidance: float = 7.5,
-             scheduler: str = "DDIMScheduler", precision: str = "fp32", seed: int = 0) -> Contender:
+             scheduler: str = "DDIMScheduler", precision: str = "fp32", seed: int = 0,
+             device: str = "cpu") -> Contender:
     """A unit is one drawing of `pictures` pictures in one batch, guided at every step where there is text.
 
     The loop of a pipeline (both halves in one pass). The pipelines that exist add a VAE, a safety checker or a second
@@ -124,15 +130,16 @@ def sampling(*, shape: dict[str, Any], pictures: int, steps: int = 50, guidance:
     """
     torch.manual_seed(seed)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    network = build(shape).to(dtype).eval().requires_grad_(False)
+    network = build(shape).to(device, dtype).eval().requires_grad_(False)
     solver = getattr(diffusers, scheduler)(num_train_timesteps=1000, beta_schedule="linear")
     size, width = shape["resolution"], shape["text"] and shape["text"]["width"]
-    text = torch.randn(2 * pictures, LENGTH, width, dtype=dtype) if width else None
+    text = torch.randn(2 * pictures, LENGTH, width, dtype=dtype, device=device) if width else None
 
     @torch.no_grad()
     def work(times: int) -> None:
         for _ in range(times):
-            draw(network, solver, torch.randn(pictures, 3, size, size, dtype=dtype), text, steps, guidance)
+            noise = torch.randn(pictures, 3, size, size, dtype=dtype, device=device)
+            draw(network, solver, noise, text, steps, guidance).cpu()
 
     return Contender(work, {
         "pictures": pictures, "steps": steps, "guided_steps": steps if width else 0, "precision": precision,

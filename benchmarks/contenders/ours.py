@@ -19,9 +19,8 @@ from diffuse_cli.engine.network.presets import flops, network_config
 from diffuse_cli.engine.network.text import train_tokenizer
 from diffuse_cli.engine.wanted import Wanted
 
-from . import Contender
+from . import Contender, finish
 
-CPU = torch.device("cpu")
 CAPTIONS = tuple(f"a {colour} {thing}" for colour in scenes.COLOURS for thing in scenes.OBJECTS)
 EPOCHS = 40                                     # so few that the planner chooses no dropout, as for a first training
 
@@ -48,21 +47,23 @@ def dataset_of(pixels: np.ndarray, *, conditional: bool, captions: tuple[tuple[s
 
 
 def make_learner(dataset: Dataset, recipe: Recipe, *, precision: str = "auto", micro_batch: int | None = None,
-                 world: World | None = None) -> Learner:
-    """What `diffuse train` would step, on the CPU."""
+                 world: World | None = None, device: str = "cpu", compiled: bool = False) -> Learner:
+    """What `diffuse train` would step."""
+    place = torch.device(device)
     conditional, resolution = recipe.captions != "none", int(dataset.images.shape[1])
     split = split_dataset(dataset.hashes)
     tokenizer = train_tokenizer(one[0] for one in dataset.captions) if conditional else None
     plan, _ = planning.make_plan(recipe, dataset, split, resolution=resolution, tokenizer=tokenizer, init=None,
-                                 device=CPU)
+                                 device=place)
     machine = Machine(precision=precision, micro_batch=micro_batch)
-    micro_batch = planning.choose_micro_batch(machine, CPU, batch_size=plan.batch_size, resolution=resolution)
-    return Learner(plan, Batches(plan, dataset, split.train, tokenizer, CPU), micro_batch=micro_batch, compiled=False,
-                   precision=planning.choose_precision(machine, CPU), world=world or World())
+    micro_batch = planning.choose_micro_batch(machine, place, batch_size=plan.batch_size, resolution=resolution)
+    return Learner(plan, Batches(plan, dataset, split.train, tokenizer, place), micro_batch=micro_batch,
+                   compiled=compiled, precision=planning.choose_precision(machine, place), world=world or World())
 
 
 def training(*, preset: str, resolution: int, batch: int, conditional: bool, precision: str = "auto", seed: int = 0,
-             pictures: int = 2048, memory_map: str | None = None) -> Contender:
+             pictures: int = 2048, memory_map: str | None = None, device: str = "cpu",
+             compiled: bool = False) -> Contender:
     """A unit is a step. `memory_map`: a file of so many pictures, as the cache keeps them."""
     if memory_map is None:
         pixels = random_pictures(pictures, resolution, seed)
@@ -70,11 +71,13 @@ def training(*, preset: str, resolution: int, batch: int, conditional: bool, pre
         pixels = np.memmap(Path(memory_map), np.uint8, "r", shape=(pictures, resolution, resolution, 3))
     recipe = Recipe(resolution=resolution, preset=preset, batch_size=batch, images=EPOCHS * pictures,
                     captions="auto" if conditional else "none", seed=seed)
-    learner = make_learner(dataset_of(pixels, conditional=conditional), recipe, precision=precision)
+    learner = make_learner(dataset_of(pixels, conditional=conditional), recipe, precision=precision, device=device,
+                           compiled=compiled)
 
     def work(steps: int) -> None:
         for _ in range(steps):
             learner.advance()
+        finish(device)
 
     config = learner.plan.model.network
     network_parameters = sum(one.numel() for one in learner.network.unet.parameters())
@@ -83,7 +86,9 @@ def training(*, preset: str, resolution: int, batch: int, conditional: bool, pre
         "gflop": 3 * flops(config) / 1e9, "precision": learner.precision, "dropout": learner.plan.dropout})
 
 
-def random_model(preset: str, resolution: int, *, conditional: bool, seed: int = 0) -> checkpoint.Model:
+def random_model(
+    preset: str, resolution: int, *, conditional: bool, seed: int = 0, device: str = "cpu"
+) -> checkpoint.Model:
     """A model with weights at their start, ready to draw."""
     tokenizer = train_tokenizer(CAPTIONS) if conditional else None
     config = ModelConfig(schedule="interpolated", prediction="v", network=network_config(
@@ -91,14 +96,15 @@ def random_model(preset: str, resolution: int, *, conditional: bool, seed: int =
         learned_variance=True))
     network = Network(config.network)
     network.initialise(randomness.generator(seed, "weights"))
-    return checkpoint.Model(config, network.settle(CPU).requires_grad_(False).eval(), tokenizer, {}, {}, "")
+    network.settle(torch.device(device)).requires_grad_(False).eval()
+    return checkpoint.Model(config, network, tokenizer, {}, {}, "")
 
 
 def sampling(*, preset: str, resolution: int, pictures: int, conditional: bool, precision: str = "fp32",
              sampler: str = "dpmpp-2m", steps: int | None = None, guidance: float = 3.0, everywhere: bool = False,
-             batch_size: int = 8, seed: int = 0) -> Contender:
+             batch_size: int = 8, seed: int = 0, device: str = "cpu") -> Contender:
     """A unit is one drawing of `pictures` pictures. `everywhere`: guided at every step, as the peers are."""
-    model = random_model(preset, resolution, conditional=conditional)
+    model = random_model(preset, resolution, conditional=conditional, device=device)
     how = Sampling(sampler=sampler, steps=steps, guidance=guidance, batch_size=batch_size, precision=precision,
                    guidance_interval=(0.0, 1e9) if everywhere else None)
 

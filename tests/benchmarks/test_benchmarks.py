@@ -11,6 +11,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import figures  # noqa: E402
+import gpu  # noqa: E402
 import harness  # noqa: E402
 import peers  # noqa: E402
 import render  # noqa: E402
@@ -71,6 +72,16 @@ def test_a_table_holds_rates_ratios_and_memory():
 
 def test_without_peers_there_is_a_table_without_ratios():
     assert "| – |" in "".join(training.render(report(ours=side([1.0]))))
+
+
+def test_utilisation_is_of_what_the_matrix_product_reaches():
+    """8 pictures of 2 GFLOP in 3 s are 5.33 GFLOP/s; the product's 32 GFLOP in 3 s are 10.7: half of it."""
+    ours = {**side([1.0]), "warm_up": 60.0, "device_peak": 5 * 2**20}
+    matrix = {**side([1.0]), "facts": {"flop": 32e9}}
+    found = {**report(), "device": "a GPU", "drawn": [],
+             "cases": [{"title": "a case", "sides": {"ours": ours, gpu.BASELINE: ours, gpu.MATRIX: matrix}}]}
+    (line,) = [line for line in gpu.render(found) if line.startswith("| ours")]
+    assert line.split(" | ")[3:] == ["50 %", "60.0", "5 |"]
 
 
 @pytest.mark.parametrize(("load", "said"), [(0.3, False), (6.0, True)])

@@ -64,7 +64,7 @@ class Batches:
         plan = self.plan
         index = torch.arange(start, start + count)
         positions = self._positions(step * plan.batch_size + index)
-        image = from_pixels(self.dataset.images[positions.numpy()]).to(self.device)
+        image = from_pixels(self.dataset.images[positions.numpy()], self.device)
         if plan.flip:
             flipped = randomness.uniform(self._keys("flip", step, index), 1)[:, 0] < 0.5
             image = torch.where(flipped.to(self.device)[:, None, None, None], image.flip(3), image)

@@ -208,7 +208,7 @@ def measure(
 
     for start in range(0, len(pixels), batch_size):
         rows = slice(start, start + batch_size)
-        image = from_pixels(pixels[rows]).to(device)
+        image = from_pixels(pixels[rows], device)
         index = torch.arange(start, start + len(image))
 
         def asker(texts: Sequence[str], rows: slice = rows) -> Ask:

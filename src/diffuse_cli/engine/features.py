@@ -54,7 +54,7 @@ class Features:
         with torch.no_grad():
             for start in range(0, len(pixels), BATCH):
                 rows = np.arange(start, start + BATCH) % len(pixels)
-                images = from_pixels(pixels[rows]).to(self.device)
+                images = from_pixels(pixels[rows], self.device)
                 found.append(self.function(images).float().cpu()[: len(pixels) - start])
         return torch.cat(found)
 

@@ -160,7 +160,7 @@ def denoise_steps(
     if not starts:
         yield from run_sampler(sampling.sampler, denoise, noise(-1), times, schedule, fresh_noise=noise)
         return
-    image = from_pixels(np.stack([start.image for start in starts])).to(device)
+    image = from_pixels(np.stack([start.image for start in starts]), device)
     noisy, times = start_from(image, noise(-1), times, starts[0].strength, schedule)
     masks = [start.mask for start in starts if start.mask is not None]
     if len(times) == 1:                                                # strength 0: nothing to do

@@ -27,9 +27,9 @@ def to_pixels(images: Tensor) -> np.ndarray:
     return (unit * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
-def from_pixels(pixels: np.ndarray) -> Tensor:
-    """(N, H, W, 3) uint8 → (N, 3, H, W) float32 in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+def from_pixels(pixels: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+    """(N, H, W, 3) uint8 → (N, 3, H, W) float32 in [-1, 1], on the device: what travels there are the bytes."""
+    return torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
 def sheet(pixels: np.ndarray, *, columns: int | None = None, gap: int = 2) -> np.ndarray:
