@@ -3,6 +3,8 @@
 Draws captions of demo scenes, guided by the null caption and by the snapshot, at several scales; `judges` say how well.
 
     python benchmarks/autoguidance.py demo32 early.safetensors --scales 1.5 2 3 --count 512
+
+A model without captions is not guided but by a snapshot; what is seen in its pictures then means nothing.
 """
 
 import argparse
@@ -65,6 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("guides", nargs="+", help="models to guide with")
+    parser.add_argument("--data", choices=["scenes", "digits"], default="scenes", help="that they learnt")
     parser.add_argument("--scales", type=float, nargs="+", default=[1.5, 2.0, 3.0])
     parser.add_argument("--intervals", choices=["default", "all"], nargs="+", default=["default"])
     parser.add_argument("--count", type=int, default=512)
@@ -75,12 +78,12 @@ def main() -> None:
 
     cpu = torch.device("cpu")
     model = checkpoint.load_model(registry.resolve(options.model), cpu)
-    guides = {"null caption": None} | {name: checkpoint.load_model(registry.resolve(name), cpu)
-                                       for name in options.guides}
+    guides = {"null caption": None} if model.tokenizer else {}
+    guides |= {name: checkpoint.load_model(registry.resolve(name), cpu) for name in options.guides}
     resolution = model.config.network.resolution
-    judge, floor = judge_of("scenes", options.count, quick=options.quick, resolution=resolution,
+    judge, floor = judge_of(options.data, options.count, quick=options.quick, resolution=resolution,
                             kept=options.classifier)
-    asked = wanted("scenes", options.count)
+    asked = wanted(options.data, options.count)
     results = [said("real scenes", floor)]
     runs = [("none", None, 1.0, "default")] + [
         (name, guide, scale, interval) for interval in options.intervals for name, guide in guides.items()
