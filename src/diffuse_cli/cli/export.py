@@ -14,8 +14,6 @@ from ..engine.config import Export, Machine, choices
 from ..engine.errors import UsageError
 from . import files, options, signals, view
 
-SUFFIXES = set(filter(None, config.EXPORT_FORMATS.values()))           # of formats that are files: no name of a folder
-
 
 def export(
     to: Annotated[str, typer.Option("--to", metavar="FORMAT", help=f"{choices(config.EXPORT_FORMATS)}.")],
@@ -80,10 +78,7 @@ def _name(path: Path) -> str:
 
 def _check_place(target: Path, how: Export, *, source: Path, force: bool) -> None:
     """Raise UsageError unless the export may come to lie there. Of folders only an earlier export gives way."""
-    if how.suffix and target.suffix != how.suffix:
-        raise UsageError(f"-o takes the name of a {how.suffix} file, not {target}")
-    if not how.suffix and (target.name in ("", "..") or target.suffix in SUFFIXES):
-        raise UsageError(f"-o takes the name of a folder, not {target}")
+    how.check_name(target)
     if not os.path.lexists(target):
         return
     if not force:
