@@ -1,8 +1,10 @@
 """`diffuse export` as people see it: a path, a folder that is read again, refusals, and nothing half-written."""
 
+import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -69,6 +71,17 @@ def test_the_card_tells_of_pictures_data_and_figures(diffuse, model):
     assert card.startswith("---\nlicense: unknown\nlibrary_name: diffusers\npipeline_tag: text-to-image\n")
     for text in ("# tiny", "samples.png", "AutoPipelineForText2Image", "| pictures | 22 |", "square", "noise loss"):
         assert text in card, text
+
+
+def test_the_card_of_a_model_without_its_run_shows_words_that_name_something(diffuse, model):
+    shutil.copy(model, "alone.safetensors")
+    assert diffuse("export", "./alone.safetensors", "--to", "diffusers", "-o", "out", "--no-verify")[0] == 0
+    card = (Path("out") / "README.md").read_text(encoding="utf-8")
+    words = checkpoint.load_model(model, torch.device("cpu")).words
+    assert "a" in words
+    assert "*a*" not in card
+    assert "*square*" in card
+    assert not re.search(r"frequent words \|.*\ba\b", card)
 
 
 def test_the_report_holds_every_figure_with_its_limit_and_the_versions(diffuse, model):
@@ -262,6 +275,19 @@ def test_ctrl_c_leaves_nothing(diffuse, model, monkeypatch):
 
     monkeypatch.setattr(publishing, "judge", interrupted)
     assert diffuse("export", model, "--to", "diffusers", "-o", "new/out")[0] == 130
+    assert not os.listdir()
+
+
+def test_libraries_that_cannot_open_the_folder_are_a_failed_verification(diffuse, model, monkeypatch):
+    def opened(_):
+        raise OSError("no such pipeline")
+
+    monkeypatch.setattr(stock_check, "versions", lambda: {"diffusers": "0.1"})
+    monkeypatch.setattr(stock_check, "_quiet", contextlib.nullcontext)
+    monkeypatch.setattr(stock_check, "open_pipeline", opened)
+    code, out, err = diffuse("export", model, "--to", "diffusers", "-o", "out")
+    assert (code, out) == (10, "")
+    assert "diffusers 0.1 cannot use the folder (OSError: no such pipeline)" in err
     assert not os.listdir()
 
 
