@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .api import LoadedModel as LoadedModel
+    from .api import export as export
     from .api import load as load
     from .api import train as train
     from .engine.config import Sampling as Sampling
@@ -11,10 +12,10 @@ if TYPE_CHECKING:
     from .engine.wanted import Wanted as Wanted
 
 __version__ = "0.1.0"
-__all__ = ["DiffuseError", "LoadedModel", "Sampling", "Wanted", "__version__", "load", "train"]
+__all__ = ["DiffuseError", "LoadedModel", "Sampling", "Wanted", "__version__", "export", "load", "train"]
 
-_HOMES = {"load": "api", "train": "api", "LoadedModel": "api", "Sampling": "engine.config", "Wanted": "engine.wanted",
-          "DiffuseError": "engine.errors"}
+_HOMES = {"load": "api", "train": "api", "export": "api", "LoadedModel": "api", "Sampling": "engine.config",
+          "Wanted": "engine.wanted", "DiffuseError": "engine.errors"}
 
 
 def __getattr__(name: str) -> object:

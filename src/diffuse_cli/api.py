@@ -1,4 +1,4 @@
-"""The same from Python: a model draws PIL pictures, a training is a stream of events.
+"""The same from Python: a model draws PIL pictures, a training is a stream of events, an export is its report.
 
 Thin over the engine, as the commands are: what is wanted is the same `Wanted`, what is asked the same `Recipe` and
 `Machine`. Every error that a user can cause is a `DiffuseError`. Prints nothing.
@@ -6,20 +6,23 @@ Thin over the engine, as the commands are: what is wanted is the same `Wanted`, 
 
 import contextlib
 import dataclasses
+import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from .engine import checkpoint, generation, planning, provenance, ranks, registry, runs, training
-from .engine.config import Machine, Recipe, Sampling, check_choice, from_dict, to_dict
+from .engine.config import Export, Machine, Recipe, Sampling, check_choice, from_dict, to_dict
 from .engine.data import images
 from .engine.distributed import World
 from .engine.errors import UsageError
 from .engine.events import Event
+from .engine.exporting import publishing
 from .engine.wanted import Start, Wanted, open_picture, start_of
 
 Picture = Image.Image | Path | str
@@ -114,6 +117,24 @@ def train(
         else:
             run = runs.join_run(Path(folder), recipe, machine)
         yield from training.train(run, should_stop=should_stop)
+
+
+def export(
+    model: str | Path | None, out: str | Path, *, to: str, scheduler: str | None = None, precision: str | None = None,
+    verify: bool = True,
+) -> dict[str, Any]:
+    """Write the model, named as for `load`, to `out`, a new place, in another form: what `diffuse export` does.
+
+    to, scheduler, precision: as its options take them. → the report, with what was compared. Raises UsageError,
+    ModelError, ExportError when it is not the same model, StorageError; then nothing was written.
+    """
+    how, target = Export(format=to, scheduler=scheduler, precision=precision, verify=verify), Path(out)
+    how.check_name(target)
+    if os.path.lexists(target):
+        raise UsageError(f"{target} exists already", hint="Choose another place")
+    publishing.check(how)
+    path = registry.resolve(None if model is None else str(model))
+    return publishing.export(checkpoint.load_model(path, torch.device("cpu")), target, how, source=path)
 
 
 def _known(options: dict[str, Any], *kinds: type, also: Sequence[str] = ()) -> dict[str, Any]:

@@ -1,9 +1,12 @@
 """`diffuse export` as people see it: a path, a folder that is read again, refusals, and nothing half-written."""
 
+import contextlib
 import errno
 import json
 import os
+import re
 import shutil
+import signal
 import stat
 from pathlib import Path
 
@@ -68,6 +71,17 @@ def test_the_card_tells_of_pictures_data_and_figures(diffuse, model):
     assert card.startswith("---\nlicense: unknown\nlibrary_name: diffusers\npipeline_tag: text-to-image\n")
     for text in ("# tiny", "samples.png", "AutoPipelineForText2Image", "| pictures | 22 |", "square", "noise loss"):
         assert text in card, text
+
+
+def test_the_card_of_a_model_without_its_run_shows_words_that_name_something(diffuse, model):
+    shutil.copy(model, "alone.safetensors")
+    assert diffuse("export", "./alone.safetensors", "--to", "diffusers", "-o", "out", "--no-verify")[0] == 0
+    card = (Path("out") / "README.md").read_text(encoding="utf-8")
+    words = checkpoint.load_model(model, torch.device("cpu")).words
+    assert "a" in words
+    assert "*a*" not in card
+    assert "*square*" in card
+    assert not re.search(r"frequent words \|.*\ba\b", card)
 
 
 def test_the_report_holds_every_figure_with_its_limit_and_the_versions(diffuse, model):
@@ -154,15 +168,52 @@ def test_what_is_there_stays_unless_forced_and_then_only_an_export_gives_way(dif
     for more in ((), ("--force",)):
         code, _, err = diffuse("export", model, "--to", "diffusers", "-o", "out", *more)
         assert code == 2
-        assert "exists already" in err or "not an earlier export" in err
+        assert "exists already" in err or "out holds thesis.txt" in err
     assert os.listdir("out") == ["thesis.txt"]
 
     assert diffuse("export", model, "--to", "diffusers", "-o", "again", "--no-verify")[0] == 0
     assert diffuse("export", model, "--to", "diffusers", "-o", "again", "--no-verify")[0] == 2
-    Path("again/old").write_text("")
+    os.remove("again/samples.png")
     assert diffuse("export", model, "--to", "diffusers", "-o", "again", "--no-verify", "--force")[0] == 0
-    assert not os.path.exists("again/old")
+    assert os.path.exists("again/samples.png")
     assert set(os.listdir()) == {"out", "again"}
+
+
+@pytest.mark.parametrize("mine", ["thesis.txt", "unet/notes.txt", "link"])
+def test_what_was_put_into_an_export_is_never_lost(diffuse, model, mine):
+    assert diffuse("export", model, "--to", "diffusers", "-o", "out", "--no-verify")[0] == 0
+    if mine == "link":
+        os.symlink("..", "out/link")
+    else:
+        (Path("out") / mine).write_text("mine")
+    code, out, err = diffuse("export", model, "--to", "diffusers", "-o", "out", "--no-verify", "--force")
+    assert (code, out) == (2, "")
+    assert mine in err
+    assert os.path.lexists(Path("out") / mine)
+    assert os.listdir() == ["out"]
+
+
+def test_a_folder_with_another_programs_export_json_is_not_an_export(diffuse, model):
+    os.mkdir("out")
+    Path("out/export.json").write_text('{"schema": 1, "files": "all"}')
+    assert diffuse("export", model, "--to", "diffusers", "-o", "out", "--force")[0] == 2
+    assert os.listdir("out") == ["export.json"]
+
+
+@pytest.mark.parametrize("place", [".", "..", "missing/..", "/", "", "out.safetensors"])
+def test_a_place_without_a_name_of_its_own_is_no_place_for_a_folder(diffuse, model, place):
+    for more in ((), ("--force",)):
+        code, out, err = diffuse("export", model, "--to", "diffusers", "-o", place, "--no-verify", *more)
+        assert (code, out) == (2, "")
+        assert "takes the name of a folder" in err
+        assert not os.listdir()
+
+
+def test_the_name_of_a_model_that_is_reached_by_dots(diffuse, trained, home):
+    shutil.copytree(trained[0], "cars")
+    os.mkdir("cars/below")
+    os.chdir("cars/below")
+    assert diffuse("export", "..", "--to", "safetensors", "--no-verify")[1] == "cars.safetensors\n"
 
 
 def test_a_model_never_gives_way_to_its_own_export(diffuse, model):
@@ -204,17 +255,17 @@ def test_a_full_disk_in_the_middle_leaves_nothing(diffuse, model, monkeypatch, t
 
 def test_a_full_disk_leaves_the_earlier_export(diffuse, model, monkeypatch):
     assert diffuse("export", model, "--to", "diffusers", "-o", "out", "--no-verify")[0] == 0
-    Path("out/mark").write_text("")
+    Path("out/README.md").write_text("old")
     real = os.replace
 
     def replace(source, target):
-        if str(target).endswith("out") and ".tmp-" in str(source) and not (Path(source) / "mark").exists():
+        if str(target).endswith("out") and ".tmp-" in str(source) and (Path(source) / "README.md").read_text() != "old":
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         real(source, target)
 
     monkeypatch.setattr(os, "replace", replace)
     assert diffuse("export", model, "--to", "diffusers", "-o", "out", "--no-verify", "--force")[0] == 6
-    assert os.path.exists("out/mark")
+    assert Path("out/README.md").read_text() == "old"
     assert os.listdir() == ["out"]
 
 
@@ -225,6 +276,29 @@ def test_ctrl_c_leaves_nothing(diffuse, model, monkeypatch):
     monkeypatch.setattr(publishing, "judge", interrupted)
     assert diffuse("export", model, "--to", "diffusers", "-o", "new/out")[0] == 130
     assert not os.listdir()
+
+
+def test_libraries_that_cannot_open_the_folder_are_a_failed_verification(diffuse, model, monkeypatch):
+    def opened(_):
+        raise OSError("no such pipeline")
+
+    monkeypatch.setattr(stock_check, "versions", lambda: {"diffusers": "0.1"})
+    monkeypatch.setattr(stock_check, "_quiet", contextlib.nullcontext)
+    monkeypatch.setattr(stock_check, "open_pipeline", opened)
+    code, out, err = diffuse("export", model, "--to", "diffusers", "-o", "out")
+    assert (code, out) == (10, "")
+    assert "diffusers 0.1 cannot use the folder (OSError: no such pipeline)" in err
+    assert not os.listdir()
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_leaves_nothing_and_ends_by_itself(diffuse, model, monkeypatch, name):
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    monkeypatch.setattr(publishing, "judge", lambda _: signal.raise_signal(number))
+    assert diffuse("export", model, "--to", "safetensors", "-o", "new/out.safetensors")[:2] == (128 + number, "")
+    assert not os.listdir()
+    assert signal.getsignal(number) is before
 
 
 @pytest.mark.parametrize("to", ["diffusers", "safetensors"])

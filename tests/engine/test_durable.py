@@ -315,6 +315,24 @@ def test_what_fails_while_it_is_staged_leaves_no_directory_behind(tmp_path):
     assert _names(tmp_path) == set()
 
 
+@pytest.mark.parametrize("nth", [1, 2])
+def test_an_interrupt_between_two_renames_leaves_the_old_folder_or_the_new_one(tmp_path, monkeypatch, nth):
+    target, calls, real = tmp_path / "target", [], os.replace
+    _staged(target, folder=True, content="old")
+
+    def interrupted_after(source: object, name: object) -> None:
+        real(source, name)
+        calls.append(name)
+        if len(calls) == nth:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted_after)
+    with pytest.raises(KeyboardInterrupt):
+        _staged(target, folder=True, content="new", replace=True)
+    assert (target / "inner" / "file").read_text() == ("old", "new")[nth - 1]
+    assert _names(tmp_path) == {"target"}
+
+
 @pytest.mark.parametrize("nth", [1, 2, 3])
 def test_replacing_a_folder_never_loses_the_old_one(tmp_path, monkeypatch, nth):
     """Whichever rename fails, one of the two is whole at its place; and when it is the last, both are on the disk."""

@@ -12,7 +12,7 @@ import typer
 from ..engine import config, registry, stock_folder
 from ..engine.config import Export, Machine, choices
 from ..engine.errors import UsageError
-from . import files, options, view
+from . import files, options, signals, view
 
 
 def export(
@@ -49,7 +49,8 @@ def export(
     path = registry.resolve(model)
     target = out or Path(_name(path) + (how.suffix or f"-{how.format}"))
     _check_place(target, how, source=path, force=force)
-    _export(path, target, how, force=force)
+    with signals.tidied():
+        _export(path, target, how, force=force)
 
 
 def _export(path: Path, target: Path, how: Export, *, force: bool) -> None:
@@ -72,13 +73,12 @@ def _export(path: Path, target: Path, how: Export, *, force: bool) -> None:
 def _name(path: Path) -> str:
     """What an export is called: after the model's directory, or after the file that is named by itself."""
     generic = (registry.MODEL_FILE, stock_folder.INDEX_FILE)
-    return path.absolute().parent.name if path.name in generic else path.stem
+    return Path(os.path.abspath(path)).parent.name if path.name in generic else path.stem
 
 
 def _check_place(target: Path, how: Export, *, source: Path, force: bool) -> None:
     """Raise UsageError unless the export may come to lie there. Of folders only an earlier export gives way."""
-    if how.suffix and target.suffix != how.suffix:
-        raise UsageError(f"-o takes the name of a {how.suffix} file, not {target}")
+    how.check_name(target)
     if not os.path.lexists(target):
         return
     if not force:
@@ -88,6 +88,8 @@ def _check_place(target: Path, how: Export, *, source: Path, force: bool) -> Non
         raise UsageError(f"{target} is the model itself, or holds it", hint="Choose another place with -o")
     if how.suffix and not target.is_file():
         raise UsageError(f"{target} is not a file, so it is not replaced", hint="Choose another name with -o")
-    if not how.suffix and (target.is_symlink() or not (target / stock_folder.REPORT_FILE).is_file()):
-        raise UsageError(f"{target} is not an earlier export, so it is not replaced",
-                         hint="Choose another place with -o")
+    if not how.suffix and (target.is_symlink() or not target.is_dir()):
+        raise UsageError(f"{target} is not a folder, so it is not replaced", hint="Choose another place with -o")
+    if not how.suffix and (foreign := stock_folder.foreign_file(target)):
+        raise UsageError(f"{target} holds {foreign}, which is not part of an earlier export, so it is not replaced",
+                         hint="Move it away, or choose another place with -o")

@@ -22,6 +22,7 @@ from ..engine import ranks
 from ..engine.config import Machine
 from ..engine.errors import DivergedError, UsageError, WorkerError
 from . import view
+from .signals import answered
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing import PContext
@@ -126,16 +127,8 @@ def _forwarding(context: "PContext") -> Iterator[list[int]]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in numbers}
-    for number in numbers:
-        if before[number] is not signal.SIG_IGN:
-            signal.signal(number, handler)
-    try:
+    with answered(SIGNALS, handler):
         yield came
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
 
 
 def _explain(exits: dict[int, int | None], directory: Path) -> int:

@@ -21,7 +21,8 @@ from ..engine.errors import UsageError
 from ..engine.events import Finished, Scanned
 from . import options, view
 from .dashboard import TrainingView
-from .launch import launch, processes_to_start, taking_part
+from .launch import SIGNALS, launch, processes_to_start, taking_part
+from .signals import answered
 
 RECIPE, MACHINE = "Recipe: what is learnt (saved; must match to go on)", "Machine: where and how fast"
 
@@ -193,8 +194,7 @@ def _check_out(out: str | None) -> None:
 def _signals(*, talk: bool) -> Iterator[Callable[[], str | None]]:
     """Catch the first SIGINT, SIGTERM or SIGHUP and say its name when asked; the second leaves at once.
 
-    SIGUSR1, which asks for a save, is said once each time. A signal that was ignored when the program started (nohup,
-    a background job) stays ignored.
+    SIGUSR1, which asks for a save, is said once each time.
     """
     caught: list[str] = []
     saves: list[str] = []
@@ -211,14 +211,5 @@ def _signals(*, talk: bool) -> Iterator[Callable[[], str | None]]:
             if talk:
                 view.say("\nstopping after this step and saving; once more leaves at once")
 
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
-    numbers = [getattr(signal, name) for name in names]
-    before = {number: signal.getsignal(number) for number in numbers}
-    for number in numbers:
-        if before[number] is not signal.SIG_IGN:
-            signal.signal(number, handler)
-    try:
+    with answered(SIGNALS, handler):
         yield lambda: caught[0] if caught else saves.pop() if saves else None
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)

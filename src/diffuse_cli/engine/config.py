@@ -13,6 +13,7 @@ import types
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from .errors import UsageError
@@ -309,6 +310,13 @@ class Export:
     def suffix(self) -> str:
         """Of the file; empty where the export is a folder."""
         return EXPORT_FORMATS[self.format]
+
+    def check_name(self, out: Path) -> None:
+        """Raise UsageError unless what is exported may be called so. Dots alone are places, but no names."""
+        if self.suffix and out.suffix != self.suffix:
+            raise UsageError(f"-o takes the name of a {self.suffix} file, not {out}")
+        if not self.suffix and (out.name in ("", "..") or out.suffix in filter(None, EXPORT_FORMATS.values())):
+            raise UsageError(f"-o takes the name of a folder, not {out}")
 
 
 def parse_duration(option: str, text: str) -> float:

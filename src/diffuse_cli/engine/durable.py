@@ -134,11 +134,12 @@ def publish(staged: Path, target: Path, *, replace: bool = False) -> None:
         elif not replace:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
         else:
-            os.replace(target, aside)
             try:
+                os.replace(target, aside)
                 os.replace(staged, target)
-            except BaseException:
-                os.replace(aside, target)
+            except BaseException:                                  # wherever Ctrl-C came in between
+                if os.path.lexists(aside) and not os.path.lexists(target):
+                    os.replace(aside, target)
                 raise
         sync_directory(target.absolute().parent)
     except FileExistsError:

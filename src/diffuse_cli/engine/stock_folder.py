@@ -73,6 +73,15 @@ def read_folder(index: Path) -> StockFolder:
             bytes=sum(head.size for head in heads.values()))
 
 
+def foreign_file(folder: Path) -> str | None:
+    """The first file in a folder that an export did not write, by its own report; without a report, the first of all.
+    """
+    made = _report(folder / REPORT_FILE).get("files")
+    known = {name for name in made if isinstance(name, str)} if isinstance(made, list) else set()
+    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return min((name for path in found if (name := path.relative_to(folder).as_posix()) not in known), default=None)
+
+
 def _read(path: Path, *, limit: int = header.MAX_JSON_BYTES) -> dict[str, Any]:
     with header.opened(path) as file:
         return _object(file, limit=limit)

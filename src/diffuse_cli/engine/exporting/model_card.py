@@ -27,6 +27,8 @@ from ..wanted import Wanted
 
 PICTURE_FILE = "samples.png"
 PICTURES, WORDS = 4, 24                         # that are shown
+_SMALL = frozenset((                             # words that no picture can show
+    "a", "an", "and", "at", "by", "for", "from", "in", "is", "it", "of", "on", "or", "the", "to", "with"))
 _SPECIAL = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_{}[]<>()#+-!|~$&"})
 _METRICS = {                                    # key of evaluation.json → its name
     "noise_mse": "noise loss, held out", "noise_mse_ref": "noise loss, on the cosine schedule",
@@ -62,8 +64,13 @@ def _prompts(model: Model, run: Path) -> list[str]:
     previews = read_history(run).previews
     told = previews[-1].get("prompts") if previews else None
     known = [prompt for prompt in told if isinstance(prompt, str) and prompt] if isinstance(told, list) else []
-    words = [word for word in model.words if len(word) > 2]
-    return [prompt[:MAX_PROMPT] for prompt in (known or words or [""])][:PICTURES]
+    return [prompt[:MAX_PROMPT] for prompt in (known or _words(model) or [""])][:PICTURES]
+
+
+def _words(model: Model) -> list[str]:
+    """The words of the captions that name something, the most frequent first."""
+    ordered = sorted(model.words.items(), key=lambda item: (-item[1], item[0]))
+    return [word for word, _ in ordered if word not in _SMALL]
 
 
 # ── The text ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -117,9 +124,9 @@ def _loading(*, conditional: bool) -> str:
 
 
 def _data(model: Model) -> list[tuple[str, str]]:
-    training, words = model.training, sorted(model.words.items(), key=lambda item: (-item[1], item[0]))[:WORDS]
+    training = model.training
     rows = [("pictures", _figure(training.get("train_images"))), ("captions from", _figure(training.get("captions"))),
-            ("most frequent words", ", ".join(_text(word[:40]) for word, _ in words))]
+            ("most frequent words", ", ".join(_text(word[:40]) for word in _words(model)[:WORDS]))]
     return [(label, value) for label, value in rows if value]
 
 

@@ -74,6 +74,8 @@ def export(
             judge(comparisons)
         report = _report(model, how, comparisons, opened_by=form.opened_by() if how.verify else {})
         if staged.is_dir():
+            report["files"] = sorted([REPORT_FILE, *(path.relative_to(staged).as_posix() for path in staged.rglob("*")
+                                                     if path.is_file())])
             model_card.write_report(staged / REPORT_FILE, model, report)
         else:
             single_file.write(model, staged, how, report=report)

@@ -21,6 +21,7 @@ from ..checkpoint import Model
 from ..diffusion.losses import log_fraction
 from ..diffusion.samplers import Denoised, Denoiser, ddpm, run_sampler
 from ..diffusion.schedule import STEPS, make_schedule
+from ..errors import ExportError
 from ..generation import encode_prompts
 from ..network.text import LENGTH, encode
 from ..objective import ask
@@ -44,19 +45,31 @@ def versions() -> dict[str, str]:
 
 
 def compare(model: Model, folder: Path) -> list[Comparison]:
-    """The model against the pipeline in the folder, on the CPU; nothing where the libraries are missing."""
-    if not versions():
+    """The model against the pipeline in the folder, on the CPU; nothing where the libraries are missing.
+
+    Raises ExportError where they are there, but cannot use the folder.
+    """
+    if not (found := versions()):
         return []
-    with _quiet():
-        pipeline = open_pipeline(folder)
-        comparisons = _compare_unet(model, pipeline)
-        if model.tokenizer is not None:
-            comparisons += _compare_text(model, pipeline)
-        prompts = captions_for(list(model.words))[1:3]
-        theirs = drawn_by_pipeline(pipeline, prompts, steps=DRAWING_STEPS, guidance=GUIDANCE,
-                                   generator=randomness.generator("export"))
-        ours = drawn_alike(model, SCHEDULERS[type(pipeline.scheduler).__name__], pipeline.scheduler.timesteps.tolist(),
-                           prompts, guidance=GUIDANCE, generator=randomness.generator("export"))
+    try:
+        with _quiet():
+            return _compare(model, open_pipeline(folder))
+    except MemoryError:
+        raise
+    except Exception as error:                  # as foreign as that of the import, but the folder may be the reason
+        by = " and ".join(f"{name} {version}" for name, version in found.items())
+        raise ExportError(f"{by} cannot use the folder ({type(error).__name__}: {str(error)[:200]})") from error
+
+
+def _compare(model: Model, pipeline: Any) -> list[Comparison]:
+    comparisons = _compare_unet(model, pipeline)
+    if model.tokenizer is not None:
+        comparisons += _compare_text(model, pipeline)
+    prompts = captions_for(list(model.words))[1:3]
+    theirs = drawn_by_pipeline(pipeline, prompts, steps=DRAWING_STEPS, guidance=GUIDANCE,
+                               generator=randomness.generator("export"))
+    ours = drawn_alike(model, SCHEDULERS[type(pipeline.scheduler).__name__], pipeline.scheduler.timesteps.tolist(),
+                       prompts, guidance=GUIDANCE, generator=randomness.generator("export"))
     difference = abs(theirs.astype(int) - ours.astype(int)).max() / 255
     return [*comparisons, Comparison("diffusers: pixels of the pipeline's pictures", float(difference), 1 / 255)]
 
