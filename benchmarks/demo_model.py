@@ -1,7 +1,8 @@
 """The model that comes with the program: drawn data, one training, its evaluation, one file of half precision.
 
 Interrupt it at any point; the same command goes on. What is left beside the model is the log of its training, its
-evaluation and its card. Prompts are put to the file of half precision, as it comes with the program.
+evaluation, what a classifier saw, and its card. Prompts are put to the file of half precision, as it comes with the
+program.
 
     python benchmarks/demo_model.py work
 """
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 PLACE = ROOT / "src" / "diffuse_cli" / "models"
 NAME = "demo-64"                                # in the making: `demo` itself is reserved
 PICTURES, RESOLUTION, IMAGES, SEED = 20_000, 64, 320_000, 0
-KEPT_EVENTS = ("started", "validated", "finished")
+KEPT_EVENTS, PATHS = ("started", "validated", "finished"), ("directory", "path")
 
 
 def diffuse(work: Path, *arguments: str | Path, into: Path | None = None) -> None:
@@ -32,9 +33,10 @@ def diffuse(work: Path, *arguments: str | Path, into: Path | None = None) -> Non
 
 
 def thinned(log: Path) -> str:
-    """What is kept of a training's events: how it began, every validation, how it ended."""
+    """What is kept of a training's events: how it began, every validation, how it ended. No paths."""
     events = [json.loads(line) for line in log.read_text().splitlines()]
-    return "".join(json.dumps(event) + "\n" for event in events if event.get("event") in KEPT_EVENTS)
+    return "".join(json.dumps({key: value for key, value in event.items() if key not in PATHS}) + "\n"
+                   for event in events if event.get("event") in KEPT_EVENTS)
 
 
 def card(training: dict[str, object], evaluation: dict[str, dict], accuracy: dict[str, list[dict]]) -> str:
@@ -53,7 +55,7 @@ program that drew its data.
 
 Noise loss on pictures held out: {loss['value']:.4f} ± {loss['standard_error']:.4f}. Bits/dim, bound:
 {bound['value']:.3f} ± {bound['standard_error']:.3f}. {evaluation['memorisation']['sentence'].capitalize()}.
-demo.evaluation.json has the rest, demo.training.jsonl the log of the training.
+demo.evaluation.json has the rest, of the same weights in full precision; demo.training.jsonl the log of the training.
 
 What a classifier trained on other scenes sees in pictures drawn at default settings, one for each prompt such as
 "a red car":
@@ -89,6 +91,7 @@ def main() -> None:
     accuracy, evaluation = json.loads(figures.read_text()), json.loads(measured.read_text())
     (PLACE / "demo.training.jsonl").write_text(thinned(run / "events.jsonl"))
     (PLACE / "demo.evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n")
+    (PLACE / "demo.accuracy.json").write_text(json.dumps(accuracy, indent=2) + "\n")
     (PLACE / "demo.md").write_text(card(accuracy["model"], evaluation, accuracy))
 
 

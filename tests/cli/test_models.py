@@ -176,10 +176,10 @@ def test_show_html_writes_elsewhere_but_over_nothing(diffuse, run, tmp_path):
     assert diffuse("models", "show", "tiny", "-o", str(tmp_path / "other.html"))[0] == 2
 
 
-def test_show_html_of_a_file_without_its_run_is_one_line_and_four(diffuse, run, tmp_path):
-    path = tmp_path / "alone.safetensors"
-    path.write_bytes((run / "model.safetensors").read_bytes())
-    code, out, err = diffuse("models", "show", str(path), "--html")
+def test_show_html_of_a_file_without_its_run_is_one_line_and_four(diffuse, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("alone.safetensors").write_bytes((run / "model.safetensors").read_bytes())
+    code, out, err = diffuse("models", "show", "./alone.safetensors", "--html")
     assert (code, out) == (4, "")
     assert err.startswith(f"error: there is no run in {tmp_path}")
     assert err.count("\n") == 1

@@ -55,7 +55,7 @@ def build(directory: Path) -> bytes:
     """The page of the run in `directory`, UTF-8. Raises ModelError when no run was begun there, StorageError."""
     config = read_config(directory)
     if config is None:
-        raise ModelError(f"there is no run in {directory}, so there is nothing to report",
+        raise ModelError(f"there is no run in {directory.absolute()}, so there is nothing to report",
                          hint="A report is made of what a training leaves beside its model")
     history, plan = read_history(directory), config["plan"]
     room = resources.files(__package__)
