@@ -36,12 +36,13 @@ def test_what_leaves_the_range_is_clamped_and_the_rest_rounded_to_the_nearest():
     assert found.tolist() == [0, 0, 0, 1, 128, 255, 255, 255]
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 5, 9, 10])
+@pytest.mark.parametrize(("count", "open"), [(1, 1), (2, 2), (3, 3), (5, 5), (7, 3), (8, 4), (9, 3), (10, 5)])
 @pytest.mark.parametrize("columns", [None, 1, 4])
-def test_a_sheet_holds_every_pixel_of_every_picture(count, columns):
+def test_a_sheet_holds_every_pixel_of_every_picture(count, open, columns):
+    """`open`: the columns when they are left open, with full rows if that is not too wide."""
     batch = RNG.integers(0, 200, (count, 5, 7, 3), np.uint8)
     sheet = pictures.sheet(batch, columns=columns, gap=3)
-    across = columns or math.ceil(count**0.5)
+    across = columns or open
     rows = math.ceil(count / across)
     assert sheet.shape == (rows * 8 + 3, across * 10 + 3, 3)
     background = np.ones(sheet.shape[:2], bool)

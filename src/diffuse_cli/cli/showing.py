@@ -75,7 +75,7 @@ def _write_animation(target: Target, kept: "list[Drawn]", name: "Drawn | str", r
 
 
 def _columns(kept: "list[Drawn]") -> int | None:
-    """A row for each prompt, if all have the same number of pictures; None: as square as possible."""
+    """A row for each prompt, if all have the same number of pictures; None: nearly a square."""
     counts = {drawn.wanted.count for drawn in kept}
     return counts.pop() if len(counts) == 1 and len({id(drawn.wanted) for drawn in kept}) > 1 else None
 

@@ -33,15 +33,21 @@ def from_pixels(pixels: np.ndarray, device: torch.device | str = "cpu") -> Tenso
 
 
 def sheet(pixels: np.ndarray, *, columns: int | None = None, gap: int = 2) -> np.ndarray:
-    """(N, H, W, 3) → one picture of all, row by row on white; as square as possible unless `columns` is given."""
+    """(N, H, W, 3) → one picture of all, row by row on white; in nearly a square unless `columns` is given."""
     count, height, width, _ = pixels.shape
-    columns = columns or math.ceil(math.sqrt(count))
+    columns = columns or _columns(count)
     rows = math.ceil(count / columns)
     result = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, np.uint8)
     for index, picture in enumerate(pixels):
         top, left = gap + index // columns * (height + gap), gap + index % columns * (width + gap)
         result[top : top + height, left : left + width] = picture
     return result
+
+
+def _columns(count: int) -> int:
+    """About the square root, but up to twice as many if then every row is full: 8 pictures are 2 rows of 4."""
+    root = math.ceil(math.sqrt(count))
+    return next((columns for columns in range(root, 2 * root) if count % columns == 0), root)
 
 
 def read_strip(path: Path, *, gap: int = 2) -> np.ndarray:
