@@ -22,6 +22,20 @@ def home(tmp_path_factory, monkeypatch):
     return directory
 
 
+@pytest.fixture
+def command(capsys):
+    """Run a command line in this process: (exit code, stdout, stderr)."""
+    from diffuse_cli.cli import app, view
+
+    def run(*arguments):
+        view.start()
+        code = app._run([*map(str, arguments)])
+        return code, *capsys.readouterr()
+
+    yield run
+    view.start()
+
+
 @pytest.fixture(scope="session")
 def squares(tmp_path_factory):
     """A folder of 24 captioned pictures; tests only read it."""

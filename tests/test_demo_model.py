@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffuse_cli.cli import app, view
 from diffuse_cli.engine import card, registry
 from diffuse_cli.engine.data import scenes
 
@@ -21,17 +20,6 @@ def demo():
     return card.read_card(PLACE / "demo.safetensors")
 
 
-@pytest.fixture
-def diffuse(capsys):
-    def run(*arguments):
-        view.start()
-        code = app._run([*map(str, arguments)])
-        return code, *capsys.readouterr()
-
-    yield run
-    view.start()
-
-
 def test_it_is_small_and_knows_words_and_variances(demo):
     assert demo.bytes <= 12_000_000
     assert demo.config.network.resolution == SIDE
@@ -39,8 +27,8 @@ def test_it_is_small_and_knows_words_and_variances(demo):
     assert {*scenes.OBJECTS, *scenes.COLOURS} <= set(demo.words)
 
 
-def test_it_is_whole(diffuse):
-    assert diffuse("models", "verify", "demo")[0] == 0
+def test_it_is_whole(command):
+    assert command("models", "verify", "demo")[0] == 0
 
 
 def test_its_figures_are_those_of_this_very_file(demo):
@@ -62,9 +50,9 @@ def test_its_figures_are_those_of_this_very_file(demo):
     assert f"| seen | 1,000 | {100 * found['seen']['colour']:.1f} % | {100 * found['seen']['object']:.1f} % |" in text
 
 
-def test_the_first_command_draws_the_picture_of_the_readme(diffuse, tmp_path):
+def test_the_first_command_draws_the_picture_of_the_readme(command, tmp_path):
     """Two of its eight, in an empty home: nothing is trained, nothing is fetched, and it says what was used."""
-    code, out, err = diffuse("sample", "a red car", "-n", "2", "-s", SEED, "-o", tmp_path)
+    code, out, err = command("sample", "a red car", "-n", "2", "-s", SEED, "-o", tmp_path)
     assert code == 0
     assert "demo, which comes with the program" in err
     drawn = [np.asarray(Image.open(path)).astype(int) for path in out.split()]
@@ -74,7 +62,7 @@ def test_the_first_command_draws_the_picture_of_the_readme(diffuse, tmp_path):
         assert np.abs(picture - grid[GAP : GAP + SIDE, left : left + SIDE]).mean() < 2
 
 
-def test_its_words_are_listed(diffuse):
-    code, out, _ = diffuse("models", "show", "demo")
+def test_its_words_are_listed(command):
+    code, out, _ = command("models", "show", "demo")
     assert code == 0
     assert {*scenes.OBJECTS, *scenes.COLOURS} <= {*out.replace(",", " ").split()}

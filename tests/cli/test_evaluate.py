@@ -1,5 +1,6 @@
 """`diffuse evaluate` as people see it: lines, JSON, what is left behind, refusals."""
 
+import functools
 import json
 import os
 import shutil
@@ -7,24 +8,16 @@ import shutil
 import pytest
 import tiny
 
-from diffuse_cli.cli import app, view
 from diffuse_cli.engine import durable, features, registry
 from diffuse_cli.engine.errors import StorageError
 
 
 @pytest.fixture
-def diffuse(capsys, monkeypatch, tmp_path):
+def diffuse(command, monkeypatch, tmp_path):
     """Run `diffuse evaluate …`: (exit code, stdout, stderr)."""
     monkeypatch.setattr(registry, "_BUNDLED", tmp_path / "absent")
     monkeypatch.setattr(features, "STEPS", 2)
-
-    def run(*arguments):
-        view.start()
-        code = app._run(["evaluate", *map(str, arguments)])
-        return code, *capsys.readouterr()
-
-    yield run
-    view.start()
+    return functools.partial(command, "evaluate")
 
 
 @pytest.fixture

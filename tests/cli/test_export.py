@@ -13,13 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffuse_cli.cli import app, view
 from diffuse_cli.engine import checkpoint, config, header, registry
 from diffuse_cli.engine.exporting import publishing, stock_check, verification
 
 
 @pytest.fixture
-def diffuse(capsys, monkeypatch, tmp_path):
+def diffuse(command, monkeypatch, tmp_path):
     """Run `diffuse …` in an empty directory of its own, without diffusers: (exit code, stdout, stderr)."""
     monkeypatch.setattr(registry, "_BUNDLED", tmp_path / "absent")
     monkeypatch.setattr(stock_check, "LIBRARIES", {"a_library_that_is_not_there": "DiffusionPipeline"})
@@ -27,14 +26,7 @@ def diffuse(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(verification, "BATCHES", {1: (999.0,), 2: (0.0, 250.5)})
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-
-    def run(*arguments):
-        view.start()
-        code = app._run([*map(str, arguments)])
-        return code, *capsys.readouterr()
-
-    yield run
-    view.start()
+    return command
 
 
 @pytest.fixture

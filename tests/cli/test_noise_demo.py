@@ -1,5 +1,6 @@
 """`diffuse noise-demo` as people see it: files, numbers, warnings, refusals."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -7,24 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffuse_cli.cli import app, view
 from diffuse_cli.engine import registry
 
 
 @pytest.fixture
-def diffuse(capsys, monkeypatch, tmp_path):
+def diffuse(command, monkeypatch, tmp_path):
     """Run `diffuse noise-demo …` in an empty directory of its own: (exit code, stdout, stderr)."""
     monkeypatch.setattr(registry, "_BUNDLED", tmp_path / "absent")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-
-    def run(*arguments):
-        view.start()
-        code = app._run(["noise-demo", *map(str, arguments)])
-        return code, *capsys.readouterr()
-
-    yield run
-    view.start()
+    return functools.partial(command, "noise-demo")
 
 
 def test_without_a_picture_it_draws_one_and_nothing_is_ever_replaced(diffuse):
