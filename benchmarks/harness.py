@@ -31,6 +31,8 @@ class Settings:
     seconds: float = 5.0
     seeds: tuple[int, ...] = (0, 1, 2)
     minutes: float = 5.0                        # CPU minutes of a training whose quality is measured
+    data: tuple[str, ...] = ("scenes", "digits")        # that it learns
+    work: Path | None = None                    # where what was found of it is kept
     quick: bool = False
     device: str = "cuda"                        # of `gpu`; everything else is measured on the CPU
 

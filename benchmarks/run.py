@@ -39,6 +39,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="CPU seconds of a repetition, about")
     parser.add_argument("--minutes", type=float, default=5.0, help="CPU minutes of each training in `quality`")
     parser.add_argument("--seeds", type=int, nargs="*", help="of `quality` (default 0 1 2; quick: 0)")
+    parser.add_argument("--data", nargs="*", default=["scenes", "digits"], choices=["scenes", "digits"],
+                        help="of `quality`")
+    parser.add_argument("--work", type=Path, help="keep what `quality` finds here, and go on from what is there")
     parser.add_argument("--core", type=int, default=1, help="the one core that is measured on; -1: any")
     parser.add_argument("--device", default="cuda", help="of `gpu`: cpu tries its script without one")
     parser.add_argument("--peers", type=Path, default=peers.DIRECTORY, help="directory of the peers' environment")
@@ -53,7 +56,8 @@ def main() -> None:
     settings = Settings(
         peers=interpreter, core=None if options.core < 0 else options.core, seconds=options.seconds,
         repetitions=options.repetitions or (3 if options.quick else 5), seeds=tuple(seeds), minutes=options.minutes,
-        quick=options.quick, device=options.device)
+        data=tuple(options.data), work=options.work and options.work.absolute(), quick=options.quick,
+        device=options.device)
     for name in wanted:
         if name in render.NAMES:
             measure(name, settings)

@@ -12,8 +12,7 @@ from harness import Settings, Side, interleave
 from tables import comparison
 
 BASELINE = "diffusers, DDIM 50"
-CASES = (("nano", 32, 8), ("nano", 32, 64), ("micro", 64, 8), ("micro", 64, 64))     # preset, resolution, pictures
-QUICK = (("nano", 32, 8), ("nano", 32, 64), ("micro", 64, 8))
+CASES = (("nano", 32, 8, 5), ("nano", 32, 64, 2), ("micro", 64, 8, 3))    # preset, resolution, pictures, rounds at most
 
 
 def sides(preset: str, resolution: int, pictures: int) -> dict[str, Side]:
@@ -33,11 +32,10 @@ def sides(preset: str, resolution: int, pictures: int) -> dict[str, Side]:
 
 def measure(settings: Settings, report: dict[str, Any]) -> None:
     report["unit"], report["baseline"], report["cases"] = "pictures", BASELINE, []
-    for preset, resolution, pictures in QUICK if settings.quick else CASES:
+    for preset, resolution, pictures, most in CASES:
         title = f"{pictures} pictures of {resolution} px, `{preset}`"
         print(title, flush=True)
-        long = settings.quick and (preset, pictures) != ("nano", 8)
-        how = dataclasses.replace(settings, repetitions=1) if long else settings
+        how = dataclasses.replace(settings, repetitions=min(most, settings.repetitions))
         found = interleave(sides(preset, resolution, pictures), how, count=1)
         report["cases"].append({"title": title, "sides": found})
 

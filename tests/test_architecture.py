@@ -16,9 +16,9 @@ PACKAGE = Path(diffuse_cli.__file__).parent
 FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
 TREES = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in FILES.items()}
 
-LIGHT = {"engine.config", "engine.errors", "engine.events", "engine.durable", "engine.header", "engine.card",
-         "engine.stock", "engine.stock_folder", "engine.ranks"}
-AT_THE_TOP_OF_CLI = LIGHT | {"engine.registry"}         # so that help and refusals never wait for torch
+VOCABULARY = {"engine.config", "engine.errors", "engine.events", "engine.durable", "engine.ranks"}
+LIGHT = VOCABULARY | {"engine.header", "engine.card", "engine.stock", "engine.stock_folder"}
+AT_THE_TOP_OF_CLI = VOCABULARY | {"engine.registry"}    # so that help and refusals come at once
 HEAVY = {"torch", "numpy", "PIL", "safetensors", "tokenizers"}
 DECODE_OR_ENCODE_PIXELS = ("engine.data.", "engine.pictures", "engine.provenance", "engine.sheets",
                            "api")               # which hands them out

@@ -9,7 +9,6 @@ import errno
 import os
 import platform
 import re
-import secrets
 import shlex
 import signal
 import sys
@@ -159,7 +158,7 @@ def _crash(error: Exception) -> int:
                         shlex.join(sys.argv), "", *traceback.format_exception(error)))
     try:
         directory = durable.make_directory(registry.crash_directory())
-        path = directory / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}.txt"
+        path = directory / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(4).hex()}.txt"
         durable.write(path, report.encode(errors="backslashreplace"))
         advice = f"Please report this, with {path}"
     except (DiffuseError, OSError):

@@ -10,7 +10,6 @@ import typer
 
 from ..engine import registry
 from ..engine.errors import DataError
-from ..engine.events import Scanned
 from . import files, options, view
 
 if TYPE_CHECKING:
@@ -135,6 +134,7 @@ def _read(folder: Path, resolution: int, asked: dict[str, Any]) -> "tuple[Found,
     from ..engine.config import RESOLUTION_RANGE, Recipe, check_range
     from ..engine.data import cache
     from ..engine.data.captions import find_pictures
+    from ..engine.events import Scanned
 
     check_range("--resolution", resolution, *RESOLUTION_RANGE)
     found = find_pictures(folder, **Recipe(**asked).caption_options)

@@ -13,7 +13,6 @@ import typer
 from ..engine import config, registry
 from ..engine.config import Machine, Sampling, check_choice, check_range
 from ..engine.errors import DataError, UsageError
-from ..engine.events import Scanned
 from . import options, view
 
 if TYPE_CHECKING:
@@ -105,6 +104,7 @@ def _evaluate(
 
 
 def _open(path: Path, folder: Path | None, resolution: int, tell: Callable[[str, int, int], None]) -> "HeldOut":
+    from ..engine.events import Scanned
     from ..engine.heldout import open_heldout
 
     steps = open_heldout(path, folder, resolution=resolution)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ..engine import config, registry, stock_folder
+from ..engine import config, registry
 from ..engine.config import Export, Machine, choices
 from ..engine.errors import UsageError
 from . import files, options, signals, view
@@ -72,12 +72,16 @@ def _export(path: Path, target: Path, how: Export, *, force: bool) -> None:
 
 def _name(path: Path) -> str:
     """What an export is called: after the model's directory, or after the file that is named by itself."""
-    generic = (registry.MODEL_FILE, stock_folder.INDEX_FILE)
-    return Path(os.path.abspath(path)).parent.name if path.name in generic else path.stem
+    from ..engine.stock_folder import is_folder
+
+    generic = path.name == registry.MODEL_FILE or is_folder(path)
+    return Path(os.path.abspath(path)).parent.name if generic else path.stem
 
 
 def _check_place(target: Path, how: Export, *, source: Path, force: bool) -> None:
     """Raise UsageError unless the export may come to lie there. Of folders only an earlier export gives way."""
+    from ..engine.stock_folder import foreign_file
+
     how.check_name(target)
     if not os.path.lexists(target):
         return
@@ -90,6 +94,6 @@ def _check_place(target: Path, how: Export, *, source: Path, force: bool) -> Non
         raise UsageError(f"{target} is not a file, so it is not replaced", hint="Choose another name with -o")
     if not how.suffix and (target.is_symlink() or not target.is_dir()):
         raise UsageError(f"{target} is not a folder, so it is not replaced", hint="Choose another place with -o")
-    if not how.suffix and (foreign := stock_folder.foreign_file(target)):
+    if not how.suffix and (foreign := foreign_file(target)):
         raise UsageError(f"{target} holds {foreign}, which is not part of an earlier export, so it is not replaced",
                          hint="Move it away, or choose another place with -o")

@@ -2,15 +2,17 @@
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..engine import durable, header, registry, stock_folder
-from ..engine.card import Card, read_card
+from ..engine import durable, registry
 from ..engine.config import to_dict
 from ..engine.errors import ModelError, UsageError
 from . import files, options, view
+
+if TYPE_CHECKING:
+    from ..engine.card import Card
 
 _LABELS = {"images_seen": "pictures seen", "train_images": "learnt from", "noise_mse": "held-out loss",
            "delivered": "weights", "data_id": "data set", "init_id": "began as"}
@@ -33,6 +35,8 @@ def list_models(
     [bold]diffuse models ls[/]
     """
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
+    from ..engine.card import read_card
+
     last, rows = registry.last(), []
     for name, path in sorted(registry.model_files().items(), key=lambda item: item[1].stat().st_mtime, reverse=True):
         try:
@@ -74,6 +78,8 @@ def show(
         return
     if out is not None:
         raise UsageError("-o names a page, which is written with --html", hint="Add --html")
+    from ..engine.card import read_card
+
     card = read_card(path)
     if view.settings.json:
         view.out_json({"path": str(path), "config": to_dict(card.config), "training": card.training,
@@ -144,6 +150,9 @@ def verify(
     """
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
     path = registry.resolve(model)
+    from ..engine import header, stock_folder
+    from ..engine.card import read_card
+
     if not all(header.verify_seal(part) for part in stock_folder.sealed_files(path)):
         raise ModelError(f"cannot verify {path}: it has no seal", hint="It was not made by diffuse")
     card = read_card(path)
@@ -169,18 +178,18 @@ def _write_report(directory: Path, out: Path | None) -> None:
     files.tell(target, {"bytes": len(page)})
 
 
-def _row(name: str, card: Card, path: Path) -> tuple[str, ...]:
+def _row(name: str, card: "Card", path: Path) -> tuple[str, ...]:
     changed = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
     return (name, str(card.config.network.resolution), f"{card.parameters:,}", _count(card, "train_images"),
             _count(card, "steps"), f"{card.bytes / 1e6:.1f} MB", changed)
 
 
-def _count(card: Card, key: str) -> str:
+def _count(card: "Card", key: str) -> str:
     value = card.training.get(key)
     return f"{value:,}" if type(value) is int else "-"
 
 
-def _lines(path: Path, card: Card) -> list[tuple[str, str]]:
+def _lines(path: Path, card: "Card") -> list[tuple[str, str]]:
     """(label, text) of everything a person may want to know."""
     network = card.config.network
     text = network.text

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engine import config, header
+from ..engine import config
 from ..engine.config import Sampling, check_range, from_dict
 from ..engine.errors import DataError, ModelError, UsageError
 from . import options, view
@@ -49,13 +49,15 @@ def read(source: str) -> list[Asked]:
 
     Empty lines count for nothing. Raises DataError, and UsageError naming the line.
     """
+    from ..engine.header import loads_strict
+
     name = "stdin" if source == "-" else source
     asked = []
     for number, line in enumerate(_text(source, name).split("\n"), 1):
         line = line.strip()
         try:
             if line.startswith("{"):
-                asked.append(from_dict(Asked, header.loads_strict(line), where="it"))
+                asked.append(from_dict(Asked, loads_strict(line), where="it"))
             elif line:
                 asked.append(Asked(prompt=line))
         except (ModelError, UsageError) as error:

@@ -5,7 +5,6 @@ Knows what is asked for and what people are told; what is drawn is `engine.gener
 
 import contextlib
 import dataclasses
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -203,6 +202,8 @@ def _draw(
     with contextlib.ExitStack() as stack:
         place = stack.enter_context(taking_part())
         with view.progress("loading", 1):
+            import secrets
+
             from .. import api
             from ..engine import planning
             from ..engine.distributed import join

@@ -11,18 +11,19 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..engine import config
 from ..engine.config import Machine, Recipe, choices
 from ..engine.errors import UsageError
-from ..engine.events import Finished, Scanned
 from . import options, view
-from .dashboard import TrainingView
 from .launch import SIGNALS, launch, processes_to_start, taking_part
 from .signals import answered
+
+if TYPE_CHECKING:
+    from ..engine.events import Finished
 
 RECIPE, MACHINE = "Recipe: what is learnt (saved; must match to go on)", "Machine: where and how fast"
 
@@ -114,6 +115,8 @@ def train(
 
 def _train(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: bool) -> None:
     from ..engine import logs, runs
+    from ..engine.events import Finished, Scanned
+    from .dashboard import TrainingView
 
     if machine.log is not None:
         logs.check_log(machine.log)
@@ -143,7 +146,7 @@ def _train(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: bool) -> 
         _end(finished, machine, is_main=place.is_main)
 
 
-def _end(finished: Finished, machine: Machine, *, is_main: bool) -> None:
+def _end(finished: "Finished", machine: Machine, *, is_main: bool) -> None:
     """The path of the model; or how to go on, and the signal that ended it."""
     if not finished.complete:
         _say_how_to_go_on(is_main=is_main)

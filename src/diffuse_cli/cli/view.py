@@ -27,7 +27,6 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from ..engine import events
 from ..engine.errors import StorageError
 
 if TYPE_CHECKING:
@@ -213,6 +212,8 @@ def out(text: str) -> None:
 
 def out_json(obj: dict[str, Any]) -> None:
     """One JSON line of data with the schema's number; non-finite numbers as null, everything else as ASCII."""
+    from ..engine import events
+
     out(json.dumps({"schema": events.SCHEMA, **events.finite(obj)}, allow_nan=False))
 
 

@@ -7,9 +7,8 @@ Temporary file beside the target → write → length check → fsync → replac
 import contextlib
 import errno
 import os
-import secrets
+import platform
 import shutil
-import socket
 import stat
 import sys
 import time
@@ -37,7 +36,7 @@ def write(
 
     With `exclusive` an existing file is never replaced: raises FileExistsError. Raises StorageError otherwise.
     """
-    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
+    temporary = path.with_name(f"{TEMPORARY}{os.urandom(8).hex()}")
     pieces = [data] if isinstance(data, bytes) else data
     try:
         try:
@@ -69,7 +68,7 @@ def stream(path: Path, *, mode: int = 0o600) -> Iterator[Callable[[bytes], None]
 
     Yields the function that adds a piece. Raises StorageError.
     """
-    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
+    temporary = path.with_name(f"{TEMPORARY}{os.urandom(8).hex()}")
     written = 0
 
     def add(piece: bytes) -> None:
@@ -106,7 +105,7 @@ def staging(target: Path) -> Iterator[Path]:
     """
     parent = target.absolute().parent
     missing = [directory for directory in (parent, *parent.parents) if not directory.exists()]
-    place = parent / f"{TEMPORARY}{secrets.token_hex(8)}"
+    place = parent / f"{TEMPORARY}{os.urandom(8).hex()}"
     try:
         make_directory(parent, mode=0o777)
         yield make_directory(place, mode=0o777)
@@ -124,7 +123,7 @@ def publish(staged: Path, target: Path, *, replace: bool = False) -> None:
     place: of a directory there is an instant without either name, but never without either directory. Raises
     FileExistsError where the name is taken, StorageError.
     """
-    aside = staged.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
+    aside = staged.with_name(f"{TEMPORARY}{os.urandom(8).hex()}")
     try:
         _sync_tree(staged)
         if staged.is_file() and not replace:
@@ -196,7 +195,7 @@ def remove(path: Path) -> None:
 
 def remove_tree(path: Path) -> None:
     """Remove a directory so that nobody ever sees half of it: renamed aside first, then deleted."""
-    trash = path.with_name(f".trash-{secrets.token_hex(8)}")
+    trash = path.with_name(f".trash-{os.urandom(8).hex()}")
     try:
         os.replace(path, trash)
         sync_directory(path.parent)
@@ -239,7 +238,7 @@ def lock(path: Path, *, doing: str) -> Iterator[None]:
             raise InUseError(f"{path.parent.name!r} was just removed", hint="Run the same command again")
         with contextlib.suppress(OSError):                         # a full disk; the name of the holder is a courtesy
             os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"{doing} by process {os.getpid()} on {socket.gethostname()}\n".encode())
+            os.write(descriptor, f"{doing} by process {os.getpid()} on {platform.node()}\n".encode())
         yield
     finally:
         os.close(descriptor)

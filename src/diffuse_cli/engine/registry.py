@@ -17,11 +17,8 @@ import stat
 import sys
 from pathlib import Path
 
-import platformdirs
-
 from . import durable
 from .errors import InUseError, ModelError, StorageError, UsageError
-from .stock_folder import INDEX_FILE
 
 MODEL_FILE = "model.safetensors"
 LOCK_FILE = "lock"
@@ -69,6 +66,8 @@ def model_directory(name: str) -> Path:
 
 
 def _user_cache() -> Path:
+    import platformdirs
+
     try:
         path = Path(platformdirs.user_cache_dir("diffuse-cli", appauthor=False))
         if not path.is_absolute():                                 # the XDG standard: relative paths are ignored
@@ -165,6 +164,8 @@ def resolve(model: str | None) -> Path:
     if _is_path(model):
         path = Path(os.path.expanduser(model))
         if path.is_dir():
+            from .stock_folder import INDEX_FILE
+
             index = path / INDEX_FILE
             path = index if index.exists() and not (path / MODEL_FILE).exists() else path / MODEL_FILE
         if not path.exists():
