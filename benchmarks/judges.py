@@ -4,6 +4,7 @@ Its features, and the pictures' own principal components, are what Fréchet dist
 distance of real pictures from other real ones, which no contender can be expected to beat.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,25 +72,24 @@ class Judge:
     classifier: Classifier
     real: Labelled
 
+    @functools.cached_property
+    def components(self) -> Callable[[np.ndarray], Tensor]:
+        """Projection to the first principal components of the real pictures' pixels."""
+        flat = from_pixels(self.real.pixels).flatten(1).double()
+        mean = flat.mean(0)
+        directions = torch.linalg.eigh((flat - mean).T @ (flat - mean)).eigenvectors[:, -COMPONENTS:]
+        return lambda other: (from_pixels(other).flatten(1).double() - mean) @ directions
+
     @torch.no_grad()
     def features(self, pixels: np.ndarray) -> Tensor:
         return torch.cat([self.classifier.embed(part) for part in from_pixels(pixels).split(256)])
 
     def ask(self, drawn: Labelled) -> dict[str, float]:
         """Everything in float; the reference is as many real pictures as were drawn, or all there are."""
-        reference = self.real.pixels[: len(drawn.pixels)]
-        project = _components(self.real.pixels)
+        reference, project = self.real.pixels[: len(drawn.pixels)], self.components
         shares = agreement(self.classifier, from_pixels(drawn.pixels), drawn.colours, drawn.objects)
         return {**shares, "features": frechet_distance(self.features(reference), self.features(drawn.pixels)),
                 "pixels": frechet_distance(project(reference), project(drawn.pixels))}
-
-
-def _components(pixels: np.ndarray) -> Callable[[np.ndarray], Tensor]:
-    """Projection to the first principal components of the real pictures' pixels."""
-    flat = from_pixels(pixels).flatten(1).double()
-    mean = flat.mean(0)
-    directions = torch.linalg.svd(flat - mean, full_matrices=False).Vh[:COMPONENTS]
-    return lambda other: (from_pixels(other).flatten(1).double() - mean) @ directions.T
 
 
 def judge_of(

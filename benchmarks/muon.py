@@ -26,9 +26,10 @@ class MuonAndAdamW:
     Muon's momentum is not part of the state: a training that was interrupted begins it anew.
     """
 
-    def __init__(self, network: Network, adamw: torch.optim.Optimizer) -> None:
+    def __init__(self, network: Network, adamw: torch.optim.Optimizer, without: tuple[str, ...] = ()) -> None:
         matrices = {parameter for name, parameter in network.named_parameters()
-                    if parameter.ndim >= 2 and not name.startswith((*ENDS, *learner.READS_TEXT))}
+                    if parameter.ndim >= 2 and not name.startswith((*ENDS, *learner.READS_TEXT))
+                    and not any(part in name for part in without)}
         for group in adamw.param_groups:
             group["params"] = [parameter for parameter in group["params"] if parameter not in matrices]
         self.matrices = [(parameter, nn.Parameter(flat(parameter.detach()))) for parameter in matrices]
@@ -57,12 +58,12 @@ def flat(weight: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def instead_of_adamw() -> Iterator[None]:
-    """Every `Learner` made inside has it."""
+def instead_of_adamw(without: tuple[str, ...] = ()) -> Iterator[None]:
+    """Every `Learner` made inside has it, but for matrices with such parts in their names."""
     make = learner._optimizer
 
     def made(network: Network, plan: Plan) -> Any:
-        return MuonAndAdamW(network, make(network, plan))
+        return MuonAndAdamW(network, make(network, plan), without)
 
     with mock.patch.object(learner, "_optimizer", made):
         yield

@@ -2,7 +2,8 @@
 
 The same network with random weights on both sides: what is drawn is of no use, and costs as much. A pipeline's usual
 50 guided steps are the baseline. At equal steps ours is guided at every step as well; by default it takes 20, guided in
-the middle only.
+the middle only. Ten steps are still nearer to real pictures than those 50: see "How many steps" in results.md, where
+a trained model is judged.
 """
 
 import dataclasses
@@ -23,6 +24,7 @@ def sides(preset: str, resolution: int, pictures: int) -> dict[str, Side]:
     theirs = {"shape": shape(preset, resolution, conditional=True), "pictures": pictures}
     return {
         "diffuse-cli": Side("ours:sampling", ours),
+        "diffuse-cli, 10 steps": Side("ours:sampling", {**ours, "steps": 10}),
         "diffuse-cli, bf16": Side("ours:sampling", {**ours, "precision": "bf16"}),
         "diffuse-cli, DDIM 50 guided throughout": Side("ours:sampling", equal),
         "the same, bf16": Side("ours:sampling", {**equal, "precision": "bf16"}),
