@@ -9,7 +9,7 @@ directory `--work`, and trainings go on where they were interrupted. The questio
     levels    the same compute spent at the high levels, or at the low ones
     few       300 pictures: the smallest network that stops where it is best, or a larger one
     rate      learning rates for the smallest network
-    muon      torch's Muon for the matrices in place of AdamW
+    muon      Muon for the matrices in place of AdamW
 
     python benchmarks/recipe.py seed trunk --steps 1800 --seeds 0 1 2 --resolution 16
 """
@@ -30,7 +30,6 @@ from unittest import mock
 import numpy as np
 import torch
 from judges import Judge, judge_of, said, wanted
-from muon import instead_of_adamw
 from torch import Tensor
 
 from diffuse_cli import __version__, train
@@ -46,12 +45,11 @@ from diffuse_cli.engine.wanted import Wanted
 # At 32 px the three shapes of `levels` cost 0.57, 0.55 and 0.57 GFLOP a picture, by presets.flops.
 IMPROVED_DDPM = {"schedule": "cosine", "objective": "simple", "prediction": "epsilon", "variance_grad": "trunk",
                  "times": "discrete", "optimizer": "adam"}
-CONDITIONING = (".add_k_proj.", ".add_v_proj.", ".time_emb_proj.", ".time_embedding.")
 QUESTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "seed": {"default": {}, "improved-ddpm": IMPROVED_DDPM},
     "trunk": {"head": {}, "trunk": {"variance_grad": "trunk"}},
     "levels": {"default": {}, "high": {"levels": {3: (48, 32, 32)}}, "low": {"levels": {3: (16, 48, 96)}}},
-    "muon": {"adamw": {}, "muon": {"muon": ()}, "muon-pictures": {"muon": CONDITIONING}, "muon-4e-3": {"muon": (), "lr": 4e-3}},
+    "muon": {"adamw": {}, "muon": {"optimizer": "muon"}, "muon-4e-3": {"optimizer": "muon", "lr": 4e-3}},
     "few": {"nano": {"pictures": 300}, "small": {"pictures": 300, "preset": "small"}},
     "rate": {"2e-3": {}, "1e-3": {"lr": 1e-3}, "5e-4": {"lr": 5e-4}, "4e-3": {"lr": 4e-3}},
 }
@@ -61,12 +59,12 @@ STEPS_OF_VARIANCE = (10, 25, 50)
 def trained(name: str, how: dict[str, Any], options: argparse.Namespace, seed: int) -> Path:
     """The model of one variant, trained now or before."""
     how = {"preset": "nano", "pictures": options.pictures, **how}
-    count, levels, muon = how.pop("pictures"), how.pop("levels", {}), how.pop("muon", None)
+    count, levels = how.pop("pictures"), how.pop("levels", {})
     folder = options.work / f"scenes-{count}"
     if not folder.exists():
         list(scenes.write_demo(folder, count=count, resolution=options.resolution, seed=0))
     path = registry.models_directory() / f"{name}-{seed}" / registry.MODEL_FILE
-    with _shaped(levels), instead_of_adamw(muon) if muon is not None else contextlib.nullcontext():
+    with _shaped(levels):
         for event in train(folder, name=f"{name}-{seed}", resolution=options.resolution, steps=options.steps,
                            seed=seed, **how):
             if type(event).__name__ == "Validated":

@@ -14,9 +14,10 @@ from diffuse_cli.engine.batches import Batches, split_dataset
 from diffuse_cli.engine.config import Recipe
 from diffuse_cli.engine.distributed import World
 from diffuse_cli.engine.errors import DivergedError, OutOfMemoryError
-from diffuse_cli.engine.learner import READS_TEXT, TEXT_RATE, Learner, learning_rate_at
+from diffuse_cli.engine.learner import Learner, learning_rate_at
 from diffuse_cli.engine.network.text import train_tokenizer
 from diffuse_cli.engine.objective import Batch
+from diffuse_cli.engine.optimizer import READS_TEXT, TEXT_RATE
 from diffuse_cli.engine.planning import make_plan
 
 CPU = torch.device("cpu")
@@ -78,8 +79,9 @@ def test_the_optimiser_learns_at_that_rate(batches):
         assert moved == pytest.approx(rate, rel=0.05), name  # Adam's first step is the rate, but for the small decay
 
 
-def test_weight_decay_is_on_matrices_alone(batches):
-    one = make(batches, lr=0.1, warmup_steps=1)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_weight_decay_is_on_matrices_alone(batches, optimizer):
+    one = make(batches, optimizer=optimizer, lr=0.1, warmup_steps=1)
     before = weights(one)
     one.optimizer.zero_grad()
     for parameter in one.network.parameters():
@@ -92,9 +94,9 @@ def test_weight_decay_is_on_matrices_alone(batches):
 
 
 def test_the_classic_recipe_has_no_decay_and_its_own_moments(batches):
-    groups = make(batches, optimizer="adam").optimizer.param_groups
+    groups = make(batches, optimizer="adam").optimizer.parts[0].param_groups
     assert {(group["weight_decay"], group["betas"]) for group in groups} == {(0.0, (0.9, 0.999))}
-    groups = make(batches).optimizer.param_groups
+    groups = make(batches).optimizer.parts[0].param_groups
     assert {(group["weight_decay"], group["betas"]) for group in groups} == {(0.01, (0.9, 0.99)), (0.0, (0.9, 0.99))}
 
 
@@ -237,8 +239,9 @@ def test_three_such_steps_in_a_row_end_the_run(batches):
 # ── The state ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_restored_learner_goes_on_as_if_nothing_had_happened(batches):
-    one, other = make(batches), make(batches)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_restored_learner_goes_on_as_if_nothing_had_happened(batches, optimizer):
+    one, other = (make(batches, optimizer=optimizer) for _ in range(2))
     for _ in range(3):
         one.advance()
     with with_norms(math.nan):

@@ -277,7 +277,7 @@ def test_saving_and_validating_do_not_count_as_compute():
     fake.learner.batches.device = CPU
     fake.learner.step = 2
     fake.learner.skipped = 0
-    fake.learner.optimizer.param_groups = [{"lr": 1.0}]
+    fake.learner.optimizer.lr = 1.0
     fake.learner.advance.return_value = mock.Mock(totals=torch.ones(3), norm=1.0)
     with mock.patch.object(training.time, "monotonic", side_effect=clock):
         reporter = training._Reporter(fake)

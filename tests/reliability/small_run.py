@@ -35,7 +35,7 @@ class Walker:
     def __init__(self, plan, batches, *, world=None, **_):
         self.plan, self.batches, self.world, self.step = plan, batches, world, 0
         self.weights = torch.ones(8)
-        self.optimizer = SimpleNamespace(param_groups=[{"lr": plan.lr}])
+        self.optimizer = SimpleNamespace(lr=plan.lr)
         self.averaged = SimpleNamespace(state_dict=lambda: {"w": self.weights / 2})
 
     def align(self):

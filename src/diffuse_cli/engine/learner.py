@@ -22,13 +22,11 @@ from .distributed import World, together
 from .errors import DivergedError, OutOfMemoryError, UsageError
 from .network.model import Network
 from .objective import Batch, compute_losses
+from .optimizer import Optimizer
 
-MOMENTS = ("exp_avg", "exp_avg_sq")             # Adam's, one of each for every parameter
 CLIP = 1.0                                      # largest norm of the gradient
 SPIKE = 8.0                                     # a norm so many times the running median is not learnt from
 WINDOW = 128                                    # norms in that median
-TEXT_RATE = 0.002                               # of the learning rate, for what reads text: its start is worth keeping
-READS_TEXT = ("text_encoder.", "unet.add_embedding.")          # parameters of these names
 BAD_STEPS = 3                                   # so many non-finite steps in a row end the run
 
 
@@ -80,7 +78,7 @@ class Learner:
         self.averaged.load_state_dict(self.network.state_dict())
         forward = cast(Network, torch.compile(self.network)) if compiled else self.network
         self.shares = world.wrap(Shares(forward, plan, self.schedule, precision=precision))
-        self.optimizer = _optimizer(self.network, plan)
+        self.optimizer = Optimizer(self.network, plan)
         self.norms: deque[float] = deque(maxlen=WINDOW)
         self.step = self.updates = self.bad = 0
         self.fits = world.size == 1                                    # alone, what does not fit is noticed in time
@@ -127,7 +125,7 @@ class Learner:
                 self._halve()
         while True:
             try:
-                self.optimizer.zero_grad(set_to_none=True)
+                self.optimizer.zero_grad()
                 totals = torch.zeros(3, device=self.batches.device)
                 for start in range(self.share.start, self.share.stop, self.micro_batch):
                     stop = min(start + self.micro_batch, self.share.stop)
@@ -176,9 +174,7 @@ class Learner:
         return settled and norm > SPIKE * statistics.median(self.norms)
 
     def _update(self) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["rate"] * learning_rate_at(self.plan, self.step)
-        self.optimizer.step()
+        self.optimizer.step(learning_rate_at(self.plan, self.step))
         self.updates += 1
         average.update(list(self.averaged.parameters()), self.network, self.updates)
 
@@ -191,12 +187,10 @@ class Learner:
     # The state: tensors under flat names, and the few numbers that are not tensors.
 
     def tensors(self) -> dict[str, Tensor]:
-        """Weights, averaged weights and both moments of every parameter."""
-        result = {}
+        """Weights and averaged weights of every parameter, and what the optimiser remembers of it."""
+        result = dict(self.optimizer.moments)
         for name, parameter, averaged in self._parameters():
             result[f"weights.{name}"], result[f"average.{name}"] = parameter.detach(), averaged
-            for moment in MOMENTS:
-                result[f"{moment}.{name}"] = self.optimizer.state[parameter][moment]
         return result
 
     def record(self) -> dict[str, Any]:
@@ -209,9 +203,10 @@ class Learner:
         for name, parameter, averaged in self._parameters():
             parameter.copy_(tensors[f"weights.{name}"])
             averaged.copy_(tensors[f"average.{name}"])
-            for moment in MOMENTS:
-                self.optimizer.state[parameter][moment].copy_(tensors[f"{moment}.{name}"])
-            self.optimizer.state[parameter]["step"].fill_(record["updates"])
+        for name, moment in self.optimizer.moments.items():
+            moment.copy_(tensors[name])
+        for count in self.optimizer.counts:
+            count.fill_(record["updates"])
         self._take(record)
 
     def _take(self, record: Mapping[str, Any]) -> None:
@@ -222,8 +217,7 @@ class Learner:
         """Give every process of the world the state of the main one."""
         if self.world.size > 1:
             self._take(self.world.told(self.record()))
-            self.world.align([*self.tensors().values(), *(
-                self.optimizer.state[parameter]["step"] for parameter in self.network.parameters())])
+            self.world.align([*self.tensors().values(), *self.optimizer.counts])
 
 
 def learning_rate_at(plan: Plan, step: int) -> float:
@@ -231,20 +225,3 @@ def learning_rate_at(plan: Plan, step: int) -> float:
     rising = (step + 1) / plan.warmup_steps
     falling = (plan.steps - step) / plan.cooldown_steps
     return plan.lr * max(0.0, min(1.0, rising, falling))
-
-
-def _optimizer(network: Network, plan: Plan) -> torch.optim.Optimizer:
-    """AdamW decays matrices only; Adam is the classic recipe, without decay. The moments exist from the start."""
-    decay = 0.01 if plan.optimizer == "adamw" else 0.0
-    groups = [
-        {"params": [parameter for name, parameter in network.named_parameters()
-                    if name.startswith(READS_TEXT) == text and (parameter.ndim >= 2) == is_matrix],
-         "weight_decay": decay if is_matrix else 0.0, "rate": TEXT_RATE if text else 1.0}
-        for text in (False, True) for is_matrix in (True, False)]
-    betas = (0.9, 0.99) if plan.optimizer == "adamw" else (0.9, 0.999)
-    optimizer = torch.optim.AdamW(groups, lr=plan.lr, betas=betas, eps=1e-8, fused=True)
-    for parameter in network.parameters():
-        optimizer.state[parameter] = {
-            "step": torch.zeros((), device=parameter.device),
-            **{moment: torch.zeros_like(parameter) for moment in MOMENTS}}
-    return optimizer

@@ -211,7 +211,7 @@ class _Reporter:
         event = events.Stepped(
             step=learner.step, steps=plan.steps, train_objective=objective, noise_mse=noise_mse,
             variance_loss=variance if plan.model.learned_variance else None, gradient_norm=self.norm,
-            lr=learner.optimizer.param_groups[0]["lr"], images_per_second=images_per_second,
+            lr=learner.optimizer.lr, images_per_second=images_per_second,
             seconds=now - self.session.begun, remaining=(plan.steps - learner.step) * plan.batch_size / self.rate,
             skipped=learner.skipped, memory=peak_memory(learner.batches.device))
         self.totals.zero_()

@@ -1,0 +1,98 @@
+"""How weights follow their gradients: AdamW, the classic Adam, or Muon for matrices with AdamW for the rest.
+
+Knows which parameters are treated alike; does not know when a step is taken, or what the learning rate is by then.
+"""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from .config import Plan
+from .network.model import Network
+
+TEXT_RATE = 0.002                               # of the learning rate, for what reads text: its start is worth keeping
+READS_TEXT = ("text_encoder.", "unet.add_embedding.")          # parameters of these names
+ENDS = ("unet.conv_in.", "unet.conv_out.")      # where channels are colours, not features
+DECAY = 0.01                                    # of matrices and kernels, times the learning rate
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)       # a·X + b·(X·Xᵀ)·X + c·(X·Xᵀ)²·X: singular values go to 0.7 … 1.2
+ITERATIONS = 5
+RMS = 0.2                                       # of AdamW's steps, times the learning rate
+
+
+class Muon(torch.optim.Optimizer):
+    """Steps in the direction of the momentum, as far along every singular direction (Jordan et al. 2024, "Muon").
+
+    A kernel (C_out, C_in, 3, 3) is a matrix (C_out, 9·C_in). Steps are as long as AdamW's, so that the same learning
+    rates serve (Liu et al. 2025, 2502.16982, eq. 4).
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], *, lr: float, momentum: float = 0.95) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": DECAY, "rate": 1.0})
+
+    @torch.no_grad()
+    def step(self) -> None:                                            # type: ignore[override]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                momentum = self.state[parameter]["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
+                ahead = parameter.grad.lerp(momentum, group["momentum"])               # Nesterov's
+                direction = orthogonal(ahead.flatten(1))
+                length = RMS * math.sqrt(max(direction.shape))
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.add_(direction.view(parameter.shape), alpha=-group["lr"] * length)
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """(m, n) → nearly the U·Vᵀ of its U·S·Vᵀ, by iteration: float32 on a CPU, where bf16 may have no units."""
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    x = wide if wide.device.type == "cpu" else wide.bfloat16()
+    x = x / (x.norm() + 1e-7)
+    a, b, c = NEWTON_SCHULZ
+    for _ in range(ITERATIONS):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x if wide is matrix else x.T).to(matrix.dtype).contiguous()
+
+
+class Optimizer:
+    """One or two of torch's, with all that they remember from the start."""
+
+    def __init__(self, network: Network, plan: Plan) -> None:
+        named = dict(network.named_parameters())
+        turned = {name for name, parameter in named.items()
+                  if plan.optimizer == "muon" and parameter.ndim >= 2 and not name.startswith((*ENDS, *READS_TEXT))}
+        decay, betas = (0.0, (0.9, 0.999)) if plan.optimizer == "adam" else (DECAY, (0.9, 0.99))
+        groups = [
+            {"params": [parameter for name, parameter in named.items() if name not in turned
+                        and name.startswith(READS_TEXT) == text and (parameter.ndim >= 2) == is_matrix],
+             "weight_decay": decay if is_matrix else 0.0, "rate": TEXT_RATE if text else 1.0}
+            for text in (False, True) for is_matrix in (True, False)]
+        self.parts: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(groups, lr=plan.lr, betas=betas, eps=1e-8, fused=True)]
+        if turned:
+            self.parts.append(Muon([named[name] for name in sorted(turned)], lr=plan.lr))
+        self.lr = plan.lr                                              # of the last step
+        self.moments: dict[str, Tensor] = {}
+        self.counts: list[Tensor] = []                                 # of steps taken; AdamW's own
+        for name, parameter in named.items():
+            kinds = ("momentum",) if name in turned else ("exp_avg", "exp_avg_sq")
+            state = {kind: torch.zeros_like(parameter) for kind in kinds}
+            self.moments |= {f"{kind}.{name}": tensor for kind, tensor in state.items()}
+            if name not in turned:
+                state["step"] = torch.zeros((), device=parameter.device)
+                self.counts.append(state["step"])
+            self.parts[-1 if name in turned else 0].state[parameter] = state
+
+    def zero_grad(self) -> None:
+        for part in self.parts:
+            part.zero_grad(set_to_none=True)
+
+    def step(self, lr: float) -> None:
+        """Move the weights at a learning rate."""
+        self.lr = lr
+        for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = group["rate"] * lr
+            part.step()
