@@ -404,6 +404,7 @@ def test_divergence_ends_the_run_and_leaves_finite_numbers(trained, squares, hom
     for path in directory.glob("*.safetensors"):
         assert all(torch.isfinite(tensor).all() for tensor in load_file(path).values())
     assert checkpoint.load_model(directory / "model.safetensors", CPU).training["step"] == 6
+    assert (directory / "report.html").exists()
     with _poisoned(6), pytest.raises(DivergedError):       # two bad steps are part of the state saved at 6
         tiny.train(squares)
     counted("No number that is not finite reaches the disk", "three poisoned steps in a row", 1)

@@ -112,7 +112,7 @@ def print_path(
 @app.command("rm")
 def remove(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Models to remove.", show_default=False,
-                                             autocompletion=options.complete_model)],
+                                             autocompletion=options.complete_trained)],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
     debug: options.Debug = False,

@@ -1,6 +1,7 @@
 """The options that several commands take, declared once. Those of output go to `view.configure`."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -40,8 +41,17 @@ def changed(sampling: Sampling, **options: Any) -> Sampling:
 
 def complete_model(incomplete: str) -> list[str]:
     """For the shell: names of models. Reads the names of directories, nothing else."""
+    return _beginning(incomplete, lambda: [*registry.model_files(), *((registry.LAST,) if registry.last() else ())])
+
+
+def complete_trained(incomplete: str) -> list[str]:
+    """For the shell: names of models that can be removed."""
+    return _beginning(incomplete, registry.model_names)
+
+
+def _beginning(incomplete: str, names: Callable[[], list[str]]) -> list[str]:
+    """Those that begin so; none where the home cannot be read."""
     try:
-        names = [*registry.model_files(), *((registry.LAST,) if registry.last() else ())]
+        return [name for name in names() if name.startswith(incomplete)]
     except DiffuseError:
         return []
-    return [name for name in names if name.startswith(incomplete)]

@@ -20,7 +20,7 @@ from . import checkpoint, durable, events, pictures, planning, registry, runs, s
 from .config import Sampling, parse_interval
 from .data.cache import open_dataset
 from .distributed import World, join
-from .errors import StorageError
+from .errors import DivergedError, StorageError
 from .evaluation import noise_curve, validation_times
 from .generation import draw
 from .history import LOG_FILE
@@ -47,14 +47,19 @@ def train(run: runs.Run, *, should_stop: ShouldStop = lambda: None) -> Iterator[
     of every kind.
     """
     page = _Page(run.directory)
-    for event in _train(run, should_stop):
-        if run.is_main and not isinstance(event, PASSING):
-            line = json.dumps(events.to_dict(event)) + "\n"
-            with contextlib.suppress(StorageError):                    # no training ends because its log is full
-                durable.append(run.directory / LOG_FILE, line.encode())
-            if page.is_due(event):
-                yield from page.write()
-        yield event
+    try:
+        for event in _train(run, should_stop):
+            if run.is_main and not isinstance(event, PASSING):
+                line = json.dumps(events.to_dict(event)) + "\n"
+                with contextlib.suppress(StorageError):                # no training ends because its log is full
+                    durable.append(run.directory / LOG_FILE, line.encode())
+                if page.is_due(event):
+                    yield from page.write()
+            yield event
+    except DivergedError:                                              # whose curves say when, and perhaps why
+        if run.is_main:
+            yield from page.write()
+        raise
 
 
 def rehearse(run: runs.Run) -> Iterator[events.Event]:
