@@ -36,7 +36,7 @@ def ours(weight, lr=0.02):
 def test_every_direction_becomes_as_long(shape):
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
-    turned = left.T @ orthogonal(matrix) @ right.T                  # diagonal: the same singular vectors
+    turned = left.T @ orthogonal(matrix[None])[0] @ right.T                  # diagonal: the same singular vectors
     lengths = turned.diagonal()
     assert (turned - torch.diag(lengths)).abs().max() < 1e-4
     assert lengths.min() > 0.6
@@ -59,6 +59,19 @@ def test_a_kernel_is_a_matrix_in_whichever_order_it_lies():
     flat = moved(*ours(weight.flatten(1)), [gradient.flatten(1) for gradient in gradients])
     last = moved(*ours(weight.to(memory_format=torch.channels_last)), gradients)
     assert torch.allclose(last.flatten(1), flat, atol=1e-6)
+
+
+def test_matrices_of_one_shape_turn_together_but_do_not_meet():
+    weight, other, *gradients = torch.randn(6, 6, 10, generator=torch.Generator().manual_seed(4))
+    both, one = ours(weight)
+    second = nn.Parameter(other.clone())
+    both.param_groups[0]["params"].append(second)
+    both.state[second] = {"momentum": torch.zeros_like(second)}
+    for first_gradient, second_gradient in (gradients[:2], gradients[2:]):
+        one.grad, second.grad = first_gradient.clone(), second_gradient.clone()
+        both.step()
+    assert torch.allclose(one, moved(*ours(weight), gradients[::2]), atol=1e-6)
+    assert torch.allclose(second, moved(*ours(other), gradients[1::2]), atol=1e-6)
 
 
 def test_a_step_is_as_long_as_one_of_adams():

@@ -5,6 +5,7 @@ Knows which parameters are treated alike; does not know when a step is taken, or
 
 import math
 from collections.abc import Iterable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -35,25 +36,37 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self) -> None:                                            # type: ignore[override]
         for group in self.param_groups:
-            for parameter in group["params"]:
-                momentum = self.state[parameter]["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-                ahead = parameter.grad.lerp(momentum, group["momentum"])               # Nesterov's
-                direction = orthogonal(ahead.flatten(1))
-                length = RMS * math.sqrt(max(direction.shape))
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(direction.view(parameter.shape), alpha=-group["lr"] * length)
+            momentum, shrunk = group["momentum"], 1 - group["lr"] * group["weight_decay"]
+            for alike in _of_one_shape(group["params"]):
+                gradients = cast(list[Tensor], [parameter.grad for parameter in alike])
+                momenta = [self.state[parameter]["momentum"] for parameter in alike]
+                torch._foreach_lerp_(momenta, gradients, 1 - momentum)
+                ahead = torch._foreach_lerp(gradients, momenta, momentum)              # Nesterov's
+                directions = orthogonal(torch.stack([one.flatten(1) for one in ahead]))
+                length = RMS * math.sqrt(max(directions.shape[1:]))
+                torch._foreach_mul_(alike, shrunk)
+                torch._foreach_add_(alike, list(directions.view(-1, *alike[0].shape)), alpha=-group["lr"] * length)
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """(m, n) → nearly the U·Vᵀ of its U·S·Vᵀ, by iteration: float32 on a CPU, where bf16 may have no units."""
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x = wide if wide.device.type == "cpu" else wide.bfloat16()
-    x = x / (x.norm() + 1e-7)
+def _of_one_shape(parameters: list[Tensor]) -> list[list[Tensor]]:
+    """Those that can be turned together, in a quarter of the calls."""
+    shapes: dict[torch.Size, list[Tensor]] = {}
+    for parameter in parameters:
+        shapes.setdefault(parameter.shape, []).append(parameter)
+    return list(shapes.values())
+
+
+def orthogonal(matrices: Tensor) -> Tensor:
+    """(N, m, n) → nearly the U·Vᵀ of each U·S·Vᵀ, by iteration: float32 on a CPU, where bf16 may have no units."""
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
+    x = x if x.device.type == "cpu" else x.bfloat16()
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     a, b, c = NEWTON_SCHULZ
     for _ in range(ITERATIONS):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x if wide is matrix else x.T).to(matrix.dtype).contiguous()
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if tall else x).to(matrices.dtype).contiguous()
 
 
 class Optimizer:
