@@ -28,6 +28,7 @@ def sides(preset: str, resolution: int, batch: int, device: str) -> dict[str, Si
     function = "diffusers_example:training"
     return {
         "diffuse-cli": Side("ours:training", ours),
+        "diffuse-cli, AdamW": Side("ours:training", {**ours, "optimizer": "adamw"}),
         "diffuse-cli, compiled": Side("ours:training", {**ours, "compiled": True}),
         BASELINE: Side(function, theirs, peer=True),
         f"{BASELINE}, compiled": Side(function, {**theirs, "compiled": True}, peer=True),

@@ -9,7 +9,7 @@ directory `--work`, and trainings go on where they were interrupted. The questio
     levels    the same compute spent at the high levels, or at the low ones
     few       300 pictures: the smallest network that stops where it is best, or a larger one
     rate      learning rates for the smallest network
-    muon      Muon for the matrices in place of AdamW
+    optimizer Muon for the matrices, or AdamW for everything
 
     python benchmarks/recipe.py seed trunk --steps 1800 --seeds 0 1 2 --resolution 16
 """
@@ -49,9 +49,9 @@ QUESTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "seed": {"default": {}, "improved-ddpm": IMPROVED_DDPM},
     "trunk": {"head": {}, "trunk": {"variance_grad": "trunk"}},
     "levels": {"default": {}, "high": {"levels": {3: (48, 32, 32)}}, "low": {"levels": {3: (16, 48, 96)}}},
-    "muon": {"adamw": {}, "muon": {"optimizer": "muon"}, "muon-4e-3": {"optimizer": "muon", "lr": 4e-3}},
+    "optimizer": {"muon": {}, "adamw": {"optimizer": "adamw"}},
     "few": {"nano": {"pictures": 300}, "small": {"pictures": 300, "preset": "small"}},
-    "rate": {"2e-3": {}, "1e-3": {"lr": 1e-3}, "5e-4": {"lr": 5e-4}, "4e-3": {"lr": 4e-3}},
+    "rate": {"4e-3": {}, "8e-3": {"lr": 8e-3}, "2e-3": {"lr": 2e-3}, "1e-3": {"lr": 1e-3}},
 }
 STEPS_OF_VARIANCE = (10, 25, 50)
 

@@ -2,7 +2,8 @@
 
 diffusers trains the very same network as ours; the networks of denoising-diffusion-pytorch and k-diffusion are their
 own, made as large. Ours draws its pictures, noise and captions and trains its text encoder too; the peers get pictures
-and text features that lie ready.
+and text features that lie ready. By default it learns with Muon, whose steps cost more and of which it needs fewer;
+the peers' AdamW is beside it.
 """
 
 from typing import Any
@@ -26,6 +27,7 @@ def sides(preset: str, resolution: int, batch: int, conditional: bool) -> dict[s
     common = {"preset": preset, "resolution": resolution, "batch": batch, "conditional": conditional}
     found = {
         "diffuse-cli": Side("ours:training", common),
+        "diffuse-cli, AdamW": Side("ours:training", {**common, "optimizer": "adamw"}),
         "diffuse-cli, fp32": Side("ours:training", {**common, "precision": "fp32"}),
         BASELINE: Side("diffusers_example:training", {"shape": network, "batch": batch}, peer=True),
         f"{BASELINE}, bf16": Side("diffusers_example:training", {

@@ -62,15 +62,15 @@ def make_learner(dataset: Dataset, recipe: Recipe, *, precision: str = "auto", m
 
 
 def training(*, preset: str, resolution: int, batch: int, conditional: bool, precision: str = "auto", seed: int = 0,
-             pictures: int = 2048, memory_map: str | None = None, device: str = "cpu",
-             compiled: bool = False) -> Contender:
+             pictures: int = 2048, memory_map: str | None = None, device: str = "cpu", compiled: bool = False,
+             optimizer: str = Recipe.optimizer) -> Contender:
     """A unit is a step. `memory_map`: a file of so many pictures, as the cache keeps them."""
     if memory_map is None:
         pixels = random_pictures(pictures, resolution, seed)
     else:
         pixels = np.memmap(Path(memory_map), np.uint8, "r", shape=(pictures, resolution, resolution, 3))
     recipe = Recipe(resolution=resolution, preset=preset, batch_size=batch, images=EPOCHS * pictures,
-                    captions="auto" if conditional else "none", seed=seed)
+                    captions="auto" if conditional else "none", seed=seed, optimizer=optimizer)
     learner = make_learner(dataset_of(pixels, conditional=conditional), recipe, precision=precision, device=device,
                            compiled=compiled)
 
@@ -83,7 +83,8 @@ def training(*, preset: str, resolution: int, batch: int, conditional: bool, pre
     network_parameters = sum(one.numel() for one in learner.network.unet.parameters())
     return Contender(work, {
         "pictures": batch, "parameters": learner.parameters, "unet_parameters": network_parameters,
-        "gflop": 3 * flops(config) / 1e9, "precision": learner.precision, "dropout": learner.plan.dropout})
+        "gflop": 3 * flops(config) / 1e9, "precision": learner.precision, "dropout": learner.plan.dropout,
+        "optimizer": learner.plan.optimizer})
 
 
 def random_model(

@@ -68,7 +68,7 @@ def test_the_learning_rate_rises_stays_and_falls_to_zero(batches):
 
 
 def test_the_optimiser_learns_at_that_rate(batches):
-    one = make(batches, lr=0.01, warmup_steps=4)
+    one = make(batches, optimizer="adamw", lr=0.01, warmup_steps=4)
     before = weights(one)
     for parameter in one.network.parameters():
         parameter.grad = torch.ones_like(parameter)
@@ -257,12 +257,18 @@ def test_a_restored_learner_goes_on_as_if_nothing_had_happened(batches, optimize
     assert (other.step, other.skipped) == (6, 1)
 
 
-def test_the_state_has_four_tensors_of_every_parameter(batches):
+def test_the_state_has_weight_average_and_moments_of_every_parameter(batches):
     one = make(batches)
     names = {name for name, _ in one.network.named_parameters()}
+    turned = {name for name in names if f"momentum.{name}" in one.tensors()}
+    assert turned
     assert set(one.tensors()) == {
-        f"{kind}.{name}" for kind in ("weights", "average", "exp_avg", "exp_avg_sq") for name in names}
-    assert one.parameters == sum(tensor.numel() for tensor in one.tensors().values()) / 4
+        f"{kind}.{name}" for name in names
+        for kind in ("weights", "average", *(("momentum",) if name in turned else ("exp_avg", "exp_avg_sq")))}
+    other = make(batches, optimizer="adamw")
+    assert set(other.tensors()) == {
+        f"{kind}.{name}" for name in names for kind in ("weights", "average", "exp_avg", "exp_avg_sq")}
+    assert other.parameters == sum(tensor.numel() for tensor in other.tensors().values()) / 4
 
 
 def test_dropout_follows_the_pictures(batches):

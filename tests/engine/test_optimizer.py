@@ -25,32 +25,34 @@ def moved(optimizer, parameter, gradients):
     return parameter.detach().clone()
 
 
-def ours(weight, lr=0.02):
+def ours(weight, lr=0.02, dtype=torch.float32):
     parameter = nn.Parameter(weight.clone(memory_format=torch.preserve_format))
-    optimizer = Muon([parameter], lr=lr)
+    optimizer = Muon([parameter], lr=lr, dtype=dtype)
     optimizer.state[parameter] = {"momentum": torch.zeros_like(parameter)}
     return optimizer, parameter
 
 
+@pytest.mark.parametrize(("dtype", "rounding"), [(torch.float32, 1e-4), (torch.bfloat16, 0.03)])
 @pytest.mark.parametrize("shape", [(8, 32), (32, 8), (16, 16)])
-def test_every_direction_becomes_as_long(shape):
+def test_every_direction_becomes_as_long(shape, dtype, rounding):
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
-    turned = left.T @ orthogonal(matrix[None])[0] @ right.T                  # diagonal: the same singular vectors
+    turned = left.T @ orthogonal(matrix[None], dtype)[0] @ right.T         # diagonal: the same singular vectors
     lengths = turned.diagonal()
-    assert (turned - torch.diag(lengths)).abs().max() < 1e-4
+    assert (turned - torch.diag(lengths)).abs().max() < rounding
     assert lengths.min() > 0.6
     assert lengths.max() < 1.25
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has none of its own")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(12, 40), (40, 12)])
-def test_steps_are_those_of_torch(shape):
+def test_steps_are_those_of_torch(shape, dtype):
     """torch's multiplies in bf16, so that single entries differ by a few hundredths of the step."""
     weight, *gradients = torch.randn(4, *shape, generator=torch.Generator().manual_seed(1))
     theirs = nn.Parameter(weight.clone())
     other = torch.optim.Muon([theirs], lr=0.02, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw")
-    expected, found = moved(other, theirs, gradients), moved(*ours(weight), gradients)
+    expected, found = moved(other, theirs, gradients), moved(*ours(weight, dtype=dtype), gradients)
     assert (found - expected).norm() < 0.03 * (expected - weight).norm()
 
 
@@ -93,7 +95,7 @@ def plan():
 
 def test_muon_has_the_matrices_between_the_ends(plan):
     network = Network(plan.model.network)
-    optimizer = Optimizer(network, plan)
+    optimizer = Optimizer(network, plan, precision="fp32")
     turned = {name.removeprefix("momentum.") for name in optimizer.moments if name.startswith("momentum.")}
     for name, parameter in network.named_parameters():
         assert (name in turned) == (parameter.ndim >= 2 and not name.startswith((*ENDS, *READS_TEXT))), name
@@ -104,5 +106,5 @@ def test_muon_has_the_matrices_between_the_ends(plan):
 
 def test_without_muon_all_is_adams(plan):
     for kind in ("adamw", "adam"):
-        optimizer = Optimizer(Network(plan.model.network), dataclasses.replace(plan, optimizer=kind))
+        optimizer = Optimizer(Network(plan.model.network), dataclasses.replace(plan, optimizer=kind), precision="fp32")
         assert [type(part) for part in optimizer.parts] == [torch.optim.AdamW]

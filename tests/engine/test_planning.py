@@ -78,17 +78,19 @@ def test_warm_up_and_cool_down(steps, warmup, cooldown):
 
 
 @pytest.mark.parametrize(("parameters", "rate"), [
-    (1, 2e-3), (2_000_000, 2e-3), (5_000_000, 1e-3), (10_000_000, 7.1e-4), (20_000_000, 5e-4), (60_000_000, 3e-4),
-    (250_000_000, 2e-4), (10**10, 2e-4)])
+    (1, 4e-3), (2_000_000, 4e-3), (5_000_000, 2e-3), (10_000_000, 1.4e-3), (20_000_000, 1e-3), (60_000_000, 6e-4),
+    (250_000_000, 4e-4), (10**10, 4e-4)])
 def test_the_learning_rate_follows_the_size(parameters, rate):
-    assert learning_rate(parameters) == pytest.approx(rate, rel=1e-9)      # 7.1e-4: half way, in logarithms
+    assert learning_rate(parameters, "muon") == pytest.approx(rate, rel=1e-9)      # 1.4e-3: half way, in logarithms
+    for other in ("adamw", "adam"):
+        assert learning_rate(parameters, other) == pytest.approx(rate / 2, rel=0.02)
 
 
 def test_the_learning_rate_never_rises_with_the_size():
-    rates = [learning_rate(round(1e6 * 1.1**k)) for k in range(70)]
+    rates = [learning_rate(round(1e6 * 1.1**k), "muon") for k in range(70)]
     assert rates == sorted(rates, reverse=True)
     plan, _ = plan_for(100, preset="small", steps=10)
-    assert plan.lr == learning_rate(parameter_count(plan.model.network))
+    assert plan.lr == learning_rate(parameter_count(plan.model.network), "muon")
 
 
 @pytest.mark.parametrize(("train", "dropout"), [

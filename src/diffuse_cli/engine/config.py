@@ -26,7 +26,7 @@ OBJECTIVES = ("sigmoid", "simple", "min-snr")
 VARIANCES = ("learned", "fixed")
 VARIANCE_GRADS = ("head", "trunk")
 TIMES = ("continuous", "discrete")
-OPTIMIZERS = ("adamw", "muon", "adam")
+OPTIMIZERS = ("muon", "adamw", "adam")
 CAPTION_SOURCES = ("auto", "metadata", "sidecar", "folder", "filename", "none")
 PRESETS = ("nano", "micro", "small", "base", "large")
 SAMPLER_STEPS = {                               # each with its usual steps
@@ -184,7 +184,7 @@ class Recipe:
     variance: str = "learned"
     variance_grad: str = "head"
     times: str = "continuous"
-    optimizer: str = "adamw"
+    optimizer: str = "muon"
     flip: bool | None = None
     seed: int = 0
     init: str | None = None

@@ -78,7 +78,7 @@ class Learner:
         self.averaged.load_state_dict(self.network.state_dict())
         forward = cast(Network, torch.compile(self.network)) if compiled else self.network
         self.shares = world.wrap(Shares(forward, plan, self.schedule, precision=precision))
-        self.optimizer = Optimizer(self.network, plan)
+        self.optimizer = Optimizer(self.network, plan, precision=precision)
         self.norms: deque[float] = deque(maxlen=WINDOW)
         self.step = self.updates = self.bad = 0
         self.fits = world.size == 1                                    # alone, what does not fit is noticed in time

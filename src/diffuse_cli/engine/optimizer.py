@@ -20,6 +20,7 @@ DECAY = 0.01                                    # of matrices and kernels, times
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)       # a·X + b·(X·Xᵀ)·X + c·(X·Xᵀ)²·X: singular values go to 0.7 … 1.2
 ITERATIONS = 5
+MOMENTUM = 0.95
 RMS = 0.2                                       # of AdamW's steps, times the learning rate
 
 
@@ -27,24 +28,24 @@ class Muon(torch.optim.Optimizer):
     """Steps in the direction of the momentum, as far along every singular direction (Jordan et al. 2024, "Muon").
 
     A kernel (C_out, C_in, 3, 3) is a matrix (C_out, 9·C_in). Steps are as long as AdamW's, so that the same learning
-    rates serve (Liu et al. 2025, 2502.16982, eq. 4).
+    rates serve (Liu et al. 2025, 2502.16982, eq. 4). `dtype` is that of the iterations.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], *, lr: float, momentum: float = 0.95) -> None:
-        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": DECAY, "rate": 1.0})
+    def __init__(self, parameters: Iterable[nn.Parameter], *, lr: float, dtype: torch.dtype) -> None:
+        super().__init__(parameters, {"lr": lr, "weight_decay": DECAY, "rate": 1.0})
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self) -> None:                                            # type: ignore[override]
         for group in self.param_groups:
-            momentum, shrunk = group["momentum"], 1 - group["lr"] * group["weight_decay"]
             for alike in _of_one_shape(group["params"]):
                 gradients = cast(list[Tensor], [parameter.grad for parameter in alike])
                 momenta = [self.state[parameter]["momentum"] for parameter in alike]
-                torch._foreach_lerp_(momenta, gradients, 1 - momentum)
-                ahead = torch._foreach_lerp(gradients, momenta, momentum)              # Nesterov's
-                directions = orthogonal(torch.stack([one.flatten(1) for one in ahead]))
+                torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+                ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)              # Nesterov's
+                directions = orthogonal(torch.stack([one.flatten(1) for one in ahead]), self.dtype)
                 length = RMS * math.sqrt(max(directions.shape[1:]))
-                torch._foreach_mul_(alike, shrunk)
+                torch._foreach_mul_(alike, 1 - group["lr"] * group["weight_decay"])
                 torch._foreach_add_(alike, list(directions.view(-1, *alike[0].shape)), alpha=-group["lr"] * length)
 
 
@@ -56,11 +57,10 @@ def _of_one_shape(parameters: list[Tensor]) -> list[list[Tensor]]:
     return list(shapes.values())
 
 
-def orthogonal(matrices: Tensor) -> Tensor:
-    """(N, m, n) → nearly the U·Vᵀ of each U·S·Vᵀ, by iteration: float32 on a CPU, where bf16 may have no units."""
+def orthogonal(matrices: Tensor, dtype: torch.dtype) -> Tensor:
+    """(N, m, n) → nearly the U·Vᵀ of each U·S·Vᵀ, by iteration in `dtype`."""
     tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.mT if tall else matrices
-    x = x if x.device.type == "cpu" else x.bfloat16()
+    x = (matrices.mT if tall else matrices).to(dtype)
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     a, b, c = NEWTON_SCHULZ
     for _ in range(ITERATIONS):
@@ -72,7 +72,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
 class Optimizer:
     """One or two of torch's, with all that they remember from the start."""
 
-    def __init__(self, network: Network, plan: Plan) -> None:
+    def __init__(self, network: Network, plan: Plan, *, precision: str) -> None:
         named = dict(network.named_parameters())
         turned = {name for name, parameter in named.items()
                   if plan.optimizer == "muon" and parameter.ndim >= 2 and not name.startswith((*ENDS, *READS_TEXT))}
@@ -85,7 +85,8 @@ class Optimizer:
         self.parts: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(groups, lr=plan.lr, betas=betas, eps=1e-8, fused=True)]
         if turned:
-            self.parts.append(Muon([named[name] for name in sorted(turned)], lr=plan.lr))
+            dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+            self.parts.append(Muon([named[name] for name in sorted(turned)], lr=plan.lr, dtype=dtype))
         self.lr = plan.lr                                              # of the last step
         self.moments: dict[str, Tensor] = {}
         self.counts: list[Tensor] = []                                 # of steps taken; AdamW's own

@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 
@@ -25,7 +26,8 @@ VALIDATIONS = 10                                # in a run
 COOLDOWN = 0.25                                 # share of the run in which the learning rate falls to 0
 FEW_EPOCHS = 50                                 # no dropout below
 DROPOUTS = ((20_000, 0.25), (100_000, 0.12), (1_000_000, 0.05))        # (below so many pictures, rate); else 0
-LEARNING_RATES = ((2e6, 2e-3), (5e6, 1e-3), (20e6, 5e-4), (60e6, 3e-4), (250e6, 2e-4))       # (parameters, rate)
+LEARNING_RATES = ((2e6, 4e-3), (5e6, 2e-3), (20e6, 1e-3), (60e6, 6e-4), (250e6, 4e-4))       # (parameters, Muon's)
+ADAMS_SHARE = 0.5                               # of these, for the other optimisers
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def make_plan(
     plan = Plan(
         model=model, preset=preset, objective=recipe.objective, variance_grad=recipe.variance_grad, times=recipe.times,
         optimizer=recipe.optimizer, seed=recipe.seed, batch_size=batch_size, steps=steps,
-        lr=recipe.lr if recipe.lr is not None else learning_rate(parameter_count(model.network)),
+        lr=recipe.lr or learning_rate(parameter_count(model.network), recipe.optimizer),
         warmup_steps=max(1, min(max(200, steps // 100), steps // 20)), cooldown_steps=max(1, round(COOLDOWN * steps)),
         dropout=_dropout(train_images, epochs=seen / train_images),
         caption_drop=0.1 if conditional else 0.0,
@@ -224,17 +226,11 @@ def _choose_batch(recipe: Recipe, train_images: int, device: torch.device) -> tu
     return ideal(seen), "for the number of pictures seen"
 
 
-def learning_rate(parameters: int) -> float:
+def learning_rate(parameters: int, optimizer: str) -> float:
     """Interpolated between LEARNING_RATES (both axes logarithmic), constant outside, to two digits."""
-    low = LEARNING_RATES[0]
-    if parameters <= low[0]:
-        return low[1]
-    for high in LEARNING_RATES[1:]:
-        if parameters <= high[0]:
-            share = math.log(parameters / low[0]) / math.log(high[0] / low[0])
-            return float(f"{low[1] * (high[1] / low[1]) ** share:.1e}")
-        low = high
-    return low[1]
+    sizes, rates = zip(*LEARNING_RATES, strict=True)
+    found = np.exp(np.interp(math.log(parameters), np.log(sizes), np.log(rates)))
+    return float(f"{found * (1 if optimizer == 'muon' else ADAMS_SHARE):.1e}")
 
 
 def _dropout(train_images: int, *, epochs: float) -> float:
