@@ -3,6 +3,7 @@
 Knows no files, no events and no clock.
 """
 
+import math
 import statistics
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -32,9 +33,9 @@ BAD_STEPS = 3                                   # so many non-finite steps in a 
 
 @dataclass(frozen=True)
 class Measured:
-    """Sums over a step's batch, still on the device: reading them waits for it."""
+    """What a step's batch cost, on the device, and its gradient's norm before clipping."""
 
-    totals: Tensor                              # (3,): weighted + variance, noise_mse, variance; means
+    totals: Tensor                              # (3,), means: weighted + variance, noise_mse, variance
     norm: float
 
 
@@ -100,10 +101,9 @@ class Learner:
         """Draw the next batch and learn from it. Raises DivergedError, OutOfMemoryError."""
         plan = self.plan
         totals = self._gradient_of_batch()
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), CLIP).item()
-        finite = norm < float("inf") and bool(torch.isfinite(totals).all())             # False for NaN as well
-
-        if finite:
+        unclipped = torch.nn.utils.clip_grad_norm_(self.network.parameters(), CLIP)
+        norm, *means = torch.cat((unclipped.reshape(1), totals)).tolist()               # the one wait for the device
+        if all(map(math.isfinite, (norm, *means))):
             self.bad = 0
             if not self._is_spike(norm):
                 self._update()
