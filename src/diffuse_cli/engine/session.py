@@ -233,8 +233,8 @@ def cost(session: Session) -> Facts:
 
 
 def _disk_bytes(learner: Learner) -> int:
-    """Three training states of four tensors each, one more while it is written, and two models."""
-    return (4 * 4 + 2) * 4 * learner.parameters
+    """Three training states, one more while it is written, and two models."""
+    return 4 * sum(tensor.nbytes for tensor in learner.tensors().values()) + 2 * 4 * learner.parameters
 
 
 def peak_memory(device: torch.device) -> int:
