@@ -27,8 +27,8 @@ RMS = 0.2                                       # of AdamW's steps, times the le
 class Muon(torch.optim.Optimizer):
     """Steps in the direction of the momentum, as far along every singular direction (Jordan et al. 2024, "Muon").
 
-    A kernel (C_out, C_in, 3, 3) is a matrix (C_out, 9·C_in). Steps are as long as AdamW's, so that the same learning
-    rates serve (Liu et al. 2025, 2502.16982, eq. 4). `dtype` is that of the iterations.
+    A kernel (C_out, C_in, 3, 3) is a matrix (C_out, 9·C_in). At the same learning rate steps are as long
+    as AdamW's (Liu et al. 2025, 2502.16982, eq. 4). `dtype` is that of the iterations.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], *, lr: float, dtype: torch.dtype) -> None:
