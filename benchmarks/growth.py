@@ -50,7 +50,8 @@ def _step(**changes: Any) -> Side:
 def _parameters(preset: str) -> int:
     from contenders.ours import shape
 
-    from diffuse_cli.engine.config import NetworkConfig, from_dict
+    from diffuse_cli.engine.checks import from_dict
+    from diffuse_cli.engine.config import NetworkConfig
     from diffuse_cli.engine.network.presets import parameter_count
 
     return parameter_count(from_dict(NetworkConfig, shape(preset, 32, conditional=True)))

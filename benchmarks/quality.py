@@ -35,7 +35,8 @@ TRAININGS = (                                   # share of the budget, of whom, 
 def sides(data: str, work: Path, *, seconds: float, prompts: list[str], resolution: int, seed: int) -> dict[str, Side]:
     from contenders.ours import shape
 
-    from diffuse_cli.engine.config import NetworkConfig, from_dict
+    from diffuse_cli.engine.checks import from_dict
+    from diffuse_cli.engine.config import NetworkConfig
     from diffuse_cli.engine.network.presets import parameter_count
 
     network = shape("nano", resolution, conditional=True)

@@ -20,7 +20,8 @@ QUICK = CASES[:3]
 def sides(preset: str, resolution: int, batch: int, conditional: bool) -> dict[str, Side]:
     from contenders.ours import shape
 
-    from diffuse_cli.engine.config import NetworkConfig, from_dict
+    from diffuse_cli.engine.checks import from_dict
+    from diffuse_cli.engine.config import NetworkConfig
     from diffuse_cli.engine.network.presets import parameter_count
 
     network = shape(preset, resolution, conditional=conditional)

@@ -16,14 +16,14 @@ PACKAGE = Path(diffuse_cli.__file__).parent
 FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
 TREES = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in FILES.items()}
 
-VOCABULARY = {"engine.config", "engine.errors", "engine.events", "engine.durable", "engine.ranks"}
+VOCABULARY = {"engine.checks", "engine.config", "engine.errors", "engine.events", "engine.durable", "engine.ranks"}
 LIGHT = VOCABULARY | {"engine.header", "engine.card", "engine.stock", "engine.stock_folder"}
 AT_THE_TOP_OF_CLI = VOCABULARY | {"engine.registry"}    # so that help and refusals come at once
 HEAVY = {"torch", "numpy", "PIL", "safetensors", "tokenizers"}
 DECODE_OR_ENCODE_PIXELS = ("engine.data.", "engine.pictures", "engine.provenance", "engine.sheets",
                            "api")               # which hands them out
 SHIPPED = "engine.exporting.standalone.sample"           # leaves with a model, for where nothing of ours is
-MATHEMATICS = {"engine.config", "engine.errors"}        # all that `diffusion` and `network` know besides themselves
+MATHEMATICS = {"engine.checks", "engine.config", "engine.errors"}     # all that `diffusion` and `network` know besides
 
 
 def _imports(module: str, *, top: bool = False) -> Iterator[str]:

@@ -9,7 +9,8 @@ import torch
 
 from diffuse_cli.engine import checkpoint, generation, planning, randomness
 from diffuse_cli.engine.batches import Batches, split_dataset
-from diffuse_cli.engine.config import Machine, ModelConfig, Recipe, Sampling, to_dict
+from diffuse_cli.engine.checks import to_dict
+from diffuse_cli.engine.config import Machine, ModelConfig, Recipe, Sampling
 from diffuse_cli.engine.data import scenes
 from diffuse_cli.engine.data.cache import Dataset
 from diffuse_cli.engine.distributed import World

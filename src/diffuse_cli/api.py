@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 
 from .engine import checkpoint, generation, planning, provenance, ranks, registry, runs, training
-from .engine.config import Export, Machine, Recipe, Sampling, check_choice, from_dict, to_dict
+from .engine.checks import check_choice, from_dict, to_dict
+from .engine.config import Export, Machine, Recipe, Sampling
 from .engine.data import images
 from .engine.distributed import World
 from .engine.errors import UsageError

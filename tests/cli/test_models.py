@@ -11,7 +11,8 @@ import pytest
 
 from diffuse_cli.cli import app, view
 from diffuse_cli.engine import durable, header, registry
-from diffuse_cli.engine.config import ModelConfig, NetworkConfig, to_dict
+from diffuse_cli.engine.checks import to_dict
+from diffuse_cli.engine.config import ModelConfig, NetworkConfig
 
 CONFIG = ModelConfig(schedule="cosine", prediction="v", network=NetworkConfig(
     resolution=16, widths=(8,), depths=(1,), attention=("none",), head_dim=8, groups=8, time_width=8, text=None))

@@ -8,7 +8,8 @@ import pytest
 
 from diffuse_cli.engine import header
 from diffuse_cli.engine.card import read_card
-from diffuse_cli.engine.config import ModelConfig, NetworkConfig, to_dict
+from diffuse_cli.engine.checks import to_dict
+from diffuse_cli.engine.config import ModelConfig, NetworkConfig
 from diffuse_cli.engine.errors import ModelError
 
 CONFIG = ModelConfig(schedule="cosine", prediction="v", network=NetworkConfig(

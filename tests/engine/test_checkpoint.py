@@ -15,7 +15,8 @@ import torch
 
 from diffuse_cli.engine import checkpoint, header
 from diffuse_cli.engine.checkpoint import count_words, load_model, load_state, save_model, save_state, split_words
-from diffuse_cli.engine.config import ModelConfig, NetworkConfig, TextConfig, from_dict, to_dict
+from diffuse_cli.engine.checks import from_dict, to_dict
+from diffuse_cli.engine.config import ModelConfig, NetworkConfig, TextConfig
 from diffuse_cli.engine.errors import ModelError
 from diffuse_cli.engine.network.model import Network
 from diffuse_cli.engine.network.text import train_tokenizer

@@ -15,7 +15,8 @@ from PIL import Image
 from diffuse_cli import __version__
 from diffuse_cli.engine.card import read_card
 from diffuse_cli.engine.checkpoint import Model
-from diffuse_cli.engine.config import ModelConfig, NetworkConfig, Sampling, from_dict
+from diffuse_cli.engine.checks import from_dict
+from diffuse_cli.engine.config import ModelConfig, NetworkConfig, Sampling
 from diffuse_cli.engine.errors import DataError, ModelError
 from diffuse_cli.engine.generation import Drawn
 from diffuse_cli.engine.pictures import encode

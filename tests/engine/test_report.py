@@ -16,8 +16,9 @@ import pytest
 import tiny
 
 from diffuse_cli.cli import app
-from diffuse_cli.engine import config, durable, events, registry, report, training
-from diffuse_cli.engine.config import Recipe, from_dict, to_dict
+from diffuse_cli.engine import durable, events, registry, report, training
+from diffuse_cli.engine.checks import from_dict, parse_duration, to_dict
+from diffuse_cli.engine.config import Recipe
 from diffuse_cli.engine.curves import POINTS, Curve, _thinned, svg
 from diffuse_cli.engine.errors import ModelError, StorageError
 from diffuse_cli.engine.history import read_history
@@ -329,7 +330,7 @@ def test_the_command_to_go_on_asks_for_the_very_same(recipe, tmp_path):
     assert (str(values["folder"]), values["name"]) == ("/a b/pictures", "cars")
     typed = {key: values[key] for key in to_dict(recipe) if values[key] is not None}
     if "time" in typed:
-        typed["time"] = config.parse_duration("--time", typed["time"])
+        typed["time"] = parse_duration("--time", typed["time"])
     assert from_dict(Recipe, typed) == recipe
 
 

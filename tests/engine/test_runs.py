@@ -12,7 +12,8 @@ import pytest
 import tiny
 
 from diffuse_cli.engine import durable, header, registry, runs
-from diffuse_cli.engine.config import Machine, Plan, Recipe, from_dict
+from diffuse_cli.engine.checks import from_dict
+from diffuse_cli.engine.config import Machine, Plan, Recipe
 from diffuse_cli.engine.errors import DataError, InUseError, ModelError, StorageError, UsageError
 
 PLAN = from_dict(Plan, {

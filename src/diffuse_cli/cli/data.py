@@ -131,7 +131,8 @@ def clear(quiet: options.Quiet = False, verbose: options.Verbose = False, json: 
 
 def _read(folder: Path, resolution: int, asked: dict[str, Any]) -> "tuple[Found, Dataset]":
     """Find and decode, showing progress; pictures that cannot be used are no reason to stop."""
-    from ..engine.config import RESOLUTION_RANGE, Recipe, check_range
+    from ..engine.checks import check_range
+    from ..engine.config import RESOLUTION_RANGE, Recipe
     from ..engine.data import cache
     from ..engine.data.captions import find_pictures
     from ..engine.events import Scanned

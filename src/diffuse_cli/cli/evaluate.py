@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..engine import config, registry
-from ..engine.config import Machine, Sampling, check_choice, check_range
+from ..engine.checks import check_choice, check_range
+from ..engine.config import Machine, Sampling
 from ..engine.errors import DataError, UsageError
 from . import options, view
 

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from ..engine import config, registry
-from ..engine.config import Export, Machine, choices
+from ..engine.checks import choices
+from ..engine.config import Export, Machine
 from ..engine.errors import UsageError
 from . import files, options, signals, view
 

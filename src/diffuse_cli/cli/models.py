@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..engine import durable, registry
-from ..engine.config import to_dict
+from ..engine.checks import to_dict
 from ..engine.errors import ModelError, UsageError
 from . import files, options, view
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..engine import config, registry
-from ..engine.config import Machine, check_choice, check_range, choices
+from ..engine.checks import check_choice, check_range, choices
+from ..engine.config import Machine
 from ..engine.errors import DataError, UsageError
 from . import files, options, view
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from ..engine import config, registry
-from ..engine.config import Recipe, Sampling, choices
+from ..engine.checks import choices
+from ..engine.config import Recipe, Sampling
 from ..engine.errors import DiffuseError
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.", rich_help_panel="Output")]

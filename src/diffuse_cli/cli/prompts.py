@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engine import config
-from ..engine.config import Sampling, check_range, from_dict
+from ..engine.checks import check_range, from_dict
+from ..engine.config import Sampling
 from ..engine.errors import DataError, ModelError, UsageError
 from . import options, view
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..engine import config, ranks, registry
-from ..engine.config import Machine, Sampling, check_range, choices
+from ..engine.checks import check_range, choices, from_dict, to_dict
+from ..engine.config import Machine, Sampling
 from ..engine.errors import UsageError
 from . import options, view
 from .launch import launch, processes_to_start, taking_part
@@ -213,9 +214,9 @@ def _draw(
             loaded = api.load(path, device=str(device))
             model = loaded.model
             world.align(model.network.state_dict().values())           # another save may have come between two loads
-        told = world.told({"asked": [config.to_dict(one) for one in asked], "seed": secrets.randbelow(2**32)})
+        told = world.told({"asked": [to_dict(one) for one in asked], "seed": secrets.randbelow(2**32)})
         seed = int(told["seed"]) if order.seed is None else order.seed
-        wanted = order.wanted([config.from_dict(Asked, one) for one in told["asked"]], seed)
+        wanted = order.wanted([from_dict(Asked, one) for one in told["asked"]], seed)
         if target is not None:
             warn_about(wanted, model)
             view.say(f"model {_called(path, model)}" + (f", seed {seed}" if order.seed is None else ""))

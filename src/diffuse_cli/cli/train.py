@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..engine import config
-from ..engine.config import Machine, Recipe, choices
+from ..engine.checks import choices, from_dict, parse_duration
+from ..engine.config import Machine, Recipe
 from ..engine.errors import UsageError
 from . import options, view
 from .launch import SIGNALS, launch, processes_to_start, taking_part
@@ -97,7 +98,7 @@ def train(
     [bold]diffuse train ./images --dry-run[/]
     """
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
-    seconds = None if time is None else config.parse_duration("--time", time)
+    seconds = None if time is None else parse_duration("--time", time)
     folder, recipe = _read_config(config_file, folder, {
         "resolution": resolution, "preset": preset, "steps": steps, "images": images, "time": seconds,
         "batch_size": batch_size, "lr": lr, "captions": captions, "caption": caption, "caption_column": caption_column,
@@ -179,7 +180,7 @@ def _read_config(path: Path | None, folder: Path | None, typed: dict[str, Any]) 
     typed = options.given(typed)
     if {"steps", "images", "time"} & typed.keys():                     # a typed budget replaces the file's
         recipe = {key: value for key, value in recipe.items() if key not in ("steps", "images", "time")}
-    return folder, config.from_dict(Recipe, {**recipe, **typed}, where="--config")
+    return folder, from_dict(Recipe, {**recipe, **typed}, where="--config")
 
 
 def _check_out(out: str | None) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from . import header
-from .config import FORMAT_VERSION, ModelConfig, from_dict
+from .checks import from_dict
+from .config import FORMAT_VERSION, ModelConfig
 from .errors import ModelError, UsageError
 from .stock_folder import StockFolder, is_folder, read_folder
 

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from . import durable, header
 from .card import Card, card_of, card_of_folder, check_version, object_of
-from .config import FORMAT_VERSION, ModelConfig, to_dict
+from .checks import to_dict
+from .config import FORMAT_VERSION, ModelConfig
 from .diffusion.schedule import make_schedule
 from .errors import ModelError
 from .network.model import Network

@@ -12,7 +12,8 @@ from torch import Tensor, arange
 
 from . import registry, runs
 from .batches import split_dataset
-from .config import Plan, Recipe, from_dict
+from .checks import from_dict
+from .config import Plan, Recipe
 from .data.cache import Dataset, open_dataset
 from .data.captions import find_pictures
 from .errors import DataError, UsageError

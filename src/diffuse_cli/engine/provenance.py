@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from . import registry
 from .card import read_card
-from .config import RESOLUTION_RANGE, SEED_RANGE, Sampling, check_range, from_dict
+from .checks import check_range, from_dict
+from .config import RESOLUTION_RANGE, SEED_RANGE, Sampling
 from .data import images
 from .errors import DataError, ModelError, UsageError
 from .header import loads_strict

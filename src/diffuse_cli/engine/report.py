@@ -18,7 +18,8 @@ from string import Template
 from typing import Any
 
 from .. import __version__
-from .config import Recipe, from_dict
+from .checks import from_dict
+from .config import Recipe
 from .curves import Curve, mixed, svg
 from .errors import ModelError
 from .header import loads_strict

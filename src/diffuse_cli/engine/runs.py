@@ -22,7 +22,8 @@ from typing import Any
 
 from . import durable, registry
 from .card import read_card
-from .config import Machine, Plan, Recipe, from_dict, to_dict
+from .checks import from_dict, to_dict
+from .config import Machine, Plan, Recipe
 from .data.captions import Found, find_pictures
 from .data.images import short_side
 from .errors import DataError, ModelError, StorageError, UsageError

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from . import checkpoint, durable, events, pictures, planning, registry, runs
 from .batches import Batches, Split, split_dataset
-from .config import Plan, Recipe, from_dict, to_dict
+from .checks import from_dict, to_dict
+from .config import Plan, Recipe
 from .data.cache import Dataset
 from .distributed import World
 from .errors import DataError, ModelError, StorageError

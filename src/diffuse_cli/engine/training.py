@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from . import checkpoint, durable, events, pictures, planning, registry, runs, saving
-from .config import Sampling, parse_interval
+from .checks import parse_interval
+from .config import Sampling
 from .data.cache import open_dataset
 from .distributed import World, join
 from .errors import DivergedError, StorageError

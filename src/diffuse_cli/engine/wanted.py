@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .config import SEED_RANGE, Sampling, check_range
+from .checks import check_range
+from .config import SEED_RANGE, Sampling
 from .data import images
 from .errors import DataError
 

@@ -7,7 +7,8 @@ a constant, else metadata, else sidecar files, else names of folders, else names
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import CAPTION_SOURCES, check_choice
+from ..checks import check_choice
+from ..config import CAPTION_SOURCES
 from ..errors import DataError
 from . import sources
 from .folders import SUFFIXES, Tree, list_tree

@@ -17,7 +17,8 @@ from typing import TypeVar
 from PIL import Image, ImageDraw, ImageFilter
 
 from .. import durable
-from ..config import RESOLUTION_RANGE, check_choice, check_range
+from ..checks import check_choice, check_range
+from ..config import RESOLUTION_RANGE
 from ..errors import UsageError
 from . import backdrops, shapes, tones
 from .outlines import Polygon, turn

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..config import PRESETS, RESOLUTION_RANGE, NetworkConfig, TextConfig, check_choice
+from ..checks import check_choice
+from ..config import PRESETS, RESOLUTION_RANGE, NetworkConfig, TextConfig
 from ..errors import UsageError
 from .model import Network
 from .text import LENGTH

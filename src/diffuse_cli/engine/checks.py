@@ -1,0 +1,105 @@
+"""Values, judged with messages that name the option: choices, ranges, durations, and dictionaries read strictly.
+
+Standard library only: imported before torch.
+"""
+
+import dataclasses
+import difflib
+import math
+import re
+import types
+import typing
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from .errors import UsageError
+
+
+def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise UsageError unless `value` is one of `choices`; suggest the nearest."""
+    if value not in choices:
+        near = difflib.get_close_matches(value, choices, 1)
+        meant = f"Did you mean {near[0]!r}? " if near else ""
+        raise UsageError(f"{option} does not know {value!r}", hint=f"{meant}Choose from: {', '.join(choices)}")
+
+
+def choices(values: Iterable[str], default: str | None = None) -> str:
+    """For help texts: "v (default), epsilon, x0"."""
+    return ", ".join(f"{value} (default)" if value == default else value for value in values)
+
+
+def check_range(option: str, value: float, low: float, high: float) -> None:
+    """Raise UsageError unless `low <= value <= high` (so NaN is refused as well)."""
+    if not low <= value <= high:
+        raise UsageError(f"{option} must be between {low:,} and {high:,}, not {value}")
+
+
+def parse_duration(option: str, text: str) -> float:
+    """'90s', '30m', '2h' or '1h30m' → seconds."""
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip())
+    if not text.strip() or match is None:
+        raise UsageError(f"{option} does not understand {text!r}", hint="Write 90s, 30m, 2h or 1h30m")
+    hours, minutes, seconds = (float(group or 0) for group in match.groups())
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def parse_interval(option: str, text: str) -> tuple[str, float]:
+    """'500' → ("steps", 500), '5m' → ("seconds", 300), '10%' → ("share", 0.1)."""
+    try:
+        if text.endswith("%"):
+            share = float(text[:-1]) / 100
+            check_range(option, share * 100, 0.1, 100)
+            return "share", share
+        if text.isdecimal():
+            check_range(option, int(text), 1, 100_000_000)
+            return "steps", int(text)
+        return "seconds", max(1.0, parse_duration(option, text))
+    except ValueError as error:
+        raise UsageError(f"{option} does not understand {text!r}", hint="Write 500, 5m or 10%") from error
+
+
+# ── Dictionaries, strictly ──────────────────────────────────────────────────────────────────────────────────────────
+
+T = TypeVar("T")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config as JSON-ready dictionaries and lists."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(cls: type[T], data: Any, *, where: str = "config") -> T:
+    """Build dataclass `cls` from JSON data. Raises UsageError on unknown, missing or ill-typed entries."""
+    if not isinstance(data, dict):
+        raise UsageError(f"{where} is not a dictionary")
+    fields = {field.name: field for field in dataclasses.fields(cls)}        # type: ignore[arg-type]
+    if unknown := sorted(map(str, set(data) - set(fields))):
+        raise UsageError(f"{where} has unknown entries: {', '.join(unknown)[:200]}")
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for name, field in fields.items():
+        if name in data:
+            values[name] = _coerce(hints[name], data[name], f"{where}.{name}")
+        elif field.default is dataclasses.MISSING:
+            raise UsageError(f"{where}.{name} is missing")
+    return cls(**values)
+
+
+def _coerce(hint: Any, value: Any, where: str) -> Any:
+    if isinstance(hint, types.UnionType):
+        if value is None and type(None) in hint.__args__:
+            return None
+        (hint,) = (option for option in hint.__args__ if option is not type(None))
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple) or len(value) > 10_000:
+            raise UsageError(f"{where} is not a list")
+        return tuple(_coerce(typing.get_args(hint)[0], item, where) for item in value)
+    if dataclasses.is_dataclass(hint):
+        return from_dict(typing.cast(Any, hint), value, where=where)
+    if hint is float and type(value) is int:
+        value = float(value) if abs(value) < 2**53 else math.inf
+    if type(value) is not hint or (hint is float and not math.isfinite(value)):
+        raise UsageError(f"{where} should be {hint.__name__}, not {str(value)[:40]!r}")
+    if hint is int and abs(value) >= 2**63:
+        raise UsageError(f"{where} is out of range")
+    return value
