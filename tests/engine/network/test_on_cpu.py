@@ -24,7 +24,8 @@ def drawn(*shape, seed):
 
 @pytest.mark.parametrize(("channels", "groups", "size"), [(32, 32, 8), (48, 16, 6), (64, 1, 5)])
 @pytest.mark.parametrize("offset", [0.0, 4.0])                # far from zero, the variance is a small difference
-def test_group_norm_and_its_gradients(channels, groups, size, offset):
+@pytest.mark.parametrize("modulated", [False, True])
+def test_group_norm_and_its_gradients(channels, groups, size, offset, modulated):
     features = (drawn(3, channels, size, size, seed=0) + offset).bfloat16().contiguous(
         memory_format=torch.channels_last)
     norm = nn.GroupNorm(groups, channels)
@@ -32,13 +33,18 @@ def test_group_norm_and_its_gradients(channels, groups, size, offset):
         norm.weight.copy_(drawn(channels, seed=1))
         norm.bias.copy_(drawn(channels, seed=2))
     upstream = drawn(3, channels, size, size, seed=3).bfloat16()
+    modulation = tuple(drawn(3, channels, seed=seed).bfloat16().requires_grad_() for seed in (4, 5)) * modulated
 
     given = features.clone().requires_grad_()
-    found = on_cpu.normalise(norm, given)
-    gradients = torch.autograd.grad(found, (given, norm.weight, norm.bias), upstream)
-    exact = features.double().requires_grad_()
-    expected = F.group_norm(exact, groups, norm.weight.double(), norm.bias.double(), norm.eps)
-    wanted = torch.autograd.grad(expected, (exact, norm.weight, norm.bias), upstream.double())
+    found = on_cpu.normalise(norm, given, modulation or None)
+    gradients = torch.autograd.grad(found, (given, norm.weight, norm.bias, *modulation), upstream)
+    exact, weight, bias, *scale_and_shift = (one.detach().double().requires_grad_() for one in (
+        features, norm.weight, norm.bias, *modulation))
+    expected = F.group_norm(exact, groups, weight, bias, norm.eps)
+    if modulated:
+        scale, shift = scale_and_shift
+        expected = expected * (1 + scale[:, :, None, None]) + shift[:, :, None, None]
+    wanted = torch.autograd.grad(expected, (exact, weight, bias, *scale_and_shift), upstream.double())
 
     assert found.dtype == torch.bfloat16
     assert found.is_contiguous(memory_format=torch.channels_last)

@@ -142,8 +142,8 @@ class ResBlock(nn.Module):
             features, hidden = self.resample(features), self.resample(hidden)
         hidden = self.conv1(hidden)
 
-        scale, shift = self.time_emb_proj(context.embedding)[:, :, None, None].chunk(2, dim=1)
-        hidden = F.silu(normalise(self.norm2, hidden) * (1 + scale) + shift)
+        scale, shift = self.time_emb_proj(context.embedding).chunk(2, dim=1)                        # (N, C_out)
+        hidden = F.silu(normalise(self.norm2, hidden, (scale, shift)))
         if context.dropout is not None and max(hidden.shape[-2:]) <= DROPOUT_MAX_SIZE:
             hidden = context.dropout(hidden)
 
