@@ -14,6 +14,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import peers
 import render
@@ -28,7 +29,15 @@ def measure(name: str, settings: Settings) -> None:
     with record(name, settings) as report:
         importlib.import_module(name).measure(settings, report)
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
+    (RESULTS / f"{name}.json").write_text(json.dumps(_without_paths(report), indent=1) + "\n")
+
+
+def _without_paths(found: Any) -> Any:
+    """What was found, without the entries that name places on this machine."""
+    if isinstance(found, dict):
+        return {key: _without_paths(value) for key, value in found.items()
+                if not (isinstance(value, str) and Path(value).is_absolute())}
+    return [_without_paths(value) for value in found] if isinstance(found, list | tuple) else found
 
 
 def main() -> None:
