@@ -75,7 +75,7 @@ def measure(settings: Settings, report: dict[str, Any]) -> None:
                                  resolution=int(known.pixels.shape[1]))[name]
                     found = interleave({name: side}, dataclasses.replace(settings, repetitions=1), count=1)
                     for one in found.values():
-                        del one["options"]["prompts"], one["options"]["data"]
+                        del one["options"]["prompts"]
                         drawn = dataclasses.replace(asked, pixels=np.load(one["options"].pop("output")))
                         one["judged"] = judge.ask(drawn)
                     written.write_text(json.dumps(found))
