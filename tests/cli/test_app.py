@@ -318,3 +318,19 @@ def test_every_exit_code_is_in_the_reference():
     text = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
     for error in errors.DiffuseError.__subclasses__():
         assert f"\n| {error.exit_code} | " in text
+
+
+# ── Threads ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("given", "seen"), [
+    ({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None),
+])
+def test_waiting_threads_leave_the_core_to_others_unless_told_how_to_wait(inside, monkeypatch, given, seen):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    met = []
+    inside(lambda: met.append(os.environ.get("GOMP_SPINCOUNT")))
+    assert met == [seen]

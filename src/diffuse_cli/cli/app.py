@@ -80,6 +80,7 @@ def diffuse(
 def main() -> NoReturn:
     """Run the command line, and leave with its exit code, or by the signal that ended it."""
     _open_standard_streams()
+    _share_cores()
     view.start()
     if not view.drawable(sys.stdout):
         os.environ["_TYPER_FORCE_DISABLE_TERMINAL"] = "1"          # Typer would colour help wherever it sees a CI
@@ -197,6 +198,16 @@ def _open_standard_streams() -> None:
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)
+
+
+def _share_cores() -> None:
+    """Have GNU OpenMP's threads sleep while they wait long for one another, before torch reads how they shall.
+
+    Left to itself one spins for hundreds of thousands of turns, and keeps the core from the one it waits for as soon as
+    another program wants that core too.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 def _silence_failing_streams() -> None:
