@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffuse_cli.cli import view
+from diffuse_cli.cli import progress, view
 from diffuse_cli.engine.errors import StorageError
 
 
@@ -180,7 +180,7 @@ def test_no_escape_on_a_terminal_that_does_not_want_it(monkeypatch, environment)
     terminal = _on_terminal(monkeypatch, **environment)
     assert not view.drawn()
     view.warn("doubt")
-    with view.progress("counting", 3) as advance_to:
+    with progress.of("counting", 3) as advance_to:
         advance_to(3)
     assert "\x1b" not in terminal.getvalue()
 
@@ -196,7 +196,7 @@ def test_no_escape_off_a_terminal_even_where_colour_is_forced(capsys, monkeypatc
 
 def test_progress_is_drawn_and_taken_away(monkeypatch):
     terminal = _on_terminal(monkeypatch)
-    with view.progress("counting", 3) as advance_to:
+    with progress.of("counting", 3) as advance_to:
         advance_to(2)
         view.say("between")
     shown = terminal.getvalue()
@@ -210,7 +210,7 @@ def test_data_between_is_a_line_of_its_own(monkeypatch):
     terminal = _on_terminal(monkeypatch)
     monkeypatch.setattr(sys, "stdout", terminal)
     view.start()
-    with view.progress("counting", 3) as advance_to:
+    with progress.of("counting", 3) as advance_to:
         advance_to(1)
         view.out("/a/path")
     assert re.search(r"(^|\n|\x1b\[2K|\r)/a/path\n", terminal.getvalue())
@@ -230,8 +230,8 @@ def test_talk_is_hushed_where_json_prints_to_the_same_terminal(monkeypatch):
 
 def test_progress_in_a_pipe_is_a_line_now_and_then(capsys, monkeypatch):
     now = 0.0
-    monkeypatch.setattr(view.time, "monotonic", lambda: now)
-    with view.progress("counting", 1234) as advance_to:
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    with progress.of("counting", 1234) as advance_to:
         for now, done in [(1.0, 0), (9.9, 1), (10.0, 2), (15.0, 3), (21.0, 4), (40.0, 1234)]:       # noqa: B007
             advance_to(done)
     assert capsys.readouterr().err == (
@@ -240,8 +240,8 @@ def test_progress_in_a_pipe_is_a_line_now_and_then(capsys, monkeypatch):
 
 def test_what_comes_all_at_once_says_what_it_took(capsys, monkeypatch):
     now = 0.0
-    monkeypatch.setattr(view.time, "monotonic", lambda: now)
-    with view.progress("drawing", 8) as advance_to:
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    with progress.of("drawing", 8) as advance_to:
         now = 100.0                                                    # a batch of 4 is there, and the first is told
         advance_to(1, 25.0)
     assert capsys.readouterr().err == "drawing 1/8, eta 0:02:55\n"
@@ -255,7 +255,7 @@ def test_durations(seconds, text):
 
 def test_the_pace_slows_after_five_minutes():
     seconds = iter(range(601))
-    pace = view.Pace(lambda: next(seconds))
+    pace = progress.Pace(lambda: next(seconds))
     assert [now for now in range(1, 601) if pace.due()] == [*range(10, 300, 10), *range(350, 601, 60)]
 
 

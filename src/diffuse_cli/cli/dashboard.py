@@ -15,7 +15,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from ..engine import events, registry
-from . import view
+from . import progress, view
 from .strips import Strip
 
 KEPT = 2048                                     # losses kept for the curve
@@ -29,7 +29,7 @@ class TrainingView:
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._pace = view.Pace(clock)
+        self._pace = progress.Pace(clock)
         self._stack = contextlib.ExitStack()
         self._advance: Callable[[int], None] | None = None
         self._name = ""
@@ -84,7 +84,7 @@ class TrainingView:
 
     def _scan(self, event: events.Scanned) -> None:
         if self._advance is None:
-            self._advance = self._stack.enter_context(view.progress("reading pictures", event.total))
+            self._advance = self._stack.enter_context(progress.of("reading pictures", event.total))
         self._advance(event.done)
 
     def _begin(self, event: events.Started) -> None:
@@ -141,7 +141,7 @@ class TrainingView:
         position = [f"step {event.step:,}/{event.steps:,}", f"{event.step / max(1, event.steps):.0%}"]
         lines: list[RenderableType] = [
             _flowing((*position, *_speed(event), _bytes(event.memory)), "bold"),
-            view.bar(event.step, event.steps),
+            progress.bar(event.step, event.steps),
             _flowing(self._figures(event), ""),
             self._curve(),
             *self._levels(),

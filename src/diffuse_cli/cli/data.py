@@ -10,7 +10,7 @@ import typer
 
 from ..engine import registry
 from ..engine.errors import DataError
-from . import files, options, view
+from . import files, options, progress, view
 
 if TYPE_CHECKING:
     from ..engine.data.cache import Dataset
@@ -105,7 +105,7 @@ def demo(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or em
 
     from ..engine.data.scenes import write_demo
 
-    with view.progress("drawing pictures", num) as advance_to:
+    with progress.of("drawing pictures", num) as advance_to:
         for done in write_demo(folder, count=num, resolution=resolution, seed=seed):
             advance_to(done)
     view.say(f"{num:,} pictures with captions. Next: diffuse train {folder}")
@@ -139,7 +139,7 @@ def _read(folder: Path, resolution: int, asked: dict[str, Any]) -> "tuple[Found,
 
     check_range("--resolution", resolution, *RESOLUTION_RANGE)
     found = find_pictures(folder, **Recipe(**asked).caption_options)
-    with view.progress("reading pictures", len(found.pictures)) as advance_to:
+    with progress.of("reading pictures", len(found.pictures)) as advance_to:
         steps = cache.scan(found, resolution=resolution, directory=registry.cache_directory())
         while True:
             try:

@@ -14,7 +14,7 @@ from ..engine import config, registry
 from ..engine.checks import check_choice, check_range
 from ..engine.config import Machine, Sampling
 from ..engine.errors import DataError, UsageError
-from . import options, view
+from . import options, progress, view
 
 if TYPE_CHECKING:
     from ..engine.evaluation import Evaluation, Prompts
@@ -88,7 +88,7 @@ def _evaluate(
     path: Path, folder: Path | None, num: int, images: int, seed: int, features: Path | None, machine: Machine,
     precision: str,
 ) -> "Evaluation":
-    with view.stages() as tell:
+    with progress.stages() as tell:
         tell("loading", 0, 1)
         from ..engine import checkpoint, evaluation, planning
         from ..engine.features import load_features

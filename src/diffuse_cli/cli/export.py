@@ -13,7 +13,7 @@ from ..engine import config, registry
 from ..engine.checks import choices
 from ..engine.config import Export, Machine
 from ..engine.errors import UsageError
-from . import files, options, signals, view
+from . import files, options, progress, signals, view
 
 
 def export(
@@ -55,7 +55,7 @@ def export(
 
 
 def _export(path: Path, target: Path, how: Export, *, force: bool) -> None:
-    with view.stages() as tell:
+    with progress.stages() as tell:
         tell("loading", 0, 1)
         from ..engine import checkpoint, planning
         from ..engine.exporting import publishing

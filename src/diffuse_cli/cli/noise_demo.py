@@ -12,7 +12,7 @@ from ..engine import config, registry
 from ..engine.checks import check_choice, check_range, choices
 from ..engine.config import Machine
 from ..engine.errors import DataError, UsageError
-from . import files, options, view
+from . import files, options, progress, view
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,7 +80,7 @@ def _demonstrate(
     image: Path | None, names: list[str], resolution: int | None, num: int, path: Path | None, target: Path, *,
     animate: bool, plot: bool, seed: int,
 ) -> None:
-    with view.progress("loading", 1):
+    with progress.of("loading", 1):
         import numpy as np
 
         from ..engine import checkpoint, demonstration, pictures, planning

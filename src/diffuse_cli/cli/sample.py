@@ -15,7 +15,7 @@ from ..engine import config, ranks, registry
 from ..engine.checks import check_range, choices, from_dict, to_dict
 from ..engine.config import Machine, Sampling
 from ..engine.errors import UsageError
-from . import options, view
+from . import options, progress, view
 from .launch import launch, processes_to_start, taking_part
 from .prompts import Asked, read, warn_about
 from .showing import Show, write
@@ -202,7 +202,7 @@ def _draw(
 ) -> None:
     with contextlib.ExitStack() as stack:
         place = stack.enter_context(taking_part())
-        with view.progress("loading", 1):
+        with progress.of("loading", 1):
             import secrets
 
             from .. import api

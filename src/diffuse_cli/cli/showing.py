@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import files, view
+from . import files, progress, view
 from .target import Target
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def write(drawings: Iterator["Drawn"], target: Target, model: "Model", count: in
 
     kept: list[Drawn] = []
     spent = 0.0                                 # pictures of a batch come all at once
-    with view.progress("drawing", count) as advance_to:
+    with progress.of("drawing", count) as advance_to:
         for done, drawn in enumerate(drawings, 1):
             made = provenance.made_of(drawn, model)
             record = {"index": drawn.index, "seconds": drawn.seconds, **made.record()}

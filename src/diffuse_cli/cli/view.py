@@ -10,18 +10,16 @@ import dataclasses
 import json
 import os
 import sys
-import time
 import traceback
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from rich.cells import cell_len
 from rich.color import Color
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.progress_bar import ProgressBar
 from rich.segment import Segment, Segments
 from rich.style import Style
 from rich.table import Table
@@ -240,57 +238,7 @@ def _live_aside() -> Iterator[None]:
     _live.start()
 
 
-# ── Progress ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Advance(Protocol):
-    """How far it is now; and how many seconds that took, where it is not the time since the beginning."""
-
-    def __call__(self, done: int, spent: float | None = None) -> None: ...
-
-
-@contextlib.contextmanager
-def progress(description: str, total: int) -> Iterator[Advance]:
-    """Show how far something is, and how long it will take: yields `advance_to(done)`.
-
-    A bar on a terminal, else a line now and then.
-    """
-    now_at, begun, pace = 0, time.monotonic(), Pace(time.monotonic)
-    known: float | None = None
-
-    def how_far() -> str:
-        spent = time.monotonic() - begun if known is None else known
-        left = spent * (total - now_at) / now_at if 0 < now_at < total else 0.0
-        return f"{description} {now_at:,}/{total:,}" + (f", eta {duration(left)}" if left >= 1 else "")
-
-    def advance_to(done: int, spent: float | None = None) -> None:
-        nonlocal now_at, known
-        now_at, known = done, spent
-        if not drawn() and pace.due():
-            say(how_far())
-
-    def render() -> RenderableType:
-        return Group(Text(how_far()), bar(now_at, total))
-
-    with drawing(render):
-        yield advance_to
-
-
-@contextlib.contextmanager
-def stages() -> Iterator[Callable[[str, int, int], None]]:
-    """Show the progress of one thing after another: yields `tell(what, done, total)`."""
-    with contextlib.ExitStack() as shown:
-        current, advance_to = "", None
-
-        def tell(what: str, done: int, total: int) -> None:
-            nonlocal current, advance_to
-            if what != current or advance_to is None:
-                shown.close()
-                advance_to = shown.enter_context(progress(what, total))
-                current = what
-            advance_to(done)
-
-        yield tell
+# ── Drawing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def duration(seconds: float) -> str:
@@ -299,12 +247,6 @@ def duration(seconds: float) -> str:
         return "-:--:--"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
-
-
-def bar(done: int, total: int) -> RenderableType:
-    line = Table.grid()                                            # a ProgressBar does not end its line by itself
-    line.add_row(ProgressBar(total=max(1, total), completed=done, width=width()))
-    return line
 
 
 def picture(pixels: "np.ndarray") -> None:
@@ -365,18 +307,3 @@ def drawing(render: Callable[[], RenderableType]) -> Iterator[None]:
             yield
     finally:
         _live = None
-
-
-class Pace:
-    """When the next plain line is due: every 10 s during the first five minutes, then every 60 s."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._start = self._last = clock()
-
-    def due(self) -> bool:
-        now = self._clock()
-        if now - self._last < (10 if now - self._start < 300 else 60):
-            return False
-        self._last = now
-        return True
