@@ -17,7 +17,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PLACE = ROOT / "src" / "diffuse_cli" / "models"
-OPTIMIZER = "adamw"                             # the default of its day
 NAME = "demo-64"                                # in the making: `demo` itself is reserved
 PICTURES, RESOLUTION, IMAGES, SEED = 20_000, 64, 320_000, 0
 KEPT_EVENTS, PATHS = ("started", "validated", "finished"), ("directory", "path")
@@ -79,7 +78,7 @@ def main() -> None:
     if not (scenes / "metadata.jsonl").exists():
         diffuse(work, "data", "demo", scenes, "-n", str(PICTURES), "--resolution", str(RESOLUTION), "-s", str(SEED))
     diffuse(work, "train", scenes, "--name", NAME, "--resolution", str(RESOLUTION), "--preset", "nano",
-            "--images", str(IMAGES), "--seed", str(SEED), "--optimizer", OPTIMIZER)
+            "--images", str(IMAGES), "--seed", str(SEED))
     PLACE.mkdir(exist_ok=True)
     model = PLACE / "demo.safetensors"
     diffuse(work, "export", NAME, "--to", "safetensors", "--precision", "fp16", "-o", model, "--force")
