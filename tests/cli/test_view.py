@@ -6,6 +6,7 @@ import json
 import math
 import re
 import sys
+import time
 import unicodedata
 
 import pytest
@@ -214,6 +215,38 @@ def test_data_between_is_a_line_of_its_own(monkeypatch):
         advance_to(1)
         view.out("/a/path")
     assert re.search(r"(^|\n|\x1b\[2K|\r)/a/path\n", terminal.getvalue())
+
+
+def test_data_between_is_not_erased_by_the_next_drawing(monkeypatch):
+    """What the drawing takes away, line by line from its last one, is no more than what it drew."""
+    terminal = _on_terminal(monkeypatch)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    view.start()
+    with progress.of("counting", 3) as advance_to:
+        for place in range(3):
+            time.sleep(0.3)                                            # it is drawn four times a second
+            advance_to(place + 1)
+            view.out(f"/a/path/{place}")
+    assert [line for line in _screen(terminal.getvalue()) if line] == ["/a/path/0", "/a/path/1", "/a/path/2"]
+
+
+def _screen(written: str) -> list[str]:
+    """The lines that a terminal shows after carriage returns, cursors going up, and erasures."""
+    lines, row, column = [""], 0, 0
+    for command, up, letter in re.findall(r"(\x1b\[(?:(\d+)A|[?\d;]*[a-zA-Z]))|([\s\S])", written):
+        if up:
+            row = max(0, row - int(up))
+        elif command == "\x1b[2K":
+            lines[row] = ""
+        elif letter == "\r":
+            column = 0
+        elif letter == "\n":
+            row, column = row + 1, 0
+            lines += [""] * (row + 1 - len(lines))
+        elif letter:
+            lines[row] = lines[row][:column].ljust(column) + letter + lines[row][column + 1:]
+            column += 1
+    return lines
 
 
 def test_talk_is_hushed_where_json_prints_to_the_same_terminal(monkeypatch):

@@ -230,12 +230,20 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Colle
 @contextlib.contextmanager
 def _live_aside() -> Iterator[None]:
     """Take the live display away while data is written to the same terminal."""
+    global _live
     if _live is None or not _is_terminal(sys.stdout):
         yield
         return
     _live.stop()
     yield
-    _live.start()
+    _live = _started(_live.get_renderable)      # a new one: the old would erase as many lines as it had drawn
+
+
+def _started(render: Callable[[], RenderableType]) -> Live:
+    live = Live(get_renderable=render, console=_console, transient=True, refresh_per_second=4, redirect_stdout=False,
+                redirect_stderr=False)
+    live.start()
+    return live
 
 
 # ── Drawing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -300,10 +308,9 @@ def drawing(render: Callable[[], RenderableType]) -> Iterator[None]:
     if hushed() or not drawn():
         yield
         return
-    _live = Live(get_renderable=render, console=_console, transient=True, refresh_per_second=4,
-                 redirect_stdout=False, redirect_stderr=False)
+    _live = _started(render)
     try:
-        with _live:
-            yield
+        yield
     finally:
+        _live.stop()
         _live = None
