@@ -230,6 +230,17 @@ def test_data_between_is_not_erased_by_the_next_drawing(monkeypatch):
     assert [line for line in _screen(terminal.getvalue()) if line] == ["/a/path/0", "/a/path/1", "/a/path/2"]
 
 
+def test_a_drawing_gives_way_as_often_as_it_must(monkeypatch):
+    terminal = _on_terminal(monkeypatch)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    view.start()
+    with progress.of("counting", 3) as advance_to:
+        advance_to(1)
+        for place in range(1_200):
+            view.out(f"/a/path/{place}")
+    assert [line for line in _screen(terminal.getvalue()) if line] == [f"/a/path/{place}" for place in range(1_200)]
+
+
 def _screen(written: str) -> list[str]:
     """The lines that a terminal shows after carriage returns, cursors going up, and erasures."""
     lines, row, column = [""], 0, 0

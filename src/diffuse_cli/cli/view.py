@@ -74,6 +74,7 @@ settings = Settings()
 _audience = cast(TextIO, _Audience())
 _console = Console(file=_audience, force_terminal=False)
 _live: Live | None = None                       # what is being drawn now; at most one
+_render: Callable[[], RenderableType] = str     # makes it
 
 
 def start() -> None:
@@ -236,11 +237,11 @@ def _live_aside() -> Iterator[None]:
         return
     _live.stop()
     yield
-    _live = _started(_live.get_renderable)      # a new one: the old would erase as many lines as it had drawn
+    _live = _started()                          # a new one: the old would erase as many lines as it had drawn
 
 
-def _started(render: Callable[[], RenderableType]) -> Live:
-    live = Live(get_renderable=render, console=_console, transient=True, refresh_per_second=4, redirect_stdout=False,
+def _started() -> Live:
+    live = Live(get_renderable=_render, console=_console, transient=True, refresh_per_second=4, redirect_stdout=False,
                 redirect_stderr=False)
     live.start()
     return live
@@ -304,11 +305,12 @@ def drawn() -> bool:
 @contextlib.contextmanager
 def drawing(render: Callable[[], RenderableType]) -> Iterator[None]:
     """Keep what `render` returns at the bottom of the terminal, if there is one to draw on."""
-    global _live
+    global _live, _render
     if hushed() or not drawn():
         yield
         return
-    _live = _started(render)
+    _render = render
+    _live = _started()
     try:
         yield
     finally:
