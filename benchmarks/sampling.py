@@ -2,8 +2,8 @@
 
 The same network with random weights on both sides: what is drawn is of no use, and costs as much. A pipeline's usual
 50 guided steps are the baseline. At equal steps ours is guided at every step as well; by default it takes 20, guided in
-the middle only. Ten steps are still nearer to real pictures than those 50: see "How many steps" in results.md, where
-a trained model is judged.
+the middle only. In features ten steps are nearer to real pictures than those 50: see "How many steps" in results.md,
+where a trained model is judged.
 """
 
 import dataclasses
