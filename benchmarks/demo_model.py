@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 PLACE = ROOT / "src" / "diffuse_cli" / "models"
@@ -33,10 +34,14 @@ def diffuse(work: Path, *arguments: str | Path, into: Path | None = None) -> Non
 
 
 def thinned(log: Path) -> str:
-    """What is kept of a training's events: how it began, every validation, how it ended. No paths."""
-    events = [json.loads(line) for line in log.read_text().splitlines()]
-    return "".join(json.dumps({key: value for key, value in event.items() if key not in PATHS}) + "\n"
-                   for event in events if event.get("event") in KEPT_EVENTS)
+    """What is kept of a training's events: how each piece of it began, every validation, how it ended. No paths."""
+    kept: list[dict[str, Any]] = []
+    for event in map(json.loads, log.read_text().splitlines()):
+        if event["event"] == "finished" and kept[-1]["event"] == "started" and kept[-1]["step"] == event["step"]:
+            kept.pop()                                                 # nothing was left to do
+        elif event["event"] in KEPT_EVENTS:
+            kept.append({key: value for key, value in event.items() if key not in PATHS})
+    return "".join(json.dumps(event) + "\n" for event in kept)
 
 
 def card(training: dict[str, object], evaluation: dict[str, dict], accuracy: dict[str, list[dict]]) -> str:
@@ -55,7 +60,9 @@ program that drew its data.
 
 Noise loss on pictures held out: {loss['value']:.4f} ± {loss['standard_error']:.4f}. Bits/dim, bound:
 {bound['value']:.3f} ± {bound['standard_error']:.3f}. {evaluation['memorisation']['sentence'].capitalize()}.
-demo.evaluation.json has the rest, of the same weights in full precision; demo.training.jsonl the log of the training.
+demo.evaluation.json has the rest, of the same weights in full precision. demo.training.jsonl is the log of the
+training: where it was interrupted, what a longer budget began from, its validations (at eight levels of noise, a
+coarser mean).
 
 What a classifier trained on other scenes sees in pictures drawn at default settings, one for each prompt such as
 "a red car":

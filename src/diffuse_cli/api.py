@@ -70,12 +70,14 @@ class LoadedModel:
 
     def draw(
         self, wanted: Sequence[Wanted], *, frames: bool = False, world: World | None = None,
+        advance: Callable[[float], None] = lambda done: None,
     ) -> Iterator[generation.Drawn]:
         """Pictures of several prompts as they are finished, as arrays: what `diffuse sample` calls.
 
-        See `generation.draw`. world: the processes that draw together; None is this one alone.
+        See `generation.draw`. world: the processes that draw together; None is this one alone. advance: is told after
+        every step how many pictures are done, parts included.
         """
-        return generation.draw(self.model, wanted, frames=frames, world=world)
+        return generation.draw(self.model, wanted, frames=frames, world=world, advance=advance)
 
     def _start(self, init: Picture | None, strength: float | None, mask: Picture | None) -> Start | None:
         if init is None:

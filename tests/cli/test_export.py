@@ -118,7 +118,7 @@ def test_a_folder_is_taken_wherever_a_model_is(diffuse, model, squares):
              for number, which in enumerate((model, "./out"))]
     assert [code for code, *_ in drawn] == [0, 0]
     assert Path("0.png").read_bytes() == Path("1.png").read_bytes()
-    assert "held-out loss" in diffuse("models", "show", "./out")[1]
+    assert "validation loss" in diffuse("models", "show", "./out")[1]
     assert diffuse("models", "verify", "./out")[0] == 0
     assert diffuse("noise-demo", squares / "000.png", "-m", "./out", "-n", "2")[0] == 0
     assert diffuse("export", "./out", "--to", "safetensors", "-o", "back.safetensors")[0] == 0

@@ -113,7 +113,7 @@ def test_show_tells_all_that_the_header_holds(diffuse):
     assert lines["prediction"] == "v, learned variance"
     assert lines["schedule"] == "cosine"
     assert lines["steps"] == "20,000"
-    assert lines["held-out loss"] == "0.041"
+    assert lines["validation loss"] == "0.041"
     assert lines["words"] == "car, red, evil\\x1b[2J"
 
 

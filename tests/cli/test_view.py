@@ -282,13 +282,13 @@ def test_progress_in_a_pipe_is_a_line_now_and_then(capsys, monkeypatch):
         "counting 2/1,234, eta 1:42:40\ncounting 4/1,234, eta 1:47:38\ncounting 1,234/1,234\n")
 
 
-def test_what_comes_all_at_once_says_what_it_took(capsys, monkeypatch):
+def test_parts_count_for_the_time_that_is_left(capsys, monkeypatch):
     now = 0.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
     with progress.of("drawing", 8) as advance_to:
-        now = 100.0                                                    # a batch of 4 is there, and the first is told
-        advance_to(1, 25.0)
-    assert capsys.readouterr().err == "drawing 1/8, eta 0:02:55\n"
+        now = 100.0
+        advance_to(1.6)
+    assert capsys.readouterr().err == "drawing 1/8, eta 0:06:40\n"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00:00"), (59.6, "0:01:00"), (3661, "1:01:01"),

@@ -74,6 +74,21 @@ def test_pictures_come_prompt_by_prompt_and_tell_what_they_are(model):
     assert all(picture.seconds > 0 for picture in drawn)
 
 
+def test_drawing_tells_after_every_step_how_much_is_done(model):
+    def told(*wanted):
+        shares = []
+        assert len(list(draw(model, wanted, advance=shares.append))) == wanted[-1].count * len(wanted)
+        return shares
+
+    how, more = Sampling(steps=3, batch_size=4), Sampling(steps=2, batch_size=4)
+    assert told(Wanted(prompt="x", count=6, sampling=how), Wanted(prompt="y", count=6, sampling=more)) == pytest.approx(
+        [4 / 3, 8 / 3, 4, 4 + 2 / 3, 4 + 4 / 3, 6, 8, 10, 11, 12])
+    start = Start(image=np.zeros((8, 8, 3), np.uint8), strength=0.5, mask=np.eye(8, dtype=bool))
+    shares = told(Wanted(prompt="x", count=2, sampling=Sampling(steps=6, batch_size=4), start=start))
+    assert shares == sorted(shares)
+    assert shares[-1] == 2
+
+
 def test_the_batch_size_costs_at_most_a_rounding(model):
     one, eight = pixels(model, ["a red square"], count=5, batch_size=1), pixels(
         model, ["a red square"], count=5, batch_size=8)

@@ -146,6 +146,7 @@ def test_every_text_has_a_slug_that_is_a_name(text):
 def test_slugs_keep_what_they_can():
     assert registry.slug("My Photos (2024)") == "my-photos-2024"
     assert registry.slug("cars") == "cars"
+    assert registry.slug("Réunion, Straße 7") == "reunion-strasse-7"
 
 
 def test_free_names_count_up():

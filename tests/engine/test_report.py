@@ -106,12 +106,12 @@ def _validated(step: int, *losses: float) -> dict:
 def test_it_tells_what_was_trained_on_what(run):
     page = _page(run)
     for told in ("tiny", "Finished: 8 steps", "24 used", "captions", "a red square", "8 px", "nano", "4 pictures",
-                 "8 steps", "learning rate", "seed", "held-out noise loss", "the whole plan", "warmup steps"):
+                 "8 steps", "learning rate", "seed", "validation loss", "the whole plan", "warmup steps"):
         assert told in page.text, told
     loss = read_history(run).validations[-1]["noise_mse"]
     assert f"{loss:.4f}" in page.text
     titles = [data for tag, data in page.texts if tag == "h3"]
-    assert titles == ["Noise loss", "Held-out loss by noise level", "Variance loss", "Gradient norm", "Learning rate",
+    assert titles == ["Noise loss", "Validation loss by noise level", "Variance loss", "Gradient norm", "Learning rate",
                       "Throughput"]
 
 

@@ -309,7 +309,7 @@ def _validations(*values):
 def test_overfitted_weights_give_way_to_the_best(squares, home):
     with _validations(0.2, 0.3):
         end = tiny.train(squares)[-1]
-    assert end.delivered == "best step, 4: held-out noise loss 0.2000, at the last 0.3000"
+    assert end.delivered == "best step, 4: validation loss 0.2000, at the last 0.3000"
     model = checkpoint.load_model(tiny.run_directory(home) / "model.safetensors", CPU)
     assert (model.training["step"], model.training["delivered"]) == (4, "best")
     again = tiny.train(squares)[-1]                        # and so does the same command again
@@ -321,14 +321,14 @@ def test_overfitted_weights_give_way_to_the_best(squares, home):
 def test_a_difference_within_a_hundredth_is_luck(squares, home):
     with _validations(0.2, 0.2019):
         end = tiny.train(squares)[-1]
-    assert end.delivered == "last step: held-out noise loss 0.2019"
+    assert end.delivered == "last step: validation loss 0.2019"
     assert checkpoint.load_model(tiny.run_directory(home) / "model.safetensors", CPU).training["step"] == 8
 
 
 def test_the_best_is_remembered_over_an_interruption(squares, home):
     with _validations(0.2, 0.3):
         tiny.train(squares, stop_at=5)
-        assert tiny.train(squares)[-1].delivered.startswith("best step, 4: held-out noise loss 0.2000")
+        assert tiny.train(squares)[-1].delivered.startswith("best step, 4: validation loss 0.2000")
 
 
 def test_a_model_in_training_can_be_sampled(squares, home):

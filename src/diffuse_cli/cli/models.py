@@ -14,7 +14,7 @@ from . import files, options, view
 if TYPE_CHECKING:
     from ..engine.card import Card
 
-_LABELS = {"images_seen": "pictures seen", "train_images": "learnt from", "noise_mse": "held-out loss",
+_LABELS = {"images_seen": "pictures seen", "train_images": "learnt from", "noise_mse": "validation loss",
            "delivered": "weights", "data_id": "data set", "init_id": "began as"}
 FREQUENT_WORDS = 100                            # shown of the captions: all that the demo model knows
 

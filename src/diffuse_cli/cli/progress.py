@@ -17,25 +17,23 @@ from . import view
 
 
 class Advance(Protocol):
-    """How far it is now; and how many seconds that took, where it is not the time since the beginning."""
+    """How far it is now, parts included."""
 
-    def __call__(self, done: int, spent: float | None = None) -> None: ...
+    def __call__(self, done: float) -> None: ...
 
 
 @contextlib.contextmanager
 def of(description: str, total: int) -> Iterator[Advance]:
     """Show how far something is, and how long it will take: yields `advance_to(done)`."""
-    now_at, begun, pace = 0, time.monotonic(), Pace(time.monotonic)
-    known: float | None = None
+    now_at, begun, pace = 0.0, time.monotonic(), Pace(time.monotonic)
 
     def how_far() -> str:
-        spent = time.monotonic() - begun if known is None else known
-        left = spent * (total - now_at) / now_at if 0 < now_at < total else 0.0
-        return f"{description} {now_at:,}/{total:,}" + (f", eta {view.duration(left)}" if left >= 1 else "")
+        left = (time.monotonic() - begun) * (total - now_at) / now_at if 0 < now_at < total else 0.0
+        return f"{description} {int(now_at):,}/{total:,}" + (f", eta {view.duration(left)}" if left >= 1 else "")
 
-    def advance_to(done: int, spent: float | None = None) -> None:
-        nonlocal now_at, known
-        now_at, known = done, spent
+    def advance_to(done: float) -> None:
+        nonlocal now_at
+        now_at = done
         if not view.drawn() and pace.due():
             view.say(how_far())
 
@@ -63,7 +61,7 @@ def stages() -> Iterator[Callable[[str, int, int], None]]:
         yield tell
 
 
-def bar(done: int, total: int) -> RenderableType:
+def bar(done: float, total: int) -> RenderableType:
     line = Table.grid()                                            # a ProgressBar does not end its line by itself
     line.add_row(ProgressBar(total=max(1, total), completed=done, width=view.width()))
     return line

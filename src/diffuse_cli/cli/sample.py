@@ -5,6 +5,7 @@ Knows what is asked for and what people are told; what is drawn is `engine.gener
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -220,11 +221,11 @@ def _draw(
         if target is not None:
             warn_about(wanted, model)
             view.say(f"model {_called(path, model)}" + (f", seed {seed}" if order.seed is None else ""))
-        drawings = loaded.draw(wanted, frames=show.animate, world=world)
+        draw = functools.partial(loaded.draw, wanted, frames=show.animate, world=world)
         if place.is_main and target is not None:
-            write(drawings, target, model, sum(one.count for one in wanted), show)
+            write(draw, target, model, sum(one.count for one in wanted), show)
         else:
-            list(drawings)
+            list(draw())
 
 
 def _called(path: Path, model: "Model") -> str:

@@ -1,6 +1,6 @@
 """What becomes of pictures as they are drawn: files, sheets, animations, records, a look at them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +24,15 @@ class Show:
     metadata: bool
 
 
-def write(drawings: Iterator["Drawn"], target: Target, model: "Model", count: int, show: Show) -> None:
-    """Every picture as it comes, its path on stdout; then, if wanted, the sheets of all."""
+def write(
+    draw: Callable[..., "Iterator[Drawn]"], target: Target, model: "Model", count: int, show: Show,
+) -> None:
+    """Every picture of `draw(advance=…)` as it comes, its path on stdout; then, if wanted, the sheets of all."""
     from ..engine import pictures, provenance
 
     kept: list[Drawn] = []
-    spent = 0.0                                 # pictures of a batch come all at once
     with progress.of("drawing", count) as advance_to:
-        for done, drawn in enumerate(drawings, 1):
+        for drawn in draw(advance=advance_to):
             made = provenance.made_of(drawn, model)
             record = {"index": drawn.index, "seconds": drawn.seconds, **made.record()}
             if target.file is None or not show.animate:
@@ -44,8 +45,6 @@ def write(drawings: Iterator["Drawn"], target: Target, model: "Model", count: in
                 view.picture(drawn.pixels)
             if show.grid or show.sheet:
                 kept.append(drawn)
-            spent += drawn.seconds
-            advance_to(done, spent)
     if show.grid:
         _write_grid(target, kept, show)
     if show.sheet:

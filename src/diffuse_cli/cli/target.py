@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engine import durable
+from ..engine import durable, registry
 from ..engine.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
@@ -74,4 +74,4 @@ def is_file(out: Path) -> bool:
 
 
 def _slug(prompt: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:48].strip("-")
+    return re.sub(r"[^a-z0-9]+", "-", registry.plain(prompt)).strip("-")[:48].strip("-")

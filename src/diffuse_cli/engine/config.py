@@ -25,7 +25,7 @@ OPTIMIZERS = ("muon", "adamw", "adam")
 CAPTION_SOURCES = ("auto", "metadata", "sidecar", "folder", "filename", "none")
 PRESETS = ("nano", "micro", "small", "base", "large")
 SAMPLER_STEPS = {                               # each with its usual steps
-    "dpmpp-2m": 20, "unipc": 20, "dpmpp-sde": 30, "ddim": 40, "ddpm": 100, "heun": 20, "euler": 40}
+    "dpmpp-2m": 20, "unipc": 20, "dpmpp-sde": 40, "ddim": 40, "ddpm": 100, "heun": 20, "euler": 40}
 SAMPLERS = tuple(SAMPLER_STEPS)
 PRECISIONS = ("auto", "bf16", "fp32")
 LOGS = ("tensorboard", "wandb")

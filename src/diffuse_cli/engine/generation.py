@@ -6,7 +6,7 @@ same picture whatever else is drawn with it. Knows no files.
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,16 +52,22 @@ class Drawn:
 
 def draw(
     model: Model, wanted: Sequence[Wanted], *, frames: bool = False, world: World | None = None,
+    advance: Callable[[float], None] = lambda done: None,
 ) -> Iterator[Drawn]:
     """The wanted pictures in their order, as they are finished. Unconditional models ignore prompts.
 
     Neighbours that are drawn alike share batches. Every batch has the same size, filled up with pictures that are
     thrown away: kernels may round differently at another batch size, and a picture must not depend on its company. In a
     world, its processes draw a batch each, and the main one yields all pictures, the others none. With `frames`, each
-    picture also shows how it came about. Raises OutOfMemoryError.
+    picture also shows how it came about. After every step `advance` is told how many pictures are done, parts included.
+    Raises OutOfMemoryError.
     """
-    for _, alike in itertools.groupby(wanted, _batched_by):
-        yield from _draw_alike(model, list(alike), frames=frames, world=world or World())
+    before = 0
+    for _, group in itertools.groupby(wanted, _batched_by):
+        alike = list(group)
+        yield from _draw_alike(model, alike, frames=frames, world=world or World(),
+                               advance=lambda done, before=before: advance(before + done))
+        before += sum(one.count for one in alike)
 
 
 def _batched_by(wanted: Wanted) -> tuple[Sampling, float | None, bool]:
@@ -71,35 +77,42 @@ def _batched_by(wanted: Wanted) -> tuple[Sampling, float | None, bool]:
         wanted.sampling, start.strength, start.mask is not None)
 
 
-def _draw_alike(model: Model, wanted: list[Wanted], *, frames: bool, world: World) -> Iterator[Drawn]:
+def _draw_alike(
+    model: Model, wanted: list[Wanted], *, frames: bool, world: World, advance: Callable[[float], None],
+) -> Iterator[Drawn]:
     sampling = wanted[0].sampling
     pictures = [(number, k) for number, one in enumerate(wanted) for k in range(one.count)]
     size = sampling.batch_size
     batches = [pictures[start : start + size] for start in range(0, len(pictures), size)]
     for turn in range(0, len(batches), world.size):
-        begun = time.monotonic()
+        begun, here = time.monotonic(), batches[turn : turn + world.size]
+        before, count = turn * size, sum(map(len, here))
         # Who finds no batch draws the last one too: a process that waits too long would be given up.
         padded = (batches[min(turn + world.place.rank, len(batches) - 1)] * size)[:size]
         try:
-            made = _draw_batch(model, [(wanted[number], k) for number, k in padded], frames=frames)
+            made = _draw_batch(model, [(wanted[number], k) for number, k in padded], frames=frames,
+                               advance=lambda share, before=before, count=count: advance(before + count * share))
         except torch.OutOfMemoryError as error:
             raise OutOfMemoryError(f"{size} pictures at once do not fit into the device's memory",
                                    hint="Choose a smaller --batch-size") from error
         drawn = world.gathered(torch.from_numpy(made))
-        here = batches[turn : turn + world.size]
-        seconds = (time.monotonic() - begun) / sum(map(len, here))
+        seconds = (time.monotonic() - begun) / count
         for batch, films in zip(here, drawn, strict=False):
             for (number, k), film in zip(batch, films.numpy(), strict=False):
                 last = film[-1][:, : film.shape[1]]                                # pictures are square
                 yield Drawn(wanted[number], k, last, seconds, film if frames else None)
 
 
-def _draw_batch(model: Model, asked: Sequence[tuple[Wanted, int]], *, frames: bool) -> np.ndarray:
+def _draw_batch(
+    model: Model, asked: Sequence[tuple[Wanted, int]], *, frames: bool, advance: Callable[[float], None],
+) -> np.ndarray:
     """(N, steps, H, 2·W, 3): state | estimate after every step; without `frames` the pictures, (N, 1, H, W, 3)."""
     count, sampling = len(asked), asked[0][0].sampling
     features, _ = encode_prompts(model, [*(one.prompt for one, _ in asked), *(one.negative for one, _ in asked)])
     text, negative = (None, None) if features is None else (features[:count], features[count:])
     shown: list[np.ndarray] = []
+    times, steps = times_of(model.config, sampling), 1
+    left = len(times)
     for step in denoise_steps(
             model.network, model.config, text=text, null=negative, sampling=sampling,
             seeds=[one.seed + k for one, k in asked],
@@ -108,6 +121,9 @@ def _draw_batch(model: Model, asked: Sequence[tuple[Wanted, int]], *, frames: bo
             shown.append(to_pixels(torch.cat([step.noisy, step.image], dim=3)))
         elif step.t == 0:
             shown = [to_pixels(step.noisy)]
+        left = min(left, sum(time < step.t for time in times))         # resampling goes back for a while
+        steps = max(steps, left + 1)
+        advance(1 - left / steps)
     return np.stack(shown, axis=1)
 
 
@@ -124,7 +140,7 @@ def times_of(config: ModelConfig, sampling: Sampling) -> list[float]:
     """The times that the sampler visits, from 1 to 0."""
     resolution = config.network.resolution
     schedule = make_schedule(config.schedule, resolution)
-    return sampling_times(schedule, sampling.number_of_steps, resolution, config.prediction)
+    return sampling_times(schedule, sampling.number_of_steps, resolution)
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ import os
 import re
 import stat
 import sys
+import unicodedata
 from pathlib import Path
 
 from . import durable
@@ -110,9 +111,15 @@ def check_name(name: str) -> None:
                          hint="Use 1 to 64 of a-z, 0-9, '.', '_' and '-', starting with a letter or a digit")
 
 
+def plain(text: str) -> str:
+    """For names of files: in lower case, letters without their accents."""
+    apart = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(letter for letter in apart if not unicodedata.combining(letter))
+
+
 def slug(text: str) -> str:
     """The nearest valid name to any text, such as that of a folder."""
-    name = re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-._")[:56].rstrip("-._")
+    name = re.sub(r"[^a-z0-9._]+", "-", plain(text)).strip("-._")[:56].rstrip("-._")
     try:
         check_name(name)
     except UsageError:

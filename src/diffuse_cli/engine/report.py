@@ -122,7 +122,7 @@ def _tiles(history: History, plan: Entry) -> str:
     tiles = [("steps" if history.step == steps else f"of {steps:,.0f} steps", f"{history.step:,}")]
     losses = [(number(entry.get("noise_mse")), entry["step"]) for entry in history.validations]
     if losses:
-        tiles.append(("held-out noise loss", f"{losses[-1][0]:.4f}"))
+        tiles.append(("validation loss", f"{losses[-1][0]:.4f}"))
         best, step = min(losses)
         tiles.append((f"best of them, at step {step:,}", f"{best:.4f}"))
     tiles.append(("pictures seen", f"{history.step * batch:,.0f}"))
@@ -195,7 +195,7 @@ def _curves(history: History) -> str:
                    "pictures held out. Held-out rising while the other falls: it learns by heart.",
                    [_curve(steps, "noise_mse", "training", 1), _curve(checks, "noise_mse", "held out", 2, marker="o")],
                    log=True),
-             _card("Held-out loss by noise level", "By log-SNR: high, nearly the picture; low, nearly noise.",
+             _card("Validation loss by noise level", "By log-SNR: high, nearly the picture; low, nearly noise.",
                    _by_level(checks), log=True),
              _card("Variance loss", "How well the model knows its own doubt, in bits for each value of a picture.",
                    [_curve(steps, "variance_loss", "", 1)]),

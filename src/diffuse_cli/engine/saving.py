@@ -75,10 +75,10 @@ def deliver(session: Session, path: Path) -> str:
         else:
             durable.write(path, (session.directory / BEST_FILE).read_bytes())
     if best is not None:
-        delivered = (f"best step, {best['step']:,}: held-out noise loss {best['noise_mse']:.4f}, "
+        delivered = (f"best step, {best['step']:,}: validation loss {best['noise_mse']:.4f}, "
                      f"at the last {session.noise_mse:.4f}")
     elif session.noise_mse is not None:
-        delivered = f"last step: held-out noise loss {session.noise_mse:.4f}"
+        delivered = f"last step: validation loss {session.noise_mse:.4f}"
     registry.set_last(session.run.name)
     if session.run.machine.out is not None:
         durable.write(Path(session.run.machine.out), path.read_bytes(), mode=0o644)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffuse_cli.engine.config import SAMPLERS
+from diffuse_cli.engine.config import SAMPLER_STEPS, SAMPLERS
 from diffuse_cli.engine.diffusion.editing import JUMP, diffuse_further, inpaint, start_from
 from diffuse_cli.engine.diffusion.samplers import Denoised, Step, ddim, run_sampler, sampling_times
 from diffuse_cli.engine.diffusion.schedule import Schedule, make_schedule
@@ -279,7 +279,7 @@ def test_the_known_pixels_are_always_the_given_picture_diffused_forward(name: st
 @pytest.mark.parametrize("length", [1.0, 20.0])
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_resampling_comes_closer_to_the_true_conditional_distribution(name: str, length: float) -> None:
-    once, five = (errors(name, Row(length), steps=20, resamplings=count) for count in (1, 5))
+    once, five = (errors(name, Row(length), steps=SAMPLER_STEPS[name], resamplings=count) for count in (1, 5))
     assert sum(once) > 1.3 * sum(five)
     assert once[0] > 2 * five[0]
 
@@ -287,7 +287,8 @@ def test_resampling_comes_closer_to_the_true_conditional_distribution(name: str,
 @pytest.mark.parametrize(("name", "bound"), [("dpmpp-2m", 0.03), ("unipc", 0.03), ("dpmpp-sde", 0.02)])
 def test_the_more_the_closer(name: str, bound: float) -> None:
     """Without resampling, the error is 0.16 of the conditional variance, or 0.10 with noise at every step."""
-    once, five, ten = (sum(errors(name, Row(3.0), steps=20, resamplings=count)) for count in (1, 5, 10))
+    once, five, ten = (
+        sum(errors(name, Row(3.0), steps=SAMPLER_STEPS[name], resamplings=count)) for count in (1, 5, 10))
     assert once > 0.09
     assert once > 2 * five > 3 * ten
     assert ten < bound

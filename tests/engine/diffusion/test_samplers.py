@@ -148,7 +148,7 @@ def test_the_last_step_arrives_at_the_denoiser_s_picture(name: str, steps: int) 
     assert seen[-1][0] == times[-2]
     torch.testing.assert_close(reached[-1].noisy, seen[-1][1], rtol=1e-9, atol=1e-9)
     assert torch.equal(reached[-1].image, seen[-1][1])
-    assert len(seen) == (2 * steps - 1 if name == "heun" else steps)
+    assert len(seen) == (max(2 * steps - 2, 1) if name == "heun" else steps)
 
 
 @pytest.mark.parametrize("name", ["dpmpp-2m", "unipc", "dpmpp-sde"])
@@ -203,8 +203,8 @@ def test_a_picture_does_not_depend_on_its_company(name: str) -> None:
 # ── The grid ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("resolution", [32, 64, 256])
-@pytest.mark.parametrize("name", ["interpolated", "cosine", "linear", "sigmoid"])
+@pytest.mark.parametrize("resolution", [16, 64, 256])
+@pytest.mark.parametrize("name", ["interpolated", "cosine"])
 def test_times_make_one_wide_step_and_then_even_ones_in_log_snr(name: str, resolution: int) -> None:
     schedule = make_schedule(name, resolution)
     times = sampling_times(schedule, 20, resolution)
@@ -213,17 +213,30 @@ def test_times_make_one_wide_step_and_then_even_ones_in_log_snr(name: str, resol
     assert times[-1] == 0
     assert all(t > s for t, s in itertools.pairwise(times))
     ratios = torch.tensor([sigma / alpha for alpha, sigma in (level(schedule, t) for t in times[1:-1])])
-    assert ratios[0].item() == pytest.approx(8 * resolution / 64, rel=1e-6)
+    assert ratios[0].item() == pytest.approx(1.5 * resolution, rel=1e-6)
     assert ratios[-1].item() == pytest.approx(0.03, rel=1e-6)
     gaps = ratios.log().diff()
     torch.testing.assert_close(gaps, gaps.mean().expand_as(gaps), rtol=1e-4, atol=0)
 
 
-def test_where_noise_is_predicted_the_first_step_is_shorter() -> None:
-    for resolution, ratio in [(16, 10), (64, 10), (128, 16)]:
-        times = sampling_times(COSINE, 20, resolution, "epsilon")
-        alpha, sigma = level(COSINE, times[1])
-        assert sigma / alpha == pytest.approx(ratio, rel=1e-6)
+@pytest.mark.parametrize("resolution", [16, 64, 256])
+@pytest.mark.parametrize("sampler", ["dpmpp-2m", "unipc", "heun"])
+def test_the_mean_brightness_of_pictures_varies_as_it_should(sampler: str, resolution: int) -> None:
+    """Pictures whose grey mean has a standard deviation of 0.3, perfectly denoised: drawn, it has 0.3 to a twentieth.
+
+    Of all that pictures have in common with Gaussian data the mean is decided first, at sigma/alpha of resolution/2.
+    """
+    schedule = make_schedule("interpolated", resolution)
+    variance = 0.3**2 * 3 * resolution**2               # of the projection on a constant picture of norm 1
+
+    def denoise(noisy: Tensor, t: float) -> Denoised:
+        alpha, sigma = level(schedule, t)
+        return Denoised(alpha * variance / (alpha**2 * variance + sigma**2) * noisy)
+
+    times = sampling_times(schedule, 20, resolution)
+    *_, last = run_sampler(sampler, denoise, torch.ones(1, 1, 1, 1, dtype=torch.float64), times, schedule,
+                           fresh_noise=lambda step: random(1, 1, 1, 1, seed=step))
+    assert last.noisy.item() == pytest.approx(math.sqrt(variance), rel=0.05)
 
 
 def test_the_shortest_grids_and_one_that_cannot_reach_the_wide_level() -> None:
@@ -231,9 +244,9 @@ def test_the_shortest_grids_and_one_that_cannot_reach_the_wide_level() -> None:
     first, middle, last = sampling_times(COSINE, 2, 64)
     alpha, sigma = level(COSINE, middle)
     assert (first, last) == (1, 0)
-    assert sigma / alpha == pytest.approx(8)
-    linear = make_schedule("linear", 2048)              # its noisiest level is sigma/alpha = 157, not 8·2048/64 = 256
-    times = sampling_times(linear, 10, 2048)
+    assert sigma / alpha == pytest.approx(96)
+    linear = make_schedule("linear", 256)               # its noisiest level is sigma/alpha = 157, not 1.5·256
+    times = sampling_times(linear, 10, 256)
     assert all(t > s for t, s in itertools.pairwise(times))
 
 

@@ -221,7 +221,7 @@ def test_tables_of_steps_are_those_of_the_schedule(schedule, resolution):
         known = json.loads(json.dumps(constants(model)))
         for steps in (1, 2, 3, 20, 37, 250):
             table = step_table(known, steps).astype(float)
-            t = torch.tensor(times_of(model.config, Sampling(steps=steps))).double()[:-1]
+            t = torch.tensor(times_of(model.config, Sampling(steps=steps))[:-1], dtype=torch.float64)
             alpha, sigma = (x.numpy() for x in make_schedule(schedule, resolution).alpha_sigma(t))
             time, from_noisy, from_output, _, _, keep, gain = table.T
             assert np.allclose(time, 1000 * t.numpy() - 1, atol=3e-4)

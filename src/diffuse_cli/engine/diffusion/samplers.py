@@ -36,21 +36,19 @@ class Step(NamedTuple):
 Denoiser = Callable[[Tensor, float], Denoised]
 FreshNoise = Callable[[int], Tensor]            # number of the step → standard normal noise, (N, C, H, W)
 
-WIDEST_OF_NOISE = 10                            # sigma/alpha at which the estimate from a predicted noise is of use
+DROWNED = 1.5                                   # noise in the mean of a channel, which is within [-1, 1]
 
 
 # ── Times and levels ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def sampling_times(schedule: Schedule, steps: int, resolution: int, prediction: str = "v") -> list[float]:
-    """steps + 1 times from 1 to 0: one step to sigma/alpha = 8·resolution/64, then evenly in log-SNR to 0.03, then 0.
+def sampling_times(schedule: Schedule, steps: int, resolution: int) -> list[float]:
+    """steps + 1 times from 1 to 0: one step to sigma/alpha = 1.5·resolution, then evenly in log-SNR to 0.03, then 0.
 
-    Above that level a picture holds only its mean, and a single step does; below 0.03 there is nothing left to see.
-    Where noise is predicted the first step ends at 10 at least: the picture that follows is that far out, and a long
-    step would leave it in.
+    The noise in the mean of a channel, one of resolution² pixels, is then 1.5, more than any mean: nothing is decided
+    above, everything below, the picture's brightness first. Below 0.03 there is nothing left to see.
     """
-    wide = max(8 * resolution / 64, WIDEST_OF_NOISE if prediction == "epsilon" else 0)
-    coarse, fine = -2 * math.log(wide), -2 * math.log(0.03)
+    coarse, fine = -2 * math.log(DROWNED * resolution), -2 * math.log(0.03)
     top = schedule.log_snr(torch.ones(1, dtype=torch.float64)).item()
     log_snr = torch.linspace(max(coarse, top + 0.5), fine, max(steps - 1, 0), dtype=torch.float64)
     return [1.0, *schedule.time_of(log_snr).tolist(), 0.0]
@@ -99,7 +97,8 @@ def euler(denoise: Denoiser, noisy: Tensor, times: Sequence[float], schedule: Sc
 def heun(denoise: Denoiser, noisy: Tensor, times: Sequence[float], schedule: Schedule) -> Iterator[Step]:
     """Karras et al. 2022, algorithm 1: Euler's step, then the mean of the slopes at both ends. Second order.
 
-    Two evaluations for each step but the one to the clean picture.
+    Two evaluations for each step but the first, from pure noise, over which no slope is a straight line's, and the one
+    to the clean picture.
     """
     yield from _probability_flow(denoise, noisy, times, schedule, corrected=True)
 
@@ -116,7 +115,7 @@ def _probability_flow(
         image = denoise(noisy, t).image
         slope = (noisy / at_t.alpha - image) / rho_t
         reached = image + rho_s * slope                                 # x + (rho_s - rho_t)·slope
-        if corrected and s > 0:
+        if corrected and t < 1 and s > 0:
             image = denoise(at_s.alpha * reached, s).image
             reached = reached + (rho_s - rho_t) * ((reached - image) / rho_s - slope) / 2
         noisy = at_s.alpha * reached

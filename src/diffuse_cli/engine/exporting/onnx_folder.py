@@ -55,7 +55,7 @@ def constants(model: Model) -> dict[str, Any]:
     config, network, usual = model.config, model.config.network, Sampling()
     schedule = make_schedule(config.schedule, network.resolution)
     interval = usual.interval_at(network.resolution) if config.conditional else (0, 0)      # nowhere without prompts
-    first, second, *_, last, _ = sampling_times(schedule, 3, network.resolution, config.prediction)
+    first, second, *_, last, _ = sampling_times(schedule, 3, network.resolution)
     levels = schedule.log_snr(torch.tensor([first, second, last], dtype=torch.float64)).tolist()
     times = schedule.time_of(torch.from_numpy(np.linspace(levels[1], levels[2], FINEST)))
     known: dict[str, Any] = {
