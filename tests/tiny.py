@@ -80,7 +80,7 @@ def scaled_down(*, drawn: bool = False) -> Iterator[None]:
     curves = contextlib.nullcontext() if drawn else mock.patch.object(report, "svg", return_value="<svg></svg>")
     with mock.patch.dict(presets.LEVELS, nano={3: presets.Levels((16, 16, 32), (1, 1, 1), 16, 16, 32, 1)}), \
             mock.patch.dict(presets.TEXT, nano=(16, 1)), mock.patch.object(planning, "VALIDATIONS", 2), \
-            mock.patch.object(training, "PREVIEW_PROMPTS", 2), mock.patch.dict(SAMPLER_STEPS, {"dpmpp-2m": 4}), curves:
+            mock.patch.object(planning, "PREVIEWED", 2), mock.patch.dict(SAMPLER_STEPS, {"dpmpp-2m": 4}), curves:
         yield
 
 

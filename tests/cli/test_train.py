@@ -14,7 +14,7 @@ import tiny
 import torch
 
 from diffuse_cli.cli import app, train, view
-from diffuse_cli.engine import events, registry, session, training
+from diffuse_cli.engine import costs, events, registry, training
 from diffuse_cli.engine.errors import UsageError
 from diffuse_cli.engine.learner import Learner
 
@@ -30,7 +30,7 @@ def diffuse(capsys, monkeypatch):
         arguments = list(map(str, arguments))
         monkeypatch.setattr(sys, "argv", ["diffuse", *arguments])
         view.start()
-        with tiny.scaled_down(), mock.patch.object(session, "MEASURED_SECONDS", 0):
+        with tiny.scaled_down(), mock.patch.object(costs, "MEASURED_SECONDS", 0):
             code = app._run(arguments)
         return code, *capsys.readouterr()
 

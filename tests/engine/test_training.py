@@ -16,17 +16,18 @@ from safetensors.torch import load_file
 
 from diffuse_cli.engine import (
     checkpoint,
+    costs,
     durable,
     events,
     generation,
     randomness,
     registry,
     runs,
-    session,
     training,
 )
 from diffuse_cli.engine.batches import Batches
-from diffuse_cli.engine.config import Machine, Recipe, Sampling
+from diffuse_cli.engine.checks import from_dict
+from diffuse_cli.engine.config import Machine, Plan, Recipe, Sampling
 from diffuse_cli.engine.errors import DataError, DivergedError, ModelError, StorageError, UsageError
 from diffuse_cli.engine.learner import Learner
 from diffuse_cli.engine.network.model import Network
@@ -507,7 +508,7 @@ def test_changed_pictures_are_refused_unless_accepted(home, tmp_path):
         tiny.train(folder)
     assert "--accept-changes" in caught.value.hint
     tiny.draw_squares(folder, 40)
-    with mock.patch.object(session, "_images_per_second", return_value=1.0), runs.open_run(
+    with mock.patch.object(costs, "_images_per_second", return_value=1.0), runs.open_run(
             folder, tiny.RECIPE, Machine(**tiny.OPTIONS, accept_changes=True), rehearsal=True) as run:
         list(training.rehearse(run))                       # only asking changes nothing
     with pytest.raises(DataError):
@@ -522,7 +523,7 @@ def test_changed_pictures_are_refused_unless_accepted(home, tmp_path):
 def test_a_rehearsal_writes_nothing(squares, home, options):
     tiny.train(squares, stop_at=1)
     before = listing(home)
-    with mock.patch.object(session, "MEASURED_SECONDS", 0), runs.open_run(
+    with mock.patch.object(costs, "MEASURED_SECONDS", 0), runs.open_run(
             squares, tiny.RECIPE, Machine(**tiny.OPTIONS, **options), rehearsal=True) as run:
         *_, started = training.rehearse(run)
     changed = {path.name for path, seen in listing(home).items() if before.get(path) != seen}
@@ -534,7 +535,7 @@ def test_a_rehearsal_writes_nothing(squares, home, options):
 
 
 def test_a_rehearsal_of_a_new_run_leaves_no_directory(squares, home):
-    with mock.patch.object(session, "MEASURED_SECONDS", 0), runs.open_run(
+    with mock.patch.object(costs, "MEASURED_SECONDS", 0), runs.open_run(
             squares, tiny.RECIPE, Machine(**tiny.OPTIONS), rehearsal=True) as run:
         list(training.rehearse(run))
     assert list((home / "models").iterdir()) == []
@@ -545,10 +546,10 @@ def test_a_rehearsal_of_a_new_run_leaves_no_directory(squares, home):
 
 def test_a_budget_of_time_becomes_a_number_of_steps_once(squares, home):
     recipe = Recipe(resolution=8, preset="nano", time=60.0, batch_size=4)
-    with mock.patch.object(session, "_images_per_second", return_value=0.5) as measured:
+    with mock.patch.object(costs, "_images_per_second", return_value=0.5) as measured:
         stream = tiny.train(squares, recipe, stop_at=1)
         steps = tiny.of_kind(events.Started, stream)[0].steps
-        assert 6 <= steps <= 7                             # 0.92 of 60 s at 0.5 pictures a second, 4 in a step
+        assert 3 <= steps <= 4                             # 0.92 of half of 60 s at 0.5 pictures a second, 4 in a step
         plan = json.loads((tiny.run_directory(home) / "config.json").read_text())["plan"]
         assert plan["steps"] == steps
         measured.return_value = 100.0
@@ -558,10 +559,27 @@ def test_a_budget_of_time_becomes_a_number_of_steps_once(squares, home):
     assert again[-1].step == steps
 
 
-def test_measuring_counts_as_time_spent():
-    with mock.patch.object(session, "_images_per_second", return_value=10.0), \
-            mock.patch.object(session.time, "monotonic", side_effect=[100.0, 104.0]):
-        assert session._images_within(60.0, mock.Mock()) == int(session.SHARE_OF_STEPS * 10 * 56)
+def test_measuring_previews_and_validations_count_as_time_spent():
+    with mock.patch.object(costs, "_images_per_second", return_value=10.0), \
+            mock.patch.object(costs, "_beside", return_value=120.0), \
+            mock.patch.object(costs.time, "monotonic", side_effect=[100.0, 104.0]):
+        assert costs.images_within(60.0, mock.Mock(), Machine()) == int(costs.SHARE_OF_STEPS * (10 * 56 - 120))
+
+
+def test_what_goes_on_beside_the_steps_is_as_much_as_is_counted_on(squares, home):
+    seen = 0
+
+    def counted(network, noisy, *arguments, **options):
+        nonlocal seen
+        seen += 0 if torch.is_grad_enabled() else len(noisy)
+        return forward(network, noisy, *arguments, **options)
+
+    forward = Network.forward
+    with mock.patch.object(Network, "forward", counted):
+        tiny.train(squares)
+    plan = from_dict(Plan, runs.read_config(tiny.run_directory(home))["plan"])
+    with tiny.scaled_down():
+        assert seen == pytest.approx(3 * costs._beside(plan, Machine(**tiny.OPTIONS)))
 
 
 def test_another_model_to_start_from(trained, squares, home):

@@ -23,6 +23,8 @@ from .evaluation import LEVELS
 from .network.presets import network_config, parameter_count
 
 VALIDATIONS = 10                                # in a run
+FEWEST_PROBED = 16                              # pictures of a validation, where there are as many
+PREVIEWED = 8                                   # pictures of a preview
 COOLDOWN = 0.25                                 # share of the run in which the learning rate falls to 0
 FEW_EPOCHS = 50                                 # no dropout below
 DROPOUTS = ((20_000, 0.25), (100_000, 0.12), (1_000_000, 0.05))        # (below so many pictures, rate); else 0
@@ -174,7 +176,7 @@ def _probe(steps: int, batch_size: int, held_out: int) -> int:
     At least 16, at most 256; a forward pass costs a third of a training step.
     """
     affordable = int(0.03 * 3 * steps * batch_size / (LEVELS * VALIDATIONS))
-    return min(held_out, 256, max(16, affordable))
+    return min(held_out, 256, max(FEWEST_PROBED, affordable))
 
 
 def _choose_model(

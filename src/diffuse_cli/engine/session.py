@@ -5,11 +5,9 @@ Joins the run's directory, the data set, the plan and the learner. Knows no trai
 
 import dataclasses
 import json
-import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +15,16 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from . import checkpoint, durable, events, pictures, planning, registry, runs
+from . import checkpoint, costs, durable, events, pictures, planning, registry, runs
 from .batches import Batches, Split, split_dataset
 from .checks import from_dict, to_dict
 from .config import Plan, Recipe
+from .costs import Facts
 from .data.cache import Dataset
 from .distributed import World
 from .errors import DataError, ModelError, StorageError
 from .learner import Learner
-from .network.presets import flops
 from .network.text import encode, load_tokenizer, train_tokenizer
-
-MEASURED_SECONDS = 5.0                          # that finding out the speed takes
-SHARE_OF_STEPS = 0.92                           # of the time; the rest is validation, previews and saving
-if sys.platform != "win32":
-    import resource
-
-Facts = tuple[tuple[str, str], ...]
 
 
 @dataclass
@@ -139,7 +130,8 @@ def _settle(maker: _Maker) -> Generator[events.Event, None, tuple[Plan, Learner]
     learner = maker.learner(plan)
     if timed:
         yield events.Noticed(message="measuring the speed to turn --time into a number of steps")
-        recipe = dataclasses.replace(recipe, time=None, images=_images_within(recipe.time or 0, learner))
+        images = costs.images_within(recipe.time or 0, learner, run.machine)
+        recipe = dataclasses.replace(recipe, time=None, images=images)
     if extended:
         plan = maker.tell(planning.extend(plan, recipe, run.name) if maker.world.is_main else None)
     elif timed:
@@ -205,7 +197,7 @@ def _check_data(run: runs.Run, plan: Plan, dataset: Dataset, split: Split) -> Pl
 
 def _write_beginning(run: runs.Run, learner: Learner, tokenizer: Tokenizer | None, dataset: Dataset) -> None:
     """Everything that going on will need, durably; the plan last, for with it the run exists."""
-    need, free = _disk_bytes(learner), durable.free_bytes(run.directory)
+    need, free = costs.disk_bytes(learner), durable.free_bytes(run.directory)
     if free < need:
         raise StorageError(f"training needs about {need / 2**20:.0f} MB in {run.directory}, {free / 2**20:.0f} MB free",
                            hint="Make room, or move everything with DIFFUSE_HOME")
@@ -216,54 +208,6 @@ def _write_beginning(run: runs.Run, learner: Learner, tokenizer: Tokenizer | Non
         durable.write(run.directory / "skipped.jsonl", ("\n".join(lines) + "\n").encode())
     durable.make_directory(run.directory / "previews")
     run.write_plan(learner.plan)
-
-
-def cost(session: Session) -> Facts:
-    """What a run would take: arithmetic, disk, and time at this machine's measured speed. Uses the learner up."""
-    plan, learner = session.plan, session.learner
-    per_picture = 3 * flops(plan.model.network)                        # backward costs about twice the forward pass
-    rate = _images_per_second(learner, MEASURED_SECONDS)
-    seconds = plan.steps * plan.batch_size / rate / SHARE_OF_STEPS
-    return (
-        ("arithmetic", f"{per_picture / 1e9:.2f} GFLOP for each picture learnt from"),
-        ("memory", f"{peak_memory(learner.batches.device) / 2**20:,.0f} MB at its peak"),
-        ("disk", f"{_disk_bytes(learner) / 2**20:,.0f} MB for the run"),
-        ("speed", f"{rate:,.0f} pictures a second"),
-        ("time", f"about {timedelta(seconds=round(seconds))}"),
-    )
-
-
-def _disk_bytes(learner: Learner) -> int:
-    """Three training states, one more while it is written, and two models."""
-    return 4 * sum(tensor.nbytes for tensor in learner.tensors().values()) + 2 * 4 * learner.parameters
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes: of the GPU's allocator, or of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if sys.platform == "win32":
-        return 0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _images_within(seconds: float, learner: Learner) -> int:
-    """Pictures that can be learnt from in that time, by measuring this machine; uses the learner up.
-
-    Some of it is kept for validation, previews and saving.
-    """
-    started = time.monotonic()
-    rate = _images_per_second(learner, min(MEASURED_SECONDS, seconds / 10))
-    return max(1, int(SHARE_OF_STEPS * rate * (seconds - (time.monotonic() - started))))
-
-
-def _images_per_second(learner: Learner, seconds: float) -> float:
-    learner.advance()                                                  # the first step also compiles and allocates
-    begun, steps = time.monotonic(), 0
-    while learner.world.largest(steps < 3 or time.monotonic() - begun < seconds):
-        learner.advance()
-        steps += 1
-    return steps * learner.plan.batch_size / (time.monotonic() - begun)
 
 
 def _probe(plan: Plan, dataset: Dataset, split: Split, tokenizer: Tokenizer | None) -> tuple[Tensor, Tensor | None]:

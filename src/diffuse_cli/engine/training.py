@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import checkpoint, durable, events, pictures, planning, registry, runs, saving
+from . import checkpoint, costs, durable, events, pictures, planning, registry, runs, saving
 from .checks import parse_interval
 from .config import Sampling
+from .costs import Facts
 from .data.cache import open_dataset
 from .distributed import World, join
 from .errors import DivergedError, StorageError
@@ -26,11 +27,10 @@ from .evaluation import noise_curve, validation_times
 from .generation import draw
 from .history import LOG_FILE
 from .learner import Learner
-from .session import Facts, Session, cost, open_session, peak_memory
+from .session import Session, open_session
 from .wanted import Wanted
 
 LOG_SECONDS = 2.0                               # between two reports of the steps, at least
-PREVIEW_PROMPTS = 8
 MAX_COST = 0.02                                 # share of the run that saving may take
 REPORT_SECONDS = 0.5                            # that writing a report is taken to cost before the first was written
 MAX_REPORT_COST = 0.01                          # share of the run that reports may take, the last one apart
@@ -70,7 +70,7 @@ def rehearse(run: runs.Run) -> Iterator[events.Event]:
         run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict)
     session, facts = yield from open_session(run, dataset, device, world=World(), rehearsal=True)
     started = _started(session, facts)
-    yield dataclasses.replace(started, facts=(*facts, *cost(session)))
+    yield dataclasses.replace(started, facts=(*facts, *costs.facts(session.learner, run.machine)))
 
 
 def _train(run: runs.Run, should_stop: ShouldStop) -> Iterator[events.Event]:
@@ -219,7 +219,7 @@ class _Reporter:
             variance_loss=variance if plan.model.learned_variance else None, gradient_norm=self.norm,
             lr=learner.optimizer.lr, images_per_second=images_per_second,
             seconds=now - self.session.begun, remaining=(plan.steps - learner.step) * plan.batch_size / self.rate,
-            skipped=learner.skipped, memory=peak_memory(learner.batches.device))
+            skipped=learner.skipped, memory=costs.peak_memory(learner.batches.device))
         self.totals.zero_()
         self.steps, self.busy, self.reported = 0, 0.0, now
         return event
@@ -282,7 +282,7 @@ def _preview(session: Session) -> events.Previewed:
     learner, plan = session.learner, session.plan
     model = checkpoint.Model(plan.model, learner.averaged, session.tokenizer, {}, {}, "")
     prompts, count = _preview_prompts(session)
-    sampling = Sampling(batch_size=PREVIEW_PROMPTS, precision=learner.precision)
+    sampling = Sampling(batch_size=planning.PREVIEWED, precision=learner.precision)
     wanted = [Wanted(prompt=prompt, count=count, seed=plan.seed, sampling=sampling) for prompt in prompts]
     drawn = list(draw(model, wanted))
     strip = pictures.sheet(np.stack([picture.pixels for picture in drawn]), columns=len(drawn))
@@ -294,10 +294,10 @@ def _preview(session: Session) -> events.Previewed:
 def _preview_prompts(session: Session) -> tuple[tuple[str, ...], int]:
     """Prompts and the number of pictures of each: those asked for, else captions of held-out pictures."""
     if session.tokenizer is None:
-        return ("",), PREVIEW_PROMPTS
+        return ("",), planning.PREVIEWED
     asked = session.run.machine.preview_prompts
     if asked:
-        return asked, max(1, PREVIEW_PROMPTS // len(asked))
+        return asked, max(1, planning.PREVIEWED // len(asked))
     positions = (session.split.held_out if len(session.split.held_out) else session.split.train).tolist()
     captions = dict.fromkeys(caption for position in positions for caption in session.dataset.captions[position][:1])
-    return tuple(captions)[:PREVIEW_PROMPTS] or ("",), 1
+    return tuple(captions)[:planning.PREVIEWED] or ("",), 1
