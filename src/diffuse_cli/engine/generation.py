@@ -65,8 +65,7 @@ def draw(
     before = 0
     for _, group in itertools.groupby(wanted, _batched_by):
         alike = list(group)
-        yield from _draw_alike(model, alike, frames=frames, world=world or World(),
-                               advance=lambda done, before=before: advance(before + done))
+        yield from _draw_alike(model, alike, frames=frames, world=world or World(), advance=_after(advance, before))
         before += sum(one.count for one in alike)
 
 
@@ -75,6 +74,11 @@ def _batched_by(wanted: Wanted) -> tuple[Sampling, float | None, bool]:
     start = wanted.start
     return (wanted.sampling, None, False) if start is None else (
         wanted.sampling, start.strength, start.mask is not None)
+
+
+def _after(advance: Callable[[float], None], before: float, times: float = 1) -> Callable[[float], None]:
+    """The same, of what comes after `before` pictures and counts `times` as much."""
+    return lambda done: advance(before + times * done)
 
 
 def _draw_alike(
@@ -91,7 +95,7 @@ def _draw_alike(
         padded = (batches[min(turn + world.place.rank, len(batches) - 1)] * size)[:size]
         try:
             made = _draw_batch(model, [(wanted[number], k) for number, k in padded], frames=frames,
-                               advance=lambda share, before=before, count=count: advance(before + count * share))
+                               advance=_after(advance, before, count))
         except torch.OutOfMemoryError as error:
             raise OutOfMemoryError(f"{size} pictures at once do not fit into the device's memory",
                                    hint="Choose a smaller --batch-size") from error
