@@ -203,8 +203,9 @@ def test_a_picture_does_not_depend_on_its_company(name: str) -> None:
 # ── The grid ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("resolution", [16, 64, 256])
-@pytest.mark.parametrize("name", ["interpolated", "cosine"])
+@pytest.mark.parametrize(("name", "resolution"), [
+    *itertools.product(["interpolated", "cosine", "linear", "sigmoid"], [16, 32, 64]),
+    ("interpolated", 256), ("cosine", 256), ("sigmoid", 256)])           # which linear cannot reach
 def test_times_make_one_wide_step_and_then_even_ones_in_log_snr(name: str, resolution: int) -> None:
     schedule = make_schedule(name, resolution)
     times = sampling_times(schedule, 20, resolution)
