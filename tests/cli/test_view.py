@@ -206,11 +206,17 @@ def test_progress_is_drawn_and_taken_away(monkeypatch):
     assert shown.rstrip("\r").endswith("\x1b[2K")                  # the last frame is erased
 
 
-def test_data_between_is_a_line_of_its_own(monkeypatch):
-    """With stdout on the same terminal, the drawing gives way to each line of data."""
+def _both_on_terminal(monkeypatch):
+    """One terminal for what is drawn and for data."""
     terminal = _on_terminal(monkeypatch)
     monkeypatch.setattr(sys, "stdout", terminal)
     view.start()
+    return terminal
+
+
+def test_data_between_is_a_line_of_its_own(monkeypatch):
+    """With stdout on the same terminal, the drawing gives way to each line of data."""
+    terminal = _both_on_terminal(monkeypatch)
     with progress.of("counting", 3) as advance_to:
         advance_to(1)
         view.out("/a/path")
@@ -219,9 +225,7 @@ def test_data_between_is_a_line_of_its_own(monkeypatch):
 
 def test_data_between_is_not_erased_by_the_next_drawing(monkeypatch):
     """What the drawing takes away, line by line from its last one, is no more than what it drew."""
-    terminal = _on_terminal(monkeypatch)
-    monkeypatch.setattr(sys, "stdout", terminal)
-    view.start()
+    terminal = _both_on_terminal(monkeypatch)
     with progress.of("counting", 3) as advance_to:
         for place in range(3):
             time.sleep(0.3)                                            # it is drawn four times a second
@@ -231,9 +235,7 @@ def test_data_between_is_not_erased_by_the_next_drawing(monkeypatch):
 
 
 def test_a_drawing_gives_way_as_often_as_it_must(monkeypatch):
-    terminal = _on_terminal(monkeypatch)
-    monkeypatch.setattr(sys, "stdout", terminal)
-    view.start()
+    terminal = _both_on_terminal(monkeypatch)
     with progress.of("counting", 3) as advance_to:
         advance_to(1)
         for place in range(1_200):
