@@ -566,7 +566,8 @@ def test_measuring_previews_and_validations_count_as_time_spent():
         assert costs.images_within(60.0, mock.Mock(), Machine()) == int(costs.SHARE_OF_STEPS * (10 * 56 - 120))
 
 
-def test_what_goes_on_beside_the_steps_is_as_much_as_is_counted_on(squares, home):
+@pytest.mark.parametrize("every", ["100%", "50%", "2"])
+def test_what_goes_on_beside_the_steps_is_as_much_as_is_counted_on(squares, home, every):
     seen = 0
 
     def counted(network, noisy, *arguments, **options):
@@ -576,10 +577,10 @@ def test_what_goes_on_beside_the_steps_is_as_much_as_is_counted_on(squares, home
 
     forward = Network.forward
     with mock.patch.object(Network, "forward", counted):
-        tiny.train(squares)
+        tiny.train(squares, preview_every=every)
     plan = from_dict(Plan, runs.read_config(tiny.run_directory(home))["plan"])
     with tiny.scaled_down():
-        assert seen == pytest.approx(3 * costs._beside(plan, Machine(**tiny.OPTIONS)))
+        assert seen == pytest.approx(3 * costs._beside(plan, Machine(preview_every=every)))
 
 
 def test_another_model_to_start_from(trained, squares, home):
