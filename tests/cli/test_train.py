@@ -293,3 +293,18 @@ def test_a_shell_sees_that_a_signal_ended_it_and_the_second_one_leaves_at_once(s
     assert done.stdout == ""
     assert ("to go on" in done.stderr) == (kills == 1)
     assert [path.name for path in model_of(home).parent.glob("step-*")] == saved
+
+
+def test_a_stop_that_comes_while_something_is_said_is_told_afterwards(monkeypatch):
+    said = []
+
+    def say(text):
+        said.append(text)
+        if len(said) == 1:
+            raise RuntimeError("reentrant call")
+
+    monkeypatch.setattr(view, "say", say)
+    with train._signals(talk=True) as asked:
+        signal.raise_signal(signal.SIGINT)
+        assert (asked(), asked()) == ("SIGINT", "SIGINT")
+    assert said == [train.STOPPING] * 2

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..engine.events import Finished
 
 RECIPE, MACHINE = "Recipe: what is learnt (saved; must match to go on)", "Machine: where and how fast"
+STOPPING = "\nstopping after this step and saving; once more leaves at once"
 
 
 def _recipe(*names: str, help: str) -> Any:
@@ -202,6 +203,7 @@ def _signals(*, talk: bool) -> Iterator[Callable[[], str | None]]:
     """
     caught: list[str] = []
     saves: list[str] = []
+    untold: list[str] = []
 
     def handler(number: int, _: FrameType | None) -> None:
         if signal.Signals(number).name == "SIGUSR1":
@@ -211,9 +213,16 @@ def _signals(*, talk: bool) -> Iterator[Callable[[], str | None]]:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         caught.append(signal.Signals(number).name)
-        with contextlib.suppress(RuntimeError):                        # it came while something else was being said
-            if talk:
-                view.say("\nstopping after this step and saving; once more leaves at once")
+        if talk:
+            try:
+                view.say(STOPPING)
+            except RuntimeError:                                       # it came while something else was being said
+                untold.append(STOPPING)
+
+    def asked() -> str | None:
+        if untold:
+            view.say(untold.pop())
+        return caught[0] if caught else saves.pop() if saves else None
 
     with answered(SIGNALS, handler):
-        yield lambda: caught[0] if caught else saves.pop() if saves else None
+        yield asked
