@@ -19,7 +19,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 PLACE = ROOT / "src" / "diffuse_cli" / "models"
 NAME = "demo-64"                                # in the making: `demo` itself is reserved
-PICTURES, RESOLUTION, IMAGES, SEED = 20_000, 64, 320_000, 0
+PICTURES, RESOLUTION, STEPS, BATCH, SEED = 20_000, 64, 20_000, 16, 0
 KEPT_EVENTS, PATHS = ("started", "validated", "finished"), ("directory", "path")
 
 
@@ -54,9 +54,9 @@ def card(training: dict[str, object], evaluation: dict[str, dict], accuracy: dic
 
 A text-conditional pixel-space diffusion model of {RESOLUTION} × {RESOLUTION} pixels, in half precision, made by
 `python benchmarks/demo_model.py` on {time.strftime('%Y-%m-%d')}: {PICTURES:,} drawn scenes (`diffuse data demo`),
-{IMAGES:,} pictures seen, {training['step']:,} steps of {training['batch_size']}, seed {SEED}. It knows these
-scenes alone; `diffuse models show demo` lists its words. It is there to try the program with. Apache 2.0, like the
-program that drew its data.
+{training['step'] * training['batch_size']:,} pictures seen, {training['step']:,} steps of {training['batch_size']},
+seed {SEED}. It knows these scenes alone; `diffuse models show demo` lists its words. It is there to try the program
+with. Apache 2.0, like the program that drew its data.
 
 Noise loss on pictures held out: {loss['value']:.4f} ± {loss['standard_error']:.4f}. Bits/dim, bound:
 {bound['value']:.3f} ± {bound['standard_error']:.3f}. {evaluation['memorisation']['sentence'].capitalize()}.
@@ -85,7 +85,7 @@ def main() -> None:
     if not (scenes / "metadata.jsonl").exists():
         diffuse(work, "data", "demo", scenes, "-n", str(PICTURES), "--resolution", str(RESOLUTION), "-s", str(SEED))
     diffuse(work, "train", scenes, "--name", NAME, "--resolution", str(RESOLUTION), "--preset", "nano",
-            "--images", str(IMAGES), "--seed", str(SEED))
+            "--steps", str(STEPS), "--batch-size", str(BATCH), "--seed", str(SEED))
     PLACE.mkdir(exist_ok=True)
     model = PLACE / "demo.safetensors"
     diffuse(work, "export", NAME, "--to", "safetensors", "--precision", "fp16", "-o", model, "--force")

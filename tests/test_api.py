@@ -1,5 +1,6 @@
 """The same from Python: pictures and events as the commands have them, and an import that costs nothing."""
 
+import contextlib
 import json
 import re
 import subprocess
@@ -13,7 +14,8 @@ from PIL import Image
 
 import diffuse_cli
 from diffuse_cli.cli import app, view
-from diffuse_cli.engine import events
+from diffuse_cli.engine import events, runs, training
+from diffuse_cli.engine.config import Machine
 from diffuse_cli.engine.errors import InUseError, ModelError, UsageError
 
 PAGE = Path(__file__).parents[1] / "docs" / "python.md"
@@ -91,7 +93,9 @@ def test_a_picture_may_come_from_memory_or_a_file(loaded, squares):
 @pytest.mark.parametrize(("options", "said"), [
     ({"guidence": 3}, "Did you mean 'guidance'"), ({"negativ": "y"}, "Did you mean 'negative'"),
     ({"guidance": "much"}, "guidance should be float"), ({"steps": 0}, "--steps"), ({"n": 0}, "--num"),
-    ({"strength": 0.5}, "need a picture"), ({"seed": -1}, "--seed")])
+    ({"strength": 0.5}, "need a picture"), ({"seed": -1}, "--seed"), ({"n": "2"}, "--num must be a whole number"),
+    ({"n": 2.5}, "--num"), ({"seed": "1"}, "--seed"), ({"negative": 3}, "--negative must be text"),
+    ({"strength": "much", "init": Image.new("RGB", (8, 8))}, "--strength must be a number")])
 def test_what_cannot_be_is_refused(loaded, options, said):
     with pytest.raises(UsageError) as caught:
         loaded.sample("x", **options)
@@ -125,8 +129,23 @@ def test_training_is_a_stream_of_the_same_events(squares, trained):
 def test_training_refuses_what_it_does_not_know(squares):
     with pytest.raises(UsageError, match="'stepps'"):
         next(diffuse_cli.train(squares, stepps=3))
-    with pytest.raises(UsageError, match="command line"):
-        next(diffuse_cli.train(squares, procs=2))
+    for several in ({"procs": 2}, {"log": "tensorboard"}):
+        with pytest.raises(UsageError, match="command line"):
+            next(diffuse_cli.train(squares, **several))
+    for option, value in (("steps", "1"), ("lr", "fast"), ("time", "soon"), ("fresh", 1), ("preview_prompt", "a cat")):
+        with pytest.raises(UsageError, match=option):
+            next(diffuse_cli.train(squares, **{option: value}))
+
+
+def test_training_takes_what_the_command_line_takes(squares, monkeypatch):
+    asked = []
+    monkeypatch.setattr(runs, "open_run", lambda folder, recipe, machine: asked.append((recipe, machine)) or
+                        contextlib.nullcontext())
+    monkeypatch.setattr(training, "train", lambda run, should_stop: iter(()))
+    list(diffuse_cli.train(squares, time="1h30m", gpus=0, preview_prompt=["a cat"]))
+    list(diffuse_cli.train(squares, time=5400))
+    assert [recipe.time for recipe, _ in asked] == [5400, 5400]
+    assert asked[0][1] == Machine(gpus="0", preview_prompt=("a cat",))
 
 
 @pytest.mark.usefixtures("decoded")

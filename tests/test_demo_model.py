@@ -1,5 +1,6 @@
 """The model that comes with the program: small, whole, judged as it is, and what the README's first command draws."""
 
+import importlib
 import json
 from pathlib import Path
 
@@ -25,6 +26,14 @@ def test_it_is_small_and_knows_words_and_variances(demo):
     assert demo.config.network.resolution == SIDE
     assert demo.config.learned_variance
     assert {*scenes.OBJECTS, *scenes.COLOURS} <= set(demo.words)
+
+
+def test_the_script_that_makes_it_asks_for_this_training(demo, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    script = importlib.import_module("demo_model")
+    made = demo.training
+    assert (made["steps"], made["batch_size"], made["seed"]) == (script.STEPS, script.BATCH, script.SEED)
+    assert (made["step"], demo.config.network.resolution) == (script.STEPS, script.RESOLUTION)
 
 
 def test_it_is_whole(command):

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from .engine import checkpoint, generation, planning, provenance, ranks, registry, runs, training
-from .engine.checks import check_choice, from_dict, to_dict
+from .engine.checks import check_choice, from_dict, parse_duration, to_dict
 from .engine.config import Export, Machine, Recipe, Sampling
 from .engine.data import images
 from .engine.distributed import World
@@ -102,15 +102,22 @@ def train(
 ) -> Iterator[Event]:
     """Train on a folder of pictures, or go on with the same training: an event for everything that happens.
 
-    options: the fields of `Recipe` and `Machine`, named as in `diffuse train --help`. The run is locked from the first
-    event to the last; an iterator that is closed, or interrupted by an exception such as Ctrl-C, leaves the last save.
-    `should_stop` is asked after every step; the name of a signal, such as "SIGINT", saves and ends. No signal is
-    caught here. Several processes are joined where the environment says so (torchrun, srun), never started.
+    options: those of `diffuse train --help` with _ for -: the fields of `Recipe` and `Machine`. The run is locked from
+    the first event to the last; an iterator that is closed, or interrupted by an exception such as Ctrl-C, leaves
+    the last save. `should_stop` is asked after every step; the name of a signal, such as "SIGINT", saves and ends. No
+    signal is caught here. Several processes are joined where the environment says so (torchrun, srun), never started.
     Raises DiffuseError of every kind, the first when the first event is asked for.
     """
+    if isinstance(options.get("time"), str):
+        options["time"] = parse_duration("--time", options["time"])
+    if type(options.get("gpus")) is int:
+        options["gpus"] = str(options["gpus"])
+    if options.get("log") is not None:
+        raise UsageError("only the command line writes --log", hint="Log the events that `train` gives")
     known = {field.name for field in dataclasses.fields(Recipe)}
-    recipe = Recipe(**{name: value for name, value in options.items() if name in known})
-    machine = Machine(**_known({name: value for name, value in options.items() if name not in known}, Machine, Recipe))
+    recipe = from_dict(Recipe, {name: value for name, value in options.items() if name in known}, where="train")
+    machine = from_dict(Machine, _known(
+        {name: value for name, value in options.items() if name not in known}, Machine, Recipe), where="train")
     if planning.count_processes(machine) > ranks.place().size:
         raise UsageError("several processes are started by the command line, not from Python",
                          hint="Use `diffuse train --gpus N`, or start this program with torchrun")

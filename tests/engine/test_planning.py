@@ -1,5 +1,6 @@
 """Choices that were left open: made from the data and the machine by rules that can be recomputed by hand."""
 
+import dataclasses
 import math
 from unittest import mock
 
@@ -13,7 +14,7 @@ from diffuse_cli.engine.config import Machine, Recipe
 from diffuse_cli.engine.errors import UsageError
 from diffuse_cli.engine.network.presets import parameter_count
 from diffuse_cli.engine.network.text import train_tokenizer
-from diffuse_cli.engine.planning import learning_rate, make_plan
+from diffuse_cli.engine.planning import extend, learning_rate, make_plan
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 TOKENIZER = train_tokenizer(["a red square"])
@@ -24,6 +25,15 @@ def plan_for(train, held_out=0, *, conditional=True, device=CPU, resolution=32, 
     split = Split(torch.arange(train), torch.arange(train, train + held_out))
     return make_plan(Recipe(**recipe), mock.Mock(id="d"), split, resolution=resolution, init=None, device=device,
                      tokenizer=TOKENIZER if conditional else None)
+
+
+def test_a_longer_budget_changes_only_where_the_run_ends():
+    first, _ = plan_for(2000, 100, images=100_000)
+    longer, fresh = extend(first, Recipe(images=200_000), "x"), plan_for(2000, 100, images=200_000)[0]
+    assert (first.batch_size, fresh.batch_size) == (16, 32)            # it would choose otherwise from the start
+    same, _ = plan_for(2000, 100, steps=12_500, batch_size=16)
+    assert longer == dataclasses.replace(
+        same, warmup_steps=first.warmup_steps, dropout=first.dropout, validation_probe=first.validation_probe)
 
 
 # ── Batch and budget ────────────────────────────────────────────────────────────────────────────────────────────────

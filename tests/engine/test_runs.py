@@ -1,5 +1,6 @@
 """Finding, locking and leaving runs, and the protocol by which states are saved; without any tensor."""
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -68,7 +69,7 @@ def test_manifests_in_one_folder_are_different_requests(tmp_path):
 
 def test_machine_options_are_no_part_of_a_request(squares):
     begin(squares)
-    assert begin(squares, micro_batch=1, save_every="1m", precision="bf16", preview_prompts=("x",))[1] == PLAN
+    assert begin(squares, micro_batch=1, save_every="1m", precision="bf16", preview_prompt=("x",))[1] == PLAN
 
 
 def test_a_named_run_with_another_recipe_is_refused_with_the_difference(squares):
@@ -93,6 +94,40 @@ def test_fresh_moves_the_old_run_aside_and_loses_nothing(squares, home):
         path: data for path, data in old.items() if path.name != "lock"}
     begin(squares, name="cars", fresh=True)
     assert (home / "models" / "cars-old-2").is_dir()
+
+
+@pytest.mark.parametrize("killed_at", range(8))
+@pytest.mark.parametrize("name", ["squares-8", None])
+def test_fresh_that_is_killed_leaves_nothing_of_the_old_run_to_the_new_one(squares, home, killed_at, name):
+    begin(squares)
+    directory = home / "models" / "squares-8"
+    (directory / "previews").mkdir()
+    for file in ("tokenizer.json", "model.safetensors", "events.jsonl", "step-00000004.safetensors", "HEAD-0",
+                 "previews/x.png"):
+        (directory / file).write_bytes(file.encode())
+    old = {path.read_bytes() for path in directory.rglob("*") if path.is_file() and path.name != "lock"}
+    rename, left = os.replace, killed_at
+
+    def killed(source, target):
+        nonlocal left
+        if str(source).startswith(str(directory)) and ".tmp" not in str(source):
+            if left == 0:
+                raise KeyboardInterrupt
+            left -= 1
+        rename(source, target)
+
+    with mock.patch.object(os, "replace", killed), pytest.raises(KeyboardInterrupt) if killed_at < 7 else (
+            contextlib.nullcontext()):
+        begin(squares, name=name, fresh=True)
+    with runs.open_run(squares, RECIPE, Machine(name=name)) as run:
+        if killed_at == 0:
+            assert run.plan == PLAN                                   # nothing happened yet
+        elif killed_at < 7:
+            assert run.name == "squares-8"
+            assert run.plan is None
+            assert os.listdir(run.directory) == ["lock"]
+    kept = {path.read_bytes() for path in (home / "models").rglob("*") if path.is_file()}
+    assert old <= kept
 
 
 def test_fresh_without_an_old_run_is_nothing_special(squares, home):

@@ -216,6 +216,19 @@ def test_no_whole_state_is_an_error_and_nothing_is_begun_anew(squares, home):
     assert (directory.parent / "tiny-old" / "step-00000004.safetensors").exists()
 
 
+def test_a_run_that_is_refused_after_a_warning_leaves_nothing(squares, home):
+    (squares / "metadata.jsonl").write_text('{"file_name": "none.png", "text": "a square"}\n')
+    for k in range(24):
+        (squares / f"{k:03d}.txt").unlink()
+    recipe = dataclasses.replace(tiny.UNCONDITIONAL, init="demo", resolution=64, preset=None)
+    found = []
+    with pytest.raises(ModelError, match="needs captions"), runs.open_run(
+            squares, recipe, Machine(**tiny.OPTIONS)) as run:
+        found.extend(training.train(run))
+    assert tiny.of_kind(events.Noticed, found)
+    assert os.listdir(home / "models") == []
+
+
 def test_small_micro_batches_change_nothing_but_the_rounding(trained, squares, home):
     tiny.train(squares, micro_batch=1)
     one, four = (load_file(directory / STATE) for directory in (tiny.run_directory(home), trained[0]))
@@ -373,7 +386,7 @@ def test_a_copy_of_the_model_goes_where_it_was_asked_for(squares, home, tmp_path
 
 
 def test_previews_show_the_prompts_that_were_asked_for(trained, squares, home):
-    tiny.train(squares, preview_prompts=("a red square", "a blue square"))
+    tiny.train(squares, preview_prompt=("a red square", "a blue square"))
     asked, captions = (tuple((directory / "previews").glob("*.png")) for directory in (
         tiny.run_directory(home), trained[0]))
     assert [path.name for path in asked] == [path.name for path in captions] == ["step-00000008.png"]

@@ -109,7 +109,7 @@ def train(
     machine = Machine(**options.given({
         "name": name, "out": out, "gpus": gpus, "procs": procs, "device": device, "precision": precision,
         "compile": compile, "micro_batch": micro_batch, "save_every": save_every, "preview_every": preview_every,
-        "preview_prompts": tuple(preview_prompt or ()), "log": log, "strict": strict, "accept_changes": accept_changes,
+        "preview_prompt": tuple(preview_prompt or ()), "log": log, "strict": strict, "accept_changes": accept_changes,
         "fresh": fresh}))
     _check_out(machine.out)
     _train(folder, recipe, machine, dry_run=dry_run)

@@ -6,6 +6,7 @@ Standard library only: imported before torch.
 import dataclasses
 import difflib
 import math
+import numbers
 import re
 import types
 import typing
@@ -30,6 +31,8 @@ def choices(values: Iterable[str], default: str | None = None) -> str:
 
 def check_range(option: str, value: float, low: float, high: float) -> None:
     """Raise UsageError unless `low <= value <= high` (so NaN is refused as well)."""
+    if not isinstance(value, numbers.Real):
+        raise UsageError(f"{option} must be a number, not {str(value)[:40]!r}")
     if not low <= value <= high:
         raise UsageError(f"{option} must be between {low:,} and {high:,}, not {value}")
 

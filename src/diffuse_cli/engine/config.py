@@ -210,7 +210,7 @@ class Machine:
     micro_batch: int | None = None
     save_every: str = "5m"
     preview_every: str = "10%"
-    preview_prompts: tuple[str, ...] = ()
+    preview_prompt: tuple[str, ...] = ()
     log: str | None = None
     strict: bool = False
     accept_changes: bool = False

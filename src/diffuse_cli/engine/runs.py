@@ -28,6 +28,7 @@ from .data.captions import Found, find_pictures
 from .data.images import short_side
 from .errors import DataError, ModelError, StorageError, UsageError
 from .header import loads_strict, verify_seal
+from .history import LOG_FILE
 
 KEPT_STATES = 2
 BUDGET = ("steps", "images", "time")            # of a recipe: what may grow
@@ -91,7 +92,7 @@ def open_run(folder: Path, recipe: Recipe, machine: Machine, *, rehearsal: bool 
         durable.make_directory(directory)
         stack.enter_context(durable.lock(directory / registry.LOCK_FILE, doing="being trained"))
         stack.callback(_remove_if_empty, directory)
-        if machine.fresh and not rehearsal:
+        if (machine.fresh or _is_half_moved(directory)) and not rehearsal:
             _move_aside(directory)
         durable.remove_temporaries(directory)
         stored, extended = None if machine.fresh else read_config(directory), False
@@ -160,7 +161,8 @@ def _may_have(directory: Path, request: dict[str, Any]) -> bool:
 
 def _is_foreign(directory: Path) -> bool:
     """Whether a model lies there that no run has made."""
-    return (directory / registry.MODEL_FILE).exists() and not (directory / _CONFIG).exists()
+    lone = (directory / registry.MODEL_FILE).exists() and not (directory / _CONFIG).exists()
+    return lone and not _is_half_moved(directory)
 
 
 def _remove_if_empty(directory: Path) -> None:
@@ -170,18 +172,35 @@ def _remove_if_empty(directory: Path) -> None:
             durable.remove_tree(directory)
 
 
+def _is_half_moved(directory: Path) -> bool:
+    """Whether a log or states lie there that no plan goes with: `_move_aside` was killed."""
+    return not (directory / _CONFIG).exists() and any(map(_is_of_a_run, directory.iterdir()))
+
+
+def _is_of_a_run(path: Path) -> bool:
+    """Whether it is a file that only a run that has begun can have."""
+    return path.name in (LOG_FILE, "HEAD-0", "HEAD-1") or _STATE.fullmatch(path.name) is not None
+
+
 def _move_aside(directory: Path) -> None:
-    """Give an old run's files another name; the directory stays, for its lock is held."""
+    """Give an old run's files another name; the directory stays, for its lock is held.
+
+    The plan first: without it there is no run. What tells that there was one last: wherever this is killed, the next
+    start ends it.
+    """
     old = [path for path in directory.iterdir() if path.name != registry.LOCK_FILE]
     if not old:
         return
     aside = registry.model_directory(registry.free_name(f"{directory.name[:56]}-old"))
     durable.make_directory(aside)
     try:
-        for path in old:
-            os.replace(path, aside / path.name)
-        durable.sync_directory(aside)
-        durable.sync_directory(directory)
+        for some in ([path for path in old if path.name == _CONFIG],
+                     [path for path in old if path.name != _CONFIG and not _is_of_a_run(path)],
+                     [path for path in old if _is_of_a_run(path)]):
+            for path in some:
+                os.replace(path, aside / path.name)
+            durable.sync_directory(aside)
+            durable.sync_directory(directory)
     except OSError as error:
         durable.fail(error, aside)
 

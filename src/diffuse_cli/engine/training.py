@@ -47,15 +47,18 @@ def train(run: runs.Run, *, should_stop: ShouldStop = lambda: None) -> Iterator[
     writes; it also appends what happened to the run's events.jsonl, and keeps its report.html. Raises DiffuseError
     of every kind.
     """
-    page = _Page(run.directory)
+    page, begun, lines = _Page(run.directory), False, ""
     try:
         for event in _train(run, should_stop):
             if run.is_main and not isinstance(event, PASSING):
-                line = json.dumps(events.to_dict(event)) + "\n"
+                begun = begun or isinstance(event, events.Started)
+                lines += json.dumps(events.to_dict(event)) + "\n"
+            if begun and lines:                                        # a run that was refused leaves no log
                 with contextlib.suppress(StorageError):                # no training ends because its log is full
-                    durable.append(run.directory / LOG_FILE, line.encode())
-                if page.is_due(event):
-                    yield from page.write()
+                    durable.append(run.directory / LOG_FILE, lines.encode())
+                lines = ""
+            if begun and page.is_due(event):
+                yield from page.write()
             yield event
     except DivergedError:                                              # whose curves say when, and perhaps why
         if run.is_main:
@@ -295,7 +298,7 @@ def _preview_prompts(session: Session) -> tuple[tuple[str, ...], int]:
     """Prompts and the number of pictures of each: those asked for, else captions of held-out pictures."""
     if session.tokenizer is None:
         return ("",), planning.PREVIEWED
-    asked = session.run.machine.preview_prompts
+    asked = session.run.machine.preview_prompt
     if asked:
         return asked, max(1, planning.PREVIEWED // len(asked))
     positions = (session.split.held_out if len(session.split.held_out) else session.split.train).tolist()

@@ -4,6 +4,7 @@ Numpy and Pillow at most, so that a picture that cannot be used is refused befor
 """
 
 import hashlib
+import numbers
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from .checks import check_range
 from .config import SEED_RANGE, Sampling
 from .data import images
-from .errors import DataError
+from .errors import DataError, UsageError
 
 STRENGTH = 0.75                                 # unless another is given; with a mask, 1
 
@@ -42,7 +43,8 @@ class Start:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """`count` pictures of one prompt; picture k has seed + k. Raises UsageError for what is out of range."""
+    """`count` pictures of one prompt; picture k has seed + k. Raises UsageError for what is out of range, or no number.
+    """
 
     prompt: str = ""
     negative: str = ""                          # what guidance leads away from, in the place of the empty caption
@@ -52,6 +54,12 @@ class Wanted:
     start: Start | None = None
 
     def __post_init__(self) -> None:
+        for option, text in (("the prompt", self.prompt), ("--negative", self.negative)):
+            if not isinstance(text, str):
+                raise UsageError(f"{option} must be text, not {str(text)[:40]!r}")
+        for option, number in (("--num", self.count), ("--seed", self.seed)):
+            if not isinstance(number, numbers.Integral):
+                raise UsageError(f"{option} must be a whole number, not {str(number)[:40]!r}")
         check_range("--num", self.count, 1, 1_000_000)
         check_range("--seed", self.seed, 0, SEED_RANGE[1] - self.count)
 
