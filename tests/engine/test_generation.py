@@ -128,8 +128,10 @@ def test_the_first_noise_is_that_of_the_seed_alone(model, sampler):
         assert torch.equal(row, randomness.normal(key, (3, 8, 8))[0])
 
 
-def test_too_little_memory_is_said_to_be(model):
-    with mock.patch.object(generation, "denoise_steps", side_effect=torch.OutOfMemoryError), \
+@pytest.mark.parametrize("fill", [mock.Mock(side_effect=torch.OutOfMemoryError),
+                                  lambda *_, **__: torch.empty(1 << 56, dtype=torch.uint8)], ids=["GPU", "CPU"])
+def test_too_little_memory_is_said_to_be(model, fill):
+    with mock.patch.object(generation, "denoise_steps", fill), \
             pytest.raises(OutOfMemoryError, match="8 pictures at once") as caught:
         list(draw(model, [Wanted(prompt="x")]))
     assert "--batch-size" in caught.value.hint

@@ -144,6 +144,25 @@ def test_too_little_memory_halves_the_micro_batch_and_learns_the_same_step(batch
     assert starved.step == 1
 
 
+def test_a_cpu_that_runs_out_of_memory_is_no_surprise(batches):
+    """Its allocator's RuntimeError is recognised, the real one; any other stays what it is."""
+    starved, modest, draw = make(batches), make(batches, micro_batch=1), Batches.draw
+
+    def scarce(self, step, start, count):
+        if count > 1:
+            torch.empty(1 << 56, dtype=torch.uint8)
+        return draw(self, step, start, count)
+
+    with mock.patch.object(Batches, "draw", scarce):
+        starved.advance()
+    modest.advance()
+    assert starved.micro_batch == 1
+    assert same(weights(starved), weights(modest))
+    with mock.patch.object(Batches, "draw", side_effect=RuntimeError("a defect")), \
+            pytest.raises(RuntimeError, match="a defect"):
+        starved.advance()
+
+
 # ── The average ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

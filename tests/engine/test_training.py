@@ -20,6 +20,7 @@ from diffuse_cli.engine import (
     durable,
     events,
     generation,
+    planning,
     randomness,
     registry,
     runs,
@@ -593,7 +594,18 @@ def test_what_goes_on_beside_the_steps_is_as_much_as_is_counted_on(squares, home
         tiny.train(squares, preview_every=every)
     plan = from_dict(Plan, runs.read_config(tiny.run_directory(home))["plan"])
     with tiny.scaled_down():
-        assert seen == pytest.approx(3 * costs._beside(plan, Machine(preview_every=every)))
+        assert seen == pytest.approx(3 * costs._beside(
+            plan, Machine(preview_every=every), images=plan.steps * plan.batch_size, seconds=1.0))
+
+
+@pytest.mark.parametrize(("every", "seconds", "previews"), [("20s", 100.0, 5), ("30s", 10.0, 1), ("5", 1.0, 8)])
+def test_previews_are_counted_over_the_time_that_there_is(every, seconds, previews):
+    """Not over a plan made before it was known. 8 of them follow from 160 pictures in batches of 4, every 5 steps."""
+    network = mock.Mock(resolution=8)
+    plan = mock.Mock(batch_size=4, steps=10**6, validation_images=0,
+                     model=mock.Mock(conditional=False, network=network))
+    found = costs._beside(plan, Machine(preview_every=every), images=160, seconds=seconds)
+    assert found == pytest.approx(previews * planning.PREVIEWED * Sampling().number_of_steps / 3)
 
 
 def test_another_model_to_start_from(trained, squares, home):

@@ -30,7 +30,8 @@ def facts(learner: Learner, machine: Machine) -> Facts:
     plan = learner.plan
     per_picture = 3 * flops(plan.model.network)                        # backward costs about twice the forward pass
     rate = _images_per_second(learner, MEASURED_SECONDS)
-    seconds = (plan.steps * plan.batch_size / SHARE_OF_STEPS + _beside(plan, machine)) / rate
+    learnt = plan.steps * plan.batch_size / SHARE_OF_STEPS
+    seconds = (learnt + _beside(plan, machine, images=learnt, seconds=learnt / rate)) / rate
     return (
         ("arithmetic", f"{per_picture / 1e9:.2f} GFLOP for each picture learnt from"),
         ("memory", f"{peak_memory(learner.batches.device) / 2**20:,.0f} MB at its peak"),
@@ -47,14 +48,18 @@ def images_within(seconds: float, learner: Learner, machine: Machine) -> int:
     """
     started = time.monotonic()
     rate = _images_per_second(learner, min(MEASURED_SECONDS, seconds / 10))
-    all_of_it = rate * (seconds - (time.monotonic() - started))
-    return max(1, int(SHARE_OF_STEPS * max(all_of_it / 2, all_of_it - _beside(learner.plan, machine))))
+    left = seconds - (time.monotonic() - started)
+    beside = _beside(learner.plan, machine, images=rate * left, seconds=left)
+    return max(1, int(SHARE_OF_STEPS * max(rate * left / 2, rate * left - beside)))
 
 
-def _beside(plan: Plan, machine: Machine) -> float:
-    """What the previews and the smallest validations of a run take, in pictures learnt from: three forward passes."""
+def _beside(plan: Plan, machine: Machine, *, images: float, seconds: float) -> float:
+    """What the previews and the smallest validations of a run take, in pictures learnt from: three forward passes.
+
+    images, seconds: of the run, about; the plan's own number of steps may be another's.
+    """
     kind, every = parse_interval("--preview-every", machine.preview_every)
-    previews = {"share": 1 / every, "steps": plan.steps / every, "seconds": 1}[kind]
+    previews = {"share": 1 / every, "steps": images / plan.batch_size / every, "seconds": max(1, seconds / every)}[kind]
     sampling = Sampling()
     passes = sampling.number_of_steps + (guided_steps(plan.model, sampling) if plan.model.conditional else 0)
     validated = planning.VALIDATIONS * LEVELS * min(planning.FEWEST_PROBED, plan.validation_images)

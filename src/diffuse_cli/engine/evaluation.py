@@ -4,11 +4,10 @@ Joins the network with the estimators of `likelihood`, draws pictures, and compa
 terminal, and of files only what it leaves in the directory of a run.
 """
 
-import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,13 @@ import torch
 from torch import Tensor
 
 from .. import __version__
-from . import durable, likelihood, randomness
+from . import durable, likelihood, memory, randomness
 from .checkpoint import Model
 from .config import ModelConfig, Sampling
 from .diffusion.guidance import within_range
 from .diffusion.samplers import Denoised
 from .diffusion.schedule import FIRST_TIME, Schedule, make_schedule
 from .distances import Comparison, compare_with_floor
-from .errors import OutOfMemoryError
 from .events import finite
 from .features import Features, open_features
 from .generation import draw
@@ -160,7 +158,7 @@ def evaluate(
     pixels = pictures.dataset.images[chosen.numpy()]
     learnt = pictures.learnt
     distances, memorisation, closest = None, None, None
-    with _fitting(batch_size):
+    with memory.for_pictures(batch_size):
         found, prompts = measure(model, pixels, captions, seed=seed, batch_size=batch_size, precision=precision,
                                  tell=tell)
         if num:
@@ -307,15 +305,6 @@ def _draw(model: Model, prompts: Sequence[str], *, seed: int, sampling: Sampling
         if len(made) % sampling.batch_size == 0 or len(made) == len(prompts):           # a batch comes all at once
             tell("drawing pictures", len(made), len(prompts))
     return np.stack(made)
-
-
-@contextlib.contextmanager
-def _fitting(batch_size: int) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemoryError(f"{batch_size} pictures at once do not fit into the device's memory",
-                               hint="Choose a smaller --batch-size") from error
 
 
 def _plain(figure: Figure | None) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import randomness
+from . import memory, randomness
 from .checkpoint import Model
 from .config import ModelConfig, Sampling
 from .diffusion.editing import inpaint, start_from
@@ -21,7 +21,6 @@ from .diffusion.guidance import classifier_free, within_range
 from .diffusion.samplers import Denoised, Denoiser, Step, run_sampler, sampling_times
 from .diffusion.schedule import Schedule, make_schedule
 from .distributed import World
-from .errors import OutOfMemoryError
 from .network.model import Network
 from .network.text import encode
 from .objective import denoise
@@ -93,12 +92,9 @@ def _draw_alike(
         before, count = turn * size, sum(map(len, here))
         # Who finds no batch draws the last one too: a process that waits too long would be given up.
         padded = (batches[min(turn + world.place.rank, len(batches) - 1)] * size)[:size]
-        try:
+        with memory.for_pictures(size):
             made = _draw_batch(model, [(wanted[number], k) for number, k in padded], frames=frames,
                                advance=_after(advance, before, count))
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemoryError(f"{size} pictures at once do not fit into the device's memory",
-                                   hint="Choose a smaller --batch-size") from error
         drawn = world.gathered(torch.from_numpy(made))
         seconds = (time.monotonic() - begun) / count
         for batch, films in zip(here, drawn, strict=False):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from . import average, randomness
+from . import average, memory, randomness
 from .batches import Batches
 from .config import Plan
 from .diffusion.schedule import Schedule, make_schedule
@@ -162,6 +162,7 @@ class Learner:
             return self.shares.no_sync()
         return together()
 
+    @memory.recognised()
     def _accumulate(self, start: int, count: int) -> Tensor:
         """Add the gradient of some pictures of the batch. → (3,) their share of the totals"""
         shares = self.shares(*self.batches.draw(self.step, start, count))
