@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from unittest import mock
 
 import pytest
@@ -93,6 +94,22 @@ def test_what_is_said_in_a_world(tmp_path):
         assert heard["largest"].item() == 10
         assert heard["told"].item()
         assert torch.equal(heard["aligned"], torch.zeros(2, 2))
+
+
+def test_who_works_alone_for_longer_than_the_timeout_is_waited_for(tmp_path):
+    def work():
+        with contextlib.suppress(WorkerError), mock.patch.dict(os.environ, DIFFUSE_TIMEOUT="2"), join(CPU) as world:
+            if world.is_main:
+                time.sleep(6)
+            heard = world.told(7)                          # patiently
+            world.wait()
+            if world.is_main:
+                time.sleep(6)
+            world.largest(1)                               # not so
+            return {"heard": torch.tensor(0)}
+        return {"heard": torch.tensor(heard)}
+
+    assert [one["heard"].item() for one in worlds.run(2, work, tmp_path)] == [7, 7]
 
 
 def test_one_who_is_left_alone_is_told_so(tmp_path):

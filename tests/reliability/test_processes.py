@@ -12,6 +12,8 @@ import pytest
 import tiny
 from real import command, environment, is_learning, processes_of, sha256_of, wait_until
 
+from diffuse_cli.engine.distributed import PATIENCE
+
 INJECTED = Path(__file__).parent / "injected"
 POINTS = {"start": ("1 open_session 1", "0 open_session 1"), "step": ("1 advance 5", "0 advance 5"),
           "all-reduce": ("1 add 4", "0 add 4"), "save": ("1 advance 4", "0 save_state 1")}
@@ -41,7 +43,7 @@ def test_a_lost_process_ends_all_and_costs_nothing(point, kind, rank, squares, h
     if kind == "SIGSTOP":
         faulty["DIFFUSE_TIMEOUT"] = str(TIMEOUT)
     broken = subprocess.run(train, env=environment(home, **faulty), capture_output=True, text=True,
-                            timeout=TIMEOUT + 90)
+                            timeout=PATIENCE * TIMEOUT + 90)           # patiently where one might be working alone
     assert broken.returncode == 9, broken.stderr
     assert broken.stdout == ""
     errors = [line for line in broken.stderr.splitlines() if line.startswith("error:")]

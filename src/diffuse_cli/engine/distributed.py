@@ -24,6 +24,7 @@ from .ranks import Place
 
 GLOO = ("gloo", "pair closure", "connection closed", "connection reset")       # signs that an error is its
 TIMEOUT = 300.0                                 # seconds after which a process that does not answer is given up
+PATIENCE = 12                                   # times as long, where one may be working alone
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class World:
     """The processes of one training or drawing. `World()` is a process alone, for which every method does nothing."""
 
     place: Place = ranks.ALONE
+    patient: dist.ProcessGroup | None = None    # all of them, who wait for one another for longer
     _wrapped: weakref.WeakSet[DistributedDataParallel] = field(
         default_factory=weakref.WeakSet, init=False, repr=False, compare=False)
 
@@ -71,21 +73,25 @@ class World:
                 dist.all_reduce(tensor)
         return tensor
 
-    def largest(self, number: int) -> int:
-        """The largest of the numbers that the processes have."""
+    def largest(self, number: int, *, patiently: bool = False) -> int:
+        """The largest of the numbers that the processes have. patiently: for one that may be working alone."""
         if self.size == 1:
             return number
         tensor = torch.tensor(int(number))
         with together():
-            dist.all_reduce(tensor, dist.ReduceOp.MAX)
+            dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.patient if patiently else None)
         return int(tensor)
 
+    def wait(self) -> None:
+        """For all to be here, patiently."""
+        self.largest(0, patiently=True)
+
     def told(self, value: Any) -> Any:
-        """What the main process knows, as JSON carries it; the others' `value` is not looked at."""
+        """What the main process knows, as JSON carries it; the others' `value` is not looked at. Waits patiently."""
         if self.size == 1:
             return value
         text = json.dumps(value).encode() if self.is_main else b""
-        data = torch.zeros(self.largest(len(text)), dtype=torch.uint8)
+        data = torch.zeros(self.largest(len(text), patiently=True), dtype=torch.uint8)
         if self.is_main:
             data[:] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
         with together():
@@ -123,16 +129,16 @@ def join(device: torch.device) -> Iterator[World]:
         os.environ.update(ranks.address_of_slurm())
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    timeout = timedelta(seconds=float(os.environ.get("DIFFUSE_TIMEOUT", TIMEOUT)))
     with together():
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", rank=place.rank, world_size=place.size,
-            init_method=f"file://{meeting}" if meeting else "env://",
-            timeout=timedelta(seconds=float(os.environ.get("DIFFUSE_TIMEOUT", TIMEOUT))))
-    world = World(place)
+            init_method=f"file://{meeting}" if meeting else "env://", timeout=timeout)
+        patient = dist.new_group(backend="gloo", timeout=PATIENCE * timeout)
+    world = World(place, patient)
     try:
         yield world
-        with together():
-            dist.barrier()                      # nobody leaves while another still waits for an answer
+        world.wait()                            # nobody leaves while another still waits for an answer
     finally:
         world.part()
 

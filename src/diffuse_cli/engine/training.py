@@ -78,11 +78,11 @@ def rehearse(run: runs.Run) -> Iterator[events.Event]:
 
 def _train(run: runs.Run, should_stop: ShouldStop) -> Iterator[events.Event]:
     device = planning.choose_device(run.machine)
-    dataset = yield from open_dataset(
-        run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict)
-    for warning in (*run.found.warnings, *dataset.warnings):
-        yield events.Noticed(message=warning, level="warning")
-    with join(device) as world:
+    with join(device) as world:                # before pictures are read, which takes each machine a time of its own
+        dataset = yield from open_dataset(
+            run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict)
+        for warning in (*run.found.warnings, *dataset.warnings):
+            yield events.Noticed(message=warning, level="warning")
         session, facts = yield from open_session(run, dataset, device, world=world)
         yield _started(session, facts)
         if session.learner.step < session.plan.steps:
@@ -96,8 +96,7 @@ def _train(run: runs.Run, should_stop: ShouldStop) -> Iterator[events.Event]:
 def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, None, str | None]:
     """Step until the budget is used up, or a process got a signal to stop, whose name is returned."""
     learner, plan, machine, world = session.learner, session.plan, session.run.machine, session.learner.world
-    reporter = _Reporter(session)
-    save_due = _Due(machine.save_every, "--save-every", plan.steps, learner.step)
+    reporter, saver = _Reporter(session), _Saver(session)
     preview_due = _Due(machine.preview_every, "--preview-every", plan.steps, learner.step)
     reason, compiling = None, machine.compile
     while learner.step < plan.steps and reason is None:
@@ -109,32 +108,30 @@ def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, 
         if learner.micro_batch < micro_batch:
             yield events.Noticed(message=f"out of memory: from now on {learner.micro_batch} pictures at once",
                                  level="warning")
-        asked = _agreed(should_stop(), world)
-        reason = None if asked == SAVE else asked
-        if not world.is_main:
-            continue
         last = learner.step == plan.steps
-        if last or reporter.is_due():
+        if world.is_main and (last or reporter.is_due()):
             yield reporter.report()
             if not session.directory.exists():
                 raise saving.rescue(session, StorageError(f"the directory of this run is gone: {session.directory}"))
-        if last or learner.step % plan.validate_steps == 0:
+        if world.is_main and (last or learner.step % plan.validate_steps == 0):
             yield from _validate(session)
-        if last or preview_due(learner.step):
+        if world.is_main and (last or preview_due(learner.step)):
             yield events.Paused(step=learner.step, doing="drawing a preview")
             yield _unless_full(session, _preview, final=False)
-        if last or asked or learner.step == plan.cooldown_start or save_due(learner.step):
-            yield events.Paused(step=learner.step, doing="saving")
-            saved = _unless_full(session, saving.save, final=last or reason is not None)
-            if isinstance(saved, events.Saved):
-                save_due.cost(saved.seconds)
-            yield saved
+        if world.is_main and (last or saver.is_due()):
+            yield from saver.save(final=last)
+        asked = _agreed(should_stop(), world)
+        reason = None if asked == SAVE else asked
+        if asked and world.is_main and not saver.is_saved():
+            yield from saver.save(final=reason is not None)
+        if asked:
+            world.wait()
     return reason
 
 
 def _agreed(name: str | None, world: World) -> str | None:
-    """The signal that any of the processes got."""
-    number = world.largest(signal.Signals[name] if name else 0)
+    """The signal that any of the processes got. Waits patiently: the main one may still have worked alone."""
+    number = world.largest(signal.Signals[name] if name else 0, patiently=True)
     return signal.Signals(number).name if number else None
 
 
@@ -190,6 +187,31 @@ class _Due:
         due = now - self.last >= self.every if self.kind == "seconds" else step % self.every == 0
         self.last = now if due else self.last
         return due
+
+
+class _Saver:
+    """Saves when it is time, and knows what is saved."""
+
+    def __init__(self, session: Session) -> None:
+        self.session, self.step = session, -1                          # of the newest state saved here
+        self.due = _Due(session.run.machine.save_every, "--save-every", session.plan.steps, session.learner.step)
+
+    def is_due(self) -> bool:
+        """Every so often, and before the cool-down, from where a longer budget goes on."""
+        step = self.session.learner.step
+        return self.due(step) or step == self.session.plan.cooldown_start
+
+    def is_saved(self) -> bool:
+        return self.step == self.session.learner.step
+
+    def save(self, *, final: bool) -> Iterator[events.Event]:
+        """A final save must not fail."""
+        yield events.Paused(step=self.session.learner.step, doing="saving")
+        saved = _unless_full(self.session, saving.save, final=final)
+        if isinstance(saved, events.Saved):
+            self.due.cost(saved.seconds)
+            self.step = saved.step
+        yield saved
 
 
 class _Reporter:
