@@ -16,7 +16,7 @@ from diffuse_cli.engine.config import ModelConfig, NetworkConfig
 
 CONFIG = ModelConfig(schedule="cosine", prediction="v", network=NetworkConfig(
     resolution=16, widths=(8,), depths=(1,), attention=("none",), head_dim=8, groups=8, time_width=8, text=None))
-TRAINING = {"name": "cars", "steps": 20_000, "train_images": 512, "noise_mse": 0.041, "preset": "nano"}
+TRAINING = {"name": "cars", "step": 20_000, "train_images": 512, "noise_mse": 0.041, "preset": "nano"}
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,7 @@ def test_ls_without_models_prints_no_data_and_says_how_to_begin(diffuse):
 
 def test_ls_lists_the_newest_first(diffuse):
     _save("old", age=1000)
-    _save("new", steps="many")
+    _save("new", step="many")
     code, out, err = diffuse("models", "ls")
     rows = [line.split() for line in out.splitlines()]
     assert code == 0
@@ -112,7 +112,7 @@ def test_show_tells_all_that_the_header_holds(diffuse):
     assert lines["text"] == "none: unconditional"
     assert lines["prediction"] == "v, learned variance"
     assert lines["schedule"] == "cosine"
-    assert lines["steps"] == "20,000"
+    assert lines["step"] == "20,000"
     assert lines["validation loss"] == "0.041"
     assert lines["words"] == "car, red, evil\\x1b[2J"
 

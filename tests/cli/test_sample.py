@@ -212,6 +212,14 @@ def test_programs_side_by_side_never_take_one_anothers_names(tmp_path):
     assert len(os.listdir(tmp_path)) == 80
 
 
+@pytest.mark.parametrize(("out", "said"), [("x.bmp", "cannot be a still picture"), ("x.TIFF", "cannot be"),
+                                           ("-", "-o - would be stdout")])
+def test_pictures_do_not_go_where_nobody_meant_them_to(diffuse, model, out, said):
+    code, stdout, err = diffuse("x", "-m", model, "-n", "1", "-o", out)
+    assert (code, stdout, said in err) == (2, "", True)
+    assert os.listdir() == []
+
+
 # ── Which model ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

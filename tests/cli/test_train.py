@@ -122,6 +122,19 @@ def test_a_copy_of_the_model_is_named_instead(diffuse, squares, decoded, home, t
     assert (code, "exists already" in err) == (2, True)
 
 
+def test_a_copy_that_cannot_be_written_is_refused_before_anything_is_learnt(diffuse, squares, home, tmp_path):
+    with mock.patch.object(os, "access", lambda path, mode: (path, mode) != (tmp_path, os.W_OK)):
+        code, _, err = diffuse("train", squares, *OPTIONS, "-o", tmp_path / "cars.safetensors")
+    assert (code, "is read-only for you" in err) == (6, True)
+    assert not home.exists() or os.listdir(home) == []
+
+
+def test_fresh_says_where_the_old_run_is(diffuse, squares, decoded, home):
+    diffuse("train", squares, *OPTIONS)
+    assert "the old run is kept as tiny-old" in diffuse("train", squares, *OPTIONS, "--fresh")[2]
+    assert model_of(home, "tiny-old").is_file()
+
+
 def test_the_config_of_a_run_asks_for_the_same_again(diffuse, squares, decoded, home, tmp_path):
     machine = OPTIONS[8:]
     diffuse("train", squares, *OPTIONS)
@@ -141,6 +154,7 @@ def test_the_config_of_a_run_asks_for_the_same_again(diffuse, squares, decoded, 
 
 BAD = [("--steps", "0"), ("--steps", "-1"), ("--steps", "x"), ("--resolution", "7"), ("--resolution", "100000"),
        ("--lr", "nan"), ("--lr", "0"), ("--seed", str(2**70)), ("--batch-size", "0"), ("--time", "soon"),
+       ("--lr", "inf"), ("--steps", str(2**70)), ("--time", "99999999h"),
        ("--time", "0s"), ("--objective", "simpel"), ("--preset", "nan0"), ("--captions", "maybe"),
        ("--save-every", "often"), ("--preview-every", "0%"), ("--micro-batch", "0"), ("--gpus", "-1"),
        ("--precision", "fp8"), ("--caption-template", "a car"), ("-o", "model.ckpt"),
@@ -165,9 +179,11 @@ def test_bad_values_are_refused_before_torch_is_imported(squares):
     assert imported == "False"
     errors = done.stderr.splitlines()
     assert len(errors) == len(commands)
+    assert "config." not in done.stderr.replace("config.json", "")     # options are called what they are called
     assert all(line.startswith("error: ") for line in errors)
     for told in ("--steps must be between 1 and", "Did you mean 'simple'?", "Did you mean 'nano'?",
-                 "Did you mean --flip?", "Write 90s, 30m", "must contain {label}"):
+                 "Did you mean --flip?", "Write 90s, 30m", "--lr should be float, not 'nan'", "--steps is out of range",
+                 "--time, in seconds,", "must contain {label}"):
         assert any(told in line for line in errors), told
 
 

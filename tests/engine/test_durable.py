@@ -208,6 +208,8 @@ def test_a_full_disk_says_how_much_is_missing(tmp_path, monkeypatch):
     with pytest.raises(StorageError, match=r"need 3\.0 MB, [\d.]+ MB free") as caught:
         durable.write(tmp_path / "file", bytes(3 * 2**20))
     assert "Make room" in caught.value.hint
+    with pytest.raises(StorageError, match=r"space left on device, [\d.]+ MB free"):
+        durable.write(tmp_path / "file", b"a few bytes, of which nobody wants to hear")
 
 
 def test_free_bytes_of_what_is_not_there_yet(tmp_path):

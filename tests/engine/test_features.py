@@ -231,8 +231,9 @@ def test_other_answers_are_refused(tmp_path, demo, module, reason):
 def test_other_files_are_refused(tmp_path):
     torch.save({"weight": torch.zeros(3)}, tmp_path / "pickle.pt")
     (tmp_path / "text.pt").write_text("nothing")
-    for name in ("pickle.pt", "text.pt", "missing.pt", "."):
-        with pytest.raises(ModelError, match="as TorchScript") as refusal:
+    for name, reason in (("pickle.pt", "as TorchScript"), ("text.pt", "as TorchScript"),
+                         ("missing.pt", "there is no file"), (".", "there is no file")):
+        with pytest.raises(ModelError, match=reason) as refusal:
             load_features(tmp_path / name, CPU)
         assert "\n" not in str(refusal.value)
         assert refusal.value.exit_code == 4

@@ -17,6 +17,7 @@ STEPS = "60"
 FOR_EVER = ("--steps", "100000")
 SLOW = ("--preset", "small", "--resolution", "32", "--batch-size", "128")           # a step takes seconds
 LOOP = 'for i in 1 2 3; do "$@"; echo "LOOP GOES ON"; done; echo "LOOP ENDS"'
+SHOW_CURSOR, HIDE_CURSOR = b"\x1b[?25h", b"\x1b[?25l"
 CTRL_C = b"\x03"
 
 
@@ -107,6 +108,7 @@ def test_ctrl_c_twice_leaves_at_once(squares, home):
         terminal.type(CTRL_C)
         assert terminal.ends() == -signal.SIGINT
         assert b"to go on" not in terminal.shown
+        assert terminal.shown.rfind(SHOW_CURSOR) > terminal.shown.rfind(HIDE_CURSOR)
     assert states(home) == []
 
 

@@ -181,7 +181,7 @@ def _write_report(directory: Path, out: Path | None) -> None:
 def _row(name: str, card: "Card", path: Path) -> tuple[str, ...]:
     changed = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
     return (name, str(card.config.network.resolution), f"{card.parameters:,}", _count(card, "train_images"),
-            _count(card, "steps"), f"{card.bytes / 1e6:.1f} MB", changed)
+            _count(card, "step"), f"{card.bytes / 1e6:.1f} MB", changed)
 
 
 def _count(card: "Card", key: str) -> str:

@@ -58,11 +58,12 @@ def read(source: str) -> list[Asked]:
         line = line.strip()
         try:
             if line.startswith("{"):
-                asked.append(from_dict(Asked, loads_strict(line), where="it"))
+                asked.append(from_dict(Asked, loads_strict(line), where=""))
             elif line:
                 asked.append(Asked(prompt=line))
         except (ModelError, UsageError) as error:
-            raise UsageError(f"line {number} of {name} cannot be used: {error.what}", hint=error.hint) from error
+            hint = error.hint if isinstance(error, UsageError) else 'Write a prompt, or JSON such as {"prompt": …}'
+            raise UsageError(f"line {number} of {name} cannot be used: {error.what}", hint=hint) from error
     if not asked:
         raise DataError(f"{name} holds no prompt")
     return asked

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ..engine.generation import Drawn
 
 STILLS, ANIMATIONS = (".png", ".jpg", ".jpeg", ".webp"), (".webp", ".gif")
+UNWRITTEN = (".bmp", ".tif", ".tiff", ".avif")  # pictures all the same: no directory is meant
 _NUMBERED = re.compile(r"(\d{5,})-")
 
 
@@ -20,6 +21,8 @@ class Target:
 
     def __init__(self, out: Path, *, files: int, force: bool, animate: bool = False) -> None:
         self.force = force
+        if str(out) == "-":
+            raise UsageError("-o - would be stdout, which gets the names of the pictures", hint="Give a directory")
         suffix = out.suffix.lower()
         self.file = out if is_file(out) else None
         self.suffix = ".png" if self.file is None else suffix
@@ -70,7 +73,7 @@ class Target:
 
 def is_file(out: Path) -> bool:
     """Whether -o names a file by its suffix, and not a directory."""
-    return out.suffix.lower() in STILLS + ANIMATIONS
+    return out.suffix.lower() in STILLS + ANIMATIONS + UNWRITTEN
 
 
 def _slug(prompt: str) -> str:

@@ -5,6 +5,7 @@ Knows how a training is asked for and interrupted; what is done is `engine.train
 
 import contextlib
 import json as jsonlib
+import os
 import shlex
 import signal
 import sys
@@ -18,7 +19,7 @@ import typer
 from ..engine import config
 from ..engine.checks import choices, from_dict, parse_duration
 from ..engine.config import Machine, Recipe
-from ..engine.errors import UsageError
+from ..engine.errors import StorageError, UsageError
 from . import options, view
 from .launch import SIGNALS, launch, processes_to_start, taking_part
 from .signals import answered
@@ -181,7 +182,7 @@ def _read_config(path: Path | None, folder: Path | None, typed: dict[str, Any]) 
     typed = options.given(typed)
     if {"steps", "images", "time"} & typed.keys():                     # a typed budget replaces the file's
         recipe = {key: value for key, value in recipe.items() if key not in ("steps", "images", "time")}
-    return folder, from_dict(Recipe, {**recipe, **typed}, where="--config")
+    return folder, from_dict(Recipe, {**recipe, **typed}, where="--config" if path else "")
 
 
 def _check_out(out: str | None) -> None:
@@ -191,8 +192,11 @@ def _check_out(out: str | None) -> None:
         raise UsageError(f"-o {out} does not end in .safetensors")
     if Path(out).exists():
         raise UsageError(f"{out} exists already", hint="Move it away, or choose another name")
-    if not Path(out).absolute().parent.is_dir():
-        raise UsageError(f"there is no directory {Path(out).absolute().parent}")
+    directory = Path(out).absolute().parent
+    if not directory.is_dir():
+        raise UsageError(f"there is no directory {directory}")
+    if not os.access(directory, os.W_OK):
+        raise StorageError(f"cannot write {out}: {directory} is read-only for you", hint="Choose another place with -o")
 
 
 @contextlib.contextmanager
@@ -210,6 +214,7 @@ def _signals(*, talk: bool) -> Iterator[Callable[[], str | None]]:
             saves[:] = ["SIGUSR1"]
             return
         if caught:
+            view.leave()
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         caught.append(signal.Signals(number).name)

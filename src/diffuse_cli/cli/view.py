@@ -240,6 +240,13 @@ def _live_aside() -> Iterator[None]:
     _live = _started()                          # a new one: the old would erase as many lines as it had drawn
 
 
+def leave() -> None:
+    """Give the terminal its cursor back, where the program ends at once. Takes no lock: a signal may call it."""
+    if _live is not None:
+        with contextlib.suppress(OSError, ValueError):
+            os.write(sys.stderr.fileno(), b"\n\x1b[?25h")
+
+
 def _started() -> Live:
     live = Live(get_renderable=_render, console=_console, transient=True, refresh_per_second=4, redirect_stdout=False,
                 redirect_stderr=False)

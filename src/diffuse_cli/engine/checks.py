@@ -72,17 +72,21 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type[T], data: Any, *, where: str = "config") -> T:
-    """Build dataclass `cls` from JSON data. Raises UsageError on unknown, missing or ill-typed entries."""
+    """Build dataclass `cls` from JSON data. Raises UsageError on unknown, missing or ill-typed entries.
+
+    Messages call an entry by its place in `where`; where that is empty, as an option of the command line: --batch-size.
+    """
     if not isinstance(data, dict):
         raise UsageError(f"{where} is not a dictionary")
     fields = {field.name: field for field in dataclasses.fields(cls)}        # type: ignore[arg-type]
     if unknown := sorted(map(str, set(data) - set(fields))):
-        raise UsageError(f"{where} has unknown entries: {', '.join(unknown)[:200]}")
+        raise UsageError(f"{where or 'it'} has unknown entries: {', '.join(unknown)[:200]}")
     hints = typing.get_type_hints(cls)
     values = {}
     for name, field in fields.items():
         if name in data:
-            values[name] = _coerce(hints[name], data[name], f"{where}.{name}")
+            place = f"{where}.{name}" if where else f"--{name.replace('_', '-')}"
+            values[name] = _coerce(hints[name], data[name], place)
         elif field.default is dataclasses.MISSING:
             raise UsageError(f"{where}.{name} is missing")
     return cls(**values)

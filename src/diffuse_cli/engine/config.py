@@ -173,7 +173,7 @@ class Recipe:
             raise UsageError("--steps, --images and --time each set the budget", hint="Give only one of them")
         for option, value, low, high in (
             ("--steps", self.steps, 1, 100_000_000), ("--images", self.images, 1, 100_000_000_000),
-            ("--time", self.time, 1, 365 * 86_400), ("--batch-size", self.batch_size, 1, 65_536),
+            ("--time, in seconds,", self.time, 1, 365 * 86_400), ("--batch-size", self.batch_size, 1, 65_536),
             ("--lr", self.lr, 1e-7, 1.0), ("--seed", self.seed, *SEED_RANGE),
         ):
             if value is not None:

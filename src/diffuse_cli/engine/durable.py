@@ -266,7 +266,8 @@ def fail(error: OSError, path: Path, *, need: int = 0) -> NoReturn:
     reason = (error.strerror or str(error)).lower()
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
         with contextlib.suppress(OSError):
-            reason += f", need {need / 2**20:.1f} MB, {free_bytes(path.parent) / 2**20:.1f} MB free"
+            reason += f", need {need / 2**20:.1f} MB" if need > 100_000 else ""
+            reason += f", {free_bytes(path.parent) / 2**20:.1f} MB free"
         hint = "Make room and run the same command again"
     else:
         hint = "Choose another place (DIFFUSE_HOME moves the cache, -o the output)"

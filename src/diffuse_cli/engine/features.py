@@ -258,6 +258,8 @@ def load_features(path: Path, device: torch.device) -> Features:
     This is what the extractors of published metrics take; like them, it is asked for `return_features=True` if it has
     such an argument. It resizes and normalises pictures itself.
     """
+    if not path.is_file():
+        raise ModelError(f"there is no file {path}", hint="Give a TorchScript file to --features, or leave it out")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -52,6 +52,7 @@ class Run:
     why_resolution: str
     plan: Plan | None
     extended: bool = False                      # the plan is of a budget that is to be replaced by a longer one
+    aside: str | None = None                    # the name that an old run has from now on
     is_main: bool = True
 
     def write_plan(self, plan: Plan) -> None:
@@ -88,12 +89,13 @@ def open_run(folder: Path, recipe: Recipe, machine: Machine, *, rehearsal: bool 
     label = folder.name if folder.is_dir() else folder.stem
     name = machine.name or _name_for(registry.slug(f"{label}-{resolution}"), request)
     directory = registry.model_directory(name)
+    aside = None
     with contextlib.ExitStack() as stack:
         durable.make_directory(directory)
         stack.enter_context(durable.lock(directory / registry.LOCK_FILE, doing="being trained"))
         stack.callback(_remove_if_empty, directory)
         if (machine.fresh or _is_half_moved(directory)) and not rehearsal:
-            _move_aside(directory)
+            aside = _move_aside(directory)
         durable.remove_temporaries(directory)
         stored, extended = None if machine.fresh else read_config(directory), False
         if stored is not None:
@@ -102,7 +104,8 @@ def open_run(folder: Path, recipe: Recipe, machine: Machine, *, rehearsal: bool 
             raise UsageError(f"{name!r} is a model that was not trained here",
                              hint="Choose another --name, or move it aside with --fresh")
         plan = None if stored is None else from_dict(Plan, stored["plan"], where=f"{directory / _CONFIG}: plan")
-        yield Run(name, directory, folder, found, recipe, machine, resolution, why, plan, extended=extended)
+        yield Run(
+            name, directory, folder, found, recipe, machine, resolution, why, plan, extended=extended, aside=aside)
 
 
 def join_run(folder: Path, recipe: Recipe, machine: Machine) -> Run:
@@ -182,15 +185,15 @@ def _is_of_a_run(path: Path) -> bool:
     return path.name in (LOG_FILE, "HEAD-0", "HEAD-1") or _STATE.fullmatch(path.name) is not None
 
 
-def _move_aside(directory: Path) -> None:
-    """Give an old run's files another name; the directory stays, for its lock is held.
+def _move_aside(directory: Path) -> str | None:
+    """Give an old run's files another name, and return it; the directory stays, for its lock is held.
 
     The plan first: without it there is no run. What tells that there was one last: wherever this is killed, the next
     start ends it.
     """
     old = [path for path in directory.iterdir() if path.name != registry.LOCK_FILE]
     if not old:
-        return
+        return None
     aside = registry.model_directory(registry.free_name(f"{directory.name[:56]}-old"))
     durable.make_directory(aside)
     try:
@@ -203,6 +206,7 @@ def _move_aside(directory: Path) -> None:
             durable.sync_directory(directory)
     except OSError as error:
         durable.fail(error, aside)
+    return aside.name
 
 
 # ── Requests ────────────────────────────────────────────────────────────────────────────────────────────────────────

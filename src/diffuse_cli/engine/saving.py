@@ -33,8 +33,8 @@ def rescue(session: Session, error: StorageError) -> StorageError:
         try:
             if not path.exists():
                 save_model(session, path, delivered="last")
-                return StorageError(error.what, hint=f"The model as it is now, without what training needs, was "
-                                                     f"written to {path.absolute()}")
+                where = f"The model as it is now, without what training needs, was written to {path.absolute()}"
+                return StorageError(error.what, hint=f"{error.hint}. {where}" if error.hint else where)
         except (OSError, StorageError):
             continue
     return error

@@ -77,6 +77,8 @@ def rehearse(run: runs.Run) -> Iterator[events.Event]:
 
 
 def _train(run: runs.Run, should_stop: ShouldStop) -> Iterator[events.Event]:
+    if run.aside is not None:
+        yield events.Noticed(message=f"the old run is kept as {run.aside}")
     device = planning.choose_device(run.machine)
     with join(device) as world:                # before pictures are read, which takes each machine a time of its own
         dataset = yield from open_dataset(
