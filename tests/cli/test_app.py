@@ -334,3 +334,13 @@ def test_waiting_threads_leave_the_core_to_others_unless_told_how_to_wait(inside
     met = []
     inside(lambda: met.append(os.environ.get("GOMP_SPINCOUNT")))
     assert met == [seen]
+
+
+@pytest.mark.parametrize(("given", "seen"), [(None, "1"), ("0", "0")])
+def test_what_torch_lacks_on_an_apple_gpu_it_computes_on_the_cpu_unless_told_not_to(inside, monkeypatch, given, seen):
+    monkeypatch.setenv("PYTORCH_ENABLE_MPS_FALLBACK", given or "")
+    if given is None:
+        monkeypatch.delenv("PYTORCH_ENABLE_MPS_FALLBACK")
+    met = []
+    inside(lambda: met.append(os.environ.get("PYTORCH_ENABLE_MPS_FALLBACK")))
+    assert met == [seen]

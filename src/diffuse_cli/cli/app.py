@@ -81,6 +81,7 @@ def main() -> NoReturn:
     """Run the command line, and leave with its exit code, or by the signal that ended it."""
     _open_standard_streams()
     _share_cores()
+    _fill_gaps()
     view.start()
     if not view.drawable(sys.stdout):
         os.environ["_TYPER_FORCE_DISABLE_TERMINAL"] = "1"          # Typer would colour help wherever it sees a CI
@@ -208,6 +209,11 @@ def _share_cores() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+
+def _fill_gaps() -> None:
+    """Have torch compute on the CPU what its version cannot on an Apple GPU, before it is imported."""
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 
 def _silence_failing_streams() -> None:

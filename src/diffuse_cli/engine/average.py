@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-RELATIVE_WIDTH = 0.10
-GAMMA = 6.94                                    # the exponent that gives this width, by relative_width
+GAMMA = 6.94                                    # the exponent of a relative width of 0.10
 
 
 def relative_width(gamma: float) -> float:

@@ -49,9 +49,10 @@ def asking(
     """The network as a function of noisy pictures, for pictures with these captions: tokens (N, 77), or None."""
     text = None
     if tokens is not None:
-        distinct, caption_of = torch.unique(tokens, dim=0, return_inverse=True)  # type: ignore[no-untyped-call]
+        distinct, caption_of = torch.unique(  # type: ignore[no-untyped-call]
+            tokens.cpu(), dim=0, return_inverse=True)                  # not every device can
         with torch.no_grad():
-            text = read(network, distinct, caption_of, precision=precision)
+            text = read(network, distinct.to(tokens.device), caption_of.to(tokens.device), precision=precision)
 
     def ask(noisy: Tensor, t: Tensor) -> Denoised:
         return denoise(network, noisy, t, text, config=config, schedule=schedule, precision=precision)

@@ -34,10 +34,6 @@ class Figure:
     value: float
     standard_error: float | None
 
-    def differs_from(self, value: float) -> bool:
-        """Whether the figure is more than two standard errors away."""
-        return self.standard_error is not None and abs(self.value - value) > 2 * self.standard_error
-
 
 def mean_of(values: Tensor) -> Figure:
     """The mean over pictures. values: (N,)"""
@@ -75,7 +71,7 @@ def noise_losses(
         noise = randomness.normal(randomness.keys(seed, purpose, level, index).to(image.device), tuple(image.shape[1:]))
         t = time.expand(len(image))
         estimate = ask(schedule.add_noise(image, noise, t), t).image
-        columns.append(noise_loss(estimate, image, prediction="x0", log_snr=schedule.log_snr(t)).double().cpu())
+        columns.append(noise_loss(estimate, image, prediction="x0", log_snr=schedule.log_snr(t)).cpu().double())
     return torch.stack(columns, dim=1)
 
 
@@ -155,8 +151,8 @@ def variational_bound(ask: Ask, image: Tensor, *, schedule: Schedule, seed: int,
         bits = [variance_loss(schedule, image=image, estimate=answer.image, log_fraction=one, t=t)
                 for one in (fraction, narrow, wide)]
         shares = variance_shares(schedule, image=image, estimate=answer.image, log_fraction=fraction, t=t)
-        parts.append(torch.cat([weight * torch.stack(bits).double().cpu(), torch.stack(shares).double().cpu()]))
-    prior = prior_bits(schedule, image).double().cpu()
+        parts.append(torch.cat([weight * torch.stack(bits).cpu().double(), torch.stack(shares).cpu().double()]))
+    prior = prior_bits(schedule, image).cpu().double()
     decoder, *fixed_decoders = parts[0][:3]
     steps, *fixed_steps, wanted, taken = torch.stack(parts[1:]).sum(0)
     lower, upper = (prior + some + last for some, last in zip(fixed_steps, fixed_decoders, strict=True))

@@ -48,8 +48,8 @@ def dynamic_threshold(image: Tensor, share: float = THRESHOLD_SHARE) -> Tensor:
     image: (N, C, H, W) → the same.
     """
     magnitudes = image.abs().flatten(1)
-    rank = math.ceil(share * magnitudes.shape[1])
-    limit = magnitudes.kthvalue(rank, dim=1).values.clamp(min=1)                          # (N,)
+    above = magnitudes.shape[1] - math.ceil(share * magnitudes.shape[1])
+    limit = magnitudes.topk(above + 1, dim=1).values[:, -1].clamp(min=1)                  # (N,)
     limit = limit.reshape(-1, *(1,) * (image.ndim - 1))
     return image.clamp(-limit, limit) / limit
 
