@@ -294,12 +294,18 @@ def test_paths_that_leave_the_folder_are_refused_by_line(folder, name):
     ("metadata.jsonl", "[" * 100_000, 1),
     ("metadata.jsonl", '{"file_name": "a.png", "text": "' + "x" * 1_100_000, 1),
     ("metadata.csv", 'file_name,text\na.png,"x" y\n', 2),
-    ("metadata.csv", "name,text\na.png,x\n", 2),
+    ("metadata.csv", "file_name,text\n,x\n", 2),
     ("metadata.csv", 'file_name,text\na.png,"never closed\n', 2),
 ])
 def test_a_bad_line_is_named(folder, name, content, line):
     with pytest.raises(DataError, match=f"line {line}"):
         find_pictures(folder({"a.png": None, name: content}))
+
+
+@pytest.mark.parametrize(("header", "columns"), [("name,text", "name, text"), ("file_name;text", "file_name;text")])
+def test_a_csv_that_names_no_files_says_what_its_columns_are(folder, header, columns):
+    with pytest.raises(DataError, match=f"header of metadata.csv has no column file_name.*are: {columns}$"):
+        find_pictures(folder({"a.png": None, "metadata.csv": f"{header}\na.png,x\n"}))
 
 
 def test_two_formats_side_by_side_are_refused(folder):

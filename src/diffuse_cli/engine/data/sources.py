@@ -168,6 +168,10 @@ def _parse_jsonl(file: File, lines: Iterable[str]) -> Iterator[tuple[int, dict[s
 def _parse_csv(file: File, lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = csv.DictReader(lines, strict=True)
     try:
+        columns = reader.fieldnames             # None where there is no line at all
+        if columns is not None and "file_name" not in columns:
+            raise DataError(f"the header of {file.name} has no column file_name",
+                            hint=f"Its columns, between commas, are: {', '.join(columns)[:200] or 'none'}")
         for row in reader:
             yield reader.line_num, {key: value for key, value in row.items() if isinstance(key, str)}
     except csv.Error as error:
