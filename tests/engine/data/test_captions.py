@@ -1,6 +1,7 @@
 """Every layout, who wins over whom, and what is refused: by what `find_pictures` says about real folders."""
 
 import json
+import math
 import os
 import socket
 import unicodedata
@@ -188,13 +189,36 @@ def test_a_replacement_character_that_somebody_wrote_is_no_error(folder):
 
 
 @pytest.mark.parametrize(("content", "expected"), [
-    ('{"caption": ["one", "two", "", 3]}', ("one", "two")),
+    ('{"caption": ["one", "two", "", 3]}', ("one", "two", "3")),
     ('{"caption": "", "prompt": "last"}', ("last",)),
     ('{"caption": null}', ()),
     ('{"caption": "\\ud800x"}', ("?x",)),
 ])
 def test_json_sidecars(folder, content, expected):
     assert said(find_pictures(folder({"a.png": None, "a.json": content})))["a.png"] == expected
+
+
+NOT_TEXT = [(5, ("5",), False), (0, ("0",), False), (0.5, ("0.5",), False), (["x", 2], ("x", "2"), False),
+            (None, ("else",), False), ("", ("else",), False), ([], ("else",), False),
+            ({"a": 1}, ("else",), True), (True, ("else",), True), (False, ("else",), True), (math.nan, ("else",), True),
+            ([1, None, "x"], ("1", "x"), True), ([["x"]], ("else",), True)]
+
+
+@pytest.mark.parametrize(("value", "expected", "wrong"), NOT_TEXT)
+@pytest.mark.parametrize(("name", "place"), [("a.json", "a.json"), ("metadata.jsonl", "metadata.jsonl line 1")])
+def test_a_number_is_text_and_anything_else_is_a_problem(folder, name, place, value, expected, wrong):
+    first, second = ("caption", "text") if name == "a.json" else ("text", "caption")
+    root = folder({"a.png": None, name: rows({"file_name": "a.png", first: value, second: "else"})})
+    found = find_pictures(root)
+    assert said(found) == {"a.png": expected}
+    assert found.problems == (((place, "caption is not text"),) if wrong else ())
+
+
+def test_a_column_that_is_named_is_judged_alike(folder):
+    root = folder({"a.png": None, "metadata.jsonl": rows({"file_name": "a.png", "text": "A", "note": {"en": "N"}})})
+    assert find_pictures(root).problems == ()
+    found = find_pictures(root, caption_column="note")
+    assert (said(found), found.problems) == ({"a.png": ()}, (("metadata.jsonl line 1", "caption is not text"),))
 
 
 def test_json_that_describes_something_else_is_no_sidecar(folder):

@@ -6,6 +6,7 @@ Standard library only. Every reader takes the tree of files and returns a `Readi
 
 import csv
 import json
+import math
 import posixpath
 import re
 import unicodedata
@@ -21,6 +22,7 @@ from .folders import File, Tree, list_tree
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
 COLUMNS = ("text", "caption", "prompt")
 SIDECAR_SUFFIXES = (".txt", ".caption", ".json")
+SIDECAR_KEYS = ("caption", "text", "prompt")
 SIDECAR_LIMIT = 64 * 1024                       # bytes; what is longer is no caption
 LINE_LIMIT = 1024 * 1024                        # bytes of one line of metadata
 MISSING_LIMIT = 0.01                            # share of metadata rows that may name a file that is not there
@@ -50,10 +52,26 @@ def tidy(text: str) -> str:
 
 
 def alternatives(value: Any) -> tuple[str, ...]:
-    """A string or a list of strings → distinct captions that are not empty, in order; anything else has none."""
-    texts = value if isinstance(value, list) else [value]
-    tidied = (tidy(text.removeprefix("\ufeff")) for text in texts if isinstance(text, str))
+    """A text or a list of texts → distinct captions that are not empty, in order; what is no text is left out."""
+    tidied = (tidy(text.removeprefix("\ufeff")) for text in _texts(value) if text is not None)
     return tuple(dict.fromkeys(text for text in tidied if text))
+
+
+def _texts(value: Any) -> list[str | None]:
+    """Each text of a list, or the only one; numbers as a CSV would have them, None for anything else."""
+    return [str(item) if type(item) in (str, int) or (type(item) is float and math.isfinite(item)) else None
+            for item in (value if isinstance(value, list) else [value])]
+
+
+def _said(row: dict[str, Any], keys: Iterable[str], where: str, reading: Reading) -> tuple[str, ...]:
+    """The captions under the first of `keys` that says something. What is no text becomes a problem of `where`."""
+    for key in keys:
+        value = row.get(key)
+        if value is not None and None in _texts(value):
+            reading.problems.append((where, "caption is not text"))
+        if captions := alternatives(value):
+            return captions
+    return ()
 
 
 # ── Metadata files ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -117,14 +135,13 @@ def _rows(file: File, column: str | None, reading: Reading) -> dict[str, tuple[s
     """Name of each picture that `file` lists, relative to the data set → its captions; several rows add up."""
     rows: dict[str, tuple[str, ...]] = {}
     columns: Counter[str] = Counter()
+    wanted = (column,) if column else COLUMNS
     parse = _parse_csv if file.suffix == ".csv" else _parse_jsonl
     for number, row in parse(file, _lines(file, reading)):
         name = posixpath.join(file.directory, _checked_name(row.get("file_name"), file, number))
         columns.update(row.keys())
-        key = column or next((key for key in COLUMNS if row.get(key)), None)
-        found = alternatives(row.get(key)) if key else ()
+        found = _said(row, wanted, f"{file.name} line {number}", reading)
         rows[name] = tuple(dict.fromkeys((*rows.get(name, ()), *found)))
-    wanted = (column,) if column else COLUMNS
     if rows and not any(key in columns for key in wanted):
         others = ", ".join(sorted(columns - Counter({"file_name": columns["file_name"]}))) or "none"
         if column:
@@ -252,8 +269,9 @@ def _read_sidecar(file: File, reading: Reading) -> tuple[str, ...] | None:
     except (ValueError, RecursionError):
         reading.problems.append((file.name, "not JSON"))
         return None
-    keys = [key for key in ("caption", "text", "prompt") if key in content] if isinstance(content, dict) else []
-    return next((found for key in keys if (found := alternatives(content[key]))), ()) if keys else None
+    if not isinstance(content, dict) or not any(key in content for key in SIDECAR_KEYS):
+        return None
+    return _said(content, SIDECAR_KEYS, file.name, reading)
 
 
 # ── Names ───────────────────────────────────────────────────────────────────────────────────────────────────────────
