@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -208,6 +209,23 @@ def test_pictures_that_cannot_be_read_end_with_3(diffuse, tmp_path, home):
     (folder / "bad3.png").unlink()
     code, _, err = diffuse("train", folder, "--resolution", "8", "--strict")
     assert (code, "bad0.png" in err) == (3, True)
+
+
+def test_what_is_wrong_with_the_data_is_told_and_kept(diffuse, tmp_path, home):
+    folder = tiny.draw_squares(tmp_path / "squares", 24)
+    (folder / "000.png").write_bytes(b"no picture")
+    (folder / "gone.png").symlink_to(tmp_path / "nowhere")
+    (folder / "source.psd").touch()
+    (folder / "alone.txt").write_text("a caption of nothing")
+    code, _, err = diffuse("train", folder, *OPTIONS, "--steps", "1")
+    assert code == 0
+    assert err.count("warning: 4 problems with the data (broken link 1, unsupported type 1, not an image 1, "
+                     f"caption without a picture 1); `diffuse data check {folder}` lists them\n") == 1
+    assert re.search(r"pictures: 23 used \(.*\), 3 skipped\n", err)
+    lines = (home / "models" / "tiny" / "skipped.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"name": "gone.png", "reason": "broken link"}, {"name": "source.psd", "reason": "unsupported type"},
+        {"name": "000.png", "reason": "not an image"}]
 
 
 def test_a_gpu_that_is_not_there_ends_with_2(diffuse, squares, decoded):

@@ -38,14 +38,14 @@ def check(folder: Folder, captions: options.Captions = None, caption: options.Ca
     found, dataset = _read(folder, RESOLUTION, options.given({
         "captions": captions, "caption": caption, "caption_column": caption_column, "caption_ext": caption_ext,
         "caption_template": caption_template}))
-    problems = (*found.problems, *dataset.skipped)
+    problems = (*dataset.skipped, *found.problems)
     warnings = (*found.warnings, *dataset.warnings)
     view.say(f"{len(dataset.names):,} images in {folder}")
     view.say(f"captions: {found.summary}")
     for example in found.examples:
         view.say(f"  {view.clean(example)}")
     if dataset.skipped:
-        view.say(_skipped_line(found, dataset))
+        view.say(_skipped_line(dataset))
     for warning in warnings:
         view.warn(warning)
     if view.settings.json:
@@ -78,7 +78,7 @@ def preview(folder: Folder, captions: options.Captions = None, caption: options.
         "captions": captions, "caption": caption, "caption_column": caption_column, "caption_ext": caption_ext,
         "caption_template": caption_template}))
     if not dataset.names:
-        raise DataError(_skipped_line(found, dataset), hint=f"diffuse data check {folder} lists them")
+        raise DataError(_skipped_line(dataset), hint=f"diffuse data check {folder} lists them")
 
     from ..engine.sheets import captioned_sheet
 
@@ -152,7 +152,7 @@ def _read(folder: Path, resolution: int, asked: dict[str, Any]) -> "tuple[Found,
                 view.say(event.message)
 
 
-def _skipped_line(found: "Found", dataset: "Dataset") -> str:
+def _skipped_line(dataset: "Dataset") -> str:
     from ..engine.data.cache import skipped_line
 
-    return skipped_line(dataset.skipped, len(found.pictures))
+    return skipped_line(dataset.skipped, len(dataset.names) + len(dataset.skipped))

@@ -82,7 +82,7 @@ def train(
     preview_every: Annotated[str | None, _machine("--preview-every", help=f"Default {Machine.preview_every}.")] = None,
     preview_prompt: Annotated[list[str] | None, _machine("--preview-prompt", help="Give it once or more.")] = None,
     log: Annotated[str | None, _machine("--log", help=f"Also log to {choices(config.LOGS)}.")] = None,
-    strict: Annotated[bool, _machine("--strict", help="Stop at the first picture that cannot be used.")] = False,
+    strict: Annotated[bool, _machine("--strict", help="Stop at the first problem with the data.")] = False,
     accept_changes: Annotated[bool, _machine("--accept-changes", help="Go on with changed pictures.")] = False,
     fresh: Annotated[bool, _machine("--fresh", help="Move an old run of this name aside.")] = False,
     config_file: Annotated[Path | None, _machine("--config", help="Take folder and recipe from a run's config.json.")

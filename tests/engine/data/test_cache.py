@@ -330,6 +330,44 @@ def test_too_many_are_a_data_error(folder, directory, bad, strict):
         assert "0.png is the first (truncated)" in caught.value.hint
 
 
+def add_links(folder, *numbers):
+    for number in numbers:
+        (folder / f"link{number}.png").symlink_to(folder / "nowhere")
+
+
+def test_what_is_not_even_opened_counts_with_the_pictures(folder, directory):
+    spoil(folder, "1.png")
+    add_links(folder, *range(8))
+    for index in range(20):
+        (folder / f"{index}.psd").touch()                           # what pictures were made from
+    assert len(opened(folder, directory).skipped) == 29             # exactly half, these apart
+    add_links(folder, 8, 9)
+    with pytest.raises(DataError, match=r"skipped 11 of 20 \(broken link 10, truncated 1\)") as caught:
+        opened(folder, directory)
+    assert "link0.png is the first (broken link)" in caught.value.hint
+
+
+def test_problems_that_are_no_reason_to_stop_are_told_once(folder, directory):
+    spoil(folder, "1.png")
+    add_links(folder, 0, 1)
+    (folder / "0.txt").write_bytes(b"caf\xe9")
+    found = find_pictures(folder)
+    message = ("4 problems with the data (broken link 2, truncated 1, invalid UTF-8 1); "
+               f"`diffuse data check {folder}` lists them")
+    told = [event for event in run(open_dataset(found, resolution=16, directory=directory))[0]
+            if isinstance(event, Noticed)]
+    assert told == [Noticed(level="warning", message=message)]
+    events, _ = run(scan(found, resolution=16, directory=directory))
+    assert not any(isinstance(event, Noticed) for event in events)  # whoever scans lists them
+
+
+def test_a_problem_with_a_manifest_is_looked_up_by_its_name(folder, directory):
+    (folder / "list.csv").write_text("file_name,text\n0.png,caf\xe9\n", encoding="latin-1")
+    events, _ = run(open_dataset(find_pictures(folder / "list.csv"), resolution=16, directory=directory))
+    assert events[-1].message == ("1 problem with the data (invalid UTF-8 1); "
+                                  f"`diffuse data check {folder / 'list.csv'}` lists them")
+
+
 def test_strict_is_satisfied_by_good_pictures(folder, directory):
     assert len(opened(folder, directory, strict=True).names) == 10
 

@@ -53,7 +53,7 @@ def test_pictures_are_found_at_any_depth_in_any_case_and_sorted_by_bytes(folder)
     names = [picture.name for picture in found.pictures]
     assert names == sorted(["Z.jpg", "a/b/c.webp", "a/é.JpEg", "b.PNG", "ä.tif"], key=str.encode)
     assert all(picture.path.is_file() for picture in found.pictures)
-    assert found.problems == ()
+    assert (found.unusable, found.problems) == ((), ())
 
 
 def test_names_are_nfc_whatever_the_file_system_holds(folder):
@@ -73,7 +73,7 @@ def test_bytes_that_are_not_utf8_are_usable_names(tmp_path):
 
 def test_unsupported_pictures_are_named_and_other_files_are_not(folder):
     found = find_pictures(folder({"a.png": None, "b.svg": "", "c.PSD": "", "d.pdf": "", "e.heic": None}))
-    assert found.problems == (("b.svg", "unsupported type"), ("c.PSD", "unsupported type"),
+    assert found.unusable == (("b.svg", "unsupported type"), ("c.PSD", "unsupported type"),
                               ("e.heic", "unsupported type"))
 
 
@@ -97,7 +97,7 @@ def test_links_are_followed_once_and_loops_end(folder, tmp_path):
     (root / "linked.png").symlink_to(outside / "b.png")
     found = find_pictures(root)
     assert [picture.name for picture in found.pictures] == ["linked.png", "other/b.png", "real/a.png"]
-    assert ("gone.png", "broken link") in found.problems
+    assert found.unusable == (("gone.png", "broken link"),)
 
 
 def test_what_is_no_regular_file_is_never_opened(folder):
@@ -110,7 +110,7 @@ def test_what_is_no_regular_file_is_never_opened(folder):
         listener.bind(str(root / "s.png"))
         found = find_pictures(root)
     assert [picture.name for picture in found.pictures] == ["a.png"]
-    assert {name for name, _ in found.problems} == {"pipe.png", "zero.jpg", "s.png"}
+    assert found.unusable == tuple((name, "not a regular file") for name in ("pipe.png", "s.png", "zero.jpg"))
 
 
 def test_a_folder_that_cannot_be_read_is_a_problem_unless_it_is_the_only_one(folder, monkeypatch):
@@ -122,7 +122,7 @@ def test_a_folder_that_cannot_be_read_is_a_problem_unless_it_is_the_only_one(fol
             raise PermissionError(13, "Permission denied")
         return look(path)
     monkeypatch.setattr(os, "scandir", denied)
-    assert find_pictures(root).problems == (("closed", "unreadable folder"),)
+    assert find_pictures(root).unusable == (("closed", "unreadable folder"),)
     with pytest.raises(DataError, match="permission denied"):
         find_pictures(root / "closed")
 
@@ -231,8 +231,15 @@ def test_json_that_describes_something_else_is_no_sidecar(folder):
 def test_orphans_are_named_unless_they_are_the_readme(folder):
     found = find_pictures(folder({"a.png": None, "a.txt": "x", "b.txt": "y", "README.txt": "z", "c.caption": "w"}))
     assert found.problems == (("b.txt", "caption without a picture"),)
-    with pytest.raises(DataError, match=r"b\.txt: caption without a picture"):
+    with pytest.raises(DataError, match=r"b\.txt: caption without a picture, and --strict stops at the first problem"):
         find_pictures(folder({}), strict=True)
+
+
+def test_the_caption_of_a_picture_that_cannot_be_used_is_no_orphan(folder):
+    root = folder({"a.png": None, "a.txt": "A", "b.txt": "B", "c.psd": "", "c.txt": "C"})
+    (root / "b.png").symlink_to(root / "nowhere")
+    found = find_pictures(root)
+    assert (found.unusable, found.problems) == ((("b.png", "broken link"), ("c.psd", "unsupported type")), ())
 
 
 def test_caption_ext_narrows(folder):
@@ -256,6 +263,18 @@ def test_metadata_lists_what_counts_and_sidecars_fill_in(folder):
     assert said(found) == {"a.png": ("A",), "b.png": ("from the sidecar",), "sub/c.png": ("C", "see")}
     assert found.source == "metadata"
     assert "1 more not listed" in found.summary
+
+
+def test_what_metadata_does_not_list_is_left_out_whether_it_can_be_used_or_not(folder):
+    root = folder({"a.png": None, "b.png": None, "c.psd": "", "metadata.jsonl": rows(
+        {"file_name": "a.png", "text": "A"}, {"file_name": "gone.png", "text": "B"})})
+    for name in ("gone.png", "unlisted.png"):
+        (root / name).symlink_to(root / "nowhere")
+    found = find_pictures(root)
+    assert said(found) == {"a.png": ("A",)}
+    assert (found.unusable, found.problems) == ((("gone.png", "broken link"),), ())
+    assert "3 more not listed" in found.summary
+    assert len(find_pictures(root, captions="none").unusable) == 3
 
 
 def test_the_nearest_metadata_speaks(folder):
@@ -372,7 +391,8 @@ def test_a_manifest_is_the_data_set(folder, name, content):
     root = folder({"a.png": None, "a.txt": "A", "sub/b.png": None, "c.png": None, "d.svg": "", name: content})
     found = find_pictures(root / name)
     assert said(found) == {"a.png": ("A",), "sub/b.png": ("B",)}
-    assert (found.folder, found.source, found.problems) == (root, "metadata", ())
+    assert (found.folder, found.named, found.source) == (root, root / name, "metadata")
+    assert (found.unusable, found.problems) == ((), ())
     assert said(find_pictures(root / name, captions="none")) == {"a.png": (), "sub/b.png": ()}
 
 

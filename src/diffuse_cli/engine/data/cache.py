@@ -28,6 +28,7 @@ from ..errors import DataError, InUseError
 from ..events import Noticed, Scanned
 from . import decode, images
 from .captions import Found, Picture
+from .folders import UNSUPPORTED_TYPE
 
 FORMAT = 1                                      # of the files above
 TRANSFORM = "upright srgb, centre square, lanczos or bicubic, 1"    # change it with anything that changes a pixel
@@ -40,7 +41,7 @@ _PIECE = 16 * 2**20                             # bytes written at a time
 class Dataset:
     """Pictures and captions, in the order of the names; everything as long as `images` apart from the last two.
 
-    `id` is a hash over the pixels and the captions, in order. `skipped` are (name, reason).
+    `id` is a hash over the pixels and the captions, in order. `skipped` are (name, reason) of all other pictures.
     """
 
     images: np.ndarray[Any, np.dtype[np.uint8]]     # (N, R, R, 3), memory-mapped, read-only
@@ -70,14 +71,20 @@ Progress = Generator[Scanned | Noticed, None, Dataset]
 def open_dataset(found: Found, *, resolution: int, directory: Path, strict: bool = False) -> Progress:
     """Decode what was found, or find it decoded: yields progress, returns the Dataset (`yield from` it).
 
-    Raises DataError when more than half of the pictures cannot be used, or none is left, or with `strict` any.
+    Raises DataError when more than half of the pictures cannot be used, those of unsupported types apart, or none is
+    left, or with `strict` any. Of problems that are no reason to stop it yields one warning.
     """
     dataset = yield from scan(found, resolution=resolution, directory=directory)
-    total = len(found.pictures)
-    if dataset.skipped and (strict or 2 * len(dataset.skipped) > total):
-        name, reason = dataset.skipped[0]
-        raise DataError(skipped_line(dataset.skipped, total),
-                        hint=f"{name} is the first ({reason}); `diffuse data check {found.folder}` lists them all")
+    lost = tuple((name, reason) for name, reason in dataset.skipped if strict or reason != UNSUPPORTED_TYPE)
+    total = len(dataset.names) + len(lost)
+    if lost and (strict or 2 * len(lost) > total):
+        name, reason = lost[0]
+        raise DataError(skipped_line(lost, total),
+                        hint=f"{name} is the first ({reason}); `diffuse data check {found.named}` lists them all")
+    if problems := (*dataset.skipped, *found.problems):
+        count = "1 problem" if len(problems) == 1 else f"{len(problems):,} problems"
+        yield Noticed(level="warning", message=f"{count} with the data ({_reasons(problems)}); "
+                                               f"`diffuse data check {found.named}` lists them")
     return dataset
 
 
@@ -99,9 +106,13 @@ def scan(found: Found, *, resolution: int, directory: Path) -> Progress:
 
 def skipped_line(skipped: Iterable[tuple[str, str]], total: int) -> str:
     """'skipped 7 of 512 (truncated 4, not an image 3)'."""
-    reasons = Counter(reason for _, reason in skipped)
-    counts = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items(), key=lambda item: -item[1]))
-    return f"skipped {reasons.total()} of {total} ({counts})"
+    skipped = tuple(skipped)
+    return f"skipped {len(skipped)} of {total} ({_reasons(skipped)})"
+
+
+def _reasons(problems: Iterable[tuple[str, str]]) -> str:
+    """'truncated 4, not an image 3'."""
+    return ", ".join(f"{reason} {count}" for reason, count in Counter(reason for _, reason in problems).most_common())
 
 
 def clear(directory: Path) -> int:
@@ -263,7 +274,7 @@ def _dataset(found: Found, entries: list[_Entry], home: Path, resolution: int) -
         names=tuple(picture.name for picture, _ in used),
         hashes=hashes,
         id=hashlib.sha256(json.dumps([hashes, captions]).encode()).hexdigest(),
-        skipped=tuple((picture.name, entry.reason) for picture, entry in pairs if entry.reason),
+        skipped=(*found.unusable, *((picture.name, entry.reason) for picture, entry in pairs if entry.reason)),
         warnings=tuple(_warnings(used, resolution)),
     )
 

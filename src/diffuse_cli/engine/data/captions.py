@@ -26,15 +26,17 @@ class Picture:
 
 @dataclass(frozen=True)
 class Found:
-    """What lies in a folder. `problems` are (name, reason); `source` says where the captions come from."""
+    """What lies in a folder. `unusable` and `problems` are (name, reason); `source` says where captions come from."""
 
     folder: Path
+    named: Path                                 # as it was asked for: the folder, or a manifest in it
     pictures: tuple[Picture, ...]
     source: str                                 # metadata, sidecar, folder, filename, constant or none
     summary: str
     examples: tuple[str, ...]
     warnings: tuple[str, ...]
-    problems: tuple[tuple[str, str], ...]
+    unusable: tuple[tuple[str, str], ...]       # what should be pictures as well, and is not even opened
+    problems: tuple[tuple[str, str], ...]       # with captions
 
     @property
     def conditional(self) -> bool:
@@ -65,12 +67,13 @@ def find_pictures(folder: Path, *, captions: str = "auto", caption: str | None =
     if not pictures:
         raise DataError(f"{folder}: none of its {len(tree.pictures)} pictures is listed in {reading.label}",
                         hint="Use --captions sidecar, folder, filename or none to do without it")
-    problems = (*tree.problems, *reading.problems)
-    if strict and problems:
-        raise DataError(f"{problems[0][0]}: {problems[0][1]} ({len(problems)} such problems, and --strict)",
-                        hint=f"diffuse data check {folder} lists them")
-    return Found(tree.root, pictures, source, _summary(pictures, reading), _examples(pictures),
-                 tuple(reading.warnings), problems)
+    unusable = tuple((name, reason) for name, reason in tree.unusable if name not in reading.excluded)
+    if strict and (problems := (*unusable, *reading.problems)):
+        name, reason = problems[0]
+        raise DataError(f"{name}: {reason}, and --strict stops at the first problem",
+                        hint=f"`diffuse data check {folder}` lists them all")
+    return Found(tree.root, folder, pictures, source, _summary(pictures, reading), _examples(pictures),
+                 tuple(reading.warnings), unusable, tuple(reading.problems))
 
 
 def _open(path: Path, *, column: str | None) -> tuple[Tree, Reading | None]:
@@ -85,7 +88,7 @@ def _open(path: Path, *, column: str | None) -> tuple[Tree, Reading | None]:
     else:
         raise DataError(f"{path} does not exist", hint="Give a folder of pictures")
     if not tree.pictures:
-        seen = f" ({len(tree.problems)} that cannot be used)" if tree.problems else ""
+        seen = f" ({len(tree.unusable)} that cannot be used)" if tree.unusable else ""
         raise DataError(f"{path} holds no picture{seen}",
                         hint=f"Looked, at any depth, for {' '.join(sorted(SUFFIXES))}")
     return tree, listed

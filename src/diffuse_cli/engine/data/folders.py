@@ -22,6 +22,7 @@ PLUGINS = (("pillow_heif.HeifImagePlugin", "HEIF", (".heic", ".heif")),
 UNSUPPORTED = frozenset((".heic", ".heif", ".jxl", ".jfif", ".svg", ".eps", ".ps", ".psd", ".xcf", ".jp2", ".j2k",
                          ".fits", ".tga", ".ico", ".ppm", ".pgm", ".dds", ".exr", ".cr2", ".cr3", ".nef", ".arw",
                          ".dng", ".raf", ".orf"))
+UNSUPPORTED_TYPE, UNREADABLE_FOLDER = "unsupported type", "unreadable folder"       # reasons
 _SKIPPED_NAMES = ("__MACOSX", "Thumbs.db")
 
 
@@ -51,12 +52,12 @@ class File:
 
 @dataclass(frozen=True)
 class Tree:
-    """What lies below `root`, each list in order; `problems` are (name, reason)."""
+    """What lies below `root`, each list in order; `unusable` are (name, reason) of what else should be pictures."""
 
     root: Path
     pictures: tuple[File, ...]
     others: tuple[File, ...]
-    problems: tuple[tuple[str, str], ...]
+    unusable: tuple[tuple[str, str], ...]
 
 
 def sort_key(name: str) -> bytes:
@@ -83,24 +84,24 @@ def list_tree(folder: Path) -> Tree:
     """Everything of interest below `folder`. Raises DataError when it cannot be read at all."""
     readable = picture_suffixes()
     files: list[tuple[bool, File]] = []
-    problems: list[tuple[str, str]] = []
-    for relative, kind in _walk(folder, problems):
+    unusable: list[tuple[str, str]] = []
+    for relative, kind in _walk(folder, unusable):
         file = File(portable_name(relative), folder / relative)
         is_picture = file.suffix in readable
         if kind != "file":
             if is_picture:
-                problems.append((file.name, kind))
+                unusable.append((file.name, kind))
         elif file.suffix in UNSUPPORTED - readable:
-            problems.append((file.name, "unsupported type"))
+            unusable.append((file.name, UNSUPPORTED_TYPE))
         else:
             files.append((is_picture, file))
     files.sort(key=lambda entry: (sort_key(entry[1].name), os.fsencode(entry[1].path)))
     return Tree(folder, tuple(file for is_picture, file in files if is_picture),
                 tuple(file for is_picture, file in files if not is_picture),
-                tuple(sorted(problems, key=lambda problem: sort_key(problem[0]))))
+                tuple(sorted(unusable, key=lambda problem: sort_key(problem[0]))))
 
 
-def _walk(folder: Path, problems: list[tuple[str, str]]) -> list[tuple[str, str]]:
+def _walk(folder: Path, unusable: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """(relative path, kind) of all that is no directory; kind is "file" or what is wrong with it."""
     found: list[tuple[str, str]] = []
     seen: set[tuple[int, int]] = set()
@@ -133,7 +134,7 @@ def _walk(folder: Path, problems: list[tuple[str, str]]) -> list[tuple[str, str]
             if not directory:
                 reason = (error.strerror or str(error)).lower()
                 raise DataError(f"cannot read the folder {folder}: {reason}", hint="Check its permissions") from error
-            problems.append((portable_name(directory), "unreadable folder"))
+            unusable.append((portable_name(directory), UNREADABLE_FOLDER))
     return found
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from .folders import File, Tree, list_tree
+from .folders import UNREADABLE_FOLDER, File, Tree, list_tree
 
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
 COLUMNS = ("text", "caption", "prompt")
@@ -92,17 +92,18 @@ def metadata(tree: Tree, *, column: str | None) -> Reading:
             files[file.directory] = file
     reading = Reading(_metadata_label(list(files.values()), column), bool(files))
     rows = {directory: _rows(file, column, reading) for directory, file in files.items()}
-    for picture in tree.pictures:
-        directory = next((above for above in _upwards(picture.directory) if above in rows), None)
+    names = [picture.name for picture in tree.pictures]
+    names += [name for name, reason in tree.unusable if reason != UNREADABLE_FOLDER]
+    for name in names:
+        directory = next((above for above in _upwards(posixpath.dirname(name)) if above in rows), None)
         if directory is None:
             continue
-        captions = rows[directory].get(picture.name)
+        captions = rows[directory].get(name)
         if captions is None:
-            reading.excluded.add(picture.name)
+            reading.excluded.add(name)
         elif captions:
-            reading.by_name[picture.name] = captions
-    names = {picture.name for picture in tree.pictures}
-    _check_missing(reading, [name for listed in rows.values() for name in listed], names)
+            reading.by_name[name] = captions
+    _check_missing(reading, [name for listed in rows.values() for name in listed], set(names))
     return reading
 
 
@@ -113,10 +114,11 @@ def manifest(path: Path, *, column: str | None) -> tuple[Tree, Reading]:
     rows = _rows(file, column, reading)
     tree = list_tree(path.parent)
     pictures = tuple(picture for picture in tree.pictures if picture.name in rows)
-    unusable = tuple((name, reason) for name, reason in tree.problems if name in rows)
+    unusable = tuple((name, reason) for name, reason in tree.unusable if name in rows)
     reading.by_name = {picture.name: rows[picture.name] for picture in pictures if rows[picture.name]}
     _check_missing(reading, list(rows), {picture.name for picture in pictures} | {name for name, _ in unusable})
-    return Tree(path.parent, pictures, tree.others, unusable), reading
+    stems = {posixpath.splitext(name)[0] for name in rows}
+    return Tree(path.parent, pictures, tuple(file for file in tree.others if file.base in stems), unusable), reading
 
 
 def _metadata_label(files: list[File], column: str | None) -> str:
@@ -241,6 +243,7 @@ def sidecars(tree: Tree, *, extension: str | None) -> Reading:
     reading.label = f"sidecar {', '.join(sorted(used, key=suffixes.index)) or suffixes[0]}"
     if reading.present:
         stems = {picture.base for picture in tree.pictures}
+        stems |= {posixpath.splitext(name)[0] for name, _ in tree.unusable}
         reading.problems += [(file.name, "caption without a picture") for (base, suffix), file in files.items()
                              if base not in stems and suffix in used
                              and posixpath.basename(base).lower() not in _NOT_SIDECARS]
