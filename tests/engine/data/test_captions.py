@@ -111,6 +111,25 @@ def test_what_is_no_regular_file_is_never_opened(folder):
         found = find_pictures(root)
     assert [picture.name for picture in found.pictures] == ["a.png"]
     assert found.unusable == tuple((name, "not a regular file") for name in ("pipe.png", "s.png", "zero.jpg"))
+    assert found.problems == tuple((name, "not a regular file") for name in ("metadata.jsonl", "a.txt"))
+
+
+@pytest.mark.parametrize("lost", ["metadata.jsonl", "dog/metadata.csv", "cat/1.txt", "cat/1.caption", "cat/1.json"])
+@pytest.mark.parametrize(("beside", "source"), [({}, "folder"), ({"dog/2.txt": "a dog"}, "sidecar"),
+                         ({"cat/metadata.csv": "file_name,text\n1.png,a cat\n"}, "metadata")])
+def test_captions_that_are_links_to_nowhere_are_problems(folder, lost, beside, source):
+    root = folder({"cat/1.png": None, "dog/2.png": None, **beside})
+    (root / lost).symlink_to(root / "nowhere")
+    (root / "notes.txt").symlink_to(root / "nowhere")               # beside no picture
+    found = find_pictures(root)
+    assert (found.source, found.problems) == (source, ((lost, "broken link"),))
+
+
+def test_a_forced_source_whose_file_is_a_link_to_nowhere(folder):
+    root = folder({"a.png": None})
+    (root / "metadata.csv").symlink_to(root / "nowhere")
+    with pytest.raises(DataError, match=r"no such captions.*; metadata\.csv: broken link"):
+        find_pictures(root, captions="metadata")
 
 
 def test_a_folder_that_cannot_be_read_is_a_problem_unless_it_is_the_only_one(folder, monkeypatch):

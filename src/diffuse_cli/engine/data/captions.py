@@ -106,18 +106,18 @@ def _automatic(tree: Tree, listed: Reading | None, column: str | None, extension
                template: str) -> tuple[str, Reading]:
     metadata = listed or sources.metadata(tree, column=column)
     sidecars = sources.sidecars(tree, extension=extension)
+    problems = [*metadata.problems, *sidecars.problems]        # of files that should have been captions as well
     if metadata.present:
-        return _metadata_then_sidecars(metadata, sidecars)
-    if sidecars.present:
-        return "sidecar" if sidecars.by_name else "none", sidecars
-    labels, names = sources.folder_labels(tree, template=template), sources.file_names(tree)
-    if labels.present:
+        source, reading = _metadata_then_sidecars(metadata, sidecars)
+    elif sidecars.present:
+        source, reading = "sidecar" if sidecars.by_name else "none", sidecars
+    elif (labels := sources.folder_labels(tree, template=template)).present:
         source, reading = "folder", labels
-    elif names.present:
+    elif (names := sources.file_names(tree)).present:
         source, reading = "filename", names
     else:
         source, reading = "none", Reading("none found (unconditional model)", present=True)
-    reading.problems += sidecars.problems       # of files that should have been captions
+    reading.problems = problems
     return source, reading
 
 
@@ -132,8 +132,7 @@ def _metadata_then_sidecars(metadata: Reading, sidecars: Reading) -> tuple[str, 
                         f"{disagree[0]} for one; the metadata counts")
     label = f"{metadata.label} and {sidecars.label}" if filled else metadata.label
     source = "metadata" if metadata.by_name else "sidecar" if filled else "none"
-    return source, Reading(label, True, {**sidecars.by_name, **metadata.by_name}, metadata.excluded, warnings,
-                           [*metadata.problems, *sidecars.problems])
+    return source, Reading(label, True, {**sidecars.by_name, **metadata.by_name}, metadata.excluded, warnings)
 
 
 def _forced(source: str, tree: Tree, listed: Reading | None, column: str | None, extension: str | None,
@@ -150,7 +149,8 @@ def _forced(source: str, tree: Tree, listed: Reading | None, column: str | None,
     else:
         reading, looked_for = sources.file_names(tree), "file names that hold a word"
     if not reading.by_name:
-        raise DataError(f"--captions {source}: {tree.root} has no such captions", hint=f"Looked for {looked_for}")
+        seen = "".join(f"; {name}: {reason}" for name, reason in reading.problems[:1])
+        raise DataError(f"--captions {source}: {tree.root} has no such captions", hint=f"Looked for {looked_for}{seen}")
     return reading
 
 

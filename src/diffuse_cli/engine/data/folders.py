@@ -58,6 +58,7 @@ class Tree:
     pictures: tuple[File, ...]
     others: tuple[File, ...]
     unusable: tuple[tuple[str, str], ...]
+    irregular: tuple[tuple[File, str], ...]     # what would be among `others`, and why it is not opened
 
 
 def sort_key(name: str) -> bytes:
@@ -85,12 +86,15 @@ def list_tree(folder: Path) -> Tree:
     readable = picture_suffixes()
     files: list[tuple[bool, File]] = []
     unusable: list[tuple[str, str]] = []
+    irregular: list[tuple[File, str]] = []
     for relative, kind in _walk(folder, unusable):
         file = File(portable_name(relative), folder / relative)
         is_picture = file.suffix in readable
         if kind != "file":
             if is_picture:
                 unusable.append((file.name, kind))
+            else:
+                irregular.append((file, kind))
         elif file.suffix in UNSUPPORTED - readable:
             unusable.append((file.name, UNSUPPORTED_TYPE))
         else:
@@ -98,7 +102,8 @@ def list_tree(folder: Path) -> Tree:
     files.sort(key=lambda entry: (sort_key(entry[1].name), os.fsencode(entry[1].path)))
     return Tree(folder, tuple(file for is_picture, file in files if is_picture),
                 tuple(file for is_picture, file in files if not is_picture),
-                tuple(sorted(unusable, key=lambda problem: sort_key(problem[0]))))
+                tuple(sorted(unusable, key=lambda problem: sort_key(problem[0]))),
+                tuple(sorted(irregular, key=lambda problem: sort_key(problem[0].name))))
 
 
 def _walk(folder: Path, unusable: list[tuple[str, str]]) -> list[tuple[str, str]]:

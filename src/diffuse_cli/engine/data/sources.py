@@ -91,6 +91,8 @@ def metadata(tree: Tree, *, column: str | None) -> Reading:
                                 hint="Keep one of them")
             files[file.directory] = file
     reading = Reading(_metadata_label(list(files.values()), column), bool(files))
+    reading.problems += [(file.name, reason) for file, reason in tree.irregular
+                         if posixpath.basename(file.name) in METADATA_NAMES]
     rows = {directory: _rows(file, column, reading) for directory, file in files.items()}
     names = [picture.name for picture in tree.pictures]
     names += [name for name, reason in tree.unusable if reason != UNREADABLE_FOLDER]
@@ -118,7 +120,8 @@ def manifest(path: Path, *, column: str | None) -> tuple[Tree, Reading]:
     reading.by_name = {picture.name: rows[picture.name] for picture in pictures if rows[picture.name]}
     _check_missing(reading, list(rows), {picture.name for picture in pictures} | {name for name, _ in unusable})
     stems = {posixpath.splitext(name)[0] for name in rows}
-    return Tree(path.parent, pictures, tuple(file for file in tree.others if file.base in stems), unusable), reading
+    others = tuple(file for file in tree.others if file.base in stems)
+    return Tree(path.parent, pictures, others, unusable, tree.irregular), reading
 
 
 def _metadata_label(files: list[File], column: str | None) -> str:
@@ -241,9 +244,11 @@ def sidecars(tree: Tree, *, extension: str | None) -> Reading:
                 used[suffix] += 1
                 break
     reading.label = f"sidecar {', '.join(sorted(used, key=suffixes.index)) or suffixes[0]}"
+    stems = {picture.base for picture in tree.pictures}
+    stems |= {posixpath.splitext(name)[0] for name, _ in tree.unusable}
+    reading.problems += [(file.name, reason) for file, reason in tree.irregular
+                         if file.base in stems and file.suffix in suffixes]
     if reading.present:
-        stems = {picture.base for picture in tree.pictures}
-        stems |= {posixpath.splitext(name)[0] for name, _ in tree.unusable}
         reading.problems += [(file.name, "caption without a picture") for (base, suffix), file in files.items()
                              if base not in stems and suffix in used
                              and posixpath.basename(base).lower() not in _NOT_SIDECARS]
