@@ -1,5 +1,6 @@
 """`diffuse data` as a user sees it: what is on stdout, what on stderr, and the exit code."""
 
+import contextlib
 import io
 import json
 import subprocess
@@ -192,6 +193,18 @@ def test_demo_makes_a_folder_that_check_accepts(diffuse, tmp_path):
     assert (report["images"], report["captioned"], report["source"], report["problems"]) == (12, 12, "metadata", [])
     with pytest.raises(UsageError):
         diffuse("demo", folder, "-n", 12)
+
+
+def test_demo_that_is_interrupted_can_be_asked_for_again(diffuse, tmp_path, monkeypatch):
+    folder = tmp_path / "scenes"
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+    with monkeypatch.context() as patch:
+        patch.setattr(data.progress, "of", lambda *_: contextlib.nullcontext(interrupted))
+        assert diffuse("demo", folder, "-n", 3, "--resolution", 16).exit_code == 130
+    assert not folder.exists()
+    assert diffuse("demo", folder, "-n", 3, "--resolution", 16).exit_code == 0
 
 
 def test_clear_empties_the_cache_and_not_the_folder(diffuse, folder):

@@ -3,6 +3,7 @@
 Reports go to stderr; stdout gets what a program may want: the problems, a path, or JSON.
 """
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -105,8 +106,9 @@ def demo(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or em
 
     from ..engine.data.scenes import write_demo
 
-    with progress.of("drawing pictures", num) as advance_to:
-        for done in write_demo(folder, count=num, resolution=resolution, seed=seed):
+    with progress.of("drawing pictures", num) as advance_to, \
+            contextlib.closing(write_demo(folder, count=num, resolution=resolution, seed=seed)) as drawing:
+        for done in drawing:
             advance_to(done)
     view.say(f"{num:,} pictures with captions. Next: diffuse train {folder}")
     files.tell(folder, {})

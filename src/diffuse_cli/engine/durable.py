@@ -104,13 +104,22 @@ def staging(target: Path) -> Iterator[Path]:
     Missing parents are made, and stay only if something came to lie in them. Raises StorageError.
     """
     parent = target.absolute().parent
-    missing = [directory for directory in (parent, *parent.parents) if not directory.exists()]
     place = parent / f"{TEMPORARY}{os.urandom(8).hex()}"
+    with directory_to_fill(parent, mode=0o777):
+        try:
+            yield make_directory(place, mode=0o777)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def directory_to_fill(path: Path, *, mode: int = 0o700) -> Iterator[None]:
+    """As `make_directory`; of those that were missing, the empty ones are gone in the end. Raises StorageError."""
+    missing = [directory for directory in (path, *path.parents) if not directory.exists()]
     try:
-        make_directory(parent, mode=0o777)
-        yield make_directory(place, mode=0o777)
+        make_directory(path, mode=mode)
+        yield
     finally:
-        shutil.rmtree(place, ignore_errors=True)
         for directory in missing:
             with contextlib.suppress(OSError):                     # it holds what was made
                 directory.rmdir()

@@ -256,9 +256,11 @@ def test_demo_never_touches_a_folder_that_holds_something(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.txt"]
 
 
-def test_demo_accepts_an_empty_folder_and_refuses_an_empty_count(tmp_path: Path) -> None:
+def test_demo_accepts_an_empty_folder_and_refuses_numbers_out_of_range(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="-n must be between"):
         list(scenes.write_demo(tmp_path, count=0, resolution=16))
+    with pytest.raises(UsageError, match="--seed must be between 0 and"):
+        list(scenes.write_demo(tmp_path, count=1, resolution=16, seed=-1))
     assert list(scenes.write_demo(tmp_path, count=1, resolution=16)) == [1]
 
 
@@ -266,8 +268,40 @@ def test_metadata_comes_last_so_that_half_a_folder_shows(tmp_path: Path) -> None
     writing = scenes.write_demo(tmp_path, count=2, resolution=16)
     assert next(writing) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["00000.png"]
-    writing.close()
-    assert not (tmp_path / "metadata.jsonl").exists()
+    assert next(writing) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000.png", "00001.png"]
+
+
+@pytest.mark.parametrize("there", [Path(), Path("new", "deep")])
+def test_demo_that_is_interrupted_leaves_what_was_there_before(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    writing = scenes.write_demo(there, count=3, resolution=16)
+    assert next(writing) == 1
+    (there / "holiday.txt").write_text("mine")
+    with pytest.raises(KeyboardInterrupt):
+        writing.throw(KeyboardInterrupt)
+    assert [path.name for path in there.iterdir()] == ["holiday.txt"]
+    (there / "holiday.txt").unlink()
+    writing = scenes.write_demo(there / "more", count=3, resolution=16)
+    assert next(writing) == 1
+    writing.close()                             # nobody asks for the next
+    assert list(there.iterdir()) == []
+    assert list(scenes.write_demo(there, count=1, resolution=16)) == [1]
+
+
+@pytest.mark.parametrize("module", [Image.Image, durable.os])
+def test_a_disk_that_gets_full_is_left_as_it_was(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: object) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    writing = scenes.write_demo(tmp_path / "new" / "demo", count=2, resolution=16)
+    assert next(writing) == 1
+    monkeypatch.setattr(module, "save" if module is Image.Image else "fsync", full)
+    with pytest.raises(StorageError, match="no space left"):
+        list(writing)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_disk_trouble_is_a_storage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

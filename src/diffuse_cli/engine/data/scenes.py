@@ -6,10 +6,11 @@ held out of what is normally drawn, so that composition can be measured: has a m
 learnt what a red bus is? This module knows words and paint; outlines are in `shapes`, places in `backdrops`.
 """
 
+import contextlib
 import json
 import math
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from .. import durable
 from ..checks import check_choice, check_range
-from ..config import RESOLUTION_RANGE
+from ..config import RESOLUTION_RANGE, SEED_RANGE
 from ..errors import UsageError
 from . import backdrops, shapes, tones
 from .outlines import Polygon, turn
@@ -183,31 +184,49 @@ def _fill(canvas: Image.Image, polygons: Iterable[tuple[RGB | int, Polygon]]) ->
 # ── A folder of pictures ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def write_demo(directory: Path, *, count: int, resolution: int, seed: int = 0) -> Iterator[int]:
+def write_demo(directory: Path, *, count: int, resolution: int, seed: int = 0) -> Generator[int, None, None]:
     """Fill a new or empty folder with `count` pictures and their `metadata.jsonl`; yields how many are done.
 
-    Raises UsageError, before anything is written, when the folder holds something or `count` is out of range;
-    StorageError when the disk does not take it.
+    Raises UsageError, before anything is written, when the folder holds something or a number is out of range;
+    StorageError when the disk does not take it. Whatever ends it before it is done, even that nobody asks for the next
+    picture: what it has made is removed, and nothing else.
     """
     check_range("-n", count, 1, 100_000)
     check_range("--resolution", resolution, *RESOLUTION_RANGE)
+    check_range("--seed", seed, *SEED_RANGE)
     try:
         taken = directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
     except OSError as error:
         durable.fail(error, directory)
     if taken:
         raise UsageError(f"{directory} already holds something", hint="Name a new or an empty folder")
-    durable.make_directory(directory, mode=0o755)
+    made: list[Path] = []
+    with durable.directory_to_fill(directory, mode=0o755):
+        try:
+            yield from _fill_folder(directory, made, count=count, resolution=resolution, seed=seed)
+        except BaseException:
+            for path in made:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            raise
+
+
+def _fill_folder(
+    directory: Path, made: list[Path], *, count: int, resolution: int, seed: int,
+) -> Generator[int, None, None]:
+    """Draw and describe the pictures; each file is in `made` before it is there."""
     rows = []
     for index in range(count):
         shown = scene(seed, index)
-        name = f"{index:05d}.png"
+        path = directory / f"{index:05d}.png"
+        made.append(path)
         try:
             # Without fsync: after a crash the folder has no metadata.jsonl and anyone can see that it is unfinished.
-            draw(shown, resolution).save(directory / name)
+            draw(shown, resolution).save(path)
         except OSError as error:
-            durable.fail(error, directory / name)
-        rows.append(json.dumps({"file_name": name, "text": shown.caption, "colour": shown.colour,
+            durable.fail(error, path)
+        rows.append(json.dumps({"file_name": path.name, "text": shown.caption, "colour": shown.colour,
                                 "object": shown.object, "backdrop": shown.backdrop, "size": shown.size}))
         yield index + 1
-    durable.write(directory / "metadata.jsonl", ("\n".join(rows) + "\n").encode(), mode=0o644)
+    made.append(directory / "metadata.jsonl")
+    durable.write(made[-1], ("\n".join(rows) + "\n").encode(), mode=0o644)
