@@ -112,6 +112,18 @@ def test_captions_are_those_of_training(diffuse, folder, captions):
     assert "captions: none" in diffuse("check", folder, "--captions", "none").stderr
 
 
+@pytest.mark.parametrize("command", ["check", "preview", "demo"])
+def test_an_empty_name_is_not_the_current_directory(diffuse, folder, tmp_path, monkeypatch, command):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty" if command == "demo" else folder)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UsageError, match=r"which pictures\? No folder was given"):
+        diffuse(command, "")
+    assert sorted(tmp_path.rglob("*")) == before
+    if command != "preview":                                        # which is not drawn into the folder itself
+        assert diffuse(command, ".", *(("-n", 1) if command == "demo" else ())).exit_code == 0
+
+
 # ── preview ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -166,7 +166,8 @@ BAD = [("--steps", "0"), ("--steps", "-1"), ("--steps", "x"), ("--resolution", "
 def test_bad_values_are_refused_before_torch_is_imported(squares):
     """All in one fresh process, in which torch must not have appeared."""
     commands = [["train", str(squares), *options] for options in BAD]
-    commands += [["train"], ["sample", "-n", "0"], ["sample", "-n", "1000000000"], ["sample", "--steps", "0"],
+    commands += [["train"], ["train", ""],
+                 ["sample", "-n", "0"], ["sample", "-n", "1000000000"], ["sample", "--steps", "0"],
                  ["sample", "--guidance", "nan"], ["sample", "--seed", str(2**70)], ["sample", "--seed", "-1"],
                  ["sample", "--sampler", "dpm"], ["sample", "--guidance-interval", "2", "1"],
                  ["sample", "--guidance-interval", "0", "inf"], ["sample", "--precision", "fp16"]]
@@ -182,6 +183,7 @@ def test_bad_values_are_refused_before_torch_is_imported(squares):
     assert len(errors) == len(commands)
     assert "config." not in done.stderr.replace("config.json", "")     # options are called what they are called
     assert all(line.startswith("error: ") for line in errors)
+    assert errors.count("error: which pictures? No folder was given. For example: diffuse train ./images") == 2
     for told in ("--steps must be between 1 and", "Did you mean 'simple'?", "Did you mean 'nano'?",
                  "Did you mean --flip?", "Write 90s, 30m", "--lr should be float, not 'nan'", "--steps is out of range",
                  "--time, in seconds,", "must contain {label}"):

@@ -22,7 +22,7 @@ RESOLUTION = 64
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look at pictures and captions before training.")
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A folder of pictures, or a .jsonl or .csv manifest.")]
+Folder = Annotated[Path, options.folder("A folder of pictures, or a .jsonl or .csv manifest.")]
 Resolution = Annotated[int, typer.Option(help="Side of the square that the model sees, in pixels.")]
 
 
@@ -92,7 +92,7 @@ def preview(folder: Folder, captions: options.Captions = None, caption: options.
 
 
 @app.command()
-def demo(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
+def demo(folder: Annotated[Path, options.folder("A new or empty folder.")],
          num: Annotated[int, typer.Option("--num", "-n", help="How many pictures.")] = 2000,
          resolution: Annotated[int, typer.Option(help="Width and height of each, in pixels.")] = RESOLUTION,
          seed: Annotated[int, typer.Option("--seed", "-s", help="The same seed draws the same pictures.")] = 0,

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -9,12 +10,29 @@ import typer
 from ..engine import config, registry
 from ..engine.checks import choices
 from ..engine.config import Recipe, Sampling
-from ..engine.errors import DiffuseError
+from ..engine.errors import DiffuseError, UsageError
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.", rich_help_panel="Output")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.", rich_help_panel="Output")]
 Json = Annotated[bool, typer.Option("--json", help="Print data as JSON Lines.", rich_help_panel="Output")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Output")]
+
+
+def folder(help: str) -> Any:
+    """The argument DIR."""
+    return typer.Argument(metavar="DIR", help=help, show_default=False, parser=path)
+
+
+def path(text: str) -> Path:                    # older Typers show its name in the help
+    """What was typed, which is empty where a script's variable was: that is not the current directory."""
+    if not text:
+        raise no_folder()
+    return Path(text)
+
+
+def no_folder() -> UsageError:
+    """For commands that cannot do without one."""
+    return UsageError("which pictures? No folder was given", hint="For example: diffuse train ./images")
 
 
 def _caption(name: str, help: str) -> Any:

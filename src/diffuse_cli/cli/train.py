@@ -40,8 +40,7 @@ def _machine(*names: str, help: str) -> Any:
 
 
 def train(
-    folder: Annotated[Path | None, typer.Argument(metavar="DIR", help="Pictures, or a .jsonl or .csv manifest.",
-                                                  show_default=False)] = None,
+    folder: Annotated[Path | None, options.folder("Pictures, or a .jsonl or .csv manifest.")] = None,
     resolution: Annotated[int | None, _recipe("--resolution", help="Pixels along a side, a multiple of 8.")] = None,
     preset: Annotated[str | None, _recipe("--preset", help=f"Size of the network: {choices(config.PRESETS)}.")] = None,
     steps: Annotated[int | None, _recipe("--steps", help="Budget in steps.")] = None,
@@ -178,7 +177,7 @@ def _read_config(path: Path | None, folder: Path | None, typed: dict[str, Any]) 
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UsageError(f"--config cannot use {path}", hint="Give the config.json of a run") from error
     if folder is None:
-        raise UsageError("which pictures? No folder was given", hint="For example: diffuse train ./images")
+        raise options.no_folder()
     typed = options.given(typed)
     if {"steps", "images", "time"} & typed.keys():                     # a typed budget replaces the file's
         recipe = {key: value for key, value in recipe.items() if key not in ("steps", "images", "time")}
