@@ -34,12 +34,12 @@ from .network.model import Network
 from .network.text import encode
 from .objective import denoise, read
 from .pictures import from_pixels
+from .record import GALLERY_FILE, RECORD_FILE
 from .wanted import Wanted
 
 LEVELS = 8                                      # of a validation during training
 SHOWN = 12                                      # pairs in the gallery
 SCHEMA = 1                                      # of evaluation.json
-RECORD_FILE, GALLERY_FILE = "evaluation.json", "closest.png"
 Tell = Callable[[str, int, int], None]          # what is being done, how much of it is, of how much
 
 

@@ -57,7 +57,7 @@ class Stepped:
     images_per_second: float                    # of the compute alone
     seconds: float                              # since the start of this process' training
     remaining: float                            # seconds
-    skipped: int                                # steps skipped so far because of a spike
+    skipped: int                                # steps not learnt from so far: of a spike, or not finite
     memory: int                                 # bytes, peak
 
 

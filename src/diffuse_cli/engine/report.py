@@ -24,9 +24,9 @@ from .curves import Curve, mixed, svg
 from .errors import ModelError
 from .header import loads_strict
 from .history import Entry, History, number, read_history
+from .record import GALLERY_FILE, RECORD_FILE, entry, readable
 from .runs import read_config
 
-EVALUATION_FILE, CLOSEST_FILE = "evaluation.json", "closest.png"
 MAX_STRIPS = 20
 MAX_PICTURE_BYTES = 4_000_000                   # of all strips; and of the closest pairs
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -93,28 +93,16 @@ def _picture(data: bytes, alternative: str, kind: str = "") -> str:
     return f'<img{kind} alt="{_text(alternative)}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
 
 
-def _figure(value: Any) -> str:
-    """A number as people read it, with its standard error where it has one."""
-    if isinstance(value, dict):
-        error = number(value.get("standard_error"))
-        return _figure(value.get("value")) + (f" ± {error:.2g}" if math.isfinite(error) else "")
-    if type(value) is int:
-        return f"{value:,}"
-    if type(value) is float:
-        return f"{value:.4g}"
-    return "–" if value is None else str(value)
-
-
 # ── How it went ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _status(history: History, plan: Entry) -> str:
     steps = plan.get("steps")
     if history.finished.get("complete"):
-        return _text(f"Finished: {_figure(steps)} steps. The model has the weights of the "
+        return _text(f"Finished: {readable(steps)} steps. The model has the weights of the "
                      f"{history.finished.get('delivered')}.")
     how = f"stopped ({history.finished.get('reason')})" if history.finished else "in training"
-    return _text(f"{how[0].upper()}{how[1:]}: step {history.step:,} of {_figure(steps)}")
+    return _text(f"{how[0].upper()}{how[1:]}: step {history.step:,} of {readable(steps)}")
 
 
 def _tiles(history: History, plan: Entry) -> str:
@@ -239,17 +227,17 @@ def _by_level(checks: Sequence[Entry]) -> list[Curve]:
 def _evaluation(directory: Path) -> str:
     """What `diffuse evaluate` found, if it was asked; keys that are not known are shown as they are."""
     try:
-        found = loads_strict((directory / EVALUATION_FILE).read_bytes())
+        found = loads_strict((directory / RECORD_FILE).read_bytes())
     except (OSError, ModelError):
         return ""
     if not isinstance(found, dict):
         return ""
     pictures = found.get("pictures")
-    counts = f" on {_figure(pictures.get('held_out'))} held-out pictures" if isinstance(pictures, dict) else ""
-    weights = f"Of the weights of step {_figure(found.get('step'))}{counts}; ± is one standard error."
+    counts = f" on {readable(pictures.get('held_out'))} held-out pictures" if isinstance(pictures, dict) else ""
+    weights = f"Of the weights of step {readable(found.get('step'))}{counts}; ± is one standard error."
     parts = [f'<h2>Evaluation</h2>\n<p class="faint">{_text(weights)}</p>']
-    rows = [(label, _figure(value), meaning) for key, (label, meaning) in _MEANINGS.items()
-            if (value := _at(found, key)) is not None]
+    rows = [(label, readable(value), meaning) for key, (label, meaning) in _MEANINGS.items()
+            if (value := entry(found, key)) is not None]
     parts += [_table(rows)] if rows else []
     levels = [level for level in _list(found.get("levels")) if isinstance(level, dict)]
     curve = Curve(label="", x=[number(level.get("log_snr")) for level in levels], colour="var(--curve-1)",
@@ -262,18 +250,11 @@ def _evaluation(directory: Path) -> str:
             verdict = group.get("sentence")
             said = f'<p class="verdict">{_text(verdict)}</p>' if isinstance(verdict, str) else ""
             parts.append(f"<h2>{title}</h2>\n{said}{_table(_rows(group))}")
-    if closest := _read_png(directory / CLOSEST_FILE):
+    if closest := _read_png(directory / GALLERY_FILE):
         kind = ' class="closest"'
         parts.append("<figure>" + _picture(closest, "drawn pictures, each beside the closest it was trained on", kind)
                      + "<figcaption>Drawn pictures, each beside the closest it was trained on.</figcaption></figure>")
     return "\n".join(parts)
-
-
-def _at(found: dict[str, Any], key: str) -> Any:
-    """The entry `outer.inner`."""
-    outer, _, inner = key.partition(".")
-    value = found.get(outer)
-    return value if not inner else value.get(inner) if isinstance(value, dict) else None
 
 
 def _rows(group: dict[str, Any], before: str = "") -> list[tuple[str, str, str]]:
@@ -284,7 +265,7 @@ def _rows(group: dict[str, Any], before: str = "") -> list[tuple[str, str, str]]
         if isinstance(value, dict) and "value" not in value:
             rows += _rows(value, f"{name}, ") if not before else []
         elif not isinstance(value, list) and key not in ("verdict", "sentence"):
-            rows.append((name, _figure(value), ""))
+            rows.append((name, readable(value), ""))
     return rows
 
 
@@ -300,7 +281,7 @@ def _facts(history: History, config: Entry) -> str:
     """The header of the training, and behind it the whole plan."""
     facts = [(str(pair[0]), pair[1]) for pair in _list(history.started.get("facts"))
              if isinstance(pair, list) and len(pair) == 2]
-    plan = _pairs((key.replace("_", " "), _figure(value) if not isinstance(value, dict) else json.dumps(value))
+    plan = _pairs((key.replace("_", " "), readable(value) if not isinstance(value, dict) else json.dumps(value))
                   for key, value in config["plan"].items())
     return (f"{_pairs([('folder', config['request'].get('folder')), *facts])}\n"
             f"<details><summary>the whole plan</summary>\n{plan}\n</details>")

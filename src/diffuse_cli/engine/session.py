@@ -127,16 +127,15 @@ def _settle(maker: _Maker) -> Generator[events.Event, None, tuple[Plan, Learner]
         plan = maker.tell(run.plan and _check_data(run, run.plan, maker.dataset, maker.split))
     else:
         plan = maker.decide(dataclasses.replace(recipe, time=None, images=100_000) if timed else recipe)
-    learner = maker.learner(plan)
     if timed:
         yield events.Noticed(message="measuring the speed to turn --time into a number of steps")
-        images = costs.images_within(recipe.time or 0, learner, run.machine)
+        images = costs.images_within(recipe.time or 0, maker.learner(plan), run.machine)
         recipe = dataclasses.replace(recipe, time=None, images=images)
     if extended:
         plan = maker.tell(planning.extend(plan, recipe, run.name) if maker.world.is_main else None)
     elif timed:
         plan = maker.decide(recipe)
-    return plan, maker.learner(plan) if timed or extended else learner
+    return plan, maker.learner(plan)
 
 
 def _load_init(run: runs.Run, name: str, device: torch.device) -> checkpoint.Model:

@@ -5,7 +5,6 @@ evaluation left beside it. Names and captions are foreign text, and pass through
 """
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,13 @@ from .. import durable, pictures
 from ..checkpoint import Model
 from ..config import Sampling
 from ..errors import ModelError
-from ..evaluation import RECORD_FILE, Tell
+from ..evaluation import Tell
 from ..events import finite
 from ..generation import draw
 from ..header import loads_strict
 from ..history import read_history
 from ..provenance import MAX_PROMPT
+from ..record import RECORD_FILE, entry, readable
 from ..wanted import Wanted
 
 PICTURE_FILE = "samples.png"
@@ -151,7 +151,7 @@ def _metrics(model: Model, run: Path) -> list[tuple[str, str]]:
     except (OSError, ModelError):
         found = None
     if isinstance(found, dict) and found.get("model_sha256") == model.sha256:
-        return [(name, value) for key, name in _METRICS.items() if (value := _figure(_at(found, key)))]
+        return [(name, value) for key, name in _METRICS.items() if (value := _figure(entry(found, key)))]
     held_out = _figure(model.training.get("noise_mse"))
     return [(_METRICS["noise_mse"], held_out)] if held_out else []
 
@@ -159,22 +159,8 @@ def _metrics(model: Model, run: Path) -> list[tuple[str, str]]:
 # ── Small parts ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _at(found: dict[str, Any], key: str) -> Any:
-    for part in key.split("."):
-        found = found.get(part) if isinstance(found, dict) else None          # type: ignore[assignment]
-    return found
-
-
 def _figure(value: Any) -> str:
-    """A number as people read it, with its standard error where it has one; foreign text made harmless."""
-    if isinstance(value, dict):
-        error = value.get("standard_error")
-        return _figure(value.get("value")) + (f" ± {error:.2g}" if type(error) is float else "")
-    if type(value) is int:
-        return f"{value:,}"
-    if type(value) is float:
-        return f"{value:.4g}" if math.isfinite(value) else ""
-    return "" if value is None else _text(str(value)[:200])
+    return _text(readable(value, missing="")[:200])
 
 
 def _text(value: object) -> str:
