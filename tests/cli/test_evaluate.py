@@ -143,3 +143,9 @@ def test_a_full_disk_costs_the_record_not_the_answer(diffuse, model, monkeypatch
     assert code == 6
     assert json.loads(out).keys() == KEYS
     assert "the disk is full" in err
+
+
+def test_an_empty_name_is_not_the_current_directory(diffuse, model):
+    code, out, err = diffuse("tiny", "")
+    assert (code, out) == (2, "")
+    assert "No folder was given" in err

@@ -30,7 +30,7 @@ def evaluate(
         metavar="[MODEL]", show_default=False, autocompletion=options.complete_model,
         help="Name or path; the last trained one without it.")] = None,
     folder: Annotated[Path | None, typer.Argument(
-        metavar="[DIR]", show_default=False,
+        metavar="[DIR]", show_default=False, parser=options.path,
         help="Pictures that the model has not seen. Default: those that its training held out.")] = None,
     num: Annotated[int, typer.Option("-n", "--num", help="Pictures to draw, for distances and memorisation; 0: none.")
                    ] = DRAWN,
