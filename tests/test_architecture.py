@@ -75,7 +75,7 @@ def test_the_reader_of_imports_reads():
     """The rules below are worth nothing if the names they judge are wrong."""
     assert {"engine.errors", "platformdirs", "engine.durable"} <= set(_imports("engine.registry"))
     assert "engine.data.captions" in set(_imports("engine.data.cache"))
-    assert "torch" in _roots(_imports("engine.training"))
+    assert "torch" in _roots(_imports("engine.chores"))
     assert "engine.data.scenes" in set(_imports("cli.data"))
     assert "engine.data.scenes" not in set(_imports("cli.data", top=True))
 

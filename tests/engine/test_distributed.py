@@ -11,7 +11,7 @@ import torch
 import worlds
 from safetensors.torch import load_file
 
-from diffuse_cli.engine import checkpoint, events, ranks, runs, training
+from diffuse_cli.engine import checkpoint, chores, events, ranks, runs, training
 from diffuse_cli.engine.batches import Batches, split_dataset
 from diffuse_cli.engine.config import Machine, Recipe
 from diffuse_cli.engine.distributed import World, join
@@ -228,7 +228,7 @@ def train_in(size, folder, directory, *, stop_at=None):
         machine = Machine(**tiny.OPTIONS)
         opened = runs.open_run(folder, tiny.RECIPE, machine) if main else \
             contextlib.nullcontext(runs.join_run(folder, tiny.RECIPE, machine))
-        with opened as run, tiny.scaled_down(), mock.patch.object(training, "LOG_SECONDS", 0):
+        with opened as run, tiny.scaled_down(), mock.patch.object(chores, "LOG_SECONDS", 0):
             stream = list(training.train(run, should_stop=tiny.StopAfter(stop_at)))
         assert stream[-1].complete == (stop_at is None)
         return {"noise": torch.tensor([event.noise_mse for event in tiny.of_kind(events.Stepped, stream)])}

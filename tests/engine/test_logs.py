@@ -9,7 +9,7 @@ from unittest import mock
 import pytest
 import tiny
 
-from diffuse_cli.engine import events, logs, runs, training
+from diffuse_cli.engine import chores, events, logs, runs, training
 from diffuse_cli.engine.config import Machine
 from diffuse_cli.engine.errors import UsageError
 
@@ -28,7 +28,7 @@ def _train(folder: Path, name: str | None, *, stop_at: int | None = None) -> lis
     """Train as the command does, with every step reported; what was complained of."""
     complaints: list[str] = []
     with runs.open_run(folder, tiny.RECIPE, Machine(**tiny.OPTIONS)) as run, tiny.scaled_down(), \
-            mock.patch.object(training, "LOG_SECONDS", 0), \
+            mock.patch.object(chores, "LOG_SECONDS", 0), \
             logs.open_log(name, run.directory, complain=complaints.append) as log:
         for event in training.train(run, should_stop=tiny.StopAfter(stop_at)):
             log(event)

@@ -16,7 +16,7 @@ import pytest
 import tiny
 
 from diffuse_cli.cli import app
-from diffuse_cli.engine import durable, events, registry, report, training
+from diffuse_cli.engine import chores, durable, events, registry, report
 from diffuse_cli.engine.checks import from_dict, parse_duration, to_dict
 from diffuse_cli.engine.config import Recipe
 from diffuse_cli.engine.curves import POINTS, Curve, _thinned, svg
@@ -350,8 +350,8 @@ def test_a_training_leaves_its_report_and_drawing_it_changes_no_bit(trained, squ
         if path.name == registry.REPORT_FILE:
             written.append(data.decode())
 
-    with mock.patch.object(training, "REPORT_SECONDS", 0), mock.patch.object(training, "MAX_REPORT_COST", 1e9), \
-            mock.patch.object(training, "LOG_SECONDS", 0), mock.patch.object(durable, "write", noting):
+    with mock.patch.object(chores, "REPORT_SECONDS", 0), mock.patch.object(chores, "MAX_REPORT_COST", 1e9), \
+            mock.patch.object(chores, "LOG_SECONDS", 0), mock.patch.object(durable, "write", noting):
         tiny.train(squares, drawn=True)
     directory = tiny.run_directory(home)
     assert [re.search(r"step (\d+) of 8|Finished", html)[0] for html in written] == [
@@ -376,9 +376,9 @@ def test_reports_take_a_small_share_of_the_time():
     def clock():
         return now
 
-    with mock.patch.object(training.time, "monotonic", clock), mock.patch.object(report, "build", draw), \
+    with mock.patch.object(chores.time, "monotonic", clock), mock.patch.object(report, "build", draw), \
             mock.patch.object(durable, "write"):
-        page = training._Page(Path())
+        page = chores.Page(Path())
         for _ in range(2000):
             now += 1.0
             assert not page.is_due(news)
@@ -389,7 +389,7 @@ def test_reports_take_a_small_share_of_the_time():
 
 
 def test_a_report_that_cannot_be_drawn_is_told_once_and_is_not_worth_a_training(trained, squares, decoded, home):
-    with mock.patch.object(training, "MAX_REPORT_COST", 1e9), mock.patch.object(training, "LOG_SECONDS", 0), \
+    with mock.patch.object(chores, "MAX_REPORT_COST", 1e9), mock.patch.object(chores, "LOG_SECONDS", 0), \
             mock.patch.object(report, "build", side_effect=ZeroDivisionError("no ink")):
         stream = tiny.train(squares)
     told = [event.message for event in tiny.of_kind(events.Noticed, stream) if event.level == "warning"]

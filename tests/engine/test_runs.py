@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 import tiny
 
-from diffuse_cli.engine import durable, header, registry, runs
+from diffuse_cli.engine import durable, header, registry, runs, state_files
 from diffuse_cli.engine.checks import from_dict
 from diffuse_cli.engine.config import Machine, Plan, Recipe
 from diffuse_cli.engine.errors import DataError, InUseError, ModelError, StorageError, UsageError
@@ -249,15 +249,16 @@ def test_no_readable_picture_means_no_resolution(tmp_path):
 
 def save(directory, step, *, acknowledge=True, content=None, **options):
     """Save a state of so many steps, as training does."""
-    path = runs.state_path(directory, step)
+    path = state_files.state_path(directory, step)
     data = content or b"".join(header.encode([("x", "U8", (3,), bytes([step % 256] * 3))], {}))
     durable.write(path, data)
     if acknowledge:
-        runs.acknowledge(directory, runs.SavedState(step, path, len(data), hashlib.sha256(data).hexdigest()), **options)
+        state = state_files.SavedState(step, path, len(data), hashlib.sha256(data).hexdigest())
+        state_files.acknowledge(directory, state, **options)
 
 
 def whole(directory):
-    return [state.step for state in runs.saved_states(directory) if runs.is_whole(state)]
+    return [state.step for state in state_files.saved_states(directory) if state_files.is_whole(state)]
 
 
 def damage(path):
@@ -299,14 +300,14 @@ def test_a_head_cannot_name_another_file(tmp_path):
     save(tmp_path, 1)
     fields = json.loads((tmp_path / "HEAD-0").read_bytes())
     (tmp_path / "HEAD-0").write_text(json.dumps({**fields, "file": "../../secret"}))
-    assert [state.sha256 for state in runs.saved_states(tmp_path)] == [None]
+    assert [state.sha256 for state in state_files.saved_states(tmp_path)] == [None]
 
 
 def test_a_state_that_was_never_acknowledged_waits_for_the_others_to_fail(tmp_path):
     save(tmp_path, 1)
     save(tmp_path, 2, acknowledge=False)                   # killed between the two
     assert whole(tmp_path) == [1, 2]
-    damage(runs.state_path(tmp_path, 1))
+    damage(state_files.state_path(tmp_path, 1))
     assert whole(tmp_path) == [2]
 
 
@@ -320,11 +321,11 @@ def test_without_heads_the_sealed_states_count(tmp_path):
 def test_after_falling_back_the_damaged_state_goes_first(tmp_path):
     save(tmp_path, 10)
     save(tmp_path, 20)
-    damage(runs.state_path(tmp_path, 20))
+    damage(state_files.state_path(tmp_path, 20))
     assert whole(tmp_path) == [10]
     save(tmp_path, 15)
     assert whole(tmp_path) == [15, 10]                     # never a single whole state
-    assert len(runs.saved_states(tmp_path)) == 2           # and nothing left to warn about
+    assert len(state_files.saved_states(tmp_path)) == 2           # and nothing left to warn about
     save(tmp_path, 20)
     assert whole(tmp_path) == [20, 15]
     assert len(os.listdir(tmp_path)) == 4                  # two states, two heads
@@ -334,7 +335,7 @@ def test_after_falling_back_the_damaged_state_goes_first(tmp_path):
 def test_rewinding_forgets_all_later_states_and_both_their_heads(tmp_path, later):
     for step in (5, 10, *later):
         save(tmp_path, step, keep=10)
-    runs.rewind(tmp_path, limit=10)
+    state_files.rewind(tmp_path, limit=10)
     assert whole(tmp_path)[0] == 10
     assert all(step <= 10 for step in whole(tmp_path))
     save(tmp_path, 12)
@@ -346,8 +347,8 @@ def test_rewinding_when_the_disk_fails_is_an_error_and_can_be_done_again(tmp_pat
         save(tmp_path, step, keep=10)
     broken = mock.Mock(side_effect=OSError(errno.EIO, "broken"))
     with mock.patch.object(os, "unlink", broken), pytest.raises(StorageError):
-        runs.rewind(tmp_path, limit=10)
-    runs.rewind(tmp_path, limit=10)
+        state_files.rewind(tmp_path, limit=10)
+    state_files.rewind(tmp_path, limit=10)
     assert whole(tmp_path) == [10]
 
 

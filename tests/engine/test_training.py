@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from diffuse_cli.engine import (
     checkpoint,
+    chores,
     costs,
     durable,
     events,
@@ -24,6 +25,7 @@ from diffuse_cli.engine import (
     randomness,
     registry,
     runs,
+    state_files,
     training,
 )
 from diffuse_cli.engine.batches import Batches
@@ -105,7 +107,7 @@ def test_a_training_that_dies_between_two_saves_ends_bit_identical(trained, squa
     with runs.open_run(squares, tiny.RECIPE, Machine(**tiny.OPTIONS)) as run, tiny.scaled_down():
         running = training.train(run)
         steps = 0
-        with mock.patch.object(training, "LOG_SECONDS", 0):
+        with mock.patch.object(chores, "LOG_SECONDS", 0):
             for event in running:
                 steps += isinstance(event, events.Stepped)
                 if steps == 5:
@@ -162,12 +164,12 @@ def test_a_run_without_its_state_from_before_the_cool_down_cannot_become_longer(
 
 
 def test_saving_is_rarer_when_it_is_dear():
-    due = training._Due("5m", "--save-every", 1000, 0)
+    due = chores.Due("5m", "--save-every", 1000, 0)
     due.cost(1)
     assert due.every == 300
     due.cost(30)
     assert due.every == 1500
-    due = training._Due("100", "--save-every", 1000, 0)
+    due = chores.Due("100", "--save-every", 1000, 0)
     due.cost(30)
     assert due.every == 100
 
@@ -187,7 +189,7 @@ def test_a_damaged_state_falls_back_to_the_one_before(trained, squares, home, da
     stream = tiny.train(squares, stop_at=1)
     assert warnings(stream) == ["the state of step 7 is damaged, trying the one before"]
     assert tiny.of_kind(events.Started, stream)[0].step == 6
-    assert [state.step for state in runs.saved_states(directory)][:2] == [7, 6]        # 7 anew
+    assert [state.step for state in state_files.saved_states(directory)][:2] == [7, 6]        # 7 anew
     assert tiny.train(squares)[-1].complete
     assert results(directory) == results(trained[0])
 
@@ -271,9 +273,9 @@ def test_the_validation_loss_falls(trained):
 
 
 def test_reports_are_means_over_the_steps_since_the_last(squares, home):
-    with mock.patch.object(training, "LOG_SECONDS", 0):
+    with mock.patch.object(chores, "LOG_SECONDS", 0):
         each = tiny.of_kind(events.Stepped, tiny.train(squares))
-    with mock.patch.object(training, "LOG_SECONDS", 1e9):
+    with mock.patch.object(chores, "LOG_SECONDS", 1e9):
         (all_,) = tiny.of_kind(events.Stepped, tiny.train(squares, fresh=True))
     assert [event.step for event in each] == list(range(1, 9))
     for field in ("train_objective", "noise_mse", "variance_loss"):
@@ -291,11 +293,11 @@ def test_saving_and_validating_do_not_count_as_compute():
     fake.learner.skipped = 0
     fake.learner.optimizer.lr = 1.0
     fake.learner.advance.return_value = mock.Mock(totals=torch.ones(3), norm=1.0)
-    with mock.patch.object(training.time, "monotonic", side_effect=clock):
-        reporter = training._Reporter(fake)
+    with mock.patch.object(chores.time, "monotonic", side_effect=clock):
+        reporter = chores.Reporter(fake)
         reporter.add(fake.learner)
         for _ in range(50):
-            training.time.monotonic()                      # a long validation
+            chores.time.monotonic()                      # a long validation
         reporter.add(fake.learner)
         assert reporter.report().images_per_second == pytest.approx(2 * 4 / 20)
 
@@ -315,7 +317,7 @@ def test_a_finished_run_is_not_trained_again(trained, squares, home):
 
 def _validations(*values):
     """As if the validations gave these values, one after another."""
-    return mock.patch.object(training, "noise_curve", side_effect=[[value] * 8 for value in values])
+    return mock.patch.object(chores, "noise_curve", side_effect=[[value] * 8 for value in values])
 
 
 def test_overfitted_weights_give_way_to_the_best(squares, home):

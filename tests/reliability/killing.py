@@ -14,7 +14,7 @@ from unittest import mock
 import tiny
 import torch
 
-from diffuse_cli.engine import runs, saving, training
+from diffuse_cli.engine import saving, state_files, training
 
 PREPARING, LEARNING, SAVING = 0, 1, 2
 LONG = 120.0                                    # seconds: a training here takes one
@@ -51,7 +51,7 @@ class Victim:
 
 def _train(home: Path, folder: Path, progress) -> None:
     torch.set_num_threads(1)
-    loop, save, acknowledge = training._loop, saving.save, runs.acknowledge
+    loop, save, acknowledge = training._loop, saving.save, state_files.acknowledge
 
     def looping(*arguments):
         progress[0], progress[2] = LEARNING, time.monotonic_ns()
@@ -68,7 +68,8 @@ def _train(home: Path, folder: Path, progress) -> None:
         progress[1] = state.step
 
     with tiny.at_home(home), mock.patch.object(training, "_loop", looping), \
-            mock.patch.object(saving, "save", counting_save), mock.patch.object(runs, "acknowledge", acknowledging):
+            mock.patch.object(saving, "save", counting_save), \
+            mock.patch.object(state_files, "acknowledge", acknowledging):
         tiny.train(folder, save_every="1")
 
 
@@ -122,5 +123,5 @@ def train_under_fire(home: Path, folder: Path, duration: Duration, rng: random.R
 
 def _newest(directory: Path) -> int:
     """The step that would be resumed from; 0 for the beginning."""
-    states = runs.saved_states(directory) if directory.exists() else []
-    return next((state.step for state in states if runs.is_whole(state)), 0)
+    states = state_files.saved_states(directory) if directory.exists() else []
+    return next((state.step for state in states if state_files.is_whole(state)), 0)

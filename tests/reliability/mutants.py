@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from diffuse_cli.engine import durable, runs
+from diffuse_cli.engine import durable, state_files
 
 Patch = pytest.MonkeyPatch
 TEMPORARY = f"{durable.TEMPORARY}mutant"
@@ -60,7 +60,7 @@ def the_head_is_written_before_the_state(patch: Patch) -> None:
 
 
 def all_states_have_the_same_name(patch: Patch) -> None:
-    patch.setattr(runs, "state_path", lambda directory, step: directory / "step-00000001.safetensors")
+    patch.setattr(state_files, "state_path", lambda directory, step: directory / "step-00000001.safetensors")
 
 
 def the_head_is_always_in_the_same_slot(patch: Patch) -> None:
@@ -69,28 +69,28 @@ def the_head_is_always_in_the_same_slot(patch: Patch) -> None:
 
 
 def old_states_are_deleted_before_the_head_is_written(patch: Patch) -> None:
-    acknowledge = runs.acknowledge
+    acknowledge = state_files.acknowledge
 
-    def early(directory: Path, state: runs.SavedState, **options) -> None:
-        files = runs._state_files(directory)
-        for step in sorted(files)[:-runs.KEPT_STATES]:
+    def early(directory: Path, state: state_files.SavedState, **options) -> None:
+        files = state_files._state_files(directory)
+        for step in sorted(files)[:-state_files.KEPT]:
             files[step].unlink()
         acknowledge(directory, state, **options)
 
-    patch.setattr(runs, "acknowledge", early)
+    patch.setattr(state_files, "acknowledge", early)
 
 
 def only_one_state_is_kept(patch: Patch) -> None:
-    patch.setattr(runs, "KEPT_STATES", 1)
+    patch.setattr(state_files, "KEPT", 1)
 
 
 def states_are_not_verified(patch: Patch) -> None:
-    patch.setattr(runs, "is_whole", lambda state: state.path.exists())
+    patch.setattr(state_files, "is_whole", lambda state: state.path.exists())
 
 
 def states_are_ordered_by_the_time_of_their_files(patch: Patch) -> None:
-    states = runs.saved_states
-    patch.setattr(runs, "saved_states", lambda directory: sorted(
+    states = state_files.saved_states
+    patch.setattr(state_files, "saved_states", lambda directory: sorted(
         states(directory), key=lambda state: state.path.stat().st_mtime if state.path.exists() else 0, reverse=True))
 
 

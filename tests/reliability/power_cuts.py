@@ -20,7 +20,7 @@ from disk_door import watched
 from disk_faults import Died
 from power_loss import Disk, Recorder
 
-from diffuse_cli.engine import header, registry, runs
+from diffuse_cli.engine import header, registry, runs, state_files
 from diffuse_cli.engine.errors import DiffuseError
 
 STEPS, LONGER = 8, 11                           # of two lives, and of a third one with a longer budget
@@ -42,9 +42,9 @@ def record_training(home: Path, folder: Path) -> Record:
     small_run.decode(folder)
     recorder = Recorder()
     record = Record(tiny.run_directory(home, "small"), recorder.log)
-    acknowledge, rewind = runs.acknowledge, runs.rewind
+    acknowledge, rewind = state_files.acknowledge, state_files.rewind
 
-    def acknowledging(directory: Path, state: runs.SavedState, **options) -> None:
+    def acknowledging(directory: Path, state: state_files.SavedState, **options) -> None:
         steps = runs.read_config(directory)["plan"]["steps"]
         record.hashes[steps, state.step] = state.sha256
         if state.step == DIES_AT and life == "first":
@@ -57,8 +57,8 @@ def record_training(home: Path, folder: Path) -> Record:
         record.hashes.update({(LONGER, step): digest for (_, step), digest in record.hashes.items() if step <= limit})
         rewind(directory, limit=limit)
 
-    with mock.patch.object(runs, "acknowledge", acknowledging), mock.patch.object(runs, "rewind", rewinding), \
-            watched(home, recorder):
+    with mock.patch.object(state_files, "acknowledge", acknowledging), \
+            mock.patch.object(state_files, "rewind", rewinding), watched(home, recorder):
         for life, steps in (("first", STEPS), ("second", STEPS), ("third", LONGER)):  # noqa: B007 - read above
             with contextlib.suppress(Died):
                 list(small_run.train(folder, dataclasses.replace(small_run.RECIPE, steps=steps)))
@@ -100,7 +100,7 @@ def _judge(place: Path, acknowledged: int, hashes: dict[tuple[int, int], str]) -
     except DiffuseError as error:
         yield str(error)
         return
-    state = next((state for state in runs.saved_states(place) if runs.is_whole(state)), None)
+    state = next((state for state in state_files.saved_states(place) if state_files.is_whole(state)), None)
     if config is None or state is None:
         if acknowledged:
             yield f"step {acknowledged} was acknowledged, and {'the plan is lost' if state else 'nothing is found'}"

@@ -15,7 +15,7 @@ import numpy as np
 import tiny
 import torch
 
-from diffuse_cli.engine import durable, events, planning, registry, report, runs, session, training
+from diffuse_cli.engine import chores, durable, events, planning, registry, report, runs, session, state_files, training
 from diffuse_cli.engine.config import Machine, Recipe
 from diffuse_cli.engine.data.cache import open_dataset
 from diffuse_cli.engine.data.captions import find_pictures
@@ -60,7 +60,7 @@ class Walker:
 def cheap() -> Iterator[None]:
     """No network, not even a counted one; no pictures drawn, and no curves."""
     blank = [SimpleNamespace(prompt="", pixels=np.zeros((8, 8, 3), np.uint8))]
-    with mock.patch.object(session, "Learner", Walker), mock.patch.object(training, "draw", return_value=blank), \
+    with mock.patch.object(session, "Learner", Walker), mock.patch.object(chores, "draw", return_value=blank), \
             mock.patch.object(planning, "parameter_count", return_value=Walker.parameters), \
             mock.patch.object(report, "svg", return_value="<svg></svg>"):
         yield
@@ -91,7 +91,7 @@ def forget(home: Path) -> None:
 def results(home: Path) -> dict[str, bytes]:
     """What must not depend on how the end was reached."""
     directory = tiny.run_directory(home, "small")
-    names = ("model.safetensors", runs.state_path(directory, STEPS).name)
+    names = ("model.safetensors", state_files.state_path(directory, STEPS).name)
     return {name: path.read_bytes() if (path := directory / name).exists() else b"" for name in names}
 
 

@@ -1,7 +1,7 @@
-"""The directory of a training run: its name, its lock, what was asked for, and the protocol by which states are saved.
+"""The directory of a training run: its name, its lock, and what was asked for.
 
-Standard library (and the picture headers) only, so that a run is found and locked before torch is imported. Knows no
-tensors: a state is a file with a step number.
+Standard library (and the picture headers) only, so that a run is found and locked before torch is imported. Its states
+are those of `state_files`.
 
     models/<name>/lock  config.json  tokenizer.json  events.jsonl  skipped.jsonl  previews/
                   step-00001000.safetensors  HEAD-0  HEAD-1      training states, and which are whole
@@ -9,30 +9,26 @@ tensors: a state is a file with a step number.
 """
 
 import contextlib
-import dataclasses
-import hashlib
 import json
 import os
-import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import durable, registry
+from . import durable, registry, state_files
 from .card import read_card
 from .checks import from_dict, to_dict
 from .config import Machine, Plan, Recipe
 from .data.captions import Found, find_pictures
 from .data.images import short_side
 from .errors import DataError, ModelError, StorageError, UsageError
-from .header import loads_strict, verify_seal
+from .header import loads_strict
 from .history import LOG_FILE
 
-KEPT_STATES = 2
 BUDGET = ("steps", "images", "time")            # of a recipe: what may grow
-_CONFIG, _STATE = "config.json", re.compile(r"step-(\d{8,})\.safetensors")
+_CONFIG = "config.json"
 
 
 @dataclass(frozen=True)
@@ -59,16 +55,6 @@ class Run:
         """Record request and plan durably, before step 0."""
         content = {"request": _request(self.folder, self.recipe), "plan": to_dict(plan)}
         durable.write(self.directory / _CONFIG, (json.dumps(content, indent=2) + "\n").encode())
-
-
-@dataclass(frozen=True)
-class SavedState:
-    """A training state on the disk. `sha256` is that of the file as acknowledged; None if it never was."""
-
-    step: int
-    path: Path
-    bytes: int
-    sha256: str | None
 
 
 # ── Finding and locking ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -182,7 +168,7 @@ def _is_half_moved(directory: Path) -> bool:
 
 def _is_of_a_run(path: Path) -> bool:
     """Whether it is a file that only a run that has begun can have."""
-    return path.name in (LOG_FILE, "HEAD-0", "HEAD-1") or _STATE.fullmatch(path.name) is not None
+    return path.name == LOG_FILE or state_files.is_of_states(path.name)
 
 
 def _move_aside(directory: Path) -> str | None:
@@ -254,85 +240,3 @@ def _check_same(stored: dict[str, Any], request: dict[str, Any], name: str) -> b
 
 def _named(value: Any) -> str:
     return "not given" if value is None else str(value)
-
-
-# ── Saved states ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def state_path(directory: Path, step: int) -> Path:
-    """Where the state of `step` is written. Never an existing acknowledged file's name but the same step's."""
-    return directory / f"step-{step:08d}.safetensors"
-
-
-def acknowledge(directory: Path, state: SavedState, *, keep: int | None = None) -> None:
-    """Declare a state that is durably on the disk to be the newest, then forget the others.
-
-    HEAD-0 and HEAD-1 take turns, so that a torn write of one leaves the other. Of the earlier states, the last few and
-    that of step `keep` stay. Later ones were not whole, or are to be trained again with another plan: none stays.
-    """
-    heads = _heads(directory)
-    earlier = {slot: head.step for slot, head in heads.items() if head.step < state.step}
-    slot = min((0, 1), key=lambda slot: earlier.get(slot, -1))
-    content = {"step": state.step, "file": state.path.name, "bytes": state.bytes, "sha256": state.sha256}
-    durable.write(directory / f"HEAD-{slot}", json.dumps(content).encode())
-    if (other := heads.get(1 - slot)) and other.step > state.step:
-        durable.remove(directory / f"HEAD-{1 - slot}")
-    files, named = _state_files(directory), {head.step for head in _heads(directory).values()}
-    later = [step for step in files if step > state.step]
-    ranked = sorted(files.keys() - set(later), key=lambda step: (step in named, step))
-    for step in (*later, *(step for step in ranked[:-KEPT_STATES] if step != keep)):
-        with contextlib.suppress(OSError):
-            files[step].unlink()
-
-
-def saved_states(directory: Path) -> list[SavedState]:
-    """The states that may be resumed from: the acknowledged, newest first; then the others, for when HEADs are lost."""
-    heads = {head.step: head for head in sorted(_heads(directory).values(), key=lambda head: head.step, reverse=True)}
-    others = sorted(_state_files(directory).items(), reverse=True)
-    return [*heads.values(), *(SavedState(step, path, path.stat().st_size, None) for step, path in others
-                               if step not in heads)]
-
-
-def rewind(directory: Path, *, limit: int) -> None:
-    """Make the newest whole state of at most `limit` steps the newest of all: the later ones are forgotten.
-
-    Does nothing when there is none at all. Raises ModelError when only later ones are left.
-    """
-    states = saved_states(directory)
-    for state in sorted(states, key=lambda state: state.step, reverse=True):
-        if state.step <= limit and is_whole(state):
-            acknowledge(directory, dataclasses.replace(state, sha256=_digest(state.path)))
-            return
-    if states:
-        raise ModelError("no state from before the cool-down is left, so the run cannot become longer",
-                         hint="Start anew with --fresh, or from its model with --init and another --name")
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def is_whole(state: SavedState) -> bool:
-    """Whether the file of a state still has the bytes that were acknowledged, or those that were sealed."""
-    try:
-        if state.sha256 is None:
-            return verify_seal(state.path)
-        return _digest(state.path) == state.sha256
-    except (OSError, ModelError):
-        return False
-
-
-def _heads(directory: Path) -> dict[int, SavedState]:
-    heads = {}
-    for slot in (0, 1):
-        with contextlib.suppress(Exception):                        # a damaged HEAD is no HEAD
-            content = loads_strict((directory / f"HEAD-{slot}").read_bytes())
-            step, file = int(content["step"]), str(content["file"])
-            if file == state_path(directory, step).name:
-                heads[slot] = SavedState(step, directory / file, int(content["bytes"]), str(content["sha256"]))
-    return heads
-
-
-def _state_files(directory: Path) -> dict[int, Path]:
-    return {int(match[1]): path for path in directory.iterdir() if (match := _STATE.fullmatch(path.name))}

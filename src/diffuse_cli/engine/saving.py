@@ -4,7 +4,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import checkpoint, durable, events, registry, runs
+from . import checkpoint, durable, events, registry, state_files
 from .card import read_card
 from .errors import ModelError, StorageError
 from .header import verify_seal
@@ -16,10 +16,10 @@ BEST_FILE = "best.safetensors"
 def save(session: Session) -> events.Saved:
     """A training state and the model of this moment, so that a model in training can be sampled."""
     begun, learner = time.monotonic(), session.learner
-    path = runs.state_path(session.directory, learner.step)
+    path = state_files.state_path(session.directory, learner.step)
     record = {"learner": learner.record(), "best": session.best, "noise_mse": session.noise_mse}
     size, sha256 = checkpoint.save_state(path, learner.tensors(), record)
-    runs.acknowledge(session.directory, runs.SavedState(learner.step, path, size, sha256),
+    state_files.acknowledge(session.directory, state_files.SavedState(learner.step, path, size, sha256),
                      keep=session.plan.cooldown_start)
     if learner.step < session.plan.steps:                              # the last is delivered, or a better one
         save_model(session, session.directory / registry.MODEL_FILE, delivered="last")

@@ -15,7 +15,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from . import checkpoint, costs, durable, events, pictures, planning, registry, runs
+from . import checkpoint, costs, durable, events, pictures, planning, registry, runs, state_files
 from .batches import Batches, Split, split_dataset
 from .checks import from_dict, to_dict
 from .config import Plan, Recipe
@@ -58,17 +58,17 @@ def open_session(
     """
     split = split_dataset(dataset.hashes)
     init = None
-    if world.is_main and run.recipe.init is not None and not (run.plan and runs.saved_states(run.directory)):
+    if world.is_main and run.recipe.init is not None and not (run.plan and state_files.saved_states(run.directory)):
         init = _load_init(run, run.recipe.init, device)
     tokenizer = _tokenizer(run, dataset, split, init, world)
     maker = _Maker(run, dataset, split, tokenizer, init, device, world)
     plan, learner = yield from _settle(maker)
     if world.is_main and not rehearsal and plan != run.plan:
         if run.extended and run.plan is not None:
-            runs.rewind(run.directory, limit=run.plan.cooldown_start)
+            state_files.rewind(run.directory, limit=run.plan.cooldown_start)
         _write_beginning(run, learner, tokenizer, dataset)
     session = Session(run, plan, dataset, split, tokenizer, learner, _probe(plan, dataset, split, tokenizer))
-    if run.plan is not None and (states := runs.saved_states(run.directory)):
+    if run.plan is not None and (states := state_files.saved_states(run.directory)):
         yield from _restore(session, states)
     if run.extended and plan != run.plan:
         session.best = None                                            # its weights may be of the forgotten cool-down
@@ -218,12 +218,12 @@ def _probe(plan: Plan, dataset: Dataset, split: Split, tokenizer: Tokenizer | No
     return images, encode(tokenizer, [next(iter(dataset.captions[position]), "") for position in positions])
 
 
-def _restore(session: Session, states: Sequence[runs.SavedState]) -> Iterator[events.Event]:
+def _restore(session: Session, states: Sequence[state_files.SavedState]) -> Iterator[events.Event]:
     """Load the first of the states that is whole. Raises ModelError when none is."""
     learner = session.learner
     shapes = {name: tuple(tensor.shape) for name, tensor in learner.tensors().items()}
     for state in states:
-        if not runs.is_whole(state):
+        if not state_files.is_whole(state):
             yield events.Noticed(message=f"the state of step {state.step} is damaged, trying the one before",
                                  level="warning")
             continue

@@ -1,8 +1,7 @@
 """Training: a run's directory goes in, a stream of events comes out, a model is left behind.
 
-The loop itself: resume or begin, step, report, validate, preview, save, deliver. Knows no terminal. What is learnt is
-in `learner`, what is drawn in `batches`, what is measured in `evaluation`, what was decided in `planning`, what is
-kept in `saving`.
+The loop itself: resume or begin, step after step, deliver. Knows no terminal. What is learnt is in `learner`, what is
+drawn in `batches`, what was decided in `planning`, what is done between steps in `chores`, what is kept in `saving`.
 """
 
 import contextlib
@@ -11,30 +10,15 @@ import json
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator
-from pathlib import Path
 
-import numpy as np
-import torch
-
-from . import checkpoint, costs, durable, events, pictures, planning, registry, runs, saving
-from .checks import parse_interval
-from .config import Sampling
+from . import chores, costs, durable, events, planning, registry, runs, saving
 from .costs import Facts
 from .data.cache import open_dataset
 from .distributed import World, join
 from .errors import DivergedError, StorageError
-from .evaluation import noise_curve, validation_times
-from .generation import draw
 from .history import LOG_FILE
-from .learner import Learner
 from .session import Session, open_session
-from .wanted import Wanted
 
-LOG_SECONDS = 2.0                               # between two reports of the steps, at least
-MAX_COST = 0.02                                 # share of the run that saving may take
-REPORT_SECONDS = 0.5                            # that writing a report is taken to cost before the first was written
-MAX_REPORT_COST = 0.01                          # share of the run that reports may take, the last one apart
-MAX_FAILED_WRITES = 3                           # in a row
 SAVE = "SIGUSR1"                                # the one signal that asks for a save, not for an end
 PASSING = (events.Scanned, events.Paused)       # is to be seen, not to be kept
 ShouldStop = Callable[[], str | None]           # the signal to stop (or save) after this step, or None
@@ -47,7 +31,7 @@ def train(run: runs.Run, *, should_stop: ShouldStop = lambda: None) -> Iterator[
     writes; it also appends what happened to the run's events.jsonl, and keeps its report.html. Raises DiffuseError
     of every kind.
     """
-    page, begun, lines = _Page(run.directory), False, ""
+    page, begun, lines = chores.Page(run.directory), False, ""
     try:
         for event in _train(run, should_stop):
             if run.is_main and not isinstance(event, PASSING):
@@ -98,8 +82,8 @@ def _train(run: runs.Run, should_stop: ShouldStop) -> Iterator[events.Event]:
 def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, None, str | None]:
     """Step until the budget is used up, or a process got a signal to stop, whose name is returned."""
     learner, plan, machine, world = session.learner, session.plan, session.run.machine, session.learner.world
-    reporter, saver = _Reporter(session), _Saver(session)
-    preview_due = _Due(machine.preview_every, "--preview-every", plan.steps, learner.step)
+    reporter, saver = chores.Reporter(session), chores.Saver(session)
+    preview_due = chores.Due(machine.preview_every, "--preview-every", plan.steps, learner.step)
     reason, compiling = None, machine.compile
     while learner.step < plan.steps and reason is None:
         micro_batch = learner.micro_batch
@@ -116,10 +100,10 @@ def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, 
             if not session.directory.exists():
                 raise saving.rescue(session, StorageError(f"the directory of this run is gone: {session.directory}"))
         if world.is_main and (last or learner.step % plan.validate_steps == 0):
-            yield from _validate(session)
+            yield from chores.validate(session)
         if world.is_main and (last or preview_due(learner.step)):
             yield events.Paused(step=learner.step, doing="drawing a preview")
-            yield _unless_full(session, _preview, final=False)
+            yield chores.unless_full(session, chores.preview, final=False)
         if world.is_main and (last or saver.is_due()):
             yield from saver.save(final=last)
         asked = _agreed(should_stop(), world)
@@ -137,19 +121,6 @@ def _agreed(name: str | None, world: World) -> str | None:
     return signal.Signals(number).name if number else None
 
 
-def _unless_full(session: Session, write: Callable[[Session], events.Event], *, final: bool) -> events.Event:
-    """What `write` tells; a warning if it could not write, up to three times: the disk may have room again later."""
-    try:
-        event = write(session)
-    except StorageError as error:
-        session.failed_writes += 1
-        if final or session.failed_writes == MAX_FAILED_WRITES or not session.directory.exists():
-            raise saving.rescue(session, error) from error
-        return events.Noticed(message=f"{error.what}; training goes on", level="warning")
-    session.failed_writes = 0
-    return event
-
-
 def _started(session: Session, facts: Facts) -> events.Started:
     learner, plan = session.learner, session.plan
     return events.Started(
@@ -164,167 +135,4 @@ def _finished(session: Session, *, reason: str) -> events.Finished:
     delivered = saving.deliver(session, path) if complete and learner.world.is_main else "last"
     return events.Finished(
         step=learner.step, steps=plan.steps, path=str(path), complete=complete, reason=reason, delivered=delivered,
-        prompt=min(_preview_prompts(session)[0], key=len), seconds=time.monotonic() - session.begun)
-
-
-# ── What happens now and then ───────────────────────────────────────────────────────────────────────────────────────
-
-
-class _Due:
-    """Whether something that happens every so many steps, seconds or shares of the run is due."""
-
-    def __init__(self, interval: str, option: str, steps: int, step: int) -> None:
-        self.kind, self.every = parse_interval(option, interval)
-        if self.kind == "share":
-            self.kind, self.every = "steps", max(1, round(self.every * steps))
-        self.last: float = time.monotonic() if self.kind == "seconds" else step
-
-    def cost(self, seconds: float) -> None:
-        """Happen so rarely, where seconds count, that what takes `seconds` each time stays below 2 % of them."""
-        if self.kind == "seconds":
-            self.every = max(self.every, seconds / MAX_COST)
-
-    def __call__(self, step: int) -> bool:
-        now = time.monotonic() if self.kind == "seconds" else step
-        due = now - self.last >= self.every if self.kind == "seconds" else step % self.every == 0
-        self.last = now if due else self.last
-        return due
-
-
-class _Saver:
-    """Saves when it is time, and knows what is saved."""
-
-    def __init__(self, session: Session) -> None:
-        self.session, self.step = session, -1                          # of the newest state saved here
-        self.due = _Due(session.run.machine.save_every, "--save-every", session.plan.steps, session.learner.step)
-
-    def is_due(self) -> bool:
-        """Every so often, and before the cool-down, from where a longer budget goes on."""
-        step = self.session.learner.step
-        return self.due(step) or step == self.session.plan.cooldown_start
-
-    def is_saved(self) -> bool:
-        return self.step == self.session.learner.step
-
-    def save(self, *, final: bool) -> Iterator[events.Event]:
-        """A final save must not fail."""
-        yield events.Paused(step=self.session.learner.step, doing="saving")
-        saved = _unless_full(self.session, saving.save, final=final)
-        if isinstance(saved, events.Saved):
-            self.due.cost(saved.seconds)
-            self.step = saved.step
-        yield saved
-
-
-class _Reporter:
-    """Sums what the steps measured, on the device, and times the compute alone."""
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self.totals = torch.zeros(3, device=session.learner.batches.device)
-        self.steps, self.busy, self.norm, self.rate = 0, 0.0, 0.0, 0.0
-        self.reported = time.monotonic()
-
-    def add(self, learner: Learner) -> None:
-        begun = time.monotonic()
-        measured = learner.advance()                                   # which waits for the device, for the norm
-        self.busy += time.monotonic() - begun
-        self.totals += measured.totals
-        self.norm, self.steps = measured.norm, self.steps + 1
-
-    def is_due(self) -> bool:
-        return time.monotonic() - self.reported >= LOG_SECONDS
-
-    def report(self) -> events.Stepped:
-        learner, plan = self.session.learner, self.session.plan
-        objective, noise_mse, variance = (self.totals / self.steps).tolist()
-        images_per_second = self.steps * plan.batch_size / self.busy
-        self.rate = images_per_second if self.rate == 0 else 0.8 * self.rate + 0.2 * images_per_second
-        now = time.monotonic()
-        event = events.Stepped(
-            step=learner.step, steps=plan.steps, train_objective=objective, noise_mse=noise_mse,
-            variance_loss=variance if plan.model.learned_variance else None, gradient_norm=self.norm,
-            lr=learner.optimizer.lr, images_per_second=images_per_second,
-            seconds=now - self.session.begun, remaining=(plan.steps - learner.step) * plan.batch_size / self.rate,
-            skipped=learner.skipped, memory=costs.peak_memory(learner.batches.device))
-        self.totals.zero_()
-        self.steps, self.busy, self.reported = 0, 0.0, now
-        return event
-
-
-class _Page:
-    """The run's report, written anew when there is something to see, in no more than a small share of the time."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.begun, self.seconds = time.monotonic(), REPORT_SECONDS
-        self.news, self.complained = False, False
-
-    def is_due(self, event: events.Event) -> bool:
-        """Always at the end; else with the first report of steps after something was validated, drawn or saved."""
-        self.news |= isinstance(event, events.Validated | events.Previewed | events.Saved)
-        cheap = self.seconds <= MAX_REPORT_COST * (time.monotonic() - self.begun)
-        return isinstance(event, events.Finished) or (isinstance(event, events.Stepped) and self.news and cheap)
-
-    def write(self) -> Iterator[events.Event]:
-        from . import report  # matplotlib takes its time to be there
-
-        begun = time.monotonic()
-        try:
-            durable.write(self.directory / registry.REPORT_FILE, report.build(self.directory))
-        except Exception as error:                                     # whatever it is, it is not worth a training
-            if not self.complained:
-                yield events.Noticed(message=f"the report could not be written: {error}", level="warning")
-            self.complained = True
-        self.news, self.seconds = False, self.seconds + time.monotonic() - begun
-
-
-def _validate(session: Session) -> Iterator[events.Event]:
-    """Measure the averaged weights on held-out pictures; keep them if they are the best so far."""
-    images, tokens = session.validation
-    if len(images) == 0:
-        return
-    learner, plan = session.learner, session.plan
-    yield events.Paused(step=learner.step, doing="validating")
-    curve = noise_curve(
-        learner.averaged, config=plan.model, schedule=learner.schedule, images=images, tokens=tokens,
-        device=learner.batches.device, micro_batch=learner.micro_batch, precision=learner.precision)
-    session.noise_mse = sum(curve) / len(curve)
-    best = session.best is None or session.noise_mse < session.best["noise_mse"]
-    if best and plan.keep_best and learner.step < plan.steps:
-        try:
-            saving.save_model(session, session.directory / saving.BEST_FILE, delivered="best")
-        except StorageError as error:
-            yield events.Noticed(message=f"{error.what}; training goes on", level="warning")
-            best = False
-    if best:
-        session.best = {"step": learner.step, "noise_mse": session.noise_mse}
-    yield events.Validated(
-        step=learner.step, noise_mse=session.noise_mse, noise_mse_at=tuple(curve), best=best,
-        log_snr=tuple(learner.schedule.log_snr(validation_times()).tolist()))
-
-
-def _preview(session: Session) -> events.Previewed:
-    """One strip of pictures of fixed prompts and seeds, drawn with the averaged weights."""
-    learner, plan = session.learner, session.plan
-    model = checkpoint.Model(plan.model, learner.averaged, session.tokenizer, {}, {}, "")
-    prompts, count = _preview_prompts(session)
-    sampling = Sampling(batch_size=planning.PREVIEWED, precision=learner.precision)
-    wanted = [Wanted(prompt=prompt, count=count, seed=plan.seed, sampling=sampling) for prompt in prompts]
-    drawn = list(draw(model, wanted))
-    strip = pictures.sheet(np.stack([picture.pixels for picture in drawn]), columns=len(drawn))
-    path = session.directory / "previews" / f"step-{learner.step:08d}.png"
-    durable.write(path, pictures.encode(strip))
-    return events.Previewed(step=learner.step, path=str(path), prompts=tuple(picture.prompt for picture in drawn))
-
-
-def _preview_prompts(session: Session) -> tuple[tuple[str, ...], int]:
-    """Prompts and the number of pictures of each: those asked for, else captions of held-out pictures."""
-    if session.tokenizer is None:
-        return ("",), planning.PREVIEWED
-    asked = session.run.machine.preview_prompt
-    if asked:
-        return asked, max(1, planning.PREVIEWED // len(asked))
-    positions = (session.split.held_out if len(session.split.held_out) else session.split.train).tolist()
-    captions = dict.fromkeys(caption for position in positions for caption in session.dataset.captions[position][:1])
-    return tuple(captions)[:planning.PREVIEWED] or ("",), 1
+        prompt=min(chores.preview_prompts(session)[0], key=len), seconds=time.monotonic() - session.begun)
