@@ -41,7 +41,9 @@ def check(folder: Folder, captions: options.Captions = None, caption: options.Ca
         "caption_template": caption_template}))
     problems = (*dataset.skipped, *found.problems)
     warnings = (*found.warnings, *dataset.warnings)
-    view.say(f"{len(dataset.names):,} images in {folder}")
+    from ..engine.data.cache import counted
+
+    view.say(f"{counted(len(dataset.names))} in {folder}")
     view.say(f"captions: {found.summary}")
     for example in found.examples:
         view.say(f"  {view.clean(example)}")

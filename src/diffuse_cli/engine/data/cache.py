@@ -290,13 +290,13 @@ def _merged(captions: list[tuple[str, ...]], hashes: tuple[str, ...]) -> tuple[t
 def _warnings(used: list[tuple[Picture, _Entry]], resolution: int) -> Iterator[str]:
     """What a person may want to look at, counted, with one example each."""
     if 0 < len(used) < FEW:
-        yield f"{_count(len(used))}: the model will memorise {'it' if len(used) == 1 else 'them'}"
+        yield f"{counted(len(used))}: the model will memorise {'it' if len(used) == 1 else 'them'}"
     first: dict[str, str] = {}
     copies = [(picture.name, original) for picture, entry in used
               if (original := first.setdefault(entry.pixels_hash, picture.name)) != picture.name]
     if copies:
         name, original = copies[0]
-        yield f"{_count(len(copies))} with the pixels of another, {name} (as {original}) for one"
+        yield f"{counted(len(copies))} with the pixels of another, {name} (as {original}) for one"
     remarks: tuple[tuple[str, Callable[[int, int, str], bool]], ...] = (
         ("longer than 3:1, of which only the centre square is kept", lambda short, long, mode: long > 3 * short),
         (f"enlarged more than twice to {resolution} pixels", lambda short, long, mode: 2 * short < resolution),
@@ -306,8 +306,8 @@ def _warnings(used: list[tuple[Picture, _Entry]], resolution: int) -> Iterator[s
         names = [picture.name for picture, entry in used
                  if applies(min(entry.width, entry.height), max(entry.width, entry.height), entry.mode)]
         if names:
-            yield f"{_count(len(names))} {what}, {names[0]} for one"
+            yield f"{counted(len(names))} {what}, {names[0]} for one"
 
 
-def _count(number: int) -> str:
+def counted(number: int) -> str:
     return "1 image" if number == 1 else f"{number:,} images"

@@ -128,8 +128,9 @@ def _metadata_then_sidecars(metadata: Reading, sidecars: Reading) -> tuple[str, 
     filled = [name for name in sidecars.by_name if name not in metadata.by_name and name not in metadata.excluded]
     warnings = [*metadata.warnings, *sidecars.warnings]
     if disagree:
-        warnings.append(f"{metadata.label} and sidecar files disagree about {len(disagree)} pictures, "
-                        f"{disagree[0]} for one; the metadata counts")
+        count = "1 picture" if len(disagree) == 1 else f"{len(disagree):,} pictures"
+        warnings.append(f"{metadata.label} and sidecar files disagree about {count}, {disagree[0]} for one; "
+                        "the metadata counts")
     label = f"{metadata.label} and {sidecars.label}" if filled else metadata.label
     source = "metadata" if metadata.by_name else "sidecar" if filled else "none"
     return source, Reading(label, True, {**sidecars.by_name, **metadata.by_name}, metadata.excluded, warnings)
