@@ -242,7 +242,7 @@ def _live_aside() -> Iterator[None]:
 
 def leave() -> None:
     """Give the terminal its cursor back, where the program ends at once. Takes no lock: a signal may call it."""
-    if _live is not None:
+    if drawn():                                 # even if the display is only about to begin
         with contextlib.suppress(OSError, ValueError):
             os.write(sys.stderr.fileno(), b"\n\x1b[?25h")
 
