@@ -17,7 +17,7 @@ FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for pat
 TREES = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in FILES.items()}
 
 VOCABULARY = {"engine.checks", "engine.config", "engine.errors", "engine.events", "engine.durable", "engine.ranks"}
-LIGHT = VOCABULARY | {"engine.header", "engine.card", "engine.stock", "engine.stock_folder"}
+LIGHT = VOCABULARY | {"engine.strict_json", "engine.header", "engine.card", "engine.stock", "engine.stock_folder"}
 AT_THE_TOP_OF_CLI = VOCABULARY | {"engine.registry"}    # so that help and refusals come at once
 HEAVY = {"torch", "numpy", "PIL", "safetensors", "tokenizers"}
 DECODE_OR_ENCODE_PIXELS = ("engine.data.", "engine.pictures", "engine.provenance", "engine.sheets",

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from diffuse_cli.engine import header
 from diffuse_cli.engine.errors import ModelError
+from diffuse_cli.engine.strict_json import loads_strict
 
 A = np.arange(6, dtype=np.float32).reshape(2, 3)
 B = np.arange(5, dtype=np.uint8)
@@ -297,17 +298,17 @@ _JSON = st.recursive(
 @settings(max_examples=200, deadline=None)
 @given(_JSON)
 def test_strict_json_reads_what_json_writes(value):
-    assert header.loads_strict(json.dumps(value)) == value
+    assert loads_strict(json.dumps(value)) == value
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1,]", "Infinity", "-Infinity", "1e400", str(2**64), str(-(2**63) - 1),
                                   '{"a":{"b":1,"b":2}}', "\ufeff{}", b"\xff", "[" * 10_000])
 def test_strict_json_refuses(text):
     with pytest.raises(ModelError, match="JSON"):
-        header.loads_strict(text)
+        loads_strict(text)
 
 
 def test_strict_json_has_a_limit():
-    assert header.loads_strict("[1]", limit=3) == [1]
+    assert loads_strict("[1]", limit=3) == [1]
     with pytest.raises(ModelError, match="4 bytes, at most 3"):
-        header.loads_strict("[10]", limit=3)
+        loads_strict("[10]", limit=3)

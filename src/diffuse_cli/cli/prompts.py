@@ -50,7 +50,7 @@ def read(source: str) -> list[Asked]:
 
     Empty lines count for nothing. Raises DataError, and UsageError naming the line.
     """
-    from ..engine.header import loads_strict
+    from ..engine.strict_json import loads_strict
 
     name = "stdin" if source == "-" else source
     asked = []

@@ -13,6 +13,7 @@ from .checks import from_dict
 from .config import FORMAT_VERSION, ModelConfig
 from .errors import ModelError, UsageError
 from .stock_folder import StockFolder, is_folder, read_folder
+from .strict_json import loads_strict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,7 @@ def check_version(head: header.Header) -> None:
 
 def object_of(head: header.Header, key: str) -> dict[str, Any]:
     """The JSON object under `key` of a header's metadata. Raises ModelError."""
-    value = header.loads_strict(head.metadata.get(key, "null"))
+    value = loads_strict(head.metadata.get(key, "null"))
     if not isinstance(value, dict):
         raise ModelError(f"its metadata lacks {key}")
     return value

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import ModelError
+from .strict_json import loads_strict
 
 SEAL_KEY = "diffuse.seal"
 UNSEALED = "0" * 64                             # stands in the seal's place while the seal is computed
@@ -29,7 +30,6 @@ UNSEALED = "0" * 64                             # stands in the seal's place whi
 MAX_HEADER_BYTES = 8 * 2**20
 MAX_TENSORS = 65_536
 MAX_DIMENSIONS = 8
-MAX_JSON_BYTES = 2**20                          # of one JSON document inside the metadata, unless told otherwise
 
 ITEM_BYTES = {
     "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
@@ -152,25 +152,6 @@ def read_sealed(file: BinaryIO, header: Header) -> Iterator[tuple[str, Entry, by
         digest.update(data)
         yield name, entry, data
     _check_seal(header, digest)
-
-
-def loads_strict(text: str | bytes, *, limit: int = MAX_JSON_BYTES, infinities: bool = False) -> Any:
-    """JSON without what makes it ambiguous or dangerous, at most `limit` bytes or characters long.
-
-    Refuses duplicate keys, NaN, infinities (also by overflow), integers beyond 64 bits, absurd nesting and invalid
-    UTF-8. With `infinities`, those that are written as words, against the standard, are read as None. Raises
-    ModelError.
-    """
-    if len(text) > limit:
-        raise ModelError(f"its JSON is too long ({len(text):,} bytes, at most {limit:,})")
-    try:
-        return json.loads(text.decode() if isinstance(text, bytes) else text, object_pairs_hook=_unique_keys,
-                          parse_constant=_no_constant if infinities else _refuse_constant,
-                          parse_float=_finite_float, parse_int=_small_int)
-    except RecursionError as error:
-        raise ModelError("its JSON is nested too deeply", hint=_AGAIN) from error
-    except ValueError as error:                                    # includes JSONDecodeError and UnicodeDecodeError
-        raise ModelError(f"its JSON is damaged ({error})", hint=_AGAIN) from error
 
 
 # ── Writing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -319,31 +300,3 @@ def _exactly(file: BinaryIO, count: int) -> bytes:
 
 def _cut_short() -> ModelError:
     return ModelError("it was cut short while it was read", hint=_AGAIN)
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return result
-
-
-def _no_constant(_: str) -> None:
-    return None
-
-
-def _refuse_constant(text: str) -> None:
-    raise ValueError(f"{text} is not a number")
-
-
-def _finite_float(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError("a number is out of range")
-    return value
-
-
-def _small_int(text: str) -> int:
-    if len(text) > 20 or not -(2**63) <= int(text) < 2**64:
-        raise ValueError("a number is out of range")
-    return int(text)

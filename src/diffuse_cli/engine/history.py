@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ModelError
-from .header import loads_strict
+from .strict_json import loads_strict
 
 LOG_FILE = "events.jsonl"
 Entry = dict[str, Any]                          # the fields of an event as they were written down

@@ -18,7 +18,7 @@ from .checks import check_range, from_dict
 from .config import RESOLUTION_RANGE, SEED_RANGE, Sampling
 from .data import images
 from .errors import DataError, ModelError, UsageError
-from .header import loads_strict
+from .strict_json import loads_strict
 
 if TYPE_CHECKING:
     from .checkpoint import Model

@@ -22,10 +22,10 @@ from .checks import from_dict
 from .config import Recipe
 from .curves import Curve, mixed, svg
 from .errors import ModelError
-from .header import loads_strict
 from .history import Entry, History, number, read_history
 from .record import GALLERY_FILE, RECORD_FILE, entry, readable
 from .runs import read_config
+from .strict_json import loads_strict
 
 MAX_STRIPS = 20
 MAX_PICTURE_BYTES = 4_000_000                   # of all strips; and of the closest pairs

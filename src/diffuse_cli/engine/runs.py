@@ -24,8 +24,8 @@ from .config import Machine, Plan, Recipe
 from .data.captions import Found, find_pictures
 from .data.images import short_side
 from .errors import DataError, ModelError, StorageError, UsageError
-from .header import loads_strict
 from .history import LOG_FILE
+from .strict_json import loads_strict
 
 BUDGET = ("steps", "images", "time")            # of a recipe: what may grow
 _CONFIG = "config.json"

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from . import durable
 from .errors import ModelError
-from .header import loads_strict, verify_seal
+from .header import verify_seal
+from .strict_json import loads_strict
 
 KEPT = 2
 HEADS = ("HEAD-0", "HEAD-1")

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 from . import header, stock
 from .config import ModelConfig, NetworkConfig
 from .errors import ModelError, UsageError
+from .strict_json import MAX_JSON_BYTES, loads_strict
 
 INDEX_FILE = "model_index.json"                 # stands for the folder wherever the file of a model is meant
 REPORT_FILE = "export.json"                     # what is left there by an export, beside what others read
@@ -82,13 +83,13 @@ def foreign_file(folder: Path) -> str | None:
     return min((name for path in found if (name := path.relative_to(folder).as_posix()) not in known), default=None)
 
 
-def _read(path: Path, *, limit: int = header.MAX_JSON_BYTES) -> dict[str, Any]:
+def _read(path: Path, *, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
     with header.opened(path) as file:
         return _object(file, limit=limit)
 
 
-def _object(file: BinaryIO, *, limit: int = header.MAX_JSON_BYTES) -> dict[str, Any]:
-    found = header.loads_strict(file.read(limit + 1), limit=limit, infinities=True)    # which diffusers writes
+def _object(file: BinaryIO, *, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
+    found = loads_strict(file.read(limit + 1), limit=limit, infinities=True)    # which diffusers writes
     if not isinstance(found, dict):
         raise ModelError("it is not a JSON object")
     return found

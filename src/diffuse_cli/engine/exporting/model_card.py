@@ -19,10 +19,10 @@ from ..errors import ModelError
 from ..evaluation import Tell
 from ..events import finite
 from ..generation import draw
-from ..header import loads_strict
 from ..history import read_history
 from ..provenance import MAX_PROMPT
 from ..record import RECORD_FILE, entry, readable
+from ..strict_json import loads_strict
 from ..wanted import Wanted
 
 PICTURE_FILE = "samples.png"
