@@ -19,3 +19,17 @@ def finish(device: str) -> None:
         import torch
 
         torch.cuda.synchronize()
+
+
+def training_gflop(forward: Callable[[], Any]) -> float:
+    """GFLOP of a training step for what `forward` computes: three times the forward pass, attention by its products.
+
+    Of a CPU's fused attention the counter knows nothing.
+    """
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        forward()
+    return 3 * counter.get_total_flops() / 1e9

@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from . import Contender, finish, torchvision_operators  # noqa: F401  (before the next lines)
+from . import Contender, finish, torchvision_operators, training_gflop  # noqa: F401  (before the next lines)
 
 import diffusers  # isort: skip
 from diffusers.optimization import get_scheduler  # isort: skip
@@ -59,7 +58,7 @@ class Trainer:
         self.accelerator = Accelerator(cpu=device == "cpu", mixed_precision=mixed_precision,
                                        dynamo_backend="inductor" if compiled else "no")
         network = build(shape)
-        self.gflop = flops(network, shape)
+        self.gflop = gflop(network, shape)
         self.ema = EMAModel(network.parameters(), model_cls=type(network), model_config=network.config,
                             use_ema_warmup=not self.conditional, inv_gamma=1.0, power=0.75, decay=0.9999)
         betas, decay = ((0.9, 0.999), 1e-2) if self.conditional else ((0.95, 0.999), 1e-6)
@@ -94,12 +93,11 @@ def ask(network: nn.Module, noisy: Tensor, time: Tensor | int, text: Tensor | No
     return network(noisy, time, encoder_hidden_states=text, return_dict=False)[0]
 
 
-def flops(network: nn.Module, shape: dict[str, Any]) -> float:
-    """GFLOP of a picture's forward pass, three times: what a training step costs for it."""
+def gflop(network: nn.Module, shape: dict[str, Any]) -> float:
+    """GFLOP of a training step for one picture."""
     text = None if shape["text"] is None else torch.zeros(1, LENGTH, shape["text"]["width"])
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        ask(network, torch.zeros(1, 3, shape["resolution"], shape["resolution"]), torch.zeros(1).long(), text)
-    return 3 * counter.get_total_flops() / 1e9
+    pixels = torch.zeros(1, 3, shape["resolution"], shape["resolution"])
+    return training_gflop(lambda: ask(network, pixels, torch.zeros(1).long(), text))
 
 
 def training(*, shape: dict[str, Any], batch: int, mixed_precision: str = "no", seed: int = 0, device: str = "cpu",

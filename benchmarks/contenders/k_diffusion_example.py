@@ -5,9 +5,8 @@ import itertools
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from . import Contender, torchvision_operators  # noqa: F401  (before the next line)
+from . import Contender, torchvision_operators, training_gflop  # noqa: F401  (before the next line)
 
 import k_diffusion  # isort: skip
 
@@ -39,8 +38,7 @@ def training(*, parameters: int, resolution: int, batch: int, seed: int = 0) -> 
     """A unit is a step, on pictures that lie ready in memory."""
     torch.manual_seed(seed)
     network, config = network_of(parameters, resolution)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, 3, resolution, resolution), torch.ones(1))
+    gflop = training_gflop(lambda: network(torch.zeros(1, 3, resolution, resolution), torch.ones(1)))
     denoiser = k_diffusion.config.make_denoiser_wrapper(config)(network)
     averaged = copy.deepcopy(denoiser)
     warm_up = k_diffusion.utils.EMAWarmup(power=0.6667, max_value=0.9999)
@@ -63,4 +61,4 @@ def training(*, parameters: int, resolution: int, batch: int, seed: int = 0) -> 
 
     return Contender(work, {
         "pictures": batch, "parameters": sum(one.numel() for one in network.parameters()), "precision": "fp32",
-        "gflop": 3 * counter.get_total_flops() / 1e9})
+        "gflop": gflop})

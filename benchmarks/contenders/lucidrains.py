@@ -6,9 +6,8 @@ import torch
 from accelerate import Accelerator
 from ema_pytorch import EMA
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
-from . import Contender, torchvision_operators  # noqa: F401  (before the next line)
+from . import Contender, torchvision_operators, training_gflop  # noqa: F401  (before the next line)
 
 from denoising_diffusion_pytorch import GaussianDiffusion, Unet  # isort: skip
 
@@ -30,7 +29,8 @@ class Trainer:
         torch.manual_seed(seed)
         self.accelerator = Accelerator(cpu=True)
         network, self.width = network_of(parameters)
-        self.gflop = flops(network, resolution)
+        self.gflop = training_gflop(
+            lambda: network(torch.zeros(1, 3, resolution, resolution), torch.zeros(1).long()))
         diffusion = GaussianDiffusion(network, image_size=resolution, sampling_timesteps=sampling_steps)
         self.ema = EMA(diffusion, beta=0.995, update_every=10)
         self.parameters = sum(one.numel() for one in network.parameters())
@@ -54,13 +54,6 @@ class Trainer:
         """(N, R, R, 3) uint8, by DDIM with the averaged weights."""
         drawn = self.ema.ema_model.sample(batch_size=count)
         return (drawn.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
-
-
-def flops(network: torch.nn.Module, resolution: int) -> float:
-    """GFLOP of a picture's forward pass, three times."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, 3, resolution, resolution), torch.zeros(1).long())
-    return 3 * counter.get_total_flops() / 1e9
 
 
 def training(*, parameters: int, resolution: int, batch: int, seed: int = 0) -> Contender:

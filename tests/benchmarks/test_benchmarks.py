@@ -5,11 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import contenders  # noqa: E402
 import figures  # noqa: E402
 import gpu  # noqa: E402
 import harness  # noqa: E402
@@ -126,6 +128,14 @@ def test_a_worker_works_and_tells_its_cost(tmp_path):
 def test_a_contender_that_does_not_exist_is_left_out():
     settings = harness.Settings(peers=None, core=None, repetitions=1)
     assert harness.interleave({"none": harness.Side("nothing:nothing")}, settings, count=1) == {}
+
+
+def test_attention_is_counted_whatever_kernel_computes_it():
+    """Two products of 2·n²·d operations, forward and, twice that, backward."""
+    heads, positions, width = 2, 16, 8
+    asked = torch.zeros(1, heads, positions, width)
+    found = contenders.training_gflop(lambda: torch.nn.functional.scaled_dot_product_attention(asked, asked, asked))
+    assert found * 1e9 == pytest.approx(3 * 2 * heads * 2 * positions**2 * width)
 
 
 @pytest.mark.slow
