@@ -24,6 +24,7 @@ BAD_RECIPES = [
     ({"seed": 2**70}, "--seed"), ({"seed": -1}, "--seed"), ({"captions": "x"}, "--captions"),
     ({"objective": "x"}, "--objective"), ({"prediction": "x"}, "--prediction"), ({"schedule": "x"}, "--schedule"),
     ({"variance": "x"}, "--variance"), ({"variance_grad": "x"}, "--variance-grad"), ({"times": "x"}, "--times"),
+    ({"variance": "fixed", "variance_grad": "trunk"}, "--variance fixed learns none"),
     ({"optimizer": "x"}, "--optimizer"), ({"caption_template": "a photo"}, "--caption-template"),
     ({"steps": 1, "images": 1}, "budget"), ({"time": 60, "steps": 1}, "budget"),
 ]

@@ -69,11 +69,12 @@ def test_the_default_budget_is_100_epochs_within_bounds(train, seen):
 def test_what_is_asked_for_is_taken():
     plan, reasons = plan_for(
         1000, batch_size=7, steps=11, lr=0.5, preset="micro", flip=True, seed=5, objective="simple", prediction="x0",
-        schedule="linear", variance="fixed", optimizer="adam", times="discrete", variance_grad="trunk")
+        schedule="linear", optimizer="adam", times="discrete", variance_grad="trunk")
     assert (plan.batch_size, plan.steps, plan.lr, plan.preset, plan.flip, plan.seed) == (7, 11, 0.5, "micro", True, 5)
     assert (plan.objective, plan.optimizer, plan.times, plan.variance_grad) == ("simple", "adam", "discrete", "trunk")
-    assert (plan.model.prediction, plan.model.schedule, plan.model.network.out_channels) == ("x0", "linear", 3)
+    assert (plan.model.prediction, plan.model.schedule, plan.model.network.out_channels) == ("x0", "linear", 6)
     assert (reasons.preset, reasons.batch) == ("as asked", "as asked")
+    assert plan_for(1000, variance="fixed")[0].model.network.out_channels == 3
 
 
 @pytest.mark.parametrize(("steps", "warmup", "cooldown"), [

@@ -184,6 +184,9 @@ class Recipe:
         check_choice("--schedule", self.schedule, SCHEDULES)
         check_choice("--variance", self.variance, VARIANCES)
         check_choice("--variance-grad", self.variance_grad, VARIANCE_GRADS)
+        if (self.variance, self.variance_grad) == ("fixed", "trunk"):
+            raise UsageError("--variance-grad trunk is for a learned variance, and --variance fixed learns none",
+                             hint="Leave one of them out")
         check_choice("--times", self.times, TIMES)
         check_choice("--optimizer", self.optimizer, OPTIMIZERS)
         if "{label}" not in self.caption_template:
