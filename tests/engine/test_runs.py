@@ -11,6 +11,7 @@ from unittest import mock
 
 import pytest
 import tiny
+from PIL import Image
 
 from diffuse_cli.engine import durable, header, registry, runs, state_files
 from diffuse_cli.engine.checks import from_dict
@@ -236,6 +237,17 @@ def test_the_resolution_follows_pictures_and_machine(tmp_path, sides, device, re
 def test_the_resolution_of_init_counts(squares, trained):
     with runs.open_run(squares, Recipe(init=str(trained[0])), Machine()) as run:
         assert (run.resolution, run.why_resolution) == (8, "that of --init")
+
+
+def test_a_run_keeps_its_resolution_whatever_pictures_and_machine_are_now(tmp_path, home):
+    folder = tiny.draw_squares(tmp_path / "pictures", 2)                           # of 16 pixels
+    assert begin(folder, Recipe(), name="cars")[1] is None
+    for name in ("000.png", "001.png"):
+        Image.new("RGB", (99, 99)).save(folder / name)
+    with runs.open_run(folder, Recipe(), Machine(device="cuda", name="cars")) as run:
+        assert (run.resolution, run.why_resolution) == (PLAN.model.network.resolution, "that of the run")
+    with runs.open_run(folder, Recipe(), Machine(device="cuda", name="cars", fresh=True)) as run:
+        assert run.resolution == 64
 
 
 def test_no_readable_picture_means_no_resolution(tmp_path):

@@ -345,6 +345,27 @@ def test_the_best_is_remembered_over_an_interruption(squares, home):
         assert tiny.train(squares)[-1].delivered.startswith("best step, 4: validation loss 0.2000")
 
 
+def test_what_was_best_on_other_pictures_is_not_delivered(home, tmp_path):
+    folder = tiny.draw_squares(tmp_path / "changing", 20)
+    with _validations(0.1):
+        tiny.train(folder, stop_at=5)                      # the best, by pictures that are held out no more
+    tiny.draw_squares(folder, 40)
+    tiny.train(folder, accept_changes=True, stop_at=1)
+    with _validations(0.3):
+        assert tiny.train(folder)[-1].delivered == "last step: validation loss 0.3000"
+
+
+def test_best_weights_whose_place_others_took_in_a_forgotten_cool_down_are_not_delivered(squares, home):
+    with _validations(0.2, 0.2):
+        assert tiny.train(squares)[-1].delivered.startswith("last step")
+    shutil.copy(tiny.run_directory(home) / "model.safetensors", tiny.run_directory(home) / "best.safetensors")
+    longer = dataclasses.replace(tiny.RECIPE, steps=12)
+    with mock.patch.object(training, "_loop", return_value=()):
+        assert tiny.train(squares, longer)[-1].step == 6               # dies at the start
+    with _validations(0.4):
+        assert tiny.train(squares, longer)[-1].delivered == "last step: validation loss 0.4000"
+
+
 def test_a_model_in_training_can_be_sampled(squares, home):
     path = tiny.run_directory(home) / "model.safetensors"
     with runs.open_run(squares, tiny.RECIPE, Machine(**tiny.OPTIONS)) as run, tiny.scaled_down():
@@ -637,7 +658,7 @@ def test_options_that_contradict_the_model_to_start_from(trained, squares, chang
 def test_the_model_to_start_from_is_needed_until_the_first_save(trained, squares, home, tmp_path):
     source = tmp_path / "start.safetensors"
     source.write_bytes((trained[0] / "model.safetensors").read_bytes())
-    recipe = Recipe(resolution=8, steps=3, batch_size=4, init=str(source))
+    recipe = Recipe(steps=3, batch_size=4, init=str(source))           # of which the resolution is
     with mock.patch.object(training, "_loop", return_value=()):
         tiny.train(squares, recipe)                        # dies before its first step
     model = checkpoint.load_model(source, CPU)

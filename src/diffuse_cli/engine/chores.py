@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import checkpoint, costs, durable, events, pictures, planning, registry, saving
+from . import checkpoint, costs, durable, events, pictures, planning, registry, saving, state_files
 from .checks import parse_interval
 from .config import Sampling
 from .errors import StorageError
@@ -163,12 +163,12 @@ def validate(session: Session) -> Iterator[events.Event]:
     best = session.best is None or session.noise_mse < session.best["noise_mse"]
     if best and plan.keep_best and learner.step < plan.steps:
         try:
-            saving.save_model(session, session.directory / saving.BEST_FILE, delivered="best")
+            saving.save_model(session, session.directory / state_files.BEST_FILE, delivered="best")
         except StorageError as error:
             yield events.Noticed(message=f"{error.what}; training goes on", level="warning")
             best = False
     if best:
-        session.best = {"step": learner.step, "noise_mse": session.noise_mse}
+        session.best = {"step": learner.step, "noise_mse": session.noise_mse, "data_id": plan.data_id}
     yield events.Validated(
         step=learner.step, noise_mse=session.noise_mse, noise_mse_at=tuple(curve), best=best,
         log_snr=tuple(learner.schedule.log_snr(validation_times()).tolist()))

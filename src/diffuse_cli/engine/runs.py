@@ -44,7 +44,7 @@ class Run:
     found: Found
     recipe: Recipe
     machine: Machine
-    resolution: int
+    resolution: int                             # 0 until the main process has told it
     why_resolution: str
     plan: Plan | None
     extended: bool = False                      # the plan is of a budget that is to be replaced by a longer one
@@ -69,11 +69,12 @@ def open_run(folder: Path, recipe: Recipe, machine: Machine, *, rehearsal: bool 
     such as a rehearsed one, leaves no directory. Raises DataError, InUseError, StorageError.
     """
     found = find_pictures(folder, **recipe.caption_options, strict=machine.strict)
-    resolution, why = choose_resolution(found, recipe, machine)
     folder = Path(os.path.abspath(folder))                             # the same from wherever it is asked for
-    request = _request(folder, recipe)
-    label = folder.name if folder.is_dir() else folder.stem
-    name = machine.name or _name_for(registry.slug(f"{label}-{resolution}"), request)
+    request, chosen, name = _request(folder, recipe), None, machine.name
+    if not name:
+        chosen = choose_resolution(found, recipe, machine)
+        label = folder.name if folder.is_dir() else folder.stem
+        name = _name_for(registry.slug(f"{label}-{chosen[0]}"), request)
     directory = registry.model_directory(name)
     aside = None
     with contextlib.ExitStack() as stack:
@@ -90,6 +91,9 @@ def open_run(folder: Path, recipe: Recipe, machine: Machine, *, rehearsal: bool 
             raise UsageError(f"{name!r} is a model that was not trained here",
                              hint="Choose another --name, or move it aside with --fresh")
         plan = None if stored is None else from_dict(Plan, stored["plan"], where=f"{directory / _CONFIG}: plan")
+        if plan is not None:                                           # whatever pictures or machine are today's
+            chosen = plan.model.network.resolution, "that of the run"
+        resolution, why = chosen or choose_resolution(found, recipe, machine)
         yield Run(
             name, directory, folder, found, recipe, machine, resolution, why, plan, extended=extended, aside=aside)
 
@@ -97,8 +101,7 @@ def open_run(folder: Path, recipe: Recipe, machine: Machine, *, rehearsal: bool 
 def join_run(folder: Path, recipe: Recipe, machine: Machine) -> Run:
     """What a process knows that trains together with the one that opened the run. Touches nothing. Raises DataError."""
     found = find_pictures(folder, **recipe.caption_options, strict=machine.strict)
-    resolution, why = choose_resolution(found, recipe, machine)
-    return Run(machine.name or "", Path(), Path(os.path.abspath(folder)), found, recipe, machine, resolution, why, None,
+    return Run(machine.name or "", Path(), Path(os.path.abspath(folder)), found, recipe, machine, 0, "", None,
                is_main=False)
 
 

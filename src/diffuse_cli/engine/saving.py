@@ -5,12 +5,8 @@ import time
 from pathlib import Path
 
 from . import checkpoint, durable, events, registry, state_files
-from .card import read_card
-from .errors import ModelError, StorageError
-from .header import verify_seal
+from .errors import StorageError
 from .session import Session
-
-BEST_FILE = "best.safetensors"
 
 
 def save(session: Session) -> events.Saved:
@@ -58,7 +54,7 @@ def _best_is_better(session: Session) -> bool:
     """Whether the best weights kept beat the last by more than 1 %: a sign of overfitting, not of luck."""
     if not session.plan.keep_best or session.best is None or session.noise_mse is None:
         return False
-    kept = (session.directory / BEST_FILE).exists()
+    kept = state_files.is_of_step(session.directory / state_files.BEST_FILE, session.best["step"])
     return kept and session.best["noise_mse"] < 0.99 * session.noise_mse
 
 
@@ -69,11 +65,11 @@ def deliver(session: Session, path: Path) -> str:
     """
     best, delivered = session.best if _best_is_better(session) else None, "last step"
     step = session.learner.step if best is None else best["step"]
-    if not _is_of_step(path, step):
+    if not state_files.is_of_step(path, step):
         if best is None:
             save_model(session, path, delivered="last")
         else:
-            durable.write(path, (session.directory / BEST_FILE).read_bytes())
+            durable.write(path, (session.directory / state_files.BEST_FILE).read_bytes())
     if best is not None:
         delivered = (f"best step, {best['step']:,}: validation loss {best['noise_mse']:.4f}, "
                      f"at the last {session.noise_mse:.4f}")
@@ -83,11 +79,3 @@ def deliver(session: Session, path: Path) -> str:
     if session.run.machine.out is not None:
         durable.write(Path(session.run.machine.out), path.read_bytes(), mode=0o644)
     return delivered
-
-
-def _is_of_step(path: Path, step: int) -> bool:
-    """Whether a whole model of that step lies there."""
-    try:
-        return verify_seal(path) and read_card(path).training.get("step") == step
-    except (ModelError, OSError):
-        return False

@@ -38,7 +38,7 @@ class Session:
     tokenizer: Tokenizer | None
     learner: Learner
     validation: tuple[Tensor, Tensor | None]    # probe pictures (N, 3, H, W) and tokens (N, 77)
-    best: dict[str, Any] | None = None          # {"step", "noise_mse"} of the best weights kept
+    best: dict[str, Any] | None = None          # {"step", "noise_mse", "data_id"} of the best weights
     noise_mse: float | None = None              # of the newest validation
     failed_writes: int = 0                      # in a row
     begun: float = field(default_factory=time.monotonic)
@@ -70,8 +70,6 @@ def open_session(
     session = Session(run, plan, dataset, split, tokenizer, learner, _probe(plan, dataset, split, tokenizer))
     if run.plan is not None and (states := state_files.saved_states(run.directory)):
         yield from _restore(session, states)
-    if run.extended and plan != run.plan:
-        session.best = None                                            # its weights may be of the forgotten cool-down
     learner.align()
     return session, _facts(session, maker.reasons, device)
 
@@ -229,9 +227,20 @@ def _restore(session: Session, states: Sequence[state_files.SavedState]) -> Iter
             continue
         tensors, record = checkpoint.load_state(state.path, shapes)
         learner.restore(tensors, record["learner"])
-        session.best, session.noise_mse = record["best"], record["noise_mse"]
+        session.best, session.noise_mse = _still_best(session, record["best"]), record["noise_mse"]
         return
     raise ModelError(f"no saved state of the run {session.run.name!r} is whole", hint="Start anew with --fresh")
+
+
+def _still_best(session: Session, best: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What a state knows of the best weights, if they were judged on these pictures and are still those kept.
+
+    Others may have taken their place, in the cool-down that a longer budget makes forgotten.
+    """
+    if best is None or best.get("data_id") != session.plan.data_id:
+        return None
+    kept = not session.plan.keep_best or state_files.is_of_step(session.directory / state_files.BEST_FILE, best["step"])
+    return best if kept else None
 
 
 def _facts(session: Session, reasons: planning.Reasons | None, device: torch.device) -> Facts:

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import durable
+from .card import read_card
 from .errors import ModelError
 from .header import verify_seal
 from .strict_json import loads_strict
 
 KEPT = 2
+BEST_FILE = "best.safetensors"                  # the averaged weights that did best on held-out pictures, as a model
 HEADS = ("HEAD-0", "HEAD-1")
 _STATE = re.compile(r"step-(\d{8,})\.safetensors")
 
@@ -97,6 +99,14 @@ def is_whole(state: SavedState) -> bool:
             return verify_seal(state.path)
         return _digest(state.path) == state.sha256
     except (OSError, ModelError):
+        return False
+
+
+def is_of_step(path: Path, step: int) -> bool:
+    """Whether a whole model of that step lies there."""
+    try:
+        return verify_seal(path) and read_card(path).training.get("step") == step
+    except (ModelError, OSError):
         return False
 
 

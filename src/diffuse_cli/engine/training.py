@@ -65,6 +65,7 @@ def _train(run: runs.Run, should_stop: ShouldStop) -> Iterator[events.Event]:
         yield events.Noticed(message=f"the old run is kept as {run.aside}")
     device = planning.choose_device(run.machine)
     with join(device) as world:                # before pictures are read, which takes each machine a time of its own
+        run = dataclasses.replace(run, resolution=world.told(run.resolution))
         dataset = yield from open_dataset(
             run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict)
         for warning in (*run.found.warnings, *dataset.warnings):
