@@ -85,6 +85,18 @@ def test_a_folder_of_other_pictures(diffuse, model, tmp_path):
     assert sorted(os.listdir(folder)) == before
 
 
+def test_a_folder_of_other_pictures_leaves_the_figures_of_those_held_out(diffuse, model, tmp_path):
+    folder = tiny.draw_squares(tmp_path / "other", 30)                     # among them what the model learnt from
+    assert diffuse("tiny", folder, "-n", "2")[0] == 0
+    assert not (model / "evaluation.json").exists()
+    assert not (model / "closest.png").exists()
+    assert diffuse("tiny", "-n", "2")[0] == 0
+    kept = (model / "evaluation.json").read_bytes()
+    assert diffuse("tiny", folder, "-n", "0")[0] == 0
+    assert (model / "evaluation.json").read_bytes() == kept
+    assert (model / "closest.png").exists()
+
+
 def test_a_model_on_its_own_leaves_nothing_behind(diffuse, model, tmp_path, squares):
     lone = tmp_path / "lone"
     lone.mkdir()

@@ -1,5 +1,6 @@
 """An evaluation's figures against closed forms, by networks whose answers are known; which pictures it is made on."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -257,6 +258,14 @@ def test_without_drawing_there_are_no_distances(tmp_path):
                      cache=tmp_path)
     assert found.distances is found.memorisation is found.gallery is None
     assert found.to_dict()["distances"] is found.to_dict()["memorisation"] is None
+
+
+def test_a_model_of_one_picture_is_compared_by_an_encoder_of_others(quick, tmp_path):
+    pictures = heldout()
+    learnt = dataclasses.replace(pictures.learnt, train=pictures.learnt.train[:1])
+    found = evaluate(untrained(text=True), dataclasses.replace(pictures, learnt=learnt), num=8, seed=0, limit=100,
+                     batch_size=8, precision="fp32", cache=tmp_path)
+    assert math.isfinite(found.distances.drawn.kernel)
 
 
 def test_what_is_drawn_are_the_captions_of_the_pictures_in_turn(quick, tmp_path, monkeypatch):

@@ -83,6 +83,20 @@ def test_data_full_of_near_copies_sets_its_own_measure(training):
     assert judge(takes[:150], takes, NONE).verdict == MEMORISING
 
 
+def test_copies_are_found_among_pictures_that_hardly_differ():
+    """White pictures with a pale dot each: distances are small beside what they are differences of."""
+    def dotted(count, seed):
+        pictures = np.full((count, 64, 64, 3), 255, np.uint8)
+        random = np.random.default_rng(seed)
+        for picture, (x, y) in zip(pictures, random.integers(0, 62, (count, 2)), strict=True):
+            picture[y : y + 2, x : x + 2] = random.integers(215, 256, 3)
+        return pictures
+
+    some = dotted(300, 0)
+    assert judge(some[:64], some, some[:0]).verdict == MEMORISING
+    assert judge(dotted(64, 1), some, some[:0]).verdict == NOT_MEMORISING
+
+
 def test_exact_copies_among_the_training_pictures_change_nothing(training, fresh):
     twice = np.concatenate([training, training])
     assert judge(fresh, twice, NONE) == judge(fresh, training, NONE)

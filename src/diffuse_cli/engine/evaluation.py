@@ -284,7 +284,7 @@ def _some_of(positions: Tensor, limit: int, seed: int) -> Tensor:
 
 def _learn_features(pictures: HeldOut, model: Model, cache: Path, tell: Tell) -> Features:
     dataset, positions = pictures.dataset, pictures.positions
-    if pictures.learnt is not None:
+    if pictures.learnt is not None and len(pictures.learnt.train) > 1:            # one shows no differences
         dataset, positions = pictures.learnt.dataset, pictures.learnt.train
     durable.make_directory(cache)
     steps = open_features(dataset, positions, directory=cache, device=next(model.network.parameters()).device)

@@ -173,7 +173,8 @@ class _Reference:
         found = []
         rows = max(1, _ELEMENTS // len(self.points))
         for start in range(0, len(colours), rows):
-            block = torch.cdist(colours[start : start + rows].flatten(1), self.points)
+            block = torch.cdist(                                       # by products it would lose small differences
+                colours[start : start + rows].flatten(1), self.points, compute_mode="donot_use_mm_for_euclid_dist")
             block = block.view(len(block), 2, -1).amin(1)              # (rows, N), whichever way round
             if itself is not None:
                 block.scatter_(1, itself[start : start + rows, None], math.inf)
