@@ -553,6 +553,19 @@ def test_changed_pictures_are_refused_unless_accepted(home, tmp_path):
     assert tiny.train(folder)[-1].complete                 # the change was recorded
 
 
+def test_a_folder_that_was_moved_is_found_again_by_the_name_of_its_run(home, tmp_path):
+    folder = tiny.draw_squares(tmp_path / "here", 24)
+    tiny.train(folder, stop_at=1)
+    folder = folder.rename(tmp_path / "there")
+    assert tiny.train(folder)[-1].complete
+    stored = runs.read_config(tiny.run_directory(home))
+    assert stored["request"]["folder"] == str(folder)                              # where `diffuse evaluate` looks
+    other = tiny.draw_squares(tmp_path / "other", 25)
+    with pytest.raises(DataError, match=f"are not those of {folder} that the run 'tiny' learns from"):
+        tiny.train(other)
+    assert runs.read_config(tiny.run_directory(home)) == stored
+
+
 @pytest.mark.parametrize("options", [{}, {"fresh": True}])
 def test_a_rehearsal_writes_nothing(squares, home, options):
     tiny.train(squares, stop_at=1)

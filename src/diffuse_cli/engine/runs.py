@@ -48,6 +48,7 @@ class Run:
     why_resolution: str
     plan: Plan | None
     extended: bool = False                      # the plan is of a budget that is to be replaced by a longer one
+    moved_from: Path | None = None              # the folder it was begun with, where that was another
     aside: str | None = None                    # the name that an old run has from now on
     is_main: bool = True
 
@@ -65,8 +66,9 @@ def open_run(folder: Path, recipe: Recipe, machine: Machine, *, rehearsal: bool 
     """Find the pictures, choose or find the run's directory and hold its lock.
 
     The same request finds the same run again. A named run that was asked for otherwise raises UsageError with the
-    difference, unless that is the budget alone; without a name, the next free one is taken. A run that was not begun,
-    such as a rehearsed one, leaves no directory. Raises DataError, InUseError, StorageError.
+    difference, unless that is the budget or the folder, of which the pictures decide; without a name, the next free
+    one is taken. A run that was not begun, such as a rehearsed one, leaves no directory. Raises DataError, InUseError,
+    StorageError.
     """
     found = find_pictures(folder, **recipe.caption_options, strict=machine.strict)
     folder = Path(os.path.abspath(folder))                             # the same from wherever it is asked for
@@ -84,9 +86,11 @@ def open_run(folder: Path, recipe: Recipe, machine: Machine, *, rehearsal: bool 
         if (machine.fresh or _is_half_moved(directory)) and not rehearsal:
             aside = _move_aside(directory)
         durable.remove_temporaries(directory)
-        stored, extended = None if machine.fresh else read_config(directory), False
+        stored, extended, moved_from = None if machine.fresh else read_config(directory), False, None
         if stored is not None:
             extended = _check_same(stored["request"], request, name)
+            if stored["request"].get("folder") != request["folder"]:
+                moved_from = Path(str(stored["request"].get("folder")))
         elif _is_foreign(directory) and not machine.fresh:
             raise UsageError(f"{name!r} is a model that was not trained here",
                              hint="Choose another --name, or move it aside with --fresh")
@@ -95,7 +99,8 @@ def open_run(folder: Path, recipe: Recipe, machine: Machine, *, rehearsal: bool 
             chosen = plan.model.network.resolution, "that of the run"
         resolution, why = chosen or choose_resolution(found, recipe, machine)
         yield Run(
-            name, directory, folder, found, recipe, machine, resolution, why, plan, extended=extended, aside=aside)
+            name, directory, folder, found, recipe, machine, resolution, why, plan, extended=extended,
+            moved_from=moved_from, aside=aside)
 
 
 def join_run(folder: Path, recipe: Recipe, machine: Machine) -> Run:
@@ -231,14 +236,13 @@ def read_config(directory: Path) -> dict[str, Any] | None:
 
 
 def _check_same(stored: dict[str, Any], request: dict[str, Any], name: str) -> bool:
-    """Whether two requests differ in their budget alone. Raises UsageError with the differences when in more."""
-    flat = [({"folder": r["folder"]} | r["recipe"]) for r in (stored, request)]
-    changed = [f"{key}: {_named(flat[0].get(key))} → {_named(flat[1][key])}" for key in flat[1]
-               if flat[0].get(key) != flat[1][key]]
-    if any(line.partition(":")[0] not in BUDGET for line in changed):
+    """Whether two recipes differ, in their budget. Raises UsageError with the other differences where there are any."""
+    before, now = stored["recipe"], request["recipe"]
+    differ = [key for key in now if before.get(key) != now[key]]
+    if changed := [f"{key}: {_named(before.get(key))} → {_named(now[key])}" for key in differ if key not in BUDGET]:
         raise UsageError(f"the run {name!r} was begun with another recipe ({'; '.join(changed)})",
                          hint="Use the same options to go on, --fresh to start anew, or another --name")
-    return bool(changed)
+    return bool(differ)
 
 
 def _named(value: Any) -> str:

@@ -63,7 +63,7 @@ def open_session(
     tokenizer = _tokenizer(run, dataset, split, init, world)
     maker = _Maker(run, dataset, split, tokenizer, init, device, world)
     plan, learner = yield from _settle(maker)
-    if world.is_main and not rehearsal and plan != run.plan:
+    if world.is_main and not rehearsal and (plan != run.plan or run.moved_from is not None):
         if run.extended and run.plan is not None:
             state_files.rewind(run.directory, limit=run.plan.cooldown_start)
         _write_beginning(run, learner, tokenizer, dataset)
@@ -186,8 +186,11 @@ def _check_data(run: runs.Run, plan: Plan, dataset: Dataset, split: Split) -> Pl
     if dataset.id == plan.data_id:
         return plan
     if not run.machine.accept_changes:
-        raise DataError(f"the pictures or captions in {run.found.folder} changed since the run {run.name!r} was begun",
-                        hint="Pass --accept-changes to go on with them, or --fresh to start anew")
+        what, hint = f"changed since the run {run.name!r} was begun", "or --fresh to start anew"
+        if run.moved_from is not None:
+            what, hint = f"are not those of {run.moved_from} that the run {run.name!r} learns from", "or another --name"
+        raise DataError(f"the pictures or captions in {run.found.folder} {what}",
+                        hint=f"Pass --accept-changes to go on with them, {hint}")
     return dataclasses.replace(plan, data_id=dataset.id, train_images=len(split.train),
                                validation_images=len(split.held_out))
 
