@@ -74,6 +74,13 @@ def test_pictures_are_those_of_the_command_line(loaded, trained, tmp_path, capsy
             assert written.text == image.info
 
 
+def test_numpys_numbers_are_numbers(loaded):
+    one = loaded.sample("a red square", n=np.int64(2), seed=np.int32(7), **QUICK)
+    again = loaded.sample("a red square", n=2, seed=7, **QUICK)
+    assert [picture.tobytes() for picture in one] == [picture.tobytes() for picture in again]
+    assert one[0].info == again[0].info
+
+
 def test_seeds_are_random_unless_given(loaded):
     (one,), (other,) = loaded.sample(**QUICK), loaded.sample(**QUICK)
     assert json.loads(one.info["diffuse"])["seed"] != json.loads(other.info["diffuse"])["seed"]

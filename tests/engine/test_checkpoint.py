@@ -312,7 +312,8 @@ def test_words_are_counted_and_the_rarest_forgotten(monkeypatch):
 
 
 def test_as_many_words_as_are_kept_can_be_read_again(tmp_path):
-    words = count_words(f"{'ß' * 33}\"\\{index:05d}" for index in range(checkpoint.MAX_WORDS))
+    longest = "\x01" * 35                      # of 40 letters that take the most room: seven in the file for each
+    words = count_words(f"{longest}{index:05d}" for index in range(checkpoint.MAX_WORDS))
     assert len(words) == checkpoint.MAX_WORDS
     save_model(tmp_path / "m.safetensors", weights=NETWORK.state_dict(), **{**PARTS, "words": words})
     assert load_model(tmp_path / "m.safetensors", CPU).words == words

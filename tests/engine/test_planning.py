@@ -186,6 +186,9 @@ def test_there_is_a_process_for_each_gpu_asked_for(gpus, visible, count):
 def test_every_process_of_a_machine_has_a_gpu_of_its_own():
     with _gpus(4), mock.patch.dict("os.environ", RANK="6", WORLD_SIZE="8", LOCAL_RANK="2"):
         assert planning.choose_device(Machine(gpus="4")) == torch.device("cuda", 2)
+        with mock.patch.object(torch, "zeros"):                        # as where there is one
+            assert planning.choose_device(Machine(device="cuda")) == torch.device("cuda", 2)
+            assert planning.choose_device(Machine(device="cuda:1")) == torch.device("cuda", 1)
     with _gpus(2), mock.patch.dict("os.environ", RANK="6", WORLD_SIZE="8", LOCAL_RANK="2"), \
             pytest.raises(UsageError, match="process 3 of this machine has no GPU: 2 visible"):
         planning.choose_device(Machine())
@@ -204,7 +207,7 @@ def test_the_device_is_the_one_asked_for_or_the_best_there_is():
         assert planning.choose_device(Machine()).type == "mps"
 
 
-@pytest.mark.parametrize("device", ["gpu", "cpu:x", "meta-physics", ""])
+@pytest.mark.parametrize("device", ["gpu", "cpu:x", "meta-physics", "", "meta"])
 def test_devices_that_are_none(device):
     with pytest.raises(UsageError, match="--device"):
         planning.choose_device(Machine(device=device))

@@ -74,7 +74,7 @@ def check_version(head: header.Header) -> None:
 
 def object_of(head: header.Header, key: str) -> dict[str, Any]:
     """The JSON object under `key` of a header's metadata. Raises ModelError."""
-    value = loads_strict(head.metadata.get(key, "null"))
+    value = loads_strict(head.metadata.get(key, "null"), limit=header.MAX_HEADER_BYTES)
     if not isinstance(value, dict):
         raise ModelError(f"its metadata lacks {key}")
     return value

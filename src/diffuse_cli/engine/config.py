@@ -6,6 +6,7 @@ model's file and is read back strictly: unknown keys, wrong types and impossible
 """
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -225,8 +226,12 @@ class Machine:
             check_choice("--log", self.log, LOGS)
         if self.micro_batch is not None:
             check_range("--micro-batch", self.micro_batch, 1, 65_536)
-        if self.gpus is not None and self.gpus != "all" and not self.gpus.isdecimal():
-            raise UsageError(f"--gpus takes a number or 'all', not {self.gpus!r}")
+        if self.gpus is not None:
+            if self.gpus != "all" and not re.fullmatch("0|[1-9][0-9]{0,5}", self.gpus):
+                raise UsageError(f"--gpus takes a number or 'all', not {self.gpus!r}")
+            if self.device not in (None, "cpu" if self.gpus == "0" else "cuda"):
+                raise UsageError(f"--gpus {self.gpus} and --device {self.device} contradict each other",
+                                 hint="Leave one of them out")
         if self.procs is not None:
             check_range("--procs", self.procs, 1, 1_024)
         parse_interval("--save-every", self.save_every)

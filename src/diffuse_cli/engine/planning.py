@@ -27,6 +27,7 @@ FEWEST_PROBED = 16                              # pictures of a validation, wher
 PREVIEWED = 8                                   # pictures of a preview
 COOLDOWN = 0.25                                 # share of the run in which the learning rate falls to 0
 FEW_EPOCHS = 50                                 # no dropout below
+DEVICES = ("cpu", "cuda", "mps")                # of torch's, those that trainings are written for
 DROPOUTS = ((20_000, 0.25), (100_000, 0.12), (1_000_000, 0.05))        # (below so many pictures, rate); else 0
 LEARNING_RATES = ((2e6, 4e-3), (5e6, 2e-3), (20e6, 1e-3), (60e6, 6e-4), (250e6, 4e-4))       # (parameters, Muon's)
 ADAMS_SHARE = 0.5                               # of these, for the other optimisers
@@ -63,8 +64,8 @@ def choose_device(machine: Machine) -> torch.device:
         count_processes(machine)
     elif machine.gpus == "0" or machine.procs:
         return torch.device("cpu")
-    elif machine.device is not None:
-        return _checked_device(machine.device)
+    elif machine.device is not None and (device := _checked_device(machine.device)) != torch.device("cuda"):
+        return device
     if torch.cuda.is_available():
         local_rank, gpus = ranks.place().local_rank, torch.cuda.device_count()
         if local_rank >= gpus:
@@ -77,6 +78,8 @@ def choose_device(machine: Machine) -> torch.device:
 def _checked_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
+        if device.type not in DEVICES:
+            raise NotImplementedError
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         usable = ["cpu", *(["cuda"] if torch.cuda.is_available() else []),

@@ -60,6 +60,8 @@ class Wanted:
         for option, number in (("--num", self.count), ("--seed", self.seed)):
             if not isinstance(number, numbers.Integral):
                 raise UsageError(f"{option} must be a whole number, not {str(number)[:40]!r}")
+        for name in ("count", "seed"):                                 # NumPy's, too, draw what Python's do
+            object.__setattr__(self, name, int(getattr(self, name)))
         check_range("--num", self.count, 1, 1_000_000)
         check_range("--seed", self.seed, 0, SEED_RANGE[1] - self.count)
 
