@@ -48,7 +48,7 @@ class Asked:
 def read(source: str) -> list[Asked]:
     """The prompts of a file, or of stdin for "-": one a line, or a JSON object where a line starts with {.
 
-    Empty lines count for nothing. Raises DataError, and UsageError naming the line.
+    Empty lines count for nothing. Raises DataError, naming the line.
     """
     from ..engine.strict_json import loads_strict
 
@@ -58,12 +58,12 @@ def read(source: str) -> list[Asked]:
         line = line.strip()
         try:
             if line.startswith("{"):
-                asked.append(from_dict(Asked, loads_strict(line), where=""))
+                asked.append(from_dict(Asked, loads_strict(line), where="it"))
             elif line:
                 asked.append(Asked(prompt=line))
         except (ModelError, UsageError) as error:
             hint = error.hint if isinstance(error, UsageError) else 'Write a prompt, or JSON such as {"prompt": …}'
-            raise UsageError(f"line {number} of {name} cannot be used: {error.what}", hint=hint) from error
+            raise DataError(f"line {number} of {name} cannot be used: {error.what}", hint=hint) from error
     if not asked:
         raise DataError(f"{name} holds no prompt")
     return asked
