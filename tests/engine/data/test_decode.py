@@ -24,6 +24,9 @@ sys.path[:] = sys.argv[1:]
 from diffuse_cli.engine.data import decode, images
 honest = images.decode_rgb
 def decode_rgb(data, *, target=None):
+    if data.startswith(b"once"):
+        path, data = data[4:].split(b"|", 1)
+        if not os.path.exists(path): open(path, "w").close(); os.kill(os.getpid(), signal.SIGKILL)
     if data == b"segfault": os.kill(os.getpid(), signal.SIGSEGV)
     if data == b"exit": os._exit(0)
     if data == b"hang": time.sleep(1000)
@@ -79,6 +82,14 @@ def test_only_the_file_at_fault_is_lost(pictures, started, monkeypatch, fault, r
     expected = [(index, 2 * index, 3 * index) for index in range(6)]
     expected[position] = reason
     assert colours(decode_all(pictures, resolution=8)) == expected
+
+
+def test_a_worker_that_is_killed_once_loses_nothing(pictures, started, monkeypatch, tmp_path):
+    """By the system, say, that was short of memory."""
+    monkeypatch.setattr(decode, "BOOTSTRAP", FAULTY)
+    pictures[2].write_bytes(b"once" + os.fsencode(tmp_path / "killed") + b"|" + pictures[2].read_bytes())
+    assert colours(decode_all(pictures, resolution=8)) == [(index, 2 * index, 3 * index) for index in range(6)]
+    assert (tmp_path / "killed").exists()
 
 
 def test_what_a_decoder_prints_goes_nowhere(pictures, started, monkeypatch, capfd):

@@ -1,7 +1,7 @@
 """Pictures decoded in processes of their own, so that a decoder that crashes, hangs or eats memory loses one file.
 
 Each worker is a fresh Python that imports Pillow and NumPy, never torch and never the user's script (which therefore
-needs no `if __name__` guard). It decodes one file at a time, so whatever kills it is the fault of that file. Requests
+needs no `if __name__` guard). It decodes one file at a time, so what kills it twice is the fault of that file. Requests
 and replies go through pipes; a worker whose parent is gone reads the end of its input and leaves.
 """
 
@@ -96,6 +96,14 @@ class _Worker:
         self._lock = threading.Lock()           # between the thread that decodes and the one that closes
 
     def decode(self, path: Path, resolution: int) -> Decoded:
+        """One file; again if that killed the process: what is remembered for good may have been a busy machine's fault.
+        """
+        decoded = self._attempt(path, resolution)
+        if decoded.reason in (TOO_LONG, CRASHED) and not self._closed:
+            decoded = self._attempt(path, resolution)
+        return decoded
+
+    def _attempt(self, path: Path, resolution: int) -> Decoded:
         process = self._running()
         if process is None:
             return Decoded(reason=CRASHED)
