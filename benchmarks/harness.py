@@ -108,30 +108,45 @@ def interleave(
     """Measure all sides in turn. `count` units a repetition; None: so many that they take `settings.seconds` of a clock
     ("cpu" or "wall").
 
-    A side that cannot be made ready is left out, with what is known of it. → name → facts, repetitions, memory
+    A side that cannot be made ready, or dies, is left out. → name → facts, repetitions, memory
     """
     found: dict[str, Any] = {}
+    workers: dict[str, Worker] = {}
+
+    def leave_out(name: str, error: RuntimeError) -> None:
+        print(f"  {name}: left out, {error}", file=sys.stderr, flush=True)
+        workers.pop(name, None)
+        found.pop(name, None)
+
+    def asked(name: str, **request: Any) -> dict[str, Any] | None:
+        try:
+            return workers[name].ask(**request)
+        except RuntimeError as error:
+            return leave_out(name, error)
+
     with contextlib.ExitStack() as stack:
-        workers: dict[str, Worker] = {}
         for name, side in sides.items():
             if side.peer and settings.peers is None:
                 continue
             try:
                 workers[name] = stack.enter_context(worker(side, settings))
             except RuntimeError as error:
-                print(f"  {name}: left out, {error}", file=sys.stderr, flush=True)
+                leave_out(name, error)
                 continue
             found[name] = {"options": dict(side.options), **workers[name].ready, "repetitions": []}
         counts = {}
-        for name, one in workers.items():
-            if count is None:
-                found[name]["warm_up"] = one.ask(count=2)["wall"]
-            counts[name] = count or max(1, round(settings.seconds / max(one.ask(count=1)[clock], 1e-6)))
+        for name in list(workers):
+            if count is not None:
+                counts[name] = count
+            elif (warm := asked(name, count=2)) and (one := asked(name, count=1)):
+                found[name]["warm_up"] = warm["wall"]
+                counts[name] = max(1, round(settings.seconds / max(one[clock], 1e-6)))
         for _ in range(settings.repetitions):
-            for name, one in workers.items():
-                found[name]["repetitions"].append(one.ask(count=counts[name]))
-        for name, one in workers.items():
-            found[name] |= one.ask(end=True)
+            for name in list(workers):
+                if one := asked(name, count=counts[name]):
+                    found[name]["repetitions"].append(one)
+        for name in list(workers):
+            found[name] |= asked(name, end=True) or {}
             print(f"  {name}: {summary(found[name])}", file=sys.stderr, flush=True)
     return found
 

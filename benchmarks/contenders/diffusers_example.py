@@ -66,6 +66,7 @@ class Trainer:
         rate = get_scheduler("constant" if self.conditional else "cosine", optimizer=optimizer, num_warmup_steps=500,
                              num_training_steps=steps)
         self.network, self.optimizer, self.rate = self.accelerator.prepare(network, optimizer, rate)
+        self.ema.to(self.accelerator.device)
         self.noise_scheduler = diffusers.DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear")
 
     def step(self, images: Tensor, text: Tensor | None) -> float:

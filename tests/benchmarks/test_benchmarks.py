@@ -125,6 +125,20 @@ def test_a_worker_works_and_tells_its_cost(tmp_path):
     assert "torch" in found["ours"]["versions"]
 
 
+@pytest.mark.parametrize("count", [1, None])
+def test_a_side_that_dies_at_work_is_left_out(tmp_path, count):
+    settings = harness.Settings(peers=None, core=None, repetitions=1, seconds=0.1)
+    for name in ("good", "bad"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (16, 16)).save(tmp_path / name / "a.png")
+    (tmp_path / "bad" / "a.png").write_text("no picture")
+    sides = {name: harness.Side("feeding_sides:ours_first_time", {"folder": str(tmp_path / name), "resolution": 8})
+             for name in ("bad", "good")}
+    found = harness.interleave(sides, settings, count=count)
+    assert list(found) == ["good"]
+    assert len(found["good"]["repetitions"]) == 1
+
+
 def test_a_contender_that_does_not_exist_is_left_out():
     settings = harness.Settings(peers=None, core=None, repetitions=1)
     assert harness.interleave({"none": harness.Side("nothing:nothing")}, settings, count=1) == {}

@@ -96,6 +96,15 @@ def test_the_batch_size_costs_at_most_a_rounding(model):
         assert np.abs(picture.astype(int) - eight[key]).max() <= 1
 
 
+def test_batches_are_filled_up_to_one_size(model, monkeypatch):
+    """So that a picture is computed alike in the last one, where a device computes other shapes otherwise."""
+    sizes, draw_batch = [], generation._draw_batch
+    monkeypatch.setattr(generation, "_draw_batch",
+                        lambda model, batch, **how: sizes.append(len(batch)) or draw_batch(model, batch, **how))
+    drawn = list(draw(model, [Wanted(prompt="x", count=5, sampling=Sampling(steps=1, batch_size=4))]))
+    assert (len(drawn), sizes) == (5, [4, 4])
+
+
 def test_drawing_leaves_no_trace_in_torch(model):
     state, threads = torch.get_rng_state(), torch.get_num_threads()
     iterator = draw(model, [Wanted(prompt="a red square", count=2, sampling=Sampling(steps=2, batch_size=1))])
