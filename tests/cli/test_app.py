@@ -191,6 +191,22 @@ def test_an_interrupt_ends_by_the_signal():
     assert (held.returncode, out, err) == (-signal.SIGINT, b"", b"")
 
 
+@pytest.mark.parametrize("ignored", [False, True])
+def test_an_interrupt_while_the_command_line_is_imported_ends_it_silently(ignored):
+    """Unless whoever started it has interrupts ignored, as a shell does for what runs in the background."""
+    code = ("import os, signal, sys\n"
+            "class Interrupting:\n"
+            "    def find_spec(self, name, *_):\n"
+            "        if name == 'typer': os.kill(os.getpid(), signal.SIGINT)\n"
+            "sys.meta_path.insert(0, Interrupting())\n"
+            "sys.argv = ['diffuse', '--version']\n"
+            "from diffuse_cli.__main__ import main\n"
+            "main()")
+    ignore = (lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if ignored else None
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, preexec_fn=ignore)
+    assert (done.returncode, done.stderr) == ((0, b"") if ignored else (-signal.SIGINT, b""))
+
+
 @pytest.mark.parametrize("arguments", [("-h",), ("--version",), ("models", "-h")])
 def test_a_reader_that_left_ends_it_by_sigpipe(arguments):
     ours, theirs = os.pipe()
