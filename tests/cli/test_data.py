@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from diffuse_cli.cli import data, view
-from diffuse_cli.engine import registry, sheets
+from diffuse_cli.engine import config, registry, runs, sheets
+from diffuse_cli.engine.data import cache, decode
 from diffuse_cli.engine.errors import DataError, UsageError
 
 
@@ -203,6 +205,7 @@ def test_demo_makes_a_folder_that_check_accepts(diffuse, tmp_path):
     assert f"diffuse train {folder}" in result.stderr
     report = json.loads(diffuse("check", folder, "--json").stdout)
     assert (report["images"], report["captioned"], report["source"], report["problems"]) == (12, 12, "metadata", [])
+    assert report["warnings"] == []
     with pytest.raises(UsageError):
         diffuse("demo", folder, "-n", 12)
 
@@ -219,8 +222,19 @@ def test_demo_that_is_interrupted_can_be_asked_for_again(diffuse, tmp_path, monk
     assert diffuse("demo", folder, "-n", 3, "--resolution", 16).exit_code == 0
 
 
+def test_check_sees_the_pictures_as_large_as_training_would(diffuse, tmp_path):
+    """So that it warns of what training would warn of, and what it has decoded is found again."""
+    folder = tmp_path / "scenes"
+    diffuse("demo", folder, "-n", 30, "--resolution", 16)
+    assert json.loads(diffuse("check", folder, "--json").stdout)["warnings"] == []           # enlarged, at 64 pixels
+    with runs.open_run(folder, config.Recipe(), config.Machine(), rehearsal=True) as run, \
+            mock.patch.object(decode, "decode_all", side_effect=AssertionError):
+        assert run.resolution == 16
+        list(cache.open_dataset(run.found, resolution=16, directory=registry.cache_directory()))
+
+
 def test_clear_empties_the_cache_and_not_the_folder(diffuse, folder):
-    diffuse("check", folder)
+    diffuse("preview", folder, "-o", folder.parent / "sheet.png")
     assert any(registry.cache_directory().iterdir())
     before = sorted(folder.iterdir())
     assert "freed 0.1 MB" in diffuse("clear").stderr                # 9 · 64 · 64 · 3 bytes and a little

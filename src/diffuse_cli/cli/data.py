@@ -36,7 +36,7 @@ def check(folder: Folder, captions: options.Captions = None, caption: options.Ca
     [bold]diffuse data check ./images[/]
     """
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
-    found, dataset = _read(folder, RESOLUTION, options.given({
+    found, dataset = _read(folder, None, options.given({
         "captions": captions, "caption": caption, "caption_column": caption_column, "caption_ext": caption_ext,
         "caption_template": caption_template}))
     problems = (*dataset.skipped, *found.problems)
@@ -133,16 +133,27 @@ def clear(quiet: options.Quiet = False, verbose: options.Verbose = False, json: 
         view.out_json({"freed": freed})
 
 
-def _read(folder: Path, resolution: int, asked: dict[str, Any]) -> "tuple[Found, Dataset]":
-    """Find and decode, showing progress; pictures that cannot be used are no reason to stop."""
+def _read(folder: Path, resolution: int | None, asked: dict[str, Any]) -> "tuple[Found, Dataset]":
+    """Find and decode, showing progress; pictures that cannot be used are no reason to stop.
+
+    resolution None: the one that training would choose.
+    """
+    from ..engine import runs
     from ..engine.checks import check_range
-    from ..engine.config import RESOLUTION_RANGE, Recipe
+    from ..engine.config import RESOLUTION_RANGE, Machine, Recipe
     from ..engine.data import cache
     from ..engine.data.captions import find_pictures
     from ..engine.events import Scanned
 
-    check_range("--resolution", resolution, *RESOLUTION_RANGE)
-    found = find_pictures(folder, **Recipe(**asked).caption_options)
+    if resolution is not None:
+        check_range("--resolution", resolution, *RESOLUTION_RANGE)
+    recipe = Recipe(**asked)
+    found = find_pictures(folder, **recipe.caption_options)
+    if resolution is None:
+        try:
+            resolution, _ = runs.choose_resolution(found, recipe, Machine())
+        except DataError:                                              # none can be read: all are problems to list
+            resolution = RESOLUTION
     with progress.of("reading pictures", len(found.pictures)) as advance_to:
         steps = cache.scan(found, resolution=resolution, directory=registry.cache_directory())
         while True:

@@ -214,19 +214,20 @@ def write_demo(directory: Path, *, count: int, resolution: int, seed: int = 0) -
 def _fill_folder(
     directory: Path, made: list[Path], *, count: int, resolution: int, seed: int,
 ) -> Generator[int, None, None]:
-    """Draw and describe the pictures; each file is in `made` before it is there."""
-    rows = []
-    for index in range(count):
-        shown = scene(seed, index)
-        path = directory / f"{index:05d}.png"
-        made.append(path)
-        try:
-            # Without fsync: after a crash the folder has no metadata.jsonl and anyone can see that it is unfinished.
-            draw(shown, resolution).save(path)
-        except OSError as error:
-            durable.fail(error, path)
-        rows.append(json.dumps({"file_name": path.name, "text": shown.caption, "colour": shown.colour,
-                                "object": shown.object, "backdrop": shown.backdrop, "size": shown.size}))
-        yield index + 1
+    """Describe and draw the pictures; each file is in `made` before it is there.
+
+    The descriptions come first: training refuses a folder that lists pictures which are not there, such as this one
+    after a kill, and the pictures need no fsync.
+    """
+    shown = {f"{index:05d}.png": scene(seed, index) for index in range(count)}
+    rows = [json.dumps({"file_name": name, "text": one.caption, "colour": one.colour, "object": one.object,
+                        "backdrop": one.backdrop, "size": one.size}) for name, one in shown.items()]
     made.append(directory / "metadata.jsonl")
     durable.write(made[-1], ("\n".join(rows) + "\n").encode(), mode=0o644)
+    for done, (name, one) in enumerate(shown.items(), 1):
+        made.append(directory / name)
+        try:
+            draw(one, resolution).save(made[-1])
+        except OSError as error:
+            durable.fail(error, made[-1])
+        yield done
