@@ -238,6 +238,25 @@ def test_validation_is_told_by_noise_level_with_the_best_so_far(monkeypatch):
     assert "log-SNR" not in narrow
 
 
+def test_going_on_shows_the_whole_run(monkeypatch, tmp_path):
+    """With what its log tells of the part before, and nothing of steps that were lost and are learnt again."""
+    levels = tuple(float(4 - k) for k in range(8))
+    before = [STARTED, *(_stepped(step, noise_mse=loss) for step, loss in ((1, 0.8), (2, 0.4), (9, 0.001))),
+              *(events.Validated(step=step, noise_mse=loss, log_snr=levels, noise_mse_at=(loss,) * 8, best=True)
+                for step, loss in ((2, 0.125), (9, 0.001)))]
+    again = dataclasses.replace(STARTED, step=2, directory=str(tmp_path))
+    lines = [json.dumps(events.to_dict(event)) for event in (*before, again)]
+    (tmp_path / "events.jsonl").write_text("\n".join(('{"event": "validated", "step": 1}', *lines)))
+    _terminal(monkeypatch, 80, 24)
+    with TrainingView() as display:
+        display.show(again)
+        display.show(_stepped(3, noise_mse=0.2))
+        frame = Text.from_ansi(_frame(display, 80)).plain
+        assert "noise 0.800 to 0.200" in frame
+        assert "validation 0.1250" in frame
+        assert "validation    0.125" in frame
+
+
 def test_what_steps_wait_for_is_shown_until_it_is_done(monkeypatch):
     _terminal(monkeypatch, 80, 24)
     with TrainingView() as display:

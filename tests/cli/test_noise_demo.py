@@ -31,6 +31,13 @@ def test_without_a_picture_it_draws_one_and_nothing_is_ever_replaced(diffuse):
     assert "exists already" in err
 
 
+def test_curves_are_of_no_picture(diffuse, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
+    code, out, err = diffuse(tmp_path / "photo.png", "--plot")
+    assert (code, out) == (2, "")
+    assert "no picture" in err
+
+
 def test_a_strip_has_a_column_for_each_level_and_a_row_for_each_schedule(diffuse, tmp_path):
     Image.effect_noise((90, 70), 60).save(tmp_path / "photo.png")
     diffuse(tmp_path / "photo.png", "-n", "4", "--resolution", "16", "-o", "four.png")

@@ -26,6 +26,7 @@ BAD_RECIPES = [
     ({"variance": "x"}, "--variance"), ({"variance_grad": "x"}, "--variance-grad"), ({"times": "x"}, "--times"),
     ({"variance": "fixed", "variance_grad": "trunk"}, "--variance fixed learns none"),
     ({"optimizer": "x"}, "--optimizer"), ({"caption_template": "a photo"}, "--caption-template"),
+    ({"caption": " "}, "--caption is empty"),
     ({"steps": 1, "images": 1}, "budget"), ({"time": 60, "steps": 1}, "budget"),
 ]
 

@@ -225,6 +225,12 @@ def test_a_damaged_pointer_points_nowhere(home, content):
     assert registry.last() is None
 
 
+def test_an_empty_name_is_not_the_last_model():
+    """It is a variable that a script has not set."""
+    with pytest.raises(UsageError, match="empty"):
+        registry.resolve("")
+
+
 def test_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "x.safetensors"

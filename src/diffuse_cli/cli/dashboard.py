@@ -4,6 +4,7 @@ Knows the events, not the training that sends them; all printing goes through `v
 """
 
 import contextlib
+import dataclasses
 import itertools
 import math
 import shlex
@@ -15,6 +16,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from ..engine import events, registry
+from ..engine.checks import from_dict
+from ..engine.errors import UsageError
+from ..engine.history import number, read_history
 from . import progress, view
 from .strips import Strip
 
@@ -62,9 +66,7 @@ class TrainingView:
             case events.Stepped():
                 self._step(event)
             case events.Validated():
-                self._validated = event
-                if self._best is None or event.noise_mse < self._best.noise_mse:
-                    self._best = event
+                self._validate(event)
             case events.Previewed():
                 self._detail(f"step {event.step:,}: preview {event.path}")
                 if view.drawn() and not view.ascii_only():
@@ -94,14 +96,34 @@ class TrainingView:
         view.say(f"training {view.clean(event.name)}: {event.parameters / 1e6:.1f} M parameters, "
                  f"{event.steps:,} steps of {event.batch_size:,}, {event.device} {event.precision}{going_on}")
         view.listing(event.facts)
+        if event.step:
+            self._recall(event.directory)
         self._stack.enter_context(view.drawing(self._render))
+
+    def _recall(self, directory: str) -> None:
+        """What the log tells of the run before it was interrupted."""
+        told = read_history(Path(directory))
+        for entry in told.steps:
+            self._draw(number(entry.get("noise_mse")))
+        for entry in told.validations:
+            known = {field.name: entry.get(field.name) for field in dataclasses.fields(events.Validated)}
+            with contextlib.suppress(UsageError):                      # a log may be damaged
+                self._validate(from_dict(events.Validated, known))
+
+    def _validate(self, event: events.Validated) -> None:
+        self._validated = event
+        if self._best is None or event.noise_mse < self._best.noise_mse:
+            self._best = event
+
+    def _draw(self, noise_mse: float) -> None:
+        if math.isfinite(noise_mse):
+            self._noise.append(noise_mse)
+        if len(self._noise) > KEPT:                                # keep the whole run, at half the detail
+            self._noise = _averaged(self._noise, KEPT // 2)
 
     def _step(self, event: events.Stepped) -> None:
         first, self._stepped = self._stepped is None, event
-        if math.isfinite(event.noise_mse):
-            self._noise.append(event.noise_mse)
-        if len(self._noise) > KEPT:                                # keep the whole run, at half the detail
-            self._noise = _averaged(self._noise, KEPT // 2)
+        self._draw(event.noise_mse)
         if not view.drawn() and (self._pace.due() or first or event.step == event.steps):
             view.say("  ".join((f"step {event.step}/{event.steps}", *self._figures(event), *_speed(event))))
 

@@ -67,6 +67,8 @@ def noise_demo(
     if model is not None and (schedule or plot):
         raise UsageError(f"{'--plot' if plot else '--schedule'} and -m exclude each other: a model is shown on the "
                          "schedule that it was trained with", hint="Leave out one of them")
+    if image is not None and plot:
+        raise UsageError("--plot shows schedules, and no picture", hint="Leave out one of them")
     if image is not None and not image.exists():
         raise DataError(f"there is no picture {image}", hint="Give another one, or none for a demo scene")
     target = files.new_file(out, default="noise-demo.webp" if animate else "noise-demo.png",

@@ -190,6 +190,8 @@ class Recipe:
                              hint="Leave one of them out")
         check_choice("--times", self.times, TIMES)
         check_choice("--optimizer", self.optimizer, OPTIMIZERS)
+        if self.caption is not None and not self.caption.strip():
+            raise UsageError("--caption is empty", hint="Write one for all pictures, or use --captions none")
         if "{label}" not in self.caption_template:
             raise UsageError("--caption-template must contain {label}", hint='For example: "a photo of a {label}"')
 

@@ -108,7 +108,8 @@ def check_name(name: str) -> None:
         raise UsageError(f"the name {name!r} is reserved", hint="Choose another --name")
     if not _NAME.fullmatch(name) or _DEVICES.fullmatch(name) or name.endswith((".", ".safetensors")):
         raise UsageError(f"{name[:80]!r} cannot be the name of a model",
-                         hint="Use 1 to 64 of a-z, 0-9, '.', '_' and '-', starting with a letter or a digit")
+                         hint="Use 1 to 64 of a-z, 0-9, '.', '_' and '-', starting with a letter or a digit, and none "
+                              "that is a device on Windows, such as con")
 
 
 def plain(text: str) -> str:
@@ -161,8 +162,11 @@ def resolve(model: str | None) -> Path:
     """The model file that `-m MODEL` means: a path or a name; None means $DIFFUSE_MODEL, the last trained, or `demo`.
 
     It is a path if it contains a separator, starts with `.` or `~`, or ends in `.safetensors`; a directory stands for
-    the model in it, one in diffusers' form for its `model_index.json`. Raises ModelError, with the nearest names.
+    the model in it, one in diffusers' form for its `model_index.json`. Raises ModelError, with the nearest names, and
+    UsageError for an empty name: that of a variable which a script has not set.
     """
+    if model == "":
+        raise UsageError("which model? Its name is empty", hint="`diffuse models ls` shows the names")
     model = model or os.environ.get("DIFFUSE_MODEL") or None
     if model is None:
         model = LAST if last() else DEMO
