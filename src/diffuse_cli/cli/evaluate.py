@@ -141,7 +141,7 @@ def _lines(found: "Evaluation") -> Iterator[tuple[str, str]]:
     likelihood = found.likelihood
     yield "model", f"{found.model_sha256[:10]}" + ("" if found.step is None else f", after {found.step:,} steps")
     source = "held out by its training" if found.own else "of the folder named"
-    yield "measured on", f"{found.held_out:,} pictures {source}" + (
+    yield "measured on", f"{found.held_out:,} picture{'' if found.held_out == 1 else 's'} {source}" + (
         "" if found.train is None else f"; learnt from {found.train:,}")
     yield "noise loss", f"{_text(likelihood.noise_mse)}; lower is better, on the model's own schedule"
     yield "reference", f"{_text(likelihood.noise_mse_ref)} on the cosine schedule: comparable between any two models"

@@ -190,7 +190,7 @@ def _choose_model(
         network = init.config.network
         if recipe.preset is not None or resolution != network.resolution:
             raise UsageError(f"--init starts from a network of {network.resolution} px with its own shape",
-                             hint=f"Leave --preset out and use --resolution {network.resolution}")
+                             hint="Leave --preset and --resolution out")
         same = (recipe.prediction, recipe.variance == "learned", recipe.schedule)
         if same != (init.config.prediction, init.config.learned_variance, init.config.schedule):
             variance = "a learned" if init.config.learned_variance else "no learned"
