@@ -18,7 +18,6 @@ from rich.text import Text
 from ..engine import events, registry
 from ..engine.checks import from_dict
 from ..engine.errors import UsageError
-from ..engine.history import number, read_history
 from . import progress, view
 from .strips import Strip
 
@@ -102,6 +101,8 @@ class TrainingView:
 
     def _recall(self, directory: str) -> None:
         """What the log tells of the run before it was interrupted."""
+        from ..engine.history import number, read_history
+
         told = read_history(Path(directory))
         for entry in told.steps:
             self._draw(number(entry.get("noise_mse")))

@@ -13,7 +13,7 @@ from .checks import from_dict
 from .config import FORMAT_VERSION, ModelConfig
 from .errors import ModelError, UsageError
 from .stock_folder import StockFolder, is_folder, read_folder
-from .strict_json import loads_strict
+from .strict_json import MAX_JSON_BYTES, loads_strict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ def card_of(head: header.Header) -> Card:
         config = from_dict(ModelConfig, object_of(head, "diffuse.config"))
     except UsageError as error:
         raise ModelError(f"its configuration is impossible: {error.what}") from error
-    words = object_of(head, "diffuse.words")
+    words = object_of(head, "diffuse.words", limit=header.MAX_HEADER_BYTES)
     if not _are_counts(words):
         raise ModelError("its word counts are not numbers")
     return Card(config=config, training=object_of(head, "diffuse.training"), words=words, parameters=head.parameters,
@@ -72,9 +72,9 @@ def check_version(head: header.Header) -> None:
                          hint="Upgrade diffuse-cli: it was made by a newer one")
 
 
-def object_of(head: header.Header, key: str) -> dict[str, Any]:
-    """The JSON object under `key` of a header's metadata. Raises ModelError."""
-    value = loads_strict(head.metadata.get(key, "null"), limit=header.MAX_HEADER_BYTES)
+def object_of(head: header.Header, key: str, *, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
+    """The JSON object under `key` of a header's metadata, of at most `limit` bytes. Raises ModelError."""
+    value = loads_strict(head.metadata.get(key, "null"), limit=limit)
     if not isinstance(value, dict):
         raise ModelError(f"its metadata lacks {key}")
     return value
