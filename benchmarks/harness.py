@@ -71,7 +71,8 @@ def worker(side: Side, settings: Settings) -> Iterator["Worker"]:
         yield Worker(process, side, settings)
     finally:
         assert process.stdin is not None
-        process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):                     # it may have died with a request unread
+            process.stdin.close()
         try:
             process.wait(timeout=5)
         except subprocess.TimeoutExpired:
@@ -146,8 +147,9 @@ def interleave(
                 if one := asked(name, count=counts[name]):
                     found[name]["repetitions"].append(one)
         for name in list(workers):
-            found[name] |= asked(name, end=True) or {}
-            print(f"  {name}: {summary(found[name])}", file=sys.stderr, flush=True)
+            if last := asked(name, end=True):
+                found[name] |= last
+                print(f"  {name}: {summary(found[name])}", file=sys.stderr, flush=True)
     return found
 
 

@@ -139,6 +139,24 @@ def test_a_side_that_dies_at_work_is_left_out(tmp_path, count):
     assert len(found["good"]["repetitions"]) == 1
 
 
+@pytest.mark.parametrize("last", ["count", "end"])
+def test_a_side_that_is_killed_between_two_requests_is_left_out(tmp_path, monkeypatch, last):
+    """By the system, say, when memory is short: before it works, or before it tells what it had."""
+    ask = harness.Worker.ask
+
+    def killed(worker, **request):
+        if last in request:
+            worker.process.kill()
+            worker.process.wait()
+        return ask(worker, **request)
+
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    monkeypatch.setattr(harness.Worker, "ask", killed)
+    settings = harness.Settings(peers=None, core=None, repetitions=1)
+    side = harness.Side("feeding_sides:ours_first_time", {"folder": str(tmp_path), "resolution": 8})
+    assert harness.interleave({"ours": side}, settings, count=1) == {}
+
+
 def test_a_contender_that_does_not_exist_is_left_out():
     settings = harness.Settings(peers=None, core=None, repetitions=1)
     assert harness.interleave({"none": harness.Side("nothing:nothing")}, settings, count=1) == {}

@@ -246,7 +246,7 @@ def test_going_on_shows_the_whole_run(monkeypatch, tmp_path):
                 for step, loss in ((2, 0.125), (9, 0.001)))]
     again = dataclasses.replace(STARTED, step=2, directory=str(tmp_path))
     lines = [json.dumps(events.to_dict(event)) for event in (*before, again)]
-    (tmp_path / "events.jsonl").write_text("\n".join(('{"event": "validated", "step": 1}', *lines)))
+    (tmp_path / "events.jsonl").write_text("\n".join((lines[0], '{"event": "validated", "step": 1}', *lines[1:])))
     _terminal(monkeypatch, 80, 24)
     with TrainingView() as display:
         display.show(again)

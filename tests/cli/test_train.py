@@ -106,6 +106,16 @@ def test_json_lines_are_the_events(diffuse, squares, decoded, home):
     assert lines[-1]["path"] == str(model_of(home))
 
 
+def test_a_dry_run_of_several_processes_is_told_by_the_main_one(diffuse, squares, decoded, home, monkeypatch):
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert diffuse("train", squares, *OPTIONS, "--dry-run") == (0, "", "")
+    monkeypatch.setenv("RANK", "0")
+    code, _, err = diffuse("train", squares, *OPTIONS, "--dry-run")
+    assert code == 0
+    assert "arithmetic" in err
+
+
 def test_a_dry_run_tells_the_plan_and_its_cost_and_leaves_nothing(diffuse, squares, decoded, home):
     code, out, err = diffuse("train", squares, *OPTIONS, "--dry-run")
     assert (code, out) == (0, "")

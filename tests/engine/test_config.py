@@ -41,6 +41,7 @@ def test_a_bad_recipe_names_the_option(change, option):
 @pytest.mark.parametrize(("change", "option"), [
     ({"precision": "fp8"}, "--precision"), ({"micro_batch": 0}, "--micro-batch"), ({"gpus": "-1"}, "--gpus"),
     ({"gpus": "two"}, "--gpus"), ({"gpus": "00"}, "--gpus"), ({"gpus": "0", "device": "cuda"}, "contradict"),
+    ({"procs": 2, "device": "cuda"}, "--procs"),
     ({"gpus": "2", "device": "cpu"}, "contradict"), ({"gpus": "all", "device": "mps"}, "contradict"),
     ({"save_every": "often"}, "--save-every"), ({"preview_every": "0%"}, "--preview-ev"),
 ])

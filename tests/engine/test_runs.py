@@ -131,6 +131,18 @@ def test_fresh_that_is_killed_leaves_nothing_of_the_old_run_to_the_new_one(squar
     assert old <= kept
 
 
+def test_fresh_that_is_refused_leaves_the_old_run(squares, tmp_path, home):
+    (tmp_path / "unreadable").mkdir()
+    (tmp_path / "unreadable" / "a.png").write_text("no picture")
+    begin(squares, name="cars")
+    before = {path: path.read_bytes() for path in (home / "models").rglob("*") if path.is_file()}
+    with pytest.raises(ModelError, match="no model 'typo'"):
+        begin(squares, Recipe(init="typo"), name="cars", fresh=True)
+    with pytest.raises(DataError, match="can be read"):
+        begin(tmp_path / "unreadable", Recipe(), name="cars", fresh=True)
+    assert {path: path.read_bytes() for path in (home / "models").rglob("*") if path.is_file()} == before
+
+
 def test_fresh_without_an_old_run_is_nothing_special(squares, home):
     assert begin(squares, name="cars", fresh=True) == ("cars", None)
     assert sorted(os.listdir(home / "models")) == ["cars"]

@@ -355,6 +355,16 @@ def test_what_was_best_on_other_pictures_is_not_delivered(home, tmp_path):
         assert tiny.train(folder)[-1].delivered == "last step: validation loss 0.3000"
 
 
+def test_what_was_delivered_stays_where_nothing_is_left_to_learn(home, tmp_path):
+    folder = tiny.draw_squares(tmp_path / "changing", 24)
+    with _validations(0.1, 0.3):
+        assert tiny.train(folder)[-1].delivered.startswith("best step, 4")
+    model = (tiny.run_directory(home) / "model.safetensors").read_bytes()
+    (folder / "003.txt").write_text("a violet square")
+    assert tiny.train(folder, accept_changes=True)[-1].delivered.startswith("best step, 4")
+    assert (tiny.run_directory(home) / "model.safetensors").read_bytes() == model
+
+
 def test_best_weights_whose_place_others_took_in_a_forgotten_cool_down_are_not_delivered(squares, home):
     with _validations(0.2, 0.2):
         assert tiny.train(squares)[-1].delivered.startswith("last step")
@@ -560,9 +570,13 @@ def test_a_folder_that_was_moved_is_found_again_by_the_name_of_its_run(home, tmp
     assert tiny.train(folder)[-1].complete
     stored = runs.read_config(tiny.run_directory(home))
     assert stored["request"]["folder"] == str(folder)                              # where `diffuse evaluate` looks
+    folder = folder.rename(tmp_path / "elsewhere")
+    same = dataclasses.replace(tiny.RECIPE, steps=None, images=32)                 # the same budget in other words
+    assert not tiny.of_kind(events.Stepped, tiny.train(folder, same))
+    stored = runs.read_config(tiny.run_directory(home))
     other = tiny.draw_squares(tmp_path / "other", 25)
     with pytest.raises(DataError, match=f"are not those of {folder} that the run 'tiny' learns from"):
-        tiny.train(other)
+        tiny.train(other, same)
     assert runs.read_config(tiny.run_directory(home)) == stored
 
 

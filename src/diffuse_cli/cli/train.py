@@ -129,6 +129,8 @@ def _train(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: bool) -> 
     finished: Finished | None = None
     with contextlib.ExitStack() as stack:
         place = stack.enter_context(taking_part())
+        if dry_run and not place.is_main:                              # the main one alone tells the plan
+            return
         run = runs.join_run(folder, recipe, machine) if not place.is_main else \
             stack.enter_context(runs.open_run(folder, recipe, machine, rehearsal=dry_run))
         caught, shown = stack.enter_context(_signals(talk=place.is_main)), stack.enter_context(TrainingView())

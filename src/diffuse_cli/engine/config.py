@@ -236,6 +236,9 @@ class Machine:
                                  hint="Leave one of them out")
         if self.procs is not None:
             check_range("--procs", self.procs, 1, 1_024)
+            if self.device not in (None, "cpu"):
+                raise UsageError(f"--procs are processes on the CPU, and --device is {self.device}",
+                                 hint="Leave one of them out")
         parse_interval("--save-every", self.save_every)
         parse_interval("--preview-every", self.preview_every)
 

@@ -83,10 +83,14 @@ def open_run(folder: Path, recipe: Recipe, machine: Machine, *, rehearsal: bool 
         durable.make_directory(directory)
         stack.enter_context(durable.lock(directory / registry.LOCK_FILE, doing="being trained"))
         stack.callback(_remove_if_empty, directory)
-        if (machine.fresh or _is_half_moved(directory)) and not rehearsal:
+        stored, extended, moved_from = None if machine.fresh else read_config(directory), False, None
+        plan = None if stored is None else from_dict(Plan, stored["plan"], where=f"{directory / _CONFIG}: plan")
+        if plan is not None:                                           # whatever pictures or machine are today's
+            chosen = plan.model.network.resolution, "that of the run"
+        resolution, why = chosen or choose_resolution(found, recipe, machine)
+        if (machine.fresh or _is_half_moved(directory)) and not rehearsal:         # once nothing is left to refuse
             aside = _move_aside(directory)
         durable.remove_temporaries(directory)
-        stored, extended, moved_from = None if machine.fresh else read_config(directory), False, None
         if stored is not None:
             extended = _check_same(stored["request"], request, name)
             if stored["request"].get("folder") != request["folder"]:
@@ -94,10 +98,6 @@ def open_run(folder: Path, recipe: Recipe, machine: Machine, *, rehearsal: bool 
         elif _is_foreign(directory) and not machine.fresh:
             raise UsageError(f"{name!r} is a model that was not trained here",
                              hint="Choose another --name, or move it aside with --fresh")
-        plan = None if stored is None else from_dict(Plan, stored["plan"], where=f"{directory / _CONFIG}: plan")
-        if plan is not None:                                           # whatever pictures or machine are today's
-            chosen = plan.model.network.resolution, "that of the run"
-        resolution, why = chosen or choose_resolution(found, recipe, machine)
         yield Run(
             name, directory, folder, found, recipe, machine, resolution, why, plan, extended=extended,
             moved_from=moved_from, aside=aside)

@@ -64,7 +64,7 @@ def open_session(
     maker = _Maker(run, dataset, split, tokenizer, init, device, world)
     plan, learner = yield from _settle(maker)
     if world.is_main and not rehearsal and (plan != run.plan or run.moved_from is not None):
-        if run.extended and run.plan is not None:
+        if run.plan is not None and plan.steps != run.plan.steps:      # not the same budget in other words
             state_files.rewind(run.directory, limit=run.plan.cooldown_start)
         _write_beginning(run, learner, tokenizer, dataset)
     session = Session(run, plan, dataset, split, tokenizer, learner, _probe(plan, dataset, split, tokenizer))
@@ -238,9 +238,12 @@ def _restore(session: Session, states: Sequence[state_files.SavedState]) -> Iter
 def _still_best(session: Session, best: dict[str, Any] | None) -> dict[str, Any] | None:
     """What a state knows of the best weights, if they were judged on these pictures and are still those kept.
 
-    Others may have taken their place, in the cool-down that a longer budget makes forgotten.
+    Others may have taken their place, in the cool-down that a longer budget makes forgotten. Where nothing is left to
+    learn, what was delivered stays.
     """
-    if best is None or best.get("data_id") != session.plan.data_id:
+    if best is None:
+        return None
+    if best.get("data_id") != session.plan.data_id and session.learner.step < session.plan.steps:
         return None
     kept = not session.plan.keep_best or state_files.is_of_step(session.directory / state_files.BEST_FILE, best["step"])
     return best if kept else None
