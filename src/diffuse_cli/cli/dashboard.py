@@ -95,7 +95,7 @@ class TrainingView:
         view.say(f"training {view.clean(event.name)}: {event.parameters / 1e6:.1f} M parameters, "
                  f"{event.steps:,} steps of {event.batch_size:,}, {event.device} {event.precision}{going_on}")
         view.listing(event.facts)
-        if event.step:
+        if event.step and view.drawn():
             self._recall(event.directory)
         self._stack.enter_context(view.drawing(self._render))
 
@@ -105,7 +105,7 @@ class TrainingView:
 
         told = read_history(Path(directory))
         for entry in told.steps:
-            self._draw(number(entry.get("noise_mse")))
+            self._add(number(entry.get("noise_mse")))
         for entry in told.validations:
             known = {field.name: entry.get(field.name) for field in dataclasses.fields(events.Validated)}
             with contextlib.suppress(UsageError):                      # a log may be damaged
@@ -116,7 +116,7 @@ class TrainingView:
         if self._best is None or event.noise_mse < self._best.noise_mse:
             self._best = event
 
-    def _draw(self, noise_mse: float) -> None:
+    def _add(self, noise_mse: float) -> None:
         if math.isfinite(noise_mse):
             self._noise.append(noise_mse)
         if len(self._noise) > KEPT:                                # keep the whole run, at half the detail
@@ -124,7 +124,7 @@ class TrainingView:
 
     def _step(self, event: events.Stepped) -> None:
         first, self._stepped = self._stepped is None, event
-        self._draw(event.noise_mse)
+        self._add(event.noise_mse)
         if not view.drawn() and (self._pace.due() or first or event.step == event.steps):
             view.say("  ".join((f"step {event.step}/{event.steps}", *self._figures(event), *_speed(event))))
 

@@ -78,7 +78,7 @@ def evaluate(
         view.out_json(record)
     else:
         _print(found)
-    if of_a_run and found.own:                                         # of pictures that it may have learnt from: no
+    if of_a_run and found.own:                  # a folder may hold pictures that the model learnt from
         from ..engine import evaluation
 
         evaluation.keep(path.parent, found)

@@ -76,17 +76,19 @@ def choose_device(machine: Machine) -> torch.device:
 
 
 def _checked_device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        if device.type not in DEVICES:
-            raise NotImplementedError
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        usable = ["cpu", *(["cuda"] if torch.cuda.is_available() else []),
-                  *(["mps"] if torch.backends.mps.is_available() else [])]
-        raise UsageError(f"--device {name[:40]!r} cannot be used here by torch {torch.__version__}",
-                         hint=f"Choose {' or '.join(usable)}, or leave it out") from error
-    return device
+    """The device of that name. Raises UsageError unless it can be used here, naming those that can."""
+    cause: Exception | None = None
+    if name.partition(":")[0] in DEVICES:
+        try:
+            device = torch.device(name)
+            torch.zeros(1, device=device)
+            return device
+        except (RuntimeError, AssertionError) as error:
+            cause = error
+    usable = ["cpu", *(["cuda"] if torch.cuda.is_available() else []),
+              *(["mps"] if torch.backends.mps.is_available() else [])]
+    raise UsageError(f"--device {name[:40]!r} cannot be used here by torch {torch.__version__}",
+                     hint=f"Choose {' or '.join(usable)}, or leave it out") from cause
 
 
 def choose_precision(machine: Machine, device: torch.device) -> str:

@@ -96,8 +96,7 @@ class _Worker:
         self._lock = threading.Lock()           # between the thread that decodes and the one that closes
 
     def decode(self, path: Path, resolution: int) -> Decoded:
-        """One file; again if that killed the process: what is remembered for good may have been a busy machine's fault.
-        """
+        """One file; a second time if the process died of it, which may have been the fault of a busy machine."""
         decoded = self._attempt(path, resolution)
         if decoded.reason in (TOO_LONG, CRASHED) and not self._closed:
             decoded = self._attempt(path, resolution)
