@@ -19,12 +19,14 @@ from judges import judge_of, said, wanted
 from torch import Tensor
 
 from diffuse_cli import __version__
-from diffuse_cli.engine import checkpoint, pictures, randomness, registry
-from diffuse_cli.engine.config import Sampling
-from diffuse_cli.engine.diffusion.guidance import classifier_free, within_range
-from diffuse_cli.engine.diffusion.samplers import Denoised, Denoiser, run_sampler
-from diffuse_cli.engine.diffusion.schedule import make_schedule
-from diffuse_cli.engine.generation import encode_prompts, guided_denoiser, times_of
+from diffuse_cli.config import Sampling
+from diffuse_cli.diffusion.guidance import classifier_free, within_range
+from diffuse_cli.diffusion.samplers import Denoised, Denoiser, run_sampler
+from diffuse_cli.diffusion.schedule import make_schedule
+from diffuse_cli.pictures import image_files
+from diffuse_cli.runtime import randomness
+from diffuse_cli.sampling.generate import encode_prompts, guided_denoiser, times_of
+from diffuse_cli.storage import checkpoint, registry
 
 
 def guided(model: checkpoint.Model, guide: checkpoint.Model | None, prompts: list[str], sampling: Sampling) -> Denoiser:
@@ -59,7 +61,7 @@ def draw(model: checkpoint.Model, guide: checkpoint.Model | None, prompts: list[
 
         *_, last = run_sampler(sampling.sampler, within_range(guided(model, guide, part, sampling)), noise(-1),
                                times_of(model.config, sampling), schedule, fresh_noise=noise)
-        made.append(pictures.to_pixels(last.noisy))
+        made.append(image_files.to_pixels(last.noisy))
     return np.concatenate(made)
 
 

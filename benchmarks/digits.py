@@ -17,9 +17,11 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.svm import SVC
 
-from diffuse_cli.engine import checkpoint, generation, pictures, registry
-from diffuse_cli.engine.config import Sampling
-from diffuse_cli.engine.wanted import Wanted
+from diffuse_cli.config import Sampling
+from diffuse_cli.pictures import image_files
+from diffuse_cli.sampling import generate
+from diffuse_cli.sampling.request import Wanted
+from diffuse_cli.storage import checkpoint, registry
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -45,7 +47,7 @@ def judge(name: str, *, each: int, seed: int, sheet: Path | None, report: Path |
     train_x, test_x, train_y, test_y = train_test_split(pixels, digits.target, test_size=0.5, random_state=0)
     svm = SVC(C=10).fit(train_x, train_y)
     model = checkpoint.load_model(registry.resolve(name), torch.device("cpu"))
-    drawn = [picture.pixels for picture in generation.draw(
+    drawn = [picture.pixels for picture in generate.draw(
         model, [Wanted(prompt=name, count=each, seed=seed, sampling=Sampling(batch_size=40)) for name in NAMES])]
     grey = np.stack(drawn).mean(3).reshape(len(drawn), -1) / 255.0
     wanted = np.repeat(np.arange(10), each)
@@ -59,7 +61,7 @@ def judge(name: str, *, each: int, seed: int, sheet: Path | None, report: Path |
     if sheet:
         sheet.parent.mkdir(parents=True, exist_ok=True)
         shown = np.stack([drawn[k * each + i] for k in range(10) for i in range(10)])
-        sheet.write_bytes(pictures.encode(pictures.sheet(shown, columns=10)))
+        sheet.write_bytes(image_files.encode(image_files.sheet(shown, columns=10)))
 
 
 def main() -> None:

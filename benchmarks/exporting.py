@@ -21,11 +21,11 @@ def write_model(path: Path, preset: str, resolution: int) -> None:
     """A model file that nobody trained."""
     import torch
 
-    from diffuse_cli.engine import checkpoint
-    from diffuse_cli.engine.config import ModelConfig
-    from diffuse_cli.engine.network.model import Network
-    from diffuse_cli.engine.network.presets import network_config
-    from diffuse_cli.engine.network.text import train_tokenizer
+    from diffuse_cli.config import ModelConfig
+    from diffuse_cli.network.network import Network
+    from diffuse_cli.network.presets import network_config
+    from diffuse_cli.network.text_encoder import train_tokenizer
+    from diffuse_cli.storage import checkpoint
 
     tokenizer = train_tokenizer(CAPTIONS)
     network = Network(network_config(preset, resolution, vocabulary=tokenizer.get_vocab_size(), learned_variance=True))

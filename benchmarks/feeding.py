@@ -18,7 +18,7 @@ THEIRS = "datasets and DataLoader"
 
 def write_folder(folder: Path, form: str) -> None:
     """Scenes of the demo data as files."""
-    from diffuse_cli.engine.data import scenes
+    from diffuse_cli.data.demo_scenes import scenes
 
     folder.mkdir()
     for index in range(COUNT):

@@ -50,9 +50,9 @@ def _step(**changes: Any) -> Side:
 def _parameters(preset: str) -> int:
     from contenders.ours import shape
 
-    from diffuse_cli.engine.checks import from_dict
-    from diffuse_cli.engine.config import NetworkConfig
-    from diffuse_cli.engine.network.presets import parameter_count
+    from diffuse_cli.checks import from_dict
+    from diffuse_cli.config import NetworkConfig
+    from diffuse_cli.network.presets import parameter_count
 
     return parameter_count(from_dict(NetworkConfig, shape(preset, 32, conditional=True)))
 

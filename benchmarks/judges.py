@@ -28,8 +28,8 @@ from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from diffuse_cli.engine.distances import frechet_distance
-from diffuse_cli.engine.pictures import from_pixels
+from diffuse_cli.evaluation.distances import frechet_distance
+from diffuse_cli.pictures.image_files import from_pixels
 
 COMPONENTS = 32                                 # of the pixels
 

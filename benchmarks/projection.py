@@ -8,7 +8,7 @@ moves every gradient (4 bytes) twice; what does not hide behind the backward pas
 
 import argparse
 
-from diffuse_cli.engine.network.presets import flops, network_config, parameter_count
+from diffuse_cli.network.presets import flops, network_config, parameter_count
 
 VOCABULARY = 4096
 

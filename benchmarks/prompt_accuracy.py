@@ -20,9 +20,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from diffuse_cli import __version__
-from diffuse_cli.engine import checkpoint, generation, pictures, registry
-from diffuse_cli.engine.config import Sampling
-from diffuse_cli.engine.data import scenes
+from diffuse_cli.config import Sampling
+from diffuse_cli.data.demo_scenes import scenes
+from diffuse_cli.pictures import image_files
+from diffuse_cli.sampling import generate
+from diffuse_cli.storage import checkpoint, registry
 
 COLOURS = tuple(scenes.COLOURS)
 OBJECTS = scenes.OBJECTS
@@ -73,7 +75,7 @@ def make_classifier(
             save_file(classifier.state_dict(), kept)
     classifier.eval()
     images, colours, objects = render(TEST_SEED, 2_000, resolution)
-    return classifier, agreement(classifier, pictures.from_pixels(images.numpy()), colours, objects)
+    return classifier, agreement(classifier, image_files.from_pixels(images.numpy()), colours, objects)
 
 
 def train_classifier(classifier: Classifier, data: tuple[Tensor, Tensor, Tensor], *, epochs: int) -> None:
@@ -85,7 +87,7 @@ def train_classifier(classifier: Classifier, data: tuple[Tensor, Tensor, Tensor]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=steps)
     for _ in range(epochs):
         for chosen in torch.randperm(renders)[: renders // 128 * 128].split(128):
-            batch = pictures.from_pixels(images[chosen].numpy())
+            batch = image_files.from_pixels(images[chosen].numpy())
             batch = batch + 0.05 * torch.randn_like(batch)
             colour, thing = classifier(batch)
             loss = F.cross_entropy(colour, colours[chosen]) + F.cross_entropy(thing, objects[chosen])
@@ -119,15 +121,15 @@ def prompts_of(pairs: str, count: int) -> tuple[list[str], Tensor, Tensor]:
 
 def draw(model: checkpoint.Model, prompts: list[str], seed: int, sampling: Sampling) -> list[np.ndarray]:
     """One picture of each prompt, each with a seed of its own."""
-    text, null = generation.encode_prompts(model, prompts)
+    text, null = generate.encode_prompts(model, prompts)
     assert text is not None
     result: list[np.ndarray] = []
     for start in range(0, len(prompts), sampling.batch_size):
         part = text[start : start + sampling.batch_size]
         seeds = [seed + start + k for k in range(len(part))]
-        *_, last = generation.denoise_steps(model.network, model.config, text=part, null=null, seeds=seeds,
+        *_, last = generate.denoise_steps(model.network, model.config, text=part, null=null, seeds=seeds,
                                             sampling=sampling)
-        result.extend(pictures.to_pixels(last.noisy))
+        result.extend(image_files.to_pixels(last.noisy))
     return result
 
 
@@ -157,13 +159,13 @@ def main() -> None:
         for pairs in ("seen", "held-out"):
             prompts, colours, objects = prompts_of(pairs, options.count)
             images = np.stack(draw(model, prompts, options.seed, sampling))
-            figures = agreement(classifier, pictures.from_pixels(images), colours, objects)
+            figures = agreement(classifier, image_files.from_pixels(images), colours, objects)
             results.append({"pairs": pairs, "guidance": guidance, "sampler": options.sampler,
                             "steps": sampling.number_of_steps, "count": options.count, **figures})
             print(results[-1], flush=True)
             if options.sheet and pairs == "seen":
                 options.sheet.parent.mkdir(parents=True, exist_ok=True)
-                options.sheet.write_bytes(pictures.encode(pictures.sheet(images[:64])))
+                options.sheet.write_bytes(image_files.encode(image_files.sheet(images[:64])))
     report = {"date": time.strftime("%Y-%m-%d"), "model": model.training, "sha256": model.sha256, "seed": options.seed,
               "version": __version__, "torch": torch.__version__, "machine": platform.machine(), "results": results}
     if options.json:

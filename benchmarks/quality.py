@@ -35,9 +35,9 @@ TRAININGS = (                                   # share of the budget, of whom, 
 def sides(data: str, work: Path, *, seconds: float, prompts: list[str], resolution: int, seed: int) -> dict[str, Side]:
     from contenders.ours import shape
 
-    from diffuse_cli.engine.checks import from_dict
-    from diffuse_cli.engine.config import NetworkConfig
-    from diffuse_cli.engine.network.presets import parameter_count
+    from diffuse_cli.checks import from_dict
+    from diffuse_cli.config import NetworkConfig
+    from diffuse_cli.network.presets import parameter_count
 
     network = shape("nano", resolution, conditional=True)
     common = {"data": str(work / f"{data}.npz"), "seconds": seconds, "prompts": prompts, "seed": seed}

@@ -33,14 +33,17 @@ from judges import Judge, judge_of, said, wanted
 from torch import Tensor
 
 from diffuse_cli import __version__, train
-from diffuse_cli.engine import checkpoint, generation, pictures, randomness, registry
-from diffuse_cli.engine.config import Sampling
-from diffuse_cli.engine.data import scenes
-from diffuse_cli.engine.diffusion.guidance import within_range
-from diffuse_cli.engine.diffusion.samplers import ddpm
-from diffuse_cli.engine.diffusion.schedule import make_schedule
-from diffuse_cli.engine.network import presets
-from diffuse_cli.engine.wanted import Wanted
+from diffuse_cli.config import Sampling
+from diffuse_cli.data.demo_scenes import scenes
+from diffuse_cli.diffusion.guidance import within_range
+from diffuse_cli.diffusion.samplers import ddpm
+from diffuse_cli.diffusion.schedule import make_schedule
+from diffuse_cli.network import presets
+from diffuse_cli.pictures import image_files
+from diffuse_cli.runtime import randomness
+from diffuse_cli.sampling import generate
+from diffuse_cli.sampling.request import Wanted
+from diffuse_cli.storage import checkpoint, registry
 
 # At 32 px the three shapes of `levels` cost 0.57, 0.55 and 0.57 GFLOP a picture, by presets.flops.
 IMPROVED_DDPM = {"schedule": "cosine", "objective": "simple", "prediction": "epsilon", "variance_grad": "trunk",
@@ -83,7 +86,7 @@ def _shaped(levels: dict[int, tuple[int, ...]]) -> Iterator[None]:
 
 def drawn(model: checkpoint.Model, prompts: list[str]) -> np.ndarray:
     wanted = [Wanted(prompt=prompt, seed=k, sampling=Sampling(batch_size=32)) for k, prompt in enumerate(prompts)]
-    return np.stack([one.pixels for one in generation.draw(model, wanted)])
+    return np.stack([one.pixels for one in generate.draw(model, wanted)])
 
 
 def drawn_by_ancestors(model: checkpoint.Model, prompts: list[str], steps: int, rule: str) -> np.ndarray:
@@ -98,12 +101,12 @@ def drawn_by_ancestors(model: checkpoint.Model, prompts: list[str], steps: int, 
             found = torch.tensor([randomness.key(seed, "sample", step) for seed in seeds])
             return randomness.normal(found, (network.channels, network.resolution, network.resolution))
 
-        text, null = generation.encode_prompts(model, part)
-        denoise = within_range(generation.guided_denoiser(
+        text, null = generate.encode_prompts(model, part)
+        denoise = within_range(generate.guided_denoiser(
             model.network, model.config, schedule, text=text, null=null, sampling=sampling))
-        *_, last = ddpm(denoise, noise(-1), generation.times_of(model.config, sampling), schedule, fresh_noise=noise,
+        *_, last = ddpm(denoise, noise(-1), generate.times_of(model.config, sampling), schedule, fresh_noise=noise,
                         variance_rule=rule)
-        made.append(pictures.to_pixels(last.noisy))
+        made.append(image_files.to_pixels(last.noisy))
     return np.concatenate(made)
 
 

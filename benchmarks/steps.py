@@ -15,9 +15,10 @@ import torch
 from judges import judge_of, said, wanted
 
 from diffuse_cli import __version__
-from diffuse_cli.engine import checkpoint, generation, registry
-from diffuse_cli.engine.config import Sampling
-from diffuse_cli.engine.wanted import Wanted
+from diffuse_cli.config import Sampling
+from diffuse_cli.sampling import generate
+from diffuse_cli.sampling.request import Wanted
+from diffuse_cli.storage import checkpoint, registry
 
 EVERYWHERE = (0.0, 1e9)
 WAYS = {
@@ -47,7 +48,7 @@ def main() -> None:
         sampling = dataclasses.replace(WAYS[name], batch_size=32)
         every = [Wanted(prompt=prompt, seed=seed, sampling=sampling) for seed, prompt in enumerate(asked.captions)]
         begun = time.process_time()
-        pixels = np.stack([one.pixels for one in generation.draw(model, every)])
+        pixels = np.stack([one.pixels for one in generate.draw(model, every)])
         cost = (time.process_time() - begun) / options.count
         results.append(said(name, {"cpu_seconds": cost, **judge.ask(dataclasses.replace(asked, pixels=pixels))}))
     if options.json:

@@ -20,9 +20,9 @@ QUICK = CASES[:3]
 def sides(preset: str, resolution: int, batch: int, conditional: bool) -> dict[str, Side]:
     from contenders.ours import shape
 
-    from diffuse_cli.engine.checks import from_dict
-    from diffuse_cli.engine.config import NetworkConfig
-    from diffuse_cli.engine.network.presets import parameter_count
+    from diffuse_cli.checks import from_dict
+    from diffuse_cli.config import NetworkConfig
+    from diffuse_cli.network.presets import parameter_count
 
     network = shape(preset, resolution, conditional=conditional)
     common = {"preset": preset, "resolution": resolution, "batch": batch, "conditional": conditional}

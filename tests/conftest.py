@@ -25,7 +25,8 @@ def home(tmp_path_factory, monkeypatch):
 @pytest.fixture
 def command(capsys):
     """Run a command line in this process: (exit code, stdout, stderr)."""
-    from diffuse_cli.cli import app, view
+    from diffuse_cli.cli import app
+    from diffuse_cli.cli.terminal import view
 
     def run(*arguments):
         view.start()

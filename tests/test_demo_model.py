@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffuse_cli.engine import card, registry
-from diffuse_cli.engine.data import scenes
+from diffuse_cli.data.demo_scenes import scenes
+from diffuse_cli.storage import model_info, registry
 
 PLACE = Path(registry.__file__).parents[1] / "models"
 GRID = Path(__file__).parents[1] / "docs" / "pictures" / "red-cars.png"
@@ -18,7 +18,7 @@ SIDE, GAP, SEED = 64, 2, 0                      # of the pictures in GRID
 
 @pytest.fixture(scope="module")
 def demo():
-    return card.read_card(PLACE / "demo.safetensors")
+    return model_info.read_card(PLACE / "demo.safetensors")
 
 
 def test_it_is_small_and_knows_words_and_variances(demo):

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from diffuse_cli import config
 from diffuse_cli.cli import app
-from diffuse_cli.engine import config
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 MATHEMATICS, TUTORIAL = "docs/mathematics.md", "docs/tutorial.md"
-ROOMS = ("diffuse_cli.engine.diffusion", "diffuse_cli.engine")
+ROOMS = ("diffuse_cli.diffusion", "diffuse_cli.training", "diffuse_cli.evaluation", "diffuse_cli.sampling",
+         "diffuse_cli.runtime", "diffuse_cli")
 CODE = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -45,7 +46,7 @@ def test_functions_named_in_the_mathematics_exist(reference):
 
 def public_functions(module: str) -> Iterator[str]:
     """Functions of a module and methods of its public classes, without closures."""
-    tree = ast.parse(read(f"src/diffuse_cli/engine/diffusion/{module}.py"))
+    tree = ast.parse(read(f"src/diffuse_cli/diffusion/{module}.py"))
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
     methods = [method for node in classes for method in node.body]
     for node in (*tree.body, *methods):

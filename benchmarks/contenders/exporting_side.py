@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from diffuse_cli.engine import checkpoint
-from diffuse_cli.engine.config import Export
-from diffuse_cli.engine.exporting import publishing
+from diffuse_cli.config import Export
+from diffuse_cli.exporting import publishing
+from diffuse_cli.storage import checkpoint
 
 from . import Contender
 

@@ -13,9 +13,9 @@ def ours(*, folder: str, resolution: int) -> Contender:
     """A unit is a batch from the memory-mapped cache, which is made before."""
     import numpy as np
 
-    from diffuse_cli.engine.data.cache import open_dataset
-    from diffuse_cli.engine.data.captions import find_pictures
-    from diffuse_cli.engine.pictures import from_pixels
+    from diffuse_cli.data.captions import find_pictures
+    from diffuse_cli.data.dataset import open_dataset
+    from diffuse_cli.pictures.image_files import from_pixels
 
     directory = Path(tempfile.mkdtemp())
     dataset = _result(open_dataset(find_pictures(Path(folder)), resolution=resolution, directory=directory))
@@ -30,8 +30,8 @@ def ours(*, folder: str, resolution: int) -> Contender:
 
 def ours_first_time(*, folder: str, resolution: int) -> Contender:
     """A unit is a whole folder found, hashed, decoded and written to a new cache, in one process."""
-    from diffuse_cli.engine.data.cache import open_dataset
-    from diffuse_cli.engine.data.captions import find_pictures
+    from diffuse_cli.data.captions import find_pictures
+    from diffuse_cli.data.dataset import open_dataset
 
     count = len(find_pictures(Path(folder)).pictures)
 

@@ -6,9 +6,10 @@ import time
 import numpy as np
 import torch
 
-from diffuse_cli.engine import checkpoint, generation
-from diffuse_cli.engine.config import Recipe, Sampling
-from diffuse_cli.engine.wanted import Wanted
+from diffuse_cli.config import Recipe, Sampling
+from diffuse_cli.sampling import generate
+from diffuse_cli.sampling.request import Wanted
+from diffuse_cli.storage import checkpoint
 
 from . import Contender
 from .ours import dataset_of, make_learner
@@ -42,7 +43,7 @@ def quality(*, data: str, seconds: float, prompts: list[str], output: str, prese
         model = checkpoint.Model(learner.plan.model, learner.averaged, learner.batches.tokenizer, {}, {}, "")
         asked = [Wanted(prompt=prompt, count=1, seed=1_000_000 + k, sampling=Sampling(batch_size=16))
                  for k, prompt in enumerate(prompts)]
-        np.save(output, np.stack([one.pixels for one in generation.draw(model, asked)]))
+        np.save(output, np.stack([one.pixels for one in generate.draw(model, asked)]))
         return {"training": spent, "drawing": time.process_time() - begun, "steps": learner.step,
                 "batch": learner.plan.batch_size, "lr": learner.plan.lr}
 

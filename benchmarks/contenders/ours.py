@@ -7,18 +7,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from diffuse_cli.engine import checkpoint, generation, planning, randomness
-from diffuse_cli.engine.batches import Batches, split_dataset
-from diffuse_cli.engine.checks import to_dict
-from diffuse_cli.engine.config import Machine, ModelConfig, Recipe, Sampling
-from diffuse_cli.engine.data import scenes
-from diffuse_cli.engine.data.cache import Dataset
-from diffuse_cli.engine.distributed import World
-from diffuse_cli.engine.learner import Learner
-from diffuse_cli.engine.network.model import Network
-from diffuse_cli.engine.network.presets import flops, network_config
-from diffuse_cli.engine.network.text import train_tokenizer
-from diffuse_cli.engine.wanted import Wanted
+from diffuse_cli.checks import to_dict
+from diffuse_cli.config import Machine, ModelConfig, Recipe, Sampling
+from diffuse_cli.data.dataset import Dataset
+from diffuse_cli.data.demo_scenes import scenes
+from diffuse_cli.network.network import Network
+from diffuse_cli.network.presets import flops, network_config
+from diffuse_cli.network.text_encoder import train_tokenizer
+from diffuse_cli.runtime import randomness
+from diffuse_cli.runtime.distributed import World
+from diffuse_cli.sampling import generate
+from diffuse_cli.sampling.request import Wanted
+from diffuse_cli.storage import checkpoint
+from diffuse_cli.training import plan as planning
+from diffuse_cli.training.batches import Batches, split_dataset
+from diffuse_cli.training.trainer import Learner
 
 from . import Contender, finish
 
@@ -113,9 +116,9 @@ def sampling(*, preset: str, resolution: int, pictures: int, conditional: bool, 
     def work(times: int) -> None:
         for _ in range(times):
             wanted = [Wanted(prompt="a red car", count=pictures, seed=seed, sampling=how)]
-            assert len(list(generation.draw(model, wanted))) == pictures
+            assert len(list(generate.draw(model, wanted))) == pictures
 
-    guided = generation.guided_steps(model.config, how) if conditional and guidance != 1 else 0
+    guided = generate.guided_steps(model.config, how) if conditional and guidance != 1 else 0
     return Contender(work, {
         "pictures": pictures, "steps": how.number_of_steps, "guided_steps": guided, "precision": precision,
         "sampler": sampler, "batch": batch_size, "parameters": sum(one.numel() for one in model.network.parameters())})

@@ -7,15 +7,15 @@ if TYPE_CHECKING:
     from .api import export as export
     from .api import load as load
     from .api import train as train
-    from .engine.config import Sampling as Sampling
-    from .engine.errors import DiffuseError as DiffuseError
-    from .engine.wanted import Wanted as Wanted
+    from .config import Sampling as Sampling
+    from .errors import DiffuseError as DiffuseError
+    from .sampling.request import Wanted as Wanted
 
 __version__ = "0.1.0"
 __all__ = ["DiffuseError", "LoadedModel", "Sampling", "Wanted", "__version__", "export", "load", "train"]
 
-_HOMES = {"load": "api", "train": "api", "export": "api", "LoadedModel": "api", "Sampling": "engine.config",
-          "Wanted": "engine.wanted", "DiffuseError": "engine.errors"}
+_HOMES = {"load": "api", "train": "api", "export": "api", "LoadedModel": "api", "Sampling": "config",
+          "Wanted": "sampling.request", "DiffuseError": "errors"}
 
 
 def __getattr__(name: str) -> object:

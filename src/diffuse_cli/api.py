@@ -16,15 +16,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .engine import checkpoint, generation, planning, provenance, ranks, registry, runs, training
-from .engine.checks import check_choice, from_dict, parse_duration, to_dict
-from .engine.config import Export, Machine, Recipe, Sampling
-from .engine.data import images
-from .engine.distributed import World
-from .engine.errors import UsageError
-from .engine.events import Event
-from .engine.exporting import publishing
-from .engine.wanted import Start, Wanted, open_picture, start_of
+from .checks import check_choice, from_dict, parse_duration, to_dict
+from .config import Export, Machine, Recipe, Sampling
+from .data import images
+from .errors import UsageError
+from .events import Event
+from .exporting import publishing
+from .runtime import launch_environment
+from .runtime.distributed import World
+from .sampling import generate, png_metadata
+from .sampling.request import Start, Wanted, open_picture, start_of
+from .storage import checkpoint, registry, run_directory
+from .training import loop, plan
 
 Picture = Image.Image | Path | str
 _ARGUMENTS = ("prompt", "n", "seed", "negative", "init", "strength", "mask", "sampling")       # of `sample` by name
@@ -36,7 +39,7 @@ def load(model: str | Path | None = None, *, device: str | None = None) -> "Load
     device: cpu, cuda or mps; None is the fastest there is. Raises ModelError, UsageError.
     """
     path = registry.resolve(None if model is None else str(model))
-    return LoadedModel(checkpoint.load_model(path, planning.choose_device(Machine(device=device))))
+    return LoadedModel(checkpoint.load_model(path, plan.choose_device(Machine(device=device))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,13 +74,13 @@ class LoadedModel:
     def draw(
         self, wanted: Sequence[Wanted], *, frames: bool = False, world: World | None = None,
         advance: Callable[[float], None] = lambda done: None,
-    ) -> Iterator[generation.Drawn]:
+    ) -> Iterator[generate.Drawn]:
         """Pictures of several prompts as they are finished, as arrays: what `diffuse sample` calls.
 
         See `generation.draw`. world: the processes that draw together; None is this one alone. advance: is told after
         every step how many pictures are done, parts included.
         """
-        return generation.draw(self.model, wanted, frames=frames, world=world, advance=advance)
+        return generate.draw(self.model, wanted, frames=frames, world=world, advance=advance)
 
     def _start(self, init: Picture | None, strength: float | None, mask: Picture | None) -> Start | None:
         if init is None:
@@ -91,9 +94,9 @@ class LoadedModel:
             return open_picture(Path(picture), self.resolution)
         return images.fit(images.to_rgb(images.upright(picture)), self.resolution)
 
-    def _image(self, drawn: generation.Drawn) -> Image.Image:
+    def _image(self, drawn: generate.Drawn) -> Image.Image:
         image = Image.fromarray(drawn.pixels)
-        image.info.update(provenance.texts(provenance.made_of(drawn, self.model)))
+        image.info.update(png_metadata.texts(png_metadata.made_of(drawn, self.model)))
         return image
 
 
@@ -118,15 +121,15 @@ def train(
     recipe = from_dict(Recipe, {name: value for name, value in options.items() if name in known}, where="train")
     machine = from_dict(Machine, _known(
         {name: value for name, value in options.items() if name not in known}, Machine, Recipe), where="train")
-    if planning.count_processes(machine) > ranks.place().size:
+    if plan.count_processes(machine) > launch_environment.place().size:
         raise UsageError("several processes are started by the command line, not from Python",
                          hint="Use `diffuse train --gpus N`, or start this program with torchrun")
     with contextlib.ExitStack() as stack:
-        if ranks.place().is_main:
-            run = stack.enter_context(runs.open_run(Path(folder), recipe, machine))
+        if launch_environment.place().is_main:
+            run = stack.enter_context(run_directory.open_run(Path(folder), recipe, machine))
         else:
-            run = runs.join_run(Path(folder), recipe, machine)
-        yield from training.train(run, should_stop=should_stop)
+            run = run_directory.join_run(Path(folder), recipe, machine)
+        yield from loop.train(run, should_stop=should_stop)
 
 
 def export(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from diffuse_cli.engine import registry
+from diffuse_cli.storage import registry
 
 QUICK = ("--steps", "2", "--batch-size", "2")
 

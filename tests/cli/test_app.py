@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from diffuse_cli import __version__
-from diffuse_cli.cli import app, view
-from diffuse_cli.engine import errors, registry
+from diffuse_cli import __version__, errors
+from diffuse_cli.cli import app
+from diffuse_cli.cli.terminal import view
+from diffuse_cli.storage import registry
 
 DIFFUSE = (sys.executable, "-m", "diffuse_cli")
 GROUPS = ((), ("models",), ("data",))
@@ -177,7 +178,7 @@ def test_signals_have_no_message(inside, error, code):
 
 # ── The process ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-HELD = "import sys; from diffuse_cli.cli import app; from diffuse_cli.engine import registry\n" \
+HELD = "import sys; from diffuse_cli.cli import app; from diffuse_cli.storage import registry\n" \
        "def wait(): print('ready', file=sys.stderr, flush=True); __import__('time').sleep(60)\n" \
        "registry.last = wait; sys.argv = ['diffuse', 'models', 'ls']; app.main()"
 
@@ -248,7 +249,7 @@ def test_closed_streams_are_silent(descriptors):
 
 def test_no_file_is_opened_as_a_closed_stream():
     """Else what a library writes to descriptor 1 would end up in that file."""
-    code = ("import os, sys\nfrom diffuse_cli.cli import app\nfrom diffuse_cli.engine import registry\n"
+    code = ("import os, sys\nfrom diffuse_cli.cli import app\nfrom diffuse_cli.storage import registry\n"
             "registry.last = lambda: sys.exit(50 + os.open(os.devnull, os.O_RDONLY))\n"
             "sys.argv = ['diffuse', 'models', 'ls']\napp.main()")
     done = subprocess.run(["bash", "-c", '"$@" 0<&- 1>&- 2>&-', "bash", sys.executable, "-c", code], timeout=60)

@@ -12,10 +12,13 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from diffuse_cli.cli import data, view
-from diffuse_cli.engine import config, registry, runs, sheets
-from diffuse_cli.engine.data import cache, decode
-from diffuse_cli.engine.errors import DataError, UsageError
+from diffuse_cli import config
+from diffuse_cli.cli import data
+from diffuse_cli.cli.terminal import view
+from diffuse_cli.data import dataset, decode_workers
+from diffuse_cli.errors import DataError, UsageError
+from diffuse_cli.pictures import sheets
+from diffuse_cli.storage import registry, run_directory
 
 
 @pytest.fixture
@@ -227,10 +230,10 @@ def test_check_sees_the_pictures_as_large_as_training_would(diffuse, tmp_path):
     folder = tmp_path / "scenes"
     diffuse("demo", folder, "-n", 30, "--resolution", 16)
     assert json.loads(diffuse("check", folder, "--json").stdout)["warnings"] == []           # enlarged, at 64 pixels
-    with runs.open_run(folder, config.Recipe(), config.Machine(), rehearsal=True) as run, \
-            mock.patch.object(decode, "decode_all", side_effect=AssertionError):
+    with run_directory.open_run(folder, config.Recipe(), config.Machine(), rehearsal=True) as run, \
+            mock.patch.object(decode_workers, "decode_all", side_effect=AssertionError):
         assert run.resolution == 16
-        list(cache.open_dataset(run.found, resolution=16, directory=registry.cache_directory()))
+        list(dataset.open_dataset(run.found, resolution=16, directory=registry.cache_directory()))
 
 
 def test_clear_empties_the_cache_and_not_the_folder(diffuse, folder):

@@ -8,8 +8,10 @@ import shutil
 import pytest
 import tiny
 
-from diffuse_cli.engine import durable, features, registry
-from diffuse_cli.engine.errors import StorageError
+from diffuse_cli.errors import StorageError
+from diffuse_cli.evaluation import features
+from diffuse_cli.files import durable
+from diffuse_cli.storage import registry
 
 
 @pytest.fixture

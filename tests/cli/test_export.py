@@ -13,15 +13,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffuse_cli.engine import checkpoint, config, header, registry
-from diffuse_cli.engine.exporting import publishing, stock_check, verification
+from diffuse_cli import config
+from diffuse_cli.exporting import diffusers_comparison, publishing, verification
+from diffuse_cli.storage import checkpoint, registry, safetensors_file
 
 
 @pytest.fixture
 def diffuse(command, monkeypatch, tmp_path):
     """Run `diffuse …` in an empty directory of its own, without diffusers: (exit code, stdout, stderr)."""
     monkeypatch.setattr(registry, "_BUNDLED", tmp_path / "absent")
-    monkeypatch.setattr(stock_check, "LIBRARIES", {"a_library_that_is_not_there": "DiffusionPipeline"})
+    monkeypatch.setattr(diffusers_comparison, "LIBRARIES", {"a_library_that_is_not_there": "DiffusionPipeline"})
     monkeypatch.setitem(config.SAMPLER_STEPS, "dpmpp-2m", 2)
     monkeypatch.setattr(verification, "BATCHES", {1: (999.0,), 2: (0.0, 250.5)})
     (tmp_path / "here").mkdir()
@@ -102,9 +103,9 @@ def test_one_file_that_is_a_model_like_any_other(diffuse, model):
         code, out, err = diffuse("export", model, "--to", "safetensors", "--precision", precision, "-o",
                                  f"{precision}.safetensors")
         assert (code, out) == (0, f"{precision}.safetensors\n"), err
-        head = header.read_header(Path(out.strip()))
-        assert {header.ITEM_BYTES[entry.dtype] for entry in head.tensors.values()} == {size}
-        assert header.verify_seal(Path(out.strip()))
+        head = safetensors_file.read_header(Path(out.strip()))
+        assert {safetensors_file.ITEM_BYTES[entry.dtype] for entry in head.tensors.values()} == {size}
+        assert safetensors_file.verify_seal(Path(out.strip()))
         assert json.loads(head.metadata["diffuse.export"])["verified"] is True
         assert head.metadata["modelspec.architecture"] == "diffuse-unet"
         assert stat.S_IMODE(os.stat(out.strip()).st_mode) == 0o666 & ~_umask()
@@ -217,7 +218,7 @@ def test_a_model_never_gives_way_to_its_own_export(diffuse, model):
 
 
 def test_a_model_of_a_newer_version(diffuse, model):
-    data = b"".join(header.encode([], {"diffuse.format_version": "99"}))
+    data = b"".join(safetensors_file.encode([], {"diffuse.format_version": "99"}))
     Path("new.safetensors").write_bytes(data)
     code, _, err = diffuse("export", "./new.safetensors", "--to", "diffusers")
     assert code == 4
@@ -274,9 +275,9 @@ def test_libraries_that_cannot_open_the_folder_are_a_failed_verification(diffuse
     def opened(_):
         raise OSError("no such pipeline")
 
-    monkeypatch.setattr(stock_check, "versions", lambda: {"diffusers": "0.1"})
-    monkeypatch.setattr(stock_check, "_quiet", contextlib.nullcontext)
-    monkeypatch.setattr(stock_check, "open_pipeline", opened)
+    monkeypatch.setattr(diffusers_comparison, "versions", lambda: {"diffusers": "0.1"})
+    monkeypatch.setattr(diffusers_comparison, "_quiet", contextlib.nullcontext)
+    monkeypatch.setattr(diffusers_comparison, "open_pipeline", opened)
     code, out, err = diffuse("export", model, "--to", "diffusers", "-o", "out")
     assert (code, out) == (10, "")
     assert "diffusers 0.1 cannot use the folder (OSError: no such pipeline)" in err

@@ -13,9 +13,11 @@ import pytest
 import tiny
 from PIL import Image
 
-from diffuse_cli.cli import app, view
-from diffuse_cli.engine import checkpoint, pictures
-from diffuse_cli.engine.data import images
+from diffuse_cli.cli import app
+from diffuse_cli.cli.terminal import view
+from diffuse_cli.data import images
+from diffuse_cli.pictures import image_files
+from diffuse_cli.storage import checkpoint
 
 
 def read(path):
@@ -57,15 +59,15 @@ def test_a_negative_is_written_down_in_both_ways(diffuse, model):
 
 
 def test_guidance_that_acts_at_no_step_is_told(diffuse, model):
-    pictures = []
+    drawn = []
     for interval, told in (((3, 3), True), ((0, 1000), False)):
         for guidance in (2, 6):
             _, out, err = diffuse("a red square", "-m", model, "-s", 1, "--guidance", guidance,
                                   "--guidance-interval", *interval)
             assert any("guidance does nothing" in line for line in warnings(err)) == told
-            pictures.append(np.asarray(Image.open(out.strip())))
-    assert np.array_equal(*pictures[:2])
-    assert not np.array_equal(*pictures[2:])
+            drawn.append(np.asarray(Image.open(out.strip())))
+    assert np.array_equal(*drawn[:2])
+    assert not np.array_equal(*drawn[2:])
 
 
 def test_a_negative_that_does_nothing_is_told(diffuse, model, unconditional):
@@ -250,7 +252,7 @@ def test_what_does_not_say_how_it_was_made_is_one_line(diffuse, model, suffix):
 
 
 def rows_of_sheet(diffuse, *arguments):
-    with mock.patch.object(pictures, "labelled", wraps=pictures.labelled) as labelled:
+    with mock.patch.object(image_files, "labelled", wraps=image_files.labelled) as labelled:
         code, out, err = diffuse(*arguments, "--sheet")
     assert code == 0, err
     (rows,) = labelled.call_args.args
@@ -277,7 +279,7 @@ def test_films_show_each_picture_come_about(diffuse, model):
     code, out, _ = diffuse("a red square", "-n", "2", "-s", "1", "-m", model, "--animate", "--steps", "5")
     paths = out.splitlines()
     assert (code, [Path(path).suffix for path in paths]) == (0, [".png", ".webp"] * 2)
-    scale = round(pictures.SIDE / 8)
+    scale = round(image_files.SIDE / 8)
     with Image.open(paths[1]) as film:
         assert film.n_frames >= 5
         film.seek(film.n_frames - 1)

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from diffuse_cli.cli import app, view
-from diffuse_cli.engine import durable, header, registry
-from diffuse_cli.engine.checks import to_dict
-from diffuse_cli.engine.config import ModelConfig, NetworkConfig
+from diffuse_cli.checks import to_dict
+from diffuse_cli.cli import app
+from diffuse_cli.cli.terminal import view
+from diffuse_cli.config import ModelConfig, NetworkConfig
+from diffuse_cli.files import durable
+from diffuse_cli.storage import registry, safetensors_file
 
 CONFIG = ModelConfig(schedule="cosine", prediction="v", network=NetworkConfig(
     resolution=16, widths=(8,), depths=(1,), attention=("none",), head_dim=8, groups=8, time_width=8, text=None))
@@ -39,7 +41,7 @@ def diffuse(capsys, monkeypatch):
 
 
 def _file(**training) -> bytes:
-    return b"".join(header.encode([("w", "F32", (2, 3), bytes(24))], {
+    return b"".join(safetensors_file.encode([("w", "F32", (2, 3), bytes(24))], {
         "diffuse.format_version": "1", "diffuse.config": json.dumps(to_dict(CONFIG)),
         "diffuse.words": json.dumps({"red": 9, "car": 12, "evil\x1b[2J": 1}),
         "diffuse.training": json.dumps({**TRAINING, **training})}))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffuse_cli.engine import registry
+from diffuse_cli.storage import registry
 
 
 @pytest.fixture

@@ -14,16 +14,18 @@ import pytest
 import tiny
 from PIL import Image
 
-from diffuse_cli.cli import prompts, target
-from diffuse_cli.engine import checkpoint, durable, generation
-from diffuse_cli.engine.checkpoint import Model
-from diffuse_cli.engine.errors import StorageError, UsageError
+from diffuse_cli.cli import output_files, prompt_files
+from diffuse_cli.errors import StorageError, UsageError
+from diffuse_cli.files import durable
+from diffuse_cli.sampling import generate
+from diffuse_cli.storage import checkpoint
+from diffuse_cli.storage.checkpoint import Model
 
 
 @pytest.fixture
 def no_drawing(monkeypatch):
     """What is refused must be refused before anything is drawn or loaded."""
-    monkeypatch.setattr(generation, "draw", mock.Mock(side_effect=AssertionError))
+    monkeypatch.setattr(generate, "draw", mock.Mock(side_effect=AssertionError))
     monkeypatch.setattr(checkpoint, "load_model", mock.Mock(side_effect=AssertionError))
 
 
@@ -128,7 +130,7 @@ def test_a_grid_is_one_more_file_with_every_picture(diffuse, model):
 def test_one_file_is_never_replaced_unasked(diffuse, model):
     assert diffuse("-m", model, "-o", "deep/er/x.png", "-s", "1")[:2] == (0, f"{os.path.join('deep/er', 'x.png')}\n")
     before = Path("deep/er/x.png").read_bytes()
-    with mock.patch.object(generation, "draw", side_effect=AssertionError):        # refused before anything is drawn
+    with mock.patch.object(generate, "draw", side_effect=AssertionError):        # refused before anything is drawn
         code, out, err = diffuse("-m", model, "-o", "deep/er/x.png", "-s", "2")
     assert (code, out) == (2, "")
     assert "deep/er/x.png exists already. Use --force" in err
@@ -153,7 +155,7 @@ def test_a_link_is_replaced_not_followed(diffuse, model):
 
 
 def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path):
-    place = target.Target(tmp_path / "x.png", files=1, force=False)
+    place = output_files.Target(tmp_path / "x.png", files=1, force=False)
     (tmp_path / "x.png").write_bytes(b"theirs")
     with pytest.raises(UsageError, match="exists already"):
         place.write(b"ours", "grid")
@@ -171,7 +173,7 @@ def test_a_directory_that_is_a_file_ends_with_6(diffuse, model, no_drawing):
     Path("taken").touch()
     assert diffuse("-m", model, "-o", "taken")[0] == 6
     assert diffuse("-m", model, "-o", "taken/below")[0] == 6
-    with mock.patch.object(target.Path, "iterdir", side_effect=PermissionError(13, "Permission denied")):
+    with mock.patch.object(output_files.Path, "iterdir", side_effect=PermissionError(13, "Permission denied")):
         code, _, err = diffuse("-m", model, "-o", "new")
     assert (code, "permission denied" in err) == (6, True)
 
@@ -194,7 +196,7 @@ def test_a_disk_that_fills_up_keeps_what_is_there(diffuse, model):
 
 def test_programs_side_by_side_never_take_one_anothers_names(tmp_path):
     drawn = mock.Mock(seed=1, prompt="x")
-    targets = [target.Target(tmp_path, files=20, force=False) for _ in range(4)]
+    targets = [output_files.Target(tmp_path, files=20, force=False) for _ in range(4)]
     written = [[] for _ in targets]
 
     def write(number):
@@ -266,7 +268,7 @@ def test_words_that_never_occurred_are_told_with_near_ones(diffuse, model):
 def test_an_endless_prompt_is_told_briefly(diffuse, model):
     code, _, err = diffuse(" ".join(f"w{index}" for index in range(10_000)), "-m", model)
     assert code == 0
-    assert len(warnings(err)) == prompts.MAX_WARNINGS + 2
+    assert len(warnings(err)) == prompt_files.MAX_WARNINGS + 2
     assert "never seen 9995 more of the words" in err
     assert "the prompt is longer than the model reads, its end is ignored: w0 w1" in err
 
@@ -303,7 +305,7 @@ def _interrupting(draw):
 
 
 def test_finished_pictures_outlive_an_interruption(diffuse, model):
-    with mock.patch.object(generation, "draw", _interrupting(generation.draw)):
+    with mock.patch.object(generate, "draw", _interrupting(generate.draw)):
         code, out, _ = diffuse("-m", model, "-n", "5", "-s", "1")
     assert code == 130
     assert out.splitlines() == ["samples/00000-1.png", "samples/00001-2.png"]

@@ -14,10 +14,13 @@ import pytest
 import tiny
 import torch
 
-from diffuse_cli.cli import app, train, view
-from diffuse_cli.engine import costs, events, registry, training
-from diffuse_cli.engine.errors import UsageError
-from diffuse_cli.engine.learner import Learner
+from diffuse_cli import events
+from diffuse_cli.cli import app, train
+from diffuse_cli.cli.terminal import view
+from diffuse_cli.errors import UsageError
+from diffuse_cli.storage import registry
+from diffuse_cli.training import estimate, loop
+from diffuse_cli.training.trainer import Learner
 
 OPTIONS = ("--resolution", "8", "--preset", "nano", "--steps", "8", "--batch-size", "4", "--name", "tiny", "--device",
            "cpu", "--precision", "fp32", "--save-every", "3", "--preview-every", "100%")
@@ -31,7 +34,7 @@ def diffuse(capsys, monkeypatch):
         arguments = list(map(str, arguments))
         monkeypatch.setattr(sys, "argv", ["diffuse", *arguments])
         view.start()
-        with tiny.scaled_down(), mock.patch.object(costs, "MEASURED_SECONDS", 0):
+        with tiny.scaled_down(), mock.patch.object(estimate, "MEASURED_SECONDS", 0):
             code = app._run(arguments)
         return code, *capsys.readouterr()
 
@@ -248,9 +251,9 @@ def test_a_gpu_that_is_not_there_ends_with_2(diffuse, squares, decoded):
 
 
 def test_a_run_in_use_ends_with_5(diffuse, squares, decoded):
-    from diffuse_cli.engine import runs
+    from diffuse_cli.storage import run_directory
 
-    with runs.open_run(squares, tiny.RECIPE, train.Machine(**tiny.OPTIONS)):
+    with run_directory.open_run(squares, tiny.RECIPE, train.Machine(**tiny.OPTIONS)):
         code, _, err = diffuse("train", squares, *OPTIONS)
     assert (code, f"process {os.getpid()}" in err) == (5, True)
 
@@ -300,13 +303,13 @@ def test_a_signal_that_was_ignored_stays_ignored(diffuse, squares, decoded):
 
 
 def test_a_signal_while_pictures_are_read_begins_nothing(diffuse, squares, home):
-    read = training.open_dataset
+    read = loop.open_dataset
 
     def interrupted(*arguments, **options):
         signal.raise_signal(signal.SIGINT)
         return (yield from read(*arguments, **options))
 
-    with mock.patch.object(training, "open_dataset", interrupted):
+    with mock.patch.object(loop, "open_dataset", interrupted):
         code, out, _ = diffuse("train", squares, *OPTIONS)
     assert (code, out) == (130, "")
     assert os.listdir(home / "models") == []
@@ -319,7 +322,7 @@ sys.path.insert(0, sys.argv.pop(1))
 kills = int(sys.argv.pop(1))
 import tiny
 from diffuse_cli.cli import app
-from diffuse_cli.engine.learner import Learner
+from diffuse_cli.training.trainer import Learner
 advance = Learner.advance
 def acting(self):
     for _ in range(kills if self.step == 1 else 0):

@@ -6,7 +6,7 @@ import pytest
 import small_run
 from disk_faults import KINDS, Died, applies, breaches, calls_of_a_training
 
-from diffuse_cli.engine import saving
+from diffuse_cli.training import saving
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -13,9 +13,9 @@ import pytest
 import small_run
 from disk_faults import BROKEN, CRASH, SHORT, applies, breaches, calls_of_a_training
 
-from diffuse_cli.engine.errors import DiffuseError
+from diffuse_cli.errors import DiffuseError
 
-UNIT_TESTS = Path(__file__).parents[1] / "engine" / "test_runs.py"
+UNIT_TESTS = Path(__file__).parents[1] / "storage" / "test_run_directory.py"
 CUTS = 1000
 Detector = Callable[[Path, Path], str | None]   # (home, an empty directory) → what is broken
 
@@ -44,7 +44,7 @@ def fault(kind: str, call: str) -> Detector:
 
 @functools.cache
 def unit_test(name: str) -> Detector:
-    """The test of that name in tests/engine/test_runs.py."""
+    """The test of that name in tests/storage/test_run_directory.py."""
     def detector(home: Path, place: Path) -> str | None:
         spec = importlib.util.spec_from_file_location("unit_tests", UNIT_TESTS)
         module = importlib.util.module_from_spec(spec)

@@ -12,7 +12,7 @@ import pytest
 import tiny
 from real import command, environment, is_learning, processes_of, sha256_of, wait_until
 
-from diffuse_cli.engine.distributed import PATIENCE
+from diffuse_cli.runtime.distributed import PATIENCE
 
 INJECTED = Path(__file__).parent / "injected"
 POINTS = {"start": ("1 open_session 1", "0 open_session 1"), "step": ("1 advance 5", "0 advance 5"),

@@ -11,7 +11,7 @@ import tiny
 import torch
 from real import command, environment, wait_until
 
-from diffuse_cli.engine import checkpoint
+from diffuse_cli.storage import checkpoint
 
 START = """
 import sys, time

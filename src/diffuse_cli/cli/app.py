@@ -21,9 +21,12 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from .. import __version__
-from ..engine import durable, ranks, registry
-from ..engine.errors import DiffuseError, OutOfMemoryError, StorageError, UsageError
-from . import data, evaluate, export, models, noise_demo, options, sample, train, view
+from ..errors import DiffuseError, OutOfMemoryError, StorageError, UsageError
+from ..files import durable
+from ..runtime import launch_environment
+from ..storage import registry
+from . import data, evaluate, export, models, noise_demo, options, sample, train
+from .terminal import view
 
 # The common base of everything the option parser complains about; Typer exports only this one of its heirs.
 _ParserError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -89,7 +92,7 @@ def main() -> NoReturn:
     _silence_failing_streams()
     if code > 128:
         _die_by(code - 128)
-    if ranks.is_launched():
+    if launch_environment.is_launched():
         os._exit(code)                          # all is written; taking torch's threads down could still abort
     sys.exit(code)
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..engine import registry
-from ..engine.errors import DataError
-from . import files, options, progress, view
+from ..errors import DataError
+from ..storage import registry
+from . import files, options
+from .terminal import progress, view
 
 if TYPE_CHECKING:
-    from ..engine.data.cache import Dataset
-    from ..engine.data.captions import Found
+    from ..data.captions import Found
+    from ..data.dataset import Dataset
 
 SHOWN = 48                                      # pictures on a sheet
 RESOLUTION = 64
@@ -41,7 +42,7 @@ def check(folder: Folder, captions: options.Captions = None, caption: options.Ca
         "caption_template": caption_template}))
     problems = (*dataset.skipped, *found.problems)
     warnings = (*found.warnings, *dataset.warnings)
-    from ..engine.data.cache import counted
+    from ..data.dataset import counted
 
     view.say(f"{counted(len(dataset.names))} in {folder}")
     view.say(f"captions: {found.summary}")
@@ -83,7 +84,7 @@ def preview(folder: Folder, captions: options.Captions = None, caption: options.
     if not dataset.names:
         raise DataError(_skipped_line(dataset), hint=f"diffuse data check {folder} lists them")
 
-    from ..engine.sheets import captioned_sheet
+    from ..pictures.sheets import captioned_sheet
 
     count = min(SHOWN, len(dataset.names))
     chosen = [index * len(dataset.names) // count for index in range(count)]       # from the first to the last
@@ -106,7 +107,7 @@ def demo(folder: Annotated[Path, options.folder("A new or empty folder.")],
     """
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
 
-    from ..engine.data.scenes import write_demo
+    from ..data.demo_scenes.scenes import write_demo
 
     with progress.of("drawing pictures", num) as advance_to, \
             contextlib.closing(write_demo(folder, count=num, resolution=resolution, seed=seed)) as drawing:
@@ -125,7 +126,7 @@ def clear(quiet: options.Quiet = False, verbose: options.Verbose = False, json: 
     """
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
 
-    from ..engine.data import cache
+    from ..data import dataset as cache
 
     freed = cache.clear(registry.cache_directory())
     view.say(f"freed {freed / 1e6:,.1f} MB")
@@ -138,12 +139,12 @@ def _read(folder: Path, resolution: int | None, asked: dict[str, Any]) -> "tuple
 
     resolution None: the one that training would choose.
     """
-    from ..engine import runs
-    from ..engine.checks import check_range
-    from ..engine.config import RESOLUTION_RANGE, Machine, Recipe
-    from ..engine.data import cache
-    from ..engine.data.captions import find_pictures
-    from ..engine.events import Scanned
+    from ..checks import check_range
+    from ..config import RESOLUTION_RANGE, Machine, Recipe
+    from ..data import dataset as cache
+    from ..data.captions import find_pictures
+    from ..events import Scanned
+    from ..storage import run_directory
 
     if resolution is not None:
         check_range("--resolution", resolution, *RESOLUTION_RANGE)
@@ -151,7 +152,7 @@ def _read(folder: Path, resolution: int | None, asked: dict[str, Any]) -> "tuple
     found = find_pictures(folder, **recipe.caption_options)
     if resolution is None:
         try:
-            resolution, _ = runs.choose_resolution(found, recipe, Machine())
+            resolution, _ = run_directory.choose_resolution(found, recipe, Machine())
         except DataError:                                              # none can be read: all are problems to list
             resolution = RESOLUTION
     with progress.of("reading pictures", len(found.pictures)) as advance_to:
@@ -168,6 +169,6 @@ def _read(folder: Path, resolution: int | None, asked: dict[str, Any]) -> "tuple
 
 
 def _skipped_line(dataset: "Dataset") -> str:
-    from ..engine.data.cache import skipped_line
+    from ..data.dataset import skipped_line
 
     return skipped_line(dataset.skipped, len(dataset.names) + len(dataset.skipped))

@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..engine import config, registry
-from ..engine.checks import check_choice, check_range
-from ..engine.config import Machine, Sampling
-from ..engine.errors import DataError, UsageError
-from . import options, progress, view
+from .. import config
+from ..checks import check_choice, check_range
+from ..config import Machine, Sampling
+from ..errors import DataError, UsageError
+from ..storage import registry
+from . import options
+from .terminal import progress, view
 
 if TYPE_CHECKING:
-    from ..engine.evaluation import Evaluation, Prompts
-    from ..engine.heldout import HeldOut
-    from ..engine.likelihood import Figure
+    from ..evaluation.evaluate import Evaluation, Prompts
+    from ..evaluation.held_out import HeldOut
+    from ..evaluation.likelihood import Figure
 
 DRAWN = 256                                     # a minute or two of a CPU at 32 pixels
 MEASURED = 2048                                 # all that a training ever holds out
@@ -63,9 +65,9 @@ def evaluate(
         raise UsageError("--features compares pictures that are drawn, and --num 0 draws none",
                          hint="Leave out one of them")
     path = registry.resolve(model)
-    from ..engine import runs
+    from ..storage import run_directory
 
-    of_a_run = runs.read_config(path.parent) is not None
+    of_a_run = run_directory.read_config(path.parent) is not None
     if folder is None and not of_a_run:
         raise UsageError("nothing beside this model says which pictures it has not seen",
                          hint="Name a folder of such pictures: diffuse evaluate MODEL DIR")
@@ -79,7 +81,7 @@ def evaluate(
     else:
         _print(found)
     if of_a_run and found.own:                  # a folder may hold pictures that the model learnt from
-        from ..engine import evaluation
+        from ..evaluation import evaluate as evaluation
 
         evaluation.keep(path.parent, found)
 
@@ -90,23 +92,25 @@ def _evaluate(
 ) -> "Evaluation":
     with progress.stages() as tell:
         tell("loading", 0, 1)
-        from ..engine import checkpoint, evaluation, planning
-        from ..engine.features import load_features
+        from ..evaluation import evaluate as evaluation
+        from ..evaluation.features import load_features
+        from ..storage import checkpoint
+        from ..training import plan
 
-        device = planning.choose_device(machine)
+        device = plan.choose_device(machine)
         model = checkpoint.load_model(path, device)
         resolution = model.config.network.resolution
         chosen = None if features is None else load_features(features, device)
         pictures = _open(path, folder, resolution, tell)
-        batch_size = planning.choose_micro_batch(machine, device, batch_size=MEASURED, resolution=resolution)
+        batch_size = plan.choose_micro_batch(machine, device, batch_size=MEASURED, resolution=resolution)
         return evaluation.evaluate(
             model, pictures, num=num, seed=seed, limit=images, batch_size=batch_size, precision=precision,
             features=chosen, cache=registry.cache_directory(), tell=tell)
 
 
 def _open(path: Path, folder: Path | None, resolution: int, tell: Callable[[str, int, int], None]) -> "HeldOut":
-    from ..engine.events import Scanned
-    from ..engine.heldout import open_heldout
+    from ..evaluation.held_out import open_heldout
+    from ..events import Scanned
 
     steps = open_heldout(path, folder, resolution=resolution)
     while True:

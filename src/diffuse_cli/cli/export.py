@@ -9,11 +9,13 @@ from typing import Annotated
 
 import typer
 
-from ..engine import config, registry
-from ..engine.checks import choices
-from ..engine.config import Export, Machine
-from ..engine.errors import UsageError
-from . import files, options, progress, signals, view
+from .. import config
+from ..checks import choices
+from ..config import Export, Machine
+from ..errors import UsageError
+from ..storage import registry
+from . import files, options, signals
+from .terminal import progress, view
 
 
 def export(
@@ -57,11 +59,12 @@ def export(
 def _export(path: Path, target: Path, how: Export, *, force: bool) -> None:
     with progress.stages() as tell:
         tell("loading", 0, 1)
-        from ..engine import checkpoint, planning
-        from ..engine.exporting import publishing
+        from ..exporting import publishing
+        from ..storage import checkpoint
+        from ..training import plan
 
         publishing.check(how)
-        loaded = checkpoint.load_model(path, planning.choose_device(Machine(device="cpu")))
+        loaded = checkpoint.load_model(path, plan.choose_device(Machine(device="cpu")))
         report = publishing.export(loaded, target, how, source=path, replace=force, tell=tell)
     if not how.verify:
         view.warn("it was not compared with the model")
@@ -73,7 +76,7 @@ def _export(path: Path, target: Path, how: Export, *, force: bool) -> None:
 
 def _name(path: Path) -> str:
     """What an export is called: after the model's directory, or after the file that is named by itself."""
-    from ..engine.stock_folder import is_folder
+    from ..storage.diffusers_folder import is_folder
 
     generic = path.name == registry.MODEL_FILE or is_folder(path)
     return Path(os.path.abspath(path)).parent.name if generic else path.stem
@@ -81,7 +84,7 @@ def _name(path: Path) -> str:
 
 def _check_place(target: Path, how: Export, *, source: Path, force: bool) -> None:
     """Raise UsageError unless the export may come to lie there. Of folders only an earlier export gives way."""
-    from ..engine.stock_folder import foreign_file
+    from ..storage.diffusers_folder import foreign_file
 
     how.check_name(target)
     if not os.path.lexists(target):

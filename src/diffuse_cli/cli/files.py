@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..engine import durable
-from ..engine.errors import UsageError
-from . import view
+from ..errors import UsageError
+from ..files import durable
+from .terminal import view
 
 
 def new_file(out: Path | None, *, default: str, suffixes: Sequence[str], outside: Path | None = None) -> Path:

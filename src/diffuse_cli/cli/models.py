@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..engine import durable, registry
-from ..engine.checks import to_dict
-from ..engine.errors import ModelError, UsageError
-from . import files, options, view
+from ..checks import to_dict
+from ..errors import ModelError, UsageError
+from ..files import durable
+from ..storage import registry
+from . import files, options
+from .terminal import view
 
 if TYPE_CHECKING:
-    from ..engine.card import Card
+    from ..storage.model_info import Card
 
 _LABELS = {"images_seen": "pictures seen", "train_images": "learnt from", "noise_mse": "validation loss",
            "delivered": "weights", "data_id": "data set", "init_id": "began as"}
@@ -35,7 +37,7 @@ def list_models(
     [bold]diffuse models ls[/]
     """
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
-    from ..engine.card import read_card
+    from ..storage.model_info import read_card
 
     last, rows = registry.last(), []
     for name, path in sorted(registry.model_files().items(), key=lambda item: item[1].stat().st_mtime, reverse=True):
@@ -78,7 +80,7 @@ def show(
         return
     if out is not None:
         raise UsageError("-o names a page, which is written with --html", hint="Add --html")
-    from ..engine.card import read_card
+    from ..storage.model_info import read_card
 
     card = read_card(path)
     if view.settings.json:
@@ -150,10 +152,10 @@ def verify(
     """
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
     path = registry.resolve(model)
-    from ..engine import header, stock_folder
-    from ..engine.card import read_card
+    from ..storage import diffusers_folder, safetensors_file
+    from ..storage.model_info import read_card
 
-    if not all(header.verify_seal(part) for part in stock_folder.sealed_files(path)):
+    if not all(safetensors_file.verify_seal(part) for part in diffusers_folder.sealed_files(path)):
         raise ModelError(f"cannot verify {path}: it has no seal", hint="It was not made by diffuse")
     card = read_card(path)
     if view.settings.json:
@@ -167,7 +169,7 @@ def verify(
 
 def _write_report(directory: Path, out: Path | None) -> None:
     target = None if out is None else files.new_file(out, default="", suffixes=(".html",))
-    from ..engine import report
+    from ..reporting import report
 
     page = report.build(directory)
     if target is None:

@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..engine import config, registry
-from ..engine.checks import check_choice, check_range, choices
-from ..engine.config import Machine
-from ..engine.errors import DataError, UsageError
-from . import files, options, progress, view
+from .. import config
+from ..checks import check_choice, check_range, choices
+from ..config import Machine
+from ..errors import DataError, UsageError
+from ..storage import registry
+from . import files, options
+from .terminal import progress, view
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..engine.demonstration import Level
-    from ..engine.diffusion.schedule import Schedule
-    from ..engine.pictures import Row
+    from ..diffusion.schedule import Schedule
+    from ..pictures.image_files import Row
+    from ..sampling.forward_demo import Level
 
 RESOLUTION = 64
 FRAMES = 40                                     # of an animation
@@ -85,10 +87,13 @@ def _demonstrate(
     with progress.of("loading", 1):
         import numpy as np
 
-        from ..engine import checkpoint, demonstration, pictures, planning
-        from ..engine.diffusion.schedule import make_schedule
+        from ..diffusion.schedule import make_schedule
+        from ..pictures import image_files
+        from ..sampling import forward_demo
+        from ..storage import checkpoint
+        from ..training import plan
 
-        model = None if path is None else checkpoint.load_model(path, planning.choose_device(Machine()))
+        model = None if path is None else checkpoint.load_model(path, plan.choose_device(Machine()))
     if model is not None:
         if resolution not in (None, model.config.network.resolution):
             raise UsageError(f"the model draws pictures of {model.config.network.resolution} pixels, not {resolution}",
@@ -99,32 +104,33 @@ def _demonstrate(
     for schedule in schedules:
         _warn_of_a_leak(schedule, side)
     if plot:
-        from ..engine import plots
+        from ..reporting import schedule_plot
 
-        files.write_new(target, plots.schedules(schedules))
+        files.write_new(target, schedule_plot.schedules(schedules))
         files.tell(target, {"schedules": names})
         return
     pixels, caption = _picture(image, side)
-    times = demonstration.even_times(FRAMES if animate else num)
-    shown = {schedule.name: list(demonstration.forward_diffusion(
+    times = forward_demo.even_times(FRAMES if animate else num)
+    shown = {schedule.name: list(forward_demo.forward_diffusion(
         pixels, schedule, times, seed=seed, model=model, caption=caption)) for schedule in schedules}
     if animate:
         rows = [_frame(shown, index) for index in range(FRAMES)]
-        cell = max(map(pictures.cell_width, rows))                     # every frame has the same size
-        frames = [pictures.labelled(frame, cell=cell) for frame in rows]
-        files.write_new(target, pictures.encode_animation(frames + frames[::-1], suffix=target.suffix.lower(),
+        cell = max(map(image_files.cell_width, rows))                     # every frame has the same size
+        frames = [image_files.labelled(frame, cell=cell) for frame in rows]
+        files.write_new(target, image_files.encode_animation(frames + frames[::-1], suffix=target.suffix.lower(),
                                                           milliseconds=MILLISECONDS))
     else:
-        strip = pictures.labelled(_rows(shown))
-        files.write_new(target, pictures.encode(strip))
+        strip = image_files.labelled(_rows(shown))
+        files.write_new(target, image_files.encode(strip))
         for levels in shown.values():
-            view.picture(pictures.sheet(np.stack([level.noisy for level in levels]), columns=num))
+            view.picture(image_files.sheet(np.stack([level.noisy for level in levels]), columns=num))
     files.tell(target, {"levels": [_record(name, level) for name, levels in shown.items() for level in levels]})
 
 
 def _picture(image: Path | None, side: int) -> "tuple[np.ndarray, str]":
     """The picture as the model would see it, and its caption if that is known. Raises DataError."""
-    from ..engine.data import images, scenes
+    from ..data import images
+    from ..data.demo_scenes import scenes
 
     if image is None:
         scene = scenes.scene_of("red", "car", seed=0, index=0)
@@ -139,7 +145,7 @@ def _picture(image: Path | None, side: int) -> "tuple[np.ndarray, str]":
 
 def _rows(shown: "dict[str, list[Level]]") -> "list[Row]":
     """A strip: the levels side by side, the schedules one below the other."""
-    from ..engine.pictures import Row
+    from ..pictures.image_files import Row
 
     rows = []
     for name, levels in shown.items():
@@ -153,7 +159,7 @@ def _rows(shown: "dict[str, list[Level]]") -> "list[Row]":
 
 def _frame(shown: "dict[str, list[Level]]", index: int) -> "list[Row]":
     """One level: the schedules side by side, what a model makes of it below."""
-    from ..engine.pictures import Row
+    from ..pictures.image_files import Row
 
     levels = [levels[index] for levels in shown.values()]
     rows = [Row("", [level.noisy for level in levels],
@@ -175,7 +181,7 @@ def _record(name: str, level: "Level") -> dict[str, Any]:
 
 
 def _warn_of_a_leak(schedule: "Schedule", side: int) -> None:
-    from ..engine.demonstration import brightness_decibels, leaks_brightness
+    from ..sampling.forward_demo import brightness_decibels, leaks_brightness
 
     if leaks_brightness(schedule, side):
         view.warn(f"{schedule.name} leaks at {side} px: its last level still tells the brightness of a picture "

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ..engine import config, registry
-from ..engine.checks import choices
-from ..engine.config import Recipe, Sampling
-from ..engine.errors import DiffuseError, UsageError
+from .. import config
+from ..checks import choices
+from ..config import Recipe, Sampling
+from ..errors import DiffuseError, UsageError
+from ..storage import registry
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.", rich_help_panel="Output")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.", rich_help_panel="Output")]

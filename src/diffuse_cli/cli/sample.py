@@ -12,20 +12,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..engine import config, ranks, registry
-from ..engine.checks import check_range, choices, from_dict, to_dict
-from ..engine.config import Machine, Sampling
-from ..engine.errors import UsageError
-from . import options, progress, view
-from .launch import launch, processes_to_start, taking_part
-from .prompts import Asked, read, warn_about
-from .showing import Show, write
-from .target import Target, is_file
+from .. import config
+from ..checks import check_range, choices, from_dict, to_dict
+from ..config import Machine, Sampling
+from ..errors import UsageError
+from ..runtime import launch_environment
+from ..storage import registry
+from . import options
+from .output_files import Target, is_file
+from .processes import launch, processes_to_start, taking_part
+from .prompt_files import Asked, read, warn_about
+from .sample_output import Show, write
+from .terminal import progress, view
 
 if TYPE_CHECKING:
-    from ..engine.checkpoint import Model
-    from ..engine.provenance import Made
-    from ..engine.wanted import Start, Wanted
+    from ..sampling.png_metadata import Made
+    from ..sampling.request import Start, Wanted
+    from ..storage.checkpoint import Model
 
 EDITING, SHOWING = "From a picture", "Showing"
 
@@ -43,7 +46,7 @@ class _Order:
 
     def wanted(self, asked: Sequence[Asked], seed: int) -> "list[Wanted]":
         """What to draw; `seed` is for those that have none. What is drawn alike stands together, to share batches."""
-        from ..engine.wanted import Wanted
+        from ..sampling.request import Wanted
 
         return [Wanted(prompt=one.prompt, negative=self.negative if one.negative is None else one.negative,
                        count=one.n or self.num, seed=seed if one.seed is None else one.seed, start=self.start,
@@ -143,7 +146,7 @@ def sample(
     if (count := processes_to_start(machine)) > 1:
         raise typer.Exit(launch(count))
     asked, target = [], None
-    if ranks.place().is_main:                                          # stdin can be read only once
+    if launch_environment.place().is_main:                                          # stdin can be read only once
         asked = [Asked(prompt=prompt) for prompt in prompts or ([""] if source is None else [])]
         asked += [] if source is None else read(source)
         pictures = sum(one.n or num for one in asked) * len(order.guidances)
@@ -156,21 +159,21 @@ def sample(
 def _made(old: Path | None) -> "Made | None":
     if old is None:
         return None
-    from ..engine import provenance
+    from ..sampling import png_metadata
 
-    return provenance.read_made(old)
+    return png_metadata.read_made(old)
 
 
 def _model(model: str | None, made: "Made | None") -> Path:
     """The file of the model to draw with. Raises ModelError."""
     if made is None:
         return registry.resolve(model)
-    from ..engine import provenance
+    from ..sampling import png_metadata
 
     if model is None:
-        return provenance.find_model(made)
+        return png_metadata.find_model(made)
     path = registry.resolve(model)
-    if provenance.sha256_of(path) not in ("", made.model_sha256):
+    if png_metadata.sha256_of(path) not in ("", made.model_sha256):
         view.warn(f"the picture was drawn by another model, {made.model}; this one draws another picture")
     return path
 
@@ -185,8 +188,8 @@ def _start(path: Path, init: Path | None, mask: Path | None, strength: float | N
         if strength is not None:
             raise UsageError("--strength needs a picture to start from", hint="Add --init")
         return None
-    from ..engine.card import read_card
-    from ..engine.wanted import open_start
+    from ..sampling.request import open_start
+    from ..storage.model_info import read_card
 
     if made is not None and made.mask_sha256 and mask is None:
         raise UsageError("it was made with a mask, which has to be given again", hint="Add --mask")
@@ -207,10 +210,10 @@ def _draw(
             import secrets
 
             from .. import api
-            from ..engine import planning
-            from ..engine.distributed import join
+            from ..runtime.distributed import join
+            from ..training import plan
 
-            device = planning.choose_device(machine)
+            device = plan.choose_device(machine)
             world = stack.enter_context(join(device))
             loaded = api.load(path, device=str(device))
             model = loaded.model

@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..engine import config
-from ..engine.checks import choices, from_dict, parse_duration
-from ..engine.config import Machine, Recipe
-from ..engine.errors import StorageError, UsageError
-from . import options, view
-from .launch import SIGNALS, launch, processes_to_start, taking_part
+from .. import config
+from ..checks import choices, from_dict, parse_duration
+from ..config import Machine, Recipe
+from ..errors import StorageError, UsageError
+from . import options
+from .processes import SIGNALS, launch, processes_to_start, taking_part
 from .signals import answered
+from .terminal import view
 
 if TYPE_CHECKING:
-    from ..engine.events import Finished
+    from ..events import Finished
 
 RECIPE, MACHINE = "Recipe: what is learnt (saved; must match to go on)", "Machine: where and how fast"
 STOPPING = "\nstopping after this step and saving; once more leaves at once"
@@ -116,14 +117,15 @@ def train(
 
 
 def _train(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: bool) -> None:
-    from ..engine import logs, runs
-    from ..engine.events import Finished, Scanned
-    from .dashboard import TrainingView
+    from ..events import Finished, Scanned
+    from ..reporting import loggers
+    from ..storage import run_directory
+    from .terminal.dashboard import TrainingView
 
     if machine.log is not None:
-        logs.check_log(machine.log)
+        loggers.check_log(machine.log)
     if not dry_run and (count := processes_to_start(machine)) > 1:
-        with runs.open_run(folder, recipe, machine, rehearsal=True):
+        with run_directory.open_run(folder, recipe, machine, rehearsal=True):
             pass                                                       # what is wrong is said once, and at once
         raise typer.Exit(launch(count))
     finished: Finished | None = None
@@ -131,14 +133,14 @@ def _train(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: bool) -> 
         place = stack.enter_context(taking_part())
         if dry_run and not place.is_main:                              # the main one alone tells the plan
             return
-        run = runs.join_run(folder, recipe, machine) if not place.is_main else \
-            stack.enter_context(runs.open_run(folder, recipe, machine, rehearsal=dry_run))
+        run = run_directory.join_run(folder, recipe, machine) if not place.is_main else \
+            stack.enter_context(run_directory.open_run(folder, recipe, machine, rehearsal=dry_run))
         caught, shown = stack.enter_context(_signals(talk=place.is_main)), stack.enter_context(TrainingView())
-        from ..engine import training
+        from ..training import loop
 
-        log = stack.enter_context(logs.open_log(
+        log = stack.enter_context(loggers.open_log(
             machine.log if place.is_main and not dry_run else None, run.directory, complain=view.warn))
-        for event in training.rehearse(run) if dry_run else training.train(run, should_stop=caught):
+        for event in loop.rehearse(run) if dry_run else loop.train(run, should_stop=caught):
             if place.is_main:
                 shown.show(event)
             log(event)

@@ -1,0 +1,1 @@
+"""How the command line looks: lines, progress bars, the live display, previews."""

@@ -1,0 +1,220 @@
+"""Pictures decoded in processes of their own, so that a decoder that crashes, hangs or eats memory loses one file.
+
+Each worker is a fresh Python that imports Pillow and NumPy, never torch and never the user's script (which therefore
+needs no `if __name__` guard). It decodes one file at a time, so what kills it twice is the fault of that file. Requests
+and replies go through pipes; a worker whose parent is gone reads the end of its input and leaves.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+SECONDS = 30.0                                  # for one picture
+MEMORY = 2 * 2**30                              # bytes that a worker may allocate beyond what it has at its start
+TOO_LONG, CRASHED, TOO_MUCH = "took too long", "crashed the decoder", "needs too much memory"
+DEATHS = (TOO_LONG, CRASHED, TOO_MUCH)          # reasons that come without a hash of the file
+AHEAD = 8                                       # pictures in flight for each worker
+
+# The worker looks for modules where its parent does, but never in the current directory.
+BOOTSTRAP = "import sys; sys.path[:] = sys.argv[1:]; from diffuse_cli.data.decode_workers import serve; serve()"
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What became of one file. `reason` is empty when `pixels`, R·R·3 bytes, were decoded."""
+
+    reason: str = ""
+    file_hash: str = ""                         # SHA-256 of the bytes that were decoded
+    width: int = 0                              # in the file
+    height: int = 0
+    mode: str = ""
+    pixels: bytes = b""
+
+
+def decode_all(paths: Sequence[Path], *, resolution: int) -> Generator[Decoded, None, None]:
+    """Decode every path to a square of `resolution` pixels, in order. The workers are gone when the iterator closes."""
+    count = max(1, min(cores(), len(paths) // 8))
+    idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+    workers = [_Worker() for _ in range(count)]
+    for worker in workers:
+        idle.put(worker)
+
+    def decode_one(path: Path) -> Decoded:
+        worker = idle.get()
+        try:
+            return worker.decode(path, resolution)
+        finally:
+            idle.put(worker)
+
+    with ThreadPoolExecutor(count, thread_name_prefix="decode") as threads:
+        pending: deque[Future[Decoded]] = deque()
+        try:
+            for path in paths:
+                pending.append(threads.submit(decode_one, path))
+                if len(pending) >= AHEAD * count:
+                    yield _result(pending.popleft())
+            while pending:
+                yield _result(pending.popleft())
+        finally:
+            for future in pending:
+                future.cancel()
+            for worker in workers:
+                worker.close()
+
+
+def _result(future: "Future[Decoded]") -> Decoded:
+    """Wait in short spells: on Windows, and in rare moments elsewhere, Ctrl-C does not end a long one."""
+    while not wait([future], timeout=0.2).done:
+        pass
+    return future.result()
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# ── The parent's side ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Worker:
+    """One process, started when first needed and again after each death. Used by one thread at a time."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._closed = False
+        self._lock = threading.Lock()           # between the thread that decodes and the one that closes
+
+    def decode(self, path: Path, resolution: int) -> Decoded:
+        """One file; a second time if the process died of it, which may have been the fault of a busy machine."""
+        decoded = self._attempt(path, resolution)
+        if decoded.reason in (TOO_LONG, CRASHED) and not self._closed:
+            decoded = self._attempt(path, resolution)
+        return decoded
+
+    def _attempt(self, path: Path, resolution: int) -> Decoded:
+        process = self._running()
+        if process is None:
+            return Decoded(reason=CRASHED)
+        late = threading.Event()
+        timer = threading.Timer(SECONDS, _expire, (process, late))
+        timer.daemon = True
+        timer.start()
+        try:
+            return self._ask(process, path, resolution)
+        except (OSError, EOFError, ValueError):
+            self._end(process)
+            return Decoded(reason=TOO_LONG if late.is_set() else CRASHED)
+        finally:
+            timer.cancel()
+
+    def close(self) -> None:
+        """End the process, also while another thread waits for it."""
+        with self._lock:
+            self._closed = True
+            if self._process is not None:
+                self._end(self._process)
+
+    def _ask(self, process: subprocess.Popen[bytes], path: Path, resolution: int) -> Decoded:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        # As bytes: the two processes need not agree on the encoding of file names.
+        process.stdin.write(json.dumps([os.fsencode(path).hex(), resolution]).encode() + b"\n")
+        process.stdin.flush()
+        header = json.loads(process.stdout.readline())
+        size = header.pop("bytes")
+        pixels = process.stdout.read(size)
+        if len(pixels) < size:
+            raise EOFError
+        return Decoded(**header, pixels=pixels)
+
+    def _running(self) -> subprocess.Popen[bytes] | None:
+        with self._lock:
+            if self._closed:
+                return None
+            if self._process is None or self._process.poll() is not None:
+                self._process = _start()
+            return self._process
+
+    @staticmethod
+    def _end(process: subprocess.Popen[bytes]) -> None:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+
+def _expire(process: subprocess.Popen[bytes], late: threading.Event) -> None:
+    late.set()
+    process.kill()
+
+
+def _start() -> subprocess.Popen[bytes]:
+    """A worker that has said it is ready. Raises RuntimeError when Python or Pillow cannot be started."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", BOOTSTRAP, *filter(None, sys.path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,              # libtiff, for one, prints straight to file descriptor 2
+        start_new_session=True,                 # Ctrl-C is for the parent, which then ends its workers
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+    )
+    assert process.stdout is not None
+    if process.stdout.readline() != b"ready\n":
+        _Worker._end(process)
+        raise RuntimeError("the process that decodes pictures did not start")
+    return process
+
+
+# ── The worker's side ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def serve() -> None:
+    """Answer requests, one JSON line each, until there are no more: a JSON line, then the pixels."""
+    from . import images
+
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)                               # what a decoder may print to standard output is no reply
+    _limit_memory()
+    replies.write(b"ready\n")
+    replies.flush()
+    for line in sys.stdin.buffer:
+        path, resolution = json.loads(line)
+        decoded = Decoded()
+        try:
+            data = images.read(Path(os.fsdecode(bytes.fromhex(path))))
+            decoded = Decoded(file_hash=hashlib.sha256(data).hexdigest())
+            image = images.decode_rgb(data, target=resolution)
+            pixels = images.fit(image, resolution).tobytes()
+            (width, height), mode = image.info["size"], image.info["mode"]
+            decoded = Decoded("", decoded.file_hash, width, height, mode, pixels)
+        except images.ImageRefused as error:
+            decoded = Decoded(error.reason, decoded.file_hash)
+        except MemoryError:
+            decoded = Decoded(TOO_MUCH, decoded.file_hash)
+        header = asdict(decoded)
+        del header["pixels"]
+        replies.write(json.dumps({**header, "bytes": len(decoded.pixels)}).encode() + b"\n" + decoded.pixels)
+        replies.flush()
+
+
+def _limit_memory() -> None:
+    """Cap the address space where the system can, at what is in use now plus MEMORY."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        limit = used + MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (limit if hard < 0 else min(limit, hard), hard))

@@ -1,1 +1,0 @@
-"""The work: knows torch, never the terminal."""

@@ -1,0 +1,1 @@
+"""How good a model is, measured: losses, likelihood, distances, memorisation."""

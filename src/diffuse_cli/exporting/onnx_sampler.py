@@ -1,0 +1,179 @@
+"""The whole sampler as one ONNX graph: prompts, noise and a table of steps → pictures.
+
+It is written down here in ONNX's own notation, with places for the two networks, into which their traced graphs are
+put: nothing is traced twice, and its weights are theirs.
+"""
+
+import math
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+from ..config import NetworkConfig
+from ..diffusion.guidance import THRESHOLD_SHARE
+from ..network.text_encoder import LENGTH
+from .onnx_graphs import OPSET, Graph, document
+
+if TYPE_CHECKING:
+    import onnx
+
+# A row of `steps` is what `step_table` of standalone/sample.py says, and the arithmetic is that of its `Sampler.draw`.
+# UNet and TextEncoder stand for the traced graphs.
+
+_STEP = """
+    row = Gather <axis = 0> (steps, number)
+    time, from_noisy, from_output, guided, memory, keep, gain = Split <axis = 0, num_outputs = 7> (row)
+    $ask
+    change = Sub (image, before)
+    remembered = Mul (memory, change)
+    extrapolated = Add (image, remembered)
+    kept = Mul (keep, noisy)
+    gained = Mul (gain, extrapolated)
+    next_noisy = Add (kept, gained)
+    next_go_on = Identity (go_on)
+"""
+_ESTIMATE = """
+    times = Expand (time, asked)
+    $output
+    prediction = Slice (output, zero, channels, one)
+    seen = Mul (from_noisy, noisies)
+    said = Mul (from_output, prediction)
+    images = Add (seen, said)
+"""
+_ASK = """
+    asked = Identity (count)
+    noisies = Identity (noisy)
+    $estimate
+    image = Clip (images, minus_unit, unit)
+"""
+# The batch is doubled only where guidance acts. Elsewhere the two halves are one, and guidance changes nothing.
+_ASK_GUIDED = """
+    doubled = CastLike (guided, one)
+    halves = Add (one, doubled)
+    asked = Mul (count, halves)
+    twice = Concat <axis = 0> (noisy, noisy)
+    noisies = Slice (twice, zero, asked, zero)
+    texts = Slice (both_texts, zero, asked, zero)
+    $estimate
+    with_prompt = Slice (images, zero, count, zero)
+    second = Sub (asked, count)
+    without = Slice (images, second, asked, zero)
+    direction = Sub (with_prompt, without)
+    push = Mul (guidance, direction)
+    pushed = Add (without, push)
+
+    magnitudes = Abs (pushed)
+    flat = Flatten (magnitudes)
+    largest, places = TopK <axis = 1> (flat, above)
+    quantile = ReduceMin (largest, one)
+    limits = Max (quantile, unit)
+    limit = Unsqueeze (limits, last_axes)
+    lowest = Neg (limit)
+    not_above = Min (pushed, limit)
+    clipped = Max (not_above, lowest)
+    thresholded = Div (clipped, limit)
+    acts = CastLike (guided, yes)
+    within = Clip (pushed, minus_unit, unit)
+    image = Where (acts, thresholded, within)
+"""
+_PROMPTS = f"int64[batch, {LENGTH}] tokens, int64[negatives, {LENGTH}] negative_tokens, float guidance,"
+_BOTH_TEXTS = """
+    all_tokens = Concat <axis = 0> (tokens, negative_tokens)
+    features = TextEncoder (all_tokens)
+    captions = Shape <start = 0, end = 1> (features)
+    text = Slice (features, zero, count, zero)
+    negatives = Slice (features, count, captions, zero)
+    text_shape = Shape (text)
+    negative = Expand (negatives, text_shape)
+    both_texts = Concat <axis = 0> (text, negative)
+"""
+_SAMPLER = """
+<ir_version: $ir_version, opset_import: ["" : $opset]>
+sampler ($prompts float[batch, $channels, $side, $side] noise, float[steps, 7] steps)
+    => (float[batch, $channels, $side, $side] pictures)
+{
+    zero = Constant <value_ints = [0]> ()
+    one = Constant <value_ints = [1]> ()
+    last_axes = Constant <value_ints = [2, 3]> ()
+    channels = Constant <value_ints = [$channels]> ()
+    above = Constant <value_ints = [$above]> ()
+    yes = Constant <value = bool {1}> ()
+    nothing = Constant <value = float {0.0}> ()
+    half = Constant <value = float {0.5}> ()
+    unit = Constant <value = float {1.0}> ()
+    minus_unit = Constant <value = float {-1.0}> ()
+    count = Shape <start = 0, end = 1> (noise)
+    $both_texts
+    rows = Shape <start = 0, end = 1> (steps)
+    trips = Squeeze (rows)
+    drawn, last_image = Loop (trips, yes, noise, noise) <body = step (
+        int64 number, bool go_on, float[batch, $channels, $side, $side] noisy,
+        float[batch, $channels, $side, $side] before
+    ) => (
+        bool next_go_on, float[batch, $channels, $side, $side] next_noisy,
+        float[batch, $channels, $side, $side] image
+    ) {
+        $step
+    }>
+    halved = Mul (half, drawn)
+    shifted = Add (halved, half)
+    pictures = Clip (shifted, nothing, unit)
+}
+"""
+
+
+def sampler_graph(unet: Graph, text_encoder: Graph | None, network: NetworkConfig) -> Graph:
+    """The whole sampler: prompts, noise and the table of the steps → pictures in [0, 1]; any batch and any steps.
+
+    Its weights are those of the two networks, renamed: these are no longer usable.
+    """
+    import onnx
+
+    size = network.channels * network.resolution**2
+    parts: dict[str, Any] = {
+        "channels": network.channels, "side": network.resolution, "opset": OPSET, "ir_version": unet.model.ir_version,
+        "above": size - math.ceil(THRESHOLD_SHARE * size) + 1}
+    if text_encoder is None:
+        parts |= {"prompts": "", "both_texts": "", "ask": _ASK, "output": "output = UNet (noisies, times)"}
+    else:
+        parts |= {"prompts": _PROMPTS, "both_texts": _BOTH_TEXTS, "ask": _ASK_GUIDED,
+                  "output": "output = UNet (noisies, times, texts)"}
+    text = _SAMPLER
+    while "$" in text:                          # parts have parts
+        text = Template(text).substitute(parts, step=_STEP, estimate=_ESTIMATE)
+    sampler = onnx.parser.parse_model(text)
+    loop = next(node for node in sampler.graph.node if node.op_type == "Loop")
+    body = next(attribute.g for attribute in loop.attribute if attribute.name == "body")
+    _put_in_place(unet, body, "UNet")
+    if text_encoder is not None:
+        _put_in_place(text_encoder, sampler.graph, "TextEncoder")
+    document(sampler, {
+        "tokens": "what tokenizer.json makes of the prompts",
+        "negative_tokens": "the same of what to lead away from: one for all, or one for each; usually of nothing",
+        "guidance": "how closely to follow the prompts",
+        "noise": "standard normal",
+        "steps": "a row for each step, as in sampler.json",
+        "pictures": "red, green and blue, in [0, 1]"})
+    return Graph(sampler, [*unet.weights, *(text_encoder.weights if text_encoder is not None else ())])
+
+
+def _put_in_place(part: Graph, graph: "onnx.GraphProto", name: str) -> None:
+    """Replace the node `name` of the graph by the nodes of a network, whose weights are renamed to match.
+
+    What the network calls its inputs and outputs becomes what they are called there; all else gets a prefix.
+    """
+    network, nodes = part.model.graph, list(graph.node)
+    place = next(number for number, node in enumerate(nodes) if node.op_type == name)
+    new_names = dict(zip((value.name for value in (*network.input, *network.output)),
+                         (*nodes[place].input, *nodes[place].output), strict=True))
+
+    def renamed(old: str) -> str:
+        return str(new_names.get(old, f"{name}/{old}" if old else ""))
+
+    for node in network.node:
+        assert all(attribute.type not in (attribute.GRAPH, attribute.GRAPHS) for attribute in node.attribute)
+        node.name = f"{name}/{node.name}"
+        node.input[:], node.output[:] = list(map(renamed, node.input)), list(map(renamed, node.output))
+    for weight in part.weights:
+        weight.name = renamed(weight.name)
+    graph.ClearField("node")
+    graph.node.extend([*nodes[:place], *network.node, *nodes[place + 1 :]])

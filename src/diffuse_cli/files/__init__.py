@@ -1,0 +1,1 @@
+"""The one door to the disk: durable writes and strict JSON. Standard library only."""

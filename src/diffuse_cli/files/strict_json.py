@@ -1,0 +1,60 @@
+"""JSON read strictly, whoever wrote it: a model's header, a run's log, a picture's metadata, a file of prompts.
+
+Standard library only.
+"""
+
+import json
+import math
+from typing import Any
+
+from ..errors import ModelError
+
+MAX_JSON_BYTES = 2**20                          # of one document, unless told otherwise
+_AGAIN = "Copy or download it again"
+
+
+def loads_strict(text: str | bytes, *, limit: int = MAX_JSON_BYTES, infinities: bool = False) -> Any:
+    """JSON without what makes it ambiguous or dangerous, at most `limit` bytes or characters long.
+
+    Refuses duplicate keys, NaN, infinities (also by overflow), integers beyond 64 bits, absurd nesting and invalid
+    UTF-8. With `infinities`, those that are written as words, against the standard, are read as None. Raises
+    ModelError.
+    """
+    if len(text) > limit:
+        raise ModelError(f"its JSON is too long ({len(text):,} bytes, at most {limit:,})")
+    try:
+        return json.loads(text.decode() if isinstance(text, bytes) else text, object_pairs_hook=_unique_keys,
+                          parse_constant=_no_constant if infinities else _refuse_constant,
+                          parse_float=_finite_float, parse_int=_small_int)
+    except RecursionError as error:
+        raise ModelError("its JSON is nested too deeply", hint=_AGAIN) from error
+    except ValueError as error:                                    # includes JSONDecodeError and UnicodeDecodeError
+        raise ModelError(f"its JSON is damaged ({error})", hint=_AGAIN) from error
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return result
+
+
+def _no_constant(_: str) -> None:
+    return None
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is not a number")
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("a number is out of range")
+    return value
+
+
+def _small_int(text: str) -> int:
+    if len(text) > 20 or not -(2**63) <= int(text) < 2**64:
+        raise ValueError("a number is out of range")
+    return int(text)

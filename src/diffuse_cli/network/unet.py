@@ -1,0 +1,87 @@
+"""The U-Net, built from its config: a noisy picture, a time and a text → the prediction and the variance channels.
+
+Does not know what noise is, what the prediction means (v, epsilon or x0), or where the text comes from. Its state dict
+is, key by key, that of diffusers' `UNet2DConditionModel` (conditional) or `UNet2DModel` (unconditional), and so is its
+computation: Dhariwal & Nichol, "Diffusion Models Beat GANs" (2105.11233, the residual blocks), and Saharia et al.,
+"Imagen" (2205.11487, text in the attention and pooled into the time embedding).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import NetworkConfig
+from .blocks import Context, DownBlock, Dropout, MidBlock, TextEmbedding, TimeEmbedding, UpBlock, sinusoids
+from .cpu_kernels import normalise
+
+
+class UNet(nn.Module):
+    """Down through the levels, keeping every output as a skip; the middle; up again, reading the skips."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = config.widths
+        self.conv_in = nn.Conv2d(config.channels, widths[0], 3, padding=1)
+        self.time_embedding = TimeEmbedding(widths[0], config.time_width)
+        if config.text is not None:
+            self.add_embedding = TextEmbedding(config.text.width, config.text.heads, config.time_width)
+
+        self.down_blocks, skip_widths = nn.ModuleList(), [widths[0]]
+        for level, width in enumerate(widths):
+            block = DownBlock(config, level, skip_widths[-1])
+            self.down_blocks.append(block)
+            skip_widths += [width] * (len(block.resnets) + len(block.downsamplers))
+
+        self.mid_block = MidBlock(config)
+
+        self.up_blocks, in_width = nn.ModuleList(), widths[-1]
+        for level, width in reversed(list(enumerate(widths))):
+            skips = [skip_widths.pop() for _ in range(config.depths[level] + 1)]
+            self.up_blocks.append(UpBlock(config, level, in_width, skip_widths=skips))
+            in_width = width
+
+        self.conv_norm_out = nn.GroupNorm(config.groups, widths[0])
+        self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
+
+    def forward(
+        self,
+        noisy: Tensor,
+        time: Tensor,
+        text: Tensor | None = None,
+        *,
+        dropout: Dropout | None = None,
+        detach_variance: bool = False,
+    ) -> Tensor:
+        """noisy (N, C, H, W), time (N,), text (N, T, text width) → (N, out_channels, H, W).
+
+        `time` is the stock index 1000·t − 1, a float. Channels [:C] are the prediction, [C:] the variance fraction.
+        `dropout` is called on the hidden maps of residual blocks of at most 16×16 pixels, in a fixed order.
+        `detach_variance` lets the variance channels train their own rows of `conv_out` only, not the trunk.
+        """
+        assert (text is None) == (self.config.text is None), "conditional networks need a text, others take none"
+        embedding = self.time_embedding(sinusoids(time, self.config.widths[0]).to(noisy.dtype))     # (N, E)
+        if text is not None:
+            embedding = embedding + self.add_embedding(text)
+        context = Context(F.silu(embedding), text, dropout)
+
+        features = self.conv_in(noisy)
+        skips = [features]
+        for block in self.down_blocks:
+            skips += block(skips[-1], context)
+        features = self.mid_block(skips[-1], context)
+        for block in self.up_blocks:
+            features = block(features, skips, context)
+
+        return self._output(F.silu(normalise(self.conv_norm_out, features)), detach_variance=detach_variance)
+
+    def _output(self, features: Tensor, *, detach_variance: bool) -> Tensor:
+        """The last convolution, (N, widths[0], H, W) → (N, out_channels, H, W); in two halves when detaching."""
+        if not detach_variance or self.config.out_channels == self.config.channels:
+            output: Tensor = self.conv_out(features)
+            return output
+        weight, bias, rows = self.conv_out.weight, self.conv_out.bias, self.config.channels
+        assert bias is not None
+        prediction = F.conv2d(features, weight[:rows], bias[:rows], padding=1)
+        variance = F.conv2d(features.detach(), weight[rows:], bias[rows:], padding=1)
+        return torch.cat([prediction, variance], dim=1)

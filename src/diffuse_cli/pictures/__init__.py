@@ -1,0 +1,1 @@
+"""Arrays to image files, sheets and strips, and back."""

@@ -1,0 +1,1 @@
+"""From prompts to pictures, and from a picture to noise."""

@@ -1,0 +1,243 @@
+"""Models and training states as safetensors files: the only reader and writer of tensors on disk.
+
+A model file is self-contained: averaged weights, configuration, tokenizer, word counts and a summary of its training,
+sealed so that a single changed bit is noticed. A file from anywhere is judged before anything is built from it: the
+header first (`header`), then the configuration, then that the tensors are exactly those of that configuration, then
+their bytes, then that they are finite. Knows no training loop and no sampler.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from ..checks import to_dict
+from ..config import FORMAT_VERSION, ModelConfig
+from ..diffusion.schedule import make_schedule
+from ..errors import ModelError
+from ..files import durable
+from ..network.network import Network
+from ..network.presets import parameter_shapes
+from ..network.text_encoder import load_tokenizer, paired_merges
+from . import safetensors_file
+from .diffusers_folder import is_folder, read_folder
+from .model_info import Card, card_of, card_of_folder, check_version, object_of
+
+MAX_WORDS = 20_000                              # kept of the captions' vocabulary, the most frequent first
+BETA_TOLERANCE = 1e-6                           # of betas that went through float32 on their way
+_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model ready to sample."""
+
+    config: ModelConfig
+    network: Network                            # averaged weights, in eval mode
+    tokenizer: Tokenizer | None                 # None when unconditional
+    words: dict[str, int]                       # how often each word occurred in the captions
+    training: dict[str, Any]                    # summary: name, steps, images seen, …
+    sha256: str                                 # of the tensors: the model's identity
+
+
+# ── Models ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def save_model(
+    path: Path, *, config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer | None,
+    words: Mapping[str, int], training: Mapping[str, Any], report: Mapping[str, Any] | None = None,
+    mode: int = 0o600,
+) -> str:
+    """Write a model file durably and return its tensors' SHA-256. Equal contents give equal files.
+
+    report: of the export that made the file, to be kept in its header.
+    Raises StorageError, and ModelError if a weight is not finite: such a number never reaches the disk.
+    """
+    _check_finite(weights)
+    tensors = _encoded(weights)
+    sha256 = _tensors_sha256(tensors)
+    metadata = {
+        "diffuse.format_version": str(FORMAT_VERSION),
+        "diffuse.config": _dump(to_dict(config)),
+        "diffuse.words": _dump(dict(words)),
+        "diffuse.training": _dump(dict(training)),
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": "diffuse-unet",
+        "modelspec.implementation": "diffuse-cli",
+        "modelspec.title": str(training.get("name", "model")),
+        "modelspec.resolution": f"{config.network.resolution}x{config.network.resolution}",
+        "modelspec.prediction_type": {"v": "v", "epsilon": "epsilon", "x0": "sample"}[config.prediction],
+        "modelspec.hash_sha256": f"0x{sha256}",
+    }
+    if report is not None:
+        metadata["diffuse.export"] = _dump(dict(report))
+    if tokenizer is not None:
+        metadata["diffuse.tokenizer"] = tokenizer.to_str()
+    durable.write(path, safetensors_file.encode(tensors, metadata), mode=mode)
+    return sha256
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors alone, for stock libraries to read: one part of a folder in diffusers' form. Raises StorageError.
+    """
+    durable.make_directory(path.parent, mode=0o777)
+    durable.write(path, safetensors_file.encode(_encoded(tensors), {"format": "pt"}), mode=0o666)
+
+
+def load_model(path: Path, device: torch.device) -> Model:
+    """Read, judge and build a model: a file, or the folder in diffusers' form of this `model_index.json`.
+
+    Raises ModelError.
+    """
+    if is_folder(path):
+        return _load_folder(path, device)
+    with safetensors_file.opened(path) as file:
+        head = safetensors_file.read_header(file)
+        card = card_of(head)
+        config = card.config
+        _check_shapes(head, parameter_shapes(config.network))
+        weights = _read_tensors(file, head)
+        _check_finite(weights)
+        tokenizer = None
+        if config.conditional:
+            tokenizer = _fitting(load_tokenizer(head.metadata.get("diffuse.tokenizer", "")), config)
+    return _built(card, weights, tokenizer, device)
+
+
+def _load_folder(index: Path, device: torch.device) -> Model:
+    folder = read_folder(index)
+    card, weights = card_of_folder(index.parent.absolute().name, folder), {}
+    config = card.config
+    expected = parameter_shapes(config.network)
+    with safetensors_file.opened(index):
+        if folder.betas is not None:
+            betas = make_schedule(config.schedule, config.network.resolution).betas()
+            if (betas - torch.tensor(folder.betas, dtype=torch.float64)).abs().max() > BETA_TOLERANCE:
+                raise ModelError("its noise schedule is none of those that are supported")
+        for prefix, path in folder.weights.items():
+            part = {name.removeprefix(prefix): shape for name, shape in expected.items() if name.startswith(prefix)}
+            weights.update({f"{prefix}{name}": tensor for name, tensor in _read_part(path, part, config).items()})
+        tokenizer = None
+        if folder.tokenizer is not None:
+            tokenizer = _fitting(load_tokenizer(json.dumps(paired_merges(folder.tokenizer))), config)
+    return _built(card, weights, tokenizer, device)
+
+
+def _read_part(path: Path, shapes: Mapping[str, tuple[int, ...]], config: ModelConfig) -> dict[str, Tensor]:
+    """The tensors of one file of a folder, which may have variance channels that say nothing: they are left out."""
+    with safetensors_file.opened(path) as file:
+        head = safetensors_file.read_header(file)
+        wide = {name: (2 * shape[0], *shape[1:]) for name, shape in shapes.items()
+                if name.startswith("conv_out.") and config.conditional and not config.learned_variance}
+        _check_shapes(head, {**shapes, **wide})
+        tensors = _read_tensors(file, head)
+        _check_finite(tensors)
+    return {name: tensor[: len(tensor) // 2].clone() if name in wide else tensor for name, tensor in tensors.items()}
+
+
+def _built(card: Card, weights: dict[str, Tensor], tokenizer: Tokenizer | None, device: torch.device) -> Model:
+    """The model of weights that were judged; takes them out of `weights`."""
+    sha256 = _tensors_sha256(_encoded(weights))
+    with torch.device("meta"):
+        network = Network(card.config.network)
+    whole = list(weights)                       # each goes over to the network: it is never twice in memory
+    network.load_state_dict({name: weights.pop(name).float() for name in whole}, assign=True)
+    network.settle(device).eval().requires_grad_(False)
+    return Model(config=card.config, network=network, tokenizer=tokenizer, words=card.words,
+                 training=card.training, sha256=sha256)
+
+
+def count_words(captions: Iterable[str]) -> dict[str, int]:
+    """The most frequent words of the captions, for warnings about prompts and never more."""
+    counts = Counter(word for caption in captions for word in split_words(caption))
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_WORDS])
+
+
+def split_words(caption: str) -> list[str]:
+    """The words of a caption or prompt: lower case, without punctuation around them."""
+    return [word for raw in caption.lower().split() if (word := raw.strip(".,;:!?\"'()[]{}")) and len(word) <= 40]
+
+
+# ── Training states ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def save_state(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> tuple[int, str]:
+    """Write a training state durably. Returns (bytes, SHA-256 of the file). Raises as `save_model`."""
+    _check_finite(tensors)
+    data = safetensors_file.encode(_encoded(tensors), {
+        "diffuse.format_version": str(FORMAT_VERSION), "diffuse.record": _dump(dict(record))})
+    durable.write(path, data)
+    digest = hashlib.sha256()
+    for piece in data:
+        digest.update(piece)
+    return sum(len(piece) for piece in data), digest.hexdigest()
+
+
+def load_state(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a training state whose tensors must have exactly these names and shapes. Raises ModelError."""
+    with safetensors_file.opened(path) as file:
+        head = safetensors_file.read_header(file)
+        check_version(head)
+        if {name: entry.shape for name, entry in head.tensors.items()} != dict(shapes):
+            raise ModelError("its tensors are not those of this run")
+        tensors = _read_tensors(file, head)
+        return tensors, object_of(head, "diffuse.record")
+
+
+# ── Small parts ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _fitting(tokenizer: Tokenizer, config: ModelConfig) -> Tokenizer:
+    if config.network.text is None or tokenizer.get_vocab_size() != config.network.text.vocabulary:
+        raise ModelError("its tokenizer does not fit its network")
+    return tokenizer
+
+
+def _check_shapes(head: safetensors_file.Header, expected: Mapping[str, tuple[int, ...]]) -> None:
+    found = {name: entry.shape for name, entry in head.tensors.items()}
+    if expected != found:
+        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        raise ModelError(f"its tensors do not fit its configuration ({len(wrong)} differ, first {wrong[0]})")
+
+
+def _read_tensors(file: BinaryIO, head: safetensors_file.Header) -> dict[str, Tensor]:
+    """All tensors of an opened file, its seal checked. Raises ModelError."""
+    types = {name: dtype for dtype, name in _DTYPES.items()}
+    if odd := sorted({entry.dtype for entry in head.tensors.values()} - set(types)):
+        raise ModelError(f"its tensors have the type {odd[0]}")
+    return {name: torch.frombuffer(data, dtype=types[entry.dtype]).view(entry.shape)
+            for name, entry, data in safetensors_file.read_sealed(file, head)}
+
+
+def _check_finite(tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ModelError(f"the tensor {name} holds numbers that are not finite")
+
+
+def _encoded(tensors: Mapping[str, Tensor]) -> list[safetensors_file.RawTensor]:
+    """Tensors as bytes, by name."""
+    encoded: list[safetensors_file.RawTensor] = []
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        data = tensor.flatten().view(torch.uint8).numpy().data
+        encoded.append((name, _DTYPES[tensor.dtype], tuple(tensor.shape), data))
+    return encoded
+
+
+def _tensors_sha256(tensors: list[safetensors_file.RawTensor]) -> str:
+    digest = hashlib.sha256()
+    for *_, data in safetensors_file.canonical_order(tensors):
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=False, separators=(",", ":"))

@@ -1,0 +1,250 @@
+"""Model names ↔ files: where models live, what may be a name, which model is meant.
+
+Everything is under one root: `DIFFUSE_HOME`, else the user's cache directory. Standard library and platformdirs only.
+Knows nothing of what a model file contains.
+
+    root/models/<name>/model.safetensors     with the training's own files beside it
+    root/last                                the name of the model whose training finished last
+    root/images/                             decoded pictures
+    root/crashes/                            reports of unexpected errors
+"""
+
+import contextlib
+import difflib
+import os
+import re
+import stat
+import sys
+import unicodedata
+from pathlib import Path
+
+from ..errors import InUseError, ModelError, StorageError, UsageError
+from ..files import durable
+
+MODEL_FILE = "model.safetensors"
+LOCK_FILE = "lock"
+REPORT_FILE = "report.html"
+LAST, DEMO = "last", "demo"                     # names that mean something else than a directory
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?")          # Windows opens a device for these
+_BUNDLED = Path(__file__).parent.parent / "models" / "demo.safetensors"
+_HOME_HINT = "Set DIFFUSE_HOME to the absolute path of a directory of your own"
+
+
+# ── Places ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def root() -> Path:
+    """The directory that everything is kept in; it need not exist yet. Raises StorageError if it cannot be trusted."""
+    chosen = os.environ.get("DIFFUSE_HOME")
+    path = Path(chosen) if chosen else _user_cache()
+    if not path.is_absolute():
+        raise StorageError(f"DIFFUSE_HOME is not an absolute path: {chosen}", hint=_HOME_HINT)
+    _check_owner(path)
+    return path
+
+
+def models_directory() -> Path:
+    """Where models live, one directory each."""
+    return root() / "models"
+
+
+def cache_directory() -> Path:
+    """Where decoded pictures are kept."""
+    return root() / "images"
+
+
+def crash_directory() -> Path:
+    """Where reports of unexpected errors are kept."""
+    return root() / "crashes"
+
+
+def model_directory(name: str) -> Path:
+    """The directory of the model called `name`, which need not exist. Raises UsageError if that cannot be a name."""
+    check_name(name)
+    return models_directory() / name
+
+
+def _user_cache() -> Path:
+    import platformdirs
+
+    try:
+        path = Path(platformdirs.user_cache_dir("diffuse-cli", appauthor=False))
+        if not path.is_absolute():                                 # the XDG standard: relative paths are ignored
+            path = Path.home() / ".cache" / "diffuse-cli"
+    except RuntimeError as error:                                  # no HOME, and the user is unknown to the system
+        raise StorageError("cannot find your home directory", hint=_HOME_HINT) from error
+    if not path.is_absolute():
+        raise StorageError(f"your home directory is not an absolute path: {path}", hint=_HOME_HINT)
+    return path
+
+
+def _check_owner(path: Path) -> None:
+    """Refuse a root that another user owns, could write into, or has put a link in place of."""
+    if sys.platform == "win32":
+        return
+    try:
+        owners = {path.lstat().st_uid, path.stat().st_uid}
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StorageError(f"cannot use {path}: {(error.strerror or str(error)).lower()}", hint=_HOME_HINT) from error
+    if not stat.S_ISDIR(mode):
+        raise StorageError(f"{path} is not a directory", hint=_HOME_HINT)
+    if owners != {os.geteuid()}:
+        raise StorageError(f"{path} belongs to another user", hint=_HOME_HINT)
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise StorageError(f"other users may write into {path}", hint=f"Run `chmod go-w {path}`, or set DIFFUSE_HOME")
+
+
+# ── Names ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def check_name(name: str) -> None:
+    """Raise UsageError unless a model may be called `name`."""
+    if name in (LAST, DEMO):
+        raise UsageError(f"the name {name!r} is reserved", hint="Choose another --name")
+    if not _NAME.fullmatch(name) or _DEVICES.fullmatch(name) or name.endswith((".", ".safetensors")):
+        raise UsageError(f"{name[:80]!r} cannot be the name of a model",
+                         hint="Use 1 to 64 of a-z, 0-9, '.', '_' and '-', starting with a letter or a digit, and none "
+                              "that is a device on Windows, such as con")
+
+
+def plain(text: str) -> str:
+    """For names of files: in lower case, letters without their accents."""
+    apart = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(letter for letter in apart if not unicodedata.combining(letter))
+
+
+def slug(text: str) -> str:
+    """The nearest valid name to any text, such as that of a folder."""
+    name = re.sub(r"[^a-z0-9._]+", "-", plain(text)).strip("-._")[:56].rstrip("-._")
+    try:
+        check_name(name)
+    except UsageError:
+        return f"model-{name}".rstrip("-").removesuffix(".safetensors")
+    return name
+
+
+def free_name(base: str) -> str:
+    """`base`, or `base-2`, `base-3`, … : the first that no model has, in training or not."""
+    name, number = base, 1
+    while os.path.lexists(model_directory(name)):
+        number += 1
+        suffix = f"-{number}"
+        name = base[: 64 - len(suffix)] + suffix
+    return name
+
+
+def model_names() -> list[str]:
+    """The names that have a model file, in alphabetical order; without `demo`."""
+    try:
+        entries = list(models_directory().iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StorageError(f"cannot read {models_directory()}: {(error.strerror or '').lower()}") from error
+    return sorted(path.name for path in entries if _NAME.fullmatch(path.name) and (path / MODEL_FILE).is_file())
+
+
+def model_files() -> dict[str, Path]:
+    """The file of each model that has one, by name; `demo` the last, if it comes with the program."""
+    files = {name: models_directory() / name / MODEL_FILE for name in model_names()}
+    return files if (demo := bundled()) is None else {**files, DEMO: demo}
+
+
+# ── Which model is meant ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def resolve(model: str | None) -> Path:
+    """The model file that `-m MODEL` means: a path or a name; None means $DIFFUSE_MODEL, the last trained, or `demo`.
+
+    It is a path if it contains a separator, starts with `.` or `~`, or ends in `.safetensors`; a directory stands for
+    the model in it, one in diffusers' form for its `model_index.json`. Raises ModelError, with the nearest names, and
+    UsageError for an empty name: that of a variable which a script has not set.
+    """
+    if model == "":
+        raise UsageError("which model? Its name is empty", hint="`diffuse models ls` shows the names")
+    model = model or os.environ.get("DIFFUSE_MODEL") or None
+    if model is None:
+        model = LAST if last() else DEMO
+        if model == DEMO and bundled() is None:
+            raise ModelError("there is no model yet", hint="Train one first: diffuse train ./images")
+    if _is_path(model):
+        path = Path(os.path.expanduser(model))
+        if path.is_dir():
+            from .diffusers_folder import INDEX_FILE
+
+            index = path / INDEX_FILE
+            path = index if index.exists() and not (path / MODEL_FILE).exists() else path / MODEL_FILE
+        if not path.exists():
+            raise ModelError(f"there is no file {path}")
+        return path
+    if model == DEMO and (demo := bundled()):
+        return demo
+    names = model_names()
+    name = last() if model == LAST else model
+    if name not in names:
+        raise _unknown(model, names)
+    return models_directory() / name / MODEL_FILE
+
+
+def bundled() -> Path | None:
+    """The file of the model that comes with the program, if it does."""
+    return _BUNDLED if _BUNDLED.is_file() else None
+
+
+def last() -> str | None:
+    """The name of the model whose training finished last, if it is still there."""
+    try:
+        name = (root() / LAST).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return None
+    return name if name in model_names() else None
+
+
+def set_last(name: str) -> None:
+    """Make `name` the model that is used when none is named. Durable. Raises StorageError."""
+    check_name(name)
+    durable.make_directory(root())
+    durable.write(root() / LAST, f"{name}\n".encode())
+
+
+def existing_directory(name: str) -> Path:
+    """The directory of a model that can be removed, trained to the end or not. Raises ModelError if there is none."""
+    if name == DEMO:
+        raise UsageError("the model 'demo' is part of the program and cannot be removed")
+    path = models_directory() / name
+    if not _NAME.fullmatch(name) or not path.is_dir():
+        raise _unknown(name, model_names())
+    return path
+
+
+def remove(name: str) -> None:
+    """Delete a model and its training files. Raises InUseError while it is trained, ModelError if there is none."""
+    path = existing_directory(name)
+    was_last = last() == name
+    try:
+        with durable.lock(path / LOCK_FILE, doing="being removed"):
+            durable.remove_tree(path)
+    except InUseError as error:
+        raise InUseError(error.what, hint="Wait for it to end, or stop it first") from error
+    if was_last:
+        with contextlib.suppress(OSError):                         # a pointer to nothing is no pointer
+            (root() / LAST).unlink()
+
+
+def _is_path(model: str) -> bool:
+    separators = {os.sep, os.altsep or os.sep}
+    return model.startswith((".", "~")) or model.endswith(".safetensors") or any(mark in model for mark in separators)
+
+
+def _unknown(model: str, names: list[str]) -> ModelError:
+    near = difflib.get_close_matches(model.lower(), [*names, *([DEMO] if bundled() else [])], 3, 0.5)
+    if near:
+        return ModelError(f"there is no model {model[:80]!r}", hint=f"Did you mean {' or '.join(near)}?")
+    if not names:
+        return ModelError(f"there is no model {model[:80]!r}", hint="Train one first: diffuse train ./images")
+    return ModelError(f"there is no model {model[:80]!r}", hint="`diffuse models ls` lists them")

@@ -1,0 +1,302 @@
+"""The safetensors file as bytes: its header parsed and judged, its seal made and checked, its canonical encoding.
+
+A model file may come from anywhere, so every limit is enforced before anything is allocated or believed, and what is
+wrong is a `ModelError` in one line. Standard library only: models are listed and verified without torch. Knows
+nothing of what the tensors mean, whether they are finite, or what is in our metadata.
+
+The layout: 8 bytes little-endian header length, a JSON header, then the tensors' bytes without gap or overlap.
+The seal is the SHA-256 of the whole file, stored inside its own header and taken with 64 zeros in its place: so it
+protects every byte of the file, the header's included.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..errors import ModelError
+from ..files.strict_json import loads_strict
+
+SEAL_KEY = "diffuse.seal"
+UNSEALED = "0" * 64                             # stands in the seal's place while the seal is computed
+
+MAX_HEADER_BYTES = 8 * 2**20
+MAX_TENSORS = 65_536
+MAX_DIMENSIONS = 8
+
+ITEM_BYTES = {
+    "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
+    "F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1, "BOOL": 1,
+}
+
+_TENSOR_NAME = re.compile(r"[A-Za-z0-9_.]{1,256}")
+_METADATA_NAME = re.compile(r"(?:format|(?:diffuse|modelspec)\.[A-Za-z0-9_.]{1,128})")
+_SEAL = re.compile(rb'"' + re.escape(SEAL_KEY.encode()) + rb'":"([0-9a-f]{64})"')
+_CHUNK = 2**20
+_AGAIN = "Copy or download it again"
+
+_IMPOSTORS = (                                  # first bytes of what is often renamed to .safetensors
+    (b"PK\x03\x04", "this is a zip archive, probably a PyTorch pickle; diffuse never loads pickles"),
+    (b"\x80", "this is a PyTorch pickle; diffuse never loads pickles"),
+    (b"\x89HDF", "this is an HDF5 file, not a safetensors file"),
+    (b"GGUF", "this is a GGUF file, not a safetensors file"),
+    (b"version https://git-lfs", "this looks like a Git LFS pointer, not the file itself; run `git lfs pull`"),
+    (b"<", "this looks like a web page saved under a wrong name"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """Where one tensor lies: its bytes are `[start, end)` after the header."""
+
+    dtype: str                                  # a key of ITEM_BYTES
+    shape: tuple[int, ...]                      # () for a scalar; never a zero
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """A header that passed every check. `tensors` is in the order of the bytes."""
+
+    metadata: dict[str, str]
+    tensors: dict[str, Entry]
+    data_start: int                             # offset of the first tensor in the file
+    size: int                                   # of the file, in bytes
+    seal_start: int | None                      # offset of the seal's 64 digits in the file; None: not sealed
+
+    @property
+    def parameters(self) -> int:
+        """Number of elements of all tensors."""
+        return sum(math.prod(entry.shape) for entry in self.tensors.values())
+
+
+# ── Reading ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file for reading; everything that goes wrong inside is a ModelError that names the file.
+
+    Reading the header, the seal and the tensors inside one such block means reading one and the same file, whatever
+    happens to its name meanwhile.
+    """
+    try:
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ModelError("it is not a regular file")
+            yield file
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+    except ModelError as error:
+        raise ModelError(f"cannot use {path}: {error.what}", hint=error.hint) from error
+
+
+def read_header(source: Path | BinaryIO) -> Header:
+    """Parse and judge a header without reading the tensors. Raises ModelError."""
+    if isinstance(source, Path):
+        with opened(source) as file:
+            return read_header(file)
+    size = os.fstat(source.fileno()).st_size
+    source.seek(0)
+    start = source.read(64)
+    length = int.from_bytes(start[:8], "little")
+    if len(start) < 8 or length > min(size - 8, MAX_HEADER_BYTES) or start[8:9] != b"{":
+        what = _why_not_safetensors(start, length, size)
+        raise ModelError(what, hint=_AGAIN if "short" in what else "Give a model in a .safetensors file")
+    source.seek(8)
+    raw = _exactly(source, length)
+    fields = _fields(loads_strict(raw, limit=MAX_HEADER_BYTES), "the header")
+    metadata = _metadata(fields.pop("__metadata__", {}))
+    return Header(metadata=metadata, tensors=_tensors(fields, size - 8 - length), data_start=8 + length, size=size,
+                  seal_start=_seal_start(raw, metadata))
+
+
+def verify_seal(source: Path | BinaryIO) -> bool:
+    """True: no byte of the file differs from what was sealed. False: the file is not one of ours and has no seal.
+
+    Reads the whole file, a piece at a time. Raises ModelError when the header is bad or a byte has changed.
+    """
+    if isinstance(source, Path):
+        with opened(source) as file:
+            return verify_seal(file)
+    header = read_header(source)
+    source.seek(0)
+    digest, left = _digest_of_start(header, _exactly(source, header.data_start)), header.size - header.data_start
+    while left:
+        piece = _exactly(source, min(left, _CHUNK))
+        left -= len(piece)
+        digest.update(piece)
+    return _check_seal(header, digest)
+
+
+def read_sealed(file: BinaryIO, header: Header) -> Iterator[tuple[str, Entry, bytearray]]:
+    """The tensors of an opened file whose header was judged, one at a time, as (name, entry, bytes).
+
+    The seal is checked on these very bytes once the last was taken: believe none of them before. Allocates what the
+    header says: compare it with the expected tensors first. Raises ModelError.
+    """
+    file.seek(0)
+    digest = _digest_of_start(header, _exactly(file, header.data_start))
+    for name, entry in header.tensors.items():
+        data = bytearray(entry.end - entry.start)
+        if file.readinto(data) != len(data):                       # type: ignore[attr-defined]
+            raise _cut_short()
+        digest.update(data)
+        yield name, entry, data
+    _check_seal(header, digest)
+
+
+# ── Writing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+RawTensor = tuple[str, str, tuple[int, ...], bytes | memoryview]         # (name, dtype, shape, bytes)
+
+
+def canonical_order(tensors: Iterable[RawTensor]) -> list[RawTensor]:
+    """The order in which tensors are written: the largest items first, then alphabetically, so that all are aligned."""
+    return sorted(tensors, key=lambda tensor: (-ITEM_BYTES[tensor[1]], tensor[0]))
+
+
+def encode(tensors: Sequence[RawTensor], metadata: dict[str, str]) -> list[bytes | memoryview]:
+    """The pieces of a complete, sealed safetensors file, not joined: big files are never twice in memory.
+
+    Equal contents give equal files (metadata is sorted).
+    """
+    ordered = canonical_order(tensors)
+    fields: dict[str, Any] = {"__metadata__": dict(sorted({**metadata, SEAL_KEY: UNSEALED}.items()))}
+    end = 0
+    for name, dtype, shape, data in ordered:
+        start, end = end, end + memoryview(data).nbytes
+        assert end - start == math.prod(shape) * ITEM_BYTES[dtype], f"{name}: {dtype} {shape} is {end - start} bytes"
+        assert name not in fields, f"two tensors are called {name}"
+        fields[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+    raw = json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)
+    head = len(raw).to_bytes(8, "little") + raw
+    digest = hashlib.sha256(head)
+    for *_, data in ordered:
+        digest.update(data)
+    seal = _SEAL.search(head)
+    assert seal is not None, "the header has no place for a seal"
+    start = seal.start(1)
+    return [head[:start] + digest.hexdigest().encode() + head[start + 64 :], *(data for *_, data in ordered)]
+
+
+# ── Judging ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _metadata(fields: Any) -> dict[str, str]:
+    for key, value in _fields(fields, "the metadata").items():
+        if not _METADATA_NAME.fullmatch(key):
+            raise ModelError(f"unknown metadata {key[:60]!r}", hint="Only files made by diffuse can be used")
+        if not isinstance(value, str):
+            raise ModelError(f"the metadata {key!r} is not text")
+    return dict(fields)
+
+
+def _tensors(fields: dict[str, Any], data_bytes: int) -> dict[str, Entry]:
+    """Every tensor checked by itself, then all together: they tile the data without gap, overlap or rest."""
+    if len(fields) > MAX_TENSORS:
+        raise ModelError(f"it has {len(fields):,} tensors, at most {MAX_TENSORS:,} are allowed")
+    entries = {name: _entry(name, value) for name, value in fields.items()}
+    entries = dict(sorted(entries.items(), key=lambda item: item[1].start))
+    end = 0
+    for name, entry in entries.items():
+        if entry.start != end:
+            raise ModelError(f"the bytes of the tensor {name} overlap others or leave a gap", hint=_AGAIN)
+        end = entry.end
+    if end != data_bytes:
+        raise ModelError(f"it should have {end:,} bytes of tensors, but has {data_bytes:,}", hint=_AGAIN)
+    return entries
+
+
+def _entry(name: str, value: Any) -> Entry:
+    if not _TENSOR_NAME.fullmatch(name):
+        raise ModelError(f"a tensor has the impossible name {name[:60]!r}")
+    fields = _fields(value, f"the tensor {name}")
+    if set(fields) != {"dtype", "shape", "data_offsets"}:
+        raise ModelError(f"the tensor {name} needs dtype, shape and data_offsets, nothing else")
+    dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
+        raise ModelError(f"the tensor {name} has the unknown dtype {str(dtype)[:20]!r}")
+    if not _integers(shape) or len(shape) > MAX_DIMENSIONS or min(shape, default=1) < 1:
+        raise ModelError(f"the tensor {name} has an impossible shape")
+    if not _integers(offsets) or len(offsets) != 2 or offsets[0] < 0:
+        raise ModelError(f"the tensor {name} has impossible offsets")
+    if offsets[1] - offsets[0] != math.prod(shape) * ITEM_BYTES[dtype]:
+        raise ModelError(f"the tensor {name} has a shape that does not fit its bytes", hint=_AGAIN)
+    return Entry(dtype=dtype, shape=tuple(shape), start=offsets[0], end=offsets[1])
+
+
+def _integers(value: Any) -> bool:
+    return isinstance(value, list) and all(type(item) is int for item in value)      # True is not a size
+
+
+def _fields(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ModelError(f"{what} is not a JSON object", hint=_AGAIN)
+    return value
+
+
+def _seal_start(raw: bytes, metadata: dict[str, str]) -> int | None:
+    if SEAL_KEY not in metadata:
+        if any(key.startswith("diffuse.") for key in metadata):
+            raise ModelError("it was made by diffuse, but its seal is missing", hint=_AGAIN)
+        return None
+    # A quote inside a JSON string is escaped, so this pattern cannot occur within another value.
+    match = _SEAL.search(raw)
+    if match is None or match[1].decode() != metadata[SEAL_KEY]:
+        raise ModelError("its seal is damaged", hint=_AGAIN)
+    return 8 + match.start(1)
+
+
+def _digest_of_start(header: Header, start: bytes) -> "hashlib._Hash":
+    """The hash of a file, begun with what is before its tensors: with zeros in the place of its seal."""
+    place = header.seal_start
+    return hashlib.sha256(start if place is None else start[:place] + UNSEALED.encode() + start[place + 64 :])
+
+
+def _check_seal(header: Header, digest: "hashlib._Hash") -> bool:
+    """Compare the seal with the hash of the whole file; False if there is no seal. Raises ModelError."""
+    if header.seal_start is None:
+        return False
+    if digest.hexdigest() != header.metadata[SEAL_KEY]:
+        raise ModelError("it is damaged: its bytes differ from what was sealed", hint=_AGAIN)
+    return True
+
+
+def _why_not_safetensors(start: bytes, length: int, size: int) -> str:
+    for magic, what in _IMPOSTORS:
+        if start.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(magic):
+            return what
+    if size < 8:
+        return f"{size} bytes are too short for a safetensors file"
+    if 0 < size - 8 < length <= MAX_HEADER_BYTES:
+        return f"its header should be {length:,} bytes long, but the file is cut short"
+    return "this is not a safetensors file"
+
+
+# ── Small parts ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))     # a plain open of a FIFO waits for ever
+
+
+def _exactly(file: BinaryIO, count: int) -> bytes:
+    data = file.read(count)
+    if len(data) != count:
+        raise _cut_short()
+    return data
+
+
+def _cut_short() -> ModelError:
+    return ModelError("it was cut short while it was read", hint=_AGAIN)

@@ -1,0 +1,1 @@
+"""Training: a plan and pictures in, events and a model out."""

@@ -1,0 +1,285 @@
+"""A training run made ready: everything built, and the newest whole state restored.
+
+Joins the run's directory, the data set, the plan and the learner. Knows no training loop.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from .. import events
+from ..checks import from_dict, to_dict
+from ..config import Plan, Recipe
+from ..data.dataset import Dataset
+from ..errors import DataError, ModelError, StorageError
+from ..files import durable
+from ..network.text_encoder import encode, load_tokenizer, train_tokenizer
+from ..pictures import image_files
+from ..runtime.distributed import World
+from ..storage import checkpoint, registry, run_directory, training_states
+from . import estimate
+from . import plan as planning
+from .batches import Batches, Split, split_dataset
+from .estimate import Facts
+from .trainer import Learner
+
+
+@dataclass
+class Session:
+    """All that one process needs to train one run."""
+
+    run: run_directory.Run
+    plan: Plan
+    dataset: Dataset
+    split: Split
+    tokenizer: Tokenizer | None
+    learner: Learner
+    validation: tuple[Tensor, Tensor | None]    # probe pictures (N, 3, H, W) and tokens (N, 77)
+    best: dict[str, Any] | None = None          # {"step", "noise_mse", "data_id"} of the best weights
+    noise_mse: float | None = None              # of the newest validation
+    failed_writes: int = 0                      # in a row
+    begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def directory(self) -> Path:
+        return self.run.directory
+
+
+def open_session(
+    run: run_directory.Run, dataset: Dataset, device: torch.device, *, world: World, rehearsal: bool = False,
+) -> Generator[events.Event, None, tuple[Session, Facts]]:
+    """Build everything; write down the plan of a new run, or restore the newest whole state of an old one.
+
+    The main process decides, and tells the others. A model named by --init is needed until the first state is saved,
+    and never again. A rehearsal writes nothing.
+    """
+    split = split_dataset(dataset.hashes)
+    init = None
+    if world.is_main and run.recipe.init is not None and not (run.plan and training_states.saved_states(run.directory)):
+        init = _load_init(run, run.recipe.init, device)
+    tokenizer = _tokenizer(run, dataset, split, init, world)
+    maker = _Maker(run, dataset, split, tokenizer, init, device, world)
+    plan, learner = yield from _settle(maker)
+    if world.is_main and not rehearsal and (plan != run.plan or run.moved_from is not None):
+        if run.plan is not None and plan.steps != run.plan.steps:      # not the same budget in other words
+            training_states.rewind(run.directory, limit=run.plan.cooldown_start)
+        _write_beginning(run, learner, tokenizer, dataset)
+    session = Session(run, plan, dataset, split, tokenizer, learner, _probe(plan, dataset, split, tokenizer))
+    if run.plan is not None and (states := training_states.saved_states(run.directory)):
+        yield from _restore(session, states)
+    learner.align()
+    return session, _facts(session, maker.reasons, device)
+
+
+@dataclass
+class _Maker:
+    """What plans and learners are made from, in every process of a world."""
+
+    run: run_directory.Run
+    dataset: Dataset
+    split: Split
+    tokenizer: Tokenizer | None
+    init: checkpoint.Model | None               # in the main process alone
+    device: torch.device
+    world: World
+    reasons: planning.Reasons | None = None     # of the last plan that was decided
+
+    def decide(self, recipe: Recipe) -> Plan:
+        """A new plan: the main process's, in every process."""
+        plan = None
+        if self.world.is_main:
+            plan, self.reasons = planning.make_plan(
+                recipe, self.dataset, self.split, resolution=self.run.resolution, tokenizer=self.tokenizer,
+                init=self.init, device=self.device)
+        return self.tell(plan)
+
+    def tell(self, plan: Plan | None) -> Plan:
+        """The main process's plan. Raises DataError when this process has other pictures than that one."""
+        same = from_dict(Plan, self.world.told(plan and to_dict(plan)), where="plan")
+        if same.data_id != self.dataset.id:
+            raise DataError("the processes of this training do not see the same pictures and captions",
+                            hint="Give each machine the same folder")
+        return same
+
+    def learner(self, plan: Plan) -> Learner:
+        micro_batch = planning.choose_micro_batch(
+            self.run.machine, self.device, batch_size=plan.batch_size, resolution=self.run.resolution)
+        batches = Batches(plan, self.dataset, self.split.train, self.tokenizer, self.device)
+        learner = Learner(
+            plan, batches, precision=planning.choose_precision(self.run.machine, self.device), micro_batch=micro_batch,
+            compiled=self.run.machine.compile, world=self.world)
+        if self.init is not None:
+            learner.start_from(self.init.network.state_dict())
+        return learner
+
+
+def _settle(maker: _Maker) -> Generator[events.Event, None, tuple[Plan, Learner]]:
+    """The plan, old or new or extended, and its learner at step 0. --time is measured here."""
+    run, recipe = maker.run, maker.run.recipe
+    begun, extended = maker.world.told(run.plan is not None), maker.world.told(run.extended)
+    timed = recipe.time is not None and (extended or not begun)
+    if begun:
+        plan = maker.tell(run.plan and _check_data(run, run.plan, maker.dataset, maker.split))
+    else:
+        plan = maker.decide(dataclasses.replace(recipe, time=None, images=100_000) if timed else recipe)
+    if timed:
+        yield events.Noticed(message="measuring the speed to turn --time into a number of steps")
+        images = estimate.images_within(recipe.time or 0, maker.learner(plan), run.machine)
+        recipe = dataclasses.replace(recipe, time=None, images=images)
+    if extended:
+        plan = maker.tell(planning.extend(plan, recipe, run.name) if maker.world.is_main else None)
+    elif timed:
+        plan = maker.decide(recipe)
+    return plan, maker.learner(plan)
+
+
+def _load_init(run: run_directory.Run, name: str, device: torch.device) -> checkpoint.Model:
+    """The model of --init. Raises ModelError when the run was begun from another one of that name."""
+    init = checkpoint.load_model(registry.resolve(name), device)
+    if run.plan is not None and init.sha256 != run.plan.init_id:
+        raise ModelError(f"--init {name} is no longer the model that the run {run.name!r} was begun from",
+                         hint="Start anew with --fresh")
+    return init
+
+
+def _tokenizer(
+    run: run_directory.Run, dataset: Dataset, split: Split, init: checkpoint.Model | None, world: World,
+) -> Tokenizer | None:
+    """The main process's tokenizer: that of the run, or of --init, or a new one; None without captions."""
+    tokenizer = None
+    if world.is_main:
+        tokenizer = _make_tokenizer(run, dataset, split, init) if run.plan is None else _read_tokenizer(run)
+    if world.size == 1:
+        return tokenizer
+    text = world.told(tokenizer and tokenizer.to_str())
+    return None if text is None else load_tokenizer(text)
+
+
+def _make_tokenizer(
+    run: run_directory.Run, dataset: Dataset, split: Split, init: checkpoint.Model | None,
+) -> Tokenizer | None:
+    """That of --init; else one learnt from the captions of the training pictures; none without captions."""
+    if init is not None:
+        if init.config.conditional != run.found.conditional:
+            raise ModelError(f"--init {run.recipe.init} {'needs' if init.config.conditional else 'knows no'} captions",
+                             hint="Choose another model or --captions")
+        return init.tokenizer
+    if not run.found.conditional:
+        return None
+    return train_tokenizer(
+        caption for position in split.train.tolist() for caption in dataset.captions[position])
+
+
+def _read_tokenizer(run: run_directory.Run) -> Tokenizer | None:
+    assert run.plan is not None
+    if not run.plan.model.conditional:
+        return None
+    try:
+        return load_tokenizer((run.directory / "tokenizer.json").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"the run {run.name!r} has lost its tokenizer.json", hint="Start anew with --fresh") from error
+
+
+def _check_data(run: run_directory.Run, plan: Plan, dataset: Dataset, split: Split) -> Plan:
+    """The pictures and captions must be those the run was begun with, unless the change is accepted."""
+    if dataset.id == plan.data_id:
+        return plan
+    if not run.machine.accept_changes:
+        what, hint = f"changed since the run {run.name!r} was begun", "or --fresh to start anew"
+        if run.moved_from is not None:
+            what, hint = f"are not those of {run.moved_from} that the run {run.name!r} learns from", "or another --name"
+        raise DataError(f"the pictures or captions in {run.found.folder} {what}",
+                        hint=f"Pass --accept-changes to go on with them, {hint}")
+    return dataclasses.replace(plan, data_id=dataset.id, train_images=len(split.train),
+                               validation_images=len(split.held_out))
+
+
+def _write_beginning(run: run_directory.Run, learner: Learner, tokenizer: Tokenizer | None, dataset: Dataset) -> None:
+    """Everything that going on will need, durably; the plan last, for with it the run exists."""
+    need, free = estimate.disk_bytes(learner), durable.free_bytes(run.directory)
+    if free < need:
+        raise StorageError(f"training needs about {need / 2**20:.0f} MB in {run.directory}, {free / 2**20:.0f} MB free",
+                           hint="Make room, or move everything with DIFFUSE_HOME")
+    if tokenizer is not None:
+        durable.write(run.directory / "tokenizer.json", tokenizer.to_str().encode())
+    if dataset.skipped:
+        lines = [json.dumps({"name": name, "reason": reason}) for name, reason in dataset.skipped]
+        durable.write(run.directory / "skipped.jsonl", ("\n".join(lines) + "\n").encode())
+    durable.make_directory(run.directory / "previews")
+    run.write_plan(learner.plan)
+
+
+def _probe(plan: Plan, dataset: Dataset, split: Split, tokenizer: Tokenizer | None) -> tuple[Tensor, Tensor | None]:
+    """The held-out pictures that are looked at during training, each with its first caption."""
+    positions = split.held_out[: plan.validation_probe].tolist()
+    images = image_files.from_pixels(dataset.images[positions])
+    if tokenizer is None:
+        return images, None
+    return images, encode(tokenizer, [next(iter(dataset.captions[position]), "") for position in positions])
+
+
+def _restore(session: Session, states: Sequence[training_states.SavedState]) -> Iterator[events.Event]:
+    """Load the first of the states that is whole. Raises ModelError when none is."""
+    learner = session.learner
+    shapes = {name: tuple(tensor.shape) for name, tensor in learner.tensors().items()}
+    for state in states:
+        if not training_states.is_whole(state):
+            yield events.Noticed(message=f"the state of step {state.step} is damaged, trying the one before",
+                                 level="warning")
+            continue
+        tensors, record = checkpoint.load_state(state.path, shapes)
+        learner.restore(tensors, record["learner"])
+        session.best, session.noise_mse = _still_best(session, record["best"]), record["noise_mse"]
+        return
+    raise ModelError(f"no saved state of the run {session.run.name!r} is whole", hint="Start anew with --fresh")
+
+
+def _still_best(session: Session, best: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What a state knows of the best weights, if they were judged on these pictures and are still those kept.
+
+    Others may have taken their place, in the cool-down that a longer budget makes forgotten. Where nothing is left to
+    learn, what was delivered stays.
+    """
+    if best is None:
+        return None
+    if best.get("data_id") != session.plan.data_id and session.learner.step < session.plan.steps:
+        return None
+    kept = not session.plan.keep_best or training_states.is_of_step(
+        session.directory / training_states.BEST_FILE, best["step"])
+    return best if kept else None
+
+
+def _facts(session: Session, reasons: planning.Reasons | None, device: torch.device) -> Facts:
+    """The header: what was found and what was decided, with the reasons of a new run's choices."""
+    run, plan, dataset, learner = session.run, session.plan, session.dataset, session.learner
+    used = f"{len(dataset.images)} used ({plan.train_images} to learn from, {plan.validation_images} held out)"
+    facts = [("pictures", f"{used}, {len(dataset.skipped)} skipped" if dataset.skipped else used),
+             ("captions", run.found.summary)]
+    if run.found.examples:
+        facts.append(("for example", ", ".join(f"“{example[:100]}”" for example in run.found.examples)))
+
+    def why(choice: str) -> str:
+        return f" — {getattr(reasons, choice)}" if reasons is not None else ""
+
+    size = learner.parameters / 1e6
+    network = plan.model.network
+    facts += [
+        ("resolution", f"{network.resolution} px — {run.why_resolution}"),
+        ("network", f"{plan.preset}, {size:.1f} million parameters{why('preset')}"),
+        ("diffusion", f"{plan.model.schedule} schedule, {plan.model.prediction} prediction, "
+                      f"{'learned' if plan.model.learned_variance else 'fixed'} variance"),
+        ("batch", f"{plan.batch_size} pictures{why('batch')}"),
+        ("budget", f"{plan.steps:,} steps{why('budget')}"),
+        ("learning rate", f"{plan.lr:g}, {plan.optimizer}"),
+        ("machine", f"{planning.describe_device(device)}, {learner.precision}, {learner.micro_batch} at once"),
+        ("seed", str(plan.seed)),
+    ]
+    return tuple(facts)

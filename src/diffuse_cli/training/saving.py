@@ -1,0 +1,83 @@
+"""What a training leaves on the disk: the states it goes on from, and the model that it delivers."""
+
+import tempfile
+import time
+from pathlib import Path
+
+from .. import events
+from ..errors import StorageError
+from ..files import durable
+from ..storage import checkpoint, registry, training_states
+from .prepare import Session
+
+
+def save(session: Session) -> events.Saved:
+    """A training state and the model of this moment, so that a model in training can be sampled."""
+    begun, learner = time.monotonic(), session.learner
+    path = training_states.state_path(session.directory, learner.step)
+    record = {"learner": learner.record(), "best": session.best, "noise_mse": session.noise_mse}
+    size, sha256 = checkpoint.save_state(path, learner.tensors(), record)
+    training_states.acknowledge(session.directory, training_states.SavedState(learner.step, path, size, sha256),
+                     keep=session.plan.cooldown_start)
+    if learner.step < session.plan.steps:                              # the last is delivered, or a better one
+        save_model(session, session.directory / registry.MODEL_FILE, delivered="last")
+    return events.Saved(step=learner.step, path=str(path), bytes=size, seconds=time.monotonic() - begun)
+
+
+def rescue(session: Session, error: StorageError) -> StorageError:
+    """Write the model where there is room, now that its run's directory cannot take it. → the error, saying where."""
+    for place in (Path(), Path(tempfile.gettempdir())):
+        path = place / f"{session.run.name}-{session.learner.step:08d}.safetensors"
+        try:
+            if not path.exists():
+                save_model(session, path, delivered="last")
+                where = f"The model as it is now, without what training needs, was written to {path.absolute()}"
+                return StorageError(error.what, hint=f"{error.hint}. {where}" if error.hint else where)
+        except (OSError, StorageError):
+            continue
+    return error
+
+
+def save_model(session: Session, path: Path, *, delivered: str) -> None:
+    plan, learner = session.plan, session.learner
+    captions = (caption for position in session.split.train.tolist() for caption in session.dataset.captions[position])
+    training = {
+        "name": session.run.name, "preset": plan.preset, "step": learner.step, "steps": plan.steps,
+        "images_seen": learner.step * plan.batch_size, "train_images": plan.train_images, "seed": plan.seed,
+        "objective": plan.objective, "optimizer": plan.optimizer, "lr": plan.lr, "batch_size": plan.batch_size,
+        "captions": session.run.found.source, "noise_mse": session.noise_mse, "delivered": delivered,
+        "data_id": plan.data_id, "init_id": plan.init_id}
+    checkpoint.save_model(
+        path, config=plan.model, weights=learner.averaged.state_dict(), tokenizer=session.tokenizer,
+        words=checkpoint.count_words(captions), training=training)
+
+
+def _best_is_better(session: Session) -> bool:
+    """Whether the best weights kept beat the last by more than 1 %: a sign of overfitting, not of luck."""
+    if not session.plan.keep_best or session.best is None or session.noise_mse is None:
+        return False
+    kept = training_states.is_of_step(session.directory / training_states.BEST_FILE, session.best["step"])
+    return kept and session.best["noise_mse"] < 0.99 * session.noise_mse
+
+
+def deliver(session: Session, path: Path) -> str:
+    """Make the last weights the model, or on small sets the best ones when the last have overfitted. → which, and why.
+
+    Done anew when the run is complete but its model is not there: the last time may have ended in between.
+    """
+    best, delivered = session.best if _best_is_better(session) else None, "last step"
+    step = session.learner.step if best is None else best["step"]
+    if not training_states.is_of_step(path, step):
+        if best is None:
+            save_model(session, path, delivered="last")
+        else:
+            durable.write(path, (session.directory / training_states.BEST_FILE).read_bytes())
+    if best is not None:
+        delivered = (f"best step, {best['step']:,}: validation loss {best['noise_mse']:.4f}, "
+                     f"at the last {session.noise_mse:.4f}")
+    elif session.noise_mse is not None:
+        delivered = f"last step: validation loss {session.noise_mse:.4f}"
+    registry.set_last(session.run.name)
+    if session.run.machine.out is not None:
+        durable.write(Path(session.run.machine.out), path.read_bytes(), mode=0o644)
+    return delivered

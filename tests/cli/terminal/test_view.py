@@ -1,0 +1,314 @@
+"""Data on stdout, talk on stderr, and not one byte from elsewhere that a terminal would obey."""
+
+import errno
+import io
+import json
+import math
+import re
+import sys
+import time
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffuse_cli.cli.terminal import progress, view
+from diffuse_cli.errors import StorageError
+
+
+@pytest.fixture(autouse=True)
+def _fresh():
+    view.start()
+    yield
+    view.start()
+
+
+class _Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+def _on_terminal(monkeypatch, **environment: str) -> _Terminal:
+    """stderr becomes a terminal of 60 columns; stdout stays a pipe. (No fixture: pytest would put its stderr back.)"""
+    stream = _Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in {"TERM": "xterm", "COLUMNS": "60", "LINES": "30", **environment}.items():
+        monkeypatch.setenv(name, value)
+    view.start()
+    return stream
+
+
+# ── Foreign text ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("text", "shown"), [
+    ("a red car", "a red car"), ("é 日本 😀", "é 日本 😀"), ("[bold]x[/bold]", "[bold]x[/bold]"),
+    ("\x1b[31m", "\\x1b[31m"),
+    ("a\nb\tc\r", "a\\x0ab\\x09c\\x0d"), ("\x00\x7f\x9b", "\\x00\\x7f\\x9b"), ("\u202egnp.exe", "\\u202egnp.exe"),
+    ("\u200b\u2028\ufeff", "\\u200b\\u2028\\ufeff"), ("\udc80.png", "\\x80.png"), ("\ud800", "\\ud800"),
+    ("\U000e0041", "\\U000e0041"),
+])
+def test_clean_makes_the_invisible_visible(text, shown):
+    assert view.clean(text) == shown
+
+
+@given(st.text(st.characters(), max_size=300))
+def test_clean_text_is_one_short_harmless_line(text):
+    shown = view.clean(text)
+    assert len(shown) <= 200
+    assert not {unicodedata.category(character) for character in shown} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    shown.encode()                                                  # no surrogates
+
+
+def test_clean_cuts_what_is_long():
+    assert view.clean("x" * 10_000) == "x" * 197 + "..."
+    assert view.clean("x" * 200) == "x" * 200
+
+
+@given(st.text(st.characters(), max_size=80))
+def test_nothing_said_or_printed_can_move_the_cursor(text):
+    streams = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", streams[0])
+        patch.setattr(sys, "stderr", streams[1])
+        view.start()
+        view.out(text)
+        view.out_json({"text": text})
+        view.table(("A", "B"), [(text, text)])
+        view.say(text)
+        view.warn(text)
+        view.error(text)
+        view.listing([(text, text)])
+    written = streams[0].getvalue() + streams[1].getvalue()
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\ud800-\udfff]", written)
+    assert streams[0].getvalue().count("\n") == 4                   # one line each: out, out_json, the table's two
+
+
+def test_markup_is_not_obeyed(capsys):
+    view.say("[red]not red[/red] :smile:")
+    assert capsys.readouterr().err == "[red]not red[/red] :smile:\n"
+
+
+# ── Two streams ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_data_goes_out_and_talk_does_not(capsys):
+    view.out("/a/path")
+    view.say("talk")
+    view.warn("doubt")
+    view.error("trouble. do this")
+    captured = capsys.readouterr()
+    assert captured.out == "/a/path\n"
+    assert captured.err == "talk\nwarning: doubt\nerror: trouble. do this\n"
+
+
+def test_long_lines_are_never_wrapped(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    path = "/a/very/long/path with spaces/" * 20
+    view.out(path)
+    view.say(path)
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == path + "\n"
+
+
+def test_quiet_leaves_errors_alone(capsys):
+    view.configure(quiet=True)
+    view.say("talk")
+    view.warn("doubt")
+    view.listing([("a", "b")])
+    view.error("trouble")
+    assert capsys.readouterr().err == "error: trouble\n"
+
+
+def test_settings_add_up_and_start_forgets_them():
+    view.configure(quiet=True)
+    view.configure(json=True)
+    assert (view.settings.quiet, view.settings.json, view.settings.debug) == (True, True, False)
+    view.start()
+    assert not view.settings.quiet
+
+
+def test_an_error_is_one_line(capsys):
+    view.error("two\nlines\x1b")
+    assert capsys.readouterr().err == "error: two lines\\x1b\n"
+
+
+def test_closed_streams_are_silent(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    view.start()
+    view.out("x")
+    view.say("x")
+    assert not view.interactive()
+
+
+def test_a_full_stdout_is_a_storage_error(monkeypatch):
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    with pytest.raises(StorageError, match="cannot write to stdout: no space left on device"):
+        view.out("x")
+
+
+# ── JSON and tables ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_json_is_exact_where_text_is_escaped(capsys):
+    value = {"path": "a\nb\x1b\udc80é", "numbers": [1.5, math.nan, -math.inf]}
+    view.out_json(value)
+    line = capsys.readouterr().out
+    assert line.isascii()
+    assert line.count("\n") == 1
+    assert json.loads(line) == {"schema": 1, **value, "numbers": [1.5, None, None]}
+
+
+def test_columns_align_also_with_wide_characters(capsys):
+    view.table(("NAME", "SIZE"), [("cars", "5"), ("日本", "1,234")], right=("SIZE",))
+    assert capsys.readouterr().out == "NAME   SIZE\ncars      5\n日本  1,234\n"
+
+
+# ── Terminals ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {"TERM": ""}, {"TERM": "unknown"}])
+def test_no_escape_on_a_terminal_that_does_not_want_it(monkeypatch, environment):
+    terminal = _on_terminal(monkeypatch, **environment)
+    assert not view.drawn()
+    view.warn("doubt")
+    with progress.of("counting", 3) as advance_to:
+        advance_to(3)
+    assert "\x1b" not in terminal.getvalue()
+
+
+def test_no_escape_off_a_terminal_even_where_colour_is_forced(capsys, monkeypatch):
+    for name in ("FORCE_COLOR", "CLICOLOR_FORCE", "GITHUB_ACTIONS", "PY_COLORS"):
+        monkeypatch.setenv(name, "1")
+    view.start()
+    view.warn("doubt")
+    view.error("trouble")
+    assert capsys.readouterr().err == "warning: doubt\nerror: trouble\n"
+
+
+def test_progress_is_drawn_and_taken_away(monkeypatch):
+    terminal = _on_terminal(monkeypatch)
+    with progress.of("counting", 3) as advance_to:
+        advance_to(2)
+        view.say("between")
+    shown = terminal.getvalue()
+    assert "counting" in shown
+    assert "between\n" in shown
+    assert shown.rstrip("\r").endswith("\x1b[2K")                  # the last frame is erased
+
+
+def _both_on_terminal(monkeypatch):
+    """One terminal for what is drawn and for data."""
+    terminal = _on_terminal(monkeypatch)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    view.start()
+    return terminal
+
+
+def test_data_between_is_a_line_of_its_own(monkeypatch):
+    """With stdout on the same terminal, the drawing gives way to each line of data."""
+    terminal = _both_on_terminal(monkeypatch)
+    with progress.of("counting", 3) as advance_to:
+        advance_to(1)
+        view.out("/a/path")
+    assert re.search(r"(^|\n|\x1b\[2K|\r)/a/path\n", terminal.getvalue())
+
+
+def test_data_between_is_not_erased_by_the_next_drawing(monkeypatch):
+    """What the drawing takes away, line by line from its last one, is no more than what it drew."""
+    terminal = _both_on_terminal(monkeypatch)
+    with progress.of("counting", 3) as advance_to:
+        for place in range(3):
+            time.sleep(0.3)                                            # it is drawn four times a second
+            advance_to(place + 1)
+            view.out(f"/a/path/{place}")
+    assert [line for line in _screen(terminal.getvalue()) if line] == ["/a/path/0", "/a/path/1", "/a/path/2"]
+
+
+def test_a_drawing_gives_way_as_often_as_it_must(monkeypatch):
+    terminal = _both_on_terminal(monkeypatch)
+    with progress.of("counting", 3) as advance_to:
+        advance_to(1)
+        for place in range(1_200):
+            view.out(f"/a/path/{place}")
+    assert [line for line in _screen(terminal.getvalue()) if line] == [f"/a/path/{place}" for place in range(1_200)]
+
+
+def _screen(written: str) -> list[str]:
+    """The lines that a terminal shows after carriage returns, cursors going up, and erasures."""
+    lines, row, column = [""], 0, 0
+    for command, up, letter in re.findall(r"(\x1b\[(?:(\d+)A|[?\d;]*[a-zA-Z]))|([\s\S])", written):
+        if up:
+            row = max(0, row - int(up))
+        elif command == "\x1b[2K":
+            lines[row] = ""
+        elif letter == "\r":
+            column = 0
+        elif letter == "\n":
+            row, column = row + 1, 0
+            lines += [""] * (row + 1 - len(lines))
+        elif letter:
+            lines[row] = lines[row][:column].ljust(column) + letter + lines[row][column + 1:]
+            column += 1
+    return lines
+
+
+def test_talk_is_hushed_where_json_prints_to_the_same_terminal(monkeypatch):
+    terminal = _on_terminal(monkeypatch)
+    view.configure(json=True)
+    view.say("stdout is a pipe")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    view.say("stdout is this terminal")
+    view.warn("doubt")
+    assert "stdout is a pipe" in terminal.getvalue()
+    assert "this terminal" not in terminal.getvalue()
+    assert "doubt" in terminal.getvalue()
+
+
+def test_progress_in_a_pipe_is_a_line_now_and_then(capsys, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    with progress.of("counting", 1234) as advance_to:
+        for now, done in [(1.0, 0), (9.9, 1), (10.0, 2), (15.0, 3), (21.0, 4), (40.0, 1234)]:       # noqa: B007
+            advance_to(done)
+    assert capsys.readouterr().err == (
+        "counting 2/1,234, eta 1:42:40\ncounting 4/1,234, eta 1:47:38\ncounting 1,234/1,234\n")
+
+
+def test_parts_count_for_the_time_that_is_left(capsys, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    with progress.of("drawing", 8) as advance_to:
+        now = 100.0
+        advance_to(1.6)
+    assert capsys.readouterr().err == "drawing 1/8, eta 0:06:40\n"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00:00"), (59.6, "0:01:00"), (3661, "1:01:01"),
+                                               (360_000, "100:00:00"), (math.inf, "-:--:--"), (math.nan, "-:--:--")])
+def test_durations(seconds, text):
+    assert view.duration(seconds) == text
+
+
+def test_the_pace_slows_after_five_minutes():
+    seconds = iter(range(601))
+    pace = progress.Pace(lambda: next(seconds))
+    assert [now for now in range(1, 601) if pace.due()] == [*range(10, 300, 10), *range(350, 601, 60)]
+
+
+@pytest.mark.parametrize(("answer", "yes"),
+                         [("y\n", True), ("YES\n", True), ("n\n", False), ("\n", False), ("", False)])
+def test_only_yes_is_yes(monkeypatch, answer, yes):
+    terminal = _on_terminal(monkeypatch)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+    assert view.confirm("Remove?") is yes
+    assert "Remove? [y/N] " in terminal.getvalue()

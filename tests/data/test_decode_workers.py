@@ -1,0 +1,248 @@
+"""A decoder that crashes, hangs or eats memory loses one file; signals and a dying parent leave no process behind."""
+
+import contextlib
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffuse_cli.data import decode_workers, images
+from diffuse_cli.data.decode_workers import decode_all
+
+# A worker whose decoder does what the contents of the file say.
+FAULTY = """
+import os, signal, sys, time
+sys.path[:] = sys.argv[1:]
+from diffuse_cli.data import decode_workers, images
+honest = images.decode_rgb
+def decode_rgb(data, *, target=None):
+    if data.startswith(b"once"):
+        path, data = data[4:].split(b"|", 1)
+        if not os.path.exists(path): open(path, "w").close(); os.kill(os.getpid(), signal.SIGKILL)
+    if data == b"segfault": os.kill(os.getpid(), signal.SIGSEGV)
+    if data == b"exit": os._exit(0)
+    if data == b"hang": time.sleep(1000)
+    if data == b"memory": bytearray(8 * 2**30)
+    if data == b"print": os.write(1, b"noise"); os.write(2, b"noise"); print("noise", flush=True)
+    return honest(data, target=target)
+images.decode_rgb = decode_rgb
+decode_workers.serve()
+"""
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Six small pictures, each of another colour."""
+    paths = [tmp_path / f"{index}.png" for index in range(6)]
+    for index, path in enumerate(paths):
+        Image.new("RGB", (20, 16), (index, 2 * index, 3 * index)).save(path)
+    return paths
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The workers that were started; at the end none may be left."""
+    processes, start = [], decode_workers._start
+    monkeypatch.setattr(decode_workers, "_start", lambda: processes.append(start()) or processes[-1])
+    yield processes
+    assert all(process.poll() is not None for process in processes)
+
+
+def colours(results):
+    return [tuple(result.pixels[:3]) if not result.reason else result.reason for result in results]
+
+
+def test_results_come_in_order_and_equal_those_of_one_process(pictures, started, monkeypatch):
+    monkeypatch.setattr(decode_workers, "cores", lambda: 3)
+    paths = pictures * 5                        # enough for three workers
+    results = list(decode_all(paths, resolution=16))
+    for path, result in zip(paths, results, strict=True):
+        expected = images.fit(images.open_rgb(path, target=16), 16)
+        assert result.pixels == expected.tobytes()
+        assert result.file_hash == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert (result.reason, result.width, result.height, result.mode) == ("", 20, 16, "RGB")
+    assert len(started) == 3
+
+
+@pytest.mark.parametrize("position", [0, 3, 5])
+@pytest.mark.parametrize(("fault", "reason"), [
+    ("segfault", decode_workers.CRASHED), ("exit", decode_workers.CRASHED), ("hang", decode_workers.TOO_LONG),
+    ("memory", decode_workers.TOO_MUCH)])
+def test_only_the_file_at_fault_is_lost(pictures, started, monkeypatch, fault, reason, position):
+    monkeypatch.setattr(decode_workers, "BOOTSTRAP", FAULTY)
+    monkeypatch.setattr(decode_workers, "SECONDS", 1.0)
+    pictures[position].write_bytes(fault.encode())
+    expected = [(index, 2 * index, 3 * index) for index in range(6)]
+    expected[position] = reason
+    assert colours(decode_all(pictures, resolution=8)) == expected
+
+
+def test_a_worker_that_is_killed_once_loses_nothing(pictures, started, monkeypatch, tmp_path):
+    """By the system, say, that was short of memory."""
+    monkeypatch.setattr(decode_workers, "BOOTSTRAP", FAULTY)
+    pictures[2].write_bytes(b"once" + os.fsencode(tmp_path / "killed") + b"|" + pictures[2].read_bytes())
+    assert colours(decode_all(pictures, resolution=8)) == [(index, 2 * index, 3 * index) for index in range(6)]
+    assert (tmp_path / "killed").exists()
+
+
+def test_what_a_decoder_prints_goes_nowhere(pictures, started, monkeypatch, capfd):
+    monkeypatch.setattr(decode_workers, "BOOTSTRAP", FAULTY)
+    pictures[1].write_bytes(b"print")
+    assert colours(decode_all(pictures, resolution=8))[1:3] == ["not an image", (2, 4, 6)]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_real_libtiff_is_silenced(tmp_path, started, capfd):
+    path = tmp_path / "a.tif"
+    random = np.random.default_rng(0)
+    Image.fromarray(random.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path, compression="tiff_lzw")
+    data = bytearray(path.read_bytes())
+    data[100:400] = b"\xff" * 300             # codes that are not in the table yet
+    path.write_bytes(data)
+    with pytest.raises(images.ImageRefused):
+        images.open_rgb(path)
+    assert capfd.readouterr().err               # so that the next line proves something
+    assert next(decode_all([path], resolution=8)).reason in ("damaged", "truncated")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_cannot_be_read_is_refused_with_its_reason(tmp_path, started):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "text.png").write_text("text")
+    results = list(decode_all([tmp_path / "pipe.png", tmp_path / "gone.png", tmp_path / "text.png"], resolution=8))
+    assert [result.reason for result in results] == ["not a regular file", "not there", "not an image"]
+    assert [bool(result.file_hash) for result in results] == [False, False, True]
+
+
+def test_names_that_are_not_text(tmp_path, started):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\n\x1b -x.png"))
+    Image.new("RGB", (8, 8), "red").save(path, "PNG")
+    assert colours(decode_all([path], resolution=8)) == [(255, 0, 0)]
+
+
+def test_closing_early_ends_the_workers(pictures, started, monkeypatch):
+    monkeypatch.setattr(decode_workers, "BOOTSTRAP", FAULTY)
+    pictures[2].write_bytes(b"hang")
+    results = decode_all(pictures * 10, resolution=8)
+    next(results)
+    results.close()                             # the fixture looks for what is left
+
+
+def test_a_worker_that_cannot_start_is_not_the_fault_of_a_picture(pictures, started, monkeypatch):
+    monkeypatch.setattr(decode_workers, "BOOTSTRAP", "raise SystemExit(1)")
+    with pytest.raises(RuntimeError, match="did not start"):
+        list(decode_all(pictures, resolution=8))
+
+
+def test_modules_in_the_current_directory_are_not_run(pictures, started, monkeypatch, tmp_path):
+    evil = tmp_path / "evil"
+    evil.mkdir()
+    for name in ("PIL", "json", "numpy"):
+        (evil / f"{name}.py").write_text("open('PWNED', 'w')")
+    monkeypatch.chdir(evil)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    assert colours(decode_all(pictures[:1], resolution=8)) == [(0, 0, 0)]
+    assert not (evil / "PWNED").exists()
+
+
+def test_workers_know_nothing_of_torch(pictures, monkeypatch):
+    witness = pictures[0].with_name("modules")
+    monkeypatch.setattr(decode_workers, "BOOTSTRAP",
+                        f"{decode_workers.BOOTSTRAP}; open({str(witness)!r}, 'w').write(str(sys.modules))")
+    worker = decode_workers._start()
+    worker.communicate(timeout=60)              # the end of its input
+    assert "diffuse_cli.data.images" in witness.read_text()
+    assert "torch" not in witness.read_text()
+
+
+# ── As a script of somebody's ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Start a script, without an `if __name__` guard, in a process group of its own; it may use PATHS and FAULTY."""
+    processes = []
+
+    def start(code, paths):
+        file = tmp_path / "script.py"
+        file.write_text(f"from pathlib import Path\nfrom diffuse_cli.data import decode_workers\nFAULTY = {FAULTY!r}\n"
+                        f"PATHS = [Path(path) for path in {list(map(str, paths))!r}]\n" + textwrap.dedent(code))
+        processes.append(subprocess.Popen([sys.executable, str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                          text=True, start_new_session=True))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        process.communicate()
+
+
+def alive(pid):
+    """Whether a process runs; one that has ended but that nobody has waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+SPY = """
+start = decode_workers._start
+def spy():
+    process = start()
+    print(process.pid, flush=True)
+    return process
+decode_workers._start = spy
+"""
+
+
+def test_a_script_needs_no_guard(script, pictures):
+    code = "print(len([r for r in decode_workers.decode_all(PATHS, resolution=8) if not r.reason]))"
+    process = script(code, pictures)
+    assert process.communicate(timeout=60) == ("6\n", "")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
+def test_ctrl_c_ends_a_hanging_worker_quietly(script, pictures):
+    pictures[0].write_bytes(b"hang")
+    process = script(SPY + """
+try:
+    decode_workers.BOOTSTRAP = FAULTY
+    list(decode_workers.decode_all(PATHS, resolution=8))
+except KeyboardInterrupt:
+    print("interrupted")
+""", pictures)
+    worker = int(process.stdout.readline())
+    assert alive(worker)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (out, err, process.returncode) == ("interrupted\n", "", 0)
+    assert not alive(worker)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
+def test_a_killed_parent_leaves_no_worker(script, pictures):
+    process = script(SPY + """
+import time
+results = decode_workers.decode_all(PATHS, resolution=8)
+next(results)
+time.sleep(1000)
+""", pictures)
+    worker = int(process.stdout.readline())
+    os.kill(process.pid, signal.SIGKILL)
+    wait_until(lambda: not alive(worker))

@@ -1,0 +1,240 @@
+"""Features learnt from a data set: they see what people see, are found again, the same for the same pictures."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image, ImageFilter
+
+from diffuse_cli.data import dataset as cache
+from diffuse_cli.data.dataset import Dataset
+from diffuse_cli.data.demo_scenes import scenes
+from diffuse_cli.errors import ModelError
+from diffuse_cli.evaluation import features
+from diffuse_cli.evaluation.distances import compare
+from diffuse_cli.evaluation.features import Features, load_features, nt_xent, open_features
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(features, "STEPS", 30)
+        patch.setattr(features, "BATCH", 32)
+        yield
+
+
+@pytest.fixture(scope="module")
+def demo() -> Dataset:
+    """240 scenes of 16 pixels."""
+    shown = [scenes.scene(0, index) for index in range(240)]
+    dataset = tiny.dataset([(scene.caption,) for scene in shown], size=16)
+    return dataclasses.replace(dataset, images=np.stack([np.asarray(scenes.draw(scene, 16)) for scene in shown]))
+
+
+@pytest.fixture
+def few_steps(monkeypatch):
+    monkeypatch.setattr(features, "STEPS", 3)
+
+
+def opened(dataset: Dataset, directory, positions: range | None = None) -> tuple[Features, list[tuple[int, int]]]:
+    """The features, and the progress that was told."""
+    chosen = torch.tensor(list(positions or range(len(dataset.images))))
+    steps, told = open_features(dataset, chosen, directory=directory, device=CPU), []
+    while True:
+        try:
+            told.append(next(steps))
+        except StopIteration as end:
+            return end.value, told
+
+
+@pytest.fixture(scope="module", params=["captions", "no captions"])
+def learnt(request, demo, tmp_path_factory) -> Features:
+    dataset = demo if request.param == "captions" else dataclasses.replace(demo, captions=((),) * 240)
+    return opened(dataset, tmp_path_factory.mktemp("cache"), range(140))[0]
+
+
+def filtered(pixels: np.ndarray, radius: float) -> np.ndarray:
+    return np.stack([np.asarray(Image.fromarray(one).filter(ImageFilter.GaussianBlur(radius))) for one in pixels])
+
+
+def test_distances_see_sharpness_noise_colour_shape_and_variety(learnt, demo):
+    """The first 140 pictures were learnt from; the rest are as new to the encoder as drawn ones would be."""
+    pixels = demo.images
+    real, fresh = learnt(pixels[:100]), pixels[140:]
+    noise = np.random.default_rng(0).normal(0, 8, fresh.shape)
+    quarters = np.roll(fresh, (8, 8), (1, 2))                          # the middle cut out and turned inside out
+    red_ones = fresh[[index for index in range(100) if "red" in demo.captions[140 + index][0]]]
+
+    def kernel(changed: np.ndarray) -> float:
+        return compare(real, learnt(changed)).kernel
+
+    floor = compare(real, learnt(fresh))
+    assert abs(floor.kernel) < floor.kernel_standard_error             # learnt or new: no difference
+    limit = floor.kernel + 0.1
+    assert limit < kernel(filtered(fresh, 0.6)) < kernel(filtered(fresh, 1.2))
+    assert limit < kernel(np.clip(fresh + noise, 0, 255).astype(np.uint8))
+    assert limit < kernel(fresh[..., [1, 2, 0]])
+    assert limit < kernel(quarters)
+    assert limit < kernel(red_ones)
+    assert compare(real, learnt(red_ones)).recall < 0.8 * floor.recall
+
+
+def test_features_are_standardised_over_the_training_pictures(learnt, demo):
+    found = learnt(demo.images[:140])
+    assert found.shape[1] == features.DETAILS + 2 * 24 + 2 * 48 + 64 + 96
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.mean(0), torch.zeros(found.shape[1]), atol=1e-3, rtol=0)
+    assert found.std(0).median().item() == pytest.approx(1, abs=1e-3)
+    assert found.std(0).max() < 1.001
+
+
+def test_features_of_a_picture_do_not_depend_on_its_company(learnt, demo):
+    all_of_them = learnt(demo.images[:70])
+    assert torch.equal(learnt(demo.images[69:70])[0], all_of_them[69])
+    assert torch.equal(learnt(demo.images[30:70]), all_of_them[30:])
+
+
+# ── Kept and found again ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_encoder_is_trained_once_and_always_the_same(demo, tmp_path, few_steps):
+    state = torch.random.get_rng_state()
+    first, told = opened(demo, tmp_path / "one", range(40))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert torch.equal(torch.random.get_rng_state(), state)            # the global generator is not used
+    again, told = opened(demo, tmp_path / "one", range(40))
+    assert told == []
+    elsewhere, told = opened(demo, tmp_path / "two", range(40))
+    assert len(told) == 3
+    for other in (again, elsewhere):
+        assert torch.equal(first(demo.images), other(demo.images))
+
+
+def test_other_pictures_have_another_encoder(demo, tmp_path, few_steps):
+    first, _ = opened(demo, tmp_path, range(40))
+    second, told = opened(demo, tmp_path, range(1, 41))
+    third, more = opened(dataclasses.replace(demo, id="1" * 64), tmp_path, range(40))
+    assert told
+    assert more
+    assert not torch.equal(first(demo.images), second(demo.images))
+    assert torch.equal(first(demo.images), third(demo.images))
+
+
+@pytest.mark.parametrize("damage", [
+    lambda data: data[:-1000], lambda data: b"", lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]],
+    ids=["short", "empty", "one bit"])
+def test_a_damaged_encoder_is_noticed_and_replaced(demo, tmp_path, few_steps, damage):
+    first, _ = opened(demo, tmp_path, range(32))
+    (path,) = tmp_path.glob("*/encoder.safetensors")
+    good = path.read_bytes()
+    path.write_bytes(damage(good))
+    again, told = opened(demo, tmp_path, range(32))
+    assert len(told) == 3
+    assert path.read_bytes() == good
+    assert torch.equal(first(demo.images[:9]), again(demo.images[:9]))
+
+
+def test_the_encoder_goes_with_the_decoded_pictures_when_the_cache_is_cleared(demo, tmp_path, few_steps):
+    opened(demo, tmp_path, range(32))
+    assert cache.clear(tmp_path) > 100_000
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("count", "size"), [(2, 8), (3, 24), (2, 128)])
+def test_any_size_and_two_pictures_are_enough(tmp_path, few_steps, count, size):
+    dataset = tiny.dataset([("a square",)] * count, size=size)
+    found = opened(dataset, tmp_path)[0](dataset.images)
+    assert found.shape == (count, 316)
+    assert torch.isfinite(found).all()
+
+
+# ── Its parts ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_nt_xent_of_known_vectors():
+    """Pairs that agree and are orthogonal to all others: -log(e^(1/τ) / (e^(1/τ) + 2N - 2))."""
+    peak = math.exp(1 / features.TEMPERATURE)
+    pairs = torch.eye(4).repeat(2, 1) * torch.arange(1.0, 9)[:, None]  # lengths do not matter
+    assert nt_xent(pairs).item() == pytest.approx(-math.log(peak / (peak + 6)), rel=1e-5)
+    assert nt_xent(torch.ones(8, 4)).item() == pytest.approx(math.log(7), rel=1e-5)
+
+
+def test_crops_are_pixels_of_their_picture_and_nothing_else():
+    image = torch.arange(2 * 3 * 16 * 16.0).view(2, 3, 16, 16)
+    crops = features._crops(image, torch.Generator().manual_seed(0))
+    assert crops.shape == (2, 3, 12, 12)
+    for crop, whole in zip(crops, image, strict=True):
+        top, left = divmod(int(crop[0, 0, 0] - whole[0, 0, 0]), 16)
+        assert torch.equal(crop, whole[:, top : top + 12, left : left + 12])
+
+
+def test_the_words_that_tell_pictures_apart_are_learnt():
+    captions = [("a red car",), ("a Red bus.", "transport"), ("a blue car",), ("a blue zebra",), ()]
+    found = features._words(tiny.dataset(captions), torch.arange(4))
+    assert found.T.tolist() == [[0, 0, 1, 1], [1, 0, 1, 0], [1, 1, 0, 0]]         # blue, car, red; not "a"
+    assert features._words(tiny.dataset([()] * 3), torch.arange(3)).shape == (3, 0)
+
+
+# ── Features of the user's choice ───────────────────────────────────────────────────────────────────────────────────
+
+
+class Colours(torch.nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.mean((2, 3))
+
+
+class Published(torch.nn.Module):
+    """As published extractors: features only when asked for, else a class for each picture."""
+
+    def forward(self, images: torch.Tensor, return_features: bool = False) -> torch.Tensor:
+        return images.amax((2, 3)) if return_features else images.mean((1, 2, 3))
+
+
+class Broken(torch.nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.mean((2, 3)) / 0
+
+
+class Picky(torch.nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.view(-1, 7)
+
+
+def saved(module: torch.nn.Module, path):
+    torch.jit.script(module).save(str(path))
+    return path
+
+
+def test_a_file_of_the_user_gets_pixels_from_0_to_255(tmp_path, demo):
+    pixels = demo.images[:40]
+    found = load_features(saved(Colours(), tmp_path / "colours.pt"), CPU)
+    assert found.name == "colours.pt"
+    np.testing.assert_allclose(found(pixels), pixels.mean((1, 2)), rtol=1e-4, atol=1e-3)
+    found = load_features(saved(Published(), tmp_path / "published.pt"), CPU)
+    np.testing.assert_allclose(found(pixels), pixels.max((1, 2)), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(("module", "reason"), [
+    (Broken(), "does not answer with finite features"), (torch.nn.Identity(), "does not answer with finite features"),
+    (Picky(), "does not take pictures")])
+def test_other_answers_are_refused(tmp_path, demo, module, reason):
+    found = load_features(saved(module, tmp_path / "module.pt"), CPU)
+    with pytest.raises(ModelError, match=reason) as refusal:
+        found(demo.images[:3])
+    assert "\n" not in str(refusal.value)
+
+
+def test_other_files_are_refused(tmp_path):
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "pickle.pt")
+    (tmp_path / "text.pt").write_text("nothing")
+    for name, reason in (("pickle.pt", "as TorchScript"), ("text.pt", "as TorchScript"),
+                         ("missing.pt", "there is no file"), (".", "there is no file")):
+        with pytest.raises(ModelError, match=reason) as refusal:
+            load_features(tmp_path / name, CPU)
+        assert "\n" not in str(refusal.value)
+        assert refusal.value.exit_code == 4

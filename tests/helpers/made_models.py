@@ -1,0 +1,73 @@
+"""Models of many configurations, made in a moment: every weight drawn at random, none silent, answers of about 1.
+
+Not a test itself.
+"""
+
+import torch
+from torch.nn import functional
+
+from diffuse_cli.config import ModelConfig
+from diffuse_cli.denoiser import Batch, compute_losses
+from diffuse_cli.diffusion.schedule import make_schedule
+from diffuse_cli.network.network import Network
+from diffuse_cli.network.presets import network_config
+from diffuse_cli.network.text_encoder import encode, train_tokenizer
+from diffuse_cli.storage.checkpoint import Model, _encoded, _tensors_sha256, count_words
+
+CAPTIONS = [f"a {size} {colour} {thing}" for size in ("big", "small") for colour in ("red", "blue", "green")
+            for thing in ("car", "fish", "star", "tree")]
+
+# name → preset, pixels, prompts, prediction, schedule, learned variance
+CONFIGURATIONS = {
+    "the default": ("nano", 16, True, "v", "interpolated", True),
+    "unconditional, fixed, v, sigmoid": ("nano", 16, False, "v", "sigmoid", False),
+    "unconditional, fixed, epsilon, cosine": ("nano", 16, False, "epsilon", "cosine", False),
+    "fixed, epsilon, cosine": ("nano", 16, True, "epsilon", "cosine", False),
+    "unconditional": ("nano", 16, False, "v", "interpolated", True),
+    "x0, linear": ("nano", 16, True, "x0", "linear", True),
+    "micro at 32": ("micro", 32, True, "v", "cosine", True),
+    "nano at 64": ("nano", 64, True, "v", "interpolated", False),
+    "small at 16": ("small", 16, True, "v", "interpolated", True),
+}
+QUICK = list(CONFIGURATIONS)[:2]
+
+
+def make_model(name: str, *, seed: int = 0) -> Model:
+    preset, resolution, conditional, prediction, schedule, learned = CONFIGURATIONS[name]
+    tokenizer = train_tokenizer(CAPTIONS, vocabulary=300) if conditional else None
+    network = Network(network_config(preset, resolution, learned_variance=learned,
+                                     vocabulary=None if tokenizer is None else tokenizer.get_vocab_size()))
+    generator = torch.Generator().manual_seed(seed)
+    network.initialise(generator)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            spread = parameter.std() if parameter.numel() > 1 and parameter.any() else 0.0
+            quiet = 0.3 * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.05
+            parameter += torch.randn(parameter.shape, generator=generator) * (0.1 * spread or quiet)
+    config = ModelConfig(network=network.config, schedule=schedule, prediction=prediction)
+    network.settle(torch.device("cpu"))
+    if prediction == "epsilon":
+        learn_to_see_noise(network, config, tokenizer)
+    network.eval().requires_grad_(False)
+    sha256 = _tensors_sha256(_encoded(network.state_dict()))
+    return Model(config=config, network=network, tokenizer=tokenizer, sha256=sha256,
+                 words=count_words(CAPTIONS) if conditional else {}, training={"name": "made", "step": 3})
+
+
+def learn_to_see_noise(network: Network, config: ModelConfig, tokenizer, steps: int = 150) -> None:
+    """A network that takes no noise for noise draws nothing but black and white: there would be little to compare."""
+    schedule, resolution = make_schedule(config.schedule, config.network.resolution), config.network.resolution
+    optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
+    generator = torch.Generator().manual_seed(1)
+    tokens = None if tokenizer is None else encode(tokenizer, CAPTIONS[:2])
+    for _ in range(steps):
+        coarse = torch.rand(8, 3, 2, 2, generator=generator) * 2 - 1
+        batch = Batch(
+            image=functional.interpolate(coarse, size=(resolution, resolution), mode="bilinear"), tokens=tokens,
+            noise=torch.randn(8, 3, resolution, resolution, generator=generator),
+            t=torch.rand(8, generator=generator, dtype=torch.float64) * 0.999 + 0.001,
+            caption_of=None if tokens is None else torch.arange(8) % 2)
+        losses = compute_losses(network, batch, config=config, schedule=schedule, objective="simple")
+        optimizer.zero_grad()
+        losses.weighted.mean().backward()
+        optimizer.step()

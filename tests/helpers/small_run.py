@@ -1,0 +1,105 @@
+"""The real training, from opening the run to delivering the model, with a learner that costs next to nothing.
+
+What learns is one vector that is turned a little at every step, by the learning rate: each state depends on all before
+it, so that a step lost, repeated, or taken from another state or another plan shows in the result.
+"""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import numpy as np
+import tiny
+import torch
+
+from diffuse_cli import events
+from diffuse_cli.config import Machine, Recipe
+from diffuse_cli.data.captions import find_pictures
+from diffuse_cli.data.dataset import open_dataset
+from diffuse_cli.files import durable
+from diffuse_cli.reporting import report
+from diffuse_cli.storage import registry, run_directory, training_states
+from diffuse_cli.training import loop, monitor, prepare
+from diffuse_cli.training import plan as planning
+from diffuse_cli.training.trainer import Measured, learning_rate_at
+
+STEPS = 3
+RECIPE = Recipe(resolution=8, preset="nano", steps=STEPS, batch_size=2, captions="none")
+MACHINE = Machine(name="small", device="cpu", precision="fp32", save_every="1", preview_every="100%")
+PICTURES = 3                                    # too few for any to be held out
+
+
+class Walker:
+    """In the place of `Learner`: the same face, no network."""
+
+    micro_batch, precision, skipped, parameters = 2, "fp32", 0, 8
+
+    def __init__(self, plan, batches, *, world=None, **_):
+        self.plan, self.batches, self.world, self.step = plan, batches, world, 0
+        self.weights = torch.ones(8)
+        self.optimizer = SimpleNamespace(lr=plan.lr)
+        self.averaged = SimpleNamespace(state_dict=lambda: {"w": self.weights / 2})
+
+    def align(self):
+        """Nobody to agree with."""
+
+    def advance(self):
+        self.step += 1
+        self.weights = torch.roll(self.weights, 1) * 0.9 + learning_rate_at(self.plan, self.step)
+        return Measured(torch.zeros(3), 1.0)
+
+    def tensors(self):
+        return {"weights.w": self.weights, "average.w": self.weights / 2}
+
+    def record(self):
+        return {"step": self.step}
+
+    def restore(self, tensors, record):
+        self.step, self.weights = record["step"], tensors["weights.w"].clone()
+
+
+@contextlib.contextmanager
+def cheap() -> Iterator[None]:
+    """No network, not even a counted one; no pictures drawn, and no curves."""
+    blank = [SimpleNamespace(prompt="", pixels=np.zeros((8, 8, 3), np.uint8))]
+    with mock.patch.object(prepare, "Learner", Walker), mock.patch.object(monitor, "draw", return_value=blank), \
+            mock.patch.object(planning, "parameter_count", return_value=Walker.parameters), \
+            mock.patch.object(report, "svg", return_value="<svg></svg>"):
+        yield
+
+
+def draw_pictures(directory: Path) -> Path:
+    return tiny.draw_squares(directory / "pictures", PICTURES)
+
+
+def decode(folder: Path) -> None:
+    """Decode the pictures: in processes of their own, that nobody can watch."""
+    list(open_dataset(find_pictures(folder), resolution=RECIPE.resolution, directory=registry.cache_directory()))
+
+
+def train(folder: Path, recipe: Recipe = RECIPE) -> Iterator[events.Event]:
+    """Begin the run or go on with it, to its end."""
+    with cheap(), run_directory.open_run(folder, recipe, MACHINE) as run:
+        yield from loop.train(run)
+
+
+def forget(home: Path) -> None:
+    """As if nothing had ever been trained; the decoded pictures stay."""
+    shutil.rmtree(home / "models", ignore_errors=True)
+    for path in (home / "last", *home.glob(f"{durable.TEMPORARY}*")):
+        path.unlink(missing_ok=True)
+
+
+def results(home: Path) -> dict[str, bytes]:
+    """What must not depend on how the end was reached."""
+    directory = tiny.run_directory(home, "small")
+    names = ("model.safetensors", training_states.state_path(directory, STEPS).name)
+    return {name: path.read_bytes() if (path := directory / name).exists() else b"" for name in names}
+
+
+def temporaries(home: Path) -> list[Path]:
+    """What a start must have removed: whatever lies in the directory of a run. Only its lock says whose they are."""
+    return list((home / "models").rglob(f"{durable.TEMPORARY}*"))

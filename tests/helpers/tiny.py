@@ -1,0 +1,95 @@
+"""A data set and trainings small enough for tests: captioned squares of 8 pixels and a network smaller than nano."""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+from PIL import Image
+
+from diffuse_cli import events
+from diffuse_cli.config import SAMPLER_STEPS, Machine, Recipe
+from diffuse_cli.data.dataset import Dataset
+from diffuse_cli.network import presets
+from diffuse_cli.reporting import report
+from diffuse_cli.storage import run_directory as runs
+from diffuse_cli.training import loop, plan
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 220)}
+RECIPE = Recipe(resolution=8, preset="nano", steps=8, batch_size=4)
+UNCONDITIONAL = Recipe(resolution=8, preset="nano", steps=8, batch_size=4, captions="none")
+OPTIONS = {"name": "tiny", "device": "cpu", "precision": "fp32", "save_every": "3", "preview_every": "100%"}
+
+
+def draw_squares(folder: Path, count: int = 24) -> Path:
+    """`count` pictures of 16 pixels, each a coloured square on grey, with captions beside them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        name = list(COLOURS)[index % 3]
+        picture = Image.new("RGB", (16, 16), (20 + index % 200,) * 3)
+        picture.paste(COLOURS[name], (index % 7, 3, index % 7 + 8, 11))
+        picture.save(folder / f"{index:03d}.png")
+        (folder / f"{index:03d}.txt").write_text(f"a {name} square")
+    return folder
+
+
+def dataset(captions: list[tuple[str, ...]], *, size: int = 8, hashes: list[str] | None = None) -> Dataset:
+    """A data set in memory: pictures that are all different, one for each entry of `captions`."""
+    count = len(captions)
+    images = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
+    images[:, 0, 0, :2] = np.stack(np.divmod(np.arange(count), 256), 1)         # so that each can be recognised
+    hashes = hashes or [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
+    return Dataset(images=images, captions=tuple(captions), names=tuple(f"{k}.png" for k in range(count)),
+                   hashes=tuple(hashes), id="0" * 64, skipped=(), warnings=())
+
+
+@contextlib.contextmanager
+def at_home(directory: Path) -> Iterator[None]:
+    """Keep models and caches in `directory`, for fixtures that outlive a test."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with mock.patch.dict(os.environ, DIFFUSE_HOME=str(directory)):
+        yield
+
+
+def train(folder: Path, recipe: Recipe = RECIPE, *, stop_at: int | None = None, drawn: bool = False,
+          **options) -> list[events.Event]:
+    """Train, or go on until `stop_at` steps were learnt in this call; the events that were sent."""
+    machine = Machine(**{**OPTIONS, **options})
+    with runs.open_run(folder, recipe, machine) as run, scaled_down(drawn=drawn):
+        return list(loop.train(run, should_stop=StopAfter(stop_at)))
+
+
+class StopAfter:
+    """Asked after every step whether to stop: yes at the `count`-th time."""
+
+    def __init__(self, count: int | None) -> None:
+        self.left = count
+
+    def __call__(self) -> str | None:
+        if self.left is not None:
+            self.left -= 1
+        return "SIGINT" if self.left == 0 else None
+
+
+@contextlib.contextmanager
+def scaled_down(*, drawn: bool = False) -> Iterator[None]:
+    """A nano network with 2 narrow levels, 2 validations and 2 quick previews in a run: more would only cost.
+
+    So would curves in its report, unless it is to be `drawn`.
+    """
+    curves = contextlib.nullcontext() if drawn else mock.patch.object(report, "svg", return_value="<svg></svg>")
+    with mock.patch.dict(presets.LEVELS, nano={3: presets.Levels((16, 16, 32), (1, 1, 1), 16, 16, 32, 1)}), \
+            mock.patch.dict(presets.TEXT, nano=(16, 1)), mock.patch.object(plan, "VALIDATIONS", 2), \
+            mock.patch.object(plan, "PREVIEWED", 2), mock.patch.dict(SAMPLER_STEPS, {"dpmpp-2m": 4}), curves:
+        yield
+
+
+def run_directory(home: Path, name: str = "tiny") -> Path:
+    return home / "models" / name
+
+
+def of_kind(kind: type, stream: list[events.Event]) -> list:
+    return [event for event in stream if isinstance(event, kind)]

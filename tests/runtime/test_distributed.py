@@ -1,0 +1,280 @@
+"""Several processes train as one would: the same pictures and noise, the same gradient, the same model at the end."""
+
+import contextlib
+import os
+import time
+from unittest import mock
+
+import pytest
+import tiny
+import torch
+import worlds
+from safetensors.torch import load_file
+
+from diffuse_cli import events
+from diffuse_cli.config import Machine, Recipe
+from diffuse_cli.errors import OutOfMemoryError, UsageError, WorkerError
+from diffuse_cli.network.text_encoder import train_tokenizer
+from diffuse_cli.runtime import launch_environment
+from diffuse_cli.runtime.distributed import World, join
+from diffuse_cli.runtime.launch_environment import Place
+from diffuse_cli.storage import checkpoint, run_directory
+from diffuse_cli.training import loop, monitor
+from diffuse_cli.training.batches import Batches, split_dataset
+from diffuse_cli.training.plan import make_plan
+from diffuse_cli.training.trainer import Learner
+
+CPU = torch.device("cpu")
+PROMISE = "The number of processes changes the speed alone"
+CAPTIONS = [("a red square", "red"), ("a blue square",)] * 6
+SIZES = (1, 2, 4)
+
+
+def learner(world, *, micro_batch=4, batch_size=12):
+    data = tiny.dataset(CAPTIONS)
+    split = split_dataset(data.hashes)
+    tokenizer = train_tokenizer(text for texts in CAPTIONS for text in texts)
+    recipe = Recipe(preset="nano", batch_size=batch_size, steps=100, flip=True)
+    plan, _ = make_plan(recipe, data, split, resolution=8, tokenizer=tokenizer, init=None, device=CPU)
+    batches = Batches(plan, data, split.train, tokenizer, CPU)
+    with tiny.scaled_down():
+        one = Learner(plan, batches, precision="fp32", micro_batch=micro_batch, compiled=False, world=world)
+    with torch.no_grad():
+        for number, parameter in enumerate(one.network.parameters()):  # nothing silent: every gradient is looked at
+            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)))
+    return one
+
+
+# ── Who does what ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 12, 100])
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 12])
+def test_shares_are_all_of_it_once_and_nearly_equal(count, size):
+    shares = [Place(rank, size).share(count) for rank in range(size)]
+    assert [number for share in shares for number in share] == list(range(count))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize(("environment", "place"), [
+    ({}, Place(0, 1, 0)),
+    ({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, Place(3, 8, 1)),
+    ({"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "2"}, Place(2, 4, 2)),
+    ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, Place(0, 1, 0)),               # the script of sbatch itself
+])
+def test_the_environment_says_which_process_this_is(environment, place):
+    with mock.patch.dict(os.environ, environment):
+        assert launch_environment.place() == place
+
+
+@pytest.mark.parametrize("environment", [{"RANK": "2", "WORLD_SIZE": "2"}, {"RANK": "x", "WORLD_SIZE": "2"},
+                                         {"RANK": "0", "WORLD_SIZE": "0"}])
+def test_an_environment_that_contradicts_itself_is_refused(environment):
+    with mock.patch.dict(os.environ, environment), pytest.raises(UsageError, match="RANK="):
+        launch_environment.place()
+
+
+def test_a_batch_too_small_to_be_shared_is_refused():
+    with pytest.raises(UsageError, match="a batch of 2 cannot be shared by 4 processes"):
+        learner(World(Place(3, 4)), batch_size=2)
+
+
+# ── What they say ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_is_said_in_a_world(tmp_path):
+    def work():
+        rank = launch_environment.place().rank
+        with join(CPU) as world:
+            tensor = torch.full((2, 2), float(rank))
+            world.align([tensor])
+            value = world.told({"who": "main", "list": [1, None]} if world.is_main else "not looked at")
+            return {"added": world.add(torch.tensor([rank + 1.0])), "largest": torch.tensor(world.largest(10 - rank)),
+                    "aligned": tensor, "told": torch.tensor(value == {"who": "main", "list": [1, None]})}
+
+    for heard in worlds.run(3, work, tmp_path):
+        assert heard["added"].item() == 6
+        assert heard["largest"].item() == 10
+        assert heard["told"].item()
+        assert torch.equal(heard["aligned"], torch.zeros(2, 2))
+
+
+def test_who_works_alone_for_longer_than_the_timeout_is_waited_for(tmp_path):
+    def work():
+        with contextlib.suppress(WorkerError), mock.patch.dict(os.environ, DIFFUSE_TIMEOUT="2"), join(CPU) as world:
+            if world.is_main:
+                time.sleep(6)
+            heard = world.told(7)                          # patiently
+            world.wait()
+            if world.is_main:
+                time.sleep(6)
+            world.largest(1)                               # not so
+            return {"heard": torch.tensor(0)}
+        return {"heard": torch.tensor(heard)}
+
+    assert [one["heard"].item() for one in worlds.run(2, work, tmp_path)] == [7, 7]
+
+
+def test_one_who_is_left_alone_is_told_so(tmp_path):
+    def work():
+        with contextlib.suppress(WorkerError), join(CPU) as world:
+            if world.is_main:
+                os._exit(0)
+            world.largest(1)
+            return {"told": torch.tensor(False)}
+        return {"told": torch.tensor(True)}
+
+    children = [worlds._fork(rank, 2, work, tmp_path) for rank in range(2)]
+    for child in children:
+        os.waitpid(child, 0)
+    assert load_file(tmp_path / "1.safetensors")["told"].item()
+
+
+# ── One batch ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def one_batch(tmp_path_factory):
+    """For each size of world, what its processes drew and computed of two batches."""
+    return {size: _one_batch(size, tmp_path_factory.mktemp("world")) for size in SIZES}
+
+
+def _one_batch(size, directory):
+    def work():
+        with join(CPU) as world:
+            one, result = learner(world), {}
+            for step in (0, 3):
+                batch, keys = one.batches.draw(step, one.share.start, len(one.share))
+                for name in ("image", "noise", "t"):
+                    result[f"{step}.{name}"] = getattr(batch, name)
+                result[f"{step}.tokens"], result[f"{step}.keys"] = batch.tokens[batch.caption_of], keys
+            result["totals"] = one._gradient_of_batch()
+            return result | {f"gradient.{name}": parameter.grad for name, parameter in one.network.named_parameters()
+                             if parameter.grad is not None}
+
+    return worlds.run(size, work, directory)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_pictures_noise_times_and_captions_are_the_same_in_every_world(size, one_batch, counted):
+    (alone,), parts = one_batch[1], one_batch[size]
+    for name in (name for name in alone if name[0] in "03"):
+        assert torch.equal(torch.cat([part[name] for part in parts]), alone[name]), name
+    counted(PROMISE, "order of pictures and noise, exactly, in worlds of 1, 2 and 4", 1)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_gradient_is_that_of_the_whole_batch_and_the_same_everywhere(size, one_batch, counted):
+    (alone,), parts = one_batch[1], one_batch[size]
+    names = [name for name in alone if name.startswith("gradient.")]
+    assert len(names) > 100
+    largest = max(alone[name].abs().max() for name in names)
+    for part in parts:
+        assert all(torch.equal(part[name], parts[0][name]) for name in (*names, "totals"))
+        assert max((part[name] - alone[name]).abs().max() for name in names) < 1e-5 * largest
+        torch.testing.assert_close(part["totals"], alone["totals"], rtol=1e-5, atol=0)
+    counted(PROMISE, "gradients, within 1e-5, in worlds of 1, 2 and 4", 1)
+
+
+@pytest.mark.parametrize(("enough", "micro_batch"), [(3, 2), (1, 1), (0, None)])
+def test_too_little_memory_of_one_process_halves_the_micro_batch_of_all(enough, micro_batch, one_batch, tmp_path):
+    accumulate = Learner._accumulate
+
+    def scarce(self, start, count):
+        result = accumulate(self, start, count)
+        if count > enough and not self.world.is_main:
+            raise torch.OutOfMemoryError
+        return result
+
+    def work():
+        with join(CPU) as world:
+            one = learner(world)
+            with mock.patch.object(Learner, "_accumulate", scarce):
+                try:
+                    one._gradient_of_batch()
+                except OutOfMemoryError as error:
+                    return {"refused": torch.tensor(error.exit_code)}
+            return {"micro_batch": torch.tensor(one.micro_batch)} | {
+                f"gradient.{name}": parameter.grad for name, parameter in one.network.named_parameters()
+                if parameter.grad is not None}
+
+    (alone,), parts = one_batch[1], worlds.run(2, work, tmp_path)
+    if micro_batch is None:
+        assert [part["refused"].item() for part in parts] == [7, 7]
+        return
+    assert [part["micro_batch"].item() for part in parts] == [micro_batch] * 2
+    names = [name for name in alone if name.startswith("gradient.")]
+    largest = max(alone[name].abs().max() for name in names)
+    assert max((part[name] - alone[name]).abs().max() for part in parts for name in names) < 1e-5 * largest
+
+
+def test_memory_that_runs_out_while_others_wait_ends_with_a_smaller_micro_batch(tmp_path):
+    def work():
+        with join(CPU) as world:
+            one = learner(world)
+            one._gradient_of_batch()
+            with mock.patch.object(Learner, "_accumulate", side_effect=torch.OutOfMemoryError), \
+                    pytest.raises(OutOfMemoryError, match="Go on with --micro-batch 2"):
+                one._gradient_of_batch()
+        return {"refused": torch.tensor(1)}
+
+    worlds.run(2, work, tmp_path)
+
+
+# ── Whole trainings ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def train_in(size, folder, directory, *, stop_at=None):
+    """Train on `folder` in a world of `size`; → the noise losses of the steps, as the main process reports them."""
+    def work():
+        main = launch_environment.place().is_main
+        machine = Machine(**tiny.OPTIONS)
+        opened = run_directory.open_run(folder, tiny.RECIPE, machine) if main else \
+            contextlib.nullcontext(run_directory.join_run(folder, tiny.RECIPE, machine))
+        with opened as run, tiny.scaled_down(), mock.patch.object(monitor, "LOG_SECONDS", 0):
+            stream = list(loop.train(run, should_stop=tiny.StopAfter(stop_at)))
+        assert stream[-1].complete == (stop_at is None)
+        return {"noise": torch.tensor([event.noise_mse for event in tiny.of_kind(events.Stepped, stream)])}
+
+    return worlds.run(size, work, directory)[0]["noise"]
+
+
+def model_of(home):
+    return checkpoint.load_model(tiny.run_directory(home) / "model.safetensors", CPU)
+
+
+@pytest.mark.usefixtures("decoded")
+def test_going_on_in_worlds_of_other_sizes_changes_the_speed_alone(squares, home, tmp_path, counted):
+    noise = [train_in(size, squares, tmp_path / str(number), stop_at=stop_at)
+             for number, (size, stop_at) in enumerate([(1, 2), (2, 2), (1, 2), (4, None)])]
+    with tiny.at_home(tmp_path / "alone"):
+        alone = train_in(1, squares, tmp_path / "once")
+    torch.testing.assert_close(torch.cat(noise), alone, rtol=1e-4, atol=0)
+    counted(PROMISE, "going on in worlds of 1, 2, 1 and 4", 1)
+
+
+@pytest.mark.usefixtures("decoded")
+@pytest.mark.parametrize("size", [2, 4])
+def test_going_on_in_a_world_of_the_same_size_is_bit_identical(squares, home, tmp_path, size, counted):
+    for number, stop_at in enumerate((3, 2, None)):
+        train_in(size, squares, tmp_path / str(number), stop_at=stop_at)
+    interrupted = model_of(home).sha256
+    with tiny.at_home(tmp_path / "once"):
+        train_in(size, squares, tmp_path / "uninterrupted")
+        assert model_of(tmp_path / "once").sha256 == interrupted
+    counted("A run goes on, bit for bit", "in worlds of 2 and of 4, after two interruptions", 1)
+
+
+@pytest.mark.usefixtures("decoded")
+def test_a_signal_to_one_process_stops_them_all_after_the_same_step(squares, home, tmp_path):
+    def work():
+        main = launch_environment.place().is_main
+        machine = Machine(**tiny.OPTIONS)
+        opened = run_directory.open_run(squares, tiny.RECIPE, machine) if main else \
+            contextlib.nullcontext(run_directory.join_run(squares, tiny.RECIPE, machine))
+        with opened as run, tiny.scaled_down():
+            *_, end = loop.train(run, should_stop=tiny.StopAfter(None if main else 3))
+        return {"step": torch.tensor(end.step), "interrupted": torch.tensor(end.reason == "SIGINT")}
+
+    for ended in worlds.run(2, work, tmp_path):
+        assert (ended["step"].item(), ended["interrupted"].item()) == (3, True)

@@ -1,0 +1,92 @@
+"""On a device without float64 that meets no tensors of the CPU: the same pictures and figures, but for rounding."""
+
+import itertools
+from unittest import mock
+
+import elsewhere
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image
+
+from diffuse_cli import events
+from diffuse_cli.api import LoadedModel
+from diffuse_cli.config import SAMPLERS, Sampling
+from diffuse_cli.evaluation.evaluate import evaluate
+from diffuse_cli.evaluation.held_out import open_heldout
+from diffuse_cli.storage import checkpoint
+from diffuse_cli.training.trainer import Learner
+
+pytestmark = pytest.mark.usefixtures("decoded")
+
+HOW = Sampling(steps=3, batch_size=2, guidance_interval=(0.0, 1e9))
+PICTURE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+
+
+def ended(steps):
+    """What a generator returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def test_the_device_keeps_its_law():
+    with elsewhere.chosen():
+        there = torch.ones(3).to(elsewhere.DEVICE)
+        assert (there + 1).sum().item() == 6
+        with pytest.raises(TypeError, match="float64"):
+            there.double()
+        with pytest.raises(RuntimeError, match="two devices"):
+            there + torch.ones(3)
+
+
+def test_training_takes_the_first_step_of_the_cpu_and_goes_on(squares, home):
+    """Only the first: Adam divides gradients by themselves, and what is nothing but rounding is of any sign."""
+    norms, advance = [], Learner.advance
+
+    def told(self):
+        measured = advance(self)
+        norms.append(measured.norm)
+        return measured
+
+    with mock.patch.object(Learner, "advance", told):
+        tiny.train(squares, stop_at=1, name="here")
+        with elsewhere.chosen():
+            tiny.train(squares, stop_at=5)
+            stream = tiny.train(squares)
+    assert norms[0] == pytest.approx(norms[1], rel=1e-5)
+    assert tiny.of_kind(events.Started, stream)[0].step == 5
+    assert tiny.of_kind(events.Validated, stream)
+    assert tiny.of_kind(events.Previewed, stream)
+    assert stream[-1].complete
+
+
+@pytest.mark.parametrize(("sampler", "start"), [*itertools.product(SAMPLERS, [()]), ("dpmpp-2m", ("init",)),
+                                                ("ddpm", ("init", "mask"))])
+def test_drawing_gives_the_pictures_of_the_cpu(trained, sampler, start):
+    path, drawn = trained[0] / "model.safetensors", []
+    options = {"sampler": sampler, "seed": 1, "sampling": HOW}
+    if "init" in start:
+        options |= {"init": Image.fromarray(PICTURE), "strength": 0.7}
+    if "mask" in start:
+        options |= {"mask": Image.fromarray((PICTURE > 99).astype(np.uint8)[..., 0] * 255)}
+    for device in (elsewhere.DEVICE, torch.device("cpu")):
+        with elsewhere.chosen():
+            loaded = LoadedModel(checkpoint.load_model(path, device))
+            drawn += [np.asarray(picture) for picture in loaded.sample("a red square", 2, **options)]
+    assert np.abs(np.stack(drawn[:2]).astype(int) - np.stack(drawn[2:])).max() <= 1
+    assert not np.array_equal(drawn[0], drawn[1])
+
+
+def test_an_evaluation_finds_what_it_finds_on_the_cpu(trained, squares, tmp_path):
+    path, found = trained[0] / "model.safetensors", []
+    for device in (elsewhere.DEVICE, torch.device("cpu")):
+        with elsewhere.chosen():
+            pictures = ended(open_heldout(path, squares, resolution=8))
+            found.append(evaluate(checkpoint.load_model(path, device), pictures, num=4, seed=0, limit=4, batch_size=2,
+                                  precision="fp32", cache=tmp_path))
+    assert found[0].likelihood.bound.value == pytest.approx(found[1].likelihood.bound.value, rel=1e-4)
+    assert found[0].distances.drawn.frechet == pytest.approx(found[1].distances.drawn.frechet, rel=1e-4)

@@ -1,0 +1,61 @@
+"""What a model file says about itself is read without torch, and believed only where it makes sense."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from diffuse_cli.checks import to_dict
+from diffuse_cli.config import ModelConfig, NetworkConfig
+from diffuse_cli.errors import ModelError
+from diffuse_cli.storage import safetensors_file
+from diffuse_cli.storage.model_info import read_card
+
+CONFIG = ModelConfig(schedule="cosine", prediction="v", network=NetworkConfig(
+    resolution=16, widths=(8,), depths=(1,), attention=("none",), head_dim=8, groups=8, time_width=8, text=None))
+METADATA = {"diffuse.format_version": "1", "diffuse.config": json.dumps(to_dict(CONFIG)),
+            "diffuse.words": '{"red":3,"car":2}', "diffuse.training": '{"name":"cars","steps":10}'}
+
+
+def _file(tmp_path, **change):
+    metadata = {**METADATA, **{f"diffuse.{key}": value for key, value in change.items()}}
+    metadata = {key: value for key, value in metadata.items() if value is not None}
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"".join(safetensors_file.encode([("w", "F32", (2, 3), bytes(24))], metadata)))
+    return path
+
+
+def test_a_card_holds_what_the_file_says(tmp_path):
+    path = _file(tmp_path)
+    card = read_card(path)
+    assert card.config == CONFIG
+    assert card.words == {"red": 3, "car": 2}
+    assert card.training == {"name": "cars", "steps": 10}
+    assert (card.parameters, card.bytes) == (6, path.stat().st_size)
+
+
+@pytest.mark.parametrize(("change", "match"), [
+    ({"format_version": None}, "not a model of diffuse-cli"),
+    ({"format_version": "2"}, "has format '2', this version reads 1"),
+    ({"config": None}, "lacks diffuse.config"),
+    ({"config": "[]"}, "lacks diffuse.config"),
+    ({"config": "{"}, "JSON is damaged"),
+    ({"config": '{"evil":1}'}, "configuration is impossible"),
+    ({"config": json.dumps({**to_dict(CONFIG), "schedule": "x"})}, "configuration is impossible"),
+    ({"words": '{"red":"\\u001b"}'}, "word counts"),
+    ({"words": '{"red":true}'}, "word counts"),
+    ({"words": '{"red":-1}'}, "word counts"),
+    ({"training": "1"}, "lacks diffuse.training"),
+    ({"training": '{"a":"' + "x" * 2**20 + '"}'}, "too long"),
+])
+def test_what_makes_no_sense_is_a_model_error(tmp_path, change, match):
+    with pytest.raises(ModelError, match=match):
+        read_card(_file(tmp_path, **change))
+
+
+def test_reading_a_card_needs_no_torch(tmp_path):
+    code = ("import sys; from pathlib import Path; from diffuse_cli.storage.model_info import read_card; "
+            "read_card(Path(sys.argv[1])); print({'torch', 'numpy', 'safetensors'} & set(sys.modules))")
+    done = subprocess.run([sys.executable, "-c", code, _file(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,314 @@
+"""Names become files, and no name, link or environment leads anywhere else."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from diffuse_cli.errors import InUseError, ModelError, StorageError, UsageError
+from diffuse_cli.files import durable
+from diffuse_cli.storage import registry
+
+
+def _model(name: str) -> Path:
+    path = durable.make_directory(registry.model_directory(name)) / registry.MODEL_FILE
+    path.write_bytes(b"")
+    return path
+
+
+# ── Places ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_everything_is_under_one_root(home):
+    assert registry.root() == home
+    for place in (registry.models_directory(), registry.cache_directory(), registry.crash_directory()):
+        assert place.parent == home
+
+
+def test_asking_where_things_are_creates_nothing(home, monkeypatch):
+    monkeypatch.setenv("DIFFUSE_HOME", str(home / "new"))
+    assert registry.model_names() == []
+    assert registry.root() == home / "new"
+    assert not (home / "new").exists()
+
+
+def test_the_root_is_made_private(home, monkeypatch):
+    monkeypatch.setenv("DIFFUSE_HOME", str(home / "new"))
+    before = os.umask(0)
+    try:
+        registry.set_last("cars")
+    finally:
+        os.umask(before)
+    assert registry.root().stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("relative", ["cache", "~/cache", "./x"])
+def test_a_relative_home_is_refused(monkeypatch, relative):
+    monkeypatch.setenv("DIFFUSE_HOME", relative)
+    with pytest.raises(StorageError, match="not an absolute path") as caught:
+        registry.root()
+    assert "Set DIFFUSE_HOME" in caught.value.hint
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777, 0o1777])
+def test_a_root_that_others_may_write_is_refused(home, mode):
+    home.chmod(mode)
+    with pytest.raises(StorageError, match="other users may write") as caught:
+        registry.root()
+    assert "chmod go-w" in caught.value.hint
+
+
+def test_a_root_of_another_user_is_refused(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 12_345)
+    with pytest.raises(StorageError, match="belongs to another user"):
+        registry.root()
+
+
+def test_a_link_of_another_user_is_refused(home, monkeypatch):
+    """The directory is ours, but somebody else decides where the link leads."""
+    link = home / "link"
+    link.symlink_to(home)
+    real = Path.lstat
+
+    def foreign(path: Path) -> os.stat_result:
+        fields = list(real(path))
+        fields[4] = 12_345                                          # st_uid
+        return os.stat_result(fields)
+
+    monkeypatch.setenv("DIFFUSE_HOME", str(link))
+    assert registry.root() == link
+    monkeypatch.setattr(Path, "lstat", foreign)
+    with pytest.raises(StorageError, match="belongs to another user"):
+        registry.root()
+
+
+def test_a_file_as_root_is_refused(home, monkeypatch):
+    (home / "file").write_bytes(b"")
+    monkeypatch.setenv("DIFFUSE_HOME", str(home / "file"))
+    with pytest.raises(StorageError, match="not a directory"):
+        registry.root()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="XDG")
+@pytest.mark.parametrize(("environment", "expected"), [
+    ({"HOME": "/h", "XDG_CACHE_HOME": "/xdg"}, "/xdg/diffuse-cli"),
+    ({"HOME": "/h"}, "/h/.cache/diffuse-cli"),
+    ({"HOME": "/h", "XDG_CACHE_HOME": "relative"}, "/h/.cache/diffuse-cli"),
+])
+def test_the_default_root(environment, expected):
+    code = "from diffuse_cli.storage import registry; print(registry.root())"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == expected
+
+
+def test_no_home_at_all_is_one_clear_error(monkeypatch):
+    for name in ("DIFFUSE_HOME", "HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def unknown(_: int) -> None:
+        raise KeyError("uid not found")
+
+    import pwd
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises(StorageError, match="home directory") as caught:
+        registry.root()
+    assert "DIFFUSE_HOME" in caught.value.hint
+
+
+# ── Names ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+GOOD_NAMES = ["a", "0", "cars-64", "my_model.v2", "a" * 64]
+BAD_NAMES = ["", "../x", "/abs", "-rf", ".hidden", "CON", "con", "nul.x", "com1", "a" * 65, "a" * 300, "é", "😀", "a b",
+             "a/b", "a\\b", "a\n", "a\x1b", "last", "demo", "a.", "x.safetensors", "Cars"]
+
+
+@pytest.mark.parametrize("name", GOOD_NAMES)
+def test_good_names(name):
+    registry.check_name(name)
+    assert registry.model_directory(name).parent == registry.models_directory()
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_bad_names(name):
+    with pytest.raises(UsageError) as caught:
+        registry.model_directory(name)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("text", [*GOOD_NAMES, *BAD_NAMES, "My Photos (2024)", "日本", "...", "a" * 55 + ".-.-b"])
+def test_every_text_has_a_slug_that_is_a_name(text):
+    registry.check_name(registry.slug(text))
+
+
+def test_slugs_keep_what_they_can():
+    assert registry.slug("My Photos (2024)") == "my-photos-2024"
+    assert registry.slug("cars") == "cars"
+    assert registry.slug("Réunion, Straße 7") == "reunion-strasse-7"
+
+
+def test_free_names_count_up():
+    assert registry.free_name("cars") == "cars"
+    _model("cars")
+    durable.make_directory(registry.model_directory("cars-2"))      # in training, no model yet
+    assert registry.free_name("cars") == "cars-3"
+    _model("a" * 64)
+    assert registry.free_name("a" * 64) == "a" * 62 + "-2"
+
+
+def test_model_names_are_those_with_a_model():
+    _model("b")
+    _model("a")
+    durable.make_directory(registry.model_directory("in-training"))
+    durable.make_directory(registry.models_directory() / ".trash-0")
+    (registry.models_directory() / ".trash-0" / registry.MODEL_FILE).write_bytes(b"")
+    assert registry.model_names() == ["a", "b"]
+
+
+# ── Which model is meant ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(autouse=True)
+def without_demo(monkeypatch, tmp_path):
+    monkeypatch.setattr(registry, "_BUNDLED", tmp_path / "absent" / "demo.safetensors")
+
+
+@pytest.fixture
+def demo(monkeypatch, tmp_path):
+    path = tmp_path / "demo.safetensors"
+    path.write_bytes(b"")
+    monkeypatch.setattr(registry, "_BUNDLED", path)
+    return path
+
+
+def test_without_any_model_the_error_says_how_to_get_one():
+    with pytest.raises(ModelError, match="no model yet") as caught:
+        registry.resolve(None)
+    assert caught.value.hint == "Train one first: diffuse train ./images"
+
+
+def test_the_order_is_environment_last_demo(demo, monkeypatch):
+    assert registry.resolve(None) == demo
+    first, second = _model("first"), _model("second")
+    assert registry.resolve(None) == demo
+    registry.set_last("first")
+    assert registry.resolve(None) == registry.resolve("last") == first
+    monkeypatch.setenv("DIFFUSE_MODEL", "second")
+    assert registry.resolve(None) == second
+    assert registry.resolve("demo") == demo
+    assert registry.resolve("first") == first
+
+
+def test_a_pointer_to_a_removed_model_points_nowhere(demo):
+    _model("cars")
+    registry.set_last("cars")
+    registry.remove("cars")
+    assert registry.last() is None
+    assert registry.resolve(None) == demo
+    with pytest.raises(ModelError):
+        registry.resolve("last")
+
+
+def test_a_new_model_of_a_removed_name_is_not_the_last(demo):
+    _model("cars")
+    registry.set_last("cars")
+    registry.remove("cars")
+    _model("cars")                                                  # in training again
+    assert registry.last() is None
+
+
+@pytest.mark.parametrize("content", [b"", b"../../etc", b"\xff\xfe", b"demo", b"a" * 10_000])
+def test_a_damaged_pointer_points_nowhere(home, content):
+    (home / "last").write_bytes(content)
+    assert registry.last() is None
+
+
+def test_an_empty_name_is_not_the_last_model():
+    """It is a variable that a script has not set."""
+    with pytest.raises(UsageError, match="empty"):
+        registry.resolve("")
+
+
+def test_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(b"")
+    directory = tmp_path / "run"
+    directory.mkdir()
+    (directory / registry.MODEL_FILE).write_bytes(b"")
+    assert registry.resolve("x.safetensors") == Path("x.safetensors")
+    assert registry.resolve("./x.safetensors") == Path("x.safetensors")
+    assert registry.resolve(str(file)) == file
+    assert registry.resolve("./run") == Path("run") / registry.MODEL_FILE
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert registry.resolve("~/x.safetensors") == file
+    for missing in ("./nothing", "y.safetensors", "~/y", "a/b"):
+        with pytest.raises(ModelError, match="there is no file"):
+            registry.resolve(missing)
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("car-64", "cars-64"), ("Cars-64", "cars-64"), ("dmeo", "demo")])
+def test_misspelt_names_are_corrected(demo, typed, meant):
+    _model("cars-64")
+    with pytest.raises(ModelError) as caught:
+        registry.resolve(typed)
+    assert f"Did you mean {meant}?" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["..", "x\x1b[2J", "a" * 10_000])
+def test_a_name_never_leaves_the_directory(name):
+    with pytest.raises(ModelError):
+        registry.resolve(name)
+    with pytest.raises(ModelError):
+        registry.remove(name)
+
+
+# ── Removing ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_remove_takes_the_directory_and_nothing_else(home):
+    _model("cars")
+    keep = _model("boats")
+    registry.remove("cars")
+    assert registry.model_names() == ["boats"]
+    assert keep.exists()
+    assert [path.name for path in registry.models_directory().iterdir()] == ["boats"]
+
+
+def test_a_directory_in_which_training_never_saved_can_be_removed():
+    durable.make_directory(registry.model_directory("cars"))
+    registry.remove("cars")
+    assert not registry.model_directory("cars").exists()
+
+
+def test_a_model_in_training_is_not_removed():
+    path = _model("cars")
+    ours, theirs = multiprocessing.Pipe()
+    trainer = multiprocessing.get_context("fork").Process(target=_train, args=(path.parent / "lock", theirs))
+    trainer.start()
+    try:
+        assert ours.poll(30)
+        with pytest.raises(InUseError, match="training by process") as caught:
+            registry.remove("cars")
+        assert "--name" not in caught.value.hint
+        assert path.exists()
+    finally:
+        trainer.kill()
+        trainer.join(30)
+    registry.remove("cars")
+    assert not path.exists()
+
+
+def test_the_demo_model_stays(demo):
+    with pytest.raises(UsageError):
+        registry.remove("demo")
+    assert demo.exists()
+
+
+def _train(path, connection) -> None:
+    with durable.lock(path, doing="training"):
+        connection.send("locked")
+        connection.recv()

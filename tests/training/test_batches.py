@@ -1,0 +1,215 @@
+"""Batches as functions of the step: complete, reproducible, the same however they are cut."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffuse_cli.config import Recipe
+from diffuse_cli.network.text_encoder import encode, train_tokenizer
+from diffuse_cli.pictures.image_files import to_pixels
+from diffuse_cli.training.batches import Batches, split_dataset, validation_count
+from diffuse_cli.training.plan import make_plan
+
+CPU = torch.device("cpu")
+
+
+def make(captions, *, batch_size=4, seed=0, flip=False, word_drop=0.0, caption_drop=0.0, times="continuous"):
+    """Batches over pictures with these captions, none held out unless there are 20."""
+    data = tiny.dataset(captions)
+    split = split_dataset(data.hashes)
+    conditional = any(captions)
+    tokenizer = train_tokenizer(text for texts in captions for text in texts) if conditional else None
+    recipe = Recipe(preset="nano", batch_size=batch_size, steps=10, seed=seed, times=times)
+    plan, _ = make_plan(recipe, data, split, resolution=8, tokenizer=tokenizer, init=None, device=CPU)
+    plan = dataclasses.replace(plan, flip=flip, word_drop=word_drop, caption_drop=caption_drop)
+    return Batches(plan, data, split.train, tokenizer, CPU)
+
+
+def positions(batches, step, start=0, count=None):
+    """Which pictures of the data set are in a batch, read from the pixels themselves."""
+    batch, _ = batches.draw(step, start, count or batches.plan.batch_size)
+    corners = to_pixels(batch.image)[:, 0, 0].astype(int)
+    return (corners[:, 0] * 256 + corners[:, 1]).tolist()
+
+
+def captions_of(batches, step):
+    """The captions of a batch, found among those in `known`, by their tokens."""
+    batch, _ = batches.draw(step, 0, batches.plan.batch_size)
+    return [tuple(row) for row in batch.tokens[batch.caption_of].tolist()]
+
+
+def tokens_of(batches, text):
+    return tuple(encode(batches.tokenizer, [text])[0].tolist())
+
+
+# ── Which pictures ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(12, 4), (7, 4), (3, 8), (1, 4), (30, 8)])
+def test_every_training_picture_is_seen_once_an_epoch_and_no_other_ever(count, batch_size):
+    batches = make([()] * count, batch_size=batch_size)
+    train = batches.train.tolist()
+    seen = list(itertools.chain.from_iterable(positions(batches, step) for step in range(3 * count)))
+    epochs = [seen[start : start + len(train)] for start in range(0, len(seen) - len(train), len(train))]
+    assert len(epochs) >= 5
+    assert all(sorted(epoch) == train for epoch in epochs)           # batches span epochs without losing a picture
+    if len(train) > 6:
+        assert len(set(map(tuple, epochs))) == len(epochs)           # each epoch in an order of its own
+
+
+def test_another_seed_means_another_order():
+    assert positions(make([()] * 12), 0, count=12) != positions(make([()] * 12, seed=1), 0, count=12)
+
+
+@pytest.mark.parametrize("cuts", [(1,) * 8, (4, 4), (3, 3, 2), (7, 1)])
+def test_a_batch_is_the_same_however_it_is_cut(cuts):
+    batches = make([("a red square", "a square"), ("a blue fish",), ()] * 5, batch_size=8, flip=True, word_drop=0.3,
+                   caption_drop=0.2)
+    whole, keys = batches.draw(3, 0, 8)
+    starts = [sum(cuts[:number]) for number in range(len(cuts))]
+    parts = [batches.draw(3, start, count) for start, count in zip(starts, cuts, strict=True)]
+    for field in ("image", "noise", "t"):
+        assert torch.equal(getattr(whole, field), torch.cat([getattr(part, field) for part, _ in parts])), field
+    assert torch.equal(whole.tokens[whole.caption_of],
+                       torch.cat([part.tokens[part.caption_of] for part, _ in parts]))
+    assert torch.equal(keys, torch.cat([part_keys for _, part_keys in parts]))
+
+
+def test_drawing_needs_no_memory_of_earlier_steps():
+    forwards, backwards = make([("x",)] * 9), make([("x",)] * 9)
+    drawn = {step: forwards.draw(step, 0, 4)[0] for step in range(6)}
+    for step in reversed(range(6)):
+        again = backwards.draw(step, 0, 4)[0]
+        assert torch.equal(drawn[step].image, again.image)
+        assert torch.equal(drawn[step].noise, again.noise)
+        assert torch.equal(drawn[step].t, again.t)
+
+
+def test_noise_times_and_dropout_differ_from_picture_to_picture_and_step_to_step():
+    batches = make([()] * 12, batch_size=12)
+    drawn = [batches.draw(step, 0, 12) for step in range(4)]
+    noise = torch.cat([batch.noise for batch, _ in drawn]).flatten(1)
+    assert len(noise.unique(dim=0)) == 48
+    assert len(torch.cat([batch.t for batch, _ in drawn]).unique()) == 48
+    assert len(torch.cat([keys for _, keys in drawn]).unique()) == 48
+    assert abs(noise.mean()) < 0.03
+    assert abs(noise.std() - 1) < 0.03
+
+
+def test_times_are_stratified_over_the_global_batch():
+    t = make([()] * 12, batch_size=8).draw(5, 0, 8)[0].t
+    strata = (t - 0.001) / 0.999 * 8
+    assert strata.floor().tolist() == list(range(8))
+    discrete = make([()] * 12, batch_size=8, times="discrete").draw(5, 0, 8)[0].t * 1000
+    assert torch.equal(discrete, discrete.round())
+
+
+# ── Captions ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_captions_stay_with_their_pictures():
+    captions = [(f"picture number {index}",) for index in range(12)]
+    batches = make(captions)
+    for step in range(6):
+        assert captions_of(batches, step) == [tokens_of(batches, captions[k][0]) for k in positions(batches, step)]
+
+
+def test_captions_are_dropped_as_often_as_planned():
+    batches = make([("a red square",)] * 12, batch_size=32, caption_drop=0.1)
+    empty = tokens_of(batches, "")
+    dropped = [row == empty for step in range(50) for row in captions_of(batches, step)]
+    assert np.mean(dropped) == pytest.approx(0.1, abs=0.025)         # 3.3 standard deviations of 1600 draws
+
+
+def test_pictures_without_a_caption_have_the_empty_one():
+    batches = make([("a red square",), ()] * 6)
+    for step in range(6):
+        expected = [tokens_of(batches, "" if k % 2 else "a red square") for k in positions(batches, step)]
+        assert captions_of(batches, step) == expected
+
+
+def test_words_are_dropped_as_often_as_planned_but_never_all_of_them():
+    words = [f"w{index}" for index in range(10)]
+    batches = make([(" ".join(words),)] * 12, batch_size=32, word_drop=0.1)
+    kept = []
+    for step in range(20):
+        batch, _ = batches.draw(step, 0, 32)
+        texts = [batches.tokenizer.decode(row) for row in batch.tokens[batch.caption_of].tolist()]
+        for text in texts:
+            assert [word for word in words if word in text.split()] == text.split()    # in order, none added
+            kept.append(len(text.split()))
+    assert np.mean(kept) == pytest.approx(9, abs=0.15)               # 4 standard deviations
+    lonely = make([("word",)] * 12, batch_size=32, word_drop=0.9)
+    assert set(captions_of(lonely, 0)) == {tokens_of(lonely, "word")}
+
+
+def test_alternatives_are_taken_equally_often():
+    batches = make([("first", "second", "third")] * 12, batch_size=32)
+    counts = dict.fromkeys(("first", "second", "third"), 0)
+    for step in range(40):
+        rows = captions_of(batches, step)
+        for text in counts:
+            counts[text] += rows.count(tokens_of(batches, text))
+    assert sum(counts.values()) == 40 * 32
+    assert all(abs(count / 1280 - 1 / 3) < 0.05 for count in counts.values())
+
+
+def test_without_captions_there_are_no_tokens():
+    batch, _ = make([()] * 12).draw(0, 0, 4)
+    assert batch.tokens is None
+    assert batch.caption_of is None
+
+
+# ── Flips ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_half_of_the_pictures_are_mirrored_when_asked_and_none_otherwise():
+    plain, flipping = make([()] * 12, batch_size=32), make([()] * 12, batch_size=32, flip=True)
+    mirrored = []
+    for step in range(20):
+        before, after = plain.draw(step, 0, 32)[0].image, flipping.draw(step, 0, 32)[0].image
+        for one, other in zip(before, after, strict=True):
+            mirrored.append(torch.equal(other, one.flip(2)))         # left ↔ right, never upside down
+            assert mirrored[-1] or torch.equal(other, one)
+    assert np.mean(mirrored) == pytest.approx(0.5, abs=0.08)
+
+
+# ── What is held out ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("pictures", "held_out"), [
+    (1, 0), (19, 0), (20, 2), (300, 30), (640, 64), (1000, 64), (1280, 64), (2000, 100), (40_960, 2048),
+    (1_000_000, 2048)])
+def test_how_many_are_held_out(pictures, held_out):
+    assert validation_count(pictures) == held_out
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=19) | st.lists(st.integers(0, 30), min_size=20, max_size=60),
+       st.randoms(use_true_random=False))
+@settings(max_examples=100, deadline=None)
+def test_the_split_is_one_of_contents(contents, random):
+    hashes = tuple(f"{content:02x}" for content in contents)
+    split = split_dataset(hashes)
+    assert sorted(split.train.tolist() + split.held_out.tolist()) == list(range(len(hashes)))
+    assert len(split.held_out) <= validation_count(len(hashes))
+    train, held_out = ({hashes[k] for k in part.tolist()} for part in (split.train, split.held_out))
+    assert not train & held_out                                      # a picture and its copy are on one side
+    assert len(split.train) > 0
+
+    order = list(range(len(hashes)))                                 # renaming changes the order of the pictures
+    random.shuffle(order)
+    renamed = split_dataset(tuple(hashes[k] for k in order))
+    assert {hashes[order[k]] for k in renamed.held_out.tolist()} == held_out
+
+
+def test_held_out_pictures_are_never_drawn():
+    batches = make([()] * 40, batch_size=16)
+    held_out = set(split_dataset(batches.dataset.hashes).held_out.tolist())
+    assert len(held_out) == 4
+    assert not held_out & {k for step in range(10) for k in positions(batches, step)}

@@ -1,0 +1,233 @@
+"""Choices that were left open: made from the data and the machine by rules that can be recomputed by hand."""
+
+import dataclasses
+import math
+from unittest import mock
+
+import pytest
+import tiny
+import torch
+
+from diffuse_cli.config import Machine, Recipe
+from diffuse_cli.errors import UsageError
+from diffuse_cli.network.presets import parameter_count
+from diffuse_cli.network.text_encoder import train_tokenizer
+from diffuse_cli.training import plan as planning
+from diffuse_cli.training.batches import Split, split_dataset
+from diffuse_cli.training.plan import extend, learning_rate, make_plan
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+TOKENIZER = train_tokenizer(["a red square"])
+
+
+def plan_for(train, held_out=0, *, conditional=True, device=CPU, resolution=32, **recipe):
+    """The plan for so many pictures, which need not exist."""
+    split = Split(torch.arange(train), torch.arange(train, train + held_out))
+    return make_plan(Recipe(**recipe), mock.Mock(id="d"), split, resolution=resolution, init=None, device=device,
+                     tokenizer=TOKENIZER if conditional else None)
+
+
+def test_a_longer_budget_changes_only_where_the_run_ends():
+    first, _ = plan_for(2000, 100, images=100_000)
+    longer, fresh = extend(first, Recipe(images=200_000), "x"), plan_for(2000, 100, images=200_000)[0]
+    assert (first.batch_size, fresh.batch_size) == (16, 32)            # it would choose otherwise from the start
+    same, _ = plan_for(2000, 100, steps=12_500, batch_size=16)
+    assert longer == dataclasses.replace(
+        same, warmup_steps=first.warmup_steps, dropout=first.dropout, validation_probe=first.validation_probe)
+
+
+# ── Batch and budget ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("images", [10_000, 100_000, 1_000_000, 20_000_000, 200_000_000, 5_000_000_000])
+def test_the_batch_is_the_power_of_two_near_the_formula(images):
+    plan, reasons = plan_for(1000, images=images)
+    formula = 512 * (images / 200e6) ** 0.45
+    assert plan.batch_size & (plan.batch_size - 1) == 0
+    assert 16 <= plan.batch_size <= 2048
+    if 16 <= formula <= 2048:
+        assert 2**-0.5 <= plan.batch_size / formula <= 2**0.5
+    assert plan.steps == math.ceil(images / plan.batch_size)
+    assert reasons.batch == "for the number of pictures seen"
+
+
+@pytest.mark.parametrize("steps", [100, 5_000, 100_000, 10_000_000])
+def test_with_a_budget_of_steps_the_batch_fits_what_it_makes_of_it(steps):
+    plan, _ = plan_for(1000, steps=steps)
+    assert plan.steps == steps
+    assert plan_for(1000, images=steps * plan.batch_size)[0].batch_size == plan.batch_size
+
+
+@pytest.mark.parametrize(("train", "seen"), [(10, 100_000), (1000, 100_000), (50_000, 5_000_000),
+                                             (10_000_000, 100_000_000)])
+def test_the_default_budget_is_100_epochs_within_bounds(train, seen):
+    plan, reasons = plan_for(train)
+    assert seen <= plan.steps * plan.batch_size < seen + plan.batch_size
+    assert reasons.budget == f"{plan.steps * plan.batch_size:,} pictures seen, each {seen / train:,.1f} times"
+
+
+def test_what_is_asked_for_is_taken():
+    plan, reasons = plan_for(
+        1000, batch_size=7, steps=11, lr=0.5, preset="micro", flip=True, seed=5, objective="simple", prediction="x0",
+        schedule="linear", optimizer="adam", times="discrete", variance_grad="trunk")
+    assert (plan.batch_size, plan.steps, plan.lr, plan.preset, plan.flip, plan.seed) == (7, 11, 0.5, "micro", True, 5)
+    assert (plan.objective, plan.optimizer, plan.times, plan.variance_grad) == ("simple", "adam", "discrete", "trunk")
+    assert (plan.model.prediction, plan.model.schedule, plan.model.network.out_channels) == ("x0", "linear", 6)
+    assert (reasons.preset, reasons.batch) == ("as asked", "as asked")
+    assert plan_for(1000, variance="fixed")[0].model.network.out_channels == 3
+
+
+@pytest.mark.parametrize(("steps", "warmup", "cooldown"), [
+    (1, 1, 1), (20, 1, 5), (1000, 50, 250), (4000, 200, 1000), (20_000, 200, 5000), (100_000, 1000, 25_000)])
+def test_warm_up_and_cool_down(steps, warmup, cooldown):
+    plan, _ = plan_for(1000, steps=steps)
+    assert plan.warmup_steps == warmup                     # max(200, 1 %), at most 5 %
+    assert abs(plan.cooldown_steps - cooldown) <= 1        # a quarter
+
+
+# ── By size ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("parameters", "rate"), [
+    (1, 4e-3), (2_000_000, 4e-3), (5_000_000, 2e-3), (10_000_000, 1.4e-3), (20_000_000, 1e-3), (60_000_000, 6e-4),
+    (250_000_000, 4e-4), (10**10, 4e-4)])
+def test_the_learning_rate_follows_the_size(parameters, rate):
+    assert learning_rate(parameters, "muon") == pytest.approx(rate, rel=1e-9)      # 1.4e-3: half way, in logarithms
+    for other in ("adamw", "adam"):
+        assert learning_rate(parameters, other) == pytest.approx(rate / 2, rel=0.02)
+
+
+def test_the_learning_rate_never_rises_with_the_size():
+    rates = [learning_rate(round(1e6 * 1.1**k), "muon") for k in range(70)]
+    assert rates == sorted(rates, reverse=True)
+    plan, _ = plan_for(100, preset="small", steps=10)
+    assert plan.lr == learning_rate(parameter_count(plan.model.network), "muon")
+
+
+@pytest.mark.parametrize(("train", "dropout"), [
+    (1, 0.25), (19_999, 0.25), (20_000, 0.12), (99_999, 0.12), (100_000, 0.05), (999_999, 0.05), (1_000_000, 0.0)])
+def test_dropout_by_the_number_of_pictures(train, dropout):
+    assert plan_for(train, images=50 * train, batch_size=1)[0].dropout == dropout
+    assert plan_for(train, images=50 * train - 1, batch_size=1)[0].dropout == 0      # too few epochs to learn by heart
+
+
+@pytest.mark.parametrize(("train", "device", "preset"), [
+    (100, CPU, "nano"), (10**6, CPU, "nano"), (100, CUDA, "small"), (20_000, CUDA, "base")])
+def test_the_preset_follows_the_machine(train, device, preset):
+    plan, reasons = plan_for(train, device=device, steps=10)
+    assert plan.preset == preset
+    assert ("CPU" if device is CPU else "GPU") in reasons.preset
+
+
+def test_captions_decide_flips_and_drops():
+    with_captions, _ = plan_for(4999, steps=10)
+    assert (with_captions.flip, with_captions.caption_drop, with_captions.word_drop) == (False, 0.1, 0.1)
+    assert plan_for(5000, steps=10)[0].word_drop == 0
+    without, _ = plan_for(100, steps=10, conditional=False)
+    assert (without.flip, without.caption_drop, without.word_drop, without.model.conditional) == (True, 0, 0, False)
+    assert plan_for(100, steps=10, conditional=False, flip=False)[0].flip is False
+
+
+# ── Validation ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_counts_are_those_of_the_split():
+    data = tiny.dataset([("x",)] * 30, hashes=["same"] * 30)         # all copies of one picture: none can be held out
+    plan, _ = make_plan(Recipe(steps=10), data, split_dataset(data.hashes), resolution=8, tokenizer=TOKENIZER,
+                        init=None, device=CPU)
+    assert (plan.train_images, plan.validation_images, plan.validation_probe, plan.keep_best) == (30, 0, 0, False)
+
+
+def test_the_best_weights_are_kept_on_small_sets_that_are_validated():
+    assert plan_for(4999, 500, steps=10)[0].keep_best
+    assert not plan_for(5000, 500, steps=10)[0].keep_best
+    assert not plan_for(19, 0, steps=10)[0].keep_best
+
+
+@pytest.mark.parametrize(("steps", "batch_size", "held_out", "probe"), [
+    (10, 4, 0, 0), (10, 4, 2, 2), (10, 4, 64, 16), (20_000, 64, 64, 64), (20_000, 64, 2048, 256), (1000, 64, 2048, 72)])
+def test_validation_costs_about_three_hundredths(steps, batch_size, held_out, probe):
+    plan, _ = plan_for(1000, held_out, steps=steps, batch_size=batch_size)
+    assert plan.validation_probe == probe
+    if 16 < probe < min(held_out, 256):                    # 10 validations, 8 levels, a forward pass a third of a step
+        assert 10 * 8 * probe / 3 == pytest.approx(0.03 * steps * batch_size, rel=0.02)
+
+
+@pytest.mark.parametrize(("steps", "every"), [(1, 1), (9, 1), (100, 10), (12_345, 1234)])
+def test_ten_validations_in_a_run(steps, every):
+    assert plan_for(1000, 64, steps=steps)[0].validate_steps == every
+
+
+# ── The machine ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _gpus(count):
+    return mock.patch.multiple(torch.cuda, is_available=mock.Mock(return_value=count > 0),
+                               device_count=mock.Mock(return_value=count))
+
+
+@pytest.mark.parametrize(("gpus", "visible", "message"), [
+    ("1", 0, "--gpus 1 was asked for, but no GPU is visible"), ("all", 0, "no GPU is visible"),
+    ("2", 1, "only 1 visible")])
+def test_gpus_that_cannot_be_had(gpus, visible, message):
+    with _gpus(visible), pytest.raises(UsageError, match=message) as caught:
+        planning.choose_device(Machine(gpus=gpus))
+    assert caught.value.exit_code == 2
+    assert "--gpus" in caught.value.hint
+
+
+@pytest.mark.parametrize(("gpus", "visible", "count"), [
+    (None, 4, 1), ("0", 4, 1), ("1", 4, 1), ("3", 4, 3), ("all", 4, 4), (None, 0, 1)])
+def test_there_is_a_process_for_each_gpu_asked_for(gpus, visible, count):
+    with _gpus(visible):
+        assert planning.count_processes(Machine(gpus=gpus)) == count
+
+
+def test_every_process_of_a_machine_has_a_gpu_of_its_own():
+    with _gpus(4), mock.patch.dict("os.environ", RANK="6", WORLD_SIZE="8", LOCAL_RANK="2"):
+        assert planning.choose_device(Machine(gpus="4")) == torch.device("cuda", 2)
+        with mock.patch.object(torch, "zeros"):                        # as where there is one
+            assert planning.choose_device(Machine(device="cuda")) == torch.device("cuda", 2)
+            assert planning.choose_device(Machine(device="cuda:1")) == torch.device("cuda", 1)
+    with _gpus(2), mock.patch.dict("os.environ", RANK="6", WORLD_SIZE="8", LOCAL_RANK="2"), \
+            pytest.raises(UsageError, match="process 3 of this machine has no GPU: 2 visible"):
+        planning.choose_device(Machine())
+
+
+def test_the_device_is_the_one_asked_for_or_the_best_there_is():
+    with _gpus(1), mock.patch.object(torch.backends.mps, "is_available", return_value=False):
+        assert planning.choose_device(Machine()).type == "cuda"
+        assert planning.choose_device(Machine(gpus="1")).type == "cuda"
+        assert planning.choose_device(Machine(gpus="all")).type == "cuda"
+        assert planning.choose_device(Machine(gpus="0")).type == "cpu"
+        assert planning.choose_device(Machine(device="cpu")).type == "cpu"
+    with _gpus(0), mock.patch.object(torch.backends.mps, "is_available", return_value=False):
+        assert planning.choose_device(Machine()).type == "cpu"
+    with _gpus(0), mock.patch.object(torch.backends.mps, "is_available", return_value=True):
+        assert planning.choose_device(Machine()).type == "mps"
+
+
+@pytest.mark.parametrize("device", ["gpu", "cpu:x", "meta-physics", "", "meta"])
+def test_devices_that_are_none(device):
+    with pytest.raises(UsageError, match="--device"):
+        planning.choose_device(Machine(device=device))
+
+
+@pytest.mark.parametrize(("asked", "device", "batch_size", "resolution", "expected"), [
+    (None, CPU, 32, 64, 32), (None, CPU, 256, 64, 64), (None, CPU, 256, 128, 16), (None, CUDA, 2048, 64, 512),
+    (None, CPU, 256, 512, 1), (3, CPU, 32, 64, 3), (99, CPU, 32, 64, 32)])
+def test_how_many_pictures_at_once(asked, device, batch_size, resolution, expected):
+    assert planning.choose_micro_batch(
+        Machine(micro_batch=asked), device, batch_size=batch_size, resolution=resolution) == expected
+
+
+@pytest.mark.parametrize(("facts", "precision"), [
+    ("flags: amx_bf16 avx512_bf16\nGenuineIntel", "bf16"), ("avx512_bf16 GenuineIntel", "fp32"),
+    ("avx512_bf16 AuthenticAMD", "bf16"), ("sse2", "fp32")])
+def test_the_precision_of_a_cpu(facts, precision):
+    with mock.patch.object(planning.Path, "read_text", return_value=facts):
+        assert planning.choose_precision(Machine(), CPU) == precision
+        assert planning.choose_precision(Machine(precision="fp32"), CPU) == "fp32"
+        assert planning.choose_precision(Machine(precision="bf16"), CPU) == "bf16"
+    with mock.patch.object(planning.Path, "read_text", side_effect=OSError):
+        assert planning.choose_precision(Machine(), CPU) == "fp32"

@@ -1,0 +1,308 @@
+"""One step of learning: the rate, the decay, the average, what is skipped, and that a saved state is all of it."""
+
+import copy
+import dataclasses
+import math
+from unittest import mock
+
+import pytest
+import tiny
+import torch
+
+from diffuse_cli.config import Recipe
+from diffuse_cli.denoiser import Batch
+from diffuse_cli.errors import DivergedError, OutOfMemoryError
+from diffuse_cli.network.text_encoder import train_tokenizer
+from diffuse_cli.runtime.distributed import World
+from diffuse_cli.training import ema, trainer
+from diffuse_cli.training.batches import Batches, split_dataset
+from diffuse_cli.training.optimizer import READS_TEXT
+from diffuse_cli.training.plan import make_plan
+from diffuse_cli.training.trainer import Learner, learning_rate_at
+
+CPU = torch.device("cpu")
+CAPTIONS = [("a red square", "red"), ("a blue square",)] * 6
+
+
+@pytest.fixture(scope="module")
+def batches():
+    data = tiny.dataset(CAPTIONS)
+    split = split_dataset(data.hashes)
+    tokenizer = train_tokenizer(text for texts in CAPTIONS for text in texts)
+    recipe = Recipe(preset="nano", batch_size=4, steps=100, lr=1e-3)
+    with tiny.scaled_down():
+        plan, _ = make_plan(recipe, data, split, resolution=8, tokenizer=tokenizer, init=None, device=CPU)
+    return Batches(plan, data, split.train, tokenizer, CPU)
+
+
+def make(batches, *, micro_batch=4, **changes):
+    plan = dataclasses.replace(batches.plan, **changes)
+    return Learner(plan, dataclasses.replace(batches, plan=plan), precision="fp32", micro_batch=micro_batch,
+                   compiled=False, world=World())
+
+
+def weights(learner):
+    return {name: tensor.clone() for name, tensor in learner.network.state_dict().items()}
+
+
+def same(one, other):
+    return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def with_norms(*norms):
+    """As if the gradients had these norms, one after another, whatever they are."""
+    return mock.patch.object(torch.nn.utils, "clip_grad_norm_", side_effect=[torch.tensor(norm) for norm in norms])
+
+
+# ── The learning rate ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_learning_rate_rises_stays_and_falls_to_zero(batches):
+    plan = dataclasses.replace(batches.plan, lr=2.0, steps=100, warmup_steps=10, cooldown_steps=20)
+    rates = [learning_rate_at(plan, step) for step in range(101)]
+    assert rates[:10] == pytest.approx([2 * (step + 1) / 10 for step in range(10)])
+    assert rates[10:81] == [2.0] * 71
+    assert rates[80:] == pytest.approx([2 * (100 - step) / 20 for step in range(80, 101)])
+    assert rates[100] == 0
+    assert rates[0] > 0                                    # no step is wasted
+
+
+def test_the_optimiser_learns_at_that_rate(batches):
+    one = make(batches, optimizer="adamw", lr=0.01, warmup_steps=4)
+    before = weights(one)
+    for parameter in one.network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    one._update()
+    for name, tensor in weights(one).items():
+        rate = 0.0025 / 500 if name.startswith(READS_TEXT) else 0.0025            # words are learnt more slowly
+        moved = (tensor - before[name]).abs().max()
+        assert moved == pytest.approx(rate, rel=0.05), name  # Adam's first step is the rate, but for the small decay
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_weight_decay_is_on_matrices_alone(batches, optimizer):
+    one = make(batches, optimizer=optimizer, lr=0.1, warmup_steps=1)
+    before = weights(one)
+    one.optimizer.zero_grad()
+    for parameter in one.network.parameters():
+        parameter.grad = torch.zeros_like(parameter)       # nothing to learn: only decay moves a weight
+    one._update()
+    for name, tensor in weights(one).items():
+        rate = 0.1 / 500 if name.startswith(READS_TEXT) else 0.1
+        expected = before[name] * (1 - rate * 0.01) if tensor.ndim >= 2 else before[name]
+        assert torch.allclose(tensor, expected, rtol=1e-6, atol=0), name
+
+
+def test_the_classic_recipe_has_no_decay_and_its_own_moments(batches):
+    groups = make(batches, optimizer="adam").optimizer.parts[0].param_groups
+    assert {(group["weight_decay"], group["betas"]) for group in groups} == {(0.0, (0.9, 0.999))}
+    groups = make(batches).optimizer.parts[0].param_groups
+    assert {(group["weight_decay"], group["betas"]) for group in groups} == {(0.01, (0.9, 0.99)), (0.0, (0.9, 0.99))}
+
+
+def test_the_norm_of_the_gradient_is_clipped_and_reported_unclipped(batches):
+    one = make(batches)
+    gradient_of_batch = one._gradient_of_batch
+
+    def steeper():
+        totals = gradient_of_batch()
+        for parameter in one.network.parameters():
+            parameter.grad *= 1000
+        return totals
+
+    with mock.patch.object(one, "_gradient_of_batch", steeper):
+        measured = one.advance()
+    clipped = torch.cat([parameter.grad.flatten() for parameter in one.network.parameters()]).norm()
+    assert clipped == pytest.approx(1, rel=1e-3)
+    assert measured.norm > 100
+
+
+# ── Micro-batches ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 3])
+def test_the_gradient_of_micro_batches_is_that_of_the_batch(batches, micro_batch):
+    whole, cut = make(batches), make(batches, micro_batch=micro_batch)
+    totals = [one._gradient_of_batch() for one in (whole, cut)]
+    assert torch.allclose(*totals, rtol=1e-5)
+    gradients = [torch.cat([parameter.grad.flatten() for parameter in one.network.parameters()])
+                 for one in (whole, cut)]
+    assert (gradients[0] - gradients[1]).norm() < 1e-5 * gradients[0].norm()
+
+
+def test_too_little_memory_halves_the_micro_batch_and_learns_the_same_step(batches):
+    starved, modest = make(batches), make(batches, micro_batch=1)
+    accumulate = Learner._accumulate
+
+    def scarce(self, start, count):
+        result = accumulate(self, start, count)            # what was added before memory ran out must not count
+        if count > 1:
+            raise torch.OutOfMemoryError
+        return result
+
+    with mock.patch.object(Learner, "_accumulate", scarce):
+        starved.advance()
+    modest.advance()
+    assert starved.micro_batch == 1
+    assert same(weights(starved), weights(modest))
+    with mock.patch.object(Learner, "_accumulate", side_effect=torch.OutOfMemoryError), \
+            pytest.raises(OutOfMemoryError) as caught:
+        starved.advance()
+    assert caught.value.exit_code == 7
+    assert starved.step == 1
+
+
+def test_a_cpu_that_runs_out_of_memory_is_no_surprise(batches):
+    """Its allocator's RuntimeError is recognised, the real one; any other stays what it is."""
+    starved, modest, draw = make(batches), make(batches, micro_batch=1), Batches.draw
+
+    def scarce(self, step, start, count):
+        if count > 1:
+            torch.empty(1 << 56, dtype=torch.uint8)
+        return draw(self, step, start, count)
+
+    with mock.patch.object(Batches, "draw", scarce):
+        starved.advance()
+    modest.advance()
+    assert starved.micro_batch == 1
+    assert same(weights(starved), weights(modest))
+    with mock.patch.object(Batches, "draw", side_effect=RuntimeError("a defect")), \
+            pytest.raises(RuntimeError, match="a defect"):
+        starved.advance()
+
+
+# ── The average ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_average_is_the_power_function_average_of_all_weights(batches):
+    one = make(batches, lr=0.01)
+    seen = []
+    for _ in range(5):
+        one.advance()
+        seen.append(weights(one))
+    # Unrolled: the weights after update i count in proportion to i^(gamma + 1) - (i - 1)^(gamma + 1).
+    shares = [(i / 5) ** (ema.GAMMA + 1) - ((i - 1) / 5) ** (ema.GAMMA + 1) for i in range(1, 6)]
+    assert sum(shares) == pytest.approx(1)
+    for name, tensor in one.averaged.state_dict().items():
+        expected = sum(share * past[name] for share, past in zip(shares, seen, strict=True))
+        assert torch.allclose(tensor, expected, rtol=1e-4, atol=1e-6), name
+
+
+# ── What is not learnt from ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_spike_is_skipped_and_counted_once_the_norms_have_settled(batches):
+    one = make(batches, warmup_steps=1)
+    calm = [1.0] * (trainer.WINDOW // 4)
+    with with_norms(*calm, 8.1, 7.9, 8.1):
+        for _ in calm:
+            one.advance()
+        before = weights(one)
+        one.advance()
+        assert same(before, weights(one))
+        assert (one.step, one.updates, one.skipped) == (33, 32, 1)
+        assert list(one.norms)[-1] == pytest.approx(8.1)   # enters the window: a new level is accepted in the end
+        one.advance()
+        assert not same(before, weights(one))
+        assert one.skipped == 1
+
+
+def test_nothing_is_a_spike_before_the_norms_have_settled(batches):
+    one = make(batches, warmup_steps=10)
+    with with_norms(*([1.0] * 9), 1000.0):
+        for _ in range(10):
+            one.advance()
+    assert one.skipped == 0
+    waiting = make(batches, warmup_steps=40)               # nor during the warm-up
+    waiting.norms.extend([1.0] * trainer.WINDOW)
+    with with_norms(1000.0):
+        waiting.advance()
+    assert waiting.skipped == 0
+
+
+@pytest.mark.parametrize("norm", [math.nan, math.inf])
+def test_a_step_that_is_not_finite_changes_nothing(batches, norm):
+    one = make(batches)
+    one.advance()
+    before, averaged = weights(one), copy.deepcopy(one.averaged.state_dict())
+    with with_norms(norm):
+        one.advance()
+    assert same(before, weights(one))
+    assert same(averaged, one.averaged.state_dict())
+    assert (one.step, one.skipped, one.bad, list(one.norms)[1:]) == (2, 1, 1, [])
+    one.advance()
+    assert (one.bad, one.skipped) == (0, 1)
+
+
+def test_a_loss_that_is_not_finite_is_noticed_even_if_its_gradient_is(batches):
+    one = make(batches)
+    accumulate = Learner._accumulate
+    with mock.patch.object(Learner, "_accumulate", lambda *arguments: accumulate(*arguments) * math.inf):
+        one.advance()
+    assert (one.skipped, one.bad) == (1, 1)
+
+
+def test_three_such_steps_in_a_row_end_the_run(batches):
+    one = make(batches)
+    draw = Batches.draw
+
+    def poisoned(self, step, start, count):
+        batch, keys = draw(self, step, start, count)
+        return Batch(batch.image * math.nan, batch.noise, batch.t, batch.tokens, batch.caption_of), keys
+
+    one.advance()
+    before = weights(one)
+    with mock.patch.object(Batches, "draw", poisoned):
+        one.advance()
+        one.advance()
+        with pytest.raises(DivergedError) as caught:
+            one.advance()
+    assert caught.value.exit_code == 8
+    assert "the last 4; 1 was good" in caught.value.what
+    assert caught.value.hint == "Try --lr 2.5e-04 --fresh"
+    assert same(before, weights(one))
+
+
+# ── The state ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_restored_learner_goes_on_as_if_nothing_had_happened(batches, optimizer):
+    one, other = (make(batches, optimizer=optimizer) for _ in range(2))
+    for _ in range(3):
+        one.advance()
+    with with_norms(math.nan):
+        one.advance()
+    saved = {name: tensor.clone() for name, tensor in one.tensors().items()}
+    other.restore(saved, copy.deepcopy(one.record()))
+    assert other.record() == one.record()
+    for _ in range(2):
+        one.advance()
+        other.advance()
+    assert same(one.tensors(), other.tensors())
+    assert other.record() == one.record()
+    assert (other.step, other.skipped) == (6, 1)
+
+
+def test_the_state_has_weight_average_and_moments_of_every_parameter(batches):
+    one = make(batches)
+    names = {name for name, _ in one.network.named_parameters()}
+    turned = {name for name in names if f"momentum.{name}" in one.tensors()}
+    assert turned
+    assert set(one.tensors()) == {
+        f"{kind}.{name}" for name in names
+        for kind in ("weights", "average", *(("momentum",) if name in turned else ("exp_avg", "exp_avg_sq")))}
+    other = make(batches, optimizer="adamw")
+    assert set(other.tensors()) == {
+        f"{kind}.{name}" for name in names for kind in ("weights", "average", "exp_avg", "exp_avg_sq")}
+    assert other.parameters == sum(tensor.numel() for tensor in other.tensors().values()) / 4
+
+
+def test_dropout_follows_the_pictures(batches):
+    """With dropout the same seed still gives the same step, and another rate another one."""
+    first, second, none = (make(batches, dropout=rate) for rate in (0.5, 0.5, 0.0))
+    totals = [one.advance().totals for one in (first, second, none)]
+    assert torch.equal(totals[0], totals[1])
+    first.advance()
+    second.advance()
+    assert same(weights(first), weights(second))
