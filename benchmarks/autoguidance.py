@@ -23,7 +23,7 @@ from diffuse_cli.config import Sampling
 from diffuse_cli.diffusion.guidance import classifier_free, within_range
 from diffuse_cli.diffusion.samplers import Denoised, Denoiser, run_sampler
 from diffuse_cli.diffusion.schedule import make_schedule
-from diffuse_cli.pictures import image_files
+from diffuse_cli.pictures import pixels
 from diffuse_cli.runtime import randomness
 from diffuse_cli.sampling.generate import encode_prompts, guided_denoiser, times_of
 from diffuse_cli.storage import checkpoint, registry
@@ -61,7 +61,7 @@ def draw(model: checkpoint.Model, guide: checkpoint.Model | None, prompts: list[
 
         *_, last = run_sampler(sampling.sampler, within_range(guided(model, guide, part, sampling)), noise(-1),
                                times_of(model.config, sampling), schedule, fresh_noise=noise)
-        made.append(image_files.to_pixels(last.noisy))
+        made.append(pixels.to_pixels(last.noisy))
     return np.concatenate(made)
 
 

@@ -18,7 +18,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.svm import SVC
 
 from diffuse_cli.config import Sampling
-from diffuse_cli.pictures import image_files
+from diffuse_cli.pictures import image_files, sheets
 from diffuse_cli.sampling import generate
 from diffuse_cli.sampling.request import Wanted
 from diffuse_cli.storage import checkpoint, registry
@@ -61,7 +61,7 @@ def judge(name: str, *, each: int, seed: int, sheet: Path | None, report: Path |
     if sheet:
         sheet.parent.mkdir(parents=True, exist_ok=True)
         shown = np.stack([drawn[k * each + i] for k in range(10) for i in range(10)])
-        sheet.write_bytes(image_files.encode(image_files.sheet(shown, columns=10)))
+        sheet.write_bytes(image_files.encode(sheets.sheet(shown, columns=10)))
 
 
 def main() -> None:

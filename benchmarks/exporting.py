@@ -12,6 +12,8 @@ from figures import shown_spread
 from harness import Settings, Side, interleave
 from tables import table
 
+from diffuse_cli.data import caption_words
+
 FORMATS = ("diffusers", "safetensors", "onnx")
 CAPTIONS = ("a red car", "a blue fish")
 MIB = 2**20
@@ -24,7 +26,7 @@ def write_model(path: Path, preset: str, resolution: int) -> None:
     from diffuse_cli.config import ModelConfig
     from diffuse_cli.network.network import Network
     from diffuse_cli.network.presets import network_config
-    from diffuse_cli.network.text_encoder import train_tokenizer
+    from diffuse_cli.network.tokenizer import train_tokenizer
     from diffuse_cli.storage import checkpoint
 
     tokenizer = train_tokenizer(CAPTIONS)
@@ -32,7 +34,7 @@ def write_model(path: Path, preset: str, resolution: int) -> None:
     network.initialise(torch.Generator().manual_seed(0))
     checkpoint.save_model(
         path, config=ModelConfig(network=network.config, schedule="interpolated", prediction="v"),
-        weights=network.state_dict(), tokenizer=tokenizer, words=checkpoint.count_words(CAPTIONS),
+        weights=network.state_dict(), tokenizer=tokenizer, words=caption_words.count_words(CAPTIONS),
         training={"name": preset})
 
 

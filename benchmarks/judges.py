@@ -29,7 +29,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from diffuse_cli.evaluation.distances import frechet_distance
-from diffuse_cli.pictures.image_files import from_pixels
+from diffuse_cli.pictures.pixels import from_pixels
 
 COMPONENTS = 32                                 # of the pixels
 

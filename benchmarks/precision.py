@@ -16,7 +16,7 @@ from prompt_accuracy import agreement, draw, make_classifier, prompts_of
 
 from diffuse_cli import __version__
 from diffuse_cli.config import Sampling
-from diffuse_cli.pictures import image_files
+from diffuse_cli.pictures import pixels
 from diffuse_cli.storage import checkpoint, registry
 
 
@@ -46,7 +46,7 @@ def main() -> None:
         begun = time.process_time()
         drawn[precision] = np.stack(draw(model, prompts, 0, Sampling(batch_size=32, precision=precision)))
         report[precision] = {"cpu_seconds": time.process_time() - begun, **agreement(
-            classifier, image_files.from_pixels(drawn[precision]), colours, objects)}
+            classifier, pixels.from_pixels(drawn[precision]), colours, objects)}
     report["moved"] = moved(drawn["fp32"], drawn["bf16"])
     print(json.dumps(report, indent=2))
     if options.json:

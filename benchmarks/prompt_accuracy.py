@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from diffuse_cli import __version__
 from diffuse_cli.config import Sampling
 from diffuse_cli.data.demo_scenes import scenes
-from diffuse_cli.pictures import image_files
+from diffuse_cli.pictures import image_files, pixels, sheets
 from diffuse_cli.sampling import generate
 from diffuse_cli.storage import checkpoint, registry
 
@@ -75,7 +75,7 @@ def make_classifier(
             save_file(classifier.state_dict(), kept)
     classifier.eval()
     images, colours, objects = render(TEST_SEED, 2_000, resolution)
-    return classifier, agreement(classifier, image_files.from_pixels(images.numpy()), colours, objects)
+    return classifier, agreement(classifier, pixels.from_pixels(images.numpy()), colours, objects)
 
 
 def train_classifier(classifier: Classifier, data: tuple[Tensor, Tensor, Tensor], *, epochs: int) -> None:
@@ -87,7 +87,7 @@ def train_classifier(classifier: Classifier, data: tuple[Tensor, Tensor, Tensor]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=steps)
     for _ in range(epochs):
         for chosen in torch.randperm(renders)[: renders // 128 * 128].split(128):
-            batch = image_files.from_pixels(images[chosen].numpy())
+            batch = pixels.from_pixels(images[chosen].numpy())
             batch = batch + 0.05 * torch.randn_like(batch)
             colour, thing = classifier(batch)
             loss = F.cross_entropy(colour, colours[chosen]) + F.cross_entropy(thing, objects[chosen])
@@ -129,7 +129,7 @@ def draw(model: checkpoint.Model, prompts: list[str], seed: int, sampling: Sampl
         seeds = [seed + start + k for k in range(len(part))]
         *_, last = generate.denoise_steps(model.network, model.config, text=part, null=null, seeds=seeds,
                                             sampling=sampling)
-        result.extend(image_files.to_pixels(last.noisy))
+        result.extend(pixels.to_pixels(last.noisy))
     return result
 
 
@@ -159,13 +159,13 @@ def main() -> None:
         for pairs in ("seen", "held-out"):
             prompts, colours, objects = prompts_of(pairs, options.count)
             images = np.stack(draw(model, prompts, options.seed, sampling))
-            figures = agreement(classifier, image_files.from_pixels(images), colours, objects)
+            figures = agreement(classifier, pixels.from_pixels(images), colours, objects)
             results.append({"pairs": pairs, "guidance": guidance, "sampler": options.sampler,
                             "steps": sampling.number_of_steps, "count": options.count, **figures})
             print(results[-1], flush=True)
             if options.sheet and pairs == "seen":
                 options.sheet.parent.mkdir(parents=True, exist_ok=True)
-                options.sheet.write_bytes(image_files.encode(image_files.sheet(images[:64])))
+                options.sheet.write_bytes(image_files.encode(sheets.sheet(images[:64])))
     report = {"date": time.strftime("%Y-%m-%d"), "model": model.training, "sha256": model.sha256, "seed": options.seed,
               "version": __version__, "torch": torch.__version__, "machine": platform.machine(), "results": results}
     if options.json:

@@ -39,7 +39,7 @@ from diffuse_cli.diffusion.guidance import within_range
 from diffuse_cli.diffusion.samplers import ddpm
 from diffuse_cli.diffusion.schedule import make_schedule
 from diffuse_cli.network import presets
-from diffuse_cli.pictures import image_files
+from diffuse_cli.pictures import pixels
 from diffuse_cli.runtime import randomness
 from diffuse_cli.sampling import generate
 from diffuse_cli.sampling.request import Wanted
@@ -106,7 +106,7 @@ def drawn_by_ancestors(model: checkpoint.Model, prompts: list[str], steps: int, 
             model.network, model.config, schedule, text=text, null=null, sampling=sampling))
         *_, last = ddpm(denoise, noise(-1), generate.times_of(model.config, sampling), schedule, fresh_noise=noise,
                         variance_rule=rule)
-        made.append(image_files.to_pixels(last.noisy))
+        made.append(pixels.to_pixels(last.noisy))
     return np.concatenate(made)
 
 

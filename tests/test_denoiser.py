@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from diffuse_cli.config import OBJECTIVES, PREDICTIONS, ModelConfig, NetworkConfig, TextConfig
-from diffuse_cli.denoiser import Batch, Losses, compute_losses, network_time, split_output
+from diffuse_cli.denoiser import network_time, split_output
 from diffuse_cli.diffusion.losses import noise_weight
 from diffuse_cli.diffusion.schedule import STEPS, make_schedule
 from diffuse_cli.network.network import Network
 from diffuse_cli.runtime import randomness
+from diffuse_cli.training.loss import Batch, Losses, compute_losses
 
 TEXT = TextConfig(vocabulary=300, width=16, layers=1)
 

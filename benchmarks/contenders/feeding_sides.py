@@ -15,7 +15,7 @@ def ours(*, folder: str, resolution: int) -> Contender:
 
     from diffuse_cli.data.captions import find_pictures
     from diffuse_cli.data.dataset import open_dataset
-    from diffuse_cli.pictures.image_files import from_pixels
+    from diffuse_cli.pictures.pixels import from_pixels
 
     directory = Path(tempfile.mkdtemp())
     dataset = _result(open_dataset(find_pictures(Path(folder)), resolution=resolution, directory=directory))

@@ -11,16 +11,17 @@ from diffuse_cli.checks import to_dict
 from diffuse_cli.config import Machine, ModelConfig, Recipe, Sampling
 from diffuse_cli.data.dataset import Dataset
 from diffuse_cli.data.demo_scenes import scenes
+from diffuse_cli.data.split import split_dataset
 from diffuse_cli.network.network import Network
 from diffuse_cli.network.presets import flops, network_config
-from diffuse_cli.network.text_encoder import train_tokenizer
-from diffuse_cli.runtime import randomness
+from diffuse_cli.network.tokenizer import train_tokenizer
+from diffuse_cli.runtime import devices, randomness
 from diffuse_cli.runtime.distributed import World
 from diffuse_cli.sampling import generate
 from diffuse_cli.sampling.request import Wanted
 from diffuse_cli.storage import checkpoint
 from diffuse_cli.training import plan as planning
-from diffuse_cli.training.batches import Batches, split_dataset
+from diffuse_cli.training.batches import Batches
 from diffuse_cli.training.trainer import Learner
 
 from . import Contender, finish
@@ -60,9 +61,9 @@ def make_learner(dataset: Dataset, recipe: Recipe, *, precision: str = "auto", m
     plan, _ = planning.make_plan(recipe, dataset, split, resolution=resolution, tokenizer=tokenizer, init=None,
                                  device=place)
     machine = Machine(precision=precision, micro_batch=micro_batch)
-    micro_batch = planning.choose_micro_batch(machine, place, batch_size=plan.batch_size, resolution=resolution)
+    micro_batch = devices.choose_micro_batch(machine, place, batch_size=plan.batch_size, resolution=resolution)
     return Learner(plan, Batches(plan, dataset, split.train, tokenizer, place), micro_batch=micro_batch,
-                   compiled=compiled, precision=planning.choose_precision(machine, place), world=world or World())
+                   compiled=compiled, precision=devices.choose_precision(machine, place), world=world or World())
 
 
 def training(*, preset: str, resolution: int, batch: int, conditional: bool, precision: str = "auto", seed: int = 0,

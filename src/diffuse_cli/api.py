@@ -22,12 +22,13 @@ from .data import images
 from .errors import UsageError
 from .events import Event
 from .exporting import publishing
-from .runtime import launch_environment
+from .runtime import devices, launch_environment
 from .runtime.distributed import World
 from .sampling import generate, png_metadata
 from .sampling.request import Start, Wanted, open_picture, start_of
-from .storage import checkpoint, registry, run_directory
-from .training import loop, plan
+from .storage import checkpoint, registry
+from .training import loop
+from .training.run import join_run, open_run
 
 Picture = Image.Image | Path | str
 _ARGUMENTS = ("prompt", "n", "seed", "negative", "init", "strength", "mask", "sampling")       # of `sample` by name
@@ -39,7 +40,7 @@ def load(model: str | Path | None = None, *, device: str | None = None) -> "Load
     device: cpu, cuda or mps; None is the fastest there is. Raises ModelError, UsageError.
     """
     path = registry.resolve(None if model is None else str(model))
-    return LoadedModel(checkpoint.load_model(path, plan.choose_device(Machine(device=device))))
+    return LoadedModel(checkpoint.load_model(path, devices.choose_device(Machine(device=device))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,14 +122,14 @@ def train(
     recipe = from_dict(Recipe, {name: value for name, value in options.items() if name in known}, where="train")
     machine = from_dict(Machine, _known(
         {name: value for name, value in options.items() if name not in known}, Machine, Recipe), where="train")
-    if plan.count_processes(machine) > launch_environment.place().size:
+    if devices.count_processes(machine) > launch_environment.place().size:
         raise UsageError("several processes are started by the command line, not from Python",
                          hint="Use `diffuse train --gpus N`, or start this program with torchrun")
     with contextlib.ExitStack() as stack:
         if launch_environment.place().is_main:
-            run = stack.enter_context(run_directory.open_run(Path(folder), recipe, machine))
+            run = stack.enter_context(open_run(Path(folder), recipe, machine))
         else:
-            run = run_directory.join_run(Path(folder), recipe, machine)
+            run = join_run(Path(folder), recipe, machine)
         yield from loop.train(run, should_stop=should_stop)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .checks import check_choice, check_range, parse_interval
+from .config import ModelConfig, Sampling
 from .errors import UsageError
 
 FORMAT_VERSION = 1
@@ -37,6 +38,8 @@ EXPORT_PRECISIONS = ("fp32", "fp16")
 
 RESOLUTION_RANGE = (8, 512)
 SEED_RANGE = (0, 2**63 - 1)
+
+RENAMED_FIELDS = {"objective": "loss_weighting"}      # of `Recipe` and `Plan`: name in earlier versions → name
 
 
 # ── The model ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -340,3 +343,6 @@ class Plan:
     def cooldown_start(self) -> int:
         """The step after which the learning rate falls. Its state is kept: a longer budget goes on from there."""
         return self.steps - self.cooldown_steps
+
+
+LEVELS = 8                                      # of a validation during training

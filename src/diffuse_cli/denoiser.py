@@ -4,7 +4,6 @@ Used by training, and by everything that measures a model. Knows no optimiser an
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,54 +15,9 @@ from .diffusion.schedule import STEPS, Schedule
 from .network.network import Network
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Pictures with their noise, all on one device but `t`."""
-
-    image: Tensor                               # (N, C, H, W) float32 in [-1, 1]
-    noise: Tensor                               # (N, C, H, W) standard normal
-    t: Tensor                                   # (N,) float64, on the CPU
-    tokens: Tensor | None                       # (M, 77) of the M distinct captions; None when unconditional
-    caption_of: Tensor | None                   # (N,) which of them each picture has
-
-
-@dataclass(frozen=True)
-class Losses:
-    """For every picture, (N,) float32."""
-
-    noise_mse: Tensor                           # unweighted
-    weighted: Tensor                            # the same under the objective's weight
-    variance: Tensor | None                     # bits per dimension and step; None when the variance is fixed
-
-
 def network_time(t: Tensor | float) -> Tensor:
     """The stock index c = 1000·t - 1 that the network is told, so that 0 … 999 mean what they mean elsewhere."""
     return torch.as_tensor(t, dtype=torch.float64) * STEPS - 1
-
-
-def compute_losses(
-    network: Network, batch: Batch, *, config: ModelConfig, schedule: Schedule, objective: str,
-    variance_grad: str = "head", dropout: Callable[[Tensor], Tensor] | None = None, precision: str = "fp32",
-) -> Losses:
-    """Noise the pictures, ask the network, compare. The mean of weighted + variance over a batch is minimised.
-
-    `precision` is that of the network alone: losses are float32.
-    """
-    noisy = schedule.add_noise(batch.image, batch.noise, batch.t)
-    text = read(network, batch.tokens, batch.caption_of, precision=precision)
-    answer, channels = ask(network, noisy, batch.t, text, config=config, precision=precision, dropout=dropout,
-                           detach_variance=variance_grad == "head")
-
-    log_snr = schedule.log_snr(batch.t)
-    target = schedule.target(config.prediction, batch.image, batch.noise, batch.t)
-    noise_mse = losses.noise_loss(answer, target, prediction=config.prediction, log_snr=log_snr)
-    weight = losses.noise_weight(objective, log_snr, config.network.resolution).to(noise_mse)
-    variance = None
-    if channels is not None:
-        estimate = schedule.image_of(config.prediction, answer.detach(), noisy, batch.t)
-        variance = losses.variance_loss(
-            schedule, image=batch.image, estimate=estimate, log_fraction=losses.log_fraction(channels), t=batch.t)
-    return Losses(noise_mse, weight * noise_mse, variance)
 
 
 # ── Questions to the network ────────────────────────────────────────────────────────────────────────────────────────

@@ -5,8 +5,11 @@ Standard library only. Knows nothing of who listens; `to_dict` is the one form i
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from .events import finite
 
 SCHEMA = 1                                      # of everything printed or logged as a JSON line
 
@@ -131,3 +134,6 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return value
+
+
+Tell = Callable[[str, int, int], None]          # what is being done, how much of it is, of how much

@@ -18,7 +18,8 @@ from diffuse_cli.cli.terminal import view
 from diffuse_cli.data import dataset, decode_workers
 from diffuse_cli.errors import DataError, UsageError
 from diffuse_cli.pictures import sheets
-from diffuse_cli.storage import registry, run_directory
+from diffuse_cli.storage import registry
+from diffuse_cli.training.run import open_run
 
 
 @pytest.fixture
@@ -230,7 +231,7 @@ def test_check_sees_the_pictures_as_large_as_training_would(diffuse, tmp_path):
     folder = tmp_path / "scenes"
     diffuse("demo", folder, "-n", 30, "--resolution", 16)
     assert json.loads(diffuse("check", folder, "--json").stdout)["warnings"] == []           # enlarged, at 64 pixels
-    with run_directory.open_run(folder, config.Recipe(), config.Machine(), rehearsal=True) as run, \
+    with open_run(folder, config.Recipe(), config.Machine(), rehearsal=True) as run, \
             mock.patch.object(decode_workers, "decode_all", side_effect=AssertionError):
         assert run.resolution == 16
         list(dataset.open_dataset(run.found, resolution=16, directory=registry.cache_directory()))

@@ -16,7 +16,7 @@ from PIL import Image
 from diffuse_cli.cli import app
 from diffuse_cli.cli.terminal import view
 from diffuse_cli.data import images
-from diffuse_cli.pictures import image_files
+from diffuse_cli.pictures import sheets
 from diffuse_cli.storage import checkpoint
 
 
@@ -252,7 +252,7 @@ def test_what_does_not_say_how_it_was_made_is_one_line(diffuse, model, suffix):
 
 
 def rows_of_sheet(diffuse, *arguments):
-    with mock.patch.object(image_files, "labelled", wraps=image_files.labelled) as labelled:
+    with mock.patch.object(sheets, "labelled", wraps=sheets.labelled) as labelled:
         code, out, err = diffuse(*arguments, "--sheet")
     assert code == 0, err
     (rows,) = labelled.call_args.args
@@ -279,7 +279,7 @@ def test_films_show_each_picture_come_about(diffuse, model):
     code, out, _ = diffuse("a red square", "-n", "2", "-s", "1", "-m", model, "--animate", "--steps", "5")
     paths = out.splitlines()
     assert (code, [Path(path).suffix for path in paths]) == (0, [".png", ".webp"] * 2)
-    scale = round(image_files.SIDE / 8)
+    scale = round(sheets.SIDE / 8)
     with Image.open(paths[1]) as film:
         assert film.n_frames >= 5
         film.seek(film.n_frames - 1)

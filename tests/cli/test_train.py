@@ -20,6 +20,7 @@ from diffuse_cli.cli.terminal import view
 from diffuse_cli.errors import UsageError
 from diffuse_cli.storage import registry
 from diffuse_cli.training import estimate, loop
+from diffuse_cli.training.run import open_run
 from diffuse_cli.training.trainer import Learner
 
 OPTIONS = ("--resolution", "8", "--preset", "nano", "--steps", "8", "--batch-size", "4", "--name", "tiny", "--device",
@@ -251,9 +252,8 @@ def test_a_gpu_that_is_not_there_ends_with_2(diffuse, squares, decoded):
 
 
 def test_a_run_in_use_ends_with_5(diffuse, squares, decoded):
-    from diffuse_cli.storage import run_directory
 
-    with run_directory.open_run(squares, tiny.RECIPE, train.Machine(**tiny.OPTIONS)):
+    with open_run(squares, tiny.RECIPE, train.Machine(**tiny.OPTIONS)):
         code, _, err = diffuse("train", squares, *OPTIONS)
     assert (code, f"process {os.getpid()}" in err) == (5, True)
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from diffuse_cli.config import ModelConfig, NetworkConfig, TextConfig
+from diffuse_cli.data.split import split_dataset
 from diffuse_cli.diffusion.losses import fine_log_variances, prior_bits
 from diffuse_cli.diffusion.schedule import STEPS, make_schedule
 from diffuse_cli.errors import DataError, UsageError
@@ -22,12 +23,11 @@ from diffuse_cli.evaluation.held_out import HeldOut, Learnt, open_heldout
 from diffuse_cli.events import Noticed
 from diffuse_cli.files import durable
 from diffuse_cli.network.network import Network
-from diffuse_cli.network.text_encoder import train_tokenizer
-from diffuse_cli.pictures.image_files import from_pixels
+from diffuse_cli.network.tokenizer import train_tokenizer
+from diffuse_cli.pictures.pixels import from_pixels
 from diffuse_cli.runtime import randomness
 from diffuse_cli.storage import registry
 from diffuse_cli.storage.checkpoint import Model, load_model
-from diffuse_cli.training.batches import split_dataset
 
 CPU = torch.device("cpu")
 CAPTIONS = ["a red square", "a blue square"] * 8

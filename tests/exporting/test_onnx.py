@@ -25,7 +25,7 @@ from diffuse_cli.exporting.onnx_folder import constants
 from diffuse_cli.exporting.onnx_graphs import Graph
 from diffuse_cli.exporting.standalone.sample import Sampler, noise_of, step_table
 from diffuse_cli.network.presets import network_config
-from diffuse_cli.network.text_encoder import encode
+from diffuse_cli.network.tokenizer import encode
 from diffuse_cli.runtime import randomness
 from diffuse_cli.sampling.generate import draw, encode_prompts, guided_denoiser, guided_steps, times_of
 from diffuse_cli.sampling.request import Wanted

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-from diffuse_cli.training import plan
+from diffuse_cli.runtime import devices
 
 DEVICE = torch.device("meta")
 MOVES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
@@ -78,7 +78,7 @@ def chosen() -> Iterator[None]:
     def tensor(data: Any, *, device: torch.device | None = None, **options: Any) -> Tensor:
         return made(data, **options).to(device)            # which torch does where nothing catches it
 
-    with mock.patch.object(plan, "choose_device", return_value=DEVICE), \
+    with mock.patch.object(devices, "choose_device", return_value=DEVICE), \
             mock.patch.object(torch, "autocast", return_value=contextlib.nullcontext()), \
             mock.patch.object(torch, "tensor", tensor), _Caught():
         yield

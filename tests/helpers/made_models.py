@@ -7,12 +7,13 @@ import torch
 from torch.nn import functional
 
 from diffuse_cli.config import ModelConfig
-from diffuse_cli.denoiser import Batch, compute_losses
+from diffuse_cli.data.caption_words import count_words
 from diffuse_cli.diffusion.schedule import make_schedule
 from diffuse_cli.network.network import Network
 from diffuse_cli.network.presets import network_config
-from diffuse_cli.network.text_encoder import encode, train_tokenizer
-from diffuse_cli.storage.checkpoint import Model, _encoded, _tensors_sha256, count_words
+from diffuse_cli.network.tokenizer import encode, train_tokenizer
+from diffuse_cli.storage.checkpoint import Model, _encoded, _tensors_sha256
+from diffuse_cli.training.loss import Batch, compute_losses
 
 CAPTIONS = [f"a {size} {colour} {thing}" for size in ("big", "small") for colour in ("red", "blue", "green")
             for thing in ("car", "fish", "star", "tree")]

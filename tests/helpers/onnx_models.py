@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import torch
 
 from diffuse_cli.config import ModelConfig, NetworkConfig, TextConfig
+from diffuse_cli.data import caption_words
 from diffuse_cli.network.network import Network
-from diffuse_cli.network.text_encoder import train_tokenizer
+from diffuse_cli.network.tokenizer import train_tokenizer
 from diffuse_cli.runtime import randomness
 from diffuse_cli.storage import checkpoint
 
@@ -38,7 +39,7 @@ def make(*, conditional: bool = True, learned: bool = True, prediction: str = "v
                 parameter.normal_(std=0.5 * parameter[0].numel() ** -0.5, generator=generator)
     built.settle(torch.device("cpu")).eval().requires_grad_(False)
     return checkpoint.Model(config=config, network=built, tokenizer=tokenizer, training={}, sha256="",
-                            words=checkpoint.count_words(CAPTIONS) if conditional else {})
+                            words=caption_words.count_words(CAPTIONS) if conditional else {})
 
 
 @contextlib.contextmanager

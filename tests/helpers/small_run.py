@@ -21,9 +21,10 @@ from diffuse_cli.data.captions import find_pictures
 from diffuse_cli.data.dataset import open_dataset
 from diffuse_cli.files import durable
 from diffuse_cli.reporting import report
-from diffuse_cli.storage import registry, run_directory, training_states
+from diffuse_cli.storage import registry, training_states
 from diffuse_cli.training import loop, monitor, prepare
 from diffuse_cli.training import plan as planning
+from diffuse_cli.training.run import open_run
 from diffuse_cli.training.trainer import Measured, learning_rate_at
 
 STEPS = 3
@@ -82,7 +83,7 @@ def decode(folder: Path) -> None:
 
 def train(folder: Path, recipe: Recipe = RECIPE) -> Iterator[events.Event]:
     """Begin the run or go on with it, to its end."""
-    with cheap(), run_directory.open_run(folder, recipe, MACHINE) as run:
+    with cheap(), open_run(folder, recipe, MACHINE) as run:
         yield from loop.train(run)
 
 

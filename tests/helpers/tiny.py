@@ -15,8 +15,8 @@ from diffuse_cli.config import SAMPLER_STEPS, Machine, Recipe
 from diffuse_cli.data.dataset import Dataset
 from diffuse_cli.network import presets
 from diffuse_cli.reporting import report
-from diffuse_cli.storage import run_directory as runs
 from diffuse_cli.training import loop, plan
+from diffuse_cli.training.run import open_run
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 220)}
 RECIPE = Recipe(resolution=8, preset="nano", steps=8, batch_size=4)
@@ -58,7 +58,7 @@ def train(folder: Path, recipe: Recipe = RECIPE, *, stop_at: int | None = None, 
           **options) -> list[events.Event]:
     """Train, or go on until `stop_at` steps were learnt in this call; the events that were sent."""
     machine = Machine(**{**OPTIONS, **options})
-    with runs.open_run(folder, recipe, machine) as run, scaled_down(drawn=drawn):
+    with open_run(folder, recipe, machine) as run, scaled_down(drawn=drawn):
         return list(loop.train(run, should_stop=StopAfter(stop_at)))
 
 

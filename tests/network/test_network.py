@@ -9,7 +9,7 @@ from diffusers_models import stock_text_encoder, stock_unet
 from diffuse_cli.config import NetworkConfig
 from diffuse_cli.network.network import Network
 from diffuse_cli.network.presets import network_config
-from diffuse_cli.network.text_encoder import END
+from diffuse_cli.network.tokenizer import END
 
 CONFIGS = {
     "conditional": network_config("nano", 16, vocabulary=1000, learned_variance=True),

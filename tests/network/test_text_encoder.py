@@ -14,16 +14,15 @@ from tokenizers import Tokenizer
 
 from diffuse_cli.config import TextConfig
 from diffuse_cli.errors import ModelError
-from diffuse_cli.network.text_encoder import (
+from diffuse_cli.network.text_encoder import TextEncoder, relative_buckets
+from diffuse_cli.network.tokenizer import (
     END,
     LENGTH,
     PAD,
     UNKNOWN,
-    TextEncoder,
     encode,
     is_truncated,
     load_tokenizer,
-    relative_buckets,
     train_tokenizer,
 )
 

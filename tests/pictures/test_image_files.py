@@ -8,31 +8,31 @@ import pytest
 import torch
 from PIL import Image
 
-from diffuse_cli.pictures import image_files
+from diffuse_cli.pictures import image_files, pixels, sheets
 
 RNG = np.random.default_rng(0)
 
 
 def test_all_values_of_a_pixel_come_back():
     values = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, 3)
-    tensor = image_files.from_pixels(values)
+    tensor = pixels.from_pixels(values)
     assert tensor.dtype == torch.float32
     assert tensor.shape == (1, 3, 16, 16)
     assert (tensor.min(), tensor.max()) == (-1, 1)
-    assert np.array_equal(image_files.to_pixels(tensor), values)
+    assert np.array_equal(pixels.to_pixels(tensor), values)
 
 
 def test_channels_rows_and_columns_keep_their_places():
     pixels = RNG.integers(0, 256, (2, 4, 6, 3), np.uint8)
-    tensor = image_files.from_pixels(pixels)
+    tensor = pixels.from_pixels(pixels)
     assert tensor.shape == (2, 3, 4, 6)
     assert tensor[1, 2, 3, 5] == pytest.approx(pixels[1, 3, 5, 2] / 127.5 - 1)
-    assert np.array_equal(image_files.to_pixels(tensor), pixels)
+    assert np.array_equal(pixels.to_pixels(tensor), pixels)
 
 
 def test_what_leaves_the_range_is_clamped_and_the_rest_rounded_to_the_nearest():
     values = torch.tensor([-9.0, -1.0, -1 + 0.9 / 255, -1 + 1.1 / 255, 0.0, 1 - 0.9 / 255, 1.0, 9.0])
-    found = image_files.to_pixels(values.reshape(1, 1, 1, 8).expand(1, 3, 1, 8))[0, 0, :, 0]
+    found = pixels.to_pixels(values.reshape(1, 1, 1, 8).expand(1, 3, 1, 8))[0, 0, :, 0]
     assert found.tolist() == [0, 0, 0, 1, 128, 255, 255, 255]
 
 
@@ -41,7 +41,7 @@ def test_what_leaves_the_range_is_clamped_and_the_rest_rounded_to_the_nearest():
 def test_a_sheet_holds_every_pixel_of_every_picture(count, open, columns):
     """`open`: the columns when they are left open, with full rows if that is not too wide."""
     batch = RNG.integers(0, 200, (count, 5, 7, 3), np.uint8)
-    sheet = image_files.sheet(batch, columns=columns, gap=3)
+    sheet = sheets.sheet(batch, columns=columns, gap=3)
     across = columns or open
     rows = math.ceil(count / across)
     assert sheet.shape == (rows * 8 + 3, across * 10 + 3, 3)
@@ -91,12 +91,12 @@ def test_equal_pictures_are_equal_files():
 
 def test_a_strip_is_read_as_it_was_written(tmp_path):
     drawn = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
-    (tmp_path / "strip.png").write_bytes(image_files.encode(image_files.sheet(drawn, columns=5)))
-    assert (image_files.read_strip(tmp_path / "strip.png") == drawn).all()
+    (tmp_path / "strip.png").write_bytes(image_files.encode(sheets.sheet(drawn, columns=5)))
+    assert (sheets.read_strip(tmp_path / "strip.png") == drawn).all()
 
 
 def test_a_shrunk_picture_keeps_its_means():
     drawn = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
-    assert np.abs(image_files.shrunk(drawn, 4) - drawn.reshape(4, 2, 4, 2, 3).mean((1, 3))).max() <= 1  # rounded twice
-    assert image_files.shrunk(drawn, 8) is drawn
-    assert image_files.shrunk(drawn, 16) is drawn
+    assert np.abs(pixels.shrunk(drawn, 4) - drawn.reshape(4, 2, 4, 2, 3).mean((1, 3))).max() <= 1  # rounded twice
+    assert pixels.shrunk(drawn, 8) is drawn
+    assert pixels.shrunk(drawn, 16) is drawn

@@ -13,8 +13,8 @@ from diffuse_cli import events
 from diffuse_cli.config import Machine
 from diffuse_cli.errors import UsageError
 from diffuse_cli.reporting import loggers
-from diffuse_cli.storage import run_directory
 from diffuse_cli.training import loop, monitor
+from diffuse_cli.training.run import open_run
 
 STARTED = events.Started(name="cars", step=0, steps=9, parameters=1, batch_size=1, micro_batch=1, device="cpu",
                          precision="fp32", directory="", facts=(("seed", "0"),))
@@ -30,7 +30,7 @@ def _stepped(step: int, loss: float) -> events.Stepped:
 def _train(folder: Path, name: str | None, *, stop_at: int | None = None) -> list[str]:
     """Train as the command does, with every step reported; what was complained of."""
     complaints: list[str] = []
-    with run_directory.open_run(folder, tiny.RECIPE, Machine(**tiny.OPTIONS)) as run, tiny.scaled_down(), \
+    with open_run(folder, tiny.RECIPE, Machine(**tiny.OPTIONS)) as run, tiny.scaled_down(), \
             mock.patch.object(monitor, "LOG_SECONDS", 0), \
             loggers.open_log(name, run.directory, complain=complaints.append) as log:
         for event in loop.train(run, should_stop=tiny.StopAfter(stop_at)):

@@ -21,7 +21,7 @@ from diffuse_cli.cli import app
 from diffuse_cli.config import Recipe
 from diffuse_cli.errors import ModelError, StorageError
 from diffuse_cli.files import durable
-from diffuse_cli.reporting import report
+from diffuse_cli.reporting import live_page, report
 from diffuse_cli.reporting.svg_curves import POINTS, Curve, _thinned, svg
 from diffuse_cli.storage import registry
 from diffuse_cli.storage.event_log import read_history
@@ -354,7 +354,7 @@ def test_a_training_leaves_its_report_and_drawing_it_changes_no_bit(trained, squ
         if path.name == registry.REPORT_FILE:
             written.append(data.decode())
 
-    with mock.patch.object(monitor, "REPORT_SECONDS", 0), mock.patch.object(monitor, "MAX_REPORT_COST", 1e9), \
+    with mock.patch.object(live_page, "REPORT_SECONDS", 0), mock.patch.object(live_page, "MAX_REPORT_COST", 1e9), \
             mock.patch.object(monitor, "LOG_SECONDS", 0), mock.patch.object(durable, "write", noting):
         tiny.train(squares, drawn=True)
     directory = tiny.run_directory(home)
@@ -382,7 +382,7 @@ def test_reports_take_a_small_share_of_the_time():
 
     with mock.patch.object(monitor.time, "monotonic", clock), mock.patch.object(report, "build", draw), \
             mock.patch.object(durable, "write"):
-        page = monitor.Page(Path())
+        page = live_page.Page(Path())
         for _ in range(2000):
             now += 1.0
             assert not page.is_due(news)
@@ -393,7 +393,7 @@ def test_reports_take_a_small_share_of_the_time():
 
 
 def test_a_report_that_cannot_be_drawn_is_told_once_and_is_not_worth_a_training(trained, squares, decoded, home):
-    with mock.patch.object(monitor, "MAX_REPORT_COST", 1e9), mock.patch.object(monitor, "LOG_SECONDS", 0), \
+    with mock.patch.object(live_page, "MAX_REPORT_COST", 1e9), mock.patch.object(monitor, "LOG_SECONDS", 0), \
             mock.patch.object(report, "build", side_effect=ZeroDivisionError("no ink")):
         stream = tiny.train(squares)
     told = [event.message for event in tiny.of_kind(events.Noticed, stream) if event.level == "warning"]

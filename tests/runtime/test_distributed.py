@@ -13,15 +13,17 @@ from safetensors.torch import load_file
 
 from diffuse_cli import events
 from diffuse_cli.config import Machine, Recipe
+from diffuse_cli.data.split import split_dataset
 from diffuse_cli.errors import OutOfMemoryError, UsageError, WorkerError
-from diffuse_cli.network.text_encoder import train_tokenizer
+from diffuse_cli.network.tokenizer import train_tokenizer
 from diffuse_cli.runtime import launch_environment
 from diffuse_cli.runtime.distributed import World, join
 from diffuse_cli.runtime.launch_environment import Place
-from diffuse_cli.storage import checkpoint, run_directory
+from diffuse_cli.storage import checkpoint
 from diffuse_cli.training import loop, monitor
-from diffuse_cli.training.batches import Batches, split_dataset
+from diffuse_cli.training.batches import Batches
 from diffuse_cli.training.plan import make_plan
+from diffuse_cli.training.run import join_run, open_run
 from diffuse_cli.training.trainer import Learner
 
 CPU = torch.device("cpu")
@@ -229,8 +231,8 @@ def train_in(size, folder, directory, *, stop_at=None):
     def work():
         main = launch_environment.place().is_main
         machine = Machine(**tiny.OPTIONS)
-        opened = run_directory.open_run(folder, tiny.RECIPE, machine) if main else \
-            contextlib.nullcontext(run_directory.join_run(folder, tiny.RECIPE, machine))
+        opened = open_run(folder, tiny.RECIPE, machine) if main else \
+            contextlib.nullcontext(join_run(folder, tiny.RECIPE, machine))
         with opened as run, tiny.scaled_down(), mock.patch.object(monitor, "LOG_SECONDS", 0):
             stream = list(loop.train(run, should_stop=tiny.StopAfter(stop_at)))
         assert stream[-1].complete == (stop_at is None)
@@ -270,8 +272,8 @@ def test_a_signal_to_one_process_stops_them_all_after_the_same_step(squares, hom
     def work():
         main = launch_environment.place().is_main
         machine = Machine(**tiny.OPTIONS)
-        opened = run_directory.open_run(squares, tiny.RECIPE, machine) if main else \
-            contextlib.nullcontext(run_directory.join_run(squares, tiny.RECIPE, machine))
+        opened = open_run(squares, tiny.RECIPE, machine) if main else \
+            contextlib.nullcontext(join_run(squares, tiny.RECIPE, machine))
         with opened as run, tiny.scaled_down():
             *_, end = loop.train(run, should_stop=tiny.StopAfter(None if main else 3))
         return {"step": torch.tensor(end.step), "interrupted": torch.tensor(end.reason == "SIGINT")}

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from diffuse_cli.config import SCHEDULES
-from diffuse_cli.denoiser import Batch, compute_losses
 from diffuse_cli.diffusion.schedule import make_schedule
-from diffuse_cli.network.text_encoder import encode
-from diffuse_cli.pictures.image_files import from_pixels
+from diffuse_cli.network.tokenizer import encode
+from diffuse_cli.pictures.pixels import from_pixels
 from diffuse_cli.runtime import randomness
 from diffuse_cli.sampling import forward_demo
 from diffuse_cli.sampling.forward_demo import brightness_decibels, even_times, forward_diffusion, leaks_brightness
 from diffuse_cli.storage import checkpoint
+from diffuse_cli.training.loss import Batch, compute_losses
 
 CPU = torch.device("cpu")
 PIXELS = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)

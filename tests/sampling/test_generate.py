@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from diffuse_cli.config import SAMPLERS, Sampling
+from diffuse_cli.config import LEVELS, SAMPLERS, Sampling
 from diffuse_cli.diffusion.guidance import dynamic_threshold
 from diffuse_cli.diffusion.schedule import make_schedule
 from diffuse_cli.errors import OutOfMemoryError, UsageError
-from diffuse_cli.evaluation.evaluate import LEVELS, noise_curve, validation_times
-from diffuse_cli.network.text_encoder import encode
+from diffuse_cli.evaluation.noise_curve import noise_curve, validation_times
+from diffuse_cli.network.tokenizer import encode
 from diffuse_cli.runtime import randomness
 from diffuse_cli.sampling import generate
 from diffuse_cli.sampling.generate import denoise_steps, draw, encode_prompts, guided_denoiser

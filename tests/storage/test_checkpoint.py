@@ -15,11 +15,13 @@ import torch
 
 from diffuse_cli.checks import from_dict, to_dict
 from diffuse_cli.config import ModelConfig, NetworkConfig, TextConfig
+from diffuse_cli.data import caption_words
+from diffuse_cli.data.caption_words import count_words, split_words
 from diffuse_cli.errors import ModelError
 from diffuse_cli.network.network import Network
-from diffuse_cli.network.text_encoder import train_tokenizer
-from diffuse_cli.storage import checkpoint, safetensors_file
-from diffuse_cli.storage.checkpoint import count_words, load_model, load_state, save_model, save_state, split_words
+from diffuse_cli.network.tokenizer import train_tokenizer
+from diffuse_cli.storage import safetensors_file
+from diffuse_cli.storage.checkpoint import load_model, load_state, save_model, save_state
 
 CPU = torch.device("cpu")
 TOKENIZER = train_tokenizer(["a red square"])
@@ -307,14 +309,14 @@ def test_words_are_lower_case_without_the_punctuation_around_them():
 def test_words_are_counted_and_the_rarest_forgotten(monkeypatch):
     assert count_words(["a b a", "b, a", "c"]) == {"a": 3, "b": 2, "c": 1}
     assert list(count_words(["b a", "c"])) == ["a", "b", "c"]                # equal counts in alphabetical order
-    monkeypatch.setattr(checkpoint, "MAX_WORDS", 2)
+    monkeypatch.setattr(caption_words, "MAX_WORDS", 2)
     assert count_words(["a b a", "b, a", "c"]) == {"a": 3, "b": 2}
 
 
 def test_as_many_words_as_are_kept_can_be_read_again(tmp_path):
     longest = "\x01" * 35                      # of 40 letters that take the most room: seven in the file for each
-    words = count_words(f"{longest}{index:05d}" for index in range(checkpoint.MAX_WORDS))
-    assert len(words) == checkpoint.MAX_WORDS
+    words = count_words(f"{longest}{index:05d}" for index in range(caption_words.MAX_WORDS))
+    assert len(words) == caption_words.MAX_WORDS
     save_model(tmp_path / "m.safetensors", weights=NETWORK.state_dict(), **{**PARTS, "words": words})
     assert load_model(tmp_path / "m.safetensors", CPU).words == words
 

@@ -18,6 +18,7 @@ from diffuse_cli.config import Machine, Plan, Recipe
 from diffuse_cli.errors import DataError, InUseError, ModelError, StorageError, UsageError
 from diffuse_cli.files import durable
 from diffuse_cli.storage import registry, run_directory, safetensors_file, training_states
+from diffuse_cli.training.run import open_run
 
 PLAN = from_dict(Plan, {
     "model": {"network": {"resolution": 8, "widths": [16], "depths": [1], "attention": ["full"], "head_dim": 16,
@@ -31,7 +32,7 @@ RECIPE = Recipe(resolution=8)
 
 def begin(folder, recipe=RECIPE, **options):
     """Begin a run, or find it again: its name and its plan as found."""
-    with run_directory.open_run(folder, recipe, Machine(**options)) as run:
+    with open_run(folder, recipe, Machine(**options)) as run:
         found = run.plan
         run.write_plan(PLAN)
         return run.name, found
@@ -121,7 +122,7 @@ def test_fresh_that_is_killed_leaves_nothing_of_the_old_run_to_the_new_one(squar
     with mock.patch.object(os, "replace", killed), pytest.raises(KeyboardInterrupt) if killed_at < 7 else (
             contextlib.nullcontext()):
         begin(squares, name=name, fresh=True)
-    with run_directory.open_run(squares, RECIPE, Machine(name=name)) as run:
+    with open_run(squares, RECIPE, Machine(name=name)) as run:
         if killed_at == 0:
             assert run.plan == PLAN                                   # nothing happened yet
         elif killed_at < 7:
@@ -154,7 +155,7 @@ def test_a_model_that_was_not_trained_here_keeps_its_place(squares, home):
     (directory / "model.safetensors").write_bytes(b"precious")
     assert begin(squares)[0] == "squares-8-2"
     for rehearsal in (False, True):
-        with pytest.raises(UsageError, match="was not trained here"), run_directory.open_run(
+        with pytest.raises(UsageError, match="was not trained here"), open_run(
                 squares, RECIPE, Machine(name="squares-8"), rehearsal=rehearsal):
             pass
     assert (directory / "model.safetensors").read_bytes() == b"precious"
@@ -162,7 +163,7 @@ def test_a_model_that_was_not_trained_here_keeps_its_place(squares, home):
 
 def test_a_run_that_was_not_begun_leaves_no_directory(squares, home):
     for rehearsal in (False, True):
-        with run_directory.open_run(squares, RECIPE, Machine(), rehearsal=rehearsal) as run:
+        with open_run(squares, RECIPE, Machine(), rehearsal=rehearsal) as run:
             assert run.directory.is_dir()
         assert os.listdir(home / "models") == []
 
@@ -170,7 +171,7 @@ def test_a_run_that_was_not_begun_leaves_no_directory(squares, home):
 @pytest.mark.parametrize("fresh", [False, True])
 def test_a_rehearsal_moves_nothing(squares, home, fresh):
     begin(squares)
-    with run_directory.open_run(squares, RECIPE, Machine(fresh=fresh), rehearsal=True) as run:
+    with open_run(squares, RECIPE, Machine(fresh=fresh), rehearsal=True) as run:
         assert run.plan == (None if fresh else PLAN)
     assert os.listdir(home / "models") == ["squares-8"]
     assert begin(squares) == ("squares-8", PLAN)
@@ -204,7 +205,7 @@ def test_a_damaged_plan_is_said_to_be(squares, home, content):
 
 
 def test_two_trainings_of_one_run_do_not_meet(squares):
-    with run_directory.open_run(squares, RECIPE, Machine()), pytest.raises(InUseError) as caught:
+    with open_run(squares, RECIPE, Machine()), pytest.raises(InUseError) as caught:
         begin(squares)
     assert caught.value.exit_code == 5
     assert f"process {os.getpid()}" in caught.value.what
@@ -243,12 +244,12 @@ def test_the_resolution_follows_pictures_and_machine(tmp_path, sides, device, re
 
     for index, side in enumerate(sides):
         Image.new("RGB", (side, side + index)).save(tmp_path / f"{index}.png")
-    with run_directory.open_run(tmp_path, Recipe(), Machine(device=device), rehearsal=True) as run:
+    with open_run(tmp_path, Recipe(), Machine(device=device), rehearsal=True) as run:
         assert run.resolution == resolution
 
 
 def test_the_resolution_of_init_counts(squares, trained):
-    with run_directory.open_run(squares, Recipe(init=str(trained[0])), Machine()) as run:
+    with open_run(squares, Recipe(init=str(trained[0])), Machine()) as run:
         assert (run.resolution, run.why_resolution) == (8, "that of --init")
 
 
@@ -257,9 +258,9 @@ def test_a_run_keeps_its_resolution_whatever_pictures_and_machine_are_now(tmp_pa
     assert begin(folder, Recipe(), name="cars")[1] is None
     for name in ("000.png", "001.png"):
         Image.new("RGB", (99, 99)).save(folder / name)
-    with run_directory.open_run(folder, Recipe(), Machine(device="cuda", name="cars")) as run:
+    with open_run(folder, Recipe(), Machine(device="cuda", name="cars")) as run:
         assert (run.resolution, run.why_resolution) == (PLAN.model.network.resolution, "that of the run")
-    with run_directory.open_run(folder, Recipe(), Machine(device="cuda", name="cars", fresh=True)) as run:
+    with open_run(folder, Recipe(), Machine(device="cuda", name="cars", fresh=True)) as run:
         assert run.resolution == 64
 
 

@@ -286,29 +286,3 @@ def test_any_mutation_is_refused_as_a_model_error(tmp_path_factory, data):
         assert safetensors_file.verify_seal(path)
     else:
         _refused(path)
-
-
-# ── JSON ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
-
-
-@settings(max_examples=200, deadline=None)
-@given(_JSON)
-def test_strict_json_reads_what_json_writes(value):
-    assert loads_strict(json.dumps(value)) == value
-
-
-@pytest.mark.parametrize("text", ["", "{", "[1,]", "Infinity", "-Infinity", "1e400", str(2**64), str(-(2**63) - 1),
-                                  '{"a":{"b":1,"b":2}}', "\ufeff{}", b"\xff", "[" * 10_000])
-def test_strict_json_refuses(text):
-    with pytest.raises(ModelError, match="JSON"):
-        loads_strict(text)
-
-
-def test_strict_json_has_a_limit():
-    assert loads_strict("[1]", limit=3) == [1]
-    with pytest.raises(ModelError, match="4 bytes, at most 3"):
-        loads_strict("[10]", limit=3)

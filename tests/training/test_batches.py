@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffuse_cli.config import Recipe
-from diffuse_cli.network.text_encoder import encode, train_tokenizer
-from diffuse_cli.pictures.image_files import to_pixels
-from diffuse_cli.training.batches import Batches, split_dataset, validation_count
+from diffuse_cli.data.split import split_dataset, validation_count
+from diffuse_cli.network.tokenizer import encode, train_tokenizer
+from diffuse_cli.pictures.pixels import to_pixels
+from diffuse_cli.training.batches import Batches
 from diffuse_cli.training.plan import make_plan
 
 CPU = torch.device("cpu")

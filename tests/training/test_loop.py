@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 from diffuse_cli import events
 from diffuse_cli.checks import from_dict
 from diffuse_cli.config import Machine, Plan, Recipe, Sampling
-from diffuse_cli.denoiser import Batch
 from diffuse_cli.errors import DataError, DivergedError, ModelError, StorageError, UsageError
 from diffuse_cli.files import durable
 from diffuse_cli.network.network import Network
@@ -28,6 +27,8 @@ from diffuse_cli.storage import checkpoint, registry, run_directory, training_st
 from diffuse_cli.training import estimate, loop, monitor
 from diffuse_cli.training import plan as planning
 from diffuse_cli.training.batches import Batches
+from diffuse_cli.training.loss import Batch
+from diffuse_cli.training.run import open_run
 from diffuse_cli.training.trainer import Learner
 
 pytestmark = pytest.mark.usefixtures("decoded")
@@ -97,7 +98,7 @@ def test_a_training_interrupted_again_and_again_ends_bit_identical(trained, squa
 
 
 def test_a_training_that_dies_between_two_saves_ends_bit_identical(trained, squares, home):
-    with run_directory.open_run(squares, tiny.RECIPE, Machine(**tiny.OPTIONS)) as run, tiny.scaled_down():
+    with open_run(squares, tiny.RECIPE, Machine(**tiny.OPTIONS)) as run, tiny.scaled_down():
         running = loop.train(run)
         steps = 0
         with mock.patch.object(monitor, "LOG_SECONDS", 0):
@@ -215,7 +216,7 @@ def test_no_whole_state_is_an_error_and_nothing_is_begun_anew(squares, home):
 def test_a_run_that_is_refused_after_a_warning_leaves_nothing(tmp_path, home):
     folder, found = tiny.draw_squares(tmp_path / "few", 4), []
     recipe = dataclasses.replace(tiny.UNCONDITIONAL, init="demo", resolution=64, preset=None)
-    with pytest.raises(ModelError, match="needs captions"), run_directory.open_run(
+    with pytest.raises(ModelError, match="needs captions"), open_run(
             folder, recipe, Machine(**tiny.OPTIONS)) as run:
         found.extend(loop.train(run))
     assert "will memorise them" in tiny.of_kind(events.Noticed, found)[0].message
@@ -371,7 +372,7 @@ def test_best_weights_whose_place_others_took_in_a_forgotten_cool_down_are_not_d
 
 def test_a_model_in_training_can_be_sampled(squares, home):
     path = tiny.run_directory(home) / "model.safetensors"
-    with run_directory.open_run(squares, tiny.RECIPE, Machine(**tiny.OPTIONS)) as run, tiny.scaled_down():
+    with open_run(squares, tiny.RECIPE, Machine(**tiny.OPTIONS)) as run, tiny.scaled_down():
         for event in loop.train(run):
             if isinstance(event, events.Saved) and event.step < run.recipe.steps:
                 model = checkpoint.load_model(path, CPU)
@@ -498,7 +499,7 @@ def test_a_model_whose_directory_is_deleted_is_written_elsewhere(trained, square
         if stop():
             shutil.rmtree(directory)
 
-    with run_directory.open_run(squares, tiny.RECIPE, Machine(**tiny.OPTIONS)) as run, tiny.scaled_down(), \
+    with open_run(squares, tiny.RECIPE, Machine(**tiny.OPTIONS)) as run, tiny.scaled_down(), \
             mock.patch.object(tempfile, "gettempdir", return_value=str(home)), \
             pytest.raises(StorageError, match="was written to") as raised:
         list(loop.train(run, should_stop=pulling_the_rug))
@@ -545,7 +546,7 @@ def test_changed_pictures_are_refused_unless_accepted(home, tmp_path):
         tiny.train(folder)
     assert "--accept-changes" in caught.value.hint
     tiny.draw_squares(folder, 40)
-    with mock.patch.object(estimate, "_images_per_second", return_value=1.0), run_directory.open_run(
+    with mock.patch.object(estimate, "_images_per_second", return_value=1.0), open_run(
             folder, tiny.RECIPE, Machine(**tiny.OPTIONS, accept_changes=True), rehearsal=True) as run:
         list(loop.rehearse(run))                       # only asking changes nothing
     with pytest.raises(DataError):
@@ -577,7 +578,7 @@ def test_a_folder_that_was_moved_is_found_again_by_the_name_of_its_run(home, tmp
 def test_a_rehearsal_writes_nothing(squares, home, options):
     tiny.train(squares, stop_at=1)
     before = listing(home)
-    with mock.patch.object(estimate, "MEASURED_SECONDS", 0), run_directory.open_run(
+    with mock.patch.object(estimate, "MEASURED_SECONDS", 0), open_run(
             squares, tiny.RECIPE, Machine(**tiny.OPTIONS, **options), rehearsal=True) as run:
         *_, started = loop.rehearse(run)
     changed = {path.name for path, seen in listing(home).items() if before.get(path) != seen}
@@ -589,7 +590,7 @@ def test_a_rehearsal_writes_nothing(squares, home, options):
 
 
 def test_a_rehearsal_of_a_new_run_leaves_no_directory(squares, home):
-    with mock.patch.object(estimate, "MEASURED_SECONDS", 0), run_directory.open_run(
+    with mock.patch.object(estimate, "MEASURED_SECONDS", 0), open_run(
             squares, tiny.RECIPE, Machine(**tiny.OPTIONS), rehearsal=True) as run:
         list(loop.rehearse(run))
     assert list((home / "models").iterdir()) == []

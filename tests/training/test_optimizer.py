@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from diffuse_cli.config import Recipe
+from diffuse_cli.data.split import split_dataset
 from diffuse_cli.network.network import Network
-from diffuse_cli.network.text_encoder import train_tokenizer
-from diffuse_cli.training.batches import split_dataset
-from diffuse_cli.training.optimizer import ENDS, READS_TEXT, RMS, Muon, Optimizer, orthogonal
+from diffuse_cli.network.tokenizer import train_tokenizer
+from diffuse_cli.training.muon import RMS, Muon, orthogonal
+from diffuse_cli.training.optimizer import ENDS, READS_TEXT, Optimizer
 from diffuse_cli.training.plan import make_plan
 
 CAPTIONS = [("a red square",), ("a blue square",)] * 6

@@ -10,12 +10,13 @@ import tiny
 import torch
 
 from diffuse_cli.config import Recipe
-from diffuse_cli.denoiser import Batch
+from diffuse_cli.data.split import split_dataset
 from diffuse_cli.errors import DivergedError, OutOfMemoryError
-from diffuse_cli.network.text_encoder import train_tokenizer
+from diffuse_cli.network.tokenizer import train_tokenizer
 from diffuse_cli.runtime.distributed import World
 from diffuse_cli.training import ema, trainer
-from diffuse_cli.training.batches import Batches, split_dataset
+from diffuse_cli.training.batches import Batches
+from diffuse_cli.training.loss import Batch
 from diffuse_cli.training.optimizer import READS_TEXT
 from diffuse_cli.training.plan import make_plan
 from diffuse_cli.training.trainer import Learner, learning_rate_at

@@ -11,6 +11,7 @@ import typer
 
 from ..errors import DataError
 from ..storage import registry
+from ..training.run import choose_resolution
 from . import files, options
 from .terminal import progress, view
 
@@ -144,7 +145,6 @@ def _read(folder: Path, resolution: int | None, asked: dict[str, Any]) -> "tuple
     from ..data import dataset as cache
     from ..data.captions import find_pictures
     from ..events import Scanned
-    from ..storage import run_directory
 
     if resolution is not None:
         check_range("--resolution", resolution, *RESOLUTION_RANGE)
@@ -152,7 +152,7 @@ def _read(folder: Path, resolution: int | None, asked: dict[str, Any]) -> "tuple
     found = find_pictures(folder, **recipe.caption_options)
     if resolution is None:
         try:
-            resolution, _ = run_directory.choose_resolution(found, recipe, Machine())
+            resolution, _ = choose_resolution(found, recipe, Machine())
         except DataError:                                              # none can be read: all are problems to list
             resolution = RESOLUTION
     with progress.of("reading pictures", len(found.pictures)) as advance_to:

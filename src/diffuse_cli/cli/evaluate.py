@@ -14,6 +14,7 @@ from .. import config
 from ..checks import check_choice, check_range
 from ..config import Machine, Sampling
 from ..errors import DataError, UsageError
+from ..runtime import devices
 from ..storage import registry
 from . import options
 from .terminal import progress, view
@@ -95,14 +96,13 @@ def _evaluate(
         from ..evaluation import evaluate as evaluation
         from ..evaluation.features import load_features
         from ..storage import checkpoint
-        from ..training import plan
 
-        device = plan.choose_device(machine)
+        device = devices.choose_device(machine)
         model = checkpoint.load_model(path, device)
         resolution = model.config.network.resolution
         chosen = None if features is None else load_features(features, device)
         pictures = _open(path, folder, resolution, tell)
-        batch_size = plan.choose_micro_batch(machine, device, batch_size=MEASURED, resolution=resolution)
+        batch_size = devices.choose_micro_batch(machine, device, batch_size=MEASURED, resolution=resolution)
         return evaluation.evaluate(
             model, pictures, num=num, seed=seed, limit=images, batch_size=batch_size, precision=precision,
             features=chosen, cache=registry.cache_directory(), tell=tell)

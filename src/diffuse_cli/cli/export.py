@@ -13,6 +13,7 @@ from .. import config
 from ..checks import choices
 from ..config import Export, Machine
 from ..errors import UsageError
+from ..runtime import devices
 from ..storage import registry
 from . import files, options, signals
 from .terminal import progress, view
@@ -61,10 +62,9 @@ def _export(path: Path, target: Path, how: Export, *, force: bool) -> None:
         tell("loading", 0, 1)
         from ..exporting import publishing
         from ..storage import checkpoint
-        from ..training import plan
 
         publishing.check(how)
-        loaded = checkpoint.load_model(path, plan.choose_device(Machine(device="cpu")))
+        loaded = checkpoint.load_model(path, devices.choose_device(Machine(device="cpu")))
         report = publishing.export(loaded, target, how, source=path, replace=force, tell=tell)
     if not how.verify:
         view.warn("it was not compared with the model")

@@ -12,6 +12,8 @@ from .. import config
 from ..checks import check_choice, check_range, choices
 from ..config import Machine
 from ..errors import DataError, UsageError
+from ..pictures import sheets
+from ..runtime import devices
 from ..storage import registry
 from . import files, options
 from .terminal import progress, view
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..diffusion.schedule import Schedule
-    from ..pictures.image_files import Row
+    from ..pictures.sheets import Row
     from ..sampling.forward_demo import Level
 
 RESOLUTION = 64
@@ -91,9 +93,8 @@ def _demonstrate(
         from ..pictures import image_files
         from ..sampling import forward_demo
         from ..storage import checkpoint
-        from ..training import plan
 
-        model = None if path is None else checkpoint.load_model(path, plan.choose_device(Machine()))
+        model = None if path is None else checkpoint.load_model(path, devices.choose_device(Machine()))
     if model is not None:
         if resolution not in (None, model.config.network.resolution):
             raise UsageError(f"the model draws pictures of {model.config.network.resolution} pixels, not {resolution}",
@@ -115,15 +116,15 @@ def _demonstrate(
         pixels, schedule, times, seed=seed, model=model, caption=caption)) for schedule in schedules}
     if animate:
         rows = [_frame(shown, index) for index in range(FRAMES)]
-        cell = max(map(image_files.cell_width, rows))                     # every frame has the same size
-        frames = [image_files.labelled(frame, cell=cell) for frame in rows]
+        cell = max(map(sheets.cell_width, rows))                     # every frame has the same size
+        frames = [sheets.labelled(frame, cell=cell) for frame in rows]
         files.write_new(target, image_files.encode_animation(frames + frames[::-1], suffix=target.suffix.lower(),
                                                           milliseconds=MILLISECONDS))
     else:
-        strip = image_files.labelled(_rows(shown))
+        strip = sheets.labelled(_rows(shown))
         files.write_new(target, image_files.encode(strip))
         for levels in shown.values():
-            view.picture(image_files.sheet(np.stack([level.noisy for level in levels]), columns=num))
+            view.picture(sheets.sheet(np.stack([level.noisy for level in levels]), columns=num))
     files.tell(target, {"levels": [_record(name, level) for name, levels in shown.items() for level in levels]})
 
 
@@ -145,7 +146,7 @@ def _picture(image: Path | None, side: int) -> "tuple[np.ndarray, str]":
 
 def _rows(shown: "dict[str, list[Level]]") -> "list[Row]":
     """A strip: the levels side by side, the schedules one below the other."""
-    from ..pictures.image_files import Row
+    from ..pictures.sheets import Row
 
     rows = []
     for name, levels in shown.items():
@@ -159,7 +160,7 @@ def _rows(shown: "dict[str, list[Level]]") -> "list[Row]":
 
 def _frame(shown: "dict[str, list[Level]]", index: int) -> "list[Row]":
     """One level: the schedules side by side, what a model makes of it below."""
-    from ..pictures.image_files import Row
+    from ..pictures.sheets import Row
 
     levels = [levels[index] for levels in shown.values()]
     rows = [Row("", [level.noisy for level in levels],

@@ -38,7 +38,7 @@ def processes_to_start(machine: Machine) -> int:
     """How many processes are asked for; 1 where this one will do, or is itself one of several. Raises UsageError."""
     if launch_environment.place().size > 1 or (machine.gpus in (None, "0", "1") and not machine.procs):
         return 1
-    from ..training.plan import count_processes
+    from ..runtime.devices import count_processes
 
     return count_processes(machine)
 

@@ -51,7 +51,7 @@ def read(source: str) -> list[Asked]:
 
     Empty lines count for nothing. Raises DataError, naming the line.
     """
-    from ..files.strict_json import loads_strict
+    from ..files.strict_json import JsonError, loads_strict
 
     name = "stdin" if source == "-" else source
     asked = []
@@ -62,9 +62,10 @@ def read(source: str) -> list[Asked]:
                 asked.append(from_dict(Asked, loads_strict(line), where="it"))
             elif line:
                 asked.append(Asked(prompt=line))
-        except (ModelError, UsageError) as error:
+        except (JsonError, UsageError) as error:
             hint = error.hint if isinstance(error, UsageError) else 'Write a prompt, or JSON such as {"prompt": …}'
-            raise DataError(f"line {number} of {name} cannot be used: {error.what}", hint=hint) from error
+            what = error.what if isinstance(error, UsageError) else str(error)
+            raise DataError(f"line {number} of {name} cannot be used: {what}", hint=hint) from error
     if not asked:
         raise DataError(f"{name} holds no prompt")
     return asked
@@ -92,7 +93,7 @@ def _text(source: str, name: str) -> str:
 
 def warn_about(wanted: "Sequence[Wanted]", model: "Model") -> None:
     """Tell when a prompt cannot mean anything to the model, or not all of it."""
-    from ..network.text_encoder import is_truncated
+    from ..network.tokenizer import is_truncated
     from ..sampling.generate import guided_steps
 
     texts = list(dict.fromkeys(text for one in wanted for text in (one.prompt, one.negative) if text))
@@ -113,7 +114,7 @@ def warn_about(wanted: "Sequence[Wanted]", model: "Model") -> None:
 
 
 def _warn_about_words(texts: Iterable[str], model: "Model") -> None:
-    from ..storage.checkpoint import split_words
+    from ..data.caption_words import split_words
 
     words = dict.fromkeys(word for text in texts for word in split_words(text))
     unknown = [word for word in words if word not in model.words] if model.words else []      # where they are known

@@ -16,7 +16,7 @@ from .. import config
 from ..checks import check_range, choices, from_dict, to_dict
 from ..config import Machine, Sampling
 from ..errors import UsageError
-from ..runtime import launch_environment
+from ..runtime import devices, launch_environment
 from ..storage import registry
 from . import options
 from .output_files import Target, is_file
@@ -211,9 +211,8 @@ def _draw(
 
             from .. import api
             from ..runtime.distributed import join
-            from ..training import plan
 
-            device = plan.choose_device(machine)
+            device = devices.choose_device(machine)
             world = stack.enter_context(join(device))
             loaded = api.load(path, device=str(device))
             model = loaded.model

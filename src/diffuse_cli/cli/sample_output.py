@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..pictures import sheets
 from . import files
 from .output_files import Target
 from .terminal import progress, view
 
 if TYPE_CHECKING:
-    from ..pictures.image_files import Row
+    from ..pictures.sheets import Row
     from ..sampling.generate import Drawn
     from ..storage.checkpoint import Model
 
@@ -50,7 +51,7 @@ def write(
     if show.grid:
         _write_grid(target, kept, show)
     if show.sheet:
-        labelled = image_files.labelled(_rows(kept))
+        labelled = sheets.labelled(_rows(kept))
         files.tell(target.write(image_files.encode(labelled, suffix=target.suffix), "sheet"), {"sheet": True})
 
 
@@ -60,7 +61,7 @@ def _write_grid(target: Target, kept: "list[Drawn]", show: Show) -> None:
     from ..pictures import image_files
 
     if target.file is None or not show.animate:
-        grid = image_files.sheet(np.stack([drawn.pixels for drawn in kept]), columns=_columns(kept))
+        grid = sheets.sheet(np.stack([drawn.pixels for drawn in kept]), columns=_columns(kept))
         files.tell(target.write(image_files.encode(grid, suffix=target.suffix), "grid"), {"grid": True})
     if show.animate:
         _write_animation(target, kept, "grid", {"grid": True})
@@ -70,7 +71,7 @@ def _write_animation(target: Target, kept: "list[Drawn]", name: "Drawn | str", r
     from ..pictures import image_files
 
     suffix = ".webp" if target.file is None else target.suffix
-    frames = image_files.film([drawn.frames for drawn in kept if drawn.frames is not None], columns=_columns(kept))
+    frames = sheets.film([drawn.frames for drawn in kept if drawn.frames is not None], columns=_columns(kept))
     data = image_files.encode_animation(frames, suffix=suffix, milliseconds=image_files.FRAME_MILLISECONDS)
     files.tell(target.write(data, name, suffix=suffix), {"animation": True, **record})
 
@@ -83,7 +84,7 @@ def _columns(kept: "list[Drawn]") -> int | None:
 
 def _rows(kept: "list[Drawn]") -> "list[Row]":
     """A row for each prompt: its seeds side by side; its guidances, where each has a single picture."""
-    from ..pictures.image_files import Row
+    from ..pictures.sheets import Row
 
     by_guidance = all(drawn.wanted.count == 1 for drawn in kept)
     groups: dict[tuple[str, str, float], list[Drawn]] = {}

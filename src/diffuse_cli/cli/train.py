@@ -20,6 +20,7 @@ from .. import config
 from ..checks import choices, from_dict, parse_duration
 from ..config import Machine, Recipe
 from ..errors import StorageError, UsageError
+from ..training.run import join_run, open_run
 from . import options
 from .processes import SIGNALS, launch, processes_to_start, taking_part
 from .signals import answered
@@ -119,13 +120,12 @@ def train(
 def _train(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: bool) -> None:
     from ..events import Finished, Scanned
     from ..reporting import loggers
-    from ..storage import run_directory
     from .terminal.dashboard import TrainingView
 
     if machine.log is not None:
         loggers.check_log(machine.log)
     if not dry_run and (count := processes_to_start(machine)) > 1:
-        with run_directory.open_run(folder, recipe, machine, rehearsal=True):
+        with open_run(folder, recipe, machine, rehearsal=True):
             pass                                                       # what is wrong is said once, and at once
         raise typer.Exit(launch(count))
     finished: Finished | None = None
@@ -133,8 +133,8 @@ def _train(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: bool) -> 
         place = stack.enter_context(taking_part())
         if dry_run and not place.is_main:                              # the main one alone tells the plan
             return
-        run = run_directory.join_run(folder, recipe, machine) if not place.is_main else \
-            stack.enter_context(run_directory.open_run(folder, recipe, machine, rehearsal=dry_run))
+        run = join_run(folder, recipe, machine) if not place.is_main else \
+            stack.enter_context(open_run(folder, recipe, machine, rehearsal=dry_run))
         caught, shown = stack.enter_context(_signals(talk=place.is_main)), stack.enter_context(TrainingView())
         from ..training import loop
 

@@ -7,7 +7,7 @@ terminal, and of files only what it leaves in the directory of a run.
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,14 @@ import torch
 from torch import Tensor
 
 from .. import __version__
-from ..config import ModelConfig, Sampling
-from ..denoiser import denoise, read
+from ..config import Sampling
 from ..diffusion.guidance import within_range
 from ..diffusion.samplers import Denoised
-from ..diffusion.schedule import FIRST_TIME, Schedule, make_schedule
-from ..events import finite
+from ..diffusion.schedule import Schedule, make_schedule
+from ..events import Tell, finite
 from ..files import durable
-from ..network.network import Network
-from ..network.text_encoder import encode
-from ..pictures.image_files import from_pixels
+from ..network.tokenizer import encode
+from ..pictures.pixels import from_pixels
 from ..runtime import out_of_memory, randomness
 from ..sampling.generate import draw
 from ..sampling.request import Wanted
@@ -38,57 +36,13 @@ from .features import Features, open_features
 from .held_out import HeldOut
 from .likelihood import Ask, Figure, Likelihood
 from .memorisation import Memorisation, gallery, judge
+from .noise_curve import asking
 
-LEVELS = 8                                      # of a validation during training
 SHOWN = 12                                      # pairs in the gallery
 SCHEMA = 1                                      # of evaluation.json
-Tell = Callable[[str, int, int], None]          # what is being done, how much of it is, of how much
-
-
-def asking(
-    network: Network, tokens: Tensor | None, *, config: ModelConfig, schedule: Schedule, precision: str
-) -> Ask:
-    """The network as a function of noisy pictures, for pictures with these captions: tokens (N, 77), or None."""
-    text = None
-    if tokens is not None:
-        distinct, caption_of = torch.unique(  # type: ignore[no-untyped-call]
-            tokens.cpu(), dim=0, return_inverse=True)                  # not every device can
-        with torch.no_grad():
-            text = read(network, distinct.to(tokens.device), caption_of.to(tokens.device), precision=precision)
-
-    def ask(noisy: Tensor, t: Tensor) -> Denoised:
-        return denoise(network, noisy, t, text, config=config, schedule=schedule, precision=precision)
-
-    return ask
 
 
 # ── During training ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def validation_times() -> Tensor:
-    """Middles of 8 equal intervals of [1/1000, 1]: their mean is the mean over the run's schedule. → (8,) float64"""
-    return FIRST_TIME + (torch.arange(LEVELS, dtype=torch.float64) + 0.5) / LEVELS * (1 - FIRST_TIME)
-
-
-def noise_curve(
-    network: Network, *, config: ModelConfig, schedule: Schedule, images: Tensor, tokens: Tensor | None,
-    device: torch.device, micro_batch: int, precision: str,
-) -> list[float]:
-    """Mean squared error of the noise at each of `validation_times`, over all pictures.
-
-    The noise of picture k at a level is always the same, so that two measurements differ only by their models.
-    images: (N, C, H, W) in [-1, 1]; tokens: (N, 77), or None when unconditional.
-    """
-    parts = []
-    for start in range(0, len(images), micro_batch):
-        chosen = slice(start, start + micro_batch)
-        ask = asking(network, None if tokens is None else tokens[chosen].to(device), config=config, schedule=schedule,
-                     precision=precision)
-        image = images[chosen].to(device)
-        parts.append(likelihood.noise_losses(
-            ask, image, schedule=schedule, times=validation_times(), seed=0, purpose="validation",
-            index=torch.arange(start, start + len(image))))
-    return torch.cat(parts).mean(0).tolist()
 
 
 # ── The whole evaluation ────────────────────────────────────────────────────────────────────────────────────────────

@@ -20,10 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..data import caption_words
 from ..data.dataset import Dataset
 from ..errors import InUseError, ModelError
 from ..files import durable
-from ..pictures.image_files import from_pixels
+from ..pictures.pixels import from_pixels
 from ..runtime import randomness
 from ..storage import checkpoint
 
@@ -231,7 +232,7 @@ def _crops(images: Tensor, generator: torch.Generator) -> Tensor:
 
 def _words(dataset: Dataset, positions: Tensor) -> Tensor:
     """(N, W) 1 where a caption of the picture has the word: the most frequent ones that not every picture has."""
-    found = [set(checkpoint.split_words(" ".join(dataset.captions[k]))) for k in positions.tolist()]
+    found = [set(caption_words.split_words(" ".join(dataset.captions[k]))) for k in positions.tolist()]
     counts = Counter(word for words in found for word in words)
     useful = [(word, count) for word, count in counts.items() if max(2, len(found) // 200) <= count < len(found)]
     kept = [word for word, _ in sorted(useful, key=lambda item: (-item[1], item[0]))[:WORDS]]

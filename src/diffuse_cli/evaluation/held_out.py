@@ -14,10 +14,10 @@ from ..checks import from_dict
 from ..config import Plan, Recipe
 from ..data.captions import find_pictures
 from ..data.dataset import Dataset, open_dataset
+from ..data.split import split_dataset
 from ..errors import DataError, UsageError
 from ..events import Noticed, Scanned
 from ..storage import registry, run_directory
-from ..training.batches import split_dataset
 
 _HINT = "Name a folder of pictures that the model has not seen: diffuse evaluate MODEL DIR"
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..pictures import image_files
+from ..pictures import image_files, sheets
 
 SIDE = 8                                        # pictures are compared as so many squared mean colours
 NEIGHBOURS = 20                                 # the nearest is compared with the mean over so many
@@ -140,9 +140,9 @@ def chance_of_suspects(suspects: int, *, drawn: int, control: int, rank: int) ->
 
 def gallery(pairs: Sequence[Pair], drawn: np.ndarray, training: np.ndarray) -> bytes:
     """The drawn pictures of some pairs, below each its nearest training picture and how near that is. → a PNG"""
-    return image_files.encode(image_files.labelled([
-        image_files.Row("drawn", [drawn[pair.drawn] for pair in pairs], [(f"no. {pair.drawn}",) for pair in pairs]),
-        image_files.Row("nearest training picture", [np.asarray(training[pair.training]) for pair in pairs],
+    return image_files.encode(sheets.labelled([
+        sheets.Row("drawn", [drawn[pair.drawn] for pair in pairs], [(f"no. {pair.drawn}",) for pair in pairs]),
+        sheets.Row("nearest training picture", [np.asarray(training[pair.training]) for pair in pairs],
                      [(f"ratio {pair.ratio:.2f}",) for pair in pairs])]))
 
 

@@ -21,8 +21,8 @@ from ..diffusion.losses import log_fraction
 from ..diffusion.samplers import Denoised, Denoiser, ddpm, run_sampler
 from ..diffusion.schedule import STEPS, make_schedule
 from ..errors import ExportError
-from ..network.text_encoder import LENGTH, encode
-from ..pictures.image_files import to_pixels
+from ..network.tokenizer import LENGTH, encode
+from ..pictures.pixels import to_pixels
 from ..runtime import randomness
 from ..sampling.generate import encode_prompts
 from ..storage.checkpoint import Model

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..config import Export, NetworkConfig
 from ..diffusion.schedule import make_schedule
 from ..files import durable
-from ..network.text_encoder import SPECIAL_TOKENS, joined_merges
+from ..network.tokenizer import SPECIAL_TOKENS, joined_merges
 from ..storage import diffusers_config
 from ..storage.checkpoint import Model, load_model, save_tensors
 from ..storage.diffusers_folder import INDEX_FILE, SCHEDULER_FILE, TEXT_ENCODER_FILE, TOKENIZER_FILE, UNET_FILE

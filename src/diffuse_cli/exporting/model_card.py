@@ -14,11 +14,10 @@ import numpy as np
 from .. import __version__
 from ..config import Sampling
 from ..errors import ModelError
-from ..evaluation.evaluate import Tell
-from ..events import finite
+from ..events import Tell, finite
 from ..files import durable
-from ..files.strict_json import loads_strict
-from ..pictures import image_files
+from ..files.strict_json import JsonError, loads_strict
+from ..pictures import image_files, pixels, sheets
 from ..sampling.generate import draw
 from ..sampling.png_metadata import MAX_PROMPT
 from ..sampling.request import Wanted
@@ -46,8 +45,8 @@ def write(model: Model, folder: Path, *, source: Path, tell: Tell) -> None:
     for one in draw(model, [Wanted(prompt=prompt, seed=k, sampling=sampling) for k, prompt in enumerate(prompts)]):
         drawn.append(one.pixels)
         tell("drawing samples", len(drawn), len(prompts))
-    shown = image_files.enlarged(np.stack(drawn), max(1, round(image_files.SIDE / model.config.network.resolution)))
-    durable.write(folder / PICTURE_FILE, image_files.encode(image_files.sheet(shown, columns=len(drawn))), mode=0o666)
+    shown = pixels.enlarged(np.stack(drawn), max(1, round(sheets.SIDE / model.config.network.resolution)))
+    durable.write(folder / PICTURE_FILE, image_files.encode(sheets.sheet(shown, columns=len(drawn))), mode=0o666)
     durable.write(folder / "README.md", _readme(model, prompts, source.parent).encode(), mode=0o666)
 
 
@@ -149,7 +148,7 @@ def _metrics(model: Model, run: Path) -> list[tuple[str, str]]:
     try:
         with open(run / RECORD_FILE, "rb") as file:
             found = loads_strict(file.read(2**20))
-    except (OSError, ModelError):
+    except (OSError, JsonError):
         found = None
     if isinstance(found, dict) and found.get("model_sha256") == model.sha256:
         return [(name, value) for key, name in _METRICS.items() if (value := _figure(entry(found, key)))]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..config import Export, Sampling
-from ..network.text_encoder import encode
+from ..network.tokenizer import encode
 from ..runtime import randomness
 from ..sampling.generate import denoise_steps, encode_prompts
 from ..storage.checkpoint import Model

@@ -16,7 +16,7 @@ from ..diffusion.guidance import THRESHOLD_SHARE
 from ..diffusion.samplers import sampling_times
 from ..diffusion.schedule import make_schedule
 from ..files import durable
-from ..network.text_encoder import END, LENGTH, PAD
+from ..network.tokenizer import END, LENGTH, PAD
 from ..storage.checkpoint import Model
 from .onnx_graphs import Graph, check_extra, text_encoder_graph, unet_graph
 from .onnx_sampler import sampler_graph

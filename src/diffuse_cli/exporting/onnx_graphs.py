@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from ..network.text_encoder import LENGTH
+from ..network.tokenizer import LENGTH
 from ..storage.checkpoint import Model
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import NetworkConfig
 from ..diffusion.guidance import THRESHOLD_SHARE
-from ..network.text_encoder import LENGTH
+from ..network.tokenizer import LENGTH
 from .onnx_graphs import OPSET, Graph, document
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import Any
 from .. import __version__
 from ..config import Export
 from ..errors import UsageError
-from ..evaluation.evaluate import Tell
+from ..events import Tell
 from ..files import durable
 from ..storage.checkpoint import Model
 from ..storage.diffusers_folder import REPORT_FILE

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..config import ModelConfig, Sampling
 from ..errors import ExportError
-from ..network.text_encoder import encode
+from ..network.tokenizer import encode
 from ..runtime import randomness
 from ..sampling.generate import denoise_steps, encode_prompts
 from ..storage.checkpoint import Model

@@ -1,35 +1,36 @@
-"""JSON read strictly, whoever wrote it: a model's header, a run's log, a picture's metadata, a file of prompts.
+"""JSON read strictly, because others may have written it: a model's header, a picture's metadata, a file of prompts.
 
-Standard library only.
+Standard library only. Each reader turns `JsonError` into the error of the file that it reads.
 """
 
 import json
 import math
 from typing import Any
 
-from ..errors import ModelError
+MAX_JSON_BYTES = 2**20                          # default limit of one document
 
-MAX_JSON_BYTES = 2**20                          # of one document, unless told otherwise
-_AGAIN = "Copy or download it again"
+
+class JsonError(ValueError):
+    """A text that is not the JSON we accept; its message is a sentence that starts with "its JSON is"."""
 
 
 def loads_strict(text: str | bytes, *, limit: int = MAX_JSON_BYTES, infinities: bool = False) -> Any:
-    """JSON without what makes it ambiguous or dangerous, at most `limit` bytes or characters long.
+    """Parse JSON of at most `limit` bytes (or characters, for a str) that means the same to every reader.
 
-    Refuses duplicate keys, NaN, infinities (also by overflow), integers beyond 64 bits, absurd nesting and invalid
-    UTF-8. With `infinities`, those that are written as words, against the standard, are read as None. Raises
-    ModelError.
+    Duplicate keys, NaN, infinities (also by overflow), integers beyond 64 bits, absurd nesting and invalid UTF-8 are
+    refused. With `infinities`, the words NaN and Infinity, which the standard forbids, are read as None. Raises
+    JsonError.
     """
     if len(text) > limit:
-        raise ModelError(f"its JSON is too long ({len(text):,} bytes, at most {limit:,})")
+        raise JsonError(f"its JSON is too long ({len(text):,} bytes, at most {limit:,})")
     try:
         return json.loads(text.decode() if isinstance(text, bytes) else text, object_pairs_hook=_unique_keys,
                           parse_constant=_no_constant if infinities else _refuse_constant,
                           parse_float=_finite_float, parse_int=_small_int)
     except RecursionError as error:
-        raise ModelError("its JSON is nested too deeply", hint=_AGAIN) from error
+        raise JsonError("its JSON is nested too deeply") from error
     except ValueError as error:                                    # includes JSONDecodeError and UnicodeDecodeError
-        raise ModelError(f"its JSON is damaged ({error})", hint=_AGAIN) from error
+        raise JsonError(f"its JSON is damaged ({error})") from error
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

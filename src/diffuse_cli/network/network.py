@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from ..config import NetworkConfig
 from .blocks import Dropout
-from .text_encoder import END, LENGTH, PAD, TextEncoder
+from .text_encoder import TextEncoder
+from .tokenizer import END, LENGTH, PAD
 from .unet import UNet
 
 WORDS = 5                                               # that a caption has, in order of magnitude

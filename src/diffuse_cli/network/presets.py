@@ -15,7 +15,7 @@ from ..checks import check_choice
 from ..config import PRESETS, RESOLUTION_RANGE, NetworkConfig, TextConfig
 from ..errors import UsageError
 from .network import Network
-from .text_encoder import LENGTH
+from .tokenizer import LENGTH
 
 LOWEST_SIZE = 8                 # pixels on a side of the lowest map: the nearest to it, so 6 to 11 where possible
 ATTENTION_MAX_SIZE = 22         # the two lowest then attend; at 32×32 it would slow the whole network by 62 %

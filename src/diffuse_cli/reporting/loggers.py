@@ -87,7 +87,7 @@ class TensorBoard:
             for name, value in scalars(event).items():
                 self._writer.add_scalar(name, value, event.step)
         elif isinstance(event, events.Previewed):
-            from ..pictures.image_files import read_strip
+            from ..pictures.sheets import read_strip
 
             self._writer.add_images("previewed", read_strip(Path(event.path)), event.step, dataformats="NHWC")
 

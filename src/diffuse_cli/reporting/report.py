@@ -21,7 +21,7 @@ from .. import __version__
 from ..checks import from_dict
 from ..config import Recipe
 from ..errors import ModelError
-from ..files.strict_json import loads_strict
+from ..files.strict_json import JsonError, loads_strict
 from ..storage.evaluation_file import GALLERY_FILE, RECORD_FILE, entry, readable
 from ..storage.event_log import Entry, History, number, read_history
 from ..storage.run_directory import read_config
@@ -228,7 +228,7 @@ def _evaluation(directory: Path) -> str:
     """What `diffuse evaluate` found, if it was asked; keys that are not known are shown as they are."""
     try:
         found = loads_strict((directory / RECORD_FILE).read_bytes())
-    except (OSError, ModelError):
+    except (OSError, JsonError):
         return ""
     if not isinstance(found, dict):
         return ""

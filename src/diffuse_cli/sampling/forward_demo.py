@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..config import Sampling
 from ..diffusion.schedule import FIRST_TIME, Schedule
-from ..pictures.image_files import from_pixels, to_pixels
+from ..pictures.pixels import from_pixels, to_pixels
 from ..runtime import randomness
 from ..storage.checkpoint import Model
 from .generate import encode_prompts, guided_denoiser

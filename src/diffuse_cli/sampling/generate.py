@@ -20,8 +20,8 @@ from ..diffusion.guidance import classifier_free, within_range
 from ..diffusion.samplers import Denoised, Denoiser, Step, run_sampler, sampling_times
 from ..diffusion.schedule import Schedule, make_schedule
 from ..network.network import Network
-from ..network.text_encoder import encode
-from ..pictures.image_files import from_pixels, to_pixels
+from ..network.tokenizer import encode
+from ..pictures.pixels import from_pixels, to_pixels
 from ..runtime import out_of_memory, randomness
 from ..runtime.distributed import World
 from ..storage.checkpoint import Model

@@ -16,7 +16,7 @@ from ..checks import check_range, from_dict
 from ..config import RESOLUTION_RANGE, SEED_RANGE, Sampling
 from ..data import images
 from ..errors import DataError, ModelError, UsageError
-from ..files.strict_json import loads_strict
+from ..files.strict_json import JsonError, loads_strict
 from ..storage import registry
 from ..storage.model_info import read_card
 
@@ -139,8 +139,9 @@ def read_made(path: Path) -> Made:
                         hint="Give a PNG made by `diffuse sample`, without --no-metadata")
     try:
         return from_dict(Made, loads_strict(text, limit=MAX_TEXT), where="metadata")
-    except (ModelError, UsageError) as error:
-        raise DataError(f"what {path} says of how it was made cannot be used: {error.what}",
+    except (JsonError, UsageError) as error:
+        what = error.what if isinstance(error, UsageError) else str(error)
+        raise DataError(f"what {path} says of how it was made cannot be used: {what}",
                         hint="Give a PNG as `diffuse sample` wrote it") from error
 
 

@@ -8,8 +8,7 @@ their bytes, then that they are finite. Knows no training loop and no sampler.
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,12 +24,11 @@ from ..errors import ModelError
 from ..files import durable
 from ..network.network import Network
 from ..network.presets import parameter_shapes
-from ..network.text_encoder import load_tokenizer, paired_merges
+from ..network.tokenizer import load_tokenizer, paired_merges
 from . import safetensors_file
 from .diffusers_folder import is_folder, read_folder
 from .model_info import Card, card_of, card_of_folder, check_version, object_of
 
-MAX_WORDS = 20_000                              # kept of the captions' vocabulary, the most frequent first
 BETA_TOLERANCE = 1e-6                           # of betas that went through float32 on their way
 _DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
@@ -152,17 +150,6 @@ def _built(card: Card, weights: dict[str, Tensor], tokenizer: Tokenizer | None, 
     network.settle(device).eval().requires_grad_(False)
     return Model(config=card.config, network=network, tokenizer=tokenizer, words=card.words,
                  training=card.training, sha256=sha256)
-
-
-def count_words(captions: Iterable[str]) -> dict[str, int]:
-    """The most frequent words of the captions, for warnings about prompts and never more."""
-    counts = Counter(word for caption in captions for word in split_words(caption))
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_WORDS])
-
-
-def split_words(caption: str) -> list[str]:
-    """The words of a caption or prompt: lower case, without punctuation around them."""
-    return [word for raw in caption.lower().split() if (word := raw.strip(".,;:!?\"'()[]{}")) and len(word) <= 40]
 
 
 # ── Training states ─────────────────────────────────────────────────────────────────────────────────────────────────

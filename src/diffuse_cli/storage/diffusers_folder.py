@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from ..config import ModelConfig, NetworkConfig
 from ..errors import ModelError, UsageError
-from ..files.strict_json import MAX_JSON_BYTES, loads_strict
+from ..files.strict_json import MAX_JSON_BYTES
 from . import diffusers_config, safetensors_file
 
 INDEX_FILE = "model_index.json"                 # stands for the folder wherever the file of a model is meant
@@ -89,7 +89,7 @@ def _read(path: Path, *, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
 
 
 def _object(file: BinaryIO, *, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
-    found = loads_strict(file.read(limit + 1), limit=limit, infinities=True)    # which diffusers writes
+    found = safetensors_file.parse_json(file.read(limit + 1), limit=limit, infinities=True)     # diffusers writes them
     if not isinstance(found, dict):
         raise ModelError("it is not a JSON object")
     return found

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModelError
-from ..files.strict_json import loads_strict
+from ..files.strict_json import JsonError, loads_strict
 
 LOG_FILE = "events.jsonl"
 Entry = dict[str, Any]                          # the fields of an event as they were written down
@@ -45,7 +44,7 @@ def read_history(directory: Path) -> History:
     for line in lines:
         try:
             entry = loads_strict(line)
-        except ModelError:
+        except JsonError:
             continue
         if not isinstance(entry, dict):
             continue

@@ -11,7 +11,7 @@ from typing import Any
 from ..checks import from_dict
 from ..config import FORMAT_VERSION, ModelConfig
 from ..errors import ModelError, UsageError
-from ..files.strict_json import MAX_JSON_BYTES, loads_strict
+from ..files.strict_json import MAX_JSON_BYTES
 from . import safetensors_file
 from .diffusers_folder import StockFolder, is_folder, read_folder
 
@@ -74,7 +74,7 @@ def check_version(head: safetensors_file.Header) -> None:
 
 def object_of(head: safetensors_file.Header, key: str, *, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
     """The JSON object under `key` of a header's metadata, of at most `limit` bytes. Raises ModelError."""
-    value = loads_strict(head.metadata.get(key, "null"), limit=limit)
+    value = safetensors_file.parse_json(head.metadata.get(key, "null"), limit=limit)
     if not isinstance(value, dict):
         raise ModelError(f"its metadata lacks {key}")
     return value

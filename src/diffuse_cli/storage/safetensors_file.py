@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import ModelError
-from ..files.strict_json import loads_strict
+from ..files.strict_json import MAX_JSON_BYTES, JsonError, loads_strict
 
 SEAL_KEY = "diffuse.seal"
 UNSEALED = "0" * 64                             # stands in the seal's place while the seal is computed
@@ -113,10 +113,18 @@ def read_header(source: Path | BinaryIO) -> Header:
         raise ModelError(what, hint=_AGAIN if "short" in what else "Give a model in a .safetensors file")
     source.seek(8)
     raw = _exactly(source, length)
-    fields = _fields(loads_strict(raw, limit=MAX_HEADER_BYTES), "the header")
+    fields = _fields(parse_json(raw, limit=MAX_HEADER_BYTES), "the header")
     metadata = _metadata(fields.pop("__metadata__", {}))
     return Header(metadata=metadata, tensors=_tensors(fields, size - 8 - length), data_start=8 + length, size=size,
                   seal_start=_seal_start(raw, metadata))
+
+
+def parse_json(text: str | bytes, *, limit: int = MAX_JSON_BYTES, infinities: bool = False) -> Any:
+    """`loads_strict` for JSON in the files of a model. Raises ModelError."""
+    try:
+        return loads_strict(text, limit=limit, infinities=infinities)
+    except JsonError as error:
+        raise ModelError(str(error), hint=_AGAIN) from error
 
 
 def verify_seal(source: Path | BinaryIO) -> bool:

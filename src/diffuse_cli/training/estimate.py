@@ -7,12 +7,10 @@ import sys
 import time
 from datetime import timedelta
 
-import torch
-
 from ..checks import parse_interval
-from ..config import Machine, Plan, Sampling
-from ..evaluation.evaluate import LEVELS
+from ..config import LEVELS, Machine, Plan, Sampling
 from ..network.presets import flops
+from ..runtime.devices import peak_memory
 from ..sampling.generate import guided_steps
 from . import plan as planning
 from .trainer import Learner
@@ -20,7 +18,7 @@ from .trainer import Learner
 MEASURED_SECONDS = 5.0                          # that finding out the speed takes
 SHARE_OF_STEPS = 0.92                           # of the time of a long run; the rest is validation, previews and saving
 if sys.platform != "win32":
-    import resource
+    pass
 
 Facts = tuple[tuple[str, str], ...]
 
@@ -69,15 +67,6 @@ def _beside(plan: Plan, machine: Machine, *, images: float, seconds: float) -> f
 def disk_bytes(learner: Learner) -> int:
     """Three training states, one more while it is written, and two models."""
     return 4 * sum(tensor.nbytes for tensor in learner.tensors().values()) + 2 * 4 * learner.parameters
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes: of the GPU's allocator, or of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if sys.platform == "win32":
-        return 0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _images_per_second(learner: Learner, seconds: float) -> float:

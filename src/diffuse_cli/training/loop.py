@@ -15,27 +15,29 @@ from .. import events
 from ..data.dataset import open_dataset
 from ..errors import DivergedError, StorageError
 from ..files import durable
+from ..reporting import live_page
+from ..runtime import devices
 from ..runtime.distributed import World, join
-from ..storage import registry, run_directory
+from ..storage import registry
 from ..storage.event_log import LOG_FILE
-from . import estimate, monitor, saving
-from . import plan as planning
+from . import estimate, monitor, previews, saving, validation
 from .estimate import Facts
 from .prepare import Session, open_session
+from .run import Run
 
 SAVE = "SIGUSR1"                                # the one signal that asks for a save, not for an end
 PASSING = (events.Scanned, events.Paused)       # is to be seen, not to be kept
 ShouldStop = Callable[[], str | None]           # the signal to stop (or save) after this step, or None
 
 
-def train(run: run_directory.Run, *, should_stop: ShouldStop = lambda: None) -> Iterator[events.Event]:
+def train(run: Run, *, should_stop: ShouldStop = lambda: None) -> Iterator[events.Event]:
     """Train, or go on training, the run to the end of its budget or until `should_stop` names a signal.
 
     Where several processes train together, each calls this, and a signal that one of them got stops all. The main one
     writes; it also appends what happened to the run's events.jsonl, and keeps its report.html. Raises DiffuseError
     of every kind.
     """
-    page, begun, lines = monitor.Page(run.directory), False, ""
+    page, begun, lines = live_page.Page(run.directory), False, ""
     try:
         for event in _train(run, should_stop):
             if run.is_main and not isinstance(event, PASSING):
@@ -54,9 +56,9 @@ def train(run: run_directory.Run, *, should_stop: ShouldStop = lambda: None) -> 
         raise
 
 
-def rehearse(run: run_directory.Run) -> Iterator[events.Event]:
+def rehearse(run: Run) -> Iterator[events.Event]:
     """Everything up to the first step, ending with a `Started` whose facts also tell what the run would cost."""
-    device = planning.choose_device(run.machine)
+    device = devices.choose_device(run.machine)
     dataset = yield from open_dataset(
         run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict)
     session, facts = yield from open_session(run, dataset, device, world=World(), rehearsal=True)
@@ -64,10 +66,10 @@ def rehearse(run: run_directory.Run) -> Iterator[events.Event]:
     yield dataclasses.replace(started, facts=(*facts, *estimate.facts(session.learner, run.machine)))
 
 
-def _train(run: run_directory.Run, should_stop: ShouldStop) -> Iterator[events.Event]:
+def _train(run: Run, should_stop: ShouldStop) -> Iterator[events.Event]:
     if run.aside is not None:
         yield events.Noticed(message=f"the old run is kept as {run.aside}")
-    device = planning.choose_device(run.machine)
+    device = devices.choose_device(run.machine)
     with join(device) as world:                # before pictures are read, which takes each machine a time of its own
         run = dataclasses.replace(run, resolution=world.told(run.resolution))
         dataset = yield from open_dataset(
@@ -87,7 +89,7 @@ def _train(run: run_directory.Run, should_stop: ShouldStop) -> Iterator[events.E
 def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, None, str | None]:
     """Step until the budget is used up, or a process got a signal to stop, whose name is returned."""
     learner, plan, machine, world = session.learner, session.plan, session.run.machine, session.learner.world
-    reporter, saver = monitor.Reporter(session), monitor.Saver(session)
+    reporter, saver = monitor.Reporter(session), saving.Saver(session)
     preview_due = monitor.Due(machine.preview_every, "--preview-every", plan.steps, learner.step)
     reason, compiling = None, machine.compile
     while learner.step < plan.steps and reason is None:
@@ -105,10 +107,10 @@ def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, 
             if not session.directory.exists():
                 raise saving.rescue(session, StorageError(f"the directory of this run is gone: {session.directory}"))
         if world.is_main and (last or learner.step % plan.validate_steps == 0):
-            yield from monitor.validate(session)
+            yield from validation.validate(session)
         if world.is_main and (last or preview_due(learner.step)):
             yield events.Paused(step=learner.step, doing="drawing a preview")
-            yield monitor.unless_full(session, monitor.preview, final=False)
+            yield saving.unless_full(session, previews.preview, final=False)
         if world.is_main and (last or saver.is_due()):
             yield from saver.save(final=last)
         asked = _agreed(should_stop(), world)
@@ -140,4 +142,4 @@ def _finished(session: Session, *, reason: str) -> events.Finished:
     delivered = saving.deliver(session, path) if complete and learner.world.is_main else "last"
     return events.Finished(
         step=learner.step, steps=plan.steps, path=str(path), complete=complete, reason=reason, delivered=delivered,
-        prompt=min(monitor.preview_prompts(session)[0], key=len), seconds=time.monotonic() - session.begun)
+        prompt=min(previews.preview_prompts(session)[0], key=len), seconds=time.monotonic() - session.begun)

@@ -19,16 +19,19 @@ from .. import events
 from ..checks import from_dict, to_dict
 from ..config import Plan, Recipe
 from ..data.dataset import Dataset
+from ..data.split import Split, split_dataset
 from ..errors import DataError, ModelError, StorageError
 from ..files import durable
-from ..network.text_encoder import encode, load_tokenizer, train_tokenizer
-from ..pictures import image_files
+from ..network.tokenizer import encode, load_tokenizer, train_tokenizer
+from ..pictures import pixels
+from ..runtime import devices
 from ..runtime.distributed import World
-from ..storage import checkpoint, registry, run_directory, training_states
+from ..storage import checkpoint, registry, training_states
 from . import estimate
 from . import plan as planning
-from .batches import Batches, Split, split_dataset
+from .batches import Batches
 from .estimate import Facts
+from .run import Run
 from .trainer import Learner
 
 
@@ -36,7 +39,7 @@ from .trainer import Learner
 class Session:
     """All that one process needs to train one run."""
 
-    run: run_directory.Run
+    run: Run
     plan: Plan
     dataset: Dataset
     split: Split
@@ -54,7 +57,7 @@ class Session:
 
 
 def open_session(
-    run: run_directory.Run, dataset: Dataset, device: torch.device, *, world: World, rehearsal: bool = False,
+    run: Run, dataset: Dataset, device: torch.device, *, world: World, rehearsal: bool = False,
 ) -> Generator[events.Event, None, tuple[Session, Facts]]:
     """Build everything; write down the plan of a new run, or restore the newest whole state of an old one.
 
@@ -83,7 +86,7 @@ def open_session(
 class _Maker:
     """What plans and learners are made from, in every process of a world."""
 
-    run: run_directory.Run
+    run: Run
     dataset: Dataset
     split: Split
     tokenizer: Tokenizer | None
@@ -110,11 +113,11 @@ class _Maker:
         return same
 
     def learner(self, plan: Plan) -> Learner:
-        micro_batch = planning.choose_micro_batch(
+        micro_batch = devices.choose_micro_batch(
             self.run.machine, self.device, batch_size=plan.batch_size, resolution=self.run.resolution)
         batches = Batches(plan, self.dataset, self.split.train, self.tokenizer, self.device)
         learner = Learner(
-            plan, batches, precision=planning.choose_precision(self.run.machine, self.device), micro_batch=micro_batch,
+            plan, batches, precision=devices.choose_precision(self.run.machine, self.device), micro_batch=micro_batch,
             compiled=self.run.machine.compile, world=self.world)
         if self.init is not None:
             learner.start_from(self.init.network.state_dict())
@@ -141,7 +144,7 @@ def _settle(maker: _Maker) -> Generator[events.Event, None, tuple[Plan, Learner]
     return plan, maker.learner(plan)
 
 
-def _load_init(run: run_directory.Run, name: str, device: torch.device) -> checkpoint.Model:
+def _load_init(run: Run, name: str, device: torch.device) -> checkpoint.Model:
     """The model of --init. Raises ModelError when the run was begun from another one of that name."""
     init = checkpoint.load_model(registry.resolve(name), device)
     if run.plan is not None and init.sha256 != run.plan.init_id:
@@ -151,7 +154,7 @@ def _load_init(run: run_directory.Run, name: str, device: torch.device) -> check
 
 
 def _tokenizer(
-    run: run_directory.Run, dataset: Dataset, split: Split, init: checkpoint.Model | None, world: World,
+    run: Run, dataset: Dataset, split: Split, init: checkpoint.Model | None, world: World,
 ) -> Tokenizer | None:
     """The main process's tokenizer: that of the run, or of --init, or a new one; None without captions."""
     tokenizer = None
@@ -164,7 +167,7 @@ def _tokenizer(
 
 
 def _make_tokenizer(
-    run: run_directory.Run, dataset: Dataset, split: Split, init: checkpoint.Model | None,
+    run: Run, dataset: Dataset, split: Split, init: checkpoint.Model | None,
 ) -> Tokenizer | None:
     """That of --init; else one learnt from the captions of the training pictures; none without captions."""
     if init is not None:
@@ -178,7 +181,7 @@ def _make_tokenizer(
         caption for position in split.train.tolist() for caption in dataset.captions[position])
 
 
-def _read_tokenizer(run: run_directory.Run) -> Tokenizer | None:
+def _read_tokenizer(run: Run) -> Tokenizer | None:
     assert run.plan is not None
     if not run.plan.model.conditional:
         return None
@@ -188,7 +191,7 @@ def _read_tokenizer(run: run_directory.Run) -> Tokenizer | None:
         raise ModelError(f"the run {run.name!r} has lost its tokenizer.json", hint="Start anew with --fresh") from error
 
 
-def _check_data(run: run_directory.Run, plan: Plan, dataset: Dataset, split: Split) -> Plan:
+def _check_data(run: Run, plan: Plan, dataset: Dataset, split: Split) -> Plan:
     """The pictures and captions must be those the run was begun with, unless the change is accepted."""
     if dataset.id == plan.data_id:
         return plan
@@ -202,7 +205,7 @@ def _check_data(run: run_directory.Run, plan: Plan, dataset: Dataset, split: Spl
                                validation_images=len(split.held_out))
 
 
-def _write_beginning(run: run_directory.Run, learner: Learner, tokenizer: Tokenizer | None, dataset: Dataset) -> None:
+def _write_beginning(run: Run, learner: Learner, tokenizer: Tokenizer | None, dataset: Dataset) -> None:
     """Everything that going on will need, durably; the plan last, for with it the run exists."""
     need, free = estimate.disk_bytes(learner), durable.free_bytes(run.directory)
     if free < need:
@@ -220,7 +223,7 @@ def _write_beginning(run: run_directory.Run, learner: Learner, tokenizer: Tokeni
 def _probe(plan: Plan, dataset: Dataset, split: Split, tokenizer: Tokenizer | None) -> tuple[Tensor, Tensor | None]:
     """The held-out pictures that are looked at during training, each with its first caption."""
     positions = split.held_out[: plan.validation_probe].tolist()
-    images = image_files.from_pixels(dataset.images[positions])
+    images = pixels.from_pixels(dataset.images[positions])
     if tokenizer is None:
         return images, None
     return images, encode(tokenizer, [next(iter(dataset.captions[position]), "") for position in positions])

@@ -2,12 +2,16 @@
 
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .. import events
+from ..data import caption_words
 from ..errors import StorageError
 from ..files import durable
 from ..storage import checkpoint, registry, training_states
+from . import saving
+from .monitor import Due
 from .prepare import Session
 
 
@@ -49,7 +53,7 @@ def save_model(session: Session, path: Path, *, delivered: str) -> None:
         "data_id": plan.data_id, "init_id": plan.init_id}
     checkpoint.save_model(
         path, config=plan.model, weights=learner.averaged.state_dict(), tokenizer=session.tokenizer,
-        words=checkpoint.count_words(captions), training=training)
+        words=caption_words.count_words(captions), training=training)
 
 
 def _best_is_better(session: Session) -> bool:
@@ -81,3 +85,44 @@ def deliver(session: Session, path: Path) -> str:
     if session.run.machine.out is not None:
         durable.write(Path(session.run.machine.out), path.read_bytes(), mode=0o644)
     return delivered
+
+
+MAX_FAILED_WRITES = 3                           # in a row
+
+
+def unless_full(session: Session, write: Callable[[Session], events.Event], *, final: bool) -> events.Event:
+    """What `write` tells; a warning if it could not write, up to three times: the disk may have room again later."""
+    try:
+        event = write(session)
+    except StorageError as error:
+        session.failed_writes += 1
+        if final or session.failed_writes == MAX_FAILED_WRITES or not session.directory.exists():
+            raise saving.rescue(session, error) from error
+        return events.Noticed(message=f"{error.what}; training goes on", level="warning")
+    session.failed_writes = 0
+    return event
+
+
+class Saver:
+    """Saves when it is time, and knows what is saved."""
+
+    def __init__(self, session: Session) -> None:
+        self.session, self.step = session, -1                          # of the newest state saved here
+        self.due = Due(session.run.machine.save_every, "--save-every", session.plan.steps, session.learner.step)
+
+    def is_due(self) -> bool:
+        """Every so often, and before the cool-down, from where a longer budget goes on."""
+        step = self.session.learner.step
+        return self.due(step) or step == self.session.plan.cooldown_start
+
+    def is_saved(self) -> bool:
+        return self.step == self.session.learner.step
+
+    def save(self, *, final: bool) -> Iterator[events.Event]:
+        """A final save must not fail."""
+        yield events.Paused(step=self.session.learner.step, doing="saving")
+        saved = unless_full(self.session, saving.save, final=final)
+        if isinstance(saved, events.Saved):
+            self.due.cost(saved.seconds)
+            self.step = saved.step
+        yield saved

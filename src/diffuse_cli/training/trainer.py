@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from ..config import Plan
-from ..denoiser import Batch, compute_losses
 from ..diffusion.schedule import Schedule, make_schedule
 from ..errors import DivergedError, OutOfMemoryError, UsageError
 from ..network.network import Network
@@ -24,6 +23,7 @@ from ..runtime import out_of_memory, randomness
 from ..runtime.distributed import World, together
 from . import ema
 from .batches import Batches
+from .loss import Shares
 from .optimizer import Optimizer
 
 CLIP = 1.0                                      # largest norm of the gradient
@@ -38,25 +38,6 @@ class Measured:
 
     totals: Tensor                              # (3,), means: weighted + variance, noise_mse, variance
     norm: float
-
-
-class Shares(nn.Module):
-    """A network with the question that it is trained on, as the one module whose gradients are shared."""
-
-    def __init__(self, network: Network, plan: Plan, schedule: Schedule, *, precision: str) -> None:
-        super().__init__()
-        self.network, self.plan, self.schedule, self.precision = network, plan, schedule, precision
-
-    def forward(self, batch: Batch, keys: Tensor) -> Tensor:
-        """A part of a batch, and its dropout's keys → (3,) its share of the batch's totals; see `Measured`."""
-        plan = self.plan
-        dropout = randomness.Dropout(keys, plan.dropout) if plan.dropout else None
-        losses = compute_losses(
-            self.network, batch, config=plan.model, schedule=self.schedule, objective=plan.objective,
-            variance_grad=plan.variance_grad, dropout=dropout, precision=self.precision)
-        variance = torch.zeros_like(losses.weighted) if losses.variance is None else losses.variance
-        per_picture = torch.stack([losses.weighted + variance, losses.noise_mse, variance], dim=1)     # (N, 3)
-        return per_picture.sum(0) / plan.batch_size
 
 
 class Learner:

@@ -17,7 +17,7 @@ from rich.text import Text
 from diffuse_cli import events
 from diffuse_cli.cli.terminal import dashboard, view
 from diffuse_cli.cli.terminal.dashboard import TrainingView
-from diffuse_cli.pictures import image_files
+from diffuse_cli.pictures import image_files, sheets
 
 STARTED = events.Started(name="cars-64", step=0, steps=1000, parameters=3_274_115, batch_size=64, micro_batch=64,
                          device="cpu", precision="fp32", directory="/x",
@@ -157,7 +157,7 @@ def _drawn(monkeypatch, columns: int, terminal: io.StringIO) -> list[str]:
 def _strip(path: Path, count: int = 8, size: int = 16) -> events.Previewed:
     """A preview whose pictures are of one colour each, from black to white."""
     drawn = np.stack([np.full((size, size, 3), 255 * k // (count - 1), np.uint8) for k in range(count)])
-    path.write_bytes(image_files.encode(image_files.sheet(drawn, columns=count)))
+    path.write_bytes(image_files.encode(sheets.sheet(drawn, columns=count)))
     prompts = tuple(f"a [red] thing\x1b[2J that has number {k}" for k in range(count))
     return events.Previewed(step=10, path=str(path), prompts=prompts)
 

@@ -12,6 +12,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from ... import events
+from ...pictures import pixels, sheets
 from . import view
 
 if TYPE_CHECKING:
@@ -32,10 +33,9 @@ class Strip:
     @classmethod
     def read(cls, event: events.Previewed) -> "Strip | None":
         """The strip of a preview; None where its file cannot be read: it is only to look at."""
-        from ...pictures import image_files
 
         try:
-            return cls(event.step, image_files.read_strip(Path(event.path)), event.prompts)
+            return cls(event.step, sheets.read_strip(Path(event.path)), event.prompts)
         except (OSError, ValueError):
             return None
 
@@ -52,9 +52,8 @@ class Strip:
         return self._made[shown, side]
 
     def _draw(self, shown: int, side: int) -> list[RenderableType]:
-        from ...pictures import image_files
 
-        small = [image_files.shrunk(picture, side) for picture in self.pictures[:shown]]
+        small = [pixels.shrunk(picture, side) for picture in self.pictures[:shown]]
         labels = Text(no_wrap=True)
         for prompt in self.prompts[:shown]:
             label = Text(view.clean(prompt), style="dim")

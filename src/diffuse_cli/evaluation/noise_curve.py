@@ -1,0 +1,55 @@
+"""The noise loss of a network at fixed noise levels, on given pictures with fixed noise."""
+
+import torch
+from torch import Tensor
+
+from ..config import LEVELS, ModelConfig
+from ..denoiser import denoise, read
+from ..diffusion.samplers import Denoised
+from ..diffusion.schedule import FIRST_TIME, Schedule
+from ..network.network import Network
+from . import likelihood
+from .likelihood import Ask
+
+
+def asking(
+    network: Network, tokens: Tensor | None, *, config: ModelConfig, schedule: Schedule, precision: str
+) -> Ask:
+    """The network as a function of noisy pictures, for pictures with these captions: tokens (N, 77), or None."""
+    text = None
+    if tokens is not None:
+        distinct, caption_of = torch.unique(  # type: ignore[no-untyped-call]
+            tokens.cpu(), dim=0, return_inverse=True)                  # not every device can
+        with torch.no_grad():
+            text = read(network, distinct.to(tokens.device), caption_of.to(tokens.device), precision=precision)
+
+    def ask(noisy: Tensor, t: Tensor) -> Denoised:
+        return denoise(network, noisy, t, text, config=config, schedule=schedule, precision=precision)
+
+    return ask
+
+
+def validation_times() -> Tensor:
+    """Middles of 8 equal intervals of [1/1000, 1]: their mean is the mean over the run's schedule. → (8,) float64"""
+    return FIRST_TIME + (torch.arange(LEVELS, dtype=torch.float64) + 0.5) / LEVELS * (1 - FIRST_TIME)
+
+
+def noise_curve(
+    network: Network, *, config: ModelConfig, schedule: Schedule, images: Tensor, tokens: Tensor | None,
+    device: torch.device, micro_batch: int, precision: str,
+) -> list[float]:
+    """Mean squared error of the noise at each of `validation_times`, over all pictures.
+
+    The noise of picture k at a level is always the same, so that two measurements differ only by their models.
+    images: (N, C, H, W) in [-1, 1]; tokens: (N, 77), or None when unconditional.
+    """
+    parts = []
+    for start in range(0, len(images), micro_batch):
+        chosen = slice(start, start + micro_batch)
+        ask = asking(network, None if tokens is None else tokens[chosen].to(device), config=config, schedule=schedule,
+                     precision=precision)
+        image = images[chosen].to(device)
+        parts.append(likelihood.noise_losses(
+            ask, image, schedule=schedule, times=validation_times(), seed=0, purpose="validation",
+            index=torch.arange(start, start + len(image))))
+    return torch.cat(parts).mean(0).tolist()

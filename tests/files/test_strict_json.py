@@ -1,0 +1,32 @@
+"""Strict JSON."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffuse_cli.files.strict_json import JsonError, loads_strict
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
+
+
+@settings(max_examples=200, deadline=None)
+@given(JSON)
+def test_strict_json_reads_what_json_writes(value):
+    assert loads_strict(json.dumps(value)) == value
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1,]", "Infinity", "-Infinity", "1e400", str(2**64), str(-(2**63) - 1),
+                                  '{"a":{"b":1,"b":2}}', "\ufeff{}", b"\xff", "[" * 10_000])
+def test_strict_json_refuses(text):
+    with pytest.raises(JsonError, match="JSON"):
+        loads_strict(text)
+
+
+def test_strict_json_has_a_limit():
+    assert loads_strict("[1]", limit=3) == [1]
+    with pytest.raises(JsonError, match="4 bytes, at most 3"):
+        loads_strict("[10]", limit=3)
