@@ -25,7 +25,7 @@ from diffuse_cli.diffusion.samplers import Denoised, Denoiser, run_sampler
 from diffuse_cli.diffusion.schedule import make_schedule
 from diffuse_cli.pictures import pixels
 from diffuse_cli.runtime import randomness
-from diffuse_cli.sampling.generate import encode_prompts, guided_denoiser, times_of
+from diffuse_cli.sampling.generate import encode_prompts, guided_denoiser, sampling_times_of
 from diffuse_cli.storage import checkpoint, registry
 
 
@@ -60,7 +60,7 @@ def draw(model: checkpoint.Model, guide: checkpoint.Model | None, prompts: list[
             return randomness.normal(keys, (network.channels, network.resolution, network.resolution))
 
         *_, last = run_sampler(sampling.sampler, within_range(guided(model, guide, part, sampling)), noise(-1),
-                               times_of(model.config, sampling), schedule, fresh_noise=noise)
+                               sampling_times_of(model.config, sampling), schedule, fresh_noise=noise)
         made.append(pixels.to_pixels(last.noisy))
     return np.concatenate(made)
 

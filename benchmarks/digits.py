@@ -20,7 +20,7 @@ from sklearn.svm import SVC
 from diffuse_cli.config import Sampling
 from diffuse_cli.pictures import image_files, sheets
 from diffuse_cli.sampling import generate
-from diffuse_cli.sampling.request import Wanted
+from diffuse_cli.sampling.request import SampleRequest
 from diffuse_cli.storage import checkpoint, registry
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -47,8 +47,8 @@ def judge(name: str, *, each: int, seed: int, sheet: Path | None, report: Path |
     train_x, test_x, train_y, test_y = train_test_split(pixels, digits.target, test_size=0.5, random_state=0)
     svm = SVC(C=10).fit(train_x, train_y)
     model = checkpoint.load_model(registry.resolve(name), torch.device("cpu"))
-    drawn = [picture.pixels for picture in generate.draw(
-        model, [Wanted(prompt=name, count=each, seed=seed, sampling=Sampling(batch_size=40)) for name in NAMES])]
+    drawn = [picture.pixels for picture in generate.generate(
+        model, [SampleRequest(prompt=name, count=each, seed=seed, sampling=Sampling(batch_size=40)) for name in NAMES])]
     grey = np.stack(drawn).mean(3).reshape(len(drawn), -1) / 255.0
     wanted = np.repeat(np.arange(10), each)
     answers = svm.predict(grey)

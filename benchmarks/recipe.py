@@ -42,11 +42,11 @@ from diffuse_cli.network import presets
 from diffuse_cli.pictures import pixels
 from diffuse_cli.runtime import randomness
 from diffuse_cli.sampling import generate
-from diffuse_cli.sampling.request import Wanted
+from diffuse_cli.sampling.request import SampleRequest
 from diffuse_cli.storage import checkpoint, registry
 
 # At 32 px the three shapes of `levels` cost 0.57, 0.55 and 0.57 GFLOP a picture, by presets.flops.
-IMPROVED_DDPM = {"schedule": "cosine", "objective": "simple", "prediction": "epsilon", "variance_grad": "trunk",
+IMPROVED_DDPM = {"schedule": "cosine", "loss_weighting": "simple", "prediction": "epsilon", "variance_grad": "trunk",
                  "times": "discrete", "optimizer": "adam"}
 QUESTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "seed": {"default": {}, "improved-ddpm": IMPROVED_DDPM},
@@ -85,8 +85,9 @@ def _shaped(levels: dict[int, tuple[int, ...]]) -> Iterator[None]:
 
 
 def drawn(model: checkpoint.Model, prompts: list[str]) -> np.ndarray:
-    wanted = [Wanted(prompt=prompt, seed=k, sampling=Sampling(batch_size=32)) for k, prompt in enumerate(prompts)]
-    return np.stack([one.pixels for one in generate.draw(model, wanted)])
+    sampling = Sampling(batch_size=32)
+    wanted = [SampleRequest(prompt=prompt, seed=k, sampling=sampling) for k, prompt in enumerate(prompts)]
+    return np.stack([one.pixels for one in generate.generate(model, wanted)])
 
 
 def drawn_by_ancestors(model: checkpoint.Model, prompts: list[str], steps: int, rule: str) -> np.ndarray:
@@ -104,7 +105,8 @@ def drawn_by_ancestors(model: checkpoint.Model, prompts: list[str], steps: int, 
         text, null = generate.encode_prompts(model, part)
         denoise = within_range(generate.guided_denoiser(
             model.network, model.config, schedule, text=text, null=null, sampling=sampling))
-        *_, last = ddpm(denoise, noise(-1), generate.times_of(model.config, sampling), schedule, fresh_noise=noise,
+        *_, last = ddpm(denoise, noise(-1), generate.sampling_times_of(model.config, sampling), schedule,
+                        fresh_noise=noise,
                         variance_rule=rule)
         made.append(pixels.to_pixels(last.noisy))
     return np.concatenate(made)

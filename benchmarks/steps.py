@@ -17,7 +17,7 @@ from judges import judge_of, said, wanted
 from diffuse_cli import __version__
 from diffuse_cli.config import Sampling
 from diffuse_cli.sampling import generate
-from diffuse_cli.sampling.request import Wanted
+from diffuse_cli.sampling.request import SampleRequest
 from diffuse_cli.storage import checkpoint, registry
 
 EVERYWHERE = (0.0, 1e9)
@@ -46,9 +46,10 @@ def main() -> None:
     results = [said("real scenes", floor)]
     for name in options.ways:
         sampling = dataclasses.replace(WAYS[name], batch_size=32)
-        every = [Wanted(prompt=prompt, seed=seed, sampling=sampling) for seed, prompt in enumerate(asked.captions)]
+        every = [SampleRequest(prompt=prompt, seed=seed, sampling=sampling)
+                 for seed, prompt in enumerate(asked.captions)]
         begun = time.process_time()
-        pixels = np.stack([one.pixels for one in generate.draw(model, every)])
+        pixels = np.stack([one.pixels for one in generate.generate(model, every)])
         cost = (time.process_time() - begun) / options.count
         results.append(said(name, {"cpu_seconds": cost, **judge.ask(dataclasses.replace(asked, pixels=pixels))}))
     if options.json:

@@ -13,13 +13,12 @@ import tiny
 from PIL import Image
 
 import diffuse_cli
-from diffuse_cli import events
+from diffuse_cli import api, events
 from diffuse_cli.cli import app
 from diffuse_cli.cli.terminal import view
 from diffuse_cli.config import Machine
 from diffuse_cli.errors import InUseError, ModelError, UsageError
 from diffuse_cli.training import loop
-from diffuse_cli.training.run import 
 
 PAGE = Path(__file__).parents[1] / "docs" / "python.md"
 QUICK = {"steps": 2, "batch_size": 2}
@@ -149,7 +148,7 @@ def test_training_refuses_what_it_does_not_know(squares):
 
 def test_training_takes_what_the_command_line_takes(squares, monkeypatch):
     asked = []
-    monkeypatch.setattr(run, "open_run", lambda folder, recipe, machine: asked.append((recipe, machine)) or
+    monkeypatch.setattr(api, "open_run", lambda folder, recipe, machine: asked.append((recipe, machine)) or
                         contextlib.nullcontext())
     monkeypatch.setattr(loop, "train", lambda run, should_stop: iter(()))
     list(diffuse_cli.train(squares, time="1h30m", gpus=0, preview_prompt=["a cat"]))

@@ -18,7 +18,7 @@ SIDE, GAP, SEED = 64, 2, 0                      # of the pictures in GRID
 
 @pytest.fixture(scope="module")
 def demo():
-    return model_info.read_card(PLACE / "demo.safetensors")
+    return model_info.read_model_info(PLACE / "demo.safetensors")
 
 
 def test_it_is_small_and_knows_words_and_variances(demo):

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from diffuse_cli.config import OBJECTIVES, PREDICTIONS, ModelConfig, NetworkConfig, TextConfig
-from diffuse_cli.denoiser import network_time, split_output
+from diffuse_cli.config import LOSS_WEIGHTINGS, PREDICTIONS, ModelConfig, NetworkConfig, TextConfig
+from diffuse_cli.denoiser import network_time, split_prediction
 from diffuse_cli.diffusion.losses import noise_weight
 from diffuse_cli.diffusion.schedule import STEPS, make_schedule
 from diffuse_cli.network.network import Network
@@ -58,7 +58,7 @@ def make_batch(count: int = 6, *, text: bool = False) -> Batch:
 
 def losses_of(network: Network, batch: Batch, config: ModelConfig, **options: object) -> Losses:
     schedule = make_schedule(config.schedule, config.network.resolution)
-    return compute_losses(network, batch, config=config, schedule=schedule, **{"objective": "simple", **options})
+    return compute_losses(network, batch, config=config, schedule=schedule, **{"loss_weighting": "simple", **options})
 
 
 def gradients(loss: Tensor, network: Network) -> dict[str, Tensor]:
@@ -108,7 +108,7 @@ def test_the_classic_options_are_improved_ddpm_s_hybrid_objective() -> None:
     """L_hybrid = L_simple + 0.001·L_vlb, and L_vlb, a sum over the 1000 steps, is 1000 times the mean step."""
     config, batch = model_config(), make_batch(7)
     network = make_network(config)
-    found = losses_of(network, batch, config, objective="simple", variance_grad="trunk")
+    found = losses_of(network, batch, config, loss_weighting="simple", variance_grad="trunk")
     simple, bound = improved_ddpm_terms(network, batch)
     assert found.variance is not None
     torch.testing.assert_close(found.noise_mse.double(), simple, rtol=1e-5, atol=0)
@@ -163,13 +163,13 @@ def test_the_variance_loss_never_teaches_the_prediction(prediction: str) -> None
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_the_noise_loss_is_that_of_the_implied_noise_and_is_weighted_by_level(prediction: str, objective: str) -> None:
+@pytest.mark.parametrize("loss_weighting", LOSS_WEIGHTINGS)
+def test_the_noise_loss_is_that_of_the_implied_noise_and_is_weighted_by_level(prediction, loss_weighting):
     config = model_config(prediction=prediction, schedule="interpolated")
     # Where a picture is nearly all noise, float32 cannot tell the noise that an estimate of it implies.
     batch = dataclasses.replace(make_batch(4), t=torch.tensor([0.02, 0.2, 0.5, 0.8], dtype=torch.float64))
     network, schedule = make_network(config), make_schedule("interpolated", 8)
-    found = losses_of(network, batch, config, objective=objective)
+    found = losses_of(network, batch, config, loss_weighting=loss_weighting)
 
     noisy = schedule.add_noise(batch.image, batch.noise, batch.t)
     with torch.no_grad():
@@ -177,7 +177,7 @@ def test_the_noise_loss_is_that_of_the_implied_noise_and_is_weighted_by_level(pr
     image = schedule.image_of(prediction, answer.double(), noisy.double(), batch.t)
     implied = schedule.noise_of(image, noisy.double(), batch.t)
     expected = (batch.noise - implied).square().mean((1, 2, 3))
-    weight = noise_weight(objective, schedule.log_snr(batch.t), 8)
+    weight = noise_weight(loss_weighting, schedule.log_snr(batch.t), 8)
     torch.testing.assert_close(found.noise_mse.double(), expected, rtol=1e-4, atol=0)
     torch.testing.assert_close(found.weighted.double(), weight * expected, rtol=1e-4, atol=0)
 
@@ -186,14 +186,14 @@ def test_a_fixed_variance_has_no_loss() -> None:
     config = model_config(learned=False)
     found = losses_of(make_network(config), make_batch(), config)
     assert found.variance is None
-    answer, channels = split_output(torch.ones(2, 3, 8, 8), config)
+    answer, channels = split_prediction(torch.ones(2, 3, 8, 8), config)
     assert answer.shape == (2, 3, 8, 8)
     assert channels is None
 
 
 def test_the_output_is_prediction_then_variance_in_float32() -> None:
     output = torch.arange(6).to(torch.bfloat16).reshape(1, 6, 1, 1).expand(2, 6, 8, 8)
-    answer, channels = split_output(output, model_config())
+    answer, channels = split_prediction(output, model_config())
     assert channels is not None
     assert (answer.dtype, channels.dtype) == (torch.float32, torch.float32)
     assert answer[0, :, 0, 0].tolist() == [0, 1, 2]

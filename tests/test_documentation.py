@@ -62,7 +62,7 @@ def test_every_function_of_the_mathematics_is_explained():
 
 
 @pytest.mark.parametrize(("values", "page"), [
-    (config.SCHEDULES, MATHEMATICS), (config.PREDICTIONS, MATHEMATICS), (config.OBJECTIVES, MATHEMATICS),
+    (config.SCHEDULES, MATHEMATICS), (config.PREDICTIONS, MATHEMATICS), (config.LOSS_WEIGHTINGS, MATHEMATICS),
     (config.SAMPLERS, MATHEMATICS), (config.PRESETS, TUTORIAL)])
 def test_every_choice_is_explained(values, page):
     assert [value for value in values if f"`{value}`" not in read(page)] == []

@@ -8,7 +8,7 @@ import torch
 
 from diffuse_cli.config import Recipe, Sampling
 from diffuse_cli.sampling import generate
-from diffuse_cli.sampling.request import Wanted
+from diffuse_cli.sampling.request import SampleRequest
 from diffuse_cli.storage import checkpoint
 
 from . import Contender
@@ -35,17 +35,17 @@ def quality(*, data: str, seconds: float, prompts: list[str], output: str, prese
                 warm = time.process_time()
         cost = (time.process_time() - warm) / (steps - 2) / trial.plan.batch_size
         images = max(trial.plan.batch_size, int((seconds - (time.process_time() - begun)) / cost))
-        learner = make_learner(dataset, dataclasses.replace(recipe, images=images))
-        while learner.step < learner.plan.steps:
-            learner.advance()
+        trainer = make_learner(dataset, dataclasses.replace(recipe, images=images))
+        while trainer.global_step < trainer.plan.steps:
+            trainer.step()
         spent = time.process_time() - begun
         begun = time.process_time()
-        model = checkpoint.Model(learner.plan.model, learner.averaged, learner.batches.tokenizer, {}, {}, "")
-        asked = [Wanted(prompt=prompt, count=1, seed=1_000_000 + k, sampling=Sampling(batch_size=16))
+        model = checkpoint.Model(trainer.plan.model, trainer.averaged, trainer.batches.tokenizer, {}, {}, "")
+        asked = [SampleRequest(prompt=prompt, count=1, seed=1_000_000 + k, sampling=Sampling(batch_size=16))
                  for k, prompt in enumerate(prompts)]
-        np.save(output, np.stack([one.pixels for one in generate.draw(model, asked)]))
-        return {"training": spent, "drawing": time.process_time() - begun, "steps": learner.step,
-                "batch": learner.plan.batch_size, "lr": learner.plan.lr}
+        np.save(output, np.stack([one.pixels for one in generate.generate(model, asked)]))
+        return {"training": spent, "drawing": time.process_time() - begun, "steps": trainer.global_step,
+                "batch": trainer.plan.batch_size, "lr": trainer.plan.lr}
 
     torch.set_num_threads(1)
     return Contender(work, {"preset": preset})

@@ -18,11 +18,11 @@ from diffuse_cli.network.tokenizer import train_tokenizer
 from diffuse_cli.runtime import devices, randomness
 from diffuse_cli.runtime.distributed import World
 from diffuse_cli.sampling import generate
-from diffuse_cli.sampling.request import Wanted
+from diffuse_cli.sampling.request import SampleRequest
 from diffuse_cli.storage import checkpoint
 from diffuse_cli.training import plan as planning
 from diffuse_cli.training.batches import Batches
-from diffuse_cli.training.trainer import Learner
+from diffuse_cli.training.trainer import Trainer
 
 from . import Contender, finish
 
@@ -52,7 +52,7 @@ def dataset_of(pixels: np.ndarray, *, conditional: bool, captions: tuple[tuple[s
 
 
 def make_learner(dataset: Dataset, recipe: Recipe, *, precision: str = "auto", micro_batch: int | None = None,
-                 world: World | None = None, device: str = "cpu", compiled: bool = False) -> Learner:
+                 world: World | None = None, device: str = "cpu", compiled: bool = False) -> Trainer:
     """What `diffuse train` would step."""
     place = torch.device(device)
     conditional, resolution = recipe.captions != "none", int(dataset.images.shape[1])
@@ -62,7 +62,7 @@ def make_learner(dataset: Dataset, recipe: Recipe, *, precision: str = "auto", m
                                  device=place)
     machine = Machine(precision=precision, micro_batch=micro_batch)
     micro_batch = devices.choose_micro_batch(machine, place, batch_size=plan.batch_size, resolution=resolution)
-    return Learner(plan, Batches(plan, dataset, split.train, tokenizer, place), micro_batch=micro_batch,
+    return Trainer(plan, Batches(plan, dataset, split.train, tokenizer, place), micro_batch=micro_batch,
                    compiled=compiled, precision=devices.choose_precision(machine, place), world=world or World())
 
 
@@ -76,20 +76,20 @@ def training(*, preset: str, resolution: int, batch: int, conditional: bool, pre
         pixels = np.memmap(Path(memory_map), np.uint8, "r", shape=(pictures, resolution, resolution, 3))
     recipe = Recipe(resolution=resolution, preset=preset, batch_size=batch, images=EPOCHS * pictures,
                     captions="auto" if conditional else "none", seed=seed, optimizer=optimizer)
-    learner = make_learner(dataset_of(pixels, conditional=conditional), recipe, precision=precision, device=device,
+    trainer = make_learner(dataset_of(pixels, conditional=conditional), recipe, precision=precision, device=device,
                            compiled=compiled)
 
     def work(steps: int) -> None:
         for _ in range(steps):
-            learner.advance()
+            trainer.step()
         finish(device)
 
-    config = learner.plan.model.network
-    network_parameters = sum(one.numel() for one in learner.network.unet.parameters())
+    config = trainer.plan.model.network
+    network_parameters = sum(one.numel() for one in trainer.network.unet.parameters())
     return Contender(work, {
-        "pictures": batch, "parameters": learner.parameters, "unet_parameters": network_parameters,
-        "gflop": 3 * flops(config) / 1e9, "precision": learner.precision, "dropout": learner.plan.dropout,
-        "optimizer": learner.plan.optimizer})
+        "pictures": batch, "parameters": trainer.parameters, "unet_parameters": network_parameters,
+        "gflop": 3 * flops(config) / 1e9, "precision": trainer.precision, "dropout": trainer.plan.dropout,
+        "optimizer": trainer.plan.optimizer})
 
 
 def random_model(
@@ -116,8 +116,8 @@ def sampling(*, preset: str, resolution: int, pictures: int, conditional: bool, 
 
     def work(times: int) -> None:
         for _ in range(times):
-            wanted = [Wanted(prompt="a red car", count=pictures, seed=seed, sampling=how)]
-            assert len(list(generate.draw(model, wanted))) == pictures
+            wanted = [SampleRequest(prompt="a red car", count=pictures, seed=seed, sampling=how)]
+            assert len(list(generate.generate(model, wanted))) == pictures
 
     guided = generate.guided_steps(model.config, how) if conditional and guidance != 1 else 0
     return Contender(work, {

@@ -9,13 +9,13 @@ if TYPE_CHECKING:
     from .api import train as train
     from .config import Sampling as Sampling
     from .errors import DiffuseError as DiffuseError
-    from .sampling.request import Wanted as Wanted
+    from .sampling.request import SampleRequest as SampleRequest
 
 __version__ = "0.1.0"
-__all__ = ["DiffuseError", "LoadedModel", "Sampling", "Wanted", "__version__", "export", "load", "train"]
+__all__ = ["DiffuseError", "LoadedModel", "SampleRequest", "Sampling", "__version__", "export", "load", "train"]
 
 _HOMES = {"load": "api", "train": "api", "export": "api", "LoadedModel": "api", "Sampling": "config",
-          "Wanted": "sampling.request", "DiffuseError": "errors"}
+          "SampleRequest": "sampling.request", "DiffuseError": "errors"}
 
 
 def __getattr__(name: str) -> object:

@@ -1,7 +1,6 @@
 """The same from Python: a model draws PIL pictures, a training is a stream of events, an export is its report.
 
-Thin over the engine, as the commands are: what is wanted is the same `Wanted`, what is asked the same `Recipe` and
-`Machine`. Every error that a user can cause is a `DiffuseError`. Prints nothing.
+Prints nothing. Every error that a user can cause is a `DiffuseError`.
 """
 
 import contextlib
@@ -17,21 +16,22 @@ import torch
 from PIL import Image
 
 from .checks import check_choice, from_dict, parse_duration, to_dict
-from .config import Export, Machine, Recipe, Sampling
+from .config import RENAMED_FIELDS, Export, Machine, Recipe, Sampling
 from .data import images
 from .errors import UsageError
 from .events import Event
 from .exporting import publishing
 from .runtime import devices, launch_environment
 from .runtime.distributed import World
-from .sampling import generate, png_metadata
-from .sampling.request import Start, Wanted, open_picture, start_of
+from .sampling import generate as generation
+from .sampling import png_metadata
+from .sampling.request import InitImage, SampleRequest, init_image, open_picture
 from .storage import checkpoint, registry
 from .training import loop
 from .training.run import join_run, open_run
 
 Picture = Image.Image | Path | str
-_ARGUMENTS = ("prompt", "n", "seed", "negative", "init", "strength", "mask", "sampling")       # of `sample` by name
+_ARGUMENTS = ("prompt", "n", "seed", "negative", "init", "strength", "mask", "sampling")       # of `sample`
 
 
 def load(model: str | Path | None = None, *, device: str | None = None) -> "LoadedModel":
@@ -59,59 +59,61 @@ class LoadedModel:
         init: Picture | None = None, strength: float | None = None, mask: Picture | None = None,
         sampling: Sampling | None = None, **options: Any,
     ) -> list[Image.Image]:
-        """`n` pictures (R×R pixels, RGB). Picture k has seed + k, and is the same in any company; None is random.
+        """Draw `n` pictures (R×R pixels, RGB). Picture k has seed + k, whatever is drawn with it; None is random.
 
-        init, mask, strength: as `diffuse sample` takes them. Pictures are fitted as training fits them. options: the
-        fields of `Sampling` (sampler, steps, guidance, guidance_interval, batch_size, precision), over those of
-        `sampling`. `info` of each picture has the texts that a PNG of it would have, among them its seed.
-        Raises UsageError, DataError, OutOfMemoryError.
+        init, mask, strength: as the options of `diffuse sample`; pictures are fitted as training fits them. options:
+        fields of `Sampling` (sampler, steps, guidance, guidance_interval, batch_size, precision), which replace those
+        of `sampling`. `info` of each picture has the texts that its PNG would have, among them its seed. Raises
+        UsageError, DataError, OutOfMemoryError.
         """
         usual = to_dict(sampling or Sampling())
-        how = from_dict(Sampling, {**usual, **_known(options, Sampling, also=_ARGUMENTS)}, where="sample")
-        wanted = Wanted(prompt=prompt, negative=negative, count=n, start=self._start(init, strength, mask),
-                        seed=secrets.randbelow(2**32) if seed is None else seed, sampling=how)
-        return [self._image(drawn) for drawn in self.draw([wanted])]
+        chosen = from_dict(Sampling, {**usual, **_known(options, Sampling, also=_ARGUMENTS)}, where="sample")
+        request = SampleRequest(
+            prompt=prompt, negative=negative, count=n, init=self._init_image(init, strength, mask),
+            seed=secrets.randbelow(2**32) if seed is None else seed, sampling=chosen)
+        return [self._image(sample) for sample in self.generate([request])]
 
-    def draw(
-        self, wanted: Sequence[Wanted], *, frames: bool = False, world: World | None = None,
-        advance: Callable[[float], None] = lambda done: None,
-    ) -> Iterator[generate.Drawn]:
-        """Pictures of several prompts as they are finished, as arrays: what `diffuse sample` calls.
+    def generate(
+        self, requests: Sequence[SampleRequest], *, frames: bool = False, world: World | None = None,
+        progress: Callable[[float], None] = lambda done: None,
+    ) -> Iterator[generation.Sample]:
+        """The pictures of several requests as arrays, as they are finished: see `sampling.generate.generate`.
 
-        See `generation.draw`. world: the processes that draw together; None is this one alone. advance: is told after
-        every step how many pictures are done, parts included.
+        world: the processes that draw together; None is this one alone. progress: called after every step with the
+        number of pictures done, unfinished ones in part.
         """
-        return generate.draw(self.model, wanted, frames=frames, world=world, advance=advance)
+        return generation.generate(self.model, requests, frames=frames, world=world, progress=progress)
 
-    def _start(self, init: Picture | None, strength: float | None, mask: Picture | None) -> Start | None:
+    def _init_image(self, init: Picture | None, strength: float | None, mask: Picture | None) -> InitImage | None:
         if init is None:
             if mask is not None or strength is not None:
                 raise UsageError("strength and mask need a picture to start from", hint="Give init")
             return None
-        return start_of(self._fitted(init), None if mask is None else self._fitted(mask), strength)
+        return init_image(self._fitted(init), None if mask is None else self._fitted(mask), strength)
 
     def _fitted(self, picture: Picture) -> np.ndarray:
         if not isinstance(picture, Image.Image):
             return open_picture(Path(picture), self.resolution)
         return images.fit(images.to_rgb(images.upright(picture)), self.resolution)
 
-    def _image(self, drawn: generate.Drawn) -> Image.Image:
-        image = Image.fromarray(drawn.pixels)
-        image.info.update(png_metadata.texts(png_metadata.made_of(drawn, self.model)))
+    def _image(self, sample: generation.Sample) -> Image.Image:
+        image = Image.fromarray(sample.pixels)
+        image.info.update(png_metadata.texts(png_metadata.metadata_of(sample, self.model)))
         return image
 
 
 def train(
     folder: str | Path, *, should_stop: Callable[[], str | None] = lambda: None, **options: Any,
 ) -> Iterator[Event]:
-    """Train on a folder of pictures, or go on with the same training: an event for everything that happens.
+    """Train on a folder of pictures, or resume the same training: an event for everything that happens.
 
     options: those of `diffuse train --help` with _ for -: the fields of `Recipe` and `Machine`. The run is locked from
-    the first event to the last; an iterator that is closed, or interrupted by an exception such as Ctrl-C, leaves
-    the last save. `should_stop` is asked after every step; the name of a signal, such as "SIGINT", saves and ends. No
-    signal is caught here. Several processes are joined where the environment says so (torchrun, srun), never started.
-    Raises DiffuseError of every kind, the first when the first event is asked for.
+    the first event to the last. An iterator that is closed, or interrupted by an exception such as Ctrl-C, leaves the
+    last save. should_stop: asked after every step; the name of a signal, such as "SIGINT", saves and ends. No signal is
+    caught here. Several processes are joined where the environment says so (torchrun, srun), never started. Raises
+    DiffuseError of every kind, when the first event is asked for or later.
     """
+    options = {RENAMED_FIELDS.get(name, name): value for name, value in options.items()}
     if isinstance(options.get("time"), str):
         options["time"] = parse_duration("--time", options["time"])
     if type(options.get("gpus")) is int:
@@ -137,23 +139,23 @@ def export(
     model: str | Path | None, out: str | Path, *, to: str, scheduler: str | None = None, precision: str | None = None,
     verify: bool = True,
 ) -> dict[str, Any]:
-    """Write the model, named as for `load`, to `out`, a new place, in another form: what `diffuse export` does.
+    """Write a model, named as for `load`, to the new place `out` in another form, as `diffuse export` does.
 
-    to, scheduler, precision: as its options take them. → the report, with what was compared. Raises UsageError,
-    ModelError, ExportError when it is not the same model, StorageError; then nothing was written.
+    to, scheduler, precision: as its options. → the report, which says what was compared. Raises UsageError,
+    ModelError, StorageError, and ExportError when the export does not give the model's answers; then nothing was
+    written.
     """
-    how, target = Export(format=to, scheduler=scheduler, precision=precision, verify=verify), Path(out)
-    how.check_name(target)
+    chosen, target = Export(format=to, scheduler=scheduler, precision=precision, verify=verify), Path(out)
+    chosen.check_name(target)
     if os.path.lexists(target):
         raise UsageError(f"{target} exists already", hint="Choose another place")
-    publishing.check(how)
+    publishing.check(chosen)
     path = registry.resolve(None if model is None else str(model))
-    return publishing.export(checkpoint.load_model(path, torch.device("cpu")), target, how, source=path)
+    return publishing.export(checkpoint.load_model(path, torch.device("cpu")), target, chosen, source=path)
 
 
 def _known(options: dict[str, Any], *kinds: type, also: Sequence[str] = ()) -> dict[str, Any]:
-    """The options, if every name is a field of one of the kinds. Raises UsageError with the nearest, or all there are.
-    """
+    """`options`, if every name is a field of one of the kinds. Raises UsageError, naming the nearest or all fields."""
     names = (*also, *(field.name for kind in kinds for field in dataclasses.fields(kind)))
     for name in options:
         check_choice("this function", name, names)

@@ -1,8 +1,9 @@
-"""The vocabulary of choices: what the user asked for (`Recipe`, `Machine`) and what was decided (`Plan`).
+"""The choices: those the user made (`Recipe`, `Machine`, `Sampling`, `Export`) and those that were decided (`Plan`).
 
-Standard library only: imported before torch. Every default is written here and nowhere else. A `Recipe` may leave
-things open (None); a `Plan` leaves nothing open. The part of a plan that makes a model (`ModelConfig`) travels in the
-model's file and is read back strictly: unknown keys, wrong types and impossible values are refused.
+Standard library only: imported before torch. The defaults of options are written here and nowhere else. A `Recipe` may
+leave choices open (None); `training.plan` makes them, and a `Plan` leaves nothing open. The part of a plan that makes
+a model (`ModelConfig`) travels in the model's file and is read back strictly: unknown keys, wrong types and impossible
+values are refused.
 """
 
 import math
@@ -12,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from .checks import check_choice, check_range, parse_interval
-from .config import ModelConfig, Sampling
 from .errors import UsageError
 
 FORMAT_VERSION = 1
 
 SCHEDULES = ("interpolated", "cosine", "linear", "sigmoid")
 PREDICTIONS = ("v", "epsilon", "x0")
-OBJECTIVES = ("sigmoid", "simple", "min-snr")
+LOSS_WEIGHTINGS = ("sigmoid", "simple", "min-snr")
 VARIANCES = ("learned", "fixed")
 VARIANCE_GRADS = ("head", "trunk")
 TIMES = ("continuous", "discrete")
@@ -38,6 +38,12 @@ EXPORT_PRECISIONS = ("fp32", "fp16")
 
 RESOLUTION_RANGE = (8, 512)
 SEED_RANGE = (0, 2**63 - 1)
+
+VALIDATIONS = 10                                # during a training
+VALIDATION_LEVELS = 8                           # noise levels that each measures
+MIN_VALIDATION_PICTURES = 16                    # held-out pictures that each looks at, if there are as many
+PREVIEW_PICTURES = 8                            # pictures of one preview
+STRENGTH = 0.75                                 # default of --strength; with a mask it is 1
 
 RENAMED_FIELDS = {"objective": "loss_weighting"}      # of `Recipe` and `Plan`: name in earlier versions → name
 
@@ -155,7 +161,7 @@ class Recipe:
     caption_column: str | None = None
     caption_ext: str | None = None
     caption_template: str = "{label}"
-    objective: str = "sigmoid"
+    loss_weighting: str = "sigmoid"
     prediction: str = "v"
     schedule: str = "interpolated"
     variance: str = "learned"
@@ -183,7 +189,7 @@ class Recipe:
             if value is not None:
                 check_range(option, value, low, high)
         check_choice("--captions", self.captions, CAPTION_SOURCES)
-        check_choice("--objective", self.objective, OBJECTIVES)
+        check_choice("--loss-weighting", self.loss_weighting, LOSS_WEIGHTINGS)
         check_choice("--prediction", self.prediction, PREDICTIONS)
         check_choice("--schedule", self.schedule, SCHEDULES)
         check_choice("--variance", self.variance, VARIANCES)
@@ -317,7 +323,7 @@ class Plan:
 
     model: ModelConfig
     preset: str
-    objective: str
+    loss_weighting: str
     variance_grad: str
     times: str
     optimizer: str
@@ -344,5 +350,3 @@ class Plan:
         """The step after which the learning rate falls. Its state is kept: a longer budget goes on from there."""
         return self.steps - self.cooldown_steps
 
-
-LEVELS = 8                                      # of a validation during training

@@ -1,6 +1,6 @@
-"""Where the network meets the mathematics: one batch in, the losses of every picture out.
+"""The one joint of network and noise schedule: noisy pictures, times and captions in, estimates of the pictures out.
 
-Used by training, and by everything that measures a model. Knows no optimiser and no files.
+Training, sampling and evaluation all ask the network through here.
 """
 
 from collections.abc import Callable
@@ -16,30 +16,42 @@ from .network.network import Network
 
 
 def network_time(t: Tensor | float) -> Tensor:
-    """The stock index c = 1000·t - 1 that the network is told, so that 0 … 999 mean what they mean elsewhere."""
+    """The time as the network is told it: c = 1000·t - 1, so that 0 … 999 mean what they mean in other programs."""
     return torch.as_tensor(t, dtype=torch.float64) * STEPS - 1
 
 
-# ── Questions to the network ────────────────────────────────────────────────────────────────────────────────────────
+def encode_captions(
+    network: Network, tokens: Tensor | None, caption_of: Tensor | None, *, precision: str,
+) -> Tensor | None:
+    """The text features of each picture's caption; None for an unconditional model.
 
-
-def read(network: Network, tokens: Tensor | None, caption_of: Tensor | None, *, precision: str) -> Tensor | None:
-    """The features of each picture's caption: tokens (M, 77), caption_of (N,) → (N, 77, width); None without."""
+    tokens: (M, 77) the distinct captions; caption_of: (N,) which of them each picture has. → (N, 77, width)
+    """
     if tokens is None or caption_of is None:
         return None
-    with _rounding(tokens.device, precision):
+    with _autocast(tokens.device, precision):
         return network.encode(tokens)[caption_of]
 
 
-def ask(
+def predict(
     network: Network, noisy: Tensor, t: Tensor, text: Tensor | None, *, config: ModelConfig, precision: str,
     dropout: Callable[[Tensor], Tensor] | None = None, detach_variance: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """The network's prediction and its variance channels for (N, C, H, W) at times (N,): see `split_output`."""
-    with _rounding(noisy.device, precision):
+    """The network's answer for noisy pictures (N, C, H, W) at times (N,): see `split_prediction`.
+
+    text: (N, 77, width), or None. detach_variance: keep the variance loss from training more than the last layer.
+    """
+    with _autocast(noisy.device, precision):
         output = network(noisy, network_time(t).float().to(noisy.device), text, dropout=dropout,
                          detach_variance=detach_variance)
-    return split_output(output, config)
+    return split_prediction(output, config)
+
+
+def split_prediction(output: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor | None]:
+    """(N, out_channels, H, W) → the prediction (N, C, H, W), and the variance channels if learned; float32."""
+    channels = config.network.channels
+    output = output.float()
+    return output[:, :channels], output[:, channels:] if config.learned_variance else None
 
 
 @torch.no_grad()
@@ -47,18 +59,15 @@ def denoise(
     network: Network, noisy: Tensor, t: Tensor, text: Tensor | None, *, config: ModelConfig, schedule: Schedule,
     precision: str,
 ) -> Denoised:
-    """What the network takes the clean pictures to be, and the fraction of its variance, clamped to [0, 1]."""
-    prediction, channels = ask(network, noisy, t, text, config=config, precision=precision)
+    """The network's estimate of the clean pictures, and its variance as a fraction in [0, 1], (N, C, H, W) each.
+
+    The fraction lies between the smallest and the largest possible variance of a step; None if it is not learned.
+    """
+    prediction, variance_channels = predict(network, noisy, t, text, config=config, precision=precision)
     image = schedule.image_of(config.prediction, prediction, noisy, t)
-    return Denoised(image, None if channels is None else losses.log_fraction(channels).clamp(0, 1))
+    fraction = None if variance_channels is None else losses.log_fraction(variance_channels).clamp(0, 1)
+    return Denoised(image, fraction)
 
 
-def _rounding(device: torch.device, precision: str) -> torch.autocast:
+def _autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-
-
-def split_output(output: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor | None]:
-    """(N, out_channels, H, W) → prediction and variance channels (None when the variance is fixed), float32."""
-    channels = config.network.channels
-    output = output.float()
-    return output[:, :channels], output[:, channels:] if config.learned_variance else None

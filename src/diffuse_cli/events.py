@@ -9,9 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .events import finite
-
 SCHEMA = 1                                      # of everything printed or logged as a JSON line
+ProgressCallback = Callable[[str, int, int], None]      # called with: what is being done, how much is done, of how much
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,5 +134,3 @@ def finite(value: Any) -> Any:
         return [finite(item) for item in value]
     return value
 
-
-Tell = Callable[[str, int, int], None]          # what is being done, how much of it is, of how much

@@ -305,7 +305,7 @@ def _interrupting(draw):
 
 
 def test_finished_pictures_outlive_an_interruption(diffuse, model):
-    with mock.patch.object(generate, "draw", _interrupting(generate.draw)):
+    with mock.patch.object(generate, "generate", _interrupting(generate.generate)):
         code, out, _ = diffuse("-m", model, "-n", "5", "-s", "1")
     assert code == 130
     assert out.splitlines() == ["samples/00000-1.png", "samples/00001-2.png"]

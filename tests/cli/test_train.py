@@ -21,7 +21,7 @@ from diffuse_cli.errors import UsageError
 from diffuse_cli.storage import registry
 from diffuse_cli.training import estimate, loop
 from diffuse_cli.training.run import open_run
-from diffuse_cli.training.trainer import Learner
+from diffuse_cli.training.trainer import Trainer
 
 OPTIONS = ("--resolution", "8", "--preset", "nano", "--steps", "8", "--batch-size", "4", "--name", "tiny", "--device",
            "cpu", "--precision", "fp32", "--save-every", "3", "--preview-every", "100%")
@@ -45,14 +45,14 @@ def diffuse(capsys, monkeypatch):
 
 def at_step(number, action):
     """Do something in the middle of a step of training."""
-    advance = Learner.advance
+    step = Trainer.step
 
     def acting(self):
-        if self.step + 1 == number:
+        if self.global_step + 1 == number:
             action()
-        return advance(self)
+        return step(self)
 
-    return mock.patch.object(Learner, "advance", acting)
+    return mock.patch.object(Trainer, "step", acting)
 
 
 def model_of(home, name="tiny"):
@@ -170,7 +170,7 @@ def test_the_config_of_a_run_asks_for_the_same_again(diffuse, squares, decoded, 
 BAD = [("--steps", "0"), ("--steps", "-1"), ("--steps", "x"), ("--resolution", "7"), ("--resolution", "100000"),
        ("--lr", "nan"), ("--lr", "0"), ("--seed", str(2**70)), ("--batch-size", "0"), ("--time", "soon"),
        ("--lr", "inf"), ("--steps", str(2**70)), ("--time", "99999999h"),
-       ("--time", "0s"), ("--objective", "simpel"), ("--preset", "nan0"), ("--captions", "maybe"),
+       ("--time", "0s"), ("--loss-weighting", "simpel"), ("--preset", "nan0"), ("--captions", "maybe"),
        ("--save-every", "often"), ("--preview-every", "0%"), ("--micro-batch", "0"), ("--gpus", "-1"),
        ("--precision", "fp8"), ("--caption-template", "a car"), ("-o", "model.ckpt"),
        ("-o", "/no/such/directory/m.safetensors"), ("--config", "/no/such/file.json"), ("--name", "../x"),
@@ -323,12 +323,12 @@ kills = int(sys.argv.pop(1))
 import tiny
 from diffuse_cli.cli import app
 from diffuse_cli.training.trainer import Learner
-advance = Learner.advance
+step = Trainer.step
 def acting(self):
-    for _ in range(kills if self.step == 1 else 0):
+    for _ in range(kills if self.global_step == 1 else 0):
         os.kill(os.getpid(), signal.SIGINT)
-    return advance(self)
-with tiny.scaled_down(), mock.patch.object(Learner, "advance", acting):
+    return step(self)
+with tiny.scaled_down(), mock.patch.object(Trainer, "step", acting):
     app.main()
 """
 

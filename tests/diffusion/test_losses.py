@@ -101,8 +101,8 @@ def test_the_noise_loss_is_the_mean_squared_error_of_the_noise(name: str, predic
 @settings(deadline=None)
 @given(log_snr=st.floats(-20, 15), resolution=st.sampled_from([16, 32, 64, 128, 256]))
 def test_the_weights_are_their_formulas(log_snr: float, resolution: int) -> None:
-    def weight(objective: str) -> float:
-        return noise_weight(objective, torch.tensor([log_snr], dtype=torch.float64), resolution).item()
+    def weight(loss_weighting: str) -> float:
+        return noise_weight(loss_weighting, torch.tensor([log_snr], dtype=torch.float64), resolution).item()
 
     snr = math.exp(log_snr)
     assert weight("simple") == 1

@@ -19,7 +19,7 @@ from diffuse_cli.errors import DataError, UsageError
 from diffuse_cli.evaluation import evaluate as evaluation
 from diffuse_cli.evaluation import features
 from diffuse_cli.evaluation.evaluate import evaluate, keep, measure, shuffled
-from diffuse_cli.evaluation.held_out import HeldOut, Learnt, open_heldout
+from diffuse_cli.evaluation.held_out import HeldOut, Learnt, open_held_out
 from diffuse_cli.events import Noticed
 from diffuse_cli.files import durable
 from diffuse_cli.network.network import Network
@@ -297,15 +297,15 @@ def test_no_more_is_drawn_than_asked_for(quick, tmp_path, monkeypatch, num, batc
 
 
 def test_pictures_are_drawn_with_noise_of_their_own():
-    """Those of one prompt differ as well: picture k has seed + k, as `generation.draw` would draw it."""
+    """Those of one prompt differ as well: picture k has seed + k, as `generate` would draw it."""
     from diffuse_cli.config import Sampling
-    from diffuse_cli.sampling.generate import draw
-    from diffuse_cli.sampling.request import Wanted
+    from diffuse_cli.sampling.generate import generate
+    from diffuse_cli.sampling.request import SampleRequest
 
     model, sampling = untrained(text=True), Sampling(batch_size=3)
     drawn = evaluation._draw(model, ["a red square"] * 5, seed=7, sampling=sampling, tell=lambda *_: None)
-    alike = [picture.pixels for picture in draw(
-        model, [Wanted(prompt="a red square", count=5, seed=7, sampling=sampling)])]
+    alike = [picture.pixels for picture in generate(
+        model, [SampleRequest(prompt="a red square", count=5, seed=7, sampling=sampling)])]
     assert drawn.shape == (5, 8, 8, 3)
     assert np.abs(drawn.astype(int) - np.stack(alike)).max() <= 1
     assert len({picture.tobytes() for picture in drawn}) == 5
@@ -340,7 +340,7 @@ def run(trained, decoded, squares, home, tmp_path):
 
 def opened(directory, folder=None):
     """(what was found, the warnings)."""
-    steps, warnings = open_heldout(directory / registry.MODEL_FILE, folder, resolution=8), []
+    steps, warnings = open_held_out(directory / registry.MODEL_FILE, folder, resolution=8), []
     while True:
         try:
             event = next(steps)

@@ -18,7 +18,7 @@ from diffuse_cli.diffusion.samplers import Denoised
 from diffuse_cli.diffusion.schedule import FIRST_TIME, STEPS, Schedule, make_schedule
 from diffuse_cli.evaluation.likelihood import (
     LEVELS,
-    Figure,
+    Estimate,
     Likelihood,
     curve_weights,
     drawn_steps,
@@ -85,7 +85,7 @@ def gap_of_rounding(schedule: Schedule) -> float:
     return gaussian_kl(torch.zeros(()), torch.tensor(sigma**2).log(), widened).item() / math.log(2)
 
 
-def assert_is(figure: Figure | None, value: float, *, within: float = 3.0) -> None:
+def assert_is(figure: Estimate | None, value: float, *, within: float = 3.0) -> None:
     assert figure is not None
     assert figure.standard_error is not None
     assert abs(figure.value - value) < within * figure.standard_error
@@ -258,7 +258,7 @@ def test_a_picture_is_measured_alike_in_any_company() -> None:
 
 def test_figures_are_means_with_the_errors_of_means() -> None:
     values = torch.tensor([1.0, 2.0, 3.0, 6.0])
-    assert mean_of(values) == Figure(3.0, pytest.approx(math.sqrt(14 / 3) / 2))
-    assert mean_of(values[:1]) == Figure(1.0, None)
-    assert ratio_of(2 * values, values) == Figure(2.0, pytest.approx(0))
+    assert mean_of(values) == Estimate(3.0, pytest.approx(math.sqrt(14 / 3) / 2))
+    assert mean_of(values[:1]) == Estimate(1.0, None)
+    assert ratio_of(2 * values, values) == Estimate(2.0, pytest.approx(0))
     assert ratio_of(values, torch.full((4,), 2.0)).standard_error == pytest.approx(math.sqrt(14 / 3) / 4)

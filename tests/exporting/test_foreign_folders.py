@@ -17,7 +17,7 @@ from diffuse_cli.exporting import diffusers_export
 from diffuse_cli.network.network import Network
 from diffuse_cli.storage import safetensors_file
 from diffuse_cli.storage.checkpoint import load_model
-from diffuse_cli.storage.model_info import read_card
+from diffuse_cli.storage.model_info import read_model_info
 
 CPU = torch.device("cpu")
 
@@ -41,7 +41,7 @@ def change(folder, name, **entries):
 
 
 def refused(folder, match):
-    for read in (read_card, lambda path: load_model(path, CPU)):
+    for read in (read_model_info, lambda path: load_model(path, CPU)):
         with pytest.raises(ModelError, match=match) as caught:
             read(folder / "model_index.json")
         assert caught.value.exit_code == 4
@@ -194,7 +194,7 @@ def test_the_tokenizer_must_be_ours(folder):
 def test_a_report_that_makes_no_sense_is_passed_over(folder):
     for text in ("{", "[]", '{"training": [], "words": {"a": "b"}, "model_sha256": 1}'):
         (folder / "export.json").write_text(text)
-        card = read_card(folder / "model_index.json")
+        card = read_model_info(folder / "model_index.json")
         assert (card.training, card.words, card.sha256) == ({"name": "folder"}, {}, "")
     model = load_model(folder / "model_index.json", CPU)
     assert isinstance(model.network, Network)

@@ -27,8 +27,8 @@ from diffuse_cli.exporting.standalone.sample import Sampler, noise_of, step_tabl
 from diffuse_cli.network.presets import network_config
 from diffuse_cli.network.tokenizer import encode
 from diffuse_cli.runtime import randomness
-from diffuse_cli.sampling.generate import draw, encode_prompts, guided_denoiser, guided_steps, times_of
-from diffuse_cli.sampling.request import Wanted
+from diffuse_cli.sampling.generate import encode_prompts, generate, guided_denoiser, guided_steps, sampling_times_of
+from diffuse_cli.sampling.request import SampleRequest
 
 ONNX = Export(format="onnx")
 KINDS = ("conditional", "unconditional")
@@ -95,8 +95,8 @@ def pixels(pictures):
 
 
 def by_model(exported, prompt, *, seed=0, count=1, negative="", **sampling):
-    wanted = Wanted(prompt=prompt, negative=negative, count=count, seed=seed, sampling=Sampling(**sampling))
-    return np.stack([one.pixels for one in draw(exported.model, [wanted])])
+    wanted = SampleRequest(prompt=prompt, negative=negative, count=count, seed=seed, sampling=Sampling(**sampling))
+    return np.stack([one.pixels for one in generate(exported.model, [wanted])])
 
 
 def assert_same_pictures(theirs, ours):
@@ -149,7 +149,7 @@ def test_one_call_may_start_in_the_middle(exported):
     theirs = onnxruntime.InferenceSession(exported.folder / "sampler.onnx").run(None, inputs)[0]
     text, null = encode_prompts(exported.model, prompts)
     denoise = guided_denoiser(exported.model.network, config, schedule, text=text, null=null, sampling=Sampling())
-    times = times_of(config, Sampling())[skipped:]
+    times = sampling_times_of(config, Sampling())[skipped:]
     *_, last = dpmpp_2m(within_range(denoise), noisy, times, schedule)
     ours = (last.noisy / 2 + 0.5).clamp(0, 1).numpy()
     assert np.abs(theirs - ours).max() < 1e-4
@@ -221,7 +221,7 @@ def test_tables_of_steps_are_those_of_the_schedule(schedule, resolution):
         known = json.loads(json.dumps(constants(model)))
         for steps in (1, 2, 3, 20, 37, 250):
             table = step_table(known, steps).astype(float)
-            t = torch.tensor(times_of(model.config, Sampling(steps=steps))[:-1], dtype=torch.float64)
+            t = torch.tensor(sampling_times_of(model.config, Sampling(steps=steps))[:-1], dtype=torch.float64)
             alpha, sigma = (x.numpy() for x in make_schedule(schedule, resolution).alpha_sigma(t))
             time, from_noisy, from_output, _, _, keep, gain = table.T
             assert np.allclose(time, 1000 * t.numpy() - 1, atol=3e-4)

@@ -68,7 +68,7 @@ def learn_to_see_noise(network: Network, config: ModelConfig, tokenizer, steps: 
             noise=torch.randn(8, 3, resolution, resolution, generator=generator),
             t=torch.rand(8, generator=generator, dtype=torch.float64) * 0.999 + 0.001,
             caption_of=None if tokens is None else torch.arange(8) % 2)
-        losses = compute_losses(network, batch, config=config, schedule=schedule, objective="simple")
+        losses = compute_losses(network, batch, config=config, schedule=schedule, loss_weighting="simple")
         optimizer.zero_grad()
         losses.weighted.mean().backward()
         optimizer.step()

@@ -22,10 +22,9 @@ from diffuse_cli.data.dataset import open_dataset
 from diffuse_cli.files import durable
 from diffuse_cli.reporting import report
 from diffuse_cli.storage import registry, training_states
-from diffuse_cli.training import loop, monitor, prepare
-from diffuse_cli.training import plan as planning
+from diffuse_cli.training import loop, plan, prepare, previews
 from diffuse_cli.training.run import open_run
-from diffuse_cli.training.trainer import Measured, learning_rate_at
+from diffuse_cli.training.trainer import StepResult, learning_rate_at
 
 STEPS = 3
 RECIPE = Recipe(resolution=8, preset="nano", steps=STEPS, batch_size=2, captions="none")
@@ -34,12 +33,12 @@ PICTURES = 3                                    # too few for any to be held out
 
 
 class Walker:
-    """In the place of `Learner`: the same face, no network."""
+    """In the place of `Trainer`: the same face, no network."""
 
     micro_batch, precision, skipped, parameters = 2, "fp32", 0, 8
 
     def __init__(self, plan, batches, *, world=None, **_):
-        self.plan, self.batches, self.world, self.step = plan, batches, world, 0
+        self.plan, self.batches, self.world, self.global_step = plan, batches, world, 0
         self.weights = torch.ones(8)
         self.optimizer = SimpleNamespace(lr=plan.lr)
         self.averaged = SimpleNamespace(state_dict=lambda: {"w": self.weights / 2})
@@ -47,27 +46,27 @@ class Walker:
     def align(self):
         """Nobody to agree with."""
 
-    def advance(self):
-        self.step += 1
-        self.weights = torch.roll(self.weights, 1) * 0.9 + learning_rate_at(self.plan, self.step)
-        return Measured(torch.zeros(3), 1.0)
+    def step(self):
+        self.global_step += 1
+        self.weights = torch.roll(self.weights, 1) * 0.9 + learning_rate_at(self.plan, self.global_step)
+        return StepResult(torch.zeros(3), 1.0)
 
     def tensors(self):
         return {"weights.w": self.weights, "average.w": self.weights / 2}
 
     def record(self):
-        return {"step": self.step}
+        return {"step": self.global_step}
 
     def restore(self, tensors, record):
-        self.step, self.weights = record["step"], tensors["weights.w"].clone()
+        self.global_step, self.weights = record["step"], tensors["weights.w"].clone()
 
 
 @contextlib.contextmanager
 def cheap() -> Iterator[None]:
     """No network, not even a counted one; no pictures drawn, and no curves."""
     blank = [SimpleNamespace(prompt="", pixels=np.zeros((8, 8, 3), np.uint8))]
-    with mock.patch.object(prepare, "Learner", Walker), mock.patch.object(monitor, "draw", return_value=blank), \
-            mock.patch.object(planning, "parameter_count", return_value=Walker.parameters), \
+    with mock.patch.object(prepare, "Trainer", Walker), mock.patch.object(previews, "generate", return_value=blank), \
+            mock.patch.object(plan, "parameter_count", return_value=Walker.parameters), \
             mock.patch.object(report, "svg", return_value="<svg></svg>"):
         yield
 

@@ -10,12 +10,12 @@ from unittest import mock
 import numpy as np
 from PIL import Image
 
-from diffuse_cli import events
+from diffuse_cli import config, events
 from diffuse_cli.config import SAMPLER_STEPS, Machine, Recipe
 from diffuse_cli.data.dataset import Dataset
 from diffuse_cli.network import presets
 from diffuse_cli.reporting import report
-from diffuse_cli.training import loop, plan
+from diffuse_cli.training import loop
 from diffuse_cli.training.run import open_run
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 220)}
@@ -82,8 +82,8 @@ def scaled_down(*, drawn: bool = False) -> Iterator[None]:
     """
     curves = contextlib.nullcontext() if drawn else mock.patch.object(report, "svg", return_value="<svg></svg>")
     with mock.patch.dict(presets.LEVELS, nano={3: presets.Levels((16, 16, 32), (1, 1, 1), 16, 16, 32, 1)}), \
-            mock.patch.dict(presets.TEXT, nano=(16, 1)), mock.patch.object(plan, "VALIDATIONS", 2), \
-            mock.patch.object(plan, "PREVIEWED", 2), mock.patch.dict(SAMPLER_STEPS, {"dpmpp-2m": 4}), curves:
+            mock.patch.dict(presets.TEXT, nano=(16, 1)), mock.patch.object(config, "VALIDATIONS", 2), \
+            mock.patch.object(config, "PREVIEW_PICTURES", 2), mock.patch.dict(SAMPLER_STEPS, {"dpmpp-2m": 4}), curves:
         yield
 
 

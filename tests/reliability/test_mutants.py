@@ -15,7 +15,7 @@ from disk_faults import BROKEN, CRASH, SHORT, applies, breaches, calls_of_a_trai
 
 from diffuse_cli.errors import DiffuseError
 
-UNIT_TESTS = Path(__file__).parents[1] / "storage" / "test_run_directory.py"
+UNIT_TESTS = Path(__file__).parents[1] / "training" / "test_run.py"
 CUTS = 1000
 Detector = Callable[[Path, Path], str | None]   # (home, an empty directory) → what is broken
 
@@ -44,7 +44,7 @@ def fault(kind: str, call: str) -> Detector:
 
 @functools.cache
 def unit_test(name: str) -> Detector:
-    """The test of that name in tests/storage/test_run_directory.py."""
+    """The test of that name in tests/training/test_run.py."""
     def detector(home: Path, place: Path) -> str | None:
         spec = importlib.util.spec_from_file_location("unit_tests", UNIT_TESTS)
         module = importlib.util.module_from_spec(spec)

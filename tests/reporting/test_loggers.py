@@ -31,7 +31,7 @@ def _train(folder: Path, name: str | None, *, stop_at: int | None = None) -> lis
     """Train as the command does, with every step reported; what was complained of."""
     complaints: list[str] = []
     with open_run(folder, tiny.RECIPE, Machine(**tiny.OPTIONS)) as run, tiny.scaled_down(), \
-            mock.patch.object(monitor, "LOG_SECONDS", 0), \
+            mock.patch.object(monitor, "REPORT_SECONDS", 0), \
             loggers.open_log(name, run.directory, complain=complaints.append) as log:
         for event in loop.train(run, should_stop=tiny.StopAfter(stop_at)):
             log(event)

@@ -24,7 +24,7 @@ from diffuse_cli.files import durable
 from diffuse_cli.reporting import live_page, report
 from diffuse_cli.reporting.svg_curves import POINTS, Curve, _thinned, svg
 from diffuse_cli.storage import registry
-from diffuse_cli.storage.event_log import read_history
+from diffuse_cli.storage.event_log import read_event_log
 from diffuse_cli.training import monitor
 
 VOID = {"meta", "img", "input", "br", "hr", "link"}
@@ -112,7 +112,7 @@ def test_it_tells_what_was_trained_on_what(run):
     for told in ("tiny", "Finished: 8 steps", "24 used", "captions", "a red square", "8 px", "nano", "4 pictures",
                  "8 steps", "learning rate", "seed", "validation loss", "the whole plan", "warmup steps"):
         assert told in page.text, told
-    loss = read_history(run).validations[-1]["noise_mse"]
+    loss = read_event_log(run).validations[-1]["noise_mse"]
     assert f"{loss:.4f}" in page.text
     titles = [data for tag, data in page.texts if tag == "h3"]
     assert titles == ["Noise loss", "Validation loss by noise level", "Variance loss", "Gradient norm", "Learning rate",
@@ -189,7 +189,7 @@ def _previews(directory: Path, count: int, *, size: int = 30) -> None:
 def test_the_strip_of_every_preview_is_in_the_page(run):
     page = _page(run)
     assert page.images == [path.read_bytes() for path in sorted((run / "previews").iterdir())]
-    assert [data for tag, data in page.texts if tag == "li"] == list(read_history(run).previews[-1]["prompts"])
+    assert [data for tag, data in page.texts if tag == "li"] == list(read_event_log(run).previews[-1]["prompts"])
 
 
 def test_of_many_strips_some_are_shown_evenly_and_it_says_so(run):
@@ -227,7 +227,7 @@ def test_what_was_learnt_twice_is_told_once_and_as_it_was_the_last_time(run):
     _log(run, _started(), *(_stepped(step, 1.0) for step in (2, 4, 6, 8)), _validated(4, 1.0, 3.0),
          _validated(8, 5.0, 5.0), {"event": "previewed", "step": 8, "path": "x", "prompts": []},
          _started(5), _stepped(6, 0.5, seconds=3.0), _stepped(7, 0.25, seconds=4.0), _validated(7, 0.5, 1.5))
-    history = read_history(run)
+    history = read_event_log(run)
     assert [(entry["step"], entry["noise_mse"]) for entry in history.steps] == [(2, 1.0), (4, 1.0), (6, 0.5), (7, 0.25)]
     assert [(entry["step"], entry["noise_mse"]) for entry in history.validations] == [(4, 2.0), (7, 1.0)]
     assert history.previews == []                                      # of a step that is to come
@@ -240,7 +240,8 @@ def test_what_was_learnt_twice_is_told_once_and_as_it_was_the_last_time(run):
 
 def test_without_the_line_that_says_so_repeated_steps_are_still_told_once(run):
     _log(run, _stepped(2, 1.0), _stepped(4, 1.0), _stepped(3, 0.5), _stepped(4, 0.25))
-    assert [(entry["step"], entry["noise_mse"]) for entry in read_history(run).steps] == [(2, 1.0), (3, 0.5), (4, 0.25)]
+    steps = read_event_log(run).steps
+    assert [(entry["step"], entry["noise_mse"]) for entry in steps] == [(2, 1.0), (3, 0.5), (4, 0.25)]
 
 
 @pytest.mark.parametrize("torn", ["{", "null", "[1]", '{"event": "stepped"}', "\0\xff",
@@ -256,7 +257,7 @@ def test_damaged_lines_are_passed_over(run, torn):
         log.write(json.dumps({"schema": 1, **_stepped(8, None)}) + "\n")
     page = _page(run)
     assert "Noise loss" in page.text
-    assert read_history(run).steps[-1]["noise_mse"] is None
+    assert read_event_log(run).steps[-1]["noise_mse"] is None
 
 
 def test_without_a_log_there_is_still_a_page(run):
@@ -317,7 +318,7 @@ def test_the_commands_can_be_typed(run):
     for words in commands:
         if words[1] in app._command().commands:
             _parsed(words)
-    prompt = read_history(run).finished["prompt"]
+    prompt = read_event_log(run).finished["prompt"]
     assert _parsed(commands[1])[1]["prompts"] == [prompt]
     assert commands[1][commands[1].index("-m") + 1] == "tiny"
 
@@ -328,7 +329,7 @@ def test_the_commands_can_be_typed(run):
     Recipe(caption="-a 'cat' $HOME", caption_template="{label} \"x\"", caption_column="--text", lr=0.1 + 0.2)])
 def test_the_command_to_go_on_asks_for_the_very_same(recipe, tmp_path):
     request = json.loads(json.dumps({"folder": "/a b/pictures", "recipe": to_dict(recipe)}))
-    (_, words), *_ = report.commands("cars", request, read_history(tmp_path))
+    (_, words), *_ = report.commands("cars", request, read_event_log(tmp_path))
     verb, values = _parsed(shlex.split(shlex.join(words)))
     assert verb == "train"
     assert (str(values["folder"]), values["name"]) == ("/a b/pictures", "cars")
@@ -354,8 +355,8 @@ def test_a_training_leaves_its_report_and_drawing_it_changes_no_bit(trained, squ
         if path.name == registry.REPORT_FILE:
             written.append(data.decode())
 
-    with mock.patch.object(live_page, "REPORT_SECONDS", 0), mock.patch.object(live_page, "MAX_REPORT_COST", 1e9), \
-            mock.patch.object(monitor, "LOG_SECONDS", 0), mock.patch.object(durable, "write", noting):
+    with mock.patch.object(live_page, "FIRST_COST", 0), mock.patch.object(live_page, "MAX_COST", 1e9), \
+            mock.patch.object(monitor, "REPORT_SECONDS", 0), mock.patch.object(durable, "write", noting):
         tiny.train(squares, drawn=True)
     directory = tiny.run_directory(home)
     assert [re.search(r"step (\d+) of 8|Finished", html)[0] for html in written] == [
@@ -380,9 +381,9 @@ def test_reports_take_a_small_share_of_the_time():
     def clock():
         return now
 
-    with mock.patch.object(monitor.time, "monotonic", clock), mock.patch.object(report, "build", draw), \
+    with mock.patch.object(live_page.time, "monotonic", clock), mock.patch.object(report, "build", draw), \
             mock.patch.object(durable, "write"):
-        page = live_page.Page(Path())
+        page = live_page.LivePage(Path())
         for _ in range(2000):
             now += 1.0
             assert not page.is_due(news)
@@ -393,7 +394,7 @@ def test_reports_take_a_small_share_of_the_time():
 
 
 def test_a_report_that_cannot_be_drawn_is_told_once_and_is_not_worth_a_training(trained, squares, decoded, home):
-    with mock.patch.object(live_page, "MAX_REPORT_COST", 1e9), mock.patch.object(monitor, "LOG_SECONDS", 0), \
+    with mock.patch.object(live_page, "MAX_COST", 1e9), mock.patch.object(monitor, "REPORT_SECONDS", 0), \
             mock.patch.object(report, "build", side_effect=ZeroDivisionError("no ink")):
         stream = tiny.train(squares)
     told = [event.message for event in tiny.of_kind(events.Noticed, stream) if event.level == "warning"]

@@ -18,13 +18,13 @@ from diffuse_cli.errors import OutOfMemoryError, UsageError, WorkerError
 from diffuse_cli.network.tokenizer import train_tokenizer
 from diffuse_cli.runtime import launch_environment
 from diffuse_cli.runtime.distributed import World, join
-from diffuse_cli.runtime.launch_environment import Place
+from diffuse_cli.runtime.launch_environment import ProcessRank
 from diffuse_cli.storage import checkpoint
 from diffuse_cli.training import loop, monitor
 from diffuse_cli.training.batches import Batches
 from diffuse_cli.training.plan import make_plan
 from diffuse_cli.training.run import join_run, open_run
-from diffuse_cli.training.trainer import Learner
+from diffuse_cli.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 PROMISE = "The number of processes changes the speed alone"
@@ -32,7 +32,7 @@ CAPTIONS = [("a red square", "red"), ("a blue square",)] * 6
 SIZES = (1, 2, 4)
 
 
-def learner(world, *, micro_batch=4, batch_size=12):
+def trainer(world, *, micro_batch=4, batch_size=12):
     data = tiny.dataset(CAPTIONS)
     split = split_dataset(data.hashes)
     tokenizer = train_tokenizer(text for texts in CAPTIONS for text in texts)
@@ -40,7 +40,7 @@ def learner(world, *, micro_batch=4, batch_size=12):
     plan, _ = make_plan(recipe, data, split, resolution=8, tokenizer=tokenizer, init=None, device=CPU)
     batches = Batches(plan, data, split.train, tokenizer, CPU)
     with tiny.scaled_down():
-        one = Learner(plan, batches, precision="fp32", micro_batch=micro_batch, compiled=False, world=world)
+        one = Trainer(plan, batches, precision="fp32", micro_batch=micro_batch, compiled=False, world=world)
     with torch.no_grad():
         for number, parameter in enumerate(one.network.parameters()):  # nothing silent: every gradient is looked at
             parameter.copy_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)))
@@ -53,16 +53,16 @@ def learner(world, *, micro_batch=4, batch_size=12):
 @pytest.mark.parametrize("count", [0, 1, 7, 12, 100])
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 12])
 def test_shares_are_all_of_it_once_and_nearly_equal(count, size):
-    shares = [Place(rank, size).share(count) for rank in range(size)]
+    shares = [ProcessRank(rank, size).share(count) for rank in range(size)]
     assert [number for share in shares for number in share] == list(range(count))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 @pytest.mark.parametrize(("environment", "place"), [
-    ({}, Place(0, 1, 0)),
-    ({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, Place(3, 8, 1)),
-    ({"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "2"}, Place(2, 4, 2)),
-    ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, Place(0, 1, 0)),               # the script of sbatch itself
+    ({}, ProcessRank(0, 1, 0)),
+    ({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, ProcessRank(3, 8, 1)),
+    ({"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "2"}, ProcessRank(2, 4, 2)),
+    ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, ProcessRank(0, 1, 0)),               # the script of sbatch itself
 ])
 def test_the_environment_says_which_process_this_is(environment, place):
     with mock.patch.dict(os.environ, environment):
@@ -78,7 +78,7 @@ def test_an_environment_that_contradicts_itself_is_refused(environment):
 
 def test_a_batch_too_small_to_be_shared_is_refused():
     with pytest.raises(UsageError, match="a batch of 2 cannot be shared by 4 processes"):
-        learner(World(Place(3, 4)), batch_size=2)
+        trainer(World(ProcessRank(3, 4)), batch_size=2)
 
 
 # ── What they say ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -89,9 +89,10 @@ def test_what_is_said_in_a_world(tmp_path):
         rank = launch_environment.place().rank
         with join(CPU) as world:
             tensor = torch.full((2, 2), float(rank))
-            world.align([tensor])
-            value = world.told({"who": "main", "list": [1, None]} if world.is_main else "not looked at")
-            return {"added": world.add(torch.tensor([rank + 1.0])), "largest": torch.tensor(world.largest(10 - rank)),
+            world.broadcast_([tensor])
+            value = world.broadcast_json({"who": "main", "list": [1, None]} if world.is_main else "not looked at")
+            return {"added": world.all_reduce_sum(torch.tensor([rank + 1.0])),
+                    "largest": torch.tensor(world.all_reduce_max(10 - rank)),
                     "aligned": tensor, "told": torch.tensor(value == {"who": "main", "list": [1, None]})}
 
     for heard in worlds.run(3, work, tmp_path):
@@ -106,11 +107,11 @@ def test_who_works_alone_for_longer_than_the_timeout_is_waited_for(tmp_path):
         with contextlib.suppress(WorkerError), mock.patch.dict(os.environ, DIFFUSE_TIMEOUT="2"), join(CPU) as world:
             if world.is_main:
                 time.sleep(6)
-            heard = world.told(7)                          # patiently
-            world.wait()
+            heard = world.broadcast_json(7)                          # patiently
+            world.barrier()
             if world.is_main:
                 time.sleep(6)
-            world.largest(1)                               # not so
+            world.all_reduce_max(1)                               # not so
             return {"heard": torch.tensor(0)}
         return {"heard": torch.tensor(heard)}
 
@@ -122,7 +123,7 @@ def test_one_who_is_left_alone_is_told_so(tmp_path):
         with contextlib.suppress(WorkerError), join(CPU) as world:
             if world.is_main:
                 os._exit(0)
-            world.largest(1)
+            world.all_reduce_max(1)
             return {"told": torch.tensor(False)}
         return {"told": torch.tensor(True)}
 
@@ -144,7 +145,7 @@ def one_batch(tmp_path_factory):
 def _one_batch(size, directory):
     def work():
         with join(CPU) as world:
-            one, result = learner(world), {}
+            one, result = trainer(world), {}
             for step in (0, 3):
                 batch, keys = one.batches.draw(step, one.share.start, len(one.share))
                 for name in ("image", "noise", "t"):
@@ -180,7 +181,7 @@ def test_the_gradient_is_that_of_the_whole_batch_and_the_same_everywhere(size, o
 
 @pytest.mark.parametrize(("enough", "micro_batch"), [(3, 2), (1, 1), (0, None)])
 def test_too_little_memory_of_one_process_halves_the_micro_batch_of_all(enough, micro_batch, one_batch, tmp_path):
-    accumulate = Learner._accumulate
+    accumulate = Trainer._accumulate
 
     def scarce(self, start, count):
         result = accumulate(self, start, count)
@@ -190,8 +191,8 @@ def test_too_little_memory_of_one_process_halves_the_micro_batch_of_all(enough, 
 
     def work():
         with join(CPU) as world:
-            one = learner(world)
-            with mock.patch.object(Learner, "_accumulate", scarce):
+            one = trainer(world)
+            with mock.patch.object(Trainer, "_accumulate", scarce):
                 try:
                     one._gradient_of_batch()
                 except OutOfMemoryError as error:
@@ -213,10 +214,10 @@ def test_too_little_memory_of_one_process_halves_the_micro_batch_of_all(enough, 
 def test_memory_that_runs_out_while_others_wait_ends_with_a_smaller_micro_batch(tmp_path):
     def work():
         with join(CPU) as world:
-            one = learner(world)
+            one = trainer(world)
             one._gradient_of_batch()
-            with mock.patch.object(Learner, "_accumulate", side_effect=torch.OutOfMemoryError), \
-                    pytest.raises(OutOfMemoryError, match="Go on with --micro-batch 2"):
+            with mock.patch.object(Trainer, "_accumulate", side_effect=torch.OutOfMemoryError), \
+                    pytest.raises(OutOfMemoryError, match="Resume with --micro-batch 2"):
                 one._gradient_of_batch()
         return {"refused": torch.tensor(1)}
 
@@ -233,7 +234,7 @@ def train_in(size, folder, directory, *, stop_at=None):
         machine = Machine(**tiny.OPTIONS)
         opened = open_run(folder, tiny.RECIPE, machine) if main else \
             contextlib.nullcontext(join_run(folder, tiny.RECIPE, machine))
-        with opened as run, tiny.scaled_down(), mock.patch.object(monitor, "LOG_SECONDS", 0):
+        with opened as run, tiny.scaled_down(), mock.patch.object(monitor, "REPORT_SECONDS", 0):
             stream = list(loop.train(run, should_stop=tiny.StopAfter(stop_at)))
         assert stream[-1].complete == (stop_at is None)
         return {"noise": torch.tensor([event.noise_mse for event in tiny.of_kind(events.Stepped, stream)])}

@@ -14,9 +14,9 @@ from diffuse_cli import events
 from diffuse_cli.api import LoadedModel
 from diffuse_cli.config import SAMPLERS, Sampling
 from diffuse_cli.evaluation.evaluate import evaluate
-from diffuse_cli.evaluation.held_out import open_heldout
+from diffuse_cli.evaluation.held_out import open_held_out
 from diffuse_cli.storage import checkpoint
-from diffuse_cli.training.trainer import Learner
+from diffuse_cli.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("decoded")
 
@@ -45,14 +45,14 @@ def test_the_device_keeps_its_law():
 
 def test_training_takes_the_first_step_of_the_cpu_and_goes_on(squares, home):
     """Only the first: Adam divides gradients by themselves, and what is nothing but rounding is of any sign."""
-    norms, advance = [], Learner.advance
+    norms, step = [], Trainer.step
 
     def told(self):
-        measured = advance(self)
-        norms.append(measured.norm)
+        measured = step(self)
+        norms.append(measured.gradient_norm)
         return measured
 
-    with mock.patch.object(Learner, "advance", told):
+    with mock.patch.object(Trainer, "step", told):
         tiny.train(squares, stop_at=1, name="here")
         with elsewhere.chosen():
             tiny.train(squares, stop_at=5)
@@ -85,7 +85,7 @@ def test_an_evaluation_finds_what_it_finds_on_the_cpu(trained, squares, tmp_path
     path, found = trained[0] / "model.safetensors", []
     for device in (elsewhere.DEVICE, torch.device("cpu")):
         with elsewhere.chosen():
-            pictures = ended(open_heldout(path, squares, resolution=8))
+            pictures = ended(open_held_out(path, squares, resolution=8))
             found.append(evaluate(checkpoint.load_model(path, device), pictures, num=4, seed=0, limit=4, batch_size=2,
                                   precision="fp32", cache=tmp_path))
     assert found[0].likelihood.bound.value == pytest.approx(found[1].likelihood.bound.value, rel=1e-4)

@@ -45,7 +45,7 @@ def test_a_model_is_judged_as_training_judges_it(trained):
     batch = Batch(image, noise, torch.tensor([0.4], dtype=torch.float64), encode(model.tokenizer, ["a red square"]),
                   torch.tensor([0]))
     with torch.no_grad():
-        losses = compute_losses(model.network, batch, config=model.config, schedule=schedule, objective="simple")
+        losses = compute_losses(model.network, batch, config=model.config, schedule=schedule, loss_weighting="simple")
     assert level.noise_mse == pytest.approx(losses.noise_mse.item(), rel=1e-4)
     assert level.estimate.shape == (8, 8, 3)
 

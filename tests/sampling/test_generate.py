@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from diffuse_cli.config import LEVELS, SAMPLERS, Sampling
+from diffuse_cli.config import SAMPLERS, VALIDATION_LEVELS, Sampling
 from diffuse_cli.diffusion.guidance import dynamic_threshold
 from diffuse_cli.diffusion.schedule import make_schedule
 from diffuse_cli.errors import OutOfMemoryError, UsageError
 from diffuse_cli.evaluation.noise_curve import noise_curve, validation_times
 from diffuse_cli.network.tokenizer import encode
 from diffuse_cli.runtime import randomness
-from diffuse_cli.sampling import generate
-from diffuse_cli.sampling.generate import denoise_steps, draw, encode_prompts, guided_denoiser
-from diffuse_cli.sampling.request import Start, Wanted
+from diffuse_cli.sampling import generate as generation
+from diffuse_cli.sampling.generate import encode_prompts, guided_denoiser, reverse_diffusion
+from diffuse_cli.sampling.request import InitImage, SampleRequest
 from diffuse_cli.storage import checkpoint
 
 CPU = torch.device("cpu")
@@ -42,7 +42,8 @@ def without_text(unconditional):
 def pixels(model, prompts, *, count=1, seed=0, **sampling):
     sampling.setdefault("steps", FEW[sampling.get("sampler", "dpmpp-2m")])
     how = Sampling(**{"batch_size": 4, **sampling})
-    drawn = draw(model, [Wanted(prompt=prompt, count=count, seed=seed, sampling=how) for prompt in prompts])
+    drawn = generation.generate(
+        model, [SampleRequest(prompt=prompt, count=count, seed=seed, sampling=how) for prompt in prompts])
     return {(picture.prompt, picture.seed): picture.pixels for picture in drawn}
 
 
@@ -69,7 +70,8 @@ def test_seeds_and_prompts_make_pictures_different(model):
 
 
 def test_pictures_come_prompt_by_prompt_and_tell_what_they_are(model):
-    drawn = list(draw(model, [Wanted(prompt=prompt, count=3, seed=7, sampling=Sampling(steps=1, batch_size=4))
+    drawn = list(generation.generate(model, [
+        SampleRequest(prompt=prompt, count=3, seed=7, sampling=Sampling(steps=1, batch_size=4))
                               for prompt in ("x", "y")]))
     assert [(picture.prompt, picture.index, picture.seed) for picture in drawn] == [
         ("x", 0, 7), ("x", 1, 8), ("x", 2, 9), ("y", 0, 7), ("y", 1, 8), ("y", 2, 9)]
@@ -79,14 +81,15 @@ def test_pictures_come_prompt_by_prompt_and_tell_what_they_are(model):
 def test_drawing_tells_after_every_step_how_much_is_done(model):
     def told(*wanted):
         shares = []
-        assert len(list(draw(model, wanted, advance=shares.append))) == wanted[-1].count * len(wanted)
+        assert len(list(generation.generate(model, wanted, progress=shares.append))) == wanted[-1].count * len(wanted)
         return shares
 
     how, more = Sampling(steps=3, batch_size=4), Sampling(steps=2, batch_size=4)
-    assert told(Wanted(prompt="x", count=6, sampling=how), Wanted(prompt="y", count=6, sampling=more)) == pytest.approx(
+    requests = SampleRequest(prompt="x", count=6, sampling=how), SampleRequest(prompt="y", count=6, sampling=more)
+    assert told(*requests) == pytest.approx(
         [4 / 3, 8 / 3, 4, 4 + 2 / 3, 4 + 4 / 3, 6, 8, 10, 11, 12])
-    start = Start(image=np.zeros((8, 8, 3), np.uint8), strength=0.5, mask=np.eye(8, dtype=bool))
-    shares = told(Wanted(prompt="x", count=2, sampling=Sampling(steps=6, batch_size=4), start=start))
+    start = InitImage(image=np.zeros((8, 8, 3), np.uint8), strength=0.5, mask=np.eye(8, dtype=bool))
+    shares = told(SampleRequest(prompt="x", count=2, sampling=Sampling(steps=6, batch_size=4), init=start))
     assert shares == sorted(shares)
     assert shares[-1] == 2
 
@@ -100,16 +103,18 @@ def test_the_batch_size_costs_at_most_a_rounding(model):
 
 def test_batches_are_filled_up_to_one_size(model, monkeypatch):
     """So that a picture is computed alike in the last one, where a device computes other shapes otherwise."""
-    sizes, draw_batch = [], generate._draw_batch
-    monkeypatch.setattr(generate, "_draw_batch",
+    sizes, draw_batch = [], generation._generate_batch
+    monkeypatch.setattr(generation, "_generate_batch",
                         lambda model, batch, **how: sizes.append(len(batch)) or draw_batch(model, batch, **how))
-    drawn = list(draw(model, [Wanted(prompt="x", count=5, sampling=Sampling(steps=1, batch_size=4))]))
+    request = SampleRequest(prompt="x", count=5, sampling=Sampling(steps=1, batch_size=4))
+    drawn = list(generation.generate(model, [request]))
     assert (len(drawn), sizes) == (5, [4, 4])
 
 
 def test_drawing_leaves_no_trace_in_torch(model):
     state, threads = torch.get_rng_state(), torch.get_num_threads()
-    iterator = draw(model, [Wanted(prompt="a red square", count=2, sampling=Sampling(steps=2, batch_size=1))])
+    request = SampleRequest(prompt="a red square", count=2, sampling=Sampling(steps=2, batch_size=1))
+    iterator = generation.generate(model, [request])
     next(iterator)
     assert torch.is_grad_enabled()                         # also while it waits
     assert not torch.is_autocast_enabled("cpu")
@@ -120,19 +125,19 @@ def test_drawing_leaves_no_trace_in_torch(model):
 
 def test_every_step_is_a_state_that_ends_in_the_picture(model):
     text, null = encode_prompts(model, ["a red square"])
-    steps = list(denoise_steps(model.network, model.config, text=text, null=null, seeds=[5],
+    steps = list(reverse_diffusion(model.network, model.config, text=text, null=null, seeds=[5],
                                sampling=Sampling(steps=4)))
     assert [step.t for step in steps] == sorted((step.t for step in steps), reverse=True)
     assert (len(steps), steps[-1].t) == (4, 0.0)
     drawn = pixels(model, ["a red square"], seed=5, steps=4, batch_size=1)["a red square", 5]
-    assert np.array_equal(generate.to_pixels(steps[-1].noisy)[0], drawn)
+    assert np.array_equal(generation.to_pixels(steps[-1].noisy)[0], drawn)
 
 
 @pytest.mark.parametrize("sampler", ["dpmpp-2m", "ddpm"])
 def test_the_first_noise_is_that_of_the_seed_alone(model, sampler):
     seen = []
-    with mock.patch.object(generate, "run_sampler", lambda name, denoise, noisy, *_, **__: seen.append(noisy) or []):
-        list(denoise_steps(model.network, model.config, text=None, null=None, seeds=[9, 4], sampling=Sampling(
+    with mock.patch.object(generation, "run_sampler", lambda name, denoise, noisy, *_, **__: seen.append(noisy) or []):
+        list(reverse_diffusion(model.network, model.config, text=None, null=None, seeds=[9, 4], sampling=Sampling(
             sampler=sampler)))
     for row, seed in zip(seen[0], (9, 4), strict=True):
         key = torch.tensor([randomness.key(seed, "sample", -1)])
@@ -142,9 +147,9 @@ def test_the_first_noise_is_that_of_the_seed_alone(model, sampler):
 @pytest.mark.parametrize("fill", [mock.Mock(side_effect=torch.OutOfMemoryError),
                                   lambda *_, **__: torch.empty(1 << 56, dtype=torch.uint8)], ids=["GPU", "CPU"])
 def test_too_little_memory_is_said_to_be(model, fill):
-    with mock.patch.object(generate, "denoise_steps", fill), \
+    with mock.patch.object(generation, "reverse_diffusion", fill), \
             pytest.raises(OutOfMemoryError, match="8 pictures at once") as caught:
-        list(draw(model, [Wanted(prompt="x")]))
+        list(generation.generate(model, [SampleRequest(prompt="x")]))
     assert "--batch-size" in caught.value.hint
 
 
@@ -157,7 +162,8 @@ HOW = Sampling(steps=4, batch_size=2, guidance_interval=EVERYWHERE)
 
 
 def one(model, **wanted):
-    (drawn,) = draw(model, [Wanted(**{"sampling": HOW, "seed": 3, "prompt": "a red square", **wanted})])
+    request = SampleRequest(**{"sampling": HOW, "seed": 3, "prompt": "a red square", **wanted})
+    (drawn,) = generation.generate(model, [request])
     return drawn.pixels
 
 
@@ -184,25 +190,25 @@ def test_a_negative_takes_the_place_of_the_empty_caption(model):
 
 @pytest.mark.parametrize("mask", [None, LEFT])
 def test_at_strength_0_a_picture_stays_as_it_is(model, mask):
-    assert np.array_equal(one(model, start=Start(PICTURE, 0.0, mask)), PICTURE)
+    assert np.array_equal(one(model, init=InitImage(PICTURE, 0.0, mask)), PICTURE)
 
 
 def test_every_byte_survives_the_way_through_the_model():
     every = np.arange(256, dtype=np.uint8)[:, None, None].repeat(3, 2)[None]
-    assert np.array_equal(generate.to_pixels(generate.from_pixels(every)), every)
+    assert np.array_equal(generation.to_pixels(generation.from_pixels(every)), every)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_what_the_mask_does_not_show_stays_exactly_as_it_was(model, sampler):
     how = Sampling(sampler=sampler, steps=3, batch_size=1)
     for strength in (0.5, 1.0):
-        drawn = one(model, sampling=how, start=Start(PICTURE, strength, LEFT))
+        drawn = one(model, sampling=how, init=InitImage(PICTURE, strength, LEFT))
         assert np.array_equal(drawn[~LEFT], PICTURE[~LEFT])
         assert not np.array_equal(drawn[LEFT], PICTURE[LEFT])
 
 
 def test_a_stronger_start_leaves_less_of_the_picture(model):
-    change = [np.abs(one(model, start=Start(PICTURE, strength)).astype(int) - PICTURE).mean()
+    change = [np.abs(one(model, init=InitImage(PICTURE, strength)).astype(int) - PICTURE).mean()
               for strength in (0.0, 0.1, 0.9)]
     assert change == sorted(change)
     assert change[0] == 0 < change[1] < change[2]
@@ -214,49 +220,49 @@ def test_what_is_drawn_in_different_ways_keeps_its_pictures(model, sampler):
     how = Sampling(sampler=sampler, steps=3, batch_size=4, guidance_interval=EVERYWHERE)
     other = Sampling(sampler="heun", steps=2, batch_size=4)
     orders = [
-        Wanted(prompt="a red square", count=2, seed=1, sampling=how),
-        Wanted(prompt="a red square", negative="a blue square", seed=1, sampling=how),
-        Wanted(prompt="a red square", seed=1, sampling=how, start=Start(PICTURE, 0.5)),
-        Wanted(prompt="a blue square", seed=1, sampling=how, start=Start(PICTURE[::-1].copy(), 0.5)),
-        Wanted(prompt="a red square", seed=1, sampling=how, start=Start(PICTURE, 0.5, LEFT)),
-        Wanted(prompt="a red square", seed=1, sampling=how, start=Start(PICTURE, 0.5, ~LEFT)),
-        Wanted(prompt="a red square", seed=1, sampling=other)]
-    alone = [[drawn.pixels.tobytes() for drawn in draw(model, [order])] for order in orders]
+        SampleRequest(prompt="a red square", count=2, seed=1, sampling=how),
+        SampleRequest(prompt="a red square", negative="a blue square", seed=1, sampling=how),
+        SampleRequest(prompt="a red square", seed=1, sampling=how, init=InitImage(PICTURE, 0.5)),
+        SampleRequest(prompt="a blue square", seed=1, sampling=how, init=InitImage(PICTURE[::-1].copy(), 0.5)),
+        SampleRequest(prompt="a red square", seed=1, sampling=how, init=InitImage(PICTURE, 0.5, LEFT)),
+        SampleRequest(prompt="a red square", seed=1, sampling=how, init=InitImage(PICTURE, 0.5, ~LEFT)),
+        SampleRequest(prompt="a red square", seed=1, sampling=other)]
+    alone = [[drawn.pixels.tobytes() for drawn in generation.generate(model, [order])] for order in orders]
     assert len({picture for pictures in alone for picture in pictures}) == 8
     for turn in (orders, orders[::-1], orders[3:] + orders[:3]):
-        together = list(draw(model, turn))
-        assert [drawn.wanted for drawn in together] == [order for order in turn for _ in range(order.count)]
+        together = list(generation.generate(model, turn))
+        assert [drawn.request for drawn in together] == [order for order in turn for _ in range(order.count)]
         for drawn in together:
-            assert drawn.pixels.tobytes() == alone[orders.index(drawn.wanted)][drawn.index]
+            assert drawn.pixels.tobytes() == alone[orders.index(drawn.request)][drawn.index]
 
 
 def test_what_is_drawn_alike_shares_batches(model):
-    alike = [Wanted(prompt=prompt, negative=prompt * 2, seed=k, sampling=HOW) for k, prompt in enumerate("abcd")]
-    with mock.patch.object(generate, "denoise_steps", wraps=denoise_steps) as batches:
-        list(draw(model, alike))
+    alike = [SampleRequest(prompt=prompt, negative=prompt * 2, seed=k, sampling=HOW) for k, prompt in enumerate("abcd")]
+    with mock.patch.object(generation, "reverse_diffusion", wraps=reverse_diffusion) as batches:
+        list(generation.generate(model, alike))
     assert [call.kwargs["seeds"] for call in batches.call_args_list] == [[0, 1], [2, 3]]
 
 
 def test_frames_show_state_and_estimate_of_every_step(model):
-    wanted = Wanted(prompt="a red square", seed=5, sampling=HOW)
-    (plain,), (shown,) = draw(model, [wanted]), draw(model, [wanted], frames=True)
+    wanted = SampleRequest(prompt="a red square", seed=5, sampling=HOW)
+    (plain,), (shown,) = generation.generate(model, [wanted]), generation.generate(model, [wanted], frames=True)
     assert plain.frames is None
     assert shown.frames.shape == (4, 8, 16, 3)
     assert np.array_equal(shown.frames[-1][:, :8], plain.pixels)
     assert np.array_equal(shown.pixels, plain.pixels)
     text, null = encode_prompts(model, ["a red square"] * 2)
-    steps = list(denoise_steps(model.network, model.config, text=text, null=null, seeds=[5, 5], sampling=HOW))
+    steps = list(reverse_diffusion(model.network, model.config, text=text, null=null, seeds=[5, 5], sampling=HOW))
     for frame, step in zip(shown.frames, steps, strict=True):
-        assert np.abs(frame[:, 8:].astype(int) - generate.to_pixels(step.image)[0]).max() <= 1
+        assert np.abs(frame[:, 8:].astype(int) - generation.to_pixels(step.image)[0]).max() <= 1
 
 
 @pytest.mark.parametrize("wrong", [{"count": 0}, {"seed": -1}, {"seed": 2**63 - 1, "count": 3}])
 def test_what_cannot_be_wanted_is_refused(wrong):
     with pytest.raises(UsageError):
-        Wanted(**wrong)
+        SampleRequest(**wrong)
     for strength in (-0.1, 1.1, float("nan")):
         with pytest.raises(UsageError, match="--strength"):
-            Start(PICTURE, strength)
+            InitImage(PICTURE, strength)
 
 
 # ── Guidance ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -304,7 +310,7 @@ def test_the_network_is_told_the_stock_time_and_the_fraction_is_clamped(model):
     assert torch.allclose(answer.image, torch.tensor(-9 * sigma.item()))     # of v = 9 at a noisy picture of 0
 
 
-@pytest.mark.parametrize("start", [(), (Start(np.full((8, 8, 3), 255, np.uint8), 0.5),)], ids=["noise", "picture"])
+@pytest.mark.parametrize("start", [(), (InitImage(np.full((8, 8, 3), 255, np.uint8), 0.5),)], ids=["noise", "picture"])
 def test_every_estimate_is_within_the_pixel_range(model, start):
     class Silent(nn.Module):
         """It finds no noise anywhere: the picture that follows is the noisy one, 1/alpha times over."""
@@ -317,8 +323,8 @@ def test_every_estimate_is_within_the_pixel_range(model, start):
             return torch.zeros(len(noisy), 6, 8, 8)
 
     config = replace(model.config, prediction="epsilon")
-    steps = list(denoise_steps(Silent(), config, text=None, null=None, seeds=[3], sampling=Sampling(steps=6),
-                               starts=start))
+    steps = list(reverse_diffusion(Silent(), config, text=None, null=None, seeds=[3], sampling=Sampling(steps=6),
+                               inits=start))
     assert all(step.image.abs().max() <= 1 for step in steps)
     assert steps[0].image.abs().max() == 1                                   # which is a clip: it was far outside
     assert steps[-1].noisy.abs().max() <= 1
@@ -363,7 +369,7 @@ def test_a_silent_network_has_the_error_of_the_closed_form(without_text):
 
 def test_levels_are_the_middles_of_equal_intervals():
     times = validation_times()
-    assert len(times) == LEVELS == 8
+    assert len(times) == VALIDATION_LEVELS == 8
     assert times.diff().tolist() == pytest.approx([0.999 / 8] * 7)
     assert times.mean() == pytest.approx((0.001 + 1) / 2)
 

@@ -17,22 +17,29 @@ from diffuse_cli.checks import from_dict
 from diffuse_cli.config import ModelConfig, NetworkConfig, Sampling
 from diffuse_cli.errors import DataError, ModelError
 from diffuse_cli.pictures.image_files import encode
-from diffuse_cli.sampling.generate import Drawn
-from diffuse_cli.sampling.png_metadata import MAX_PROMPT, Made, find_model, made_of, read_made, texts
-from diffuse_cli.sampling.request import Start, Wanted
+from diffuse_cli.sampling.generate import Sample
+from diffuse_cli.sampling.png_metadata import (
+    MAX_PROMPT,
+    SampleMetadata,
+    find_model,
+    metadata_of,
+    read_sample_metadata,
+    texts,
+)
+from diffuse_cli.sampling.request import InitImage, SampleRequest
 from diffuse_cli.storage.checkpoint import Model
-from diffuse_cli.storage.model_info import read_card
+from diffuse_cli.storage.model_info import read_model_info
 
 CONFIG = ModelConfig(
     network=NetworkConfig(resolution=16, widths=(16,), depths=(1,), attention=("full",), head_dim=16, groups=16,
                           time_width=16, text=None), schedule="cosine", prediction="v")
 def made(
-    prompt="a red car", *, negative="", name="cars", sha256="0123456789abcdef" * 4, seed=7, start=None, **sampling
+    prompt="a red car", *, negative="", name="cars", sha256="0123456789abcdef" * 4, seed=7, init=None, **sampling
 ):
     model = Model(CONFIG, None, None, {}, {"name": name}, sha256)
-    wanted = Wanted(prompt=prompt, negative=negative, seed=seed - 2 if seed >= 2 else seed, count=3,
-                    sampling=Sampling(**sampling), start=start)
-    return made_of(Drawn(wanted, 2 if seed >= 2 else 0, np.zeros((16, 16, 3), np.uint8), 0.1), model)
+    wanted = SampleRequest(prompt=prompt, negative=negative, seed=seed - 2 if seed >= 2 else seed, count=3,
+                    sampling=Sampling(**sampling), init=init)
+    return metadata_of(Sample(wanted, 2 if seed >= 2 else 0, np.zeros((16, 16, 3), np.uint8), 0.1), model)
 
 
 # ── How other tools read it, re-stated from what they do ────────────────────────────────────────────────────────────
@@ -137,7 +144,7 @@ def test_a_name_cannot_pose_as_other_facts(name):
 def test_the_second_text_is_lossless(prompt, seed):
     facts = made(prompt, seed=seed, steps=3, guidance=1.0 / 3, guidance_interval=(0.1, 0.3))
     written = texts(facts)
-    assert from_dict(Made, json.loads(written["diffuse"])) == facts
+    assert from_dict(SampleMetadata, json.loads(written["diffuse"])) == facts
     assert facts.prompt == prompt[:MAX_PROMPT]
     assert (facts.seed, facts.steps, facts.guidance) == (seed, 3, 1 / 3)
     assert facts.guidance_interval == (0.1, 0.3)
@@ -159,9 +166,9 @@ def test_only_what_is_needed_is_told():
     plain = {"prompt", "negative", "seed", "sampler", "steps", "guidance", "guidance_interval", "batch_size",
              "precision", "size", "model", "model_sha256", "version"}
     assert set(made().record()) == plain
-    start = Start(np.zeros((16, 16, 3), np.uint8), 0.5, np.ones((16, 16), bool))
-    assert set(made(start=start).record()) == plain | {"strength", "init_sha256", "mask_sha256"}
-    assert "Denoising strength: 0.5" in texts(made(start=start))["parameters"]
+    start = InitImage(np.zeros((16, 16, 3), np.uint8), 0.5, np.ones((16, 16), bool))
+    assert set(made(init=start).record()) == plain | {"strength", "init_sha256", "mask_sha256"}
+    assert "Denoising strength: 0.5" in texts(made(init=start))["parameters"]
     assert len(made(name="n" * 1000).model) == 64
     assert made("x" * 5000).prompt == "x" * MAX_PROMPT     # far more than a model reads
 
@@ -178,12 +185,12 @@ def png(path, text):
 @given(prompt=st.text(max_size=50), negative=st.text(max_size=50))
 def test_what_was_written_is_read(prompt, negative, tmp_path_factory):
     facts = made(prompt, negative=negative)
-    assert read_made(png(tmp_path_factory.getbasetemp() / "x.png", texts(facts)["diffuse"])) == facts
+    assert read_sample_metadata(png(tmp_path_factory.getbasetemp() / "x.png", texts(facts)["diffuse"])) == facts
 
 
 def test_the_longest_that_is_written_is_read(tmp_path):
     facts = made("😀" * 5000, negative="😀" * 5000)
-    assert read_made(png(tmp_path / "x.png", texts(facts)["diffuse"])) == facts
+    assert read_sample_metadata(png(tmp_path / "x.png", texts(facts)["diffuse"])) == facts
 
 
 HOSTILE = {
@@ -198,14 +205,14 @@ HOSTILE = {
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in HOSTILE.items() for value in values])
 def test_what_cannot_be_is_refused(name, value, tmp_path):
     with pytest.raises(DataError, match=r"x\.png says of how it was made cannot be used"):
-        read_made(png(tmp_path / "x.png", json.dumps({**made().record(), name: value})))
+        read_sample_metadata(png(tmp_path / "x.png", json.dumps({**made().record(), name: value})))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"seed": 1, "seed": 2}', "{}", "[" * 9999, "9" * 999,
                                   '{"prompt": "' + "x" * 200_000 + '"}'], ids=lambda text: text[:12])
 def test_what_is_no_record_is_refused(text, tmp_path):
     with pytest.raises(DataError):
-        read_made(png(tmp_path / "x.png", text))
+        read_sample_metadata(png(tmp_path / "x.png", text))
 
 
 def test_what_has_no_record_is_refused(tmp_path):
@@ -213,13 +220,13 @@ def test_what_has_no_record_is_refused(tmp_path):
                        ("b.png", encode(np.zeros((16, 16, 3), np.uint8))), ("c.png", b"not a picture"), ("d.png", b"")):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(DataError, match="does not say how it was made"):
-            read_made(tmp_path / name)
+            read_sample_metadata(tmp_path / name)
     with pytest.raises(DataError, match="not there"):
-        read_made(tmp_path / "nowhere.png")
+        read_sample_metadata(tmp_path / "nowhere.png")
 
 
 def test_a_model_is_found_by_its_hash_under_any_name(trained, home):
-    sha256 = read_card(trained[0] / "model.safetensors").sha256
+    sha256 = read_model_info(trained[0] / "model.safetensors").sha256
     assert re.fullmatch("[0-9a-f]{64}", sha256)
     for name in ("alpha", "tiny", "zeta"):
         (home / "models" / name).mkdir(parents=True)

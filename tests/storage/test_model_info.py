@@ -10,7 +10,7 @@ from diffuse_cli.checks import to_dict
 from diffuse_cli.config import ModelConfig, NetworkConfig
 from diffuse_cli.errors import ModelError
 from diffuse_cli.storage import safetensors_file
-from diffuse_cli.storage.model_info import read_card
+from diffuse_cli.storage.model_info import read_model_info
 
 CONFIG = ModelConfig(schedule="cosine", prediction="v", network=NetworkConfig(
     resolution=16, widths=(8,), depths=(1,), attention=("none",), head_dim=8, groups=8, time_width=8, text=None))
@@ -28,7 +28,7 @@ def _file(tmp_path, **change):
 
 def test_a_card_holds_what_the_file_says(tmp_path):
     path = _file(tmp_path)
-    card = read_card(path)
+    card = read_model_info(path)
     assert card.config == CONFIG
     assert card.words == {"red": 3, "car": 2}
     assert card.training == {"name": "cars", "steps": 10}
@@ -51,11 +51,11 @@ def test_a_card_holds_what_the_file_says(tmp_path):
 ])
 def test_what_makes_no_sense_is_a_model_error(tmp_path, change, match):
     with pytest.raises(ModelError, match=match):
-        read_card(_file(tmp_path, **change))
+        read_model_info(_file(tmp_path, **change))
 
 
 def test_reading_a_card_needs_no_torch(tmp_path):
-    code = ("import sys; from pathlib import Path; from diffuse_cli.storage.model_info import read_card; "
-            "read_card(Path(sys.argv[1])); print({'torch', 'numpy', 'safetensors'} & set(sys.modules))")
+    code = ("import sys; from pathlib import Path; from diffuse_cli.storage.model_info import read_model_info; "
+            "read_model_info(Path(sys.argv[1])); print({'torch', 'numpy', 'safetensors'} & set(sys.modules))")
     done = subprocess.run([sys.executable, "-c", code, _file(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

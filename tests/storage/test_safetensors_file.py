@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffuse_cli.errors import ModelError
-from diffuse_cli.files.strict_json import loads_strict
 from diffuse_cli.storage import safetensors_file
 
 A = np.arange(6, dtype=np.float32).reshape(2, 3)

@@ -1,7 +1,6 @@
 """Whole trainings, small ones: equal requests give equal models, whatever interrupts, damages or starves them."""
 
 import dataclasses
-import itertools
 import json
 import os
 import shutil
@@ -14,7 +13,7 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from diffuse_cli import events
+from diffuse_cli import config, events
 from diffuse_cli.checks import from_dict
 from diffuse_cli.config import Machine, Plan, Recipe, Sampling
 from diffuse_cli.errors import DataError, DivergedError, ModelError, StorageError, UsageError
@@ -22,14 +21,14 @@ from diffuse_cli.files import durable
 from diffuse_cli.network.network import Network
 from diffuse_cli.runtime import randomness
 from diffuse_cli.sampling import generate
-from diffuse_cli.sampling.request import Wanted
+from diffuse_cli.sampling.request import SampleRequest
 from diffuse_cli.storage import checkpoint, registry, run_directory, training_states
-from diffuse_cli.training import estimate, loop, monitor
-from diffuse_cli.training import plan as planning
+from diffuse_cli.training import estimate, loop, monitor, saving, validation
 from diffuse_cli.training.batches import Batches
+from diffuse_cli.training.every import Every
 from diffuse_cli.training.loss import Batch
 from diffuse_cli.training.run import open_run
-from diffuse_cli.training.trainer import Learner
+from diffuse_cli.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("decoded")
 
@@ -101,7 +100,7 @@ def test_a_training_that_dies_between_two_saves_ends_bit_identical(trained, squa
     with open_run(squares, tiny.RECIPE, Machine(**tiny.OPTIONS)) as run, tiny.scaled_down():
         running = loop.train(run)
         steps = 0
-        with mock.patch.object(monitor, "LOG_SECONDS", 0):
+        with mock.patch.object(monitor, "REPORT_SECONDS", 0):
             for event in running:
                 steps += isinstance(event, events.Stepped)
                 if steps == 5:
@@ -158,13 +157,13 @@ def test_a_run_without_its_state_from_before_the_cool_down_cannot_become_longer(
 
 
 def test_saving_is_rarer_when_it_is_dear():
-    due = monitor.Due("5m", "--save-every", 1000, 0)
-    due.cost(1)
+    due = Every("5m", "--save-every", steps=1000, step=0)
+    due.limit_cost(1)
     assert due.every == 300
-    due.cost(30)
+    due.limit_cost(30)
     assert due.every == 1500
-    due = monitor.Due("100", "--save-every", 1000, 0)
-    due.cost(30)
+    due = Every("100", "--save-every", steps=1000, step=0)
+    due.limit_cost(30)
     assert due.every == 100
 
 
@@ -267,9 +266,9 @@ def test_the_validation_loss_falls(trained):
 
 
 def test_reports_are_means_over_the_steps_since_the_last(squares, home):
-    with mock.patch.object(monitor, "LOG_SECONDS", 0):
+    with mock.patch.object(monitor, "REPORT_SECONDS", 0):
         each = tiny.of_kind(events.Stepped, tiny.train(squares))
-    with mock.patch.object(monitor, "LOG_SECONDS", 1e9):
+    with mock.patch.object(monitor, "REPORT_SECONDS", 1e9):
         (all_,) = tiny.of_kind(events.Stepped, tiny.train(squares, fresh=True))
     assert [event.step for event in each] == list(range(1, 9))
     for field in ("train_objective", "noise_mse", "variance_loss"):
@@ -278,22 +277,32 @@ def test_reports_are_means_over_the_steps_since_the_last(squares, home):
     assert all(event.train_objective != event.noise_mse for event in each)
 
 
-def test_saving_and_validating_do_not_count_as_compute():
-    """images_per_second is of the steps alone: the clock stands still while anything else happens."""
-    clock = itertools.count(0, 10)                         # every look at the clock costs 10 s
-    fake = mock.Mock(plan=mock.Mock(batch_size=4, steps=8, model=mock.Mock(learned_variance=False)), begun=0.0)
-    fake.learner.batches.device = CPU
-    fake.learner.step = 2
-    fake.learner.skipped = 0
-    fake.learner.optimizer.lr = 1.0
-    fake.learner.advance.return_value = mock.Mock(totals=torch.ones(3), norm=1.0)
-    with mock.patch.object(monitor.time, "monotonic", side_effect=clock):
-        reporter = monitor.Reporter(fake)
-        reporter.add(fake.learner)
-        for _ in range(50):
-            monitor.time.monotonic()                      # a long validation
-        reporter.add(fake.learner)
-        assert reporter.report().images_per_second == pytest.approx(2 * 4 / 20)
+def test_saving_and_validating_do_not_count_as_compute(squares, home):
+    """images_per_second is of the steps alone: each takes 10 s of this clock, everything else 1,000 s."""
+    now, step, save = 0.0, Trainer.step, saving.save
+
+    def stepping(trainer):
+        nonlocal now
+        now += 10
+        return step(trainer)
+
+    def slowly(act):
+        def acting(*arguments):
+            nonlocal now
+            now += 1000
+            return act(*arguments)
+        return acting
+
+    def clock():
+        return now
+
+    with mock.patch.object(loop.time, "monotonic", clock), mock.patch.object(Trainer, "step", stepping), \
+            mock.patch.object(loop, "validate", slowly(loop.validate)), \
+            mock.patch.object(loop, "preview", slowly(loop.preview)), \
+            mock.patch.object(saving, "save", slowly(save)):
+        told = tiny.of_kind(events.Stepped, tiny.train(squares, save_every="2"))
+    assert now > 3000
+    assert {event.images_per_second for event in told} == {tiny.RECIPE.batch_size / 10}
 
 
 def test_a_finished_run_is_not_trained_again(trained, squares, home):
@@ -311,7 +320,7 @@ def test_a_finished_run_is_not_trained_again(trained, squares, home):
 
 def _validations(*values):
     """As if the validations gave these values, one after another."""
-    return mock.patch.object(monitor, "noise_curve", side_effect=[[value] * 8 for value in values])
+    return mock.patch.object(validation, "noise_curve", side_effect=[[value] * 8 for value in values])
 
 
 def test_overfitted_weights_give_way_to_the_best(squares, home):
@@ -377,7 +386,7 @@ def test_a_model_in_training_can_be_sampled(squares, home):
             if isinstance(event, events.Saved) and event.step < run.recipe.steps:
                 model = checkpoint.load_model(path, CPU)
                 assert (model.training["step"], model.training["delivered"]) == (event.step, "last")
-                (drawn,) = generate.draw(model, [Wanted(prompt="a red square", sampling=QUICK)])
+                (drawn,) = generate.generate(model, [SampleRequest(prompt="a red square", sampling=QUICK)])
                 assert drawn.pixels.shape == (8, 8, 3)
 
 
@@ -399,8 +408,8 @@ def test_training_without_captions(unconditional):
     model = checkpoint.load_model(directory / "model.safetensors", CPU)
     assert (model.tokenizer, model.words, model.config.conditional) == (None, {}, False)
     assert not (directory / "tokenizer.json").exists()
-    (first,) = generate.draw(model, [Wanted(prompt="ignored", sampling=QUICK)])
-    (second,) = generate.draw(model, [Wanted(sampling=QUICK)])
+    (first,) = generate.generate(model, [SampleRequest(prompt="ignored", sampling=QUICK)])
+    (second,) = generate.generate(model, [SampleRequest(sampling=QUICK)])
     assert (first.pixels == second.pixels).all()
 
 
@@ -519,7 +528,7 @@ def test_neither_log_nor_best_weights_nor_previews_are_worth_a_training(trained,
 
 
 def test_too_little_memory_makes_the_pictures_at_once_fewer(squares, home):
-    accumulate = Learner._accumulate
+    accumulate = Trainer._accumulate
 
     def scarce(self, start, count):
         result = accumulate(self, start, count)
@@ -527,7 +536,7 @@ def test_too_little_memory_makes_the_pictures_at_once_fewer(squares, home):
             raise torch.OutOfMemoryError
         return result
 
-    with mock.patch.object(Learner, "_accumulate", scarce):
+    with mock.patch.object(Trainer, "_accumulate", scarce):
         stream = tiny.train(squares)
     assert warnings(stream) == ["out of memory: from now on 2 pictures at once"]
     reached = results(tiny.run_directory(home))
@@ -646,7 +655,7 @@ def test_previews_are_counted_over_the_time_that_there_is(every, seconds, previe
     plan = mock.Mock(batch_size=4, steps=10**6, validation_images=0,
                      model=mock.Mock(conditional=False, network=network))
     found = estimate._beside(plan, Machine(preview_every=every), images=160, seconds=seconds)
-    assert found == pytest.approx(previews * planning.PREVIEWED * Sampling().number_of_steps / 3)
+    assert found == pytest.approx(previews * config.PREVIEW_PICTURES * Sampling().number_of_steps / 3)
 
 
 def test_another_model_to_start_from(trained, squares, home):

@@ -14,7 +14,6 @@ from diffuse_cli.errors import UsageError
 from diffuse_cli.network.presets import parameter_count
 from diffuse_cli.network.tokenizer import train_tokenizer
 from diffuse_cli.runtime import devices
-from diffuse_cli.training import plan as planning
 from diffuse_cli.training.plan import extend, learning_rate, make_plan
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -69,10 +68,12 @@ def test_the_default_budget_is_100_epochs_within_bounds(train, seen):
 
 def test_what_is_asked_for_is_taken():
     plan, reasons = plan_for(
-        1000, batch_size=7, steps=11, lr=0.5, preset="micro", flip=True, seed=5, objective="simple", prediction="x0",
+        1000, batch_size=7, steps=11, lr=0.5, preset="micro", flip=True, seed=5, loss_weighting="simple",
+        prediction="x0",
         schedule="linear", optimizer="adam", times="discrete", variance_grad="trunk")
     assert (plan.batch_size, plan.steps, plan.lr, plan.preset, plan.flip, plan.seed) == (7, 11, 0.5, "micro", True, 5)
-    assert (plan.objective, plan.optimizer, plan.times, plan.variance_grad) == ("simple", "adam", "discrete", "trunk")
+    assert (plan.loss_weighting, plan.optimizer) == ("simple", "adam")
+    assert (plan.times, plan.variance_grad) == ("discrete", "trunk")
     assert (plan.model.prediction, plan.model.schedule, plan.model.network.out_channels) == ("x0", "linear", 6)
     assert (reasons.preset, reasons.batch) == ("as asked", "as asked")
     assert plan_for(1000, variance="fixed")[0].model.network.out_channels == 3
@@ -226,9 +227,9 @@ def test_how_many_pictures_at_once(asked, device, batch_size, resolution, expect
     ("flags: amx_bf16 avx512_bf16\nGenuineIntel", "bf16"), ("avx512_bf16 GenuineIntel", "fp32"),
     ("avx512_bf16 AuthenticAMD", "bf16"), ("sse2", "fp32")])
 def test_the_precision_of_a_cpu(facts, precision):
-    with mock.patch.object(planning.Path, "read_text", return_value=facts):
+    with mock.patch.object(devices.Path, "read_text", return_value=facts):
         assert devices.choose_precision(Machine(), CPU) == precision
         assert devices.choose_precision(Machine(precision="fp32"), CPU) == "fp32"
         assert devices.choose_precision(Machine(precision="bf16"), CPU) == "bf16"
-    with mock.patch.object(planning.Path, "read_text", side_effect=OSError):
+    with mock.patch.object(devices.Path, "read_text", side_effect=OSError):
         assert devices.choose_precision(Machine(), CPU) == "fp32"

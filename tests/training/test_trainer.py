@@ -14,12 +14,12 @@ from diffuse_cli.data.split import split_dataset
 from diffuse_cli.errors import DivergedError, OutOfMemoryError
 from diffuse_cli.network.tokenizer import train_tokenizer
 from diffuse_cli.runtime.distributed import World
-from diffuse_cli.training import ema, trainer
+from diffuse_cli.training import ema
 from diffuse_cli.training.batches import Batches
 from diffuse_cli.training.loss import Batch
 from diffuse_cli.training.optimizer import READS_TEXT
 from diffuse_cli.training.plan import make_plan
-from diffuse_cli.training.trainer import Learner, learning_rate_at
+from diffuse_cli.training.trainer import NORM_WINDOW, Trainer, learning_rate_at
 
 CPU = torch.device("cpu")
 CAPTIONS = [("a red square", "red"), ("a blue square",)] * 6
@@ -38,12 +38,12 @@ def batches():
 
 def make(batches, *, micro_batch=4, **changes):
     plan = dataclasses.replace(batches.plan, **changes)
-    return Learner(plan, dataclasses.replace(batches, plan=plan), precision="fp32", micro_batch=micro_batch,
+    return Trainer(plan, dataclasses.replace(batches, plan=plan), precision="fp32", micro_batch=micro_batch,
                    compiled=False, world=World())
 
 
-def weights(learner):
-    return {name: tensor.clone() for name, tensor in learner.network.state_dict().items()}
+def weights(trainer):
+    return {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
 
 
 def same(one, other):
@@ -73,7 +73,7 @@ def test_the_optimiser_learns_at_that_rate(batches):
     before = weights(one)
     for parameter in one.network.parameters():
         parameter.grad = torch.ones_like(parameter)
-    one._update()
+    one.optimizer.step(learning_rate_at(one.plan, one.global_step))
     for name, tensor in weights(one).items():
         rate = 0.0025 / 500 if name.startswith(READS_TEXT) else 0.0025            # words are learnt more slowly
         moved = (tensor - before[name]).abs().max()
@@ -87,7 +87,7 @@ def test_weight_decay_is_on_matrices_alone(batches, optimizer):
     one.optimizer.zero_grad()
     for parameter in one.network.parameters():
         parameter.grad = torch.zeros_like(parameter)       # nothing to learn: only decay moves a weight
-    one._update()
+    one.optimizer.step(learning_rate_at(one.plan, one.global_step))
     for name, tensor in weights(one).items():
         rate = 0.1 / 500 if name.startswith(READS_TEXT) else 0.1
         expected = before[name] * (1 - rate * 0.01) if tensor.ndim >= 2 else before[name]
@@ -112,10 +112,10 @@ def test_the_norm_of_the_gradient_is_clipped_and_reported_unclipped(batches):
         return totals
 
     with mock.patch.object(one, "_gradient_of_batch", steeper):
-        measured = one.advance()
+        measured = one.step()
     clipped = torch.cat([parameter.grad.flatten() for parameter in one.network.parameters()]).norm()
     assert clipped == pytest.approx(1, rel=1e-3)
-    assert measured.norm > 100
+    assert measured.gradient_norm > 100
 
 
 # ── Micro-batches ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -133,7 +133,7 @@ def test_the_gradient_of_micro_batches_is_that_of_the_batch(batches, micro_batch
 
 def test_too_little_memory_halves_the_micro_batch_and_learns_the_same_step(batches):
     starved, modest = make(batches), make(batches, micro_batch=1)
-    accumulate = Learner._accumulate
+    accumulate = Trainer._accumulate
 
     def scarce(self, start, count):
         result = accumulate(self, start, count)            # what was added before memory ran out must not count
@@ -141,16 +141,16 @@ def test_too_little_memory_halves_the_micro_batch_and_learns_the_same_step(batch
             raise torch.OutOfMemoryError
         return result
 
-    with mock.patch.object(Learner, "_accumulate", scarce):
-        starved.advance()
-    modest.advance()
+    with mock.patch.object(Trainer, "_accumulate", scarce):
+        starved.step()
+    modest.step()
     assert starved.micro_batch == 1
     assert same(weights(starved), weights(modest))
-    with mock.patch.object(Learner, "_accumulate", side_effect=torch.OutOfMemoryError), \
+    with mock.patch.object(Trainer, "_accumulate", side_effect=torch.OutOfMemoryError), \
             pytest.raises(OutOfMemoryError) as caught:
-        starved.advance()
+        starved.step()
     assert caught.value.exit_code == 7
-    assert starved.step == 1
+    assert starved.global_step == 1
 
 
 def test_a_cpu_that_runs_out_of_memory_is_no_surprise(batches):
@@ -163,13 +163,13 @@ def test_a_cpu_that_runs_out_of_memory_is_no_surprise(batches):
         return draw(self, step, start, count)
 
     with mock.patch.object(Batches, "draw", scarce):
-        starved.advance()
-    modest.advance()
+        starved.step()
+    modest.step()
     assert starved.micro_batch == 1
     assert same(weights(starved), weights(modest))
     with mock.patch.object(Batches, "draw", side_effect=RuntimeError("a defect")), \
             pytest.raises(RuntimeError, match="a defect"):
-        starved.advance()
+        starved.step()
 
 
 # ── The average ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -179,7 +179,7 @@ def test_the_average_is_the_power_function_average_of_all_weights(batches):
     one = make(batches, lr=0.01)
     seen = []
     for _ in range(5):
-        one.advance()
+        one.step()
         seen.append(weights(one))
     # Unrolled: the weights after update i count in proportion to i^(gamma + 1) - (i - 1)^(gamma + 1).
     shares = [(i / 5) ** (ema.GAMMA + 1) - ((i - 1) / 5) ** (ema.GAMMA + 1) for i in range(1, 6)]
@@ -194,16 +194,16 @@ def test_the_average_is_the_power_function_average_of_all_weights(batches):
 
 def test_a_spike_is_skipped_and_counted_once_the_norms_have_settled(batches):
     one = make(batches, warmup_steps=1)
-    calm = [1.0] * (trainer.WINDOW // 4)
+    calm = [1.0] * (NORM_WINDOW // 4)
     with with_norms(*calm, 8.1, 7.9, 8.1):
         for _ in calm:
-            one.advance()
+            one.step()
         before = weights(one)
-        one.advance()
+        one.step()
         assert same(before, weights(one))
-        assert (one.step, one.updates, one.skipped) == (33, 32, 1)
+        assert (one.global_step, one.updates, one.skipped) == (33, 32, 1)
         assert list(one.norms)[-1] == pytest.approx(8.1)   # enters the window: a new level is accepted in the end
-        one.advance()
+        one.step()
         assert not same(before, weights(one))
         assert one.skipped == 1
 
@@ -212,35 +212,35 @@ def test_nothing_is_a_spike_before_the_norms_have_settled(batches):
     one = make(batches, warmup_steps=10)
     with with_norms(*([1.0] * 9), 1000.0):
         for _ in range(10):
-            one.advance()
+            one.step()
     assert one.skipped == 0
     waiting = make(batches, warmup_steps=40)               # nor during the warm-up
-    waiting.norms.extend([1.0] * trainer.WINDOW)
+    waiting.norms.extend([1.0] * NORM_WINDOW)
     with with_norms(1000.0):
-        waiting.advance()
+        waiting.step()
     assert waiting.skipped == 0
 
 
 @pytest.mark.parametrize("norm", [math.nan, math.inf])
 def test_a_step_that_is_not_finite_changes_nothing(batches, norm):
     one = make(batches)
-    one.advance()
+    one.step()
     before, averaged = weights(one), copy.deepcopy(one.averaged.state_dict())
     with with_norms(norm):
-        one.advance()
+        one.step()
     assert same(before, weights(one))
     assert same(averaged, one.averaged.state_dict())
-    assert (one.step, one.skipped, one.bad, list(one.norms)[1:]) == (2, 1, 1, [])
-    one.advance()
-    assert (one.bad, one.skipped) == (0, 1)
+    assert (one.global_step, one.skipped, one.bad_steps, list(one.norms)[1:]) == (2, 1, 1, [])
+    one.step()
+    assert (one.bad_steps, one.skipped) == (0, 1)
 
 
 def test_a_loss_that_is_not_finite_is_noticed_even_if_its_gradient_is(batches):
     one = make(batches)
-    accumulate = Learner._accumulate
-    with mock.patch.object(Learner, "_accumulate", lambda *arguments: accumulate(*arguments) * math.inf):
-        one.advance()
-    assert (one.skipped, one.bad) == (1, 1)
+    accumulate = Trainer._accumulate
+    with mock.patch.object(Trainer, "_accumulate", lambda *arguments: accumulate(*arguments) * math.inf):
+        one.step()
+    assert (one.skipped, one.bad_steps) == (1, 1)
 
 
 def test_three_such_steps_in_a_row_end_the_run(batches):
@@ -251,13 +251,13 @@ def test_three_such_steps_in_a_row_end_the_run(batches):
         batch, keys = draw(self, step, start, count)
         return Batch(batch.image * math.nan, batch.noise, batch.t, batch.tokens, batch.caption_of), keys
 
-    one.advance()
+    one.step()
     before = weights(one)
     with mock.patch.object(Batches, "draw", poisoned):
-        one.advance()
-        one.advance()
+        one.step()
+        one.step()
         with pytest.raises(DivergedError) as caught:
-            one.advance()
+            one.step()
     assert caught.value.exit_code == 8
     assert "the last 4; 1 was good" in caught.value.what
     assert caught.value.hint == "Try --lr 2.5e-04 --fresh"
@@ -271,18 +271,18 @@ def test_three_such_steps_in_a_row_end_the_run(batches):
 def test_a_restored_learner_goes_on_as_if_nothing_had_happened(batches, optimizer):
     one, other = (make(batches, optimizer=optimizer) for _ in range(2))
     for _ in range(3):
-        one.advance()
+        one.step()
     with with_norms(math.nan):
-        one.advance()
+        one.step()
     saved = {name: tensor.clone() for name, tensor in one.tensors().items()}
     other.restore(saved, copy.deepcopy(one.record()))
     assert other.record() == one.record()
     for _ in range(2):
-        one.advance()
-        other.advance()
+        one.step()
+        other.step()
     assert same(one.tensors(), other.tensors())
     assert other.record() == one.record()
-    assert (other.step, other.skipped) == (6, 1)
+    assert (other.global_step, other.skipped) == (6, 1)
 
 
 def test_the_state_has_weight_average_and_moments_of_every_parameter(batches):
@@ -302,8 +302,8 @@ def test_the_state_has_weight_average_and_moments_of_every_parameter(batches):
 def test_dropout_follows_the_pictures(batches):
     """With dropout the same seed still gives the same step, and another rate another one."""
     first, second, none = (make(batches, dropout=rate) for rate in (0.5, 0.5, 0.0))
-    totals = [one.advance().totals for one in (first, second, none)]
+    totals = [one.step().losses for one in (first, second, none)]
     assert torch.equal(totals[0], totals[1])
-    first.advance()
-    second.advance()
+    first.step()
+    second.step()
     assert same(weights(first), weights(second))

@@ -11,8 +11,7 @@ import typer
 
 from ..errors import DataError
 from ..storage import registry
-from ..training.run import choose_resolution
-from . import files, options
+from . import options, output_files
 from .terminal import progress, view
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ def preview(folder: Folder, captions: options.Captions = None, caption: options.
     [bold]diffuse data preview ./images -o sheet.png[/]
     """
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
-    target = files.new_file(out, default="preview.png", suffixes=(".png",), outside=folder)
+    target = output_files.new_file(out, default="preview.png", suffixes=(".png",), outside=folder)
     found, dataset = _read(folder, resolution, options.given({
         "captions": captions, "caption": caption, "caption_column": caption_column, "caption_ext": caption_ext,
         "caption_template": caption_template}))
@@ -90,9 +89,9 @@ def preview(folder: Folder, captions: options.Captions = None, caption: options.
     count = min(SHOWN, len(dataset.names))
     chosen = [index * len(dataset.names) // count for index in range(count)]       # from the first to the last
     picture = captioned_sheet(dataset.images[chosen], [dataset.captions[index] for index in chosen])
-    files.write_new(target, picture)
+    output_files.write_new(target, picture)
     view.say(f"{count} of {len(dataset.names):,} images, captions: {found.summary}")
-    files.tell(target, {})
+    output_files.tell(target, {})
 
 
 @app.command()
@@ -115,7 +114,7 @@ def demo(folder: Annotated[Path, options.folder("A new or empty folder.")],
         for done in drawing:
             advance_to(done)
     view.say(f"{num:,} pictures with captions. Next: diffuse train {folder}")
-    files.tell(folder, {})
+    output_files.tell(folder, {})
 
 
 @app.command()
@@ -145,6 +144,7 @@ def _read(folder: Path, resolution: int | None, asked: dict[str, Any]) -> "tuple
     from ..data import dataset as cache
     from ..data.captions import find_pictures
     from ..events import Scanned
+    from ..training.run import choose_resolution
 
     if resolution is not None:
         check_range("--resolution", resolution, *RESOLUTION_RANGE)

@@ -14,7 +14,6 @@ from .. import config
 from ..checks import check_choice, check_range
 from ..config import Machine, Sampling
 from ..errors import DataError, UsageError
-from ..runtime import devices
 from ..storage import registry
 from . import options
 from .terminal import progress, view
@@ -22,7 +21,7 @@ from .terminal import progress, view
 if TYPE_CHECKING:
     from ..evaluation.evaluate import Evaluation, Prompts
     from ..evaluation.held_out import HeldOut
-    from ..evaluation.likelihood import Figure
+    from ..evaluation.likelihood import Estimate
 
 DRAWN = 256                                     # a minute or two of a CPU at 32 pixels
 MEASURED = 2048                                 # all that a training ever holds out
@@ -91,6 +90,8 @@ def _evaluate(
     path: Path, folder: Path | None, num: int, images: int, seed: int, features: Path | None, machine: Machine,
     precision: str,
 ) -> "Evaluation":
+    from ..runtime import devices
+
     with progress.stages() as tell:
         tell("loading", 0, 1)
         from ..evaluation import evaluate as evaluation
@@ -109,10 +110,10 @@ def _evaluate(
 
 
 def _open(path: Path, folder: Path | None, resolution: int, tell: Callable[[str, int, int], None]) -> "HeldOut":
-    from ..evaluation.held_out import open_heldout
+    from ..evaluation.held_out import open_held_out
     from ..events import Scanned
 
-    steps = open_heldout(path, folder, resolution=resolution)
+    steps = open_held_out(path, folder, resolution=resolution)
     while True:
         try:
             event = next(steps)
@@ -192,14 +193,14 @@ def _levels(found: "Evaluation") -> tuple[tuple[str, ...], list[tuple[str, ...]]
     return tuple(columns), list(zip(*columns.values(), strict=True))
 
 
-def _text(figure: "Figure") -> str:
+def _text(figure: "Estimate") -> str:
     """'0.0412 ± 0.0003': as many digits as the standard error gives sense to."""
     if figure.standard_error is None:
         return f"{figure.value:.4g}"
     return f"{_rounded(figure.value, figure.standard_error)} ± {_two(figure.standard_error)}"
 
 
-def _percent(figure: "Figure") -> str:
+def _percent(figure: "Estimate") -> str:
     error = "" if figure.standard_error is None else f" ± {100 * figure.standard_error:.2f}"
     return f"{100 * figure.value:+.2f}{error} %"
 

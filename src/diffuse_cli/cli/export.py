@@ -13,9 +13,8 @@ from .. import config
 from ..checks import choices
 from ..config import Export, Machine
 from ..errors import UsageError
-from ..runtime import devices
 from ..storage import registry
-from . import files, options, signals
+from . import options, output_files, processes
 from .terminal import progress, view
 
 
@@ -53,11 +52,13 @@ def export(
     path = registry.resolve(model)
     target = out or Path(_name(path) + (how.suffix or f"-{how.format}"))
     _check_place(target, how, source=path, force=force)
-    with signals.tidied():
+    with processes.tidied():
         _export(path, target, how, force=force)
 
 
 def _export(path: Path, target: Path, how: Export, *, force: bool) -> None:
+    from ..runtime import devices
+
     with progress.stages() as tell:
         tell("loading", 0, 1)
         from ..exporting import publishing
@@ -71,7 +72,7 @@ def _export(path: Path, target: Path, how: Export, *, force: bool) -> None:
     else:
         by = " and ".join(f"{name} {version}" for name, version in report["opened_by"].items())
         view.say("compared with the model" + (f", also by {by}" if by else ""))
-    files.tell(target, report)
+    output_files.tell(target, report)
 
 
 def _name(path: Path) -> str:

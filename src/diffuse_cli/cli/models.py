@@ -10,11 +10,11 @@ from ..checks import to_dict
 from ..errors import ModelError, UsageError
 from ..files import durable
 from ..storage import registry
-from . import files, options
+from . import options, output_files
 from .terminal import view
 
 if TYPE_CHECKING:
-    from ..storage.model_info import Card
+    from ..storage.model_info import ModelInfo
 
 _LABELS = {"images_seen": "pictures seen", "train_images": "learnt from", "noise_mse": "validation loss",
            "delivered": "weights", "data_id": "data set", "init_id": "began as"}
@@ -37,12 +37,12 @@ def list_models(
     [bold]diffuse models ls[/]
     """
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
-    from ..storage.model_info import read_card
+    from ..storage.model_info import read_model_info
 
     last, rows = registry.last(), []
     for name, path in sorted(registry.model_files().items(), key=lambda item: item[1].stat().st_mtime, reverse=True):
         try:
-            card = read_card(path)
+            card = read_model_info(path)
         except ModelError as error:
             view.warn(str(error))
             continue
@@ -80,9 +80,9 @@ def show(
         return
     if out is not None:
         raise UsageError("-o names a page, which is written with --html", hint="Add --html")
-    from ..storage.model_info import read_card
+    from ..storage.model_info import read_model_info
 
-    card = read_card(path)
+    card = read_model_info(path)
     if view.settings.json:
         view.out_json({"path": str(path), "config": to_dict(card.config), "training": card.training,
                        "words": card.words, "parameters": card.parameters, "bytes": card.bytes})
@@ -153,11 +153,11 @@ def verify(
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
     path = registry.resolve(model)
     from ..storage import diffusers_folder, safetensors_file
-    from ..storage.model_info import read_card
+    from ..storage.model_info import read_model_info
 
     if not all(safetensors_file.verify_seal(part) for part in diffusers_folder.sealed_files(path)):
         raise ModelError(f"cannot verify {path}: it has no seal", hint="It was not made by diffuse")
-    card = read_card(path)
+    card = read_model_info(path)
     if view.settings.json:
         view.out_json({"path": str(path), "sealed": True, "bytes": card.bytes, "parameters": card.parameters})
     else:
@@ -168,7 +168,7 @@ def verify(
 
 
 def _write_report(directory: Path, out: Path | None) -> None:
-    target = None if out is None else files.new_file(out, default="", suffixes=(".html",))
+    target = None if out is None else output_files.new_file(out, default="", suffixes=(".html",))
     from ..reporting import report
 
     page = report.build(directory)
@@ -176,22 +176,22 @@ def _write_report(directory: Path, out: Path | None) -> None:
         target = directory / registry.REPORT_FILE
         durable.write(target, page)
     else:
-        files.write_new(target, page)
-    files.tell(target, {"bytes": len(page)})
+        output_files.write_new(target, page)
+    output_files.tell(target, {"bytes": len(page)})
 
 
-def _row(name: str, card: "Card", path: Path) -> tuple[str, ...]:
+def _row(name: str, card: "ModelInfo", path: Path) -> tuple[str, ...]:
     changed = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
     return (name, str(card.config.network.resolution), f"{card.parameters:,}", _count(card, "train_images"),
             _count(card, "step"), f"{card.bytes / 1e6:.1f} MB", changed)
 
 
-def _count(card: "Card", key: str) -> str:
+def _count(card: "ModelInfo", key: str) -> str:
     value = card.training.get(key)
     return f"{value:,}" if type(value) is int else "-"
 
 
-def _lines(path: Path, card: "Card") -> list[tuple[str, str]]:
+def _lines(path: Path, card: "ModelInfo") -> list[tuple[str, str]]:
     """(label, text) of everything a person may want to know."""
     network = card.config.network
     text = network.text

@@ -12,10 +12,8 @@ from .. import config
 from ..checks import check_choice, check_range, choices
 from ..config import Machine
 from ..errors import DataError, UsageError
-from ..pictures import sheets
-from ..runtime import devices
 from ..storage import registry
-from . import files, options
+from . import options, output_files
 from .terminal import progress, view
 
 if TYPE_CHECKING:
@@ -75,7 +73,7 @@ def noise_demo(
         raise UsageError("--plot shows schedules, and no picture", hint="Leave out one of them")
     if image is not None and not image.exists():
         raise DataError(f"there is no picture {image}", hint="Give another one, or none for a demo scene")
-    target = files.new_file(out, default="noise-demo.webp" if animate else "noise-demo.png",
+    target = output_files.new_file(out, default="noise-demo.webp" if animate else "noise-demo.png",
                             suffixes=(".webp", ".gif") if animate else (".png",))
     names = list(dict.fromkeys(schedule or (config.SCHEDULES if plot else (config.Recipe.schedule,))))
     path = registry.resolve(model) if model is not None else None
@@ -86,6 +84,9 @@ def _demonstrate(
     image: Path | None, names: list[str], resolution: int | None, num: int, path: Path | None, target: Path, *,
     animate: bool, plot: bool, seed: int,
 ) -> None:
+    from ..pictures import sheets
+    from ..runtime import devices
+
     with progress.of("loading", 1):
         import numpy as np
 
@@ -107,8 +108,8 @@ def _demonstrate(
     if plot:
         from ..reporting import schedule_plot
 
-        files.write_new(target, schedule_plot.schedules(schedules))
-        files.tell(target, {"schedules": names})
+        output_files.write_new(target, schedule_plot.schedules(schedules))
+        output_files.tell(target, {"schedules": names})
         return
     pixels, caption = _picture(image, side)
     times = forward_demo.even_times(FRAMES if animate else num)
@@ -118,14 +119,14 @@ def _demonstrate(
         rows = [_frame(shown, index) for index in range(FRAMES)]
         cell = max(map(sheets.cell_width, rows))                     # every frame has the same size
         frames = [sheets.labelled(frame, cell=cell) for frame in rows]
-        files.write_new(target, image_files.encode_animation(frames + frames[::-1], suffix=target.suffix.lower(),
+        output_files.write_new(target, image_files.encode_animation(frames + frames[::-1], suffix=target.suffix.lower(),
                                                           milliseconds=MILLISECONDS))
     else:
         strip = sheets.labelled(_rows(shown))
-        files.write_new(target, image_files.encode(strip))
+        output_files.write_new(target, image_files.encode(strip))
         for levels in shown.values():
             view.picture(sheets.sheet(np.stack([level.noisy for level in levels]), columns=num))
-    files.tell(target, {"levels": [_record(name, level) for name, levels in shown.items() for level in levels]})
+    output_files.tell(target, {"levels": [_record(name, level) for name, levels in shown.items() for level in levels]})
 
 
 def _picture(image: Path | None, side: int) -> "tuple[np.ndarray, str]":

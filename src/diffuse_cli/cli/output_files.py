@@ -2,15 +2,17 @@
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import StorageError, UsageError
 from ..files import durable
 from ..storage import registry
+from .terminal import view
 
 if TYPE_CHECKING:
-    from ..sampling.generate import Drawn
+    from ..sampling.generate import Sample
 
 STILLS, ANIMATIONS = (".png", ".jpg", ".jpeg", ".webp"), (".webp", ".gif")
 UNWRITTEN = (".bmp", ".tif", ".tiff", ".avif")  # pictures all the same: no directory is meant
@@ -42,7 +44,7 @@ class Target:
         durable.make_directory(self.directory, mode=0o755)
         self.number = self._next_free()
 
-    def write(self, data: bytes, name: "Drawn | str", *, suffix: str | None = None) -> Path:
+    def write(self, data: bytes, name: "Sample | str", *, suffix: str | None = None) -> Path:
         """Write a picture, or a sheet of that name, without replacing anything unasked. Returns its path."""
         if self.file is not None:
             try:
@@ -79,3 +81,43 @@ def is_file(out: Path) -> bool:
 
 def _slug(prompt: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", registry.plain(prompt)).strip("-")[:48].strip("-")
+
+
+def new_file(out: Path | None, *, default: str, suffixes: Sequence[str], outside: Path | None = None) -> Path:
+    """The file named, which must not be there yet, else `default` or the first free name like it. Raises UsageError.
+
+    `outside` is a folder of the user's pictures, where nothing is ever written.
+    """
+    if out is None:
+        stem, suffix = Path(default).stem, Path(default).suffix
+        names = (default, *(f"{stem}-{number}{suffix}" for number in range(2, 10_000)))
+        out = next(path for name in names if not (path := Path(name)).exists())
+    if out.suffix.lower() not in suffixes:
+        raise UsageError(f"-o takes the name of a {' or '.join(suffixes)} file, not {out}")
+    if out.exists():
+        raise _taken(out)
+    if outside is not None and outside.is_dir() and outside.resolve() in out.resolve().parents:
+        raise UsageError(f"{out} would lie among the pictures, where nothing is ever written",
+                         hint="Choose another place with -o")
+    durable.make_directory(out.parent, mode=0o777)
+    return out
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Write a file that nobody has made meanwhile. Raises UsageError, StorageError."""
+    try:
+        durable.write(path, data, exclusive=True, mode=0o666)
+    except FileExistsError as error:
+        raise _taken(path) from error
+
+
+def tell(path: Path, record: dict[str, Any]) -> None:
+    """The path on stdout; with --json, in a record of what was made."""
+    if view.settings.json:
+        view.out_json({"path": str(path), **record})
+    else:
+        view.out(str(path))
+
+
+def _taken(path: Path) -> UsageError:
+    return UsageError(f"{path} exists already", hint="Choose another name with -o")

@@ -12,8 +12,9 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import typer
@@ -21,7 +22,6 @@ import typer
 from ..config import Machine
 from ..errors import DivergedError, UsageError, WorkerError
 from ..runtime import launch_environment
-from .signals import answered
 from .terminal import view
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def processes_to_start(machine: Machine) -> int:
 
 
 @contextlib.contextmanager
-def taking_part() -> Iterator[launch_environment.Place]:
+def taking_part() -> Iterator[launch_environment.ProcessRank]:
     """What a process owes to those it works with, and to the one that started it. → its place among them."""
     place = launch_environment.place()
     if place.size > 1:
@@ -158,3 +158,39 @@ def _last_error(directory: Path, rank: int) -> str:
             if found := next((line for line in reversed(lines) if line.startswith(said)), ""):
                 return view.clean(found.removeprefix("error: ").strip(), limit=500)
     return ""
+
+
+@contextlib.contextmanager
+def answered(names: Sequence[str], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Call `handler` for the signals of these names, as far as the system has them.
+
+    A signal that was ignored when the program started (nohup, a background job) stays ignored.
+    """
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        if before[number] is not signal.SIG_IGN:
+            signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+@contextlib.contextmanager
+def tidied() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP unwind the block as Ctrl-C does, so that it removes what it began, and end by them."""
+    came: list[int] = []
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        came.append(number)
+        raise KeyboardInterrupt                 # no Exception: libraries let it pass
+
+    with answered(("SIGTERM", "SIGHUP"), interrupt):
+        try:
+            yield
+        except KeyboardInterrupt:
+            if came:
+                raise typer.Exit(128 + came[0]) from None
+            raise

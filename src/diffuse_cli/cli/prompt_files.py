@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from .. import config
 from ..checks import check_range, from_dict
 from ..config import Sampling
-from ..errors import DataError, ModelError, UsageError
+from ..errors import DataError, UsageError
 from . import options
 from .terminal import view
 
 if TYPE_CHECKING:
-    from ..sampling.request import Wanted
+    from ..sampling.request import SampleRequest
     from ..storage.checkpoint import Model
 
 MAX_BYTES = 16 * 2**20                          # of a file of prompts
@@ -23,7 +23,7 @@ MAX_WARNINGS = 5                                # about words
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class PromptLine:
     """What is asked of one prompt. None: as for all the others."""
 
     prompt: str = ""
@@ -46,7 +46,7 @@ class Asked:
         return options.changed(usual, sampler=self.sampler, steps=self.steps, guidance=self.guidance)
 
 
-def read(source: str) -> list[Asked]:
+def read_prompts(source: str) -> list[PromptLine]:
     """The prompts of a file, or of stdin for "-": one a line, or a JSON object where a line starts with {.
 
     Empty lines count for nothing. Raises DataError, naming the line.
@@ -59,9 +59,9 @@ def read(source: str) -> list[Asked]:
         line = line.strip()
         try:
             if line.startswith("{"):
-                asked.append(from_dict(Asked, loads_strict(line), where="it"))
+                asked.append(from_dict(PromptLine, loads_strict(line), where="it"))
             elif line:
-                asked.append(Asked(prompt=line))
+                asked.append(PromptLine(prompt=line))
         except (JsonError, UsageError) as error:
             hint = error.hint if isinstance(error, UsageError) else 'Write a prompt, or JSON such as {"prompt": …}'
             what = error.what if isinstance(error, UsageError) else str(error)
@@ -91,20 +91,20 @@ def _text(source: str, name: str) -> str:
 # ── What they mean to a model ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def warn_about(wanted: "Sequence[Wanted]", model: "Model") -> None:
+def warn_about(requests: "Sequence[SampleRequest]", model: "Model") -> None:
     """Tell when a prompt cannot mean anything to the model, or not all of it."""
     from ..network.tokenizer import is_truncated
     from ..sampling.generate import guided_steps
 
-    texts = list(dict.fromkeys(text for one in wanted for text in (one.prompt, one.negative) if text))
+    texts = list(dict.fromkeys(text for one in requests for text in (one.prompt, one.negative) if text))
     if model.tokenizer is None:
         if texts:
             view.warn("this model was trained without captions and ignores prompts")
         return
-    if any(one.negative for one in wanted) and all(one.sampling.guidance == 1 for one in wanted):
+    if any(one.negative for one in requests) and all(one.sampling.guidance == 1 for one in requests):
         view.warn("--negative does nothing without guidance, and --guidance 1 is none")
     if any(one.sampling.guidance != 1 and (one.negative or one.sampling.guidance != Sampling.guidance)
-           and not guided_steps(model.config, one.sampling) for one in wanted):
+           and not guided_steps(model.config, one.sampling) for one in requests):
         view.warn("guidance does nothing: no step begins where it acts; use more --steps or another "
                   "--guidance-interval")
     _warn_about_words(texts, model)

@@ -16,18 +16,18 @@ from .. import config
 from ..checks import check_range, choices, from_dict, to_dict
 from ..config import Machine, Sampling
 from ..errors import UsageError
-from ..runtime import devices, launch_environment
+from ..runtime import launch_environment
 from ..storage import registry
 from . import options
 from .output_files import Target, is_file
 from .processes import launch, processes_to_start, taking_part
-from .prompt_files import Asked, read, warn_about
+from .prompt_files import PromptLine, read_prompts, warn_about
 from .sample_output import Show, write
 from .terminal import progress, view
 
 if TYPE_CHECKING:
-    from ..sampling.png_metadata import Made
-    from ..sampling.request import Start, Wanted
+    from ..sampling.png_metadata import SampleMetadata
+    from ..sampling.request import InitImage, SampleRequest
     from ..storage.checkpoint import Model
 
 EDITING, SHOWING = "From a picture", "Showing"
@@ -42,16 +42,20 @@ class _Order:
     negative: str
     num: int
     seed: int | None
-    start: "Start | None"
+    init: "InitImage | None"
 
-    def wanted(self, asked: Sequence[Asked], seed: int) -> "list[Wanted]":
-        """What to draw; `seed` is for those that have none. What is drawn alike stands together, to share batches."""
-        from ..sampling.request import Wanted
+    def requests(self, asked: Sequence[PromptLine], seed: int) -> "list[SampleRequest]":
+        """A request for each prompt and guidance; those that can share batches stand together.
 
-        return [Wanted(prompt=one.prompt, negative=self.negative if one.negative is None else one.negative,
-                       count=one.n or self.num, seed=seed if one.seed is None else one.seed, start=self.start,
-                       sampling=one.sampling(options.changed(self.usual, guidance=guidance)))
-                for guidance in self.guidances for one in asked]
+        seed: of the prompts that have none of their own.
+        """
+        from ..sampling.request import SampleRequest
+
+        return [SampleRequest(
+            prompt=one.prompt, negative=self.negative if one.negative is None else one.negative,
+            count=one.n or self.num, seed=seed if one.seed is None else one.seed, init=self.init,
+            sampling=one.sampling(options.changed(self.usual, guidance=guidance)))
+            for guidance in self.guidances for one in asked]
 
 
 def sample(
@@ -141,30 +145,30 @@ def sample(
         negative = made.negative if negative is None else negative
     path = _model(model, made)
     order = _Order(usual=usual, guidances=guidance or [usual.guidance], negative=negative or "", num=num, seed=seed,
-                   start=_start(path, init, mask, strength, made))
+                   init=_init_image(path, init, mask, strength, made))
     show = Show(grid=grid, sheet=sheet, animate=animate, preview=preview, metadata=not no_metadata)
     if (count := processes_to_start(machine)) > 1:
         raise typer.Exit(launch(count))
     asked, target = [], None
     if launch_environment.place().is_main:                                          # stdin can be read only once
-        asked = [Asked(prompt=prompt) for prompt in prompts or ([""] if source is None else [])]
-        asked += [] if source is None else read(source)
+        asked = [PromptLine(prompt=prompt) for prompt in prompts or ([""] if source is None else [])]
+        asked += [] if source is None else read_prompts(source)
         pictures = sum(one.n or num for one in asked) * len(order.guidances)
         alone = animate and is_file(out)                               # a file can hold the animation alone
         stills, films = 0 if alone else pictures + grid, animate * (1 if grid else pictures)
         target = Target(out, files=stills + films + sheet, force=force, animate=animate)
-    _draw(path, asked, order, target, show, machine)
+    _generate(path, asked, order, target, show, machine)
 
 
-def _made(old: Path | None) -> "Made | None":
+def _made(old: Path | None) -> "SampleMetadata | None":
     if old is None:
         return None
     from ..sampling import png_metadata
 
-    return png_metadata.read_made(old)
+    return png_metadata.read_sample_metadata(old)
 
 
-def _model(model: str | None, made: "Made | None") -> Path:
+def _model(model: str | None, made: "SampleMetadata | None") -> Path:
     """The file of the model to draw with. Raises ModelError."""
     if made is None:
         return registry.resolve(model)
@@ -178,8 +182,8 @@ def _model(model: str | None, made: "Made | None") -> Path:
     return path
 
 
-def _start(path: Path, init: Path | None, mask: Path | None, strength: float | None, made: "Made | None",
-           ) -> "Start | None":
+def _init_image(path: Path, init: Path | None, mask: Path | None, strength: float | None, made: "SampleMetadata | None",
+           ) -> "InitImage | None":
     """The picture to start from, as large as the model's. Raises DataError, UsageError."""
     if init is None:
         if made is not None and made.init_sha256:
@@ -188,22 +192,24 @@ def _start(path: Path, init: Path | None, mask: Path | None, strength: float | N
         if strength is not None:
             raise UsageError("--strength needs a picture to start from", hint="Add --init")
         return None
-    from ..sampling.request import open_start
-    from ..storage.model_info import read_card
+    from ..sampling.request import open_init_image
+    from ..storage.model_info import read_model_info
 
     if made is not None and made.mask_sha256 and mask is None:
         raise UsageError("it was made with a mask, which has to be given again", hint="Add --mask")
     given = made.strength if strength is None and made is not None and made.strength is not None else strength
-    start = open_start(init, mask, read_card(path).config.network.resolution, given)
-    if made is not None and made.init_sha256 and (start.image_sha256, start.mask_sha256) != (
+    opened = open_init_image(init, mask, read_model_info(path).config.network.resolution, given)
+    if made is not None and made.init_sha256 and (opened.image_sha256, opened.mask_sha256) != (
             made.init_sha256, made.mask_sha256):
         view.warn("this is not the picture, or not the mask, that it was made from; the result will differ")
-    return start
+    return opened
 
 
-def _draw(
-    path: Path, asked: Sequence[Asked], order: _Order, target: Target | None, show: Show, machine: Machine,
+def _generate(
+    path: Path, asked: Sequence[PromptLine], order: _Order, target: Target | None, show: Show, machine: Machine,
 ) -> None:
+    from ..runtime import devices
+
     with contextlib.ExitStack() as stack:
         place = stack.enter_context(taking_part())
         with progress.of("loading", 1):
@@ -216,18 +222,18 @@ def _draw(
             world = stack.enter_context(join(device))
             loaded = api.load(path, device=str(device))
             model = loaded.model
-            world.align(model.network.state_dict().values())           # another save may have come between two loads
-        told = world.told({"asked": [to_dict(one) for one in asked], "seed": secrets.randbelow(2**32)})
+            world.broadcast_(model.network.state_dict().values())      # another save may have come between two loads
+        told = world.broadcast_json({"asked": [to_dict(one) for one in asked], "seed": secrets.randbelow(2**32)})
         seed = int(told["seed"]) if order.seed is None else order.seed
-        wanted = order.wanted([from_dict(Asked, one) for one in told["asked"]], seed)
+        requests = order.requests([from_dict(PromptLine, one) for one in told["asked"]], seed)
         if target is not None:
-            warn_about(wanted, model)
+            warn_about(requests, model)
             view.say(f"model {_called(path, model)}" + (f", seed {seed}" if order.seed is None else ""))
-        draw = functools.partial(loaded.draw, wanted, frames=show.animate, world=world)
+        generate = functools.partial(loaded.generate, requests, frames=show.animate, world=world)
         if place.is_main and target is not None:
-            write(draw, target, model, sum(one.count for one in wanted), show)
+            write(generate, target, model, sum(one.count for one in requests), show)
         else:
-            list(draw())
+            list(generate())
 
 
 def _called(path: Path, model: "Model") -> str:

@@ -20,10 +20,8 @@ from .. import config
 from ..checks import choices, from_dict, parse_duration
 from ..config import Machine, Recipe
 from ..errors import StorageError, UsageError
-from ..training.run import join_run, open_run
 from . import options
-from .processes import SIGNALS, launch, processes_to_start, taking_part
-from .signals import answered
+from .processes import SIGNALS, answered, launch, processes_to_start, taking_part
 from .terminal import view
 
 if TYPE_CHECKING:
@@ -52,8 +50,8 @@ def train(
     lr: Annotated[float | None, _recipe("--lr", help="Learning rate.")] = None,
     captions: options.Captions = None, caption: options.Caption = None, caption_column: options.CaptionColumn = None,
     caption_ext: options.CaptionExt = None, caption_template: options.CaptionTemplate = None,
-    objective: Annotated[str | None, _recipe("--objective", help=f"Weight of the noise loss: "
-                                             f"{choices(config.OBJECTIVES, Recipe.objective)}.")] = None,
+    loss_weighting: Annotated[str | None, _recipe("--loss-weighting", "--objective", help=f"Weight of the noise loss: "
+                                             f"{choices(config.LOSS_WEIGHTINGS, Recipe.loss_weighting)}.")] = None,
     prediction: Annotated[str | None, _recipe("--prediction", help=f"What the network answers: "
                                               f"{choices(config.PREDICTIONS, Recipe.prediction)}.")] = None,
     schedule: Annotated[str | None, _recipe("--schedule", help=f"Noise schedule: "
@@ -105,7 +103,7 @@ def train(
     folder, recipe = _read_config(config_file, folder, {
         "resolution": resolution, "preset": preset, "steps": steps, "images": images, "time": seconds,
         "batch_size": batch_size, "lr": lr, "captions": captions, "caption": caption, "caption_column": caption_column,
-        "caption_ext": caption_ext, "caption_template": caption_template, "objective": objective,
+        "caption_ext": caption_ext, "caption_template": caption_template, "loss_weighting": loss_weighting,
         "prediction": prediction, "schedule": schedule, "variance": variance, "variance_grad": variance_grad,
         "times": times, "optimizer": optimizer, "flip": flip, "seed": seed, "init": init})
     machine = Machine(**options.given({
@@ -120,6 +118,7 @@ def train(
 def _train(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: bool) -> None:
     from ..events import Finished, Scanned
     from ..reporting import loggers
+    from ..training.run import join_run, open_run
     from .terminal.dashboard import TrainingView
 
     if machine.log is not None:

@@ -44,7 +44,7 @@ def noise_loss(output: Tensor, target: Tensor, *, prediction: str, log_snr: Tens
     return error * scale.to(error)
 
 
-def noise_weight(objective: str, log_snr: Tensor, resolution: int) -> Tensor:
+def noise_weight(loss_weighting: str, log_snr: Tensor, resolution: int) -> Tensor:
     """The weight of the noise loss at each noise level. log_snr: (N,) → (N,), same type.
 
     `sigmoid`: sigmoid(b - λ), bias b shifted with the resolution (Hoogeboom et al. 2024), times √(1 + 1/SNR): halfway,
@@ -53,9 +53,9 @@ def noise_weight(objective: str, log_snr: Tensor, resolution: int) -> Tensor:
     were hardly learnt, weighed in full it slowed all else (docs/decisions.md).
     `min-snr`: min(SNR, 5)/SNR (Hang et al. 2023, in noise units); `simple`: 1.
     """
-    if objective == "sigmoid":
+    if loss_weighting == "sigmoid":
         return torch.sigmoid(2 - 2 * math.log(resolution / 64) - log_snr) * (1 + torch.exp(-log_snr)).sqrt()
-    if objective == "min-snr":
+    if loss_weighting == "min-snr":
         return torch.clamp(5 * torch.exp(-log_snr), max=1)
     return torch.ones_like(log_snr)
 

@@ -21,22 +21,22 @@ from ..config import Sampling
 from ..diffusion.guidance import within_range
 from ..diffusion.samplers import Denoised
 from ..diffusion.schedule import Schedule, make_schedule
-from ..events import Tell, finite
+from ..events import ProgressCallback, finite
 from ..files import durable
 from ..network.tokenizer import encode
 from ..pictures.pixels import from_pixels
 from ..runtime import out_of_memory, randomness
-from ..sampling.generate import draw
-from ..sampling.request import Wanted
+from ..sampling.generate import generate
+from ..sampling.request import SampleRequest
 from ..storage.checkpoint import Model
-from ..storage.evaluation_file import GALLERY_FILE, RECORD_FILE
+from ..storage.evaluation_file import EVALUATION_FILE, GALLERY_FILE
 from . import likelihood
 from .distances import Comparison, compare_with_floor
 from .features import Features, open_features
 from .held_out import HeldOut
-from .likelihood import Ask, Figure, Likelihood
+from .likelihood import BatchDenoiser, Estimate, Likelihood
 from .memorisation import Memorisation, gallery, judge
-from .noise_curve import asking
+from .noise_curve import denoiser_for_captions
 
 SHOWN = 12                                      # pairs in the gallery
 SCHEMA = 1                                      # of evaluation.json
@@ -55,14 +55,14 @@ class Prompts:
     The rises are shares of the loss with the true caption. Shuffled is None where all pictures have one caption.
     """
 
-    true: Figure
-    shuffled: Figure | None
-    empty: Figure
-    shuffled_rise: Figure | None
-    empty_rise: Figure
-    true_at: tuple[Figure, ...]                 # at the levels of the curve, as the next two
-    shuffled_at: tuple[Figure, ...] | None
-    empty_at: tuple[Figure, ...]
+    true: Estimate
+    shuffled: Estimate | None
+    empty: Estimate
+    shuffled_rise: Estimate | None
+    empty_rise: Estimate
+    true_at: tuple[Estimate, ...]                 # at the levels of the curve, as the next two
+    shuffled_at: tuple[Estimate, ...] | None
+    empty_at: tuple[Estimate, ...]
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Evaluation:
 
 def evaluate(
     model: Model, pictures: HeldOut, *, num: int, seed: int, limit: int, batch_size: int, precision: str,
-    features: Features | None = None, cache: Path, tell: Tell = lambda what, done, total: None,
+    features: Features | None = None, cache: Path, tell: ProgressCallback = lambda what, done, total: None,
 ) -> Evaluation:
     """Measure a model on at most `limit` of the pictures, then on `num` pictures that it draws.
 
@@ -112,7 +112,7 @@ def evaluate(
     """
     chosen = _some_of(pictures.positions, limit, seed)
     captions = [next(iter(pictures.dataset.captions[position]), "") for position in chosen.tolist()]
-    pixels = pictures.dataset.images[chosen.numpy()]
+    pixels = pictures.dataset.images[chosen]
     learnt = pictures.learnt
     distances, memorisation, closest = None, None, None
     with out_of_memory.for_pictures(batch_size):
@@ -127,7 +127,7 @@ def evaluate(
                 features = features or _learn_features(pictures, model, cache, tell)
                 distances = compare_with_floor(features(pixels), features(drawn), seed=seed)
             if learnt is not None:
-                training = learnt.dataset.images[learnt.train.numpy()]
+                training = learnt.dataset.images[learnt.train]
                 memorisation = judge(drawn, training, pixels)
                 closest = gallery(memorisation.closest(SHOWN), drawn, training)
     step = model.training.get("step")
@@ -145,12 +145,12 @@ def keep(directory: Path, evaluation: Evaluation) -> None:
     elif (directory / GALLERY_FILE).exists():
         durable.remove(directory / GALLERY_FILE)
     text = json.dumps(evaluation.to_dict(), indent=2, allow_nan=False)
-    durable.write(directory / RECORD_FILE, f"{text}\n".encode())
+    durable.write(directory / EVALUATION_FILE, f"{text}\n".encode())
 
 
 def measure(
     model: Model, pixels: np.ndarray, captions: Sequence[str], *, seed: int, batch_size: int, precision: str,
-    tell: Tell = lambda what, done, total: None,
+    tell: ProgressCallback = lambda what, done, total: None,
 ) -> tuple[Likelihood, Prompts | None]:
     """Everything that needs no drawing. pixels: (N, H, W, 3) uint8, with a caption each, "" for none."""
     config, device = model.config, next(model.network.parameters()).device
@@ -166,9 +166,9 @@ def measure(
         image = from_pixels(pixels[rows], device)
         index = torch.arange(start, start + len(image))
 
-        def asker(texts: Sequence[str], rows: slice = rows) -> Ask:
+        def asker(texts: Sequence[str], rows: slice = rows) -> BatchDenoiser:
             tokens = None if model.tokenizer is None else encode(model.tokenizer, texts[rows]).to(device)
-            ask = asking(model.network, tokens, config=config, schedule=schedule, precision=precision)
+            ask = denoiser_for_captions(model.network, tokens, config=config, schedule=schedule, precision=precision)
 
             def counted(noisy: Tensor, t: Tensor) -> Denoised:
                 nonlocal asked
@@ -218,10 +218,10 @@ def _judge_prompts(curves: dict[str, Tensor], schedule: Schedule) -> Prompts:
     weights = likelihood.schedule_weights(schedule)
     over_times = {name: curve @ weights for name, curve in curves.items()}
 
-    def rise(name: str) -> Figure:
+    def rise(name: str) -> Estimate:
         return likelihood.ratio_of(over_times[name] - over_times["true"], over_times["true"])
 
-    def at_levels(name: str) -> tuple[Figure, ...]:
+    def at_levels(name: str) -> tuple[Estimate, ...]:
         return tuple(likelihood.mean_of(column) for column in curves[name].T)
 
     known = "shuffled" in curves
@@ -232,13 +232,14 @@ def _judge_prompts(curves: dict[str, Tensor], schedule: Schedule) -> Prompts:
         true_at=at_levels("true"), shuffled_at=at_levels("shuffled") if known else None, empty_at=at_levels("empty"))
 
 
-def _some_of(positions: Tensor, limit: int, seed: int) -> Tensor:
-    """At most `limit` of the positions, in their order, drawn at random: names may be sorted by what they show."""
+def _some_of(positions: np.ndarray, limit: int, seed: int) -> np.ndarray:
+    """At most `limit` of the positions, ascending, drawn at random: names may be sorted by content."""
     order = randomness.permutation(len(positions), seed, "evaluated")
-    return positions[order[:limit].sort().values]
+    chosen: np.ndarray = positions[order[:limit].sort().values.numpy()]
+    return chosen
 
 
-def _learn_features(pictures: HeldOut, model: Model, cache: Path, tell: Tell) -> Features:
+def _learn_features(pictures: HeldOut, model: Model, cache: Path, tell: ProgressCallback) -> Features:
     dataset, positions = pictures.dataset, pictures.positions
     if pictures.learnt is not None and len(pictures.learnt.train) > 1:            # one shows no differences
         dataset, positions = pictures.learnt.dataset, pictures.learnt.train
@@ -252,19 +253,19 @@ def _learn_features(pictures: HeldOut, model: Model, cache: Path, tell: Tell) ->
             return features
 
 
-def _draw(model: Model, prompts: Sequence[str], *, seed: int, sampling: Sampling, tell: Tell) -> np.ndarray:
+def _draw(model: Model, prompts: Sequence[str], *, seed: int, sampling: Sampling, tell: ProgressCallback) -> np.ndarray:
     """One picture of each prompt, picture k with seed + k. → (N, H, W, 3) uint8"""
     tell("drawing pictures", 0, len(prompts))
     made = []
-    wanted = [Wanted(prompt=prompt, seed=seed + k, sampling=sampling) for k, prompt in enumerate(prompts)]
-    for drawn in draw(model, wanted):
+    wanted = [SampleRequest(prompt=prompt, seed=seed + k, sampling=sampling) for k, prompt in enumerate(prompts)]
+    for drawn in generate(model, wanted):
         made.append(drawn.pixels)
         if len(made) % sampling.batch_size == 0 or len(made) == len(prompts):           # a batch comes all at once
             tell("drawing pictures", len(made), len(prompts))
     return np.stack(made)
 
 
-def _plain(figure: Figure | None) -> dict[str, Any] | None:
+def _plain(figure: Estimate | None) -> dict[str, Any] | None:
     return None if figure is None else dataclasses.asdict(figure)
 
 

@@ -65,7 +65,7 @@ class Features:
 # ── Features of the data set itself ─────────────────────────────────────────────────────────────────────────────────
 
 
-def open_features(dataset: Dataset, positions: Tensor, *, directory: Path, device: torch.device) -> Progress:
+def open_features(dataset: Dataset, positions: np.ndarray, *, directory: Path, device: torch.device) -> Progress:
     """Train an encoder on the pictures at `positions`, or find it trained: yields (steps done, of how many), returns
     the Features (`yield from` it).
 
@@ -172,7 +172,7 @@ def details(images: Tensor) -> Tensor:
 # ── Training the encoder ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def train_encoder(dataset: Dataset, positions: Tensor, *, device: torch.device) -> Generator[
+def train_encoder(dataset: Dataset, positions: np.ndarray, *, device: torch.device) -> Generator[
         tuple[int, int], None, Encoder]:
     """An encoder that learns which two crops are of one picture, and what words its captions have.
 
@@ -192,7 +192,7 @@ def train_encoder(dataset: Dataset, positions: Tensor, *, device: torch.device) 
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=STEPS)
     for step in range(STEPS):
         chosen = torch.randperm(count, generator=generator)[:BATCH]
-        images = encoder.reduced(from_pixels(dataset.images[positions[chosen].numpy()]))
+        images = encoder.reduced(from_pixels(dataset.images[positions[chosen]]))
         views = torch.cat([_crops(images, generator), _crops(images, generator)]).to(device)
         with torch.enable_grad():
             found = F.layer_norm(encoder(views), (encoder.width,))
@@ -207,7 +207,7 @@ def train_encoder(dataset: Dataset, positions: Tensor, *, device: torch.device) 
         schedule.step()
         yield step + 1, STEPS
     encoder.eval().requires_grad_(False)
-    scale = positions[torch.linspace(0, count - 1, min(count, SCALE)).long()]
+    scale = positions[torch.linspace(0, count - 1, min(count, SCALE)).long().numpy()]
     found = Features("", device, encoder.raw_features)(dataset.images[scale.numpy()])
     encoder.mean.copy_(found.mean(0))
     std = found.std(0)
@@ -230,7 +230,7 @@ def _crops(images: Tensor, generator: torch.Generator) -> Tensor:
                         for image, (top, left) in zip(images, places, strict=True)])
 
 
-def _words(dataset: Dataset, positions: Tensor) -> Tensor:
+def _words(dataset: Dataset, positions: np.ndarray) -> Tensor:
     """(N, W) 1 where a caption of the picture has the word: the most frequent ones that not every picture has."""
     found = [set(caption_words.split_words(" ".join(dataset.captions[k]))) for k in positions.tolist()]
     counts = Counter(word for words in found for word in words)

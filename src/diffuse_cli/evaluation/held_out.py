@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, arange
+import numpy as np
 
 from ..checks import from_dict
 from ..config import Plan, Recipe
@@ -27,8 +27,8 @@ class Learnt:
     """What a run was trained on: positions of the training pictures, and of those held out."""
 
     dataset: Dataset
-    train: Tensor
-    held_out: Tensor
+    train: np.ndarray
+    held_out: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class HeldOut:
     """Pictures to measure a model with, at `positions` of `dataset`."""
 
     dataset: Dataset
-    positions: Tensor
+    positions: np.ndarray
     learnt: Learnt | None                       # None where it is not known, or no longer there
     own: bool                                   # whether they are those that the run itself held out
 
 
-def open_heldout(
+def open_held_out(
     model: Path, folder: Path | None, *, resolution: int
 ) -> Generator[Scanned | Noticed, None, HeldOut]:
     """The pictures for the model in the file `model`: yields progress and remarks, returns them (`yield from` it).
@@ -76,7 +76,7 @@ def open_heldout(
         if copies:
             yield Noticed(message=f"{copies:,} of the {len(dataset.hashes):,} pictures in {folder} are among those "
                                   "that the model learnt from", level="warning")
-    return HeldOut(dataset, arange(len(dataset.images)), known, own=False)
+    return HeldOut(dataset, np.arange(len(dataset.images)), known, own=False)
 
 
 def _open_learnt(stored: dict[str, Any], *, name: str) -> Generator[Scanned | Noticed, None, Learnt]:

@@ -1,7 +1,7 @@
 """How well a denoiser explains pictures: the noise loss by noise level, bits per dimension, and its variances judged.
 
-Written against a function `ask(noisy, t)`, never a network: for Gaussian data the best one is a closed form, and every
-figure is then known. All numbers are first one for each picture; a `Figure` is their mean, with its standard error.
+Written against a function `denoise(noisy, t)`, not a network: for Gaussian data the best one is a closed form, and all
+figure is then known. All numbers are first one for each picture; a `Estimate` is their mean, with its standard error.
 Noise and times are functions of seed and position, so that two measurements differ only by their models.
 """
 
@@ -21,32 +21,32 @@ from ..runtime import randomness
 LEVELS = 24                                     # of the noise-loss curve
 REFERENCE = make_schedule("cosine", 64)         # the same at every resolution
 _MIDDLES = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000          # of equal parts of [0, 1]
-Ask = Callable[[Tensor, Tensor], Denoised]      # noisy (N, C, H, W), t (N,) float64 → log_fraction within [0, 1]
+BatchDenoiser = Callable[[Tensor, Tensor], Denoised]        # of noisy (N, C, H, W) at times t (N,) float64
 
 
 # ── Figures ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
-class Figure:
+class Estimate:
     """An estimate. `standard_error` is None for a single picture."""
 
     value: float
     standard_error: float | None
 
 
-def mean_of(values: Tensor) -> Figure:
+def mean_of(values: Tensor) -> Estimate:
     """The mean over pictures. values: (N,)"""
     values = values.double()
     error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else None
-    return Figure(values.mean().item(), error)
+    return Estimate(values.mean().item(), error)
 
 
-def ratio_of(numerators: Tensor, denominators: Tensor) -> Figure:
+def ratio_of(numerators: Tensor, denominators: Tensor) -> Estimate:
     """The mean of one over the mean of the other, (N,) each; its standard error to first order (the delta method)."""
     ratio = (numerators.double().mean() / denominators.double().mean()).item()
     error = mean_of(numerators.double() - ratio * denominators.double()).standard_error
-    return Figure(ratio, None if error is None else error / abs(denominators.double().mean().item()))
+    return Estimate(ratio, None if error is None else error / abs(denominators.double().mean().item()))
 
 
 # ── The noise-loss curve ────────────────────────────────────────────────────────────────────────────────────────────
@@ -59,7 +59,7 @@ def level_log_snrs(schedule: Schedule) -> Tensor:
 
 
 def noise_losses(
-    ask: Ask, image: Tensor, *, schedule: Schedule, times: Tensor, seed: int, purpose: str, index: Tensor,
+    denoise: BatchDenoiser, image: Tensor, *, schedule: Schedule, times: Tensor, seed: int, purpose: str, index: Tensor,
 ) -> Tensor:
     """Mean squared error of the noise of each picture at each time.
 
@@ -70,7 +70,7 @@ def noise_losses(
     for level, time in enumerate(times):
         noise = randomness.normal(randomness.keys(seed, purpose, level, index).to(image.device), tuple(image.shape[1:]))
         t = time.expand(len(image))
-        estimate = ask(schedule.add_noise(image, noise, t), t).image
+        estimate = denoise(schedule.add_noise(image, noise, t), t).image
         columns.append(noise_loss(estimate, image, prediction="x0", log_snr=schedule.log_snr(t)).cpu().double())
     return torch.stack(columns, dim=1)
 
@@ -130,7 +130,7 @@ def drawn_steps(schedule: Schedule, uniform: Tensor) -> tuple[Tensor, Tensor]:
     return (end.double() + 1) / STEPS, 1 / (count * (share[end] - share[end - 1]))
 
 
-def variational_bound(ask: Ask, image: Tensor, *, schedule: Schedule, seed: int, index: Tensor) -> Bound:
+def variational_bound(denoise: BatchDenoiser, image: Tensor, *, schedule: Schedule, seed: int, index: Tensor) -> Bound:
     """An unbiased estimate of the bound on -log2 p(picture) (Ho et al. 2020, eq. 5) for each picture.
 
     24 of the steps 2 … 1000 are drawn for each picture; the last step is always asked. Where the denoiser gives no
@@ -145,7 +145,7 @@ def variational_bound(ask: Ask, image: Tensor, *, schedule: Schedule, seed: int,
                                            strict=True)):
         keys = randomness.keys(seed, "evaluation noise", draw, index)
         noise = randomness.normal(keys.to(image.device), tuple(image.shape[1:]))
-        answer = ask(schedule.add_noise(image, noise, t), t)
+        answer = denoise(schedule.add_noise(image, noise, t), t)
         narrow, wide = torch.tensor([0.0, 1.0], device=image.device)
         fraction = narrow if answer.log_fraction is None else answer.log_fraction
         bits = [variance_loss(schedule, image=image, estimate=answer.image, log_fraction=one, t=t)
@@ -167,13 +167,13 @@ class Likelihood:
     """How well held-out pictures are explained. The last two are None where the variance is fixed."""
 
     log_snr: tuple[float, ...]
-    noise_mse_at: tuple[Figure, ...]            # at each of them
-    noise_mse: Figure                           # mean over the times of the schedule
-    noise_mse_ref: Figure                       # over those of the cosine schedule with 1000 steps
-    bound: Figure                               # bits per dimension: 1000 steps
-    area: Figure                                # infinitely many steps between the same ends
-    variance_gain: Figure | None                # bits per dimension won over the better fixed variance
-    variance_calibration: Figure | None         # squared error that was over that expected; 1 is right
+    noise_mse_at: tuple[Estimate, ...]            # at each of them
+    noise_mse: Estimate                           # mean over the times of the schedule
+    noise_mse_ref: Estimate                       # over those of the cosine schedule with 1000 steps
+    bound: Estimate                               # bits per dimension: 1000 steps
+    area: Estimate                                # infinitely many steps between the same ends
+    variance_gain: Estimate | None                # bits per dimension won over the better fixed variance
+    variance_calibration: Estimate | None         # squared error that was over that expected; 1 is right
 
 
 def summarise(curves: Tensor, bounds: Sequence[Bound], schedule: Schedule, *, learned: bool) -> Likelihood:

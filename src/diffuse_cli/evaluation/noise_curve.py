@@ -3,35 +3,36 @@
 import torch
 from torch import Tensor
 
-from ..config import LEVELS, ModelConfig
-from ..denoiser import denoise, read
-from ..diffusion.samplers import Denoised
+from ..config import VALIDATION_LEVELS, ModelConfig
+from ..denoiser import denoise, encode_captions
 from ..diffusion.schedule import FIRST_TIME, Schedule
 from ..network.network import Network
 from . import likelihood
-from .likelihood import Ask
+from .likelihood import BatchDenoiser
 
 
-def asking(
+def denoiser_for_captions(
     network: Network, tokens: Tensor | None, *, config: ModelConfig, schedule: Schedule, precision: str
-) -> Ask:
-    """The network as a function of noisy pictures, for pictures with these captions: tokens (N, 77), or None."""
+) -> BatchDenoiser:
+    """The network as a function of noisy pictures and times, for pictures with these captions.
+
+    tokens: (N, 77); None without captions.
+    """
     text = None
     if tokens is not None:
         distinct, caption_of = torch.unique(  # type: ignore[no-untyped-call]
-            tokens.cpu(), dim=0, return_inverse=True)                  # not every device can
+            tokens.cpu(), dim=0, return_inverse=True)                  # some devices lack it
         with torch.no_grad():
-            text = read(network, distinct.to(tokens.device), caption_of.to(tokens.device), precision=precision)
+            text = encode_captions(
+                network, distinct.to(tokens.device), caption_of.to(tokens.device), precision=precision)
 
-    def ask(noisy: Tensor, t: Tensor) -> Denoised:
-        return denoise(network, noisy, t, text, config=config, schedule=schedule, precision=precision)
-
-    return ask
+    return lambda noisy, t: denoise(network, noisy, t, text, config=config, schedule=schedule, precision=precision)
 
 
 def validation_times() -> Tensor:
-    """Middles of 8 equal intervals of [1/1000, 1]: their mean is the mean over the run's schedule. → (8,) float64"""
-    return FIRST_TIME + (torch.arange(LEVELS, dtype=torch.float64) + 0.5) / LEVELS * (1 - FIRST_TIME)
+    """The middles of 8 equal intervals of [1/1000, 1], whose mean is the mean over the schedule. → (8,) float64"""
+    middles = (torch.arange(VALIDATION_LEVELS, dtype=torch.float64) + 0.5) / VALIDATION_LEVELS
+    return FIRST_TIME + middles * (1 - FIRST_TIME)
 
 
 def noise_curve(
@@ -46,10 +47,11 @@ def noise_curve(
     parts = []
     for start in range(0, len(images), micro_batch):
         chosen = slice(start, start + micro_batch)
-        ask = asking(network, None if tokens is None else tokens[chosen].to(device), config=config, schedule=schedule,
-                     precision=precision)
+        denoiser = denoiser_for_captions(
+            network, None if tokens is None else tokens[chosen].to(device), config=config, schedule=schedule,
+            precision=precision)
         image = images[chosen].to(device)
         parts.append(likelihood.noise_losses(
-            ask, image, schedule=schedule, times=validation_times(), seed=0, purpose="validation",
+            denoiser, image, schedule=schedule, times=validation_times(), seed=0, purpose="validation",
             index=torch.arange(start, start + len(image))))
     return torch.cat(parts).mean(0).tolist()

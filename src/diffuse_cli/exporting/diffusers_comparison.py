@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..denoiser import ask
+from ..denoiser import predict
 from ..diffusion.losses import log_fraction
 from ..diffusion.samplers import Denoised, Denoiser, ddpm, run_sampler
 from ..diffusion.schedule import STEPS, make_schedule
@@ -127,7 +127,7 @@ def _plainly_guided(model: Model, prompts: Sequence[str], *, guidance: float, cl
 
     def estimate(noisy: Tensor, t: float, features: Tensor | None) -> Denoised:
         time = torch.full((len(noisy),), t, dtype=torch.float64)
-        prediction, channels = ask(model.network, noisy, time, features, config=model.config, precision="fp32")
+        prediction, channels = predict(model.network, noisy, time, features, config=model.config, precision="fp32")
         return Denoised(schedule.image_of(model.config.prediction, prediction, noisy, time),
                         None if channels is None else log_fraction(channels))              # stock: not clamped
 

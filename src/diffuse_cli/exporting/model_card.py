@@ -13,17 +13,16 @@ import numpy as np
 
 from .. import __version__
 from ..config import Sampling
-from ..errors import ModelError
-from ..events import Tell, finite
+from ..events import ProgressCallback, finite
 from ..files import durable
 from ..files.strict_json import JsonError, loads_strict
 from ..pictures import image_files, pixels, sheets
-from ..sampling.generate import draw
+from ..sampling.generate import generate
 from ..sampling.png_metadata import MAX_PROMPT
-from ..sampling.request import Wanted
+from ..sampling.request import SampleRequest
 from ..storage.checkpoint import Model
-from ..storage.evaluation_file import RECORD_FILE, entry, readable
-from ..storage.event_log import read_history
+from ..storage.evaluation_file import EVALUATION_FILE, entry, readable
+from ..storage.event_log import read_event_log
 
 PICTURE_FILE = "samples.png"
 PICTURES, WORDS = 4, 24                         # that are shown
@@ -36,13 +35,14 @@ _METRICS = {                                    # key of evaluation.json → its
     "variance_gain_bpd": "bits/dim gained by the learned variance", "prompts.shuffled_rise": "rise with wrong captions"}
 
 
-def write(model: Model, folder: Path, *, source: Path, tell: Tell) -> None:
+def write(model: Model, folder: Path, *, source: Path, tell: ProgressCallback) -> None:
     """Draw some pictures and write README.md beside them. source: the file that the model came from."""
     prompts = _prompts(model, source.parent)
     drawn = []
     tell("drawing samples", 0, len(prompts))
     sampling = Sampling(batch_size=len(prompts))
-    for one in draw(model, [Wanted(prompt=prompt, seed=k, sampling=sampling) for k, prompt in enumerate(prompts)]):
+    requests = [SampleRequest(prompt=prompt, seed=k, sampling=sampling) for k, prompt in enumerate(prompts)]
+    for one in generate(model, requests):
         drawn.append(one.pixels)
         tell("drawing samples", len(drawn), len(prompts))
     shown = pixels.enlarged(np.stack(drawn), max(1, round(sheets.SIDE / model.config.network.resolution)))
@@ -61,7 +61,7 @@ def _prompts(model: Model, run: Path) -> list[str]:
     """What is drawn: the prompts of the run's previews, else the most frequent words; nothing if unconditional."""
     if model.tokenizer is None:
         return [""] * PICTURES
-    previews = read_history(run).previews
+    previews = read_event_log(run).previews
     told = previews[-1].get("prompts") if previews else None
     known = [prompt for prompt in told if isinstance(prompt, str) and prompt] if isinstance(told, list) else []
     return [prompt[:MAX_PROMPT] for prompt in (known or _words(model) or [""])][:PICTURES]
@@ -146,7 +146,7 @@ def _training(model: Model) -> list[tuple[str, str]]:
 def _metrics(model: Model, run: Path) -> list[tuple[str, str]]:
     """What an evaluation of these very weights found, else the noise loss of the training's last validation."""
     try:
-        with open(run / RECORD_FILE, "rb") as file:
+        with open(run / EVALUATION_FILE, "rb") as file:
             found = loads_strict(file.read(2**20))
     except (OSError, JsonError):
         found = None

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..config import Export, Sampling
 from ..network.tokenizer import encode
 from ..runtime import randomness
-from ..sampling.generate import denoise_steps, encode_prompts
+from ..sampling.generate import encode_prompts, reverse_diffusion
 from ..storage.checkpoint import Model
 from .onnx_folder import CONSTANTS_FILE, SAMPLER_FILE, TOKENIZER_FILE
 from .onnx_graphs import check_extra
@@ -149,6 +149,6 @@ def _noise(model: Model, count: int) -> Tensor:
 
 def _drawn(model: Model, prompts: list[str], sampling: Sampling) -> _Drawn:
     text, null = encode_prompts(model, prompts)
-    *_, last = denoise_steps(model.network, model.config, text=text, null=null, seeds=range(len(prompts)),
+    *_, last = reverse_diffusion(model.network, model.config, text=text, null=null, seeds=range(len(prompts)),
                              sampling=sampling)
     return _Drawn(prompts, sampling, _noise(model, len(prompts)), (last.noisy / 2 + 0.5).clamp(0, 1))

@@ -15,7 +15,7 @@ from typing import Any
 from .. import __version__
 from ..config import Export
 from ..errors import UsageError
-from ..events import Tell
+from ..events import ProgressCallback
 from ..files import durable
 from ..storage.checkpoint import Model
 from ..storage.diffusers_folder import REPORT_FILE
@@ -50,7 +50,7 @@ def check(how: Export) -> None:
 
 def export(
     model: Model, target: Path, how: Export, *, source: Path, replace: bool = False,
-    tell: Tell = lambda what, done, total: None,
+    tell: ProgressCallback = lambda what, done, total: None,
 ) -> dict[str, Any]:
     """Put the model at `target` in another form. → the report of it, ready for JSON.
 

@@ -17,7 +17,7 @@ from ..config import ModelConfig, Sampling
 from ..errors import ExportError
 from ..network.tokenizer import encode
 from ..runtime import randomness
-from ..sampling.generate import denoise_steps, encode_prompts
+from ..sampling.generate import encode_prompts, reverse_diffusion
 from ..storage.checkpoint import Model
 
 LIMIT = 1e-4                                    # of an answer of the network, in full precision
@@ -128,7 +128,7 @@ def largest(ours: Tensor, theirs: Tensor) -> float:
 def _picture(model: Model, caption: str) -> Tensor:
     """(1, C, R, R): a picture before it is rounded to pixels."""
     text, null = encode_prompts(model, [caption])
-    return list(denoise_steps(model.network, model.config, text=text, null=null, seeds=[0],
+    return list(reverse_diffusion(model.network, model.config, text=text, null=null, seeds=[0],
                               sampling=Sampling(sampler="ddim", steps=STEPS)))[-1].noisy
 
 

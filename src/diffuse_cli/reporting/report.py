@@ -22,8 +22,8 @@ from ..checks import from_dict
 from ..config import Recipe
 from ..errors import ModelError
 from ..files.strict_json import JsonError, loads_strict
-from ..storage.evaluation_file import GALLERY_FILE, RECORD_FILE, entry, readable
-from ..storage.event_log import Entry, History, number, read_history
+from ..storage.evaluation_file import EVALUATION_FILE, GALLERY_FILE, entry, readable
+from ..storage.event_log import Entry, EventLog, number, read_event_log
 from ..storage.run_directory import read_config
 from .svg_curves import Curve, mixed, svg
 
@@ -58,7 +58,7 @@ def build(directory: Path) -> bytes:
     if config is None:
         raise ModelError(f"there is no run in {directory.absolute()}, so there is nothing to report",
                          hint="A report is made of what a training leaves beside its model")
-    history, plan = read_history(directory), config["plan"]
+    history, plan = read_event_log(directory), config["plan"]
     room = resources.files(__package__)
     script = (room / "report.js").read_text(encoding="utf-8").strip()
     page = Template((room / "report.html").read_text(encoding="utf-8")).substitute(
@@ -96,7 +96,7 @@ def _picture(data: bytes, alternative: str, kind: str = "") -> str:
 # ── How it went ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _status(history: History, plan: Entry) -> str:
+def _status(history: EventLog, plan: Entry) -> str:
     steps = plan.get("steps")
     if history.finished.get("complete"):
         return _text(f"Finished: {readable(steps)} steps. The model has the weights of the "
@@ -105,7 +105,7 @@ def _status(history: History, plan: Entry) -> str:
     return _text(f"{how[0].upper()}{how[1:]}: step {history.step:,} of {readable(steps)}")
 
 
-def _tiles(history: History, plan: Entry) -> str:
+def _tiles(history: EventLog, plan: Entry) -> str:
     steps, batch = number(plan.get("steps")), number(plan.get("batch_size"))
     tiles = [("steps" if history.step == steps else f"of {steps:,.0f} steps", f"{history.step:,}")]
     losses = [(number(entry.get("noise_mse")), entry["step"]) for entry in history.validations]
@@ -121,14 +121,14 @@ def _tiles(history: History, plan: Entry) -> str:
     return "\n".join(_tile(label, value) for label, value in tiles)
 
 
-def _warnings(history: History) -> str:
+def _warnings(history: EventLog) -> str:
     if not history.warnings:
         return ""
     items = "".join(f"<li>{_text(message)}</li>" for message in list(dict.fromkeys(history.warnings))[-20:])
     return f'<ul class="warnings">{items}</ul>'
 
 
-def _previews(directory: Path, history: History) -> str:
+def _previews(directory: Path, history: EventLog) -> str:
     """The strips over time; of many, some, evenly chosen, the first and the last among them."""
     found = [(entry, path) for entry in history.previews
              if (path := directory / "previews" / f"step-{entry['step']:08d}.png").is_file()]
@@ -177,7 +177,7 @@ def _read_png(path: Path) -> bytes:
 # ── Curves ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _curves(history: History) -> str:
+def _curves(history: EventLog) -> str:
     steps, checks = history.steps, history.validations
     cards = [_card("Noise loss", "Error of the guessed noise: of the training pictures, and of the averaged weights on "
                    "pictures held out. Held-out rising while the other falls: it learns by heart.",
@@ -227,7 +227,7 @@ def _by_level(checks: Sequence[Entry]) -> list[Curve]:
 def _evaluation(directory: Path) -> str:
     """What `diffuse evaluate` found, if it was asked; keys that are not known are shown as they are."""
     try:
-        found = loads_strict((directory / RECORD_FILE).read_bytes())
+        found = loads_strict((directory / EVALUATION_FILE).read_bytes())
     except (OSError, JsonError):
         return ""
     if not isinstance(found, dict):
@@ -277,7 +277,7 @@ def _table(rows: Sequence[tuple[str, str, str]]) -> str:
 # ── What it was, and how to go on ───────────────────────────────────────────────────────────────────────────────────
 
 
-def _facts(history: History, config: Entry) -> str:
+def _facts(history: EventLog, config: Entry) -> str:
     """The header of the training, and behind it the whole plan."""
     facts = [(str(pair[0]), pair[1]) for pair in _list(history.started.get("facts"))
              if isinstance(pair, list) and len(pair) == 2]
@@ -287,13 +287,13 @@ def _facts(history: History, config: Entry) -> str:
             f"<details><summary>the whole plan</summary>\n{plan}\n</details>")
 
 
-def _commands(name: str, config: Entry, history: History) -> str:
+def _commands(name: str, config: Entry, history: EventLog) -> str:
     shown = "\n".join(f"<div>{label}</div><pre><code>{_text(shlex.join(words))}</code></pre>"
                       for label, words in commands(name, config["request"], history))
     return shown
 
 
-def commands(name: str, request: Entry, history: History) -> list[tuple[str, list[str]]]:
+def commands(name: str, request: Entry, history: EventLog) -> list[tuple[str, list[str]]]:
     """(what for, the words of a command) for everything that one may want to do with a run."""
     complete = bool(history.finished.get("complete"))
     prompt = str(history.finished.get("prompt") or next(iter(_list((history.previews or [{}])[-1].get("prompts"))), ""))

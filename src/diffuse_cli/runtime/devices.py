@@ -10,6 +10,9 @@ from ..config import Machine
 from ..errors import UsageError
 from . import launch_environment
 
+if sys.platform != "win32":
+    import resource
+
 DEVICES = ("cpu", "cuda", "mps")                # of torch's, those that trainings are written for
 
 

@@ -1,7 +1,6 @@
-"""The few things that processes working together say to one another. One process alone says nothing.
+"""Several processes that train or draw together: the few collective operations they need, on torch.distributed.
 
-Knows torch.distributed; does not know what is trained or drawn. Every method is called by all processes at the same
-point, or by none. Nothing here pickles: values travel as JSON, numbers as tensors.
+Does not know what is trained or drawn. Nothing here pickles: values travel as JSON, numbers as tensors.
 """
 
 import contextlib
@@ -20,19 +19,22 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import WorkerError
 from . import launch_environment
-from .launch_environment import Place
+from .launch_environment import ProcessRank
 
-GLOO = ("gloo", "pair closure", "connection closed", "connection reset")       # signs that an error is its
-TIMEOUT = 300.0                                 # seconds after which a process that does not answer is given up
-PATIENCE = 12                                   # times as long, where one may be working alone
+GLOO_ERRORS = ("gloo", "pair closure", "connection closed", "connection reset")     # words of gloo's error messages
+TIMEOUT = 300.0                                 # seconds; a process that does not answer for so long counts as lost
+PATIENCE = 12                                   # timeouts to wait for a process that may be working alone
 
 
 @dataclass(frozen=True)
 class World:
-    """The processes of one training or drawing. `World()` is a process alone, for which every method does nothing."""
+    """The processes of one training or drawing. `World()` is one process alone, for which every method does nothing.
 
-    place: Place = launch_environment.ALONE
-    patient: dist.ProcessGroup | None = None    # all of them, who wait for one another for longer
+    All processes call a method at the same point, or none does.
+    """
+
+    place: ProcessRank = launch_environment.SINGLE_PROCESS
+    patient_group: dist.ProcessGroup | None = None          # all processes, with a longer timeout
     _wrapped: weakref.WeakSet[DistributedDataParallel] = field(
         default_factory=weakref.WeakSet, init=False, repr=False, compare=False)
 
@@ -45,10 +47,10 @@ class World:
         return self.place.size
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """A module whose gradients are means over all processes, all-reduced while the backward pass goes on.
+        """A module whose gradients are averaged over all processes during the backward pass.
 
-        Buckets keep their first order (which is what `find_unused_parameters` is for here), so that a sum over
-        processes is rounded alike before and after an interruption.
+        Buckets keep their first order (`find_unused_parameters` serves only for that), so that a sum over processes is
+        rounded alike before and after an interruption.
         """
         if self.size == 1:
             return module
@@ -56,61 +58,61 @@ class World:
         self._wrapped.add(shared)
         return shared
 
-    def part(self) -> None:
-        """Leave the others for good; what was wrapped can no longer learn.
+    def leave(self) -> None:
+        """Leave the other processes for good. Wrapped modules can no longer be trained.
 
-        Whatever exchanges gradients goes before the group does. If it went after, it could end the group while it
-        holds Python's lock, and wait for ever for a thread of the group that waits for the lock.
+        The reducers go before the process group. If they went after it, the group could end while it holds Python's
+        lock, and wait for ever for one of its threads that waits for the lock.
         """
         for shared in self._wrapped:
             del shared.reducer, shared.logger
         dist.destroy_process_group()
 
-    def add(self, tensor: Tensor) -> Tensor:
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, in place."""
         if self.size > 1:
-            with together():
+            with lost_process_as_error():
                 dist.all_reduce(tensor)
         return tensor
 
-    def largest(self, number: int, *, patiently: bool = False) -> int:
-        """The largest of the numbers that the processes have. patiently: for one that may be working alone."""
+    def all_reduce_max(self, number: int, *, patient: bool = False) -> int:
+        """The largest of the processes' numbers. patient: wait longer, for a process that may be working alone."""
         if self.size == 1:
             return number
         tensor = torch.tensor(int(number))
-        with together():
-            dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.patient if patiently else None)
+        with lost_process_as_error():
+            dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.patient_group if patient else None)
         return int(tensor)
 
-    def wait(self) -> None:
-        """For all to be here, patiently."""
-        self.largest(0, patiently=True)
+    def barrier(self) -> None:
+        """Wait patiently until all processes are here."""
+        self.all_reduce_max(0, patient=True)
 
-    def told(self, value: Any) -> Any:
-        """What the main process knows, as JSON carries it; the others' `value` is not looked at. Waits patiently."""
+    def broadcast_json(self, value: Any) -> Any:
+        """The main process's `value`, as JSON carries it, in every process. Waits patiently for the main process."""
         if self.size == 1:
             return value
         text = json.dumps(value).encode() if self.is_main else b""
-        data = torch.zeros(self.largest(len(text), patiently=True), dtype=torch.uint8)
+        data = torch.zeros(self.all_reduce_max(len(text), patient=True), dtype=torch.uint8)
         if self.is_main:
             data[:] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
-        with together():
+        with lost_process_as_error():
             dist.broadcast(data, 0)
         return json.loads(data.numpy().tobytes())
 
-    def gathered(self, tensor: Tensor) -> list[Tensor]:
-        """The tensors of all processes, of one shape, in their order: for the main process. For others, nothing."""
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        """For the main process, the tensors of all processes in order of rank, all of one shape; else an empty list."""
         if self.size == 1:
             return [tensor]
         parts = [torch.empty_like(tensor) for _ in range(self.size)] if self.is_main else None
-        with together():
+        with lost_process_as_error():
             dist.gather(tensor, parts)
         return parts or []
 
-    def align(self, tensors: Iterable[Tensor]) -> None:
-        """Give all processes the main process's numbers, in place."""
+    def broadcast_(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite the tensors of every process with the main process's."""
         if self.size > 1:
-            with together(), torch.no_grad():
+            with lost_process_as_error(), torch.no_grad():
                 for tensor in tensors:
                     contiguous = tensor.contiguous()
                     dist.broadcast(contiguous, 0)
@@ -130,25 +132,25 @@ def join(device: torch.device) -> Iterator[World]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     timeout = timedelta(seconds=float(os.environ.get("DIFFUSE_TIMEOUT", TIMEOUT)))
-    with together():
+    with lost_process_as_error():
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", rank=place.rank, world_size=place.size,
             init_method=f"file://{meeting}" if meeting else "env://", timeout=timeout)
-        patient = dist.new_group(backend="gloo", timeout=PATIENCE * timeout)
-    world = World(place, patient)
+        patient_group = dist.new_group(backend="gloo", timeout=PATIENCE * timeout)
+    world = World(place, patient_group)
     try:
         yield world
-        world.wait()                            # nobody leaves while another still waits for an answer
+        world.barrier()                         # nobody leaves while another still waits for an answer
     finally:
-        world.part()
+        world.leave()
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
-    """Turn what torch says of a lost process into the one WorkerError that users see."""
+def lost_process_as_error() -> Iterator[None]:
+    """Raise WorkerError, which users understand, for every error by which torch tells that a process is lost."""
     try:
         yield
-    except RuntimeError as error:                                      # dist.DistError is one, gloo's have no class
-        if not isinstance(error, dist.DistError) and not any(sign in str(error).lower() for sign in GLOO):
+    except RuntimeError as error:               # dist.DistError is one; gloo's errors have no class of their own
+        if not isinstance(error, dist.DistError) and not any(word in str(error).lower() for word in GLOO_ERRORS):
             raise
         raise WorkerError("another of the processes has ended, or does not answer") from error

@@ -17,7 +17,7 @@ RENDEZVOUS = "DIFFUSE_RENDEZVOUS"               # a file through which processes
 
 
 @dataclass(frozen=True)
-class Place:
+class ProcessRank:
     """One process among `size`; `local_rank` counts those of its machine."""
 
     rank: int = 0
@@ -34,23 +34,23 @@ class Place:
         return range(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
 
-ALONE = Place()
+SINGLE_PROCESS = ProcessRank()
 
 
-def place() -> Place:
+def place() -> ProcessRank:
     """This process's place. Raises UsageError for an environment that contradicts itself."""
     for rank, size, local in (("RANK", "WORLD_SIZE", "LOCAL_RANK"),
                               ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")):
         if rank in os.environ and size in os.environ:
             try:
-                found = Place(int(os.environ[rank]), int(os.environ[size]), int(os.environ.get(local, "0")))
+                found = ProcessRank(int(os.environ[rank]), int(os.environ[size]), int(os.environ.get(local, "0")))
             except ValueError:
-                found = Place(-1, 0)
+                found = ProcessRank(-1, 0)
             if not 0 <= found.rank < found.size:
                 raise UsageError(f"{rank}={os.environ[rank]} and {size}={os.environ[size]} name no process",
                                  hint=f"Unset {rank}, or start with torchrun, srun or --gpus")
             return found
-    return ALONE
+    return SINGLE_PROCESS
 
 
 def is_launched() -> bool:

@@ -1,7 +1,7 @@
-"""From prompts to pictures: text encoder → guided denoiser → sampler → pixels.
+"""From prompts to pictures: text encoder → guided denoiser → sampler → pixels. Knows no files.
 
-Picture k of a prompt under seed S has seed S + k, and its noise is a function of that seed and the step alone: the
-same picture whatever else is drawn with it. Knows no files.
+Picture k of a prompt under seed S has seed S + k. Its noise is a function of that seed and of the step alone, so it is
+the same picture whatever else is drawn with it.
 """
 
 import itertools
@@ -25,127 +25,119 @@ from ..pictures.pixels import from_pixels, to_pixels
 from ..runtime import out_of_memory, randomness
 from ..runtime.distributed import World
 from ..storage.checkpoint import Model
-from .request import Start, Wanted
+from .request import InitImage, SampleRequest
 
 RESAMPLINGS = 5                                 # of every stretch of steps, with a mask: docs/decisions.md
+Progress = Callable[[float], None]              # called with the number of pictures done, unfinished ones in part
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Sample:
     """One finished picture."""
 
-    wanted: Wanted
-    index: int                                  # among the pictures of its prompt
+    request: SampleRequest
+    index: int                                  # among the pictures of its request
     pixels: np.ndarray                          # (H, W, 3) uint8
     seconds: float                              # its share of the time
-    frames: np.ndarray | None = None            # (steps, H, 2·W, 3) uint8: noisy state | estimate, if asked for
+    frames: np.ndarray | None = None            # (steps, H, 2·W, 3) uint8: noisy picture | estimate, if asked for
 
     @property
     def prompt(self) -> str:
-        return self.wanted.prompt
+        return self.request.prompt
 
     @property
     def seed(self) -> int:
-        return self.wanted.seed + self.index
+        return self.request.seed + self.index
 
 
-def draw(
-    model: Model, wanted: Sequence[Wanted], *, frames: bool = False, world: World | None = None,
-    advance: Callable[[float], None] = lambda done: None,
-) -> Iterator[Drawn]:
-    """The wanted pictures in their order, as they are finished. Unconditional models ignore prompts.
+# ── Batches ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    Neighbours that are drawn alike share batches. Every batch has the same size, filled up with pictures that are
-    thrown away: kernels may round differently at another batch size, and a picture must not depend on its company. In a
-    world, its processes draw a batch each, and the main one yields all pictures, the others none. With `frames`, each
-    picture also shows how it came about. After every step `advance` is told how many pictures are done, parts included.
-    Raises OutOfMemoryError.
+
+def generate(
+    model: Model, requests: Sequence[SampleRequest], *, frames: bool = False, world: World | None = None,
+    progress: Progress = lambda done: None,
+) -> Iterator[Sample]:
+    """The pictures of all requests in their order, as they are finished. Unconditional models ignore prompts.
+
+    Neighbouring requests with the same settings share batches. Every batch has the same size, filled up with pictures
+    that are thrown away: kernels may round differently at another batch size, and a picture must not depend on the
+    others. frames: each sample also has the picture after every step. world: its processes draw a batch each; the main
+    one yields all samples, the others none. Raises OutOfMemoryError.
     """
     before = 0
-    for _, group in itertools.groupby(wanted, _batched_by):
-        alike = list(group)
-        yield from _draw_alike(model, alike, frames=frames, world=world or World(), advance=_after(advance, before))
-        before += sum(one.count for one in alike)
+    for _, group in itertools.groupby(requests, _batch_key):
+        batched = list(group)
+        yield from _generate_batched(model, batched, frames=frames, world=world or World(),
+                                     progress=_shifted(progress, before))
+        before += sum(request.count for request in batched)
 
 
-def _batched_by(wanted: Wanted) -> tuple[Sampling, float | None, bool]:
-    """What pictures of one batch have in common; prompts, seeds, start pictures and masks may differ."""
-    start = wanted.start
-    return (wanted.sampling, None, False) if start is None else (
-        wanted.sampling, start.strength, start.mask is not None)
+def _batch_key(request: SampleRequest) -> tuple[Sampling, float | None, bool]:
+    """Equal for requests that can share a batch: prompts, seeds, first pictures and masks may differ."""
+    init = request.init
+    return (request.sampling, None, False) if init is None else (
+        request.sampling, init.strength, init.mask is not None)
 
 
-def _after(advance: Callable[[float], None], before: float, times: float = 1) -> Callable[[float], None]:
-    """The same, of what comes after `before` pictures and counts `times` as much."""
-    return lambda done: advance(before + times * done)
+def _shifted(progress: Progress, before: float, scale: float = 1) -> Progress:
+    """The progress of a part that comes after `before` pictures and counts `scale` times as much."""
+    return lambda done: progress(before + scale * done)
 
 
-def _draw_alike(
-    model: Model, wanted: list[Wanted], *, frames: bool, world: World, advance: Callable[[float], None],
-) -> Iterator[Drawn]:
-    sampling = wanted[0].sampling
-    pictures = [(number, k) for number, one in enumerate(wanted) for k in range(one.count)]
-    size = sampling.batch_size
+def _generate_batched(
+    model: Model, requests: list[SampleRequest], *, frames: bool, world: World, progress: Progress,
+) -> Iterator[Sample]:
+    """The pictures of requests that share batches."""
+    pictures = [(number, k) for number, request in enumerate(requests) for k in range(request.count)]
+    size = requests[0].sampling.batch_size
     batches = [pictures[start : start + size] for start in range(0, len(pictures), size)]
     for turn in range(0, len(batches), world.size):
         begun, here = time.monotonic(), batches[turn : turn + world.size]
         before, count = turn * size, sum(map(len, here))
-        # Who finds no batch draws the last one too: a process that waits too long would be given up.
+        # A process without a batch of its own draws the last one too: one that waits too long would count as lost.
         padded = (batches[min(turn + world.place.rank, len(batches) - 1)] * size)[:size]
         with out_of_memory.for_pictures(size):
-            made = _draw_batch(model, [(wanted[number], k) for number, k in padded], frames=frames,
-                               advance=_after(advance, before, count))
-        drawn = world.gathered(torch.from_numpy(made))
+            made = _generate_batch(model, [(requests[number], k) for number, k in padded], frames=frames,
+                                   progress=_shifted(progress, before, count))
+        gathered = world.gather(torch.from_numpy(made))
         seconds = (time.monotonic() - begun) / count
-        for batch, films in zip(here, drawn, strict=False):
+        for batch, films in zip(here, gathered, strict=False):
             for (number, k), film in zip(batch, films.numpy(), strict=False):
-                last = film[-1][:, : film.shape[1]]                                # pictures are square
-                yield Drawn(wanted[number], k, last, seconds, film if frames else None)
+                last = film[-1][:, : film.shape[1]]                    # pictures are square
+                yield Sample(requests[number], k, last, seconds, film if frames else None)
 
 
-def _draw_batch(
-    model: Model, asked: Sequence[tuple[Wanted, int]], *, frames: bool, advance: Callable[[float], None],
+def _generate_batch(
+    model: Model, asked: Sequence[tuple[SampleRequest, int]], *, frames: bool, progress: Progress,
 ) -> np.ndarray:
-    """(N, steps, H, 2·W, 3): state | estimate after every step; without `frames` the pictures, (N, 1, H, W, 3)."""
+    """Picture k of each request → (N, 1, H, W, 3) uint8; with `frames` (N, steps, H, 2·W, 3): noisy | estimate."""
     count, sampling = len(asked), asked[0][0].sampling
-    features, _ = encode_prompts(model, [*(one.prompt for one, _ in asked), *(one.negative for one, _ in asked)])
+    features, _ = encode_prompts(
+        model, [*(request.prompt for request, _ in asked), *(request.negative for request, _ in asked)])
     text, negative = (None, None) if features is None else (features[:count], features[count:])
     shown: list[np.ndarray] = []
-    times, steps = times_of(model.config, sampling), 1
+    times, steps = sampling_times_of(model.config, sampling), 1
     left = len(times)
-    for step in denoise_steps(
+    for step in reverse_diffusion(
             model.network, model.config, text=text, null=negative, sampling=sampling,
-            seeds=[one.seed + k for one, k in asked],
-            starts=[one.start for one, _ in asked if one.start is not None]):
+            seeds=[request.seed + k for request, k in asked],
+            inits=[request.init for request, _ in asked if request.init is not None]):
         if frames:
             shown.append(to_pixels(torch.cat([step.noisy, step.image], dim=3)))
         elif step.t == 0:
             shown = [to_pixels(step.noisy)]
         left = min(left, sum(time < step.t for time in times))         # resampling goes back for a while
         steps = max(steps, left + 1)
-        advance(1 - left / steps)
+        progress(1 - left / steps)
     return np.stack(shown, axis=1)
 
 
-def guided_steps(config: ModelConfig, sampling: Sampling) -> int:
-    """How many of the sampler's steps begin where guidance acts; with few steps it may be none."""
-    resolution = config.network.resolution
-    schedule, (low, high) = make_schedule(config.schedule, resolution), sampling.interval_at(resolution)
-    times = torch.tensor(times_of(config, sampling)[:-1], dtype=torch.float64)
-    ratio = torch.exp(-schedule.log_snr(times) / 2)                    # sigma/alpha
-    return int(((low < ratio) & (ratio <= high)).sum())
-
-
-def times_of(config: ModelConfig, sampling: Sampling) -> list[float]:
-    """The times that the sampler visits, from 1 to 0."""
-    resolution = config.network.resolution
-    schedule = make_schedule(config.schedule, resolution)
-    return sampling_times(schedule, sampling.number_of_steps, resolution)
+# ── One batch: text, times, reverse diffusion ───────────────────────────────────────────────────────────────────────
 
 
 @torch.no_grad()
 def encode_prompts(model: Model, prompts: Sequence[str]) -> tuple[Tensor | None, Tensor | None]:
-    """(features of each prompt (M, 77, width), features of the empty caption (1, 77, width)); None if unconditional."""
+    """→ text features of the prompts (M, 77, width), and of the empty caption (1, 77, width); None if unconditional."""
     if model.tokenizer is None:
         return None, None
     device = next(model.network.parameters()).device
@@ -153,14 +145,31 @@ def encode_prompts(model: Model, prompts: Sequence[str]) -> tuple[Tensor | None,
     return features[:-1], features[-1:]
 
 
-def denoise_steps(
-    network: Network, config: ModelConfig, *, text: Tensor | None, null: Tensor | None, seeds: Sequence[int],
-    sampling: Sampling, starts: Sequence[Start] = (),
-) -> Iterator[Step]:
-    """Reverse diffusion of one batch: the state after every step, ending with the pictures in `noisy`.
+def sampling_times_of(config: ModelConfig, sampling: Sampling) -> list[float]:
+    """The times that the sampler visits, from 1 to 0."""
+    resolution = config.network.resolution
+    schedule = make_schedule(config.schedule, resolution)
+    return sampling_times(schedule, sampling.number_of_steps, resolution)
 
-    text: (N, 77, width) and null: (N or 1, 77, width), or None when unconditional; seeds: N. starts: N pictures to
-    start from, all of one strength and all with a mask or none, or nothing.
+
+def guided_steps(config: ModelConfig, sampling: Sampling) -> int:
+    """The number of steps that begin at a noise level where guidance acts; with few steps it may be 0."""
+    resolution = config.network.resolution
+    schedule, (low, high) = make_schedule(config.schedule, resolution), sampling.interval_at(resolution)
+    times = torch.tensor(sampling_times_of(config, sampling)[:-1], dtype=torch.float64)
+    ratio = torch.exp(-schedule.log_snr(times) / 2)                    # sigma/alpha
+    return int(((low < ratio) & (ratio <= high)).sum())
+
+
+def reverse_diffusion(
+    network: Network, config: ModelConfig, *, text: Tensor | None, null: Tensor | None, seeds: Sequence[int],
+    sampling: Sampling, inits: Sequence[InitImage] = (),
+) -> Iterator[Step]:
+    """From noise to pictures: the state of a batch after every step. The last step's `noisy` are the pictures.
+
+    text: features of the prompts (N, 77, width); null: those that guidance leads away from (N or 1, 77, width); both
+    None when unconditional. seeds: N. inits: the pictures to start from, none or N, all with the same strength and
+    either all with a mask or none.
     """
     resolution = config.network.resolution
     schedule = make_schedule(config.schedule, resolution)
@@ -169,16 +178,20 @@ def denoise_steps(
     shape = (config.network.channels, resolution, resolution)
 
     def noise(step: int) -> Tensor:
+        """The noise of each picture at a step, a function of its seed; step -1 is the noise to begin with."""
         keys = torch.tensor([randomness.key(seed, "sample", step) for seed in seeds], device=device)
         return randomness.normal(keys, shape)
 
-    times = times_of(config, sampling)
-    if not starts:
+    # From noise alone
+    times = sampling_times_of(config, sampling)
+    if not inits:
         yield from run_sampler(sampling.sampler, denoise, noise(-1), times, schedule, fresh_noise=noise)
         return
-    image = from_pixels(np.stack([start.image for start in starts]), device)
-    noisy, times = start_from(image, noise(-1), times, starts[0].strength, schedule)
-    masks = [start.mask for start in starts if start.mask is not None]
+
+    # From pictures: noise is added up to a time between, and taken away again
+    image = from_pixels(np.stack([init.image for init in inits]), device)
+    noisy, times = start_from(image, noise(-1), times, inits[0].strength, schedule)
+    masks = [init.mask for init in inits if init.mask is not None]
     if len(times) == 1:                                                # strength 0: nothing to do
         yield Step(0.0, image, image)
     elif masks:
@@ -193,22 +206,26 @@ def guided_denoiser(
     network: Network, config: ModelConfig, schedule: Schedule, *, text: Tensor | None, null: Tensor | None,
     sampling: Sampling,
 ) -> Denoiser:
-    """The network as `denoise(noisy, t)`; with text, guided against the empty caption, both halves in one pass."""
+    """The network as a function of noisy pictures and one time, for `run_sampler`.
 
-    def answer(noisy: Tensor, t: float, features: Tensor | None) -> Denoised:
-        return denoise(network, noisy, torch.full((len(noisy),), t, dtype=torch.float64), features, config=config,
-                       schedule=schedule, precision=sampling.precision)
+    With text, its estimates are guided (`guidance.classifier_free`). Where guidance acts, the estimates with and
+    without the prompt are computed in one pass over a batch of 2·N.
+    """
+
+    def estimate(noisy: Tensor, t: float, features: Tensor | None) -> Denoised:
+        times = torch.full((len(noisy),), t, dtype=torch.float64)
+        return denoise(network, noisy, times, features, config=config, schedule=schedule, precision=sampling.precision)
 
     if text is None or null is None:
-        return lambda noisy, t: answer(noisy, t, None)
-    doubled = torch.cat([text, null.expand_as(text)])
+        return lambda noisy, t: estimate(noisy, t, None)
+    doubled = torch.cat([text, null.expand_as(text)])                                      # (2·N, 77, width)
 
     def both(noisy: Tensor, t: float) -> tuple[Denoised, Denoised]:
-        images, fractions, _ = answer(torch.cat([noisy, noisy]), t, doubled)
+        images, fractions, _ = estimate(torch.cat([noisy, noisy]), t, doubled)
         count = len(noisy)
         fraction, null_fraction = (None, None) if fractions is None else (fractions[:count], fractions[count:])
         return Denoised(images[:count], fraction), Denoised(images[count:], null_fraction)
 
     return classifier_free(
-        lambda noisy, t: answer(noisy, t, text), both, schedule=schedule, scale=sampling.guidance,
+        lambda noisy, t: estimate(noisy, t, text), both, schedule=schedule, scale=sampling.guidance,
         interval=sampling.interval_at(config.network.resolution))

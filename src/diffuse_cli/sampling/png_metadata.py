@@ -18,11 +18,11 @@ from ..data import images
 from ..errors import DataError, ModelError, UsageError
 from ..files.strict_json import JsonError, loads_strict
 from ..storage import registry
-from ..storage.model_info import read_card
+from ..storage.model_info import read_model_info
 
 if TYPE_CHECKING:
     from ..storage.checkpoint import Model
-    from .generate import Drawn
+    from .generate import Sample
 
 MAX_PROMPT = 4_096                              # characters kept of a prompt
 MAX_TEXT = 128 * 1024                           # of the JSON; the longest that we write is less
@@ -30,7 +30,7 @@ _NO_PROMPT = re.compile(r"\n\s*(?=Steps:|Negative prompt:)")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
+class SampleMetadata:
     """Everything needed to draw one picture again."""
 
     prompt: str
@@ -85,21 +85,21 @@ class Made:
 # ── Written ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def made_of(drawn: "Drawn", model: "Model") -> Made:
+def metadata_of(sample: "Sample", model: "Model") -> SampleMetadata:
     """How `model` drew it."""
-    wanted, sampling, start = drawn.wanted, drawn.wanted.sampling, drawn.wanted.start
+    request, sampling, init = sample.request, sample.request.sampling, sample.request.init
     resolution = model.config.network.resolution
-    return Made(
-        prompt=wanted.prompt[:MAX_PROMPT], negative=wanted.negative[:MAX_PROMPT], seed=drawn.seed,
+    return SampleMetadata(
+        prompt=request.prompt[:MAX_PROMPT], negative=request.negative[:MAX_PROMPT], seed=sample.seed,
         sampler=sampling.sampler, steps=sampling.number_of_steps, guidance=sampling.guidance,
         guidance_interval=sampling.interval_at(resolution), batch_size=sampling.batch_size,
-        precision=sampling.precision, strength=None if start is None else start.strength,
-        init_sha256=None if start is None else start.image_sha256,
-        mask_sha256=None if start is None else start.mask_sha256, size=(resolution, resolution),
+        precision=sampling.precision, strength=None if init is None else init.strength,
+        init_sha256=None if init is None else init.image_sha256,
+        mask_sha256=None if init is None else init.mask_sha256, size=(resolution, resolution),
         model=str(model.training.get("name", "model"))[:64], model_sha256=model.sha256, version=__version__)
 
 
-def texts(made: Made) -> dict[str, str]:
+def texts(made: SampleMetadata) -> dict[str, str]:
     """The text chunks of a PNG: "parameters" as other tools parse it, "diffuse" as JSON, the source of truth."""
     width, height = made.size
     facts = {
@@ -127,7 +127,7 @@ def _quoted(value: str) -> str:
 # ── Read ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def read_made(path: Path) -> Made:
+def read_sample_metadata(path: Path) -> SampleMetadata:
     """How the picture at `path` was made, as it says itself. Raises DataError."""
     try:
         text = images.png_texts(path).get("diffuse")
@@ -138,14 +138,14 @@ def read_made(path: Path) -> Made:
         raise DataError(f"{path} does not say how it was made",
                         hint="Give a PNG made by `diffuse sample`, without --no-metadata")
     try:
-        return from_dict(Made, loads_strict(text, limit=MAX_TEXT), where="metadata")
+        return from_dict(SampleMetadata, loads_strict(text, limit=MAX_TEXT), where="metadata")
     except (JsonError, UsageError) as error:
         what = error.what if isinstance(error, UsageError) else str(error)
         raise DataError(f"what {path} says of how it was made cannot be used: {what}",
                         hint="Give a PNG as `diffuse sample` wrote it") from error
 
 
-def find_model(made: Made) -> Path:
+def find_model(made: SampleMetadata) -> Path:
     """The file of the model that drew it, known by its hash: the one of the same name if it has it, else any.
 
     Reads headers only. Raises ModelError.
@@ -161,6 +161,6 @@ def find_model(made: Made) -> Path:
 def sha256_of(path: Path) -> str:
     """The identity of a model as its header gives it; empty where that cannot be read."""
     try:
-        return read_card(path).sha256
+        return read_model_info(path).sha256
     except ModelError:
         return ""

@@ -12,15 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from ..checks import check_range
-from ..config import SEED_RANGE, Sampling
+from ..config import SEED_RANGE, STRENGTH, Sampling
 from ..data import images
 from ..errors import DataError, UsageError
 
-STRENGTH = 0.75                                 # unless another is given; with a mask, 1
-
 
 @dataclass(frozen=True, eq=False)
-class Start:
+class InitImage:
     """A picture to start from, as large as the model's, and how much of it may change."""
 
     image: np.ndarray                           # (R, R, 3) uint8
@@ -42,7 +40,7 @@ class Start:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class SampleRequest:
     """`count` pictures of one prompt; picture k has seed + k. Raises UsageError for what is out of range, or no number.
     """
 
@@ -51,7 +49,7 @@ class Wanted:
     count: int = 1
     seed: int = 0
     sampling: Sampling = field(default_factory=Sampling)
-    start: Start | None = None
+    init: InitImage | None = None
 
     def __post_init__(self) -> None:
         for option, text in (("the prompt", self.prompt), ("--negative", self.negative)):
@@ -66,18 +64,19 @@ class Wanted:
         check_range("--seed", self.seed, 0, SEED_RANGE[1] - self.count)
 
 
-def open_start(image: Path, mask: Path | None, resolution: int, strength: float | None) -> Start:
+def open_init_image(image: Path, mask: Path | None, resolution: int, strength: float | None) -> InitImage:
     """The picture fitted to R×R pixels as training fits it, and with it the mask: at least half white is new.
 
     strength None: STRENGTH, or 1 with a mask. Raises DataError, and UsageError for a strength out of range.
     """
-    return start_of(open_picture(image, resolution), None if mask is None else open_picture(mask, resolution), strength)
+    new = None if mask is None else open_picture(mask, resolution)
+    return init_image(open_picture(image, resolution), new, strength)
 
 
-def start_of(image: np.ndarray, mask: np.ndarray | None, strength: float | None) -> Start:
+def init_image(image: np.ndarray, mask: np.ndarray | None, strength: float | None) -> InitImage:
     """The same from pixels, (R, R, 3) uint8 each."""
     new = None if mask is None else mask.mean(axis=2) >= 127.5
-    return Start(image, strength if strength is not None else STRENGTH if new is None else 1.0, new)
+    return InitImage(image, strength if strength is not None else STRENGTH if new is None else 1.0, new)
 
 
 def open_picture(path: Path, resolution: int) -> np.ndarray:

@@ -27,7 +27,7 @@ from ..network.presets import parameter_shapes
 from ..network.tokenizer import load_tokenizer, paired_merges
 from . import safetensors_file
 from .diffusers_folder import is_folder, read_folder
-from .model_info import Card, card_of, card_of_folder, check_version, object_of
+from .model_info import ModelInfo, check_version, info_of_folder, info_of_header, object_of
 
 BETA_TOLERANCE = 1e-6                           # of betas that went through float32 on their way
 _DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
@@ -98,7 +98,7 @@ def load_model(path: Path, device: torch.device) -> Model:
         return _load_folder(path, device)
     with safetensors_file.opened(path) as file:
         head = safetensors_file.read_header(file)
-        card = card_of(head)
+        card = info_of_header(head)
         config = card.config
         _check_shapes(head, parameter_shapes(config.network))
         weights = _read_tensors(file, head)
@@ -111,7 +111,7 @@ def load_model(path: Path, device: torch.device) -> Model:
 
 def _load_folder(index: Path, device: torch.device) -> Model:
     folder = read_folder(index)
-    card, weights = card_of_folder(index.parent.absolute().name, folder), {}
+    card, weights = info_of_folder(index.parent.absolute().name, folder), {}
     config = card.config
     expected = parameter_shapes(config.network)
     with safetensors_file.opened(index):
@@ -140,7 +140,7 @@ def _read_part(path: Path, shapes: Mapping[str, tuple[int, ...]], config: ModelC
     return {name: tensor[: len(tensor) // 2].clone() if name in wide else tensor for name, tensor in tensors.items()}
 
 
-def _built(card: Card, weights: dict[str, Tensor], tokenizer: Tokenizer | None, device: torch.device) -> Model:
+def _built(card: ModelInfo, weights: dict[str, Tensor], tokenizer: Tokenizer | None, device: torch.device) -> Model:
     """The model of weights that were judged; takes them out of `weights`."""
     sha256 = _tensors_sha256(_encoded(weights))
     with torch.device("meta"):

@@ -23,7 +23,7 @@ _PIPELINES = {"IFPipeline": True, "DDPMPipeline": False}            # whether th
 
 
 @dataclass(frozen=True, kw_only=True)
-class StockFolder:
+class DiffusersFolder:
     """What a folder says, judged. The files of `weights` hold the parameters whose names begin with their keys."""
 
     config: ModelConfig
@@ -45,7 +45,7 @@ def sealed_files(path: Path) -> list[Path]:
     return list(read_folder(path).weights.values()) if is_folder(path) else [path]
 
 
-def read_folder(index: Path) -> StockFolder:
+def read_folder(index: Path) -> DiffusersFolder:
     """Judge the folder whose `model_index.json` is given. Raises ModelError."""
     folder = index.parent
     with safetensors_file.opened(index) as file:
@@ -67,7 +67,7 @@ def read_folder(index: Path) -> StockFolder:
             config = ModelConfig(network=network, schedule=schedule, prediction=prediction)
         except UsageError as error:
             raise ModelError(error.what) from error
-        return StockFolder(
+        return DiffusersFolder(
             config=config, betas=betas, weights=weights, report=_report(folder / REPORT_FILE),
             tokenizer=_read(folder / TOKENIZER_FILE, limit=safetensors_file.MAX_HEADER_BYTES) if conditional else None,
             parameters=sum(head.parameters for head in heads.values()),

@@ -6,7 +6,7 @@ Standard library only. Whoever shows what these return makes foreign text harmle
 import math
 from typing import Any
 
-RECORD_FILE, GALLERY_FILE = "evaluation.json", "closest.png"
+EVALUATION_FILE, GALLERY_FILE = "evaluation.json", "closest.png"
 
 
 def entry(found: Any, key: str) -> Any:

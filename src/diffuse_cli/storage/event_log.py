@@ -16,7 +16,7 @@ _SERIES = {"stepped": "steps", "validated": "validations", "previewed": "preview
 
 
 @dataclass
-class History:
+class EventLog:
     """The events of a run in the order of their steps; of a step that was learnt twice, what was told last."""
 
     started: Entry = field(default_factory=dict)            # the last time
@@ -34,9 +34,9 @@ class History:
         return max((entry["step"] for entry in told if entry), default=0)
 
 
-def read_history(directory: Path) -> History:
+def read_event_log(directory: Path) -> EventLog:
     """The history of the run in `directory`; empty where there is no log. Lines that are damaged are passed over."""
-    history, running = History(), 0.0
+    history, running = EventLog(), 0.0
     try:
         lines = (directory / LOG_FILE).read_bytes().splitlines()
     except OSError:
@@ -70,7 +70,7 @@ def read_history(directory: Path) -> History:
     return history
 
 
-def _forget(history: History, step: int) -> None:
+def _forget(history: EventLog, step: int) -> None:
     """What was told of this step and later ones: they are learnt again, perhaps with another plan."""
     for name in _SERIES.values():
         series: list[Entry] = getattr(history, name)

@@ -13,11 +13,11 @@ from ..config import FORMAT_VERSION, ModelConfig
 from ..errors import ModelError, UsageError
 from ..files.strict_json import MAX_JSON_BYTES
 from . import safetensors_file
-from .diffusers_folder import StockFolder, is_folder, read_folder
+from .diffusers_folder import DiffusersFolder, is_folder, read_folder
 
 
 @dataclass(frozen=True, kw_only=True)
-class Card:
+class ModelInfo:
     """The metadata of one model, judged."""
 
     config: ModelConfig
@@ -28,15 +28,15 @@ class Card:
     sha256: str                                 # of the tensors, as the header says: the model's identity
 
 
-def read_card(path: Path) -> Card:
+def read_model_info(path: Path) -> ModelInfo:
     """The card of the model file at `path`, or of the folder whose `model_index.json` that is. Raises ModelError."""
     if is_folder(path):
-        return card_of_folder(path.parent.absolute().name, read_folder(path))
+        return info_of_folder(path.parent.absolute().name, read_folder(path))
     with safetensors_file.opened(path) as file:
-        return card_of(safetensors_file.read_header(file))
+        return info_of_header(safetensors_file.read_header(file))
 
 
-def card_of(head: safetensors_file.Header) -> Card:
+def info_of_header(head: safetensors_file.Header) -> ModelInfo:
     """The card in a header. Raises ModelError."""
     check_version(head)
     try:
@@ -46,14 +46,15 @@ def card_of(head: safetensors_file.Header) -> Card:
     words = object_of(head, "diffuse.words", limit=safetensors_file.MAX_HEADER_BYTES)
     if not _are_counts(words):
         raise ModelError("its word counts are not numbers")
-    return Card(config=config, training=object_of(head, "diffuse.training"), words=words, parameters=head.parameters,
-                bytes=head.size, sha256=head.metadata.get("modelspec.hash_sha256", "").removeprefix("0x"))
+    return ModelInfo(
+        config=config, training=object_of(head, "diffuse.training"), words=words, parameters=head.parameters,
+        bytes=head.size, sha256=head.metadata.get("modelspec.hash_sha256", "").removeprefix("0x"))
 
 
-def card_of_folder(name: str, folder: StockFolder) -> Card:
+def info_of_folder(name: str, folder: DiffusersFolder) -> ModelInfo:
     """The card of a folder in diffusers' form: with what its export says of it, if it is one of ours."""
     training, words, sha256 = (folder.report.get(key) for key in ("training", "words", "model_sha256"))
-    return Card(config=folder.config, training=training if isinstance(training, dict) else {"name": name},
+    return ModelInfo(config=folder.config, training=training if isinstance(training, dict) else {"name": name},
                 words=words if isinstance(words, dict) and _are_counts(words) else {}, parameters=folder.parameters,
                 bytes=folder.bytes, sha256=sha256 if isinstance(sha256, str) else "")
 

@@ -27,7 +27,7 @@ class Batches:
 
     plan: Plan
     dataset: Dataset
-    train: Tensor                               # positions of the training pictures
+    train: np.ndarray                           # (…,) int64, positions of the training pictures
     tokenizer: Tokenizer | None
     device: torch.device
 
@@ -39,7 +39,7 @@ class Batches:
         plan = self.plan
         index = torch.arange(start, start + count)
         positions = self._positions(step * plan.batch_size + index)
-        image = from_pixels(self.dataset.images[positions.numpy()], self.device)
+        image = from_pixels(self.dataset.images[positions], self.device)
         if plan.flip:
             flipped = randomness.uniform(self._keys("flip", step, index), 1)[:, 0] < 0.5
             image = torch.where(flipped.to(self.device)[:, None, None, None], image.flip(3), image)
@@ -52,13 +52,13 @@ class Batches:
     def _keys(self, purpose: str, step: int, index: Tensor) -> Tensor:
         return randomness.keys(self.plan.seed, purpose, step, index)
 
-    def _positions(self, seen: Tensor) -> Tensor:
-        """Numbers of pictures seen so far, over all epochs → positions in the data set."""
+    def _positions(self, seen: Tensor) -> np.ndarray:
+        """Numbers of pictures seen before, over all epochs, (N,) → positions in the data set (N,)."""
         length = len(self.train)
-        return torch.stack([
-            self.train[_order(self.plan.seed, number // length, length)[number % length]] for number in seen.tolist()])
+        return self.train[[
+            _order(self.plan.seed, number // length, length)[number % length] for number in seen.tolist()]]
 
-    def _tokens(self, step: int, index: Tensor, positions: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def _tokens(self, step: int, index: Tensor, positions: np.ndarray) -> tuple[Tensor | None, Tensor | None]:
         """The distinct captions of a batch as tokens, and which of them each picture has."""
         if self.tokenizer is None:
             return None, None

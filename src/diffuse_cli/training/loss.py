@@ -1,4 +1,7 @@
-"""A batch to its losses."""
+"""The training loss: a batch of pictures, captions, times and noise in, the loss of every picture out.
+
+Knows neither the optimiser nor files.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,73 +10,85 @@ import torch
 from torch import Tensor, nn
 
 from ..config import ModelConfig, Plan
-from ..denoiser import ask, read
+from ..denoiser import encode_captions, predict
 from ..diffusion import losses
 from ..diffusion.schedule import Schedule
 from ..network.network import Network
 from ..runtime import randomness
-from .loss import Batch, compute_losses
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures with their noise, all on one device but `t`."""
+    """N pictures, each with a caption, a time and noise. All tensors but `t` are on one device."""
 
     image: Tensor                               # (N, C, H, W) float32 in [-1, 1]
     noise: Tensor                               # (N, C, H, W) standard normal
-    t: Tensor                                   # (N,) float64, on the CPU
-    tokens: Tensor | None                       # (M, 77) of the M distinct captions; None when unconditional
-    caption_of: Tensor | None                   # (N,) which of them each picture has
+    t: Tensor                                   # (N,) float64 in (0, 1], on the CPU
+    tokens: Tensor | None                       # (M, 77) the M distinct captions; None when unconditional
+    caption_of: Tensor | None                   # (N,) which of the M captions each picture has
 
 
 @dataclass(frozen=True)
 class Losses:
-    """For every picture, (N,) float32."""
+    """The losses of every picture, (N,) float32 each."""
 
-    noise_mse: Tensor                           # unweighted
-    weighted: Tensor                            # the same under the objective's weight
+    noise_mse: Tensor                           # mean squared error of the noise, unweighted
+    weighted: Tensor                            # the same, weighted by the noise level
     variance: Tensor | None                     # bits per dimension and step; None when the variance is fixed
 
 
 def compute_losses(
-    network: Network, batch: Batch, *, config: ModelConfig, schedule: Schedule, objective: str,
+    network: Network, batch: Batch, *, config: ModelConfig, schedule: Schedule, loss_weighting: str,
     variance_grad: str = "head", dropout: Callable[[Tensor], Tensor] | None = None, precision: str = "fp32",
 ) -> Losses:
-    """Noise the pictures, ask the network, compare. The mean of weighted + variance over a batch is minimised.
+    """Add noise to the pictures, let the network predict, compare. Training minimises the mean of weighted + variance.
 
-    `precision` is that of the network alone: losses are float32.
+    Ho et al. 2020, 2006.11239, algorithm 1; the variance loss is that of Nichol & Dhariwal 2021, 2102.09672, eq. 16.
+    variance_grad: "head" lets the variance loss train only the layer that predicts the variance, "trunk" the whole
+    network. precision: of the network alone; the losses are float32.
     """
-    noisy = schedule.add_noise(batch.image, batch.noise, batch.t)
-    text = read(network, batch.tokens, batch.caption_of, precision=precision)
-    answer, channels = ask(network, noisy, batch.t, text, config=config, precision=precision, dropout=dropout,
-                           detach_variance=variance_grad == "head")
+    # Forward diffusion
+    noisy = schedule.add_noise(batch.image, batch.noise, batch.t)                          # (N, C, H, W)
 
-    log_snr = schedule.log_snr(batch.t)
+    # Prediction
+    text = encode_captions(network, batch.tokens, batch.caption_of, precision=precision)   # (N, 77, width)
+    prediction, variance_channels = predict(
+        network, noisy, batch.t, text, config=config, precision=precision, dropout=dropout,
+        detach_variance=variance_grad == "head")
+
+    # Noise loss
+    log_snr = schedule.log_snr(batch.t)                                                    # (N,)
     target = schedule.target(config.prediction, batch.image, batch.noise, batch.t)
-    noise_mse = losses.noise_loss(answer, target, prediction=config.prediction, log_snr=log_snr)
-    weight = losses.noise_weight(objective, log_snr, config.network.resolution).to(noise_mse)
+    noise_mse = losses.noise_loss(prediction, target, prediction=config.prediction, log_snr=log_snr)
+    weight = losses.noise_weight(loss_weighting, log_snr, config.network.resolution).to(noise_mse)
+
+    # Variance loss
     variance = None
-    if channels is not None:
-        estimate = schedule.image_of(config.prediction, answer.detach(), noisy, batch.t)
+    if variance_channels is not None:
+        estimate = schedule.image_of(config.prediction, prediction.detach(), noisy, batch.t)
         variance = losses.variance_loss(
-            schedule, image=batch.image, estimate=estimate, log_fraction=losses.log_fraction(channels), t=batch.t)
+            schedule, image=batch.image, estimate=estimate, log_fraction=losses.log_fraction(variance_channels),
+            t=batch.t)
     return Losses(noise_mse, weight * noise_mse, variance)
 
 
-class Shares(nn.Module):
-    """A network with the question that it is trained on, as the one module whose gradients are shared."""
+class TrainingLoss(nn.Module):
+    """Network and loss as one module, so that DistributedDataParallel can average its gradients over processes."""
 
     def __init__(self, network: Network, plan: Plan, schedule: Schedule, *, precision: str) -> None:
         super().__init__()
         self.network, self.plan, self.schedule, self.precision = network, plan, schedule, precision
 
-    def forward(self, batch: Batch, keys: Tensor) -> Tensor:
-        """A part of a batch, and its dropout's keys → (3,) its share of the batch's totals; see `Measured`."""
+    def forward(self, batch: Batch, dropout_keys: Tensor) -> Tensor:
+        """Part of a step's batch, and the keys of its dropout masks (N,) → its contribution to `StepResult.losses`.
+
+        The contributions of all parts of a batch add up to the means over the batch.
+        """
         plan = self.plan
-        dropout = randomness.Dropout(keys, plan.dropout) if plan.dropout else None
-        losses = compute_losses(
-            self.network, batch, config=plan.model, schedule=self.schedule, objective=plan.objective,
+        dropout = randomness.Dropout(dropout_keys, plan.dropout) if plan.dropout else None
+        found = compute_losses(
+            self.network, batch, config=plan.model, schedule=self.schedule, loss_weighting=plan.loss_weighting,
             variance_grad=plan.variance_grad, dropout=dropout, precision=self.precision)
-        variance = torch.zeros_like(losses.weighted) if losses.variance is None else losses.variance
-        per_picture = torch.stack([losses.weighted + variance, losses.noise_mse, variance], dim=1)     # (N, 3)
-        return per_picture.sum(0) / plan.batch_size
+        variance = torch.zeros_like(found.weighted) if found.variance is None else found.variance
+        per_picture = torch.stack([found.weighted + variance, found.noise_mse, variance], dim=1)       # (N, 3)
+        return per_picture.sum(0) / plan.batch_size                                                     # (3,)

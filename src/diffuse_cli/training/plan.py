@@ -11,16 +11,14 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from ..config import LEVELS, ModelConfig, Plan, Recipe
+from .. import config
+from ..config import ModelConfig, Plan, Recipe
 from ..data.dataset import Dataset
 from ..data.split import Split
 from ..errors import UsageError
 from ..network.presets import network_config, parameter_count
 from ..storage.checkpoint import Model
 
-VALIDATIONS = 10                                # in a run
-FEWEST_PROBED = 16                              # pictures of a validation, where there are as many
-PREVIEWED = 8                                   # pictures of a preview
 COOLDOWN = 0.25                                 # share of the run in which the learning rate falls to 0
 FEW_EPOCHS = 50                                 # no dropout below
 DROPOUTS = ((20_000, 0.25), (100_000, 0.12), (1_000_000, 0.05))        # (below so many pictures, rate); else 0
@@ -37,12 +35,6 @@ class Reasons:
     budget: str
 
 
-# ── Machine ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-# ── Recipe ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def make_plan(
     recipe: Recipe, dataset: Dataset, split: Split, *, resolution: int, tokenizer: Tokenizer | None,
     init: Model | None, device: torch.device,
@@ -56,7 +48,8 @@ def make_plan(
     why_budget = f"{seen:,} pictures seen, each {seen / train_images:,.1f} times"
     conditional = model.conditional
     plan = Plan(
-        model=model, preset=preset, objective=recipe.objective, variance_grad=recipe.variance_grad, times=recipe.times,
+        model=model, preset=preset, loss_weighting=recipe.loss_weighting, variance_grad=recipe.variance_grad,
+        times=recipe.times,
         optimizer=recipe.optimizer, seed=recipe.seed, batch_size=batch_size, steps=steps,
         lr=recipe.lr or learning_rate(parameter_count(model.network), recipe.optimizer),
         warmup_steps=max(1, min(max(200, steps // 100), steps // 20)), cooldown_steps=max(1, round(COOLDOWN * steps)),
@@ -65,7 +58,7 @@ def make_plan(
         word_drop=0.1 if conditional and train_images < 5_000 else 0.0,
         flip=recipe.flip if recipe.flip is not None else not conditional,
         train_images=train_images, validation_images=held_out,
-        validation_probe=_probe(steps, batch_size, held_out), validate_steps=max(1, steps // VALIDATIONS),
+        validation_probe=_probe(steps, batch_size, held_out), validate_steps=max(1, steps // config.VALIDATIONS),
         keep_best=held_out > 0 and train_images < 5_000,
         data_id=dataset.id, init_id=None if init is None else init.sha256)
     return plan, Reasons(why_preset, why_batch, why_budget)
@@ -83,7 +76,7 @@ def extend(plan: Plan, recipe: Recipe, name: str) -> Plan:
         raise UsageError(f"the run {name!r} was begun for {plan.steps:,} steps, and this is {steps:,}",
                          hint="A budget can only grow; --fresh starts anew")
     return dataclasses.replace(plan, steps=steps, cooldown_steps=max(1, round(COOLDOWN * steps)),
-                               validate_steps=max(1, steps // VALIDATIONS))
+                               validate_steps=max(1, steps // config.VALIDATIONS))
 
 
 def _images_seen(recipe: Recipe, train_images: int) -> int:
@@ -96,8 +89,8 @@ def _probe(steps: int, batch_size: int, held_out: int) -> int:
 
     At least 16, at most 256; a forward pass costs a third of a training step.
     """
-    affordable = int(0.03 * 3 * steps * batch_size / (LEVELS * VALIDATIONS))
-    return min(held_out, 256, max(FEWEST_PROBED, affordable))
+    affordable = int(0.03 * 3 * steps * batch_size / (config.VALIDATION_LEVELS * config.VALIDATIONS))
+    return min(held_out, 256, max(config.MIN_VALIDATION_PICTURES, affordable))
 
 
 def _choose_model(

@@ -1,7 +1,4 @@
-"""A training run made ready: everything built, and the newest whole state restored.
-
-Joins the run's directory, the data set, the plan and the learner. Knows no training loop.
-"""
+"""A run made ready for training: plan, tokenizer and trainer are built, and the newest whole state is restored."""
 
 import dataclasses
 import json
@@ -9,7 +6,6 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -28,11 +24,20 @@ from ..runtime import devices
 from ..runtime.distributed import World
 from ..storage import checkpoint, registry, training_states
 from . import estimate
-from . import plan as planning
 from .batches import Batches
 from .estimate import Facts
+from .plan import Reasons, extend, make_plan
 from .run import Run
-from .trainer import Learner
+from .trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Best:
+    """The weights with the lowest validation loss so far."""
+
+    step: int
+    noise_mse: float
+    data_id: str | None = None                  # `Plan.data_id` of the pictures on which they were measured
 
 
 @dataclass
@@ -44,9 +49,9 @@ class Session:
     dataset: Dataset
     split: Split
     tokenizer: Tokenizer | None
-    learner: Learner
-    validation: tuple[Tensor, Tensor | None]    # probe pictures (N, 3, H, W) and tokens (N, 77)
-    best: dict[str, Any] | None = None          # {"step", "noise_mse", "data_id"} of the best weights
+    trainer: Trainer
+    validation: tuple[Tensor, Tensor | None]    # the pictures of a validation (N, 3, H, W) and their tokens (N, 77)
+    best: Best | None = None
     noise_mse: float | None = None              # of the newest validation
     failed_writes: int = 0                      # in a row
     begun: float = field(default_factory=time.monotonic)
@@ -59,32 +64,37 @@ class Session:
 def open_session(
     run: Run, dataset: Dataset, device: torch.device, *, world: World, rehearsal: bool = False,
 ) -> Generator[events.Event, None, tuple[Session, Facts]]:
-    """Build everything; write down the plan of a new run, or restore the newest whole state of an old one.
+    """Build everything; record the plan of a new run, or restore the newest whole state of an old one.
 
-    The main process decides, and tells the others. A model named by --init is needed until the first state is saved,
-    and never again. A rehearsal writes nothing.
+    The main process decides, and broadcasts what it decided. A model named by --init is needed until the first state
+    is saved, and never again. A rehearsal writes nothing. → the session, and the facts for the header
     """
     split = split_dataset(dataset.hashes)
     init = None
-    if world.is_main and run.recipe.init is not None and not (run.plan and training_states.saved_states(run.directory)):
+    if world.is_main and run.recipe.init is not None and not (
+            run.plan and training_states.saved_states(run.directory)):
         init = _load_init(run, run.recipe.init, device)
     tokenizer = _tokenizer(run, dataset, split, init, world)
-    maker = _Maker(run, dataset, split, tokenizer, init, device, world)
-    plan, learner = yield from _settle(maker)
+    builder = PlanBuilder(run, dataset, split, tokenizer, init, device, world)
+    plan, trainer = yield from resolve_plan(builder)
     if world.is_main and not rehearsal and (plan != run.plan or run.moved_from is not None):
-        if run.plan is not None and plan.steps != run.plan.steps:      # not the same budget in other words
+        if run.plan is not None and plan.steps != run.plan.steps:      # equal when the budget is only worded otherwise
             training_states.rewind(run.directory, limit=run.plan.cooldown_start)
-        _write_beginning(run, learner, tokenizer, dataset)
-    session = Session(run, plan, dataset, split, tokenizer, learner, _probe(plan, dataset, split, tokenizer))
+        _write_beginning(run, trainer, tokenizer, dataset)
+    session = Session(run, plan, dataset, split, tokenizer, trainer,
+                      _validation_data(plan, dataset, split, tokenizer))
     if run.plan is not None and (states := training_states.saved_states(run.directory)):
         yield from _restore(session, states)
-    learner.align()
-    return session, _facts(session, maker.reasons, device)
+    trainer.broadcast_state()
+    return session, _facts(session, builder.reasons, device)
+
+
+# ── The plan ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass
-class _Maker:
-    """What plans and learners are made from, in every process of a world."""
+class PlanBuilder:
+    """Makes plans, and trainers for them. Every process of a world has one; they make the same plans."""
 
     run: Run
     dataset: Dataset
@@ -93,55 +103,63 @@ class _Maker:
     init: checkpoint.Model | None               # in the main process alone
     device: torch.device
     world: World
-    reasons: planning.Reasons | None = None     # of the last plan that was decided
+    reasons: Reasons | None = None              # of the newest plan that was made
 
-    def decide(self, recipe: Recipe) -> Plan:
-        """A new plan: the main process's, in every process."""
+    def make(self, recipe: Recipe) -> Plan:
+        """A new plan, made by the main process."""
         plan = None
         if self.world.is_main:
-            plan, self.reasons = planning.make_plan(
+            plan, self.reasons = make_plan(
                 recipe, self.dataset, self.split, resolution=self.run.resolution, tokenizer=self.tokenizer,
                 init=self.init, device=self.device)
-        return self.tell(plan)
+        return self.broadcast(plan)
 
-    def tell(self, plan: Plan | None) -> Plan:
+    def broadcast(self, plan: Plan | None) -> Plan:
         """The main process's plan. Raises DataError when this process has other pictures than that one."""
-        same = from_dict(Plan, self.world.told(plan and to_dict(plan)), where="plan")
+        same = from_dict(Plan, self.world.broadcast_json(plan and to_dict(plan)), where="plan")
         if same.data_id != self.dataset.id:
             raise DataError("the processes of this training do not see the same pictures and captions",
                             hint="Give each machine the same folder")
         return same
 
-    def learner(self, plan: Plan) -> Learner:
+    def trainer(self, plan: Plan) -> Trainer:
+        """A trainer at step 0."""
+        machine = self.run.machine
         micro_batch = devices.choose_micro_batch(
-            self.run.machine, self.device, batch_size=plan.batch_size, resolution=self.run.resolution)
+            machine, self.device, batch_size=plan.batch_size, resolution=self.run.resolution)
         batches = Batches(plan, self.dataset, self.split.train, self.tokenizer, self.device)
-        learner = Learner(
-            plan, batches, precision=devices.choose_precision(self.run.machine, self.device), micro_batch=micro_batch,
-            compiled=self.run.machine.compile, world=self.world)
+        trainer = Trainer(
+            plan, batches, precision=devices.choose_precision(machine, self.device), micro_batch=micro_batch,
+            compiled=machine.compile, world=self.world)
         if self.init is not None:
-            learner.start_from(self.init.network.state_dict())
-        return learner
+            trainer.start_from(self.init.network.state_dict())
+        return trainer
 
 
-def _settle(maker: _Maker) -> Generator[events.Event, None, tuple[Plan, Learner]]:
-    """The plan, old or new or extended, and its learner at step 0. --time is measured here."""
-    run, recipe = maker.run, maker.run.recipe
-    begun, extended = maker.world.told(run.plan is not None), maker.world.told(run.extended)
+def resolve_plan(builder: PlanBuilder) -> Generator[events.Event, None, tuple[Plan, Trainer]]:
+    """The plan, old or new or extended, and its trainer at step 0. The budget --time is measured here."""
+    run, recipe, world = builder.run, builder.run.recipe, builder.world
+    begun, extended = world.broadcast_json(run.plan is not None), world.broadcast_json(run.extended)
     timed = recipe.time is not None and (extended or not begun)
+
+    # The old plan, or a new one. With --time, its number of steps is provisional.
     if begun:
-        plan = maker.tell(run.plan and _check_data(run, run.plan, maker.dataset, maker.split))
+        plan = builder.broadcast(run.plan and _check_data(run, run.plan, builder.dataset, builder.split))
     else:
-        plan = maker.decide(dataclasses.replace(recipe, time=None, images=100_000) if timed else recipe)
+        plan = builder.make(dataclasses.replace(recipe, time=None, images=100_000) if timed else recipe)
+
+    # Turn --time into a number of pictures
     if timed:
         yield events.Noticed(message="measuring the speed to turn --time into a number of steps")
-        images = estimate.images_within(recipe.time or 0, maker.learner(plan), run.machine)
+        images = estimate.images_within(recipe.time or 0, builder.trainer(plan), run.machine)
         recipe = dataclasses.replace(recipe, time=None, images=images)
+
+    # The plan of the longer, or the measured, budget
     if extended:
-        plan = maker.tell(planning.extend(plan, recipe, run.name) if maker.world.is_main else None)
+        plan = builder.broadcast(extend(plan, recipe, run.name) if world.is_main else None)
     elif timed:
-        plan = maker.decide(recipe)
-    return plan, maker.learner(plan)
+        plan = builder.make(recipe)
+    return plan, builder.trainer(plan)
 
 
 def _load_init(run: Run, name: str, device: torch.device) -> checkpoint.Model:
@@ -162,7 +180,7 @@ def _tokenizer(
         tokenizer = _make_tokenizer(run, dataset, split, init) if run.plan is None else _read_tokenizer(run)
     if world.size == 1:
         return tokenizer
-    text = world.told(tokenizer and tokenizer.to_str())
+    text = world.broadcast_json(tokenizer and tokenizer.to_str())
     return None if text is None else load_tokenizer(text)
 
 
@@ -205,9 +223,9 @@ def _check_data(run: Run, plan: Plan, dataset: Dataset, split: Split) -> Plan:
                                validation_images=len(split.held_out))
 
 
-def _write_beginning(run: Run, learner: Learner, tokenizer: Tokenizer | None, dataset: Dataset) -> None:
+def _write_beginning(run: Run, trainer: Trainer, tokenizer: Tokenizer | None, dataset: Dataset) -> None:
     """Everything that going on will need, durably; the plan last, for with it the run exists."""
-    need, free = estimate.disk_bytes(learner), durable.free_bytes(run.directory)
+    need, free = estimate.disk_bytes(trainer), durable.free_bytes(run.directory)
     if free < need:
         raise StorageError(f"training needs about {need / 2**20:.0f} MB in {run.directory}, {free / 2**20:.0f} MB free",
                            hint="Make room, or move everything with DIFFUSE_HOME")
@@ -217,11 +235,13 @@ def _write_beginning(run: Run, learner: Learner, tokenizer: Tokenizer | None, da
         lines = [json.dumps({"name": name, "reason": reason}) for name, reason in dataset.skipped]
         durable.write(run.directory / "skipped.jsonl", ("\n".join(lines) + "\n").encode())
     durable.make_directory(run.directory / "previews")
-    run.write_plan(learner.plan)
+    run.write_plan(trainer.plan)
 
 
-def _probe(plan: Plan, dataset: Dataset, split: Split, tokenizer: Tokenizer | None) -> tuple[Tensor, Tensor | None]:
-    """The held-out pictures that are looked at during training, each with its first caption."""
+def _validation_data(
+    plan: Plan, dataset: Dataset, split: Split, tokenizer: Tokenizer | None,
+) -> tuple[Tensor, Tensor | None]:
+    """The held-out pictures of a validation during training, each with its first caption."""
     positions = split.held_out[: plan.validation_probe].tolist()
     images = pixels.from_pixels(dataset.images[positions])
     if tokenizer is None:
@@ -229,40 +249,44 @@ def _probe(plan: Plan, dataset: Dataset, split: Split, tokenizer: Tokenizer | No
     return images, encode(tokenizer, [next(iter(dataset.captions[position]), "") for position in positions])
 
 
+# ── Restoring ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
 def _restore(session: Session, states: Sequence[training_states.SavedState]) -> Iterator[events.Event]:
     """Load the first of the states that is whole. Raises ModelError when none is."""
-    learner = session.learner
-    shapes = {name: tuple(tensor.shape) for name, tensor in learner.tensors().items()}
+    trainer = session.trainer
+    shapes = {name: tuple(tensor.shape) for name, tensor in trainer.tensors().items()}
     for state in states:
         if not training_states.is_whole(state):
             yield events.Noticed(message=f"the state of step {state.step} is damaged, trying the one before",
                                  level="warning")
             continue
         tensors, record = checkpoint.load_state(state.path, shapes)
-        learner.restore(tensors, record["learner"])
-        session.best, session.noise_mse = _still_best(session, record["best"]), record["noise_mse"]
+        trainer.restore(tensors, record["learner"])
+        session.noise_mse = record["noise_mse"]
+        session.best = _still_best(session, record["best"] and Best(**record["best"]))
         return
     raise ModelError(f"no saved state of the run {session.run.name!r} is whole", hint="Start anew with --fresh")
 
 
-def _still_best(session: Session, best: dict[str, Any] | None) -> dict[str, Any] | None:
-    """What a state knows of the best weights, if they were judged on these pictures and are still those kept.
+def _still_best(session: Session, best: Best | None) -> Best | None:
+    """The best weights that a state speaks of, unless they no longer count.
 
-    Others may have taken their place, in the cool-down that a longer budget makes forgotten. Where nothing is left to
-    learn, what was delivered stays.
+    They do not count if they were measured on other pictures, unless nothing is left to train. Nor do they if their
+    file has been replaced: a run that is resumed with a longer budget forgets its cool-down, but not the file.
     """
     if best is None:
         return None
-    if best.get("data_id") != session.plan.data_id and session.learner.step < session.plan.steps:
+    if best.data_id != session.plan.data_id and session.trainer.global_step < session.plan.steps:
         return None
     kept = not session.plan.keep_best or training_states.is_of_step(
-        session.directory / training_states.BEST_FILE, best["step"])
+        session.directory / training_states.BEST_FILE, best.step)
     return best if kept else None
 
 
-def _facts(session: Session, reasons: planning.Reasons | None, device: torch.device) -> Facts:
+def _facts(session: Session, reasons: Reasons | None, device: torch.device) -> Facts:
     """The header: what was found and what was decided, with the reasons of a new run's choices."""
-    run, plan, dataset, learner = session.run, session.plan, session.dataset, session.learner
+    run, plan, dataset, trainer = session.run, session.plan, session.dataset, session.trainer
     used = f"{len(dataset.images)} used ({plan.train_images} to learn from, {plan.validation_images} held out)"
     facts = [("pictures", f"{used}, {len(dataset.skipped)} skipped" if dataset.skipped else used),
              ("captions", run.found.summary)]
@@ -272,7 +296,7 @@ def _facts(session: Session, reasons: planning.Reasons | None, device: torch.dev
     def why(choice: str) -> str:
         return f" — {getattr(reasons, choice)}" if reasons is not None else ""
 
-    size = learner.parameters / 1e6
+    size = trainer.parameters / 1e6
     network = plan.model.network
     facts += [
         ("resolution", f"{network.resolution} px — {run.why_resolution}"),
@@ -282,7 +306,7 @@ def _facts(session: Session, reasons: planning.Reasons | None, device: torch.dev
         ("batch", f"{plan.batch_size} pictures{why('batch')}"),
         ("budget", f"{plan.steps:,} steps{why('budget')}"),
         ("learning rate", f"{plan.lr:g}, {plan.optimizer}"),
-        ("machine", f"{planning.describe_device(device)}, {learner.precision}, {learner.micro_batch} at once"),
+        ("machine", f"{devices.describe_device(device)}, {trainer.precision}, {trainer.micro_batch} at once"),
         ("seed", str(plan.seed)),
     ]
     return tuple(facts)

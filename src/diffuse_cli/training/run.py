@@ -19,7 +19,7 @@ from ..data.images import short_side
 from ..errors import DataError, UsageError
 from ..files import durable
 from ..storage import registry, run_directory
-from ..storage.model_info import read_card
+from ..storage.model_info import read_model_info
 
 BUDGET = ("steps", "images", "time")            # the fields of a recipe that may grow when a run is resumed
 RESOLUTIONS = (16, 32, 64)                      # those chosen from when none is asked for, in pixels
@@ -84,8 +84,8 @@ def open_run(folder: Path, recipe: Recipe, machine: Machine, *, rehearsal: bool 
                              hint="Choose another --name, or move it aside with --fresh")
         resolution, why = chosen or choose_resolution(found, recipe, machine)
         aside = None
-        if (machine.fresh or run_directory.is_half_moved(directory)) and not rehearsal:       # last: nothing is refused now
-            aside = run_directory.move_aside(directory)
+        if (machine.fresh or run_directory.is_half_moved(directory)) and not rehearsal:
+            aside = run_directory.move_aside(directory)                # last: from here on nothing is refused
         yield Run(
             name, directory, folder, found, recipe, machine, resolution, why, plan, extended=extended,
             moved_from=moved_from, aside=aside)
@@ -168,7 +168,7 @@ def choose_resolution(found: Found, recipe: Recipe, machine: Machine) -> tuple[i
     if recipe.resolution is not None:
         return recipe.resolution, "as asked"
     if recipe.init is not None:
-        return read_card(registry.resolve(recipe.init)).config.network.resolution, "that of --init"
+        return read_model_info(registry.resolve(recipe.init)).config.network.resolution, "that of --init"
     every = max(1, len(found.pictures) // PROBED_PICTURES)
     sides = sorted(side for picture in found.pictures[::every] if (side := short_side(picture.path)) is not None)
     if not sides:

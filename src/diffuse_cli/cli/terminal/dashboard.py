@@ -102,9 +102,9 @@ class TrainingView:
 
     def _recall(self, directory: str) -> None:
         """What the log tells of the run before it was interrupted."""
-        from ...storage.event_log import number, read_history
+        from ...storage.event_log import number, read_event_log
 
-        told = read_history(Path(directory))
+        told = read_event_log(Path(directory))
         for entry in told.steps:
             self._add(number(entry.get("noise_mse")))
         for entry in told.validations:

@@ -12,7 +12,6 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from ... import events
-from ...pictures import pixels, sheets
 from . import view
 
 if TYPE_CHECKING:
@@ -34,6 +33,8 @@ class Strip:
     def read(cls, event: events.Previewed) -> "Strip | None":
         """The strip of a preview; None where its file cannot be read: it is only to look at."""
 
+        from ...pictures import sheets
+
         try:
             return cls(event.step, sheets.read_strip(Path(event.path)), event.prompts)
         except (OSError, ValueError):
@@ -52,6 +53,8 @@ class Strip:
         return self._made[shown, side]
 
     def _draw(self, shown: int, side: int) -> list[RenderableType]:
+
+        from ...pictures import pixels
 
         small = [pixels.shrunk(picture, side) for picture in self.pictures[:shown]]
         labels = Text(no_wrap=True)

@@ -23,7 +23,7 @@ from diffuse_cli.training.run import open_run
 PLAN = from_dict(Plan, {
     "model": {"network": {"resolution": 8, "widths": [16], "depths": [1], "attention": ["full"], "head_dim": 16,
                           "groups": 16, "time_width": 32, "text": None}, "schedule": "cosine", "prediction": "v"},
-    "preset": "nano", "objective": "simple", "variance_grad": "head", "times": "continuous", "optimizer": "adamw",
+    "preset": "nano", "loss_weighting": "simple", "variance_grad": "head", "times": "continuous", "optimizer": "adamw",
     "seed": 0, "batch_size": 4, "steps": 8, "lr": 0.001, "warmup_steps": 1, "cooldown_steps": 2, "dropout": 0.0,
     "caption_drop": 0.0, "word_drop": 0.0, "flip": False, "train_images": 22, "validation_images": 2,
     "validation_probe": 2, "validate_steps": 4, "keep_best": True, "data_id": "0", "init_id": None})
@@ -228,9 +228,9 @@ def test_folders_that_cannot_be_learnt_from(tmp_path, home):
 
 
 def test_a_run_is_found_and_locked_without_torch(squares):
-    code = ("import sys; from pathlib import Path; from diffuse_cli.storage import run_directory; "
+    code = ("import sys; from pathlib import Path; from diffuse_cli.training.run import open_run; "
             "from diffuse_cli.config import Machine, Recipe\n"
-            f"with run_directory.open_run(Path({str(squares)!r}), Recipe(), Machine(device='cpu')) as run: "
+            f"with open_run(Path({str(squares)!r}), Recipe(), Machine(device='cpu')) as run: "
             "print(run.name, 'torch' in sys.modules)")
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert printed.stdout == "squares-16 False\n"
