@@ -25,7 +25,8 @@ from diffuse_cli.diffusion.samplers import Denoised, Denoiser, run_sampler
 from diffuse_cli.diffusion.schedule import make_schedule
 from diffuse_cli.pictures import pixels
 from diffuse_cli.runtime import randomness
-from diffuse_cli.sampling.generate import encode_prompts, guided_denoiser, sampling_times_of
+from diffuse_cli.sampling.generate import encode_prompts, guided_denoiser
+from diffuse_cli.sampling.steps import sampling_times_of
 from diffuse_cli.storage import checkpoint, registry
 
 

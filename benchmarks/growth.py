@@ -52,7 +52,7 @@ def _parameters(preset: str) -> int:
 
     from diffuse_cli.checks import from_dict
     from diffuse_cli.config import NetworkConfig
-    from diffuse_cli.network.presets import parameter_count
+    from diffuse_cli.network.network import parameter_count
 
     return parameter_count(from_dict(NetworkConfig, shape(preset, 32, conditional=True)))
 

@@ -8,7 +8,8 @@ moves every gradient (4 bytes) twice; what does not hide behind the backward pas
 
 import argparse
 
-from diffuse_cli.network.presets import flops, network_config, parameter_count
+from diffuse_cli.network.network import flops, parameter_count
+from diffuse_cli.network.presets import network_config
 
 VOCABULARY = 4096
 

@@ -37,7 +37,7 @@ def sides(data: str, work: Path, *, seconds: float, prompts: list[str], resoluti
 
     from diffuse_cli.checks import from_dict
     from diffuse_cli.config import NetworkConfig
-    from diffuse_cli.network.presets import parameter_count
+    from diffuse_cli.network.network import parameter_count
 
     network = shape("nano", resolution, conditional=True)
     common = {"data": str(work / f"{data}.npz"), "seconds": seconds, "prompts": prompts, "seed": seed}

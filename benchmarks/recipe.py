@@ -105,7 +105,7 @@ def drawn_by_ancestors(model: checkpoint.Model, prompts: list[str], steps: int, 
         text, null = generate.encode_prompts(model, part)
         denoise = within_range(generate.guided_denoiser(
             model.network, model.config, schedule, text=text, null=null, sampling=sampling))
-        *_, last = ddpm(denoise, noise(-1), generate.sampling_times_of(model.config, sampling), schedule,
+        *_, last = ddpm(denoise, noise(-1), steps.sampling_times_of(model.config, sampling), schedule,
                         fresh_noise=noise,
                         variance_rule=rule)
         made.append(pixels.to_pixels(last.noisy))

@@ -22,7 +22,7 @@ def sides(preset: str, resolution: int, batch: int, conditional: bool) -> dict[s
 
     from diffuse_cli.checks import from_dict
     from diffuse_cli.config import NetworkConfig
-    from diffuse_cli.network.presets import parameter_count
+    from diffuse_cli.network.network import parameter_count
 
     network = shape(preset, resolution, conditional=conditional)
     common = {"preset": preset, "resolution": resolution, "batch": batch, "conditional": conditional}

@@ -1,9 +1,10 @@
-"""The shape of the code, held by reading it: who may import whom, and what nobody may do.
+"""The shape of the code, held by reading it: which room may import which, and what nobody may do.
 
-Plain `ast`: no module is executed to be judged.
+Plain `ast`: no module is executed to be judged. A room is a folder of `src/diffuse_cli`, or a single file beside them.
 """
 
 import ast
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,16 +17,47 @@ PACKAGE = Path(diffuse_cli.__file__).parent
 FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
 TREES = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in FILES.items()}
 
-VOCABULARY = {"checks", "config", "errors", "events", "files.durable", "runtime.launch_environment"}
-LIGHT = VOCABULARY | {"files.strict_json", "storage.safetensors_file", "storage.model_info", "storage.diffusers_config",
-                      "storage.diffusers_folder"}
-AT_THE_TOP_OF_CLI = VOCABULARY | {"storage.registry"}    # so that help and refusals come at once
-HEAVY = {"torch", "numpy", "PIL", "safetensors", "tokenizers"}
-DECODE_OR_ENCODE_PIXELS = ("data.", "pictures.image_files", "sampling.png_metadata", "pictures.sheets",
-                           "api")               # which hands them out
-SHIPPED = "exporting.standalone.sample"           # leaves with a model, for where nothing of ours is
-ROOMS = {module.split(".")[0] for module in FILES}
-MATHEMATICS = {"checks", "config", "errors"}     # all that `diffusion` and `network` know besides
+CHOICES = {"config", "checks", "errors"}
+# Room → the rooms that it imports. Each imports only rooms that stand below it.
+TABLE: dict[str, set[str]] = {
+    "__main__": {"cli"},
+    "cli": {"api", "cli.terminal", "training", "exporting", "evaluation", "sampling", "reporting", "data",
+            "data.demo_scenes", "storage", "network", "runtime", "diffusion", "pictures", "files", "events", "version",
+            *CHOICES},
+    "cli.terminal": {"pictures", "storage", "events", "checks", "errors"},
+    "__init__": {"api", "sampling", "config", "errors", "version"},
+    "api": {"training", "exporting", "sampling", "data", "storage", "runtime", "events", *CHOICES},
+    "training": {"evaluation", "sampling", "reporting", "data", "storage", "denoiser", "network", "runtime",
+                 "diffusion", "pictures", "files", "events", *CHOICES},
+    "exporting": {"exporting.standalone", "sampling", "storage", "denoiser", "network", "runtime", "diffusion",
+                  "pictures", "files", "events", "version", "config", "errors"},
+    "exporting.standalone": set(),
+    "evaluation": {"sampling", "data", "storage", "denoiser", "network", "runtime", "diffusion", "pictures", "files",
+                   "events", "version", *CHOICES},
+    "sampling": {"data", "storage", "denoiser", "network", "runtime", "diffusion", "pictures", "files", "version",
+                 *CHOICES},
+    "reporting": {"storage", "diffusion", "pictures", "files", "events", "version", *CHOICES},
+    "data.demo_scenes": {"files", *CHOICES},
+    "data": {"files", "events", *CHOICES},
+    "storage": {"network", "diffusion", "files", *CHOICES},
+    "denoiser": {"diffusion", "config"},
+    "network": {*CHOICES},
+    "runtime": {"config", "errors"},
+    "diffusion": set(),
+    "pictures": set(),
+    "files": {"errors"},
+    "config": {"checks", "errors"},
+    "checks": {"errors"},
+    "events": set(),
+    "errors": set(),
+    "version": set(),
+}
+STANDARD_LIBRARY_ALONE = {"files", "config", "checks", "events", "errors", "version"}
+SEE_PIXELS = {"api", "data", "data.demo_scenes", "pictures"}           # rooms that may decode or encode pictures
+HEAVY = {"torch", "numpy", "PIL", "safetensors", "tokenizers", "matplotlib"}
+SHIPPED = "exporting.standalone.sample"         # leaves with a model, for machines where none of our code is
+LONGEST_CHAIN = 11                              # files, from an entry point down
+LONGEST_FUNCTION = 60                           # lines; a command's list of options may be longer
 
 
 def _imports(module: str, *, top: bool = False) -> Iterator[str]:
@@ -41,8 +73,8 @@ def _imports(module: str, *, top: bool = False) -> Iterator[str]:
 
 
 def _target(package: str, name: str) -> str:
-    inner = f"{package}.{name}".strip(".").removeprefix("diffuse_cli.")
-    return inner if inner in FILES else package.removeprefix("diffuse_cli.")
+    inner = f"{package}.{name}".strip(".")
+    return inner if inner in FILES else package
 
 
 def _running_at_once(node: ast.AST) -> Iterator[ast.AST]:
@@ -63,14 +95,20 @@ def _calls(module: str) -> Iterator[tuple[str, ast.Call]]:
 
 
 def _ours(names: Iterator[str]) -> set[str]:
-    return {name for name in names if name.split(".")[0] in ROOMS}
+    return {name for name in names if name in FILES}
 
 
 def _roots(names: Iterator[str]) -> set[str]:
-    return {name.split(".")[0] for name in names}
+    """The packages of others."""
+    return {name.split(".")[0] for name in names if name and name not in FILES}
 
 
-# ── Who knows whom ──────────────────────────────────────────────────────────────────────────────────────────────────
+def _room(module: str) -> str:
+    folder, _, name = module.rpartition(".")
+    return folder or name
+
+
+# ── Who imports whom ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_reader_of_imports_reads():
@@ -82,58 +120,67 @@ def test_the_reader_of_imports_reads():
     assert "data.demo_scenes.scenes" not in set(_imports("cli.data", top=True))
 
 
-@pytest.mark.parametrize("module", [module for module in FILES if not module.startswith(("api", "cli", "__"))])
-def test_the_engine_never_knows_the_terminal(module):
-    assert not {name for name in _ours(_imports(module)) if name.startswith(("api", "cli"))}
-    assert not _roots(_imports(module)) & {"typer", "rich", "click"}
+@pytest.mark.parametrize("room", sorted({_room(module) for module in FILES}))
+def test_a_room_imports_what_the_table_says(room):
+    imported = {_room(name) for module in FILES if _room(module) == room for name in _ours(_imports(module))}
+    assert imported - {room} == TABLE[room]
+
+
+def test_the_table_leads_downwards():
+    order = list(TABLE)
+    for room, imported in TABLE.items():
+        assert all(order.index(room) < order.index(other) for other in imported), room
+
+
+@functools.cache
+def _chain(module: str) -> tuple[str, ...]:
+    """The longest chain of files that import one another, from this one down."""
+    return (module, *max((_chain(name) for name in _ours(_imports(module)) - {module}), key=len, default=()))
+
+
+@pytest.mark.parametrize("module", [module for module in FILES if not module.startswith(("cli", "__"))])
+def test_no_import_goes_in_a_circle_or_far(module):
+    assert len(_chain(module)) <= LONGEST_CHAIN, " → ".join(_chain(module))
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_only_the_terminal_knows_the_terminal(module):
+    known = _roots(_imports(module)) & {"typer", "rich", "click"}
+    assert not known or module.startswith("cli.")
 
 
 @pytest.mark.parametrize("module", [module for module in FILES if module.startswith("cli")])
-def test_the_terminal_starts_without_the_engine_room(module):
-    others = {name for name in _ours(_imports(module, top=True)) if not name.startswith(("cli", "__init__"))}
-    assert others <= AT_THE_TOP_OF_CLI
-    assert not _roots(_imports(module, top=True)) & HEAVY
+def test_the_command_line_starts_without_anything_heavy(module):
+    """Help and refusals come at once: nothing that is imported at the top, or from there, takes long."""
+    waiting, seen = [module], set()
+    while waiting:
+        current = waiting.pop()
+        seen.add(current)
+        names = set(_imports(current, top=True))
+        assert not _roots(iter(names)) & HEAVY, current
+        waiting += _ours(iter(names)) - seen
 
 
-@pytest.mark.parametrize("module", sorted(LIGHT))
-def test_the_vocabulary_needs_the_standard_library_alone(module):
-    assert _ours(_imports(module)) <= LIGHT
-    assert _roots(_imports(module)) - ROOMS <= sys.stdlib_module_names
+@pytest.mark.parametrize("module", [module for module in FILES if _room(module) in STANDARD_LIBRARY_ALONE])
+def test_the_lowest_rooms_need_the_standard_library_alone(module):
+    assert _roots(_imports(module)) <= sys.stdlib_module_names
 
 
-def test_the_api_is_over_the_engine_and_beside_the_terminal():
-    assert "cli" not in {name.split(".")[0] for name in _ours(_imports("api"))}
-    assert not _roots(_imports("api")) & {"typer", "rich", "click"}
-    assert _ours(_imports("__init__", top=True)) == set()
+def test_data_needs_no_torch():
+    assert not [module for module in FILES if module.startswith("data.") and "torch" in _roots(_imports(module))]
 
 
-def test_the_registry_adds_platformdirs_and_nothing_else():
-    assert _ours(_imports("storage.registry")) <= LIGHT | {"storage"}
-    assert _roots(_imports("storage.registry")) - ROOMS - sys.stdlib_module_names == {"platformdirs"}
+@pytest.mark.parametrize("module", FILES)
+def test_functions_are_short_but_for_lists_of_options(module):
+    long = [node.name for node in ast.walk(TREES[module]) if isinstance(node, ast.FunctionDef)
+            and _lines_of_body(node) > LONGEST_FUNCTION]
+    assert not long
 
 
-@pytest.mark.parametrize("room", ["diffusion", "network"])
-def test_mathematics_and_network_do_not_know_each_other(room):
-    for module in FILES:
-        if module.startswith(f"{room}."):
-            strangers = {name for name in _ours(_imports(module)) if not name.startswith(room)}
-            assert strangers <= MATHEMATICS, module
-
-
-def test_data_knows_neither_mathematics_nor_network():
-    for module in FILES:
-        if module.startswith("data."):
-            strangers = {name for name in _ours(_imports(module)) if not name.startswith("data")}
-            assert strangers <= LIGHT, module
-            assert "torch" not in _roots(_imports(module)), module
-
-
-def test_no_import_goes_in_a_circle():
-    graph = {module: _ours(_imports(module, top=True)) & FILES.keys() for module in FILES}
-    done: set[str] = set()
-    while ready := {module for module, needs in graph.items() if module not in done and needs <= done | {module}}:
-        done |= ready
-    assert not graph.keys() - done
+def _lines_of_body(function: ast.FunctionDef) -> int:
+    """Lines from the name to the end; a command's from the end of its options."""
+    is_command = "typer" in ast.unparse(function.args)
+    return (function.end_lineno or 0) - (function.body[0].lineno if is_command else function.lineno) + 1
 
 
 # ── What nobody does ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -172,8 +219,7 @@ def test_the_terminal_is_reached_through_the_one_door(module):
 
 
 def test_pictures_are_decoded_and_encoded_in_few_places():
-    users = {module for module in FILES if "PIL" in _roots(_imports(module))}
-    assert {module for module in users if not module.startswith(DECODE_OR_ENCODE_PIXELS)} == set()
+    assert {_room(module) for module in FILES if "PIL" in _roots(_imports(module))} == SEE_PIXELS
 
 
 def test_the_script_that_leaves_needs_nothing_of_ours():

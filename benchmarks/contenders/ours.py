@@ -12,8 +12,8 @@ from diffuse_cli.config import Machine, ModelConfig, Recipe, Sampling
 from diffuse_cli.data.dataset import Dataset
 from diffuse_cli.data.demo_scenes import scenes
 from diffuse_cli.data.split import split_dataset
-from diffuse_cli.network.network import Network
-from diffuse_cli.network.presets import flops, network_config
+from diffuse_cli.network.network import Network, flops
+from diffuse_cli.network.presets import network_config
 from diffuse_cli.network.tokenizer import train_tokenizer
 from diffuse_cli.runtime import devices, randomness
 from diffuse_cli.runtime.distributed import World
@@ -119,7 +119,7 @@ def sampling(*, preset: str, resolution: int, pictures: int, conditional: bool, 
             wanted = [SampleRequest(prompt="a red car", count=pictures, seed=seed, sampling=how)]
             assert len(list(generate.generate(model, wanted))) == pictures
 
-    guided = generate.guided_steps(model.config, how) if conditional and guidance != 1 else 0
+    guided = steps.guided_steps(model.config, how) if conditional and guidance != 1 else 0
     return Contender(work, {
         "pictures": pictures, "steps": how.number_of_steps, "guided_steps": guided, "precision": precision,
         "sampler": sampler, "batch": batch_size, "parameters": sum(one.numel() for one in model.network.parameters())})

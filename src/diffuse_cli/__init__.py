@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from .version import __version__
+
 if TYPE_CHECKING:
     from .api import LoadedModel as LoadedModel
     from .api import export as export
@@ -11,7 +13,6 @@ if TYPE_CHECKING:
     from .errors import DiffuseError as DiffuseError
     from .sampling.request import SampleRequest as SampleRequest
 
-__version__ = "0.1.0"
 __all__ = ["DiffuseError", "LoadedModel", "SampleRequest", "Sampling", "__version__", "export", "load", "train"]
 
 _HOMES = {"load": "api", "train": "api", "export": "api", "LoadedModel": "api", "Sampling": "config",

@@ -24,7 +24,7 @@ from .exporting import publishing
 from .runtime import devices, launch_environment
 from .runtime.distributed import World
 from .sampling import generate as generation
-from .sampling import png_metadata
+from .sampling import png_metadata, request
 from .sampling.request import InitImage, SampleRequest, init_image, open_picture
 from .storage import checkpoint, registry
 from .training import loop
@@ -76,7 +76,7 @@ class LoadedModel:
     def generate(
         self, requests: Sequence[SampleRequest], *, frames: bool = False, world: World | None = None,
         progress: Callable[[float], None] = lambda done: None,
-    ) -> Iterator[generation.Sample]:
+    ) -> Iterator[request.Sample]:
         """The pictures of several requests as arrays, as they are finished: see `sampling.generate.generate`.
 
         world: the processes that draw together; None is this one alone. progress: called after every step with the
@@ -96,7 +96,7 @@ class LoadedModel:
             return open_picture(Path(picture), self.resolution)
         return images.fit(images.to_rgb(images.upright(picture)), self.resolution)
 
-    def _image(self, sample: generation.Sample) -> Image.Image:
+    def _image(self, sample: request.Sample) -> Image.Image:
         image = Image.fromarray(sample.pixels)
         image.info.update(png_metadata.texts(png_metadata.metadata_of(sample, self.model)))
         return image

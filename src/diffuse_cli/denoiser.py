@@ -4,6 +4,7 @@ Training, sampling and evaluation all ask the network through here.
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,7 +13,19 @@ from .config import ModelConfig
 from .diffusion import losses
 from .diffusion.samplers import Denoised
 from .diffusion.schedule import STEPS, Schedule
-from .network.network import Network
+
+
+class Network(Protocol):
+    """What is needed of a network: that of `network.network`, or another with the same two calls."""
+
+    def encode(self, tokens: Tensor, /) -> Tensor:
+        """Captions (M, 77) int64 → text features (M, 77, width)."""
+
+    def __call__(
+        self, noisy: Tensor, time: Tensor, text: Tensor | None = None, *,
+        dropout: Callable[[Tensor], Tensor] | None = None, detach_variance: bool = False,
+    ) -> Tensor:
+        """Noisy pictures (N, C, H, W), times (N,) and text (N, 77, width) → (N, out_channels, H, W)."""
 
 
 def network_time(t: Tensor | float) -> Tensor:

@@ -10,6 +10,7 @@ from open_folder import GUIDANCE, PROMPTS
 from diffuse_cli.config import EXPORT_SCHEDULERS, Export
 from diffuse_cli.exporting import diffusers_export
 from diffuse_cli.exporting.diffusers_comparison import drawn_alike, drawn_by_pipeline, open_pipeline
+from diffuse_cli.exporting.publishing import FORMATS
 from diffuse_cli.storage.checkpoint import load_model
 
 CPU = torch.device("cpu")
@@ -42,7 +43,8 @@ def test_stock_pipelines_draw_the_pictures_of_our_samplers(model, tmp_path, sche
 
 
 def test_every_comparison_holds_and_diffusers_took_part(model, tmp_path):
-    comparisons = diffusers_export.compare(model, written(model, tmp_path / "folder"), Export(format="diffusers"))
+    folder, how = written(model, tmp_path / "folder"), Export(format="diffusers")
+    comparisons = [found for compare in FORMATS["diffusers"].comparisons for found in compare(model, folder, how)]
     assert all(comparison.holds for comparison in comparisons), comparisons
     assert {"weights", "answers to 5 at once", "diffusers: answers to 5 at once",
             "diffusers: pixels of the pipeline's pictures"} <= {comparison.what for comparison in comparisons}

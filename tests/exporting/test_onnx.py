@@ -27,8 +27,9 @@ from diffuse_cli.exporting.standalone.sample import Sampler, noise_of, step_tabl
 from diffuse_cli.network.presets import network_config
 from diffuse_cli.network.tokenizer import encode
 from diffuse_cli.runtime import randomness
-from diffuse_cli.sampling.generate import encode_prompts, generate, guided_denoiser, guided_steps, sampling_times_of
+from diffuse_cli.sampling.generate import encode_prompts, generate, guided_denoiser
 from diffuse_cli.sampling.request import SampleRequest
+from diffuse_cli.sampling.steps import guided_steps, sampling_times_of
 
 ONNX = Export(format="onnx")
 KINDS = ("conditional", "unconditional")

@@ -9,7 +9,8 @@ from made_models import make_model
 from diffuse_cli.config import Export
 from diffuse_cli.errors import ExportError, UsageError
 from diffuse_cli.exporting import diffusers_comparison, diffusers_export, single_file
-from diffuse_cli.exporting.verification import Comparison, compare_models, judge, largest, questions
+from diffuse_cli.exporting.model_comparison import compare_models, compare_read_back
+from diffuse_cli.exporting.verification import Comparison, judge, largest, questions
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,8 @@ def test_a_scheduler_that_means_something_else_is_found_by_its_pictures(model, t
     diffusers_export.write(model, folder, Export(format="diffusers"))
     path = folder / "scheduler/scheduler_config.json"
     path.write_text(path.read_text().replace(old, new))
-    wrong = [comparison.what for comparison in diffusers_comparison.compare(model, folder) if not comparison.holds]
+    wrong = [comparison.what for comparison in diffusers_comparison.compare(
+        model, folder, Export(format="diffusers")) if not comparison.holds]
     assert bool(wrong) is (told is not None)
     assert all(told in what for what in wrong)
 
@@ -73,7 +75,7 @@ def test_a_scheduler_that_means_something_else_is_found_by_its_pictures(model, t
 def test_half_precision_is_compared_with_what_was_rounded(model, tmp_path):
     how = Export(format="safetensors", precision="fp16")
     single_file.write(model, tmp_path / "half.safetensors", how)
-    comparisons = single_file.compare(model, tmp_path / "half.safetensors", how)
+    comparisons = compare_read_back(model, tmp_path / "half.safetensors", how)
     assert all(comparison.holds for comparison in comparisons)
     assert {comparison.what: comparison.max_abs for comparison in comparisons}["weights"] == 0
     assert max(comparison.max_abs for comparison in comparisons) > 1e-5

@@ -8,8 +8,8 @@ from diffusers_models import stock_text_encoder, stock_unet
 
 from diffuse_cli.config import PRESETS, NetworkConfig
 from diffuse_cli.errors import UsageError
-from diffuse_cli.network.network import Network
-from diffuse_cli.network.presets import flops, map_sizes, network_config, parameter_count, parameter_shapes
+from diffuse_cli.network.network import Network, flops, parameter_count, parameter_shapes
+from diffuse_cli.network.presets import map_sizes, network_config
 
 RESOLUTIONS = range(8, 513, 8)
 # Million parameters and GFLOP of the U-Net, as designed.

@@ -168,7 +168,7 @@ def test_training_does_not_depend_on_the_process_or_on_the_order_of_the_captions
     expected = tokenizer.to_str()
     assert train_tokenizer(reversed(CAPTIONS), vocabulary=400).to_str() == expected
     program = (
-        "import json, sys; from diffuse_cli.network.text_encoder import train_tokenizer;"
+        "import json, sys; from diffuse_cli.network.tokenizer import train_tokenizer;"
         "sys.stdout.buffer.write(train_tokenizer(json.load(sys.stdin), vocabulary=400).to_str().encode())"
     )
     other = subprocess.run(

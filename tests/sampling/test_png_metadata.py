@@ -17,7 +17,6 @@ from diffuse_cli.checks import from_dict
 from diffuse_cli.config import ModelConfig, NetworkConfig, Sampling
 from diffuse_cli.errors import DataError, ModelError
 from diffuse_cli.pictures.image_files import encode
-from diffuse_cli.sampling.generate import Sample
 from diffuse_cli.sampling.png_metadata import (
     MAX_PROMPT,
     SampleMetadata,
@@ -26,7 +25,7 @@ from diffuse_cli.sampling.png_metadata import (
     read_sample_metadata,
     texts,
 )
-from diffuse_cli.sampling.request import InitImage, SampleRequest
+from diffuse_cli.sampling.request import InitImage, Sample, SampleRequest
 from diffuse_cli.storage.checkpoint import Model
 from diffuse_cli.storage.model_info import read_model_info
 

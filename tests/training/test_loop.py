@@ -297,7 +297,7 @@ def test_saving_and_validating_do_not_count_as_compute(squares, home):
         return now
 
     with mock.patch.object(loop.time, "monotonic", clock), mock.patch.object(Trainer, "step", stepping), \
-            mock.patch.object(loop, "validate", slowly(loop.validate)), \
+            mock.patch.object(loop, "measure", slowly(loop.measure)), \
             mock.patch.object(loop, "preview", slowly(loop.preview)), \
             mock.patch.object(saving, "save", slowly(save)):
         told = tiny.of_kind(events.Stepped, tiny.train(squares, save_every="2"))

@@ -11,7 +11,7 @@ import torch
 from diffuse_cli.config import Machine, Recipe
 from diffuse_cli.data.split import Split, split_dataset
 from diffuse_cli.errors import UsageError
-from diffuse_cli.network.presets import parameter_count
+from diffuse_cli.network.network import parameter_count
 from diffuse_cli.network.tokenizer import train_tokenizer
 from diffuse_cli.runtime import devices
 from diffuse_cli.training.plan import extend, learning_rate, make_plan

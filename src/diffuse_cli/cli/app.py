@@ -20,11 +20,11 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from .. import __version__
 from ..errors import DiffuseError, OutOfMemoryError, StorageError, UsageError
 from ..files import durable
 from ..runtime import launch_environment
 from ..storage import registry
+from ..version import __version__
 from . import data, evaluate, export, models, noise_demo, options, sample, train
 from .terminal import view
 

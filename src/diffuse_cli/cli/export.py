@@ -77,7 +77,7 @@ def _export(path: Path, target: Path, how: Export, *, force: bool) -> None:
 
 def _name(path: Path) -> str:
     """What an export is called: after the model's directory, or after the file that is named by itself."""
-    from ..storage.diffusers_folder import is_folder
+    from ..storage.diffusers_config import is_folder
 
     generic = path.name == registry.MODEL_FILE or is_folder(path)
     return Path(os.path.abspath(path)).parent.name if generic else path.stem

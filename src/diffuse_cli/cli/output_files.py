@@ -12,7 +12,7 @@ from ..storage import registry
 from .terminal import view
 
 if TYPE_CHECKING:
-    from ..sampling.generate import Sample
+    from ..sampling.request import Sample
 
 STILLS, ANIMATIONS = (".png", ".jpg", ".jpeg", ".webp"), (".webp", ".gif")
 UNWRITTEN = (".bmp", ".tif", ".tiff", ".avif")  # pictures all the same: no directory is meant

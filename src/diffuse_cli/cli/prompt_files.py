@@ -94,7 +94,7 @@ def _text(source: str, name: str) -> str:
 def warn_about(requests: "Sequence[SampleRequest]", model: "Model") -> None:
     """Tell when a prompt cannot mean anything to the model, or not all of it."""
     from ..network.tokenizer import is_truncated
-    from ..sampling.generate import guided_steps
+    from ..sampling.steps import guided_steps
 
     texts = list(dict.fromkeys(text for one in requests for text in (one.prompt, one.negative) if text))
     if model.tokenizer is None:

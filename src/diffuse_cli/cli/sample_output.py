@@ -10,7 +10,7 @@ from .terminal import progress, view
 
 if TYPE_CHECKING:
     from ..pictures.sheets import Row
-    from ..sampling.generate import Sample
+    from ..sampling.request import Sample
     from ..storage.checkpoint import Model
 
 

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import __version__
 from ..config import Sampling
 from ..diffusion.guidance import within_range
 from ..diffusion.samplers import Denoised
@@ -30,6 +29,7 @@ from ..sampling.generate import generate
 from ..sampling.request import SampleRequest
 from ..storage.checkpoint import Model
 from ..storage.evaluation_file import EVALUATION_FILE, GALLERY_FILE
+from ..version import __version__
 from . import likelihood
 from .distances import Comparison, compare_with_floor
 from .features import Features, open_features

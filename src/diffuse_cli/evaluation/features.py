@@ -192,7 +192,7 @@ def train_encoder(dataset: Dataset, positions: np.ndarray, *, device: torch.devi
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=STEPS)
     for step in range(STEPS):
         chosen = torch.randperm(count, generator=generator)[:BATCH]
-        images = encoder.reduced(from_pixels(dataset.images[positions[chosen]]))
+        images = encoder.reduced(from_pixels(dataset.images[positions[chosen.numpy()]]))
         views = torch.cat([_crops(images, generator), _crops(images, generator)]).to(device)
         with torch.enable_grad():
             found = F.layer_norm(encoder(views), (encoder.width,))
@@ -208,7 +208,7 @@ def train_encoder(dataset: Dataset, positions: np.ndarray, *, device: torch.devi
         yield step + 1, STEPS
     encoder.eval().requires_grad_(False)
     scale = positions[torch.linspace(0, count - 1, min(count, SCALE)).long().numpy()]
-    found = Features("", device, encoder.raw_features)(dataset.images[scale.numpy()])
+    found = Features("", device, encoder.raw_features)(dataset.images[scale])
     encoder.mean.copy_(found.mean(0))
     std = found.std(0)
     encoder.std.copy_(std.clamp_min(max(0.05 * std.median().item(), 1e-4)))        # a feature may be the same in all

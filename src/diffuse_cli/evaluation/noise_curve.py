@@ -4,9 +4,8 @@ import torch
 from torch import Tensor
 
 from ..config import VALIDATION_LEVELS, ModelConfig
-from ..denoiser import denoise, encode_captions
+from ..denoiser import Network, denoise, encode_captions
 from ..diffusion.schedule import FIRST_TIME, Schedule
-from ..network.network import Network
 from . import likelihood
 from .likelihood import BatchDenoiser
 

@@ -7,6 +7,7 @@ the engine imports them.
 import contextlib
 import importlib
 import importlib.metadata
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..config import Export
 from ..denoiser import predict
 from ..diffusion.losses import log_fraction
 from ..diffusion.samplers import Denoised, Denoiser, ddpm, run_sampler
@@ -26,7 +28,8 @@ from ..pictures.pixels import to_pixels
 from ..runtime import randomness
 from ..sampling.generate import encode_prompts
 from ..storage.checkpoint import Model
-from .verification import LIMIT, Comparison, captions_for, largest, questions
+from ..storage.diffusers_folder import SCHEDULER_FILE, TOKENIZER_FILE
+from .verification import LIMIT, Comparison, captions_for, compare_tokenizers, largest, questions
 
 LIBRARIES = {"transformers": "T5EncoderModel", "diffusers": "DiffusionPipeline"}     # with what is needed of them
 GUIDANCE, DRAWING_STEPS = 3.0, 10
@@ -44,11 +47,21 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
-def compare(model: Model, folder: Path) -> list[Comparison]:
-    """The model against the pipeline in the folder, on the CPU; nothing where the libraries are missing.
+def compare(model: Model, folder: Path, how: Export) -> list[Comparison]:
+    """The model against the tokenizer, the betas and, if the libraries are installed, the pipeline in the folder.
 
-    Raises ExportError where they are there, but cannot use the folder.
+    Raises ExportError if the libraries are there, but cannot use the folder.
     """
+    comparisons = [] if model.tokenizer is None else [compare_tokenizers(model, folder / TOKENIZER_FILE)]
+    betas = json.loads((folder / SCHEDULER_FILE).read_bytes())["trained_betas"]
+    difference = make_schedule(model.config.schedule, model.config.network.resolution).betas() - torch.tensor(
+        betas, dtype=torch.float64)
+    comparisons.append(Comparison("betas of the scheduler", difference.abs().max().item(), 0.0))
+    return comparisons + _compare_pipeline(model, folder)
+
+
+def _compare_pipeline(model: Model, folder: Path) -> list[Comparison]:
+    """The model against the pipeline that diffusers opens, on the CPU; nothing if the libraries are missing."""
     if not (found := versions()):
         return []
     try:

@@ -17,10 +17,9 @@ from ..diffusion.schedule import make_schedule
 from ..files import durable
 from ..network.tokenizer import SPECIAL_TOKENS, joined_merges
 from ..storage import diffusers_config
-from ..storage.checkpoint import Model, load_model, save_tensors
-from ..storage.diffusers_folder import INDEX_FILE, SCHEDULER_FILE, TEXT_ENCODER_FILE, TOKENIZER_FILE, UNET_FILE
-from . import diffusers_comparison
-from .verification import Comparison, compare_models, compare_tokenizers
+from ..storage.checkpoint import Model, save_tensors
+from ..storage.diffusers_config import INDEX_FILE
+from ..storage.diffusers_folder import SCHEDULER_FILE, TEXT_ENCODER_FILE, TOKENIZER_FILE, UNET_FILE
 
 SCHEDULER = "ddpm"                              # unless another is asked for
 
@@ -46,23 +45,6 @@ def write(model: Model, folder: Path, how: Export) -> None:
     pad, end, unknown = SPECIAL_TOKENS
     _write_json(folder / "tokenizer/special_tokens_map.json", {
         "pad_token": pad, "eos_token": end, "unk_token": unknown})
-
-
-def compare(model: Model, folder: Path, how: Export) -> list[Comparison]:
-    """The model against what is read back from its folder, and against the libraries, if they are installed."""
-    comparisons = _compare_read_back(model, folder)
-    if model.tokenizer is not None:
-        comparisons.append(compare_tokenizers(model, folder / TOKENIZER_FILE))
-    betas = json.loads((folder / SCHEDULER_FILE).read_bytes())["trained_betas"]
-    difference = make_schedule(model.config.schedule, model.config.network.resolution).betas() - torch.tensor(
-        betas, dtype=torch.float64)
-    comparisons.append(Comparison("betas of the scheduler", difference.abs().max().item(), 0.0))
-    return comparisons + diffusers_comparison.compare(model, folder)
-
-
-def _compare_read_back(model: Model, folder: Path) -> list[Comparison]:
-    """On its own, so that only one copy of the model is in memory at a time."""
-    return compare_models(model, load_model(folder / INDEX_FILE, next(model.network.parameters()).device))
 
 
 def _with_expected_channels(network: NetworkConfig, *, learned: bool, scheduler: str) -> NetworkConfig:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__
 from ..config import Sampling
 from ..events import ProgressCallback, finite
 from ..files import durable
@@ -23,6 +22,7 @@ from ..sampling.request import SampleRequest
 from ..storage.checkpoint import Model
 from ..storage.evaluation_file import EVALUATION_FILE, entry, readable
 from ..storage.event_log import read_event_log
+from ..version import __version__
 
 PICTURE_FILE = "samples.png"
 PICTURES, WORDS = 4, 24                         # that are shown

@@ -17,8 +17,7 @@ from ..network.tokenizer import encode
 from ..runtime import randomness
 from ..sampling.generate import encode_prompts, reverse_diffusion
 from ..storage.checkpoint import Model
-from .onnx_folder import CONSTANTS_FILE, SAMPLER_FILE, TOKENIZER_FILE
-from .onnx_graphs import check_extra
+from .onnx_graphs import CONSTANTS_FILE, SAMPLER_FILE, TOKENIZER_FILE, check_extra
 from .verification import LIMIT, Comparison, captions_for, compare_tokenizers, largest
 
 if TYPE_CHECKING:

@@ -18,11 +18,19 @@ from ..diffusion.schedule import make_schedule
 from ..files import durable
 from ..network.tokenizer import END, LENGTH, PAD
 from ..storage.checkpoint import Model
-from .onnx_graphs import Graph, check_extra, text_encoder_graph, unet_graph
+from .onnx_graphs import (
+    CONSTANTS_FILE,
+    SAMPLER_FILE,
+    TEXT_ENCODER_FILE,
+    TOKENIZER_FILE,
+    UNET_FILE,
+    Graph,
+    check_extra,
+    text_encoder_graph,
+    unet_graph,
+)
 from .onnx_sampler import sampler_graph
 
-UNET_FILE, TEXT_ENCODER_FILE, SAMPLER_FILE = "unet.onnx", "text_encoder.onnx", "sampler.onnx"
-TOKENIZER_FILE, CONSTANTS_FILE = "tokenizer.json", "sampler.json"
 STANDALONE = ("sample.py", "README.md")         # copied as they are
 FINEST = 4001                                   # tabulated times: between them a straight line is exact to float32
 COLUMNS = ("time", "from_noisy", "from_output", "guided", "memory", "keep", "gain")
@@ -36,10 +44,10 @@ def write(model: Model, folder: Path, how: Export) -> None:
     check_extra()
     text_encoder = None
     if model.tokenizer is not None:
-        text_encoder = text_encoder_graph(model)
+        text_encoder = text_encoder_graph(model.network)
         _write_graph(folder / TEXT_ENCODER_FILE, text_encoder)
         _write(folder / TOKENIZER_FILE, model.tokenizer.to_str(pretty=True))
-    unet = unet_graph(model)
+    unet = unet_graph(model.network, model.config)
     _write_graph(folder / UNET_FILE, unet)
     _write_graph(folder / SAMPLER_FILE, sampler_graph(unet, text_encoder, model.config.network))
     lines = (f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in constants(model).items())

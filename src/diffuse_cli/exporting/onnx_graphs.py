@@ -16,13 +16,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..config import ModelConfig
 from ..errors import UsageError
+from ..network.network import Network
 from ..network.tokenizer import LENGTH
-from ..storage.checkpoint import Model
 
 if TYPE_CHECKING:
     import onnx
 
+UNET_FILE, TEXT_ENCODER_FILE, SAMPLER_FILE = "unet.onnx", "text_encoder.onnx", "sampler.onnx"      # of an ONNX folder
+TOKENIZER_FILE, CONSTANTS_FILE = "tokenizer.json", "sampler.json"
 OPSET = 18                                      # the oldest that the exporter can write: docs/decisions.md
 EXTRA = ("onnx", "onnxruntime", "onnxscript")
 
@@ -71,27 +74,27 @@ def _field(number: int, length: int) -> bytes:
 # ── The networks ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def unet_graph(model: Model) -> Graph:
+def unet_graph(network: Network, config: ModelConfig) -> Graph:
     """noisy (batch, C, R, R), time (batch,), text (batch, 77, width) → output (batch, out_channels, R, R)."""
-    network = model.config.network
-    noisy = torch.zeros(2, network.channels, network.resolution, network.resolution)
+    shape = config.network
+    noisy = torch.zeros(2, shape.channels, shape.resolution, shape.resolution)
     inputs = {"noisy": noisy, "time": torch.tensor([3.0, 500.0])}
     told = {
         "noisy": "the pictures, in [-1, 1], with their noise",
         "time": "the noise level as the index of 1000 discrete steps, 0 to 999; fractions are allowed",
-        "output": f"channels 0 to {network.channels - 1}: the prediction ({model.config.prediction})" + (
-            "; the others: the learned variance" if model.config.learned_variance else ""),
+        "output": f"channels 0 to {shape.channels - 1}: the prediction ({config.prediction})" + (
+            "; the others: the learned variance" if config.learned_variance else ""),
     }
-    if network.text is not None:
-        inputs["text"] = torch.zeros(2, LENGTH, network.text.width)
+    if shape.text is not None:
+        inputs["text"] = torch.zeros(2, LENGTH, shape.text.width)
         told["text"] = "what text_encoder.onnx says of the prompts"
-    return _traced(model.network.unet, inputs, "output", told)
+    return _traced(network.unet, inputs, "output", told)
 
 
-def text_encoder_graph(model: Model) -> Graph:
+def text_encoder_graph(network: Network) -> Graph:
     """tokens (batch, 77) → text (batch, 77, width)."""
-    assert model.network.text_encoder is not None
-    return _traced(model.network.text_encoder, {"tokens": torch.zeros(2, LENGTH, dtype=torch.int64)}, "text", {
+    assert network.text_encoder is not None
+    return _traced(network.text_encoder, {"tokens": torch.zeros(2, LENGTH, dtype=torch.int64)}, "text", {
         "tokens": f"what tokenizer.json makes of the prompts: always {LENGTH}, the end padded",
         "text": "features of all positions, for the U-Net"})
 

@@ -7,19 +7,20 @@ place is as it was.
 import dataclasses
 import importlib.metadata
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..config import Export
 from ..errors import UsageError
 from ..events import ProgressCallback
 from ..files import durable
 from ..storage.checkpoint import Model
 from ..storage.diffusers_folder import REPORT_FILE
+from ..version import __version__
 from . import diffusers_comparison, diffusers_export, model_card, onnx_comparison, onnx_folder, onnx_graphs, single_file
+from .model_comparison import compare_read_back
 from .verification import Comparison, judge
 
 SCHEMA = 1                                      # of export.json
@@ -31,15 +32,16 @@ class Format:
     """How one form of a model is written to a place that is not there yet, and compared with the original there."""
 
     write: Callable[[Model, Path, Export], None]
-    compare: Callable[[Model, Path, Export], list[Comparison]]
+    comparisons: Sequence[Callable[[Model, Path, Export], list[Comparison]]]
     opened_by: Callable[[], dict[str, str]]     # versions of the stock libraries that took part in the comparison
     check: Callable[[], None] = lambda: None    # raises UsageError where a library is missing
 
 
 FORMATS = {
-    "diffusers": Format(diffusers_export.write, diffusers_export.compare, diffusers_comparison.versions),
-    "onnx": Format(onnx_folder.write, onnx_comparison.compare, onnx_comparison.versions, onnx_graphs.check_extra),
-    "safetensors": Format(single_file.write, single_file.compare, dict),
+    "diffusers": Format(diffusers_export.write, [compare_read_back, diffusers_comparison.compare],
+                        diffusers_comparison.versions),
+    "onnx": Format(onnx_folder.write, [onnx_comparison.compare], onnx_comparison.versions, onnx_graphs.check_extra),
+    "safetensors": Format(single_file.write, [compare_read_back], dict),
 }
 
 
@@ -70,7 +72,7 @@ def export(
         comparisons: list[Comparison] = []
         if how.verify:
             tell("comparing", 0, 1)
-            comparisons = form.compare(model, staged, how)
+            comparisons = [found for compare in form.comparisons for found in compare(model, staged, how)]
             judge(comparisons)
         report = _report(model, how, comparisons, opened_by=form.opened_by() if how.verify else {})
         if staged.is_dir():

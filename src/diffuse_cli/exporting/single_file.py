@@ -10,11 +10,9 @@ import torch
 
 from ..config import Export
 from ..errors import UsageError
-from ..storage.checkpoint import Model, load_model, save_model
-from .verification import Comparison, compare_models
+from ..storage.checkpoint import Model, save_model
 
 TYPES = {"fp32": torch.float32, "fp16": torch.float16}
-HALF_LIMIT = 0.05                               # of an answer, whose size is about 1: half precision rounds to 1/2048
 
 
 def write(model: Model, path: Path, how: Export, *, report: dict[str, Any] | None = None) -> None:
@@ -29,10 +27,3 @@ def write(model: Model, path: Path, how: Export, *, report: dict[str, Any] | Non
             raise UsageError(f"the weight {name} is too large for {precision}", hint="Use --precision fp32")
     save_model(path, config=model.config, weights=weights, tokenizer=model.tokenizer, words=model.words,
                training=model.training, report=report, mode=0o666)
-
-
-def compare(model: Model, path: Path, how: Export) -> list[Comparison]:
-    """The model against what is read back from its file."""
-    found = load_model(path, next(model.network.parameters()).device)
-    return compare_models(model, found, rounding=TYPES[how.precision or "fp32"],
-                          limit=None if how.precision != "fp16" else HALF_LIMIT)

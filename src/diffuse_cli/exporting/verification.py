@@ -13,16 +13,14 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from ..config import ModelConfig, Sampling
+from ..config import ModelConfig
 from ..errors import ExportError
 from ..network.tokenizer import encode
 from ..runtime import randomness
-from ..sampling.generate import encode_prompts, reverse_diffusion
 from ..storage.checkpoint import Model
 
 LIMIT = 1e-4                                    # of an answer of the network, in full precision
 BATCHES = {1: (999.0,), 3: (0.0, 250.5, 998.0), 5: (3.0, 100.0, 499.0, 700.0, 950.0)}       # size → stock indices
-STEPS = 4                                       # of a picture drawn to compare
 
 
 @dataclass(frozen=True)
@@ -73,41 +71,6 @@ def questions(config: ModelConfig, words: Sequence[str]) -> Iterator[Question]:
         yield Question(randomness.normal(keys, shape), torch.tensor(times), [captions[-1 - k] for k in range(size)])
 
 
-@torch.no_grad()
-def answer(model: Model, question: Question) -> Tensor:
-    """(N, out_channels, R, R): what the model answers."""
-    device = next(model.network.parameters()).device
-    text = None
-    if model.tokenizer is not None:
-        text = model.network.encode(encode(model.tokenizer, question.captions).to(device))
-    output: Tensor = model.network(question.noisy.to(device), question.time.to(device), text)
-    return output.float()
-
-
-def compare_models(
-    model: Model, found: Model, *, rounding: torch.dtype = torch.float32, limit: float | None = None,
-) -> list[Comparison]:
-    """A model against one that was read back: weights, once rounded, exactly; answers and pictures up to `limit`.
-
-    Of variance channels only those that both have are compared: some formats have no place for them.
-    """
-    most = LIMIT if limit is None else limit
-    theirs, channels = found.network.state_dict(), found.config.network.out_channels
-    weights = [largest(weight.to(rounding).float()[: len(theirs[name])], theirs[name])
-               for name, weight in model.network.state_dict().items()]
-    comparisons = [Comparison("weights", max(weights), 0.0)]
-    for question in questions(model.config, list(model.words)):
-        ours, answered = answer(model, question)[:, :channels], answer(found, question)
-        comparisons.append(Comparison(f"answers to {len(question.noisy)} at once", largest(ours, answered), most))
-    prompts = captions_for(list(model.words))
-    if model.tokenizer is not None:
-        comparisons.append(Comparison("features of captions", largest(
-            *(_given(encode_prompts(one, prompts)[0]) for one in (model, found))), most))
-    drawn = largest(*(_picture(one, prompts[2]) for one in (model, found)))
-    comparisons.append(Comparison("pictures of a seed", drawn, most))
-    return comparisons
-
-
 def compare_tokenizers(model: Model, path: Path) -> Comparison:
     """How many token ids differ between the model's tokenizer and the file, read as stock libraries read it."""
     assert model.tokenizer is not None
@@ -123,15 +86,3 @@ def largest(ours: Tensor, theirs: Tensor) -> float:
     if ours.shape != theirs.shape:
         return math.inf
     return (ours - theirs).abs_().max().item()          # no wider numbers: of a big weight they would be much memory
-
-
-def _picture(model: Model, caption: str) -> Tensor:
-    """(1, C, R, R): a picture before it is rounded to pixels."""
-    text, null = encode_prompts(model, [caption])
-    return list(reverse_diffusion(model.network, model.config, text=text, null=null, seeds=[0],
-                              sampling=Sampling(sampler="ddim", steps=STEPS)))[-1].noisy
-
-
-def _given(features: Tensor | None) -> Tensor:
-    assert features is not None
-    return features

@@ -3,8 +3,11 @@
 Does not know noise, files, devices or how it is trained. Nothing here draws from the global random generator.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from ..config import NetworkConfig
 from .blocks import Dropout
@@ -95,3 +98,31 @@ class Network(nn.Module):
                 std = stds.get(name.rpartition(".")[2], module.weight.shape[1] ** -0.5)
                 module.weight.normal_(std=std, generator=generator)
         self.text_encoder.shared.weight[[PAD, END]] = 0.0
+
+
+# ── What a shape costs ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _shadow(config: NetworkConfig) -> Network:
+    """The network without its numbers: shapes only, whatever its size."""
+    with torch.device("meta"):
+        return Network(config)
+
+
+def parameter_shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
+    """Names, as in `Network.state_dict()`, and shapes of all parameters; no memory is allocated for them."""
+    return {name: tuple(tensor.shape) for name, tensor in _shadow(config).state_dict().items()}
+
+
+def parameter_count(config: NetworkConfig) -> int:
+    """The number of parameters, text encoder included; no memory is allocated for them."""
+    return sum(math.prod(shape) for shape in parameter_shapes(config).values())
+
+
+def flops(config: NetworkConfig) -> int:
+    """Floating point operations of one forward pass for one picture and its caption; a multiply-add counts as two."""
+    network = _shadow(config)
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        text = None if config.text is None else network.encode(torch.empty(1, LENGTH, dtype=torch.int64))
+        network(torch.empty(1, config.channels, config.resolution, config.resolution), torch.empty(1), text)
+    return int(counter.get_total_flops())

@@ -1,6 +1,6 @@
-"""One dial for size: presets → network shapes for any resolution, and what a shape costs before anything is built.
+"""One dial for size: a preset and a resolution → the shape of a network.
 
-Knows arithmetic on shapes; does not know memory, devices or time. Compute is concentrated where maps have 16×16 and
+Compute is concentrated where maps have 16×16 and
 8×8 pixels; the highest levels are narrow and shallow, since a convolution there costs most and holds least.
 """
 
@@ -8,14 +8,9 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
 from ..checks import check_choice
 from ..config import PRESETS, RESOLUTION_RANGE, NetworkConfig, TextConfig
 from ..errors import UsageError
-from .network import Network
-from .tokenizer import LENGTH
 
 LOWEST_SIZE = 8                 # pixels on a side of the lowest map: the nearest to it, so 6 to 11 where possible
 ATTENTION_MAX_SIZE = 22         # the two lowest then attend; at 32×32 it would slow the whole network by 62 %
@@ -113,31 +108,3 @@ def fit_levels(rows: dict[int, Levels], count: int) -> Levels:
         widths.insert(0, half if half and half % row.groups == 0 else widths[0])
         depths.insert(0, 1)
     return dataclasses.replace(row, widths=tuple(widths), depths=tuple(depths))
-
-
-# ── What a shape costs ──────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _shadow(config: NetworkConfig) -> Network:
-    """The network without its numbers: shapes only, whatever its size."""
-    with torch.device("meta"):
-        return Network(config)
-
-
-def parameter_shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
-    """Names, as in `Network.state_dict()`, and shapes of all parameters; no memory is allocated for them."""
-    return {name: tuple(tensor.shape) for name, tensor in _shadow(config).state_dict().items()}
-
-
-def parameter_count(config: NetworkConfig) -> int:
-    """The number of parameters, text encoder included; no memory is allocated for them."""
-    return sum(math.prod(shape) for shape in parameter_shapes(config).values())
-
-
-def flops(config: NetworkConfig) -> int:
-    """Floating point operations of one forward pass for one picture and its caption; a multiply-add counts as two."""
-    network = _shadow(config)
-    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        text = None if config.text is None else network.encode(torch.empty(1, LENGTH, dtype=torch.int64))
-        network(torch.empty(1, config.channels, config.resolution, config.resolution), torch.empty(1), text)
-    return int(counter.get_total_flops())

@@ -17,7 +17,6 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from .. import __version__
 from ..checks import from_dict
 from ..config import Recipe
 from ..errors import ModelError
@@ -25,6 +24,7 @@ from ..files.strict_json import JsonError, loads_strict
 from ..storage.evaluation_file import EVALUATION_FILE, GALLERY_FILE, entry, readable
 from ..storage.event_log import Entry, EventLog, number, read_event_log
 from ..storage.run_directory import read_config
+from ..version import __version__
 from .svg_curves import Curve, mixed, svg
 
 MAX_STRIPS = 20

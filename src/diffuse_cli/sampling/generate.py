@@ -7,7 +7,6 @@ the same picture whatever else is drawn with it.
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from ..config import ModelConfig, Sampling
 from ..denoiser import denoise
 from ..diffusion.editing import inpaint, start_from
 from ..diffusion.guidance import classifier_free, within_range
-from ..diffusion.samplers import Denoised, Denoiser, Step, run_sampler, sampling_times
+from ..diffusion.samplers import Denoised, Denoiser, Step, run_sampler
 from ..diffusion.schedule import Schedule, make_schedule
 from ..network.network import Network
 from ..network.tokenizer import encode
@@ -25,29 +24,11 @@ from ..pictures.pixels import from_pixels, to_pixels
 from ..runtime import out_of_memory, randomness
 from ..runtime.distributed import World
 from ..storage.checkpoint import Model
-from .request import InitImage, SampleRequest
+from .request import InitImage, Sample, SampleRequest
+from .steps import sampling_times_of
 
 RESAMPLINGS = 5                                 # of every stretch of steps, with a mask: docs/decisions.md
 Progress = Callable[[float], None]              # called with the number of pictures done, unfinished ones in part
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One finished picture."""
-
-    request: SampleRequest
-    index: int                                  # among the pictures of its request
-    pixels: np.ndarray                          # (H, W, 3) uint8
-    seconds: float                              # its share of the time
-    frames: np.ndarray | None = None            # (steps, H, 2·W, 3) uint8: noisy picture | estimate, if asked for
-
-    @property
-    def prompt(self) -> str:
-        return self.request.prompt
-
-    @property
-    def seed(self) -> int:
-        return self.request.seed + self.index
 
 
 # ── Batches ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -143,22 +124,6 @@ def encode_prompts(model: Model, prompts: Sequence[str]) -> tuple[Tensor | None,
     device = next(model.network.parameters()).device
     features = model.network.encode(encode(model.tokenizer, [*prompts, ""]).to(device))
     return features[:-1], features[-1:]
-
-
-def sampling_times_of(config: ModelConfig, sampling: Sampling) -> list[float]:
-    """The times that the sampler visits, from 1 to 0."""
-    resolution = config.network.resolution
-    schedule = make_schedule(config.schedule, resolution)
-    return sampling_times(schedule, sampling.number_of_steps, resolution)
-
-
-def guided_steps(config: ModelConfig, sampling: Sampling) -> int:
-    """The number of steps that begin at a noise level where guidance acts; with few steps it may be 0."""
-    resolution = config.network.resolution
-    schedule, (low, high) = make_schedule(config.schedule, resolution), sampling.interval_at(resolution)
-    times = torch.tensor(sampling_times_of(config, sampling)[:-1], dtype=torch.float64)
-    ratio = torch.exp(-schedule.log_snr(times) / 2)                    # sigma/alpha
-    return int(((low < ratio) & (ratio <= high)).sum())
 
 
 def reverse_diffusion(

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import __version__
 from ..checks import check_range, from_dict
 from ..config import RESOLUTION_RANGE, SEED_RANGE, Sampling
 from ..data import images
@@ -19,10 +18,11 @@ from ..errors import DataError, ModelError, UsageError
 from ..files.strict_json import JsonError, loads_strict
 from ..storage import registry
 from ..storage.model_info import read_model_info
+from ..version import __version__
 
 if TYPE_CHECKING:
     from ..storage.checkpoint import Model
-    from .generate import Sample
+    from .request import Sample
 
 MAX_PROMPT = 4_096                              # characters kept of a prompt
 MAX_TEXT = 128 * 1024                           # of the JSON; the longest that we write is less

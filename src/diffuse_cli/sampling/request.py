@@ -86,3 +86,22 @@ def open_picture(path: Path, resolution: int) -> np.ndarray:
     except images.ImageRefused as error:
         reason = "it is a folder" if path.is_dir() else error.reason
         raise DataError(f"{path} cannot be used: {reason}", hint="Give another picture") from error
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One finished picture."""
+
+    request: SampleRequest
+    index: int                                  # among the pictures of its request
+    pixels: np.ndarray                          # (H, W, 3) uint8
+    seconds: float                              # its share of the time
+    frames: np.ndarray | None = None            # (steps, H, 2·W, 3) uint8: noisy picture | estimate, if asked for
+
+    @property
+    def prompt(self) -> str:
+        return self.request.prompt
+
+    @property
+    def seed(self) -> int:
+        return self.request.seed + self.index

@@ -22,11 +22,11 @@ from ..config import FORMAT_VERSION, ModelConfig
 from ..diffusion.schedule import make_schedule
 from ..errors import ModelError
 from ..files import durable
-from ..network.network import Network
-from ..network.presets import parameter_shapes
+from ..network.network import Network, parameter_shapes
 from ..network.tokenizer import load_tokenizer, paired_merges
 from . import safetensors_file
-from .diffusers_folder import is_folder, read_folder
+from .diffusers_config import is_folder
+from .diffusers_folder import read_folder
 from .model_info import ModelInfo, check_version, info_of_folder, info_of_header, object_of
 
 BETA_TOLERANCE = 1e-6                           # of betas that went through float32 on their way

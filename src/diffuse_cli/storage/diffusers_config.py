@@ -7,6 +7,7 @@ thereby refused, by the name of the first entry that differs.
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..config import ModelConfig, NetworkConfig, TextConfig
@@ -244,3 +245,11 @@ def _whole(value: Any) -> int:
     if type(value) is not int:
         raise TypeError
     return value
+
+
+INDEX_FILE = "model_index.json"                 # stands for the folder wherever the file of a model is meant
+
+
+def is_folder(path: Path) -> bool:
+    """Whether the file of a model stands for a folder in diffusers' form."""
+    return path.name == INDEX_FILE

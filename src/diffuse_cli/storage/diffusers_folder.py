@@ -12,8 +12,8 @@ from ..config import ModelConfig, NetworkConfig
 from ..errors import ModelError, UsageError
 from ..files.strict_json import MAX_JSON_BYTES
 from . import diffusers_config, safetensors_file
+from .diffusers_config import is_folder
 
-INDEX_FILE = "model_index.json"                 # stands for the folder wherever the file of a model is meant
 REPORT_FILE = "export.json"                     # what is left there by an export, beside what others read
 UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
 TEXT_ENCODER_FILE = "text_encoder/model.safetensors"
@@ -33,11 +33,6 @@ class DiffusersFolder:
     report: dict[str, Any]                      # of its export; empty in folders that are not ours
     parameters: int
     bytes: int                                  # of the weights
-
-
-def is_folder(path: Path) -> bool:
-    """Whether the file of a model stands for a folder in diffusers' form."""
-    return path.name == INDEX_FILE
 
 
 def sealed_files(path: Path) -> list[Path]:

@@ -13,7 +13,8 @@ from ..config import FORMAT_VERSION, ModelConfig
 from ..errors import ModelError, UsageError
 from ..files.strict_json import MAX_JSON_BYTES
 from . import safetensors_file
-from .diffusers_folder import DiffusersFolder, is_folder, read_folder
+from .diffusers_config import is_folder
+from .diffusers_folder import DiffusersFolder, read_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,3 +80,11 @@ def object_of(head: safetensors_file.Header, key: str, *, limit: int = MAX_JSON_
     if not isinstance(value, dict):
         raise ModelError(f"its metadata lacks {key}")
     return value
+
+
+def is_of_step(path: Path, step: int) -> bool:
+    """Whether a whole model of that step lies there."""
+    try:
+        return safetensors_file.verify_seal(path) and read_model_info(path).training.get("step") == step
+    except (ModelError, OSError):
+        return False

@@ -175,7 +175,7 @@ def resolve(model: str | None) -> Path:
     if _is_path(model):
         path = Path(os.path.expanduser(model))
         if path.is_dir():
-            from .diffusers_folder import INDEX_FILE
+            from .diffusers_config import INDEX_FILE
 
             index = path / INDEX_FILE
             path = index if index.exists() and not (path / MODEL_FILE).exists() else path / MODEL_FILE

@@ -14,7 +14,6 @@ from pathlib import Path
 from ..errors import ModelError
 from ..files import durable
 from ..files.strict_json import loads_strict
-from .model_info import read_model_info
 from .safetensors_file import verify_seal
 
 KEPT = 2
@@ -99,14 +98,6 @@ def is_whole(state: SavedState) -> bool:
             return verify_seal(state.path)
         return _digest(state.path) == state.sha256
     except (OSError, ModelError):
-        return False
-
-
-def is_of_step(path: Path, step: int) -> bool:
-    """Whether a whole model of that step lies there."""
-    try:
-        return verify_seal(path) and read_model_info(path).training.get("step") == step
-    except (ModelError, OSError):
         return False
 
 

@@ -6,9 +6,9 @@ from datetime import timedelta
 from .. import config
 from ..checks import parse_interval
 from ..config import Machine, Plan, Sampling
-from ..network.presets import flops
+from ..network.network import flops
 from ..runtime.devices import peak_memory
-from ..sampling.generate import guided_steps
+from ..sampling.steps import guided_steps
 from .trainer import Trainer
 
 MEASURED_SECONDS = 5.0                          # that finding out the speed takes

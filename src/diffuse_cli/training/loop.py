@@ -23,10 +23,11 @@ from . import estimate, saving
 from .estimate import Facts
 from .every import Every
 from .monitor import LossMonitor
-from .prepare import Session, open_session
+from .prepare import open_session
 from .previews import preview, preview_prompts
 from .run import Run
-from .validation import validate
+from .session import Session
+from .validation import measure
 
 SAVE = "SIGUSR1"                                # the one signal that asks for a save, not for an end
 NOT_LOGGED = (events.Scanned, events.Paused)    # events to be seen at once, and not kept
@@ -113,7 +114,7 @@ def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, 
             if not session.directory.exists():
                 raise saving.rescue(session, StorageError(f"the directory of this run is gone: {session.directory}"))
         if world.is_main and (last or trainer.global_step % plan.validate_steps == 0):
-            yield from validate(session)
+            yield from _validate(session)
         if world.is_main and (last or preview_every.is_due(trainer.global_step)):
             yield events.Paused(step=trainer.global_step, doing="drawing a preview")
             yield saving.warn_if_full(session, preview, final=False)
@@ -128,6 +129,18 @@ def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, 
         if asked:
             world.barrier()
     return reason
+
+
+def _validate(session: Session) -> Iterator[events.Event]:
+    """Measure the averaged weights, if there are held-out pictures, and keep them if they are the best so far."""
+    if len(session.validation[0]) == 0:
+        return
+    yield events.Paused(step=session.trainer.global_step, doing="validating")
+    validated = measure(session)
+    if validated.best and (warning := saving.keep_best(session)):
+        yield warning
+        validated = dataclasses.replace(validated, best=False)
+    yield validated
 
 
 def _agree_on_signal(name: str | None, world: World) -> str | None:

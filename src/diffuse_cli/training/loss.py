@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ..config import ModelConfig, Plan
-from ..denoiser import encode_captions, predict
+from ..denoiser import Network, encode_captions, predict
 from ..diffusion import losses
 from ..diffusion.schedule import Schedule
-from ..network.network import Network
 from ..runtime import randomness
 
 

@@ -6,7 +6,7 @@ import torch
 
 from .. import events
 from ..runtime import devices
-from .prepare import Session
+from .session import Session
 from .trainer import StepResult
 
 REPORT_SECONDS = 2.0                            # minimum seconds between two reports

@@ -5,10 +5,9 @@ Knows which parameters are treated alike; does not know when a step is taken, or
 
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..config import Plan
-from ..network.network import Network
 from .muon import DECAY, Muon
 
 TEXT_RATE = 0.002                               # of the learning rate, for what reads text: its start is worth keeping
@@ -19,7 +18,7 @@ ENDS = ("unet.conv_in.", "unet.conv_out.")      # where channels are colours, no
 class Optimizer:
     """One or two of torch's, with all that they remember from the start."""
 
-    def __init__(self, network: Network, plan: Plan, *, precision: str) -> None:
+    def __init__(self, network: nn.Module, plan: Plan, *, precision: str) -> None:
         named = dict(network.named_parameters())
         turned = {name for name, parameter in named.items()
                   if plan.optimizer == "muon" and parameter.ndim >= 2 and not name.startswith((*ENDS, *READS_TEXT))}

@@ -16,7 +16,8 @@ from ..config import ModelConfig, Plan, Recipe
 from ..data.dataset import Dataset
 from ..data.split import Split
 from ..errors import UsageError
-from ..network.presets import network_config, parameter_count
+from ..network.network import parameter_count
+from ..network.presets import network_config
 from ..storage.checkpoint import Model
 
 COOLDOWN = 0.25                                 # share of the run in which the learning rate falls to 0

@@ -2,10 +2,8 @@
 
 import dataclasses
 import json
-import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 from tokenizers import Tokenizer
@@ -22,43 +20,14 @@ from ..network.tokenizer import encode, load_tokenizer, train_tokenizer
 from ..pictures import pixels
 from ..runtime import devices
 from ..runtime.distributed import World
-from ..storage import checkpoint, registry, training_states
+from ..storage import checkpoint, model_info, registry, training_states
 from . import estimate
 from .batches import Batches
 from .estimate import Facts
 from .plan import Reasons, extend, make_plan
 from .run import Run
+from .session import Best, Session
 from .trainer import Trainer
-
-
-@dataclass(frozen=True)
-class Best:
-    """The weights with the lowest validation loss so far."""
-
-    step: int
-    noise_mse: float
-    data_id: str | None = None                  # `Plan.data_id` of the pictures on which they were measured
-
-
-@dataclass
-class Session:
-    """All that one process needs to train one run."""
-
-    run: Run
-    plan: Plan
-    dataset: Dataset
-    split: Split
-    tokenizer: Tokenizer | None
-    trainer: Trainer
-    validation: tuple[Tensor, Tensor | None]    # the pictures of a validation (N, 3, H, W) and their tokens (N, 77)
-    best: Best | None = None
-    noise_mse: float | None = None              # of the newest validation
-    failed_writes: int = 0                      # in a row
-    begun: float = field(default_factory=time.monotonic)
-
-    @property
-    def directory(self) -> Path:
-        return self.run.directory
 
 
 def open_session(
@@ -279,7 +248,7 @@ def _still_best(session: Session, best: Best | None) -> Best | None:
         return None
     if best.data_id != session.plan.data_id and session.trainer.global_step < session.plan.steps:
         return None
-    kept = not session.plan.keep_best or training_states.is_of_step(
+    kept = not session.plan.keep_best or model_info.is_of_step(
         session.directory / training_states.BEST_FILE, best.step)
     return best if kept else None
 

@@ -9,7 +9,7 @@ from ..pictures import image_files, sheets
 from ..sampling.generate import generate
 from ..sampling.request import SampleRequest
 from ..storage import checkpoint
-from .prepare import Session
+from .session import Session
 
 
 def preview(session: Session) -> events.Previewed:

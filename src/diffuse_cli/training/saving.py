@@ -10,9 +10,9 @@ from .. import events
 from ..data import caption_words
 from ..errors import StorageError
 from ..files import durable
-from ..storage import checkpoint, registry, training_states
+from ..storage import checkpoint, model_info, registry, training_states
 from .every import Every
-from .prepare import Best, Session
+from .session import Best, Session
 
 MAX_FAILED_WRITES = 3                           # so many writes in a row that fail end the training
 OVERFITTED = 0.99                               # the best weights are delivered when their loss is below this share
@@ -105,6 +105,19 @@ def save_model(session: Session, path: Path, *, delivered: str) -> None:
         words=caption_words.count_words(captions), training=training)
 
 
+def keep_best(session: Session) -> events.Noticed | None:
+    """Remember the present weights as the best, in a file unless this is the last step. → a warning if that failed"""
+    trainer, plan = session.trainer, session.plan
+    assert session.noise_mse is not None
+    if plan.keep_best and trainer.global_step < plan.steps:
+        try:
+            save_model(session, session.directory / training_states.BEST_FILE, delivered="best")
+        except StorageError as error:
+            return events.Noticed(message=f"{error.what}; training continues", level="warning")
+    session.best = Best(trainer.global_step, session.noise_mse, plan.data_id)
+    return None
+
+
 def deliver(session: Session, path: Path) -> str:
     """Make the last weights the model, or on small sets the best ones if the last have overfitted. → which, and why
 
@@ -112,7 +125,7 @@ def deliver(session: Session, path: Path) -> str:
     """
     best = _better_than_the_last(session)
     step = session.trainer.global_step if best is None else best.step
-    if not training_states.is_of_step(path, step):
+    if not model_info.is_of_step(path, step):
         if best is None:
             save_model(session, path, delivered="last")
         else:
@@ -131,5 +144,5 @@ def _better_than_the_last(session: Session) -> Best | None:
     best = session.best
     if not session.plan.keep_best or best is None or session.noise_mse is None:
         return None
-    kept = training_states.is_of_step(session.directory / training_states.BEST_FILE, best.step)
+    kept = model_info.is_of_step(session.directory / training_states.BEST_FILE, best.step)
     return best if kept and best.noise_mse < OVERFITTED * session.noise_mse else None

@@ -1,0 +1,23 @@
+"""The steps of a sampler: which times it visits, and where guidance acts."""
+
+import torch
+
+from ..config import ModelConfig, Sampling
+from ..diffusion.samplers import sampling_times
+from ..diffusion.schedule import make_schedule
+
+
+def sampling_times_of(config: ModelConfig, sampling: Sampling) -> list[float]:
+    """The times that the sampler visits, from 1 to 0."""
+    resolution = config.network.resolution
+    schedule = make_schedule(config.schedule, resolution)
+    return sampling_times(schedule, sampling.number_of_steps, resolution)
+
+
+def guided_steps(config: ModelConfig, sampling: Sampling) -> int:
+    """The number of steps that begin at a noise level where guidance acts; with few steps it may be 0."""
+    resolution = config.network.resolution
+    schedule, (low, high) = make_schedule(config.schedule, resolution), sampling.interval_at(resolution)
+    times = torch.tensor(sampling_times_of(config, sampling)[:-1], dtype=torch.float64)
+    ratio = torch.exp(-schedule.log_snr(times) / 2)                    # sigma/alpha
+    return int(((low < ratio) & (ratio <= high)).sum())

@@ -1,0 +1,44 @@
+"""All that one process holds while it trains one run."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from ..config import Plan
+from ..data.dataset import Dataset
+from ..data.split import Split
+from .run import Run
+from .trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Best:
+    """The weights with the lowest validation loss so far."""
+
+    step: int
+    noise_mse: float
+    data_id: str | None = None                  # `Plan.data_id` of the pictures on which they were measured
+
+
+@dataclass
+class Session:
+    """All that one process needs to train one run."""
+
+    run: Run
+    plan: Plan
+    dataset: Dataset
+    split: Split
+    tokenizer: Tokenizer | None
+    trainer: Trainer
+    validation: tuple[Tensor, Tensor | None]    # the pictures of a validation (N, 3, H, W) and their tokens (N, 77)
+    best: Best | None = None
+    noise_mse: float | None = None              # of the newest validation
+    failed_writes: int = 0                      # in a row
+    begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def directory(self) -> Path:
+        return self.run.directory
