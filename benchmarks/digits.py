@@ -52,7 +52,7 @@ def judge(name: str, *, each: int, seed: int, sheet: Path | None, report: Path |
     grey = np.stack(drawn).mean(3).reshape(len(drawn), -1) / 255.0
     wanted = np.repeat(np.arange(10), each)
     answers = svm.predict(grey)
-    figures = {"date": time.strftime("%Y-%m-%d"), "model": model.training, "count": len(drawn), "seed": seed,
+    figures = {"date": time.strftime("%Y-%m-%d"), "model": model.training.to_json(), "count": len(drawn), "seed": seed,
                "real": float(svm.score(test_x, test_y)), "drawn": float((answers == wanted).mean()),
                "by_class": {name: float((answers == wanted)[wanted == k].mean()) for k, name in enumerate(NAMES)}}
     print(json.dumps(figures, indent=2))

@@ -129,7 +129,7 @@ def answer(question: str, judge: Judge, options: argparse.Namespace) -> list[dic
         for seed in options.seeds:
             model = checkpoint.load_model(trained(name, how, options, seed), torch.device("cpu"))
             found.append(said(f"{variant}, seed {seed}", {
-                "variant": variant, "seed": seed, "noise_mse": model.training["noise_mse"],
+                "variant": variant, "seed": seed, "noise_mse": model.training.noise_mse,
                 **judge.ask(dataclasses.replace(asked, pixels=drawn(model, asked.captions)))}))
     return found
 

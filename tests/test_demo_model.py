@@ -32,8 +32,8 @@ def test_the_script_that_makes_it_asks_for_this_training(demo, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
     script = importlib.import_module("demo_model")
     made = demo.training
-    assert (made["steps"], made["batch_size"], made["seed"]) == (script.STEPS, script.BATCH, script.SEED)
-    assert (made["step"], demo.config.network.resolution) == (script.STEPS, script.RESOLUTION)
+    assert (made.steps, made.batch_size, made.seed) == (script.STEPS, script.BATCH, script.SEED)
+    assert (made.step, demo.config.network.resolution) == (script.STEPS, script.RESOLUTION)
 
 
 def test_it_is_whole(command):
@@ -54,7 +54,7 @@ def test_its_figures_are_those_of_this_very_file(demo):
     evaluation = json.loads((PLACE / "demo.evaluation.json").read_text())
     assert evaluation["memorisation"]["verdict"] == "not memorising"
     *_, last = map(json.loads, (PLACE / "demo.training.jsonl").read_text().splitlines())
-    assert (last["event"], last["step"]) == ("finished", demo.training["step"])
+    assert (last["event"], last["step"]) == ("finished", demo.training.step)
     text = (PLACE / "demo.md").read_text()
     assert f"| seen | 1,000 | {100 * found['seen']['colour']:.1f} % | {100 * found['seen']['object']:.1f} % |" in text
 

@@ -28,6 +28,7 @@ from diffuse_cli.pictures.pixels import from_pixels
 from diffuse_cli.runtime import randomness
 from diffuse_cli.storage import registry
 from diffuse_cli.storage.checkpoint import Model, load_model
+from diffuse_cli.storage.model_info import TrainingSummary
 
 CPU = torch.device("cpu")
 CAPTIONS = ["a red square", "a blue square"] * 8
@@ -50,7 +51,7 @@ def untrained(*, text=False, **options):
     shape = config(vocabulary=tokenizer.get_vocab_size() if tokenizer else None, **options)
     network = Network(shape.network)
     network.initialise(randomness.generator(0, "weights"))
-    return Model(shape, network.eval().requires_grad_(False), tokenizer, {}, {"step": 0}, "f" * 64)
+    return Model(shape, network.eval().requires_grad_(False), tokenizer, {}, TrainingSummary(step=0), "f" * 64)
 
 
 # ── What is asked ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -194,7 +195,7 @@ def test_captions_that_matter_are_seen_to_matter():
     """
     tokenizer = train_tokenizer(CAPTIONS)
     model = Model(config(prediction="x0", learned=False, vocabulary=tokenizer.get_vocab_size()), Painter(tokenizer),
-                  tokenizer, {}, {}, "")
+                  tokenizer)
     levels = np.array([0.5, -0.5] * 8 + [0.9])
     shown = np.broadcast_to(np.round((levels + 1) * 127.5).astype(np.uint8)[:, None, None, None], (17, 8, 8, 3))
     _, prompts = measure(model, shown, [*CAPTIONS, ""], seed=0, batch_size=7, precision="fp32")
@@ -358,7 +359,7 @@ def test_a_run_is_measured_on_what_it_held_out(run):
     assert found.positions.tolist() == split.held_out.tolist() != []
     assert found.learnt.train.tolist() == split.train.tolist()
     model = load_model(run[0] / registry.MODEL_FILE, CPU)
-    assert found.dataset.id == model.training["data_id"]
+    assert found.dataset.id == model.training.data_id
 
 
 def test_a_folder_is_taken_whole_and_pictures_known_from_training_are_told(run, tmp_path):

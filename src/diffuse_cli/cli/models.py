@@ -49,7 +49,7 @@ def list_models(
         if view.settings.json:
             view.out_json({"name": name, "path": str(path), "last": name == last, "changed": path.stat().st_mtime,
                            "resolution": card.config.network.resolution, "parameters": card.parameters,
-                           "bytes": card.bytes, "training": card.training})
+                           "bytes": card.bytes, "training": card.training.to_json()})
         rows.append(_row(name, card, path))
     if not rows:
         view.say("there is no model yet; train one: diffuse train ./images")
@@ -84,7 +84,7 @@ def show(
 
     card = read_model_info(path)
     if view.settings.json:
-        view.out_json({"path": str(path), "config": to_dict(card.config), "training": card.training,
+        view.out_json({"path": str(path), "config": to_dict(card.config), "training": card.training.to_json(),
                        "words": card.words, "parameters": card.parameters, "bytes": card.bytes})
         return
     lines = _lines(path, card)
@@ -182,13 +182,12 @@ def _write_report(directory: Path, out: Path | None) -> None:
 
 def _row(name: str, card: "ModelInfo", path: Path) -> tuple[str, ...]:
     changed = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
-    return (name, str(card.config.network.resolution), f"{card.parameters:,}", _count(card, "train_images"),
-            _count(card, "step"), f"{card.bytes / 1e6:.1f} MB", changed)
+    return (name, str(card.config.network.resolution), f"{card.parameters:,}", _count(card.training.train_images),
+            _count(card.training.step), f"{card.bytes / 1e6:.1f} MB", changed)
 
 
-def _count(card: "ModelInfo", key: str) -> str:
-    value = card.training.get(key)
-    return f"{value:,}" if type(value) is int else "-"
+def _count(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
 
 
 def _lines(path: Path, card: "ModelInfo") -> list[tuple[str, str]]:
@@ -206,7 +205,7 @@ def _lines(path: Path, card: "ModelInfo") -> list[tuple[str, str]]:
         ("prediction", f"{card.config.prediction}, {'learned' if card.config.learned_variance else 'fixed'} variance"),
         ("schedule", card.config.schedule),
     ]
-    lines += [(_LABELS.get(key, key.replace("_", " ")), _value(value)) for key, value in card.training.items()
+    lines += [(_LABELS.get(key, key.replace("_", " ")), _value(value)) for key, value in card.training.to_json().items()
               if value is not None]
     if card.words:
         frequent = sorted(card.words.items(), key=lambda item: (-item[1], item[0]))[:FREQUENT_WORDS]

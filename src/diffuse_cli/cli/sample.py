@@ -240,4 +240,4 @@ def _called(path: Path, model: "Model") -> str:
     """What people know the model as."""
     if path == registry.bundled():
         return f"{registry.DEMO}, which comes with the program (`diffuse models show {registry.DEMO}` lists its words)"
-    return str(model.training.get("name", path.name))
+    return model.training.name or path.name

@@ -130,9 +130,8 @@ def evaluate(
                 training = learnt.dataset.images[learnt.train]
                 memorisation = judge(drawn, training, pixels)
                 closest = gallery(memorisation.closest(SHOWN), drawn, training)
-    step = model.training.get("step")
     return Evaluation(
-        model_sha256=model.sha256, step=step if type(step) is int else None, seed=seed, held_out=len(chosen),
+        model_sha256=model.sha256, step=model.training.step, seed=seed, held_out=len(chosen),
         own=pictures.own, train=None if learnt is None else len(learnt.train), likelihood=found, prompts=prompts,
         features=None if features is None else features.name, distances=distances, memorisation=memorisation,
         gallery=closest)

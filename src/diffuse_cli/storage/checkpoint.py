@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,7 +33,7 @@ from ..network.tokenizer import load_tokenizer, paired_merges
 from . import safetensors_file
 from .diffusers_config import is_folder
 from .diffusers_folder import read_folder
-from .model_info import ModelInfo, check_version, info_of_folder, info_of_header, object_of
+from .model_info import ModelInfo, TrainingSummary, check_version, info_of_folder, info_of_header, object_of
 
 BETA_TOLERANCE = 1e-6                           # of betas that went through float32 on their way
 _DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
@@ -46,9 +46,9 @@ class Model:
     config: ModelConfig
     network: Network                            # averaged weights, in eval mode
     tokenizer: Tokenizer | None                 # None when unconditional
-    words: dict[str, int]                       # how often each word occurred in the captions
-    training: dict[str, Any]                    # summary: name, steps, images seen, …
-    sha256: str                                 # of the tensors: the model's identity
+    words: dict[str, int] = field(default_factory=dict)     # how often each word occurred in the captions
+    training: TrainingSummary = field(default_factory=TrainingSummary)
+    sha256: str = ""                            # of the tensors: the model's identity; empty if it has no file
 
 
 # ── Models ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -56,7 +56,7 @@ class Model:
 
 def save_model(
     path: Path, *, config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer | None,
-    words: Mapping[str, int], training: Mapping[str, Any], report: Mapping[str, Any] | None = None,
+    words: Mapping[str, int], training: TrainingSummary, report: Mapping[str, Any] | None = None,
     mode: int = 0o600,
 ) -> str:
     """Write a model file durably and return its tensors' SHA-256. Equal contents give equal files.
@@ -71,11 +71,11 @@ def save_model(
         "diffuse.format_version": str(FORMAT_VERSION),
         "diffuse.config": _dump(to_dict(config)),
         "diffuse.words": _dump(dict(words)),
-        "diffuse.training": _dump(dict(training)),
+        "diffuse.training": _dump(training.to_json()),
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": "diffuse-unet",
         "modelspec.implementation": "diffuse-cli",
-        "modelspec.title": str(training.get("name", "model")),
+        "modelspec.title": training.name or "model",
         "modelspec.resolution": f"{config.network.resolution}x{config.network.resolution}",
         "modelspec.prediction_type": {"v": "v", "epsilon": "epsilon", "x0": "sample"}[config.prediction],
         "modelspec.hash_sha256": f"0x{sha256}",

@@ -4,7 +4,9 @@ Reads headers only and needs no torch, so that models can be listed and judged a
 values.
 """
 
-from dataclasses import dataclass
+import dataclasses
+import typing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,60 @@ from .diffusers_folder import DiffusersFolder, read_folder
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainingSummary:
+    """How a model was trained, as its file says. None: the file does not say it, or has a value of another type there.
+    """
+
+    name: str | None = None
+    preset: str | None = None
+    step: int | None = None                     # the training had done so many when these weights were saved
+    steps: int | None = None                    # of the whole training
+    images_seen: int | None = None
+    train_images: int | None = None             # pictures that it was trained on, each counted once
+    seed: int | None = None
+    loss_weighting: str | None = field(default=None, metadata={"key": "objective"})     # its name in earlier versions
+    optimizer: str | None = None
+    lr: float | None = None
+    batch_size: int | None = None
+    captions: str | None = None                 # one of config.CAPTION_SOURCES
+    noise_mse: float | None = None              # on held-out pictures, at the last validation
+    delivered: str | None = None                # "last" or "best"
+    data_id: str | None = None                  # hash of the decoded pictures and their captions
+    init_id: str | None = None                  # tensor hash of the model that it started from
+    as_read: dict[str, Any] | None = field(default=None, compare=False, repr=False)     # all entries of the file
+
+    @classmethod
+    def from_json(cls, entries: dict[str, Any]) -> "TrainingSummary":
+        """The summary that a file has. It may come from anywhere: entries of a wrong type and unknown ones are kept,
+        but not believed.
+        """
+        types, believed = typing.get_type_hints(cls), {}
+        for name, key in _summary_keys().items():
+            value, allowed = entries.get(key), typing.get_args(types[name])
+            if type(value) in allowed or (type(value) is int and float in allowed):
+                believed[name] = value
+        return cls(**believed, as_read=entries)
+
+    def to_json(self) -> dict[str, Any]:
+        """The entries as a file has them; of a summary that was read, in the same order and with the unknown ones."""
+        entries = {key: getattr(self, name) for name, key in _summary_keys().items()}
+        if self.as_read is None:
+            return entries
+        return self.as_read | {key: value for key, value in entries.items() if value is not None}
+
+
+def _summary_keys() -> dict[str, str]:
+    """The fields of a summary, each with its key in JSON."""
+    fields = dataclasses.fields(TrainingSummary)
+    return {one.name: one.metadata.get("key", one.name) for one in fields if one.name != "as_read"}
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelInfo:
     """The metadata of one model, judged."""
 
     config: ModelConfig
-    training: dict[str, Any]                    # summary: name, steps, images_seen, …; any JSON value
+    training: TrainingSummary
     words: dict[str, int]                       # how often each word occurred in the captions
     parameters: int
     bytes: int                                  # of the file
@@ -48,16 +99,19 @@ def info_of_header(head: safetensors_file.Header) -> ModelInfo:
     if not _are_counts(words):
         raise ModelError("its word counts are not numbers")
     return ModelInfo(
-        config=config, training=object_of(head, "diffuse.training"), words=words, parameters=head.parameters,
-        bytes=head.size, sha256=head.metadata.get("modelspec.hash_sha256", "").removeprefix("0x"))
+        config=config, training=TrainingSummary.from_json(object_of(head, "diffuse.training")), words=words,
+        parameters=head.parameters, bytes=head.size,
+        sha256=head.metadata.get("modelspec.hash_sha256", "").removeprefix("0x"))
 
 
 def info_of_folder(name: str, folder: DiffusersFolder) -> ModelInfo:
     """The card of a folder in diffusers' form: with what its export says of it, if it is one of ours."""
     training, words, sha256 = (folder.report.get(key) for key in ("training", "words", "model_sha256"))
-    return ModelInfo(config=folder.config, training=training if isinstance(training, dict) else {"name": name},
-                words=words if isinstance(words, dict) and _are_counts(words) else {}, parameters=folder.parameters,
-                bytes=folder.bytes, sha256=sha256 if isinstance(sha256, str) else "")
+    entries = training if isinstance(training, dict) else {"name": name}
+    return ModelInfo(
+        config=folder.config, training=TrainingSummary.from_json(entries),
+        words=words if isinstance(words, dict) and _are_counts(words) else {}, parameters=folder.parameters,
+        bytes=folder.bytes, sha256=sha256 if isinstance(sha256, str) else "")
 
 
 def _are_counts(words: dict[str, Any]) -> bool:
@@ -85,6 +139,6 @@ def object_of(head: safetensors_file.Header, key: str, *, limit: int = MAX_JSON_
 def is_of_step(path: Path, step: int) -> bool:
     """Whether a whole model of that step lies there."""
     try:
-        return safetensors_file.verify_seal(path) and read_model_info(path).training.get("step") == step
+        return safetensors_file.verify_seal(path) and read_model_info(path).training.step == step
     except (ModelError, OSError):
         return False
