@@ -1,7 +1,6 @@
 """What a model file says about itself: its configuration, how it was trained, the words of its captions.
 
-Reads headers only and needs no torch, so that models can be listed and judged at once. Knows nothing of the tensors'
-values.
+Reads headers only and needs no torch: so models are listed and judged without delay.
 """
 
 import dataclasses
@@ -21,41 +20,40 @@ from .diffusers_folder import DiffusersFolder, read_folder
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSummary:
-    """How a model was trained, as its file says. None: the file does not say it, or has a value of another type there.
-    """
+    """How a model was trained. None: its file does not say, or has a value of a wrong type."""
 
     name: str | None = None
     preset: str | None = None
-    step: int | None = None                     # the training had done so many when these weights were saved
-    steps: int | None = None                    # of the whole training
+    step: int | None = None                     # training steps behind these weights
+    steps: int | None = None                    # steps of the whole training
     images_seen: int | None = None
-    train_images: int | None = None             # pictures that it was trained on, each counted once
+    train_images: int | None = None             # different pictures that it was trained on
     seed: int | None = None
-    loss_weighting: str | None = field(default=None, metadata={"key": "objective"})     # its name in earlier versions
+    loss_weighting: str | None = field(default=None, metadata={"key": "objective"})     # the option's earlier name
     optimizer: str | None = None
     lr: float | None = None
     batch_size: int | None = None
     captions: str | None = None                 # one of config.CAPTION_SOURCES
-    noise_mse: float | None = None              # on held-out pictures, at the last validation
+    noise_mse: float | None = None              # mean squared error of the noise on held-out pictures, last measured
     delivered: str | None = None                # "last" or "best"
     data_id: str | None = None                  # hash of the decoded pictures and their captions
-    init_id: str | None = None                  # tensor hash of the model that it started from
+    init_id: str | None = None                  # hash of the tensors of the model that it started from
     as_read: dict[str, Any] | None = field(default=None, compare=False, repr=False)     # all entries of the file
 
     @classmethod
     def from_json(cls, entries: dict[str, Any]) -> "TrainingSummary":
-        """The summary that a file has. It may come from anywhere: entries of a wrong type and unknown ones are kept,
-        but not believed.
+        """Read the summary of a file from anywhere. Entries that are unknown or of a wrong type are kept in `as_read`
+        alone.
         """
-        types, believed = typing.get_type_hints(cls), {}
+        hints, values = typing.get_type_hints(cls), {}
         for name, key in _summary_keys().items():
-            value, allowed = entries.get(key), typing.get_args(types[name])
-            if type(value) in allowed or (type(value) is int and float in allowed):
-                believed[name] = value
-        return cls(**believed, as_read=entries)
+            value, types = entries.get(key), typing.get_args(hints[name])
+            if type(value) in types or (type(value) is int and float in types):
+                values[name] = value
+        return cls(**values, as_read=entries)
 
     def to_json(self) -> dict[str, Any]:
-        """The entries as a file has them; of a summary that was read, in the same order and with the unknown ones."""
+        """The entries for a file. A summary that was read keeps its order of entries and its unknown ones."""
         entries = {key: getattr(self, name) for name, key in _summary_keys().items()}
         if self.as_read is None:
             return entries
@@ -63,14 +61,14 @@ class TrainingSummary:
 
 
 def _summary_keys() -> dict[str, str]:
-    """The fields of a summary, each with its key in JSON."""
+    """The name of each field of a summary → its key in JSON."""
     fields = dataclasses.fields(TrainingSummary)
     return {one.name: one.metadata.get("key", one.name) for one in fields if one.name != "as_read"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """The metadata of one model, judged."""
+    """The metadata of one model, after it was judged."""
 
     config: ModelConfig
     training: TrainingSummary
@@ -81,7 +79,10 @@ class ModelInfo:
 
 
 def read_model_info(path: Path) -> ModelInfo:
-    """The card of the model file at `path`, or of the folder whose `model_index.json` that is. Raises ModelError."""
+    """Read the metadata of the model file at `path`, or of the folder whose `model_index.json` it is.
+
+    Raises ModelError.
+    """
     if is_folder(path):
         return info_of_folder(path.parent.absolute().name, read_folder(path))
     with safetensors_file.opened(path) as file:
@@ -89,7 +90,7 @@ def read_model_info(path: Path) -> ModelInfo:
 
 
 def info_of_header(head: safetensors_file.Header) -> ModelInfo:
-    """The card in a header. Raises ModelError."""
+    """The metadata in a header. Raises ModelError."""
     check_version(head)
     try:
         config = from_dict(ModelConfig, object_of(head, "diffuse.config"))
@@ -105,7 +106,7 @@ def info_of_header(head: safetensors_file.Header) -> ModelInfo:
 
 
 def info_of_folder(name: str, folder: DiffusersFolder) -> ModelInfo:
-    """The card of a folder in diffusers' form: with what its export says of it, if it is one of ours."""
+    """The metadata of a folder in diffusers' form, with the entries of its `export.json` if it is one of ours."""
     training, words, sha256 = (folder.report.get(key) for key in ("training", "words", "model_sha256"))
     entries = training if isinstance(training, dict) else {"name": name}
     return ModelInfo(
@@ -119,7 +120,7 @@ def _are_counts(words: dict[str, Any]) -> bool:
 
 
 def check_version(head: safetensors_file.Header) -> None:
-    """Raise ModelError unless the file is ours, and of a format that this version reads."""
+    """Raise ModelError unless the file was made by diffuse, in a format that this version reads."""
     version = head.metadata.get("diffuse.format_version")
     if version is None:
         raise ModelError("it is not a model of diffuse-cli", hint="Train one: diffuse train ./images")
@@ -137,7 +138,7 @@ def object_of(head: safetensors_file.Header, key: str, *, limit: int = MAX_JSON_
 
 
 def is_of_step(path: Path, step: int) -> bool:
-    """Whether a whole model of that step lies there."""
+    """Whether the file at `path` is a whole model that was saved at this step."""
     try:
         return safetensors_file.verify_seal(path) and read_model_info(path).training.step == step
     except (ModelError, OSError):
