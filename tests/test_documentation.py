@@ -114,3 +114,49 @@ def test_formulas_survive_markdown():
     formulas = re.findall(r"\$([^$]+)\$", CODE.sub("", read(MATHEMATICS)))
     assert len(formulas) > 100
     assert [formula for formula in formulas if re.search(r"\\[^A-Za-z]|[*|\n]|\W_\w", formula)] == []
+
+
+# ── The guide to the code ───────────────────────────────────────────────────────────────────────────────────────────
+
+GUIDE, SOURCES = "docs/code.md", ROOT / "src" / "diffuse_cli"
+
+
+def files_in_the_tree() -> list[str]:
+    """The files that the tree of the guide lists, as paths below the package."""
+    tree, folder, files = read(GUIDE).split("```")[1], "", []
+    for line in tree.strip().splitlines():
+        if not line.startswith(" "):
+            folder = ""
+        names = re.findall(r"[\w/]+\.py|^[\w/]+/(?=\s|$)", line)
+        for name in names:
+            if name.endswith("/"):
+                folder = name
+            else:
+                files.append(folder + name)
+    return files
+
+
+def test_the_guide_lists_every_file_once():
+    there = {path.relative_to(SOURCES).as_posix() for path in SOURCES.rglob("*.py")}
+    files = files_in_the_tree()
+    assert len(files) == len(set(files))
+    assert set(files) == there - {name for name in there if name.endswith("/__init__.py")}
+
+
+@pytest.mark.parametrize("reference", sorted(set(re.findall(r"`([\w/]+\.py(?::[\w.]+)?)`", read(GUIDE)))))
+def test_places_in_the_guide_exist(reference):
+    path, _, name = reference.partition(":")
+    if (ROOT / path).exists() and not name:                                         # of a test, for instance
+        return
+    tree: ast.AST = ast.parse((SOURCES / path).read_text(encoding="utf-8"))
+    for part in filter(None, name.split(".")):
+        tree = next(node for node in ast.iter_child_nodes(tree)
+                    if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == part)
+
+
+def test_the_guide_is_short_and_its_steps_are_found_in_few_files():
+    assert len(read(GUIDE).splitlines()) <= 150
+    training, sampling = read(GUIDE).split("## ")[1:3]
+    for part, most in ((training, 9), (sampling, 8)):
+        files = set(re.findall(r"`([\w/]+\.py)(?::[\w.]+)?`", part)) - {"training/loop.py"}
+        assert 5 <= len(files) <= most, files
