@@ -185,7 +185,7 @@ def test_bad_values_are_refused_before_torch_is_imported(squares):
                  ["sample", "--guidance", "nan"], ["sample", "--seed", str(2**70)], ["sample", "--seed", "-1"],
                  ["sample", "--sampler", "dpm"], ["sample", "--guidance-interval", "2", "1"],
                  ["sample", "--guidance-interval", "0", "inf"], ["sample", "--precision", "fp16"]]
-    code = ("import json, sys; from diffuse_cli.cli import app, view\n"
+    code = ("import json, sys; from diffuse_cli.cli import app; from diffuse_cli.cli.terminal import view\n"
             "for command in json.loads(sys.argv[1]): view.start(); print(app._run(command), flush=True)\n"
             "print('torch' in sys.modules)")
     done = subprocess.run(
@@ -322,7 +322,7 @@ sys.path.insert(0, sys.argv.pop(1))
 kills = int(sys.argv.pop(1))
 import tiny
 from diffuse_cli.cli import app
-from diffuse_cli.training.trainer import Learner
+from diffuse_cli.training.trainer import Trainer
 step = Trainer.step
 def acting(self):
     for _ in range(kills if self.global_step == 1 else 0):

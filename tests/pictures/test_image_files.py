@@ -23,11 +23,11 @@ def test_all_values_of_a_pixel_come_back():
 
 
 def test_channels_rows_and_columns_keep_their_places():
-    pixels = RNG.integers(0, 256, (2, 4, 6, 3), np.uint8)
-    tensor = pixels.from_pixels(pixels)
+    drawn = RNG.integers(0, 256, (2, 4, 6, 3), np.uint8)
+    tensor = pixels.from_pixels(drawn)
     assert tensor.shape == (2, 3, 4, 6)
-    assert tensor[1, 2, 3, 5] == pytest.approx(pixels[1, 3, 5, 2] / 127.5 - 1)
-    assert np.array_equal(pixels.to_pixels(tensor), pixels)
+    assert tensor[1, 2, 3, 5] == pytest.approx(drawn[1, 3, 5, 2] / 127.5 - 1)
+    assert np.array_equal(pixels.to_pixels(tensor), drawn)
 
 
 def test_what_leaves_the_range_is_clamped_and_the_rest_rounded_to_the_nearest():
