@@ -235,7 +235,7 @@ def test_a_killed_scan_leaves_nothing_that_counts(folder, directory):
     code = f"""
 import os, signal
 from pathlib import Path
-from diffuse_cli.data import cache
+from diffuse_cli.data import dataset as cache
 from diffuse_cli.data.captions import find_pictures
 cache._PIECE = 1
 for event in cache.scan(find_pictures(Path({str(folder)!r})), resolution=16, directory=Path({str(directory)!r})):

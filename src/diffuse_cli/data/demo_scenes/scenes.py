@@ -126,7 +126,7 @@ def draw(scene: Scene, resolution: int) -> Image.Image:
     main = tones.shaded(scene.colour, look.uniform(-1, 1))
     parts = _placed(look, scene)
     left, _, right, feet = shapes.bounds(parts)
-    place = backdrops.ProcessRank(left, right, feet, main)
+    place = backdrops.Place(left, right, feet, main)
     backdrop = backdrops.BACKDROPS[scene.backdrop](_dice(scene.pose, scene.backdrop).uniform, place)
 
     side = resolution * _SUPERSAMPLING
