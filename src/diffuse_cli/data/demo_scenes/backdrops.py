@@ -1,8 +1,8 @@
-"""The backdrops of the demo data set: simple, soft places for an object to be in.
+"""The backdrops of the demo data set: simple, soft places in which an object stands.
 
 A backdrop is a vertical gradient, polygons behind the object and polygons in front of it, in a picture that spans 0 to
-1 both ways (y points down). It is told where the object stands and what colour it has, and picks tones that the object
-stands out from. Knows nothing of pixels or of what the object is. Standard library only.
+1 in both directions (y points down). Each function gets a random draw `u` and the object's place and colour, and picks
+tones from which the object stands out. Standard library only.
 """
 
 from typing import NamedTuple
@@ -15,16 +15,16 @@ WHITE: RGB = (255, 255, 255)
 
 
 class Backdrop(NamedTuple):
-    """`stops` of the gradient are (y, tone), y rising from 0 to 1; two at the same y make an edge."""
+    """What is painted around an object; polygons with their tones, the later ones over the earlier ones."""
 
-    stops: list[tuple[float, RGB]]
+    stops: list[tuple[float, RGB]]              # (y, tone) of the gradient, y rising from 0 to 1; equal y make an edge
     behind: list[tuple[RGB, Polygon]]
     front: list[tuple[RGB, Polygon]]
-    ground: RGB                                 # the tone that most of the object is seen against
+    ground: RGB                                 # the tone behind most of the object
 
 
 class Place(NamedTuple):
-    """Where the object is: its sides and its feet, in picture units, and its main colour."""
+    """Where the object stands: its left, right and lower edge, in picture units; and its main colour."""
 
     left: float
     right: float
@@ -33,7 +33,7 @@ class Place(NamedTuple):
 
 
 def _choose(u: Uniform, place: Place, tones: tuple[RGB, ...]) -> RGB:
-    """One of the tones that differ well from the object's colour (or of the two that differ most), at random."""
+    """A random one of the tones that differ clearly from the object's colour, or else of the two that differ most."""
     clear = [tone for tone in tones if distance(tone, place.colour) > 190]
     clear = clear or sorted(tones, key=lambda tone: -distance(tone, place.colour))[:2]
     return clear[int(u(0, len(clear)))]
