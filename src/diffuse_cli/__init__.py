@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["DiffuseError", "LoadedModel", "SampleRequest", "Sampling", "__version__", "export", "load", "train"]
 
 _MODULE_OF = {"load": "api", "train": "api", "export": "api", "LoadedModel": "api", "Sampling": "config",
-              "SampleRequest": "sampling.request", "DiffuseError": "errors"}       # public name → module that defines it
+              "SampleRequest": "sampling.request", "DiffuseError": "errors"}       # public name → its module
 
 
 def __getattr__(name: str) -> object:

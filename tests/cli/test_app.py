@@ -102,7 +102,7 @@ def test_completion_can_be_had():
     (("modles",), "there is no command 'modles'. Did you mean models?"),
     (("models", "sohw"), "there is no command 'sohw'. Did you mean show?"),
     (("models", "ls", "--jsno"), "there is no option --jsno. Did you mean --json?"),
-    (("models", "ls", "--zzzzzz"), "there is no option --zzzzzz. `diffuse models ls -h` explains"),
+    (("models", "ls", "--zzzzzz"), "there is no option --zzzzzz. See `diffuse models ls -h`"),
     (("models", "rm"), "missing argument"),
     (("models", "ls", "extra"), "unexpected extra argument"),
     (("data", "demo", "x", "-n", "many"), "invalid value for '--num' / '-n'"),
