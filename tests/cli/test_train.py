@@ -331,7 +331,7 @@ def test_the_first_signal_finishes_the_step_and_saves(diffuse, squares, decoded,
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     if name == "SIGINT":
         _, _, err = diffuse("train", squares, *OPTIONS)
-        assert "resumed at step 2" in err
+        assert "resuming tiny at step 2: " in err
         assert model_of(home).read_bytes() == (trained[0] / "model.safetensors").read_bytes()
 
 

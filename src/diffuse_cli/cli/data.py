@@ -25,7 +25,7 @@ RESOLUTION = 64                                 # default of --resolution, in pi
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look at pictures and captions before training.")
 
 Folder = Annotated[Path, options.folder("A folder of pictures, or a .jsonl or .csv manifest.")]
-Resolution = Annotated[int, typer.Option(help="Width and height to which training would fit a picture, in pixels.")]
+Resolution = Annotated[int, typer.Option(help="Width and height of the pictures that the model sees, in pixels.")]
 
 
 @app.command()

@@ -27,10 +27,10 @@ MAX_PICTURES = 2048                             # default of --images: the most 
 
 def evaluate(
     model: Annotated[str | None, typer.Argument(
-        metavar="[MODEL]", show_default=False, autocompletion=options.complete_model,
+        metavar="MODEL", show_default=False, autocompletion=options.complete_model,
         help="Name or path. Default: the last trained model.")] = None,
     folder: Annotated[Path | None, typer.Argument(
-        metavar="[DIR]", show_default=False, parser=options.path,
+        metavar="DIR", show_default=False, parser=options.path,
         help="Pictures that the model has not seen. Default: those that its training held out.")] = None,
     num: Annotated[int, typer.Option("-n", "--num", help="Pictures to generate, for distances and memorisation. 0 "
                                      "skips both.")] = GENERATED_PICTURES,

@@ -18,7 +18,7 @@ from .terminal import progress, view
 def export(
     to: Annotated[str, typer.Option("--to", metavar="FORMAT", help=f"{choices(config.EXPORT_FORMATS)}.")],
     model: Annotated[str | None, typer.Argument(
-        metavar="[MODEL]", show_default=False, autocompletion=options.complete_model,
+        metavar="MODEL", show_default=False, autocompletion=options.complete_model,
         help="Name or path. Default: the last trained model.")] = None,
     out: Annotated[Path | None, typer.Option(
         "-o", "--out", show_default=False,

@@ -26,7 +26,7 @@ FREQUENT_WORDS = 100                            # words of the captions that are
 
 app = typer.Typer(no_args_is_help=True, help="List, show, locate, remove and verify models.")
 
-Model = Annotated[str | None, typer.Argument(metavar="[NAME]", show_default=False,
+Model = Annotated[str | None, typer.Argument(metavar="MODEL", show_default=False,
                                              autocompletion=options.complete_model,
                                              help="Name or path. Default: the last trained model.")]
 
@@ -117,7 +117,7 @@ def print_path(
 
 @app.command("rm")
 def remove(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Models to remove.", show_default=False,
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Models to remove.", show_default=False,
                                              autocompletion=options.complete_trained)],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove them without asking.")] = False,
     quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,

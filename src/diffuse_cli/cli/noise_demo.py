@@ -26,7 +26,7 @@ FRAME_MILLISECONDS = 80                         # for which an animation shows e
 
 
 def noise_demo(
-    image: Annotated[Path | None, typer.Argument(metavar="[IMAGE]", help="A picture. Default: a demo scene.",
+    image: Annotated[Path | None, typer.Argument(metavar="IMAGE", help="A picture. Default: a demo scene.",
                                                  show_default=False)] = None,
     schedule: Annotated[list[str] | None, typer.Option(
         "--schedule", help=f"{choices(config.SCHEDULES, config.Recipe.schedule)}. Give it several times to compare "

@@ -18,7 +18,7 @@ from ..storage import registry
 
 # ── Declarations ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no messages but errors.", rich_help_panel="Output")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.", rich_help_panel="Output")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print more messages.", rich_help_panel="Output")]
 Json = Annotated[bool, typer.Option("--json", help="Print results as JSON Lines.", rich_help_panel="Output")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Output")]
@@ -64,9 +64,13 @@ def given(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def fields_of(config_class: type, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Those of a command's arguments that were given and are fields of the dataclass `config_class`."""
+    """Those of a command's arguments that were given and are fields of the dataclass `config_class`.
+
+    An argument with the former name of a field counts as that field.
+    """
     names = {field.name for field in dataclasses.fields(config_class)}
-    return {name: value for name, value in given(arguments).items() if name in names}
+    renamed = {config.RENAMED_FIELDS.get(name, name): value for name, value in given(arguments).items()}
+    return {name: value for name, value in renamed.items() if name in names}
 
 
 def caption_options(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class _Defaults:
 
 def sample(
     prompts: Annotated[list[str] | None, typer.Argument(
-        metavar="[PROMPT]...", help="What the pictures show. Several prompts are sampled one after another. Default: "
+        metavar="PROMPT", help="What the pictures show. Several prompts are sampled one after another. Default: "
         "no prompt.", show_default=False)] = None,
     num: Annotated[int, typer.Option("-n", "--num", help="Pictures of each prompt.")] = 1,
     model: Annotated[str | None, typer.Option(
@@ -68,8 +68,8 @@ def sample(
         help="Name or path. Default: the last trained model.")] = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="A directory, or a file for a single picture.")
                    ] = Path("samples"),
-    seed: Annotated[int | None, typer.Option("-s", "--seed", help="Picture k has seed S + k. Default: random.",
-                                             show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option("-s", "--seed", help="Seed of the first picture; each further one adds 1. "
+                                             "Default: random.", show_default=False)] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Steps of the sampler. Default: " + ", ".join(
         f"{count} for {name}" for name, count in config.SAMPLER_STEPS.items()) + ".", show_default=False)] = None,
     sampler: Annotated[str | None, typer.Option(

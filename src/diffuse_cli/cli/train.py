@@ -53,8 +53,9 @@ def train(
     lr: Annotated[float | None, _recipe("--lr", help="Learning rate.")] = None,
     captions: options.Captions = None, caption: options.Caption = None, caption_column: options.CaptionColumn = None,
     caption_ext: options.CaptionExt = None, caption_template: options.CaptionTemplate = None,
-    loss_weighting: Annotated[str | None, _recipe("--loss-weighting", "--objective", help=f"Weight of the noise loss: "
+    loss_weighting: Annotated[str | None, _recipe("--loss-weighting", help=f"Weight of the noise loss: "
                                                   f"{choices(config.LOSS_WEIGHTINGS, Recipe.loss_weighting)}.")] = None,
+    objective: Annotated[str | None, typer.Option("--objective", hidden=True)] = None,             # its former name
     prediction: Annotated[str | None, _recipe("--prediction", help=f"What the network predicts: "
                                               f"{choices(config.PREDICTIONS, Recipe.prediction)}.")] = None,
     schedule: Annotated[str | None, _recipe("--schedule", help=f"Noise schedule: "

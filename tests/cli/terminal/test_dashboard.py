@@ -67,7 +67,7 @@ def test_lines_in_a_pipe(capsys):
     assert captured.out == ""
     assert captured.err.splitlines()[:6] == [
         "warning: 7 pictures are small",
-        "training cars-64: 3.3 M parameters, 1,000 steps of 64 pictures, cpu fp32",
+        "training cars-64: 3.3 M parameters, 1,000 steps of 64, cpu fp32",
         "images: 512 in ./images",
         "captions: text files: 'a [red] car\\x1b[2J'",
         "step 10/1000  noise 0.0410  variance 0.0030  lr 2.0e-4  312 img/s  eta 0:41:10",
@@ -115,7 +115,7 @@ def test_the_last_line_can_be_typed(capsys):
 
 def test_a_resumed_training_says_at_which_step(capsys):
     _shown([dataclasses.replace(STARTED, step=300)])
-    assert "resumed at step 300" in capsys.readouterr().err
+    assert "resuming cars-64 at step 300: " in capsys.readouterr().err
 
 
 # ── As JSON ─────────────────────────────────────────────────────────────────────────────────────────────────────────

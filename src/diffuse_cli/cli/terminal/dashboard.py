@@ -93,9 +93,10 @@ class TrainingView:
     def _begin(self, event: events.Started) -> None:
         self._stack.close()                                            # ends the progress of reading pictures
         self._name = event.name
-        resumed = f", resumed at step {event.step:,}" if event.step else ""
-        view.say(f"training {clean(event.name)}: {event.parameters / 1e6:.1f} M parameters, "
-                 f"{event.steps:,} steps of {event.batch_size:,} pictures, {event.device} {event.precision}{resumed}")
+        name = clean(event.name)
+        doing = f"resuming {name} at step {event.step:,}" if event.step else f"training {name}"
+        view.say(f"{doing}: {event.parameters / 1e6:.1f} M parameters, {event.steps:,} steps of {event.batch_size:,}, "
+                 f"{event.device} {event.precision}")
         view.listing(event.facts)
         if event.step and view.can_draw():
             self._read_log(event.directory)
@@ -165,7 +166,7 @@ class TrainingView:
             return Text(f"{self._doing or 'starting (the first steps are slow)'} ...", style="dim")
         position = [f"step {event.step:,}/{event.steps:,}", f"{event.step / max(1, event.steps):.0%}"]
         lines: list[RenderableType] = [
-            _flowing((*position, *_speed(event), _bytes(event.memory)), "bold"),
+            _flowing((*position, *_speed(event), f"memory {_bytes(event.memory)}"), "bold"),
             progress.bar(event.step, event.steps),
             _flowing(self._figures(event), ""),
             self._curve(),
