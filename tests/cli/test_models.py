@@ -195,7 +195,7 @@ def test_verify_says_what_was_checked(diffuse):
     path = _save("cars")
     code, out, _ = diffuse("models", "verify", "cars")
     assert code == 0
-    assert out == (f"{path}: all {path.stat().st_size:,} bytes match its seal; "
+    assert out == (f"{path}: all {path.stat().st_size:,} bytes match the seal; "
                    "header and configuration are valid\n")
 
 

@@ -20,8 +20,10 @@ from .terminal.plain_text import clean
 if TYPE_CHECKING:
     from ..storage.model_info import ModelInfo
 
+# Key of the training in a model's header → label for people.
 _LABELS = {"images_seen": "pictures seen", "train_images": "trained on", "noise_mse": "validation loss",
-           "delivered": "weights", "data_id": "data set", "init_id": "started from"}   # key of a model's header → label
+           "delivered": "weights", "data_id": "data set", "init_id": "started from", "objective": "loss weighting",
+           "lr": "learning rate"}
 FREQUENT_WORDS = 100                            # words of the captions that are shown; enough for the demo model
 
 app = typer.Typer(no_args_is_help=True, help="List, show, locate, remove and verify models.")
@@ -166,7 +168,7 @@ def verify(
     if view.settings.json:
         view.out_json({"path": str(path), "sealed": True, "bytes": info.bytes, "parameters": info.parameters})
     else:
-        view.out(f"{path}: all {info.bytes:,} bytes match its seal; header and configuration are valid")
+        view.out(f"{path}: all {info.bytes:,} bytes match the seal; header and configuration are valid")
 
 
 # ── Lines and files ─────────────────────────────────────────────────────────────────────────────────────────────────
