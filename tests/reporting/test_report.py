@@ -4,30 +4,22 @@ import base64
 import hashlib
 import itertools
 import json
-import math
 import re
 import shlex
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
-from unittest import mock
 
 import pytest
 import tiny
+from web_page import Page
 
-from diffuse_cli import events
 from diffuse_cli.checks import from_dict, parse_duration, to_dict
 from diffuse_cli.cli import app
 from diffuse_cli.config import Recipe
 from diffuse_cli.errors import ModelError, StorageError
-from diffuse_cli.files import durable
-from diffuse_cli.reporting import live_page, report
-from diffuse_cli.reporting.svg_curves import POINTS, Curve, _thinned, svg
-from diffuse_cli.storage import registry
+from diffuse_cli.reporting import report
 from diffuse_cli.storage.event_log import read_event_log
-from diffuse_cli.training import monitor
 
-VOID = {"meta", "img", "input", "br", "hr", "link"}
 HOSTILE = "</script><script>alert('x')</script> \"&<img src=//evil.example> \x1b[2J \u202e $name ${script}"
 MEASURED = {"value": 0.5, "standard_error": 0.25}
 EVALUATION = {
@@ -39,40 +31,6 @@ EVALUATION = {
     "variance_calibration": 1.5, "prompts": None, "news": {"deep": [[[1]]]},
     "distances": {"kernel": {"drawn": MEASURED, "floor": 0.125}, "recall": 0.75, "pairs": [1, 2], HOSTILE: HOSTILE},
     "memorisation": {"verdict": "memorising", "sentence": f"memorising {HOSTILE}", "ratio": 0.0625}}
-
-
-class Page(HTMLParser):
-    """What a browser would see without running anything; complains of tags that do not match."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open, self.attributes, self.texts, self.images = [], [], [], []
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attributes):
-        self.attributes += [(tag, *pair) for pair in attributes]
-        if tag == "img":
-            self.images.append(base64.b64decode(dict(attributes)["src"].removeprefix("data:image/png;base64,")))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.attributes += [(tag, *pair) for pair in attributes]
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.texts.append((self.open[-1] if self.open else "", data))
-
-    @property
-    def text(self) -> str:
-        return "\n".join(data for tag, data in self.texts if tag not in ("style", "script"))
-
-    def commands(self) -> list[str]:
-        return [data for tag, data in self.texts if tag == "code"]
 
 
 @pytest.fixture
@@ -164,8 +122,7 @@ def test_foreign_text_stays_text(run):
     assert [html.count(mark) for mark in ("<script", "<img", "<i>", "\x1b", "\u202e")] == [1, 1, 0, 0, 0]
     page = Page(html)
     assert {tag for tag, *_ in page.attributes} <= {
-        "html", "meta", "div", "p", "span", "input", "img", "svg", "g", "path", "use", "text", "clippath", "rect", "ul",
-        "table", "figure", "footer"}
+        "html", "meta", "div", "p", "span", "input", "img", "svg", "path", "text", "ul", "table", "figure", "footer"}
     assert len(page.images) == 1
     shown = HOSTILE.replace("\x1b", "\\x1b").replace("\u202e", "\\u202e")
     assert page.text.count(shown) >= 6
@@ -260,6 +217,13 @@ def test_damaged_lines_are_passed_over(run, torn):
     assert read_event_log(run).steps[-1]["noise_mse"] is None
 
 
+def test_a_run_that_was_stopped_says_so(squares, decoded, home):
+    tiny.train(squares, stop_at=3)
+    assert "Stopped (SIGINT): step 3 of 8" in _page(tiny.run_directory(home)).text
+    tiny.train(squares)
+    assert "Finished: 8 steps" in _page(tiny.run_directory(home)).text
+
+
 def test_without_a_log_there_is_still_a_page(run):
     (run / "events.jsonl").unlink()
     page = _page(run)
@@ -337,119 +301,3 @@ def test_the_command_to_go_on_asks_for_the_very_same(recipe, tmp_path):
     if "time" in typed:
         typed["time"] = parse_duration("--time", typed["time"])
     assert from_dict(Recipe, typed) == recipe
-
-
-# ── Written while it trains ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _without(directory: Path, *names: str) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in directory.glob("*.safetensors") if path.name not in names}
-
-
-def test_a_training_leaves_its_report_and_drawing_it_changes_no_bit(trained, squares, decoded, home):
-    written = []
-    write = durable.write
-
-    def noting(path, data, **options):
-        write(path, data, **options)
-        if path.name == registry.REPORT_FILE:
-            written.append(data.decode())
-
-    with mock.patch.object(live_page, "FIRST_COST", 0), mock.patch.object(live_page, "MAX_COST", 1e9), \
-            mock.patch.object(monitor, "REPORT_SECONDS", 0), mock.patch.object(durable, "write", noting):
-        tiny.train(squares, drawn=True)
-    directory = tiny.run_directory(home)
-    assert [re.search(r"step (\d+) of 8|Finished", html)[0] for html in written] == [
-        "step 4 of 8", "step 5 of 8", "step 7 of 8", "Finished"]
-    assert all(Page(html) and "<path" in html for html in written)
-    assert (directory / registry.REPORT_FILE).read_bytes() == report.build(directory)
-    assert _without(directory) == _without(trained[0])
-
-
-def test_reports_take_a_small_share_of_the_time():
-    now, drawn = 0.0, []
-    news = events.Saved(step=1, path="", bytes=0, seconds=0.0)
-    stepped = events.Stepped(step=1, steps=9, train_objective=0, noise_mse=0, variance_loss=None, gradient_norm=0, lr=0,
-                             images_per_second=0, seconds=0, remaining=0, skipped=0, memory=0)
-
-    def draw(_):
-        nonlocal now
-        drawn.append(now)
-        now += 3.0
-        return b""
-
-    def clock():
-        return now
-
-    with mock.patch.object(live_page.time, "monotonic", clock), mock.patch.object(report, "build", draw), \
-            mock.patch.object(durable, "write"):
-        page = live_page.LivePage(Path())
-        for _ in range(2000):
-            now += 1.0
-            assert not page.is_due(news)
-            if page.is_due(stepped):
-                assert list(page.write()) == []
-    assert 2 <= len(drawn) <= 7
-    assert 3.0 * len(drawn) <= 0.01 * now + 3.0
-
-
-def test_a_report_that_cannot_be_drawn_is_told_once_and_is_not_worth_a_training(trained, squares, decoded, home):
-    with mock.patch.object(live_page, "MAX_COST", 1e9), mock.patch.object(monitor, "REPORT_SECONDS", 0), \
-            mock.patch.object(report, "build", side_effect=ZeroDivisionError("no ink")):
-        stream = tiny.train(squares)
-    told = [event.message for event in tiny.of_kind(events.Noticed, stream) if event.level == "warning"]
-    assert told == ["the report could not be written: no ink"]
-    assert stream[-1].complete
-    assert not (tiny.run_directory(home) / registry.REPORT_FILE).exists()
-    assert _without(tiny.run_directory(home)) == _without(trained[0])
-
-
-def test_a_run_that_was_stopped_says_so(squares, decoded, home):
-    tiny.train(squares, stop_at=3)
-    assert "Stopped (SIGINT): step 3 of 8" in _page(tiny.run_directory(home)).text
-    tiny.train(squares)
-    assert "Finished: 8 steps" in _page(tiny.run_directory(home)).text
-
-
-# ── Curves ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _drawn_points(drawing: str, colour: str) -> list[tuple[float, float]]:
-    """Coordinates of the line of that colour, as it lies on the page."""
-    paths = re.findall(rf'd="([^"]*)"[^>]*stroke: {re.escape(colour)};', drawing)
-    line = max(paths, key=len)
-    return [(float(x), float(y)) for x, y in re.findall(r"[ML] (\S+) (\S+)", line)]
-
-
-def test_a_curve_is_where_its_numbers_are():
-    curve = Curve(label="it", x=[0, 1, 2, 4], y=[1.0, 10.0, math.nan, 100.0], colour="var(--curve-1)")
-    (x0, y0), (x1, y1), (x2, y2) = _drawn_points(svg([curve], name="one", log=True), "var(--curve-1)")
-    assert (x1 - x0) * 4 == pytest.approx(x2 - x0, abs=1.0)
-    assert y0 > y1 > y2                                                # upwards is towards 0
-    assert y0 - y1 == pytest.approx(y1 - y2, abs=0.3)                  # tenfold is tenfold
-
-
-def test_a_long_curve_is_thinned_by_means():
-    curve = Curve(label="", x=range(10_000), y=[float(k % 2) for k in range(10_000)], colour="red")
-    x, y = _thinned(curve, positive=False)
-    assert len(x) == len(y) == POINTS
-    assert y == pytest.approx([0.5] * POINTS, abs=0.02)
-    assert x == sorted(x)
-    assert sum(x) / POINTS == pytest.approx(4999.5, rel=1e-3)
-
-
-def test_a_plot_takes_the_colours_of_its_page_and_leaves_its_letters_alone():
-    curves = [Curve(label=label, x=[0, 5], y=[0.05, 0.02], colour="blue") for label in ("training", "held out")]
-    drawing = svg(curves, name="Noise loss", log=True)
-    page = Page(drawing)
-    assert not re.search(r"#[0-9a-f]{6}[;\"]", drawing)
-    assert "<style" not in drawing
-    assert "font-family" not in drawing
-    texts = [data.strip() for _, data in page.texts if data.strip()]
-    assert {"step", "training", "held out", "0.05", "0.02"} <= set(texts)
-    assert drawing == svg(curves, name="Noise loss", log=True)
-    assert len(drawing) < 20_000
-    ids = {value for _, name, value in page.attributes if name == "id"}
-    other = {value for _, name, value in Page(svg(curves, name="Other", log=True)).attributes if name == "id"}
-    assert ids
-    assert not ids & other                                             # two plots in one page

@@ -181,7 +181,7 @@ def _curves(history: EventLog) -> str:
     steps, checks = history.steps, history.validations
     cards = [_card("Noise loss", "Error of the guessed noise: of the training pictures, and of the averaged weights on "
                    "pictures held out. Held-out rising while the other falls: it learns by heart.",
-                   [_curve(steps, "noise_mse", "training", 1), _curve(checks, "noise_mse", "held out", 2, marker="o")],
+                   [_curve(steps, "noise_mse", "training", 1), _curve(checks, "noise_mse", "held out", 2, dots=True)],
                    log=True),
              _card("Validation loss by noise level", "By log-SNR: high, nearly the picture; low, nearly noise.",
                    _by_level(checks), log=True),
@@ -206,9 +206,9 @@ def _card(title: str, explanation: str, curves: Sequence[Curve], *, x_label: str
     return f'<div class="card"><h3>{title}</h3><p>{explanation}</p>{plot}</div>'
 
 
-def _curve(entries: Sequence[Entry], key: str, label: str, colour: int, *, marker: str = "") -> Curve:
+def _curve(entries: Sequence[Entry], key: str, label: str, colour: int, *, dots: bool = False) -> Curve:
     return Curve(label=label, x=[entry["step"] for entry in entries], y=[number(entry.get(key)) for entry in entries],
-                 colour=f"var(--curve-{colour})", marker=marker)
+                 colour=f"var(--curve-{colour})", dots=dots)
 
 
 def _by_level(checks: Sequence[Entry]) -> list[Curve]:
@@ -217,7 +217,7 @@ def _by_level(checks: Sequence[Entry]) -> list[Curve]:
             and len(_list(entry.get("noise_mse_at"))) == len(levels)]
     return [Curve(label=f"{number(level):+.1f}", x=[entry["step"] for entry in same],
                   y=[number(entry["noise_mse_at"][place]) for entry in same],
-                  colour=mixed(place / max(1, len(levels) - 1)), marker="o" if len(same) < 3 else "")
+                  colour=mixed(place / max(1, len(levels) - 1)), dots=len(same) < 3)
             for place, level in enumerate(levels)]
 
 
@@ -241,7 +241,7 @@ def _evaluation(directory: Path) -> str:
     parts += [_table(rows)] if rows else []
     levels = [level for level in _list(found.get("levels")) if isinstance(level, dict)]
     curve = Curve(label="", x=[number(level.get("log_snr")) for level in levels], colour="var(--curve-1)",
-                  y=[number(level.get("noise_mse")) for level in levels], marker="o")
+                  y=[number(level.get("noise_mse")) for level in levels], dots=True)
     if plot := _card("Noise loss by noise level", "High log-SNR: nearly the picture; low: nearly noise.", [curve],
                      x_label="log-SNR", log=True):
         parts.append(f'<div class="curves" style="margin-top:.9rem">{plot}</div>')
