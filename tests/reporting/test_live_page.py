@@ -19,7 +19,7 @@ def _tensors(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.glob("*.safetensors")}
 
 
-def test_a_training_leaves_its_report_and_drawing_it_changes_no_bit(trained, squares, decoded, home):
+def test_a_training_writes_its_report_which_changes_no_bit_of_the_models(trained, squares, decoded, home):
     written = []
     write = durable.write
 
@@ -66,7 +66,7 @@ def test_reports_take_a_small_share_of_the_time():
     assert 3.0 * len(drawn) <= 0.01 * now + 3.0
 
 
-def test_a_report_that_cannot_be_drawn_is_told_once_and_is_not_worth_a_training(trained, squares, decoded, home):
+def test_a_report_that_cannot_be_written_gives_one_warning_and_ends_no_training(trained, squares, decoded, home):
     with mock.patch.object(live_page, "MAX_COST", 1e9), mock.patch.object(monitor, "REPORT_SECONDS", 0), \
             mock.patch.object(report, "build", side_effect=ZeroDivisionError("no ink")):
         stream = tiny.train(squares)

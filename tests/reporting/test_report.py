@@ -1,11 +1,10 @@
-"""The page of a run: complete in itself, safe whatever names and captions hold, true after interruptions."""
+"""The page of a run: one file, safe whatever names and captions contain, correct after interruptions."""
 
 import base64
 import hashlib
 import itertools
 import json
 import re
-import shlex
 import shutil
 from pathlib import Path
 
@@ -13,9 +12,6 @@ import pytest
 import tiny
 from web_page import Page
 
-from diffuse_cli.checks import from_dict, parse_duration, to_dict
-from diffuse_cli.cli import app
-from diffuse_cli.config import Recipe
 from diffuse_cli.errors import ModelError, StorageError
 from diffuse_cli.reporting import report
 from diffuse_cli.storage.event_log import read_event_log
@@ -65,7 +61,7 @@ def _validated(step: int, *losses: float) -> dict:
 # ── The page ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_it_tells_what_was_trained_on_what(run):
+def test_it_shows_the_model_the_data_and_the_loss(run):
     page = _page(run)
     for told in ("tiny", "Finished: 8 steps", "24 used", "captions", "a red square", "8 px", "nano", "4 pictures",
                  "8 steps", "learning rate", "seed", "validation loss", "the whole plan", "warmup steps"):
@@ -77,7 +73,7 @@ def test_it_tells_what_was_trained_on_what(run):
                       "Throughput"]
 
 
-def test_it_needs_nothing_else(run):
+def test_it_loads_nothing_from_elsewhere(run):
     (run / "evaluation.json").write_text(json.dumps(EVALUATION))
     html = report.build(run).decode()
     assert "://" not in html
@@ -92,7 +88,7 @@ def test_it_needs_nothing_else(run):
 
 
 def test_everything_can_be_seen_without_the_script(run):
-    """The script alone hides anything: what it does hangs on a class that only it gives."""
+    """Only the script hides anything: the CSS rules that hide need a class that only the script sets."""
     html = report.build(run).decode()
     assert html.count("<script>") == 1
     style = html[html.index("<style>") : html.index("</style>")]
@@ -149,7 +145,7 @@ def test_the_strip_of_every_preview_is_in_the_page(run):
     assert [data for tag, data in page.texts if tag == "li"] == list(read_event_log(run).previews[-1]["prompts"])
 
 
-def test_of_many_strips_some_are_shown_evenly_and_it_says_so(run):
+def test_of_many_strips_evenly_spaced_ones_are_shown_and_the_page_says_so(run):
     _previews(run, 100)
     page = _page(run)
     steps = [int.from_bytes(image[8:12], "big") for image in page.images]
@@ -168,7 +164,7 @@ def test_the_page_stays_of_modest_size(run):
     assert len(report.build(run)) < 6_000_000
 
 
-def test_a_strip_that_is_gone_or_no_picture_is_left_out(run):
+def test_a_strip_that_is_missing_or_not_a_picture_is_left_out(run):
     _previews(run, 4)
     (run / "previews" / "step-00000002.png").unlink()
     (run / "previews" / "step-00000003.png").write_text("<svg onload=alert(1)>")
@@ -180,14 +176,14 @@ def test_a_strip_that_is_gone_or_no_picture_is_left_out(run):
 # ── The history behind it ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_was_learnt_twice_is_told_once_and_as_it_was_the_last_time(run):
+def test_steps_that_were_trained_twice_appear_once_with_their_latest_numbers(run):
     _log(run, _started(), *(_stepped(step, 1.0) for step in (2, 4, 6, 8)), _validated(4, 1.0, 3.0),
          _validated(8, 5.0, 5.0), {"event": "previewed", "step": 8, "path": "x", "prompts": []},
          _started(5), _stepped(6, 0.5, seconds=3.0), _stepped(7, 0.25, seconds=4.0), _validated(7, 0.5, 1.5))
     history = read_event_log(run)
     assert [(entry["step"], entry["noise_mse"]) for entry in history.steps] == [(2, 1.0), (4, 1.0), (6, 0.5), (7, 0.25)]
     assert [(entry["step"], entry["noise_mse"]) for entry in history.validations] == [(4, 2.0), (7, 1.0)]
-    assert history.previews == []                                      # of a step that is to come
+    assert history.previews == []                                      # its step will be trained again
     assert history.seconds == 8.0 + 4.0
     assert history.step == 7
     page = _page(run)
@@ -195,7 +191,7 @@ def test_what_was_learnt_twice_is_told_once_and_as_it_was_the_last_time(run):
     assert "5.0000" not in page.text
 
 
-def test_without_the_line_that_says_so_repeated_steps_are_still_told_once(run):
+def test_repeated_steps_appear_once_even_without_a_started_line(run):
     _log(run, _stepped(2, 1.0), _stepped(4, 1.0), _stepped(3, 0.5), _stepped(4, 0.25))
     steps = read_event_log(run).steps
     assert [(entry["step"], entry["noise_mse"]) for entry in steps] == [(2, 1.0), (3, 0.5), (4, 0.25)]
@@ -208,7 +204,7 @@ def test_without_the_line_that_says_so_repeated_steps_are_still_told_once(run):
                                   '{"event": "previewed", "step": 9, "prompts": 7}',
                                   '{"event": "started", "step": 8, "facts": [1, ["a"], ["b", {"c": 1}]]}',
                                   '{"event": "finished", "step": 8, "complete": 1, "seconds": [], "prompt": {}}'])
-def test_damaged_lines_are_passed_over(run, torn):
+def test_damaged_lines_are_skipped(run, torn):
     with open(run / "events.jsonl", "a") as log:
         log.write(torn + "\n")
         log.write(json.dumps({"schema": 1, **_stepped(8, None)}) + "\n")
@@ -232,7 +228,7 @@ def test_without_a_log_there_is_still_a_page(run):
     assert len(page.commands()) == 5
 
 
-def test_without_a_run_there_is_none(tmp_path):
+def test_without_a_run_there_is_no_page(tmp_path):
     with pytest.raises(ModelError, match="no run"):
         report.build(tmp_path)
     (tmp_path / "config.json").write_text("{")
@@ -243,12 +239,13 @@ def test_without_a_run_there_is_none(tmp_path):
 # ── Evaluation ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_an_evaluation_is_shown_and_what_is_unknown_does_no_harm(run):
+def test_an_evaluation_is_shown_and_unknown_or_missing_keys_do_no_harm(run):
     (run / "evaluation.json").write_text(json.dumps(EVALUATION))
     (run / "closest.png").write_bytes(b"\x89PNG\r\n\x1a\nclosest")
     page = _page(run)
-    for told in ("Of the weights of step 8 on 7 held-out pictures", "0.5 ± 0.25", "5.25 ± 0.12", "kernel, drawn",
-                 "kernel, floor", "0.125", "recall", "0.75", "memorising", "0.0625", "Noise loss by noise level"):
+    for told in ("Measured with the weights of step 8 on 7 held-out pictures", "0.5 ± 0.25", "5.25 ± 0.12",
+                 "kernel, drawn", "kernel, floor", "0.125", "recall", "0.75", "memorising", "0.0625",
+                 "Noise loss by noise level"):
         assert told in page.text, told
     assert "shuffled" not in page.text                                 # prompts: null
     assert "gain of the learned variance" not in page.text             # is missing
@@ -260,44 +257,3 @@ def test_an_evaluation_is_shown_and_what_is_unknown_does_no_harm(run):
 def test_an_evaluation_that_makes_no_sense_does_no_harm(run, content):
     (run / "evaluation.json").write_text(content)
     assert "Finished" in _page(run).text
-
-
-# ── Commands ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _parsed(words: list[str]) -> tuple[str, dict]:
-    """(verb, values) as the command line understands them; nothing is run."""
-    command, (program, *rest) = app._command(), words
-    assert program == "diffuse"
-    names = []
-    while inner := getattr(command, "commands", None):
-        names.append(rest[0])
-        command = inner[rest.pop(0)]
-    return " ".join(names), command.make_context(None, rest).params
-
-
-def test_the_commands_can_be_typed(run):
-    commands = [shlex.split(text) for text in _page(run).commands()]
-    assert [words[1] for words in commands] == ["train", "sample", "evaluate", "export", "models"]
-    for words in commands:
-        if words[1] in app._command().commands:
-            _parsed(words)
-    prompt = read_event_log(run).finished["prompt"]
-    assert _parsed(commands[1])[1]["prompts"] == [prompt]
-    assert commands[1][commands[1].index("-m") + 1] == "tiny"
-
-
-@pytest.mark.parametrize("recipe", [
-    Recipe(), tiny.RECIPE, Recipe(time=5400.0, seed=7, lr=1e-4), Recipe(time=90.5, flip=True, times="discrete"),
-    Recipe(flip=False, images=10, captions="none", caption_ext="cap"), Recipe(init="./it's", optimizer="adam"),
-    Recipe(caption="-a 'cat' $HOME", caption_template="{label} \"x\"", caption_column="--text", lr=0.1 + 0.2)])
-def test_the_command_to_go_on_asks_for_the_very_same(recipe, tmp_path):
-    request = json.loads(json.dumps({"folder": "/a b/pictures", "recipe": to_dict(recipe)}))
-    (_, words), *_ = report.commands("cars", request, read_event_log(tmp_path))
-    verb, values = _parsed(shlex.split(shlex.join(words)))
-    assert verb == "train"
-    assert (str(values["folder"]), values["name"]) == ("/a b/pictures", "cars")
-    typed = {key: values[key] for key in to_dict(recipe) if values[key] is not None}
-    if "time" in typed:
-        typed["time"] = parse_duration("--time", typed["time"])
-    assert from_dict(Recipe, typed) == recipe
