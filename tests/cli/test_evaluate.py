@@ -81,7 +81,7 @@ def test_a_folder_of_other_pictures(diffuse, model, tmp_path):
     code, out, err = diffuse("tiny", folder, "-n", "6")
     assert code == 0, err
     assert "30 pictures of the folder named; learnt from 22" in out
-    assert "among those that the model learnt from" in err
+    assert "among those that the model was trained on" in err
     for line in ("kernel distance", "Fréchet distance", "precision", "recall", "features          an encoder"):
         assert f"\n{line}" in out
     assert sorted(os.listdir(folder)) == before
@@ -126,7 +126,7 @@ def test_a_changed_folder_is_refused_in_one_line(diffuse, model, squares, tmp_pa
     stored["request"]["folder"] = str(folder)
     (model / "config.json").write_text(json.dumps(stored))
     (folder / "000.png").unlink()
-    for reason in ("changed since 'tiny' learnt from them", "are gone"):
+    for reason in ("changed since 'tiny' was trained on them", "are gone"):
         code, out, err = diffuse("tiny")
         assert (code, out) == (3, "")
         assert reason in err
