@@ -232,7 +232,7 @@ def test_another_model_is_used_only_when_named(diffuse, model, unconditional, ho
     (home / "models" / "tiny" / "model.safetensors").write_bytes((unconditional[0] / "model.safetensors").read_bytes())
     code, out, err = diffuse("--from", "old.png")
     assert (code, out, len(err.splitlines())) == (4, "", 1)
-    assert "the model that drew it, 'tiny' with hash" in err
+    assert "the model that generated it, 'tiny' with hash" in err
     code, _, err = diffuse("--from", "old.png", "-m", "tiny", "-o", "new.png", "-q")
     assert code == 0
     _, _, err = diffuse("--from", "old.png", "-m", "tiny", "-o", "new2.png")
