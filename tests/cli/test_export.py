@@ -296,13 +296,13 @@ def test_a_signal_leaves_nothing_and_ends_by_itself(diffuse, model, monkeypatch,
 
 @pytest.mark.parametrize("to", ["diffusers", "safetensors"])
 def test_an_export_that_differs_from_the_model_is_never_published(diffuse, model, monkeypatch, to):
-    real = checkpoint._encoded
+    real = checkpoint._on_cpu
 
     def spoilt(tensors):
         name = "conv_in.bias" if "conv_in.bias" in tensors else "unet.conv_in.bias"
         return real({**tensors, **({name: tensors[name] + 1} if name in tensors else {})})
 
-    monkeypatch.setattr(checkpoint, "_encoded", spoilt)
+    monkeypatch.setattr(checkpoint, "_on_cpu", spoilt)
     target = "out" + (".safetensors" if to == "safetensors" else "")
     code, out, err = diffuse("export", model, "--to", to, "-o", target)
     assert (code, out) == (10, "")

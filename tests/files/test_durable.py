@@ -152,6 +152,30 @@ def test_an_error_inside_a_stream_publishes_nothing(tmp_path):
     assert not _names(tmp_path)
 
 
+def test_a_draft_is_read_and_then_gone(tmp_path):
+    def drafted(error: BaseException | None = None) -> bytes:
+        with durable.draft(tmp_path / "file", lambda name: name.write_bytes(b"draft")) as file:
+            if error:
+                raise error
+            return file.read()
+
+    assert drafted() == b"draft"
+    assert not _names(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        drafted(KeyboardInterrupt())
+    assert not _names(tmp_path)
+
+
+def test_a_draft_that_cannot_be_written_is_a_storage_error(tmp_path):
+    def half(name: Path) -> None:
+        name.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(StorageError, match=r"cannot write .*file"), durable.draft(tmp_path / "file", half):
+        pass
+    assert not _names(tmp_path)
+
+
 def test_append_adds(tmp_path):
     durable.append(tmp_path / "log", b"1\n")
     durable.append(tmp_path / "log", b"2\n")

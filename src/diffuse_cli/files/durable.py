@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 from ..errors import InUseError, StorageError
 
@@ -95,6 +95,23 @@ def stream(path: Path, *, mode: int = 0o600) -> Iterator[Callable[[bytes], None]
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+@contextlib.contextmanager
+def draft(path: Path, write: Callable[[Path], None]) -> Iterator[BinaryIO]:
+    """For libraries that write to a name alone: `write` gets one beside `path`. Yields the file, open to be read.
+
+    It is gone when the block ends, and nothing of it is durable: copy it with `stream`. Raises StorageError.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{os.urandom(8).hex()}")
+    try:
+        with _reported(path):
+            write(temporary)
+        with open(temporary, "rb") as file:
+            yield file
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
 
 
 @contextlib.contextmanager

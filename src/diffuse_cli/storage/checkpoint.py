@@ -6,14 +6,20 @@ header first (`header`), then the configuration, then that the tensors are exact
 their bytes, then that they are finite. Knows no training loop and no sampler.
 """
 
+import errno
+import functools
 import hashlib
 import json
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -83,10 +89,23 @@ def save_model(
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors alone, for stock libraries to read: one part of a folder in diffusers' form. Raises StorageError.
+    """Write tensors alone, sealed, for other programs to read: one part of a folder in diffusers' form.
+
+    The safetensors library lays them out, in a draft on the disk: in memory it would need two more copies of them all.
+    Raises StorageError.
     """
     durable.make_directory(path.parent, mode=0o777)
-    durable.write(path, safetensors_file.encode(_encoded(tensors), {"format": "pt"}), mode=0o666)
+    write = functools.partial(save_file, _on_cpu(tensors), metadata={"format": "pt"})
+    try:
+        with durable.draft(path, write) as file, durable.stream(path, mode=0o666) as add:
+            for piece in safetensors_file.sealed(file):
+                add(piece)
+    except SafetensorError as error:            # only its text tells which error of the disk it was
+        code = re.search(r"os error (\d+)", str(error))
+        cause = OSError(int(code[1]), os.strerror(int(code[1]))) if code else OSError(str(error))
+        durable.fail(cause, path, need=sum(tensor.nbytes for tensor in tensors.values()))
+    except ModelError as error:                 # the draft is not what was written
+        durable.fail(OSError(errno.EIO, error.what), path)
 
 
 def load_model(path: Path, device: torch.device) -> Model:
@@ -135,7 +154,7 @@ def _read_part(path: Path, shapes: Mapping[str, tuple[int, ...]], config: ModelC
         wide = {name: (2 * shape[0], *shape[1:]) for name, shape in shapes.items()
                 if name.startswith("conv_out.") and config.conditional and not config.learned_variance}
         _check_shapes(head, {**shapes, **wide})
-        tensors = _read_tensors(file, head)
+        tensors = _read_foreign(path, head) if head.seal_start is None else _read_tensors(file, head)
         _check_finite(tensors)
     return {name: tensor[: len(tensor) // 2].clone() if name in wide else tensor for name, tensor in tensors.items()}
 
@@ -196,11 +215,35 @@ def _check_shapes(head: safetensors_file.Header, expected: Mapping[str, tuple[in
 
 def _read_tensors(file: BinaryIO, head: safetensors_file.Header) -> dict[str, Tensor]:
     """All tensors of an opened file, its seal checked. Raises ModelError."""
+    types = _types_of(head)
+    return {name: torch.frombuffer(data, dtype=types[name]).view(entry.shape)
+            for name, entry, data in safetensors_file.read_sealed(file, head)}
+
+
+def _read_foreign(path: Path, head: safetensors_file.Header) -> dict[str, Tensor]:
+    """All tensors of a file without a seal, read by the safetensors library. Raises ModelError.
+
+    The library opens the file by its name, which may mean another file by now: its tensors are compared with `head`.
+    With "pread" it copies them, one at a time; mapped into memory, a file that is cut meanwhile would kill the process.
+    """
+    types = _types_of(head)
+    try:
+        with safe_open(path, "pt", backend="pread") as file:
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in head.tensors}
+    except SafetensorError as error:
+        raise ModelError(f"it cannot be read ({error})") from error
+    if any((tensor.dtype, tuple(tensor.shape)) != (types[name], head.tensors[name].shape)
+           for name, tensor in tensors.items()):
+        raise ModelError("it was changed while it was read")
+    return tensors
+
+
+def _types_of(head: safetensors_file.Header) -> dict[str, torch.dtype]:
+    """The type of each tensor in a header. Raises ModelError if it is none in which weights are kept."""
     types = {name: dtype for dtype, name in _DTYPES.items()}
     if odd := sorted({entry.dtype for entry in head.tensors.values()} - set(types)):
         raise ModelError(f"its tensors have the type {odd[0]}")
-    return {name: torch.frombuffer(data, dtype=types[entry.dtype]).view(entry.shape)
-            for name, entry, data in safetensors_file.read_sealed(file, head)}
+    return {name: types[entry.dtype] for name, entry in head.tensors.items()}
 
 
 def _check_finite(tensors: Mapping[str, Tensor]) -> None:
@@ -209,14 +252,15 @@ def _check_finite(tensors: Mapping[str, Tensor]) -> None:
             raise ModelError(f"the tensor {name} holds numbers that are not finite")
 
 
+def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors whose bytes lie in the memory of the CPU, in order, by name."""
+    return {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+
+
 def _encoded(tensors: Mapping[str, Tensor]) -> list[safetensors_file.RawTensor]:
     """Tensors as bytes, by name."""
-    encoded: list[safetensors_file.RawTensor] = []
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        data = tensor.flatten().view(torch.uint8).numpy().data
-        encoded.append((name, _DTYPES[tensor.dtype], tuple(tensor.shape), data))
-    return encoded
+    return [(name, _DTYPES[tensor.dtype], tuple(tensor.shape), tensor.flatten().view(torch.uint8).numpy().data)
+            for name, tensor in _on_cpu(tensors).items()]
 
 
 def _tensors_sha256(tensors: list[safetensors_file.RawTensor]) -> str:

@@ -137,10 +137,8 @@ def verify_seal(source: Path | BinaryIO) -> bool:
             return verify_seal(file)
     header = read_header(source)
     source.seek(0)
-    digest, left = _digest_of_start(header, _exactly(source, header.data_start)), header.size - header.data_start
-    while left:
-        piece = _exactly(source, min(left, _CHUNK))
-        left -= len(piece)
+    digest = _digest_of_start(header, _exactly(source, header.data_start))
+    for piece in _data_pieces(source, header):
         digest.update(piece)
     return _check_seal(header, digest)
 
@@ -179,23 +177,53 @@ def encode(tensors: Sequence[RawTensor], metadata: dict[str, str]) -> list[bytes
     Equal contents give equal files (metadata is sorted).
     """
     ordered = canonical_order(tensors)
-    fields: dict[str, Any] = {"__metadata__": dict(sorted({**metadata, SEAL_KEY: UNSEALED}.items()))}
+    fields: dict[str, Any] = {"__metadata__": _unsealed(metadata)}
     end = 0
     for name, dtype, shape, data in ordered:
         start, end = end, end + memoryview(data).nbytes
         assert end - start == math.prod(shape) * ITEM_BYTES[dtype], f"{name}: {dtype} {shape} is {end - start} bytes"
         assert name not in fields, f"two tensors are called {name}"
         fields[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
-    raw = json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-    raw += b" " * (-len(raw) % 8)
-    head = len(raw).to_bytes(8, "little") + raw
+    head = _head(fields)
     digest = hashlib.sha256(head)
     for *_, data in ordered:
         digest.update(data)
-    seal = _SEAL.search(head)
-    assert seal is not None, "the header has no place for a seal"
-    start = seal.start(1)
-    return [head[:start] + digest.hexdigest().encode() + head[start + 64 :], *(data for *_, data in ordered)]
+    return [_with_seal(head, digest), *(data for *_, data in ordered)]
+
+
+def sealed(file: BinaryIO) -> Iterator[bytes]:
+    """An opened file without a seal, as the safetensors library writes it: the pieces of the same file with a seal.
+
+    Raises ModelError if the file is not sound.
+    """
+    header = read_header(file)
+    file.seek(8)
+    fields = parse_json(_exactly(file, header.data_start - 8), limit=MAX_HEADER_BYTES)
+    head = _head({**fields, "__metadata__": _unsealed(header.metadata)})
+    digest = hashlib.sha256(head)
+    for piece in _data_pieces(file, header):
+        digest.update(piece)
+    yield _with_seal(head, digest)
+    file.seek(header.data_start)
+    yield from _data_pieces(file, header)
+
+
+def _unsealed(metadata: dict[str, str]) -> dict[str, str]:
+    return dict(sorted({**metadata, SEAL_KEY: UNSEALED}.items()))
+
+
+def _head(fields: dict[str, Any]) -> bytes:
+    """All bytes of a file before its tensors: a multiple of 8."""
+    raw = json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)
+    return len(raw).to_bytes(8, "little") + raw
+
+
+def _with_seal(head: bytes, digest: "hashlib._Hash") -> bytes:
+    """The head with the digest in the place of the seal's zeros."""
+    place = _SEAL.search(head)
+    assert place is not None, "the header has no place for a seal"
+    return head[: place.start(1)] + digest.hexdigest().encode() + head[place.end(1) :]
 
 
 # ── Judging ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -297,6 +325,15 @@ def _why_not_safetensors(start: bytes, length: int, size: int) -> str:
 
 def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))     # a plain open of a FIFO waits for ever
+
+
+def _data_pieces(file: BinaryIO, header: Header) -> Iterator[bytes]:
+    """The bytes of all tensors, in pieces, of a file that was read up to them."""
+    left = header.size - header.data_start
+    while left:
+        piece = _exactly(file, min(left, _CHUNK))
+        left -= len(piece)
+        yield piece
 
 
 def _exactly(file: BinaryIO, count: int) -> bytes:
