@@ -4,7 +4,7 @@ Interrupt it at any point; the same command goes on. What is left beside the mod
 evaluation, what a classifier saw, and its card. Prompts are put to the file of half precision, as it comes with the
 program.
 
-    python benchmarks/demo_model.py work
+    python -m benchmarks.demo_model work
 """
 
 import argparse
@@ -53,7 +53,7 @@ def card(training: dict[str, object], evaluation: dict[str, dict], accuracy: dic
     return f"""# demo: the model that comes with diffuse-cli
 
 A text-conditional pixel-space diffusion model of {RESOLUTION} × {RESOLUTION} pixels, in half precision, made by
-`python benchmarks/demo_model.py` on {time.strftime('%Y-%m-%d')}: {PICTURES:,} drawn scenes (`diffuse data demo`),
+`python -m benchmarks.demo_model` on {time.strftime('%Y-%m-%d')}: {PICTURES:,} drawn scenes (`diffuse data demo`),
 {training['step'] * training['batch_size']:,} pictures seen, {training['step']:,} steps of {training['batch_size']},
 seed {SEED}. It knows these scenes alone; `diffuse models show demo` lists its words. It is there to try the program
 with. Apache 2.0, like the program that drew its data.
@@ -92,9 +92,9 @@ def main() -> None:
     if not measured.exists():
         diffuse(work, "evaluate", NAME, "--json", into=measured)
     if not figures.exists():
-        subprocess.run([sys.executable, ROOT / "benchmarks" / "prompt_accuracy.py", model, "--count",
+        subprocess.run([sys.executable, "-m", "benchmarks.studies.prompt_accuracy", model, "--count",
                         str(options.count), "--classifier", work / "classifier.safetensors", "--json", figures,
-                        "--sheet", work / "sheet.png"], check=True)
+                        "--sheet", work / "sheet.png"], check=True, cwd=ROOT)
     accuracy, evaluation = json.loads(figures.read_text()), json.loads(measured.read_text())
     (PLACE / "demo.training.jsonl").write_text(thinned(run / "events.jsonl"))
     (PLACE / "demo.evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n")

@@ -1,10 +1,10 @@
 """Every claim of speed and quality, measured again, side by side with the peers, with one command.
 
-    python benchmarks/run.py peers                      make the peers' environment (once; minutes)
-    python benchmarks/run.py --quick                    measure everything, briefly
-    python benchmarks/run.py training sampling          measure some of it
-    python benchmarks/run.py gpu                        where there is one: not part of everything
-    python benchmarks/run.py render                     docs/benchmarks.md anew from the results
+    python -m benchmarks.run peers                      make the peers' environment (once; minutes)
+    python -m benchmarks.run --quick                    measure everything, briefly
+    python -m benchmarks.run training sampling          measure some of it
+    python -m benchmarks.run gpu                        where there is one: not part of everything
+    python -m benchmarks.run render                     docs/benchmarks.md anew from the results
 
 What was measured is written to benchmarks/results/NAME.json, every repetition of it, and docs/benchmarks.md follows.
 """
@@ -16,18 +16,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import peers
-import render
-from harness import HERE, Settings, record
+if not __package__:                             # started as a file: `python benchmarks/run.py`
+    sys.path[0] = str(Path(__file__).parents[1])
 
-RESULTS = HERE / "results"
+from benchmarks.harness import peers, render
+from benchmarks.harness.harness import ROOT, Settings, record
+
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def measure(name: str, settings: Settings) -> None:
     """Measure, write the result down."""
     print(f"── {name}", flush=True)
     with record(name, settings) as report:
-        importlib.import_module(name).measure(settings, report)
+        importlib.import_module(f"benchmarks.measurements.{name}").measure(settings, report)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(_without_paths(report), indent=1) + "\n")
 
@@ -60,7 +62,7 @@ def main() -> None:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
 
     wanted = options.names or [name for name in render.NAMES if name != "gpu"]
-    interpreter = None if options.alone or wanted == ["render"] else peers.make(options.peers)
+    interpreter = None if options.alone or wanted == ["render"] else peers.make(options.peers.absolute())
     seeds = options.seeds if options.seeds is not None else [0] if options.quick else [0, 1, 2]
     settings = Settings(
         peers=interpreter, core=None if options.core < 0 else options.core, seconds=options.seconds,
@@ -70,7 +72,7 @@ def main() -> None:
     for name in wanted:
         if name in render.NAMES:
             measure(name, settings)
-    render.write_page(RESULTS, HERE.parent / "docs")
+    render.write_page(RESULTS, ROOT / "docs")
 
 
 if __name__ == "__main__":

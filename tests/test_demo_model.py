@@ -1,6 +1,5 @@
 """The model that comes with the program: small, whole, judged as it is, and what the README's first command draws."""
 
-import importlib
 import json
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import demo_model
 from diffuse_cli.data.demo_scenes import scenes
 from diffuse_cli.storage import model_info, registry
 
@@ -28,12 +28,10 @@ def test_it_is_small_and_knows_words_and_variances(demo):
     assert {*scenes.OBJECTS, *scenes.COLOURS} <= set(demo.words)
 
 
-def test_the_script_that_makes_it_asks_for_this_training(demo, monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
-    script = importlib.import_module("demo_model")
+def test_the_script_that_makes_it_asks_for_this_training(demo):
     made = demo.training
-    assert (made["steps"], made["batch_size"], made["seed"]) == (script.STEPS, script.BATCH, script.SEED)
-    assert (made["step"], demo.config.network.resolution) == (script.STEPS, script.RESOLUTION)
+    assert (made["steps"], made["batch_size"], made["seed"]) == (demo_model.STEPS, demo_model.BATCH, demo_model.SEED)
+    assert (made["step"], demo.config.network.resolution) == (demo_model.STEPS, demo_model.RESOLUTION)
 
 
 def test_it_is_whole(command):

@@ -12,7 +12,7 @@ from diffuse_cli.sampling.request import SampleRequest
 from diffuse_cli.storage import checkpoint
 
 from . import Contender
-from .ours import dataset_of, make_learner
+from .ours import dataset_of, make_trainer
 
 SPEED = 0.15                                    # share of the budget in which the speed is found out, at most
 
@@ -26,16 +26,16 @@ def quality(*, data: str, seconds: float, prompts: list[str], output: str, prese
 
     def work(_: int) -> dict[str, float]:
         begun = time.process_time()
-        trial = make_learner(dataset, recipe)
+        trial = make_trainer(dataset, recipe)
         steps = 0
         while steps < 5 or (steps < 20 and time.process_time() - begun < SPEED / 3 * seconds):
-            trial.advance()
+            trial.step()
             steps += 1
             if steps == 2:
                 warm = time.process_time()
         cost = (time.process_time() - warm) / (steps - 2) / trial.plan.batch_size
         images = max(trial.plan.batch_size, int((seconds - (time.process_time() - begun)) / cost))
-        trainer = make_learner(dataset, dataclasses.replace(recipe, images=images))
+        trainer = make_trainer(dataset, dataclasses.replace(recipe, images=images))
         while trainer.global_step < trainer.plan.steps:
             trainer.step()
         spent = time.process_time() - begun

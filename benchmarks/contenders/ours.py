@@ -19,6 +19,7 @@ from diffuse_cli.runtime import devices, randomness
 from diffuse_cli.runtime.distributed import World
 from diffuse_cli.sampling import generate
 from diffuse_cli.sampling.request import SampleRequest
+from diffuse_cli.sampling.steps import guided_steps
 from diffuse_cli.storage import checkpoint
 from diffuse_cli.training import plan as planning
 from diffuse_cli.training.batches import Batches
@@ -51,7 +52,7 @@ def dataset_of(pixels: np.ndarray, *, conditional: bool, captions: tuple[tuple[s
                    id="0" * 64, skipped=(), warnings=())
 
 
-def make_learner(dataset: Dataset, recipe: Recipe, *, precision: str = "auto", micro_batch: int | None = None,
+def make_trainer(dataset: Dataset, recipe: Recipe, *, precision: str = "auto", micro_batch: int | None = None,
                  world: World | None = None, device: str = "cpu", compiled: bool = False) -> Trainer:
     """What `diffuse train` would step."""
     place = torch.device(device)
@@ -76,7 +77,7 @@ def training(*, preset: str, resolution: int, batch: int, conditional: bool, pre
         pixels = np.memmap(Path(memory_map), np.uint8, "r", shape=(pictures, resolution, resolution, 3))
     recipe = Recipe(resolution=resolution, preset=preset, batch_size=batch, images=EPOCHS * pictures,
                     captions="auto" if conditional else "none", seed=seed, optimizer=optimizer)
-    trainer = make_learner(dataset_of(pixels, conditional=conditional), recipe, precision=precision, device=device,
+    trainer = make_trainer(dataset_of(pixels, conditional=conditional), recipe, precision=precision, device=device,
                            compiled=compiled)
 
     def work(steps: int) -> None:
@@ -119,7 +120,7 @@ def sampling(*, preset: str, resolution: int, pictures: int, conditional: bool, 
             wanted = [SampleRequest(prompt="a red car", count=pictures, seed=seed, sampling=how)]
             assert len(list(generate.generate(model, wanted))) == pictures
 
-    guided = steps.guided_steps(model.config, how) if conditional and guidance != 1 else 0
+    guided = guided_steps(model.config, how) if conditional and guidance != 1 else 0
     return Contender(work, {
         "pictures": pictures, "steps": how.number_of_steps, "guided_steps": guided, "precision": precision,
         "sampler": sampler, "batch": batch_size, "parameters": sum(one.numel() for one in model.network.parameters())})

@@ -1,24 +1,17 @@
 """Arithmetic and tables of the benchmarks, on made-up measurements; only what is slow needs the peers."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
+from benchmarks import contenders
+from benchmarks.harness import figures, harness, peers, render, tables
+from benchmarks.measurements import gpu, training
 
-import contenders  # noqa: E402
-import figures  # noqa: E402
-import gpu  # noqa: E402
-import harness  # noqa: E402
-import peers  # noqa: E402
-import render  # noqa: E402
-import tables  # noqa: E402
-import training  # noqa: E402
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 def side(costs, *, pictures=8, peak=2**20):

@@ -3,7 +3,7 @@
 The classifier is a small convolutional network trained here, on freshly drawn scenes that no model was trained on
 (another seed, all pairs of colour and object), and tested on others; its own accuracy is the ceiling of the figures.
 
-    python benchmarks/prompt_accuracy.py demo32 --count 400 --sheet docs/pictures/demo32.png
+    python -m benchmarks.studies.prompt_accuracy demo32 --count 400 --sheet docs/pictures/demo32.png
 """
 
 import argparse
@@ -127,8 +127,8 @@ def draw(model: checkpoint.Model, prompts: list[str], seed: int, sampling: Sampl
     for start in range(0, len(prompts), sampling.batch_size):
         part = text[start : start + sampling.batch_size]
         seeds = [seed + start + k for k in range(len(part))]
-        *_, last = generate.denoise_steps(model.network, model.config, text=part, null=null, seeds=seeds,
-                                            sampling=sampling)
+        *_, last = generate.reverse_diffusion(model.network, model.config, text=part, null=null, seeds=seeds,
+                                              sampling=sampling)
         result.extend(pixels.to_pixels(last.noisy))
     return result
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from figures import ratios, shown, shown_spread
+from benchmarks.harness.figures import ratios, shown, shown_spread
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

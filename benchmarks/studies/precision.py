@@ -2,7 +2,7 @@
 
 How far pixels move, and what a classifier sees in both (that of prompt_accuracy.py, which it must know).
 
-    python benchmarks/precision.py demo --classifier classifier.safetensors --count 256
+    python -m benchmarks.studies.precision demo --classifier classifier.safetensors --count 256
 """
 
 import argparse
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from prompt_accuracy import agreement, draw, make_classifier, prompts_of
 
+from benchmarks.studies.prompt_accuracy import agreement, draw, make_classifier, prompts_of
 from diffuse_cli import __version__
 from diffuse_cli.config import Sampling
 from diffuse_cli.pictures import pixels

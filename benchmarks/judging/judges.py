@@ -12,8 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from digits import NAMES, enlarged
-from prompt_accuracy import (
+from safetensors.torch import load_file, save_file
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+from benchmarks.judging.digits import NAMES, enlarged
+from benchmarks.studies.prompt_accuracy import (
     COLOURS,
     OBJECTS,
     RENDERS_SEED,
@@ -24,10 +28,6 @@ from prompt_accuracy import (
     render,
     train_classifier,
 )
-from safetensors.torch import load_file, save_file
-from sklearn.datasets import load_digits
-from torch import Tensor
-
 from diffuse_cli.evaluation.distances import frechet_distance
 from diffuse_cli.pictures.pixels import from_pixels
 

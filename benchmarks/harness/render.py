@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tables import circumstances
+from benchmarks.harness.tables import circumstances
 
 NAMES = {"training": "Training throughput and memory", "sampling": "Drawing pictures",
          "quality": "Quality for the time spent", "feeding": "Feeding pictures", "startup": "Start-up",
@@ -14,10 +14,10 @@ INTRODUCTION = """# Benchmarks
 
 Written by the command that measured; nothing here was typed by hand.
 
-    python benchmarks/run.py            # all of it, hours
-    python benchmarks/run.py --quick    # all of it, briefly
-    python benchmarks/run.py gpu        # where there is one
-    python benchmarks/run.py render     # this page, from benchmarks/results/*.json
+    python -m benchmarks.run            # all of it, hours
+    python -m benchmarks.run --quick    # all of it, briefly
+    python -m benchmarks.run gpu        # where there is one
+    python -m benchmarks.run render     # this page, from benchmarks/results/*.json
 
 Each side runs in a process and an environment of its own, with one thread on the same core; they take turns, one
 working while the others wait. A ratio compares two sides within one turn; shown are medians, and the lowest and the
@@ -34,7 +34,7 @@ def page(results: Path, docs: Path) -> str:
         if not path.exists():
             continue
         report: dict[str, Any] = json.loads(path.read_text())
-        module = importlib.import_module(name)
+        module = importlib.import_module(f"benchmarks.measurements.{name}")
         explanation = (module.__doc__ or "").strip()
         parts.append("\n".join([f"## {title}\n", explanation, "", *module.render(report)]))
         if hasattr(module, "plot"):

@@ -2,7 +2,7 @@
 
 Real trainings of `--seconds` each through the command line, on demo pictures; figures are those of their own events.
 
-    python benchmarks/scaling.py --presets nano micro small --procs 1 2 --resolution 32 --json scaling.json
+    python -m benchmarks.studies.scaling --presets nano micro small --procs 1 2 --resolution 32 --json scaling.json
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The peers' own environment: made with pip, beside this file, so that neither side's packages decide on the other's.
+"""The peers' own environment, in benchmarks/.peers, made with pip: neither side's packages decide on the other's.
 
 diffusers, denoising-diffusion-pytorch and k-diffusion are on PyPI. improved-diffusion, guided-diffusion, edm and edm2
 are not, and are left out.
@@ -9,7 +9,7 @@ import sys
 import venv
 from pathlib import Path
 
-DIRECTORY = Path(__file__).parent / ".peers"
+DIRECTORY = Path(__file__).parents[1] / ".peers"
 TORCH = "torch==2.13.0"                         # with every package, lest one of them brings another
 # The oldest first: k-diffusion asks for numpy 1, which it can do without, and needs what setuptools has lost since;
 # datasets asks for numpy 2.

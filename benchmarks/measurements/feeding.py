@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from figures import ratios, shown_spread
-from harness import Settings, Side, interleave
-from tables import rates, table
+from benchmarks.harness.figures import ratios, shown_spread
+from benchmarks.harness.harness import Settings, Side, interleave
+from benchmarks.harness.tables import rates, table
 
 SIZE, RESOLUTION, COUNT = 256, 64, 512
 THEIRS = "datasets and DataLoader"

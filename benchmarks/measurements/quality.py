@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from figures import ratios, shown, shown_spread
-from harness import Settings, Side, interleave
-from tables import table
+
+from benchmarks.harness.figures import ratios, shown, shown_spread
+from benchmarks.harness.harness import Settings, Side, interleave
+from benchmarks.harness.tables import table
 
 TRAIN_SEED = 0                                  # of the scenes; the judge knows others
 PICTURES = 4_000
@@ -33,8 +34,7 @@ TRAININGS = (                                   # share of the budget, of whom, 
 
 
 def sides(data: str, work: Path, *, seconds: float, prompts: list[str], resolution: int, seed: int) -> dict[str, Side]:
-    from contenders.ours import shape
-
+    from benchmarks.contenders.ours import shape
     from diffuse_cli.checks import from_dict
     from diffuse_cli.config import NetworkConfig
     from diffuse_cli.network.network import parameter_count
@@ -55,7 +55,7 @@ def sides(data: str, work: Path, *, seconds: float, prompts: list[str], resoluti
 
 
 def measure(settings: Settings, report: dict[str, Any]) -> None:
-    import judges
+    from benchmarks.judging import judges
 
     count = 96 if settings.quick else 512
     report.update(repetitions=1, cases=[], drawn=count, minutes=settings.minutes)

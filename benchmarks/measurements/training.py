@@ -8,8 +8,8 @@ the peers' AdamW is beside it.
 
 from typing import Any
 
-from harness import Settings, Side, interleave
-from tables import comparison
+from benchmarks.harness.harness import Settings, Side, interleave
+from benchmarks.harness.tables import comparison
 
 BASELINE = "diffusers example"
 CASES = (                                       # preset, resolution, batch, conditional
@@ -18,8 +18,7 @@ QUICK = CASES[:3]
 
 
 def sides(preset: str, resolution: int, batch: int, conditional: bool) -> dict[str, Side]:
-    from contenders.ours import shape
-
+    from benchmarks.contenders.ours import shape
     from diffuse_cli.checks import from_dict
     from diffuse_cli.config import NetworkConfig
     from diffuse_cli.network.network import parameter_count

@@ -62,7 +62,7 @@ def serve(requests: TextIO, answers: TextIO) -> None:
         os.sched_setaffinity(0, {first["core"]})
     module, _, function = first["contender"].partition(":")
     begun, cpu = time.perf_counter(), seconds()
-    contender = getattr(importlib.import_module(f"contenders.{module}"), function)(**first["options"])
+    contender = getattr(importlib.import_module(f"benchmarks.contenders.{module}"), function)(**first["options"])
     answer(facts=contender.facts, versions=versions(), resting=memory("VmRSS"),
            wall=time.perf_counter() - begun, cpu=seconds() - cpu)
     for line in requests:
@@ -78,5 +78,4 @@ def serve(requests: TextIO, answers: TextIO) -> None:
 if __name__ == "__main__":
     channel = os.fdopen(os.dup(1), "w")                 # what libraries print must not be taken for an answer
     os.dup2(2, 1)
-    sys.path.insert(0, str(Path(__file__).parent))
     serve(sys.stdin, channel)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "WANDB_MODE": "disabled"}
 
@@ -65,8 +65,8 @@ def worker(side: Side, settings: Settings) -> Iterator["Worker"]:
     """A process for a side, ready; ended at the end."""
     python = str(settings.peers) if side.peer else sys.executable
     environment = {**os.environ, **OFFLINE, **dict.fromkeys(ONE_THREAD, "1")}
-    process = subprocess.Popen([python, str(HERE / "worker.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                               env=environment, text=True)
+    process = subprocess.Popen([python, "-m", "benchmarks.harness.worker"], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, env=environment, cwd=ROOT, text=True)
     try:
         yield Worker(process, side, settings)
     finally:

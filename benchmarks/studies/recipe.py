@@ -11,7 +11,7 @@ directory `--work`, and trainings go on where they were interrupted. The questio
     rate      learning rates for the smallest network
     optimizer Muon for the matrices, or AdamW for everything
 
-    python benchmarks/recipe.py seed trunk --steps 1800 --seeds 0 1 2 --resolution 16
+    python -m benchmarks.studies.recipe seed trunk --steps 1800 --seeds 0 1 2 --resolution 16
 """
 
 import argparse
@@ -29,9 +29,9 @@ from unittest import mock
 
 import numpy as np
 import torch
-from judges import Judge, judge_of, said, wanted
 from torch import Tensor
 
+from benchmarks.judging.judges import Judge, judge_of, said, wanted
 from diffuse_cli import __version__, train
 from diffuse_cli.config import Sampling
 from diffuse_cli.data.demo_scenes import scenes
@@ -43,6 +43,7 @@ from diffuse_cli.pictures import pixels
 from diffuse_cli.runtime import randomness
 from diffuse_cli.sampling import generate
 from diffuse_cli.sampling.request import SampleRequest
+from diffuse_cli.sampling.steps import sampling_times_of
 from diffuse_cli.storage import checkpoint, registry
 
 # At 32 px the three shapes of `levels` cost 0.57, 0.55 and 0.57 GFLOP a picture, by presets.flops.
@@ -105,8 +106,7 @@ def drawn_by_ancestors(model: checkpoint.Model, prompts: list[str], steps: int, 
         text, null = generate.encode_prompts(model, part)
         denoise = within_range(generate.guided_denoiser(
             model.network, model.config, schedule, text=text, null=null, sampling=sampling))
-        *_, last = ddpm(denoise, noise(-1), steps.sampling_times_of(model.config, sampling), schedule,
-                        fresh_noise=noise,
+        *_, last = ddpm(denoise, noise(-1), sampling_times_of(model.config, sampling), schedule, fresh_noise=noise,
                         variance_rule=rule)
         made.append(pixels.to_pixels(last.noisy))
     return np.concatenate(made)

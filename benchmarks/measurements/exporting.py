@@ -8,10 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from figures import shown_spread
-from harness import Settings, Side, interleave
-from tables import table
-
+from benchmarks.harness.figures import shown_spread
+from benchmarks.harness.harness import Settings, Side, interleave
+from benchmarks.harness.tables import table
 from diffuse_cli.data import caption_words
 
 FORMATS = ("diffusers", "safetensors", "onnx")

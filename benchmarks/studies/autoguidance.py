@@ -2,7 +2,7 @@
 
 Draws captions of demo scenes, guided by the null caption and by the snapshot, at several scales; `judges` say how well.
 
-    python benchmarks/autoguidance.py demo32 early.safetensors --scales 1.5 2 3 --count 512
+    python -m benchmarks.studies.autoguidance demo32 early.safetensors --scales 1.5 2 3 --count 512
 
 A model without captions is not guided but by a snapshot; what is seen in its pictures then means nothing.
 """
@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from judges import judge_of, said, wanted
 from torch import Tensor
 
+from benchmarks.judging.judges import judge_of, said, wanted
 from diffuse_cli import __version__
 from diffuse_cli.config import Sampling
 from diffuse_cli.diffusion.guidance import classifier_free, within_range

@@ -10,10 +10,10 @@ import sys
 import time
 from typing import Any
 
-from figures import shown_spread
-from harness import Settings, pinned
-from tables import table
-from worker import versions
+from benchmarks.harness.figures import shown_spread
+from benchmarks.harness.harness import Settings, pinned
+from benchmarks.harness.tables import table
+from benchmarks.harness.worker import versions
 
 EMPTY = """
 import typer

@@ -14,10 +14,11 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import scaling
-from figures import exponent, shown, spread
-from harness import Settings, Side, interleave
-from tables import table
+
+from benchmarks.harness.figures import exponent, shown, spread
+from benchmarks.harness.harness import Settings, Side, interleave
+from benchmarks.harness.tables import table
+from benchmarks.studies import scaling
 
 matplotlib.use("Agg")
 STEP = {"preset": "nano", "resolution": 32, "batch": 16, "conditional": True}
@@ -48,8 +49,7 @@ def _step(**changes: Any) -> Side:
 
 
 def _parameters(preset: str) -> int:
-    from contenders.ours import shape
-
+    from benchmarks.contenders.ours import shape
     from diffuse_cli.checks import from_dict
     from diffuse_cli.config import NetworkConfig
     from diffuse_cli.network.network import parameter_count

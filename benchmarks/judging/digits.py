@@ -1,8 +1,8 @@
 """Handwritten digits: scikit-learn's 1,797 pictures of 8×8 pixels as class folders, and a judge of what was drawn.
 
-    python benchmarks/digits.py folder digits                 zero/ one/ … of 16×16 pictures
+    python -m benchmarks.judging.digits folder digits                 zero/ one/ … of 16×16 pictures
     diffuse train digits --time 6m --name digits
-    python benchmarks/digits.py judge digits --sheet docs/pictures/digits.png
+    python -m benchmarks.judging.digits judge digits --sheet docs/pictures/digits.png
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Are few steps enough? The same model and prompts, drawn as it comes and as a pipeline usually does: 50 DDIM steps,
 guided at every one. `judges` say how far the pictures are from real ones, and what they show.
 
-    python benchmarks/steps.py demo --count 512 --classifier classifier.safetensors
+    python -m benchmarks.studies.steps demo --count 512 --classifier classifier.safetensors
 """
 
 import argparse
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from judges import judge_of, said, wanted
 
+from benchmarks.judging.judges import judge_of, said, wanted
 from diffuse_cli import __version__
 from diffuse_cli.config import Sampling
 from diffuse_cli.sampling import generate

@@ -9,9 +9,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from figures import shown, shown_spread, spread
-from harness import Settings, Side, interleave
-from tables import rates, ratio, table
+from benchmarks.harness.figures import shown, shown_spread, spread
+from benchmarks.harness.harness import Settings, Side, interleave
+from benchmarks.harness.tables import rates, ratio, table
 
 BASELINE = "diffusers example"
 MATRIX = "matrix product"
@@ -20,7 +20,7 @@ DRAWN = (8, 64)                                                         # pictur
 
 
 def sides(preset: str, resolution: int, batch: int, device: str) -> dict[str, Side]:
-    from contenders.ours import shape
+    from benchmarks.contenders.ours import shape
 
     common = {"device": device, "batch": batch}
     ours = {**common, "preset": preset, "resolution": resolution, "conditional": True, "precision": "bf16"}
@@ -36,7 +36,7 @@ def sides(preset: str, resolution: int, batch: int, device: str) -> dict[str, Si
 
 
 def drawing(preset: str, resolution: int, pictures: int, device: str) -> dict[str, Side]:
-    from contenders.ours import shape
+    from benchmarks.contenders.ours import shape
 
     common = {"device": device, "pictures": pictures, "precision": "bf16"}
     ours = {**common, "preset": preset, "resolution": resolution, "conditional": True, "batch_size": pictures}

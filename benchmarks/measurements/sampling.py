@@ -9,15 +9,15 @@ where a trained model is judged.
 import dataclasses
 from typing import Any
 
-from harness import Settings, Side, interleave
-from tables import comparison
+from benchmarks.harness.harness import Settings, Side, interleave
+from benchmarks.harness.tables import comparison
 
 BASELINE = "diffusers, DDIM 50"
 CASES = (("nano", 32, 8, 5), ("nano", 32, 64, 2), ("micro", 64, 8, 3))    # preset, resolution, pictures, rounds at most
 
 
 def sides(preset: str, resolution: int, pictures: int) -> dict[str, Side]:
-    from contenders.ours import shape
+    from benchmarks.contenders.ours import shape
 
     ours = {"preset": preset, "resolution": resolution, "pictures": pictures, "conditional": True}
     equal = {**ours, "sampler": "ddim", "steps": 50, "everywhere": True}

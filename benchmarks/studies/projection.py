@@ -1,6 +1,6 @@
 """How a step would divide among more GPUs than anybody measured here: arithmetic on counted FLOPs, assumptions stated.
 
-    python benchmarks/projection.py
+    python -m benchmarks.studies.projection
 
 A step computes forward and backward (3 times the forward FLOPs) for its share of the batch, while a ring all-reduce
 moves every gradient (4 bytes) twice; what does not hide behind the backward pass (2/3 of the computing) is waited for.
