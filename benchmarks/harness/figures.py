@@ -1,7 +1,7 @@
-"""Arithmetic of measurements: medians with their range, ratios within a round, exponents of growth. Standard library.
+"""Arithmetic on measurements: medians with their range, ratios within a round, exponents of growth.
 
-Ratios are taken within each round, where both sides met the same moment of the machine, and then their median: a slow
-minute that hits one round hits both sides of one ratio.
+Ratios are taken within each round, in which both sides met the machine in the same state, and only then is their median
+taken: a slow minute during one round slows both sides of one ratio.
 """
 
 import math
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Spread:
-    """The median of some repetitions, the lowest and the highest."""
+    """The median, the lowest and the highest of some values."""
 
     median: float
     low: float
@@ -20,19 +20,19 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Of at least one value."""
+    """The spread of at least one value."""
     return Spread(statistics.median(values), min(values), max(values))
 
 
 def ratios(values: Sequence[float], baseline: Sequence[float]) -> Spread:
-    """How many times the baseline, round by round; both have as many rounds."""
+    """The spread of value/baseline, round by round; both have the same number of rounds."""
     return spread([value / base for value, base in zip(values, baseline, strict=True)])
 
 
 def exponent(sizes: Sequence[float], costs: Sequence[float]) -> tuple[float, float]:
-    """(p, residual) of cost ∝ sizeᵖ by least squares of the logarithms; the residual is their root mean square.
+    """Fit cost ∝ sizeᵖ by least squares of the logarithms. → (p, root mean square of the residuals)
 
-    Needs two different sizes; all must be positive.
+    Needs at least two different sizes; all sizes and costs must be positive.
     """
     x, y = [math.log(size) for size in sizes], [math.log(cost) for cost in costs]
     slope, intercept = statistics.linear_regression(x, y)
@@ -40,17 +40,18 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> tuple[float, flo
     return slope, math.sqrt(statistics.fmean(squares))
 
 
-def shown(value: float, digits: int = 3) -> str:
-    """A number for a table: so many significant digits, thousands apart, never in powers of ten."""
+def format_number(value: float, digits: int = 3) -> str:
+    """A number for a table: significant digits, commas between thousands, no powers of ten."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
     return f"{value:,.{decimals}f}"
 
 
-def shown_spread(values: Sequence[float], digits: int = 3) -> str:
-    """median (lowest – highest); one number when there is no more than that."""
-    found = spread(values)
+def format_spread(values: Sequence[float], digits: int = 3) -> str:
+    """The text "median (lowest – highest)"; of a single value, that number alone."""
+    result = spread(values)
     if len(values) == 1:
-        return shown(found.median, digits)
-    return f"{shown(found.median, digits)} ({shown(found.low, digits)} – {shown(found.high, digits)})"
+        return format_number(result.median, digits)
+    low, high = format_number(result.low, digits), format_number(result.high, digits)
+    return f"{format_number(result.median, digits)} ({low} – {high})"

@@ -1,7 +1,8 @@
-"""The peers' own environment, in benchmarks/.peers, made with pip: neither side's packages decide on the other's.
+"""The environment of the peers, the libraries that diffuse-cli is compared with, made with pip in benchmarks/.peers.
 
-diffusers, denoising-diffusion-pytorch and k-diffusion are on PyPI. improved-diffusion, guided-diffusion, edm and edm2
-are not, and are left out.
+It is separate so that the packages of one side do not decide on the versions of the other's. diffusers,
+denoising-diffusion-pytorch and k-diffusion are on PyPI. improved-diffusion, guided-diffusion, edm and edm2 are not, and
+are left out.
 """
 
 import subprocess
@@ -10,23 +11,24 @@ import venv
 from pathlib import Path
 
 DIRECTORY = Path(__file__).parents[1] / ".peers"
-TORCH = "torch==2.13.0"                         # with every package, lest one of them brings another
-# The oldest first: k-diffusion asks for numpy 1, which it can do without, and needs what setuptools has lost since;
-# datasets asks for numpy 2.
+TORCH = "torch==2.13.0"                         # named with every package, so that none of them brings another
+# In the order of installation, the oldest first: k-diffusion asks for numpy 1 but works without it, and needs a part
+# of setuptools that newer versions lack; datasets, installed after it, asks for numpy 2.
 PACKAGES = ("k-diffusion", "setuptools<81", "denoising-diffusion-pytorch", "accelerate", "datasets",
             "diffusers==0.42.1")
 
 
 def python(directory: Path = DIRECTORY) -> Path:
-    """Its interpreter, whether it exists or not."""
+    """The path of the environment's Python, whether it exists or not."""
     return directory / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
 
 
 def make(directory: Path = DIRECTORY) -> Path:
-    """Make the environment unless it is there. → its interpreter
+    """Make the environment unless it exists. → its Python
 
-    Pip chooses the build of torch; without a GPU, a CPU build saves gigabytes if pip is told where there is one
-    (`PIP_EXTRA_INDEX_URL`). A package that cannot be installed is named, and what needs it will be left out.
+    Pip chooses the build of torch. On a machine without a GPU, a CPU build saves gigabytes: PIP_EXTRA_INDEX_URL tells
+    pip where there is one. A package that cannot be installed is named on stderr, and its contenders will be left out.
+    Raises CalledProcessError if torch cannot be installed.
     """
     interpreter = python(directory)
     if interpreter.exists():
@@ -41,4 +43,4 @@ def make(directory: Path = DIRECTORY) -> Path:
 def _install(interpreter: Path, *packages: str, required: bool = False) -> None:
     command = [str(interpreter), "-m", "pip", "install", "--quiet", TORCH, *packages]
     if subprocess.run(command, check=required).returncode:
-        print(f"could not install {' '.join(packages)}: what needs it is left out", file=sys.stderr)
+        print(f"could not install {' '.join(packages)}; contenders that need it are left out", file=sys.stderr)

@@ -1,4 +1,7 @@
-"""docs/benchmarks.md from the results: a chapter for each that exists, with the circumstances it was measured in."""
+"""docs/benchmarks.md from the results: a chapter for each measurement, with the circumstances it was made in.
+
+The text of a chapter is the docstring of its module in benchmarks/measurements.
+"""
 
 import importlib
 import json
@@ -7,27 +10,28 @@ from typing import Any
 
 from benchmarks.harness.tables import circumstances
 
-NAMES = {"training": "Training throughput and memory", "sampling": "Drawing pictures",
+NAMES = {"training": "Training throughput and memory", "sampling": "Sampling",
          "quality": "Quality for the time spent", "feeding": "Feeding pictures", "startup": "Start-up",
          "exporting": "Exporting", "growth": "How costs grow", "gpu": "On a GPU"}
 INTRODUCTION = """# Benchmarks
 
-Written by the command that measured; nothing here was typed by hand.
+The commands below write this page from their measurements; nothing here was typed by hand.
 
-    python -m benchmarks.run            # all of it, hours
-    python -m benchmarks.run --quick    # all of it, briefly
-    python -m benchmarks.run gpu        # where there is one
+    python -m benchmarks.run            # everything but gpu, hours
+    python -m benchmarks.run --quick    # the same, briefly
+    python -m benchmarks.run gpu        # on a machine that has one
     python -m benchmarks.run render     # this page, from benchmarks/results/*.json
 
-Each side runs in a process and an environment of its own, with one thread on the same core; they take turns, one
-working while the others wait. A ratio compares two sides within one turn; shown are medians, and the lowest and the
-highest. Every repetition is in the JSON. Peers are diffusers with the loops of its training examples re-stated,
-denoising-diffusion-pytorch and k-diffusion, as PyPI has them; improved-diffusion is not there, and not compared.
+Each contender runs in a process and an environment of its own, with one thread, all on the same core. They take turns:
+one works while the others wait. A ratio compares two contenders within one turn. The tables show medians with the
+lowest and the highest value, and every repetition is in the JSON. The peers are diffusers, with the loops of its
+training examples restated, denoising-diffusion-pytorch and k-diffusion, each in the version that PyPI has;
+improved-diffusion is not on PyPI and is not compared.
 """
 
 
 def page(results: Path, docs: Path) -> str:
-    """The whole page; plots go to docs/pictures."""
+    """The text of the page, from the reports in `results`. Plots are written to the folder `pictures` of `docs`."""
     parts = [INTRODUCTION]
     for name, title in NAMES.items():
         path = results / f"{name}.json"

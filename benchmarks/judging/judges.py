@@ -1,7 +1,8 @@
-"""What real pictures are, and a judge of drawn ones: a classifier trained on pictures that no contender was trained on.
+"""Real pictures, and a judge of generated ones: a classifier of pictures that no contender was trained on.
 
-Its features, and the pictures' own principal components, are what Fréchet distances are measured in; each beside the
-distance of real pictures from other real ones, which no contender can be expected to beat.
+The judge measures Fréchet distances to real pictures in two spaces: the classifier's features, and the principal
+components of the real pictures' pixels. The same distance between two sets of real pictures is the floor, which no
+contender can be expected to beat.
 """
 
 import functools
@@ -16,48 +17,45 @@ from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from benchmarks.judging.digits import NAMES, enlarged
-from benchmarks.studies.prompt_accuracy import (
+from benchmarks.judging.classifier import (
     COLOURS,
     OBJECTS,
     RENDERS_SEED,
     TEST_SEED,
     Classifier,
     agreement,
-    prompts_of,
-    render,
+    caption,
+    make_prompts,
+    render_scenes,
     train_classifier,
 )
+from benchmarks.judging.digits import NAMES, enlarged
 from diffuse_cli.evaluation.distances import frechet_distance
 from diffuse_cli.pictures.pixels import from_pixels
 
-COMPONENTS = 32                                 # of the pixels
+COMPONENTS = 32                                 # number of principal components of the pixels
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Pictures (N, R, R, 3) uint8, captions, and what the judge should see: colours (all 0 for digits) and objects."""
+    """Pictures with their captions and labels, or only captions and labels."""
 
-    pixels: np.ndarray
+    pixels: np.ndarray                          # (N, R, R, 3) uint8; empty where there are no pictures
     captions: list[str]
-    colours: Tensor
-    objects: Tensor
+    colours: Tensor                             # (N,) that the judge should see; all 0 for digits
+    objects: Tensor                             # (N,) that the judge should see
 
 
-def scenes_of(seed: int, count: int, *, resolution: int = 32) -> Labelled:
-    """The demo data: scenes of all pairs."""
-    images, colours, objects = render(seed, count, resolution)
+def labelled_scenes(seed: int, count: int, *, resolution: int = 32) -> Labelled:
+    """Scenes of the demo data, of all pairs of colour and object."""
+    images, colours, objects = render_scenes(seed, count, resolution)
     captions = [caption(COLOURS[colour], OBJECTS[thing])
                 for colour, thing in zip(colours.tolist(), objects.tolist(), strict=True)]
     return Labelled(images.numpy(), captions, colours, objects)
 
 
-def caption(colour: str, thing: str) -> str:
-    return f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {thing}"
-
-
-def digits_of(half: int) -> Labelled:
-    """One half of scikit-learn's digits, 16 px; both have every class."""
+def labelled_digits(half: int) -> Labelled:
+    """Half 0 or 1 of scikit-learn's digits at 16×16 pixels; each has pictures of every class."""
     digits = load_digits()
     chosen = np.arange(half, len(digits.images), 2)
     pixels = np.stack([enlarged(digits.images[k]) for k in chosen])[..., None].repeat(3, axis=3)
@@ -65,16 +63,25 @@ def digits_of(half: int) -> Labelled:
     return Labelled(pixels, [NAMES[k] for k in objects.tolist()], torch.zeros_like(objects), objects)
 
 
+def labelled_prompts(data: str, count: int) -> Labelled:
+    """Prompts for `count` pictures of "scenes" or "digits", with the labels that the pictures should have."""
+    if data == "digits":
+        objects = torch.arange(count) % len(NAMES)
+        return Labelled(np.empty(0), [NAMES[k] for k in objects.tolist()], torch.zeros_like(objects), objects)
+    prompts, colours, objects = make_prompts("seen", count)
+    return Labelled(np.empty(0), prompts, colours, objects)
+
+
 @dataclass(frozen=True)
 class Judge:
-    """`ask` of drawn pixels and what they should show: distances and shares, ready for JSON."""
+    """A classifier, and the real pictures that generated ones are compared with."""
 
     classifier: Classifier
     real: Labelled
 
     @functools.cached_property
     def components(self) -> Callable[[np.ndarray], Tensor]:
-        """Projection to the first principal components of the real pictures' pixels."""
+        """The projection of pictures onto the first principal components of the real pictures' pixels."""
         flat = from_pixels(self.real.pixels).flatten(1).double()
         mean = flat.mean(0)
         directions = torch.linalg.eigh((flat - mean).T @ (flat - mean)).eigenvectors[:, -COMPONENTS:]
@@ -84,52 +91,46 @@ class Judge:
     def features(self, pixels: np.ndarray) -> Tensor:
         return torch.cat([self.classifier.embed(part) for part in from_pixels(pixels).split(256)])
 
-    def ask(self, drawn: Labelled) -> dict[str, float]:
-        """Everything in float; the reference is as many real pictures as were drawn, or all there are."""
-        reference, project = self.real.pixels[: len(drawn.pixels)], self.components
-        shares = agreement(self.classifier, from_pixels(drawn.pixels), drawn.colours, drawn.objects)
-        return {**shares, "features": frechet_distance(self.features(reference), self.features(drawn.pixels)),
-                "pixels": frechet_distance(project(reference), project(drawn.pixels))}
+    def score(self, generated: Labelled) -> dict[str, float]:
+        """`agreement` with the labels, and the distances "features" and "pixels", ready for JSON.
+
+        The reference is as many real pictures as there are generated ones, or all if there are fewer.
+        """
+        reference, project = self.real.pixels[: len(generated.pixels)], self.components
+        shares = agreement(self.classifier, from_pixels(generated.pixels), generated.colours, generated.objects)
+        return {**shares, "features": frechet_distance(self.features(reference), self.features(generated.pixels)),
+                "pixels": frechet_distance(project(reference), project(generated.pixels))}
 
 
-def judge_of(
-    data: str, count: int, *, quick: bool = False, resolution: int = 32, kept: Path | None = None,
+def make_judge(
+    data: str, count: int, *, quick: bool = False, resolution: int = 32, file: Path | None = None,
 ) -> tuple[Judge, dict[str, Any]]:
-    """A judge of "scenes" or "digits", and what it says of `count` other real pictures: the floor.
+    """A judge of "scenes" or "digits". → the judge, and its score of `count` other real pictures: the floor
 
-    `kept`: a .safetensors file for the classifier, from one time to the next.
+    quick: train the classifier on fewer scenes. file: the .safetensors file that keeps the classifier between runs.
     """
     torch.manual_seed(0)
     if data == "digits":
-        known, other = digits_of(0), digits_of(1)
+        known, other = labelled_digits(0), labelled_digits(1)
         classifier, epochs = Classifier(1, len(NAMES)), 30
     else:
-        known = scenes_of(RENDERS_SEED, 3_000 if quick else 24_000, resolution=resolution)
-        other = scenes_of(TEST_SEED, count, resolution=resolution)
+        known = labelled_scenes(RENDERS_SEED, 3_000 if quick else 24_000, resolution=resolution)
+        other = labelled_scenes(TEST_SEED, count, resolution=resolution)
         classifier, epochs = Classifier(), 5 if quick else 8
-    if kept is not None and kept.exists():
-        classifier.load_state_dict(load_file(kept))
+    if file is not None and file.exists():
+        classifier.load_state_dict(load_file(file))
     else:
         train_classifier(classifier, (torch.from_numpy(known.pixels), known.colours, known.objects), epochs=epochs)
-        if kept is not None:
-            save_file(classifier.state_dict(), kept)
+        if file is not None:
+            save_file(classifier.state_dict(), file)
     classifier.eval()
     judge = Judge(classifier, known)
     some = Labelled(other.pixels[:count], other.captions[:count], other.colours[:count], other.objects[:count])
-    return judge, judge.ask(some)
+    return judge, judge.score(some)
 
 
-def wanted(data: str, count: int) -> Labelled:
-    """What to draw: prompts with the answers, without pictures."""
-    if data == "digits":
-        objects = torch.arange(count) % len(NAMES)
-        return Labelled(np.empty(0), [NAMES[k] for k in objects.tolist()], torch.zeros_like(objects), objects)
-    prompts, colours, objects = prompts_of("seen", count)
-    return Labelled(np.empty(0), prompts, colours, objects)
-
-
-def said(name: str, found: dict[str, Any]) -> dict[str, Any]:
-    """What was found of one contender, told in one line."""
-    figures = ", ".join(f"{key} {value:.3f}" for key, value in found.items() if isinstance(value, float))
+def print_result(name: str, result: dict[str, Any]) -> dict[str, Any]:
+    """Print the figures of one contender in a line. → the result with its name, ready for JSON"""
+    figures = ", ".join(f"{key} {value:.3f}" for key, value in result.items() if isinstance(value, float))
     print(f"{name}: {figures}", flush=True)
-    return {"what": name, **found}
+    return {"what": name, **result}
