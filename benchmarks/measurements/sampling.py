@@ -1,23 +1,24 @@
-"""Drawing 8 and 64 pictures: seconds until they are there, at equal steps and as each side comes.
+"""Seconds to generate 8 and 64 pictures, with equal steps and with the defaults of each contender.
 
-The same network with random weights on both sides: what is drawn is of no use, and costs as much. A pipeline's usual
-50 guided steps are the baseline. At equal steps ours is guided at every step as well; by default it takes 20, guided in
-the middle only. In features ten steps are nearer to real pictures than those 50: see "How many steps" in results.md,
-where a trained model is judged.
+Both sides have the same network with random weights: the pictures show nothing, but cost as much. The baseline is the
+usual way of a pipeline, 50 guided steps. With equal steps, diffuse-cli is guided at every step as well; its default is
+20 steps, of which only the middle ones are guided. In a classifier's features, pictures of ten such steps are nearer to
+real ones than those of the 50: see "How many steps" in results.md, where a trained model is judged.
 """
 
 import dataclasses
 from typing import Any
 
-from harness import Settings, Side, interleave
-from tables import comparison
+from benchmarks.harness.harness import Settings, Side, interleave
+from benchmarks.harness.tables import comparison
 
 BASELINE = "diffusers, DDIM 50"
-CASES = (("nano", 32, 8, 5), ("nano", 32, 64, 2), ("micro", 64, 8, 3))    # preset, resolution, pictures, rounds at most
+CASES = (                                       # preset, resolution in pixels, pictures, repetitions at most
+    ("nano", 32, 8, 5), ("nano", 32, 64, 2), ("micro", 64, 8, 3))
 
 
 def sides(preset: str, resolution: int, pictures: int) -> dict[str, Side]:
-    from contenders.ours import shape
+    from benchmarks.contenders.ours import shape  # imports torch: only to measure
 
     ours = {"preset": preset, "resolution": resolution, "pictures": pictures, "conditional": True}
     equal = {**ours, "sampler": "ddim", "steps": 50, "everywhere": True}
@@ -34,12 +35,12 @@ def sides(preset: str, resolution: int, pictures: int) -> dict[str, Side]:
 
 def measure(settings: Settings, report: dict[str, Any]) -> None:
     report["unit"], report["baseline"], report["cases"] = "pictures", BASELINE, []
-    for preset, resolution, pictures, most in CASES:
+    for preset, resolution, pictures, repetitions in CASES:
         title = f"{pictures} pictures of {resolution} px, `{preset}`"
         print(title, flush=True)
-        how = dataclasses.replace(settings, repetitions=min(most, settings.repetitions))
-        found = interleave(sides(preset, resolution, pictures), how, count=1)
-        report["cases"].append({"title": title, "sides": found})
+        fewer = dataclasses.replace(settings, repetitions=min(repetitions, settings.repetitions))
+        results = interleave(sides(preset, resolution, pictures), fewer, count=1)
+        report["cases"].append({"title": title, "sides": results})
 
 
 def render(report: dict[str, Any]) -> list[str]:

@@ -1,7 +1,7 @@
-"""Runs the two sides of a measurement in turn, each in its own process: A B A B …, one working while the others wait.
+"""Runs the contenders of a measurement in turn, each in its own process: A B A B …, one works while the others wait.
 
-Every process has one thread on one and the same core. CPU seconds are what counts on a machine that is shared; wall
-seconds stand beside them, and so does the load, before and after.
+Every process has one thread, and all share one core. CPU seconds count, because the machine may be shared with other
+work; wall seconds and the machine's load before and after are recorded beside them.
 """
 
 import contextlib
@@ -16,39 +16,39 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]                # of the repository
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "WANDB_MODE": "disabled"}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to measure. `seconds`: CPU seconds that a repetition should take, about."""
+    """How to measure."""
 
-    peers: Path | None                          # the peers' python; None: measure ours alone
-    core: int | None = 1
+    peers: Path | None                          # the Python of the peers' environment; None: diffuse-cli alone
+    core: int | None = 1                        # the one core that all processes run on; None: any core
     repetitions: int = 5
-    seconds: float = 5.0
-    seeds: tuple[int, ...] = (0, 1, 2)
-    minutes: float = 5.0                        # CPU minutes of a training whose quality is measured
-    data: tuple[str, ...] = ("scenes", "digits")        # that it learns
-    work: Path | None = None                    # where what was found of it is kept
-    quick: bool = False
+    seconds: float = 5.0                        # approximate CPU seconds of one repetition
+    seeds: tuple[int, ...] = (0, 1, 2)          # of the trainings of `quality`
+    minutes: float = 5.0                        # CPU minutes of each training of `quality`
+    data: tuple[str, ...] = ("scenes", "digits")        # data sets of `quality`
+    work: Path | None = None                    # directory that keeps the results of `quality`; None: a temporary one
+    quick: bool = False                         # fewer cases
     device: str = "cuda"                        # of `gpu`; everything else is measured on the CPU
 
 
 @dataclass(frozen=True)
 class Side:
-    """One contender: `function` is "module:function" of contenders, which gets the options."""
+    """One contender of a measurement."""
 
-    function: str
+    function: str                               # "module:function" of benchmarks/contenders, which gets the options
     options: Mapping[str, Any] = field(default_factory=dict)
-    peer: bool = False
+    peer: bool = False                          # whether it runs in the peers' environment
 
 
 @contextlib.contextmanager
 def pinned(core: int | None) -> Iterator[None]:
-    """What is started inside runs on that core."""
+    """Processes that are started inside run on that core; None: on any."""
     if core is None or not hasattr(os, "sched_setaffinity"):
         yield
         return
@@ -62,11 +62,12 @@ def pinned(core: int | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def worker(side: Side, settings: Settings) -> Iterator["Worker"]:
-    """A process for a side, ready; ended at the end."""
+    """A process whose contender is ready to work; it ends with the context. Raises RuntimeError as `Worker.ask` does.
+    """
     python = str(settings.peers) if side.peer else sys.executable
     environment = {**os.environ, **OFFLINE, **dict.fromkeys(ONE_THREAD, "1")}
-    process = subprocess.Popen([python, str(HERE / "worker.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                               env=environment, text=True)
+    process = subprocess.Popen([python, "-m", "benchmarks.harness.worker"], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, env=environment, cwd=ROOT, text=True)
     try:
         yield Worker(process, side, settings)
     finally:
@@ -81,14 +82,14 @@ def worker(side: Side, settings: Settings) -> Iterator["Worker"]:
 
 
 class Worker:
-    """The near end of a worker's line."""
+    """This process's end of the line to a worker; `worker.py` is the other end."""
 
     def __init__(self, process: "subprocess.Popen[str]", side: Side, settings: Settings) -> None:
         self.process = process
         self.ready = self.ask(contender=side.function, options=dict(side.options), core=settings.core)
 
     def ask(self, **request: Any) -> dict[str, Any]:
-        """Raises RuntimeError when the worker has died: what it said is on stderr."""
+        """Send a request. → the worker's answer. Raises RuntimeError if the worker died; stderr then has the reason."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         try:
@@ -106,26 +107,28 @@ class Worker:
 def interleave(
     sides: Mapping[str, Side], settings: Settings, *, count: int | None = None, clock: str = "cpu"
 ) -> dict[str, Any]:
-    """Measure all sides in turn. `count` units a repetition; None: so many that they take `settings.seconds` of a clock
-    ("cpu" or "wall").
+    """Measure all sides in turn. → name → facts, repetitions, peak memory
 
-    A side that cannot be made ready, or dies, is left out. → name → facts, repetitions, memory
+    count: units of work in a repetition; None: as many as take about `settings.seconds` on the clock ("cpu" or
+    "wall"). A side that cannot be made ready, or that dies at work, is left out.
     """
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     workers: dict[str, Worker] = {}
 
     def leave_out(name: str, error: RuntimeError) -> None:
         print(f"  {name}: left out, {error}", file=sys.stderr, flush=True)
         workers.pop(name, None)
-        found.pop(name, None)
+        results.pop(name, None)
 
-    def asked(name: str, **request: Any) -> dict[str, Any] | None:
+    def ask(name: str, **request: Any) -> dict[str, Any] | None:
         try:
             return workers[name].ask(**request)
         except RuntimeError as error:
-            return leave_out(name, error)
+            leave_out(name, error)
+            return None
 
     with contextlib.ExitStack() as stack:
+        # Start a worker for each side.
         for name, side in sides.items():
             if side.peer and settings.peers is None:
                 continue
@@ -134,32 +137,38 @@ def interleave(
             except RuntimeError as error:
                 leave_out(name, error)
                 continue
-            found[name] = {"options": dict(side.options), **workers[name].ready, "repetitions": []}
+            results[name] = {"options": dict(side.options), **workers[name].ready, "repetitions": []}
+
+        # Choose how many units a repetition has, from one unit after a warm-up.
         counts = {}
         for name in list(workers):
             if count is not None:
                 counts[name] = count
-            elif (warm := asked(name, count=2)) and (one := asked(name, count=1)):
-                found[name]["warm_up"] = warm["wall"]
-                counts[name] = max(1, round(settings.seconds / max(one[clock], 1e-6)))
+            elif (warm_up := ask(name, count=2)) and (unit := ask(name, count=1)):
+                results[name]["warm_up"] = warm_up["wall"]
+                counts[name] = max(1, round(settings.seconds / max(unit[clock], 1e-6)))
+
+        # Measure in turn.
         for _ in range(settings.repetitions):
             for name in list(workers):
-                if one := asked(name, count=counts[name]):
-                    found[name]["repetitions"].append(one)
+                if repetition := ask(name, count=counts[name]):
+                    results[name]["repetitions"].append(repetition)
+
+        # End the workers, and read how much memory they used.
         for name in list(workers):
-            if last := asked(name, end=True):
-                found[name] |= last
-                print(f"  {name}: {summary(found[name])}", file=sys.stderr, flush=True)
-    return found
+            if memory := ask(name, end=True):
+                results[name] |= memory
+                print(f"  {name}: {summary(results[name])}", file=sys.stderr, flush=True)
+    return results
 
 
-def summary(found: Mapping[str, Any]) -> str:
-    costs = ", ".join(f"{one['cpu'] / one['count']:.3f}" for one in found["repetitions"])
-    return f"CPU s a unit {costs}; peak {found['peak'] / 2**20:.0f} MiB"
+def summary(result: Mapping[str, Any]) -> str:
+    costs = ", ".join(f"{one['cpu'] / one['count']:.3f}" for one in result["repetitions"])
+    return f"CPU s a unit {costs}; peak {result['peak'] / 2**20:.0f} MiB"
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on."""
+    """The properties of this machine that the figures depend on."""
     cpu, flags = platform.processor(), ""
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -172,7 +181,7 @@ def machine() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def record(name: str, settings: Settings) -> Iterator[dict[str, Any]]:
-    """A report to fill: when, where, how, and how busy the machine was."""
+    """A report for a measurement to fill, which says when, where and how it ran, and how busy the machine was."""
     report: dict[str, Any] = {
         "benchmark": name, "date": time.strftime("%Y-%m-%d %H:%M"), "machine": machine(), "quick": settings.quick,
         "repetitions": settings.repetitions, "seeds": list(settings.seeds), "load_before": list(os.getloadavg()),

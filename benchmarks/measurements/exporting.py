@@ -1,17 +1,16 @@
-"""Exporting a model of 23.6 million parameters (`small` at 32 px, untrained) to each format: time, and memory.
+"""Time and memory of the export of a model of 23.6 million parameters (`small` at 32 px, untrained) to each format.
 
-Reading the model and all comparisons are included. Before it a model of 1.2 million parameters is exported, so that all
-libraries are there and have set themselves up; memory is the peak beyond what the process had then.
+The time includes reading the model and all comparisons. A model of 1.2 million parameters is exported first, so that
+all libraries are imported and initialised; memory is the peak beyond the memory that the process has then.
 """
 
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from figures import shown_spread
-from harness import Settings, Side, interleave
-from tables import table
-
+from benchmarks.harness.figures import format_spread
+from benchmarks.harness.harness import Settings, Side, interleave
+from benchmarks.harness.tables import table
 from diffuse_cli.data import caption_words
 
 FORMATS = ("diffusers", "safetensors", "onnx")
@@ -20,7 +19,7 @@ MIB = 2**20
 
 
 def write_model(path: Path, preset: str, resolution: int) -> None:
-    """A model file that nobody trained."""
+    """Write a model file with untrained weights."""
     import torch
 
     from diffuse_cli.config import ModelConfig
@@ -51,7 +50,7 @@ def measure(settings: Settings, report: dict[str, Any]) -> None:
 
 def render(report: dict[str, Any]) -> list[str]:
     (case,), size = report["cases"], report["bytes"]
-    rows = [[f"`{name}`", *(shown_spread([one[clock] for one in side["repetitions"]]) for clock in ("cpu", "wall")),
+    rows = [[f"`{name}`", *(format_spread([one[clock] for one in side["repetitions"]]) for clock in ("cpu", "wall")),
              f"{(side['peak'] - side['resting']) / MIB:.0f}", f"{(side['peak'] - side['resting']) / size:.1f}"]
             for name, side in case["sides"].items()]
     return [f"The model's file has {size / MIB:.0f} MiB.", "",

@@ -1,6 +1,6 @@
-"""How long help takes: whole processes, wall seconds and CPU seconds of all that they start.
+"""Time that `--help` and `diffuse models ls` take: wall seconds, and CPU seconds of all processes of a command.
 
-Beside it, a Typer program of two empty commands, `import torch`, and the peers' own commands.
+For comparison: a Typer program of two empty commands, `import torch`, and the help of the peers' commands.
 """
 
 import os
@@ -10,10 +10,10 @@ import sys
 import time
 from typing import Any
 
-from figures import shown_spread
-from harness import Settings, pinned
-from tables import table
-from worker import versions
+from benchmarks.harness.figures import format_spread
+from benchmarks.harness.harness import Settings, pinned
+from benchmarks.harness.tables import table
+from benchmarks.harness.worker import versions
 
 EMPTY = """
 import typer
@@ -31,20 +31,20 @@ PEERS = {"accelerate --help": ["accelerate", "--help"], "diffusers-cli --help": 
 
 def programs(settings: Settings) -> dict[str, list[str]]:
     """Name → command line."""
-    found = {f"diffuse {' '.join(arguments)}": [sys.executable, "-m", "diffuse_cli", *arguments]
-             for arguments in (COMMANDS[:3] if settings.quick else COMMANDS)}
-    found["an empty Typer program, --help"] = [sys.executable, "-c", EMPTY, "--help"]
-    found["an empty Typer program, train --help"] = [sys.executable, "-c", EMPTY, "train", "--help"]
-    found["import torch"] = [sys.executable, "-c", "import torch"]
+    commands = {f"diffuse {' '.join(arguments)}": [sys.executable, "-m", "diffuse_cli", *arguments]
+                for arguments in (COMMANDS[:3] if settings.quick else COMMANDS)}
+    commands["an empty Typer program, --help"] = [sys.executable, "-c", EMPTY, "--help"]
+    commands["an empty Typer program, train --help"] = [sys.executable, "-c", EMPTY, "train", "--help"]
+    commands["import torch"] = [sys.executable, "-c", "import torch"]
     if settings.peers is not None:
         for name, (program, *arguments) in PEERS.items():
             if (settings.peers.parent / program).exists():
-                found[name] = [str(settings.peers.parent / program), *arguments]
-    return found
+                commands[name] = [str(settings.peers.parent / program), *arguments]
+    return commands
 
 
 def cost(command: list[str]) -> dict[str, float]:
-    """Wall and CPU seconds of a process and its children, until it ends."""
+    """Wall and CPU seconds of a command, with all processes that it starts."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False, env=environment)
@@ -57,16 +57,16 @@ def measure(settings: Settings, report: dict[str, Any]) -> None:
     commands = programs(settings)
     sides: dict[str, Any] = {name: {"repetitions": [], "versions": versions()} for name in commands}
     with pinned(settings.core):
-        for round_ in range(-1, settings.repetitions):                 # the first warms the file cache
+        for repetition in range(-1, settings.repetitions):             # the first warms the file cache
             for name, command in commands.items():
-                found = cost(command)
-                if round_ >= 0:
-                    sides[name]["repetitions"].append(found)
+                result = cost(command)
+                if repetition >= 0:
+                    sides[name]["repetitions"].append(result)
     report["seeds"], report["cases"] = [], [{"title": "help", "sides": sides}]
 
 
 def render(report: dict[str, Any]) -> list[str]:
     (case,) = report["cases"]
     return table(["", "CPU s", "wall s"], [
-        [f"`{name}`", *(shown_spread([one[clock] for one in side["repetitions"]]) for clock in ("cpu", "wall"))]
+        [f"`{name}`", *(format_spread([one[clock] for one in side["repetitions"]]) for clock in ("cpu", "wall"))]
         for name, side in case["sides"].items()])

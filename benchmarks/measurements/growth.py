@@ -1,9 +1,10 @@
-"""What a step of training, and a picture drawn, cost against the size of everything, as exponents: cost ∝ sizeᵖ.
+"""How the cost of a training step, and of a generated picture, grows with each size: exponents p of cost ∝ sizeᵖ.
 
-Fitted to the medians by least squares of the logarithms. 0: the size costs nothing; 1: in proportion. Below 1 with
-small sizes there is work that does not depend on them; and a preset has another network at another resolution, with as
-little as possible where maps are large. Processes are short trainings of the command line, one thread each, in wall
-seconds: the only row that suffers from what else the machine does.
+The exponents are fitted to the medians by least squares of the logarithms. With p = 0 a larger size costs nothing;
+with p = 1 the cost is in proportion. At small sizes p is below 1, because some of the work does not depend on the size.
+Also, a preset has a different network at each resolution, with as little work as possible on large maps. The row of
+processes is from short trainings through the command line, with one thread for each process. It alone is in wall
+seconds, and so depends on other work on the machine.
 """
 
 import os
@@ -14,19 +15,20 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import scaling
-from figures import exponent, shown, spread
-from harness import Settings, Side, interleave
-from tables import table
+
+from benchmarks.harness.figures import exponent, format_number, spread
+from benchmarks.harness.harness import Settings, Side, interleave
+from benchmarks.harness.tables import table
+from benchmarks.studies import scaling
 
 matplotlib.use("Agg")
 STEP = {"preset": "nano", "resolution": 32, "batch": 16, "conditional": True}
 DRAW = {"preset": "nano", "resolution": 32, "pictures": 8, "conditional": True, "steps": 5}
-PIECE = 100_000                                 # pictures written at a time
+PIECE = 100_000                                 # number of pictures written at a time
 
 
 def axes(work: Path, *, quick: bool) -> dict[str, dict[float, Side]]:
-    """Title → size → what to measure. Sizes are what the x axis says."""
+    """Title of a case → size, as on its x axis → the contender of that size."""
     resolutions = (16, 32, 64) if quick else (16, 32, 64, 128)
     presets = ("nano", "micro", "small")
     pictures = (1_000, 10_000, 100_000, 1_000_000)
@@ -48,8 +50,7 @@ def _step(**changes: Any) -> Side:
 
 
 def _parameters(preset: str) -> int:
-    from contenders.ours import shape
-
+    from benchmarks.contenders.ours import shape  # imports torch: only to measure
     from diffuse_cli.checks import from_dict
     from diffuse_cli.config import NetworkConfig
     from diffuse_cli.network.network import parameter_count
@@ -58,7 +59,7 @@ def _parameters(preset: str) -> int:
 
 
 def _memory_map(work: Path, count: int, resolution: int) -> str:
-    """A file as the cache writes it, of random bytes; the largest has 768 MB."""
+    """Write a file of `count` pictures as the cache does, with random bytes; the largest has 768 MB. → its path"""
     path = work / f"{count}.u8"
     random = np.random.default_rng(0)
     with path.open("wb") as file:
@@ -69,60 +70,60 @@ def _memory_map(work: Path, count: int, resolution: int) -> str:
 
 def measure(settings: Settings, report: dict[str, Any]) -> None:
     report["cases"] = []
-    with tempfile.TemporaryDirectory() as place:
-        for title, sizes in axes(Path(place), quick=settings.quick).items():
+    with tempfile.TemporaryDirectory() as work:
+        for title, sizes in axes(Path(work), quick=settings.quick).items():
             print(title, flush=True)
-            found = interleave({str(size): side for size, side in sizes.items()}, settings,
-                               count=1 if title.startswith("picture") else 3 if settings.quick else None)
-            report["cases"].append({"title": title, "sides": found})
-        report["processes_apart"] = processes(Path(place), seconds=15 if settings.quick else 60)
+            results = interleave({str(size): side for size, side in sizes.items()}, settings,
+                                 count=1 if title.startswith("picture") else 3 if settings.quick else None)
+            report["cases"].append({"title": title, "sides": results})
+        report["processes_apart"] = processes(Path(work), seconds=15 if settings.quick else 60)
 
 
 def processes(work: Path, *, seconds: int) -> dict[str, float]:
-    """Pictures a wall second of short trainings by 1, 2, … processes, up to the number of cores."""
+    """Pictures per wall second of short trainings with 1 process, with 2, and with as many as there are cores."""
     home, folder = work / "home", work / "scenes"
     home.mkdir(mode=0o700)
-    scaling.run(["data", "demo", str(folder), "-n", "300", "--resolution", "32"], home)
+    scaling.diffuse(["data", "demo", str(folder), "-n", "300", "--resolution", "32"], home)
     return {str(count): scaling.measure(folder, home, preset="nano", procs=count, resolution=32, batch_size=32,
                                         seconds=seconds, gpu=False, threads=1)["images_per_second"]
             for count in sorted({1, 2, os.cpu_count() or 1})}
 
 
 def costs(case: Mapping[str, Any]) -> tuple[list[float], list[float]]:
-    """Sizes, and the median CPU seconds of a step, or of a picture, at each."""
-    sizes, found = [], []
+    """→ the sizes of a case, and the median CPU seconds of a step, or of a picture, at each"""
+    sizes, seconds = [], []
     for size, side in case["sides"].items():
-        each = 1 if case["title"].startswith("step") else side["facts"]["pictures"]
+        pictures = 1 if case["title"].startswith("step") else side["facts"]["pictures"]
         sizes.append(float(size))
-        found.append(spread([one["cpu"] / one["count"] / each for one in side["repetitions"]]).median)
-    return sizes, found
+        seconds.append(spread([one["cpu"] / one["count"] / pictures for one in side["repetitions"]]).median)
+    return sizes, seconds
 
 
 def render(report: dict[str, Any]) -> list[str]:
     rows = []
     for case in report["cases"]:
-        sizes, found = costs(case)
-        power, residual = exponent(sizes, found)
+        sizes, seconds = costs(case)
+        power, residual = exponent(sizes, seconds)
         rows.append([case["title"], " · ".join(f"{size:,.0f}" for size in sizes),
-                     " · ".join(shown(one) for one in found), f"**{power:.2f}**", f"{residual:.2f}"])
+                     " · ".join(format_number(one) for one in seconds), f"**{power:.2f}**", f"{residual:.2f}"])
     rates = {int(count): rate for count, rate in report["processes_apart"].items()}
     if len(rates) > 1:
         power, residual = exponent(list(rates), list(rates.values()))
         rows.append(["pictures a wall second, processes", " · ".join(map(str, rates)),
-                     " · ".join(shown(rate) for rate in rates.values()), f"**{power:.2f}**", f"{residual:.2f}"])
+                     " · ".join(format_number(rate) for rate in rates.values()), f"**{power:.2f}**", f"{residual:.2f}"])
     return table(["cost of, against", "sizes", "CPU s", "exponent", "residual"], rows)
 
 
 def plot(report: dict[str, Any], path: Path) -> None:
-    """Relative cost against relative size, both logarithmic; the dotted line is proportion."""
+    """Relative cost against relative size, both logarithmic; on the dotted line the cost is in proportion."""
     from matplotlib import pyplot as plt
 
-    figure, axes_of = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for axis, kind in zip(axes_of, ("step", "picture"), strict=True):
+    figure, subplots = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for axis, kind in zip(subplots, ("step", "picture"), strict=True):
         for case in report["cases"]:
             if case["title"].startswith(kind):
-                sizes, found = costs(case)
-                axis.loglog([size / sizes[0] for size in sizes], [one / found[0] for one in found], "o-",
+                sizes, seconds = costs(case)
+                axis.loglog([size / sizes[0] for size in sizes], [one / seconds[0] for one in seconds], "o-",
                             label=case["title"].partition(", ")[2])
         axis.loglog([1, 64], [1, 64], ":", color="grey")
         axis.set(title=f"Cost of a {kind}", xlabel="size, times the smallest", ylabel="CPU seconds, times the smallest")

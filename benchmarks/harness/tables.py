@@ -1,43 +1,48 @@
-"""Markdown from reports. Knows the form of a report, not what was measured."""
+"""Markdown tables from reports, whatever was measured."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from figures import ratios, shown, shown_spread
+from benchmarks.harness.figures import format_number, format_spread, ratios
+
+BUSY_LOAD = 1.5                                 # load average (processes at work) above which other work ran beside
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A Markdown table."""
+    """The lines of a Markdown table."""
     return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
 
 
 def rates(side: Mapping[str, Any], clock: str = "cpu") -> list[float]:
-    """Pictures a second of every repetition."""
+    """Pictures per second of every repetition."""
     pictures = side["facts"].get("pictures", 1)
     return [pictures * one["count"] / one[clock] for one in side["repetitions"]]
 
 
 def comparison(report: Mapping[str, Any], *, rate: str, latency: bool = False) -> list[str]:
-    """A table for each case: every side's rate, its ratio to the baseline round by round, and its memory."""
+    """A table for each case: every side's rate, its ratio to the baseline round by round, and its memory.
+
+    latency: columns for the seconds of one unit of sampling, in place of those for training.
+    """
     lines: list[str] = []
     for case in report["cases"]:
         sides, base = case["sides"], case["sides"].get(report["baseline"])
         lines += ["", f"**{case['title']}**", "", *table(
             ["", rate, "times the baseline", *_columns(latency), "peak memory, MiB"],
-            [[name, shown_spread(rates(side)), ratio(side, base), *_cells(side, latency),
+            [[name, format_spread(rates(side)), ratio(side, base), *_cells(side, latency),
               f"{side['peak'] / 2**20:,.0f}"] for name, side in sides.items()])]
     return lines[1:]
 
 
 def ratio(side: Mapping[str, Any], base: Mapping[str, Any] | None, clock: str = "cpu") -> str:
-    """How many times the baseline's rate, with the range; – when there is no baseline."""
+    """The ratio of a side's rate to the baseline's, with the range; – where there is no baseline."""
     if base is None:
         return "–"
     if side is base:
         return "1"
-    found = ratios(rates(side, clock), rates(base, clock))
-    between = f" ({found.low:.2f} – {found.high:.2f})" if len(side["repetitions"]) > 1 else ""
-    return f"**{found.median:.2f}**{between}"
+    result = ratios(rates(side, clock), rates(base, clock))
+    between = f" ({result.low:.2f} – {result.high:.2f})" if len(side["repetitions"]) > 1 else ""
+    return f"**{result.median:.2f}**{between}"
 
 
 def _columns(latency: bool) -> list[str]:
@@ -46,25 +51,26 @@ def _columns(latency: bool) -> list[str]:
 
 
 def _cells(side: Mapping[str, Any], latency: bool) -> list[str]:
+    """The cells of `_columns`."""
     facts = side["facts"]
     if latency:
         evaluations = facts["steps"] + facts["guided_steps"]
-        return [shown_spread([one["cpu"] for one in side["repetitions"]]),
-                shown_spread([one["wall"] for one in side["repetitions"]]), str(evaluations)]
+        return [format_spread([one["cpu"] for one in side["repetitions"]]),
+                format_spread([one["wall"] for one in side["repetitions"]]), str(evaluations)]
     gflop = facts["gflop"]
-    return [shown_spread(rates(side, "wall")), f"{facts['parameters'] / 1e6:.2f}", shown(gflop),
-            shown_spread([gflop * one for one in rates(side)])]
+    return [format_spread(rates(side, "wall")), f"{facts['parameters'] / 1e6:.2f}", format_number(gflop),
+            format_spread([gflop * one for one in rates(side)])]
 
 
 def circumstances(report: Mapping[str, Any]) -> str:
-    """One sentence: when, on what, with what, and how busy it was."""
+    """One line: the date, the machine, the way of measuring, the load and the versions."""
     machine, before, after = report["machine"], report["load_before"][0], report["load_after"][0]
     units = f", {' and '.join(machine['bf16_units'])}" if machine["bf16_units"] else ""
-    busy = max(before, after)
-    company = (f"Other work ran beside (load {before:.1f} before, {after:.1f} after): trust CPU seconds, not wall "
-               "seconds." if busy > 1.5 else f"Load {before:.1f} before, {after:.1f} after.")
+    busy = max(before, after) > BUSY_LOAD
+    load = (f"Other work ran beside (load {before:.1f} before, {after:.1f} after): trust CPU seconds, not wall "
+            "seconds." if busy else f"Load {before:.1f} before, {after:.1f} after.")
     return (f"{report['date']}; {machine['cores']} cores of {machine['cpu']}{units}, {machine['memory_gib']} GiB; "
-            f"{report['processes']}; {_repetitions(report)}{_seeds(report)}. {company} {versions(report)}")
+            f"{report['processes']}; {_repetitions(report)}{_seeds(report)}. {load} {versions(report)}")
 
 
 def _repetitions(report: Mapping[str, Any]) -> str:
@@ -78,10 +84,10 @@ def _seeds(report: Mapping[str, Any]) -> str:
 
 
 def versions(report: Mapping[str, Any]) -> str:
-    """Of all packages that any side had, once."""
-    found: dict[str, set[str]] = {}
+    """The versions of every package that any side had, each package once."""
+    known: dict[str, set[str]] = {}
     for case in report.get("cases", []):
         for side in case["sides"].values():
             for package, version in side["versions"].items():
-                found.setdefault(package, set()).add(version)
-    return ", ".join(f"{package} {' and '.join(sorted(known))}" for package, known in sorted(found.items())) + "."
+                known.setdefault(package, set()).add(version)
+    return ", ".join(f"{package} {' and '.join(sorted(numbers))}" for package, numbers in sorted(known.items())) + "."

@@ -1,8 +1,8 @@
-"""What a step costs against the size of the network and the number of processes: pictures a second, memory, saving.
+"""What does a step cost with larger networks and more processes? Pictures per second, memory, and time of saving.
 
-Real trainings of `--seconds` each through the command line, on demo pictures; figures are those of their own events.
+Each row is a real training of `--seconds` through the command line, on demo pictures; its events have the figures.
 
-    python benchmarks/scaling.py --presets nano micro small --procs 1 2 --resolution 32 --json scaling.json
+    python -m benchmarks.studies.scaling --presets nano micro small --procs 1 2 --resolution 32 --json scaling.json
 """
 
 import argparse
@@ -18,8 +18,11 @@ from pathlib import Path
 from typing import Any
 
 
-def run(arguments: list[str], home: Path, *, threads: int | None = None) -> str:
-    """`threads`: of each process; None: as many as it takes by itself."""
+def diffuse(arguments: list[str], home: Path, *, threads: int | None = None) -> str:
+    """Run a `diffuse` command with the directory `home` as its DIFFUSE_HOME. → its stdout
+
+    threads: of each process; None: the command's own choice. Raises CalledProcessError.
+    """
     limit = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
     environment = {**os.environ, "DIFFUSE_HOME": str(home), **limit}
     return subprocess.run([sys.executable, "-m", "diffuse_cli", *arguments], env=environment, check=True,
@@ -28,11 +31,11 @@ def run(arguments: list[str], home: Path, *, threads: int | None = None) -> str:
 
 def measure(folder: Path, home: Path, *, preset: str, procs: int, resolution: int, batch_size: int, seconds: int,
             gpu: bool, threads: int | None = None) -> dict[str, Any]:
-    """One training's own figures; pictures a second are the median of its reports but the first."""
+    """The figures of one training. Pictures per second are the median of its reports without the first."""
     count = ["--gpus" if gpu else "--procs", str(procs)]
-    lines = run(["train", str(folder), "--preset", preset, "--resolution", str(resolution), "--batch-size",
-                 str(batch_size), "--time", f"{seconds}s", "--name", f"{preset}-{procs}", "--json", "--fresh",
-                 "--preview-every", "100%", "--save-every", "100%", *count], home, threads=threads).splitlines()
+    lines = diffuse(["train", str(folder), "--preset", preset, "--resolution", str(resolution), "--batch-size",
+                     str(batch_size), "--time", f"{seconds}s", "--name", f"{preset}-{procs}", "--json", "--fresh",
+                     "--preview-every", "100%", "--save-every", "100%", *count], home, threads=threads).splitlines()
     events = [json.loads(line) for line in lines]
     started = next(event for event in events if event["event"] == "started")
     reports = [event for event in events if event["event"] == "stepped"]
@@ -46,18 +49,18 @@ def measure(folder: Path, home: Path, *, preset: str, procs: int, resolution: in
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--presets", nargs="*", default=["nano", "micro", "small"])
-    parser.add_argument("--procs", nargs="*", type=int, default=[1, 2])
+    parser.add_argument("--procs", nargs="*", type=int, default=[1, 2], help="numbers of processes")
     parser.add_argument("--resolution", type=int, default=32)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--seconds", type=int, default=60, help="of each training")
     parser.add_argument("--gpu", action="store_true", help="--procs count GPUs")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
     results = []
     with tempfile.TemporaryDirectory() as work:
         home, folder = Path(work) / "home", Path(work) / "scenes"
         home.mkdir(mode=0o700)
-        run(["data", "demo", str(folder), "-n", "1000", "--resolution", str(options.resolution)], home)
+        diffuse(["data", "demo", str(folder), "-n", "1000", "--resolution", str(options.resolution)], home)
         print("| preset | million parameters | processes | pictures/s | s/step | memory | state | saved in |")
         print("|---|---|---|---|---|---|---|---|")
         for preset, procs in itertools.product(options.presets, options.procs):

@@ -1,23 +1,24 @@
-"""Pictures fed a CPU second: 256 px on the disk, 64 px in a batch, one process.
+"""Pictures per CPU second from a folder into batches: 256 px on the disk, 64 px in a batch, one process.
 
-Ours decodes once, then maps the decoded bytes into memory; `datasets` behind a `DataLoader`, with the transforms of
-diffusers' examples, decodes at every epoch.
+diffuse-cli decodes each picture once and then maps the decoded bytes into memory. `datasets` behind a `DataLoader`,
+with the transforms of diffusers' examples, decodes in every epoch.
 """
 
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from figures import ratios, shown_spread
-from harness import Settings, Side, interleave
-from tables import rates, table
+from benchmarks.harness.figures import format_spread, ratios
+from benchmarks.harness.harness import Settings, Side, interleave
+from benchmarks.harness.tables import rates, table
 
-SIZE, RESOLUTION, COUNT = 256, 64, 512
+SIZE, RESOLUTION = 256, 64                      # pixels on a side: of the files, and in a batch
+COUNT = 512                                     # pictures in the folder
 THEIRS = "datasets and DataLoader"
 
 
 def write_folder(folder: Path, form: str) -> None:
-    """Scenes of the demo data as files."""
+    """Write scenes of the demo data as files. form: "jpg" or "png"."""
     from diffuse_cli.data.demo_scenes import scenes
 
     folder.mkdir()
@@ -44,5 +45,5 @@ def render(report: dict[str, Any]) -> list[str]:
         base = case["sides"].get(THEIRS)
         for name, side in case["sides"].items():
             ratio = "–" if base is None else f"{ratios(rates(side), rates(base)).median:,.1f}"
-            rows.append([case["title"].upper(), name, shown_spread(rates(side)), ratio])
+            rows.append([case["title"].upper(), name, format_spread(rates(side)), ratio])
     return table(["files", "", "pictures per CPU second", "times the peer"], rows)

@@ -1,9 +1,11 @@
-"""One side of a measurement, in a process and an environment of its own: it waits, does what it is told, says the cost.
+"""One contender of a measurement, in a process of its own: it works when it is asked to, and answers with the cost.
 
-A line of JSON comes in, a line of JSON goes out. The first names a function of `contenders` and its options, which
-makes a `Contender` ready. Every further {"count": n} makes it work and reports wall seconds and CPU seconds of this
-process; {"end": true} reports the most memory that it ever had. Knows only the standard library: the peers'
-environment has no diffuse-cli, ours need not have the peers.
+Requests and answers are lines of JSON. The first request names a function of `benchmarks.contenders` and its options;
+the function makes a `Contender` ready. Each further {"count": n} makes the contender do n units of work, and the
+answer has the wall seconds and the CPU seconds of this process. {"end": true} asks for its peak memory.
+
+This module imports only the standard library: the environment of the peers has no diffuse-cli, and that of diffuse-cli
+need not have the peers.
 """
 
 import importlib
@@ -17,11 +19,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 PACKAGES = ("diffuse-cli", "torch", "numpy", "diffusers", "accelerate", "datasets", "denoising-diffusion-pytorch",
-            "k-diffusion", "pillow")
+            "k-diffusion", "pillow")            # whose versions a report has
 
 
 def memory(entry: str) -> int:
-    """Bytes of this process: VmRSS now, VmHWM at most (unlike ru_maxrss, not inherited from the parent)."""
+    """Resident bytes of this process. entry: VmRSS (now) or VmHWM (peak; unlike ru_maxrss, not the parent's as well).
+    """
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(entry):
             return int(line.split()[1]) * 1024
@@ -29,30 +32,30 @@ def memory(entry: str) -> int:
 
 
 def device_memory() -> int:
-    """Bytes of a GPU's memory that this process had allocated at most; 0 without one."""
+    """Peak bytes that this process allocated on a GPU; 0 without one."""
     torch = sys.modules.get("torch")
     return int(torch.cuda.max_memory_allocated()) if torch is not None and torch.cuda.is_available() else 0
 
 
 def seconds() -> float:
-    """CPU seconds of this process and of those that it started and has seen end."""
+    """CPU seconds of this process and of its children that have ended."""
     spent = os.times()
     return time.process_time() + spent.children_user + spent.children_system
 
 
 def versions() -> dict[str, str]:
-    """What is installed here of what is compared."""
-    found = {"python": platform.python_version()}
+    """Versions of Python and of the installed packages among PACKAGES."""
+    installed = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            installed[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def serve(requests: TextIO, answers: TextIO) -> None:
-    """Answer until the end."""
+    """Answer requests until one asks to end."""
     def answer(**message: Any) -> None:
         answers.write(json.dumps(message) + "\n")
         answers.flush()
@@ -62,7 +65,7 @@ def serve(requests: TextIO, answers: TextIO) -> None:
         os.sched_setaffinity(0, {first["core"]})
     module, _, function = first["contender"].partition(":")
     begun, cpu = time.perf_counter(), seconds()
-    contender = getattr(importlib.import_module(f"contenders.{module}"), function)(**first["options"])
+    contender = getattr(importlib.import_module(f"benchmarks.contenders.{module}"), function)(**first["options"])
     answer(facts=contender.facts, versions=versions(), resting=memory("VmRSS"),
            wall=time.perf_counter() - begun, cpu=seconds() - cpu)
     for line in requests:
@@ -76,7 +79,6 @@ def serve(requests: TextIO, answers: TextIO) -> None:
 
 
 if __name__ == "__main__":
-    channel = os.fdopen(os.dup(1), "w")                 # what libraries print must not be taken for an answer
+    channel = os.fdopen(os.dup(1), "w")         # answers only: what libraries print goes to stderr
     os.dup2(2, 1)
-    sys.path.insert(0, str(Path(__file__).parent))
     serve(sys.stdin, channel)
