@@ -1,10 +1,10 @@
-"""The model that comes with the program: drawn data, one training, its evaluation, one file of half precision.
+"""Makes the model that comes with the program: demo data, one training, its evaluation, one file in half precision.
 
-Interrupt it at any point; the same command goes on. What is left beside the model is the log of its training, its
-evaluation, what a classifier saw, and its card. Prompts are put to the file of half precision, as it comes with the
-program.
+It may be interrupted at any point; the same command resumes. Beside the model it writes the log of the training, the
+evaluation, the figures of a classifier that looked at its pictures, and the model card. The classifier's pictures are
+sampled from the file in half precision, which is the one that comes with the program.
 
-    python benchmarks/demo_model.py work
+    python -m benchmarks.demo_model work
 """
 
 import argparse
@@ -17,24 +17,25 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-PLACE = ROOT / "src" / "diffuse_cli" / "models"
-NAME = "demo-64"                                # in the making: `demo` itself is reserved
+MODELS = ROOT / "src" / "diffuse_cli" / "models"
+NAME = "demo-64"                                # of the run: the name `demo` is reserved
 PICTURES, RESOLUTION, STEPS, BATCH, SEED = 20_000, 64, 20_000, 16, 0
-KEPT_EVENTS, PATHS = ("started", "validated", "finished"), ("directory", "path")
+KEPT_EVENTS = ("started", "validated", "finished")                     # in the published log
+PATHS = ("directory", "path")                                          # fields of events that it leaves out
 
 
 def diffuse(work: Path, *arguments: str | Path, into: Path | None = None) -> None:
-    """Run one command, with everything that it keeps inside `work`; its stdout goes to the screen, or to a file."""
+    """Run a `diffuse` command with its home inside `work`. into: the file for its stdout; None: the terminal."""
     print("$ diffuse", *arguments, file=sys.stderr, flush=True)
     done = subprocess.run(
         [sys.executable, "-m", "diffuse_cli", *map(str, arguments)], check=True, text=True,
         stdout=None if into is None else subprocess.PIPE, env={**os.environ, "DIFFUSE_HOME": str(work / "home")})
-    if into is not None:                                               # only what came to its end
+    if into is not None:                                               # only once the command has succeeded
         into.write_text(done.stdout)
 
 
 def thinned(log: Path) -> str:
-    """What is kept of a training's events: how each piece of it began, every validation, how it ended. No paths."""
+    """The published part of a run's events: the start of each session, every validation, and the end. No paths."""
     kept: list[dict[str, Any]] = []
     for event in map(json.loads, log.read_text().splitlines()):
         if event["event"] == "finished" and kept[-1]["event"] == "started" and kept[-1]["step"] == event["step"]:
@@ -45,38 +46,39 @@ def thinned(log: Path) -> str:
 
 
 def card(training: dict[str, object], evaluation: dict[str, dict], accuracy: dict[str, list[dict]]) -> str:
-    """The model card, from what was measured."""
-    asked = "\n".join(
-        f"| {found['pairs']} | {found.get('count', 2000):,} | {100 * found['colour']:.1f} % | "
-        f"{100 * found['object']:.1f} % |" for found in accuracy["results"])
+    """The text of the model card, from the measurements."""
+    rows = "\n".join(
+        f"| {row['pairs']} | {row.get('count', 2000):,} | {100 * row['colour']:.1f} % | "
+        f"{100 * row['object']:.1f} % |" for row in accuracy["results"])
     loss, bound = evaluation["noise_mse"], evaluation["bits_per_dim"]["bound"]
     return f"""# demo: the model that comes with diffuse-cli
 
 A text-conditional pixel-space diffusion model of {RESOLUTION} × {RESOLUTION} pixels, in half precision, made by
-`python benchmarks/demo_model.py` on {time.strftime('%Y-%m-%d')}: {PICTURES:,} drawn scenes (`diffuse data demo`),
+`python -m benchmarks.demo_model` on {time.strftime('%Y-%m-%d')}: {PICTURES:,} demo scenes (`diffuse data demo`),
 {training['step'] * training['batch_size']:,} pictures seen, {training['step']:,} steps of {training['batch_size']},
-seed {SEED}. It knows these scenes alone; `diffuse models show demo` lists its words. It is there to try the program
-with. Apache 2.0, like the program that drew its data.
+seed {SEED}. It knows only such scenes; `diffuse models show demo` lists its words. Its purpose is to try the program.
+Apache 2.0, like the program that drew its data.
 
-Noise loss on pictures held out: {loss['value']:.4f} ± {loss['standard_error']:.4f}. Bits/dim, bound:
+Noise loss on held-out pictures: {loss['value']:.4f} ± {loss['standard_error']:.4f}. Bits/dim, bound:
 {bound['value']:.3f} ± {bound['standard_error']:.3f}. {evaluation['memorisation']['sentence'].capitalize()}.
-demo.evaluation.json has the rest, of the same weights in full precision. demo.training.jsonl is the log of the
-training: where it was interrupted, what a longer budget began from, its validations (at eight levels of noise, a
-coarser mean).
+demo.evaluation.json has all figures, of the same weights in full precision. demo.training.jsonl is the log of the
+training: where it was interrupted, where a longer budget began, and its validations, whose mean is over only eight
+noise levels.
 
-What a classifier trained on other scenes sees in pictures drawn at default settings, one for each prompt such as
-"a red car":
+A classifier trained on other scenes looked at pictures sampled at default settings, one for each prompt such as
+"a red car". It saw the right colour and the right object in these shares of them:
 
 | pairs of colour and object | pictures | colour | object |
 |---|---|---|---|
-{asked}
+{rows}
 """
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", type=Path, help="a directory for data, training and figures")
-    parser.add_argument("--count", type=int, default=1_000, help="pictures that the classifier looks at")
+    parser.add_argument("work", type=Path, help="directory for the data, the training and the figures")
+    parser.add_argument("--count", type=int, default=1_000,
+                        help="pictures of seen pairs for the classifier, and as many of held-out pairs")
     options = parser.parse_args()
     work: Path = options.work.absolute()
     (work / "home").mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -86,20 +88,20 @@ def main() -> None:
         diffuse(work, "data", "demo", scenes, "-n", str(PICTURES), "--resolution", str(RESOLUTION), "-s", str(SEED))
     diffuse(work, "train", scenes, "--name", NAME, "--resolution", str(RESOLUTION), "--preset", "nano",
             "--steps", str(STEPS), "--batch-size", str(BATCH), "--seed", str(SEED))
-    PLACE.mkdir(exist_ok=True)
-    model = PLACE / "demo.safetensors"
+    MODELS.mkdir(exist_ok=True)
+    model = MODELS / "demo.safetensors"
     diffuse(work, "export", NAME, "--to", "safetensors", "--precision", "fp16", "-o", model, "--force")
     if not measured.exists():
         diffuse(work, "evaluate", NAME, "--json", into=measured)
     if not figures.exists():
-        subprocess.run([sys.executable, ROOT / "benchmarks" / "prompt_accuracy.py", model, "--count",
+        subprocess.run([sys.executable, "-m", "benchmarks.studies.prompt_accuracy", model, "--count",
                         str(options.count), "--classifier", work / "classifier.safetensors", "--json", figures,
-                        "--sheet", work / "sheet.png"], check=True)
+                        "--sheet", work / "sheet.png"], check=True, cwd=ROOT)
     accuracy, evaluation = json.loads(figures.read_text()), json.loads(measured.read_text())
-    (PLACE / "demo.training.jsonl").write_text(thinned(run / "events.jsonl"))
-    (PLACE / "demo.evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n")
-    (PLACE / "demo.accuracy.json").write_text(json.dumps(accuracy, indent=2) + "\n")
-    (PLACE / "demo.md").write_text(card(accuracy["model"], evaluation, accuracy))
+    (MODELS / "demo.training.jsonl").write_text(thinned(run / "events.jsonl"))
+    (MODELS / "demo.evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n")
+    (MODELS / "demo.accuracy.json").write_text(json.dumps(accuracy, indent=2) + "\n")
+    (MODELS / "demo.md").write_text(card(accuracy["model"], evaluation, accuracy))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The same from Python: pictures and events as the commands have them, and an import that costs nothing."""
+"""The Python interface: the same pictures and events as those of the commands, and an import that costs nothing."""
 
 import contextlib
 import json
@@ -35,8 +35,8 @@ def test_importing_is_light():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_drawing_does_not_import_the_compiler(trained):
-    """Which torch does for some functions on the meta device; with sympy it costs as much as torch itself."""
+def test_sampling_does_not_import_the_compiler(trained):
+    """Torch imports it for some functions on the meta device; with sympy that costs as much as torch itself."""
     code = (f"import sys, diffuse_cli; diffuse_cli.load({str(trained[0] / 'model.safetensors')!r}, device='cpu')"
             ".sample(steps=2, batch_size=1); print(sorted({'torch._dynamo', 'sympy'} & set(sys.modules)))")
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
@@ -56,11 +56,17 @@ def test_exporting_gives_the_report_and_replaces_nothing(trained, tmp_path):
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_everything_promised_is_there():
+def test_every_public_name_exists():
     for name in diffuse_cli.__all__:
         assert getattr(diffuse_cli, name)
     with pytest.raises(AttributeError, match="nothing"):
         _ = diffuse_cli.nothing
+
+
+def test_public_names_are_listed_before_they_are_first_used():
+    code = ("import sys, diffuse_cli; assert set(diffuse_cli.__all__) <= set(dir(diffuse_cli)); "
+            "assert '__name__' in dir(diffuse_cli); print('torch' in sys.modules)")
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_pictures_are_those_of_the_command_line(loaded, trained, tmp_path, capsys, monkeypatch):
@@ -88,7 +94,7 @@ def test_seeds_are_random_unless_given(loaded):
     assert json.loads(one.info["diffuse"])["seed"] != json.loads(other.info["diffuse"])["seed"]
 
 
-def test_a_picture_may_come_from_memory_or_a_file(loaded, squares):
+def test_an_init_image_may_come_from_memory_or_a_file(loaded, squares):
     path = squares / "000.png"
     with Image.open(path) as image:
         (kept,) = loaded.sample(init=image, strength=0.0, seed=1, **QUICK)
@@ -105,7 +111,7 @@ def test_a_picture_may_come_from_memory_or_a_file(loaded, squares):
     ({"strength": 0.5}, "need a picture"), ({"seed": -1}, "--seed"), ({"n": "2"}, "--num must be a whole number"),
     ({"n": 2.5}, "--num"), ({"seed": "1"}, "--seed"), ({"negative": 3}, "--negative must be text"),
     ({"strength": "much", "init": Image.new("RGB", (8, 8))}, "--strength must be a number")])
-def test_what_cannot_be_is_refused(loaded, options, said):
+def test_invalid_arguments_are_refused(loaded, options, said):
     with pytest.raises(UsageError) as caught:
         loaded.sample("x", **options)
     assert said in str(caught.value)
@@ -135,7 +141,7 @@ def test_training_is_a_stream_of_the_same_events(squares, trained):
     assert (stopped.complete, stopped.reason, stopped.step) == (False, "SIGINT", 3)
 
 
-def test_training_refuses_what_it_does_not_know(squares):
+def test_training_refuses_unknown_and_invalid_options(squares):
     with pytest.raises(UsageError, match="'stepps'"):
         next(diffuse_cli.train(squares, stepps=3))
     for several in ({"procs": 2}, {"log": "tensorboard"}):
@@ -146,15 +152,29 @@ def test_training_refuses_what_it_does_not_know(squares):
             next(diffuse_cli.train(squares, **{option: value}))
 
 
-def test_training_takes_what_the_command_line_takes(squares, monkeypatch):
-    asked = []
-    monkeypatch.setattr(api, "open_run", lambda folder, recipe, machine: asked.append((recipe, machine)) or
+@pytest.fixture
+def requested(monkeypatch):
+    """(recipe, machine) of every training that was asked for; none is run."""
+    runs = []
+    monkeypatch.setattr(api, "open_run", lambda folder, recipe, machine: runs.append((recipe, machine)) or
                         contextlib.nullcontext())
     monkeypatch.setattr(loop, "train", lambda run, should_stop: iter(()))
+    return runs
+
+
+def test_training_takes_what_the_command_line_takes(squares, requested):
     list(diffuse_cli.train(squares, time="1h30m", gpus=0, preview_prompt=["a cat"]))
     list(diffuse_cli.train(squares, time=5400))
-    assert [recipe.time for recipe, _ in asked] == [5400, 5400]
-    assert asked[0][1] == Machine(gpus="0", preview_prompt=("a cat",))
+    assert [recipe.time for recipe, _ in requested] == [5400, 5400]
+    assert requested[0][1] == Machine(gpus="0", preview_prompt=("a cat",))
+
+
+def test_training_takes_the_former_name_of_an_option(squares, requested):
+    for name in ("objective", "loss_weighting"):
+        list(diffuse_cli.train(squares, **{name: "simple"}))
+    assert [recipe.loss_weighting for recipe, _ in requested] == ["simple", "simple"]
+    with pytest.raises(UsageError, match="--loss-weighting"):
+        next(diffuse_cli.train(squares, objective="simpel"))
 
 
 @pytest.mark.usefixtures("decoded")

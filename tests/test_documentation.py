@@ -13,7 +13,7 @@ from diffuse_cli import config
 from diffuse_cli.cli import app
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MATHEMATICS, TUTORIAL = "docs/mathematics.md", "docs/tutorial.md"
 ROOMS = ("diffuse_cli.diffusion", "diffuse_cli.training", "diffuse_cli.evaluation", "diffuse_cli.sampling",
          "diffuse_cli.runtime", "diffuse_cli")
@@ -22,6 +22,10 @@ CODE = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 def read(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
+
+
+def _name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
 
 
 def functions_named() -> list[str]:
@@ -80,7 +84,7 @@ def commands_shown() -> Iterator[tuple[str, str]]:
         for block in CODE.findall(page.read_text(encoding="utf-8")):
             for line in block.replace("\\\n", " ").splitlines():
                 if line.startswith("diffuse "):
-                    yield page.name, re.split(" [|>] ", line)[0].removeprefix("diffuse ")
+                    yield _name(page), re.split(" [|>] ", line)[0].removeprefix("diffuse ")
 
 
 @pytest.mark.parametrize(("page", "arguments"), list(commands_shown()))
@@ -95,18 +99,60 @@ def test_commands_shown_are_understood(page, arguments):
     command.make_context(None, words)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_links_lead_somewhere(page):
-    text = CODE.sub("", page.read_text(encoding="utf-8"))
-    for target in re.findall(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)", text):
-        if "://" in target:
-            continue
+    for _, target in links(page):
         path, _, anchor = target.partition("#")
         linked = (page.parent / path) if path else page
         assert linked.exists(), target
-        headings = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.MULTILINE) if anchor else []
-        anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-        assert not anchor or anchor in anchors, target
+        assert not anchor or anchor in anchors(linked), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_links_to_the_code_name_something_in_it(page):
+    """The text of such a link is `module:name`, where `name` is defined in the linked file."""
+    for text, target in links(page):
+        module, colon, name = text.strip("`").partition(":")
+        if not target.endswith(".py") or not colon:
+            continue
+        assert Path(target).stem == module, text
+        tree = ast.parse((page.parent / target).read_text(encoding="utf-8"))
+        assert name in set(definitions(tree)), text
+
+
+def links(page: Path) -> list[tuple[str, str]]:
+    """(text, target) of every link and picture of a page, without those that lead to other sites."""
+    text = CODE.sub("", page.read_text(encoding="utf-8"))
+    return [(text, target) for text, target in re.findall(r"\[([^\]]*)\]\(([^)\s]+)\)", text) if "://" not in target]
+
+
+def anchors(page: Path) -> set[str]:
+    """The names by which GitHub links to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    texts = (re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading) for heading in headings)
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in texts}
+
+
+def definitions(node: ast.Module | ast.ClassDef) -> Iterator[str]:
+    """Functions, classes and constants; methods as `Class.method`."""
+    for inner in node.body:
+        if isinstance(inner, ast.FunctionDef | ast.ClassDef):
+            yield inner.name
+        if isinstance(inner, ast.ClassDef):
+            yield from (f"{inner.name}.{name}" for name in definitions(inner))
+        if isinstance(inner, ast.Assign | ast.AnnAssign):
+            targets = inner.targets if isinstance(inner, ast.Assign) else [inner.target]
+            yield from (name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name))
+
+
+@pytest.mark.parametrize("folder", ["decisions", "results"])
+def test_the_contents_list_every_entry(folder):
+    """docs/FOLDER.md links to each section of the pages in docs/FOLDER."""
+    contents = {target for _, target in links(ROOT / f"docs/{folder}.md")}
+    for page in sorted((ROOT / "docs" / folder).glob("*.md")):
+        title = next(iter(re.findall(r"^# (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)))
+        sections = anchors(page) - {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")}
+        assert {f"{folder}/{page.name}#{section}" for section in sections} <= contents
 
 
 def test_formulas_survive_markdown():
@@ -114,3 +160,49 @@ def test_formulas_survive_markdown():
     formulas = re.findall(r"\$([^$]+)\$", CODE.sub("", read(MATHEMATICS)))
     assert len(formulas) > 100
     assert [formula for formula in formulas if re.search(r"\\[^A-Za-z]|[*|\n]|\W_\w", formula)] == []
+
+
+# ── The guide to the code ───────────────────────────────────────────────────────────────────────────────────────────
+
+GUIDE, SOURCES = "docs/code.md", ROOT / "src" / "diffuse_cli"
+
+
+def files_in_the_tree() -> list[str]:
+    """The files that the tree of the guide lists, as paths below the package."""
+    tree, folder, files = read(GUIDE).split("```")[1], "", []
+    for line in tree.strip().splitlines():
+        if not line.startswith(" "):
+            folder = ""
+        names = re.findall(r"[\w/]+\.py|^[\w/]+/(?=\s|$)", line)
+        for name in names:
+            if name.endswith("/"):
+                folder = name
+            else:
+                files.append(folder + name)
+    return files
+
+
+def test_the_guide_lists_every_file_once():
+    there = {path.relative_to(SOURCES).as_posix() for path in SOURCES.rglob("*.py")}
+    files = files_in_the_tree()
+    assert len(files) == len(set(files))
+    assert set(files) == there - {name for name in there if name.endswith("/__init__.py")}
+
+
+@pytest.mark.parametrize("reference", sorted(set(re.findall(r"`([\w/]+\.py(?::[\w.]+)?)`", read(GUIDE)))))
+def test_places_in_the_guide_exist(reference):
+    path, _, name = reference.partition(":")
+    if (ROOT / path).exists() and not name:                                         # of a test, for instance
+        return
+    tree: ast.AST = ast.parse((SOURCES / path).read_text(encoding="utf-8"))
+    for part in filter(None, name.split(".")):
+        tree = next(node for node in ast.iter_child_nodes(tree)
+                    if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == part)
+
+
+def test_the_guide_is_short_and_its_steps_are_found_in_few_files():
+    assert len(read(GUIDE).splitlines()) <= 150
+    training, sampling = read(GUIDE).split("## ")[1:3]
+    for part, most in ((training, 9), (sampling, 8)):
+        files = set(re.findall(r"`([\w/]+\.py)(?::[\w.]+)?`", part)) - {"training/loop.py"}
+        assert 5 <= len(files) <= most, files

@@ -1,4 +1,4 @@
-"""What is measured, each in a module that imports only what its own environment has."""
+"""The programs that are measured. Each module imports only packages of its own environment."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Contender:
-    """Something ready to work. `work(n)` does n units (steps, batches, pictures) and may say what came out, as JSON."""
+    """A program that is ready to work."""
 
-    work: Callable[[int], Any]
-    facts: dict[str, Any]
+    work: Callable[[int], Any]                  # does that many units (steps, batches, samplings); may return JSON
+    facts: dict[str, Any]                       # for the report, ready for JSON
 
 
 def finish(device: str) -> None:
-    """Wait until the device has done what it was told: its seconds are not the process's."""
+    """Wait until the device has finished its work, so that its seconds are measured too."""
     if device == "cuda":
         import torch
 
@@ -22,9 +22,9 @@ def finish(device: str) -> None:
 
 
 def training_gflop(forward: Callable[[], Any]) -> float:
-    """GFLOP of a training step for what `forward` computes: three times the forward pass, attention by its products.
+    """GFLOP of a training step: three times those of `forward`.
 
-    Of a CPU's fused attention the counter knows nothing.
+    Attention is computed by matrix products here, because the counter does not see a CPU's fused attention.
     """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel

@@ -1,6 +1,7 @@
-"""diffusers as its training examples use it (`train_unconditional.py`, `train_text_to_image.py`), re-stated.
+"""diffusers as its training examples use it (`train_unconditional.py`, `train_text_to_image.py`), restated.
 
-The same network as ours, from its shape; the frozen text encoder of the example is left out, and costs nothing here.
+The network is the same as that of diffuse-cli, built from its shape. The frozen text encoder of the example is left
+out, so that it costs nothing here.
 """
 
 from typing import Any
@@ -16,14 +17,14 @@ import diffusers  # isort: skip
 from diffusers.optimization import get_scheduler  # isort: skip
 from diffusers.training_utils import EMAModel  # isort: skip
 
-LENGTH = 77                                     # positions of a caption
+LENGTH = 77                                     # tokens of a caption, with padding
 BLOCKS = {False: {"none": "Resnet{}sampleBlock2D", "full": "Attn{}Block2D"},
           True: {"none": "Resnet{}sampleBlock2D", "text": "SimpleCrossAttn{}Block2D",
                  "full": "SimpleCrossAttn{}Block2D"}}
 
 
 def build(shape: dict[str, Any]) -> nn.Module:
-    """The U-Net of `ours.shape`; it predicts the noise, with no learned variance: the examples know none."""
+    """The U-Net of `ours.shape`. It predicts the noise alone, because the examples have no learned variance."""
     text = shape["text"]
     blocks = BLOCKS[text is not None]
     common = {
@@ -46,9 +47,10 @@ def build(shape: dict[str, Any]) -> nn.Module:
 
 
 class Trainer:
-    """The examples' loop: DDPM noise, mean square of the noise's error, AdamW, clipping, EMA, the loss read each step.
+    """The loop of the examples: DDPM noise, mean squared error of the noise, AdamW, clipping, EMA.
 
-    Defaults are the examples'; `lr` and `mixed_precision` are options of theirs.
+    Like them it reads the loss in every step. Settings are the examples' defaults, but for their options `lr` and
+    `mixed_precision`.
     """
 
     def __init__(self, shape: dict[str, Any], *, mixed_precision: str, lr: float, steps: int, seed: int,
@@ -70,13 +72,13 @@ class Trainer:
         self.noise_scheduler = diffusers.DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear")
 
     def step(self, images: Tensor, text: Tensor | None) -> float:
-        """images (N, 3, R, R) in [-1, 1], text (N, 77, width)."""
+        """Train on images (N, 3, R, R) in [-1, 1] with text features (N, 77, width). → the loss"""
         noise = torch.randn_like(images)
         timesteps = torch.randint(0, 1000, (len(images),), device=images.device).long()
         noisy = self.noise_scheduler.add_noise(images, noise, timesteps)
         with self.accelerator.accumulate(self.network):
-            answer = ask(self.network, noisy, timesteps, text)
-            loss = F.mse_loss(answer.float(), noise.float())
+            prediction = predict(self.network, noisy, timesteps, text)
+            loss = F.mse_loss(prediction.float(), noise.float())
             self.accelerator.backward(loss)
             if self.accelerator.sync_gradients:
                 self.accelerator.clip_grad_norm_(self.network.parameters(), 1.0)
@@ -88,7 +90,8 @@ class Trainer:
         return loss.detach().item()
 
 
-def ask(network: nn.Module, noisy: Tensor, time: Tensor | int, text: Tensor | None) -> Tensor:
+def predict(network: nn.Module, noisy: Tensor, time: Tensor | int, text: Tensor | None) -> Tensor:
+    """The noise in `noisy` (N, 3, R, R)."""
     if text is None:
         return network(noisy, time, return_dict=False)[0]
     return network(noisy, time, encoder_hidden_states=text, return_dict=False)[0]
@@ -98,12 +101,12 @@ def gflop(network: nn.Module, shape: dict[str, Any]) -> float:
     """GFLOP of a training step for one picture."""
     text = None if shape["text"] is None else torch.zeros(1, LENGTH, shape["text"]["width"])
     pixels = torch.zeros(1, 3, shape["resolution"], shape["resolution"])
-    return training_gflop(lambda: ask(network, pixels, torch.zeros(1).long(), text))
+    return training_gflop(lambda: predict(network, pixels, torch.zeros(1).long(), text))
 
 
 def training(*, shape: dict[str, Any], batch: int, mixed_precision: str = "no", seed: int = 0, device: str = "cpu",
              compiled: bool = False) -> Contender:
-    """A unit is a step, on pictures and text features that lie ready in the device's memory."""
+    """A unit is a training step, on pictures and text features that lie ready in the device's memory."""
     trainer = Trainer(shape, mixed_precision=mixed_precision, lr=1e-4, steps=100_000, seed=seed, device=device,
                       compiled=compiled)
     images = torch.rand(batch, 3, shape["resolution"], shape["resolution"], device=device) * 2 - 1
@@ -122,10 +125,10 @@ def training(*, shape: dict[str, Any], batch: int, mixed_precision: str = "no", 
 def sampling(*, shape: dict[str, Any], pictures: int, steps: int = 50, guidance: float = 7.5,
              scheduler: str = "DDIMScheduler", precision: str = "fp32", seed: int = 0,
              device: str = "cpu") -> Contender:
-    """A unit is one drawing of `pictures` pictures in one batch, guided at every step where there is text.
+    """A unit is one batch of `pictures` pictures, generated with guidance at every step where there is text.
 
-    The loop of a pipeline (both halves in one pass). The pipelines that exist add a VAE, a safety checker or a second
-    U-Net to it, which would be unfair. `precision` bf16 is a pipeline loaded with that dtype.
+    This is the loop of a pipeline, with both halves of guidance in one pass. The pipelines of the library add a VAE, a
+    safety checker or a second U-Net, which would be unfair. precision: "bf16" is a pipeline loaded with that dtype.
     """
     torch.manual_seed(seed)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -138,7 +141,7 @@ def sampling(*, shape: dict[str, Any], pictures: int, steps: int = 50, guidance:
     def work(times: int) -> None:
         for _ in range(times):
             noise = torch.randn(pictures, 3, size, size, dtype=dtype, device=device)
-            draw(network, solver, noise, text, steps, guidance).cpu()
+            generate(network, solver, noise, text, steps, guidance).cpu()
 
     return Contender(work, {
         "pictures": pictures, "steps": steps, "guided_steps": steps if width else 0, "precision": precision,
@@ -146,15 +149,19 @@ def sampling(*, shape: dict[str, Any], pictures: int, steps: int = 50, guidance:
 
 
 @torch.no_grad()
-def draw(network: nn.Module, solver: Any, noisy: Tensor, text: Tensor | None, steps: int, guidance: float) -> Tensor:
-    """Noise (N, 3, R, R) and text of both halves, prompts after nothing (2·N, 77, width) → pictures (N, R, R, 3) uint8.
+def generate(
+    network: nn.Module, solver: Any, noisy: Tensor, text: Tensor | None, steps: int, guidance: float
+) -> Tensor:
+    """noisy: (N, 3, R, R), pure noise; text: (2·N, 77, width), first of empty captions, then of the prompts.
+
+    → pictures (N, R, R, 3) uint8
     """
     solver.set_timesteps(steps)
     for time in solver.timesteps:
         halves = noisy if text is None else torch.cat([noisy, noisy])
-        answer = ask(network, solver.scale_model_input(halves, time), time, text)
+        prediction = predict(network, solver.scale_model_input(halves, time), time, text)
         if text is not None:
-            without, with_text = answer.chunk(2)
-            answer = without + guidance * (with_text - without)
-        noisy = solver.step(answer, time, noisy, return_dict=False)[0]
+            without, with_text = prediction.chunk(2)
+            prediction = without + guidance * (with_text - without)
+        noisy = solver.step(prediction, time, noisy, return_dict=False)[0]
     return ((noisy.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)

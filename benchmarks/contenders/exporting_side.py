@@ -1,4 +1,4 @@
-"""`diffuse export`, as the command does it: read the model, write it in another form, compare, put it in its place."""
+"""`diffuse export` as the command does it: read the model, write it in another format, compare, publish."""
 
 import tempfile
 from pathlib import Path
@@ -13,18 +13,20 @@ from . import Contender
 
 
 def export(form: str, model: str, small: str) -> Contender:
-    """Ready once the model in the file `small` was exported: what libraries take at their first use is not the model's.
-    """
-    how = Export(format=form)
+    """A unit is an export of the model file `model` to the format `form`.
 
-    def one(path: Path) -> None:
+    The model file `small` is exported first, so that the memory of the libraries' first use does not count.
+    """
+    settings = Export(format=form)
+
+    def export_once(path: Path) -> None:
         with tempfile.TemporaryDirectory() as work:
             loaded = checkpoint.load_model(path, torch.device("cpu"))
-            publishing.export(loaded, Path(work) / f"model{how.suffix}", how, source=path)
+            publishing.export(loaded, Path(work) / f"model{settings.suffix}", settings, source=path)
 
     def work(count: int) -> None:
         for _ in range(count):
-            one(Path(model))
+            export_once(Path(model))
 
-    one(Path(small))
+    export_once(Path(small))
     return Contender(work=work, facts={})

@@ -1,4 +1,4 @@
-"""A folder of pictures becomes batches (N, 3, R, R) in [-1, 1]: ours from the cache, theirs decoded anew each time."""
+"""From a folder of pictures to batches (N, 3, R, R) in [-1, 1]: from our cache, or decoded in every epoch by a peer."""
 
 import tempfile
 from pathlib import Path
@@ -6,11 +6,11 @@ from typing import Any
 
 from . import Contender
 
-BATCH = 64
+BATCH = 64                                      # pictures
 
 
 def ours(*, folder: str, resolution: int) -> Contender:
-    """A unit is a batch from the memory-mapped cache, which is made before."""
+    """A unit is a batch from the memory-mapped cache, which exists already."""
     import numpy as np
 
     from diffuse_cli.data.captions import find_pictures
@@ -29,7 +29,7 @@ def ours(*, folder: str, resolution: int) -> Contender:
 
 
 def ours_first_time(*, folder: str, resolution: int) -> Contender:
-    """A unit is a whole folder found, hashed, decoded and written to a new cache, in one process."""
+    """A unit is a whole folder: found, hashed, decoded and written to a new cache, in one process."""
     from diffuse_cli.data.captions import find_pictures
     from diffuse_cli.data.dataset import open_dataset
 
@@ -44,6 +44,7 @@ def ours_first_time(*, folder: str, resolution: int) -> Contender:
 
 
 def _result(generator: Any) -> Any:
+    """The return value of a generator, run to its end."""
     try:
         while True:
             next(generator)

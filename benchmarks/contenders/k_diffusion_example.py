@@ -1,4 +1,4 @@
-"""k-diffusion as its training script uses it, re-stated: U-Net `image_v1`, Karras' preconditioning, AdamW, an EMA."""
+"""k-diffusion as its training script uses it, restated: U-Net `image_v1`, Karras' preconditioning, AdamW, an EMA."""
 
 import copy
 import itertools
@@ -14,7 +14,8 @@ SIGMA_DATA = 0.5
 
 
 def config_of(width: int, depth: int, resolution: int) -> dict[str, Any]:
-    """Three levels, wider downwards, attention on the lower two: the form of the configurations that it comes with."""
+    """Three levels, each twice as wide as the last, attention on the lower two: like the library's own configurations.
+    """
     return k_diffusion.config.load_config({
         "model": {
             "type": "image_v1", "input_channels": 3, "input_size": [resolution, resolution], "mapping_out": 256,
@@ -25,17 +26,18 @@ def config_of(width: int, depth: int, resolution: int) -> dict[str, Any]:
 
 
 def network_of(parameters: int, resolution: int) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """With the width and depth that make it nearest to so many parameters; and its config."""
-    found = {}
+    """The network whose width and depth bring it nearest to that many parameters, and its configuration."""
+    by_difference = {}
     for width, depth in itertools.product((32, 64), (1, 2, 3, 4)):
         config = config_of(width, depth, resolution)
         network = k_diffusion.config.make_model(config)
-        found[abs(sum(one.numel() for one in network.parameters()) - parameters)] = network, config
-    return found[min(found)]
+        count = sum(one.numel() for one in network.parameters())
+        by_difference[abs(count - parameters)] = network, config
+    return by_difference[min(by_difference)]
 
 
 def training(*, parameters: int, resolution: int, batch: int, seed: int = 0) -> Contender:
-    """A unit is a step, on pictures that lie ready in memory."""
+    """A unit is a training step, on pictures that lie ready in memory."""
     torch.manual_seed(seed)
     network, config = network_of(parameters, resolution)
     gflop = training_gflop(lambda: network(torch.zeros(1, 3, resolution, resolution), torch.ones(1)))

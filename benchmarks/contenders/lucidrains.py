@@ -1,4 +1,4 @@
-"""denoising-diffusion-pytorch as its `Trainer` uses it, re-stated: Adam, clipping, an average every ten steps."""
+"""denoising-diffusion-pytorch as its `Trainer` uses it, restated: Adam, clipping, and an EMA every ten steps."""
 
 from typing import Any
 
@@ -11,19 +11,19 @@ from . import Contender, torchvision_operators, training_gflop  # noqa: F401  (b
 
 from denoising_diffusion_pytorch import GaussianDiffusion, Unet  # isort: skip
 
-MULTIPLES = (1, 2, 4, 8)                        # of the width, by level: the library's default
+MULTIPLES = (1, 2, 4, 8)                        # width of each level / width of the network: the library's default
 
 
 def network_of(parameters: int) -> tuple[Unet, int]:
-    """The default network with the width that makes it nearest to so many parameters, and that width."""
-    found = {width: sum(one.numel() for one in Unet(width, dim_mults=MULTIPLES).parameters())
-             for width in range(8, 81, 8)}
-    width = min(found, key=lambda one: abs(found[one] - parameters))
+    """The default network with the width that brings it nearest to that many parameters, and this width."""
+    counts = {width: sum(one.numel() for one in Unet(width, dim_mults=MULTIPLES).parameters())
+              for width in range(8, 81, 8)}
+    width = min(counts, key=lambda width: abs(counts[width] - parameters))
     return Unet(width, dim_mults=MULTIPLES), width
 
 
 class Trainer:
-    """The library's training loop without its files. `lr` is an option of it; amp is off by default."""
+    """The library's training loop without its files. `lr` is an option of the library; amp is off by default."""
 
     def __init__(self, *, parameters: int, resolution: int, lr: float, sampling_steps: int, seed: int) -> None:
         torch.manual_seed(seed)
@@ -38,26 +38,26 @@ class Trainer:
             diffusion, torch.optim.Adam(diffusion.parameters(), lr=lr, betas=(0.9, 0.99)))
 
     def step(self, images: Tensor) -> float:
-        """images (N, 3, R, R) in [0, 1]: the library scales them itself."""
+        """Train on images (N, 3, R, R) in [0, 1], which the library scales itself. → the loss"""
         with self.accelerator.autocast():
             loss = self.diffusion(images)
-        told = loss.item()
+        value = loss.item()
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.diffusion.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.ema.update()
-        return told
+        return value
 
     @torch.no_grad()
-    def draw(self, count: int) -> Tensor:
-        """(N, R, R, 3) uint8, by DDIM with the averaged weights."""
-        drawn = self.ema.ema_model.sample(batch_size=count)
-        return (drawn.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+    def generate(self, count: int) -> Tensor:
+        """`count` pictures by DDIM with the averaged weights, (N, R, R, 3) uint8."""
+        images = self.ema.ema_model.sample(batch_size=count)
+        return (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def training(*, parameters: int, resolution: int, batch: int, seed: int = 0) -> Contender:
-    """A unit is a step, on pictures that lie ready in memory."""
+    """A unit is a training step, on pictures that lie ready in memory."""
     trainer = Trainer(parameters=parameters, resolution=resolution, lr=1e-4, sampling_steps=250, seed=seed)
     images = torch.rand(batch, 3, resolution, resolution)
 

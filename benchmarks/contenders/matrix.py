@@ -1,4 +1,4 @@
-"""What a device can do at best: one large product of matrices in bfloat16."""
+"""The best rate of a device: one large matrix product in bfloat16."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""diffuse-cli as a user has it: the plan is the planner's, the step the learner's, pictures come from `generation`."""
+"""diffuse-cli as a user has it: `planning.make_plan`, `Trainer.step` and `generate.generate` with their defaults."""
 
 import hashlib
 from pathlib import Path
@@ -19,6 +19,7 @@ from diffuse_cli.runtime import devices, randomness
 from diffuse_cli.runtime.distributed import World
 from diffuse_cli.sampling import generate
 from diffuse_cli.sampling.request import SampleRequest
+from diffuse_cli.sampling.steps import guided_steps
 from diffuse_cli.storage import checkpoint
 from diffuse_cli.training import plan as planning
 from diffuse_cli.training.batches import Batches
@@ -27,22 +28,22 @@ from diffuse_cli.training.trainer import Trainer
 from . import Contender, finish
 
 CAPTIONS = tuple(f"a {colour} {thing}" for colour in scenes.COLOURS for thing in scenes.OBJECTS)
-EPOCHS = 40                                     # so few that the planner chooses no dropout, as for a first training
+EPOCHS = 40                                     # few enough that the plan has no dropout, as in a first training
 
 
 def shape(preset: str, resolution: int, *, conditional: bool) -> dict[str, Any]:
-    """A preset's network as JSON: what a peer needs to build the same."""
+    """The configuration of a preset's network, ready for JSON, from which a peer builds the same network."""
     vocabulary = train_tokenizer(CAPTIONS).get_vocab_size() if conditional else None
     return to_dict(network_config(preset, resolution, vocabulary=vocabulary, learned_variance=True))
 
 
 def random_pictures(count: int, resolution: int, seed: int) -> np.ndarray:
-    """(N, R, R, 3) uint8, of no meaning: a step takes as long."""
+    """Noise (N, R, R, 3) uint8: a step takes as long as with real pictures."""
     return np.random.default_rng(seed).integers(0, 256, (count, resolution, resolution, 3), np.uint8)
 
 
 def dataset_of(pixels: np.ndarray, *, conditional: bool, captions: tuple[tuple[str, ...], ...] = ()) -> Dataset:
-    """A data set as the cache would hand it out, with made-up captions unless given."""
+    """A data set as the cache would return it. captions: those of each picture; (): invented ones."""
     count = len(pixels)
     if not captions:
         captions = tuple((CAPTIONS[k % len(CAPTIONS)],) if conditional else () for k in range(count))
@@ -51,32 +52,34 @@ def dataset_of(pixels: np.ndarray, *, conditional: bool, captions: tuple[tuple[s
                    id="0" * 64, skipped=(), warnings=())
 
 
-def make_learner(dataset: Dataset, recipe: Recipe, *, precision: str = "auto", micro_batch: int | None = None,
-                 world: World | None = None, device: str = "cpu", compiled: bool = False) -> Trainer:
-    """What `diffuse train` would step."""
-    place = torch.device(device)
+def make_trainer(dataset: Dataset, recipe: Recipe, *, precision: str = "auto", device: str = "cpu",
+                 compiled: bool = False) -> Trainer:
+    """The trainer that `diffuse train` would make."""
+    torch_device = torch.device(device)
     conditional, resolution = recipe.captions != "none", int(dataset.images.shape[1])
     split = split_dataset(dataset.hashes)
     tokenizer = train_tokenizer(one[0] for one in dataset.captions) if conditional else None
     plan, _ = planning.make_plan(recipe, dataset, split, resolution=resolution, tokenizer=tokenizer, init=None,
-                                 device=place)
-    machine = Machine(precision=precision, micro_batch=micro_batch)
-    micro_batch = devices.choose_micro_batch(machine, place, batch_size=plan.batch_size, resolution=resolution)
-    return Trainer(plan, Batches(plan, dataset, split.train, tokenizer, place), micro_batch=micro_batch,
-                   compiled=compiled, precision=devices.choose_precision(machine, place), world=world or World())
+                                 device=torch_device)
+    machine = Machine(precision=precision)
+    micro_batch = devices.choose_micro_batch(machine, torch_device, batch_size=plan.batch_size,
+                                             resolution=resolution)
+    return Trainer(plan, Batches(plan, dataset, split.train, tokenizer, torch_device), micro_batch=micro_batch,
+                   compiled=compiled, precision=devices.choose_precision(machine, torch_device), world=World())
 
 
 def training(*, preset: str, resolution: int, batch: int, conditional: bool, precision: str = "auto", seed: int = 0,
              pictures: int = 2048, memory_map: str | None = None, device: str = "cpu", compiled: bool = False,
              optimizer: str = Recipe.optimizer) -> Contender:
-    """A unit is a step. `memory_map`: a file of so many pictures, as the cache keeps them."""
+    """A unit is a training step. memory_map: a file of `pictures` pictures, as the cache writes it; None: random ones.
+    """
     if memory_map is None:
         pixels = random_pictures(pictures, resolution, seed)
     else:
         pixels = np.memmap(Path(memory_map), np.uint8, "r", shape=(pictures, resolution, resolution, 3))
     recipe = Recipe(resolution=resolution, preset=preset, batch_size=batch, images=EPOCHS * pictures,
                     captions="auto" if conditional else "none", seed=seed, optimizer=optimizer)
-    trainer = make_learner(dataset_of(pixels, conditional=conditional), recipe, precision=precision, device=device,
+    trainer = make_trainer(dataset_of(pixels, conditional=conditional), recipe, precision=precision, device=device,
                            compiled=compiled)
 
     def work(steps: int) -> None:
@@ -95,7 +98,7 @@ def training(*, preset: str, resolution: int, batch: int, conditional: bool, pre
 def random_model(
     preset: str, resolution: int, *, conditional: bool, seed: int = 0, device: str = "cpu"
 ) -> checkpoint.Model:
-    """A model with weights at their start, ready to draw."""
+    """A model with the weights that training starts from, ready to sample."""
     tokenizer = train_tokenizer(CAPTIONS) if conditional else None
     config = ModelConfig(schedule="interpolated", prediction="v", network=network_config(
         preset, resolution, vocabulary=None if tokenizer is None else tokenizer.get_vocab_size(),
@@ -109,17 +112,17 @@ def random_model(
 def sampling(*, preset: str, resolution: int, pictures: int, conditional: bool, precision: str = "fp32",
              sampler: str = "dpmpp-2m", steps: int | None = None, guidance: float = 3.0, everywhere: bool = False,
              batch_size: int = 8, seed: int = 0, device: str = "cpu") -> Contender:
-    """A unit is one drawing of `pictures` pictures. `everywhere`: guided at every step, as the peers are."""
+    """A unit is `pictures` generated pictures. everywhere: guided at every step, as the peers are."""
     model = random_model(preset, resolution, conditional=conditional, device=device)
-    how = Sampling(sampler=sampler, steps=steps, guidance=guidance, batch_size=batch_size, precision=precision,
-                   guidance_interval=(0.0, 1e9) if everywhere else None)
+    settings = Sampling(sampler=sampler, steps=steps, guidance=guidance, batch_size=batch_size, precision=precision,
+                        guidance_interval=(0.0, 1e9) if everywhere else None)
 
     def work(times: int) -> None:
         for _ in range(times):
-            wanted = [SampleRequest(prompt="a red car", count=pictures, seed=seed, sampling=how)]
-            assert len(list(generate.generate(model, wanted))) == pictures
+            requests = [SampleRequest(prompt="a red car", count=pictures, seed=seed, sampling=settings)]
+            assert len(list(generate.generate(model, requests))) == pictures
 
-    guided = steps.guided_steps(model.config, how) if conditional and guidance != 1 else 0
+    guided = guided_steps(model.config, settings) if conditional and guidance != 1 else 0
     return Contender(work, {
-        "pictures": pictures, "steps": how.number_of_steps, "guided_steps": guided, "precision": precision,
+        "pictures": pictures, "steps": settings.number_of_steps, "guided_steps": guided, "precision": precision,
         "sampler": sampler, "batch": batch_size, "parameters": sum(one.numel() for one in model.network.parameters())})

@@ -1,7 +1,7 @@
-"""Peers import torchvision, whose wheel on PyPI needs a CUDA build of torch.
+"""Declares the operators of torchvision where they are missing; import this before a peer.
 
-Beside a CPU build its own operators are missing and its import fails, though nothing measured here calls one. Import
-this first: it declares their names.
+The peers import torchvision, whose wheel on PyPI needs a CUDA build of torch. With a CPU build torchvision's own
+operators are missing and its import fails, although nothing measured here calls them.
 """
 
 import torch
@@ -9,6 +9,6 @@ import torch
 try:
     import torchvision  # noqa: F401
 except RuntimeError:
-    library = torch.library.Library("torchvision", "DEF")           # kept: it ends with its object
+    library = torch.library.Library("torchvision", "DEF")           # kept: declarations end with it
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")

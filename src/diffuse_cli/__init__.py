@@ -15,14 +15,19 @@ if TYPE_CHECKING:
 
 __all__ = ["DiffuseError", "LoadedModel", "SampleRequest", "Sampling", "__version__", "export", "load", "train"]
 
-_HOMES = {"load": "api", "train": "api", "export": "api", "LoadedModel": "api", "Sampling": "config",
-          "SampleRequest": "sampling.request", "DiffuseError": "errors"}
+_MODULE_OF = {"load": "api", "train": "api", "export": "api", "LoadedModel": "api", "Sampling": "config",
+              "SampleRequest": "sampling.request", "DiffuseError": "errors"}       # public name → its module
 
 
 def __getattr__(name: str) -> object:
-    """Import what is asked for when it is asked for (PEP 562): the command line must not wait for torch."""
-    if name not in _HOMES:
+    """Import a public name when it is first used (PEP 562), because the command line must not wait for torch."""
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names as well, although they are imported only when they are used."""
+    return sorted({*globals(), *__all__})

@@ -1,6 +1,6 @@
-"""The same from Python: a model draws PIL pictures, a training is a stream of events, an export is its report.
+"""The commands as Python functions: a model generates PIL pictures, a training yields events, an export is reported.
 
-Prints nothing. Every error that a user can cause is a `DiffuseError`.
+Nothing is printed. Every error that a user can cause is a `DiffuseError`.
 """
 
 import contextlib
@@ -31,13 +31,13 @@ from .training import loop
 from .training.run import join_run, open_run
 
 Picture = Image.Image | Path | str
-_ARGUMENTS = ("prompt", "n", "seed", "negative", "init", "strength", "mask", "sampling")       # of `sample`
+_SAMPLE_PARAMETERS = ("prompt", "n", "seed", "negative", "init", "strength", "mask", "sampling")
 
 
 def load(model: str | Path | None = None, *, device: str | None = None) -> "LoadedModel":
-    """The model that `diffuse sample -m MODEL` would use: a name or a path; None is the last trained.
+    """Load the model that `diffuse sample -m MODEL` would use: a name or a path; None is the last trained one.
 
-    device: cpu, cuda or mps; None is the fastest there is. Raises ModelError, UsageError.
+    device: cpu, cuda or mps; None chooses the fastest. Raises ModelError, UsageError.
     """
     path = registry.resolve(None if model is None else str(model))
     return LoadedModel(checkpoint.load_model(path, devices.choose_device(Machine(device=device))))
@@ -45,13 +45,16 @@ def load(model: str | Path | None = None, *, device: str | None = None) -> "Load
 
 @dataclasses.dataclass(frozen=True)
 class LoadedModel:
-    """A model in memory. `model` holds its configuration, the words it has seen, and how it was trained."""
+    """A model in memory.
+
+    Its attribute `model` holds the configuration, the words of the training captions, and how it was trained.
+    """
 
     model: checkpoint.Model
 
     @property
     def resolution(self) -> int:
-        """Pixels along a side."""
+        """Width and height of the pictures, in pixels."""
         return self.model.config.network.resolution
 
     def sample(
@@ -59,28 +62,29 @@ class LoadedModel:
         init: Picture | None = None, strength: float | None = None, mask: Picture | None = None,
         sampling: Sampling | None = None, **options: Any,
     ) -> list[Image.Image]:
-        """Draw `n` pictures (R×R pixels, RGB). Picture k has seed + k, whatever is drawn with it; None is random.
+        """Generate `n` pictures of a prompt (R×R pixels, RGB). A picture's `info` holds the texts of its PNG.
 
-        init, mask, strength: as the options of `diffuse sample`; pictures are fitted as training fits them. options:
-        fields of `Sampling` (sampler, steps, guidance, guidance_interval, batch_size, precision), which replace those
-        of `sampling`. `info` of each picture has the texts that its PNG would have, among them its seed. Raises
-        UsageError, DataError, OutOfMemoryError.
+        seed: picture k has seed + k, and is the same whatever is generated beside it; None chooses a random seed.
+        init, mask, strength: as the options of `diffuse sample`; pictures are cropped and resized as for training.
+        options: fields of `Sampling` (sampler, steps, guidance, guidance_interval, batch_size, precision). They
+        replace those of `sampling`. Raises UsageError, DataError, OutOfMemoryError.
         """
-        usual = to_dict(sampling or Sampling())
-        chosen = from_dict(Sampling, {**usual, **_known(options, Sampling, also=_ARGUMENTS)}, where="sample")
-        request = SampleRequest(
+        defaults = to_dict(sampling or Sampling())
+        chosen = from_dict(
+            Sampling, {**defaults, **_known(options, Sampling, also=_SAMPLE_PARAMETERS)}, where="sample")
+        sample_request = SampleRequest(
             prompt=prompt, negative=negative, count=n, init=self._init_image(init, strength, mask),
             seed=secrets.randbelow(2**32) if seed is None else seed, sampling=chosen)
-        return [self._image(sample) for sample in self.generate([request])]
+        return [self._to_pil(sample) for sample in self.generate([sample_request])]
 
     def generate(
         self, requests: Sequence[SampleRequest], *, frames: bool = False, world: World | None = None,
         progress: Callable[[float], None] = lambda done: None,
     ) -> Iterator[request.Sample]:
-        """The pictures of several requests as arrays, as they are finished: see `sampling.generate.generate`.
+        """Yield the pictures of several requests as arrays, as they are finished: see `sampling.generate.generate`.
 
-        world: the processes that draw together; None is this one alone. progress: called after every step with the
-        number of pictures done, unfinished ones in part.
+        world: the processes that share the work; None means this process alone. progress: called after every step with
+        the number of finished pictures, where an unfinished one counts in part.
         """
         return generation.generate(self.model, requests, frames=frames, world=world, progress=progress)
 
@@ -92,11 +96,12 @@ class LoadedModel:
         return init_image(self._fitted(init), None if mask is None else self._fitted(mask), strength)
 
     def _fitted(self, picture: Picture) -> np.ndarray:
+        """A picture from memory or a file as the model sees it, (R, R, 3) uint8."""
         if not isinstance(picture, Image.Image):
             return open_picture(Path(picture), self.resolution)
         return images.fit(images.to_rgb(images.upright(picture)), self.resolution)
 
-    def _image(self, sample: request.Sample) -> Image.Image:
+    def _to_pil(self, sample: request.Sample) -> Image.Image:
         image = Image.fromarray(sample.pixels)
         image.info.update(png_metadata.texts(png_metadata.metadata_of(sample, self.model)))
         return image
@@ -105,13 +110,14 @@ class LoadedModel:
 def train(
     folder: str | Path, *, should_stop: Callable[[], str | None] = lambda: None, **options: Any,
 ) -> Iterator[Event]:
-    """Train on a folder of pictures, or resume the same training: an event for everything that happens.
+    """Train on a folder of pictures, or resume the same training, and yield an event for everything that happens.
 
-    options: those of `diffuse train --help` with _ for -: the fields of `Recipe` and `Machine`. The run is locked from
-    the first event to the last. An iterator that is closed, or interrupted by an exception such as Ctrl-C, leaves the
-    last save. should_stop: asked after every step; the name of a signal, such as "SIGINT", saves and ends. No signal is
-    caught here. Several processes are joined where the environment says so (torchrun, srun), never started. Raises
-    DiffuseError of every kind, when the first event is asked for or later.
+    options: those of `diffuse train --help` with _ for -, which are the fields of `Recipe` and `Machine`. should_stop:
+    called after every step; if it returns the name of a signal, such as "SIGINT", the training saves and ends.
+
+    The run is locked from the first event to the last. If the iterator is closed, or interrupted by an exception such
+    as Ctrl-C, the last save remains. This function handles no signal. It joins several processes where the environment
+    names them (torchrun, srun), but never starts any. Raises every kind of DiffuseError, at the first event or later.
     """
     options = {RENAMED_FIELDS.get(name, name): value for name, value in options.items()}
     if isinstance(options.get("time"), str):
@@ -119,11 +125,12 @@ def train(
     if type(options.get("gpus")) is int:
         options["gpus"] = str(options["gpus"])
     if options.get("log") is not None:
-        raise UsageError("only the command line writes --log", hint="Log the events that `train` gives")
-    known = {field.name for field in dataclasses.fields(Recipe)}
-    recipe = from_dict(Recipe, {name: value for name, value in options.items() if name in known}, where="train")
-    machine = from_dict(Machine, _known(
-        {name: value for name, value in options.items() if name not in known}, Machine, Recipe), where="train")
+        raise UsageError("only the command line writes --log", hint="Log the events that `train` yields")
+    recipe_fields = {field.name for field in dataclasses.fields(Recipe)}
+    of_recipe = {name: value for name, value in options.items() if name in recipe_fields}
+    of_machine = {name: value for name, value in options.items() if name not in recipe_fields}
+    recipe = from_dict(Recipe, of_recipe, where="train")
+    machine = from_dict(Machine, _known(of_machine, Machine, Recipe), where="train")
     if devices.count_processes(machine) > launch_environment.place().size:
         raise UsageError("several processes are started by the command line, not from Python",
                          hint="Use `diffuse train --gpus N`, or start this program with torchrun")
@@ -139,11 +146,11 @@ def export(
     model: str | Path | None, out: str | Path, *, to: str, scheduler: str | None = None, precision: str | None = None,
     verify: bool = True,
 ) -> dict[str, Any]:
-    """Write a model, named as for `load`, to the new place `out` in another form, as `diffuse export` does.
+    """Write a model in another form to the new path `out`, as `diffuse export` does, and return the report.
 
-    to, scheduler, precision: as its options. → the report, which says what was compared. Raises UsageError,
-    ModelError, StorageError, and ExportError when the export does not give the model's answers; then nothing was
-    written.
+    model: a name or a path, as for `load`. to, scheduler, precision: as the options of the command. The report lists
+    every comparison with the model. Raises UsageError, ModelError, StorageError. Raises ExportError if the exported
+    model does not give the model's answers; in that case nothing was written.
     """
     chosen, target = Export(format=to, scheduler=scheduler, precision=precision, verify=verify), Path(out)
     chosen.check_name(target)
@@ -154,9 +161,9 @@ def export(
     return publishing.export(checkpoint.load_model(path, torch.device("cpu")), target, chosen, source=path)
 
 
-def _known(options: dict[str, Any], *kinds: type, also: Sequence[str] = ()) -> dict[str, Any]:
-    """`options`, if every name is a field of one of the kinds. Raises UsageError, naming the nearest or all fields."""
-    names = (*also, *(field.name for kind in kinds for field in dataclasses.fields(kind)))
+def _known(options: dict[str, Any], *configs: type, also: Sequence[str] = ()) -> dict[str, Any]:
+    """Return `options` if every name is in `also` or a field of one of the configs. Raises UsageError otherwise."""
+    names = (*also, *(field.name for config in configs for field in dataclasses.fields(config)))
     for name in options:
         check_choice("this function", name, names)
     return options

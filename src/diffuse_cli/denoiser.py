@@ -1,6 +1,6 @@
-"""The one joint of network and noise schedule: noisy pictures, times and captions in, estimates of the pictures out.
+"""The joint of network and noise schedule: noisy pictures, times and captions in, estimates of the pictures out.
 
-Training, sampling and evaluation all ask the network through here.
+Training, sampling and evaluation all call the network through this module.
 """
 
 from collections.abc import Callable
@@ -16,29 +16,33 @@ from .diffusion.schedule import STEPS, Schedule
 
 
 class Network(Protocol):
-    """What is needed of a network: that of `network.network`, or another with the same two calls."""
+    """The interface that this module needs of a network. `network.network.Network` has it."""
 
     def encode(self, tokens: Tensor, /) -> Tensor:
-        """Captions (M, 77) int64 → text features (M, 77, width)."""
+        """Tokens of captions (M, 77) int64 → text features (M, 77, width)."""
 
     def __call__(
         self, noisy: Tensor, time: Tensor, text: Tensor | None = None, *,
         dropout: Callable[[Tensor], Tensor] | None = None, detach_variance: bool = False,
     ) -> Tensor:
-        """Noisy pictures (N, C, H, W), times (N,) and text (N, 77, width) → (N, out_channels, H, W)."""
+        """Noisy pictures (N, C, H, W), times (N,) and text features (N, 77, width) → (N, out_channels, H, W)."""
 
 
 def network_time(t: Tensor | float) -> Tensor:
-    """The time as the network is told it: c = 1000·t - 1, so that 0 … 999 mean what they mean in other programs."""
+    """c = 1000·t - 1, the form in which the network is given times t in (0, 1]: 0 … 999 are the time steps of DDPM.
+
+    t: a number, or a tensor of any shape → float64 of the same shape.
+    """
     return torch.as_tensor(t, dtype=torch.float64) * STEPS - 1
 
 
 def encode_captions(
     network: Network, tokens: Tensor | None, caption_of: Tensor | None, *, precision: str,
 ) -> Tensor | None:
-    """The text features of each picture's caption; None for an unconditional model.
+    """The text features of each picture's caption, (N, 77, width); None without tokens.
 
-    tokens: (M, 77) the distinct captions; caption_of: (N,) which of them each picture has. → (N, 77, width)
+    tokens: (M, 77) int64, the M distinct captions, each of which is encoded once; caption_of: (N,) int64, which of them
+    each picture has; precision: "bf16" or "fp32".
     """
     if tokens is None or caption_of is None:
         return None
@@ -50,9 +54,10 @@ def predict(
     network: Network, noisy: Tensor, t: Tensor, text: Tensor | None, *, config: ModelConfig, precision: str,
     dropout: Callable[[Tensor], Tensor] | None = None, detach_variance: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """The network's answer for noisy pictures (N, C, H, W) at times (N,): see `split_prediction`.
+    """Call the network on noisy pictures (N, C, H, W) at times t (N,). → the two tensors of `split_prediction`
 
-    text: (N, 77, width), or None. detach_variance: keep the variance loss from training more than the last layer.
+    text: (N, 77, width), or None. precision: of the network's arithmetic, "bf16" or "fp32". dropout: see
+    `UNet.forward`. detach_variance: let the variance loss train the last layer alone.
     """
     with _autocast(noisy.device, precision):
         output = network(noisy, network_time(t).float().to(noisy.device), text, dropout=dropout,
@@ -61,7 +66,10 @@ def predict(
 
 
 def split_prediction(output: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor | None]:
-    """(N, out_channels, H, W) → the prediction (N, C, H, W), and the variance channels if learned; float32."""
+    """A network's output (N, out_channels, H, W) → prediction and variance channels, (N, C, H, W) each, in float32.
+
+    The prediction is of the kind `config.prediction`. The variance channels are None if the variance is fixed.
+    """
     channels = config.network.channels
     output = output.float()
     return output[:, :channels], output[:, channels:] if config.learned_variance else None
@@ -72,9 +80,10 @@ def denoise(
     network: Network, noisy: Tensor, t: Tensor, text: Tensor | None, *, config: ModelConfig, schedule: Schedule,
     precision: str,
 ) -> Denoised:
-    """The network's estimate of the clean pictures, and its variance as a fraction in [0, 1], (N, C, H, W) each.
+    """Estimate the clean pictures in noisy ones (N, C, H, W) at times t (N,), without gradients.
 
-    The fraction lies between the smallest and the largest possible variance of a step; None if it is not learned.
+    The estimate is `Schedule.image_of` the network's prediction. A learned variance is given as its fraction of the way
+    from ln beta_tilde to ln beta, clamped to [0, 1]; without one it is None. Arguments as of `predict`.
     """
     prediction, variance_channels = predict(network, noisy, t, text, config=config, precision=precision)
     image = schedule.image_of(config.prediction, prediction, noisy, t)

@@ -1,28 +1,22 @@
-"""Arithmetic and tables of the benchmarks, on made-up measurements; only what is slow needs the peers."""
+"""Arithmetic, tables and workers of the benchmarks, on invented measurements; only a slow test needs the peers."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
+from benchmarks import contenders
+from benchmarks.harness import figures, harness, peers, render, tables
+from benchmarks.measurements import gpu, training
 
-import contenders  # noqa: E402
-import figures  # noqa: E402
-import gpu  # noqa: E402
-import harness  # noqa: E402
-import peers  # noqa: E402
-import render  # noqa: E402
-import tables  # noqa: E402
-import training  # noqa: E402
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 def side(costs, *, pictures=8, peak=2**20):
-    """A side whose repetitions cost so many CPU seconds for one unit, and three times as many wall seconds."""
+    """The results of a side. costs: CPU seconds of each repetition, of one unit; wall seconds are three times as many.
+    """
     return {"facts": {"pictures": pictures, "parameters": 1_500_000, "gflop": 2.0, "steps": 20, "guided_steps": 10},
             "repetitions": [{"cpu": cost, "wall": 3 * cost, "count": 1} for cost in costs], "peak": peak,
             "versions": {"torch": "2.13.0"}}
@@ -41,30 +35,29 @@ def test_a_slow_round_does_not_change_a_ratio():
     assert quiet == disturbed == figures.Spread(2.0, 2.0, 2.0)
 
 
-def test_a_spread_is_of_the_middle_and_the_ends():
+def test_a_spread_has_the_median_and_both_extremes():
     assert figures.spread([3.0, 1.0, 9.0]) == figures.Spread(3.0, 1.0, 9.0)
 
 
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 2.0])
-def test_an_exponent_is_found_again(power):
+def test_the_exponent_of_an_exact_power_is_recovered(power):
     sizes = [10.0, 100.0, 1000.0]
-    found, residual = figures.exponent(sizes, [7.0 * size**power for size in sizes])
-    assert found == pytest.approx(power)
+    fitted, residual = figures.exponent(sizes, [7.0 * size**power for size in sizes])
+    assert fitted == pytest.approx(power)
     assert residual == pytest.approx(0, abs=1e-9)
 
 
-def test_what_follows_no_power_leaves_a_residual():
+def test_costs_that_follow_no_power_leave_a_residual():
     assert figures.exponent([1.0, 10.0, 100.0], [1.0, 10.0, 1.0])[1] > 0.5
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.012345, "0.0123"), (1.5, "1.50"), (12345.6, "12,346"), (0.0, "0")])
-def test_numbers_keep_three_digits(value, text):
-    assert figures.shown(value) == text
+def test_numbers_have_three_significant_digits(value, text):
+    assert figures.format_number(value) == text
 
 
 def test_a_table_holds_rates_ratios_and_memory():
-    found = report(ours=side([1.0, 2.0, 4.0], peak=3 * 2**20), theirs=side([2.0, 4.0, 8.0]))
-    lines = training.render(found)
+    lines = training.render(report(ours=side([1.0, 2.0, 4.0], peak=3 * 2**20), theirs=side([2.0, 4.0, 8.0])))
     ours = next(line for line in lines if line.startswith("| ours"))
     assert "4.00 (2.00 – 8.00)" in ours                                            # 8 pictures in 2 s
     assert "**2.00** (2.00 – 2.00)" in ours
@@ -76,53 +69,53 @@ def test_without_peers_there_is_a_table_without_ratios():
     assert "| – |" in "".join(training.render(report(ours=side([1.0]))))
 
 
-def test_utilisation_is_of_what_the_matrix_product_reaches():
-    """8 pictures of 2 GFLOP in 3 s are 5.33 GFLOP/s; the product's 32 GFLOP in 3 s are 10.7: half of it."""
+def test_utilisation_is_relative_to_the_matrix_product():
+    """8 pictures of 2 GFLOP in 3 s are 5.33 GFLOP/s; the product's 32 GFLOP in 3 s are 10.7, twice as many."""
     ours = {**side([1.0]), "warm_up": 60.0, "device_peak": 5 * 2**20}
     matrix = {**side([1.0]), "facts": {"flop": 32e9}}
-    found = {**report(), "device": "a GPU", "drawn": [],
-             "cases": [{"title": "a case", "sides": {"ours": ours, gpu.BASELINE: ours, gpu.MATRIX: matrix}}]}
-    (line,) = [line for line in gpu.render(found) if line.startswith("| ours")]
+    measured = {**report(), "device": "a GPU", "drawn": [],
+                "cases": [{"title": "a case", "sides": {"ours": ours, gpu.BASELINE: ours, gpu.MATRIX: matrix}}]}
+    (line,) = [line for line in gpu.render(measured) if line.startswith("| ours")]
     assert line.split(" | ")[3:] == ["50 %", "60.0", "5 |"]
 
 
-@pytest.mark.parametrize(("load", "said"), [(0.3, False), (6.0, True)])
-def test_other_work_is_told(load, said):
-    found = {**report(ours=side([1.0])), "load_after": [load]}
-    assert ("Other work ran beside" in tables.circumstances(found)) == said
-    assert "torch 2.13.0" in tables.circumstances(found)
+@pytest.mark.parametrize(("load", "mentioned"), [(0.3, False), (6.0, True)])
+def test_other_work_on_the_machine_is_mentioned(load, mentioned):
+    line = tables.circumstances({**report(ours=side([1.0])), "load_after": [load]})
+    assert ("Other work ran beside" in line) == mentioned
+    assert "torch 2.13.0" in line
 
 
-def test_results_render_to_the_page_that_is_there(tmp_path):
-    """Nobody edited docs/benchmarks.md by hand, and no result waits to be rendered."""
+def test_the_page_is_rendered_from_the_results(tmp_path):
+    """Nobody edited docs/benchmarks.md by hand, and it is up to date with the results."""
     (tmp_path / "pictures").mkdir()
-    kept = BENCHMARKS.parent / "docs" / "benchmarks.md"
-    assert render.page(BENCHMARKS / "results", tmp_path) == kept.read_text(encoding="utf-8")
+    page = BENCHMARKS.parent / "docs" / "benchmarks.md"
+    assert render.page(BENCHMARKS / "results", tmp_path) == page.read_text(encoding="utf-8")
 
 
 def test_every_result_says_where_it_comes_from():
     for path in (BENCHMARKS / "results").glob("*.json"):
-        found = json.loads(path.read_text())
-        assert found["date"]
-        assert found["machine"]["cpu"]
-        assert len(found["load_before"]) == 3
-        assert all(one["versions"] and one["repetitions"] for case in found["cases"] for one in case["sides"].values())
+        kept = json.loads(path.read_text())
+        assert kept["date"]
+        assert kept["machine"]["cpu"]
+        assert len(kept["load_before"]) == 3
+        assert all(one["versions"] and one["repetitions"] for case in kept["cases"] for one in case["sides"].values())
 
 
-def test_a_worker_works_and_tells_its_cost(tmp_path):
-    """A process of its own, which decodes a folder twice. It imports no peer, and here not even torch."""
+def test_a_worker_works_and_reports_its_cost(tmp_path):
+    """In a process of its own it decodes a folder twice. It imports no peer, and here not even torch."""
     settings = harness.Settings(peers=None, core=None, repetitions=2)
     for number in range(3):
         Image.new("RGB", (16, 16), (80 * number, 0, 0)).save(tmp_path / f"{number}.png")
     options = {"folder": str(tmp_path), "resolution": 8}
-    found = harness.interleave({"ours": harness.Side("feeding_sides:ours_first_time", options),
-                                "peer": harness.Side("none:none", peer=True)}, settings, count=1)
-    assert list(found) == ["ours"]                                                 # without peers, ours alone
-    assert [one["count"] for one in found["ours"]["repetitions"]] == [1, 1]
-    assert all(one["cpu"] > 0 for one in found["ours"]["repetitions"])
-    assert found["ours"]["facts"]["pictures"] == 3
-    assert found["ours"]["peak"] > 10 * 2**20
-    assert "torch" in found["ours"]["versions"]
+    results = harness.interleave({"ours": harness.Side("feeding_sides:ours_first_time", options),
+                                  "peer": harness.Side("none:none", peer=True)}, settings, count=1)
+    assert list(results) == ["ours"]                                               # without peers, ours alone
+    assert [one["count"] for one in results["ours"]["repetitions"]] == [1, 1]
+    assert all(one["cpu"] > 0 for one in results["ours"]["repetitions"])
+    assert results["ours"]["facts"]["pictures"] == 3
+    assert results["ours"]["peak"] > 10 * 2**20
+    assert "torch" in results["ours"]["versions"]
 
 
 @pytest.mark.parametrize("count", [1, None])
@@ -134,14 +127,14 @@ def test_a_side_that_dies_at_work_is_left_out(tmp_path, count):
     (tmp_path / "bad" / "a.png").write_text("no picture")
     sides = {name: harness.Side("feeding_sides:ours_first_time", {"folder": str(tmp_path / name), "resolution": 8})
              for name in ("bad", "good")}
-    found = harness.interleave(sides, settings, count=count)
-    assert list(found) == ["good"]
-    assert len(found["good"]["repetitions"]) == 1
+    results = harness.interleave(sides, settings, count=count)
+    assert list(results) == ["good"]
+    assert len(results["good"]["repetitions"]) == 1
 
 
 @pytest.mark.parametrize("last", ["count", "end"])
 def test_a_side_that_is_killed_between_two_requests_is_left_out(tmp_path, monkeypatch, last):
-    """By the system, say, when memory is short: before it works, or before it tells what it had."""
+    """The system may kill it when memory is short: before it works, or before it reports its peak memory."""
     ask = harness.Worker.ask
 
     def killed(worker, **request):
@@ -162,21 +155,21 @@ def test_a_contender_that_does_not_exist_is_left_out():
     assert harness.interleave({"none": harness.Side("nothing:nothing")}, settings, count=1) == {}
 
 
-def test_attention_is_counted_whatever_kernel_computes_it():
-    """Two products of 2·n²·d operations, forward and, twice that, backward."""
+def test_attention_is_counted_whichever_kernel_computes_it():
+    """Two products of 2·n²·d operations forward, and twice as many backward."""
     heads, positions, width = 2, 16, 8
-    asked = torch.zeros(1, heads, positions, width)
-    found = contenders.training_gflop(lambda: torch.nn.functional.scaled_dot_product_attention(asked, asked, asked))
-    assert found * 1e9 == pytest.approx(3 * 2 * heads * 2 * positions**2 * width)
+    x = torch.zeros(1, heads, positions, width)
+    gflop = contenders.training_gflop(lambda: torch.nn.functional.scaled_dot_product_attention(x, x, x))
+    assert gflop * 1e9 == pytest.approx(3 * 2 * heads * 2 * positions**2 * width)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_peers_train_the_same_network():
-    """Makes the peers' environment unless it is there: minutes, and the network."""
+    """Makes the peers' environment unless it exists, which takes minutes and the network."""
     settings = harness.Settings(peers=peers.make(), core=None, repetitions=1)
-    found = harness.interleave(training.sides("nano", 16, 4, False), settings, count=1)
-    assert set(found) == set(training.sides("nano", 16, 4, False))
-    ours, theirs = found["diffuse-cli"]["facts"], found["diffusers example"]["facts"]
+    results = harness.interleave(training.sides("nano", 16, 4, False), settings, count=1)
+    assert set(results) == set(training.sides("nano", 16, 4, False))
+    ours, theirs = results["diffuse-cli"]["facts"], results["diffusers example"]["facts"]
     assert theirs["parameters"] == pytest.approx(ours["parameters"], rel=0.01)     # theirs has no variance channels
     assert theirs["gflop"] == pytest.approx(ours["gflop"], rel=0.1)

@@ -102,7 +102,7 @@ def test_completion_can_be_had():
     (("modles",), "there is no command 'modles'. Did you mean models?"),
     (("models", "sohw"), "there is no command 'sohw'. Did you mean show?"),
     (("models", "ls", "--jsno"), "there is no option --jsno. Did you mean --json?"),
-    (("models", "ls", "--zzzzzz"), "there is no option --zzzzzz. `diffuse models ls -h` explains"),
+    (("models", "ls", "--zzzzzz"), "there is no option --zzzzzz. See `diffuse models ls -h`"),
     (("models", "rm"), "missing argument"),
     (("models", "ls", "extra"), "unexpected extra argument"),
     (("data", "demo", "x", "-n", "many"), "invalid value for '--num' / '-n'"),
@@ -147,7 +147,7 @@ def test_debug_adds_the_traceback(inside):
     assert err.endswith("\nerror: this happened\n")
 
 
-def test_the_unforeseen_is_a_line_a_report_and_seventy(inside, home):
+def test_an_unforeseen_error_is_a_line_a_report_and_seventy(inside, home):
     code, err = inside(_raises(ValueError("odd\x1b[2J\nthing")))
     assert code == 70
     (report,) = (home / "crashes").iterdir()
@@ -248,7 +248,7 @@ def test_closed_streams_are_silent(descriptors):
 
 
 def test_no_file_is_opened_as_a_closed_stream():
-    """Else what a library writes to descriptor 1 would end up in that file."""
+    """Otherwise the output of a library to descriptor 1 would end up in that file."""
     code = ("import os, sys\nfrom diffuse_cli.cli import app\nfrom diffuse_cli.storage import registry\n"
             "registry.last = lambda: sys.exit(50 + os.open(os.devnull, os.O_RDONLY))\n"
             "sys.argv = ['diffuse', 'models', 'ls']\napp.main()")
@@ -343,7 +343,7 @@ def test_every_exit_code_is_in_the_reference():
 @pytest.mark.parametrize(("given", "seen"), [
     ({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None),
 ])
-def test_waiting_threads_leave_the_core_to_others_unless_told_how_to_wait(inside, monkeypatch, given, seen):
+def test_waiting_threads_sleep_soon_unless_the_user_decides_how_they_wait(inside, monkeypatch, given, seen):
     for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
         monkeypatch.delenv(name, raising=False)
     for name, value in given.items():
@@ -354,7 +354,7 @@ def test_waiting_threads_leave_the_core_to_others_unless_told_how_to_wait(inside
 
 
 @pytest.mark.parametrize(("given", "seen"), [(None, "1"), ("0", "0")])
-def test_what_torch_lacks_on_an_apple_gpu_it_computes_on_the_cpu_unless_told_not_to(inside, monkeypatch, given, seen):
+def test_torch_uses_the_cpu_for_gaps_of_an_apple_gpu_unless_the_user_forbids_it(inside, monkeypatch, given, seen):
     monkeypatch.setenv("PYTORCH_ENABLE_MPS_FALLBACK", given or "")
     if given is None:
         monkeypatch.delenv("PYTORCH_ENABLE_MPS_FALLBACK")

@@ -1,4 +1,4 @@
-"""`diffuse evaluate` as people see it: lines, JSON, what is left behind, refusals."""
+"""`diffuse evaluate` as people see it: lines, JSON, the files that it writes, refusals."""
 
 import functools
 import json
@@ -34,12 +34,12 @@ KEYS = {"schema", "version", "model_sha256", "step", "seed", "pictures", "levels
         "bits_per_dim", "variance_gain_bpd", "variance_calibration", "prompts", "distances", "memorisation"}
 
 
-def test_people_see_lines_with_a_word_on_what_is_good(diffuse, model):
+def test_each_figure_says_which_values_are_good(diffuse, model):
     code, out, err = diffuse("-n", "2")
     assert code == 0, err
     head, table = (part.splitlines() for part in out.split("\n\n"))
     lines = {line.split("  ")[0]: line for line in head}
-    assert "2 pictures held out by its training; learnt from 22" in lines["measured on"]
+    assert "2 pictures held out by its training; trained on 22" in lines["measured on"]
     for label in ("noise loss", "reference", "bits/dim", "variance"):
         assert "±" in lines[label], label
     assert "lower is better" in lines["bits/dim"]
@@ -51,7 +51,7 @@ def test_people_see_lines_with_a_word_on_what_is_good(diffuse, model):
     assert max(map(len, head)) < 160
 
 
-def test_json_is_what_stays_beside_the_model(diffuse, model):
+def test_json_is_the_same_as_the_file_beside_the_model(diffuse, model):
     code, out, err = diffuse("tiny", "-n", "2", "--json", "-s", "3")
     record = json.loads(out)
     assert (code, out.count("\n")) == (0, 1), err
@@ -81,14 +81,14 @@ def test_a_folder_of_other_pictures(diffuse, model, tmp_path):
     code, out, err = diffuse("tiny", folder, "-n", "6")
     assert code == 0, err
     assert "30 pictures of the folder named; learnt from 22" in out
-    assert "among those that the model learnt from" in err
+    assert "among those that the model was trained on" in err
     for line in ("kernel distance", "Fréchet distance", "precision", "recall", "features          an encoder"):
         assert f"\n{line}" in out
     assert sorted(os.listdir(folder)) == before
 
 
 def test_a_folder_of_other_pictures_leaves_the_figures_of_those_held_out(diffuse, model, tmp_path):
-    folder = tiny.draw_squares(tmp_path / "other", 30)                     # among them what the model learnt from
+    folder = tiny.draw_squares(tmp_path / "other", 30)                     # among them its training pictures
     assert diffuse("tiny", folder, "-n", "2")[0] == 0
     assert not (model / "evaluation.json").exists()
     assert not (model / "closest.png").exists()
@@ -126,7 +126,7 @@ def test_a_changed_folder_is_refused_in_one_line(diffuse, model, squares, tmp_pa
     stored["request"]["folder"] = str(folder)
     (model / "config.json").write_text(json.dumps(stored))
     (folder / "000.png").unlink()
-    for reason in ("changed since 'tiny' learnt from them", "are gone"):
+    for reason in ("changed since 'tiny' was trained on them", "are gone"):
         code, out, err = diffuse("tiny")
         assert (code, out) == (3, "")
         assert reason in err
@@ -134,7 +134,7 @@ def test_a_changed_folder_is_refused_in_one_line(diffuse, model, squares, tmp_pa
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_what_cannot_be_is_refused_in_one_line(diffuse, model, tmp_path):
+def test_invalid_arguments_are_refused_in_one_line(diffuse, model, tmp_path):
     (tmp_path / "no.pt").write_bytes(b"nothing")
     for arguments, code in [
         (["absent"], 4), (["tiny", tmp_path / "absent"], 3), (["-n", "-1"], 2), (["--images", "0"], 2),
@@ -162,4 +162,4 @@ def test_a_full_disk_costs_the_record_not_the_answer(diffuse, model, monkeypatch
 def test_an_empty_name_is_not_the_current_directory(diffuse, model):
     code, out, err = diffuse("tiny", "")
     assert (code, out) == (2, "")
-    assert "No folder was given" in err
+    assert "no folder of pictures was given" in err

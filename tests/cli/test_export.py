@@ -44,7 +44,7 @@ def same(one, other):
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-# ── What comes of it ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── The export ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_folder_named_after_the_model_whose_path_is_all_that_is_printed(diffuse, trained, home):
@@ -147,7 +147,7 @@ def test_without_verification_the_report_says_so(diffuse, model):
     (("--to", "safetensors", "-o", "out.bin"), "a .safetensors file"),
     ((), "--to"),
 ])
-def test_what_cannot_be_meant_is_refused_before_anything_is_loaded(diffuse, model, monkeypatch, arguments, told):
+def test_invalid_options_are_refused_before_anything_is_loaded(diffuse, model, monkeypatch, arguments, told):
     monkeypatch.setattr(checkpoint, "load_model", None)
     code, out, err = diffuse("export", model, *arguments)
     assert (code, out) == (2, "")
@@ -155,7 +155,7 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_loaded(diffuse, mode
     assert not os.listdir()
 
 
-def test_what_is_there_stays_unless_forced_and_then_only_an_export_gives_way(diffuse, model):
+def test_nothing_is_replaced_without_force_and_with_it_only_an_earlier_export(diffuse, model):
     os.mkdir("out")
     Path("out/thesis.txt").write_text("mine")
     for more in ((), ("--force",)):
@@ -173,7 +173,7 @@ def test_what_is_there_stays_unless_forced_and_then_only_an_export_gives_way(dif
 
 
 @pytest.mark.parametrize("mine", ["thesis.txt", "unet/notes.txt", "link"])
-def test_what_was_put_into_an_export_is_never_lost(diffuse, model, mine):
+def test_a_users_file_in_an_export_is_never_lost(diffuse, model, mine):
     assert diffuse("export", model, "--to", "diffusers", "-o", "out", "--no-verify")[0] == 0
     if mine == "link":
         os.symlink("..", "out/link")
@@ -295,7 +295,7 @@ def test_a_signal_leaves_nothing_and_ends_by_itself(diffuse, model, monkeypatch,
 
 
 @pytest.mark.parametrize("to", ["diffusers", "safetensors"])
-def test_what_is_not_the_model_is_never_published(diffuse, model, monkeypatch, to):
+def test_an_export_that_differs_from_the_model_is_never_published(diffuse, model, monkeypatch, to):
     real = checkpoint._on_cpu
 
     def spoilt(tensors):

@@ -1,4 +1,4 @@
-"""Sampling as an instrument: negatives, start pictures, files of prompts, pictures drawn again, sheets, films."""
+"""Options of `diffuse sample`: negatives, init images, files of prompts, --from, sheets, animations, completion."""
 
 import io
 import json
@@ -58,7 +58,7 @@ def test_a_negative_is_written_down_in_both_ways(diffuse, model):
         assert image.text["parameters"].startswith("a red square\nNegative prompt: a blue square\nSteps: 2, ")
 
 
-def test_guidance_that_acts_at_no_step_is_told(diffuse, model):
+def test_guidance_that_acts_at_no_step_is_warned_about(diffuse, model):
     drawn = []
     for interval, told in (((3, 3), True), ((0, 1000), False)):
         for guidance in (2, 6):
@@ -70,9 +70,9 @@ def test_guidance_that_acts_at_no_step_is_told(diffuse, model):
     assert not np.array_equal(*drawn[2:])
 
 
-def test_a_negative_that_does_nothing_is_told(diffuse, model, unconditional):
+def test_a_negative_that_does_nothing_is_warned_about(diffuse, model, unconditional):
     _, _, err = diffuse("--negative-prompt", "a blue square", "--guidance", "1", "-m", model)
-    assert warnings(err) == ["--negative does nothing without guidance, and --guidance 1 is none"]
+    assert warnings(err) == ["--negative does nothing without guidance, and --guidance 1 is no guidance"]
     _, _, err = diffuse("--negative", "blue", "-m", unconditional[0] / "model.safetensors")
     assert warnings(err) == ["this model was trained without captions and ignores prompts"]
     _, _, err = diffuse("--negative", "zebra", "-m", model, "--guidance-interval", 0, 1000)
@@ -87,7 +87,7 @@ def test_strength_0_returns_the_picture(diffuse, model, photo):
     assert np.array_equal(read("x.png"), images.fit(images.open_rgb(photo), 8))
 
 
-def test_what_the_mask_does_not_show_is_in_the_file_as_it_was(diffuse, model, photo, mask):
+def test_pixels_outside_the_mask_stay_exactly_as_they_were(diffuse, model, photo, mask):
     assert diffuse("a red square", "-m", model, "--init", photo, "--mask", mask, "-o", "x.png")[0] == 0
     kept, drawn = images.fit(images.open_rgb(photo), 8), read("x.png")
     new = images.fit(images.open_rgb(mask), 8).mean(2) >= 127.5
@@ -103,7 +103,7 @@ def test_what_the_mask_does_not_show_is_in_the_file_as_it_was(diffuse, model, ph
     (("--strength", "0.5"), 2, "--strength needs a picture"), (("--mask", "PHOTO"), 2, "--mask needs a picture"),
     (("--init", "PHOTO", "--strength", "1.5"), 2, "--strength must be between"),
     (("--init", "PHOTO", "--strength", "nan"), 2, "--strength must be between")])
-def test_what_cannot_be_a_start_is_one_line(diffuse, model, photo, arguments, code, said):
+def test_an_unusable_init_image_is_one_line(diffuse, model, photo, arguments, code, said):
     Path("text.png").write_text("no picture")
     with mock.patch.object(checkpoint, "load_model", side_effect=AssertionError):
         found, out, err = diffuse("-m", model, *(photo if word == "PHOTO" else word for word in arguments))
@@ -152,7 +152,7 @@ def test_a_dash_reads_stdin_and_nothing_else_does(diffuse, model, monkeypatch):
     (b'{"n": 1, "n": 2}', "line 1"), (b"{", "line 1"), (b'{"init": "/etc/passwd"}', "unknown entries: init"),
     (b"\n \n", "holds no prompt"), (b"\xff\xfe", "not UTF-8"), (b"a\n" * 9_000_000, "over 16 MB")],
     ids=range(14))
-def test_lines_that_cannot_be_are_named(diffuse, model, content, said):
+def test_unusable_lines_are_named(diffuse, model, content, said):
     Path("list.txt").write_bytes(content)
     with mock.patch.object(checkpoint, "load_model", side_effect=AssertionError):
         found, out, err = diffuse("--prompts", "list.txt", "-m", model)
@@ -162,7 +162,7 @@ def test_lines_that_cannot_be_are_named(diffuse, model, content, said):
     assert diffuse("--prompts", "nowhere", "-m", model)[0] == 3
 
 
-def test_several_processes_are_told_what_one_read(trained, tmp_path):
+def test_several_processes_sample_the_prompts_that_one_has_read(trained, tmp_path):
     drawn, environment = {}, {**os.environ, "PYTHONPATH": os.path.dirname(tiny.__file__)}
     lines = 'a red square\n{"prompt": "a blue square", "n": 3}\n{"prompt": "\\ud800", "steps": 1}\n'
     for processes in ("1", "2"):
@@ -190,7 +190,7 @@ def tiny_at_home(home, trained):
     (), ("--sampler", "ddpm", "--guidance", "1.7", "--guidance-interval", "0.1", "3", "--negative", "a blue square"),
     ("--sampler", "unipc", "--batch-size", "5", "--precision", "bf16"), ("--init", "PHOTO", "--strength", "0.4"),
     ("--init", "PHOTO", "--mask", "MASK", "--sampler", "dpmpp-sde")])
-def test_a_picture_is_drawn_again_from_what_it_says(diffuse, photo, mask, options):
+def test_a_picture_is_generated_again_from_its_metadata(diffuse, photo, mask, options):
     options = [{"PHOTO": photo, "MASK": mask}.get(word, word) for word in options]
     _, out, _ = diffuse('a "red", square\nSteps: 3', "-n", "3", "-s", "11", "-m", "tiny", *options)
     old = out.splitlines()[1]
@@ -203,7 +203,7 @@ def test_a_picture_is_drawn_again_from_what_it_says(diffuse, photo, mask, option
 
 
 @pytest.mark.usefixtures("tiny_at_home")
-def test_what_is_given_besides_replaces_what_it_says(diffuse):
+def test_options_replace_the_metadata(diffuse):
     diffuse("a red square", "-m", "tiny", "-s", "1", "-o", "old.png", "--sampler", "ddim", "--negative", "grey")
     _, out, _ = diffuse("--from", "old.png", "--guidance", "5", "-n", "2", "--json", "--steps", "3", quick=False)
     assert [(made["guidance"], made["seed"], made["steps"], made["sampler"], made["negative"], made["prompt"])
@@ -215,14 +215,15 @@ def test_what_is_given_besides_replaces_what_it_says(diffuse):
 
 
 @pytest.mark.usefixtures("tiny_at_home")
-def test_a_picture_made_from_another_needs_that_again(diffuse, photo, mask):
+def test_a_picture_generated_from_another_needs_that_one_again(diffuse, photo, mask):
     diffuse("-m", "tiny", "-o", "old.png", "--init", photo, "--mask", mask)
     code, _, err = diffuse("--from", "old.png", "-o", "new.png")
     assert (code, "Add --init" in err) == (2, True)
     code, _, err = diffuse("--from", "old.png", "--init", photo, "-o", "new.png")
     assert (code, "Add --mask" in err) == (2, True)
     _, _, err = diffuse("--from", "old.png", "--init", mask, "--mask", mask, "-o", "new.png")
-    assert warnings(err) == ["this is not the picture, or not the mask, that it was made from; the result will differ"]
+    assert warnings(err) == [
+        "--init or --mask is not the one that the picture was generated from, so the result will differ"]
 
 
 def test_another_model_is_used_only_when_named(diffuse, model, unconditional, home):
@@ -231,16 +232,16 @@ def test_another_model_is_used_only_when_named(diffuse, model, unconditional, ho
     (home / "models" / "tiny" / "model.safetensors").write_bytes((unconditional[0] / "model.safetensors").read_bytes())
     code, out, err = diffuse("--from", "old.png")
     assert (code, out, len(err.splitlines())) == (4, "", 1)
-    assert "the model that drew it, 'tiny' with hash" in err
+    assert "the model that generated it, 'tiny' with hash" in err
     code, _, err = diffuse("--from", "old.png", "-m", "tiny", "-o", "new.png", "-q")
     assert code == 0
     _, _, err = diffuse("--from", "old.png", "-m", "tiny", "-o", "new2.png")
-    assert "the picture was drawn by another model, tiny" in err
+    assert "the picture was generated by another model, tiny" in err
     assert "warning" not in diffuse("--from", "old.png", "-m", model, "-o", "new3.png")[2]
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".webp"])
-def test_what_does_not_say_how_it_was_made_is_one_line(diffuse, model, suffix):
+def test_a_picture_without_metadata_is_one_line(diffuse, model, suffix):
     diffuse("-m", model, "-o", f"old{suffix}")
     code, out, err = diffuse("--from", f"old{suffix}", "-m", model)
     assert (code, out, len(err.splitlines())) == (3, "", 1)
@@ -275,7 +276,7 @@ def test_several_guidances_are_columns_or_rows(diffuse, model):
     assert rows == [("red", [(f"seed {seed}", f"guidance {scale}") for seed in (4, 5)]) for scale in ("1", "2.5")]
 
 
-def test_films_show_each_picture_come_about(diffuse, model):
+def test_animations_show_the_sampling_of_each_picture(diffuse, model):
     code, out, _ = diffuse("a red square", "-n", "2", "-s", "1", "-m", model, "--animate", "--steps", "5")
     paths = out.splitlines()
     assert (code, [Path(path).suffix for path in paths]) == (0, [".png", ".webp"] * 2)
@@ -290,7 +291,7 @@ def test_films_show_each_picture_come_about(diffuse, model):
 
 @pytest.mark.parametrize(("name", "options", "files"), [
     ("x.gif", (), ["x.gif"]), ("x.webp", (), ["x.webp"]), ("x.gif", ("-n", "3", "--grid"), ["x.gif"])])
-def test_a_film_goes_to_the_file_that_is_named(diffuse, model, name, options, files):
+def test_an_animation_goes_to_the_named_file(diffuse, model, name, options, files):
     code, out, err = diffuse("-m", model, "--animate", "-o", name, *options)
     assert (code, out.splitlines(), os.listdir()) == (0, files, files), err
     with Image.open(name) as film:

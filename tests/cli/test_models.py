@@ -195,8 +195,8 @@ def test_verify_says_what_was_checked(diffuse):
     path = _save("cars")
     code, out, _ = diffuse("models", "verify", "cars")
     assert code == 0
-    assert out == (f"{path}: all {path.stat().st_size:,} bytes are those that were sealed; "
-                   "header and configuration are sound\n")
+    assert out == (f"{path}: all {path.stat().st_size:,} bytes match the seal; "
+                   "header and configuration are valid\n")
 
 
 def test_verify_notices_one_bit(diffuse):
@@ -218,7 +218,7 @@ def test_verify_refuses_what_was_never_sealed(diffuse, tmp_path):
     path.write_bytes(safetensors.numpy.save({"a": np.zeros(3)}))
     code, out, err = diffuse("models", "verify", str(path))
     assert (code, out) == (4, "")
-    assert "it has no seal. It was not made by diffuse" in err
+    assert "it has no seal. It was not written by diffuse" in err
 
 
 # ── rm ──────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -31,7 +31,7 @@ def test_without_a_picture_it_draws_one_and_nothing_is_ever_replaced(diffuse):
     assert "exists already" in err
 
 
-def test_curves_are_of_no_picture(diffuse, tmp_path):
+def test_plot_takes_no_picture(diffuse, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
     code, out, err = diffuse(tmp_path / "photo.png", "--plot")
     assert (code, out) == (2, "")
@@ -62,7 +62,7 @@ def test_json_has_the_numbers_of_every_level(diffuse):
         assert level["noise_mse"] is None
 
 
-def test_a_model_adds_what_it_makes_of_each_level(diffuse, trained):
+def test_a_model_adds_its_estimate_at_each_level(diffuse, trained):
     path = trained[0] / "model.safetensors"
     diffuse("-n", "3", "--resolution", "8", "-o", "plain.png")
     code, out, _ = diffuse("-n", "3", "-m", path, "--json", "-o", "model.png")
@@ -95,7 +95,7 @@ def test_the_curves_of_all_schedules_are_a_picture(diffuse):
     assert "interpolated" not in err
 
 
-def test_what_cannot_be_is_refused_in_one_line(diffuse, tmp_path):
+def test_invalid_arguments_are_refused_in_one_line(diffuse, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"nothing")
     for arguments, code in [
         (["missing.png"], 3), ([tmp_path / "broken.png"], 3), (["-n", "1"], 2), (["--schedule", "other"], 2),

@@ -23,9 +23,9 @@ from diffuse_cli.storage.checkpoint import Model
 
 
 @pytest.fixture
-def no_drawing(monkeypatch):
-    """What is refused must be refused before anything is drawn or loaded."""
-    monkeypatch.setattr(generate, "draw", mock.Mock(side_effect=AssertionError))
+def no_sampling(monkeypatch):
+    """A refusal must come before a model is loaded or a picture is generated."""
+    monkeypatch.setattr(generate, "generate", mock.Mock(side_effect=AssertionError))
     monkeypatch.setattr(checkpoint, "load_model", mock.Mock(side_effect=AssertionError))
 
 
@@ -49,14 +49,14 @@ def test_pictures_go_into_samples_and_their_paths_to_stdout(diffuse, model):
         assert np.array_equal(np.asarray(one), np.asarray(again))
 
 
-def test_numbers_go_on_after_the_highest(diffuse, model):
+def test_numbers_continue_after_the_highest(diffuse, model):
     os.mkdir("samples")
     for name in ("00041-1-x.png", "7-x.png", "notes.txt", "123456-2-y.jpg"):
         Path("samples", name).touch()
     assert diffuse("-m", model, "--seed", "1")[1] == "samples/123457-1.png\n"
 
 
-def test_json_lines_tell_how_each_picture_was_made(diffuse, model):
+def test_json_lines_say_how_each_picture_was_generated(diffuse, model):
     code, out, _ = diffuse("a red square", "-n", "2", "-m", model, "-s", "3", "--json", "--sampler", "ddim")
     lines = [json.loads(line) for line in out.splitlines()]
     assert code == 0
@@ -72,7 +72,7 @@ def test_json_lines_tell_how_each_picture_was_made(diffuse, model):
         assert inside.items() <= line.items()
 
 
-def test_a_picture_can_be_drawn_again_from_what_it_says(diffuse, model):
+def test_a_picture_can_be_generated_again_from_its_metadata(diffuse, model):
     diffuse("a red square", "-m", model, "-o", "a.png", "--sampler", "ddpm", "--guidance", "1.7")
     with Image.open("a.png") as image:
         said, pixels = json.loads(image.text["diffuse"]), np.asarray(image)
@@ -84,13 +84,13 @@ def test_a_picture_can_be_drawn_again_from_what_it_says(diffuse, model):
         assert np.array_equal(np.asarray(image), pixels)
 
 
-def test_the_random_seed_is_told(diffuse, model):
+def test_the_random_seed_is_printed(diffuse, model):
     _, out, err = diffuse("-m", model)
     (seed,) = re.findall(r"^model tiny, seed (\d+)$", err, re.MULTILINE)
     assert out == f"samples/00000-{seed}.png\n"
 
 
-def test_pictures_tell_nothing_of_places_and_people(diffuse, model, monkeypatch):
+def test_metadata_reveals_no_places_and_no_people(diffuse, model, monkeypatch):
     monkeypatch.setenv("USER", "somebody-with-a-name")
     diffuse("a red square", "-m", model, "-o", "x.png")
     with Image.open("x.png") as image:
@@ -102,7 +102,7 @@ def test_pictures_tell_nothing_of_places_and_people(diffuse, model, monkeypatch)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".JPG"])
-def test_without_metadata_a_picture_says_nothing(diffuse, model, suffix):
+def test_a_picture_can_be_without_metadata(diffuse, model, suffix):
     diffuse("a red square", "-m", model, "-o", f"with{suffix}", "-s", "1")
     diffuse("a red square", "-m", model, "-o", f"without{suffix}", "-s", "1", "--no-metadata")
     with Image.open(f"with{suffix}") as image, Image.open(f"without{suffix}") as bare:
@@ -130,7 +130,7 @@ def test_a_grid_is_one_more_file_with_every_picture(diffuse, model):
 def test_one_file_is_never_replaced_unasked(diffuse, model):
     assert diffuse("-m", model, "-o", "deep/er/x.png", "-s", "1")[:2] == (0, f"{os.path.join('deep/er', 'x.png')}\n")
     before = Path("deep/er/x.png").read_bytes()
-    with mock.patch.object(generate, "draw", side_effect=AssertionError):        # refused before anything is drawn
+    with mock.patch.object(generate, "generate", side_effect=AssertionError):    # refused before that
         code, out, err = diffuse("-m", model, "-o", "deep/er/x.png", "-s", "2")
     assert (code, out) == (2, "")
     assert "deep/er/x.png exists already. Use --force" in err
@@ -155,7 +155,7 @@ def test_a_link_is_replaced_not_followed(diffuse, model):
 
 
 def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path):
-    place = output_files.Target(tmp_path / "x.png", files=1, force=False)
+    place = output_files.SampleTarget(tmp_path / "x.png", files=1, force=False)
     (tmp_path / "x.png").write_bytes(b"theirs")
     with pytest.raises(UsageError, match="exists already"):
         place.write(b"ours", "grid")
@@ -164,12 +164,12 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [("-n", "2"), ("x", "y"), ("--grid",)])
-def test_one_file_is_for_one_picture(diffuse, model, no_drawing, arguments):
+def test_one_file_is_for_one_picture(diffuse, model, no_sampling, arguments):
     code, _, err = diffuse(*arguments, "-m", model, "-o", "x.png")
     assert (code, "is one file, but 2 pictures" in err) == (2, True)
 
 
-def test_a_directory_that_is_a_file_ends_with_6(diffuse, model, no_drawing):
+def test_a_directory_that_is_a_file_ends_with_6(diffuse, model, no_sampling):
     Path("taken").touch()
     assert diffuse("-m", model, "-o", "taken")[0] == 6
     assert diffuse("-m", model, "-o", "taken/below")[0] == 6
@@ -194,9 +194,9 @@ def test_a_disk_that_fills_up_keeps_what_is_there(diffuse, model):
     assert err.count("no space left") == 1
 
 
-def test_programs_side_by_side_never_take_one_anothers_names(tmp_path):
+def test_programs_side_by_side_never_write_the_same_file(tmp_path):
     drawn = mock.Mock(seed=1, prompt="x")
-    targets = [output_files.Target(tmp_path, files=20, force=False) for _ in range(4)]
+    targets = [output_files.SampleTarget(tmp_path, files=20, force=False) for _ in range(4)]
     written = [[] for _ in targets]
 
     def write(number):
@@ -216,7 +216,7 @@ def test_programs_side_by_side_never_take_one_anothers_names(tmp_path):
 
 @pytest.mark.parametrize(("out", "said"), [("x.bmp", "cannot be a still picture"), ("x.TIFF", "cannot be"),
                                            ("-", "-o - would be stdout")])
-def test_pictures_do_not_go_where_nobody_meant_them_to(diffuse, model, out, said):
+def test_an_unsupported_suffix_and_stdout_are_refused(diffuse, model, out, said):
     code, stdout, err = diffuse("x", "-m", model, "-n", "1", "-o", out)
     assert (code, stdout, said in err) == (2, "", True)
     assert os.listdir() == []
@@ -233,10 +233,10 @@ def test_the_last_trained_model_is_the_default(diffuse, trained, monkeypatch):
     assert sha[0] == sha[1]
     code, _, err = diffuse("x", "-m", "tinny", "-o", "nowhere")
     assert (code, "there is no model 'tinny'. Did you mean tiny?" in err) == (4, True)
-    assert not os.path.exists("nowhere")                   # nothing is made for what cannot be
+    assert not os.path.exists("nowhere")                   # a refusal creates nothing
 
 
-def test_without_any_model_there_is_advice(diffuse, no_drawing):
+def test_without_any_model_there_is_advice(diffuse, no_sampling):
     code, out, err = diffuse("x")
     assert (code, out) == (4, "")
     assert err == "error: there is no model yet. Train one first: diffuse train ./images\n"
@@ -257,7 +257,7 @@ def warnings(err):
     return [line.removeprefix("warning: ") for line in err.splitlines() if line.startswith("warning: ")]
 
 
-def test_words_that_never_occurred_are_told_with_near_ones(diffuse, model):
+def test_unknown_words_are_warned_about_with_similar_ones(diffuse, model):
     _, _, err = diffuse("a redd square, zebra! A", "-m", model)
     assert warnings(err) == ["the model has never seen the word 'redd'; it knows red",
                              "the model has never seen the word 'zebra'"]
@@ -265,12 +265,12 @@ def test_words_that_never_occurred_are_told_with_near_ones(diffuse, model):
     assert err == ""
 
 
-def test_an_endless_prompt_is_told_briefly(diffuse, model):
+def test_an_endless_prompt_is_warned_about_briefly(diffuse, model):
     code, _, err = diffuse(" ".join(f"w{index}" for index in range(10_000)), "-m", model)
     assert code == 0
     assert len(warnings(err)) == prompt_files.MAX_WARNINGS + 2
     assert "never seen 9995 more of the words" in err
-    assert "the prompt is longer than the model reads, its end is ignored: w0 w1" in err
+    assert "the prompt is too long for the model, so its end is ignored: w0 w1" in err
 
 
 @pytest.mark.parametrize("prompt", ["\udcff\udc80", "\x1b[31mred\nsquare", "😀", "-"])

@@ -1,6 +1,8 @@
-"""`diffuse train` as people and programs see it: what is on stdout, what on stderr, the exit code, the signals."""
+"""`diffuse train` as people and programs see it: stdout, stderr, exit codes and signals."""
 
+import dataclasses
 import importlib.util
+import inspect
 import json
 import os
 import re
@@ -15,8 +17,9 @@ import tiny
 import torch
 
 from diffuse_cli import events
-from diffuse_cli.cli import app, train
+from diffuse_cli.cli import app, options, train
 from diffuse_cli.cli.terminal import view
+from diffuse_cli.config import Machine, Recipe
 from diffuse_cli.errors import UsageError
 from diffuse_cli.storage import registry
 from diffuse_cli.training import estimate, loop
@@ -89,9 +92,9 @@ def test_the_path_of_the_model_is_all_there_is_on_stdout(diffuse, squares, decod
     code, out, err = diffuse("train", squares, *OPTIONS)
     assert (code, out) == (0, f"{model_of(home)}\n")
     assert model_of(home).read_bytes() == (trained[0] / "model.safetensors").read_bytes()
-    for told in ("24 used (22 to learn from, 2 held out)", "captions: sidecar .txt (24 of 24 files)", "“a red square”",
+    for text in ("24 used (22 to learn from, 2 held out)", "captions: sidecar .txt (24 of 24 files)", "“a red square”",
                  "8 steps of 4", "step 8/8", "sample it: diffuse sample 'a red square' -m tiny"):
-        assert told in err
+        assert text in err
     assert "\x1b" not in err
     code, out, err = diffuse("train", squares, *OPTIONS)
     assert (code, out) == (0, f"{model_of(home)}\n")
@@ -110,7 +113,7 @@ def test_json_lines_are_the_events(diffuse, squares, decoded, home):
     assert lines[-1]["path"] == str(model_of(home))
 
 
-def test_a_dry_run_of_several_processes_is_told_by_the_main_one(diffuse, squares, decoded, home, monkeypatch):
+def test_the_main_process_alone_prints_the_plan_of_a_dry_run(diffuse, squares, decoded, home, monkeypatch):
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
     assert diffuse("train", squares, *OPTIONS, "--dry-run") == (0, "", "")
@@ -120,16 +123,16 @@ def test_a_dry_run_of_several_processes_is_told_by_the_main_one(diffuse, squares
     assert "arithmetic" in err
 
 
-def test_a_dry_run_tells_the_plan_and_its_cost_and_leaves_nothing(diffuse, squares, decoded, home):
+def test_a_dry_run_prints_the_plan_and_its_cost_and_leaves_nothing(diffuse, squares, decoded, home):
     code, out, err = diffuse("train", squares, *OPTIONS, "--dry-run")
     assert (code, out) == (0, "")
-    for told in ("batch: 4 pictures", "budget: 8 steps", "time: about", "speed:", "disk:", "memory:", "arithmetic:"):
-        assert told in err
+    for text in ("batch: 4 pictures", "budget: 8 steps", "time: about", "speed:", "disk:", "memory:", "arithmetic:"):
+        assert text in err
     assert list((home / "models").iterdir()) == []
     assert registry.last() is None
 
 
-def test_a_copy_of_the_model_is_named_instead(diffuse, squares, decoded, home, tmp_path):
+def test_the_path_of_the_copy_is_printed_instead(diffuse, squares, decoded, home, tmp_path):
     out = tmp_path / "cars.safetensors"
     assert diffuse("train", squares, *OPTIONS, "-o", out)[:2] == (0, f"{out}\n")
     assert out.read_bytes() == model_of(home).read_bytes()
@@ -137,10 +140,10 @@ def test_a_copy_of_the_model_is_named_instead(diffuse, squares, decoded, home, t
     assert (code, "exists already" in err) == (2, True)
 
 
-def test_a_copy_that_cannot_be_written_is_refused_before_anything_is_learnt(diffuse, squares, home, tmp_path):
+def test_a_copy_that_cannot_be_written_is_refused_before_the_training(diffuse, squares, home, tmp_path):
     with mock.patch.object(os, "access", lambda path, mode: (path, mode) != (tmp_path, os.W_OK)):
         code, _, err = diffuse("train", squares, *OPTIONS, "-o", tmp_path / "cars.safetensors")
-    assert (code, "is read-only for you" in err) == (6, True)
+    assert (code, "you have no permission to write into" in err) == (6, True)
     assert not home.exists() or os.listdir(home) == []
 
 
@@ -185,7 +188,7 @@ def test_bad_values_are_refused_before_torch_is_imported(squares):
                  ["sample", "--guidance", "nan"], ["sample", "--seed", str(2**70)], ["sample", "--seed", "-1"],
                  ["sample", "--sampler", "dpm"], ["sample", "--guidance-interval", "2", "1"],
                  ["sample", "--guidance-interval", "0", "inf"], ["sample", "--precision", "fp16"]]
-    code = ("import json, sys; from diffuse_cli.cli import app, view\n"
+    code = ("import json, sys; from diffuse_cli.cli import app; from diffuse_cli.cli.terminal import view\n"
             "for command in json.loads(sys.argv[1]): view.start(); print(app._run(command), flush=True)\n"
             "print('torch' in sys.modules)")
     done = subprocess.run(
@@ -197,14 +200,14 @@ def test_bad_values_are_refused_before_torch_is_imported(squares):
     assert len(errors) == len(commands)
     assert "config." not in done.stderr.replace("config.json", "")     # options are called what they are called
     assert all(line.startswith("error: ") for line in errors)
-    assert errors.count("error: which pictures? No folder was given. For example: diffuse train ./images") == 2
-    for told in ("--steps must be between 1 and", "Did you mean 'simple'?", "Did you mean 'nano'?",
+    assert errors.count("error: no folder of pictures was given. For example: diffuse train ./images") == 2
+    for text in ("--steps must be between 1 and", "Did you mean 'simple'?", "Did you mean 'nano'?",
                  "Did you mean --flip?", "Write 90s, 30m", "--lr should be float, not 'nan'", "--steps is out of range",
                  "--time, in seconds,", "must contain {label}"):
-        assert any(told in line for line in errors), told
+        assert any(text in line for line in errors), text
 
 
-def test_what_cannot_be_learnt_from_ends_with_3(diffuse, tmp_path, home):
+def test_a_folder_without_pictures_ends_with_3(diffuse, tmp_path, home):
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.txt").write_text("x")
     for folder in ("missing", "empty", "a.txt"):
@@ -227,7 +230,7 @@ def test_pictures_that_cannot_be_read_end_with_3(diffuse, tmp_path, home):
     assert (code, "bad0.png" in err) == (3, True)
 
 
-def test_what_is_wrong_with_the_data_is_told_and_kept(diffuse, tmp_path, home):
+def test_problems_with_the_data_are_reported_and_recorded(diffuse, tmp_path, home):
     folder = tiny.draw_squares(tmp_path / "squares", 24)
     (folder / "000.png").write_bytes(b"no picture")
     (folder / "gone.png").symlink_to(tmp_path / "nowhere")
@@ -252,8 +255,7 @@ def test_a_gpu_that_is_not_there_ends_with_2(diffuse, squares, decoded):
 
 
 def test_a_run_in_use_ends_with_5(diffuse, squares, decoded):
-
-    with open_run(squares, tiny.RECIPE, train.Machine(**tiny.OPTIONS)):
+    with open_run(squares, tiny.RECIPE, Machine(**tiny.OPTIONS)):
         code, _, err = diffuse("train", squares, *OPTIONS)
     assert (code, f"process {os.getpid()}" in err) == (5, True)
 
@@ -261,7 +263,7 @@ def test_a_run_in_use_ends_with_5(diffuse, squares, decoded):
 def test_the_folder_can_come_from_the_config_alone(tmp_path):
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"request": {"folder": "/a", "recipe": {"steps": 5, "seed": 3}}, "plan": {}}))
-    folder, recipe = train._read_config(config, None, {"seed": None, "lr": 0.5})
+    folder, recipe = train._read_config(config, None, options.fields_of(Recipe, {"seed": None, "lr": 0.5}))
     assert (folder, recipe.steps, recipe.seed, recipe.lr) == (Path("/a"), 5, 3, 0.5)
     folder, recipe = train._read_config(config, Path("/b"), {"time": 60.0})
     assert (folder, recipe.steps, recipe.time) == (Path("/b"), None, 60.0)
@@ -269,6 +271,48 @@ def test_the_folder_can_come_from_the_config_alone(tmp_path):
         config.write_text(content)
         with pytest.raises(UsageError, match="--config"):
             train._read_config(config, None, {})
+
+
+# ── Names of options ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def requested(monkeypatch):
+    """(recipe, machine) of every training that was asked for; none is run."""
+    runs = []
+    monkeypatch.setattr(train, "_train", lambda folder, recipe, machine, *, dry_run: runs.append((recipe, machine)))
+    return runs
+
+
+def test_every_field_of_recipe_and_machine_is_an_option():
+    fields = {field.name for kind in (Recipe, Machine) for field in dataclasses.fields(kind)}
+    assert fields <= set(inspect.signature(train.train).parameters)
+
+
+def test_options_come_to_the_recipe_and_to_the_machine(diffuse, requested):
+    assert diffuse("train", "x", "--time", "2h", "--no-flip", "--lr", "0.5", "--caption", "a cat", "--compile",
+                   "--gpus", "all", "--preview-prompt", "a", "--preview-prompt", "b", "--fresh")[0] == 0
+    assert requested == [(Recipe(time=7200.0, flip=False, lr=0.5, caption="a cat"),
+                          Machine(compile=True, gpus="all", preview_prompt=("a", "b"), fresh=True))]
+    assert diffuse("train", "x")[0] == 0
+    assert requested[1] == (Recipe(), Machine())
+
+
+def test_the_former_name_of_an_option_asks_for_the_same_run(diffuse, requested):
+    for name in ("--objective", "--loss-weighting"):
+        assert diffuse("train", "x", name, "simple")[0] == 0
+    assert requested[0] == requested[1]
+    assert requested[0][0].loss_weighting == "simple"
+
+
+def test_a_config_with_the_former_name_of_a_field_asks_for_the_same_run(tmp_path):
+    config = tmp_path / "config.json"
+    recipes = []
+    for name in ("objective", "loss_weighting"):
+        config.write_text(json.dumps({"request": {"folder": "/a", "recipe": {name: "simple", "steps": 5}}, "plan": {}}))
+        recipes.append(train._read_config(config, None, {})[1])
+        assert train._read_config(config, None, {"loss_weighting": "min-snr"})[1].loss_weighting == "min-snr"
+    assert recipes == [Recipe(loss_weighting="simple", steps=5)] * 2
 
 
 # ── Signals ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -281,13 +325,13 @@ def test_the_first_signal_finishes_the_step_and_saves(diffuse, squares, decoded,
         left, out, err = diffuse("train", squares, *OPTIONS, "--fresh")
     assert (left, out) == (code, "")
     assert "stopping after this step and saving" in err
-    assert f"to go on: diffuse train {squares} --resolution 8" in err
-    assert "--fresh" not in err.split("to go on:")[1]      # which would begin anew
+    assert f"resume with: diffuse train {squares} --resolution 8" in err
+    assert "--fresh" not in err.split("resume with:")[1]      # which would start anew
     assert [path.name for path in model_of(home).parent.glob("step-*")] == ["step-00000002.safetensors"]
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     if name == "SIGINT":
         _, _, err = diffuse("train", squares, *OPTIONS)
-        assert "going on at step 2" in err
+        assert "resuming tiny at step 2: " in err
         assert model_of(home).read_bytes() == (trained[0] / "model.safetensors").read_bytes()
 
 
@@ -322,7 +366,7 @@ sys.path.insert(0, sys.argv.pop(1))
 kills = int(sys.argv.pop(1))
 import tiny
 from diffuse_cli.cli import app
-from diffuse_cli.training.trainer import Learner
+from diffuse_cli.training.trainer import Trainer
 step = Trainer.step
 def acting(self):
     for _ in range(kills if self.global_step == 1 else 0):
@@ -340,11 +384,11 @@ def test_a_shell_sees_that_a_signal_ended_it_and_the_second_one_leaves_at_once(s
                           capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGINT
     assert done.stdout == ""
-    assert ("to go on" in done.stderr) == (kills == 1)
+    assert ("resume with" in done.stderr) == (kills == 1)
     assert [path.name for path in model_of(home).parent.glob("step-*")] == saved
 
 
-def test_a_stop_that_comes_while_something_is_said_is_told_afterwards(monkeypatch):
+def test_a_stop_that_interrupts_a_message_is_announced_after_it(monkeypatch):
     said = []
 
     def say(text):
@@ -353,7 +397,7 @@ def test_a_stop_that_comes_while_something_is_said_is_told_afterwards(monkeypatc
             raise RuntimeError("reentrant call")
 
     monkeypatch.setattr(view, "say", say)
-    with train._signals(talk=True) as asked:
+    with train._catch_signals(announce=True) as should_stop:
         signal.raise_signal(signal.SIGINT)
-        assert (asked(), asked()) == ("SIGINT", "SIGINT")
+        assert (should_stop(), should_stop()) == ("SIGINT", "SIGINT")
     assert said == [train.STOPPING] * 2

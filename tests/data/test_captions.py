@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffuse_cli.data import caption_sources, folders
+from diffuse_cli.data import caption_sources, caption_text, folders
 from diffuse_cli.data.captions import find_pictures
 from diffuse_cli.errors import DataError, UsageError
 
@@ -515,8 +515,8 @@ def test_an_unknown_source_is_a_usage_error(folder):
 @settings(max_examples=300, deadline=None)
 @given(st.text() | st.text(st.characters(categories=["Cc", "Cs", "Zs", "Lu"])))
 def test_a_tidy_caption_is_one_clean_line(text):
-    tidied = caption_sources.tidy(text)
-    assert tidied == caption_sources.tidy(tidied)
+    tidied = caption_text.tidy(text)
+    assert tidied == caption_text.tidy(tidied)
     assert not any(ord(letter) < 32 or 127 <= ord(letter) < 160 for letter in tidied)
     assert tidied.encode() is not None
     assert tidied == tidied.strip()

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from diffuse_cli.data import dataset as cache
-from diffuse_cli.data import decode_workers, images
+from diffuse_cli.data import decode_workers, file_hashes, images
 from diffuse_cli.data.captions import find_pictures
 from diffuse_cli.data.dataset import clear, open_dataset, scan
 from diffuse_cli.errors import DataError, StorageError
@@ -235,7 +235,7 @@ def test_a_killed_scan_leaves_nothing_that_counts(folder, directory):
     code = f"""
 import os, signal
 from pathlib import Path
-from diffuse_cli.data import cache
+from diffuse_cli.data import dataset as cache
 from diffuse_cli.data.captions import find_pictures
 cache._PIECE = 1
 for event in cache.scan(find_pictures(Path({str(folder)!r})), resolution=16, directory=Path({str(directory)!r})):
@@ -277,12 +277,12 @@ def test_a_full_disk_is_a_storage_error_and_leaves_nothing(folder, directory, mo
 
 
 def test_a_file_that_changes_meanwhile_ends_the_scan(folder, directory, monkeypatch):
-    honest = cache._hash_file
+    honest = file_hashes._hash_file
 
     def stale(path, before):
         stamped = honest(path, before)
         return [*stamped[:3], "0" * 64] if path.name == "3.png" else stamped
-    monkeypatch.setattr(cache, "_hash_file", stale)
+    monkeypatch.setattr(file_hashes, "_hash_file", stale)
     with pytest.raises(DataError, match=r"3\.png changed while it was being read"):
         opened(folder, directory)
     assert not list(directory.rglob("index.jsonl"))

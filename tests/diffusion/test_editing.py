@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffuse_cli.config import SAMPLER_STEPS, SAMPLERS
-from diffuse_cli.diffusion.editing import JUMP, diffuse_further, inpaint, start_from
+from diffuse_cli.diffusion.editing import JUMP_STEPS, diffuse_further, inpaint, start_from
 from diffuse_cli.diffusion.samplers import Denoised, Step, ddim, run_sampler, sampling_times
 from diffuse_cli.diffusion.schedule import Schedule, make_schedule
 
@@ -191,7 +191,7 @@ def test_every_draw_has_a_number_of_its_own(name: str) -> None:
     list(inpaint(name, bent, fresh(-1), sampling_times(SCHEDULE, 6, 64), SCHEDULE, image=image, mask=MASK,
                  resamplings=3, fresh_noise=noise))
     assert numbers == list(range(len(numbers)))
-    jumps, steps_but_to_0 = 6 // JUMP * 2, 3 * 5
+    jumps, steps_but_to_0 = 6 // JUMP_STEPS * 2, 3 * 5
     assert len(numbers) == jumps + (steps_but_to_0 if name in ("ddpm", "dpmpp-sde") else 0)
 
 

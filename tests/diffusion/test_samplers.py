@@ -31,12 +31,12 @@ from diffuse_cli.diffusion.samplers import (
     ddpm,
     dpmpp_2m,
     dpmpp_sde,
-    euler,
     run_sampler,
     sampling_times,
     unipc,
 )
 from diffuse_cli.diffusion.schedule import FIRST_TIME, STEPS, Schedule, make_schedule
+from diffuse_cli.pictures.pixels import to_pixels
 
 COSINE = make_schedule("cosine", 64)
 
@@ -124,12 +124,36 @@ def bent(noisy: Tensor, t: float) -> Denoised:
     return Denoised(bend(noisy, t), torch.sigmoid(3 * noisy))
 
 
-def test_ddim_and_euler_are_the_same_map() -> None:
+def euler_rule(denoise: Denoiser, noisy: Tensor, times: Sequence[float], schedule: Schedule) -> Iterator[Step]:
+    """Euler's rule on d x / d rho = (x - image) / rho, with x = noisy/alpha and rho = sigma/alpha (Karras et al. 2022).
+    """
+    for t, s in itertools.pairwise(times):
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = level(schedule, t), level(schedule, s)
+        rho_t, rho_s = sigma_t / alpha_t, sigma_s / alpha_s
+        image = denoise(noisy, t).image
+        slope = (noisy / alpha_t - image) / rho_t
+        noisy = alpha_s * (image + rho_s * slope)                      # x + (rho_s - rho_t)·slope, without cancellation
+        yield Step(s, noisy, image)
+
+
+def test_ddim_is_euler_s_rule() -> None:
     times = sampling_times(COSINE, 12, 64)
     noisy = random(2, 3, 4, 4)
-    for one, other in zip(ddim(bent, noisy, times, COSINE), euler(bent, noisy, times, COSINE), strict=True):
+    for one, other in zip(ddim(bent, noisy, times, COSINE), euler_rule(bent, noisy, times, COSINE), strict=True):
         torch.testing.assert_close(one.noisy, other.noisy, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(one.image, other.image, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["interpolated", "cosine", "linear", "sigmoid"])
+def test_the_sampler_euler_gives_the_8_bit_pictures_of_euler_s_rule(name: str) -> None:
+    """In float32 the two ways of writing the same map differ in the last digits, which no 8-bit picture shows."""
+    schedule = make_schedule(name, 64)
+    data = Gaussian(0.1, 0.4, schedule)
+    noisy, times = random(4, 3, 16, 16).float(), sampling_times(schedule, SAMPLER_STEPS["euler"], 64)
+    *_, ours = run_sampler("euler", data.denoise, noisy, times, schedule, fresh_noise=lambda _: noisy)
+    *_, rule = euler_rule(data.denoise, noisy, times, schedule)
+    torch.testing.assert_close(ours.noisy, rule.noisy, rtol=0, atol=2e-6)
+    assert (to_pixels(ours.noisy) == to_pixels(rule.noisy)).all()
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

@@ -1,9 +1,8 @@
-"""An evaluation's figures against closed forms, by networks whose answers are known; which pictures it is made on."""
+"""An evaluation's figures against closed forms, by networks whose outputs are known."""
 
 import dataclasses
 import json
 import math
-import shutil
 
 import numpy as np
 import pytest
@@ -15,22 +14,18 @@ from diffuse_cli.config import ModelConfig, NetworkConfig, TextConfig
 from diffuse_cli.data.split import split_dataset
 from diffuse_cli.diffusion.losses import fine_log_variances, prior_bits
 from diffuse_cli.diffusion.schedule import STEPS, make_schedule
-from diffuse_cli.errors import DataError, UsageError
 from diffuse_cli.evaluation import evaluate as evaluation
 from diffuse_cli.evaluation import features
 from diffuse_cli.evaluation.evaluate import evaluate, keep, measure, shuffled
-from diffuse_cli.evaluation.held_out import HeldOut, Learnt, open_held_out
-from diffuse_cli.events import Noticed
+from diffuse_cli.evaluation.held_out import HeldOut, TrainingData
 from diffuse_cli.files import durable
 from diffuse_cli.network.network import Network
 from diffuse_cli.network.tokenizer import train_tokenizer
 from diffuse_cli.pictures.pixels import from_pixels
 from diffuse_cli.runtime import randomness
-from diffuse_cli.storage import registry
-from diffuse_cli.storage.checkpoint import Model, load_model
+from diffuse_cli.storage.checkpoint import Model
 from diffuse_cli.storage.model_info import TrainingSummary
 
-CPU = torch.device("cpu")
 CAPTIONS = ["a red square", "a blue square"] * 8
 
 
@@ -46,7 +41,7 @@ def pixels(count, *, seed=0):
 
 
 def untrained(*, text=False, **options):
-    """A model as training begins with it: whatever it is asked, it answers 0."""
+    """A model before its first step: its network always outputs 0."""
     tokenizer = train_tokenizer(CAPTIONS) if text else None
     shape = config(vocabulary=tokenizer.get_vocab_size() if tokenizer else None, **options)
     network = Network(shape.network)
@@ -54,25 +49,25 @@ def untrained(*, text=False, **options):
     return Model(shape, network.eval().requires_grad_(False), tokenizer, {}, TrainingSummary(step=0), "f" * 64)
 
 
-# ── What is asked ───────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Calls of the network ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_bound_is_that_of_what_sampling_does_and_the_noise_loss_is_not_clipped(monkeypatch):
-    """A network that finds no noise anywhere takes the picture to be z/alpha: far outside the range, if not clipped."""
-    model, asked = untrained(prediction="epsilon"), []
+def test_the_bound_clips_pictures_as_sampling_does_and_the_noise_loss_does_not(monkeypatch):
+    """A network that always predicts no noise estimates the picture as z/alpha: far out of range, if not clipped."""
+    model, estimates = untrained(prediction="epsilon"), []
     original = evaluation.likelihood.variational_bound
 
-    def spy(ask, image, **options):
-        asked.append(ask(torch.full((5, 3, 8, 8), 3.0), torch.ones(5, dtype=torch.float64)).image)
-        return original(ask, image, **options)
+    def spy(denoise, image, **options):
+        estimates.append(denoise(torch.full((5, 3, 8, 8), 3.0), torch.ones(5, dtype=torch.float64)).image)
+        return original(denoise, image, **options)
 
     monkeypatch.setattr(evaluation.likelihood, "variational_bound", spy)
     found, _ = measure(model, pixels(5), [""] * 5, seed=0, batch_size=5, precision="fp32")
-    assert torch.equal(asked[0], torch.ones(5, 3, 8, 8))
-    assert found.noise_mse.value == pytest.approx(1, rel=0.1)          # the noise itself is what it did not find
+    assert torch.equal(estimates[0], torch.ones(5, 3, 8, 8))
+    assert found.noise_mse.value == pytest.approx(1, rel=0.1)          # it misses all of the noise
 
 
-# ── A network that says nothing ─────────────────────────────────────────────────────────────────────────────────────
+# ── A network that outputs 0 ────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_before_training_the_noise_loss_is_the_closed_form():
@@ -115,8 +110,8 @@ def test_before_training_the_bound_is_the_sum_over_all_steps():
     assert found.variance_gain.value == pytest.approx(wins.item(), abs=4 * found.variance_gain.standard_error)
     width = log_beta.exp() - log_beta_tilde.exp()
     lengths = -schedule.log_snr(torch.arange(1, STEPS + 1, dtype=torch.float64) / STEPS).diff()
-    taken = (((log_beta + log_beta_tilde) / 2).exp() - log_beta_tilde.exp()) / width
-    ratio = (lengths * squared / width).sum() / (lengths * taken).sum()
+    learned_excess = (((log_beta + log_beta_tilde) / 2).exp() - log_beta_tilde.exp()) / width
+    ratio = (lengths * squared / width).sum() / (lengths * learned_excess).sum()
     assert found.variance_calibration.value == pytest.approx(
         ratio.item(), abs=4 * found.variance_calibration.standard_error)
 
@@ -132,7 +127,7 @@ def _squared_error(image, alpha, sigma):
 
 
 def _decoder_bits(schedule, image):
-    """-log2 of the mass on each pixel's bin, of what a silent network expects at t = 1/1000, for three variances."""
+    """-log2 of the mass on each pixel's bin, for a network that outputs 0, at t = 1/1000, for three variances."""
     t = torch.tensor([1 / STEPS], dtype=torch.float64)
     alpha, sigma = schedule.alpha_sigma(t)
     log_beta, log_beta_tilde = fine_log_variances(schedule, t)
@@ -146,7 +141,7 @@ def _decoder_bits(schedule, image):
     return result
 
 
-def test_a_network_that_says_nothing_ignores_captions():
+def test_a_network_that_outputs_0_ignores_captions():
     found, prompts = measure(untrained(text=True), pixels(16), CAPTIONS, seed=0, batch_size=16, precision="fp32")
     assert prompts.true == prompts.shuffled == prompts.empty == found.noise_mse
     assert prompts.shuffled_rise.value == prompts.empty_rise.value == 0
@@ -169,11 +164,11 @@ def test_batches_only_round():
     assert one[1].shuffled_rise.value != 0
 
 
-# ── What captions are worth ─────────────────────────────────────────────────────────────────────────────────────────
+# ── The effect of captions ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Painter(nn.Module):
-    """Takes every picture to be as bright as its caption says: 0.5 for red, -0.5 for blue, 0 for none; 0.1 too much."""
+    """Estimates every picture as evenly bright: 0.5 for a red caption, -0.5 for blue, 0 for none, and 0.1 too much."""
 
     def __init__(self, tokenizer):
         super().__init__()
@@ -188,10 +183,10 @@ class Painter(nn.Module):
         return (text[:, None, None, None] + 0.1).expand(len(noisy), 3, 8, 8)
 
 
-def test_captions_that_matter_are_seen_to_matter():
-    """Errors of 0.1 with the true caption, of 1 ± 0.1 with the other, of 0.5 ± 0.1 with none; shares are their ratios.
+def test_the_rise_of_the_loss_shows_that_captions_matter():
+    """The error is 0.1 with the true caption, 1 ± 0.1 with the other one, 0.5 ± 0.1 with none; rises are their ratios.
 
-    A picture without a caption, which the network knows nothing of, is not counted.
+    A picture without a caption, of which the network knows nothing, is not counted.
     """
     tokenizer = train_tokenizer(CAPTIONS)
     model = Model(config(prediction="x0", learned=False, vocabulary=tokenizer.get_vocab_size()), Painter(tokenizer),
@@ -207,7 +202,7 @@ def test_captions_that_matter_are_seen_to_matter():
 
 
 @pytest.mark.parametrize("count", [2, 3, 10])
-def test_every_caption_gets_another_and_always_the_same(count):
+def test_every_caption_is_replaced_by_another_one_and_always_by_the_same(count):
     captions = [f"picture {k % count}" for k in range(3 * count)] + [""]
     for seed in range(20):
         wrong = shuffled(captions, seed)
@@ -230,22 +225,23 @@ def test_one_caption_for_all_cannot_be_shuffled():
 
 @pytest.fixture
 def quick(monkeypatch):
-    """An encoder that hardly learns."""
+    """An encoder that is hardly trained."""
     monkeypatch.setattr(features, "STEPS", 2)
 
 
 def heldout(count=12):
     dataset = tiny.dataset([(caption, "another") for caption in CAPTIONS] + [()] * 14)
     split = split_dataset(dataset.hashes)
-    return HeldOut(dataset, split.train[:count], Learnt(dataset, split.train[count:], split.held_out), own=False)
+    return HeldOut(dataset, split.train[:count], TrainingData(dataset, split.train[count:], split.held_out),
+                   held_out_by_run=False)
 
 
 def test_an_evaluation_is_a_function_of_its_seed(quick, tmp_path):
-    model, told = untrained(text=True), []
+    model, reports = untrained(text=True), []
 
     def run(seed, limit=100):
         return evaluate(model, heldout(), num=8, seed=seed, limit=limit, batch_size=8, precision="fp32", cache=tmp_path,
-                        tell=lambda *what: told.append(what))
+                        tell=lambda *report: reports.append(report))
 
     one, again, other = run(0), run(0), run(1)
     assert one.to_dict() == again.to_dict()
@@ -253,12 +249,12 @@ def test_an_evaluation_is_a_function_of_its_seed(quick, tmp_path):
     assert one.to_dict() != other.to_dict()
     assert one.likelihood.bound.value == pytest.approx(other.likelihood.bound.value, rel=0.1)
     assert run(0, limit=5).held_out == 5
-    for what in ("measuring pictures", "drawing pictures", "learning features"):
-        assert any(stage == what and done == total for stage, done, total in told), what
-        assert all(done <= total for stage, done, total in told if stage == what)
+    for what in ("measuring pictures", "generating pictures", "training an encoder"):
+        assert any(stage == what and done == total for stage, done, total in reports), what
+        assert all(done <= total for stage, done, total in reports if stage == what)
 
 
-def test_without_drawing_there_are_no_distances(tmp_path):
+def test_without_generated_pictures_there_are_no_distances(tmp_path):
     found = evaluate(untrained(text=True), heldout(), num=0, seed=0, limit=100, batch_size=8, precision="fp32",
                      cache=tmp_path)
     assert found.distances is found.memorisation is found.gallery is None
@@ -267,15 +263,16 @@ def test_without_drawing_there_are_no_distances(tmp_path):
 
 def test_a_model_of_one_picture_is_compared_by_an_encoder_of_others(quick, tmp_path):
     pictures = heldout()
-    learnt = dataclasses.replace(pictures.learnt, train=pictures.learnt.train[:1])
-    found = evaluate(untrained(text=True), dataclasses.replace(pictures, learnt=learnt), num=8, seed=0, limit=100,
+    training = dataclasses.replace(pictures.training, train=pictures.training.train[:1])
+    found = evaluate(untrained(text=True), dataclasses.replace(pictures, training=training), num=8, seed=0, limit=100,
                      batch_size=8, precision="fp32", cache=tmp_path)
     assert math.isfinite(found.distances.drawn.kernel)
 
 
-def test_what_is_drawn_are_the_captions_of_the_pictures_in_turn(quick, tmp_path, monkeypatch):
+def test_prompts_are_the_captions_of_the_pictures_in_turn(quick, tmp_path, monkeypatch):
     prompts = []
-    monkeypatch.setattr(evaluation, "_draw", lambda model, wanted, **_: prompts.extend(wanted) or pixels(len(wanted)))
+    monkeypatch.setattr(evaluation, "_generate",
+                        lambda model, captions, **_: prompts.extend(captions) or pixels(len(captions)))
     pictures = heldout(5)
     evaluate(untrained(text=True), pictures, num=8, seed=0, limit=5, batch_size=8, precision="fp32", cache=tmp_path)
     first = [next(iter(pictures.dataset.captions[position]), "") for position in pictures.positions.tolist()]
@@ -283,36 +280,37 @@ def test_what_is_drawn_are_the_captions_of_the_pictures_in_turn(quick, tmp_path,
     assert "a red square" in prompts
 
 
-@pytest.mark.parametrize(("num", "batch_size", "drawn_at_once"), [(5, 64, 5), (9, 8, 5), (8, 8, 8)])
-def test_no_more_is_drawn_than_asked_for(quick, tmp_path, monkeypatch, num, batch_size, drawn_at_once):
+@pytest.mark.parametrize(("num", "batch_size", "generated_at_once"), [(5, 64, 5), (9, 8, 5), (8, 8, 8)])
+def test_batches_are_of_one_size_and_no_larger_than_needed(
+        quick, tmp_path, monkeypatch, num, batch_size, generated_at_once):
     sizes = []
 
-    def draw(model, wanted, *, sampling, **_):
+    def generate(model, prompts, *, sampling, **_):
         sizes.append(sampling.batch_size)
-        return pixels(len(wanted))
+        return pixels(len(prompts))
 
-    monkeypatch.setattr(evaluation, "_draw", draw)
+    monkeypatch.setattr(evaluation, "_generate", generate)
     evaluate(untrained(text=True), heldout(), num=num, seed=0, limit=8, batch_size=batch_size, precision="fp32",
              cache=tmp_path)
-    assert sizes == [drawn_at_once]
+    assert sizes == [generated_at_once]
 
 
-def test_pictures_are_drawn_with_noise_of_their_own():
-    """Those of one prompt differ as well: picture k has seed + k, as `generate` would draw it."""
+def test_each_picture_is_generated_from_its_own_noise():
+    """Pictures of one prompt differ as well: picture k has seed + k, as `sampling.generate` gives it."""
     from diffuse_cli.config import Sampling
     from diffuse_cli.sampling.generate import generate
     from diffuse_cli.sampling.request import SampleRequest
 
     model, sampling = untrained(text=True), Sampling(batch_size=3)
-    drawn = evaluation._draw(model, ["a red square"] * 5, seed=7, sampling=sampling, tell=lambda *_: None)
-    alike = [picture.pixels for picture in generate(
+    found = evaluation._generate(model, ["a red square"] * 5, seed=7, sampling=sampling, progress=lambda *_: None)
+    expected = [picture.pixels for picture in generate(
         model, [SampleRequest(prompt="a red square", count=5, seed=7, sampling=sampling)])]
-    assert drawn.shape == (5, 8, 8, 3)
-    assert np.abs(drawn.astype(int) - np.stack(alike)).max() <= 1
-    assert len({picture.tobytes() for picture in drawn}) == 5
+    assert found.shape == (5, 8, 8, 3)
+    assert np.abs(found.astype(int) - np.stack(expected)).max() <= 1
+    assert len({picture.tobytes() for picture in found}) == 5
 
 
-def test_what_is_kept_is_the_newest_and_holds_no_path(quick, tmp_path):
+def test_the_newest_evaluation_is_kept_and_contains_no_path(quick, tmp_path):
     run = durable.make_directory(tmp_path / "somebody" / "run")
     model = untrained(text=True)
     options = {"seed": 0, "limit": 100, "batch_size": 8, "precision": "fp32", "cache": tmp_path}
@@ -323,77 +321,3 @@ def test_what_is_kept_is_the_newest_and_holds_no_path(quick, tmp_path):
     assert (run / "closest.png").read_bytes().startswith(b"\x89PNG")
     keep(run, evaluate(model, heldout(), num=0, **options))
     assert sorted(path.name for path in run.iterdir()) == ["evaluation.json"]
-
-
-# ── Which pictures ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.fixture
-def run(trained, decoded, squares, home, tmp_path):
-    """A copy of the run `trained` on a copy of its pictures: (directory, folder)."""
-    folder = shutil.copytree(squares, tmp_path / "squares")
-    directory = shutil.copytree(trained[0], home / "models" / "tiny")
-    stored = json.loads((directory / "config.json").read_text())
-    stored["request"]["folder"] = str(folder)
-    (directory / "config.json").write_text(json.dumps(stored))
-    return directory, folder
-
-
-def opened(directory, folder=None):
-    """(what was found, the warnings)."""
-    steps, warnings = open_held_out(directory / registry.MODEL_FILE, folder, resolution=8), []
-    while True:
-        try:
-            event = next(steps)
-        except StopIteration as end:
-            return end.value, warnings
-        if isinstance(event, Noticed):
-            warnings.append(event.message)
-
-
-def test_a_run_is_measured_on_what_it_held_out(run):
-    found, warnings = opened(run[0])
-    split = split_dataset(found.dataset.hashes)
-    assert found.own
-    assert warnings == []
-    assert found.positions.tolist() == split.held_out.tolist() != []
-    assert found.learnt.train.tolist() == split.train.tolist()
-    model = load_model(run[0] / registry.MODEL_FILE, CPU)
-    assert found.dataset.id == model.training.data_id
-
-
-def test_a_folder_is_taken_whole_and_pictures_known_from_training_are_told(run, tmp_path):
-    found, warnings = opened(run[0], tiny.draw_squares(tmp_path / "other", 30))
-    assert not found.own
-    assert len(found.positions) == 30
-    assert [line.split(" are among")[0].split()[:4] for line in warnings] == [["22", "of", "the", "30"]]
-
-
-def test_pictures_that_changed_or_are_gone_are_refused(run, tmp_path):
-    directory, folder = run
-    (folder / "000.txt").write_text("something else")
-    with pytest.raises(DataError, match="changed since"):
-        opened(directory)
-    other = tiny.draw_squares(tmp_path / "other", 3)
-    found, warnings = opened(directory, other)
-    assert found.learnt is None
-    assert "memorises them cannot be told" in warnings[0]
-    shutil.rmtree(folder)
-    with pytest.raises(DataError, match="are gone"):
-        opened(directory)
-
-
-def test_a_model_on_its_own_needs_a_folder(run, tmp_path):
-    copy = tmp_path / "elsewhere"
-    copy.mkdir()
-    shutil.copy(run[0] / registry.MODEL_FILE, copy)
-    with pytest.raises(UsageError, match="nothing beside this model"):
-        opened(copy)
-    found, warnings = opened(copy, run[1])
-    assert (found.learnt, warnings, len(found.positions)) == (None, [], 24)
-
-
-def test_too_few_pictures_hold_nothing_out(home, tmp_path):
-    tiny.train(tiny.draw_squares(tmp_path / "few", 6))
-    with pytest.raises(DataError, match="held nothing out"):
-        opened(tiny.run_directory(home))

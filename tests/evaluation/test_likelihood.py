@@ -206,7 +206,7 @@ def test_silence_costs_what_the_formulas_say() -> None:
     expected = (bound.prior + bound.decoder + (first - last) * power / (2 * math.log(2))).mean().item()
     assert found.area.value == pytest.approx(expected, rel=0.01)       # of a curve that rises e-fold between levels
     torch.testing.assert_close(bound.lower, bound.total)               # without a variance it is beta_tilde
-    assert not bound.taken.any()
+    assert not bound.learned_excess.any()
 
 
 # ── The parts ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -129,7 +129,7 @@ def test_chance_does_not_decide(training):
 def test_the_chance_of_suspects_is_scipys_negative_hypergeometric_distribution(drawn, control, rank):
     for suspects in range(0, drawn + 1, 5):
         expected = nhypergeom(drawn + control, drawn, rank).sf(suspects - 1)
-        assert memorisation.chance_of_suspects(suspects, drawn=drawn, control=control, rank=rank) == pytest.approx(
+        assert memorisation.chance_of_suspects(suspects, generated=drawn, control=control, rank=rank) == pytest.approx(
             expected, rel=1e-6, abs=1e-12)
 
 

@@ -43,7 +43,7 @@ class Walker:
         self.optimizer = SimpleNamespace(lr=plan.lr)
         self.averaged = SimpleNamespace(state_dict=lambda: {"w": self.weights / 2})
 
-    def align(self):
+    def broadcast_state(self):
         """Nobody to agree with."""
 
     def step(self):

@@ -78,7 +78,7 @@ def test_a_signal_stops_all_after_a_save_and_is_passed_on(number, squares, home)
         said = launcher.stderr.read()
         assert launcher.wait(30) == -number
     assert "saving" in said
-    assert "to go on: diffuse train" in said
+    assert "resume with: diffuse train" in said
     assert list(tiny.run_directory(home).glob("step-*.safetensors"))
     assert not processes_of(home)
 

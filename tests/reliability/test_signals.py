@@ -93,7 +93,7 @@ def test_ctrl_c_saves_tells_how_to_go_on_and_costs_nothing(squares, home, undist
         terminal.type(CTRL_C)
         assert terminal.ends() == -signal.SIGINT
         assert b"stopping after this step and saving" in terminal.shown
-        assert b"to go on: diffuse train" in terminal.shown
+        assert b"resume with: diffuse train" in terminal.shown
     assert len(states(home)) == 1
     subprocess.run([*train, "-q"], env=environment(home), check=True, timeout=120)
     assert sha256_of(home) == undisturbed
@@ -104,10 +104,10 @@ def test_ctrl_c_twice_leaves_at_once(squares, home):
     with Terminal(command(squares, *SLOW, *FOR_EVER), home) as terminal:
         terminal.until(is_learning(home))
         terminal.type(CTRL_C)
-        terminal.until(terminal.shows("once more leaves at once"))
+        terminal.until(terminal.shows("a second Ctrl-C stops at once"))
         terminal.type(CTRL_C)
         assert terminal.ends() == -signal.SIGINT
-        assert b"to go on" not in terminal.shown
+        assert b"resume with" not in terminal.shown
         assert terminal.shown.rfind(SHOW_CURSOR) > terminal.shown.rfind(HIDE_CURSOR)
     assert states(home) == []
 
@@ -157,6 +157,6 @@ def test_ctrl_c_ends_a_loop_in_bash(squares, home, processes, counted):
         terminal.until(is_learning(home))
         terminal.type(CTRL_C)
         assert terminal.ends() == -signal.SIGINT
-        assert b"to go on" in terminal.shown
+        assert b"resume with" in terminal.shown
         assert b"LOOP" not in terminal.shown
     counted("Ctrl-C ends a loop in bash", "a real terminal, one process and two", 1)

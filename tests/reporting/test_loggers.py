@@ -1,4 +1,4 @@
-"""Logs read back as TensorBoard reads them; of Weights & Biases a stub, for nothing here may reach a network."""
+"""Logs read back as TensorBoard reads them. Weights & Biases is replaced by a stub, as no test may use a network."""
 
 import math
 import sys
@@ -28,7 +28,7 @@ def _stepped(step: int, loss: float) -> events.Stepped:
 
 
 def _train(folder: Path, name: str | None, *, stop_at: int | None = None) -> list[str]:
-    """Train as the command does, with every step reported; what was complained of."""
+    """Train as the command does, with every step reported. → the messages about failures of the log"""
     complaints: list[str] = []
     with open_run(folder, tiny.RECIPE, Machine(**tiny.OPTIONS)) as run, tiny.scaled_down(), \
             mock.patch.object(monitor, "REPORT_SECONDS", 0), \
@@ -55,7 +55,7 @@ def test_scalars_are_named_as_the_events_and_their_fields():
 # ── TensorBoard ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_tensorboard_reads_what_the_events_said_and_no_bit_changes(trained, squares, decoded, home):
+def test_tensorboard_reads_the_numbers_of_the_events_and_no_bit_of_the_models_changes(trained, squares, decoded, home):
     assert _train(squares, "tensorboard") == []
     directory = tiny.run_directory(home)
     read = _read_back(directory)
@@ -72,7 +72,7 @@ def test_tensorboard_reads_what_the_events_said_and_no_bit_changes(trained, squa
         assert (directory / name).read_bytes() == (trained[0] / name).read_bytes()
 
 
-def test_a_run_that_goes_on_goes_on_with_its_log_and_no_step_is_there_twice(tmp_path):
+def test_a_resumed_run_continues_its_log_and_no_step_appears_twice(tmp_path):
     tensorboard = [(STARTED, [_stepped(step, 1.0) for step in (2, 4, 6, 8)]),
                    (events.Started(**{**vars(STARTED), "step": 4}), [_stepped(step, 0.5) for step in (5, 6, 7)])]
     for started, stream in tensorboard:
@@ -83,7 +83,7 @@ def test_a_run_that_goes_on_goes_on_with_its_log_and_no_step_is_there_twice(tmp_
     assert read == [(2, 1.0), (4, 1.0), (5, 0.5), (6, 0.5), (7, 0.5)]
 
 
-def test_a_log_that_fails_is_told_once_and_is_not_worth_a_training(squares, decoded, home):
+def test_a_log_that_fails_gives_one_message_and_ends_no_training(squares, decoded, home):
     with mock.patch.object(loggers.TensorBoard, "add", side_effect=OSError("no space left")):
         assert _train(squares, "tensorboard") == ["nothing is logged to tensorboard any more: no space left"]
     assert (tiny.run_directory(home) / "model.safetensors").exists()
@@ -100,7 +100,7 @@ def test_without_a_name_nothing_is_logged(tmp_path):
 
 
 class _Run:
-    """What is needed of `wandb.Run`: its server's rule that steps only grow included."""
+    """The needed part of `wandb.Run`, with its server's rule that steps only grow."""
 
     def __init__(self, step: int = 0) -> None:
         self.step, self.logged, self.finished = step, [], False
@@ -116,7 +116,7 @@ class _Run:
 
 @pytest.fixture
 def wandb(monkeypatch):
-    """A stub of the library, in the place of whatever is installed."""
+    """A stub of the library, which replaces an installed one."""
     module = types.ModuleType("wandb")
     module.Image = lambda path, caption: ("image", path, caption)
     module.Settings = lambda **settings: settings

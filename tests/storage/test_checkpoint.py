@@ -16,7 +16,7 @@ import torch
 from diffuse_cli.checks import from_dict, to_dict
 from diffuse_cli.config import ModelConfig, NetworkConfig, TextConfig
 from diffuse_cli.data import caption_words
-from diffuse_cli.data.caption_words import count_words, split_words
+from diffuse_cli.data.caption_words import count_words
 from diffuse_cli.errors import ModelError
 from diffuse_cli.network.network import Network
 from diffuse_cli.network.tokenizer import train_tokenizer
@@ -300,18 +300,6 @@ def test_a_foreign_safetensors_file_is_no_model(tmp_path):
 
 
 # ── Words ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_words_are_lower_case_without_the_punctuation_around_them():
-    assert split_words('  A "Red", car; it\'s (very) fast! ... ') == ["a", "red", "car", "it's", "very", "fast"]
-    assert split_words("x" * 41) == []
-
-
-def test_words_are_counted_and_the_rarest_forgotten(monkeypatch):
-    assert count_words(["a b a", "b, a", "c"]) == {"a": 3, "b": 2, "c": 1}
-    assert list(count_words(["b a", "c"])) == ["a", "b", "c"]                # equal counts in alphabetical order
-    monkeypatch.setattr(caption_words, "MAX_WORDS", 2)
-    assert count_words(["a b a", "b, a", "c"]) == {"a": 3, "b": 2}
 
 
 def test_as_many_words_as_are_kept_can_be_read_again(tmp_path):

@@ -1,1 +1,1 @@
-"""The terminal: the only room that knows typer and rich."""
+"""The command line: the only room that imports typer and rich."""

@@ -1,7 +1,6 @@
-"""The `diffuse` command: its sub-commands, `--version`, and the one place where errors become a line and a number.
+"""The `diffuse` command: its sub-commands, `--version`, and the one place where errors become messages and exit codes.
 
-Knows what may go wrong, not how anything is done: commands import the engine's torch-using parts inside their bodies,
-so that help and refusals come at once.
+Commands import everything that needs torch inside their bodies, so that help and refusals come at once.
 """
 
 import difflib
@@ -26,14 +25,16 @@ from ..runtime import launch_environment
 from ..storage import registry
 from ..version import __version__
 from . import data, evaluate, export, models, noise_demo, options, sample, train
+from .processes import CRASH
 from .terminal import view
+from .terminal.plain_text import clean
 
-# The common base of everything the option parser complains about; Typer exports only this one of its heirs.
+# The base class of all errors of the option parser. Typer exports only one of its subclasses.
 _ParserError: type[Exception] = typer.BadParameter.__mro__[1]
-_PARSERS_WORDS = re.compile(r"Input should be a valid (integer|number)\b.*")
-_PLAIN_WORDS = {"integer": "a whole number", "number": "a number"}
-_READER_LEFT = 128 + 13                         # die by SIGPIPE, which Windows has no name for
-_FULL_DISK = {errno.ENOSPC, errno.EROFS, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_PARSER_TYPE_ERROR = re.compile(r"Input should be a valid (integer|number)\b.*")
+_TYPE_NAMES = {"integer": "a whole number", "number": "a number"}              # the parser's word → ours
+_READER_LEFT = 128 + 13                         # exit code for SIGPIPE, which Windows does not know
+_DISK_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 app = typer.Typer(name="diffuse", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",
                   context_settings={"help_option_names": ["-h", "--help"]})
@@ -46,8 +47,8 @@ app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(version: bool) -> None:
+    if version:
         view.out(f"diffuse-cli {__version__}")
         raise typer.Exit
 
@@ -63,57 +64,57 @@ def diffuse(
 ) -> None:
     """Train an image diffusion model on a folder of your own pictures, and sample it.
 
-    [bold]diffuse train ./images[/]              a folder of pictures becomes a model
+    [bold]diffuse train ./images[/]              train a model on a folder
 
-    [bold]diffuse sample "a red car" -n 8[/]     the model becomes pictures
+    [bold]diffuse sample "a red car" -n 8[/]     generate pictures with it
 
-    [bold]diffuse evaluate cars[/]               how good it is, on pictures that it has not seen
+    [bold]diffuse evaluate cars[/]               measure how good it is
 
-    [bold]diffuse noise-demo photo.jpg[/]        how noise takes a picture away
+    [bold]diffuse noise-demo photo.jpg[/]        see noise destroy a picture
 
-    [bold]diffuse export cars --to diffusers[/]  what other programs load
+    [bold]diffuse export cars --to diffusers[/]  use it in other programs
 
-    [bold]diffuse models ls[/]                   what you have trained
+    [bold]diffuse models ls[/]                   list your models
 
-    [bold]diffuse data check ./images[/]         what training would find in a folder
+    [bold]diffuse data check ./images[/]         find problems in a folder
     """
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
 
 
 def main() -> NoReturn:
-    """Run the command line, and leave with its exit code, or by the signal that ended it."""
+    """Run the command line. Ends the process with its exit code, or by the signal that ended the command."""
     _open_standard_streams()
-    _share_cores()
-    _fill_gaps()
+    _let_waiting_threads_sleep()
+    _enable_mps_fallback()
     view.start()
-    if not view.drawable(sys.stdout):
-        os.environ["_TYPER_FORCE_DISABLE_TERMINAL"] = "1"          # Typer would colour help wherever it sees a CI
+    if not view.is_drawable(sys.stdout):
+        os.environ["_TYPER_FORCE_DISABLE_TERMINAL"] = "1"          # or Typer colours help on every CI system
     code = _run(sys.argv[1:])
     _silence_failing_streams()
     if code > 128:
         _die_by(code - 128)
     if launch_environment.is_launched():
-        os._exit(code)                          # all is written; taking torch's threads down could still abort
+        os._exit(code)                          # everything is written, and ending torch's threads could still abort
     sys.exit(code)
 
 
-# ── The error boundary ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── Errors ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _run(arguments: Sequence[str]) -> int:
-    """The exit code of a command line. 128 + n means: signal n ended it."""
+    """Run a command line and report its error, if any. → its exit code; 128 + n means that signal n ended it."""
     program = Path(sys.argv[0]).name
     program = program if program in ("diffuse", "diffuse-cli") else "diffuse"
     command = _command()
     if f"_{program.replace('-', '_').upper()}_COMPLETE" in os.environ:
-        command.main(prog_name=program)                            # the shell asks for completions
+        command.main(prog_name=program)                            # the shell asks for completions; this exits
     try:
         code = 0
         try:
             with command.make_context(program, list(arguments)) as context:
                 command.invoke(context)
-        except typer.Exit as leave:
-            code = leave.exit_code
+        except typer.Exit as exiting:
+            code = exiting.exit_code
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
@@ -121,12 +122,12 @@ def _run(arguments: Sequence[str]) -> int:
         return 128 + signal.SIGINT
     except BrokenPipeError:
         return _READER_LEFT
-    except SystemExit as leave:                                    # what Rich makes of a BrokenPipeError
-        if isinstance(leave.__context__, BrokenPipeError):
+    except SystemExit as exiting:                                  # Rich raises it for a BrokenPipeError
+        if isinstance(exiting.__context__, BrokenPipeError):
             return _READER_LEFT
         raise
     except _ParserError as error:
-        if not str(error):                                         # no command was given: help was printed instead
+        if not str(error):                                         # without a command, help has been printed
             return UsageError.exit_code
         return _fail(_usage_error(error))
     except DiffuseError as error:
@@ -134,7 +135,7 @@ def _run(arguments: Sequence[str]) -> int:
     except MemoryError as error:
         return _fail(OutOfMemoryError("out of memory", hint="Close other programs, or ask for less"), cause=error)
     except OSError as error:
-        if error.errno in _FULL_DISK:
+        if error.errno in _DISK_ERRORS:
             return _fail(StorageError(f"cannot write: {(error.strerror or str(error)).lower()}"), cause=error)
         return _crash(error)
     except Exception as error:
@@ -142,7 +143,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _command() -> Any:
-    """The parser made of `app`; completion is installable, but not advertised on every help page."""
+    """The command line parser. The options that install completion work, but no help page shows them."""
     command = typer.main.get_command(app)
     for parameter in command.params:
         if parameter.name in ("install_completion", "show_completion"):
@@ -158,38 +159,39 @@ def _fail(error: DiffuseError, *, cause: Exception | None = None) -> int:
 
 
 def _crash(error: Exception) -> int:
-    """An error nobody foresaw: one line, and a report for whoever mends it."""
+    """Report an unforeseen error in one line, and save a report for the developers."""
     report = "\n".join((f"diffuse-cli {__version__}, Python {platform.python_version()}, {platform.platform()}",
                         shlex.join(sys.argv), "", *traceback.format_exception(error)))
     try:
         directory = durable.make_directory(registry.crash_directory())
         path = directory / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(4).hex()}.txt"
         durable.write(path, report.encode(errors="backslashreplace"))
-        advice = f"Please report this, with {path}"
+        hint = f"Please report this, with {path}"
     except (DiffuseError, OSError):
-        advice = "Run it again with --debug to see where"
+        hint = "Run it again with --debug to see where"
     if view.settings.debug:
         view.trace(error)
-    view.error(f"unexpected {type(error).__name__}: {view.clean(str(error))}. {advice}")
-    return 70
+    view.error(f"unexpected {type(error).__name__}: {clean(str(error))}. {hint}")
+    return CRASH
 
 
 def _usage_error(error: Any) -> UsageError:
-    """What the parser complains about, in our words and with the nearest thing that exists."""
+    """An error of the parser in our words, with the nearest option or command as a hint."""
     context = error.ctx
-    listed = f"`{context.command_path} -h` explains" if context else ""
+    see_help = f"See `{context.command_path} -h`" if context else ""
     message = " ".join(error.format_message().split()).rstrip(".")
     if message.startswith("No such option"):
         known = [name for parameter in context.command.params for name in parameter.opts] if context else []
-        return UsageError(f"there is no option {error.option_name}", hint=_nearest(error.option_name, known) or listed)
+        hint = _suggest(error.option_name, known) or see_help
+        return UsageError(f"there is no option {error.option_name}", hint=hint)
     if match := re.match(r"No such command '(.*?)'", message):
-        return UsageError(f"there is no command {match[1]!r}",
-                          hint=_nearest(match[1], context.command.commands) or listed)
-    message = _PARSERS_WORDS.sub(lambda match: f"this is not {_PLAIN_WORDS[match[1]]}", message)
-    return UsageError(message[:1].lower() + message[1:], hint=listed)
+        hint = _suggest(match[1], context.command.commands) or see_help
+        return UsageError(f"there is no command {match[1]!r}", hint=hint)
+    message = _PARSER_TYPE_ERROR.sub(lambda match: f"this is not {_TYPE_NAMES[match[1]]}", message)
+    return UsageError(message[:1].lower() + message[1:], hint=see_help)
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
+def _suggest(word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, list(known), 1)
     return f"Did you mean {near[0]}?" if near else ""
 
@@ -198,29 +200,32 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 
 
 def _open_standard_streams() -> None:
-    """Fill closed descriptors 0 to 2, so that no file of ours gets the number of stdout."""
+    """Open closed descriptors from 0 to 2, so that none of our files gets the number of stdin, stdout or stderr."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)
 
 
-def _share_cores() -> None:
-    """Have GNU OpenMP's threads sleep while they wait long for one another, before torch reads how they shall.
+def _let_waiting_threads_sleep() -> None:
+    """Let GNU OpenMP's threads sleep soon while they wait for one another. Torch reads the setting at its import.
 
-    Left to itself one spins for hundreds of thousands of turns, and keeps the core from the one it waits for as soon as
-    another program wants that core too.
+    By default a waiting thread spins for hundreds of thousands of turns. As soon as another program wants its core too,
+    this keeps the core from the very thread that it waits for.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
-def _fill_gaps() -> None:
-    """Have torch compute on the CPU what its version cannot on an Apple GPU, before it is imported."""
+def _enable_mps_fallback() -> None:
+    """Let torch use the CPU for functions that it lacks on an Apple GPU. Torch reads the setting at its import."""
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 
 def _silence_failing_streams() -> None:
-    """Python flushes them again on leaving, and would change the exit code; what failed was reported, if possible."""
+    """Redirect streams that cannot be flushed, because Python flushes them at exit and would change the exit code.
+
+    Their failure has been reported, if that was possible.
+    """
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:
@@ -230,7 +235,7 @@ def _silence_failing_streams() -> None:
 
 
 def _die_by(number: int) -> NoReturn:
-    """End by a signal, so that a shell's loop stops as well. Where there are no signals, by the exit code alone."""
+    """End by a signal, so that a shell's loop stops as well. On Windows, end with the exit code alone."""
     if sys.platform != "win32":
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)

@@ -1,6 +1,6 @@
-"""`diffuse data`: look at a folder of pictures before training on it, draw a demo data set, empty the caches.
+"""`diffuse data`: check a folder of pictures before training, preview it, draw a demo data set, empty the caches.
 
-Reports go to stderr; stdout gets what a program may want: the problems, a path, or JSON.
+Reports for people go to stderr. stdout gets only what a program may want: the problems, a path, or JSON.
 """
 
 import contextlib
@@ -13,18 +13,19 @@ from ..errors import DataError
 from ..storage import registry
 from . import options, output_files
 from .terminal import progress, view
+from .terminal.plain_text import clean
 
 if TYPE_CHECKING:
     from ..data.captions import Found
     from ..data.dataset import Dataset
 
-SHOWN = 48                                      # pictures on a sheet
-RESOLUTION = 64
+MAX_PREVIEW_PICTURES = 48                       # on one sheet
+RESOLUTION = 64                                 # default of --resolution, in pixels
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look at pictures and captions before training.")
 
 Folder = Annotated[Path, options.folder("A folder of pictures, or a .jsonl or .csv manifest.")]
-Resolution = Annotated[int, typer.Option(help="Side of the square that the model sees, in pixels.")]
+Resolution = Annotated[int, typer.Option(help="Width and height of the pictures that the model sees, in pixels.")]
 
 
 @app.command()
@@ -32,26 +33,28 @@ def check(folder: Folder, captions: options.Captions = None, caption: options.Ca
           caption_column: options.CaptionColumn = None, caption_ext: options.CaptionExt = None,
           caption_template: options.CaptionTemplate = None, quiet: options.Quiet = False,
           verbose: options.Verbose = False, json: options.Json = False, debug: options.Debug = False) -> None:
-    """Read every picture and caption, and report what training would meet. Exit code 3 when something is wrong.
+    """Read every picture and caption, and report the problems that training would meet. If any, the exit code is 3.
 
     [bold]diffuse data check ./images[/]
     """
+    caption_options = options.caption_options(locals())
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
-    found, dataset = _read(folder, None, options.given({
-        "captions": captions, "caption": caption, "caption_column": caption_column, "caption_ext": caption_ext,
-        "caption_template": caption_template}))
+    found, dataset = _read(folder, None, caption_options)
     problems = (*dataset.skipped, *found.problems)
     warnings = (*found.warnings, *dataset.warnings)
     from ..data.dataset import counted
 
+    # For people.
     view.say(f"{counted(len(dataset.names))} in {folder}")
     view.say(f"captions: {found.summary}")
     for example in found.examples:
-        view.say(f"  {view.clean(example)}")
+        view.say(f"  {clean(example)}")
     if dataset.skipped:
         view.say(_skipped_line(dataset))
     for warning in warnings:
         view.warn(warning)
+
+    # For programs.
     if view.settings.json:
         view.out_json({"folder": str(folder), "images": len(dataset.names), "id": dataset.id, "source": found.source,
                        "captions": found.summary, "captioned": sum(map(bool, dataset.captions)),
@@ -72,36 +75,35 @@ def preview(folder: Folder, captions: options.Captions = None, caption: options.
             out: Annotated[Path | None, typer.Option("--out", "-o", help="The sheet, a new PNG.")] = None,
             quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
             debug: options.Debug = False) -> None:
-    """Draw a sheet of pictures as the model will see them, each with its caption.
+    """Write a sheet of pictures as the model will see them, each with its caption. Prints the path of the sheet.
 
     [bold]diffuse data preview ./images -o sheet.png[/]
     """
+    caption_options = options.caption_options(locals())
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
     target = output_files.new_file(out, default="preview.png", suffixes=(".png",), outside=folder)
-    found, dataset = _read(folder, resolution, options.given({
-        "captions": captions, "caption": caption, "caption_column": caption_column, "caption_ext": caption_ext,
-        "caption_template": caption_template}))
+    found, dataset = _read(folder, resolution, caption_options)
     if not dataset.names:
         raise DataError(_skipped_line(dataset), hint=f"diffuse data check {folder} lists them")
 
     from ..pictures.sheets import captioned_sheet
 
-    count = min(SHOWN, len(dataset.names))
-    chosen = [index * len(dataset.names) // count for index in range(count)]       # from the first to the last
-    picture = captioned_sheet(dataset.images[chosen], [dataset.captions[index] for index in chosen])
-    output_files.write_new(target, picture)
+    count = min(MAX_PREVIEW_PICTURES, len(dataset.names))
+    chosen = [index * len(dataset.names) // count for index in range(count)]       # evenly spaced over the data set
+    sheet = captioned_sheet(dataset.images[chosen], [dataset.captions[index] for index in chosen])
+    output_files.write_new(target, sheet)
     view.say(f"{count} of {len(dataset.names):,} images, captions: {found.summary}")
-    output_files.tell(target, {})
+    output_files.print_result(target, {})
 
 
 @app.command()
 def demo(folder: Annotated[Path, options.folder("A new or empty folder.")],
-         num: Annotated[int, typer.Option("--num", "-n", help="How many pictures.")] = 2000,
-         resolution: Annotated[int, typer.Option(help="Width and height of each, in pixels.")] = RESOLUTION,
+         num: Annotated[int, typer.Option("--num", "-n", help="Number of pictures.")] = 2000,
+         resolution: Annotated[int, typer.Option(help="Width and height of each picture, in pixels.")] = RESOLUTION,
          seed: Annotated[int, typer.Option("--seed", "-s", help="The same seed draws the same pictures.")] = 0,
          quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
          debug: options.Debug = False) -> None:
-    """Draw a captioned data set to try things with; nothing is downloaded.
+    """Draw a captioned data set for first experiments. Nothing is downloaded.
 
     [bold]diffuse data demo ./scenes -n 2000[/]
     """
@@ -114,7 +116,7 @@ def demo(folder: Annotated[Path, options.folder("A new or empty folder.")],
         for done in drawing:
             advance_to(done)
     view.say(f"{num:,} pictures with captions. Next: diffuse train {folder}")
-    output_files.tell(folder, {})
+    output_files.print_result(folder, {})
 
 
 @app.command()
@@ -128,16 +130,16 @@ def clear(quiet: options.Quiet = False, verbose: options.Verbose = False, json: 
 
     from ..data import dataset as cache
 
-    freed = cache.clear(registry.cache_directory())
-    view.say(f"freed {freed / 1e6:,.1f} MB")
+    freed_bytes = cache.clear(registry.cache_directory())
+    view.say(f"freed {freed_bytes / 1e6:,.1f} MB")
     if view.settings.json:
-        view.out_json({"freed": freed})
+        view.out_json({"freed": freed_bytes})
 
 
-def _read(folder: Path, resolution: int | None, asked: dict[str, Any]) -> "tuple[Found, Dataset]":
-    """Find and decode, showing progress; pictures that cannot be used are no reason to stop.
+def _read(folder: Path, resolution: int | None, caption_options: dict[str, Any]) -> "tuple[Found, Dataset]":
+    """Find and decode the pictures of a folder, and show the progress. Pictures that cannot be used are skipped.
 
-    resolution None: the one that training would choose.
+    resolution: in pixels; None is the one that training would choose. Raises DataError, UsageError.
     """
     from ..checks import check_range
     from ..config import RESOLUTION_RANGE, Machine, Recipe
@@ -148,18 +150,18 @@ def _read(folder: Path, resolution: int | None, asked: dict[str, Any]) -> "tuple
 
     if resolution is not None:
         check_range("--resolution", resolution, *RESOLUTION_RANGE)
-    recipe = Recipe(**asked)
+    recipe = Recipe(**caption_options)
     found = find_pictures(folder, **recipe.caption_options)
     if resolution is None:
         try:
             resolution, _ = choose_resolution(found, recipe, Machine())
-        except DataError:                                              # none can be read: all are problems to list
+        except DataError:                                              # no picture can be read: all will be listed
             resolution = RESOLUTION
     with progress.of("reading pictures", len(found.pictures)) as advance_to:
-        steps = cache.scan(found, resolution=resolution, directory=registry.cache_directory())
+        scan = cache.scan(found, resolution=resolution, directory=registry.cache_directory())
         while True:
             try:
-                event = next(steps)
+                event = next(scan)
             except StopIteration as end:
                 return found, end.value
             if isinstance(event, Scanned):

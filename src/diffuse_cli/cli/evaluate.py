@@ -1,7 +1,4 @@
-"""`diffuse evaluate`: how good a model is, measured on pictures that it has not seen, as lines with a word on each.
-
-Knows what people are told; what is measured is `engine.evaluation`.
-"""
+"""`diffuse evaluate`: measure a model on pictures that it has not seen, and print each figure with how to read it."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -17,38 +14,41 @@ from ..errors import DataError, UsageError
 from ..storage import registry
 from . import options
 from .terminal import progress, view
+from .terminal.plain_text import clean
 
 if TYPE_CHECKING:
     from ..evaluation.evaluate import Evaluation, Prompts
     from ..evaluation.held_out import HeldOut
     from ..evaluation.likelihood import Estimate
 
-DRAWN = 256                                     # a minute or two of a CPU at 32 pixels
-MEASURED = 2048                                 # all that a training ever holds out
+GENERATED_PICTURES = 256                        # default of --num: a minute or two on a CPU at 32 pixels
+MAX_PICTURES = 2048                             # default of --images: the most that a training holds out
 
 
 def evaluate(
     model: Annotated[str | None, typer.Argument(
-        metavar="[MODEL]", show_default=False, autocompletion=options.complete_model,
-        help="Name or path; the last trained one without it.")] = None,
+        metavar="MODEL", show_default=False, autocompletion=options.complete_model,
+        help="Name or path. Default: the last trained model.")] = None,
     folder: Annotated[Path | None, typer.Argument(
-        metavar="[DIR]", show_default=False, parser=options.path,
+        metavar="DIR", show_default=False, parser=options.path,
         help="Pictures that the model has not seen. Default: those that its training held out.")] = None,
-    num: Annotated[int, typer.Option("-n", "--num", help="Pictures to draw, for distances and memorisation; 0: none.")
-                   ] = DRAWN,
-    images: Annotated[int, typer.Option("--images", help="Pictures to measure on, at most.")] = MEASURED,
-    seed: Annotated[int, typer.Option("-s", "--seed", help="Of noise, shuffled captions and drawings.")] = 0,
+    num: Annotated[int, typer.Option("-n", "--num", help="Pictures to generate, for distances and memorisation. 0 "
+                                     "skips both.")] = GENERATED_PICTURES,
+    images: Annotated[int, typer.Option("--images", help="Pictures to measure on, at most.")] = MAX_PICTURES,
+    seed: Annotated[int, typer.Option("-s", "--seed", help="Seed of the noise, the shuffled captions and the generated "
+                                      "pictures.")] = 0,
     features: Annotated[Path | None, typer.Option(
         "--features", show_default=False,
-        help="A TorchScript file to compare pictures in. Default: an encoder trained on the pictures.")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pictures at once.",
-                                                      show_default=False)] = None,
+        help="A TorchScript file whose features compare pictures. Default: an encoder trained on the pictures."
+        )] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pictures measured at once.",
+                                                   show_default=False)] = None,
     device: Annotated[str | None, typer.Option("--device", help="cpu, cuda or mps.", show_default=False)] = None,
     precision: Annotated[str, typer.Option("--precision", help="fp32 or bf16.")] = Sampling.precision,
     quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Measure how good a model is: likelihood, noise loss by level, captions, distances, memorisation.
+    """Measure how good a model is: likelihood, noise loss, use of captions, distances to real pictures, memorisation.
 
     [bold]diffuse evaluate cars[/]
 
@@ -62,28 +62,27 @@ def evaluate(
     if batch_size is not None:
         check_range("--batch-size", batch_size, 1, 4_096)
     if features is not None and num == 0:
-        raise UsageError("--features compares pictures that are drawn, and --num 0 draws none",
+        raise UsageError("--features compares generated pictures, and --num 0 generates none",
                          hint="Leave out one of them")
     path = registry.resolve(model)
     from ..storage import run_directory
 
-    of_a_run = run_directory.read_config(path.parent) is not None
-    if folder is None and not of_a_run:
+    is_of_a_run = run_directory.read_config(path.parent) is not None
+    if folder is None and not is_of_a_run:
         raise UsageError("nothing beside this model says which pictures it has not seen",
                          hint="Name a folder of such pictures: diffuse evaluate MODEL DIR")
     if folder is not None and not folder.exists():
         raise DataError(f"{folder} does not exist", hint="Give a folder of pictures")
-    found = _evaluate(path, folder, num, images, seed, features,
-                      Machine(**options.given({"device": device, "micro_batch": batch_size})), precision)
-    record = found.to_dict()
+    machine = Machine(**options.given({"device": device, "micro_batch": batch_size}))
+    evaluation = _evaluate(path, folder, num, images, seed, features, machine, precision)
     if view.settings.json:
-        view.out_json(record)
+        view.out_json(evaluation.to_dict())
     else:
-        _print(found)
-    if of_a_run and found.own:                  # a folder may hold pictures that the model learnt from
-        from ..evaluation import evaluate as evaluation
+        _print(evaluation)
+    if is_of_a_run and evaluation.own:          # a folder may hold pictures that the model was trained on
+        from ..evaluation.evaluate import keep
 
-        evaluation.keep(path.parent, found)
+        keep(path.parent, evaluation)
 
 
 def _evaluate(
@@ -94,7 +93,7 @@ def _evaluate(
 
     with progress.stages() as tell:
         tell("loading", 0, 1)
-        from ..evaluation import evaluate as evaluation
+        from ..evaluation.evaluate import evaluate as measure
         from ..evaluation.features import load_features
         from ..storage import checkpoint
 
@@ -102,21 +101,24 @@ def _evaluate(
         model = checkpoint.load_model(path, device)
         resolution = model.config.network.resolution
         chosen = None if features is None else load_features(features, device)
-        pictures = _open(path, folder, resolution, tell)
-        batch_size = devices.choose_micro_batch(machine, device, batch_size=MEASURED, resolution=resolution)
-        return evaluation.evaluate(
+        pictures = _open_pictures(path, folder, resolution, tell)
+        batch_size = devices.choose_micro_batch(machine, device, batch_size=MAX_PICTURES, resolution=resolution)
+        return measure(
             model, pictures, num=num, seed=seed, limit=images, batch_size=batch_size, precision=precision,
             features=chosen, cache=registry.cache_directory(), tell=tell)
 
 
-def _open(path: Path, folder: Path | None, resolution: int, tell: Callable[[str, int, int], None]) -> "HeldOut":
+def _open_pictures(
+    path: Path, folder: Path | None, resolution: int, tell: Callable[[str, int, int], None],
+) -> "HeldOut":
+    """Open the pictures to measure on, and show the progress: those in `folder`, or those that the run held out."""
     from ..evaluation.held_out import open_held_out
     from ..events import Scanned
 
-    steps = open_held_out(path, folder, resolution=resolution)
+    opening = open_held_out(path, folder, resolution=resolution)
     while True:
         try:
-            event = next(steps)
+            event = next(opening)
         except StopIteration as end:
             pictures: HeldOut = end.value
             return pictures
@@ -131,73 +133,74 @@ def _open(path: Path, folder: Path | None, resolution: int, tell: Callable[[str,
 # ── For people ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _print(found: "Evaluation") -> None:
-    lines = list(_lines(found))
+def _print(evaluation: "Evaluation") -> None:
+    lines = list(_lines(evaluation))
     width = max(len(label) for label, _ in lines)
     for label, text in lines:
-        view.out(f"{label:<{width}}  {view.clean(text, limit=300)}")
+        view.out(f"{label:<{width}}  {clean(text, limit=300)}")
     view.out("")
-    columns, rows = _levels(found)
+    columns, rows = _levels(evaluation)
     view.table(columns, rows, right=columns)
 
 
-def _lines(found: "Evaluation") -> Iterator[tuple[str, str]]:
-    """(label, figures and what is good) of everything that was measured."""
-    likelihood = found.likelihood
-    yield "model", f"{found.model_sha256[:10]}" + ("" if found.step is None else f", after {found.step:,} steps")
-    source = "held out by its training" if found.own else "of the folder named"
-    yield "measured on", f"{found.held_out:,} picture{'' if found.held_out == 1 else 's'} {source}" + (
-        "" if found.train is None else f"; learnt from {found.train:,}")
+def _lines(evaluation: "Evaluation") -> Iterator[tuple[str, str]]:
+    """A (label, text) for every figure: its value, and which values are good."""
+    likelihood = evaluation.likelihood
+    after = "" if evaluation.step is None else f", after {evaluation.step:,} steps"
+    yield "model", f"{evaluation.model_sha256[:10]}{after}"
+    source = "held out by its training" if evaluation.own else "in the given folder"
+    yield "measured on", f"{evaluation.held_out:,} picture{'' if evaluation.held_out == 1 else 's'} {source}" + (
+        "" if evaluation.train is None else f"; trained on {evaluation.train:,}")
     yield "noise loss", f"{_text(likelihood.noise_mse)}; lower is better, on the model's own schedule"
     yield "reference", f"{_text(likelihood.noise_mse_ref)} on the cosine schedule: comparable between any two models"
-    yield "bits/dim", f"{_text(likelihood.bound)} by the bound of 1000 steps; lower is better, 8 is knowing nothing"
+    yield "bits/dim", f"{_text(likelihood.bound)} by the bound of 1000 steps; lower is better, 8 means it knows nothing"
     yield "", f"{_text(likelihood.area)} by the area under the noise loss: infinitely many steps"
     if likelihood.variance_gain is not None and likelihood.variance_calibration is not None:
-        yield "variance", (f"{_text(likelihood.variance_gain)} bits/dim better than the best fixed one; below 0 it is "
-                           "worse")
-        yield "", f"{_text(likelihood.variance_calibration)} times the error that it expects; 1 is right"
-    yield "captions", "none: unconditional" if found.prompts is None else _prompts_text(found.prompts)
-    yield from _distance_lines(found)
-    if found.memorisation is not None:
-        yield "memorisation", found.memorisation.sentence
+        yield "variance", (f"{_text(likelihood.variance_gain)} bits/dim better than the best fixed variance; below 0 "
+                           "is worse")
+        yield "", f"the squared error is {_text(likelihood.variance_calibration)} times the expected one; 1 is right"
+    yield "captions", "none: unconditional" if evaluation.prompts is None else _prompts_text(evaluation.prompts)
+    yield from _distance_lines(evaluation)
+    if evaluation.memorisation is not None:
+        yield "memorisation", evaluation.memorisation.sentence
 
 
 def _prompts_text(prompts: "Prompts") -> str:
-    parts = [f"{_percent(prompts.empty_rise)} more noise loss without them"]
+    parts = [f"noise loss {_percent(prompts.empty_rise)} without them"]
     if prompts.shuffled_rise is not None:
-        parts.append(f"{_percent(prompts.shuffled_rise)} more with wrong ones")
-    return ", ".join(parts) + "; near 0 they are ignored"
+        parts.append(f"{_percent(prompts.shuffled_rise)} with wrong ones")
+    return ", ".join(parts) + "; near 0 means that captions are ignored"
 
 
-def _distance_lines(found: "Evaluation") -> Iterator[tuple[str, str]]:
-    if found.distances is None:
+def _distance_lines(evaluation: "Evaluation") -> Iterator[tuple[str, str]]:
+    if evaluation.distances is None:
         return
-    drawn, floor = found.distances.drawn, found.distances.floor
-    yield "kernel distance", (f"{drawn.kernel:.4g} ± {_two(drawn.kernel_standard_error)}, {floor.kernel:.4g} between "
-                              f"real pictures; {drawn.samples:,} pictures each")
+    drawn, floor = evaluation.distances.drawn, evaluation.distances.floor
+    kernel_error = _rounded(drawn.kernel_standard_error, drawn.kernel_standard_error)
+    yield "kernel distance", (f"{drawn.kernel:.4g} ± {kernel_error}, {floor.kernel:.4g} between real pictures; "
+                              f"{drawn.samples:,} pictures each")
     yield "Fréchet distance", (f"{drawn.frechet:.4g}, {floor.frechet:.4g} between real pictures"
                                + ("; too few pictures for more than a comparison" if drawn.few else ""))
-    yield "precision", f"{drawn.precision:.3f} look real, {floor.precision:.3f} of real ones do"
-    yield "recall", f"{drawn.recall:.3f} of the variety, {floor.recall:.3f} between real pictures"
-    yield "features", f"{found.features}"
+    yield "precision", f"{drawn.precision:.3f} of generated pictures look real; {floor.precision:.3f} of real ones do"
+    yield "recall", f"{drawn.recall:.3f} of the variety is covered; {floor.recall:.3f} by real pictures"
+    yield "features", f"{evaluation.features}"
 
 
-def _levels(found: "Evaluation") -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """The curve as a table: one row for each noise level, the cleanest first."""
-    columns = {"LOG-SNR": [f"{value:+.2f}" for value in found.likelihood.log_snr],
-               "NOISE LOSS": [_text(figure) for figure in found.likelihood.noise_mse_at]}
-    if found.prompts is not None:
-        columns["NO CAPTION"] = [_text(figure) for figure in found.prompts.empty_at]
-        if found.prompts.shuffled_at is not None:
-            columns["WRONG CAPTION"] = [_text(figure) for figure in found.prompts.shuffled_at]
+def _levels(evaluation: "Evaluation") -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The noise loss by noise level as a table, (columns, rows), with the cleanest level first."""
+    columns = {"LOG-SNR": [f"{value:+.2f}" for value in evaluation.likelihood.log_snr],
+               "NOISE LOSS": [_text(figure) for figure in evaluation.likelihood.noise_mse_at]}
+    if evaluation.prompts is not None:
+        columns["NO CAPTION"] = [_text(figure) for figure in evaluation.prompts.empty_at]
+        if evaluation.prompts.shuffled_at is not None:
+            columns["WRONG CAPTION"] = [_text(figure) for figure in evaluation.prompts.shuffled_at]
     return tuple(columns), list(zip(*columns.values(), strict=True))
 
 
 def _text(figure: "Estimate") -> str:
-    """'0.0412 ± 0.0003': as many digits as the standard error gives sense to."""
-    if figure.standard_error is None:
-        return f"{figure.value:.4g}"
-    return f"{_rounded(figure.value, figure.standard_error)} ± {_two(figure.standard_error)}"
+    """A figure with its standard error, such as '0.0412 ± 0.0003'."""
+    value, error = figure.value, figure.standard_error
+    return f"{value:.4g}" if error is None else f"{_rounded(value, error)} ± {_rounded(error, error)}"
 
 
 def _percent(figure: "Estimate") -> str:
@@ -206,15 +209,8 @@ def _percent(figure: "Estimate") -> str:
 
 
 def _rounded(value: float, error: float) -> str:
-    return f"{value:.{_decimals(error)}f}"
-
-
-def _two(error: float) -> str:
-    return f"{error:.{_decimals(error)}f}"
-
-
-def _decimals(error: float) -> int:
-    """Places after the point that show two digits of a standard error."""
-    if not 0 < error < math.inf:
-        return 4
-    return min(max(1 - math.floor(math.log10(error)), 0), 12)
+    """`value` with as many decimals as show two digits of its standard error."""
+    decimals = 4
+    if 0 < error < math.inf:
+        decimals = min(max(1 - math.floor(math.log10(error)), 0), 12)
+    return f"{value:.{decimals}f}"

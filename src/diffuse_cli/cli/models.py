@@ -1,4 +1,7 @@
-"""`diffuse models`: list, show, locate, remove and verify trained models, from their headers alone, without torch."""
+"""`diffuse models`: list, show, locate, remove and verify trained models, without torch.
+
+All except `verify` read only the headers of model files.
+"""
 
 import time
 from pathlib import Path
@@ -12,19 +15,22 @@ from ..files import durable
 from ..storage import registry
 from . import options, output_files
 from .terminal import view
+from .terminal.plain_text import clean
 
 if TYPE_CHECKING:
     from ..storage.model_info import ModelInfo
 
-_LABELS = {"images_seen": "pictures seen", "train_images": "learnt from", "noise_mse": "validation loss",
-           "delivered": "weights", "data_id": "data set", "init_id": "began as"}
-FREQUENT_WORDS = 100                            # shown of the captions: all that the demo model knows
+# Key of the training in a model's header → label for people.
+_LABELS = {"images_seen": "pictures seen", "train_images": "trained on", "noise_mse": "validation loss",
+           "delivered": "weights", "data_id": "data set", "init_id": "started from", "objective": "loss weighting",
+           "lr": "learning rate"}
+FREQUENT_WORDS = 100                            # words of the captions that are shown; enough for the demo model
 
 app = typer.Typer(no_args_is_help=True, help="List, show, locate, remove and verify models.")
 
-Model = Annotated[str | None, typer.Argument(metavar="[NAME]", show_default=False,
+Model = Annotated[str | None, typer.Argument(metavar="MODEL", show_default=False,
                                              autocompletion=options.complete_model,
-                                             help="Name or path; the last trained one without it.")]
+                                             help="Name or path. Default: the last trained model.")]
 
 
 @app.command("ls")
@@ -42,15 +48,15 @@ def list_models(
     last, rows = registry.last(), []
     for name, path in sorted(registry.model_files().items(), key=lambda item: item[1].stat().st_mtime, reverse=True):
         try:
-            card = read_model_info(path)
+            info = read_model_info(path)
         except ModelError as error:
             view.warn(str(error))
             continue
         if view.settings.json:
             view.out_json({"name": name, "path": str(path), "last": name == last, "changed": path.stat().st_mtime,
-                           "resolution": card.config.network.resolution, "parameters": card.parameters,
-                           "bytes": card.bytes, "training": card.training.to_json()})
-        rows.append(_row(name, card, path))
+                           "resolution": info.config.network.resolution, "parameters": info.parameters,
+                           "bytes": info.bytes, "training": info.training.to_json()})
+        rows.append(_row(name, info, path))
     if not rows:
         view.say("there is no model yet; train one: diffuse train ./images")
     elif not view.settings.json:
@@ -61,8 +67,8 @@ def list_models(
 @app.command()
 def show(
     model: Model = None,
-    html: Annotated[bool, typer.Option("--html", help="Write the report of its training as a page.")] = False,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Where to, with --html: a new .html file. Default: "
+    html: Annotated[bool, typer.Option("--html", help="Write the report of the training as an HTML page.")] = False,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="With --html: the page, a new .html file. Default: "
                                              "report.html beside the model.", show_default=False)] = None,
     quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
     debug: options.Debug = False,
@@ -79,18 +85,18 @@ def show(
         _write_report(path.parent, out)
         return
     if out is not None:
-        raise UsageError("-o names a page, which is written with --html", hint="Add --html")
+        raise UsageError("-o names the page that --html writes", hint="Add --html")
     from ..storage.model_info import read_model_info
 
-    card = read_model_info(path)
+    info = read_model_info(path)
     if view.settings.json:
-        view.out_json({"path": str(path), "config": to_dict(card.config), "training": card.training.to_json(),
-                       "words": card.words, "parameters": card.parameters, "bytes": card.bytes})
+        view.out_json({"path": str(path), "config": to_dict(info.config), "training": info.training.to_json(),
+                       "words": info.words, "parameters": info.parameters, "bytes": info.bytes})
         return
-    lines = _lines(path, card)
+    lines = _lines(path, info)
     width = max(len(label) for label, _ in lines)
     for label, text in lines:
-        view.out(f"{view.clean(label, limit=40):<{width}}  {text}")
+        view.out(f"{clean(label, limit=40):<{width}}  {text}")
 
 
 @app.command("path")
@@ -113,9 +119,9 @@ def print_path(
 
 @app.command("rm")
 def remove(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Models to remove.", show_default=False,
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Models to remove.", show_default=False,
                                              autocompletion=options.complete_trained)],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove them without asking.")] = False,
     quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -124,12 +130,13 @@ def remove(
     [bold]diffuse models rm cars-64 cars-64-2[/]
     """
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
-    for name in names:                                             # all or nothing
+    for name in names:                                             # one wrong name, and nothing is removed
         registry.existing_directory(name)
-    shown = ", ".join(view.clean(name, limit=64) for name in names)
+    shown = ", ".join(clean(name, limit=64) for name in names)
     if not yes:
         if not view.interactive():
-            raise UsageError("there is nobody to ask whether to remove models", hint="Add --yes")
+            raise UsageError("models are removed only after a question, and there is no terminal to ask on",
+                             hint="Add --yes")
         if not view.confirm(f"Remove {shown} with all checkpoints?"):
             view.say("nothing was removed")
             return
@@ -146,7 +153,7 @@ def verify(
     quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Check that no bit of a model has changed since it was made, and that its description makes sense.
+    """Check that no bit of a model has changed since it was written, and that its configuration is valid.
 
     [bold]diffuse models verify cars-64[/]
     """
@@ -156,15 +163,15 @@ def verify(
     from ..storage.model_info import read_model_info
 
     if not all(safetensors_file.verify_seal(part) for part in diffusers_folder.sealed_files(path)):
-        raise ModelError(f"cannot verify {path}: it has no seal", hint="It was not made by diffuse")
-    card = read_model_info(path)
+        raise ModelError(f"cannot verify {path}: it has no seal", hint="It was not written by diffuse")
+    info = read_model_info(path)
     if view.settings.json:
-        view.out_json({"path": str(path), "sealed": True, "bytes": card.bytes, "parameters": card.parameters})
+        view.out_json({"path": str(path), "sealed": True, "bytes": info.bytes, "parameters": info.parameters})
     else:
-        view.out(f"{path}: all {card.bytes:,} bytes are those that were sealed; header and configuration are sound")
+        view.out(f"{path}: all {info.bytes:,} bytes match the seal; header and configuration are valid")
 
 
-# ── Small parts ─────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Lines and files ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _write_report(directory: Path, out: Path | None) -> None:
@@ -177,39 +184,39 @@ def _write_report(directory: Path, out: Path | None) -> None:
         durable.write(target, page)
     else:
         output_files.write_new(target, page)
-    output_files.tell(target, {"bytes": len(page)})
+    output_files.print_result(target, {"bytes": len(page)})
 
 
-def _row(name: str, card: "ModelInfo", path: Path) -> tuple[str, ...]:
+def _row(name: str, info: "ModelInfo", path: Path) -> tuple[str, ...]:
     changed = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
-    return (name, str(card.config.network.resolution), f"{card.parameters:,}", _count(card.training.train_images),
-            _count(card.training.step), f"{card.bytes / 1e6:.1f} MB", changed)
+    return (name, str(info.config.network.resolution), f"{info.parameters:,}", _count(info.training.train_images),
+            _count(info.training.step), f"{info.bytes / 1e6:.1f} MB", changed)
 
 
 def _count(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
 
 
-def _lines(path: Path, card: "ModelInfo") -> list[tuple[str, str]]:
-    """(label, text) of everything a person may want to know."""
-    network = card.config.network
+def _lines(path: Path, info: "ModelInfo") -> list[tuple[str, str]]:
+    """(label, text) pairs that describe a model to a person."""
+    network = info.config.network
     text = network.text
     lines = [
         ("file", str(path)),
-        ("size", f"{card.bytes / 1e6:.1f} MB, {card.parameters:,} parameters"),
+        ("size", f"{info.bytes / 1e6:.1f} MB, {info.parameters:,} parameters"),
         ("pictures", f"{network.resolution} x {network.resolution} pixels, {network.channels} channels"),
         ("network", f"widths {_joined(network.widths)}; depths {_joined(network.depths)}; "
                     f"attention {_joined(network.attention)}"),
         ("text", "none: unconditional" if text is None else
          f"{text.layers} layers of width {text.width}, {text.vocabulary:,} tokens"),
-        ("prediction", f"{card.config.prediction}, {'learned' if card.config.learned_variance else 'fixed'} variance"),
-        ("schedule", card.config.schedule),
+        ("prediction", f"{info.config.prediction}, {'learned' if info.config.learned_variance else 'fixed'} variance"),
+        ("schedule", info.config.schedule),
     ]
-    lines += [(_LABELS.get(key, key.replace("_", " ")), _value(value)) for key, value in card.training.to_json().items()
+    lines += [(_LABELS.get(key, key.replace("_", " ")), _value(value)) for key, value in info.training.to_json().items()
               if value is not None]
-    if card.words:
-        frequent = sorted(card.words.items(), key=lambda item: (-item[1], item[0]))[:FREQUENT_WORDS]
-        lines.append(("words", ", ".join(view.clean(word, limit=40) for word, _ in frequent)))
+    if info.words:
+        frequent = sorted(info.words.items(), key=lambda item: (-item[1], item[0]))[:FREQUENT_WORDS]
+        lines.append(("words", ", ".join(clean(word, limit=40) for word, _ in frequent)))
     return lines
 
 
@@ -218,4 +225,4 @@ def _joined(values: tuple[int, ...] | tuple[str, ...]) -> str:
 
 
 def _value(value: Any) -> str:
-    return view.clean(f"{value:,}" if type(value) is int else f"{value:.4g}" if type(value) is float else str(value))
+    return clean(f"{value:,}" if type(value) is int else f"{value:.4g}" if type(value) is float else str(value))

@@ -1,7 +1,4 @@
-"""`diffuse noise-demo`: forward diffusion on one picture, as a labelled strip, an animation or curves.
-
-Knows names of files and what people are told; what is drawn is `engine.demonstration`.
-"""
+"""`diffuse noise-demo`: show forward diffusion on one picture, as a labelled strip, an animation or curves."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,33 +20,34 @@ if TYPE_CHECKING:
     from ..pictures.sheets import Row
     from ..sampling.forward_demo import Level
 
-RESOLUTION = 64
-FRAMES = 40                                     # of an animation
-MILLISECONDS = 80                               # of each
+RESOLUTION = 64                                 # default of --resolution, in pixels
+FRAMES = 40                                     # noise levels of an animation
+FRAME_MILLISECONDS = 80                         # for which an animation shows each level
 
 
 def noise_demo(
-    image: Annotated[Path | None, typer.Argument(metavar="[IMAGE]", help="A picture. None: a demo scene.",
+    image: Annotated[Path | None, typer.Argument(metavar="IMAGE", help="A picture. Default: a demo scene.",
                                                  show_default=False)] = None,
     schedule: Annotated[list[str] | None, typer.Option(
-        "--schedule", help=f"{choices(config.SCHEDULES, config.Recipe.schedule)}. Give it several times to compare.",
-        show_default=False)] = None,
+        "--schedule", help=f"{choices(config.SCHEDULES, config.Recipe.schedule)}. Give it several times to compare "
+        "schedules.", show_default=False)] = None,
     resolution: Annotated[int | None, typer.Option(
-        "--resolution", help=f"Side of the square, in pixels. Default: {RESOLUTION}, or the model's.",
+        "--resolution", help=f"Width and height of the picture, in pixels. Default: {RESOLUTION}, or the model's.",
         show_default=False)] = None,
-    num: Annotated[int, typer.Option("-n", "--num", help="Noise levels.")] = 8,
+    num: Annotated[int, typer.Option("-n", "--num", help="Number of noise levels.")] = 8,
     model: Annotated[str | None, typer.Option(
-        "-m", "--model", help="Show also what this model makes of each level.", show_default=False,
+        "-m", "--model", help="Also show how this model restores the picture from each level.", show_default=False,
         autocompletion=options.complete_model)] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="A new file. Default: noise-demo.png.",
                                              show_default=False)] = None,
-    animate: Annotated[bool, typer.Option("--animate", help="An animation, .webp or .gif, not a strip.")] = False,
-    plot: Annotated[bool, typer.Option("--plot", help="The curves of the schedules instead of a strip.")] = False,
-    seed: Annotated[int, typer.Option("-s", "--seed", help="Of the noise.")] = 0,
+    animate: Annotated[bool, typer.Option("--animate", help="Write an animation, .webp or .gif, instead of a strip.")
+                       ] = False,
+    plot: Annotated[bool, typer.Option("--plot", help="Plot the curves of the schedules instead of a strip.")] = False,
+    seed: Annotated[int, typer.Option("-s", "--seed", help="Seed of the noise.")] = 0,
     quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Show how noise takes a picture away, level by level. Prints the path of the strip.
+    """Show how noise gradually destroys a picture. Prints the path of the file.
 
     [bold]diffuse noise-demo photo.jpg[/]
 
@@ -65,16 +63,16 @@ def noise_demo(
     for name in schedule or ():
         check_choice("--schedule", name, config.SCHEDULES)
     if animate and plot:
-        raise UsageError("--animate and --plot are two different files", hint="Give one of them")
+        raise UsageError("--animate and --plot write two different files", hint="Give one of them")
     if model is not None and (schedule or plot):
         raise UsageError(f"{'--plot' if plot else '--schedule'} and -m exclude each other: a model is shown on the "
                          "schedule that it was trained with", hint="Leave out one of them")
     if image is not None and plot:
-        raise UsageError("--plot shows schedules, and no picture", hint="Leave out one of them")
+        raise UsageError("--plot shows schedules and needs no picture", hint="Leave out one of them")
     if image is not None and not image.exists():
-        raise DataError(f"there is no picture {image}", hint="Give another one, or none for a demo scene")
+        raise DataError(f"there is no picture {image}", hint="Give another picture, or none for a demo scene")
     target = output_files.new_file(out, default="noise-demo.webp" if animate else "noise-demo.png",
-                            suffixes=(".webp", ".gif") if animate else (".png",))
+                                   suffixes=(".webp", ".gif") if animate else (".png",))
     names = list(dict.fromkeys(schedule or (config.SCHEDULES if plot else (config.Recipe.schedule,))))
     path = registry.resolve(model) if model is not None else None
     _demonstrate(image, names, resolution, num, path, target, animate=animate, plot=plot, seed=seed)
@@ -97,40 +95,42 @@ def _demonstrate(
 
         model = None if path is None else checkpoint.load_model(path, devices.choose_device(Machine()))
     if model is not None:
-        if resolution not in (None, model.config.network.resolution):
-            raise UsageError(f"the model draws pictures of {model.config.network.resolution} pixels, not {resolution}",
+        side = model.config.network.resolution
+        if resolution not in (None, side):
+            raise UsageError(f"the model generates pictures of {side} pixels, not {resolution}",
                              hint="Leave out --resolution")
-        resolution, names = model.config.network.resolution, [model.config.schedule]
+        resolution, names = side, [model.config.schedule]
     side = resolution or RESOLUTION
     schedules = [make_schedule(name, side) for name in names]
     for schedule in schedules:
-        _warn_of_a_leak(schedule, side)
+        _warn_about_leak(schedule, side)
     if plot:
         from ..reporting import schedule_plot
 
         output_files.write_new(target, schedule_plot.schedules(schedules))
-        output_files.tell(target, {"schedules": names})
+        output_files.print_result(target, {"schedules": names})
         return
-    pixels, caption = _picture(image, side)
+    pixels, caption = _open_picture(image, side)
     times = forward_demo.even_times(FRAMES if animate else num)
-    shown = {schedule.name: list(forward_demo.forward_diffusion(
+    levels_of = {schedule.name: list(forward_demo.forward_diffusion(
         pixels, schedule, times, seed=seed, model=model, caption=caption)) for schedule in schedules}
     if animate:
-        rows = [_frame(shown, index) for index in range(FRAMES)]
-        cell = max(map(sheets.cell_width, rows))                     # every frame has the same size
+        rows = [_frame(levels_of, index) for index in range(FRAMES)]
+        cell = max(map(sheets.cell_width, rows))                       # so that all frames have the same size
         frames = [sheets.labelled(frame, cell=cell) for frame in rows]
-        output_files.write_new(target, image_files.encode_animation(frames + frames[::-1], suffix=target.suffix.lower(),
-                                                          milliseconds=MILLISECONDS))
+        output_files.write_new(target, image_files.encode_animation(
+            frames + frames[::-1], suffix=target.suffix.lower(), milliseconds=FRAME_MILLISECONDS))
     else:
-        strip = sheets.labelled(_rows(shown))
+        strip = sheets.labelled(_rows(levels_of))
         output_files.write_new(target, image_files.encode(strip))
-        for levels in shown.values():
+        for levels in levels_of.values():
             view.picture(sheets.sheet(np.stack([level.noisy for level in levels]), columns=num))
-    output_files.tell(target, {"levels": [_record(name, level) for name, levels in shown.items() for level in levels]})
+    records = [_record(name, level) for name, levels in levels_of.items() for level in levels]
+    output_files.print_result(target, {"levels": records})
 
 
-def _picture(image: Path | None, side: int) -> "tuple[np.ndarray, str]":
-    """The picture as the model would see it, and its caption if that is known. Raises DataError."""
+def _open_picture(image: Path | None, side: int) -> "tuple[np.ndarray, str]":
+    """The picture as a model sees it, (side, side, 3) uint8, and its caption, empty if unknown. Raises DataError."""
     from ..data import images
     from ..data.demo_scenes import scenes
 
@@ -145,12 +145,12 @@ def _picture(image: Path | None, side: int) -> "tuple[np.ndarray, str]":
                         ) from error
 
 
-def _rows(shown: "dict[str, list[Level]]") -> "list[Row]":
-    """A strip: the levels side by side, the schedules one below the other."""
+def _rows(levels_of: "dict[str, list[Level]]") -> "list[Row]":
+    """The rows of a strip: one for each schedule, and below it one for the estimates of a model."""
     from ..pictures.sheets import Row
 
     rows = []
-    for name, levels in shown.items():
+    for name, levels in levels_of.items():
         rows.append(Row(f"schedule: {name}", [level.noisy for level in levels], [_lines(level) for level in levels]))
         estimates = [level.estimate for level in levels if level.estimate is not None]
         if estimates:
@@ -159,13 +159,13 @@ def _rows(shown: "dict[str, list[Level]]") -> "list[Row]":
     return rows
 
 
-def _frame(shown: "dict[str, list[Level]]", index: int) -> "list[Row]":
-    """One level: the schedules side by side, what a model makes of it below."""
+def _frame(levels_of: "dict[str, list[Level]]", index: int) -> "list[Row]":
+    """The rows of one frame: the schedules side by side at one level, and below them the estimates of a model."""
     from ..pictures.sheets import Row
 
-    levels = [levels[index] for levels in shown.values()]
+    levels = [levels[index] for levels in levels_of.values()]
     rows = [Row("", [level.noisy for level in levels],
-                [(name, *_lines(level)) for name, level in zip(shown, levels, strict=True)])]
+                [(name, *_lines(level)) for name, level in zip(levels_of, levels, strict=True)])]
     estimates = [level.estimate for level in levels if level.estimate is not None]
     if estimates:
         rows.append(Row("", estimates, [(f"noise loss {level.noise_mse:.4f}",) for level in levels]))
@@ -182,10 +182,10 @@ def _record(name: str, level: "Level") -> dict[str, Any]:
             "snr": level.snr, "snr_db": level.decibels, "noise_mse": level.noise_mse}
 
 
-def _warn_of_a_leak(schedule: "Schedule", side: int) -> None:
+def _warn_about_leak(schedule: "Schedule", side: int) -> None:
     from ..sampling.forward_demo import brightness_decibels, leaks_brightness
 
     if leaks_brightness(schedule, side):
-        view.warn(f"{schedule.name} leaks at {side} px: its last level still tells the brightness of a picture "
+        view.warn(f"{schedule.name} leaks at {side} px: its last level still shows the brightness of a picture "
                   f"(its mean has an SNR of {brightness_decibels(schedule, side):+.1f} dB), but sampling starts from "
-                  "noise that has none; choose another schedule for pictures of this size")
+                  "pure noise; choose another schedule for pictures of this size")

@@ -1,4 +1,7 @@
-"""The options that several commands take, declared once. Those of output go to `view.configure`."""
+"""Options that several commands share, and helpers that turn a command's arguments into configs.
+
+A command passes the four options of its output to `view.configure`.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,64 +16,89 @@ from ..config import Recipe, Sampling
 from ..errors import DiffuseError, UsageError
 from ..storage import registry
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.", rich_help_panel="Output")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.", rich_help_panel="Output")]
-Json = Annotated[bool, typer.Option("--json", help="Print data as JSON Lines.", rich_help_panel="Output")]
+# ── Declarations ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.", rich_help_panel="Output")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print more messages.", rich_help_panel="Output")]
+Json = Annotated[bool, typer.Option("--json", help="Print results as JSON Lines.", rich_help_panel="Output")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Output")]
 
 
 def folder(help: str) -> Any:
-    """The argument DIR."""
+    """Declare the argument DIR."""
     return typer.Argument(metavar="DIR", help=help, show_default=False, parser=path)
 
 
-def path(text: str) -> Path:                    # older Typers show its name in the help
-    """What was typed, which is empty where a script's variable was: that is not the current directory."""
+def path(text: str) -> Path:                    # older versions of Typer print the parser's name in the help
+    """Parse the name of a folder. An unset variable of a script is empty, and must not mean the current directory."""
     if not text:
         raise no_folder()
     return Path(text)
 
 
 def no_folder() -> UsageError:
-    """For commands that cannot do without one."""
-    return UsageError("which pictures? No folder was given", hint="For example: diffuse train ./images")
+    """The error of commands that cannot work without a folder."""
+    return UsageError("no folder of pictures was given", hint="For example: diffuse train ./images")
 
 
 def _caption(name: str, help: str) -> Any:
-    return typer.Option(name, help=help, rich_help_panel="Captions: what is said of the pictures", show_default=False)
+    return typer.Option(name, help=help, rich_help_panel="Captions: where the text of a picture comes from",
+                        show_default=False)
 
 
 Captions = Annotated[str | None, _caption(
-    "--captions", f"Where captions come from: {choices(config.CAPTION_SOURCES, Recipe.captions)}.")]
+    "--captions", f"Source of the captions: {choices(config.CAPTION_SOURCES, Recipe.captions)}.")]
 Caption = Annotated[str | None, _caption("--caption", "One caption for all pictures.")]
-CaptionColumn = Annotated[str | None, _caption("--caption-column", "Column of the metadata.")]
+CaptionColumn = Annotated[str | None, _caption("--caption-column", "Column of the metadata that holds the captions.")]
 CaptionExt = Annotated[str | None, _caption("--caption-ext", "Suffix of caption files.")]
 CaptionTemplate = Annotated[str | None, _caption(
-    "--caption-template", f"Caption of a class folder. Default {Recipe.caption_template}")]
+    "--caption-template", f"Caption of the pictures in a class folder. Default {Recipe.caption_template}")]
 
 
-def given(options: dict[str, Any]) -> dict[str, Any]:
-    """What was asked for: the rest keeps the default that it has inside."""
-    return {key: value for key, value in options.items() if value is not None}
+# ── From arguments to configs ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def changed(sampling: Sampling, **options: Any) -> Sampling:
-    """With what was asked for. Raises UsageError."""
-    return dataclasses.replace(sampling, **given(options))
+def given(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments that were given on the command line. The others are None and keep the default of their config."""
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def fields_of(config_class: type, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Those of a command's arguments that were given and are fields of the dataclass `config_class`.
+
+    An argument with the former name of a field counts as that field.
+    """
+    names = {field.name for field in dataclasses.fields(config_class)}
+    renamed = {config.RENAMED_FIELDS.get(name, name): value for name, value in given(arguments).items()}
+    return {name: value for name, value in renamed.items() if name in names}
+
+
+def caption_options(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Those of a command's arguments that were given and decide on captions."""
+    names = Recipe().caption_options.keys()
+    return {name: value for name, value in given(arguments).items() if name in names}
+
+
+def override(sampling: Sampling, **arguments: Any) -> Sampling:
+    """A copy of `sampling` with the arguments that were given. Raises UsageError."""
+    return dataclasses.replace(sampling, **given(arguments))
+
+
+# ── Completion by the shell ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def complete_model(incomplete: str) -> list[str]:
-    """For the shell: names of models. Reads the names of directories, nothing else."""
-    return _beginning(incomplete, lambda: [*registry.model_files(), *((registry.LAST,) if registry.last() else ())])
+    """Complete the name of a model. Reads only names of directories, and which model is the last."""
+    return _complete(incomplete, lambda: [*registry.model_files(), *((registry.LAST,) if registry.last() else ())])
 
 
 def complete_trained(incomplete: str) -> list[str]:
-    """For the shell: names of models that can be removed."""
-    return _beginning(incomplete, registry.model_names)
+    """Complete the name of a model that can be removed."""
+    return _complete(incomplete, registry.model_names)
 
 
-def _beginning(incomplete: str, names: Callable[[], list[str]]) -> list[str]:
-    """Those that begin so; none where the home cannot be read."""
+def _complete(incomplete: str, names: Callable[[], list[str]]) -> list[str]:
+    """The names that begin with `incomplete`; none if the home directory cannot be read."""
     try:
         return [name for name in names() if name.startswith(incomplete)]
     except DiffuseError:

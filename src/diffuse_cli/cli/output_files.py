@@ -1,4 +1,4 @@
-"""Where samples go: names of files, and what is never replaced. Knows nothing of how pictures come about."""
+"""Files that a command writes: their names, and the promise that no file is replaced unless the user asks for it."""
 
 import os
 import re
@@ -14,43 +14,55 @@ from .terminal import view
 if TYPE_CHECKING:
     from ..sampling.request import Sample
 
-STILLS, ANIMATIONS = (".png", ".jpg", ".jpeg", ".webp"), (".webp", ".gif")
-UNWRITTEN = (".bmp", ".tif", ".tiff", ".avif")  # pictures all the same: no directory is meant
+STILLS, ANIMATIONS = (".png", ".jpg", ".jpeg", ".webp"), (".webp", ".gif")     # suffixes that are written
+UNSUPPORTED = (".bmp", ".tif", ".tiff", ".avif")       # suffixes of pictures, so -o names a file and not a directory
+PROMPT_CHARACTERS = 48                          # of a prompt at most, in the name of its picture
 _NUMBERED = re.compile(r"(\d{5,})-")
 
 
-class Target:
-    """Where pictures go: into a directory under the next free number, or to the one file that -o names."""
+# ── Samples: a directory, or one file ───────────────────────────────────────────────────────────────────────────────
+
+
+class SampleTarget:
+    """Where samples go: into a directory under the next free number, or into the one file that -o names.
+
+    files: how many files are to be written. Raises UsageError if they cannot go there, StorageError if the directory
+    cannot be created or read.
+    """
 
     def __init__(self, out: Path, *, files: int, force: bool, animate: bool = False) -> None:
         self.force = force
         if str(out) == "-":
             raise UsageError("-o - would be stdout, which gets the names of the pictures", hint="Give a directory")
         suffix = out.suffix.lower()
-        self.file = out if is_file(out) else None
+        self.file = out if names_a_file(out) else None
         self.suffix = ".png" if self.file is None else suffix
         if self.file is not None:
             if files > 1:
                 raise UsageError(f"-o {out} is one file, but {files} pictures are to be written",
                                  hint="Give a directory")
-            if suffix not in (ANIMATIONS if animate else STILLS):
+            suffixes = ANIMATIONS if animate else STILLS
+            if suffix not in suffixes:
                 raise UsageError(f"-o {out} cannot be {'an animation' if animate else 'a still picture'}",
-                                 hint=f"Give a directory, or one of {', '.join(ANIMATIONS if animate else STILLS)}")
+                                 hint=f"Give a directory, or one of {', '.join(suffixes)}")
             if os.path.lexists(out) and not force:
-                raise self._taken()
+                raise self._file_exists()
         self.directory = out if self.file is None else out.absolute().parent
         if self.directory.exists() and not self.directory.is_dir():
             raise StorageError(f"{self.directory} is not a directory", hint="Choose another -o")
         durable.make_directory(self.directory, mode=0o755)
-        self.number = self._next_free()
+        self.number = self._next_number()
 
     def write(self, data: bytes, name: "Sample | str", *, suffix: str | None = None) -> Path:
-        """Write a picture, or a sheet of that name, without replacing anything unasked. Returns its path."""
+        """Write a picture named after its sample, or a sheet called `name`. → its path.
+
+        Raises UsageError if the one file of -o has appeared meanwhile, and StorageError.
+        """
         if self.file is not None:
             try:
                 durable.write(self.file, data, exclusive=not self.force, mode=0o644)
-            except FileExistsError as error:                           # it came while the picture was drawn
-                raise self._taken() from error
+            except FileExistsError as error:                           # it appeared while the picture was generated
+                raise self._file_exists() from error
             return self.file
         if not isinstance(name, str):
             name = "-".join(filter(None, (str(name.seed), _slug(name.prompt))))
@@ -58,35 +70,40 @@ class Target:
             path = self.directory / f"{self.number:05d}-{name}{suffix or self.suffix}"
             self.number += 1
             try:
-                durable.write(path, data, exclusive=True, mode=0o644)      # a program beside this one may have taken it
+                durable.write(path, data, exclusive=True, mode=0o644)
                 return path
-            except FileExistsError:
+            except FileExistsError:                                    # another program has just taken this number
                 continue
 
-    def _next_free(self) -> int:
+    def _next_number(self) -> int:
         try:
             names = [path.name for path in self.directory.iterdir()]
         except OSError as error:
             durable.fail(error, self.directory)
         return max((int(match[1]) for name in names if (match := _NUMBERED.match(name))), default=-1) + 1
 
-    def _taken(self) -> UsageError:
-        return UsageError(f"{self.file} exists already", hint="Use --force to replace it, or another name")
+    def _file_exists(self) -> UsageError:
+        return UsageError(f"{self.file} exists already", hint="Use --force to replace it, or choose another name")
 
 
-def is_file(out: Path) -> bool:
-    """Whether -o names a file by its suffix, and not a directory."""
-    return out.suffix.lower() in STILLS + ANIMATIONS + UNWRITTEN
+def names_a_file(out: Path) -> bool:
+    """Whether -o names a picture, by its suffix, and not a directory."""
+    return out.suffix.lower() in STILLS + ANIMATIONS + UNSUPPORTED
 
 
 def _slug(prompt: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", registry.plain(prompt)).strip("-")[:48].strip("-")
+    """A prompt as part of a file name: letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", registry.plain(prompt)).strip("-")[:PROMPT_CHARACTERS].strip("-")
+
+
+# ── One new file ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def new_file(out: Path | None, *, default: str, suffixes: Sequence[str], outside: Path | None = None) -> Path:
-    """The file named, which must not be there yet, else `default` or the first free name like it. Raises UsageError.
+    """Check that a new file may be written to `out`. → its path; without `out`, `default` or a free name like it.
 
-    `outside` is a folder of the user's pictures, where nothing is ever written.
+    outside: the user's folder of pictures, where nothing is ever written. Raises UsageError if the file exists, has
+    another suffix, or lies in that folder. Creates the directory of the file.
     """
     if out is None:
         stem, suffix = Path(default).stem, Path(default).suffix
@@ -95,7 +112,7 @@ def new_file(out: Path | None, *, default: str, suffixes: Sequence[str], outside
     if out.suffix.lower() not in suffixes:
         raise UsageError(f"-o takes the name of a {' or '.join(suffixes)} file, not {out}")
     if out.exists():
-        raise _taken(out)
+        raise _new_file_exists(out)
     if outside is not None and outside.is_dir() and outside.resolve() in out.resolve().parents:
         raise UsageError(f"{out} would lie among the pictures, where nothing is ever written",
                          hint="Choose another place with -o")
@@ -104,20 +121,23 @@ def new_file(out: Path | None, *, default: str, suffixes: Sequence[str], outside
 
 
 def write_new(path: Path, data: bytes) -> None:
-    """Write a file that nobody has made meanwhile. Raises UsageError, StorageError."""
+    """Write a new file. Raises UsageError if it has appeared meanwhile, and StorageError."""
     try:
         durable.write(path, data, exclusive=True, mode=0o666)
     except FileExistsError as error:
-        raise _taken(path) from error
+        raise _new_file_exists(path) from error
 
 
-def tell(path: Path, record: dict[str, Any]) -> None:
-    """The path on stdout; with --json, in a record of what was made."""
+def _new_file_exists(path: Path) -> UsageError:
+    return UsageError(f"{path} exists already", hint="Choose another name with -o")
+
+
+# ── What was written, on stdout ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def print_result(path: Path, record: dict[str, Any]) -> None:
+    """Print the path of a new file on stdout; with --json, together with a record of how it was made."""
     if view.settings.json:
         view.out_json({"path": str(path), **record})
     else:
         view.out(str(path))
-
-
-def _taken(path: Path) -> UsageError:
-    return UsageError(f"{path} exists already", hint="Choose another name with -o")

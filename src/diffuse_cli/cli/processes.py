@@ -1,7 +1,7 @@
-"""One command becomes several processes that work together: started, watched, signalled, and never left behind.
+"""Several processes that work on one command, and the signals that a command handles.
 
-Every process runs the same command line; torch elastic starts them, as subprocesses. The first keeps the terminal, the
-others write logs. Knows nothing of what they do.
+Every process runs the same command line. Torch elastic starts them as subprocesses; the first keeps the terminal, and
+the others write logs. None of them outlives the command.
 """
 
 import contextlib
@@ -22,20 +22,26 @@ import typer
 from ..config import Machine
 from ..errors import DivergedError, UsageError, WorkerError
 from ..runtime import launch_environment
+from ..runtime.launch_environment import ProcessRank
 from .terminal import view
+from .terminal.plain_text import clean
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing import PContext
 
-GRACE = 5.0                                     # seconds for the others to notice that one is lost
-POLL = 0.05                                     # seconds
+GRACE_SECONDS = 5.0                             # for the other processes to end by themselves, once one has failed
+POLL_SECONDS = 0.05                             # between two looks at which processes have ended
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
-CRASH = 70                                      # an error that nobody foresaw
-OWN_ERRORS = range(UsageError.exit_code, DivergedError.exit_code + 1)          # a process's own one-line error
+CRASH = 70                                      # exit code of an unforeseen error
+REPORTED_ERRORS = range(UsageError.exit_code, DivergedError.exit_code + 1)     # exit codes after a one-line message
+ERROR_PREFIXES = ("error: ", "  what():  ", "terminate called ", "Fatal Python error: ")       # ours, C++'s, Python's
+
+
+# ── One of several processes ────────────────────────────────────────────────────────────────────────────────────────
 
 
 def processes_to_start(machine: Machine) -> int:
-    """How many processes are asked for; 1 where this one will do, or is itself one of several. Raises UsageError."""
+    """The number of processes to start; 1 if this process suffices or is itself one of several. Raises UsageError."""
     if launch_environment.place().size > 1 or (machine.gpus in (None, "0", "1") and not machine.procs):
         return 1
     from ..runtime.devices import count_processes
@@ -44,31 +50,34 @@ def processes_to_start(machine: Machine) -> int:
 
 
 @contextlib.contextmanager
-def taking_part() -> Iterator[launch_environment.ProcessRank]:
-    """What a process owes to those it works with, and to the one that started it. → its place among them."""
-    place = launch_environment.place()
-    if place.size > 1:
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")          # or torch remarks on how gradients are shared
+def process_duties() -> Iterator[ProcessRank]:
+    """Fulfil the duties of one process among several, towards the others and its launcher. Yields its rank."""
+    rank = launch_environment.place()
+    if rank.size > 1:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")          # or torch comments on how gradients are shared
     if launch_environment.is_launched():
         launch_environment.leave_with_parent()
         if sys.stderr is not None:
-            faulthandler.enable()               # what is killed by its own doing says where, in its log
+            faulthandler.enable()               # a process that crashes writes to its log where it did
     try:
-        yield place
+        yield rank
     except WorkerError:
         if not launch_environment.is_launched():
             raise
-        raise typer.Exit(WorkerError.exit_code) from None              # the one who launched us knows who was lost
+        raise typer.Exit(WorkerError.exit_code) from None              # the launcher reports which process was lost
+
+
+# ── Starting several processes ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def launch(count: int) -> int:
-    """Run this command line in `count` processes; → its exit code, 128 + n when signal n ended it.
+    """Run this command line in `count` processes. → its exit code; 128 + n if signal n ended it.
 
     Raises WorkerError, saying which process was lost and how.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std, start_processes
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)          # we say it in one line
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)          # we report errors in one line
     with tempfile.TemporaryDirectory(prefix="diffuse-") as directory:
         common = {launch_environment.PARENT: str(os.getpid()),
                   launch_environment.RENDEZVOUS: f"{directory}/meeting", "WORLD_SIZE": str(count),
@@ -80,89 +89,94 @@ def launch(count: int) -> int:
             {rank: {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)},
             DefaultLogsSpecs(log_dir=directory, redirects=dict.fromkeys(range(1, count), Std.ALL)))
         try:
-            with _forwarding(context) as forwarded:
-                exits = _wait(context)
+            with _forward_signals(context) as ending_signals:
+                exit_codes = _wait(context)
         finally:
             context.close(signal.SIGKILL, timeout=5)
-        if not any(exits.values()):
+        if not any(exit_codes.values()):
             return 0
-        if forwarded and exits[0] == -forwarded[0]:
-            return 128 + forwarded[0]
-        return _explain(exits, Path(directory))
+        if ending_signals and exit_codes[0] == -ending_signals[0]:
+            return 128 + ending_signals[0]
+        return _explain(exit_codes, Path(directory))
 
 
 def _wait(context: "PContext") -> dict[int, int | None]:
-    """The exit codes of all processes in the order in which they ended: −n for signal n, None for one that did not end.
+    """Rank → exit code, in the order in which the processes ended: −n for signal n, None for one that did not end.
 
-    After one failed, the others have a moment to end by themselves; then they are killed.
+    Once one has failed, the others have GRACE_SECONDS to end by themselves. Then they are killed.
     """
-    exits: dict[int, int | None] = {}
-    patience = float("inf")
+    exit_codes: dict[int, int | None] = {}
+    deadline = float("inf")
     pids = context.pids()
-    while len(exits) < len(pids):
+    while len(exit_codes) < len(pids):
         for rank, pid in pids.items():
-            # Without reaping, which is torch's: it would wait half a minute for processes that are stopped.
-            ended = None if rank in exits else os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            # WNOWAIT leaves the reaping to torch, whose own wait takes half a minute where processes are stopped.
+            ended = None if rank in exit_codes else os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if ended is not None:
-                exits[rank] = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
-        if any(exits.values()):
-            patience = min(patience, time.monotonic() + GRACE)
-        if time.monotonic() > patience:
-            for rank in pids.keys() - exits.keys():
+                exit_codes[rank] = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+        if any(exit_codes.values()):
+            deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
+        if time.monotonic() > deadline:
+            for rank in pids.keys() - exit_codes.keys():
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(pids[rank], signal.SIGKILL)
-                exits[rank] = None
-        time.sleep(POLL)
-    return exits
+                exit_codes[rank] = None
+        time.sleep(POLL_SECONDS)
+    return exit_codes
 
 
 @contextlib.contextmanager
-def _forwarding(context: "PContext") -> Iterator[list[int]]:
-    """Pass signals on to the processes, which have sessions of their own. → those that came and should end this."""
-    came: list[int] = []
+def _forward_signals(context: "PContext") -> Iterator[list[int]]:
+    """Forward signals to the processes, which have sessions of their own. Yields those received that end a command."""
+    ending_signals: list[int] = []
 
     def handler(number: int, _: object) -> None:
         if signal.Signals(number).name != "SIGUSR1":
-            came.append(number)
+            ending_signals.append(number)
         for pid in context.pids().values():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    with answered(SIGNALS, handler):
-        yield came
+    with handle_signals(SIGNALS, handler):
+        yield ending_signals
 
 
-def _explain(exits: dict[int, int | None], directory: Path) -> int:
-    """The exit code of the process that failed first, once its error was shown. Raises WorkerError if it had none."""
-    lost = WorkerError.exit_code                # of those that only noticed
-    if exits.get(0) in OWN_ERRORS:
-        return int(exits[0] or 0)               # it has the terminal, and said what is wrong
-    rank, code = next(((rank, code) for rank, code in exits.items() if code != lost), next(iter(exits.items())))
+def _explain(exit_codes: dict[int, int | None], log_directory: Path) -> int:
+    """Report the process that failed first. → its exit code. Raises WorkerError if it reported no error itself."""
+    lost = WorkerError.exit_code                # of processes that only noticed the loss of another
+    if exit_codes.get(0) in REPORTED_ERRORS:
+        return int(exit_codes[0] or 0)          # process 0 has the terminal, and has reported its error there
+    in_order = list(exit_codes.items())
+    rank, code = next((item for item in in_order if item[1] != lost), in_order[0])
+    process = f"process {rank} of {len(exit_codes)}"
     if code is None:
-        raise WorkerError(f"process {rank} of {len(exits)} does not answer")
-    if code in OWN_ERRORS:
-        view.error(f"process {rank} of {len(exits)}: {_last_error(directory, rank) or f'exit code {code}'}")
+        raise WorkerError(f"{process} does not answer")
+    if code in REPORTED_ERRORS:
+        view.error(f"{process}: {_last_error(log_directory, rank) or f'exit code {code}'}")
         return code
     if rank == 0 and code == CRASH:
-        return lost                             # it has the terminal, and said what happened
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    said = _last_error(directory, rank)
-    raise WorkerError(f"process {rank} of {len(exits)} {how}{': ' + said if said else ''}")
+        return lost                             # process 0 has the terminal, and has reported the crash there
+    ending = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    message = _last_error(log_directory, rank)
+    raise WorkerError(f"{process} {ending}{': ' + message if message else ''}")
 
 
-def _last_error(directory: Path, rank: int) -> str:
-    """The one line in which a process said what was wrong, or in which C++ or Python did when it was aborted."""
-    for log in sorted(directory.glob(f"**/{rank}/stderr.log")):
+def _last_error(log_directory: Path, rank: int) -> str:
+    """The line of a process's log that says why it failed: its own error, or that of C++ or Python when it aborted."""
+    for log in sorted(log_directory.glob(f"**/{rank}/stderr.log")):
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        for said in ("error: ", "  what():  ", "terminate called ", "Fatal Python error: "):
-            if found := next((line for line in reversed(lines) if line.startswith(said)), ""):
-                return view.clean(found.removeprefix("error: ").strip(), limit=500)
+        for prefix in ERROR_PREFIXES:
+            if line := next((line for line in reversed(lines) if line.startswith(prefix)), ""):
+                return clean(line.removeprefix("error: ").strip(), limit=500)
     return ""
 
 
+# ── Signals ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
 @contextlib.contextmanager
-def answered(names: Sequence[str], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Call `handler` for the signals of these names, as far as the system has them.
+def handle_signals(names: Sequence[str], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Call `handler` for the signals of these names that the system has, until the block ends.
 
     A signal that was ignored when the program started (nohup, a background job) stays ignored.
     """
@@ -179,18 +193,18 @@ def answered(names: Sequence[str], handler: Callable[[int, FrameType | None], No
 
 
 @contextlib.contextmanager
-def tidied() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the block as Ctrl-C does, so that it removes what it began, and end by them."""
-    came: list[int] = []
+def unwinding_on_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP unwind the block as Ctrl-C does, so that it removes unfinished files, and then end it."""
+    received: list[int] = []
 
     def interrupt(number: int, _: FrameType | None) -> None:
-        came.append(number)
-        raise KeyboardInterrupt                 # no Exception: libraries let it pass
+        received.append(number)
+        raise KeyboardInterrupt                 # not an Exception, so libraries do not catch it
 
-    with answered(("SIGTERM", "SIGHUP"), interrupt):
+    with handle_signals(("SIGTERM", "SIGHUP"), interrupt):
         try:
             yield
         except KeyboardInterrupt:
-            if came:
-                raise typer.Exit(128 + came[0]) from None
+            if received:
+                raise typer.Exit(128 + received[0]) from None
             raise

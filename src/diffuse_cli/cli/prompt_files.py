@@ -1,4 +1,4 @@
-"""Prompts as people give them: words on the command line, or a file with one on each line; and what is said of them."""
+"""Prompts from a file or from stdin, one on each line, and warnings about prompts that a model cannot follow."""
 
 import difflib
 import sys
@@ -13,18 +13,19 @@ from ..config import Sampling
 from ..errors import DataError, UsageError
 from . import options
 from .terminal import view
+from .terminal.plain_text import clean
 
 if TYPE_CHECKING:
     from ..sampling.request import SampleRequest
     from ..storage.checkpoint import Model
 
-MAX_BYTES = 16 * 2**20                          # of a file of prompts
-MAX_WARNINGS = 5                                # about words
+MAX_BYTES = 16 * 2**20                          # size limit of a file of prompts
+MAX_WARNINGS = 5                                # words that are warned about one by one
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptLine:
-    """What is asked of one prompt. None: as for all the others."""
+    """A prompt with its own settings. A setting that is None is the same as for the other prompts."""
 
     prompt: str = ""
     negative: str | None = None
@@ -41,37 +42,37 @@ class PromptLine:
             check_range("seed", self.seed, 0, config.SEED_RANGE[1] - (self.n or 1_000_000))
         self.sampling(Sampling())
 
-    def sampling(self, usual: Sampling) -> Sampling:
-        """How it is to be drawn, where `usual` says how all are."""
-        return options.changed(usual, sampler=self.sampler, steps=self.steps, guidance=self.guidance)
+    def sampling(self, default: Sampling) -> Sampling:
+        """`default` with the settings of this prompt. Raises UsageError."""
+        return options.override(default, sampler=self.sampler, steps=self.steps, guidance=self.guidance)
 
 
 def read_prompts(source: str) -> list[PromptLine]:
-    """The prompts of a file, or of stdin for "-": one a line, or a JSON object where a line starts with {.
+    """Read the prompts of a file, or of stdin for "-": one on each line. A line that starts with { is a JSON object.
 
-    Empty lines count for nothing. Raises DataError, naming the line.
+    Empty lines are skipped. Raises DataError, naming the line.
     """
     from ..files.strict_json import JsonError, loads_strict
 
     name = "stdin" if source == "-" else source
-    asked = []
-    for number, line in enumerate(_text(source, name).split("\n"), 1):
+    prompts = []
+    for number, line in enumerate(_read_text(source, name).split("\n"), 1):
         line = line.strip()
         try:
             if line.startswith("{"):
-                asked.append(from_dict(PromptLine, loads_strict(line), where="it"))
+                prompts.append(from_dict(PromptLine, loads_strict(line), where="it"))
             elif line:
-                asked.append(PromptLine(prompt=line))
+                prompts.append(PromptLine(prompt=line))
         except (JsonError, UsageError) as error:
             hint = error.hint if isinstance(error, UsageError) else 'Write a prompt, or JSON such as {"prompt": …}'
             what = error.what if isinstance(error, UsageError) else str(error)
             raise DataError(f"line {number} of {name} cannot be used: {what}", hint=hint) from error
-    if not asked:
+    if not prompts:
         raise DataError(f"{name} holds no prompt")
-    return asked
+    return prompts
 
 
-def _text(source: str, name: str) -> str:
+def _read_text(source: str, name: str) -> str:
     try:
         if source != "-":
             with Path(source).open("rb") as file:
@@ -84,43 +85,45 @@ def _text(source: str, name: str) -> str:
             getattr(error, "strerror", None) or str(error)).lower()
         raise DataError(f"cannot read the prompts in {name}: {reason}") from error
     if len(data) > MAX_BYTES:
-        raise DataError(f"{name} is over {MAX_BYTES // 2**20} MB", hint="Draw it in parts")
+        raise DataError(f"{name} is over {MAX_BYTES // 2**20} MB", hint="Split it into several files")
     return text
 
 
-# ── What they mean to a model ───────────────────────────────────────────────────────────────────────────────────────
+# ── Warnings ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def warn_about(requests: "Sequence[SampleRequest]", model: "Model") -> None:
-    """Tell when a prompt cannot mean anything to the model, or not all of it."""
+    """Warn about prompts, words and settings that the model ignores."""
     from ..network.tokenizer import is_truncated
     from ..sampling.steps import guided_steps
 
-    texts = list(dict.fromkeys(text for one in requests for text in (one.prompt, one.negative) if text))
+    texts = list(dict.fromkeys(text for request in requests for text in (request.prompt, request.negative) if text))
     if model.tokenizer is None:
         if texts:
             view.warn("this model was trained without captions and ignores prompts")
         return
-    if any(one.negative for one in requests) and all(one.sampling.guidance == 1 for one in requests):
-        view.warn("--negative does nothing without guidance, and --guidance 1 is none")
-    if any(one.sampling.guidance != 1 and (one.negative or one.sampling.guidance != Sampling.guidance)
-           and not guided_steps(model.config, one.sampling) for one in requests):
-        view.warn("guidance does nothing: no step begins where it acts; use more --steps or another "
-                  "--guidance-interval")
+    if any(request.negative for request in requests) and all(request.sampling.guidance == 1 for request in requests):
+        view.warn("--negative does nothing without guidance, and --guidance 1 is no guidance")
+    if any(request.sampling.guidance != 1 and (request.negative or request.sampling.guidance != Sampling.guidance)
+           and not guided_steps(model.config, request.sampling) for request in requests):
+        view.warn("guidance does nothing, because no step begins in the --guidance-interval; widen it, or use more "
+                  "--steps")
     _warn_about_words(texts, model)
     for text in texts:
         if is_truncated(model.tokenizer, text):
-            view.warn(f"the prompt is longer than the model reads, its end is ignored: {view.clean(text, limit=60)}")
+            view.warn(f"the prompt is too long for the model, so its end is ignored: {clean(text, limit=60)}")
 
 
 def _warn_about_words(texts: Iterable[str], model: "Model") -> None:
     from ..data.caption_words import split_words
 
     words = dict.fromkeys(word for text in texts for word in split_words(text))
-    unknown = [word for word in words if word not in model.words] if model.words else []      # where they are known
+    if not model.words:                         # the file does not say which words the model was trained on
+        return
+    unknown = [word for word in words if word not in model.words]
     for word in unknown[:MAX_WARNINGS]:
         near = difflib.get_close_matches(word, model.words, 3)
-        meant = f"; it knows {', '.join(near)}" if near else ""
-        view.warn(f"the model has never seen the word {word!r}{meant}")
+        suggestion = f"; it knows {', '.join(near)}" if near else ""
+        view.warn(f"the model has never seen the word {word!r}{suggestion}")
     if len(unknown) > MAX_WARNINGS:
         view.warn(f"the model has never seen {len(unknown) - MAX_WARNINGS} more of the words")

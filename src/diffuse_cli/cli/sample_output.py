@@ -1,12 +1,12 @@
-"""What becomes of pictures as they are drawn: files, sheets, animations, records, a look at them."""
+"""The files of a sampling: a picture for each sample, sheets and animations; and a look at the pictures, if wanted."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import output_files
-from .output_files import Target
+from .output_files import SampleTarget, print_result
 from .terminal import progress, view
+from .terminal.plain_text import clean
 
 if TYPE_CHECKING:
     from ..pictures.sheets import Row
@@ -15,85 +15,97 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Show:
-    """What is written and shown besides a file for each picture."""
+class OutputOptions:
+    """What is written and shown besides one file for each picture."""
 
     grid: bool
     sheet: bool
     animate: bool
     preview: bool
-    metadata: bool
+    metadata: bool                              # pictures say how they were generated
 
 
-def write(
-    generate: Callable[..., "Iterator[Sample]"], target: Target, model: "Model", count: int, show: Show,
+def write_samples(
+    generate: Callable[..., "Iterator[Sample]"], target: SampleTarget, model: "Model", count: int,
+    output: OutputOptions,
 ) -> None:
-    """Every picture of `generate(progress=…)` as it comes, its path on stdout; then, if wanted, the sheets of all."""
-    from ..pictures import image_files, sheets
+    """Write every sample that `generate(progress=…)` yields, and then the sheets of all.
+
+    The path of each file is printed on stdout as soon as it is written. count: the number of samples.
+    """
+    from ..pictures import image_files
     from ..sampling import png_metadata
 
-    kept: list[Sample] = []
-    with progress.of("drawing", count) as advance_to:
-        for drawn in generate(progress=advance_to):
-            made = png_metadata.metadata_of(drawn, model)
-            record = {"index": drawn.index, "seconds": drawn.seconds, **made.record()}
-            if target.file is None or not show.animate:
-                texts = png_metadata.texts(made) if show.metadata else {}
-                data = image_files.encode(drawn.pixels, suffix=target.suffix, texts=texts)
-                output_files.tell(target.write(data, drawn), record)
-            if show.animate and not show.grid:
-                _write_animation(target, [drawn], drawn, record)
-            if show.preview:
-                view.picture(drawn.pixels)
-            if show.grid or show.sheet:
-                kept.append(drawn)
-    if show.grid:
-        _write_grid(target, kept, show)
-    if show.sheet:
-        labelled = sheets.labelled(_rows(kept))
-        output_files.tell(target.write(image_files.encode(labelled, suffix=target.suffix), "sheet"), {"sheet": True})
+    samples: list[Sample] = []                  # kept for the sheets only
+    with progress.of("sampling", count) as advance_to:
+        for sample in generate(progress=advance_to):
+            metadata = png_metadata.metadata_of(sample, model)
+            record = {"index": sample.index, "seconds": sample.seconds, **metadata.record()}
+            if target.file is None or not output.animate:
+                texts = png_metadata.texts(metadata) if output.metadata else {}
+                data = image_files.encode(sample.pixels, suffix=target.suffix, texts=texts)
+                print_result(target.write(data, sample), record)
+            if output.animate and not output.grid:
+                _write_animation(target, [sample], sample, record)
+            if output.preview:
+                view.picture(sample.pixels)
+            if output.grid or output.sheet:
+                samples.append(sample)
+    if output.grid:
+        _write_grid(target, samples, output)
+    if output.sheet:
+        _write_sheet(target, samples)
 
 
-def _write_grid(target: Target, kept: "list[Sample]", show: Show) -> None:
+def _write_grid(target: SampleTarget, samples: "list[Sample]", output: OutputOptions) -> None:
     import numpy as np
 
     from ..pictures import image_files, sheets
 
-    if target.file is None or not show.animate:
-        grid = sheets.sheet(np.stack([drawn.pixels for drawn in kept]), columns=_columns(kept))
-        output_files.tell(target.write(image_files.encode(grid, suffix=target.suffix), "grid"), {"grid": True})
-    if show.animate:
-        _write_animation(target, kept, "grid", {"grid": True})
+    if target.file is None or not output.animate:
+        grid = sheets.sheet(np.stack([sample.pixels for sample in samples]), columns=_columns(samples))
+        print_result(target.write(image_files.encode(grid, suffix=target.suffix), "grid"), {"grid": True})
+    if output.animate:
+        _write_animation(target, samples, "grid", {"grid": True})
 
 
-def _write_animation(target: Target, kept: "list[Sample]", name: "Sample | str", record: dict[str, Any]) -> None:
+def _write_sheet(target: SampleTarget, samples: "list[Sample]") -> None:
+    from ..pictures import image_files, sheets
+
+    sheet = sheets.labelled(_rows(samples))
+    print_result(target.write(image_files.encode(sheet, suffix=target.suffix), "sheet"), {"sheet": True})
+
+
+def _write_animation(
+    target: SampleTarget, samples: "list[Sample]", name: "Sample | str", record: dict[str, Any],
+) -> None:
     from ..pictures import image_files, sheets
 
     suffix = ".webp" if target.file is None else target.suffix
-    frames = sheets.film([drawn.frames for drawn in kept if drawn.frames is not None], columns=_columns(kept))
+    frames = sheets.film([sample.frames for sample in samples if sample.frames is not None], columns=_columns(samples))
     data = image_files.encode_animation(frames, suffix=suffix, milliseconds=sheets.FRAME_MILLISECONDS)
-    output_files.tell(target.write(data, name, suffix=suffix), {"animation": True, **record})
+    print_result(target.write(data, name, suffix=suffix), {"animation": True, **record})
 
 
-def _columns(kept: "list[Sample]") -> int | None:
-    """A row for each prompt, if all have the same number of pictures; None: nearly a square."""
-    counts = {drawn.request.count for drawn in kept}
-    return counts.pop() if len(counts) == 1 and len({id(drawn.request) for drawn in kept}) > 1 else None
+def _columns(samples: "list[Sample]") -> int | None:
+    """Columns for a row of each prompt, if all prompts have the same number of pictures; None: nearly a square."""
+    counts = {sample.request.count for sample in samples}
+    return counts.pop() if len(counts) == 1 and len({id(sample.request) for sample in samples}) > 1 else None
 
 
-def _rows(kept: "list[Sample]") -> "list[Row]":
-    """A row for each prompt: its seeds side by side; its guidances, where each has a single picture."""
+def _rows(samples: "list[Sample]") -> "list[Row]":
+    """Rows of the labelled sheet, one for each prompt: its seeds, or its guidances if each of them has one picture."""
     from ..pictures.sheets import Row
 
-    by_guidance = all(drawn.request.count == 1 for drawn in kept)
+    by_guidance = all(sample.request.count == 1 for sample in samples)
     groups: dict[tuple[str, str, float], list[Sample]] = {}
-    for drawn in kept:
-        wanted = drawn.request
-        groups.setdefault((wanted.prompt, wanted.negative, 0 if by_guidance else wanted.sampling.guidance), []
-                          ).append(drawn)
+    for sample in samples:
+        request = sample.request
+        group = request.prompt, request.negative, 0 if by_guidance else request.sampling.guidance
+        groups.setdefault(group, []).append(sample)
     rows = []
-    for (prompt, negative, _), row in groups.items():
+    for (prompt, negative, _), group_samples in groups.items():
         title = prompt + (f" (not: {negative})" if negative else "")
-        rows.append(Row(view.clean(title, limit=400), [drawn.pixels for drawn in row], [
-            (f"seed {drawn.seed}", f"guidance {drawn.request.sampling.guidance:g}") for drawn in row]))
+        rows.append(Row(clean(title, limit=400), [sample.pixels for sample in group_samples], [
+            (f"seed {sample.seed}", f"guidance {sample.request.sampling.guidance:g}") for sample in group_samples]))
     return rows

@@ -1,1 +1,1 @@
-"""Files to (image, caption) to tensors: reads user folders, never writes into them."""
+"""From a folder of pictures and captions to arrays; never writes into the user's folder."""

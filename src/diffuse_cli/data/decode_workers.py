@@ -1,8 +1,8 @@
-"""Pictures decoded in processes of their own, so that a decoder that crashes, hangs or eats memory loses one file.
+"""Decode pictures in processes of their own, so that a decoder which crashes, hangs or eats memory costs one file.
 
 Each worker is a fresh Python that imports Pillow and NumPy, never torch and never the user's script (which therefore
-needs no `if __name__` guard). It decodes one file at a time, so what kills it twice is the fault of that file. Requests
-and replies go through pipes; a worker whose parent is gone reads the end of its input and leaves.
+needs no `if __name__` guard). It decodes one file at a time, so a second death is the fault of that file. Requests and
+replies go through pipes; a worker whose parent is gone reads the end of its input and exits.
 """
 
 import contextlib
@@ -19,31 +19,32 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-SECONDS = 30.0                                  # for one picture
-MEMORY = 2 * 2**30                              # bytes that a worker may allocate beyond what it has at its start
+SECONDS = 30.0                                  # maximum seconds for one picture
+MEMORY = 2 * 2**30                              # maximum bytes that a worker allocates after its start
 TOO_LONG, CRASHED, TOO_MUCH = "took too long", "crashed the decoder", "needs too much memory"
-DEATHS = (TOO_LONG, CRASHED, TOO_MUCH)          # reasons that come without a hash of the file
-AHEAD = 8                                       # pictures in flight for each worker
+DEATHS = (TOO_LONG, CRASHED, TOO_MUCH)          # reasons with which the hash of the file may be missing
+AHEAD = 8                                       # maximum pictures in flight for each worker
+_PICTURES_PER_WORKER = 8                        # minimum pictures for which another worker is started
 
-# The worker looks for modules where its parent does, but never in the current directory.
+# The worker looks for modules in the directories of its parent, but never in the current directory.
 BOOTSTRAP = "import sys; sys.path[:] = sys.argv[1:]; from diffuse_cli.data.decode_workers import serve; serve()"
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What became of one file. `reason` is empty when `pixels`, R·R·3 bytes, were decoded."""
+    """The result for one file: its pixels, or the reason why there are none."""
 
-    reason: str = ""
-    file_hash: str = ""                         # SHA-256 of the bytes that were decoded
-    width: int = 0                              # in the file
+    reason: str = ""                            # empty if the file was decoded
+    file_hash: str = ""                         # SHA-256 of the bytes that were read
+    width: int = 0                              # of the picture in the file, as `height` and `mode`
     height: int = 0
     mode: str = ""
-    pixels: bytes = b""
+    pixels: bytes = b""                         # R·R·3 bytes
 
 
 def decode_all(paths: Sequence[Path], *, resolution: int) -> Generator[Decoded, None, None]:
-    """Decode every path to a square of `resolution` pixels, in order. The workers are gone when the iterator closes."""
-    count = max(1, min(cores(), len(paths) // 8))
+    """Decode every file to a square of `resolution` pixels, in order. Closing the generator ends the workers."""
+    count = max(1, min(cores(), len(paths) // _PICTURES_PER_WORKER))
     idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
     workers = [_Worker() for _ in range(count)]
     for worker in workers:
@@ -73,7 +74,7 @@ def decode_all(paths: Sequence[Path], *, resolution: int) -> Generator[Decoded, 
 
 
 def _result(future: "Future[Decoded]") -> Decoded:
-    """Wait in short spells: on Windows, and in rare moments elsewhere, Ctrl-C does not end a long one."""
+    """Wait for a result, in short spells: on Windows, and rarely elsewhere, Ctrl-C does not interrupt a long wait."""
     while not wait([future], timeout=0.2).done:
         pass
     return future.result()
@@ -88,15 +89,15 @@ def cores() -> int:
 
 
 class _Worker:
-    """One process, started when first needed and again after each death. Used by one thread at a time."""
+    """One process, started when it is first needed and again after each death. One thread at a time uses it."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
-        self._lock = threading.Lock()           # between the thread that decodes and the one that closes
+        self._lock = threading.Lock()           # between the thread that decodes and the thread that closes
 
     def decode(self, path: Path, resolution: int) -> Decoded:
-        """One file; a second time if the process died of it, which may have been the fault of a busy machine."""
+        """Decode one file; try again if the process died of it, since a busy machine may have been the reason."""
         decoded = self._attempt(path, resolution)
         if decoded.reason in (TOO_LONG, CRASHED) and not self._closed:
             decoded = self._attempt(path, resolution)
@@ -111,7 +112,7 @@ class _Worker:
         timer.daemon = True
         timer.start()
         try:
-            return self._ask(process, path, resolution)
+            return self._request(process, path, resolution)
         except (OSError, EOFError, ValueError):
             self._end(process)
             return Decoded(reason=TOO_LONG if late.is_set() else CRASHED)
@@ -119,16 +120,17 @@ class _Worker:
             timer.cancel()
 
     def close(self) -> None:
-        """End the process, also while another thread waits for it."""
+        """End the process, even while another thread waits for it."""
         with self._lock:
             self._closed = True
             if self._process is not None:
                 self._end(self._process)
 
-    def _ask(self, process: subprocess.Popen[bytes], path: Path, resolution: int) -> Decoded:
+    def _request(self, process: subprocess.Popen[bytes], path: Path, resolution: int) -> Decoded:
+        """Send one request and read the reply. Raises OSError, EOFError or ValueError if the process has died."""
         assert process.stdin is not None
         assert process.stdout is not None
-        # As bytes: the two processes need not agree on the encoding of file names.
+        # The path travels as hexadecimal bytes: the two processes need not agree on the encoding of file names.
         process.stdin.write(json.dumps([os.fsencode(path).hex(), resolution]).encode() + b"\n")
         process.stdin.flush()
         header = json.loads(process.stdout.readline())
@@ -139,6 +141,7 @@ class _Worker:
         return Decoded(**header, pixels=pixels)
 
     def _running(self) -> subprocess.Popen[bytes] | None:
+        """The process, started if it does not run; None once the worker is closed."""
         with self._lock:
             if self._closed:
                 return None
@@ -162,11 +165,11 @@ def _expire(process: subprocess.Popen[bytes], late: threading.Event) -> None:
 
 
 def _start() -> subprocess.Popen[bytes]:
-    """A worker that has said it is ready. Raises RuntimeError when Python or Pillow cannot be started."""
+    """Start a worker and wait until it is ready. Raises RuntimeError if Python or Pillow cannot be started."""
     process = subprocess.Popen(
         [sys.executable, "-c", BOOTSTRAP, *filter(None, sys.path)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,              # libtiff, for one, prints straight to file descriptor 2
+        stderr=subprocess.DEVNULL,              # libtiff, for example, prints to file descriptor 2
         start_new_session=True,                 # Ctrl-C is for the parent, which then ends its workers
         env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
     )
@@ -181,11 +184,11 @@ def _start() -> subprocess.Popen[bytes]:
 
 
 def serve() -> None:
-    """Answer requests, one JSON line each, until there are no more: a JSON line, then the pixels."""
+    """Answer requests until the input ends. A request is one JSON line; a reply is one JSON line and the pixels."""
     from . import images
 
     replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)                               # what a decoder may print to standard output is no reply
+    os.dup2(2, 1)                               # a decoder may print to standard output, which is no reply
     _limit_memory()
     replies.write(b"ready\n")
     replies.flush()
@@ -210,7 +213,7 @@ def serve() -> None:
 
 
 def _limit_memory() -> None:
-    """Cap the address space where the system can, at what is in use now plus MEMORY."""
+    """Limit the address space, if the system can, to its present size plus MEMORY."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 

@@ -1,8 +1,8 @@
-"""Which files lie below a folder: pictures, and what may describe them.
+"""List the files below a folder: pictures, and other files, which may describe them.
 
-Standard library only. Opens nothing, writes nothing, and knows nothing of captions or pixels. Directory links are
-followed once (device and inode are remembered), so loops end; only regular files are listed, so no pipe or device is
-ever opened. The order is that of the bytes of NFC names: the same on every machine, file system and locale.
+Standard library only. Opens no file and writes nothing. Links to directories are followed once each (device and inode
+are remembered), so loops end. Only regular files are listed, so that nobody opens a pipe or a device. Files are sorted
+by the bytes of their NFC names: the order is the same on every machine, file system and locale.
 """
 
 import contextlib
@@ -15,15 +15,15 @@ from pathlib import Path
 from ..errors import DataError
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"))
-# Formats that Pillow reads once a plugin is installed: the plugin's module, Pillow's name of the format, suffixes.
+# Formats that Pillow can read if a plugin is installed: the plugin's module, Pillow's name of the format, suffixes.
 PLUGINS = (("pillow_heif.HeifImagePlugin", "HEIF", (".heic", ".heif")),
            ("pillow_jxl.JpegXLImagePlugin", "JXL", (".jxl",)))
-# Pictures all the same, which we do not open: worth a word, unlike the other files of a folder.
+# Suffixes of pictures that we do not open. Unlike other files of a folder, they are reported.
 UNSUPPORTED = frozenset((".heic", ".heif", ".jxl", ".jfif", ".svg", ".eps", ".ps", ".psd", ".xcf", ".jp2", ".j2k",
                          ".fits", ".tga", ".ico", ".ppm", ".pgm", ".dds", ".exr", ".cr2", ".cr3", ".nef", ".arw",
                          ".dng", ".raf", ".orf"))
-UNSUPPORTED_TYPE, UNREADABLE_FOLDER = "unsupported type", "unreadable folder"       # reasons
-_SKIPPED_NAMES = ("__MACOSX", "Thumbs.db")
+UNSUPPORTED_TYPE, UNREADABLE_FOLDER = "unsupported type", "unreadable folder"       # reasons in `Tree.unusable`
+_SKIPPED_PREFIXES = (".", "__MACOSX", "Thumbs.db")      # how names begin that are ignored
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,49 +40,49 @@ class File:
 
     @property
     def base(self) -> str:
-        """The name without its suffix, directory included."""
+        """The name with its directory, without its suffix."""
         head, dot, _ = self.name.rpartition(".")
         return head if dot else self.name
 
     @property
     def suffix(self) -> str:
-        """'.png', in lower case; '' when there is none."""
+        """'.png', in lower case; '' if there is none."""
         return os.path.splitext(self.name)[1].lower()
 
 
 @dataclass(frozen=True)
 class Tree:
-    """What lies below `root`, each list in order; `unusable` are (name, reason) of what else should be pictures."""
+    """The files below `root`, each tuple in the order of the names."""
 
     root: Path
     pictures: tuple[File, ...]
-    others: tuple[File, ...]
-    unusable: tuple[tuple[str, str], ...]
-    irregular: tuple[tuple[File, str], ...]     # what would be among `others`, and why it is not opened
+    others: tuple[File, ...]                    # all other regular files, where captions may be
+    unusable: tuple[tuple[str, str], ...]       # (name, reason) of pictures that are not opened, and of closed folders
+    irregular: tuple[tuple[File, str], ...]     # neither pictures nor regular files, with the reason, as "broken link"
 
 
 def sort_key(name: str) -> bytes:
-    """Names are ordered by their bytes, whatever the locale."""
+    """The bytes of a name: names are sorted by them, whatever the locale."""
     return name.encode("utf-8", "surrogateescape")
 
 
 def portable_name(relative: str) -> str:
-    """A file system's spelling of a relative path → NFC, with bytes that are not UTF-8 kept as surrogates."""
+    """A relative path as the file system spells it → NFC; bytes that are not UTF-8 are kept as surrogates."""
     return unicodedata.normalize("NFC", os.fsencode(relative).decode("utf-8", "surrogateescape"))
 
 
 def plugins() -> tuple[tuple[str, str, tuple[str, ...]], ...]:
-    """Those of PLUGINS that are installed."""
+    """The entries of PLUGINS that are installed."""
     return tuple(plugin for plugin in PLUGINS if importlib.util.find_spec(plugin[0].partition(".")[0]))
 
 
 def picture_suffixes() -> frozenset[str]:
-    """Suffixes that are opened, in lower case, with those of installed plugins."""
+    """Suffixes of pictures that can be opened, in lower case, including those of installed plugins."""
     return SUFFIXES.union(*(suffixes for _, _, suffixes in plugins()))
 
 
 def list_tree(folder: Path) -> Tree:
-    """Everything of interest below `folder`. Raises DataError when it cannot be read at all."""
+    """The pictures and other files below `folder`. Raises DataError if the folder itself cannot be read."""
     readable = picture_suffixes()
     files: list[tuple[bool, File]] = []
     unusable: list[tuple[str, str]] = []
@@ -107,43 +107,47 @@ def list_tree(folder: Path) -> Tree:
 
 
 def _walk(folder: Path, unusable: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """(relative path, kind) of all that is no directory; kind is "file" or what is wrong with it."""
-    found: list[tuple[str, str]] = []
-    seen: set[tuple[int, int]] = set()
+    """(relative path, kind) of everything but directories; `kind` is "file", or says what is there instead.
+
+    Appends the name of each folder that cannot be read to `unusable`.
+    """
+    files: list[tuple[str, str]] = []
+    visited: set[tuple[int, int]] = set()
     for parent in folder.resolve().parents:     # a link to one of these, "/" for instance, would lead everywhere
         with contextlib.suppress(OSError):
-            seen.add(_identity(parent))
+            visited.add(_identity(parent))
     pending: list[str] = [""]
     links: list[str] = []
     while pending or links:
-        if not pending:                         # links last: what has a name of its own keeps it
+        if not pending:                         # links last: a directory is listed under its own name, if it has one
             links.sort(key=os.fsencode, reverse=True)
             pending.append(links.pop())
         directory = pending.pop()
         try:
             identity = _identity(folder / directory)
-            if identity in seen:
+            if identity in visited:
                 continue
-            seen.add(identity)
+            visited.add(identity)
             with os.scandir(folder / directory) as entries:
                 for entry in entries:
-                    if entry.name.startswith((".", *_SKIPPED_NAMES)):
+                    if entry.name.startswith(_SKIPPED_PREFIXES):
                         continue
                     relative = f"{directory}/{entry.name}" if directory else entry.name
                     kind = _kind(entry)
                     if kind == "directory":
                         (links if entry.is_symlink() else pending).append(relative)
                     else:
-                        found.append((relative, kind))
+                        files.append((relative, kind))
         except OSError as error:
             if not directory:
                 reason = (error.strerror or str(error)).lower()
                 raise DataError(f"cannot read the folder {folder}: {reason}", hint="Check its permissions") from error
             unusable.append((portable_name(directory), UNREADABLE_FOLDER))
-    return found
+    return files
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
+    """One of "directory", "file", "broken link" and "not a regular file"."""
     try:
         if entry.is_dir():
             return "directory"

@@ -1,7 +1,7 @@
-"""A file → an upright sRGB picture → a square of pixels, or a short reason why not.
+"""Decode a file to an upright sRGB picture and crop it to a square of pixels, or say in short why that fails.
 
-The one door to pictures: formats from a list, limits checked before anything is decoded, regular files only. Knows
-nothing of captions, caches or processes; `decode` runs it where a decoder that crashes does no harm.
+Every picture of a user is opened here: only regular files, only formats from a list, and limits are checked before
+anything is decoded. `decode_workers` runs this module in processes in which a decoder that crashes does no harm.
 """
 
 import contextlib
@@ -21,20 +21,20 @@ from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 from .folders import plugins
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
-MAX_BYTES = 256 * 2**20
-MAX_PIXELS = 178_956_970                        # 179 megapixels, where Pillow too calls it a bomb
-MAX_ASPECT = 100                                # a line of pixels is no picture
+MAX_BYTES = 256 * 2**20                         # maximum size of a file
+MAX_PIXELS = 178_956_970                        # 179 megapixels, above which Pillow too calls it a bomb
+MAX_ASPECT = 100                                # maximum longer side / shorter side: a line of pixels is no picture
 
 _SIGNATURES = re.compile(rb"\x89PNG|\xff\xd8\xff|RIFF....WEBP|BM|GIF8|II\*\0|MM\0\*|....ftypavi[fs]", re.DOTALL)
 _UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
             5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
-            8: Image.Transpose.ROTATE_90}       # EXIF orientation → what puts it right
+            8: Image.Transpose.ROTATE_90}       # EXIF orientation → the operation that turns it upright
 _ORIENTATION_TAG = 0x0112
-_INTEGERS = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+_INTEGER_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 class ImageRefused(Exception):
-    """A file that is not taken as a picture. `reason` is short, so that reasons can be counted."""
+    """A file cannot be used as a picture. `reason` is one of a few short texts, so that reasons can be counted."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -45,10 +45,10 @@ class ImageRefused(Exception):
 
 
 def open_regular(path: Path) -> io.BufferedReader:
-    """Open a regular file of 1 byte to 256 MB for reading; raises ImageRefused for anything else."""
+    """Open a regular file of 1 byte to 256 MB for reading; raises ImageRefused for any other."""
     flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     try:
-        # Without O_NONBLOCK, opening a pipe that somebody put in the place of a picture would wait for its writer.
+        # Without O_NONBLOCK, opening a pipe in the place of a picture would wait until somebody writes into it.
         descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
     except FileNotFoundError as error:
         raise ImageRefused("not there") from error
@@ -76,35 +76,36 @@ def read(path: Path) -> bytes:
 
 
 def open_rgb(path: Path, *, target: int | None = None) -> Image.Image:
-    """The picture at `path`, upright, sRGB, mode RGB, on white where it is transparent; the first frame.
+    """The first frame of the picture at `path`: upright, sRGB, mode RGB, on white where it is transparent.
 
-    With `target`, a JPEG may come out smaller, but with at least twice `target` pixels on each side, which is several
-    times faster. `info` holds the width and height in the file as "size", and its "mode". Raises ImageRefused.
+    With `target`, a JPEG may be decoded smaller, which is several times faster, but with at least twice `target` pixels
+    on each side. `info` of the result holds "size", the width and height in the file, and "mode", the mode in the file.
+    Raises ImageRefused.
     """
     return decode_rgb(read(path), target=target)
 
 
 def decode_rgb(data: bytes, *, target: int | None = None) -> Image.Image:
-    """As `open_rgb`, from the bytes of a file."""
+    """The picture in the bytes of a file, as `open_rgb` returns it. Raises ImageRefused."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             image: Image.Image = _open(io.BytesIO(data))
             facts: dict[str | tuple[int, int], Any] = {"size": image.size, "mode": image.mode}
             if target is not None:
-                image.draft(None, (2 * target, 2 * target))     # does something for JPEG only
+                image.draft(None, (2 * target, 2 * target))     # has an effect on JPEG only
             image.load()
             image = to_rgb(upright(image))
         except ImageRefused:
             raise
-        except Exception as error:              # decoders raise nearly everything that Python has
+        except Exception as error:              # decoders raise nearly every kind of exception
             raise ImageRefused(_reason(error, data)) from error
     image.info = facts
     return image
 
 
 def png_texts(path: Path) -> dict[str, str]:
-    """The text chunks of a PNG. Raises ImageRefused, also for other formats."""
+    """The text chunks of a PNG. Raises ImageRefused, for other formats as well."""
     with open_regular(path) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -119,7 +120,7 @@ def png_texts(path: Path) -> dict[str, str]:
 
 
 def short_side(path: Path) -> int | None:
-    """Pixels on the shorter side, from the header alone; None when it is no picture."""
+    """Pixels on the shorter side, read from the header alone; None if the file is no picture."""
     try:
         with open_regular(path) as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -129,7 +130,7 @@ def short_side(path: Path) -> int | None:
 
 
 def _open(file: io.BufferedIOBase) -> ImageFile.ImageFile:
-    """Read the header and check what it promises, before any pixel is decoded."""
+    """Read the header and check the size in it, before any pixel is decoded. Raises ImageRefused."""
     image = Image.open(file, formats=_formats())    # type: ignore[arg-type]
     width, height = image.size
     if min(width, height) < 1:
@@ -143,16 +144,17 @@ def _open(file: io.BufferedIOBase) -> ImageFile.ImageFile:
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """The formats we open: those of Pillow and those of its installed plugins."""
-    extra = []
+    """FORMATS and those of the installed plugins, which are imported here."""
+    of_plugins = []
     for module, name, _ in plugins():
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
-            extra.append(name)
-    return (*FORMATS, *extra)
+            of_plugins.append(name)
+    return (*FORMATS, *of_plugins)
 
 
 def _reason(error: Exception, data: bytes) -> str:
+    """The short text for an exception that a decoder raised on `data`."""
     if isinstance(error, Image.DecompressionBombError):
         return "over 179 megapixels"
     if isinstance(error, MemoryError):
@@ -166,23 +168,26 @@ def _reason(error: Exception, data: bytes) -> str:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Turned as the EXIF orientation says; unturned when the EXIF data cannot be read."""
+    """The picture turned by its EXIF orientation; as it is if the EXIF data cannot be read."""
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG)
-    except Exception:                           # damaged metadata does not make a bad picture
+    except Exception:                           # the pixels may be sound although the metadata is damaged
         orientation = None
     method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
     return image if method is None else image.transpose(method)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode of Pillow → 8-bit sRGB in mode RGB, on white. Every rule is one that `convert("RGB")` breaks."""
-    if image.mode in _INTEGERS:
+    """A picture in any mode of Pillow → 8-bit sRGB in mode RGB, on white.
+
+    `convert("RGB")` alone would clip integers, show hidden colours of transparent pixels and ignore colour profiles.
+    """
+    if image.mode in _INTEGER_MODES:
         return _grey(_sixteen_bits(np.asarray(image)))
     if image.mode == "F":
         return _grey(_stretched(np.asarray(image)))
     if image.has_transparency_data:
-        opaque = image.convert("RGBA")          # shows the colours that transparency hides, so:
+        opaque = image.convert("RGBA")          # its RGB are the colours that transparency hides
         rgb = _to_srgb(opaque.convert("RGB"), image.info.get("icc_profile"))
         white = Image.new("RGB", opaque.size, "white")
         white.paste(rgb, mask=opaque.getchannel("A"))
@@ -193,14 +198,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _sixteen_bits(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """0…65535 → 0…255, where `convert` would clip everything above 255; other ranges are stretched."""
+    """0…65535 → 0…255, where `convert` would clip above 255. If a value is outside that range, all are stretched."""
     if values.min() < 0 or values.max() > 65535:
         return _stretched(values)
     return (values.astype(np.uint32) + 128) // 257                  # 65535 = 257 · 255, rounded to the nearest
 
 
 def _stretched(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Lowest … highest finite value → 0…255. A constant, and what is not finite, becomes 0."""
+    """Lowest … highest finite value → 0…255. Equal values become 0, and so do values that are not finite."""
     values = values.astype(np.float64)
     finite = np.isfinite(values)
     low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
@@ -214,14 +219,14 @@ def _grey(values: np.ndarray[Any, Any]) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Through the colour profile where there is one that fits the picture and is not sRGB; by plain arithmetic else."""
+    """Convert by the colour profile if it fits the picture and is not sRGB, else by plain arithmetic."""
     source: Any = None
     if profile:
-        with contextlib.suppress(Exception):    # a damaged profile is no reason to lose a picture
+        with contextlib.suppress(Exception):    # a picture with a damaged profile is still usable
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             if "srgb" in ImageCms.getProfileDescription(source).lower():
                 source = None
-    elif image.mode == "LAB":                   # which has no plain arithmetic in Pillow
+    elif image.mode == "LAB":                   # Pillow has no plain arithmetic for it
         source = ImageCms.createProfile("LAB")
     if source is not None:
         with contextlib.suppress(ImageCms.PyCMSError):
@@ -234,9 +239,10 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 def fit(image: Image.Image, resolution: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """The centre square of an RGB picture, resized to uint8 (R, R, 3).
+    """The centre square of an RGB picture, resized to `resolution` → uint8 (R, R, 3).
 
-    Smaller by Lanczos after whole-number box averaging, so nothing aliases; larger by bicubic; equal is a copy.
+    It is made smaller by Lanczos after box averaging by a whole factor, so that nothing aliases, and larger by bicubic
+    interpolation. A square of the right size is copied.
     """
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2

@@ -1,4 +1,4 @@
-"""Which pictures of a data set are trained on, and which are held out for validation."""
+"""The split of a data set: pictures to train on, and pictures held out for validation."""
 
 import math
 from collections.abc import Sequence
@@ -9,14 +9,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Split:
-    """Positions in the data set, ascending, (…,) int64 each."""
+    """Positions of pictures in the data set, ascending: two int64 arrays of one dimension."""
 
     train: np.ndarray
     held_out: np.ndarray
 
 
 def validation_count(pictures: int) -> int:
-    """The number of pictures to hold out: 5 %, but at least 64; at most 10 % and 2,048; none of fewer than 20."""
+    """How many of so many pictures to hold out: 5 %, at least 64, at most 10 % and 2,048; none of fewer than 20."""
     if pictures < 20:
         return 0
     return min(max(math.ceil(0.05 * pictures), 64), pictures // 10, 2048)
@@ -25,7 +25,8 @@ def validation_count(pictures: int) -> int:
 def split_dataset(hashes: Sequence[str]) -> Split:
     """Hold out the pictures whose content hashes are lowest.
 
-    So the split survives renaming, and equal pictures fall on the same side.
+    The split therefore survives renaming, and equal pictures are on the same side: of pictures with equal hashes at the
+    border, all are trained on.
     """
     order = sorted(range(len(hashes)), key=lambda position: (hashes[position], position))
     count = validation_count(len(hashes))

@@ -1,1 +1,1 @@
-"""The mathematics of diffusion: tensors and functions in, tensors out; has never heard of a network."""
+"""The mathematics of diffusion, as functions of tensors."""

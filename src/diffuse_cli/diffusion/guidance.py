@@ -1,7 +1,4 @@
-"""Wrappers that make of a denoiser one that follows its condition more closely, or that stays within the pixel range.
-
-Knows no network.
-"""
+"""Wrappers of a denoiser: classifier-free guidance, and clipping of its estimates to the range of pictures."""
 
 import math
 from collections.abc import Callable
@@ -13,20 +10,23 @@ from torch import Tensor
 from .samplers import Denoised, Denoiser
 from .schedule import Schedule
 
-THRESHOLD_SHARE = 0.995                         # of a guided picture's values are left as bright as they are
-Time = TypeVar("Time", float, Tensor)           # one for a batch, or one for each picture
-BothDenoisers = Callable[[Tensor, float], tuple[Denoised, Denoised]]     # (with the condition, without), in one pass
+THRESHOLD_SHARE = 0.995         # dynamic thresholding leaves this share of a picture's values within its limit
+Time = TypeVar("Time", float, Tensor)           # one time for a whole batch, or one for each picture
+BothDenoisers = Callable[[Tensor, float], tuple[Denoised, Denoised]]    # → (conditional, unconditional), in one pass
 
 
 def classifier_free(
     conditional: Denoiser, both: BothDenoisers, *, schedule: Schedule, scale: float, interval: tuple[float, float]
 ) -> Denoiser:
-    """Classifier-free guidance (Ho & Salimans 2021, eq. 6) where low < sigma/alpha ≤ high, none elsewhere.
+    """Classifier-free guidance: image_u + scale·(image_c - image_u) (Ho & Salimans 2021, eq. 6).
 
-    Guiding only in the middle gives better pictures for fewer evaluations (Kynkäänniemi et al. 2024). The formula in
-    noise or in clean pictures is the same; the guided picture leaves the pixel range, so it is thresholded. The
-    variance is that of the conditional half. scale 1 is no guidance; 0, inside the interval, the
-    unconditional model.
+    image_c and image_u are the conditional and the unconditional estimate of the clean picture. The formula is the same
+    for estimates of the noise. The guided picture can leave the pixel range, so it is thresholded. The variance is the
+    conditional one.
+
+    interval: (low, high). Guidance acts only where low < sigma/alpha ≤ high; elsewhere the conditional estimate is
+    used. Guiding only in the middle gives better pictures for fewer evaluations (Kynkäänniemi et al. 2024). scale: 1 is
+    no guidance; 0 is the unconditional model, inside the interval.
     """
     low, high = interval
 
@@ -42,27 +42,28 @@ def classifier_free(
 
 
 def dynamic_threshold(image: Tensor, share: float = THRESHOLD_SHARE) -> Tensor:
-    """Pull each picture back into [-1, 1] (Saharia et al. 2022, section 2.3).
+    """clip(image, -a, a) / a, which pulls each picture back into [-1, 1] (Saharia et al. 2022, section 2.3).
 
-    s is the value below which `share` of the picture's absolute pixels lie, at least 1; clip to [-s, s], divide by s.
-    image: (N, C, H, W) → the same.
+    a is the limit that `share` of the picture's absolute values do not exceed, and at least 1.
+
+    image: (N, C, H, W) → the same shape.
     """
-    magnitudes = image.abs().flatten(1)
+    magnitudes = image.abs().flatten(1)                                                 # (N, C·H·W)
     above = magnitudes.shape[1] - math.ceil(share * magnitudes.shape[1])
-    limit = magnitudes.topk(above + 1, dim=1).values[:, -1].clamp(min=1)                  # (N,)
-    limit = limit.reshape(-1, *(1,) * (image.ndim - 1))
+    limit = magnitudes.topk(above + 1, dim=1).values[:, -1].clamp(min=1)                # (N,)
+    limit = limit.reshape(-1, *(1,) * (image.ndim - 1))                                 # (N, 1, 1, 1)
     return image.clamp(-limit, limit) / limit
 
 
 def within_range(denoise: Callable[[Tensor, Time], Denoised]) -> Callable[[Tensor, Time], Denoised]:
-    """The same denoiser with its pictures clipped to [-1, 1], where all clean ones are (Saharia et al. 2022, "static").
+    """The denoiser with its estimates clipped to [-1, 1], the range of pictures (Saharia et al. 2022, "static").
 
-    At the noisy end the picture that follows from an estimated noise is that estimate's error, sigma/alpha times over.
-    What was thresholded above stays as it is.
+    At the noisy end, an estimate that follows from an estimated noise has that estimate's error sigma/alpha times over.
+    Estimates that `dynamic_threshold` has pulled back are not changed again.
     """
 
     def clipped(noisy: Tensor, t: Time) -> Denoised:
-        now = denoise(noisy, t)
-        return now._replace(image=now.image.clamp(-1, 1))
+        denoised = denoise(noisy, t)
+        return denoised._replace(image=denoised.image.clamp(-1, 1))
 
     return clipped

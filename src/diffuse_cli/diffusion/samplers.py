@@ -1,8 +1,8 @@
-"""Reverse diffusion: from noise to a picture, by seven samplers over one `denoise` function.
+"""Samplers: reverse diffusion from noise to a picture, written against a function that estimates the clean picture.
 
-Each sampler is an iterator: it yields the state after every step, so that a caller can show, stop or keep any of them.
-Written against functions, never a network: with the exact denoiser of Gaussian data each must converge to the closed
-form at its own order, which is how they are tested. Times fall from 1 to 0; time 0 is the clean picture.
+Each sampler is an iterator that yields the state after every step, so that a caller can show, stop or keep any of them.
+Because none knows a network, they are tested with the exact denoiser of Gaussian data, for which each must converge to
+the closed-form solution at its own order. Times decrease from 1 (noise) to 0 (the clean picture).
 """
 
 import itertools
@@ -18,43 +18,47 @@ from .schedule import Schedule, jump_log_variances
 
 
 class Denoised(NamedTuple):
-    """What a denoiser says of a noisy picture."""
+    """A denoiser's output for a noisy picture."""
 
-    image: Tensor                               # estimate of the clean picture, (N, C, H, W)
-    log_fraction: Tensor | None = None          # learned variance, from beta_tilde (0) to beta (1), (N, C, H, W)
-    guided: bool = False                        # whether guidance acted: a multistep solver restarts where this changes
+    image: Tensor                               # (N, C, H, W), estimate of the clean picture
+    log_fraction: Tensor | None = None          # (N, C, H, W), learned variance: 0 is beta_tilde, 1 is beta
+    guided: bool = False                        # whether guidance acted; a multistep sampler restarts where it changes
 
 
 class Step(NamedTuple):
-    """The state after a step."""
+    """The state after a step of a sampler."""
 
     t: float                                    # the time reached
-    noisy: Tensor                               # (N, C, H, W)
-    image: Tensor                               # the estimate of the clean picture that led here
+    noisy: Tensor                               # (N, C, H, W), the noisy picture at that time
+    image: Tensor                               # (N, C, H, W), the estimate of the clean picture that the step used
 
 
-Denoiser = Callable[[Tensor, float], Denoised]
+Denoiser = Callable[[Tensor, float], Denoised]  # (noisy picture (N, C, H, W), its time) → estimate
 FreshNoise = Callable[[int], Tensor]            # number of the step → standard normal noise, (N, C, H, W)
 
-DROWNED = 1.5                                   # noise in the mean of a channel, which is within [-1, 1]
+HIDING_LEVEL = 1.5              # standard deviation of noise that hides the mean of a channel, which is within [-1, 1]
+VISIBLE_LEVEL = 0.03            # sigma/alpha below which the noise in a picture cannot be seen
 
 
 # ── Times and levels ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def sampling_times(schedule: Schedule, steps: int, resolution: int) -> list[float]:
-    """steps + 1 times from 1 to 0: one step to sigma/alpha = 1.5·resolution, then evenly in log-SNR to 0.03, then 0.
+    """steps + 1 times from 1 to 0: one step to sigma/alpha = 1.5·resolution, then even in log-SNR to 0.03, then 0.
 
-    The noise in the mean of a channel, one of resolution² pixels, is then 1.5, more than any mean: nothing is decided
-    above, everything below, the picture's brightness first. Below 0.03 there is nothing left to see.
+    At sigma/alpha = 1.5·resolution, the noise in the mean of a channel, which has resolution² pixels, has the standard
+    deviation 1.5: more than any mean. So nothing of the picture is decided at higher noise, and its brightness is
+    decided first below. Below 0.03 there is no noise left to see.
     """
-    coarse, fine = -2 * math.log(DROWNED * resolution), -2 * math.log(0.03)
+    coarse, fine = -2 * math.log(HIDING_LEVEL * resolution), -2 * math.log(VISIBLE_LEVEL)       # log-SNRs
     top = schedule.log_snr(torch.ones(1, dtype=torch.float64)).item()
     log_snr = torch.linspace(max(coarse, top + 0.5), fine, max(steps - 1, 0), dtype=torch.float64)
     return [1.0, *schedule.time_of(log_snr).tolist(), 0.0]
 
 
 class _Level(NamedTuple):
+    """The schedule's coefficients at one time."""
+
     alpha: float
     sigma: float
     log_snr: float
@@ -74,11 +78,16 @@ def _jumps(schedule: Schedule, times: Sequence[float]) -> Iterator[tuple[float, 
         yield t, _level(schedule, t), s, _level(schedule, s)
 
 
-# ── Deterministic samplers ──────────────────────────────────────────────────────────────────────────────────────────
+# ── Deterministic samplers in the noise level ───────────────────────────────────────────────────────────────────────
 
 
 def ddim(denoise: Denoiser, noisy: Tensor, times: Sequence[float], schedule: Schedule) -> Iterator[Step]:
-    """Song, Meng & Ermon 2021, eq. 12 with eta = 0: keep the estimated noise, lower its level. First order."""
+    """DDIM: noisy_s = alpha_s·image + sigma_s·noise, both estimated at t (Song et al. 2021, eq. 12 with eta = 0).
+
+    The estimated noise is kept, and its level is lowered. The same map is Euler's rule on the probability-flow ODE
+    d x / d rho = (x - image) / rho, with x = noisy/alpha and rho = sigma/alpha, whose slope is the estimated noise
+    (Karras et al. 2022, algorithm 1 without the correction). First order.
+    """
     for t, at_t, s, at_s in _jumps(schedule, times):
         image = denoise(noisy, t).image
         noise = (noisy - at_t.alpha * image) / at_t.sigma
@@ -86,118 +95,111 @@ def ddim(denoise: Denoiser, noisy: Tensor, times: Sequence[float], schedule: Sch
         yield Step(s, noisy, image)
 
 
-def euler(denoise: Denoiser, noisy: Tensor, times: Sequence[float], schedule: Schedule) -> Iterator[Step]:
-    """Euler's rule on the probability-flow ODE of Karras et al. 2022 (their algorithm 1 without the correction).
-
-    In the variable noisy/alpha it is the same map as DDIM; both names are in use. First order.
-    """
-    yield from _probability_flow(denoise, noisy, times, schedule, corrected=False)
-
-
 def heun(denoise: Denoiser, noisy: Tensor, times: Sequence[float], schedule: Schedule) -> Iterator[Step]:
-    """Karras et al. 2022, algorithm 1: Euler's step, then the mean of the slopes at both ends. Second order.
+    """Heun's rule on d x / d rho = (x - image) / rho, x = noisy/alpha, rho = sigma/alpha (Karras et al. 2022, alg. 1).
 
-    Two evaluations for each step but the first, from pure noise, over which no slope is a straight line's, and the one
-    to the clean picture.
-    """
-    yield from _probability_flow(denoise, noisy, times, schedule, corrected=True)
+    x_s = x_t + (rho_s - rho_t)·(slope at t + slope at s)/2, with the slope at s taken where Euler's step arrives.
+    Second order.
 
-
-def _probability_flow(
-    denoise: Denoiser, noisy: Tensor, times: Sequence[float], schedule: Schedule, *, corrected: bool
-) -> Iterator[Step]:
-    """d x / d rho = (x - image) / rho with x = noisy/alpha and rho = sigma/alpha.
-
-    Written so that x, thousands at the noisy end, is not cancelled by a step of its own size: float32 has seven digits.
+    A step costs two evaluations. The first step, from pure noise, and the last, to the clean picture, are Euler's and
+    cost one: the first is so wide that the slope at its end says nothing of the rest, and at its end the last has none.
     """
     for t, at_t, s, at_s in _jumps(schedule, times):
         rho_t, rho_s = at_t.sigma / at_t.alpha, at_s.sigma / at_s.alpha
         image = denoise(noisy, t).image
         slope = (noisy / at_t.alpha - image) / rho_t
-        reached = image + rho_s * slope                                 # x + (rho_s - rho_t)·slope
-        if corrected and t < 1 and s > 0:
+        # Euler's step x + (rho_s - rho_t)·slope, in a form that subtracts no two numbers of the size of x: x is in the
+        # thousands at the noisy end, and float32 has seven digits.
+        reached = image + rho_s * slope
+        if t < 1 and s > 0:
             image = denoise(at_s.alpha * reached, s).image
             reached = reached + (rho_s - rho_t) * ((reached - image) / rho_s - slope) / 2
         noisy = at_s.alpha * reached
         yield Step(s, noisy, image)
 
 
-# ── Deterministic, in half the log-SNR ──────────────────────────────────────────────────────────────────────────────
+# ── Deterministic multistep samplers, in half the log-SNR ───────────────────────────────────────────────────────────
 
 
-class _Taken(NamedTuple):
-    """A step as it was taken: the state and the estimate it began with, and both its levels."""
+class _SolverStep(NamedTuple):
+    """A step t → s of a multistep sampler: the state and the estimate at t, and the levels at both ends."""
 
-    noisy: Tensor
+    noisy: Tensor                               # (N, C, H, W)
     denoised: Denoised
     start: _Level
     end: _Level
 
     @property
     def h(self) -> float:
+        """The step's length, (λs - λt)/2."""
         return (self.end.log_snr - self.start.log_snr) / 2
 
 
 def dpmpp_2m(denoise: Denoiser, noisy: Tensor, times: Sequence[float], schedule: Schedule) -> Iterator[Step]:
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): the estimate is extrapolated in half the log-SNR. Second order.
 
-    The first step, the step to the clean picture and the first after guidance is switched on or off are of first
-    order: an extrapolation across a jump of the denoiser would be wrong.
+    noisy_s = sigma_s/sigma_t·noisy_t - alpha_s·(e^(-h) - 1)·(image + h/(2·h_before)·(image - image_before))
+
+    Three steps are of first order, without the extrapolation: the first one, the one to the clean picture, and the
+    first one after guidance is switched on or off. There the estimate jumps, and an extrapolation would be wrong.
     """
-    before: _Taken | None = None
+    before: _SolverStep | None = None
     for t, at_t, s, at_s in _jumps(schedule, times):
-        taken = _Taken(noisy, denoise(noisy, t), at_t, at_s)
-        noisy = _predicted(taken, _unless_switched(before, taken.denoised))
-        before = taken
-        yield Step(s, noisy, taken.denoised.image)
+        step = _SolverStep(noisy, denoise(noisy, t), at_t, at_s)
+        noisy = _predicted(step, _unless_switched(before, step.denoised))
+        before = step
+        yield Step(s, noisy, step.denoised.image)
 
 
 def unipc(denoise: Denoiser, noisy: Tensor, times: Sequence[float], schedule: Schedule) -> Iterator[Step]:
     """UniPC-2 (Zhao et al. 2023, algorithms 1 and 2 with B2, for the clean picture): predict, then correct.
 
-    The predictor is DPM-Solver++(2M)'s step. The evaluation where it arrives serves twice: it corrects the step that
-    led there, and then it is the estimate for the next. So a step costs one evaluation; what is yielded is not yet
-    corrected, and the last step never is. Third order, because the predictor's error enters only by way of the
-    evaluation. A step across a switch of guidance is not corrected, and the next is of first order.
+    The predictor is the step of DPM-Solver++(2M). The evaluation at the point where it arrives is used twice: it
+    corrects the step that led there, and it is the estimate for the next step. So a step costs one evaluation. The
+    states that are yielded are not yet corrected, and the last one never is.
+
+    Third order, because the predictor's error enters only through the evaluation. A step across a switch of guidance is
+    not corrected, and the step after the switch is of first order.
     """
-    before: _Taken | None = None
-    last: _Taken | None = None
+    before: _SolverStep | None = None
+    last: _SolverStep | None = None
     for t, at_t, s, at_s in _jumps(schedule, times):
-        now = denoise(noisy, t)
-        last = _unless_switched(last, now)
+        denoised = denoise(noisy, t)
+        last = _unless_switched(last, denoised)
         if last is not None:
-            noisy = _corrected(last, before, now.image)
-        before, last = last, _Taken(noisy, now, at_t, at_s)
+            noisy = _corrected(last, before, denoised.image)
+        before, last = last, _SolverStep(noisy, denoised, at_t, at_s)
         noisy = _predicted(last, before)
-        yield Step(s, noisy, now.image)
+        yield Step(s, noisy, denoised.image)
 
 
-def _unless_switched(before: _Taken | None, now: Denoised) -> _Taken | None:
-    """The step before, but None where guidance was switched on or off in between: the estimates are not in line."""
-    return before if before is not None and before.denoised.guided == now.guided else None
+def _unless_switched(before: _SolverStep | None, denoised: Denoised) -> _SolverStep | None:
+    """The step before, or None if guidance was switched on or off since: the estimates are then not on one curve."""
+    return before if before is not None and before.denoised.guided == denoised.guided else None
 
 
-def _extrapolated(taken: _Taken, before: _Taken | None) -> Tensor:
-    """The estimate in the middle of a step, on the straight line through its own and the one before."""
-    image = taken.denoised.image
-    if before is None or taken.end.sigma == 0:
+def _extrapolated(step: _SolverStep, before: _SolverStep | None) -> Tensor:
+    """The estimate (N, C, H, W) in the middle of a step, on the straight line through its own and the one before."""
+    image = step.denoised.image
+    if before is None or step.end.sigma == 0:
         return image
-    return image + taken.h / (2 * before.h) * (image - before.denoised.image)
+    return image + step.h / (2 * before.h) * (image - before.denoised.image)
 
 
-def _predicted(taken: _Taken, before: _Taken | None) -> Tensor:
-    """The state after a step. With a constant estimate it would be exact (Lu et al. 2022, eq. 8)."""
-    kept, gained = taken.end.sigma / taken.start.sigma, -taken.end.alpha * math.expm1(-taken.h)
-    return kept * taken.noisy + gained * _extrapolated(taken, before)
+def _predicted(step: _SolverStep, before: _SolverStep | None) -> Tensor:
+    """The state (N, C, H, W) after a step. It is exact if the estimate is constant (Lu et al. 2022, eq. 8)."""
+    noisy_factor, image_factor = step.end.sigma / step.start.sigma, -step.end.alpha * math.expm1(-step.h)
+    return noisy_factor * step.noisy + image_factor * _extrapolated(step, before)
 
 
-def _corrected(taken: _Taken, before: _Taken | None, arrived: Tensor) -> Tensor:
-    """The same with the estimate `arrived` at the step's end known: a parabola through three, or the mean of two.
+def _corrected(step: _SolverStep, before: _SolverStep | None, arrived: Tensor) -> Tensor:
+    """The state after a step when the estimate `arrived` at its end is known, too. All (N, C, H, W).
 
-    On the parabola image + slope·u + bend·u², u from 0 to h, the step is exact; the paper's linear system solves for
-    the same weights.
+    The estimate along the step is taken for a parabola image + slope·u + bend·u², u from 0 to h, through the three
+    estimates. For it the step is exact: sigma_s/sigma_t·noisy_t + alpha_s·∫ e^(u - h)·parabola(u) du. The paper solves
+    a linear system for the same weights. Without a step before, the mean of two estimates takes the parabola's place.
     """
-    image, h = taken.denoised.image, taken.h
+    image, h = step.denoised.image, step.h
     constant = -math.expm1(-h)                                          # ∫ e^(u - h) du
     if before is None:
         change = constant * (image + arrived) / 2
@@ -207,30 +209,32 @@ def _corrected(taken: _Taken, before: _Taken | None, arrived: Tensor) -> Tensor:
         rise, rise_before = (arrived - image) / h, (image - before.denoised.image) / before.h
         bend = (rise - rise_before) / (h + before.h)
         change = constant * image + linear * (rise - h * bend) + quadratic * bend
-    return taken.end.sigma / taken.start.sigma * taken.noisy + taken.end.alpha * change
+    return step.end.sigma / step.start.sigma * step.noisy + step.end.alpha * change
 
 
-# ── With fresh noise at every step ────────────────────────────────────────────────────────────────────────────────────
+# ── Samplers with fresh noise at every step ─────────────────────────────────────────────────────────────────────────
 
 
 def ddpm(
     denoise: Denoiser, noisy: Tensor, times: Sequence[float], schedule: Schedule, *,
     fresh_noise: FreshNoise, variance_rule: str = "linear",
 ) -> Iterator[Step]:
-    """Ancestral sampling (Ho et al. 2020, algorithm 2), with the learned variance where the denoiser gives one.
+    """Ancestral sampling: noisy_s is drawn from p(noisy_s | noisy_t) (Ho et al. 2020, algorithm 2).
 
-    For jumps t → s the fraction learned on the fine grid is used as it is between *logarithms* of the jump's bounds
-    (`variance_rule="log"`, Nichol & Dhariwal 2021, eq. 15), or turned into the fraction between the bounds themselves
-    (`"linear"`), which for Gaussian data does not depend on the jump: the logarithmic rule draws too little noise at
-    few steps. Without a learned variance beta_tilde is used. The step to the clean picture adds no noise.
+    The variance is the learned one if the denoiser gives it, otherwise beta_tilde. Its fraction between the bounds was
+    learned for fine steps. `variance_rule="log"` uses the same fraction between the *logarithms* of a longer jump's
+    bounds (Nichol & Dhariwal 2021, eq. 15), which draws too little noise at few steps. `"linear"` first turns it into
+    the fraction between the bounds themselves, which for Gaussian data does not depend on the jump.
+
+    The step to the clean picture adds no noise.
     """
     for number, (t, at_t, s, at_s) in enumerate(_jumps(schedule, times)):
-        now = denoise(noisy, t)
-        noisy, _ = _posterior(noisy, now.image, at_t, at_s)
+        denoised = denoise(noisy, t)
+        noisy, _ = _posterior(noisy, denoised.image, at_t, at_s)
         if s > 0:
-            deviation = _jump_deviation(schedule, t, at_t, at_s, now.log_fraction, rule=variance_rule)
+            deviation = _jump_deviation(schedule, t, at_t, at_s, denoised.log_fraction, rule=variance_rule)
             noisy = noisy + deviation * fresh_noise(number)
-        yield Step(s, noisy, now.image)
+        yield Step(s, noisy, denoised.image)
 
 
 def dpmpp_sde(
@@ -238,32 +242,40 @@ def dpmpp_sde(
 ) -> Iterator[Step]:
     """SDE-DPM-Solver++(2M) (Lu et al. 2022, section 5): ancestral steps with the estimate extrapolated as in 2M.
 
-    The noise drawn is beta_tilde's, whatever variance was learned: the extrapolation amplifies what the last noise
-    changed in the estimate, and so makes up for the denoiser's doubt. For Gaussian data the variance of the samples is
-    right to second order. One evaluation for each step; it restarts at first order where `dpmpp_2m` does.
+    The variance of the noise is beta_tilde, even if another one was learned: the extrapolation amplifies the change
+    that the last noise made in the estimate, and so makes up for the denoiser's uncertainty. For Gaussian data, the
+    variance of the samples is right to second order. A step costs one evaluation. Steps of first order are those of
+    `dpmpp_2m`.
     """
-    before: _Taken | None = None
+    before: _SolverStep | None = None
     for number, (t, at_t, s, at_s) in enumerate(_jumps(schedule, times)):
-        taken = _Taken(noisy, denoise(noisy, t), at_t, at_s)
-        image = _extrapolated(taken, _unless_switched(before, taken.denoised))
+        step = _SolverStep(noisy, denoise(noisy, t), at_t, at_s)
+        image = _extrapolated(step, _unless_switched(before, step.denoised))
         noisy, deviation = _posterior(noisy, image, at_t, at_s)
         if s > 0:
             noisy = noisy + deviation * fresh_noise(number)
-        before = taken
-        yield Step(s, noisy, taken.denoised.image)
+        before = step
+        yield Step(s, noisy, step.denoised.image)
 
 
 def _posterior(noisy: Tensor, image: Tensor, at_t: _Level, at_s: _Level) -> tuple[Tensor, float]:
-    """Mean and standard deviation of q(noisy_s | noisy_t, image) (Ho et al. 2020, eq. 7, for jumps of any length)."""
-    kept = -math.expm1(at_t.log_snr - at_s.log_snr)                     # share of the noise that this jump removes
-    mean = at_s.alpha * kept * image + at_t.alpha / at_s.alpha * (at_s.sigma / at_t.sigma) ** 2 * noisy
-    return mean, at_s.sigma * math.sqrt(kept)
+    """Mean (N, C, H, W) and standard deviation of q(noisy_s | noisy_t, image) (Ho et al. 2020, eq. 7, for any s < t).
+
+    With kappa = 1 - e^(λt - λs), the share of the noise that the step removes, the mean is
+    alpha_s·kappa·image + alpha_t/alpha_s·sigma_s²/sigma_t²·noisy and the variance is beta_tilde = kappa·sigma_s².
+    """
+    kappa = -math.expm1(at_t.log_snr - at_s.log_snr)
+    mean = at_s.alpha * kappa * image + at_t.alpha / at_s.alpha * (at_s.sigma / at_t.sigma) ** 2 * noisy
+    return mean, at_s.sigma * math.sqrt(kappa)
 
 
 def _jump_deviation(
     schedule: Schedule, t: float, at_t: _Level, at_s: _Level, log_fraction: Tensor | None, *, rule: str
 ) -> Tensor | float:
-    """The standard deviation of p(noisy_s | noisy_t)."""
+    """The standard deviation of p(noisy_s | noisy_t) by a `variance_rule` of `ddpm`.
+
+    (N, C, H, W) if the variance is learned, otherwise one number.
+    """
     log_beta, log_beta_tilde = (
         x.item() for x in jump_log_variances(
             torch.tensor(at_t.log_snr, dtype=torch.float64), torch.tensor(at_s.log_snr, dtype=torch.float64)))
@@ -281,13 +293,17 @@ def _jump_deviation(
 
 Sampler = Callable[[Denoiser, Tensor, Sequence[float], Schedule], Iterator[Step]]
 DETERMINISTIC: dict[str, Sampler] = {
-    "dpmpp-2m": dpmpp_2m, "unipc": unipc, "ddim": ddim, "heun": heun, "euler": euler}
+    "dpmpp-2m": dpmpp_2m, "unipc": unipc, "ddim": ddim, "heun": heun,
+    "euler": ddim}                              # the same map under the name that other programs give it
 
 
 def run_sampler(
     name: str, denoise: Denoiser, noisy: Tensor, times: Sequence[float], schedule: Schedule, *, fresh_noise: FreshNoise
 ) -> Iterator[Step]:
-    """The sampler `name` of config.SAMPLERS; `ddpm` and `dpmpp-sde` draw fresh noise once for each step."""
+    """Run the sampler `name` of config.SAMPLERS from `noisy` (N, C, H, W) at times[0] through all times.
+
+    `ddpm` and `dpmpp-sde` draw fresh noise once for each step; the other samplers do not use it.
+    """
     if name == "ddpm":
         return ddpm(denoise, noisy, times, schedule, fresh_noise=fresh_noise)
     if name == "dpmpp-sde":

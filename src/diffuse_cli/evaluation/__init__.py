@@ -1,1 +1,1 @@
-"""How good a model is, measured: losses, likelihood, distances, memorisation."""
+"""Measures how good a model is: losses, likelihood, distances between pictures, memorisation."""

@@ -1,6 +1,6 @@
-"""Which pictures a model has not seen: those that its run held out, or all in a folder that the user names.
+"""Which pictures a model is evaluated on: those that its run held out, or all pictures in a folder that the user names.
 
-Finds and decodes them, and what the model learnt from. Knows no weights and no figures.
+Finds and decodes these pictures, and the training pictures of the model where they are known.
 """
 
 from collections.abc import Generator
@@ -23,74 +23,74 @@ _HINT = "Name a folder of pictures that the model has not seen: diffuse evaluate
 
 
 @dataclass(frozen=True)
-class Learnt:
-    """What a run was trained on: positions of the training pictures, and of those held out."""
+class TrainingData:
+    """The data set of a run, with the positions of its training pictures and of those held out."""
 
     dataset: Dataset
-    train: np.ndarray
+    train: np.ndarray                           # (…,) int64, as the next
     held_out: np.ndarray
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Pictures to measure a model with, at `positions` of `dataset`."""
+    """The pictures at `positions` of `dataset`, on which a model is evaluated."""
 
     dataset: Dataset
-    positions: np.ndarray
-    learnt: Learnt | None                       # None where it is not known, or no longer there
-    own: bool                                   # whether they are those that the run itself held out
+    positions: np.ndarray                       # (…,) int64
+    training: TrainingData | None               # of the model; None if it is unknown or no longer there
+    held_out_by_run: bool                       # whether the pictures are those that the model's run held out
 
 
 def open_held_out(
     model: Path, folder: Path | None, *, resolution: int
 ) -> Generator[Scanned | Noticed, None, HeldOut]:
-    """The pictures for the model in the file `model`: yields progress and remarks, returns them (`yield from` it).
+    """Find and decode the pictures for the model in the file `model`. Yields progress and warnings, returns HeldOut.
 
-    A model in the directory of its run is measured on what that run held out, unless a folder (or manifest) is named,
-    whose captions are then read with the run's options. Raises UsageError when there is neither, DataError when the
-    run's pictures are gone or changed, or none was held out.
+    A model in the directory of its run is evaluated on the pictures that the run held out. If a folder (or manifest) is
+    named, its pictures are used instead, with captions as the run read them. Raises UsageError if there is neither a
+    run nor a folder, DataError if the run's pictures are gone or changed, or if the run held none out.
     """
     stored = run_directory.read_config(model.parent)
     if folder is None:
         if stored is None:
             raise UsageError("nothing beside this model says which pictures it has not seen", hint=_HINT)
-        learnt = yield from _open_learnt(stored, name=model.parent.name)
-        if len(learnt.held_out) == 0:
+        training = yield from _open_training_data(stored, name=model.parent.name)
+        if len(training.held_out) == 0:
             raise DataError(f"the run {model.parent.name!r} held nothing out: it had fewer than 20 pictures",
                             hint=_HINT)
-        return HeldOut(learnt.dataset, learnt.held_out, learnt, own=True)
+        return HeldOut(training.dataset, training.held_out, training, held_out_by_run=True)
 
-    options: dict[str, Any] = {}
+    caption_options: dict[str, Any] = {}
     known = None
     if stored is not None:
-        options = _recipe(stored).caption_options
+        caption_options = _recipe(stored).caption_options
         try:
-            known = yield from _open_learnt(stored, name=model.parent.name)
+            known = yield from _open_training_data(stored, name=model.parent.name)
         except DataError as error:
-            yield Noticed(message=f"{error.what}: whether it memorises them cannot be told", level="warning")
+            yield Noticed(message=f"memorisation cannot be measured: {error.what}", level="warning")
     dataset = yield from open_dataset(
-        find_pictures(folder, **options), resolution=resolution, directory=registry.cache_directory())
+        find_pictures(folder, **caption_options), resolution=resolution, directory=registry.cache_directory())
     if known is not None:
         seen = {known.dataset.hashes[position] for position in known.train.tolist()}
         copies = sum(digest in seen for digest in dataset.hashes)
         if copies:
             yield Noticed(message=f"{copies:,} of the {len(dataset.hashes):,} pictures in {folder} are among those "
-                                  "that the model learnt from", level="warning")
-    return HeldOut(dataset, np.arange(len(dataset.images)), known, own=False)
+                                  "that the model was trained on", level="warning")
+    return HeldOut(dataset, np.arange(len(dataset.images)), known, held_out_by_run=False)
 
 
-def _open_learnt(stored: dict[str, Any], *, name: str) -> Generator[Scanned | Noticed, None, Learnt]:
-    """The data set of a run, as it was. Raises DataError when it is not."""
+def _open_training_data(stored: dict[str, Any], *, name: str) -> Generator[Scanned | Noticed, None, TrainingData]:
+    """The data set of the run `name` with the config `stored`. Raises DataError if it is gone or has changed."""
     folder, plan = Path(stored["request"]["folder"]), from_dict(Plan, stored["plan"], where="plan")
     if not folder.exists():
-        raise DataError(f"the pictures that {name!r} learnt from are gone: {folder}", hint=_HINT)
+        raise DataError(f"the pictures that {name!r} was trained on are gone: {folder}", hint=_HINT)
     dataset = yield from open_dataset(
         find_pictures(folder, **_recipe(stored).caption_options), resolution=plan.model.network.resolution,
         directory=registry.cache_directory())
     if dataset.id != plan.data_id:
-        raise DataError(f"the pictures or captions in {folder} changed since {name!r} learnt from them", hint=_HINT)
+        raise DataError(f"the pictures or captions in {folder} changed since {name!r} was trained on them", hint=_HINT)
     split = split_dataset(dataset.hashes)
-    return Learnt(dataset, split.train, split.held_out)
+    return TrainingData(dataset, split.train, split.held_out)
 
 
 def _recipe(stored: dict[str, Any]) -> Recipe:

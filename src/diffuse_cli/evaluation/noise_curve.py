@@ -1,4 +1,4 @@
-"""The noise loss of a network at fixed noise levels, on given pictures with fixed noise."""
+"""The noise loss of a network at fixed noise levels with fixed noise, as validation measures it during training."""
 
 import torch
 from torch import Tensor
@@ -13,14 +13,14 @@ from .likelihood import BatchDenoiser
 def denoiser_for_captions(
     network: Network, tokens: Tensor | None, *, config: ModelConfig, schedule: Schedule, precision: str
 ) -> BatchDenoiser:
-    """The network as a function of noisy pictures and times, for pictures with these captions.
+    """The denoiser for a batch of pictures with these captions: a function of the noisy pictures and their times.
 
-    tokens: (N, 77); None without captions.
+    tokens: (N, 77), or None for an unconditional model. Each distinct caption is encoded once.
     """
     text = None
     if tokens is not None:
         distinct, caption_of = torch.unique(  # type: ignore[no-untyped-call]
-            tokens.cpu(), dim=0, return_inverse=True)                  # some devices lack it
+            tokens.cpu(), dim=0, return_inverse=True)                  # not all devices have this operation
         with torch.no_grad():
             text = encode_captions(
                 network, distinct.to(tokens.device), caption_of.to(tokens.device), precision=precision)
@@ -29,7 +29,10 @@ def denoiser_for_captions(
 
 
 def validation_times() -> Tensor:
-    """The middles of 8 equal intervals of [1/1000, 1], whose mean is the mean over the schedule. → (8,) float64"""
+    """The middles of 8 equal intervals of [1/1000, 1]. → (8,) float64
+
+    So the mean of the losses at these times approximates the mean over the schedule.
+    """
     middles = (torch.arange(VALIDATION_LEVELS, dtype=torch.float64) + 0.5) / VALIDATION_LEVELS
     return FIRST_TIME + middles * (1 - FIRST_TIME)
 
@@ -38,10 +41,10 @@ def noise_curve(
     network: Network, *, config: ModelConfig, schedule: Schedule, images: Tensor, tokens: Tensor | None,
     device: torch.device, micro_batch: int, precision: str,
 ) -> list[float]:
-    """Mean squared error of the noise at each of `validation_times`, over all pictures.
+    """Mean squared error of the predicted noise over all pictures, at each of `validation_times`. → 8 losses
 
-    The noise of picture k at a level is always the same, so that two measurements differ only by their models.
-    images: (N, C, H, W) in [-1, 1]; tokens: (N, 77), or None when unconditional.
+    images: (N, C, H, W) in [-1, 1]; tokens: (N, 77), or None for an unconditional model. The noise of picture k at a
+    level is always the same, so that two measurements differ only by their models.
     """
     parts = []
     for start in range(0, len(images), micro_batch):

@@ -1,1 +1,1 @@
-"""The U-Net and the text encoder: know shapes, not noise."""
+"""The U-Net and the text encoder, as functions of tensors."""

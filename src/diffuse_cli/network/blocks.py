@@ -1,7 +1,7 @@
 """The parts of the U-Net: embeddings of time and text, residual block, attention, and one level down, middle and up.
 
-Knows shapes; does not know noise, schedules, what the output means, or how weights start (`model.py` does). The modules
-are named as in diffusers, so that a state dict of the whole is one of diffusers' own.
+The modules are named as in diffusers, so that a state dict of the whole U-Net is also one of diffusers. How weights are
+initialised is defined in `network.py`.
 
 Letters in the shape comments: N pictures, C channels or features, H × W a feature map, L = H·W its pixels, T text
 positions, E the width of the embedding that modulates every residual block, h heads of d features each.
@@ -21,25 +21,26 @@ from .cpu_kernels import attend, normalise
 Dropout = Callable[[Tensor], Tensor]
 Resample = Callable[[Tensor], Tensor]
 
-DROPOUT_MAX_SIZE = 16       # dropout regularises where the parameters are; on larger maps it only costs quality
-LONGEST_PERIOD = 10_000     # of the sinusoids of the time, in steps of the stock index
+DROPOUT_MAX_SIZE = 16       # largest side in pixels of a map with dropout: few parameters work on larger ones, and
+                            # dropout there only costs quality
+LONGEST_PERIOD = 10_000     # period of the slowest sinusoid of the time, divided by 2π, in steps of 1/1000
 
 
 class Context(NamedTuple):
-    """What every block sees beside its feature map."""
+    """The inputs that every block receives beside its feature map."""
 
-    embedding: Tensor                   # (N, E): time and pooled text, after SiLU
+    embedding: Tensor                   # (N, E), the sum of time and pooled text, after SiLU
     text: Tensor | None                 # (N, T, text width); None when the network is unconditional
-    dropout: Dropout | None = None      # masks (N, C, H, W); None: no dropout
+    dropout: Dropout | None = None      # applied to maps (N, C, H, W); None for no dropout
 
 
 # ── Embeddings ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def sinusoids(time: Tensor, width: int) -> Tensor:
-    """Cosines, then sines, of `time` (N,) at width/2 geometrically spaced frequencies: (N, width) float32.
+    """cos(f_i·time), then sin(f_i·time), for width/2 frequencies f_i = 10000^(-2i/width) (Vaswani et al. 2017, 3.5).
 
-    Always computed in float32: bf16 cannot tell neighbouring times apart.
+    time: (N,) → (N, width) float32. Always computed in float32, because bf16 cannot tell neighbouring times apart.
     """
     half = width // 2
     exponents = torch.arange(half, dtype=torch.float32, device=time.device) / half
@@ -48,7 +49,7 @@ def sinusoids(time: Tensor, width: int) -> Tensor:
 
 
 class TimeEmbedding(nn.Module):
-    """Two-layer perceptron on the sinusoids of the time: (N, width) → (N, E)."""
+    """A perceptron of two layers on the sinusoids of the time: (N, width) → (N, E)."""
 
     def __init__(self, width: int, embedding_width: int) -> None:
         super().__init__()
@@ -61,7 +62,7 @@ class TimeEmbedding(nn.Module):
 
 
 def split_heads(features: Tensor, head_dim: int) -> Tensor:
-    """(N, T, h·d) → (N, h, T, d), a view."""
+    """(N, T, h·d) → (N, h, T, d), as a view."""
     return features.view(*features.shape[:-1], -1, head_dim).transpose(1, 2)
 
 
@@ -71,7 +72,10 @@ def merge_heads(heads: Tensor) -> Tensor:
 
 
 class TextPool(nn.Module):
-    """Attention pooling: one query, the mean of all positions, reads them all. (N, T, C) → (N, C)."""
+    """Attention pooling: the mean of all positions, as the only query, attends to itself and to all of them.
+
+    (N, T, C) → (N, C).
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -84,14 +88,14 @@ class TextPool(nn.Module):
     def forward(self, text: Tensor) -> Tensor:
         mean = text.mean(dim=1, keepdim=True) + self.positional_embedding               # (N, 1, C)
         positions = torch.cat([mean, text], dim=1)                                      # (N, 1 + T, C)
-        query = split_heads(self.q_proj(mean), self.head_dim)
-        key = split_heads(self.k_proj(positions), self.head_dim)
+        query = split_heads(self.q_proj(mean), self.head_dim)                           # (N, h, 1, d)
+        key = split_heads(self.k_proj(positions), self.head_dim)                        # (N, h, 1 + T, d)
         value = split_heads(self.v_proj(positions), self.head_dim)
-        return merge_heads(attend(query, key, value)).squeeze(1)
+        return merge_heads(attend(query, key, value)).squeeze(1)                        # (N, C)
 
 
 class TextEmbedding(nn.Module):
-    """The caption as a whole, to be added to the time embedding: (N, T, text width) → (N, E)."""
+    """The summary of a caption, which is added to the time embedding: (N, T, text width) → (N, E)."""
 
     def __init__(self, text_width: int, heads: int, embedding_width: int) -> None:
         super().__init__()
@@ -109,19 +113,21 @@ class TextEmbedding(nn.Module):
 
 
 def halve(features: Tensor) -> Tensor:
-    """(N, C, H, W) → (N, C, H/2, W/2)."""
+    """Average 2×2 pixels: (N, C, H, W) → (N, C, H/2, W/2)."""
     return F.avg_pool2d(features, 2)
 
 
 def double(features: Tensor) -> Tensor:
-    """(N, C, H, W) → (N, C, 2H, 2W)."""
+    """Repeat every pixel 2×2 times: (N, C, H, W) → (N, C, 2H, 2W)."""
     return F.interpolate(features, scale_factor=2.0, mode="nearest")
 
 
 class ResBlock(nn.Module):
-    """Two convolutions around a modulation by the embedding, plus a skip. (N, C_in, H, W) → (N, C_out, H', W').
+    """Two convolutions with a modulation by the embedding between them, and a residual connection around both.
 
-    `resample` (`halve` or `double`) is applied to both branches, before the first convolution.
+    (N, C_in, H, W) → (N, C_out, H', W'). The modulation is normalised·(1 + scale) + shift, with scale and shift linear
+    in the embedding (Dhariwal & Nichol 2021, section 3.1). `resample` (`halve` or `double`) is applied to both branches
+    before the first convolution.
     """
 
     def __init__(
@@ -137,12 +143,12 @@ class ResBlock(nn.Module):
         self.conv_shortcut = nn.Conv2d(in_width, out_width, 1) if in_width != out_width else nn.Identity()
 
     def forward(self, features: Tensor, context: Context) -> Tensor:
-        hidden = F.silu(normalise(self.norm1, features))
+        hidden = F.silu(normalise(self.norm1, features))                                # (N, C_in, H, W)
         if self.resample is not None:
-            features, hidden = self.resample(features), self.resample(hidden)
-        hidden = self.conv1(hidden)
+            features, hidden = self.resample(features), self.resample(hidden)           # (N, C_in, H', W')
+        hidden = self.conv1(hidden)                                                     # (N, C_out, H', W')
 
-        scale, shift = self.time_emb_proj(context.embedding).chunk(2, dim=1)                        # (N, C_out)
+        scale, shift = self.time_emb_proj(context.embedding).chunk(2, dim=1)            # (N, C_out) each
         hidden = F.silu(normalise(self.norm2, hidden, (scale, shift)))
         if context.dropout is not None and max(hidden.shape[-2:]) <= DROPOUT_MAX_SIZE:
             hidden = context.dropout(hidden)
@@ -152,7 +158,10 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Pixels attend, in one softmax, to the text ("text") and to each other as well ("full"). Keeps (N, C, H, W)."""
+    """Pixels attend to the text and, if `kind` is "full", to each other, in one softmax: (N, C, H, W) → the same shape.
+
+    `kind` "text" leaves the pixels out. An unconditional network has no text to attend to.
+    """
 
     def __init__(self, config: NetworkConfig, width: int, *, kind: str) -> None:
         super().__init__()
@@ -166,10 +175,10 @@ class Attention(nn.Module):
         if config.text is not None:
             self.add_k_proj = nn.Linear(config.text.width, width)
             self.add_v_proj = nn.Linear(config.text.width, width)
-        self.to_out = nn.ModuleList([nn.Linear(width, width)])          # a list only for the name: to_out.0
+        self.to_out = nn.ModuleList([nn.Linear(width, width)])          # a list, for diffusers' name to_out.0
 
     def forward(self, features: Tensor, context: Context) -> Tensor:
-        pixels = normalise(self.group_norm, features).flatten(2).transpose(1, 2)                   # (N, L, C)
+        pixels = normalise(self.group_norm, features).flatten(2).transpose(1, 2)        # (N, L, C)
         keys, values = [], []
         if self.to_text:
             keys.append(self.add_k_proj(context.text))                                  # (N, T, C)
@@ -181,15 +190,15 @@ class Attention(nn.Module):
         query = split_heads(self.to_q(pixels), self.head_dim)                           # (N, h, L, d)
         key = split_heads(torch.cat(keys, dim=1), self.head_dim)                        # (N, h, T + L, d)
         value = split_heads(torch.cat(values, dim=1), self.head_dim)
-        attended: Tensor = self.to_out[0](merge_heads(attend(query, key, value)))
-        return features + attended.transpose(1, 2).reshape(features.shape)
+        attended: Tensor = self.to_out[0](merge_heads(attend(query, key, value)))       # (N, L, C)
+        return features + attended.transpose(1, 2).reshape(features.shape)              # (N, C, H, W)
 
 
 # ── One level of the U-Net ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 def attentions(config: NetworkConfig, level: int, *, count: int) -> nn.ModuleList:
-    """The attention blocks that follow the residual blocks of `level`; an empty list where it has none."""
+    """The `count` attention blocks of a level, one after each of its residual blocks; none if it has no attention."""
     kind = config.attention[level]
     if kind == "none":
         return nn.ModuleList()
@@ -197,7 +206,7 @@ def attentions(config: NetworkConfig, level: int, *, count: int) -> nn.ModuleLis
 
 
 class DownBlock(nn.Module):
-    """The residual (and attention) blocks of one level, then half the size for the next, unless it is the lowest."""
+    """Residual blocks of one level, each followed by its attention; then half the size, except at the lowest level."""
 
     def __init__(self, config: NetworkConfig, level: int, in_width: int) -> None:
         super().__init__()
@@ -207,7 +216,7 @@ class DownBlock(nn.Module):
         self.downsamplers = nn.ModuleList([] if lowest else [ResBlock(config, width, width, resample=halve)])
 
     def forward(self, features: Tensor, context: Context) -> list[Tensor]:
-        """(N, C_in, H, W) → the output of every step, to be kept as skips; the last is the next level's input."""
+        """(N, C_in, H, W) → the outputs of all blocks, which become skips; the last is the next level's input."""
         skips = []
         for i, resnet in enumerate(self.resnets):
             features = resnet(features, context)
@@ -220,7 +229,7 @@ class DownBlock(nn.Module):
 
 
 class MidBlock(nn.Module):
-    """Residual, attention, residual, at the lowest resolution. Keeps (N, C, H, W)."""
+    """Residual block, attention and residual block at the lowest resolution: (N, C, H, W) → the same shape."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -236,7 +245,7 @@ class MidBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """The mirror of `DownBlock`: every residual block reads one skip; then twice the size, unless it is the highest."""
+    """The mirror of `DownBlock`: each residual block also reads a skip; then twice the size, except at the top."""
 
     def __init__(self, config: NetworkConfig, level: int, in_width: int, *, skip_widths: list[int]) -> None:
         super().__init__()
@@ -249,7 +258,7 @@ class UpBlock(nn.Module):
         self.upsamplers = nn.ModuleList([] if level == 0 else [ResBlock(config, width, width, resample=double)])
 
     def forward(self, features: Tensor, skips: list[Tensor], context: Context) -> Tensor:
-        """(N, C_in, H, W) and the skips, last in first out (taken from the list) → (N, C_out, H', W')."""
+        """(N, C_in, H, W) → (N, C_out, H', W'). Removes the skips that it reads from the end of the list `skips`."""
         for i, resnet in enumerate(self.resnets):
             features = resnet(torch.cat([features, skips.pop()], dim=1), context)
             if self.attentions:

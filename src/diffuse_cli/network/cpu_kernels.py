@@ -1,7 +1,7 @@
-"""Group normalisation and attention by another way where torch's own kernels are slow: on a CPU in bf16.
+"""Faster group normalisation and attention for a CPU in bf16, where torch's own kernels are slow.
 
-There, at 64 pixels, the two took a third of a training step. Everywhere else, and when compiled, torch's own are used.
-Knows nothing of the network.
+There, at 64 pixels, the two took a third of a training step. Everywhere else, and in compiled code, torch's own kernels
+are used.
 """
 
 from typing import Any
@@ -13,24 +13,24 @@ from torch.autograd.function import once_differentiable
 
 
 def normalise(norm: nn.GroupNorm, features: Tensor, modulation: tuple[Tensor, Tensor] | None = None) -> Tensor:
-    """`norm(features)·(1 + scale) + shift`, (N, C, H, W) → the same; on a CPU in bf16 with channels last.
+    """norm(features)·(1 + scale) + shift: (N, C, H, W) → the same shape; on a CPU in bf16, with channels last.
 
-    `modulation`: scale and shift (N, C) of each picture's channels; None: neither.
+    modulation: (scale, shift), (N, C) each; None for scale 0 and shift 0.
     """
     if _is_slow(features):
-        return _grouped(norm, features, modulation)
+        return _normalise_on_cpu(norm, features, modulation)
     normalised: Tensor = norm(features)
     if modulation is None:
         return normalised
-    scale, shift = (one[:, :, None, None] for one in modulation)
+    scale, shift = (factor[:, :, None, None] for factor in modulation)                  # (N, C, 1, 1) each
     return normalised * (1 + scale) + shift
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """softmax(q·kᵀ/√d)·v for query (N, h, L, d) and key, value (N, h, K, d) → (N, h, L, d).
+    """softmax(q·kᵀ/√d)·v (Vaswani et al. 2017, eq. 1). query: (N, h, L, d); key, value: (N, h, K, d) → (N, h, L, d).
 
-    By plain matrix products where a gradient is wanted on a CPU in bf16: torch's fused kernel takes two to four times
-    as long, of which the backward pass is most.
+    On a CPU in bf16, when a gradient is needed, it is computed by plain matrix products: torch's fused kernel takes two
+    to four times as long, most of it in the backward pass.
     """
     if _is_slow(query) and query.requires_grad:
         scores: Tensor = query * query.shape[-1] ** -0.5 @ key.transpose(2, 3)          # (N, h, L, K)
@@ -39,81 +39,92 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def _is_slow(features: Tensor) -> bool:
+    """Whether torch's own kernels are slow for this tensor."""
     return features.device.type == "cpu" and features.dtype == torch.bfloat16 and not torch.compiler.is_compiling()
 
 
-def _grouped(norm: nn.GroupNorm, features: Tensor, modulation: tuple[Tensor, Tensor] | None) -> Tensor:
+def _normalise_on_cpu(norm: nn.GroupNorm, features: Tensor, modulation: tuple[Tensor, Tensor] | None) -> Tensor:
+    """`normalise`, with the norm's parameters and the modulation combined into one weight and bias per picture."""
     if modulation is None:
-        weight, bias = (one.expand(len(features), -1) for one in (norm.weight, norm.bias))
+        weight, bias = (parameter.expand(len(features), -1) for parameter in (norm.weight, norm.bias))      # (N, C)
     else:
-        scale, shift = (one.float() for one in modulation)
-        weight, bias = norm.weight * (1 + scale), norm.bias * (1 + scale) + shift
+        scale, shift = (factor.float() for factor in modulation)                        # (N, C) each
+        weight, bias = norm.weight * (1 + scale), norm.bias * (1 + scale) + shift       # (N, C) each
     normalised: Tensor = _GroupNorm.apply(                              # type: ignore[no-untyped-call]
         features, weight, bias, norm.num_groups, norm.eps)
     return normalised
 
 
 class _GroupNorm(torch.autograd.Function):
-    """Group normalisation (Wu & He 2018) as one multiply-add of every pixel, with a factor for each picture's channel.
+    """Group normalisation y = x̂·weight + bias, x̂ = (x - mean)/std (Wu & He 2018), as one multiply-add of every pixel.
 
-    Weight and bias are (N, C), so that what modulates pictures goes into the same factor and costs no pass of its own.
-    torch's kernel for channels last takes four to twelve times as long, backward above all. Sums are float32, as there;
-    factor and constant are rounded to bf16, as the result is.
+    The factor and the constant of the multiply-add are one number for each channel of each picture. Because weight and
+    bias are (N, C), a modulation of the picture is part of them and costs no pass of its own. torch's kernel for
+    channels last takes four to twelve times as long, above all in the backward pass. Sums are float32, as in torch's
+    kernel; factor and constant are rounded to bf16, as the result is.
     """
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
-        pixels = _pixels(features)                                                      # (N, L, C)
+        """features: (N, C, H, W) bf16; weight, bias: (N, C) float32 → (N, C, H, W) bf16, channels last."""
+        pixels = _to_pixels(features)                                                   # (N, L, C)
         exact = pixels.float()
-        sums = exact.sum(1), exact.square_().sum(1)                                     # (N, C), of x and x²
-        mean, square = (_group_mean(one, groups, pixels.shape[1]) for one in sums)
-        inverse = (square - mean.square()).clamp_min(0).add(eps).rsqrt()
+        sums = exact.sum(1), exact.square_().sum(1)                                     # (N, C) each, of x and x²
+        mean, mean_square = (_group_mean(total, groups, pixels.shape[1]) for total in sums)         # (N, C) each
+        inverse = (mean_square - mean.square()).clamp_min(0).add(eps).rsqrt()           # (N, C), 1 / std
         factor = inverse * weight
         ctx.save_for_backward(features, weight, mean, inverse)
         ctx.groups = groups
-        return _maps(_multiply_add(pixels, factor, bias - mean * factor), features)
+        return _to_maps(_multiply_add(pixels, factor, bias - mean * factor), features)
 
     @staticmethod
-    @once_differentiable                        # a second derivative, mean and std taken as constants, would be wrong
+    @once_differentiable            # a second derivative would take mean and std for constants, and be wrong
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """With y = x̂·weight + bias: x receives (g·weight - mean of that - x̂·mean of g·weight·x̂) / std, as x and g."""
+        """With g the gradient of y, that of x is (g·weight - mean(g·weight) - x̂·mean(g·weight·x̂)) / std.
+
+        The means are over a group's pixels and channels. The gradients of bias and weight are the sums over the pixels
+        of g and of g·x̂.
+        """
         features, weight, mean, inverse = ctx.saved_tensors
-        pixels, gradient = _pixels(features), _pixels(gradients[0])
+        pixels, gradient = _to_pixels(features), _to_pixels(gradients[0])               # (N, L, C) each
         height, length = features.shape[2], pixels.shape[1]
-        to_bias = _row_sums(gradient, height)                                           # (N, C): sum of g
-        to_weight = (_row_sums(gradient * pixels, height) - mean * to_bias) * inverse   # of g·x̂
-        constant, slope = (_group_mean(weight * one, ctx.groups, length) for one in (to_bias, to_weight))
+        of_bias = _row_sums(gradient, height)                                           # (N, C): sum of g
+        of_weight = (_row_sums(gradient * pixels, height) - mean * of_bias) * inverse   # (N, C): sum of g·x̂
+        constant, slope = (_group_mean(weight * total, ctx.groups, length) for total in (of_bias, of_weight))
         slope = -inverse.square() * slope
-        found = _multiply_add(pixels, slope, -inverse * constant - mean * slope)
-        found.addcmul_(gradient, (inverse * weight)[:, None].to(gradient.dtype))
-        return _maps(found, features), to_weight, to_bias, None, None
+        of_pixels = _multiply_add(pixels, slope, -inverse * constant - mean * slope)
+        of_pixels.addcmul_(gradient, (inverse * weight)[:, None].to(gradient.dtype))    # (N, L, C)
+        return _to_maps(of_pixels, features), of_weight, of_bias, None, None
 
 
-def _pixels(features: Tensor) -> Tensor:
-    """(N, C, H, W) → (N, L, C): a view where channels are last."""
+def _to_pixels(features: Tensor) -> Tensor:
+    """(N, C, H, W) → (N, L, C); a view if channels are last in memory."""
     return features.permute(0, 2, 3, 1).reshape(features.shape[0], -1, features.shape[1])
 
 
-def _maps(pixels: Tensor, like: Tensor) -> Tensor:
-    """(N, L, C) → (N, C, H, W), channels last; a view."""
+def _to_maps(pixels: Tensor, like: Tensor) -> Tensor:
+    """(N, L, C) → (N, C, H, W) as `like`, channels last; a view."""
     count, channels, height, width = like.shape
     return pixels.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _group_mean(sums: Tensor, groups: int, length: int) -> Tensor:
-    """Sums over the pixels of every channel (N, C) → for every channel, the mean of its group (N, C)."""
+    """Sums over the `length` pixels of every channel, (N, C) → for every channel, the mean over its group (N, C)."""
     width = sums.shape[1] // groups
     means = sums.view(-1, groups, width).sum(2) / (length * width)
     return means.repeat_interleave(width, 1)
 
 
 def _multiply_add(pixels: Tensor, factor: Tensor, constant: Tensor) -> Tensor:
-    """pixels (N, L, C)·factor (N, C) + constant (N, C), in the pixels' precision."""
+    """pixels·factor + constant in the pixels' type. pixels: (N, L, C); factor, constant: (N, C) → (N, L, C)."""
     return torch.addcmul(constant[:, None].to(pixels.dtype), pixels, factor[:, None].to(pixels.dtype))
 
 
 def _row_sums(pixels: Tensor, height: int) -> Tensor:
-    """(N, L, C) bf16 → (N, C) float32: along rows by a matrix product, then over the rows without rounding."""
-    rows = pixels.reshape(len(pixels) * height, -1, pixels.shape[2])
-    ones = torch.ones(len(rows), 1, rows.shape[1], dtype=pixels.dtype)
+    """Sums over all pixels: (N, L, C) bf16 → (N, C) float32.
+
+    Each row of pixels is summed by a matrix product in bf16, and then the rows in float32.
+    """
+    rows = pixels.reshape(len(pixels) * height, -1, pixels.shape[2])                    # (N·H, W, C)
+    ones = torch.ones(len(rows), 1, rows.shape[1], dtype=pixels.dtype)                  # (N·H, 1, W)
     return torch.bmm(ones, rows).float().view(len(pixels), height, -1).sum(1)

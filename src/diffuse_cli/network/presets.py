@@ -1,7 +1,7 @@
-"""One dial for size: a preset and a resolution → the shape of a network.
+"""Network shapes: a preset and a resolution → the config of a network.
 
-Compute is concentrated where maps have 16×16 and
-8×8 pixels; the highest levels are narrow and shallow, since a convolution there costs most and holds least.
+Most of the compute goes into the levels with 16×16 and 8×8 pixels. The highest levels are narrow and shallow, because a
+convolution there costs most and holds the fewest parameters.
 """
 
 import dataclasses
@@ -12,23 +12,25 @@ from ..checks import check_choice
 from ..config import PRESETS, RESOLUTION_RANGE, NetworkConfig, TextConfig
 from ..errors import UsageError
 
-LOWEST_SIZE = 8                 # pixels on a side of the lowest map: the nearest to it, so 6 to 11 where possible
-ATTENTION_MAX_SIZE = 22         # the two lowest then attend; at 32×32 it would slow the whole network by 62 %
+LOWEST_SIZE = 8                 # pixels along a side to which the lowest map comes nearest; 6 to 11 where possible
+ATTENTION_MAX_SIZE = 22         # largest side in pixels of a map with attention, so that the two lowest levels have it;
+#                                 at 32×32 pixels it would slow the whole network by 62 %
 
 
 @dataclass(frozen=True)
 class Levels:
-    """What a preset says of the levels, highest first. `depth` is for unconditional networks: one for all levels."""
+    """A preset's network for one number of levels; the tuples begin with the highest resolution."""
 
-    widths: tuple[int, ...]
-    depths: tuple[int, ...]
-    head_dim: int
-    groups: int
-    time_width: int
-    depth: int
+    widths: tuple[int, ...]                     # channels of each level
+    depths: tuple[int, ...]                     # number of residual blocks in each level
+    head_dim: int                               # features of an attention head
+    groups: int                                 # of group normalisation
+    time_width: int                             # width of the embedding of time and text
+    depth: int                                  # the same for all levels, in unconditional networks
 
 
-# By the number of levels: 3 serve 32 px, 4 serve 64 px, 5 serve 128 px. Sized by counting, not by training.
+# By the number of levels: 3 are for 32 px, 4 for 64 px, 5 for 128 px. The shapes were chosen by counting operations and
+# parameters, not by training.
 LEVELS: dict[str, dict[int, Levels]] = {
     "nano": {
         3: Levels((32, 48, 64), (1, 1, 1), 16, 16, 128, 1),
@@ -57,14 +59,15 @@ LEVELS: dict[str, dict[int, Levels]] = {
     },
 }
 
-# Width and layers of the text encoder, whatever the resolution.
+# (width, layers) of the text encoder, at every resolution.
 TEXT = {"nano": (64, 2), "micro": (128, 3), "small": (256, 4), "base": (384, 6), "large": (512, 8)}
 
 
 def network_config(preset: str, resolution: int, *, vocabulary: int | None, learned_variance: bool) -> NetworkConfig:
-    """The network of a preset for pictures of `resolution` pixels, a multiple of 8 in [8, 512].
+    """The network of a preset for pictures with `resolution` pixels along a side, a multiple of 8 in [8, 512].
 
-    `vocabulary` is the number of tokens; None makes an unconditional network. Raises UsageError.
+    vocabulary: number of tokens; None makes an unconditional network. Raises UsageError for an unknown preset, or for a
+    resolution that is not such a multiple.
     """
     check_choice("--preset", preset, PRESETS)
     low, high = RESOLUTION_RANGE
@@ -89,7 +92,10 @@ def network_config(preset: str, resolution: int, *, vocabulary: int | None, lear
 
 
 def map_sizes(resolution: int) -> list[int]:
-    """Pixels on a side at every level: halved until nearest to 8, once at least, for as long as it stays whole."""
+    """Pixels along a side at every level, the highest first.
+
+    They are halved until the lowest is nearest to 8, but at least once, and never to a fraction.
+    """
     halvings = max(1, round(math.log2(resolution / LOWEST_SIZE)))
     while resolution % 2**halvings:
         halvings -= 1
@@ -97,9 +103,10 @@ def map_sizes(resolution: int) -> list[int]:
 
 
 def fit_levels(rows: dict[int, Levels], count: int) -> Levels:
-    """The row of `rows` for `count` levels; the smallest without its highest levels, or the largest with more of them.
+    """The entry of `rows`, a preset's part of `LEVELS`, for `count` levels.
 
-    An added level is half as wide as the one below it, as far as the groups allow, and has one block.
+    For fewer levels than any entry has, the highest levels of the smallest entry are left out. For more, levels are
+    added on top of the largest: each has half the width of the one below it, if the groups allow that, and one block.
     """
     row = rows[min(max(count, min(rows)), max(rows))]
     widths, depths = list(row.widths[-count:]), list(row.depths[-count:])

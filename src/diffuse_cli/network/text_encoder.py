@@ -1,12 +1,10 @@
-"""Captions → tokens → features: a byte-level BPE trained on the captions, and a T5 encoder trained with the U-Net.
+"""The text encoder: tokens → features, by the encoder of T5 v1.1, trained with the U-Net.
 
-Knows language only as bytes that often stand together; does not know pictures, noise, or when captions are dropped.
-The encoder is T5 v1.1's (Raffel et al., 1910.10683; Shazeer, 2002.05202): its parameters are named as in transformers'
-`T5EncoderModel` and mean the same, and the tokenizer's JSON gives the same ids there, so an export is a copy.
+Papers: Raffel et al. 2020 (1910.10683) for T5, Shazeer 2020 (2002.05202) for its gated perceptron. Parameters have the
+names and the meaning that they have in transformers' `T5EncoderModel`, so that an export is a copy.
 
 Letters in the shape comments: M captions, T = 77 positions, C features, h heads of d features each.
 """
-
 
 import torch
 import torch.nn.functional as F
@@ -16,24 +14,22 @@ from ..config import TextConfig
 from .blocks import merge_heads, split_heads
 from .tokenizer import END, PAD
 
-# Relative distances 0…7 have a bucket each; then the buckets widen by √2: 8·2^(k/2), rounded up, from 8 to 128.
+# Relative distances 0 to 7 have a bucket each. Longer ones share buckets that widen by √2: their edges are 8·2^(k/2),
+# rounded up, from 8 to 128.
 NEAR_BUCKETS = 8
 FAR_BUCKET_EDGES = (12, 16, 23, 32, 46, 64, 91)
 BUCKETS = 2 * (NEAR_BUCKETS + 1 + len(FAR_BUCKET_EDGES))                    # one half for each direction
-SILENCE = 0.1               # added in norms to the mean square, 1 for a word: what is nearly silent stays so
-PADDING_BIAS = -1e9         # nothing is left of it after the softmax, and unlike the lowest float it is finite in bf16
-
-
-# ── Tokenizer ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-# ── Encoder ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+NORM_EPSILON = 0.1          # added to the mean square of features in norms. That of a word is 1, so words are hardly
+#                             changed, and positions whose features are nearly 0 are not amplified
+PADDING_BIAS = -1e9         # added to scores of padding, whose weight is then 0 after the softmax; unlike the lowest
+#                             float32, it is finite in bf16
 
 
 def relative_buckets(length: int, device: torch.device) -> Tensor:
-    """The bucket of every distance key − query: (length, length) int64 in [0, 32). Exact when near, logarithmic far.
+    """The bucket of every distance key - query, (length, length) int64 in [0, 32) (Raffel et al. 2020, section 2.1).
 
-    In whole numbers only, so that no device can round a distance into another bucket.
+    Short distances have a bucket each, longer ones share buckets of logarithmic width. Computed in integers alone, so
+    that no device can round a distance into another bucket.
     """
     positions = torch.arange(length, device=device)
     distance = positions[None, :] - positions[:, None]                                  # (query, key)
@@ -45,7 +41,9 @@ def relative_buckets(length: int, device: torch.device) -> Tensor:
 
 
 def embedding(count: int, width: int) -> nn.Embedding:
-    """A table without a start of its own: torch's, wanted on the meta device, would first import its compiler (1.2 s).
+    """A table of `count` embeddings that are not initialised.
+
+    torch's own initialisation would first import its compiler when it runs on the meta device, which takes 1.2 s.
     """
     table: nn.Embedding = nn.Embedding.from_pretrained(                 # type: ignore[no-untyped-call]
         torch.empty(count, width), freeze=False)
@@ -53,7 +51,10 @@ def embedding(count: int, width: int) -> nn.Embedding:
 
 
 class SelfAttention(nn.Module):
-    """Attention with an additive bias and no scale, for which small initial queries make up: (M, T, C) → (M, T, C)."""
+    """softmax(q·kᵀ + bias)·v: (M, T, C) → (M, T, C).
+
+    As in T5, scores are not divided by √d. Smaller initial queries make up for that.
+    """
 
     def __init__(self, config: TextConfig, *, first: bool) -> None:
         super().__init__()
@@ -62,10 +63,11 @@ class SelfAttention(nn.Module):
         self.k = nn.Linear(config.width, config.width, bias=False)
         self.v = nn.Linear(config.width, config.width, bias=False)
         self.o = nn.Linear(config.width, config.width, bias=False)
-        if first:                       # the first layer's table of position biases serves them all
+        if first:                       # all layers share the position biases of the first
             self.relative_attention_bias = embedding(BUCKETS, config.heads)
 
     def forward(self, text: Tensor, bias: Tensor) -> Tensor:
+        """text: (M, T, C); bias: (M, h, T, T), added to the scores."""
         query, key, value = (split_heads(project(text), self.head_dim) for project in (self.q, self.k, self.v))
         heads = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0)        # (M, h, T, d)
         attended: Tensor = self.o(merge_heads(heads))
@@ -73,7 +75,7 @@ class SelfAttention(nn.Module):
 
 
 class GatedFeedForward(nn.Module):
-    """The perceptron of every position, with a GELU gate: (M, T, C) → (M, T, C)."""
+    """wo(GELU(wi_0·x)·wi_1·x), the gated perceptron of every position (Shazeer 2020, eq. 6): (M, T, C) → (M, T, C)."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
@@ -87,12 +89,12 @@ class GatedFeedForward(nn.Module):
 
 
 class AttentionLayer(nn.Module):
-    """Self-attention of the normalised text, added to it."""
+    """Self-attention on the normalised text, added to the text: (M, T, C) → (M, T, C)."""
 
     def __init__(self, config: TextConfig, *, first: bool) -> None:
         super().__init__()
         self.SelfAttention = SelfAttention(config, first=first)
-        self.layer_norm = nn.RMSNorm(config.width, eps=SILENCE)
+        self.layer_norm = nn.RMSNorm(config.width, eps=NORM_EPSILON)
 
     def forward(self, text: Tensor, bias: Tensor) -> Tensor:
         attended: Tensor = self.SelfAttention(self.layer_norm(text), bias)
@@ -100,12 +102,12 @@ class AttentionLayer(nn.Module):
 
 
 class FeedForwardLayer(nn.Module):
-    """The perceptron of the normalised text, added to it."""
+    """The perceptron on the normalised text, added to the text: (M, T, C) → (M, T, C)."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
-        self.DenseReluDense = GatedFeedForward(config)      # transformers' name, from the time before gates and GELU
-        self.layer_norm = nn.RMSNorm(config.width, eps=SILENCE)
+        self.DenseReluDense = GatedFeedForward(config)      # transformers' name, older than the gate and the GELU
+        self.layer_norm = nn.RMSNorm(config.width, eps=NORM_EPSILON)
 
     def forward(self, text: Tensor) -> Tensor:
         transformed: Tensor = self.DenseReluDense(self.layer_norm(text))
@@ -113,7 +115,7 @@ class FeedForwardLayer(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer of the encoder: attention, then perceptron."""
+    """One layer of the encoder: attention, then perceptron. (M, T, C) → (M, T, C)."""
 
     def __init__(self, config: TextConfig, *, first: bool) -> None:
         super().__init__()
@@ -125,14 +127,15 @@ class Block(nn.Module):
 
 
 class Stack(nn.Module):
-    """All blocks, with the position biases of the first, and a last norm."""
+    """All blocks, which share the position biases of the first, and a final norm."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.block = nn.ModuleList(Block(config, first=i == 0) for i in range(config.layers))
-        self.final_layer_norm = nn.RMSNorm(config.width, eps=SILENCE)
+        self.final_layer_norm = nn.RMSNorm(config.width, eps=NORM_EPSILON)
 
     def forward(self, text: Tensor, padding: Tensor) -> Tensor:
+        """text: (M, T, C); padding: (M, T) bool, True where nothing may attend to → (M, T, C)."""
         table = self.block[0].layer[0].SelfAttention.relative_attention_bias            # type: ignore[union-attr,index]
         positions = table(relative_buckets(text.shape[1], text.device)).permute(2, 0, 1)            # (h, T, T)
         bias = positions[None].masked_fill(padding[:, None, None, :], PADDING_BIAS)                 # (M, h, T, T)
@@ -143,10 +146,11 @@ class Stack(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Tokens → features. Padding is not attended to, but has features too: the U-Net reads all 77 positions.
+    """Tokens → features. Padding is not attended to, but it has features too: the U-Net reads all 77 positions.
 
-    The embeddings of END and padding start at zero and are not trained: they say nothing of their own. A caption of six
-    words has seventy of them, and whatever they had in common would drown what captions differ in.
+    The embeddings of END and PAD start at zero and are not trained, so they carry no information of their own. A
+    caption of six words has seventy such positions, and anything that they had in common would hide how captions
+    differ.
     """
 
     def __init__(self, config: TextConfig) -> None:
@@ -155,8 +159,8 @@ class TextEncoder(nn.Module):
         self.encoder = Stack(config)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """tokens (M, 77) int64 → (M, 77, width)."""
-        embeddings = self.shared(tokens)
-        embeddings = torch.where((tokens <= END)[..., None], embeddings.detach(), embeddings)
+        """Tokens (M, 77) int64 → features (M, 77, width)."""
+        embeddings = self.shared(tokens)                                                # (M, 77, width)
+        embeddings = torch.where((tokens <= END)[..., None], embeddings.detach(), embeddings)       # PAD and END: fixed
         features: Tensor = self.encoder(embeddings, tokens == PAD)
         return features

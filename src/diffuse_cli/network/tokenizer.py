@@ -1,4 +1,7 @@
-"""Captions to tokens: a byte-level BPE trained on the captions."""
+"""The tokenizer: captions → tokens, by byte-level byte-pair encoding (BPE) trained on the captions of a run.
+
+Its JSON gives the same ids in transformers, so that an export is a copy.
+"""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -10,17 +13,18 @@ from torch import Tensor
 
 from ..errors import ModelError
 
-LENGTH = 77                                 # positions, always: stock pipelines pad every prompt to it
+LENGTH = 77                                 # tokens of every caption: the pipelines of diffusers pad every prompt to it
 PAD, END, UNKNOWN = 0, 1, 2
-SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>")         # their ids are their places
+SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>")         # in the order of their ids
 
 
 def make_tokenizer(model: models.BPE) -> Tokenizer:
-    """What happens to a caption before and after `model` merges its byte pairs.
+    """A tokenizer that merges byte pairs by `model`, with all steps before and after.
 
-    Lower case and no punctuation of the kind that stock pipelines remove from prompts, so that a prompt means the same
-    here and there. The leading space, which makes the first word a word like any other, is a step of the normaliser:
-    some versions of transformers override the pre-tokenizer's own option, and silently give other ids.
+    Captions become lower case, and lose the punctuation that the pipelines of diffusers remove from prompts, so that a
+    prompt means the same here and there. A leading space makes the first word a word like any other. It is added by the
+    normaliser, because some versions of transformers override the option of the pre-tokenizer and silently give other
+    ids.
     """
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.Sequence([
@@ -42,9 +46,9 @@ def make_tokenizer(model: models.BPE) -> Tokenizer:
 
 
 def train_tokenizer(captions: Iterable[str], *, vocabulary: int = 4096) -> Tokenizer:
-    """Learn at most `vocabulary` tokens (at least 259: the specials and 256 bytes) from the captions.
+    """Train a tokenizer with at most `vocabulary` tokens, and at least 259: the special tokens and 256 bytes.
 
-    Deterministic: the same captions, in any order, give the same tokenizer.
+    The same captions, in any order, give the same tokenizer.
     """
     tokenizer = make_tokenizer(models.BPE())
     trainer = trainers.BpeTrainer(
@@ -56,33 +60,33 @@ def train_tokenizer(captions: Iterable[str], *, vocabulary: int = 4096) -> Token
 
 
 def load_tokenizer(text: str) -> Tokenizer:
-    """The tokenizer that `Tokenizer.to_str` wrote. Raises ModelError unless it is one of ours, whole and consistent.
+    """Read a tokenizer that `Tokenizer.to_str` wrote. Raises ModelError if it is damaged, or not made by this module.
 
-    Only its vocabulary and merges reach the library, which can be made to panic by other entries; they must agree with
-    ours.
+    Only its vocabulary and merges are given to the library, because other entries can make the library panic. The other
+    entries must be those that `make_tokenizer` would write.
     """
     try:
         data = json.loads(text)
         vocabulary, merges = data["model"]["vocab"], [(left, right) for left, right in data["model"]["merges"]]
         _check_vocabulary(vocabulary, merges)
         tokenizer = make_tokenizer(models.BPE(vocabulary, merges))
-        ours = _agree(data, json.loads(tokenizer.to_str()))
-    except Exception as error:          # the library raises plain Exception, and nonsense fails in any way
+        is_known = _agree(data, json.loads(tokenizer.to_str()))
+    except Exception as error:          # the library raises plain Exception, and damaged data can fail in any way
         raise ModelError("The model's tokenizer is damaged", hint="Use another copy of the model") from error
-    if not ours:
+    if not is_known:
         raise ModelError("The model's tokenizer is not of a kind this version knows", hint="Update diffuse-cli")
     return tokenizer
 
 
 def joined_merges(tokenizer: Tokenizer) -> dict[str, Any]:
-    """The tokenizer as JSON in the form that every version of the library reads: merges as "a b", not as pairs."""
+    """The tokenizer as JSON that every version of the library reads: each merge is written "a b" instead of a pair."""
     data: dict[str, Any] = json.loads(tokenizer.to_str())
     data["model"]["merges"] = [" ".join(pair) for pair in data["model"]["merges"]]
     return data
 
 
 def paired_merges(data: dict[str, Any]) -> dict[str, Any]:
-    """The inverse, whichever form it has: what `load_tokenizer` reads. Anything else is left as it is."""
+    """The inverse of `joined_merges`: the form that `load_tokenizer` reads. Data in any other form stay unchanged."""
     model = data.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("merges"), list):
         return data
@@ -91,7 +95,7 @@ def paired_merges(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_vocabulary(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> None:
-    """Raise ValueError unless the ids are 0, 1, 2, …, the special tokens come first, and every merge has its tokens."""
+    """Raise ValueError unless the ids are 0, 1, 2, …, the special tokens come first, and the tokens of merges exist."""
     if sorted(vocabulary.values()) != list(range(len(vocabulary))):
         raise ValueError("token ids have gaps")
     if any(vocabulary.get(token) != i for i, token in enumerate(SPECIAL_TOKENS)):
@@ -100,26 +104,26 @@ def _check_vocabulary(vocabulary: dict[str, int], merges: list[tuple[str, str]])
         raise ValueError("a merge has no token")
 
 
-def _agree(theirs: Any, ours: Any) -> bool:
-    """Whether two JSON values are equal, but for entries that another version of the library may have added."""
-    if isinstance(theirs, dict) and isinstance(ours, dict):
-        return all(_agree(theirs[key], ours[key]) for key in theirs.keys() & ours.keys())
-    if isinstance(theirs, list) and isinstance(ours, list):
-        return len(theirs) == len(ours) and all(map(_agree, theirs, ours))
-    return bool(theirs == ours)
+def _agree(first: Any, second: Any) -> bool:
+    """Whether two JSON values are equal, except for entries that only one has: the library's versions add some."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        return all(_agree(first[key], second[key]) for key in first.keys() & second.keys())
+    if isinstance(first, list) and isinstance(second, list):
+        return len(first) == len(second) and all(map(_agree, first, second))
+    return bool(first == second)
 
 
 def encode(tokenizer: Tokenizer, captions: Sequence[str]) -> Tensor:
-    """Captions → tokens (M, 77) int64: the caption, END, PAD. Longer captions are cut, but keep their END."""
+    """M captions → tokens (M, 77) int64: the caption, END, then PAD. Longer captions are cut, but keep END."""
     rows = [encoding.ids for encoding in tokenizer.encode_batch([_valid(caption) for caption in captions])]
     return torch.tensor(rows, dtype=torch.int64).reshape(len(rows), LENGTH)
 
 
 def is_truncated(tokenizer: Tokenizer, caption: str) -> bool:
-    """Whether `encode` loses the end of this caption."""
+    """Whether `encode` cuts this caption."""
     return bool(tokenizer.encode(_valid(caption)).overflowing)
 
 
 def _valid(caption: str) -> str:
-    """Without lone surrogates, which stand for bytes of a command line that are not UTF-8."""
+    """The caption without lone surrogates, which stand for bytes of a command line that are not UTF-8."""
     return caption.encode(errors="replace").decode()

@@ -1,9 +1,9 @@
 """The U-Net, built from its config: a noisy picture, a time and a text → the prediction and the variance channels.
 
-Does not know what noise is, what the prediction means (v, epsilon or x0), or where the text comes from. Its state dict
-is, key by key, that of diffusers' `UNet2DConditionModel` (conditional) or `UNet2DModel` (unconditional), and so is its
-computation: Dhariwal & Nichol, "Diffusion Models Beat GANs" (2105.11233, the residual blocks), and Saharia et al.,
-"Imagen" (2205.11487, text in the attention and pooled into the time embedding).
+The architecture is that of Dhariwal & Nichol 2021, "Diffusion Models Beat GANs" (2105.05233, the residual blocks) and
+Saharia et al. 2022, "Imagen" (2205.11487, text in the attention, and pooled into the time embedding). The state dict
+is, key by key, that of diffusers' `UNet2DConditionModel` (conditional) or `UNet2DModel` (unconditional), and the
+computation is the same.
 """
 
 import torch
@@ -16,7 +16,7 @@ from .cpu_kernels import normalise
 
 
 class UNet(nn.Module):
-    """Down through the levels, keeping every output as a skip; the middle; up again, reading the skips."""
+    """Down through the levels, keeping every output as a skip; the middle; and up again, reading the skips."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -53,11 +53,13 @@ class UNet(nn.Module):
         dropout: Dropout | None = None,
         detach_variance: bool = False,
     ) -> Tensor:
-        """noisy (N, C, H, W), time (N,), text (N, T, text width) → (N, out_channels, H, W).
+        """Predict from noisy pictures (N, C, H, W). → (N, out_channels, H, W)
 
-        `time` is the stock index 1000·t − 1, a float. Channels [:C] are the prediction, [C:] the variance fraction.
-        `dropout` is called on the hidden maps of residual blocks of at most 16×16 pixels, in a fixed order.
-        `detach_variance` lets the variance channels train their own rows of `conv_out` only, not the trunk.
+        Channels [:C] of the output are the prediction, channels [C:], if there are any, the variance channels.
+        time: (N,), the index 1000·t - 1 as a float. text: (N, T, text width), the captions' features; None in an
+        unconditional network. dropout: called on the hidden map of every residual block of at most 16×16 pixels, in a
+        fixed order. detach_variance: let the variance channels train only their own rows of `conv_out`, not the layers
+        before it.
         """
         assert (text is None) == (self.config.text is None), "conditional networks need a text, others take none"
         embedding = self.time_embedding(sinusoids(time, self.config.widths[0]).to(noisy.dtype))     # (N, E)
@@ -65,7 +67,7 @@ class UNet(nn.Module):
             embedding = embedding + self.add_embedding(text)
         context = Context(F.silu(embedding), text, dropout)
 
-        features = self.conv_in(noisy)
+        features = self.conv_in(noisy)                                                  # (N, widths[0], H, W)
         skips = [features]
         for block in self.down_blocks:
             skips += block(skips[-1], context)
@@ -76,7 +78,10 @@ class UNet(nn.Module):
         return self._output(F.silu(normalise(self.conv_norm_out, features)), detach_variance=detach_variance)
 
     def _output(self, features: Tensor, *, detach_variance: bool) -> Tensor:
-        """The last convolution, (N, widths[0], H, W) → (N, out_channels, H, W); in two halves when detaching."""
+        """The last convolution, (N, widths[0], H, W) → (N, out_channels, H, W).
+
+        With `detach_variance` it is computed in two halves, of which the one for the variance reads detached features.
+        """
         if not detach_variance or self.config.out_channels == self.config.channels:
             output: Tensor = self.conv_out(features)
             return output

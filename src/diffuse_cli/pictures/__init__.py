@@ -1,1 +1,1 @@
-"""Arrays to image files, sheets and strips, and back."""
+"""Pixels, sheets of pictures, and the bytes of image files."""

@@ -1,4 +1,4 @@
-"""Tensors → pictures in files: pixels, contact sheets, PNG with metadata. Knows nothing of how pictures come about."""
+"""Encode pixels as the bytes of PNG, JPEG, WebP and GIF files, with metadata as text."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -7,14 +7,17 @@ from typing import Any
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+# Suffix of a file → Pillow's name of the format.
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 ANIMATIONS = {".webp": "WEBP", ".gif": "GIF"}
+_EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286       # EXIF tags
 
 
 def encode(pixels: np.ndarray, *, suffix: str = ".png", texts: Mapping[str, str] | None = None) -> bytes:
     """(H, W, 3) uint8 → the bytes of an image file.
 
-    `texts` become PNG text chunks; JPEG and WebP keep only "parameters", as EXIF UserComment. suffix: one of FORMATS.
+    `suffix` is one of FORMATS. A PNG holds all `texts` as text chunks; JPEG and WebP hold only the text "parameters",
+    as EXIF UserComment.
     """
     image, stream = Image.fromarray(pixels), io.BytesIO()
     texts = texts or {}
@@ -26,14 +29,16 @@ def encode(pixels: np.ndarray, *, suffix: str = ".png", texts: Mapping[str, str]
         return stream.getvalue()
     exif = Image.Exif()
     if "parameters" in texts:
-        user_comment = 0x9286
-        exif.get_ifd(0x8769)[user_comment] = b"UNICODE\0" + texts["parameters"].encode("utf-16-be")
+        exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = b"UNICODE\0" + texts["parameters"].encode("utf-16-be")
     image.save(stream, FORMATS[suffix], quality=95, exif=exif if "parameters" in texts else b"")
     return stream.getvalue()
 
 
 def encode_animation(frames: Sequence[np.ndarray], *, suffix: str, milliseconds: int) -> bytes:
-    """Frames (H, W, 3) uint8 → the bytes of an animation that repeats, a WebP or GIF."""
+    """Frames (H, W, 3) uint8 → the bytes of a WebP (lossless) or GIF that repeats for ever.
+
+    `milliseconds` is the time of each frame; `suffix` is one of ANIMATIONS.
+    """
     first, *others = (Image.fromarray(frame) for frame in frames)
     stream = io.BytesIO()
     options: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}

@@ -1,9 +1,8 @@
-"""A contact sheet: pictures as the model will see them, each with its caption underneath.
+"""Sheets: many pictures in one, on white, with or without text; and the frames of an animation of them.
 
-Pixels in, the bytes of a PNG out. Knows nothing of files, caches or where the pictures come from.
+Pictures are uint8 arrays (H, W, 3).
 """
 
-import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,44 +13,27 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from .image_files import encode
 from .pixels import enlarged
 
-CELL = 128                                      # pixels: small pictures are enlarged to about this
-_GAP = 8
-_LINE = 14                                      # height of a line of text
-_FONT_SIZE = 10
+SIDE = 112                                      # pixels to which small pictures are enlarged, about (labelled, film)
+FRAME_MILLISECONDS, HELD = 100, 15              # of an animation: time of each frame; extra frames that repeat the last
+LINES = 3                                       # maximum lines of a caption or title; the rest is cut
+_CAPTIONED_SIDE = 128                           # maximum width in pixels to which `captioned_sheet` enlarges pictures
+_CAPTION_LETTERS = 200                          # maximum letters of a caption on a sheet
+_LINE = 14                                      # height of a line of text, in pixels
+_GAP, _CAPTION_GAP = 6, 8                       # white pixels around each picture of `labelled`, `captioned_sheet`
+_FONT_SIZE, _CAPTION_FONT_SIZE = 11, 10         # of the texts of `labelled`, `captioned_sheet`, in pixels
 
 
-def captioned_sheet(images: np.ndarray[Any, np.dtype[np.uint8]], captions: Sequence[Sequence[str]]) -> bytes:
-    """(N, R, R, 3) and N lists of alternative captions → the bytes of a PNG, about as wide as it is high."""
-    resolution = images.shape[1]
-    side = resolution * max(1, CELL // resolution)      # whole multiples keep the pixels square and sharp
-    columns = math.ceil(math.sqrt(len(images)))
-    rows = math.ceil(len(images) / columns)
-    width, height = side + _GAP, side + LINES * _LINE + _GAP
-    sheet = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), "white")
-    draw, font = ImageDraw.Draw(sheet), label_font(_FONT_SIZE)
-    for index, (pixels, alternatives) in enumerate(zip(images, captions, strict=True)):
-        left, top = _GAP + index % columns * width, _GAP + index // columns * height
-        picture = Image.fromarray(np.asarray(pixels)).resize((side, side), Image.Resampling.NEAREST)
-        sheet.paste(picture, (left, top))
-        text = alternatives[0] if alternatives else "(no caption)"
-        more = f" (+{len(alternatives) - 1})" if len(alternatives) > 1 else ""
-        for number, line in enumerate(wrap(text[:200] + more, lambda line: font.getlength(line) <= side)):
-            draw.text((left, top + side + 2 + number * _LINE), line, "black" if alternatives else "grey", font)
-    stream = io.BytesIO()
-    sheet.save(stream, "PNG")
-    return stream.getvalue()
-
-
-SIDE = 112                                      # to which small pictures are enlarged, about
-FRAME_MILLISECONDS, HELD = 100, 15              # of an animation: each frame; repetitions of the last
-LINES = 3                                       # of a caption or title; the rest is cut
-_FONT_SIZE, _LINE, _GAP = 11, 14, 6             # pixels
+# ── Sheets ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def sheet(pixels: np.ndarray, *, columns: int | None = None, gap: int = 2) -> np.ndarray:
-    """(N, H, W, 3) → one picture of all, row by row on white; in nearly a square unless `columns` is given."""
+    """(N, H, W, 3) → one picture of all, row by row on white with `gap` pixels around each.
+
+    Without `columns`, it is nearly a square.
+    """
     count, height, width, _ = pixels.shape
     columns = columns or _columns(count)
     rows = math.ceil(count / columns)
@@ -69,16 +51,35 @@ def _columns(count: int) -> int:
 
 
 def read_strip(path: Path, *, gap: int = 2) -> np.ndarray:
-    """The file of a `sheet` in one row → its pictures (N, H, H, 3)."""
+    """The file of a `sheet` of square pictures in one row → its pictures (N, H, H, 3)."""
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("RGB"))[gap:-gap]
     side = len(pixels)
     return np.stack([pixels[:, left : left + side] for left in range(gap, pixels.shape[1] - side, side + gap)])
 
 
+def captioned_sheet(images: np.ndarray[Any, np.dtype[np.uint8]], captions: Sequence[Sequence[str]]) -> bytes:
+    """Pictures (N, R, R, 3), each with its first caption below → the bytes of a PNG, nearly square.
+
+    `captions` holds the alternatives of each picture. " (+2)" after a caption counts the other alternatives; under a
+    picture without a caption, a grey line says so.
+    """
+    scale = max(1, _CAPTIONED_SIDE // images.shape[1])
+    side, font = images.shape[1] * scale, label_font(_CAPTION_FONT_SIZE)
+    labels = []
+    for alternatives in captions:
+        more = f" (+{len(alternatives) - 1})" if len(alternatives) > 1 else ""
+        text = alternatives[0][:_CAPTION_LETTERS] + more if alternatives else "(no caption)"
+        labels.append(wrap(text, lambda line: font.getlength(line) <= side))
+    colours = ["black" if alternatives else "grey" for alternatives in captions]
+    canvas = _sheet_with_labels(images, labels, colours, scale=scale, cell=side, lines=LINES,
+                                columns=math.ceil(math.sqrt(len(images))), gap=_CAPTION_GAP, font=font)
+    return encode(np.asarray(canvas))
+
+
 @dataclass(frozen=True)
 class Row:
-    """Pictures side by side, (H, W, 3) uint8 each, with lines of text under each and a title, wrapped, above all."""
+    """Pictures of one size side by side, with lines of text under each and a title, wrapped, above all of them."""
 
     title: str
     pictures: Sequence[np.ndarray]
@@ -86,38 +87,63 @@ class Row:
 
 
 def cell_width(rows: Sequence[Row]) -> int:
-    """Pixels that a column of `labelled` takes: for the picture, enlarged to about SIDE pixels, and for every line."""
+    """Width in pixels of a column of `labelled`: of the enlarged picture or of the longest line under a picture."""
     font = label_font(_FONT_SIZE)
     lines = [line for row in rows for label in row.labels for line in label]
-    return max(len(rows[0].pictures[0][0]) * _scale(rows), *(math.ceil(font.getlength(line)) for line in lines))
+    return max(len(rows[0].pictures[0][0]) * _scale(rows[0].pictures[0]),
+               *(math.ceil(font.getlength(line)) for line in lines))
 
 
 def labelled(rows: Sequence[Row], *, cell: int | None = None) -> np.ndarray:
     """Rows of pictures with their texts, black on white, in columns of `cell` pixels (default: `cell_width`)."""
-    scale, font, cell = _scale(rows), label_font(_FONT_SIZE), cell or cell_width(rows)
-    below = [row.pictures[0].shape[0] * scale for row in rows]
+    font, cell = label_font(_FONT_SIZE), cell or cell_width(rows)
+    scale = _scale(rows[0].pictures[0])
     columns = max(len(row.pictures) for row in rows)
     broad = columns * (cell + _GAP) - _GAP
-    titles = [wrap(row.title, lambda line: font.getlength(line) <= broad) for row in rows]
-    heights = [_LINE * (len(title) + max(map(len, row.labels), default=0)) + high + 2 * _GAP
-               for row, title, high in zip(rows, titles, below, strict=True)]
-    canvas = Image.new("RGB", (columns * (cell + _GAP) + _GAP, sum(heights) + _GAP), "white")
-    draw, top = ImageDraw.Draw(canvas), _GAP
-    for row, title, high, height in zip(rows, titles, below, heights, strict=True):
-        for number, line in enumerate(title):
-            draw.text((_GAP, top + number * _LINE), line, "black", font)
-        edge = top + _LINE * len(title)
-        for column, (pixels, texts) in enumerate(zip(row.pictures, row.labels, strict=True)):
-            left = _GAP + column * (cell + _GAP)
-            canvas.paste(Image.fromarray(enlarged(pixels, scale)), (left, edge))
-            for number, line in enumerate(texts):
-                draw.text((left, edge + high + 2 + number * _LINE), line, "black", font)
-        top += height
-    return np.asarray(canvas)
+    blocks = []
+    for row in rows:
+        title = wrap(row.title, lambda line: font.getlength(line) <= broad)
+        strip = _sheet_with_labels(
+            np.stack(row.pictures), row.labels, ["black"] * len(row.pictures), scale=scale, cell=cell,
+            lines=max(map(len, row.labels), default=0), columns=columns, gap=_GAP, font=font)
+        block = Image.new("RGB", (strip.width, strip.height + _LINE * len(title)), "white")
+        block.paste(strip, (0, _LINE * len(title)))
+        _write_lines(ImageDraw.Draw(block), (_GAP, _GAP), title, "black", font)
+        blocks.append(np.asarray(block))
+    return np.concatenate([*blocks, np.full_like(blocks[0][:_GAP], 255)])
 
 
-def _scale(rows: Sequence[Row]) -> int:
-    return max(1, round(SIDE / len(rows[0].pictures[0][0])))
+def _sheet_with_labels(
+    pixels: np.ndarray, labels: Sequence[Sequence[str]], colours: Sequence[str], *, scale: int, cell: int, lines: int,
+    columns: int, gap: int, font: ImageFont.FreeTypeFont,
+) -> Image.Image:
+    """A `sheet` of pictures enlarged by `scale`, in cells `cell` pixels wide with room for `lines` of text below."""
+    pixels = enlarged(pixels, scale)
+    _, height, width, _ = pixels.shape
+    cells = np.pad(pixels, ((0, 0), (0, lines * _LINE), (0, cell - width), (0, 0)), constant_values=255)
+    canvas = Image.fromarray(sheet(cells, columns=columns, gap=gap))
+    draw = ImageDraw.Draw(canvas)
+    for index, (_, label, colour) in enumerate(zip(cells, labels, colours, strict=True)):
+        left = gap + index % columns * (cell + gap)
+        top = gap + index // columns * (height + lines * _LINE + gap) + height + 2
+        _write_lines(draw, (left, top), label, colour, font)
+    return canvas
+
+
+def _scale(picture: np.ndarray) -> int:
+    """The factor that makes a picture about SIDE pixels wide; a whole number keeps its pixels square and sharp."""
+    return max(1, round(SIDE / len(picture[0])))
+
+
+def film(films: Sequence[np.ndarray], *, columns: int | None = None) -> list[np.ndarray]:
+    """Films (frames, H, W, 3) of any length → the frames of an enlarged `sheet` of all; each holds its last frame."""
+    scale, length = max(1, round(SIDE / films[0].shape[1])), max(map(len, films))
+    frames = [enlarged(sheet(np.stack([one[min(number, len(one) - 1)] for one in films]), columns=columns), scale)
+              for number in range(length)]
+    return frames + frames[-1:] * HELD
+
+
+# ── Text ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def label_font(size: int) -> ImageFont.FreeTypeFont:
@@ -126,7 +152,7 @@ def label_font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def wrap(text: str, fits: Callable[[str], bool]) -> list[str]:
-    """`text` in at most LINES lines that each `fits`; words that do not fit a line are broken, a cut shows as '…'."""
+    """`text` in at most LINES lines, each of which `fits`; words longer than a line are broken, a cut shows as '…'."""
     lines: list[str] = []
     rest = text
     while rest and len(lines) < LINES:
@@ -136,16 +162,17 @@ def wrap(text: str, fits: Callable[[str], bool]) -> list[str]:
         size = max((size for size in range(1, len(rest)) if fits(rest[:size] + ("…" if last else ""))), default=1)
         if last:
             return [*lines, rest[:size] + "…"]
-        broken = rest.rfind(" ", 0, size + 1)
-        size = broken if broken > 0 else size
+        space = rest.rfind(" ", 0, size + 1)
+        size = space if space > 0 else size
         lines.append(rest[:size])
         rest = rest[size:].lstrip()
     return lines
 
 
-def film(films: Sequence[np.ndarray], *, columns: int | None = None) -> list[np.ndarray]:
-    """Films (frames, H, W, 3) of any length → the frames of a sheet of all, enlarged; the end is shown longest."""
-    scale, length = max(1, round(SIDE / films[0].shape[1])), max(map(len, films))
-    frames = [enlarged(sheet(np.stack([one[min(number, len(one) - 1)] for one in films]), columns=columns), scale)
-              for number in range(length)]
-    return frames + frames[-1:] * HELD
+def _write_lines(
+    draw: ImageDraw.ImageDraw, corner: tuple[int, int], lines: Sequence[str], colour: str,
+    font: ImageFont.FreeTypeFont,
+) -> None:
+    left, top = corner
+    for number, line in enumerate(lines):
+        draw.text((left, top + number * _LINE), line, colour, font)

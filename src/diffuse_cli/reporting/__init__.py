@@ -1,1 +1,1 @@
-"""What a person sees of a run afterwards: the page, its curves, and other programs' logs."""
+"""Reports of a run for people: its HTML page and charts, plots of noise schedules, and logs of other programs."""

@@ -7,9 +7,10 @@ from pathlib import Path
 from .. import events
 from ..files import durable
 from ..storage import registry
+from . import report
 
-FIRST_COST = 0.5                                # seconds that the first page is assumed to take
-MAX_COST = 0.01                                 # largest share of the training that pages may take, but for the last
+FIRST_COST = 0.5                                # seconds that writing the first page is assumed to take
+MAX_COST = 0.01                                 # largest share of the training time for all pages but the last
 
 
 class LivePage:
@@ -17,24 +18,26 @@ class LivePage:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.begun, self.seconds = time.monotonic(), FIRST_COST        # spent on pages, the next one included
-        self.has_news, self.has_complained = False, False
+        self.started, self.seconds = time.monotonic(), FIRST_COST      # seconds spent on pages, the next one included
+        self.has_news, self.has_warned = False, False
 
     def is_due(self, event: events.Event) -> bool:
-        """At the end always; else at the first report of steps after a validation, a preview or a save."""
+        """Whether to write the page after this event.
+
+        Always at the end of the training; before that at the first report of steps after a validation, a preview or a
+        save, if the pages so far took little enough time.
+        """
         self.has_news |= isinstance(event, events.Validated | events.Previewed | events.Saved)
-        cheap = self.seconds <= MAX_COST * (time.monotonic() - self.begun)
-        return isinstance(event, events.Finished) or (isinstance(event, events.Stepped) and self.has_news and cheap)
+        is_cheap = self.seconds <= MAX_COST * (time.monotonic() - self.started)
+        return isinstance(event, events.Finished) or (isinstance(event, events.Stepped) and self.has_news and is_cheap)
 
     def write(self) -> Iterator[events.Event]:
-        """Write the page. An error is told once, as a warning: a page is not worth a training."""
-        from . import report  # matplotlib takes a while to import
-
-        begun = time.monotonic()
+        """Write the page. An error does not end the training: the first one is yielded as a warning."""
+        started = time.monotonic()
         try:
             durable.write(self.directory / registry.REPORT_FILE, report.build(self.directory))
         except Exception as error:
-            if not self.has_complained:
+            if not self.has_warned:
                 yield events.Noticed(message=f"the report could not be written: {error}", level="warning")
-            self.has_complained = True
-        self.has_news, self.seconds = False, self.seconds + time.monotonic() - begun
+            self.has_warned = True
+        self.has_news, self.seconds = False, self.seconds + time.monotonic() - started

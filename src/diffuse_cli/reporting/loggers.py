@@ -1,8 +1,8 @@
-"""A training's events for the instruments that people already have: TensorBoard, Weights & Biases.
+"""Logs a training's events to TensorBoard or Weights & Biases.
 
-A reader of the stream like the terminal, and the only place that knows these libraries; they come with an extra, and
-are imported only when they are asked for. Scalars are named by event and field: "stepped/noise_mse". What these
-libraries write is theirs: it does not pass through `durable`, and no training ends because of it.
+This is the only module that knows these two libraries. They come with an extra, and are imported only when one of them
+is asked for. Scalars are named by event and field: "stepped/noise_mse". The libraries write their own files, not
+through `durable`, and none of their errors ends a training.
 """
 
 import contextlib
@@ -15,15 +15,16 @@ from .. import events
 from ..errors import UsageError
 from ..files import durable
 
-DIRECTORY = "tensorboard"                       # in the run's directory
-PROJECT, ID_FILE = "diffuse-cli", "wandb-id"
-_NO_SCALARS = ("schema", "step", "steps", "seconds", "remaining")
+DIRECTORY = "tensorboard"                       # of the event files, in the run's directory
+PROJECT = "diffuse-cli"                         # name of the project at Weights & Biases
+ID_FILE = "wandb-id"                            # in the run's directory; holds the run's id at Weights & Biases
+_NO_SCALARS = ("schema", "step", "steps", "seconds", "remaining")      # numbers in events that make no useful curve
 
 
 def check_log(name: str) -> None:
-    """Raise UsageError, saying what to install, unless the library of that log is there."""
-    found = importlib.util.find_spec(name)
-    if found is None or found.origin is None:                          # a folder of that name is no library
+    """Raise UsageError, with the command that installs it, unless the library `name` is installed."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:                            # without an origin it is a folder of that name
         raise UsageError(f"--log {name} needs a package that is not installed",
                          hint=f"Install it: pip install 'diffuse-cli[{name}]'")
 
@@ -32,28 +33,28 @@ def check_log(name: str) -> None:
 def open_log(
     name: str | None, directory: Path, *, complain: Callable[[str], None],
 ) -> Iterator[Callable[[events.Event], None]]:
-    """The function that logs the next event of the run in `directory`; with no name, one that does nothing.
+    """A function that logs one event of the run in `directory` to the library `name`; with None it does nothing.
 
-    The log begins, or goes on, with `Started`. Raises UsageError when it cannot; what fails later is said once by
-    `complain`, and nothing is logged any more.
+    The log is opened, or continued, at the event `Started`. Raises UsageError if that fails. After a later error
+    nothing more is logged, and `complain` is called once with a message.
     """
     log: TensorBoard | WeightsAndBiases | None = None
-    ended = name is None
+    disabled = name is None
 
-    def read(event: events.Event) -> None:
-        nonlocal log, ended
-        if isinstance(event, events.Started) and not ended:
+    def log_event(event: events.Event) -> None:
+        nonlocal log, disabled
+        if isinstance(event, events.Started) and not disabled:
             log = TensorBoard(directory, event) if name == "tensorboard" else WeightsAndBiases(directory, event)
-        if log is None or ended:
+        if log is None or disabled:
             return
         try:
             log.add(event)
-        except Exception as error:                                     # whatever it is, it is not worth a training
-            ended = True
+        except Exception as error:                                     # no error of a log is worth a training
+            disabled = True
             complain(f"nothing is logged to {name} any more: {error}")
 
     try:
-        yield read
+        yield log_event
     finally:
         with contextlib.suppress(Exception):
             if log is not None:
@@ -61,21 +62,24 @@ def open_log(
 
 
 def scalars(event: events.Event) -> dict[str, float]:
-    """The numbers of an event that make a curve, under "event/field"; not those that are missing or not finite."""
+    """The numbers of an event that make curves, by "event/field". Missing and non-finite numbers are left out."""
     if not isinstance(event, events.Stepped | events.Validated):
         return {}
     fields = events.to_dict(event)
     kind = fields["event"]
-    found = {f"{kind}/{key}": float(value) for key, value in fields.items()
-             if type(value) in (int, float) and key not in _NO_SCALARS}
+    values = {f"{kind}/{key}": float(value) for key, value in fields.items()
+              if type(value) in (int, float) and key not in _NO_SCALARS}
     if isinstance(event, events.Validated):
-        found |= {f"{kind}/noise_mse_at/{level:+.1f}": loss
-                  for level, loss in zip(event.log_snr, fields["noise_mse_at"], strict=True) if loss is not None}
-    return found
+        values |= {f"{kind}/noise_mse_at/{level:+.1f}": loss
+                   for level, loss in zip(event.log_snr, fields["noise_mse_at"], strict=True) if loss is not None}
+    return values
 
 
 class TensorBoard:
-    """Event files in the run's directory. What an earlier process logged of steps that come again is forgotten."""
+    """Event files in the run's directory.
+
+    When a run resumes, TensorBoard drops its earlier entries for the steps that are trained again.
+    """
 
     def __init__(self, directory: Path, started: events.Started) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -96,9 +100,10 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """One run there for one run here. Of a step that is told twice, what was logged first stays.
+    """One run at Weights & Biases for one run here. If a step is logged twice, the first entry stays.
 
-    WANDB_MODE, WANDB_DIR and the like mean what they always mean. Raises UsageError when it cannot begin.
+    The library's own environment variables, such as WANDB_MODE and WANDB_DIR, keep their meaning. Raises UsageError if
+    the library cannot begin.
     """
 
     def __init__(self, directory: Path, started: events.Started) -> None:
@@ -110,7 +115,7 @@ class WeightsAndBiases:
                 project=PROJECT, name=started.name, id=_wandb_id(directory), resume="allow", dir=str(directory),
                 config=dict(started.facts), allow_val_change=True,
                 settings=wandb.Settings(silent=True, console="off", disable_git=True, disable_code=True))
-        except Exception as error:                                     # whatever it is, it is for the user to mend
+        except Exception as error:                                     # of any kind: the user can put it right
             raise UsageError(f"--log wandb cannot begin: {' '.join(str(error).split())}",
                              hint="`wandb login` first, or set WANDB_MODE=offline") from error
 
@@ -127,7 +132,7 @@ class WeightsAndBiases:
 
 
 def _wandb_id(directory: Path) -> str:
-    """The name under which the run is known there, chosen once."""
+    """The id of the run at Weights & Biases, chosen at random once and kept in the run's directory."""
     path = directory / ID_FILE
     if not path.exists():
         durable.write(path, f"{secrets.token_hex(8)}\n".encode())

@@ -1,4 +1,4 @@
-"""Curves as pictures, drawn by matplotlib. Knows schedules; does not know where a picture goes."""
+"""A plot of noise schedules, for comparing them side by side."""
 
 import io
 from collections.abc import Sequence
@@ -8,11 +8,12 @@ from matplotlib.figure import Figure
 
 from ..diffusion.schedule import Schedule
 
-POINTS = 400
+POINTS = 400                                    # of each curve
+LOG_SNR_LIMIT = 15                              # beyond it, no difference is visible in a picture
 
 
 def schedules(shown: Sequence[Schedule]) -> bytes:
-    """Log-SNR, and alpha and sigma, of each schedule against t. → the bytes of a PNG"""
+    """Log-SNR, and alpha and sigma, of each schedule against the time t in (0, 1]. → the bytes of a PNG"""
     t = torch.linspace(1 / POINTS, 1, POINTS, dtype=torch.float64)
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -23,7 +24,7 @@ def schedules(shown: Sequence[Schedule]) -> bytes:
         right.plot(t, sigma, f"C{number}--")
     left.set(xlabel="time t", ylabel="log-SNR", title="How much of the picture is left")
     right.set(xlabel="time t", title="Amplitude of picture (alpha) and noise (sigma)")
-    left.set_ylim(-15, 15)                                             # beyond, nothing can be seen
+    left.set_ylim(-LOG_SNR_LIMIT, LOG_SNR_LIMIT)
     for axes in (left, right):
         axes.grid(alpha=0.3)
     right.plot([], [], "k", label="alpha")

@@ -1,1 +1,1 @@
-"""From prompts to pictures, and from a picture to noise."""
+"""Generates pictures from prompts, records their settings in PNGs, and demonstrates forward diffusion."""

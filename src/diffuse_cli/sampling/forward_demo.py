@@ -1,6 +1,6 @@
-"""Forward diffusion on one picture, level by level; what a model makes of each level; what a schedule leaves visible.
+"""Demonstrates forward diffusion: one picture at each noise level, and a model's estimates of the clean picture.
 
-Pixels in, pixels and numbers out. Knows no files and no terminal.
+Also measures how much of a picture's mean brightness a noise schedule leaves at its last level.
 """
 
 import math
@@ -18,20 +18,21 @@ from ..runtime import randomness
 from ..storage.checkpoint import Model
 from .generate import encode_prompts, guided_denoiser
 
-# The mean of R×R values has R² times their SNR: -11 at 64 pixels is what the default schedule ends with.
+# Natural logarithm of the highest SNR of the mean brightness at t = 1 that does not count as a leak. The mean of R×R
+# pixels has R² times their SNR; the default schedule ends with a log-SNR of -11 at 64 pixels.
 MAX_BRIGHTNESS_LOG_SNR = -11 + 2 * math.log(64)
 
 
 @dataclass(frozen=True)
 class Level:
-    """A picture at one noise level. Pixels are (H, W, 3) uint8; what lies outside their range is cut."""
+    """A picture at one noise level. Pixels are (H, W, 3) uint8, clipped to their range."""
 
-    t: float
+    t: float                                    # diffusion time, 1/1000 to 1
     alpha: float
     sigma: float
-    log_snr: float
-    noisy: np.ndarray
-    estimate: np.ndarray | None = None          # of the clean picture, by a model, in one step
+    log_snr: float                              # ln(alpha²/sigma²)
+    noisy: np.ndarray                           # alpha·picture + sigma·noise
+    estimate: np.ndarray | None = None          # a model's one-step estimate of the clean picture
     noise_mse: float | None = None              # mean squared error of the noise that the estimate implies
 
     @property
@@ -41,21 +42,21 @@ class Level:
 
     @property
     def decibels(self) -> float:
-        """The same, in dB."""
+        """The signal-to-noise ratio in dB."""
         return _decibels(self.log_snr)
 
 
 def even_times(count: int) -> Tensor:
-    """`count` times from 1/1000 to 1, evenly spaced. → (count,) float64"""
+    """→ `count` evenly spaced times from 1/1000 to 1, (count,) float64"""
     return torch.linspace(FIRST_TIME, 1, count, dtype=torch.float64)
 
 
 def forward_diffusion(
     pixels: np.ndarray, schedule: Schedule, times: Tensor, *, seed: int, model: Model | None = None, caption: str = "",
 ) -> Iterator[Level]:
-    """The picture (H, W, 3) at each of the times, under the same noise; with a model, its one-step estimates.
+    """Add the same noise to a picture (H, W, 3) at each of the times; with a model, estimate the clean picture as well.
 
-    A conditional model is told the caption, without guidance. The picture must have the model's resolution.
+    A conditional model gets the caption, without guidance. The picture must have the model's resolution.
     """
     image = from_pixels(pixels[None])
     noise = randomness.normal(torch.tensor([randomness.key(seed, "noise-demo")]), tuple(image.shape[1:]))
@@ -66,23 +67,26 @@ def forward_diffusion(
                                   sampling=Sampling(guidance=1.0))
     for t in times[:, None]:
         noisy = schedule.add_noise(image, noise, t)
-        estimate, noise_mse = None, None
+        estimated_pixels, noise_mse = None, None
         if denoise is not None and model is not None:
-            guess = denoise(noisy.to(next(model.network.parameters()).device), t.item()).image.cpu()
-            noise_mse = (schedule.noise_of(guess, noisy, t) - noise).square().mean().item()
-            estimate = to_pixels(guess)[0]
+            estimate = denoise(noisy.to(next(model.network.parameters()).device), t.item()).image.cpu()
+            noise_mse = (schedule.noise_of(estimate, noisy, t) - noise).square().mean().item()
+            estimated_pixels = to_pixels(estimate)[0]
         alpha, sigma = schedule.alpha_sigma(t)
-        yield Level(t.item(), alpha.item(), sigma.item(), schedule.log_snr(t).item(), to_pixels(noisy)[0], estimate,
-                    noise_mse)
+        yield Level(t.item(), alpha.item(), sigma.item(), schedule.log_snr(t).item(), to_pixels(noisy)[0],
+                    estimated_pixels, noise_mse)
 
 
 def brightness_decibels(schedule: Schedule, resolution: int) -> float:
-    """SNR in dB, at t = 1, of the mean of all pixels: averaging R² of them leaves the signal and 1/R² of the noise."""
+    """Return the SNR, in dB at t = 1, of the mean of all pixels.
+
+    Averaging R² pixels keeps the signal and leaves 1/R² of the noise's variance.
+    """
     return _decibels(_brightness_log_snr(schedule, resolution))
 
 
 def leaks_brightness(schedule: Schedule, resolution: int) -> bool:
-    """Whether pictures still differ in brightness when all should be noise: sampling starts without it."""
+    """Whether pictures at t = 1 still show their mean brightness, which the noise that sampling starts from lacks."""
     return _brightness_log_snr(schedule, resolution) > MAX_BRIGHTNESS_LOG_SNR + 0.01
 
 

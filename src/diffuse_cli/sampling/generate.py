@@ -1,7 +1,7 @@
-"""From prompts to pictures: text encoder → guided denoiser → sampler → pixels. Knows no files.
+"""Generates pictures from prompts: text encoder → guided denoiser → sampler → pixels.
 
-Picture k of a prompt under seed S has seed S + k. Its noise is a function of that seed and of the step alone, so it is
-the same picture whatever else is drawn with it.
+Picture k of a request with seed S has seed S + k. Its noise is a function of that seed and of the step alone, so the
+picture does not depend on the others that are generated with it.
 """
 
 import itertools
@@ -27,8 +27,8 @@ from ..storage.checkpoint import Model
 from .request import InitImage, Sample, SampleRequest
 from .steps import sampling_times_of
 
-RESAMPLINGS = 5                                 # of every stretch of steps, with a mask: docs/decisions.md
-Progress = Callable[[float], None]              # called with the number of pictures done, unfinished ones in part
+RESAMPLINGS = 5                                 # inpainting repeats every stretch of steps so often: docs/decisions.md
+Progress = Callable[[float], None]              # called with the number of finished pictures; parts of pictures count
 
 
 # ── Batches ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -38,79 +38,84 @@ def generate(
     model: Model, requests: Sequence[SampleRequest], *, frames: bool = False, world: World | None = None,
     progress: Progress = lambda done: None,
 ) -> Iterator[Sample]:
-    """The pictures of all requests in their order, as they are finished. Unconditional models ignore prompts.
+    """Yield the pictures of all requests, in the order of the requests, as soon as each batch is finished.
 
-    Neighbouring requests with the same settings share batches. Every batch has the same size, filled up with pictures
-    that are thrown away: kernels may round differently at another batch size, and a picture must not depend on the
-    others. frames: each sample also has the picture after every step. world: its processes draw a batch each; the main
-    one yields all samples, the others none. Raises OutOfMemoryError.
+    Unconditional models ignore prompts. Neighbouring requests with the same settings share batches. Every batch has the
+    same size and is filled up with pictures that are thrown away: kernels may round differently at another batch size,
+    and a picture must not depend on the others. frames: each sample also holds the picture after every step. world:
+    each process generates its own batch; the main process yields all samples, the others yield none. Raises
+    OutOfMemoryError.
     """
-    before = 0
+    finished = 0
     for _, group in itertools.groupby(requests, _batch_key):
         batched = list(group)
         yield from _generate_batched(model, batched, frames=frames, world=world or World(),
-                                     progress=_shifted(progress, before))
-        before += sum(request.count for request in batched)
+                                     progress=_shifted(progress, finished))
+        finished += sum(request.count for request in batched)
 
 
 def _batch_key(request: SampleRequest) -> tuple[Sampling, float | None, bool]:
-    """Equal for requests that can share a batch: prompts, seeds, first pictures and masks may differ."""
+    """Return what requests must have in common to share a batch; prompts, seeds, first pictures and masks may differ.
+    """
     init = request.init
     return (request.sampling, None, False) if init is None else (
         request.sampling, init.strength, init.mask is not None)
 
 
-def _shifted(progress: Progress, before: float, scale: float = 1) -> Progress:
-    """The progress of a part that comes after `before` pictures and counts `scale` times as much."""
-    return lambda done: progress(before + scale * done)
+def _shifted(progress: Progress, finished: float, scale: float = 1) -> Progress:
+    """The progress callback for a part of the work: its count is multiplied by `scale` and added to `finished`."""
+    return lambda done: progress(finished + scale * done)
 
 
 def _generate_batched(
     model: Model, requests: list[SampleRequest], *, frames: bool, world: World, progress: Progress,
 ) -> Iterator[Sample]:
-    """The pictures of requests that share batches."""
+    """Yield the pictures of requests that can share batches; the world's processes generate one batch each per turn."""
     pictures = [(number, k) for number, request in enumerate(requests) for k in range(request.count)]
     size = requests[0].sampling.batch_size
     batches = [pictures[start : start + size] for start in range(0, len(pictures), size)]
     for turn in range(0, len(batches), world.size):
-        begun, here = time.monotonic(), batches[turn : turn + world.size]
-        before, count = turn * size, sum(map(len, here))
-        # A process without a batch of its own draws the last one too: one that waits too long would count as lost.
+        started, turn_batches = time.monotonic(), batches[turn : turn + world.size]
+        finished, count = turn * size, sum(map(len, turn_batches))
+        # A process without a batch of its own repeats the last one: a process that waits too long would count as lost.
         padded = (batches[min(turn + world.place.rank, len(batches) - 1)] * size)[:size]
         with out_of_memory.for_pictures(size):
-            made = _generate_batch(model, [(requests[number], k) for number, k in padded], frames=frames,
-                                   progress=_shifted(progress, before, count))
-        gathered = world.gather(torch.from_numpy(made))
-        seconds = (time.monotonic() - begun) / count
-        for batch, films in zip(here, gathered, strict=False):
-            for (number, k), film in zip(batch, films.numpy(), strict=False):
+            films = _generate_batch(model, [(requests[number], k) for number, k in padded], frames=frames,
+                                    progress=_shifted(progress, finished, count))
+        gathered = world.gather(torch.from_numpy(films))
+        seconds = (time.monotonic() - started) / count
+        for batch, batch_films in zip(turn_batches, gathered, strict=False):
+            for (number, k), film in zip(batch, batch_films.numpy(), strict=False):
                 last = film[-1][:, : film.shape[1]]                    # pictures are square
                 yield Sample(requests[number], k, last, seconds, film if frames else None)
 
 
 def _generate_batch(
-    model: Model, asked: Sequence[tuple[SampleRequest, int]], *, frames: bool, progress: Progress,
+    model: Model, batch: Sequence[tuple[SampleRequest, int]], *, frames: bool, progress: Progress,
 ) -> np.ndarray:
-    """Picture k of each request → (N, 1, H, W, 3) uint8; with `frames` (N, steps, H, 2·W, 3): noisy | estimate."""
-    count, sampling = len(asked), asked[0][0].sampling
+    """Generate picture k of request r for each (r, k) of the batch. → (N, 1, H, W, 3) uint8
+
+    With `frames` → (N, steps, H, 2·W, 3): after every step the noisy picture and, right of it, the estimate.
+    """
+    count, sampling = len(batch), batch[0][0].sampling
     features, _ = encode_prompts(
-        model, [*(request.prompt for request, _ in asked), *(request.negative for request, _ in asked)])
+        model, [*(request.prompt for request, _ in batch), *(request.negative for request, _ in batch)])
     text, negative = (None, None) if features is None else (features[:count], features[count:])
-    shown: list[np.ndarray] = []
+    film: list[np.ndarray] = []
     times, steps = sampling_times_of(model.config, sampling), 1
-    left = len(times)
+    remaining = len(times)
     for step in reverse_diffusion(
             model.network, model.config, text=text, null=negative, sampling=sampling,
-            seeds=[request.seed + k for request, k in asked],
-            inits=[request.init for request, _ in asked if request.init is not None]):
+            seeds=[request.seed + k for request, k in batch],
+            inits=[request.init for request, _ in batch if request.init is not None]):
         if frames:
-            shown.append(to_pixels(torch.cat([step.noisy, step.image], dim=3)))
+            film.append(to_pixels(torch.cat([step.noisy, step.image], dim=3)))
         elif step.t == 0:
-            shown = [to_pixels(step.noisy)]
-        left = min(left, sum(time < step.t for time in times))         # resampling goes back for a while
-        steps = max(steps, left + 1)
-        progress(1 - left / steps)
-    return np.stack(shown, axis=1)
+            film = [to_pixels(step.noisy)]
+        remaining = min(remaining, sum(t < step.t for t in times))     # resampling returns to earlier times
+        steps = max(steps, remaining + 1)
+        progress(1 - remaining / steps)
+    return np.stack(film, axis=1)
 
 
 # ── One batch: text, times, reverse diffusion ───────────────────────────────────────────────────────────────────────
@@ -118,7 +123,7 @@ def _generate_batch(
 
 @torch.no_grad()
 def encode_prompts(model: Model, prompts: Sequence[str]) -> tuple[Tensor | None, Tensor | None]:
-    """→ text features of the prompts (M, 77, width), and of the empty caption (1, 77, width); None if unconditional."""
+    """→ text features of the prompts (M, 77, width) and of the empty caption (1, 77, width); None if unconditional."""
     if model.tokenizer is None:
         return None, None
     device = next(model.network.parameters()).device
@@ -130,11 +135,11 @@ def reverse_diffusion(
     network: Network, config: ModelConfig, *, text: Tensor | None, null: Tensor | None, seeds: Sequence[int],
     sampling: Sampling, inits: Sequence[InitImage] = (),
 ) -> Iterator[Step]:
-    """From noise to pictures: the state of a batch after every step. The last step's `noisy` are the pictures.
+    """Turn noise into a batch of pictures: yield its state after every step. The last step's `noisy` is the result.
 
-    text: features of the prompts (N, 77, width); null: those that guidance leads away from (N or 1, 77, width); both
-    None when unconditional. seeds: N. inits: the pictures to start from, none or N, all with the same strength and
-    either all with a mask or none.
+    text: features of the prompts (N, 77, width). null: features that guidance leads away from (N or 1, 77, width). Both
+    are None for unconditional models. seeds: N of them. inits: the pictures to start from, none or N of them, all with
+    the same strength and either all with a mask or none.
     """
     resolution = config.network.resolution
     schedule = make_schedule(config.schedule, resolution)
@@ -143,17 +148,18 @@ def reverse_diffusion(
     shape = (config.network.channels, resolution, resolution)
 
     def noise(step: int) -> Tensor:
-        """The noise of each picture at a step, a function of its seed; step -1 is the noise to begin with."""
+        """The noise of each picture at a step, a function of its seed; step -1 is the noise at the start. (N, C, R, R)
+        """
         keys = torch.tensor([randomness.key(seed, "sample", step) for seed in seeds], device=device)
         return randomness.normal(keys, shape)
 
-    # From noise alone
+    # Start from noise alone
     times = sampling_times_of(config, sampling)
     if not inits:
         yield from run_sampler(sampling.sampler, denoise, noise(-1), times, schedule, fresh_noise=noise)
         return
 
-    # From pictures: noise is added up to a time between, and taken away again
+    # Start from pictures: add the noise of a time between 0 and 1, and remove it again
     image = from_pixels(np.stack([init.image for init in inits]), device)
     noisy, times = start_from(image, noise(-1), times, inits[0].strength, schedule)
     masks = [init.mask for init in inits if init.mask is not None]
@@ -171,10 +177,10 @@ def guided_denoiser(
     network: Network, config: ModelConfig, schedule: Schedule, *, text: Tensor | None, null: Tensor | None,
     sampling: Sampling,
 ) -> Denoiser:
-    """The network as a function of noisy pictures and one time, for `run_sampler`.
+    """Return the network as a function of noisy pictures (N, C, R, R) and one time, as `run_sampler` needs it.
 
-    With text, its estimates are guided (`guidance.classifier_free`). Where guidance acts, the estimates with and
-    without the prompt are computed in one pass over a batch of 2·N.
+    text, null: as for `reverse_diffusion`. With text, the estimates are guided (`guidance.classifier_free`). Where
+    guidance acts, one pass over a batch of 2·N computes the estimates with and without the prompt.
     """
 
     def estimate(noisy: Tensor, t: float, features: Tensor | None) -> Denoised:

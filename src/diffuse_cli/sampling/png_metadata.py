@@ -1,7 +1,7 @@
-"""How a picture was made, written into it in the form that other tools read, and losslessly; and read again.
+"""The settings of a sampled picture as text chunks of its PNG: written in other tools' form and losslessly, and read.
 
-Never a path, a host or a user's name. What is read may be a stranger's: it is judged like a command line, and no part
-of it is ever taken for the name of a file.
+The text never holds a path, a host name or a user name. A PNG that is read may come from a stranger: its values are
+checked as strictly as a command line, and none of them is ever used as a file name.
 """
 
 import dataclasses
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from ..storage.checkpoint import Model
     from .request import Sample
 
-MAX_PROMPT = 4_096                              # characters kept of a prompt
-MAX_TEXT = 128 * 1024                           # of the JSON; the longest that we write is less
+MAX_PROMPT = 4_096                              # characters; the rest of a longer prompt is not recorded
+MAX_TEXT = 128 * 1024                           # characters of JSON that are read; `texts` always writes fewer
 _NO_PROMPT = re.compile(r"\n\s*(?=Steps:|Negative prompt:)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleMetadata:
-    """Everything needed to draw one picture again."""
+    """Everything that is needed to generate one picture again. Raises UsageError for a value out of range."""
 
     prompt: str
     negative: str = ""
@@ -40,9 +40,9 @@ class SampleMetadata:
     steps: int
     guidance: float
     guidance_interval: tuple[float, ...]
-    batch_size: int                             # which decides on how kernels round
+    batch_size: int                             # recorded because kernels may round differently at another one
     precision: str
-    strength: float | None = None               # these three only where it was made from another picture
+    strength: float | None = None               # these three only if the sample started from another picture
     init_sha256: str | None = None
     mask_sha256: str | None = None
     size: tuple[int, ...]
@@ -70,23 +70,23 @@ class SampleMetadata:
 
     @property
     def sampling(self) -> Sampling:
-        """How it was drawn. Raises UsageError for what is out of range."""
+        """The sampling settings of the picture. Raises UsageError for a value out of range."""
         low, high = self.guidance_interval
         return Sampling(sampler=self.sampler, steps=self.steps, guidance=self.guidance, guidance_interval=(low, high),
                         batch_size=self.batch_size, precision=self.precision)
 
     def record(self) -> dict[str, Any]:
-        """As it is written down: JSON-ready, without what does not apply."""
+        """The fields as a dict that is ready for JSON, without those that do not apply."""
         fields = dataclasses.asdict(self)
         return {name: list(value) if isinstance(value, tuple) else value
                 for name, value in fields.items() if value is not None}
 
 
-# ── Written ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Writing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def metadata_of(sample: "Sample", model: "Model") -> SampleMetadata:
-    """How `model` drew it."""
+    """Collect the settings with which `model` generated the sample."""
     request, sampling, init = sample.request, sample.request.sampling, sample.request.init
     resolution = model.config.network.resolution
     return SampleMetadata(
@@ -99,67 +99,72 @@ def metadata_of(sample: "Sample", model: "Model") -> SampleMetadata:
         model=(model.training.name or "model")[:64], model_sha256=model.sha256, version=__version__)
 
 
-def texts(made: SampleMetadata) -> dict[str, str]:
-    """The text chunks of a PNG: "parameters" as other tools parse it, "diffuse" as JSON, the source of truth."""
-    width, height = made.size
-    facts = {
-        "Steps": made.steps, "Sampler": made.sampler, "CFG scale": f"{made.guidance:g}", "Seed": made.seed,
-        "Size": f"{width}x{height}", "Model hash": made.model_sha256[:10], "Model": _quoted(made.model)}
-    if made.strength is not None:
-        facts["Denoising strength"] = f"{made.strength:g}"
-    facts["Version"] = f"diffuse-cli {made.version}"
-    line = ", ".join(f"{key}: {value}" for key, value in facts.items())
-    negative = made.negative and f"Negative prompt: {_plain(made.negative)}"
-    return {"parameters": "\n".join(filter(None, (_plain(made.prompt), negative, line))),
-            "diffuse": json.dumps(made.record())}
+def texts(metadata: SampleMetadata) -> dict[str, str]:
+    """Return the text chunks of a PNG: "parameters" in the form that other tools parse, and "diffuse", lossless JSON.
+
+    `read_sample_metadata` reads the JSON alone.
+    """
+    width, height = metadata.size
+    settings = {
+        "Steps": metadata.steps, "Sampler": metadata.sampler, "CFG scale": f"{metadata.guidance:g}",
+        "Seed": metadata.seed, "Size": f"{width}x{height}", "Model hash": metadata.model_sha256[:10],
+        "Model": _quoted(metadata.model)}
+    if metadata.strength is not None:
+        settings["Denoising strength"] = f"{metadata.strength:g}"
+    settings["Version"] = f"diffuse-cli {metadata.version}"
+    line = ", ".join(f"{key}: {value}" for key, value in settings.items())
+    negative = metadata.negative and f"Negative prompt: {_plain(metadata.negative)}"
+    return {"parameters": "\n".join(filter(None, (_plain(metadata.prompt), negative, line))),
+            "diffuse": json.dumps(metadata.record())}
 
 
 def _plain(prompt: str) -> str:
-    """A prompt that can be encoded, none of whose lines could be taken for the end of the prompt."""
+    """Make a prompt encodable as UTF-8, and join lines that a parser would take for the end of the prompt."""
     return _NO_PROMPT.sub(" ", prompt.encode("utf-8", "replace").decode())
 
 
 def _quoted(value: str) -> str:
-    """As other tools write and parse a value that holds what separates values."""
+    """Quote a value, as other tools do, if it holds a character that separates values."""
     return json.dumps(value, ensure_ascii=False) if any(mark in value for mark in ',:"\n') else value
 
 
-# ── Read ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Reading ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def read_sample_metadata(path: Path) -> SampleMetadata:
-    """How the picture at `path` was made, as it says itself. Raises DataError."""
+    """Read the settings that are recorded in the PNG at `path`. Raises DataError."""
     try:
         text = images.png_texts(path).get("diffuse")
     except images.ImageRefused as error:
-        raise DataError(f"{path} does not say how it was made: {error.reason}",
+        raise DataError(f"{path} holds no sampling settings: {error.reason}",
                         hint="Give a PNG made by `diffuse sample`") from error
     if text is None:
-        raise DataError(f"{path} does not say how it was made",
+        raise DataError(f"{path} holds no sampling settings",
                         hint="Give a PNG made by `diffuse sample`, without --no-metadata")
     try:
         return from_dict(SampleMetadata, loads_strict(text, limit=MAX_TEXT), where="metadata")
     except (JsonError, UsageError) as error:
-        what = error.what if isinstance(error, UsageError) else str(error)
-        raise DataError(f"what {path} says of how it was made cannot be used: {what}",
+        reason = error.what if isinstance(error, UsageError) else str(error)
+        raise DataError(f"the sampling settings in {path} cannot be used: {reason}",
                         hint="Give a PNG as `diffuse sample` wrote it") from error
 
 
-def find_model(made: SampleMetadata) -> Path:
-    """The file of the model that drew it, known by its hash: the one of the same name if it has it, else any.
+def find_model(metadata: SampleMetadata) -> Path:
+    """Find the model whose hash is recorded: the model of the recorded name if its hash is the same, else any other.
 
-    Reads headers only. Raises ModelError.
+    Reads only the headers of model files. Raises ModelError if no model has the hash.
     """
     files = registry.model_files()
-    for _, path in sorted(files.items(), key=lambda item: item[0] != made.model):
-        if sha256_of(path) == made.model_sha256:
+    for _, path in sorted(files.items(), key=lambda item: item[0] != metadata.model):
+        if sha256_of(path) == metadata.model_sha256:
             return path
-    raise ModelError(f"the model that drew it, {made.model!r} with hash {made.model_sha256[:10]}, is not here",
+    raise ModelError(f"the model that generated it, {metadata.model!r} with hash {metadata.model_sha256[:10]}, is not "
+                     "here",
                      hint="Name another with -m; the picture will then be another as well")
 
 
 def sha256_of(path: Path) -> str:
-    """The identity of a model as its header gives it; empty where that cannot be read."""
+    """Return the SHA-256 of a model's weights that its header states; empty if the header cannot be read."""
     try:
         return read_model_info(path).sha256
     except ModelError:

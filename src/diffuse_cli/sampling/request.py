@@ -1,6 +1,6 @@
-"""What is wanted of one prompt: the words, how many pictures, their seed, how they are drawn, and what they start from.
+"""A request for pictures of one prompt, the picture that it may start from, and the finished sample.
 
-Numpy and Pillow at most, so that a picture that cannot be used is refused before torch is imported. Knows no model.
+Imports numpy and Pillow at most, so that an unusable picture is refused before the slow import of torch.
 """
 
 import hashlib
@@ -19,33 +19,35 @@ from ..errors import DataError, UsageError
 
 @dataclass(frozen=True, eq=False)
 class InitImage:
-    """A picture to start from, as large as the model's, and how much of it may change."""
+    """A picture to start from, at the model's resolution, and how much of it may change."""
 
     image: np.ndarray                           # (R, R, 3) uint8
-    strength: float                             # the time it is diffused to: 0 leaves it as it is, 1 hardly anything
-    mask: np.ndarray | None = None              # (R, R) bool, True where new content is wanted; None: everywhere
+    strength: float                             # diffusion time to start at: 0 keeps it as it is, 1 hardly at all
+    mask: np.ndarray | None = None              # (R, R) bool, True where new content is generated; None: everywhere
 
     def __post_init__(self) -> None:
         check_range("--strength", self.strength, 0, 1)
 
     @cached_property
     def image_sha256(self) -> str:
-        """Of the pixels."""
+        """The SHA-256 of the pixels, as hexadecimal digits."""
         return hashlib.sha256(self.image.tobytes()).hexdigest()
 
     @cached_property
     def mask_sha256(self) -> str | None:
-        """Of the mask, a byte for each pixel."""
+        """The SHA-256 of the mask, one byte per pixel, as hexadecimal digits."""
         return None if self.mask is None else hashlib.sha256(self.mask.tobytes()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleRequest:
-    """`count` pictures of one prompt; picture k has seed + k. Raises UsageError for what is out of range, or no number.
+    """`count` pictures of one prompt; picture k has seed + k.
+
+    Raises UsageError for a value that is out of range or of the wrong type.
     """
 
     prompt: str = ""
-    negative: str = ""                          # what guidance leads away from, in the place of the empty caption
+    negative: str = ""                          # guidance leads away from this, instead of from the empty caption
     count: int = 1
     seed: int = 0
     sampling: Sampling = field(default_factory=Sampling)
@@ -58,29 +60,33 @@ class SampleRequest:
         for option, number in (("--num", self.count), ("--seed", self.seed)):
             if not isinstance(number, numbers.Integral):
                 raise UsageError(f"{option} must be a whole number, not {str(number)[:40]!r}")
-        for name in ("count", "seed"):                                 # NumPy's, too, draw what Python's do
+        for name in ("count", "seed"):                                 # NumPy's integers too become Python's
             object.__setattr__(self, name, int(getattr(self, name)))
         check_range("--num", self.count, 1, 1_000_000)
         check_range("--seed", self.seed, 0, SEED_RANGE[1] - self.count)
 
 
 def open_init_image(image: Path, mask: Path | None, resolution: int, strength: float | None) -> InitImage:
-    """The picture fitted to R×R pixels as training fits it, and with it the mask: at least half white is new.
+    """Open a picture to start from, and its mask: both are fitted to R×R pixels as training fits pictures.
 
-    strength None: STRENGTH, or 1 with a mask. Raises DataError, and UsageError for a strength out of range.
+    Mask and strength: see `init_image`. Raises DataError, and UsageError for a strength out of range.
     """
-    new = None if mask is None else open_picture(mask, resolution)
-    return init_image(open_picture(image, resolution), new, strength)
+    mask_pixels = None if mask is None else open_picture(mask, resolution)
+    return init_image(open_picture(image, resolution), mask_pixels, strength)
 
 
 def init_image(image: np.ndarray, mask: np.ndarray | None, strength: float | None) -> InitImage:
-    """The same from pixels, (R, R, 3) uint8 each."""
-    new = None if mask is None else mask.mean(axis=2) >= 127.5
-    return InitImage(image, strength if strength is not None else STRENGTH if new is None else 1.0, new)
+    """Make an `InitImage` of pixels, (R, R, 3) uint8 each. New content is generated where the mask is at least half
+    white.
+
+    strength None means STRENGTH, or 1 with a mask. Raises UsageError for a strength out of range.
+    """
+    inpainted = None if mask is None else mask.mean(axis=2) >= 127.5
+    return InitImage(image, strength if strength is not None else STRENGTH if inpainted is None else 1.0, inpainted)
 
 
 def open_picture(path: Path, resolution: int) -> np.ndarray:
-    """(R, R, 3) uint8: the picture at `path` as training would fit it. Raises DataError."""
+    """Open the picture at `path` and fit it as training would. → (R, R, 3) uint8. Raises DataError."""
     try:
         return images.fit(images.open_rgb(path, target=resolution), resolution)
     except images.ImageRefused as error:
@@ -93,10 +99,10 @@ class Sample:
     """One finished picture."""
 
     request: SampleRequest
-    index: int                                  # among the pictures of its request
+    index: int                                  # number of the picture within its request, from 0
     pixels: np.ndarray                          # (H, W, 3) uint8
-    seconds: float                              # its share of the time
-    frames: np.ndarray | None = None            # (steps, H, 2·W, 3) uint8: noisy picture | estimate, if asked for
+    seconds: float                              # its share of the wall time
+    frames: np.ndarray | None = None            # (steps, H, 2·W, 3) uint8, on request: noisy picture | estimate
 
     @property
     def prompt(self) -> str:

@@ -1,4 +1,4 @@
-"""The steps of a sampler: which times it visits, and where guidance acts."""
+"""The steps of a sampler: the times that it visits, and the number of steps at which guidance acts."""
 
 import torch
 
@@ -8,14 +8,14 @@ from ..diffusion.schedule import make_schedule
 
 
 def sampling_times_of(config: ModelConfig, sampling: Sampling) -> list[float]:
-    """The times that the sampler visits, from 1 to 0."""
+    """The steps + 1 times that the sampler visits, from 1 down to 0."""
     resolution = config.network.resolution
     schedule = make_schedule(config.schedule, resolution)
     return sampling_times(schedule, sampling.number_of_steps, resolution)
 
 
 def guided_steps(config: ModelConfig, sampling: Sampling) -> int:
-    """The number of steps that begin at a noise level where guidance acts; with few steps it may be 0."""
+    """Count the steps that begin at a noise level inside the guidance interval; with few steps it may be 0."""
     resolution = config.network.resolution
     schedule, (low, high) = make_schedule(config.schedule, resolution), sampling.interval_at(resolution)
     times = torch.tensor(sampling_times_of(config, sampling)[:-1], dtype=torch.float64)

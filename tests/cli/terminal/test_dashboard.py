@@ -1,4 +1,4 @@
-"""A training as three readers see it: a person at a terminal, a log, and a program."""
+"""The display of a training for its three readers: a person at a terminal, a log, and a program."""
 
 import dataclasses
 import io
@@ -76,12 +76,12 @@ def test_lines_in_a_pipe(capsys):
     assert "finished 1,000 steps in 1:01:01" in captured.err
 
 
-def test_verbose_tells_of_saves(capsys):
+def test_verbose_reports_saves(capsys):
     _shown(_training(), verbose=True)
     assert "step 10: saved /x/step (12.3 MB in 0.2 s)" in capsys.readouterr().err
 
 
-def test_quiet_tells_nothing(capsys):
+def test_quiet_prints_nothing(capsys):
     _shown(_training(), quiet=True)
     assert capsys.readouterr() == ("", "")
 
@@ -96,7 +96,7 @@ def test_steps_in_a_pipe_come_at_the_pace_of_the_clock(capsys):
     assert steps == [1, *range(10, 300, 10), *range(350, 1000, 60)]
 
 
-def test_one_that_was_stopped_says_why(capsys):
+def test_a_stopped_training_says_why(capsys):
     stopped = events.Finished(step=500, steps=1000, path="/x", complete=False, reason="asked to", delivered="last",
                               prompt="", seconds=5)
     _shown([STARTED, stopped])
@@ -113,9 +113,9 @@ def test_the_last_line_can_be_typed(capsys):
     assert shlex.split(command) == ["diffuse", "sample", "a red car's door", "-m", "cars-64"]
 
 
-def test_going_on_says_where(capsys):
+def test_a_resumed_training_says_at_which_step(capsys):
     _shown([dataclasses.replace(STARTED, step=300)])
-    assert "going on at step 300" in capsys.readouterr().err
+    assert "resuming cars-64 at step 300: " in capsys.readouterr().err
 
 
 # ── As JSON ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -191,7 +191,7 @@ def test_the_newest_preview_is_drawn_where_there_is_room(monkeypatch, tmp_path, 
         assert {int(level) for level in re.findall(r"38;2;(\d+);", row)} == {255 * k // 7 for k in range(shown)}
 
 
-def test_under_each_picture_is_its_prompt_and_nothing_foreign_acts(monkeypatch, tmp_path):
+def test_under_each_picture_is_its_prompt_and_foreign_text_is_harmless(monkeypatch, tmp_path):
     _terminal(monkeypatch, 200, 50)
     with TrainingView() as display:
         for event in (STARTED, _stepped(10), _strip(tmp_path / "strip.png", count=3, size=32)):
@@ -220,7 +220,7 @@ def test_a_preview_that_cannot_be_read_is_no_error(monkeypatch, tmp_path):
         assert "▀" not in _frame(display, 80)
 
 
-def test_validation_is_told_by_noise_level_with_the_best_so_far(monkeypatch):
+def test_validation_is_shown_by_noise_level_with_the_best_so_far(monkeypatch):
     _terminal(monkeypatch, 80, 24)
     levels = tuple(float(4 - k) for k in range(8))
     with TrainingView() as display:
@@ -239,8 +239,8 @@ def test_validation_is_told_by_noise_level_with_the_best_so_far(monkeypatch):
     assert "log-SNR" not in narrow
 
 
-def test_going_on_shows_the_whole_run(monkeypatch, tmp_path):
-    """With what its log tells of the part before, and nothing of steps that were lost and are learnt again."""
+def test_a_resumed_training_shows_the_whole_run(monkeypatch, tmp_path):
+    """The part before comes from its log, without the steps that were lost and are trained again."""
     levels = tuple(float(4 - k) for k in range(8))
     before = [STARTED, *(_stepped(step, noise_mse=loss) for step, loss in ((1, 0.8), (2, 0.4), (9, 0.001))),
               *(events.Validated(step=step, noise_mse=loss, log_snr=levels, noise_mse_at=(loss,) * 8, best=True)
@@ -258,7 +258,7 @@ def test_going_on_shows_the_whole_run(monkeypatch, tmp_path):
         assert "validation    0.125" in frame
 
 
-def test_what_steps_wait_for_is_shown_until_it_is_done(monkeypatch):
+def test_a_pause_between_steps_is_explained_until_it_ends(monkeypatch):
     _terminal(monkeypatch, 80, 24)
     with TrainingView() as display:
         for event in (STARTED, _stepped(10), events.Paused(step=10, doing="validating")):
@@ -270,7 +270,7 @@ def test_what_steps_wait_for_is_shown_until_it_is_done(monkeypatch):
         assert "saved at step 10" in _frame(display, 80)
 
 
-def test_the_curve_says_between_which_losses_it_runs(monkeypatch):
+def test_the_curve_shows_its_largest_and_smallest_loss(monkeypatch):
     _terminal(monkeypatch, 80, 24)
     with TrainingView() as display:
         display.show(STARTED)
@@ -283,10 +283,10 @@ def test_the_curve_says_between_which_losses_it_runs(monkeypatch):
 def test_the_last_lines_name_the_report_if_there_is_one(capsys, tmp_path):
     finished = dataclasses.replace(FINISHED, path=str(tmp_path / "model.safetensors"))
     _shown([STARTED, finished])
-    assert "how it went" not in capsys.readouterr().err
+    assert "report: " not in capsys.readouterr().err
     (tmp_path / "report.html").write_text("")
     _shown([STARTED, finished])
-    assert f"how it went: {tmp_path / 'report.html'}\nsample it: " in capsys.readouterr().err
+    assert f"report: {tmp_path / 'report.html'}\nsample it: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("columns", [20, 40, 80, 200])
@@ -339,9 +339,9 @@ def test_a_long_run_is_kept_at_half_the_detail():
     with TrainingView() as shown:
         for step in range(1, 10_000):
             shown.show(_stepped(step, noise_mse=math.nan if step % 100 == 0 else 1 / step))
-        assert len(shown._noise) <= dashboard.KEPT
-        assert all(map(math.isfinite, shown._noise))
-        assert shown._noise == sorted(shown._noise, reverse=True)
+        assert len(shown._losses) <= dashboard.MAX_LOSSES
+        assert all(map(math.isfinite, shown._losses))
+        assert shown._losses == sorted(shown._losses, reverse=True)
 
 
 @pytest.mark.parametrize(("value", "text"), [(2e-4, "2.0e-4"), (1.0, "1.0e0"), (0.0, "0.0e0"), (math.nan, "nan")])

@@ -1,4 +1,4 @@
-"""Data on stdout, talk on stderr, and not one byte from elsewhere that a terminal would obey."""
+"""Data goes to stdout, messages go to stderr, and no text from elsewhere can control the terminal."""
 
 import errno
 import io
@@ -7,7 +7,6 @@ import math
 import re
 import sys
 import time
-import unicodedata
 
 import pytest
 from hypothesis import given
@@ -45,30 +44,6 @@ def _on_terminal(monkeypatch, **environment: str) -> _Terminal:
 # ── Foreign text ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(("text", "shown"), [
-    ("a red car", "a red car"), ("é 日本 😀", "é 日本 😀"), ("[bold]x[/bold]", "[bold]x[/bold]"),
-    ("\x1b[31m", "\\x1b[31m"),
-    ("a\nb\tc\r", "a\\x0ab\\x09c\\x0d"), ("\x00\x7f\x9b", "\\x00\\x7f\\x9b"), ("\u202egnp.exe", "\\u202egnp.exe"),
-    ("\u200b\u2028\ufeff", "\\u200b\\u2028\\ufeff"), ("\udc80.png", "\\x80.png"), ("\ud800", "\\ud800"),
-    ("\U000e0041", "\\U000e0041"),
-])
-def test_clean_makes_the_invisible_visible(text, shown):
-    assert view.clean(text) == shown
-
-
-@given(st.text(st.characters(), max_size=300))
-def test_clean_text_is_one_short_harmless_line(text):
-    shown = view.clean(text)
-    assert len(shown) <= 200
-    assert not {unicodedata.category(character) for character in shown} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
-    shown.encode()                                                  # no surrogates
-
-
-def test_clean_cuts_what_is_long():
-    assert view.clean("x" * 10_000) == "x" * 197 + "..."
-    assert view.clean("x" * 200) == "x" * 200
-
-
 @given(st.text(st.characters(), max_size=80))
 def test_nothing_said_or_printed_can_move_the_cursor(text):
     streams = io.StringIO(), io.StringIO()
@@ -96,7 +71,7 @@ def test_markup_is_not_obeyed(capsys):
 # ── Two streams ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_data_goes_out_and_talk_does_not(capsys):
+def test_data_goes_to_stdout_and_messages_do_not(capsys):
     view.out("/a/path")
     view.say("talk")
     view.warn("doubt")
@@ -115,7 +90,7 @@ def test_long_lines_are_never_wrapped(capsys, monkeypatch):
     assert captured.out == captured.err == path + "\n"
 
 
-def test_quiet_leaves_errors_alone(capsys):
+def test_quiet_does_not_silence_errors(capsys):
     view.configure(quiet=True)
     view.say("talk")
     view.warn("doubt")
@@ -179,7 +154,7 @@ def test_columns_align_also_with_wide_characters(capsys):
 @pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {"TERM": ""}, {"TERM": "unknown"}])
 def test_no_escape_on_a_terminal_that_does_not_want_it(monkeypatch, environment):
     terminal = _on_terminal(monkeypatch, **environment)
-    assert not view.drawn()
+    assert not view.can_draw()
     view.warn("doubt")
     with progress.of("counting", 3) as advance_to:
         advance_to(3)
@@ -195,7 +170,7 @@ def test_no_escape_off_a_terminal_even_where_colour_is_forced(capsys, monkeypatc
     assert capsys.readouterr().err == "warning: doubt\nerror: trouble\n"
 
 
-def test_progress_is_drawn_and_taken_away(monkeypatch):
+def test_progress_is_drawn_and_erased(monkeypatch):
     terminal = _on_terminal(monkeypatch)
     with progress.of("counting", 3) as advance_to:
         advance_to(2)
@@ -207,15 +182,15 @@ def test_progress_is_drawn_and_taken_away(monkeypatch):
 
 
 def _both_on_terminal(monkeypatch):
-    """One terminal for what is drawn and for data."""
+    """stdout and stderr become the same terminal."""
     terminal = _on_terminal(monkeypatch)
     monkeypatch.setattr(sys, "stdout", terminal)
     view.start()
     return terminal
 
 
-def test_data_between_is_a_line_of_its_own(monkeypatch):
-    """With stdout on the same terminal, the drawing gives way to each line of data."""
+def test_data_during_progress_is_a_line_of_its_own(monkeypatch):
+    """With stdout on the same terminal, the live display gives way to each line of data."""
     terminal = _both_on_terminal(monkeypatch)
     with progress.of("counting", 3) as advance_to:
         advance_to(1)
@@ -223,8 +198,8 @@ def test_data_between_is_a_line_of_its_own(monkeypatch):
     assert re.search(r"(^|\n|\x1b\[2K|\r)/a/path\n", terminal.getvalue())
 
 
-def test_data_between_is_not_erased_by_the_next_drawing(monkeypatch):
-    """What the drawing takes away, line by line from its last one, is no more than what it drew."""
+def test_data_is_not_erased_by_the_live_display(monkeypatch):
+    """The live display erases upwards from its last line, and no more lines than it has drawn itself."""
     terminal = _both_on_terminal(monkeypatch)
     with progress.of("counting", 3) as advance_to:
         for place in range(3):
@@ -234,7 +209,7 @@ def test_data_between_is_not_erased_by_the_next_drawing(monkeypatch):
     assert [line for line in _screen(terminal.getvalue()) if line] == ["/a/path/0", "/a/path/1", "/a/path/2"]
 
 
-def test_a_drawing_gives_way_as_often_as_it_must(monkeypatch):
+def test_the_live_display_gives_way_to_any_number_of_lines(monkeypatch):
     terminal = _both_on_terminal(monkeypatch)
     with progress.of("counting", 3) as advance_to:
         advance_to(1)
@@ -262,7 +237,7 @@ def _screen(written: str) -> list[str]:
     return lines
 
 
-def test_talk_is_hushed_where_json_prints_to_the_same_terminal(monkeypatch):
+def test_messages_are_silent_where_json_prints_to_the_same_terminal(monkeypatch):
     terminal = _on_terminal(monkeypatch)
     view.configure(json=True)
     view.say("stdout is a pipe")
@@ -274,7 +249,7 @@ def test_talk_is_hushed_where_json_prints_to_the_same_terminal(monkeypatch):
     assert "doubt" in terminal.getvalue()
 
 
-def test_progress_in_a_pipe_is_a_line_now_and_then(capsys, monkeypatch):
+def test_progress_in_a_pipe_is_a_line_from_time_to_time(capsys, monkeypatch):
     now = 0.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
     with progress.of("counting", 1234) as advance_to:
@@ -284,19 +259,13 @@ def test_progress_in_a_pipe_is_a_line_now_and_then(capsys, monkeypatch):
         "counting 2/1,234, eta 1:42:40\ncounting 4/1,234, eta 1:47:38\ncounting 1,234/1,234\n")
 
 
-def test_parts_count_for_the_time_that_is_left(capsys, monkeypatch):
+def test_unfinished_parts_count_in_the_time_that_is_left(capsys, monkeypatch):
     now = 0.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
     with progress.of("drawing", 8) as advance_to:
         now = 100.0
         advance_to(1.6)
     assert capsys.readouterr().err == "drawing 1/8, eta 0:06:40\n"
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00:00"), (59.6, "0:01:00"), (3661, "1:01:01"),
-                                               (360_000, "100:00:00"), (math.inf, "-:--:--"), (math.nan, "-:--:--")])
-def test_durations(seconds, text):
-    assert view.duration(seconds) == text
 
 
 def test_the_pace_slows_after_five_minutes():

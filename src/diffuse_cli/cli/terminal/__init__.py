@@ -1,1 +1,1 @@
-"""How the command line looks: lines, progress bars, the live display, previews."""
+"""What the command line shows: lines of text, progress bars, the live display of a training, pictures."""

@@ -1,7 +1,4 @@
-"""A training as seen: its events drawn live on a terminal, told in lines in a pipe, printed as JSON with `--json`.
-
-Knows the events, not the training that sends them; all printing goes through `view`.
-"""
+"""The display of a training: its events as a live display on a terminal, as lines in a pipe, as JSON with `--json`."""
 
 import contextlib
 import dataclasses
@@ -20,16 +17,20 @@ from ...checks import from_dict
 from ...errors import UsageError
 from ...storage import registry
 from . import progress, view
+from .plain_text import clean, duration
 from .previews import Strip
 
-KEPT = 2048                                     # losses kept for the curve
-LEVEL_WIDTH = 7                                 # columns that the loss at one noise level takes
+MAX_LOSSES = 2048                               # losses that are kept for the curve
+LEVEL_WIDTH = 7                                 # columns for the loss at one noise level
+MIN_CURVE_WIDTH = 20                            # columns of the curve, below which its scale is left out
+MIN_LEVELS = 3                                  # noise levels, below which none is shown
+SPARKS, ASCII_SPARKS = "▁▂▃▄▅▆▇█", "_.-=+*#"    # characters of the curve, from the lowest value to the highest
 
 
 class TrainingView:
-    """Shows the events of a training, one by one: drawn live on a terminal, as lines in a pipe, as JSON with `--json`.
+    """Shows the events of a training one by one.
 
-    A context manager: the live display is taken away on leaving, however the training ends.
+    It is a context manager, which removes the live display however the training ends.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -42,8 +43,8 @@ class TrainingView:
         self._best: events.Validated | None = None
         self._saved: events.Saved | None = None
         self._strip: Strip | None = None
-        self._doing = ""
-        self._noise: list[float] = []
+        self._doing = ""                                               # what the steps wait for
+        self._losses: list[float] = []                                 # noise loss, averaged over neighbours
 
     def __enter__(self) -> "TrainingView":
         return self
@@ -68,13 +69,13 @@ class TrainingView:
             case events.Validated():
                 self._validate(event)
             case events.Previewed():
-                self._detail(f"step {event.step:,}: preview {event.path}")
-                if view.drawn() and not view.ascii_only():
+                self._say_detail(f"step {event.step:,}: preview {event.path}")
+                if view.can_draw() and not view.ascii_only():
                     self._strip = Strip.read(event)
             case events.Saved():
                 self._saved = event
-                self._detail(f"step {event.step:,}: saved {event.path} "
-                             f"({_bytes(event.bytes)} in {event.seconds:.1f} s)")
+                self._say_detail(f"step {event.step:,}: saved {event.path} "
+                                 f"({_bytes(event.bytes)} in {event.seconds:.1f} s)")
             case events.Finished():
                 self._end(event)
 
@@ -90,59 +91,60 @@ class TrainingView:
         self._advance(event.done)
 
     def _begin(self, event: events.Started) -> None:
-        self._stack.close()                                        # the pictures are read
+        self._stack.close()                                            # ends the progress of reading pictures
         self._name = event.name
-        going_on = f", going on at step {event.step:,}" if event.step else ""
-        view.say(f"training {view.clean(event.name)}: {event.parameters / 1e6:.1f} M parameters, "
-                 f"{event.steps:,} steps of {event.batch_size:,}, {event.device} {event.precision}{going_on}")
+        name = clean(event.name)
+        doing = f"resuming {name} at step {event.step:,}" if event.step else f"training {name}"
+        view.say(f"{doing}: {event.parameters / 1e6:.1f} M parameters, {event.steps:,} steps of {event.batch_size:,}, "
+                 f"{event.device} {event.precision}")
         view.listing(event.facts)
-        if event.step and view.drawn():
-            self._recall(event.directory)
-        self._stack.enter_context(view.drawing(self._render))
+        if event.step and view.can_draw():
+            self._read_log(event.directory)
+        self._stack.enter_context(view.live(self._render))
 
-    def _recall(self, directory: str) -> None:
-        """What the log tells of the run before it was interrupted."""
+    def _read_log(self, directory: str) -> None:
+        """Take the losses before an interruption from the log of the run."""
         from ...storage.event_log import number, read_event_log
 
-        told = read_event_log(Path(directory))
-        for entry in told.steps:
-            self._add(number(entry.get("noise_mse")))
-        for entry in told.validations:
-            known = {field.name: entry.get(field.name) for field in dataclasses.fields(events.Validated)}
+        log = read_event_log(Path(directory))
+        for entry in log.steps:
+            self._add_loss(number(entry.get("noise_mse")))
+        for entry in log.validations:
+            fields = {field.name: entry.get(field.name) for field in dataclasses.fields(events.Validated)}
             with contextlib.suppress(UsageError):                      # a log may be damaged
-                self._validate(from_dict(events.Validated, known))
+                self._validate(from_dict(events.Validated, fields))
 
     def _validate(self, event: events.Validated) -> None:
         self._validated = event
         if self._best is None or event.noise_mse < self._best.noise_mse:
             self._best = event
 
-    def _add(self, noise_mse: float) -> None:
+    def _add_loss(self, noise_mse: float) -> None:
         if math.isfinite(noise_mse):
-            self._noise.append(noise_mse)
-        if len(self._noise) > KEPT:                                # keep the whole run, at half the detail
-            self._noise = _averaged(self._noise, KEPT // 2)
+            self._losses.append(noise_mse)
+        if len(self._losses) > MAX_LOSSES:                             # keep the whole run, at half the detail
+            self._losses = _averaged(self._losses, MAX_LOSSES // 2)
 
     def _step(self, event: events.Stepped) -> None:
-        first, self._stepped = self._stepped is None, event
-        self._add(event.noise_mse)
-        if not view.drawn() and (self._pace.due() or first or event.step == event.steps):
+        is_first, self._stepped = self._stepped is None, event
+        self._add_loss(event.noise_mse)
+        if not view.can_draw() and (self._pace.due() or is_first or event.step == event.steps):
             view.say("  ".join((f"step {event.step}/{event.steps}", *self._figures(event), *_speed(event))))
 
     def _end(self, event: events.Finished) -> None:
         self._stack.close()
         if event.complete:
-            view.say(f"finished {event.steps:,} steps in {view.duration(event.seconds)}")
+            view.say(f"finished {event.steps:,} steps in {duration(event.seconds)}")
             view.say(f"the model has the weights of the {event.delivered}")
         else:
             view.say(f"stopped ({event.reason}) at step {event.step:,} of {event.steps:,} after "
-                     f"{view.duration(event.seconds)}, saved")
+                     f"{duration(event.seconds)}, and saved")
         if (report := Path(event.path).with_name(registry.REPORT_FILE)).exists():
-            view.say(f"how it went: {report}")
-        again = ["diffuse", "sample", *([event.prompt] if event.prompt else []), "-m", self._name]
-        view.say(f"sample it: {view.clean(shlex.join(again))}")
+            view.say(f"report: {report}")
+        command = ["diffuse", "sample", *([event.prompt] if event.prompt else []), "-m", self._name]
+        view.say(f"sample it: {clean(shlex.join(command))}")
 
-    def _detail(self, text: str) -> None:
+    def _say_detail(self, text: str) -> None:
         if view.settings.verbose:
             view.say(text)
 
@@ -152,7 +154,7 @@ class TrainingView:
             figures.append(f"variance {event.variance_loss:.4f}")
         if self._validated is not None:
             figures.append(f"validation {self._validated.noise_mse:.4f}")
-            if view.drawn() and self._best is not None and self._best is not self._validated:
+            if view.can_draw() and self._best is not None and self._best is not self._validated:
                 figures.append(f"best {self._best.noise_mse:.4f} at step {self._best.step:,}")
         if event.skipped:
             figures.append(f"skipped {event.skipped:,}")
@@ -161,40 +163,40 @@ class TrainingView:
     def _render(self) -> RenderableType:
         event = self._stepped
         if event is None:
-            return Text(f"{self._doing or 'the first steps are slow'} ...", style="dim")
+            return Text(f"{self._doing or 'starting (the first steps are slow)'} ...", style="dim")
         position = [f"step {event.step:,}/{event.steps:,}", f"{event.step / max(1, event.steps):.0%}"]
         lines: list[RenderableType] = [
-            _flowing((*position, *_speed(event), _bytes(event.memory)), "bold"),
+            _flowing((*position, *_speed(event), f"memory {_bytes(event.memory)}"), "bold"),
             progress.bar(event.step, event.steps),
             _flowing(self._figures(event), ""),
             self._curve(),
             *self._levels(),
         ]
         if self._strip is not None:
-            lines += self._strip.drawn(room=view.room(), taken=len(lines) + 4)     # some lines may have broken in two
+            lines += self._strip.render(room=view.size(), used_lines=len(lines) + 4)   # some lines may be broken in two
         saved = "" if self._saved is None else f"saved at step {self._saved.step:,}"
         lines.append(Text(f"{self._doing} ..." if self._doing else saved, style="dim", no_wrap=True))
         return Group(*lines)
 
     def _curve(self) -> Text:
-        """The noise loss of the whole run, by its logarithm, with the largest and the smallest that are drawn."""
-        if not self._noise:
+        """The noise loss of the whole run on a logarithmic scale, with its largest and smallest value."""
+        if not self._losses:
             return Text("")
-        scale = f"  noise {max(self._noise):.3f} to {min(self._noise):.3f}"
-        marks = view.width() - len(scale)
-        if marks < 20:
-            scale, marks = "", view.width()
-        logarithms = [math.log(max(value, 1e-9)) for value in self._noise]
-        curve = _sparkline(logarithms, marks, ascii_only=view.ascii_only())
+        scale = f"  noise {max(self._losses):.3f} to {min(self._losses):.3f}"
+        curve_width = view.width() - len(scale)
+        if curve_width < MIN_CURVE_WIDTH:
+            scale, curve_width = "", view.width()
+        logarithms = [math.log(max(value, 1e-9)) for value in self._losses]
+        curve = _sparkline(logarithms, curve_width, ascii_only=view.ascii_only())
         return Text.assemble((curve, "cyan"), (scale, "dim"), no_wrap=True)
 
     def _levels(self) -> list[RenderableType]:
-        """The newest validation by noise level, where there is room for it."""
+        """The newest validation by noise level, if there is room for it."""
         if self._validated is None:
             return []
         pairs = list(zip(self._validated.log_snr, self._validated.noise_mse_at, strict=False))
         count = min(len(pairs), (view.width() - 12) // LEVEL_WIDTH)
-        if count < 3:
+        if count < MIN_LEVELS:
             return []
         shown = [pairs[index * (len(pairs) - 1) // (count - 1)] for index in range(count)]
         rows = (("log-SNR", [f"{level:+.1f}" for level, _ in shown]),
@@ -205,11 +207,11 @@ class TrainingView:
 
 def _speed(event: events.Stepped) -> list[str]:
     digits = 0 if event.images_per_second >= 10 else 1
-    return [f"{event.images_per_second:.{digits}f} img/s", f"eta {view.duration(event.remaining)}"]
+    return [f"{event.images_per_second:.{digits}f} img/s", f"eta {duration(event.remaining)}"]
 
 
 def _flowing(parts: Sequence[str], style: str) -> Text:
-    """Parts in one line, or broken between them, never within, when the terminal is narrow."""
+    """Parts in one line. On a narrow terminal the line is broken between two parts, never within one."""
     lines = [""]
     for part in parts:
         longer = f"{lines[-1]}  {part}".strip()
@@ -221,14 +223,15 @@ def _flowing(parts: Sequence[str], style: str) -> Text:
 
 
 def _averaged(values: Sequence[float], count: int) -> list[float]:
-    """`values` as at most `count` means over neighbours."""
+    """At most `count` means over neighbouring values."""
     count = min(count, len(values))
     edges = [len(values) * index // count for index in range(count + 1)] if count else [0]
     return [sum(values[low:high]) / (high - low) for low, high in itertools.pairwise(edges)]
 
 
 def _sparkline(values: Sequence[float], width: int, *, ascii_only: bool) -> str:
-    marks = "_.-=+*#" if ascii_only else "▁▂▃▄▅▆▇█"
+    """Values as a curve of at most `width` characters, from the lowest value to the highest."""
+    marks = ASCII_SPARKS if ascii_only else SPARKS
     means = _averaged(values, width)
     low, high = min(means, default=0.0), max(means, default=0.0)
     scale = (len(marks) - 1) / (high - low) if high > low else 0.0
@@ -240,5 +243,6 @@ def _bytes(count: int) -> str:
 
 
 def _scientific(value: float) -> str:
+    """2.0e-4 and the like, without zeros in the exponent."""
     mantissa, _, exponent = f"{value:.1e}".partition("e")
     return f"{mantissa}e{int(exponent)}" if exponent else mantissa

@@ -1,7 +1,4 @@
-"""A strip of previews drawn in a terminal, each picture over its prompt, as many as there is room for.
-
-Knows the pictures and the room, not the training. What it needs to decode them is there when it trains.
-"""
+"""The newest preview of a training in the live display: each picture over its prompt, as many as there is room for."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,12 +9,13 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from ... import events
-from . import view
+from .half_blocks import half_blocks
+from .plain_text import clean
 
 if TYPE_CHECKING:
     import numpy as np
 
-LEAST, MOST = 16, 32                            # columns of a picture
+MIN_SIDE, MAX_SIDE = 16, 32                     # columns of a picture
 
 
 @dataclass
@@ -27,12 +25,11 @@ class Strip:
     step: int
     pictures: "np.ndarray"
     prompts: Sequence[str]
-    _made: dict[tuple[int, int], list[RenderableType]] = field(default_factory=dict)       # drawn once, shown often
+    _rendered: dict[tuple[int, int], list[RenderableType]] = field(default_factory=dict)   # (pictures, side) → lines
 
     @classmethod
     def read(cls, event: events.Previewed) -> "Strip | None":
-        """The strip of a preview; None where its file cannot be read: it is only to look at."""
-
+        """The strip of a preview; None if its file cannot be read, which must not end a training."""
         from ...pictures import sheets
 
         try:
@@ -40,27 +37,26 @@ class Strip:
         except (OSError, ValueError):
             return None
 
-    def drawn(self, *, room: tuple[int, int], taken: int) -> list[RenderableType]:
-        """Pictures and prompts for a terminal of `room` (columns, lines), `taken` of which are used; or nothing."""
+    def render(self, *, room: tuple[int, int], used_lines: int) -> list[RenderableType]:
+        """Pictures and prompts for a terminal of `room` (columns, lines); nothing if they do not fit."""
         columns, lines = room
         count = len(self.pictures)
-        side = min(self.pictures.shape[1], MOST, max(LEAST, columns // count - 1)) // 2 * 2
+        side = min(self.pictures.shape[1], MAX_SIDE, max(MIN_SIDE, columns // count - 1)) // 2 * 2
         shown = min(count, (columns + 1) // (side + 1))
-        if shown < 1 or taken + side // 2 + 2 > lines:
+        if shown < 1 or used_lines + side // 2 + 2 > lines:
             return []
-        if (shown, side) not in self._made:
-            self._made[shown, side] = self._draw(shown, side)
-        return self._made[shown, side]
+        if (shown, side) not in self._rendered:                        # rendered once, shown four times a second
+            self._rendered[shown, side] = self._render(shown, side)
+        return self._rendered[shown, side]
 
-    def _draw(self, shown: int, side: int) -> list[RenderableType]:
-
+    def _render(self, shown: int, side: int) -> list[RenderableType]:
         from ...pictures import pixels
 
         small = [pixels.shrunk(picture, side) for picture in self.pictures[:shown]]
         labels = Text(no_wrap=True)
         for prompt in self.prompts[:shown]:
-            label = Text(view.clean(prompt), style="dim")
+            label = Text(clean(prompt), style="dim")
             label.truncate(side, overflow="ellipsis", pad=True)
             labels.append_text(label).append(" ")
         labels.right_crop()
-        return [view.half_blocks(small), labels]
+        return [half_blocks(small), labels]

@@ -1,7 +1,4 @@
-"""How far something is, and how long it will take: a bar on a terminal, else a line now and then.
-
-Knows the view; knows nothing of what advances.
-"""
+"""Progress and the time that is left: a bar on a terminal, otherwise a line from time to time."""
 
 import contextlib
 import time
@@ -14,61 +11,67 @@ from rich.table import Table
 from rich.text import Text
 
 from . import view
+from .plain_text import duration
+
+FAST_SECONDS = 10                               # between two lines in the first SLOW_AFTER seconds
+SLOW_SECONDS = 60                               # between two lines later
+SLOW_AFTER = 300                                # seconds
 
 
 class Advance(Protocol):
-    """How far it is now, parts included."""
+    """A function that is called with how much is done, where an unfinished part counts as a fraction."""
 
     def __call__(self, done: float) -> None: ...
 
 
 @contextlib.contextmanager
 def of(description: str, total: int) -> Iterator[Advance]:
-    """Show how far something is, and how long it will take: yields `advance_to(done)`."""
+    """Show how much of `total` is done and the time that is left. Yields `advance_to(done)`."""
     now_at, begun, pace = 0.0, time.monotonic(), Pace(time.monotonic)
 
-    def how_far() -> str:
+    def position() -> str:
         left = (time.monotonic() - begun) * (total - now_at) / now_at if 0 < now_at < total else 0.0
-        return f"{description} {int(now_at):,}/{total:,}" + (f", eta {view.duration(left)}" if left >= 1 else "")
+        return f"{description} {int(now_at):,}/{total:,}" + (f", eta {duration(left)}" if left >= 1 else "")
 
     def advance_to(done: float) -> None:
         nonlocal now_at
         now_at = done
-        if not view.drawn() and pace.due():
-            view.say(how_far())
+        if not view.can_draw() and pace.due():
+            view.say(position())
 
     def render() -> RenderableType:
-        return Group(Text(how_far()), bar(now_at, total))
+        return Group(Text(position()), bar(now_at, total))
 
-    with view.drawing(render):
+    with view.live(render):
         yield advance_to
 
 
 @contextlib.contextmanager
 def stages() -> Iterator[Callable[[str, int, int], None]]:
-    """Show the progress of one thing after another: yields `tell(what, done, total)`."""
-    with contextlib.ExitStack() as shown:
+    """Show the progress of one task after another. Yields `tell(task, done, total)`."""
+    with contextlib.ExitStack() as stack:
         current, advance_to = "", None
 
-        def tell(what: str, done: int, total: int) -> None:
+        def tell(task: str, done: int, total: int) -> None:
             nonlocal current, advance_to
-            if what != current or advance_to is None:
-                shown.close()
-                advance_to = shown.enter_context(of(what, total))
-                current = what
+            if task != current or advance_to is None:
+                stack.close()
+                advance_to = stack.enter_context(of(task, total))
+                current = task
             advance_to(done)
 
         yield tell
 
 
 def bar(done: float, total: int) -> RenderableType:
-    line = Table.grid()                                            # a ProgressBar does not end its line by itself
+    """A bar as wide as the terminal, at most `view.MAX_WIDTH`."""
+    line = Table.grid()                                                # because a ProgressBar does not end its line
     line.add_row(ProgressBar(total=max(1, total), completed=done, width=view.width()))
     return line
 
 
 class Pace:
-    """When the next plain line is due: every 10 s during the first five minutes, then every 60 s."""
+    """Says when the next plain line is due: often in the first minutes, then less often."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -76,7 +79,7 @@ class Pace:
 
     def due(self) -> bool:
         now = self._clock()
-        if now - self._last < (10 if now - self._start < 300 else 60):
+        if now - self._last < (FAST_SECONDS if now - self._start < SLOW_AFTER else SLOW_SECONDS):
             return False
         self._last = now
         return True

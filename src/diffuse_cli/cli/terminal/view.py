@@ -1,8 +1,7 @@
-"""The one door to the terminal: data to stdout, everything for people to stderr, and no foreign text unescaped.
+"""The one door to the terminal: data goes to stdout, messages for people go to stderr, and no foreign text unescaped.
 
-Decides once whether stderr is a terminal that may be drawn on; if not, no escape
-byte is ever written and progress becomes plain lines. Knows nothing of commands, models,
-trainings or pictures.
+`start` decides once whether stderr is a terminal that may be drawn on. If not, no escape sequence is ever written, and
+progress becomes plain lines.
 """
 
 import contextlib
@@ -11,31 +10,32 @@ import json
 import os
 import sys
 import traceback
-import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from rich.cells import cell_len
-from rich.color import Color
 from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.segment import Segment, Segments
-from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
 from ...errors import StorageError
+from .half_blocks import fitted, half_blocks
+from .plain_text import clean, visible
 
 if TYPE_CHECKING:
     import numpy as np
 
-_INVISIBLE = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))      # Unicode categories that can deceive the eye
+MAX_WIDTH = 100                                 # columns of a bar or curve, as many as a line of text has
+
+
+# ── State ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass
 class Settings:
-    """What `--quiet`, `--verbose`, `--json` and `--debug` ask for; each is off until some command turns it on."""
+    """What `--quiet`, `--verbose`, `--json` and `--debug` ask for. Each is off until a command turns it on."""
 
     quiet: bool = False
     verbose: bool = False
@@ -43,10 +43,10 @@ class Settings:
     debug: bool = False
 
 
-class _Audience:
-    """stderr, whatever it is now, if any. What cannot be heard, in a closed terminal or on a full disk, stops nobody.
+class _Stderr:
+    """The stderr of the moment, if any. A failure to write to it, such as a closed terminal or a full disk, is ignored.
 
-    A BrokenPipeError is left: it says that the reader of a pipeline wants no more.
+    Only a BrokenPipeError is raised, because it means that the reader of a pipeline wants no more.
     """
 
     def write(self, text: str) -> int:
@@ -71,94 +71,46 @@ class _Audience:
 
 
 settings = Settings()
-_audience = cast(TextIO, _Audience())
-_console = Console(file=_audience, force_terminal=False)
-_live: Live | None = None                       # what is being drawn now; at most one
-_render: Callable[[], RenderableType] = str     # makes it
+_stderr = cast(TextIO, _Stderr())
+_console = Console(file=_stderr, force_terminal=False)
+_live: Live | None = None                       # the live display, if there is one now
+_render: Callable[[], RenderableType] = str     # returns what it shows
 
 
 def start() -> None:
-    """Look at the streams once, and forget what an earlier command set."""
+    """Look at the streams, and forget the settings of an earlier command. Call it once, before anything is printed."""
     global _console
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")          # an ASCII terminal must not be a crash
+            stream.reconfigure(errors="backslashreplace")              # an ASCII terminal must not cause a crash
     for field in dataclasses.fields(settings):
         setattr(settings, field.name, False)
-    live = drawable(sys.stderr)
-    _console = Console(file=_audience, force_terminal=live, force_interactive=live, force_jupyter=False,
-                       no_color=not live, markup=False, emoji=False, highlight=False)
-
-
-def drawable(stream: TextIO | None) -> bool:
-    """Whether escape sequences may be written: a terminal that knows them, whose owner has not set NO_COLOR."""
-    capable = sys.platform == "win32" or os.environ.get("TERM", "") not in ("", "dumb", "unknown")
-    return capable and _is_terminal(stream) and not os.environ.get("NO_COLOR")
+    drawable = is_drawable(sys.stderr)
+    _console = Console(file=_stderr, force_terminal=drawable, force_interactive=drawable, force_jupyter=False,
+                       no_color=not drawable, markup=False, emoji=False, highlight=False)
 
 
 def configure(*, quiet: bool = False, verbose: bool = False, json: bool = False, debug: bool = False) -> None:
-    """Turn settings on; whatever was on already, because it stood before the command's name, stays on."""
+    """Turn settings on. A setting that was given before the command's name stays on."""
     settings.quiet |= quiet
     settings.verbose |= verbose
     settings.json |= json
     settings.debug |= debug
 
 
-# ── Text for people, on stderr ──────────────────────────────────────────────────────────────────────────────────────
+def is_drawable(stream: TextIO | None) -> bool:
+    """Whether escape sequences may be written: the stream is a terminal that knows them, and NO_COLOR is not set."""
+    capable = sys.platform == "win32" or os.environ.get("TERM", "") not in ("", "dumb", "unknown")
+    return capable and _is_terminal(stream) and not os.environ.get("NO_COLOR")
 
 
-def clean(text: str, *, limit: int = 200) -> str:
-    """Foreign text made safe to show in one line: invisible characters as `\\x1b`, at most `limit` characters."""
-    shown = _visible(text[: limit + 1])
-    return shown if len(shown) <= limit else shown[: limit - 3] + "..."
+def can_draw() -> bool:
+    """Whether progress is drawn on stderr; otherwise it is printed in lines."""
+    return _console.is_terminal
 
 
-def say(text: str) -> None:
-    """Tell a person something, unless hushed. Newlines are kept, other control characters made visible."""
-    if not hushed():
-        _tell(Text(_visible(text, keep="\n")))
-
-
-def listing(pairs: Sequence[tuple[str, str]]) -> None:
-    """Tell a person (label, text) pairs, aligned where there is room."""
-    if hushed():
-        return
-    if not drawn() or _console.width < 40:
-        for label, text in pairs:
-            say(f"{label}: {text}")
-        return
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for label, text in pairs:
-        grid.add_row(Text(_visible(label)), Text(_visible(text)))
-    _console.print(grid)
-
-
-def warn(text: str) -> None:
-    """Tell a person about something doubtful; silent with `--quiet`."""
-    if not settings.quiet:
-        _tell(Text.assemble(("warning: ", "yellow"), _visible(text, keep="\n")))
-
-
-def error(text: str) -> None:
-    """Say in one line why the command fails; never silent."""
-    _tell(Text.assemble(("error: ", "bold red"), _visible(" ".join(text.split()))))
-
-
-def trace(error: BaseException) -> None:
-    """Show where an error came from, for `--debug`."""
-    _tell(Text(_visible("".join(traceback.format_exception(error)), keep="\n"), style="dim"), end="")
-
-
-def confirm(question: str) -> bool:
-    """Ask a person; only after `interactive()` said there is one."""
-    _tell(Text(f"{_visible(question)} [y/N] "), end="")
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-def hushed() -> bool:
-    """Whether talk is unwanted: with `--quiet`, and where `--json` prints its data to the same terminal."""
+def is_silent() -> bool:
+    """Whether messages are unwanted: with `--quiet`, and where `--json` prints its data to the same terminal."""
     return settings.quiet or (settings.json and _is_terminal(sys.stdout))
 
 
@@ -167,41 +119,80 @@ def interactive() -> bool:
     return _is_terminal(sys.stdin) and _is_terminal(sys.stderr)
 
 
-def _tell(text: Text, *, end: str = "\n") -> None:
-    _console.print(text, end=end, soft_wrap=True)                  # no wrapping: paths must survive copy and paste
-
-
-def _visible(text: str, *, keep: str = "") -> str:
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(_escape(character) if unicodedata.category(character) in _INVISIBLE and character not in keep
-                   else character for character in text)
-
-
-def _escape(character: str) -> str:
-    code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:                                   # a byte of a file name that is not UTF-8
-        return f"\\x{code - 0xDC00:02x}"
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
 def _is_terminal(stream: TextIO | None) -> bool:
     try:
         return stream is not None and stream.isatty()
-    except ValueError:                                             # closed
+    except ValueError:                                                 # the stream is closed
         return False
+
+
+# ── Messages for people, on stderr ──────────────────────────────────────────────────────────────────────────────────
+
+
+def say(text: str) -> None:
+    """Print a message, unless messages are unwanted. Newlines are kept; other control characters become visible."""
+    if not is_silent():
+        _print(Text(visible(text, keep="\n")))
+
+
+def listing(pairs: Sequence[tuple[str, str]]) -> None:
+    """Print (label, text) pairs, aligned if there is room."""
+    if is_silent():
+        return
+    if not can_draw() or _console.width < 40:
+        for label, text in pairs:
+            say(f"{label}: {text}")
+        return
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for label, text in pairs:
+        grid.add_row(Text(visible(label)), Text(visible(text)))
+    _console.print(grid)
+
+
+def warn(text: str) -> None:
+    """Print a warning, unless `--quiet` is set."""
+    if not settings.quiet:
+        _print(Text.assemble(("warning: ", "yellow"), visible(text, keep="\n")))
+
+
+def error(text: str) -> None:
+    """Print in one line why the command fails, whatever the settings are."""
+    _print(Text.assemble(("error: ", "bold red"), visible(" ".join(text.split()))))
+
+
+def trace(error: BaseException) -> None:
+    """Print the traceback of an error, for `--debug`."""
+    _print(Text(visible("".join(traceback.format_exception(error)), keep="\n"), style="dim"), end="")
+
+
+def confirm(question: str) -> bool:
+    """Ask a question. → whether the answer was yes. Call it only if `interactive()`."""
+    _print(Text(f"{visible(question)} [y/N] "), end="")
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def picture(pixels: "np.ndarray") -> None:
+    """Show a picture (H, W, 3) uint8 if stderr can be drawn on, at most as wide as the terminal."""
+    if not is_silent() and can_draw() and not ascii_only():
+        _console.print(half_blocks([fitted(pixels, _console.width)]), end="")
+
+
+def _print(text: Text, *, end: str = "\n") -> None:
+    _console.print(text, end=end, soft_wrap=True)                      # unwrapped, because paths are copied and pasted
 
 
 # ── Data, on stdout ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def out(text: str) -> None:
-    """One line of data, flushed. Raises BrokenPipeError when the reader has left, StorageError when it cannot be."""
+    """Print one line of data and flush it. Raises BrokenPipeError if the reader has left, otherwise StorageError."""
     if sys.stdout is None:
         return
-    with _live_aside():
+    with _without_live():
         try:
-            sys.stdout.write(_visible(text) + "\n")
+            sys.stdout.write(visible(text) + "\n")
             sys.stdout.flush()
         except BrokenPipeError:
             raise
@@ -210,14 +201,14 @@ def out(text: str) -> None:
 
 
 def out_json(obj: dict[str, Any]) -> None:
-    """One JSON line of data with the schema's number; non-finite numbers as null, everything else as ASCII."""
+    """Print one JSON line of data with the number of the schema. Non-finite numbers become null, and all is ASCII."""
     from ... import events
 
     out(json.dumps({"schema": events.SCHEMA, **events.finite(obj)}, allow_nan=False))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[str] = ()) -> None:
-    """Aligned columns as data; those named in `right` are flush right."""
+    """Print aligned columns as data; those named in `right` are flush right."""
     cells = [[clean(cell, limit=80) for cell in row] for row in (columns, *rows)]
     widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
@@ -228,73 +219,57 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Colle
         out("  ".join(padded).rstrip())
 
 
+# ── The live display ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
 @contextlib.contextmanager
-def _live_aside() -> Iterator[None]:
-    """Take the live display away while data is written to the same terminal."""
+def live(render: Callable[[], RenderableType]) -> Iterator[None]:
+    """Keep what `render` returns at the bottom of the terminal until the block ends, if stderr can be drawn on."""
+    global _live, _render
+    if is_silent() or not can_draw():
+        yield
+        return
+    _render = render
+    _live = _start_live()
+    try:
+        yield
+    finally:
+        _live.stop()
+        _live = None
+
+
+def _start_live() -> Live:
+    started = Live(get_renderable=_render, console=_console, transient=True, refresh_per_second=4,
+                   redirect_stdout=False, redirect_stderr=False)
+    started.start()
+    return started
+
+
+@contextlib.contextmanager
+def _without_live() -> Iterator[None]:
+    """Remove the live display while data is written to the same terminal."""
     global _live
     if _live is None or not _is_terminal(sys.stdout):
         yield
         return
     _live.stop()
     yield
-    _live = _started()                          # a new one: the old would erase as many lines as it had drawn
+    _live = _start_live()                       # a new one, because the old would erase as many lines as it had drawn
 
 
 def leave() -> None:
-    """Give the terminal its cursor back, where the program ends at once. Takes no lock: a signal may call it."""
-    if drawn():                                 # even if the display is only about to begin
+    """Show the cursor again, where the program ends at once. Takes no lock, so that a signal handler may call it."""
+    if can_draw():                              # even if the live display is only about to begin
         with contextlib.suppress(OSError, ValueError):
             os.write(sys.stderr.fileno(), b"\n\x1b[?25h")
 
 
-def _started() -> Live:
-    live = Live(get_renderable=_render, console=_console, transient=True, refresh_per_second=4, redirect_stdout=False,
-                redirect_stderr=False)
-    live.start()
-    return live
-
-
-# ── Drawing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds."""
-    if not 0 <= seconds < 1e9:
-        return "-:--:--"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
-
-
-def picture(pixels: "np.ndarray") -> None:
-    """Show (H, W, 3) uint8 in the terminal, if there is one to draw on, as wide as it has room for."""
-    if hushed() or not drawn() or ascii_only():
-        return
-    height, broad, _ = pixels.shape
-    columns = min(_console.width, broad)
-    rows = max(1, round(height * columns / broad / 2))
-    xs = [column * broad // columns for column in range(columns)]
-    ys = [row * height // (2 * rows) for row in range(2 * rows)]
-    _console.print(half_blocks([pixels[ys][:, xs]]), end="")
-
-
-def half_blocks(pictures: "Sequence[np.ndarray]") -> Segments:
-    """Pictures (H, W, 3) uint8 of one even H side by side: two pixels in each character, one above the other."""
-    marks = []
-    for row in range(0, len(pictures[0]), 2):
-        for number, pixels in enumerate(pictures):
-            marks += [Segment(" ")] if number else []
-            marks += [Segment("▀", Style(color=Color.from_rgb(*top), bgcolor=Color.from_rgb(*bottom)))
-                      for top, bottom in zip(pixels[row].tolist(), pixels[row + 1].tolist(), strict=True)]
-        marks.append(Segment.line())
-    return Segments(marks)
-
-
 def width() -> int:
-    """Columns that bars and curves may take: as many as a line of text."""
-    return min(_console.width, 100)
+    """Columns that bars and curves may take."""
+    return min(_console.width, MAX_WIDTH)
 
 
-def room() -> tuple[int, int]:
+def size() -> tuple[int, int]:
     """Columns and lines of the terminal."""
     return _console.width, _console.height
 
@@ -302,24 +277,3 @@ def room() -> tuple[int, int]:
 def ascii_only() -> bool:
     """Whether the terminal can show nothing but ASCII."""
     return _console.options.ascii_only
-
-
-def drawn() -> bool:
-    """Whether progress is drawn on a terminal; if not, it is told in lines."""
-    return _console.is_terminal
-
-
-@contextlib.contextmanager
-def drawing(render: Callable[[], RenderableType]) -> Iterator[None]:
-    """Keep what `render` returns at the bottom of the terminal, if there is one to draw on."""
-    global _live, _render
-    if hushed() or not drawn():
-        yield
-        return
-    _render = render
-    _live = _started()
-    try:
-        yield
-    finally:
-        _live.stop()
-        _live = None

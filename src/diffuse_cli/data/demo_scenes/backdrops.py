@@ -1,8 +1,8 @@
-"""The backdrops of the demo data set: simple, soft places for an object to be in.
+"""The backdrops of the demo data set: simple, soft places in which an object stands.
 
 A backdrop is a vertical gradient, polygons behind the object and polygons in front of it, in a picture that spans 0 to
-1 both ways (y points down). It is told where the object stands and what colour it has, and picks tones that the object
-stands out from. Knows nothing of pixels or of what the object is. Standard library only.
+1 in both directions (y points down). Each function gets a random draw `u` and the object's place and colour, and picks
+tones from which the object stands out. Standard library only.
 """
 
 from typing import NamedTuple
@@ -15,16 +15,16 @@ WHITE: RGB = (255, 255, 255)
 
 
 class Backdrop(NamedTuple):
-    """`stops` of the gradient are (y, tone), y rising from 0 to 1; two at the same y make an edge."""
+    """What is painted around an object; polygons with their tones, the later ones over the earlier ones."""
 
-    stops: list[tuple[float, RGB]]
+    stops: list[tuple[float, RGB]]              # (y, tone) of the gradient, y rising from 0 to 1; equal y make an edge
     behind: list[tuple[RGB, Polygon]]
     front: list[tuple[RGB, Polygon]]
-    ground: RGB                                 # the tone that most of the object is seen against
+    ground: RGB                                 # the tone behind most of the object
 
 
-class ProcessRank(NamedTuple):
-    """Where the object is: its sides and its feet, in picture units, and its main colour."""
+class Place(NamedTuple):
+    """Where the object stands: its left, right and lower edge, in picture units; and its main colour."""
 
     left: float
     right: float
@@ -32,30 +32,30 @@ class ProcessRank(NamedTuple):
     colour: RGB
 
 
-def _choose(u: Uniform, place: ProcessRank, tones: tuple[RGB, ...]) -> RGB:
-    """One of the tones that differ well from the object's colour (or of the two that differ most), at random."""
+def _choose(u: Uniform, place: Place, tones: tuple[RGB, ...]) -> RGB:
+    """A random one of the tones that differ clearly from the object's colour, or else of the two that differ most."""
     clear = [tone for tone in tones if distance(tone, place.colour) > 190]
     clear = clear or sorted(tones, key=lambda tone: -distance(tone, place.colour))[:2]
     return clear[int(u(0, len(clear)))]
 
 
-def _horizon(u: Uniform, place: ProcessRank) -> float:
+def _horizon(u: Uniform, place: Place) -> float:
     return min(0.8, max(0.35, place.feet - u(0.1, 0.3)))
 
 
-def _shadow(place: ProcessRank, tone: RGB) -> tuple[RGB, Polygon]:
+def _shadow(place: Place, tone: RGB) -> tuple[RGB, Polygon]:
     half = (place.right - place.left) / 2
     return mix(tone, (24, 24, 50), 0.28), ellipse(place.left + half, place.feet - 0.01, half * 0.95, 0.035)
 
 
-def plain(u: Uniform, place: ProcessRank) -> Backdrop:
+def plain(u: Uniform, place: Place) -> Backdrop:
     tone = _choose(u, place, ((242, 232, 214), (214, 230, 240), (240, 220, 226), (222, 236, 216), (228, 222, 240),
                               (176, 204, 226), (228, 186, 186), (190, 208, 170)))
     return Backdrop([(0, mix(tone, WHITE, 0.25)), (1, mix(tone, (120, 120, 140), u(0.02, 0.14)))],
                     [_shadow(place, tone)], [], tone)
 
 
-def sky(u: Uniform, place: ProcessRank) -> Backdrop:
+def sky(u: Uniform, place: Place) -> Backdrop:
     tone = _choose(u, place, ((124, 184, 238), (150, 204, 242), (176, 214, 244), (246, 204, 176)))
     clouds: list[tuple[RGB, Polygon]] = []
     for _ in range(round(u(1.6, 4.4))):
@@ -66,7 +66,7 @@ def sky(u: Uniform, place: ProcessRank) -> Backdrop:
     return Backdrop([(0, tone), (1, mix(tone, WHITE, 0.55))], clouds, [], mix(tone, WHITE, 0.3))
 
 
-def grass(u: Uniform, place: ProcessRank) -> Backdrop:
+def grass(u: Uniform, place: Place) -> Backdrop:
     horizon = _horizon(u, place)
     tone = _choose(u, place, ((150, 204, 104), (172, 212, 112), (132, 192, 96), (196, 216, 128)))
     air = mix((186, 222, 246), (250, 240, 220), u(0, 0.8))
@@ -83,7 +83,7 @@ def grass(u: Uniform, place: ProcessRank) -> Backdrop:
                     [*hills, *meadow, _shadow(place, tone)], blades, mix(air, tone, 0.5))
 
 
-def sea(u: Uniform, place: ProcessRank) -> Backdrop:
+def sea(u: Uniform, place: Place) -> Backdrop:
     horizon = _horizon(u, place)
     tone = _choose(u, place, ((70, 150, 190), (64, 164, 186), (96, 168, 214), (120, 190, 200)))
     air = mix((200, 228, 244), (252, 222, 196), u(0, 1))
@@ -99,7 +99,7 @@ def sea(u: Uniform, place: ProcessRank) -> Backdrop:
                     [*sun, *surface, *crests], water, mix(air, tone, 0.5))
 
 
-def night(u: Uniform, place: ProcessRank) -> Backdrop:
+def night(u: Uniform, place: Place) -> Backdrop:
     tone = mix((30, 36, 90), (58, 40, 104), u(0, 1))
     horizon = _horizon(u, place)
     stars = [(mix(tone, (255, 250, 214), u(0.6, 1.0)), circle(u(0, 1), u(0, horizon), u(0.006, 0.013)))
@@ -112,7 +112,7 @@ def night(u: Uniform, place: ProcessRank) -> Backdrop:
     return Backdrop([(0, tone), (1, mix(tone, (96, 88, 160), 0.45))], [*stars, *moon, *hills], [], tone)
 
 
-def room(u: Uniform, place: ProcessRank) -> Backdrop:
+def room(u: Uniform, place: Place) -> Backdrop:
     wall = _choose(u, place, ((246, 226, 194), (204, 222, 222), (240, 208, 196), (214, 210, 232), (226, 232, 200)))
     floor = mix((206, 164, 116), (176, 150, 132), u(0, 1))
     horizon = _horizon(u, place)

@@ -1,7 +1,7 @@
-"""Closed outlines as lists of points: ellipses, boxes, smooth curves, ribbons, and what can be done to them.
+"""Closed outlines as lists of points: ellipses, boxes, smooth curves and ribbons; turned and mirrored.
 
-Coordinates have x pointing right and y down, in any unit; angles are in degrees and run clockwise. Knows nothing of
-what the outlines stand for or how they are filled. Standard library only.
+In coordinates x points right and y points down, in any unit. Angles are in degrees and run clockwise. Standard library
+only.
 """
 
 import math
@@ -24,7 +24,7 @@ def circle(x: float, y: float, radius: float) -> Polygon:
 
 
 def box(left: float, top: float, right: float, bottom: float, *, corner: float = 0.0) -> Polygon:
-    """An upright rectangle whose corners are rounded with radius `corner`."""
+    """An upright rectangle; its corners are rounded with the radius `corner`."""
     if not corner:
         return [(left, top), (right, top), (right, bottom), (left, bottom)]
     centres = ((right - corner, bottom - corner, 0), (left + corner, bottom - corner, 90),
@@ -33,7 +33,7 @@ def box(left: float, top: float, right: float, bottom: float, *, corner: float =
 
 
 def smooth(*points: Point, closed: bool = True) -> Polygon:
-    """The Catmull-Rom curve through `points`; not `closed`, it starts at the first and ends at the last."""
+    """The Catmull-Rom curve through `points`. If not `closed`, it starts at the first and ends at the last point."""
     count, curve = len(points), []
     for index in range(count if closed else count - 1):
         p0, p1, p2, p3 = (points[near % count if closed else min(max(near, 0), count - 1)]

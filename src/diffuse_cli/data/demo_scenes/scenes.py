@@ -1,9 +1,9 @@
 """The demo data set: captioned pictures of coloured objects, drawn from nothing but a seed.
 
-`scene` decides what is in a picture, `draw` paints it at any resolution, `write_demo` fills a folder with them. Two
-pictures of "a red car" differ in proportions, pose, shade, place and size. A tenth of the (colour, object) pairs is
-held out of what is normally drawn, so that composition can be measured: has a model that saw red cars and blue buses
-learnt what a red bus is? This module knows words and paint; outlines are in `shapes`, places in `backdrops`.
+`scene` decides on the content of a picture, `draw` paints it at any resolution, `write_demo` fills a folder with
+pictures. Two pictures of "a red car" differ in proportions, pose, shade, place and size. A tenth of the pairs of colour
+and object is held out, and normally not drawn, so that composition can be measured: does a model that was trained on
+red cars and blue buses draw a red bus? Outlines are in `shapes`, backdrops in `backdrops`, colours in `tones`.
 """
 
 import contextlib
@@ -34,17 +34,17 @@ BACKDROPS = tuple(backdrops.BACKDROPS)
 SIZES = ("small", "medium", "large")
 PAIRS = tuple((colour, thing) for colour in COLOURS for thing in OBJECTS)
 
-# Diagonals of the colour × object table: no colour and no object loses more than a few of its pairs.
+# Diagonals of the colour × object table, so that no colour and no object loses more than a few of its pairs.
 HELD_OUT = frozenset((colour, thing) for row, colour in enumerate(COLOURS) for column, thing in enumerate(OBJECTS)
                      if (column + 3 * row) % 10 == 2)
 
-# Diagonal of the object's bounding box / diagonal of the picture: a slender key is as big as a round apple.
+# Diagonal of the object's bounding box / diagonal of the picture, so that a slender key is as big as a round apple.
 _EXTENT = {"small": (0.46, 0.52), "medium": (0.6, 0.67), "large": (0.76, 0.84)}
-_WIDEST = 0.92                                  # longer side / picture
-_STRAY = 0.4                                    # share of the free room, about its middle, that objects are put into
-_MARGIN = 0.04                                  # kept free on every side / picture
-_SUPERSAMPLING = 4                              # paint so many times larger, then average
-_RIM = 0.012                                    # reach of the outline / picture
+_WIDEST = 0.92                                  # maximum longer side of the object / side of the picture
+_STRAY = 0.4                                    # share of the free room, around its middle, in which objects are placed
+_MARGIN = 0.04                                  # width kept free on every side / side of the picture
+_SUPERSAMPLING = 4                              # factor by which pictures are painted larger before they are averaged
+_RIM = 0.012                                    # radius of the blur that makes the rim around objects / side
 
 _OPENINGS = ("a",) * 8 + ("", "", "the", "a picture of a", "a drawing of a")
 _SIZE_WORDS = {"small": ("small", "little", "tiny"), "medium": (), "large": ("big", "large")}
@@ -58,7 +58,7 @@ _PLACES = {
 
 @dataclass(frozen=True)
 class Scene:
-    """What is in a picture and how its caption says it. `pose` seeds everything else: proportions, shade, place."""
+    """The content of a picture and its caption. `pose` is the seed of everything else: proportions, shade, place."""
 
     object: str
     colour: str
@@ -68,66 +68,67 @@ class Scene:
     pose: str
 
 
-# ── What is in the picture ──────────────────────────────────────────────────────────────────────────────────────────
+# ── The content of a picture ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 def scene(seed: int, index: int, *, pairs: str = "seen") -> Scene:
-    """Scene number `index` of the data set `seed`, with a pair of `pairs`: "seen", "held-out" or "all".
+    """Scene number `index` of the data set `seed`; `pairs` says which (colour, object): "seen", "held-out" or "all".
 
-    A pure function of its arguments. Raises UsageError for another word in `pairs`.
+    A pure function of its arguments. Raises UsageError for any other `pairs`.
     """
     check_choice("pairs", pairs, ("seen", "held-out", "all"))
-    wanted = [pair for pair in PAIRS if pairs == "all" or (pair in HELD_OUT) == (pairs == "held-out")]
-    colour, thing = _pick(_dice(seed, index, "pair"), wanted)
+    candidates = [pair for pair in PAIRS if pairs == "all" or (pair in HELD_OUT) == (pairs == "held-out")]
+    colour, thing = _pick(_rng(seed, index, "pair"), candidates)
     return scene_of(colour, thing, seed=seed, index=index)
 
 
 def scene_of(colour: str, object: str, *, seed: int, index: int) -> Scene:
-    """A scene with the given pair; everything else follows from `seed` and `index`. Raises UsageError."""
+    """A scene with the given colour and object; all else follows from `seed` and `index`. Raises UsageError."""
     check_choice("colour", colour, tuple(COLOURS))
     check_choice("object", object, OBJECTS)
-    dice = _dice(seed, index, "scene")
-    backdrop, size = _pick(dice, BACKDROPS), _pick(dice, SIZES)
-    caption = _caption(dice, colour, object, backdrop, size)
+    rng = _rng(seed, index, "scene")
+    backdrop, size = _pick(rng, BACKDROPS), _pick(rng, SIZES)
+    caption = _caption(rng, colour, object, backdrop, size)
     return Scene(object, colour, backdrop, size, caption, pose=f"{seed}/{index}")
 
 
-def _dice(*where: object) -> random.Random:
-    """A generator for one purpose. Only its `random()` is used: Python promises that stream for good."""
-    return random.Random("/".join(map(str, where)))
+def _rng(*key: object) -> random.Random:
+    """A random generator for one purpose. All draws come from `random()`, whose stream Python promises to keep."""
+    return random.Random("/".join(map(str, key)))
 
 
-def _pick(dice: random.Random, options: Sequence[T]) -> T:
-    return options[int(dice.random() * len(options))]
+def _pick(rng: random.Random, options: Sequence[T]) -> T:
+    return options[int(rng.random() * len(options))]
 
 
-def _caption(dice: random.Random, colour: str, thing: str, backdrop: str, size: str) -> str:
-    """One of many wordings. Size and backdrop are said about half the time, and never when there is nothing to say."""
+def _caption(rng: random.Random, colour: str, thing: str, backdrop: str, size: str) -> str:
+    """One of many wordings. About half of them name the size and the backdrop; none names a medium size."""
     sizes = _SIZE_WORDS[size]
-    words = [_pick(dice, sizes)] if sizes and dice.random() < 0.6 else []
-    words += [_pick(dice, _COLOUR_WORDS.get(colour, (colour,))), thing]
-    opening = _pick(dice, _OPENINGS).split()
+    words = [_pick(rng, sizes)] if sizes and rng.random() < 0.6 else []
+    words += [_pick(rng, _COLOUR_WORDS.get(colour, (colour,))), thing]
+    opening = _pick(rng, _OPENINGS).split()
     if opening and opening[-1] == "a" and words[0][0] in "aeiou":
         opening[-1] = "an"
-    place = [_pick(dice, _PLACES[backdrop])] if dice.random() < (0.15 if backdrop == "plain" else 0.6) else []
+    place = [_pick(rng, _PLACES[backdrop])] if rng.random() < (0.15 if backdrop == "plain" else 0.6) else []
     return " ".join(opening + words + place)
 
 
-# ── Painting it ─────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Painting ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def draw(scene: Scene, resolution: int) -> Image.Image:
     """The picture of `scene`: RGB, `resolution` pixels square, the same picture at any resolution.
 
-    Painted four times larger and averaged, so edges are smooth. Raises UsageError outside the range of --resolution.
+    It is painted four times larger and averaged, so edges are smooth. Raises UsageError if `resolution` is outside the
+    range of --resolution.
     """
     check_range("--resolution", resolution, *RESOLUTION_RANGE)
-    look = _dice(scene.pose, "look")
-    main = tones.shaded(scene.colour, look.uniform(-1, 1))
-    parts = _placed(look, scene)
+    rng = _rng(scene.pose, "look")
+    main = tones.shaded(scene.colour, rng.uniform(-1, 1))
+    parts = _placed(rng, scene)
     left, _, right, feet = shapes.bounds(parts)
-    place = backdrops.ProcessRank(left, right, feet, main)
-    backdrop = backdrops.BACKDROPS[scene.backdrop](_dice(scene.pose, scene.backdrop).uniform, place)
+    place = backdrops.Place(left, right, feet, main)
+    backdrop = backdrops.BACKDROPS[scene.backdrop](_rng(scene.pose, scene.backdrop).uniform, place)
 
     side = resolution * _SUPERSAMPLING
     canvas = _gradient(backdrop.stops, side)
@@ -143,28 +144,28 @@ def draw(scene: Scene, resolution: int) -> Image.Image:
     return canvas.reduce(_SUPERSAMPLING)
 
 
-def _placed(look: random.Random, scene: Scene) -> list[shapes.Part]:
-    """The object's parts in picture units (0 to 1): stretched, flipped, tilted, scaled to its size, put somewhere."""
+def _placed(rng: random.Random, scene: Scene) -> list[shapes.Part]:
+    """The object's parts in picture units (0 to 1): stretched, flipped, tilted, scaled to its size and placed."""
     shape = shapes.SHAPES[scene.object]
-    stretch = look.uniform(0.88, 1.14) * (-1 if look.random() < 0.5 else 1)
-    tilt = shape.tilt * look.uniform(-1, 1)
+    stretch = rng.uniform(0.88, 1.14) * (-1 if rng.random() < 0.5 else 1)
+    tilt = shape.tilt * rng.uniform(-1, 1)
     parts = [shapes.Part(ink, turn([(x * stretch, y) for x, y in points], tilt))
-             for ink, points in shape.parts(look.uniform)]
+             for ink, points in shape.parts(rng.uniform)]
     left, top, right, bottom = shapes.bounds(parts)
     wide, high = right - left, bottom - top
-    scale = min(look.uniform(*_EXTENT[scene.size]) * math.sqrt(2) / math.hypot(wide, high), _WIDEST / max(wide, high))
-    dx = _MARGIN + _somewhere(look) * (1 - 2 * _MARGIN - wide * scale) - left * scale
-    dy = _MARGIN + _somewhere(look) * (1 - 2 * _MARGIN - high * scale) - top * scale
+    scale = min(rng.uniform(*_EXTENT[scene.size]) * math.sqrt(2) / math.hypot(wide, high), _WIDEST / max(wide, high))
+    dx = _MARGIN + _somewhere(rng) * (1 - 2 * _MARGIN - wide * scale) - left * scale
+    dy = _MARGIN + _somewhere(rng) * (1 - 2 * _MARGIN - high * scale) - top * scale
     return [shapes.Part(ink, [(x * scale + dx, y * scale + dy) for x, y in points]) for ink, points in parts]
 
 
-def _somewhere(look: random.Random) -> float:
-    """In [0, 1]: where in the room that it leaves free an object is; 0.5 is the middle."""
-    return 0.5 + _STRAY * look.uniform(-0.5, 0.5)
+def _somewhere(rng: random.Random) -> float:
+    """Share of the free room that lies left of the object or above it, in [0, 1]; 0.5 places it in the middle."""
+    return 0.5 + _STRAY * rng.uniform(-0.5, 0.5)
 
 
 def _gradient(stops: list[tuple[float, RGB]], side: int) -> Image.Image:
-    """A picture whose rows run through `stops`."""
+    """A square picture of `side` pixels whose rows go through the tones of `stops`, (y, tone), from top to bottom."""
     rows = bytearray()
     for row in range(side):
         y = (row + 0.5) / side
@@ -175,7 +176,7 @@ def _gradient(stops: list[tuple[float, RGB]], side: int) -> Image.Image:
 
 
 def _fill(canvas: Image.Image, polygons: Iterable[tuple[RGB | int, Polygon]]) -> None:
-    """Fill polygons, given in picture units, one over another."""
+    """Fill (tone, polygon) in picture units on the canvas, the later over the earlier ones."""
     pen, side = ImageDraw.Draw(canvas), canvas.width
     for tone, points in polygons:
         pen.polygon([(x * side - 0.5, y * side - 0.5) for x, y in points], fill=tone)
@@ -185,49 +186,50 @@ def _fill(canvas: Image.Image, polygons: Iterable[tuple[RGB | int, Polygon]]) ->
 
 
 def write_demo(directory: Path, *, count: int, resolution: int, seed: int = 0) -> Generator[int, None, None]:
-    """Fill a new or empty folder with `count` pictures and their `metadata.jsonl`; yields how many are done.
+    """Fill a new or empty folder with `count` pictures and their `metadata.jsonl`; yields the number of pictures done.
 
-    Raises UsageError, before anything is written, when the folder holds something or a number is out of range;
-    StorageError when the disk does not take it. Whatever ends it before it is done, even that nobody asks for the next
-    picture: what it has made is removed, and nothing else.
+    Raises UsageError, before anything is written, if the folder is not empty or a number is out of range, and
+    StorageError if the disk does not take a file. If it ends early for any reason, even that the caller closes the
+    generator, the files written so far are removed, and nothing else.
     """
     check_range("-n", count, 1, 100_000)
     check_range("--resolution", resolution, *RESOLUTION_RANGE)
     check_range("--seed", seed, *SEED_RANGE)
     try:
-        taken = directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
+        occupied = directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
     except OSError as error:
         durable.fail(error, directory)
-    if taken:
+    if occupied:
         raise UsageError(f"{directory} already holds something", hint="Name a new or an empty folder")
-    made: list[Path] = []
+    written: list[Path] = []
     with durable.directory_to_fill(directory, mode=0o755):
         try:
-            yield from _fill_folder(directory, made, count=count, resolution=resolution, seed=seed)
+            yield from _fill_folder(directory, written, count=count, resolution=resolution, seed=seed)
         except BaseException:
-            for path in made:
+            for path in written:
                 with contextlib.suppress(OSError):
                     path.unlink()
             raise
 
 
 def _fill_folder(
-    directory: Path, made: list[Path], *, count: int, resolution: int, seed: int,
+    directory: Path, written: list[Path], *, count: int, resolution: int, seed: int,
 ) -> Generator[int, None, None]:
-    """Describe and draw the pictures; each file is in `made` before it is there.
+    """Write the metadata and the pictures; appends each path to `written` before the file exists.
 
-    The descriptions come first: training refuses a folder that lists pictures which are not there, such as this one
-    after a kill, and the pictures need no fsync.
+    The metadata comes first, so the pictures need no fsync: training refuses a folder that lists pictures which do not
+    exist, as this one would after a kill.
     """
-    shown = {f"{index:05d}.png": scene(seed, index) for index in range(count)}
-    rows = [json.dumps({"file_name": name, "text": one.caption, "colour": one.colour, "object": one.object,
-                        "backdrop": one.backdrop, "size": one.size}) for name, one in shown.items()]
-    made.append(directory / "metadata.jsonl")
-    durable.write(made[-1], ("\n".join(rows) + "\n").encode(), mode=0o644)
-    for done, (name, one) in enumerate(shown.items(), 1):
-        made.append(directory / name)
+    scenes = {f"{index:05d}.png": scene(seed, index) for index in range(count)}
+    rows = [json.dumps({"file_name": name, "text": content.caption, "colour": content.colour,
+                        "object": content.object, "backdrop": content.backdrop, "size": content.size})
+            for name, content in scenes.items()]
+    written.append(directory / "metadata.jsonl")
+    durable.write(written[-1], ("\n".join(rows) + "\n").encode(), mode=0o644)
+    for done, (name, content) in enumerate(scenes.items(), 1):
+        written.append(directory / name)
         try:
-            draw(one, resolution).save(made[-1])
+            draw(content, resolution).save(written[-1])
         except OSError as error:
-            durable.fail(error, made[-1])
+            durable.fail(error, written[-1])
         yield done

@@ -1,9 +1,9 @@
 """The objects of the demo data set as filled outlines: one small function for each object.
 
-A shape is a list of `Part`s painted in order, each an ink and a closed polygon; x points right, y down, the units are
-arbitrary because whoever draws a shape scales it to its bounding box. A function gets `u`, a uniform draw between two
-numbers, and varies its proportions with it, so that no two cars are alike. Inks are names of roles ("main" is the
-colour that the caption says); nothing here knows of colours, backdrops or pixels. Standard library only.
+A shape is a list of `Part`s painted in order, each an ink and a closed polygon. In coordinates x points right and y
+down; their unit is arbitrary, because `scenes` scales a shape by its bounding box. Each function varies its proportions
+with `u`, a uniform draw between two numbers, so that no two cars are alike. An ink names a role ("main" is the colour
+in the caption); `tones` gives it a colour. Standard library only.
 """
 
 import math
@@ -23,10 +23,10 @@ class Part(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """How to draw an object, and how far it may lean either way, in degrees."""
+    """How an object is drawn."""
 
     parts: Callable[[Uniform], list[Part]]
-    tilt: float
+    tilt: float                                 # maximum angle by which it leans to either side, in degrees
 
 
 def bounds(parts: Iterable[Part]) -> tuple[float, float, float, float]:
@@ -40,7 +40,7 @@ def wheel(x: float, y: float, radius: float) -> list[Part]:
     return [Part("dark", circle(x, y, radius)), Part("pale", circle(x, y, radius * 0.42))]
 
 
-# ── Things that drive, float and fly ────────────────────────────────────────────────────────────────────────────────
+# ── Vehicles, and a balloon ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def car(u: Uniform) -> list[Part]:
@@ -121,7 +121,7 @@ def balloon(u: Uniform) -> list[Part]:
     ]
 
 
-# ── Things that live ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Plants and animals ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def tree(u: Uniform) -> list[Part]:
@@ -232,7 +232,7 @@ def apple(u: Uniform) -> list[Part]:
     ]
 
 
-# ── Things one owns ─────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Houses and things ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def house(u: Uniform) -> list[Part]:

@@ -1,8 +1,8 @@
-"""The colours of the demo data set: the named ones, and what goes with each of them.
+"""The colours of the demo data set: those with names, and the tones that go with each of them.
 
-The names are far enough apart that a 32-pixel picture still tells them, whatever their shade. The inks that a shape is
-painted with follow from its main colour, so that wheels show on a black car and windows on a white bus. Knows nothing
-of shapes or pictures. Standard library only.
+The named colours are far enough apart to be told from one another in a 32-pixel picture, whatever their shade. The inks
+of a shape follow from its main colour, so that wheels show on a black car and windows on a white bus. Standard library
+only.
 """
 
 import math
@@ -15,7 +15,7 @@ COLOURS: dict[str, RGB] = {
     "brown": (128, 72, 34), "black": (38, 38, 44), "white": (248, 248, 246), "grey": (140, 143, 148),
 }
 
-# Each ink is the first of its tones that stands out from the main colour.
+# Tones of each ink; the first that stands out from the main colour is used.
 _INKS: dict[str, tuple[RGB, ...]] = {
     "dark": ((52, 50, 58), (118, 118, 130)),
     "pale": ((250, 246, 234), (176, 188, 206)),
@@ -24,7 +24,7 @@ _INKS: dict[str, tuple[RGB, ...]] = {
     "wood": ((122, 80, 50), (72, 46, 34)),
     "leaf": ((96, 150, 72), (36, 84, 48)),
 }
-_STANDS_OUT = 150.0
+_STANDS_OUT = 150.0                             # minimum `distance` of a tone that stands out
 
 
 def mix(first: RGB, second: RGB, share: float) -> RGB:
@@ -41,7 +41,7 @@ def distance(first: RGB, second: RGB) -> float:
 
 
 def shaded(name: str, shade: float) -> RGB:
-    """The named colour, darker (`shade` down to -1) or lighter (up to 1), yet always told by its name."""
+    """The named colour, darker (`shade` down to -1) or lighter (up to 1), by so little that the name still fits."""
     if shade < 0:
         return mix(COLOURS[name], (0, 0, 0), 0.09 * -shade)
     return mix(COLOURS[name], (255, 255, 255), 0.14 * shade)
@@ -60,5 +60,5 @@ def inks(main: RGB) -> dict[str, RGB]:
 
 
 def outline(main: RGB, ground: RGB) -> RGB:
-    """The rim around an object: a deep or a bright tone of its colour, whichever stands out from what is behind."""
+    """The rim around an object: a dark or a bright tone of its colour, whichever differs more from `ground`."""
     return max(mix(main, (18, 12, 30), 0.7), mix(main, (255, 255, 255), 0.55), key=lambda rim: distance(rim, ground))

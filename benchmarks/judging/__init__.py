@@ -1,0 +1,1 @@
+"""How good generated pictures are, judged by classifiers that are trained on real ones."""

@@ -1,0 +1,33 @@
+"""Pictures as coloured characters of a terminal: each shows two pixels, one above the other."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.color import Color
+from rich.segment import Segment, Segments
+from rich.style import Style
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def half_blocks(pictures: "Sequence[np.ndarray]") -> Segments:
+    """Pictures side by side, (H, W, 3) uint8 each, with the same even H."""
+    segments = []
+    for row in range(0, len(pictures[0]), 2):
+        for number, pixels in enumerate(pictures):
+            segments += [Segment(" ")] if number else []
+            segments += [Segment("▀", Style(color=Color.from_rgb(*top), bgcolor=Color.from_rgb(*bottom)))
+                         for top, bottom in zip(pixels[row].tolist(), pixels[row + 1].tolist(), strict=True)]
+        segments.append(Segment.line())
+    return Segments(segments)
+
+
+def fitted(pixels: "np.ndarray", columns: int) -> "np.ndarray":
+    """A picture (H, W, 3) at most `columns` wide and of even height, by the nearest pixels."""
+    height, width, _ = pixels.shape
+    columns = min(columns, width)
+    rows = 2 * max(1, round(height * columns / width / 2))
+    xs = [column * width // columns for column in range(columns)]
+    ys = [row * height // rows for row in range(rows)]
+    return pixels[ys][:, xs]

@@ -1,0 +1,55 @@
+"""The captions of one source, and how text or JSON values become captions.
+
+Standard library only. Text is kept as it is, apart from white space and control characters: one caption is one line.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class SourceCaptions:
+    """The captions that one kind of source holds, and what is wrong with it. `problems` are (name, reason)."""
+
+    label: str                                  # how the user is told of the source: "sidecar .txt"
+    present: bool                               # whether there is such a source at all, with captions or without
+    by_name: dict[str, tuple[str, ...]] = field(default_factory=dict)   # only pictures with at least one caption
+    excluded: set[str] = field(default_factory=set)     # names of pictures that a metadata file leaves out
+    warnings: list[str] = field(default_factory=list)
+    problems: list[tuple[str, str]] = field(default_factory=list)
+
+
+def tidy(text: str) -> str:
+    """The text in one line: control characters and runs of white space become one space, lone surrogates '?'."""
+    text = "".join(" " if ord(letter) < 32 or 127 <= ord(letter) < 160 else letter for letter in text)
+    return " ".join(text.split()).encode("utf-8", "replace").decode("utf-8")
+
+
+def distinct_captions(value: Any) -> tuple[str, ...]:
+    """A text or a list of texts → the distinct captions in it, in order; empty ones and other values are left out."""
+    tidied = (tidy(text.removeprefix("\ufeff")) for text in _texts(value) if text is not None)
+    return tuple(dict.fromkeys(text for text in tidied if text))
+
+
+def captions_under(
+    keys: Iterable[str], row: dict[str, Any], place: str, source: SourceCaptions,
+) -> tuple[str, ...]:
+    """The captions of `row` under the first of `keys` that holds any.
+
+    A value that is not text becomes a problem of `source`, reported for `place`.
+    """
+    for key in keys:
+        value = row.get(key)
+        if value is not None and None in _texts(value):
+            source.problems.append((place, "caption is not text"))
+        if captions := distinct_captions(value):
+            return captions
+    return ()
+
+
+def _texts(value: Any) -> list[str | None]:
+    """Every text of a list, or the single text; numbers as a CSV would hold them, None for any other value."""
+    return [str(item) if type(item) in (str, int) or (type(item) is float and math.isfinite(item)) else None
+            for item in (value if isinstance(value, list) else [value])]

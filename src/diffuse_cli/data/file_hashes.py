@@ -1,0 +1,74 @@
+"""Hashes of the files' contents, remembered so that a file which has not changed is not read again.
+
+    <directory>/seen-<folder>.json      size, times and hash of each file of a folder
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ..events import Scanned
+from ..files import durable
+from . import images
+
+REFUSED = "!"                                   # begins the text in the place of a hash: a reason follows
+
+_FORMAT = 1                                     # of the JSON file
+_BATCH = 1000                                   # files hashed between two events
+
+
+def hash_files(
+    folder: Path, files: Sequence[tuple[str, Path]], *, directory: Path, threads: int,
+) -> Generator[Scanned, None, list[str]]:
+    """SHA-256 of the contents of `files`, (name, path) in `folder`, in order; yields progress.
+
+    A file is not read if its size and times are those of the last time. If a file cannot be read, REFUSED and the
+    reason are in the place of its hash. `directory` is that of the cache; `threads` read files at the same time.
+    """
+    folder_hash = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+    memory = directory / f"seen-{folder_hash}.json"
+    before = _read_memory(memory)
+    total, hashes, now = len(files), [], {}
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, total, _BATCH):
+            batch = files[start:start + _BATCH]
+            entries = pool.map(lambda file: _hash_file(file[1], before.get(file[0])), batch)
+            for (name, _), entry in zip(batch, entries, strict=True):
+                hashes.append(entry[-1])
+                now[name] = entry
+            yield Scanned(done=0, total=total)
+    if now != before:
+        durable.write(memory, json.dumps({"format": _FORMAT, "files": now}).encode())
+    return hashes
+
+
+def _hash_file(path: Path, before: list[Any] | None) -> list[Any]:
+    """[size, modified, changed, hash] of a file, times in nanoseconds; `before` if its size and times still hold."""
+    try:
+        if before is not None and before[:3] == _size_and_times(os.stat(path)):
+            return before
+        with images.open_regular(path) as file:
+            size_and_times = _size_and_times(os.fstat(file.fileno()))
+            return [*size_and_times, hashlib.file_digest(file, "sha256").hexdigest()]
+    except images.ImageRefused as error:
+        return [0, 0, 0, f"{REFUSED}{error.reason}"]
+    except OSError:
+        return [0, 0, 0, f"{REFUSED}unreadable"]
+
+
+def _size_and_times(status: os.stat_result) -> list[int]:
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def _read_memory(path: Path) -> dict[str, list[Any]]:
+    """Name of each file → its entry of the last time; empty if `path` is missing or damaged, which only costs time."""
+    try:
+        content = json.loads(path.read_bytes())
+        files = content["files"] if content["format"] == _FORMAT else {}
+        return {name: entry for name, entry in files.items() if len(entry) == 4}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return {}

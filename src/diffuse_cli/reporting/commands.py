@@ -1,0 +1,47 @@
+"""The commands with which people continue from a run: resume it, sample, evaluate, export."""
+
+from ..checks import from_dict
+from ..config import Recipe
+from ..storage.event_log import Entry, EventLog
+
+
+def commands(name: str, request: Entry, event_log: EventLog) -> list[tuple[str, list[str]]]:
+    """(purpose, words of the command) for each thing that one may want to do with the run `name`.
+
+    request: the `request` of the run's config.json.
+    """
+    prompt = _example_prompt(event_log)
+    prompt_words = [] if not prompt else ["--", prompt] if prompt.startswith("-") else [prompt]
+    resume = "Resume, with a longer budget (--steps, --images or --time)" if event_log.finished.get("complete") \
+        else "Resume"
+    return [
+        (resume, _training_command(name, request)),
+        ("Generate pictures", ["diffuse", "sample", "-m", name, "-n", "8", "--grid", *prompt_words]),
+        ("Evaluate", ["diffuse", "evaluate", name]),
+        ("Export to the format of other programs", ["diffuse", "export", name, "--to", "diffusers"]),
+        ("Show the description in the model's file", ["diffuse", "models", "show", name]),
+    ]
+
+
+def _example_prompt(event_log: EventLog) -> str:
+    """The prompt that the training suggested at its end, else the first one of the latest preview, else ""."""
+    prompts = event_log.previews[-1].get("prompts") if event_log.previews else None
+    previewed = prompts[0] if isinstance(prompts, list) and prompts else ""
+    return str(event_log.finished.get("prompt") or previewed)
+
+
+def _training_command(name: str, request: Entry) -> list[str]:
+    """The command that requests the same training. It names only the options that differ from their defaults."""
+    recipe, defaults = from_dict(Recipe, request["recipe"], where="recipe"), Recipe()
+    words = ["diffuse", "train", str(request["folder"])]
+    for key in request["recipe"]:
+        value, option = getattr(recipe, key), f"--{key.replace('_', '-')}"
+        if value == getattr(defaults, key):
+            continue
+        if isinstance(value, bool):
+            words.append(option if value else f"--no-{key}")
+            continue
+        text = f"{value:.0f}" if isinstance(value, float) and value == int(value) else str(value)
+        text += "s" if key == "time" else ""
+        words += [f"{option}={text}"] if text.startswith("-") else [option, text]
+    return [*words, "--name", name]

@@ -1,0 +1,32 @@
+"""The split: how many pictures are held out, and that their contents alone decide which."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffuse_cli.data.split import split_dataset, validation_count
+
+
+@pytest.mark.parametrize(("pictures", "held_out"), [
+    (1, 0), (19, 0), (20, 2), (300, 30), (640, 64), (1000, 64), (1280, 64), (2000, 100), (40_960, 2048),
+    (1_000_000, 2048)])
+def test_how_many_are_held_out(pictures, held_out):
+    assert validation_count(pictures) == held_out
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=19) | st.lists(st.integers(0, 30), min_size=20, max_size=60),
+       st.randoms(use_true_random=False))
+@settings(max_examples=100, deadline=None)
+def test_the_split_depends_on_contents_and_not_on_names(contents, random):
+    hashes = tuple(f"{content:02x}" for content in contents)
+    split = split_dataset(hashes)
+    assert sorted(split.train.tolist() + split.held_out.tolist()) == list(range(len(hashes)))
+    assert len(split.held_out) <= validation_count(len(hashes))
+    train, held_out = ({hashes[k] for k in part.tolist()} for part in (split.train, split.held_out))
+    assert not train & held_out                                      # a picture and its copy are on one side
+    assert len(split.train) > 0
+
+    order = list(range(len(hashes)))                                 # renaming changes the order of the pictures
+    random.shuffle(order)
+    renamed = split_dataset(tuple(hashes[k] for k in order))
+    assert {hashes[order[k]] for k in renamed.held_out.tolist()} == held_out

@@ -1,0 +1,53 @@
+"""The commands that a report suggests: the command line understands them, and they mean the run that they are about."""
+
+import json
+import shlex
+
+import pytest
+import tiny
+from web_page import Page
+
+from diffuse_cli.checks import from_dict, parse_duration, to_dict
+from diffuse_cli.cli import app
+from diffuse_cli.config import Recipe
+from diffuse_cli.reporting import report
+from diffuse_cli.reporting.commands import commands
+from diffuse_cli.storage.event_log import read_event_log
+
+
+def _parsed(words: list[str]) -> tuple[str, dict]:
+    """(verb, values) as the command line understands them; nothing is run."""
+    command, (program, *rest) = app._command(), words
+    assert program == "diffuse"
+    names = []
+    while inner := getattr(command, "commands", None):
+        names.append(rest[0])
+        command = inner[rest.pop(0)]
+    return " ".join(names), command.make_context(None, rest).params
+
+
+def test_the_commands_can_be_typed(trained):
+    shown = [shlex.split(text) for text in Page(report.build(trained[0]).decode()).commands()]
+    assert [words[1] for words in shown] == ["train", "sample", "evaluate", "export", "models"]
+    for words in shown:
+        if words[1] in app._command().commands:
+            _parsed(words)
+    prompt = read_event_log(trained[0]).finished["prompt"]
+    assert _parsed(shown[1])[1]["prompts"] == [prompt]
+    assert shown[1][shown[1].index("-m") + 1] == "tiny"
+
+
+@pytest.mark.parametrize("recipe", [
+    Recipe(), tiny.RECIPE, Recipe(time=5400.0, seed=7, lr=1e-4), Recipe(time=90.5, flip=True, times="discrete"),
+    Recipe(flip=False, images=10, captions="none", caption_ext="cap"), Recipe(init="./it's", optimizer="adam"),
+    Recipe(caption="-a 'cat' $HOME", caption_template="{label} \"x\"", caption_column="--text", lr=0.1 + 0.2)])
+def test_the_command_to_resume_requests_the_very_same_training(recipe, tmp_path):
+    request = json.loads(json.dumps({"folder": "/a b/pictures", "recipe": to_dict(recipe)}))
+    (_, words), *_ = commands("cars", request, read_event_log(tmp_path))
+    verb, values = _parsed(shlex.split(shlex.join(words)))
+    assert verb == "train"
+    assert (str(values["folder"]), values["name"]) == ("/a b/pictures", "cars")
+    typed = {key: values[key] for key in to_dict(recipe) if values[key] is not None}
+    if "time" in typed:
+        typed["time"] = parse_duration("--time", typed["time"])
+    assert from_dict(Recipe, typed) == recipe
