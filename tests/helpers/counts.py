@@ -1,4 +1,4 @@
-"""Promises, how they were tried to be broken, and how often: told at the end of a test run, written into a page.
+"""Counts how often the tests tried to break each promise: printed at the end of a test run, and written into a page.
 
 With DIFFUSE_RELIABILITY_PAGE=docs/reliability.md the counts of the tests that passed become the table of that page.
 """
@@ -14,7 +14,7 @@ TABLE = re.compile(r"(?<=<!-- counts -->\n).*(?=<!-- end of counts -->)", re.DOT
 
 
 def tell(reporter) -> None:
-    """Sum what the tests that passed recorded under PROPERTY as (promise, method, count)."""
+    """Print, and write if asked to, the sums of the (promise, method, count) that passed tests recorded as PROPERTY."""
     counts: Counter[tuple[str, str]] = Counter()
     for report in reporter.stats.get("passed", []):
         for name, value in report.user_properties if report.when == "call" else ():

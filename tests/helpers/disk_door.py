@@ -1,7 +1,6 @@
-"""Every call that changes what is on the disk below a directory, seen from outside: the program is not asked.
+"""Shows a watcher every call that changes the disk below a directory.
 
-The functions of `os` themselves are replaced, so that nothing bypasses whoever watches. Knows nothing of what is
-written, nor of what the watcher does with it.
+The functions of `os` themselves are replaced, so no part of the program can bypass the watcher.
 """
 
 import contextlib
@@ -19,16 +18,16 @@ READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 @dataclass(frozen=True)
 class Call:
-    """One call on its way to the disk. `go` makes it; `go(data)` makes a write of other bytes."""
+    """One call on its way to the disk. `go()` makes the call; `go(data)` writes other bytes instead."""
 
     name: str
-    path: Path                                  # what it is about; of a rename or link, the source
+    path: Path                                  # the file or directory; of a rename or link, the source
     arguments: tuple[Any, ...]
     go: Callable[..., Any]
 
     @property
     def target(self) -> Path:
-        """The new name that a rename or link gives."""
+        """The new name of a rename or link."""
         return Path(self.arguments[1])
 
     @property
@@ -41,7 +40,7 @@ Watcher = Callable[[Call], Any]
 
 @contextlib.contextmanager
 def watched(directory: Path, watcher: Watcher) -> Iterator[None]:
-    """Every change below `directory` goes through `watcher`, which makes the call, alters it or fails."""
+    """Pass every change below `directory` to `watcher`, which makes the call, alters it or raises an error."""
     real = {name: getattr(os, name) for name in (*NAMES, "close")}
     opened: dict[int, Path] = {}
 

@@ -1,6 +1,6 @@
-"""One fault at one call to the disk during a whole training, then the same command again: what it breaks, if anything.
+"""Injects one fault into one disk call of a training, runs the same command again, and reports broken promises.
 
-Knows how disks fail; not how the program protects itself.
+This module knows how disks fail, not how the program protects itself.
 """
 
 import errno
@@ -19,15 +19,15 @@ from diffuse_cli.errors import StorageError
 
 CRASH, FULL_ONCE, FULL, BROKEN, SHORT, INTERRUPTED = KINDS = (
     "crash", "ENOSPC once", "ENOSPC for ever", "EIO once", "short write", "EINTR")
-NEEDS_ROOM = ("write", "fsync", "mkdir", "replace", "rename", "link")           # and whatever creates a file
+NEEDS_ROOM = ("write", "fsync", "mkdir", "replace", "rename", "link")           # and any call that creates a file
 
 
 class Died(BaseException):
-    """The process ended here: no handler of it writes or removes anything any more."""
+    """The process has ended: after this, none of its handlers may write or remove anything."""
 
 
 class Fault:
-    """A watcher that lets all calls through but the one at `position`, and what its failure entails."""
+    """A watcher that makes the call at `position` fail, and later calls if the fault lasts. All others go through."""
 
     def __init__(self, kind: str, position: int) -> None:
         self.kind, self.position, self.seen, self.dead = kind, position, 0, False
@@ -43,7 +43,7 @@ class Fault:
         assert applies(self.kind, call), f"{call.name} cannot fail so"
         if self.kind == CRASH:
             self.dead = True
-        if call.name == "write":                                   # whatever goes wrong, half of it gets through
+        if call.name == "write":                                   # half of the bytes are written before any fault
             data = bytes(call.arguments[1])
             count = call.go(data[:(len(data) + 1) // 2])
             if self.kind == SHORT:
@@ -57,21 +57,21 @@ class Fault:
 
 
 def _lose_pages(descriptor: int) -> None:
-    """When fsync fails, Linux forgets what it could not write: a second fsync succeeds, and the data are lost."""
+    """Do as Linux does when fsync fails: drop the pages, so that a second fsync succeeds and the data are lost."""
     status = os.fstat(descriptor)
     if stat.S_ISREG(status.st_mode):
         os.pwrite(descriptor, bytes(status.st_size), 0)
 
 
 def applies(kind: str, call: Call) -> bool:
-    """Whether such a fault can happen to such a call."""
+    """Whether this kind of fault can happen to this call."""
     if kind == SHORT:
         return call.name == "write" and len(call.arguments[1]) > 1
     return kind not in (FULL_ONCE, FULL) or call.name in NEEDS_ROOM or call.creates
 
 
 def calls_of_a_training(home: Path, folder: Path) -> list[Call]:
-    """Every call to the disk that an undisturbed training makes."""
+    """All disk calls of an undisturbed training."""
     calls: list[Call] = []
 
     def note(call: Call) -> object:
@@ -83,9 +83,9 @@ def calls_of_a_training(home: Path, folder: Path) -> list[Call]:
 
 
 def breaches(home: Path, folder: Path, kind: str, position: int, expected: dict[str, bytes]) -> Iterator[str]:
-    """Promises broken by a training with this fault and by the undisturbed one after it."""
+    """The promises that a training with this fault breaks, or the undisturbed training after it."""
     small_run.forget(home)
-    told_before, outcome = _train(home, folder, Fault(kind, position))
+    events_before, outcome = _train(home, folder, Fault(kind, position))
     finished = outcome is None
     if isinstance(outcome, StorageError):
         if outcome.exit_code != 6 or kind in (CRASH, SHORT):
@@ -94,13 +94,13 @@ def breaches(home: Path, folder: Path, kind: str, position: int, expected: dict[
         yield f"unexpected {outcome!r}"
     if finished and small_run.results(home) != expected:
         yield "it seemed to end well, with other results"
-    told, outcome = _train(home, folder)
+    events_now, outcome = _train(home, folder)
     if outcome is not None:
         yield f"it could not be resumed: {outcome!r}"
         return
-    if (start := tiny.of_kind(events.Started, told)[0].step) < _saved(told_before):
-        yield f"it was saved at step {_saved(told_before)}, but resumed from {start}"
-    if not told[-1].complete or small_run.results(home) != expected:
+    if (start := tiny.of_kind(events.Started, events_now)[0].step) < _saved(events_before):
+        yield f"it was saved at step {_saved(events_before)}, but resumed from {start}"
+    if not events_now[-1].complete or small_run.results(home) != expected:
         yield "other results after resuming"
     if left := small_run.temporaries(home):
         yield f"left behind: {[str(path.relative_to(home)) for path in left]}"
@@ -108,17 +108,17 @@ def breaches(home: Path, folder: Path, kind: str, position: int, expected: dict[
 
 def _train(home: Path, folder: Path, watcher: Watcher = lambda call: call.go(),
            ) -> tuple[list[events.Event], BaseException | None]:
-    """What a training told, and what ended it. Nobody cuts the power here, so nobody waits for the disk."""
-    told: list[events.Event] = []
+    """Train. → (its events, the error that ended it). There is no power cut here, so fsync does nothing."""
+    events_now: list[events.Event] = []
     try:
         with mock.patch.object(os, "fsync", return_value=None), watched(home, watcher):
             for event in small_run.train(folder):
-                told.append(event)
+                events_now.append(event)
     except (Died, Exception) as error:
-        return told, error
-    return told, None
+        return events_now, error
+    return events_now, None
 
 
-def _saved(told: list[events.Event]) -> int:
-    """The last step that was said to be saved."""
-    return max((event.step for event in tiny.of_kind(events.Saved, told)), default=0)
+def _saved(events_now: list[events.Event]) -> int:
+    """The last step that an event reported as saved."""
+    return max((event.step for event in tiny.of_kind(events.Saved, events_now)), default=0)

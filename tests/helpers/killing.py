@@ -1,7 +1,7 @@
-"""A real training in a process of its own that is killed at a random moment, and started again until one gets through.
+"""Trains for real in other processes, kills each at a random moment, and starts again until a training ends by itself.
 
-The processes are forked from one that has imported torch and never computed anything: a start costs milliseconds, and
-no thread is lost on the way. Knows neither what is saved nor how.
+The processes are forked from one that has imported torch, but never computed anything: so a start costs milliseconds,
+and no thread is lost by the fork. This module knows nothing of the files that are saved.
 """
 
 import multiprocessing
@@ -19,23 +19,23 @@ from diffuse_cli.training import loop as training
 from diffuse_cli.training import saving
 
 PREPARING, LEARNING, SAVING = 0, 1, 2
-LONG = 120.0                                    # seconds: a training here takes one
+TIMEOUT = 120.0                                 # seconds until a training has failed; one takes about a second
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["pytest", "diffuse_cli.training.loop", "torch._dynamo", "torch._inductor"])
 
 
 @dataclass
 class Tally:
-    """What the kills hit."""
+    """How many kills hit which part of a training."""
 
     kills: int = 0
     inside_a_save: int = 0
     before_learning: int = 0
-    lost: int = 0                               # kills after which the newest whole state was not the newest saved
+    lost: int = 0                               # kills after which an acknowledged state was gone
 
 
 class Victim:
-    """Trains in another process: `progress` is what it does, the last step acknowledged, when learning began (ns)."""
+    """A process that trains. `progress` has its activity, the last acknowledged step, the start of its steps in ns."""
 
     def __init__(self, home: Path, folder: Path) -> None:
         self.progress = _PROCESSES.RawArray("q", 3)
@@ -43,7 +43,7 @@ class Victim:
         self.process.start()
 
     def survives(self, seconds: float) -> bool:
-        """Let it train so long, then kill it. Whether it had ended by itself."""
+        """Let it train for so many seconds, then kill it. → whether it had ended by itself"""
         self.process.join(seconds)
         self.process.kill()
         self.process.join()
@@ -77,13 +77,13 @@ def _train(home: Path, folder: Path, progress) -> None:
 
 @dataclass
 class Duration:
-    """Of a training, in seconds, as far as known."""
+    """The estimated seconds that a training takes."""
 
     preparing: float
     learning: float
 
     def draw(self, rng: random.Random) -> float:
-        """A moment to kill at: mostly in the first third of the learning: most attempts get a bit further."""
+        """The seconds until a kill. Most fall into the first third of the steps, so that most attempts get further."""
         if rng.random() < 0.2:
             return rng.uniform(0, self.preparing)
         return self.preparing + rng.uniform(0, self.learning / 3)
@@ -93,10 +93,10 @@ class Duration:
 
 
 def train_once(home: Path, folder: Path) -> Duration:
-    """Train without a disturbance; how long it takes."""
+    """Train without a kill. → how long it took"""
     begun = time.monotonic()
     victim = Victim(home, folder)
-    assert victim.survives(LONG), f"no end after {LONG} s"
+    assert victim.survives(TIMEOUT), f"no end after {TIMEOUT} s"
     learning = victim.progress[2] / 1e9
     return Duration(learning - begun, time.monotonic() - learning)
 
@@ -104,7 +104,7 @@ def train_once(home: Path, folder: Path) -> Duration:
 def train_under_fire(home: Path, folder: Path, duration: Duration, rng: random.Random, tally: Tally) -> None:
     """Kill at random moments and start again, until the training ends by itself.
 
-    `duration` follows the machine: longer where an attempt gets nowhere, shorter where none is hit.
+    `duration` adapts to the machine: it grows when an attempt saves nothing new, and shrinks when no kill hits.
     """
     saved, before = 0, tally.kills
     while True:
@@ -113,17 +113,17 @@ def train_under_fire(home: Path, folder: Path, duration: Duration, rng: random.R
             if tally.kills == before:
                 duration.scale(0.5)
             return
-        doing, reached, _ = victim.progress
+        activity, reached, _ = victim.progress
         if reached <= saved:
             duration.scale(1.1)
         saved = max(saved, reached)
         tally.kills += 1
-        tally.inside_a_save += doing == SAVING
-        tally.before_learning += doing == PREPARING
+        tally.inside_a_save += activity == SAVING
+        tally.before_learning += activity == PREPARING
         tally.lost += _newest(tiny.run_directory(home)) < saved
 
 
 def _newest(directory: Path) -> int:
-    """The step that would be resumed from; 0 for the beginning."""
+    """The step from which a training would resume; 0 for none."""
     states = training_states.saved_states(directory) if directory.exists() else []
     return next((state.step for state in states if training_states.is_whole(state)), 0)

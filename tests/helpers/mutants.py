@@ -1,6 +1,6 @@
-"""Ways to get crash safety wrong, each of which some program has shipped. Every one replaces a few lines of ours.
+"""Mistakes in crash safety, each of which some program has shipped. Every mutant replaces a few lines of ours.
 
-A mutant is a function that is given pytest's MonkeyPatch. Knows nothing of how it is caught.
+A mutant is a function that gets pytest's MonkeyPatch. It does not know which test will notice it.
 """
 
 import contextlib
@@ -141,7 +141,7 @@ def _is_directory(descriptor: int) -> bool:
 
 
 def _write_otherwise(patch: Patch, prefix: str, other) -> None:
-    """Files whose names begin like this are written in another way."""
+    """Make `durable.write` call `other` for files whose names begin with `prefix`."""
     write = durable.write
 
     def written(path: Path, data, **options) -> None:

@@ -1,6 +1,6 @@
-"""A training is recorded, the power is cut at every moment of the record, and the real recovery judges what is left.
+"""Records a training, cuts the power at every moment of the record, and lets the real recovery read what is left.
 
-Knows what was promised to the user; not how it is kept.
+This module knows what was promised to the user, not how the program keeps it.
 """
 
 import contextlib
@@ -23,14 +23,14 @@ from power_loss import Disk, Recorder
 from diffuse_cli.errors import DiffuseError
 from diffuse_cli.storage import registry, run_directory, safetensors_file, training_states
 
-STEPS, LONGER = 8, 11                           # of two lives, and of a third one with a longer budget
-DIES_AT = 4                                     # saved by the first life, never acknowledged by it
+STEPS, LONGER = 8, 11                           # steps of the first two starts, and of a third with a longer budget
+DIES_AT = 4                                     # step whose state the first process saves, but never acknowledges
 ACKNOWLEDGED = "acknowledged"
 
 
 @dataclass
 class Record:
-    """Everything that the lives of a training did to the disk, and which bytes each state had in each plan."""
+    """All that three processes of one training did to the disk, and the hash of each state in each plan."""
 
     directory: Path
     log: list[tuple] = field(default_factory=list)
@@ -38,7 +38,9 @@ class Record:
 
 
 def record_training(home: Path, folder: Path) -> Record:
-    """The first life ends between a state and its acknowledgement, the second at the end, the third goes beyond."""
+    """Record three processes: the first dies between a state and its acknowledgement, the second completes the
+    training, the third trains beyond it with a longer budget.
+    """
     small_run.decode(folder)
     recorder = Recorder()
     record = Record(tiny.run_directory(home, "small"), recorder.log)
@@ -47,28 +49,28 @@ def record_training(home: Path, folder: Path) -> Record:
     def acknowledging(directory: Path, state: training_states.SavedState, **options) -> None:
         steps = run_directory.read_config(directory)["plan"]["steps"]
         record.hashes[steps, state.step] = state.sha256
-        if state.step == DIES_AT and life == "first":
+        if state.step == DIES_AT and process == "first":
             raise Died
         acknowledge(directory, state, **options)
         recorder.note(ACKNOWLEDGED, state.step)
 
     def rewinding(directory: Path, *, limit: int) -> None:
-        recorder.note(ACKNOWLEDGED, limit)                         # from here on, what is later may be lost
+        recorder.note(ACKNOWLEDGED, limit)                         # from now on, later states may be lost
         record.hashes.update({(LONGER, step): digest for (_, step), digest in record.hashes.items() if step <= limit})
         rewind(directory, limit=limit)
 
     with mock.patch.object(training_states, "acknowledge", acknowledging), \
             mock.patch.object(training_states, "rewind", rewinding), watched(home, recorder):
-        for life, steps in (("first", STEPS), ("second", STEPS), ("third", LONGER)):  # noqa: B007 - read above
+        for process, steps in (("first", STEPS), ("second", STEPS), ("third", LONGER)):  # noqa: B007 - read above
             with contextlib.suppress(Died):
                 list(small_run.train(folder, dataclasses.replace(small_run.RECIPE, steps=steps)))
     return record
 
 
 def breaches(record: Record, *, count: int, rng: random.Random, place: Path) -> Iterator[str]:
-    """Promises broken on the disks that are found after so many power cuts, built one after another at `place`.
+    """The promises that are broken after `count` power cuts, spread evenly over all moments of the record.
 
-    The cuts are spread evenly over all moments of the record.
+    The disk that each cut leaves is built at `place`.
     """
     moments = sorted(number % (len(record.log) + 1) for number in range(count))
     disk, acknowledged, done = Disk(), 0, 0
@@ -83,7 +85,7 @@ def breaches(record: Record, *, count: int, rng: random.Random, place: Path) -> 
 
 
 def _build(place: Path, directory: Path, files: dict[Path, bytes], rng: random.Random) -> None:
-    """Such a disk, as a directory. Nothing may depend on the times of files: clocks jump."""
+    """Build the run's directory with these files. Their times are random: nothing may depend on a clock."""
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
     for path, data in files.items():

@@ -1,7 +1,7 @@
-"""Power cuts, simulated: a log of what was done to a directory becomes every disk that may be found after a cut.
+"""Simulates power cuts: turns a log of the changes to a directory into the disks that may be found after a cut.
 
-What POSIX promises, and nothing more: the bytes of a file are there after its fsync, names after the fsync of their
-directory. Before that, each may be there or not, independently; bytes may also be cut or zeros. Knows no protocol.
+It keeps what POSIX promises, and nothing more: the bytes of a file are safe after its fsync, its name after the fsync
+of the directory. Before that, each may be there or not, independently; the bytes may also be cut, or zeros.
 """
 
 import os
@@ -15,13 +15,13 @@ from disk_door import Call
 
 @dataclass
 class File:
-    """One file, whatever its names."""
+    """The contents of one file, which may have several names."""
 
     written: bytes = b""
     synced: bytes = b""
 
     def found(self, rng: random.Random) -> bytes:
-        """What may be read after the cut."""
+        """Contents that may be read after the cut."""
         if self.written == self.synced:
             return self.synced
         cut = rng.randrange(len(self.written) + 1)
@@ -31,7 +31,7 @@ class File:
 
 @dataclass
 class Disk:
-    """What is written, and how much of it is sure to last. Replays a log, entry by entry."""
+    """The files of a disk, and which of their names and bytes are safe. Replays a log, entry by entry."""
 
     files: dict[int, File] = field(default_factory=dict)
     lasting: dict[Path, int] = field(default_factory=dict)               # name → number of the file
@@ -58,7 +58,7 @@ class Disk:
 
 
 def _rename(names: dict[Path, int], changes: list[tuple[str, Path, Path | int]]) -> None:
-    """Make changes to names: of creating, renaming, linking and deleting. A rename needs its source."""
+    """Apply changes to names: create, rename, link and unlink. A rename or link without its source does nothing."""
     for kind, path, other in changes:
         if kind == "create":
             names[path] = other
@@ -69,7 +69,7 @@ def _rename(names: dict[Path, int], changes: list[tuple[str, Path, Path | int]])
 
 
 class Recorder:
-    """A watcher that writes the log. `note` adds what the caller wants to know about a moment."""
+    """A watcher that writes the log. Callers add entries of their own with `note`."""
 
     def __init__(self) -> None:
         self.log: list[tuple] = []
@@ -80,7 +80,7 @@ class Recorder:
         self.log.append(entry)
 
     def __call__(self, call: Call) -> object:
-        if call.name == "fsync":                                   # nobody waits for a real disk
+        if call.name == "fsync":                                   # it is not made, because a real disk takes time
             directory = stat.S_ISDIR(os.fstat(call.arguments[0]).st_mode)
             return self.note(*(("fsync directory", call.path) if directory else
                                ("fsync", self._open[call.arguments[0]])))

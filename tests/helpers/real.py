@@ -1,4 +1,4 @@
-"""Real trainings through the real command line: small pictures, the smallest network, processes of their own."""
+"""Helpers for real trainings of a small network: the real command line in processes of their own."""
 
 import os
 import sys
@@ -22,7 +22,7 @@ def environment(home, **more):
 
 
 def processes_of(home):
-    """The processes whose cache is `home`."""
+    """The ids of the living processes whose DIFFUSE_HOME is `home`."""
     found = []
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:

@@ -1,7 +1,7 @@
-"""The real training, from opening the run to delivering the model, with a learner that costs next to nothing.
+"""The real training, from opening the run to delivering the model, with a trainer that costs next to nothing.
 
-What learns is one vector that is turned a little at every step, by the learning rate: each state depends on all before
-it, so that a step lost, repeated, or taken from another state or another plan shows in the result.
+It trains one vector, which every step rotates and moves by the learning rate. So each state depends on all earlier
+ones, and the result shows any step that was lost, repeated, or taken from another state or plan.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ PICTURES = 3                                    # too few for any to be held out
 
 
 class Walker:
-    """In the place of `Trainer`: the same face, no network."""
+    """Replaces `Trainer`: the same attributes and methods, but no network."""
 
     micro_batch, precision, skipped, parameters = 2, "fp32", 0, 8
 
@@ -44,7 +44,7 @@ class Walker:
         self.averaged = SimpleNamespace(state_dict=lambda: {"w": self.weights / 2})
 
     def broadcast_state(self):
-        """Nobody to agree with."""
+        """There is no other process."""
 
     def step(self):
         self.global_step += 1
@@ -63,7 +63,7 @@ class Walker:
 
 @contextlib.contextmanager
 def cheap() -> Iterator[None]:
-    """No network, not even a counted one; no pictures drawn, and no curves."""
+    """Train without a network, and without generating pictures or drawing curves."""
     blank = [SimpleNamespace(prompt="", pixels=np.zeros((8, 8, 3), np.uint8))]
     with mock.patch.object(prepare, "Trainer", Walker), mock.patch.object(previews, "generate", return_value=blank), \
             mock.patch.object(plan, "parameter_count", return_value=Walker.parameters), \
@@ -76,30 +76,33 @@ def draw_pictures(directory: Path) -> Path:
 
 
 def decode(folder: Path) -> None:
-    """Decode the pictures: in processes of their own, that nobody can watch."""
+    """Decode the pictures in advance: that happens in other processes, which no watcher sees."""
     list(open_dataset(find_pictures(folder), resolution=RECIPE.resolution, directory=registry.cache_directory()))
 
 
 def train(folder: Path, recipe: Recipe = RECIPE) -> Iterator[events.Event]:
-    """Begin the run or go on with it, to its end."""
+    """Start or resume the run, and train to its end."""
     with cheap(), open_run(folder, recipe, MACHINE) as run:
         yield from loop.train(run)
 
 
 def forget(home: Path) -> None:
-    """As if nothing had ever been trained; the decoded pictures stay."""
+    """Remove everything but the decoded pictures."""
     shutil.rmtree(home / "models", ignore_errors=True)
     for path in (home / "last", *home.glob(f"{durable.TEMPORARY}*")):
         path.unlink(missing_ok=True)
 
 
 def results(home: Path) -> dict[str, bytes]:
-    """What must not depend on how the end was reached."""
+    """The bytes of the files that must not depend on interruptions."""
     directory = tiny.run_directory(home, "small")
     names = ("model.safetensors", training_states.state_path(directory, STEPS).name)
     return {name: path.read_bytes() if (path := directory / name).exists() else b"" for name in names}
 
 
 def temporaries(home: Path) -> list[Path]:
-    """What a start must have removed: whatever lies in the directory of a run. Only its lock says whose they are."""
+    """Temporary files in the directories of runs, which a start must have removed.
+
+    Elsewhere they stay: only the lock of a run tells whose they are.
+    """
     return list((home / "models").rglob(f"{durable.TEMPORARY}*"))

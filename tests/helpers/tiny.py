@@ -1,4 +1,4 @@
-"""A data set and trainings small enough for tests: captioned squares of 8 pixels and a network smaller than nano."""
+"""A data set and trainings that are small enough for tests: captioned squares of 8 pixels, a network below nano."""
 
 import contextlib
 import hashlib
@@ -37,10 +37,10 @@ def draw_squares(folder: Path, count: int = 24) -> Path:
 
 
 def dataset(captions: list[tuple[str, ...]], *, size: int = 8, hashes: list[str] | None = None) -> Dataset:
-    """A data set in memory: pictures that are all different, one for each entry of `captions`."""
+    """A data set in memory with different pictures, one for each entry of `captions`."""
     count = len(captions)
     images = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
-    images[:, 0, 0, :2] = np.stack(np.divmod(np.arange(count), 256), 1)         # so that each can be recognised
+    images[:, 0, 0, :2] = np.stack(np.divmod(np.arange(count), 256), 1)         # by which it is recognised
     hashes = hashes or [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
     return Dataset(images=images, captions=tuple(captions), names=tuple(f"{k}.png" for k in range(count)),
                    hashes=tuple(hashes), id="0" * 64, skipped=(), warnings=())
@@ -56,14 +56,14 @@ def at_home(directory: Path) -> Iterator[None]:
 
 def train(folder: Path, recipe: Recipe = RECIPE, *, stop_at: int | None = None, drawn: bool = False,
           **options) -> list[events.Event]:
-    """Train, or go on until `stop_at` steps were learnt in this call; the events that were sent."""
+    """Start or resume a training. → its events. stop_at: stop after so many steps of this call."""
     machine = Machine(**{**OPTIONS, **options})
     with open_run(folder, recipe, machine) as run, scaled_down(drawn=drawn):
         return list(loop.train(run, should_stop=StopAfter(stop_at)))
 
 
 class StopAfter:
-    """Asked after every step whether to stop: yes at the `count`-th time."""
+    """Asks for a stop when it is called the `count`-th time; the training calls it after every step."""
 
     def __init__(self, count: int | None) -> None:
         self.left = count
@@ -76,9 +76,9 @@ class StopAfter:
 
 @contextlib.contextmanager
 def scaled_down(*, drawn: bool = False) -> Iterator[None]:
-    """A nano network with 2 narrow levels, 2 validations and 2 quick previews in a run: more would only cost.
+    """Make trainings cheap: a narrow network, 2 validations, previews of 2 pictures in 4 steps.
 
-    So would curves in its report, unless it is to be `drawn`.
+    The curves of the report are left out as well, unless `drawn` is set.
     """
     curves = contextlib.nullcontext() if drawn else mock.patch.object(report, "svg", return_value="<svg></svg>")
     with mock.patch.dict(presets.LEVELS, nano={3: presets.Levels((16, 16, 32), (1, 1, 1), 16, 16, 32, 1)}), \

@@ -1,4 +1,4 @@
-"""What the tests of reliability share: a seed that can be given again, a directory to fall back on."""
+"""Fixtures of the tests of reliability: a seed that can be repeated, and a working directory of its own."""
 
 import os
 import random
@@ -8,13 +8,13 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path, monkeypatch):
-    """Where a model goes that its run's directory cannot take."""
+    """A model is written to the working directory if the run's directory cannot take it."""
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
 def seed():
-    """Drawn anew for every test and printed when it fails; DIFFUSE_TEST_SEED repeats one."""
+    """A new random seed for every test, printed when the test fails. DIFFUSE_TEST_SEED repeats one."""
     chosen = int(os.environ.get("DIFFUSE_TEST_SEED") or random.SystemRandom().randrange(2**32))
     print(f"DIFFUSE_TEST_SEED={chosen}")
     return chosen

@@ -1,4 +1,4 @@
-"""Every call to the disk that a training makes fails once in every way: nothing that was saved is ever lost."""
+"""Every disk call of a training fails once in every way. No saved state is ever lost."""
 
 from unittest import mock
 

@@ -1,4 +1,4 @@
-"""A training may be killed at any moment, any number of times: it ends as if nothing had happened."""
+"""A training may be killed at any moment, any number of times: it ends with the same bits as an undisturbed one."""
 
 import hashlib
 import random
@@ -19,7 +19,7 @@ def results(directory):
 @pytest.mark.parametrize("kills", [20, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 def test_a_training_that_is_killed_again_and_again_ends_bit_identical(squares, home, seed, counted, kills):
     tally, rng, directory = Tally(), random.Random(seed), tiny.run_directory(home)
-    train_once(home, squares)                   # the first one also starts what the others are forked from
+    train_once(home, squares)                   # also starts the process from which all others are forked
     shutil.rmtree(directory)
     duration = train_once(home, squares)
     expected = results(directory)

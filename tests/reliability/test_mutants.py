@@ -1,4 +1,4 @@
-"""The tests of crash safety are worth what they notice: each deliberate breakage of the protocol must make one fail."""
+"""Checks the tests of crash safety themselves: each deliberate mistake in the protocol must make one of them fail."""
 
 import functools
 import importlib.util
@@ -17,7 +17,7 @@ from diffuse_cli.errors import DiffuseError
 
 UNIT_TESTS = Path(__file__).parents[1] / "training" / "test_run.py"
 CUTS = 1000
-Detector = Callable[[Path, Path], str | None]   # (home, an empty directory) → what is broken
+Detector = Callable[[Path, Path], str | None]   # (home, an empty directory) → the broken promise, or None
 
 
 def power_cut(home: Path, place: Path) -> str | None:

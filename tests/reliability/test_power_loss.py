@@ -1,4 +1,4 @@
-"""Whatever a power cut leaves on the disk, the newest acknowledged state is there, and so are plan and model."""
+"""After any power cut, the newest acknowledged state is on the disk, and so are the plan and the model."""
 
 import random
 from pathlib import Path
@@ -30,7 +30,7 @@ SYNCED, RENAMED, DIRECTORY_SYNCED = ("fsync", 1), ("rename", TEMPORARY, NEW), ("
 
 
 def _found(*log):
-    """Everything that may be found after a cut at the end of the log, as {name: contents}."""
+    """All disks that may be found after a cut at the end of the log, each as {name: contents}."""
     disk = Disk()
     for entry in log:
         disk.apply(entry)

@@ -1,6 +1,6 @@
-"""One of several processes is lost, in every way and at every point: the others end in time, and nothing is lost.
+"""One of several processes is lost, in every way and at every point: the others end in time, and no state is lost.
 
-Real processes through the real command line. The fault comes from injected/sitecustomize.py.
+The processes are started by the real command line. The faults come from injected/sitecustomize.py.
 """
 
 import signal
@@ -15,20 +15,21 @@ from real import command, environment, is_learning, processes_of, sha256_of, wai
 from diffuse_cli.runtime.distributed import PATIENCE
 
 INJECTED = Path(__file__).parent / "injected"
-POINTS = {"start": ("1 open_session 1", "0 open_session 1"), "step": ("1 advance 5", "0 advance 5"),
-          "all-reduce": ("1 add 4", "0 add 4"), "save": ("1 advance 4", "0 save_state 1")}
+POINTS = {"start": ("1 open_session 1", "0 open_session 1"), "step": ("1 Trainer.step 5", "0 Trainer.step 5"),
+          "all-reduce": ("1 World.all_reduce_sum 4", "0 World.all_reduce_sum 4"),
+          "save": ("1 Trainer.step 4", "0 save_state 1")}
 KINDS = ("SIGKILL", "SIGABRT", "raise", "exit", "SIGSTOP")
 FAST = {("start", "raise", 1), ("step", "SIGKILL", 1), ("all-reduce", "SIGSTOP", 1), ("save", "SIGKILL", 0),
         ("step", "exit", 0), ("step", "SIGABRT", 1)}
 ALL = [(point, kind, rank) for point in POINTS for kind in KINDS for rank in (0, 1)]
-TIMEOUT = 15                                    # seconds after which a silent process is given up, where one is
+TIMEOUT = 15                                    # seconds until a silent process is given up
 CASES = [pytest.param(*case, marks=() if case in FAST else pytest.mark.slow, id="-".join(map(str, case)))
          for case in ALL]
 
 
 @pytest.fixture(scope="module")
 def together(squares, tmp_path_factory):
-    """(home, hash of the model) of a training in two processes that nothing happened to."""
+    """(home, hash of the model) of an undisturbed training in two processes."""
     home = tmp_path_factory.mktemp("together")
     home.chmod(0o700)
     subprocess.run(command(squares, "--procs", "2", "-q"), env=environment(home), check=True, timeout=120)
@@ -43,13 +44,13 @@ def test_a_lost_process_ends_all_and_costs_nothing(point, kind, rank, squares, h
     if kind == "SIGSTOP":
         faulty["DIFFUSE_TIMEOUT"] = str(TIMEOUT)
     broken = subprocess.run(train, env=environment(home, **faulty), capture_output=True, text=True,
-                            timeout=PATIENCE * TIMEOUT + 90)           # patiently where one might be working alone
+                            timeout=PATIENCE * TIMEOUT + 90)           # longer where one process may work alone
     assert broken.returncode == 9, broken.stderr
     assert broken.stdout == ""
     errors = [line for line in broken.stderr.splitlines() if line.startswith("error:")]
     assert len(errors) == 1, broken.stderr
-    said_by_itself = kind == "raise" and rank == 0                     # it keeps the terminal
-    assert ("a fault was asked for" if said_by_itself else f"process {rank} of 2") in errors[0]
+    printed_by_itself = kind == "raise" and rank == 0                     # the main process prints its own error
+    assert ("a fault was asked for" if printed_by_itself else f"process {rank} of 2") in errors[0]
     assert "Traceback" not in broken.stderr
     assert ("SIGABRT: Fatal Python error: Aborted" in errors[0]) == (kind == "SIGABRT" and rank == 1)
     wait_until(lambda: not processes_of(home), 10)

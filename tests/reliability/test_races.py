@@ -1,4 +1,4 @@
-"""Several programs want one run at once: one trains, the others are told; who reads meanwhile reads a whole model."""
+"""Several programs use one run at the same time: only one trains, and a reader always finds a whole model."""
 
 import json
 import random
@@ -28,7 +28,7 @@ FOR_EVER = ("--steps", "100000")
 
 
 def racer(arguments, start, delay, home):
-    """A program that has loaded what it needs, and begins as soon as the file `start` is there."""
+    """A program that has imported its modules, and runs the command as soon as the file `start` exists."""
     return subprocess.Popen([sys.executable, "-c", START, str(start), str(delay), *arguments[3:]],
                             env=environment(home), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
@@ -76,7 +76,7 @@ def test_a_model_in_training_is_whole_whenever_it_is_read(squares, home, counted
         assert training.poll() is None
         training.kill()
     assert steps == sorted(steps)
-    assert len(set(steps)) > loads / 10         # they really were read while being written
+    assert len(set(steps)) > loads / 10         # models were really read while others were written
     counted("A model in training is whole whenever it is read", "loaded while it is saved after every step", loads)
 
 

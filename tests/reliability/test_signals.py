@@ -1,4 +1,4 @@
-"""Signals as people and shells send them: keys in a terminal, a terminal that is closed, nohup, a loop in bash."""
+"""Signals as people and shells send them: keys in a terminal, a closed terminal, nohup, a loop in bash."""
 
 import fcntl
 import os
@@ -22,7 +22,7 @@ CTRL_C = b"\x03"
 
 
 class Terminal:
-    """A program in a terminal of its own, at the keyboard of which sits the test."""
+    """A program in a terminal of its own. The test types and reads."""
 
     def __init__(self, arguments, home):
         self.ours, theirs = pty.openpty()
@@ -33,14 +33,14 @@ class Terminal:
         os.close(theirs)
 
     def until(self, condition, seconds=120.0):
-        """Read what is shown until the condition holds."""
+        """Read the terminal until the condition holds."""
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, self.shown.decode(errors="replace")
             self._read()
 
     def ends(self):
-        """The exit code as a shell sees it: −n for signal n."""
+        """Wait for the end. → the exit code, −n for signal n"""
         self.until(lambda: self.process.poll() is not None)
         self._read()
         return self.process.returncode
@@ -55,7 +55,7 @@ class Terminal:
         if select.select([self.ours], [], [], 0.05)[0]:
             try:
                 self.shown += os.read(self.ours, 65536)
-            except OSError:                                            # nobody writes any more
+            except OSError:                                            # the program has closed the terminal
                 time.sleep(0.05)
 
     def __enter__(self):
@@ -68,7 +68,7 @@ class Terminal:
             os.close(self.ours)
 
     def close(self):
-        """The window is closed."""
+        """Close the terminal's window."""
         os.close(self.ours)
         self.ours = None
 
@@ -79,7 +79,7 @@ def states(home):
 
 @pytest.fixture(scope="module")
 def undisturbed(squares, tmp_path_factory):
-    """The hash of the model of a training that nothing happened to."""
+    """The hash of the model of an undisturbed training."""
     home = tmp_path_factory.mktemp("undisturbed")
     home.chmod(0o700)
     subprocess.run(command(squares, "--steps", STEPS, "-q"), env=environment(home), check=True, timeout=120)
@@ -151,7 +151,7 @@ def test_sigusr1_saves_and_goes_on(squares, home, processes):
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_ctrl_c_ends_a_loop_in_bash(squares, home, processes, counted):
-    """Bash goes on with its loop unless the program died by the signal."""
+    """Bash continues its loop unless the program was ended by the signal."""
     train = command(squares, *FOR_EVER, "--procs", str(processes))
     with Terminal(["bash", "-c", LOOP, "bash", *train], home) as terminal:
         terminal.until(is_learning(home))

@@ -1,7 +1,7 @@
-"""What the operating system itself refuses: disks that are really full, calls that really fail, whoever makes them.
+"""Faults of the operating system itself: disks that are really full, and system calls that really fail.
 
-Elsewhere faults are simulated in Python. Here no library can bypass the watchers: a small file system of its own fills
-up, and `strace` makes the N-th call of a kind fail, or kills the process there.
+The other tests simulate faults in Python, which a library could bypass. Here a small file system fills up, and `strace`
+makes the N-th call of a kind fail, or kills the process there.
 """
 
 import re
@@ -13,10 +13,10 @@ import small_run
 import tiny
 from real import command, environment, sha256_of
 
-SIZES = (40, 200, 400, 600, 800, 1000, 1300, 1700)                  # KB: from nothing at all to nearly enough
+SIZES = (40, 200, 400, 600, 800, 1000, 1300, 1700)                  # KB: from no room at all to nearly enough
 FAULTS = {"fsync": ("EIO", "SIGKILL"), "rename": ("ENOSPC", "SIGKILL"), "mkdir": ("ENOSPC", "SIGKILL"),
           "unlink": ("EIO", "SIGKILL")}
-SHARES = (0.0, 0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0)                # which of the calls that a training makes fails
+SHARES = (0.0, 0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0)                # which call of a training fails, of all of its kind
 FAST = {("rename", "SIGKILL", 0.4)}
 CASES = [pytest.param(*case, marks=() if case in FAST else pytest.mark.slow, id="-".join(map(str, case)))
          for case in ((call, fault, share) for call, kinds in FAULTS.items() for fault in kinds for share in SHARES)]
@@ -41,7 +41,7 @@ def _can(*words):
 
 @pytest.fixture(scope="module")
 def undisturbed(squares, tmp_path_factory):
-    """(home, seal of the model) of a training that nothing happened to."""
+    """(home, hash of the model) of an undisturbed training."""
     home = tmp_path_factory.mktemp("undisturbed")
     home.chmod(0o700)
     subprocess.run(command(squares, "-q"), env=environment(home), check=True, timeout=120)
@@ -93,7 +93,7 @@ _counts: dict[str, int] = {}
 
 
 def _calls(home, squares, call, directory):
-    """How many calls of a kind an undisturbed training makes whose pictures are decoded already."""
+    """The number of calls of a kind in an undisturbed training whose pictures were decoded before."""
     if not _counts:
         place = directory / "counting"
         place.mkdir(mode=0o700)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# One training on two machines, played by two network namespaces on one: torchrun on each, gloo over a virtual cable.
-# The model must be that of two processes on one machine, bit for bit. Needs root, and `diffuse` and `torchrun` on PATH.
+# One training on two machines, which are two network namespaces of one: torchrun on each, gloo over a virtual cable.
+# The model must be equal to that of two processes on one machine, bit for bit. Needs root, and `diffuse` and `torchrun`
+# on PATH.
 #
 #     sudo env "PATH=$PATH" tests/reliability/two_machines.sh
 set -euo pipefail
@@ -20,7 +21,7 @@ for machine in 0 1; do
 done
 
 diffuse data demo "$work/scenes" -n 60 --resolution 16 -q > /dev/null
-for machine in 1 0; do                          # each with a cache of its own: nothing is shared but the cable
+for machine in 1 0; do                          # each with a cache of its own: they share the cable alone
     mkdir -m 700 "$work/home$machine"
     DIFFUSE_HOME="$work/home$machine" ip netns exec diffuse$machine torchrun --nnodes 2 --nproc-per-node 1 \
         --node-rank $machine --master-addr 10.77.0.1 --master-port 29400 \
