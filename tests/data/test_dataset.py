@@ -1,4 +1,4 @@
-"""Decoded once, found again by contents, never half; and the pictures' folder stays as it was."""
+"""Pictures are decoded once and found again by contents, never half of them; and their folder stays as it was."""
 
 import hashlib
 import os
@@ -56,7 +56,7 @@ def opened(folder, directory, *, resolution=16, strict=False, **options):
 
 @pytest.fixture
 def forbid(monkeypatch):
-    """After this call, decoding (and, if asked, reading) is an error."""
+    """A function after whose call decoding is an error, and with `reading` opening a file too."""
     def forbid(*, reading):
         def never(*_, **__):
             raise AssertionError("not again")
@@ -66,7 +66,7 @@ def forbid(monkeypatch):
     return forbid
 
 
-# ── What is in a data set ───────────────────────────────────────────────────────────────────────────────────────────
+# ── Contents of a data set ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_pixels_captions_names_and_hashes(folder, directory):
@@ -355,11 +355,11 @@ def test_problems_that_are_no_reason_to_stop_are_told_once(folder, directory):
     found = find_pictures(folder)
     message = ("4 problems with the data (broken link 2, truncated 1, invalid UTF-8 1); "
                f"`diffuse data check {folder}` lists them")
-    told = [event for event in run(open_dataset(found, resolution=16, directory=directory))[0]
-            if isinstance(event, Noticed)]
-    assert told == [Noticed(level="warning", message=message)]
+    notices = [event for event in run(open_dataset(found, resolution=16, directory=directory))[0]
+               if isinstance(event, Noticed)]
+    assert notices == [Noticed(level="warning", message=message)]
     events, _ = run(scan(found, resolution=16, directory=directory))
-    assert not any(isinstance(event, Noticed) for event in events)  # whoever scans lists them
+    assert not any(isinstance(event, Noticed) for event in events)  # callers of `scan` list them
 
 
 def test_a_problem_with_a_manifest_is_looked_up_by_its_name(folder, directory):
