@@ -125,7 +125,7 @@ def test_captions_of_equal_pixels_become_alternatives(folder, directory):
     assert len(dataset.names) == 10
     assert {dataset.captions[index] for index in (0, 3, 5)} == {("caption 0", "caption 3", "caption 5")}
     assert dataset.captions[1] == ("caption 1",)
-    assert dataset.warnings == ("2 images with the pixels of another, 3.png (as 0.png) for one",)
+    assert dataset.warnings == ("2 images with the same pixels as another, for example 3.png (as 0.png)",)
 
 
 def test_a_duplicate_without_a_caption_gets_one(folder, directory):
@@ -141,9 +141,9 @@ def test_what_a_person_may_want_to_look_at_is_counted(folder, directory):
     Image.new("RGB", (8, 8), "blue").save(folder / "d.png")         # just twice
     Image.fromarray(np.eye(20, dtype=np.float32)).save(folder / "e.tif")
     warnings = "\n".join(opened(folder, directory, captions="none").warnings)
-    assert "1 image longer than 3:1, of which only the centre square is kept, a.png for one" in warnings
-    assert "1 image enlarged more than twice to 16 pixels, c.png for one" in warnings
-    assert "1 image of real numbers, stretched from lowest to highest, e.tif for one" in warnings
+    assert "1 image longer than 3:1, of which only the centre square is kept, for example a.png" in warnings
+    assert "1 image enlarged more than twice to 16 pixels, for example c.png" in warnings
+    assert "1 image of real numbers, stretched from lowest to highest, for example e.tif" in warnings
 
 
 @pytest.mark.parametrize(("count", "warning"), [(1, "1 image: the model will memorise it"),
@@ -470,5 +470,5 @@ def test_links_and_loops(folder, directory, tmp_path):
     (folder / "loop").symlink_to(folder)
     dataset = opened(folder, directory)
     assert dataset.names[-2:] == ("direct.png", "linked/r.png")
-    assert any("with the pixels of another" in warning for warning in dataset.warnings)
+    assert any("with the same pixels as another" in warning for warning in dataset.warnings)
     assert Path(folder / "loop").is_symlink()
