@@ -188,7 +188,7 @@ def test_bad_values_are_refused_before_torch_is_imported(squares):
                  ["sample", "--guidance", "nan"], ["sample", "--seed", str(2**70)], ["sample", "--seed", "-1"],
                  ["sample", "--sampler", "dpm"], ["sample", "--guidance-interval", "2", "1"],
                  ["sample", "--guidance-interval", "0", "inf"], ["sample", "--precision", "fp16"]]
-    code = ("import json, sys; from diffuse_cli.cli import app, view\n"
+    code = ("import json, sys; from diffuse_cli.cli import app; from diffuse_cli.cli.terminal import view\n"
             "for command in json.loads(sys.argv[1]): view.start(); print(app._run(command), flush=True)\n"
             "print('torch' in sys.modules)")
     done = subprocess.run(
