@@ -127,7 +127,10 @@ def _wait(context: "PContext") -> dict[int, int | None]:
 
 @contextlib.contextmanager
 def _forward_signals(context: "PContext") -> Iterator[list[int]]:
-    """Forward signals to the processes, which have sessions of their own. Yields those received that end a command."""
+    """Forward signals to the processes, which have sessions of their own and get none from the terminal.
+
+    Yields the list of received signals that end a command, which grows while they arrive.
+    """
     ending_signals: list[int] = []
 
     def handler(number: int, _: object) -> None:
