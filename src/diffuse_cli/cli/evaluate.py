@@ -69,7 +69,7 @@ def evaluate(
 
     is_of_a_run = run_directory.read_config(path.parent) is not None
     if folder is None and not is_of_a_run:
-        raise UsageError("nothing beside this model says which pictures it has not seen",
+        raise UsageError("it is not known which pictures this model has not seen",
                          hint="Name a folder of such pictures: diffuse evaluate MODEL DIR")
     if folder is not None and not folder.exists():
         raise DataError(f"{folder} does not exist", hint="Give a folder of pictures")
