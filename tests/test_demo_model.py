@@ -30,9 +30,9 @@ def test_it_is_small_and_has_words_and_a_learned_variance(demo):
 
 def test_the_script_that_makes_it_has_the_settings_of_its_training(demo):
     training = demo.training
-    assert (training["steps"], training["batch_size"], training["seed"]) == (
+    assert (training.steps, training.batch_size, training.seed) == (
         demo_model.STEPS, demo_model.BATCH, demo_model.SEED)
-    assert (training["step"], demo.config.network.resolution) == (demo_model.STEPS, demo_model.RESOLUTION)
+    assert (training.step, demo.config.network.resolution) == (demo_model.STEPS, demo_model.RESOLUTION)
 
 
 def test_its_file_is_intact(command):
@@ -55,7 +55,7 @@ def test_its_figures_were_measured_on_this_file(demo):
     evaluation = json.loads((MODELS / "demo.evaluation.json").read_text())
     assert evaluation["memorisation"]["verdict"] == "not memorising"
     *_, last = map(json.loads, (MODELS / "demo.training.jsonl").read_text().splitlines())
-    assert (last["event"], last["step"]) == ("finished", demo.training["step"])
+    assert (last["event"], last["step"]) == ("finished", demo.training.step)
     text = (MODELS / "demo.md").read_text()
     assert f"| seen | 1,000 | {100 * shares['seen']['colour']:.1f} % | {100 * shares['seen']['object']:.1f} % |" in text
 

@@ -106,7 +106,7 @@ def random_model(
     network = Network(config.network)
     network.initialise(randomness.generator(seed, "weights"))
     network.settle(torch.device(device)).requires_grad_(False).eval()
-    return checkpoint.Model(config, network, tokenizer, {}, {}, "")
+    return checkpoint.Model(config, network, tokenizer)
 
 
 def sampling(*, preset: str, resolution: int, pictures: int, conditional: bool, precision: str = "fp32",

@@ -51,7 +51,7 @@ def quality(*, data: str, seconds: float, prompts: list[str], output: str, prese
 
         # Sample.
         begun = time.process_time()
-        model = checkpoint.Model(trainer.plan.model, trainer.averaged, trainer.batches.tokenizer, {}, {}, "")
+        model = checkpoint.Model(trainer.plan.model, trainer.averaged, trainer.batches.tokenizer)
         requests = [SampleRequest(prompt=prompt, count=1, seed=1_000_000 + k, sampling=Sampling(batch_size=16))
                     for k, prompt in enumerate(prompts)]
         np.save(output, np.stack([sample.pixels for sample in generate.generate(model, requests)]))

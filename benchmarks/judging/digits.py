@@ -60,8 +60,8 @@ def judge(model_name: str, *, each: int, seed: int, sheet: Path | None, report: 
     labels = np.repeat(np.arange(10), each)
     right = svm.predict(grey) == labels
 
-    figures = {"date": time.strftime("%Y-%m-%d"), "model": model.training, "count": len(generated), "seed": seed,
-               "real": float(svm.score(test_x, test_y)), "drawn": float(right.mean()),
+    figures = {"date": time.strftime("%Y-%m-%d"), "model": model.training.to_json(), "count": len(generated),
+               "seed": seed, "real": float(svm.score(test_x, test_y)), "drawn": float(right.mean()),
                "by_class": {name: float(right[labels == k].mean()) for k, name in enumerate(NAMES)}}
     print(json.dumps(figures, indent=2))
     if report:

@@ -27,6 +27,7 @@ def write_model(path: Path, preset: str, resolution: int) -> None:
     from diffuse_cli.network.presets import network_config
     from diffuse_cli.network.tokenizer import train_tokenizer
     from diffuse_cli.storage import checkpoint
+    from diffuse_cli.storage.model_info import TrainingSummary
 
     tokenizer = train_tokenizer(CAPTIONS)
     network = Network(network_config(preset, resolution, vocabulary=tokenizer.get_vocab_size(), learned_variance=True))
@@ -34,7 +35,7 @@ def write_model(path: Path, preset: str, resolution: int) -> None:
     checkpoint.save_model(
         path, config=ModelConfig(network=network.config, schedule="interpolated", prediction="v"),
         weights=network.state_dict(), tokenizer=tokenizer, words=caption_words.count_words(CAPTIONS),
-        training={"name": preset})
+        training=TrainingSummary(name=preset))
 
 
 def measure(settings: Settings, report: dict[str, Any]) -> None:

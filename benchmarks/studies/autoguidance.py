@@ -108,8 +108,8 @@ def main() -> None:
     if options.json:
         options.json.write_text(json.dumps({
             "date": time.strftime("%Y-%m-%d"), "version": __version__, "torch": torch.__version__,
-            "model": model.sha256, "step": model.training.get("step"), "count": options.count, "results": results,
-            "guides": {name: guide.training.get("step") for name, guide in guides.items() if guide}}, indent=2) + "\n")
+            "model": model.sha256, "step": model.training.step, "count": options.count, "results": results,
+            "guides": {name: guide.training.step for name, guide in guides.items() if guide}}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -70,7 +70,8 @@ def main() -> None:
             if options.sheet and pairs == "seen":
                 options.sheet.parent.mkdir(parents=True, exist_ok=True)
                 options.sheet.write_bytes(image_files.encode(sheets.sheet(images[:64])))
-    report = {"date": time.strftime("%Y-%m-%d"), "model": model.training, "sha256": model.sha256, "seed": options.seed,
+    report = {"date": time.strftime("%Y-%m-%d"), "model": model.training.to_json(),
+              "sha256": model.sha256, "seed": options.seed,
               "version": __version__, "torch": torch.__version__, "machine": platform.machine(), "results": results}
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n")

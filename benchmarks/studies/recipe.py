@@ -129,7 +129,7 @@ def answer(question: str, judge: Judge, options: argparse.Namespace) -> list[dic
             model = checkpoint.load_model(train_variant(name, changes, options, seed), torch.device("cpu"))
             images = generate_pictures(model, prompts.captions)
             results.append(print_result(f"{variant}, seed {seed}", {
-                "variant": variant, "seed": seed, "noise_mse": model.training["noise_mse"],
+                "variant": variant, "seed": seed, "noise_mse": model.training.noise_mse,
                 **judge.score(dataclasses.replace(prompts, pixels=images))}))
     return results
 

@@ -1,6 +1,6 @@
-"""Values, judged with messages that name the option: choices, ranges, durations, and dictionaries read strictly.
+"""Checks values with messages that name the option: choices, ranges, durations; and reads dictionaries strictly.
 
-Standard library only: imported before torch.
+Uses the standard library only: it is imported before torch.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from .errors import UsageError
 
 
 def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise UsageError unless `value` is one of `choices`; suggest the nearest."""
+    """Raise UsageError, with the nearest choice, unless `value` is one of `choices`."""
     if value not in choices:
         near = difflib.get_close_matches(value, choices, 1)
         meant = f"Did you mean {near[0]!r}? " if near else ""
@@ -25,12 +25,12 @@ def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def choices(values: Iterable[str], default: str | None = None) -> str:
-    """For help texts: "v (default), epsilon, x0"."""
+    """The choices as help texts list them: "v (default), epsilon, x0"."""
     return ", ".join(f"{value} (default)" if value == default else value for value in values)
 
 
 def check_range(option: str, value: float, low: float, high: float) -> None:
-    """Raise UsageError unless `low <= value <= high` (so NaN is refused as well)."""
+    """Raise UsageError unless `low <= value <= high`. NaN is refused as well."""
     if not isinstance(value, numbers.Real):
         raise UsageError(f"{option} must be a number, not {str(value)[:40]!r}")
     if not low <= value <= high:
@@ -38,7 +38,7 @@ def check_range(option: str, value: float, low: float, high: float) -> None:
 
 
 def parse_duration(option: str, text: str) -> float:
-    """'90s', '30m', '2h' or '1h30m' → seconds."""
+    """'90s', '30m', '2h' or '1h30m' → seconds. Raises UsageError."""
     match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip())
     if not text.strip() or match is None:
         raise UsageError(f"{option} does not understand {text!r}", hint="Write 90s, 30m, 2h or 1h30m")
@@ -47,7 +47,7 @@ def parse_duration(option: str, text: str) -> float:
 
 
 def parse_interval(option: str, text: str) -> tuple[str, float]:
-    """'500' → ("steps", 500), '5m' → ("seconds", 300), '10%' → ("share", 0.1)."""
+    """'500' → ("steps", 500), '5m' → ("seconds", 300), '10%' → ("share", 0.1). Raises UsageError."""
     try:
         if text.endswith("%"):
             share = float(text[:-1]) / 100
@@ -67,14 +67,14 @@ T = TypeVar("T")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A config as JSON-ready dictionaries and lists."""
+    """A config as dictionaries and lists that can be written as JSON."""
     return dataclasses.asdict(config)
 
 
 def from_dict(cls: type[T], data: Any, *, where: str = "config") -> T:
-    """Build dataclass `cls` from JSON data. Raises UsageError on unknown, missing or ill-typed entries.
+    """Build the dataclass `cls` from JSON data. Raises UsageError for entries that are unknown, missing or ill-typed.
 
-    Messages call an entry by its place in `where`; where that is empty, as an option of the command line: --batch-size.
+    Messages call an entry by its place in `where`. If `where` is empty, they call it as an option: --batch-size.
     """
     if not isinstance(data, dict):
         raise UsageError(f"{where} is not a dictionary")

@@ -1,9 +1,9 @@
-"""The choices: those the user made (`Recipe`, `Machine`, `Sampling`, `Export`) and those that were decided (`Plan`).
+"""The configuration: requests of the user (`Recipe`, `Machine`, `Sampling`, `Export`), and what a training is (`Plan`).
 
-Standard library only: imported before torch. The defaults of options are written here and nowhere else. A `Recipe` may
-leave choices open (None); `training.plan` makes them, and a `Plan` leaves nothing open. The part of a plan that makes
-a model (`ModelConfig`) travels in the model's file and is read back strictly: unknown keys, wrong types and impossible
-values are refused.
+Uses the standard library only: it is imported before torch. The defaults of options are written here and nowhere else.
+A `Recipe` may leave choices open (None); `training.plan` makes them, and a `Plan` leaves nothing open. The part of a
+plan that builds a model (`ModelConfig`) is saved in the model's file and read back strictly: unknown keys, wrong types
+and impossible values are refused.
 """
 
 import math
@@ -15,7 +15,7 @@ from typing import Any
 from .checks import check_choice, check_range, parse_interval
 from .errors import UsageError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 1                              # of model files and training states
 
 SCHEDULES = ("interpolated", "cosine", "linear", "sigmoid")
 PREDICTIONS = ("v", "epsilon", "x0")
@@ -26,24 +26,24 @@ TIMES = ("continuous", "discrete")
 OPTIMIZERS = ("muon", "adamw", "adam")
 CAPTION_SOURCES = ("auto", "metadata", "sidecar", "folder", "filename", "none")
 PRESETS = ("nano", "micro", "small", "base", "large")
-SAMPLER_STEPS = {                               # each with its usual steps
+SAMPLER_STEPS = {                               # sampler → its default number of steps
     "dpmpp-2m": 20, "unipc": 20, "dpmpp-sde": 40, "ddim": 40, "ddpm": 100, "heun": 20, "euler": 40}
 SAMPLERS = tuple(SAMPLER_STEPS)
 PRECISIONS = ("auto", "bf16", "fp32")
 LOGS = ("tensorboard", "wandb")
 ATTENTIONS = ("none", "text", "full")
-EXPORT_FORMATS = {"diffusers": "", "onnx": "", "safetensors": ".safetensors"}          # with the suffix of a file
+EXPORT_FORMATS = {"diffusers": "", "onnx": "", "safetensors": ".safetensors"}          # format → suffix of its file
 EXPORT_SCHEDULERS = ("ddpm", "dpmpp-2m", "ddim")
 EXPORT_PRECISIONS = ("fp32", "fp16")
 
 RESOLUTION_RANGE = (8, 512)
 SEED_RANGE = (0, 2**63 - 1)
 
-VALIDATIONS = 10                                # during a training
-VALIDATION_LEVELS = 8                           # noise levels that each measures
-MIN_VALIDATION_PICTURES = 16                    # held-out pictures that each looks at, if there are as many
-PREVIEW_PICTURES = 8                            # pictures of one preview
-STRENGTH = 0.75                                 # default of --strength; with a mask it is 1
+VALIDATIONS = 10                                # validations during a training
+VALIDATION_LEVELS = 8                           # noise levels at which each validation measures the loss
+MIN_VALIDATION_PICTURES = 16                    # held-out pictures in each validation, if there are as many
+PREVIEW_PICTURES = 8                            # pictures in one preview
+STRENGTH = 0.75                                 # default of --strength; with a mask, the default is 1
 
 RENAMED_FIELDS = {"objective": "loss_weighting"}      # of `Recipe` and `Plan`: name in earlier versions → name
 
@@ -123,7 +123,7 @@ class NetworkConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """All that is needed to build a model and to sample it; saved in every model file."""
+    """All that is needed to build a model and to sample from it. Saved in every model file."""
 
     network: NetworkConfig
     schedule: str
@@ -142,12 +142,12 @@ class ModelConfig:
         return self.network.out_channels == 2 * self.network.channels
 
 
-# ── What the user asked for ─────────────────────────────────────────────────────────────────────────────────────────
+# ── Requests ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What changes what is learnt. Saved with the run; must match on resume. None means: choose for me."""
+    """The options that change the trained model. Saved with the run; they must match on resume. None: chosen by us."""
 
     resolution: int | None = None
     preset: str | None = None
@@ -206,19 +206,19 @@ class Recipe:
 
     @property
     def caption_options(self) -> dict[str, Any]:
-        """What decides on the captions: the arguments of `find_pictures`."""
+        """The options that decide on the captions, as arguments of `find_pictures`."""
         return {name: getattr(self, name) for name in (
             "captions", "caption", "caption_column", "caption_ext", "caption_template")}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What changes only where and how fast a model is trained; never part of its identity."""
+    """The options that change only where and how fast a model is trained. They are no part of its identity."""
 
     name: str | None = None
     out: str | None = None
-    gpus: str | None = None                     # a count, or "all"; None: one if there is one, else the CPU
-    procs: int | None = None                    # processes on the CPU
+    gpus: str | None = None                     # a number or "all"; None: one GPU if there is one, else the CPU
+    procs: int | None = None                    # number of processes on the CPU
     device: str | None = None
     precision: str = "auto"
     compile: bool = False
@@ -254,7 +254,7 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How pictures are drawn from a model. `steps` None: usual for the sampler; `guidance_interval` None: recipe's."""
+    """How pictures are sampled from a model. None leaves the choice to `number_of_steps` and `interval_at`."""
 
     sampler: str = "dpmpp-2m"
     steps: int | None = None
@@ -279,17 +279,17 @@ class Sampling:
         return self.steps if self.steps is not None else SAMPLER_STEPS[self.sampler]
 
     def interval_at(self, resolution: int) -> tuple[float, float]:
-        """Where guidance acts: as given, else 0.2 < sigma/alpha ≤ 6·resolution/64."""
+        """(low, high): guidance acts where low < sigma/alpha ≤ high. Default: 0.2 and 6·resolution/64."""
         return self.guidance_interval or (0.2, 6 * resolution / 64)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """In which form a model is given away. None: what is usual in the format."""
+    """How a model is exported. None: the default of the format."""
 
     format: str
-    scheduler: str | None = None                # diffusers: how its pipeline draws
-    precision: str | None = None                # safetensors: of the numbers in the file
+    scheduler: str | None = None                # for diffusers: the scheduler of the pipeline
+    precision: str | None = None                # for safetensors: the precision of the numbers in the file
     verify: bool = True
 
     def __post_init__(self) -> None:
@@ -303,23 +303,23 @@ class Export:
 
     @property
     def suffix(self) -> str:
-        """Of the file; empty where the export is a folder."""
+        """The suffix of the file; empty if the export is a folder."""
         return EXPORT_FORMATS[self.format]
 
     def check_name(self, out: Path) -> None:
-        """Raise UsageError unless what is exported may be called so. Dots alone are places, but no names."""
+        """Raise UsageError unless `out` can be the name of the export. "." and ".." are places, not names."""
         if self.suffix and out.suffix != self.suffix:
             raise UsageError(f"-o takes the name of a {self.suffix} file, not {out}")
         if not self.suffix and (out.name in ("", "..") or out.suffix in filter(None, EXPORT_FORMATS.values())):
             raise UsageError(f"-o takes the name of a folder, not {out}")
 
 
-# ── What was decided ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── The plan ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A recipe resolved with the data and the machine: nothing left open. Written durably before step 0."""
+    """A recipe that was resolved for the data and the machine: nothing is open. Written durably before step 0."""
 
     model: ModelConfig
     preset: str
@@ -328,25 +328,25 @@ class Plan:
     times: str
     optimizer: str
     seed: int
-    batch_size: int                             # global, whatever the number of processes
+    batch_size: int                             # of all processes together
     steps: int
     lr: float
     warmup_steps: int
     cooldown_steps: int
     dropout: float
-    caption_drop: float
-    word_drop: float
-    flip: bool
+    caption_drop: float                         # probability that a picture is trained on without its caption
+    word_drop: float                            # probability of each word of a caption to be left out
+    flip: bool                                  # whether half of the pictures are mirrored at random
     train_images: int
     validation_images: int                      # held out, never trained on
-    validation_probe: int                       # how many of them are looked at during training
-    validate_steps: int                         # a validation every so many steps
-    keep_best: bool                             # keep the best weights by validation loss beside the last
+    validation_probe: int                       # how many of them are measured during training
+    validate_steps: int                         # steps between two validations
+    keep_best: bool                             # whether the weights with the lowest validation loss are kept as well
     data_id: str                                # hash of the decoded pictures and their captions
-    init_id: str | None                         # tensor hash of the model it started from
+    init_id: str | None                         # hash of the tensors of the model that training starts from
 
     @property
     def cooldown_start(self) -> int:
-        """The step after which the learning rate falls. Its state is kept: a longer budget goes on from there."""
+        """The step after which the learning rate falls. Its state is kept: a longer budget resumes from it."""
         return self.steps - self.cooldown_steps
 

@@ -1,4 +1,4 @@
-"""What can go wrong in the user's world, each with its exit code. Knows nothing of how it is shown.
+"""The errors that a user can cause or repair, each with its exit code.
 
 Exit codes (documented in docs/cli.md): 0 ok, 2 usage, 3 input data, 4 model,
 5 in use, 6 storage, 7 memory, 8 diverged, 9 worker, 10 export, 70 internal bug, 128 + n signal n.
@@ -6,7 +6,7 @@ Exit codes (documented in docs/cli.md): 0 ok, 2 usage, 3 input data, 4 model,
 
 
 class DiffuseError(Exception):
-    """Something the user can understand and act upon: one sentence what happened, one what to do."""
+    """An error for the user: one sentence says what happened, and a hint what to do."""
 
     exit_code = 70
 
@@ -20,7 +20,7 @@ class DiffuseError(Exception):
 
 
 class UsageError(DiffuseError):
-    """An option or argument that cannot be honoured."""
+    """An option or argument cannot be used."""
 
     exit_code = 2
 
@@ -38,7 +38,7 @@ class ModelError(DiffuseError):
 
 
 class InUseError(DiffuseError):
-    """Another process holds the lock."""
+    """Another process holds the lock that is needed."""
 
     exit_code = 5
 
@@ -56,22 +56,22 @@ class OutOfMemoryError(DiffuseError):
 
 
 class WorkerError(DiffuseError):
-    """A process that worked together with others was lost."""
+    """One of several processes that work together was lost."""
 
     exit_code = 9
 
     def __init__(self, what: str) -> None:
-        super().__init__(what, hint="Give the same command again; a training goes on from its last save")
+        super().__init__(what, hint="Give the same command again; a training resumes from its last save")
 
 
 class DivergedError(DiffuseError):
-    """Training produced numbers that are not finite, three steps in a row."""
+    """Three steps in a row gave numbers that are not finite."""
 
     exit_code = 8
 
 
 class ExportError(DiffuseError):
-    """What was exported does not give the model's answers. Nothing was left behind."""
+    """The exported model does not give the original's answers. The export was removed."""
 
     exit_code = 10
 

@@ -1,6 +1,6 @@
-"""What the engine tells whoever listens: frozen, typed, JSON-ready. One stream, many readers.
+"""The events by which a training reports what happens: frozen, typed, and ready for JSON.
 
-Standard library only. Knows nothing of who listens; `to_dict` is the one form in which events are written down.
+All readers (terminal, log, JSON lines) get the same stream. `to_dict` is the one form in which events are written.
 """
 
 import dataclasses
@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-SCHEMA = 1                                      # of everything printed or logged as a JSON line
-ProgressCallback = Callable[[str, int, int], None]      # called with: what is being done, how much is done, of how much
+SCHEMA = 1                                      # version of everything that is printed or logged as a JSON line
+ProgressCallback = Callable[[str, int, int], None]      # called with a description, the parts done, all parts
 
 
 @dataclass(frozen=True, kw_only=True)
 class Noticed:
-    """Something a person should know; `level` is "info" or "warning"."""
+    """A message for people. `level` is "info" or "warning"."""
 
     message: str
     level: str = "info"
@@ -23,7 +23,7 @@ class Noticed:
 
 @dataclass(frozen=True, kw_only=True)
 class Scanned:
-    """Progress while pictures are decoded into the cache."""
+    """So many pictures have been decoded into the cache."""
 
     done: int
     total: int
@@ -31,7 +31,7 @@ class Scanned:
 
 @dataclass(frozen=True, kw_only=True)
 class Started:
-    """The plan stands, training begins (or goes on) at `step`. `facts` are (label, text) pairs for the header."""
+    """The plan is made, and training starts or resumes at `step`. `facts` are (label, text) pairs to be shown first."""
 
     name: str
     step: int
@@ -47,25 +47,25 @@ class Started:
 
 @dataclass(frozen=True, kw_only=True)
 class Stepped:
-    """Means over the steps since the last such event."""
+    """A report of the training steps. Losses and the norm are means over the steps since the last report."""
 
     step: int
     steps: int
-    train_objective: float                      # what the optimiser saw, weighted
+    train_objective: float                      # the weighted loss that the optimiser minimises
     noise_mse: float                            # mean squared error of the noise, unweighted
     variance_loss: float | None                 # bits per dimension and step; None with a fixed variance
     gradient_norm: float
     lr: float
-    images_per_second: float                    # of the compute alone
-    seconds: float                              # since the start of this process' training
-    remaining: float                            # seconds
-    skipped: int                                # steps not learnt from so far: of a spike, or not finite
-    memory: int                                 # bytes, peak
+    images_per_second: float                    # in the time of the computation alone
+    seconds: float                              # since this process started to train
+    remaining: float                            # estimated seconds to the end
+    skipped: int                                # updates left out so far, for a spike or numbers that are not finite
+    memory: int                                 # peak in bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Paused:
-    """Steps wait while something else is done at `step`: "validating", "drawing a preview", "saving"."""
+    """Training waits at `step` for something else. doing: "validating", "drawing a preview" or "saving"."""
 
     step: int
     doing: str
@@ -73,7 +73,7 @@ class Paused:
 
 @dataclass(frozen=True, kw_only=True)
 class Validated:
-    """Noise loss of the averaged weights on held-out pictures, at fixed noise levels with fixed noise."""
+    """The averaged weights were validated on held-out pictures, at fixed noise levels and with fixed noise."""
 
     step: int
     noise_mse: float
@@ -84,7 +84,7 @@ class Validated:
 
 @dataclass(frozen=True, kw_only=True)
 class Previewed:
-    """A strip of pictures of the fixed prompts, one for each picture; all empty when unconditional."""
+    """A strip of pictures was written. `prompts` has one for each picture; all are empty when unconditional."""
 
     step: int
     path: str
@@ -93,7 +93,7 @@ class Previewed:
 
 @dataclass(frozen=True, kw_only=True)
 class Saved:
-    """A checkpoint is on the disk."""
+    """A training state is on the disk."""
 
     step: int
     path: str
@@ -103,15 +103,15 @@ class Saved:
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """Training ended: `complete`, or stopped early by `reason`. `path` is the model."""
+    """Training ended: it is `complete`, or `reason` stopped it early. `path` is the model."""
 
     step: int
     steps: int
     path: str
     complete: bool
     reason: str
-    delivered: str                              # "last" or "best", and why
-    prompt: str                                 # one to try it with; empty when unconditional
+    delivered: str                              # which weights are in the model: the last or the best, and why
+    prompt: str                                 # a prompt to try the model with; empty when unconditional
     seconds: float
 
 
@@ -119,7 +119,7 @@ Event = Noticed | Scanned | Started | Stepped | Paused | Validated | Previewed |
 
 
 def to_dict(event: Event) -> dict[str, Any]:
-    """An event as it is written in a JSON line: its name in lower case, its fields, non-finite numbers as None."""
+    """An event as a JSON line has it: the schema, its name in lower case, its fields, non-finite numbers as None."""
     fields: dict[str, Any] = finite(dataclasses.asdict(event))
     return {"schema": SCHEMA, "event": type(event).__name__.lower(), **fields}
 

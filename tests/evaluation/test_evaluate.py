@@ -24,6 +24,7 @@ from diffuse_cli.network.tokenizer import train_tokenizer
 from diffuse_cli.pictures.pixels import from_pixels
 from diffuse_cli.runtime import randomness
 from diffuse_cli.storage.checkpoint import Model
+from diffuse_cli.storage.model_info import TrainingSummary
 
 CAPTIONS = ["a red square", "a blue square"] * 8
 
@@ -45,7 +46,7 @@ def untrained(*, text=False, **options):
     shape = config(vocabulary=tokenizer.get_vocab_size() if tokenizer else None, **options)
     network = Network(shape.network)
     network.initialise(randomness.generator(0, "weights"))
-    return Model(shape, network.eval().requires_grad_(False), tokenizer, {}, {"step": 0}, "f" * 64)
+    return Model(shape, network.eval().requires_grad_(False), tokenizer, {}, TrainingSummary(step=0), "f" * 64)
 
 
 # ── Calls of the network ────────────────────────────────────────────────────────────────────────────────────────────
@@ -189,7 +190,7 @@ def test_the_rise_of_the_loss_shows_that_captions_matter():
     """
     tokenizer = train_tokenizer(CAPTIONS)
     model = Model(config(prediction="x0", learned=False, vocabulary=tokenizer.get_vocab_size()), Painter(tokenizer),
-                  tokenizer, {}, {}, "")
+                  tokenizer)
     levels = np.array([0.5, -0.5] * 8 + [0.9])
     shown = np.broadcast_to(np.round((levels + 1) * 127.5).astype(np.uint8)[:, None, None, None], (17, 8, 8, 3))
     _, prompts = measure(model, shown, [*CAPTIONS, ""], seed=0, batch_size=7, precision="fp32")

@@ -195,6 +195,6 @@ def test_a_report_that_makes_no_sense_is_passed_over(folder):
     for text in ("{", "[]", '{"training": [], "words": {"a": "b"}, "model_sha256": 1}'):
         (folder / "export.json").write_text(text)
         card = read_model_info(folder / "model_index.json")
-        assert (card.training, card.words, card.sha256) == ({"name": "folder"}, {}, "")
+        assert (card.training.to_json(), card.words, card.sha256) == ({"name": "folder"}, {}, "")
     model = load_model(folder / "model_index.json", CPU)
     assert isinstance(model.network, Network)

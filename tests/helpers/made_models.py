@@ -13,6 +13,7 @@ from diffuse_cli.network.network import Network
 from diffuse_cli.network.presets import network_config
 from diffuse_cli.network.tokenizer import encode, train_tokenizer
 from diffuse_cli.storage.checkpoint import Model, _encoded, _tensors_sha256
+from diffuse_cli.storage.model_info import TrainingSummary
 from diffuse_cli.training.loss import Batch, compute_losses
 
 CAPTIONS = [f"a {size} {colour} {thing}" for size in ("big", "small") for colour in ("red", "blue", "green")
@@ -52,7 +53,7 @@ def make_model(name: str, *, seed: int = 0) -> Model:
     network.eval().requires_grad_(False)
     sha256 = _tensors_sha256(_encoded(network.state_dict()))
     return Model(config=config, network=network, tokenizer=tokenizer, sha256=sha256,
-                 words=count_words(CAPTIONS) if conditional else {}, training={"name": "made", "step": 3})
+                 words=count_words(CAPTIONS) if conditional else {}, training=TrainingSummary(name="made", step=3))
 
 
 def learn_to_see_noise(network: Network, config: ModelConfig, tokenizer, steps: int = 150) -> None:

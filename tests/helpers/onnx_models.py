@@ -38,7 +38,7 @@ def make(*, conditional: bool = True, learned: bool = True, prediction: str = "v
             if parameter.ndim > 1 and parameter.std() < 0.5 * parameter[0].numel() ** -0.5:
                 parameter.normal_(std=0.5 * parameter[0].numel() ** -0.5, generator=generator)
     built.settle(torch.device("cpu")).eval().requires_grad_(False)
-    return checkpoint.Model(config=config, network=built, tokenizer=tokenizer, training={}, sha256="",
+    return checkpoint.Model(config=config, network=built, tokenizer=tokenizer,
                             words=caption_words.count_words(CAPTIONS) if conditional else {})
 
 

@@ -64,7 +64,7 @@ def test_a_model_in_training_is_whole_whenever_it_is_read(squares, home, counted
         wait_until(path.exists)
         steps = []
         for _ in range(loads):
-            steps.append(checkpoint.load_model(path, torch.device("cpu")).training["step"])    # judges every byte
+            steps.append(checkpoint.load_model(path, torch.device("cpu")).training.step)    # judges every byte
             time.sleep(0.01)
         assert diffuse(home, "models", "ls", "--json").returncode == 0
         shown = diffuse(home, "models", "show", "tiny", "--json")

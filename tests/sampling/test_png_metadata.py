@@ -27,7 +27,7 @@ from diffuse_cli.sampling.png_metadata import (
 )
 from diffuse_cli.sampling.request import InitImage, Sample, SampleRequest
 from diffuse_cli.storage.checkpoint import Model
-from diffuse_cli.storage.model_info import read_model_info
+from diffuse_cli.storage.model_info import TrainingSummary, read_model_info
 
 CONFIG = ModelConfig(
     network=NetworkConfig(resolution=16, widths=(16,), depths=(1,), attention=("full",), head_dim=16, groups=16,
@@ -35,7 +35,7 @@ CONFIG = ModelConfig(
 def made(
     prompt="a red car", *, negative="", name="cars", sha256="0123456789abcdef" * 4, seed=7, init=None, **sampling
 ):
-    model = Model(CONFIG, None, None, {}, {"name": name}, sha256)
+    model = Model(CONFIG, None, None, {}, TrainingSummary(name=name), sha256)
     wanted = SampleRequest(prompt=prompt, negative=negative, seed=seed - 2 if seed >= 2 else seed, count=3,
                     sampling=Sampling(**sampling), init=init)
     return metadata_of(Sample(wanted, 2 if seed >= 2 else 0, np.zeros((16, 16, 3), np.uint8), 0.1), model)

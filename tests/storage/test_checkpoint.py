@@ -22,6 +22,7 @@ from diffuse_cli.network.network import Network
 from diffuse_cli.network.tokenizer import train_tokenizer
 from diffuse_cli.storage import safetensors_file
 from diffuse_cli.storage.checkpoint import load_model, load_state, save_model, save_state
+from diffuse_cli.storage.model_info import TrainingSummary
 
 CPU = torch.device("cpu")
 TOKENIZER = train_tokenizer(["a red square"])
@@ -32,7 +33,7 @@ CONFIG = ModelConfig(
 NETWORK = Network(CONFIG.network)
 NETWORK.initialise(torch.Generator().manual_seed(0))
 PARTS = {"config": CONFIG, "tokenizer": TOKENIZER, "words": {"red": 2, "é \"": 1},
-         "training": {"name": "t", "lr": 1e-3}}
+         "training": TrainingSummary(name="t", lr=1e-3)}
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ def test_equal_contents_give_equal_files_and_other_ones_another_identity(path, t
     sha256 = save_model(again, weights=reordered, **PARTS)
     assert again.read_bytes() == path.read_bytes()
     assert load_model(path, CPU).sha256 == sha256
-    assert save_model(again, weights=reordered, **{**PARTS, "training": {"name": "other"}}) == sha256
+    assert save_model(again, weights=reordered, **{**PARTS, "training": TrainingSummary(name="other")}) == sha256
     changed = {**reordered, "unet.conv_in.bias": reordered["unet.conv_in.bias"] + 1}
     assert save_model(again, weights=changed, **PARTS) != sha256
 
@@ -114,7 +115,7 @@ def test_an_unconditional_model_has_no_tokenizer(tmp_path):
     network = Network(config.network)
     network.initialise(torch.Generator().manual_seed(0))
     save_model(tmp_path / "u.safetensors", config=config, weights=network.state_dict(), tokenizer=None, words={},
-               training={})
+               training=TrainingSummary())
     assert load_model(tmp_path / "u.safetensors", CPU).tokenizer is None
 
 
@@ -313,4 +314,4 @@ def test_a_trained_model_is_sound(trained, tmp_path):
     copy = tmp_path / "copy.safetensors"
     shutil.copy(trained[0] / "model.safetensors", copy)
     model = load_model(copy, CPU)
-    assert model.training["name"] == tiny.OPTIONS["name"]
+    assert model.training.name == tiny.OPTIONS["name"]

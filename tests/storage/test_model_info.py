@@ -1,5 +1,6 @@
 """What a model file says about itself is read without torch, and believed only where it makes sense."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from diffuse_cli.checks import to_dict
 from diffuse_cli.config import ModelConfig, NetworkConfig
 from diffuse_cli.errors import ModelError
 from diffuse_cli.storage import safetensors_file
-from diffuse_cli.storage.model_info import read_model_info
+from diffuse_cli.storage.model_info import TrainingSummary, read_model_info
 
 CONFIG = ModelConfig(schedule="cosine", prediction="v", network=NetworkConfig(
     resolution=16, widths=(8,), depths=(1,), attention=("none",), head_dim=8, groups=8, time_width=8, text=None))
@@ -31,8 +32,37 @@ def test_a_card_holds_what_the_file_says(tmp_path):
     card = read_model_info(path)
     assert card.config == CONFIG
     assert card.words == {"red": 3, "car": 2}
-    assert card.training == {"name": "cars", "steps": 10}
+    assert card.training == TrainingSummary(name="cars", steps=10)
     assert (card.parameters, card.bytes) == (6, path.stat().st_size)
+
+
+def test_a_summary_that_was_read_is_written_again_as_it_was():
+    for entries in ({}, {"steps": 10, "name": "cars"},
+                    {"name": 3, "lr": 1, "else": [1, {"a": None}], "noise_mse": None},
+                    {"step": True, "steps": 2.0, "seed": "7", "lr": "0.1", "objective": ["sigmoid"]}):
+        assert json.dumps(TrainingSummary.from_json(entries).to_json()) == json.dumps(entries)
+
+
+def test_a_new_summary_writes_every_entry_under_its_key_in_order():
+    entries = TrainingSummary(name="cars", loss_weighting="sigmoid", lr=1e-3).to_json()
+    assert list(entries) == [
+        "name", "preset", "step", "steps", "images_seen", "train_images", "seed", "objective", "optimizer", "lr",
+        "batch_size", "captions", "noise_mse", "delivered", "data_id", "init_id"]
+    assert {key: value for key, value in entries.items() if value is not None} == {
+        "name": "cars", "objective": "sigmoid", "lr": 1e-3}
+    assert TrainingSummary.from_json(entries) == TrainingSummary(name="cars", loss_weighting="sigmoid", lr=1e-3)
+
+
+@pytest.mark.parametrize("value", [True, 1.5, "7", [7], {"a": 7}, None])
+def test_an_entry_of_a_wrong_type_is_not_believed(value):
+    summary = TrainingSummary.from_json({"step": value, "name": "cars", "loss_weighting": "not a key"})
+    assert (summary.step, summary.name, summary.loss_weighting) == (None, "cars", None)
+
+
+def test_a_whole_number_will_do_for_a_fraction_and_a_changed_entry_is_written():
+    summary = TrainingSummary.from_json({"else": 1, "lr": 1, "step": 5})
+    assert (summary.lr, summary.step) == (1, 5)
+    assert dataclasses.replace(summary, step=6).to_json() == {"else": 1, "lr": 1, "step": 6}
 
 
 @pytest.mark.parametrize(("change", "match"), [

@@ -187,7 +187,7 @@ def test_a_part_that_is_exchanged_while_it_is_read_is_refused(foreign, monkeypat
         return real(name, *arguments, **options)
 
     monkeypatch.setattr(checkpoint, "safe_open", exchanged_first)
-    with pytest.raises(ModelError, match=r"it was changed while it was read|it cannot be read"):
+    with pytest.raises(ModelError, match="it was changed while it was read"):
         load_model(foreign / "model_index.json", CPU)
 
 

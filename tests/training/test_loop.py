@@ -328,7 +328,7 @@ def test_overfitted_weights_give_way_to_the_best(squares, home):
         end = tiny.train(squares)[-1]
     assert end.delivered == "best step, 4: validation loss 0.2000, at the last 0.3000"
     model = checkpoint.load_model(tiny.run_directory(home) / "model.safetensors", CPU)
-    assert (model.training["step"], model.training["delivered"]) == (4, "best")
+    assert (model.training.step, model.training.delivered) == (4, "best")
     again = tiny.train(squares)[-1]                        # and so does the same command again
     assert again.delivered == end.delivered
     assert (tiny.run_directory(home) / "model.safetensors").read_bytes() \
@@ -339,7 +339,7 @@ def test_a_difference_within_a_hundredth_is_luck(squares, home):
     with _validations(0.2, 0.2019):
         end = tiny.train(squares)[-1]
     assert end.delivered == "last step: validation loss 0.2019"
-    assert checkpoint.load_model(tiny.run_directory(home) / "model.safetensors", CPU).training["step"] == 8
+    assert checkpoint.load_model(tiny.run_directory(home) / "model.safetensors", CPU).training.step == 8
 
 
 def test_the_best_is_remembered_over_an_interruption(squares, home):
@@ -385,7 +385,7 @@ def test_a_model_in_training_can_be_sampled(squares, home):
         for event in loop.train(run):
             if isinstance(event, events.Saved) and event.step < run.recipe.steps:
                 model = checkpoint.load_model(path, CPU)
-                assert (model.training["step"], model.training["delivered"]) == (event.step, "last")
+                assert (model.training.step, model.training.delivered) == (event.step, "last")
                 (drawn,) = generate.generate(model, [SampleRequest(prompt="a red square", sampling=QUICK)])
                 assert drawn.pixels.shape == (8, 8, 3)
 
@@ -399,8 +399,8 @@ def test_the_model_holds_the_averaged_weights_and_what_is_known_of_them(trained)
     loaded = checkpoint.load_model(directory / "model.safetensors", CPU)
     held_out = 24 // 10
     assert sum(loaded.words[colour] for colour in tiny.COLOURS) == loaded.words["square"] == 24 - held_out
-    assert loaded.training["images_seen"] == 32
-    assert "squares" not in json.dumps(loaded.training)    # no names of folders
+    assert loaded.training.images_seen == 32
+    assert "squares" not in json.dumps(loaded.training.to_json())    # no names of folders
 
 
 def test_training_without_captions(unconditional):
@@ -451,7 +451,7 @@ def test_divergence_ends_the_run_and_leaves_finite_numbers(trained, squares, hom
     directory = tiny.run_directory(home)
     for path in directory.glob("*.safetensors"):
         assert all(torch.isfinite(tensor).all() for tensor in load_file(path).values())
-    assert checkpoint.load_model(directory / "model.safetensors", CPU).training["step"] == 6
+    assert checkpoint.load_model(directory / "model.safetensors", CPU).training.step == 6
     assert (directory / "report.html").exists()
     with _poisoned(6), pytest.raises(DivergedError):       # two bad steps are part of the state saved at 6
         tiny.train(squares)
@@ -514,7 +514,7 @@ def test_a_model_whose_directory_is_deleted_is_written_elsewhere(trained, square
         list(loop.train(run, should_stop=pulling_the_rug))
     path = Path(str(raised.value).rpartition("written to ")[2])
     assert path.parent == home
-    assert checkpoint.load_model(path, CPU).training["step"] in (2, 3)
+    assert checkpoint.load_model(path, CPU).training.step in (2, 3)
     assert not directory.exists()
     assert (tmp_path / "tiny-00000003.safetensors").read_text() == "not ours"
 
@@ -668,7 +668,7 @@ def test_another_model_to_start_from(trained, squares, home):
     assert new.tokenizer.to_str() == old.tokenizer.to_str()
     for name, tensor in old.network.state_dict().items():
         assert torch.allclose(tensor, new.network.state_dict()[name], rtol=1e-5, atol=2e-7)
-    assert new.training["init_id"] == old.sha256
+    assert new.training.init_id == old.sha256
 
 
 @pytest.mark.parametrize(("changes", "message"), [
@@ -692,7 +692,7 @@ def test_the_model_to_start_from_is_needed_until_the_first_save(trained, squares
     with mock.patch.object(loop, "_loop", return_value=()):
         tiny.train(squares, recipe)                        # dies before its first step
     model = checkpoint.load_model(source, CPU)
-    checkpoint.save_model(source, config=model.config, tokenizer=model.tokenizer, words={}, training={},
+    checkpoint.save_model(source, config=model.config, tokenizer=model.tokenizer, words={}, training=model.training,
                           weights={name: weight + 1 for name, weight in model.network.state_dict().items()})
     with pytest.raises(ModelError, match="no longer the model"):
         tiny.train(squares, recipe)

@@ -55,7 +55,7 @@ def list_models(
         if view.settings.json:
             view.out_json({"name": name, "path": str(path), "last": name == last, "changed": path.stat().st_mtime,
                            "resolution": info.config.network.resolution, "parameters": info.parameters,
-                           "bytes": info.bytes, "training": info.training})
+                           "bytes": info.bytes, "training": info.training.to_json()})
         rows.append(_row(name, info, path))
     if not rows:
         view.say("there is no model yet; train one: diffuse train ./images")
@@ -90,7 +90,7 @@ def show(
 
     info = read_model_info(path)
     if view.settings.json:
-        view.out_json({"path": str(path), "config": to_dict(info.config), "training": info.training,
+        view.out_json({"path": str(path), "config": to_dict(info.config), "training": info.training.to_json(),
                        "words": info.words, "parameters": info.parameters, "bytes": info.bytes})
         return
     lines = _lines(path, info)
@@ -188,13 +188,12 @@ def _write_report(directory: Path, out: Path | None) -> None:
 
 def _row(name: str, info: "ModelInfo", path: Path) -> tuple[str, ...]:
     changed = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
-    return (name, str(info.config.network.resolution), f"{info.parameters:,}", _count(info, "train_images"),
-            _count(info, "step"), f"{info.bytes / 1e6:.1f} MB", changed)
+    return (name, str(info.config.network.resolution), f"{info.parameters:,}", _count(info.training.train_images),
+            _count(info.training.step), f"{info.bytes / 1e6:.1f} MB", changed)
 
 
-def _count(info: "ModelInfo", key: str) -> str:
-    value = info.training.get(key)
-    return f"{value:,}" if type(value) is int else "-"
+def _count(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
 
 
 def _lines(path: Path, info: "ModelInfo") -> list[tuple[str, str]]:
@@ -212,7 +211,7 @@ def _lines(path: Path, info: "ModelInfo") -> list[tuple[str, str]]:
         ("prediction", f"{info.config.prediction}, {'learned' if info.config.learned_variance else 'fixed'} variance"),
         ("schedule", info.config.schedule),
     ]
-    lines += [(_LABELS.get(key, key.replace("_", " ")), _value(value)) for key, value in info.training.items()
+    lines += [(_LABELS.get(key, key.replace("_", " ")), _value(value)) for key, value in info.training.to_json().items()
               if value is not None]
     if info.words:
         frequent = sorted(info.words.items(), key=lambda item: (-item[1], item[0]))[:FREQUENT_WORDS]

@@ -263,4 +263,4 @@ def _display_name(path: Path, model: "Model") -> str:
     """The name under which users know the model."""
     if path == registry.bundled():
         return f"{registry.DEMO}, which comes with the program (`diffuse models show {registry.DEMO}` lists its words)"
-    return str(model.training.get("name", path.name))
+    return model.training.name or path.name

@@ -70,9 +70,8 @@ def evaluate(
                 training_pixels = training.dataset.images[training.train]
                 memorisation = judge(generated, training_pixels, pixels)
                 nearest_pairs = gallery(memorisation.closest(GALLERY_PAIRS), generated, training_pixels)
-    step = model.training.get("step")
     return Evaluation(
-        model_sha256=model.sha256, step=step if type(step) is int else None, seed=seed, held_out=len(chosen),
+        model_sha256=model.sha256, step=model.training.step, seed=seed, held_out=len(chosen),
         own=pictures.held_out_by_run, train=None if training is None else len(training.train), likelihood=measured,
         prompts=prompts, features=None if features is None else features.name, distances=distances,
         memorisation=memorisation, gallery=nearest_pairs)

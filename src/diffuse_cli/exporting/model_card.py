@@ -52,7 +52,7 @@ def write(model: Model, folder: Path, *, source: Path, tell: ProgressCallback) -
 
 def write_report(path: Path, model: Model, report: dict[str, Any]) -> None:
     """The report of an export, with what `-m` shall know of the model that no stock file has a place for."""
-    told = {**report, "training": model.training, "words": model.words}
+    told = {**report, "training": model.training.to_json(), "words": model.words}
     text = json.dumps(finite(told), indent=2, ensure_ascii=False, allow_nan=False)
     durable.write(path, f"{text}\n".encode(), mode=0o666)
 
@@ -78,7 +78,7 @@ def _words(model: Model) -> list[str]:
 
 def _readme(model: Model, prompts: Sequence[str], run: Path) -> str:
     network, training = model.config.network, model.training
-    name, conditional = _text(training.get("name", "model")), model.tokenizer is not None
+    name, conditional = _text(training.name or "model"), model.tokenizer is not None
     task = "text-to-image" if conditional else "unconditional-image-generation"
     what = "text-conditional" if conditional else "unconditional"
     blocks = [
@@ -125,7 +125,7 @@ def _loading(*, conditional: bool) -> str:
 
 def _data(model: Model) -> list[tuple[str, str]]:
     training = model.training
-    rows = [("pictures", _figure(training.get("train_images"))), ("captions from", _figure(training.get("captions"))),
+    rows = [("pictures", _figure(training.train_images)), ("captions from", _figure(training.captions)),
             ("most frequent words", ", ".join(_text(word[:40]) for word in _words(model)[:WORDS]))]
     return [(label, value) for label, value in rows if value]
 
@@ -136,9 +136,9 @@ def _training(model: Model) -> list[tuple[str, str]]:
     rows = [
         ("parameters", f"{parameters:,}"),
         ("prediction", f"{config.prediction}, {'learned' if config.learned_variance else 'fixed'} variance"),
-        ("noise schedule", config.schedule), ("objective", _figure(training.get("objective"))),
-        ("steps", _figure(training.get("step"))), ("pictures seen", _figure(training.get("images_seen"))),
-        ("batch size", _figure(training.get("batch_size"))), ("seed", _figure(training.get("seed"))),
+        ("noise schedule", config.schedule), ("objective", _figure(training.loss_weighting)),
+        ("steps", _figure(training.step)), ("pictures seen", _figure(training.images_seen)),
+        ("batch size", _figure(training.batch_size)), ("seed", _figure(training.seed)),
         ("SHA-256 of the weights", model.sha256)]
     return [(label, value) for label, value in rows if value]
 
@@ -152,7 +152,7 @@ def _metrics(model: Model, run: Path) -> list[tuple[str, str]]:
         found = None
     if isinstance(found, dict) and found.get("model_sha256") == model.sha256:
         return [(name, value) for key, name in _METRICS.items() if (value := _figure(entry(found, key)))]
-    held_out = _figure(model.training.get("noise_mse"))
+    held_out = _figure(model.training.noise_mse)
     return [(_METRICS["noise_mse"], held_out)] if held_out else []
 
 

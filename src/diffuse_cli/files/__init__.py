@@ -1,1 +1,1 @@
-"""The one door to the disk: durable writes and strict JSON. Standard library only."""
+"""The one door to the disk: durable writes, and JSON that is read strictly."""

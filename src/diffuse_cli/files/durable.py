@@ -1,7 +1,7 @@
-"""The one door to the disk: what is written here is either wholly there after a crash, or not at all.
+"""The one door to the disk: after a crash, a file that is written here is there as a whole, or not at all.
 
-Temporary file beside the target → write → length check → fsync → replace → fsync of the directory. Files get mode
-0600 and directories 0700: models may be private. Knows nothing of what it stores.
+Temporary file beside the target → write → check of the length → fsync → replace → fsync of the directory. Files get
+mode 0600 and directories 0700, unless another is given: models may be private.
 """
 
 import contextlib
@@ -26,15 +26,15 @@ else:
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
-TEMPORARY = ".tmp-"                             # prefix of what a crash may leave behind
+TEMPORARY = ".tmp-"                             # prefix of the names that a crash may leave behind
 
 
 def write(
     path: Path, data: bytes | Sequence[bytes | memoryview], *, exclusive: bool = False, mode: int = 0o600,
 ) -> None:
-    """Replace the file at `path` by `data`, whole or in pieces, durably and in one instant.
+    """Replace the file at `path` by `data`, given whole or in pieces, durably and in one instant.
 
-    With `exclusive` an existing file is never replaced: raises FileExistsError. Raises StorageError otherwise.
+    With `exclusive`, an existing file is never replaced: FileExistsError is raised. All other errors are StorageErrors.
     """
     temporary = path.with_name(f"{TEMPORARY}{os.urandom(8).hex()}")
     pieces = [data] if isinstance(data, bytes) else data
@@ -64,7 +64,7 @@ def write(
 
 @contextlib.contextmanager
 def stream(path: Path, *, mode: int = 0o600) -> Iterator[Callable[[bytes], None]]:
-    """Write a big file piece by piece: it appears at `path`, durably, when the block ends without an error.
+    """Write a big file piece by piece. It appears at `path`, durably, when the block ends without an error.
 
     Yields the function that adds a piece. Raises StorageError.
     """
@@ -99,9 +99,10 @@ def stream(path: Path, *, mode: int = 0o600) -> Iterator[Callable[[bytes], None]
 
 @contextlib.contextmanager
 def draft(path: Path, write: Callable[[Path], None]) -> Iterator[BinaryIO]:
-    """For libraries that write to a name alone: `write` gets one beside `path`. Yields the file, open to be read.
+    """Let a library write a file where it accepts only a name. Yields the file, opened for reading.
 
-    It is gone when the block ends, and nothing of it is durable: copy it with `stream`. Raises StorageError.
+    `write` is called with a temporary name beside `path`. The draft is not durable, and removed when the block ends:
+    copy it with `stream`. Raises StorageError, also for an OSError of `write`.
     """
     temporary = path.with_name(f"{TEMPORARY}{os.urandom(8).hex()}")
     try:
@@ -116,38 +117,41 @@ def draft(path: Path, write: Callable[[Path], None]) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def staging(target: Path) -> Iterator[Path]:
-    """A new directory beside `target`, to prepare it in; gone in the end, whatever happens, with all that is in it.
+    """Yields a new directory beside `target`, in which the target is prepared. It is removed when the block ends.
 
-    Missing parents are made, and stay only if something came to lie in them. Raises StorageError.
+    Missing parents are created, and removed again if they are still empty. Raises StorageError.
     """
     parent = target.absolute().parent
-    place = parent / f"{TEMPORARY}{os.urandom(8).hex()}"
+    staging_directory = parent / f"{TEMPORARY}{os.urandom(8).hex()}"
     with directory_to_fill(parent, mode=0o777):
         try:
-            yield make_directory(place, mode=0o777)
+            yield make_directory(staging_directory, mode=0o777)
         finally:
-            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(staging_directory, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def directory_to_fill(path: Path, *, mode: int = 0o700) -> Iterator[None]:
-    """As `make_directory`; of those that were missing, the empty ones are gone in the end. Raises StorageError."""
+    """As `make_directory`, but removes the created directories that are still empty when the block ends.
+
+    Raises StorageError.
+    """
     missing = [directory for directory in (path, *path.parents) if not directory.exists()]
     try:
         make_directory(path, mode=mode)
         yield
     finally:
         for directory in missing:
-            with contextlib.suppress(OSError):                     # it holds what was made
+            with contextlib.suppress(OSError):                     # it is not empty
                 directory.rmdir()
 
 
 def publish(staged: Path, target: Path, *, replace: bool = False) -> None:
     """Give a file or a whole directory from `staging` its name `target`, durably and in one instant.
 
-    With `replace`, what has that name is put in the staging directory first, and back if the other cannot take its
-    place: of a directory there is an instant without either name, but never without either directory. Raises
-    FileExistsError where the name is taken, StorageError.
+    With `replace`, a directory of that name is moved to the staging directory first, and moved back if the new one
+    cannot take its place. So for an instant neither has the name, but both are on the disk. Raises FileExistsError if
+    the name is taken and `replace` is not set, StorageError.
     """
     aside = staged.with_name(f"{TEMPORARY}{os.urandom(8).hex()}")
     try:
@@ -162,7 +166,7 @@ def publish(staged: Path, target: Path, *, replace: bool = False) -> None:
             try:
                 os.replace(target, aside)
                 os.replace(staged, target)
-            except BaseException:                                  # wherever Ctrl-C came in between
+            except BaseException:                                  # also for Ctrl-C between the two
                 if os.path.lexists(aside) and not os.path.lexists(target):
                     os.replace(aside, target)
                 raise
@@ -174,7 +178,10 @@ def publish(staged: Path, target: Path, *, replace: bool = False) -> None:
 
 
 def append(path: Path, data: bytes) -> None:
-    """Add `data` to a log. Not synchronised: a crash may lose or tear the last lines, which readers must tolerate."""
+    """Append `data` to a log, without fsync: a crash may lose or tear the last lines, which readers must tolerate.
+
+    Raises StorageError.
+    """
     try:
         descriptor = _create(path, os.O_WRONLY | os.O_APPEND)
         try:
@@ -186,21 +193,21 @@ def append(path: Path, data: bytes) -> None:
 
 
 def make_directory(path: Path, *, mode: int = 0o700) -> Path:
-    """Create `path` and its parents where missing, all of them durably and with `mode`. Raises StorageError."""
+    """Create `path` and its missing parents, all durably and with `mode`. → `path`. Raises StorageError."""
     try:
         for directory in reversed((path, *path.parents)):
             if not directory.exists():
                 directory.mkdir(mode, exist_ok=True)
                 directory.chmod(stat.S_IMODE(directory.stat().st_mode) | stat.S_IRWXU)      # whatever the umask
                 sync_directory(directory.parent)
-        path.mkdir(exist_ok=True)                                  # fails if it is there, but no directory
+        path.mkdir(exist_ok=True)                                  # fails if `path` exists and is no directory
     except OSError as error:
         fail(error, path)
     return path
 
 
 def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable (a no-op where directories cannot be opened)."""
+    """Make the names in a directory durable. Does nothing on Windows, where directories cannot be opened."""
     if sys.platform == "win32":
         return
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _CLOEXEC)
@@ -220,7 +227,8 @@ def remove(path: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a directory so that nobody ever sees half of it: renamed aside first, then deleted."""
+    """Remove a directory so that nobody ever sees half of it: it is renamed first, then deleted. Raises StorageError.
+    """
     trash = path.with_name(f".trash-{os.urandom(8).hex()}")
     try:
         os.replace(path, trash)
@@ -232,7 +240,7 @@ def remove_tree(path: Path) -> None:
 
 
 def remove_temporaries(directory: Path) -> None:
-    """Delete what a crash left behind, however deep. Call only while holding the directory's lock."""
+    """Delete the temporary files that a crash left at any depth. Call only while the directory's lock is held."""
     for leftover in directory.rglob(f"{TEMPORARY}*"):
         with contextlib.suppress(OSError):
             leftover.unlink()
@@ -240,9 +248,10 @@ def remove_temporaries(directory: Path) -> None:
 
 @contextlib.contextmanager
 def lock(path: Path, *, doing: str) -> Iterator[None]:
-    """Hold an exclusive kernel lock on `path`. The kernel frees it when the process dies, however it dies.
+    """Hold an exclusive kernel lock on `path`. The kernel releases it when the process dies, for any reason.
 
-    Raises InUseError, naming the process that holds it and what it is `doing`.
+    doing: what the lock is held for, to be shown to others. Raises InUseError, which names the process that holds the
+    lock and its `doing`, and StorageError.
     """
     make_directory(path.parent)
     try:
@@ -256,13 +265,13 @@ def lock(path: Path, *, doing: str) -> Iterator[None]:
             else:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):      # no locks on this file system
+            if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):      # the file system has no locks
                 fail(error, path)
             raise InUseError(f"{path.parent.name!r} is in use: {_holder(descriptor)}",
                              hint="Wait for it to end, or choose another --name") from error
         if not _is_still(path, descriptor):
             raise InUseError(f"{path.parent.name!r} was just removed", hint="Run the same command again")
-        with contextlib.suppress(OSError):                         # a full disk; the name of the holder is a courtesy
+        with contextlib.suppress(OSError):                         # on a full disk, the lock works without the name
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"{doing} by process {os.getpid()} on {platform.node()}\n".encode())
         yield
@@ -271,7 +280,10 @@ def lock(path: Path, *, doing: str) -> Iterator[None]:
 
 
 def _holder(descriptor: int) -> str:
-    """What a lock's holder wrote about itself; a moment after it took the lock, for before it is an older one's."""
+    """The text that a lock's holder wrote about itself.
+
+    Waits a moment first: a holder that has just got the lock has not yet replaced the text of the one before.
+    """
     for _ in range(10):
         time.sleep(0.05)
         os.lseek(descriptor, 0, os.SEEK_SET)
@@ -281,14 +293,14 @@ def _holder(descriptor: int) -> str:
 
 
 def free_bytes(path: Path) -> int:
-    """Bytes that may still be written where `path` is, or will be."""
+    """The free bytes of the file system where `path` is or will be."""
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free
 
 
 def fail(error: OSError, path: Path, *, need: int = 0) -> NoReturn:
-    """Turn an OSError into the one StorageError that users see."""
+    """Raise the StorageError that users see for an OSError. need: bytes that were to be written to `path`."""
     reason = (error.strerror or str(error)).lower()
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
         with contextlib.suppress(OSError):
@@ -302,7 +314,7 @@ def fail(error: OSError, path: Path, *, need: int = 0) -> NoReturn:
 
 @contextlib.contextmanager
 def _reported(path: Path, *, need: int = 0) -> Iterator[None]:
-    """Turn an OSError in the block into a StorageError about `path`."""
+    """Turn an OSError in the block into a StorageError about `path`, as `fail` does."""
     try:
         yield
     except OSError as error:
@@ -310,7 +322,7 @@ def _reported(path: Path, *, need: int = 0) -> Iterator[None]:
 
 
 def _create(path: Path, flags: int, mode: int = 0o600) -> int:
-    """Open a file for writing, never through a link; its owner may read and write it whatever the umask."""
+    """Open a file for writing, never through a link. Its owner may read and write it, whatever the umask is."""
     descriptor = os.open(path, flags | os.O_CREAT | _NOFOLLOW | _CLOEXEC | _BINARY, mode)
     permissions = stat.S_IMODE(os.fstat(descriptor).st_mode)
     if permissions & 0o600 != 0o600:
@@ -319,7 +331,7 @@ def _create(path: Path, flags: int, mode: int = 0o600) -> int:
 
 
 def _is_still(path: Path, descriptor: int) -> bool:
-    """Whether `path` still names the opened file, which may have been removed before the lock was held."""
+    """Whether `path` still names the opened file: it may have been removed before the lock was held."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:
@@ -335,13 +347,13 @@ def _write_all(descriptor: int, data: bytes | memoryview) -> None:
 
 
 def _sync_tree(path: Path) -> None:
-    """Make a file, or all that is in a directory and its names, durable, whoever wrote it."""
+    """Make a file durable, or all files and names in a directory, also those that a library wrote."""
     if path.is_dir():
         for inner in path.iterdir():
             _sync_tree(inner)
         sync_directory(path)
         return
-    descriptor = os.open(path, os.O_RDWR | _NOFOLLOW | _CLOEXEC | _BINARY)      # Windows flushes only what is writable
+    descriptor = os.open(path, os.O_RDWR | _NOFOLLOW | _CLOEXEC | _BINARY)      # Windows flushes only writable files
     try:
         _sync(descriptor)
     finally:
@@ -355,17 +367,17 @@ def _sync(descriptor: int) -> None:
         else:
             os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):     # file systems without fsync
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):     # the file system has no fsync
             raise
 
 
 def _link(temporary: Path, path: Path) -> None:
-    """Give the temporary file its final name only if that name is free."""
+    """Give the temporary file its final name. Raises FileExistsError if the name is taken."""
     try:
         os.link(temporary, path)
     except FileExistsError:
         raise
-    except OSError:                                                # file systems without hard links
+    except OSError:                                                # the file system has no hard links
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _CLOEXEC, 0o600))
         os.replace(temporary, path)
     else:

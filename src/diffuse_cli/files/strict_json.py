@@ -1,6 +1,6 @@
-"""JSON read strictly, because others may have written it: a model's header, a picture's metadata, a file of prompts.
+"""Reads JSON strictly, because others may have written it: a model's header, a picture's metadata, a file of prompts.
 
-Standard library only. Each reader turns `JsonError` into the error of the file that it reads.
+The callers turn `JsonError` into the error of the file that they read.
 """
 
 import json
@@ -11,14 +11,14 @@ MAX_JSON_BYTES = 2**20                          # default limit of one document
 
 
 class JsonError(ValueError):
-    """A text that is not the JSON we accept; its message is a sentence that starts with "its JSON is"."""
+    """A text is not JSON that we accept. The message is a sentence that begins with "its JSON is"."""
 
 
 def loads_strict(text: str | bytes, *, limit: int = MAX_JSON_BYTES, infinities: bool = False) -> Any:
-    """Parse JSON of at most `limit` bytes (or characters, for a str) that means the same to every reader.
+    """Parse JSON of at most `limit` bytes (or characters of a str) that means the same to every reader.
 
-    Duplicate keys, NaN, infinities (also by overflow), integers beyond 64 bits, absurd nesting and invalid UTF-8 are
-    refused. With `infinities`, the words NaN and Infinity, which the standard forbids, are read as None. Raises
+    Refuses duplicate keys, NaN, infinities (also those by overflow), integers beyond 64 bits, excessive nesting and
+    invalid UTF-8. With `infinities`, the words NaN and Infinity, which the standard forbids, are read as None. Raises
     JsonError.
     """
     if len(text) > limit:

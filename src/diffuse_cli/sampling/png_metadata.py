@@ -96,7 +96,7 @@ def metadata_of(sample: "Sample", model: "Model") -> SampleMetadata:
         precision=sampling.precision, strength=None if init is None else init.strength,
         init_sha256=None if init is None else init.image_sha256,
         mask_sha256=None if init is None else init.mask_sha256, size=(resolution, resolution),
-        model=str(model.training.get("name", "model"))[:64], model_sha256=model.sha256, version=__version__)
+        model=(model.training.name or "model")[:64], model_sha256=model.sha256, version=__version__)
 
 
 def texts(metadata: SampleMetadata) -> dict[str, str]:

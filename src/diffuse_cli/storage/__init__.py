@@ -1,1 +1,1 @@
-"""What lies on the disk and how it is read and judged: models, states, runs."""
+"""Models, training states and runs on the disk: how they are written, read and judged."""

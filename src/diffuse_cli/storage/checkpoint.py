@@ -1,9 +1,13 @@
-"""Models and training states as safetensors files: the only reader and writer of tensors on disk.
+"""Models and training states as safetensors files: the only module that reads and writes tensors on the disk.
 
-A model file is self-contained: averaged weights, configuration, tokenizer, word counts and a summary of its training,
-sealed so that a single changed bit is noticed. A file from anywhere is judged before anything is built from it: the
-header first (`header`), then the configuration, then that the tensors are exactly those of that configuration, then
-their bytes, then that they are finite. Knows no training loop and no sampler.
+A model file is self-contained: averaged weights, configuration, tokenizer, word counts and a summary of its training.
+It is sealed, so that a single changed bit is noticed. A file from anywhere is judged before anything is built from it:
+first its header (`safetensors_file`), then its configuration, then whether its tensors are exactly those of that
+configuration, then the seal over their bytes, and last whether all numbers are finite.
+
+Models, slim exports and states are written by our own encoder: equal contents give equal, sealed files, which the
+safetensors library cannot promise. The library writes the parts of exported folders, to which the seal is added, and
+reads the parts of folders that have no seal.
 """
 
 import errno
@@ -13,7 +17,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,9 +37,9 @@ from ..network.tokenizer import load_tokenizer, paired_merges
 from . import safetensors_file
 from .diffusers_config import is_folder
 from .diffusers_folder import read_folder
-from .model_info import ModelInfo, check_version, info_of_folder, info_of_header, object_of
+from .model_info import ModelInfo, TrainingSummary, check_version, info_of_folder, info_of_header, object_of
 
-BETA_TOLERANCE = 1e-6                           # of betas that went through float32 on their way
+BETA_TOLERANCE = 1e-6                           # largest difference of a beta that has been rounded to float32
 _DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
@@ -46,9 +50,9 @@ class Model:
     config: ModelConfig
     network: Network                            # averaged weights, in eval mode
     tokenizer: Tokenizer | None                 # None when unconditional
-    words: dict[str, int]                       # how often each word occurred in the captions
-    training: dict[str, Any]                    # summary: name, steps, images seen, …
-    sha256: str                                 # of the tensors: the model's identity
+    words: dict[str, int] = field(default_factory=dict)     # how often each word occurred in the captions
+    training: TrainingSummary = field(default_factory=TrainingSummary)
+    sha256: str = ""                            # of the tensors: the model's identity; empty if it has no file
 
 
 # ── Models ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -56,12 +60,12 @@ class Model:
 
 def save_model(
     path: Path, *, config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer | None,
-    words: Mapping[str, int], training: Mapping[str, Any], report: Mapping[str, Any] | None = None,
+    words: Mapping[str, int], training: TrainingSummary, report: Mapping[str, Any] | None = None,
     mode: int = 0o600,
 ) -> str:
-    """Write a model file durably and return its tensors' SHA-256. Equal contents give equal files.
+    """Write a model file durably. → the SHA-256 of its tensors. Equal contents give equal files.
 
-    report: of the export that made the file, to be kept in its header.
+    report: the report of the export that writes the file; it is kept in the header. mode: permissions of the file.
     Raises StorageError, and ModelError if a weight is not finite: such a number never reaches the disk.
     """
     _check_finite(weights)
@@ -69,19 +73,19 @@ def save_model(
     sha256 = _tensors_sha256(tensors)
     metadata = {
         "diffuse.format_version": str(FORMAT_VERSION),
-        "diffuse.config": _dump(to_dict(config)),
-        "diffuse.words": _dump(dict(words)),
-        "diffuse.training": _dump(dict(training)),
+        "diffuse.config": _compact_json(to_dict(config)),
+        "diffuse.words": _compact_json(dict(words)),
+        "diffuse.training": _compact_json(training.to_json()),
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": "diffuse-unet",
         "modelspec.implementation": "diffuse-cli",
-        "modelspec.title": str(training.get("name", "model")),
+        "modelspec.title": training.name or "model",
         "modelspec.resolution": f"{config.network.resolution}x{config.network.resolution}",
         "modelspec.prediction_type": {"v": "v", "epsilon": "epsilon", "x0": "sample"}[config.prediction],
         "modelspec.hash_sha256": f"0x{sha256}",
     }
     if report is not None:
-        metadata["diffuse.export"] = _dump(dict(report))
+        metadata["diffuse.export"] = _compact_json(dict(report))
     if tokenizer is not None:
         metadata["diffuse.tokenizer"] = tokenizer.to_str()
     durable.write(path, safetensors_file.encode(tensors, metadata), mode=mode)
@@ -89,10 +93,10 @@ def save_model(
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors alone, sealed, for other programs to read: one part of a folder in diffusers' form.
+    """Write tensors without our metadata, for other programs: one part of a folder in diffusers' form. It is sealed.
 
-    The safetensors library lays them out, in a draft on the disk: in memory it would need two more copies of them all.
-    Raises StorageError.
+    The safetensors library writes a draft to the disk; in memory it would make two more copies of all tensors. Raises
+    StorageError.
     """
     durable.make_directory(path.parent, mode=0o777)
     write = functools.partial(save_file, _on_cpu(tensors), metadata={"format": "pt"})
@@ -100,16 +104,16 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         with durable.draft(path, write) as file, durable.stream(path, mode=0o666) as add:
             for piece in safetensors_file.sealed(file):
                 add(piece)
-    except SafetensorError as error:            # only its text tells which error of the disk it was
+    except SafetensorError as error:            # the number of the system's error is only in its text
         code = re.search(r"os error (\d+)", str(error))
         cause = OSError(int(code[1]), os.strerror(int(code[1]))) if code else OSError(str(error))
         durable.fail(cause, path, need=sum(tensor.nbytes for tensor in tensors.values()))
-    except ModelError as error:                 # the draft is not what was written
+    except ModelError as error:                 # the draft on the disk is not a sound file
         durable.fail(OSError(errno.EIO, error.what), path)
 
 
 def load_model(path: Path, device: torch.device) -> Model:
-    """Read, judge and build a model: a file, or the folder in diffusers' form of this `model_index.json`.
+    """Read, judge and build the model in a file, or in a folder in diffusers' form, given by its `model_index.json`.
 
     Raises ModelError.
     """
@@ -117,21 +121,21 @@ def load_model(path: Path, device: torch.device) -> Model:
         return _load_folder(path, device)
     with safetensors_file.opened(path) as file:
         head = safetensors_file.read_header(file)
-        card = info_of_header(head)
-        config = card.config
+        info = info_of_header(head)
+        config = info.config
         _check_shapes(head, parameter_shapes(config.network))
         weights = _read_tensors(file, head)
         _check_finite(weights)
         tokenizer = None
         if config.conditional:
-            tokenizer = _fitting(load_tokenizer(head.metadata.get("diffuse.tokenizer", "")), config)
-    return _built(card, weights, tokenizer, device)
+            tokenizer = _checked_tokenizer(load_tokenizer(head.metadata.get("diffuse.tokenizer", "")), config)
+    return _build_model(info, weights, tokenizer, device)
 
 
 def _load_folder(index: Path, device: torch.device) -> Model:
     folder = read_folder(index)
-    card, weights = info_of_folder(index.parent.absolute().name, folder), {}
-    config = card.config
+    info, weights = info_of_folder(index.parent.absolute().name, folder), {}
+    config = info.config
     expected = parameter_shapes(config.network)
     with safetensors_file.opened(index):
         if folder.betas is not None:
@@ -143,42 +147,48 @@ def _load_folder(index: Path, device: torch.device) -> Model:
             weights.update({f"{prefix}{name}": tensor for name, tensor in _read_part(path, part, config).items()})
         tokenizer = None
         if folder.tokenizer is not None:
-            tokenizer = _fitting(load_tokenizer(json.dumps(paired_merges(folder.tokenizer))), config)
-    return _built(card, weights, tokenizer, device)
+            tokenizer = _checked_tokenizer(load_tokenizer(json.dumps(paired_merges(folder.tokenizer))), config)
+    return _build_model(info, weights, tokenizer, device)
 
 
 def _read_part(path: Path, shapes: Mapping[str, tuple[int, ...]], config: ModelConfig) -> dict[str, Tensor]:
-    """The tensors of one file of a folder, which may have variance channels that say nothing: they are left out."""
+    """Read the tensors of one file of a folder. Raises ModelError.
+
+    shapes: of all tensors, by name. Variance channels that a model with a fixed variance has for the sake of a stock
+    pipeline are all zero, and left out.
+    """
     with safetensors_file.opened(path) as file:
         head = safetensors_file.read_header(file)
-        wide = {name: (2 * shape[0], *shape[1:]) for name, shape in shapes.items()
-                if name.startswith("conv_out.") and config.conditional and not config.learned_variance}
-        _check_shapes(head, {**shapes, **wide})
+        doubled = {name: (2 * shape[0], *shape[1:]) for name, shape in shapes.items()
+                   if name.startswith("conv_out.") and config.conditional and not config.learned_variance}
+        _check_shapes(head, {**shapes, **doubled})
         tensors = _read_foreign(path, head) if head.seal_start is None else _read_tensors(file, head)
         _check_finite(tensors)
-    return {name: tensor[: len(tensor) // 2].clone() if name in wide else tensor for name, tensor in tensors.items()}
+    return {name: tensor[: len(tensor) // 2].clone() if name in doubled else tensor for name, tensor in tensors.items()}
 
 
-def _built(card: ModelInfo, weights: dict[str, Tensor], tokenizer: Tokenizer | None, device: torch.device) -> Model:
-    """The model of weights that were judged; takes them out of `weights`."""
+def _build_model(
+    info: ModelInfo, weights: dict[str, Tensor], tokenizer: Tokenizer | None, device: torch.device,
+) -> Model:
+    """Build the model of weights that were judged. Empties `weights`: no tensor is in memory twice."""
     sha256 = _tensors_sha256(_encoded(weights))
     with torch.device("meta"):
-        network = Network(card.config.network)
-    whole = list(weights)                       # each goes over to the network: it is never twice in memory
-    network.load_state_dict({name: weights.pop(name).float() for name in whole}, assign=True)
+        network = Network(info.config.network)
+    names = list(weights)
+    network.load_state_dict({name: weights.pop(name).float() for name in names}, assign=True)
     network.settle(device).eval().requires_grad_(False)
-    return Model(config=card.config, network=network, tokenizer=tokenizer, words=card.words,
-                 training=card.training, sha256=sha256)
+    return Model(config=info.config, network=network, tokenizer=tokenizer, words=info.words,
+                 training=info.training, sha256=sha256)
 
 
 # ── Training states ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def save_state(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> tuple[int, str]:
-    """Write a training state durably. Returns (bytes, SHA-256 of the file). Raises as `save_model`."""
+    """Write a training state durably. → (size in bytes, SHA-256 of the file). Raises what `save_model` raises."""
     _check_finite(tensors)
     data = safetensors_file.encode(_encoded(tensors), {
-        "diffuse.format_version": str(FORMAT_VERSION), "diffuse.record": _dump(dict(record))})
+        "diffuse.format_version": str(FORMAT_VERSION), "diffuse.record": _compact_json(dict(record))})
     durable.write(path, data)
     digest = hashlib.sha256()
     for piece in data:
@@ -187,7 +197,10 @@ def save_state(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, A
 
 
 def load_state(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a training state whose tensors must have exactly these names and shapes. Raises ModelError."""
+    """Read a training state whose tensors must have exactly these names and shapes. → (tensors, record)
+
+    Raises ModelError.
+    """
     with safetensors_file.opened(path) as file:
         head = safetensors_file.read_header(file)
         check_version(head)
@@ -200,38 +213,38 @@ def load_state(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[
 # ── Small parts ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _fitting(tokenizer: Tokenizer, config: ModelConfig) -> Tokenizer:
+def _checked_tokenizer(tokenizer: Tokenizer, config: ModelConfig) -> Tokenizer:
     if config.network.text is None or tokenizer.get_vocab_size() != config.network.text.vocabulary:
         raise ModelError("its tokenizer does not fit its network")
     return tokenizer
 
 
 def _check_shapes(head: safetensors_file.Header, expected: Mapping[str, tuple[int, ...]]) -> None:
-    found = {name: entry.shape for name, entry in head.tensors.items()}
-    if expected != found:
-        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    shapes = {name: entry.shape for name, entry in head.tensors.items()}
+    if expected != shapes:
+        wrong = sorted(name for name in expected.keys() | shapes.keys() if expected.get(name) != shapes.get(name))
         raise ModelError(f"its tensors do not fit its configuration ({len(wrong)} differ, first {wrong[0]})")
 
 
 def _read_tensors(file: BinaryIO, head: safetensors_file.Header) -> dict[str, Tensor]:
-    """All tensors of an opened file, its seal checked. Raises ModelError."""
+    """Read all tensors of an opened file and check its seal. Raises ModelError."""
     types = _types_of(head)
     return {name: torch.frombuffer(data, dtype=types[name]).view(entry.shape)
             for name, entry, data in safetensors_file.read_sealed(file, head)}
 
 
 def _read_foreign(path: Path, head: safetensors_file.Header) -> dict[str, Tensor]:
-    """All tensors of a file without a seal, read by the safetensors library. Raises ModelError.
+    """Read all tensors of a file without a seal, with the safetensors library. Raises ModelError.
 
-    The library opens the file by its name, which may mean another file by now: its tensors are compared with `head`.
-    With "pread" it copies them, one at a time; mapped into memory, a file that is cut meanwhile would kill the process.
+    The library opens the file by its name, which may mean another file by now: the tensors are compared with `head`.
+    "pread" copies one tensor at a time; if the file were mapped into memory and then cut, the process would be killed.
     """
     types = _types_of(head)
     try:
         with safe_open(path, "pt", backend="pread") as file:
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in head.tensors}
     except SafetensorError as error:
-        raise ModelError(f"it cannot be read ({error})") from error
+        raise ModelError("it was changed while it was read, or the disk fails") from error
     if any((tensor.dtype, tuple(tensor.shape)) != (types[name], head.tensors[name].shape)
            for name, tensor in tensors.items()):
         raise ModelError("it was changed while it was read")
@@ -239,7 +252,7 @@ def _read_foreign(path: Path, head: safetensors_file.Header) -> dict[str, Tensor
 
 
 def _types_of(head: safetensors_file.Header) -> dict[str, torch.dtype]:
-    """The type of each tensor in a header. Raises ModelError if it is none in which weights are kept."""
+    """The torch type of each tensor in a header. Raises ModelError for a type that no weights have."""
     types = {name: dtype for dtype, name in _DTYPES.items()}
     if odd := sorted({entry.dtype for entry in head.tensors.values()} - set(types)):
         raise ModelError(f"its tensors have the type {odd[0]}")
@@ -253,12 +266,12 @@ def _check_finite(tensors: Mapping[str, Tensor]) -> None:
 
 
 def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors whose bytes lie in the memory of the CPU, in order, by name."""
+    """The tensors in the CPU's memory, contiguous and sorted by name."""
     return {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
 
 
 def _encoded(tensors: Mapping[str, Tensor]) -> list[safetensors_file.RawTensor]:
-    """Tensors as bytes, by name."""
+    """The tensors as bytes, sorted by name."""
     return [(name, _DTYPES[tensor.dtype], tuple(tensor.shape), tensor.flatten().view(torch.uint8).numpy().data)
             for name, tensor in _on_cpu(tensors).items()]
 
@@ -270,5 +283,5 @@ def _tensors_sha256(tensors: list[safetensors_file.RawTensor]) -> str:
     return digest.hexdigest()
 
 
-def _dump(value: Any) -> str:
+def _compact_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=False, separators=(",", ":"))

@@ -1,8 +1,8 @@
-"""A model's configuration in the words of diffusers and transformers, and back: what is said one way is read the other.
+"""Translates a model's configuration into the words of diffusers and transformers, and back.
 
-Dictionaries in, dictionaries out; the standard library alone, and neither of the two libraries. A configuration that
-is read is believed only if writing it again gives the same: whatever a stock model can do and our network cannot is
-thereby refused, by the name of the first entry that differs.
+Dictionaries in, dictionaries out: needs neither of the two libraries. A configuration that was read is believed only if
+writing it again gives the same. So everything that a stock model can do and our network cannot is refused, by the name
+of the first entry that differs.
 """
 
 import math
@@ -13,9 +13,10 @@ from typing import Any
 from ..config import ModelConfig, NetworkConfig, TextConfig
 from ..errors import ModelError, UsageError
 
+INDEX_FILE = "model_index.json"                 # its path stands for the folder wherever a model's path is expected
 WRITTEN_FOR = "0.27.0"                          # the oldest generation of diffusers that reads what is written here
-LENGTH = 77                                     # positions of a prompt
-BETAS = 1000
+LENGTH = 77                                     # tokens of a prompt
+BETAS = 1000                                    # steps of the noise process
 PREDICTION_TYPES = {"v": "v_prediction", "epsilon": "epsilon", "x0": "sample"}
 LEARNED_RANGE, FIXED_SMALL = "learned_range", "fixed_small"
 CONDITIONAL, UNCONDITIONAL = "UNet2DConditionModel", "UNet2DModel"
@@ -26,7 +27,7 @@ _DOWN_BLOCKS = {
     UNCONDITIONAL: {"none": "ResnetDownsampleBlock2D", "full": "AttnDownBlock2D"},
 }
 
-# What a key that is absent means to the stock classes; of keys that we never write, all that our network can do.
+# What an absent key means to the stock classes. Of a key that we never write, our network can do no other value.
 _USUAL_UNET: dict[str, Any] = {
     "center_input_sample": False, "flip_sin_to_cos": True, "freq_shift": 0, "dropout": 0.0, "act_fn": "silu",
     "norm_num_groups": 32, "norm_eps": 1e-5, "attention_head_dim": 8, "resnet_time_scale_shift": "default",
@@ -49,12 +50,12 @@ _USUAL: dict[str, dict[str, Any]] = {
 
 
 def unet_class(network: NetworkConfig) -> str:
-    """The class of diffusers whose computation and parameter names are those of our U-Net."""
+    """The class of diffusers that has the computation and the parameter names of our U-Net."""
     return UNCONDITIONAL if network.text is None else CONDITIONAL
 
 
 def unet_config(network: NetworkConfig) -> dict[str, Any]:
-    """`unet/config.json`. Raises UsageError for the few shapes that the stock class cannot have."""
+    """The entries of `unet/config.json`. Raises UsageError for the few shapes that the stock class cannot have."""
     kind, text = unet_class(network), network.text
     blocks = [_DOWN_BLOCKS[kind][attention] for attention in network.attention]
     config: dict[str, Any] = {
@@ -80,12 +81,12 @@ def unet_config(network: NetworkConfig) -> dict[str, Any]:
         "addition_embed_type": "text", "addition_embed_type_num_heads": text.heads}
 
 
-def read_unet(found: Mapping[str, Any], text: TextConfig | None) -> NetworkConfig:
-    """The network that a `unet/config.json` describes. Raises ModelError if ours cannot be that."""
-    kind = found.get("_class_name")
+def read_unet(entries: Mapping[str, Any], text: TextConfig | None) -> NetworkConfig:
+    """Read a `unet/config.json`. Raises ModelError if it describes a network that ours cannot be."""
+    kind = entries.get("_class_name")
     if kind != (UNCONDITIONAL if text is None else CONDITIONAL):
         raise ModelError(f"its network is a {str(kind)[:60]}, not a {UNCONDITIONAL if text is None else CONDITIONAL}")
-    values = {**_USUAL[kind], **found}
+    values = {**_USUAL[kind], **entries}
     try:
         widths, blocks = values["block_out_channels"], values["down_block_types"]
         depths, only = values["layers_per_block"], values.get("only_cross_attention")
@@ -101,7 +102,7 @@ def read_unet(found: Mapping[str, Any], text: TextConfig | None) -> NetworkConfi
             groups=_whole(values["norm_num_groups"]), text=text, channels=_whole(values["in_channels"]),
             time_width=_whole(values.get("time_embedding_dim") or 4 * widths[0]),
             out_channels=_whole(values["out_channels"]))
-        _same(unet_config(network), values, _USUAL[kind], where="unet/config.json")
+        _check_same(unet_config(network), values, _USUAL[kind], where="unet/config.json")
     except (KeyError, TypeError, IndexError) as error:
         raise ModelError("its unet/config.json is not that of a network") from error
     except UsageError as error:
@@ -113,7 +114,7 @@ def read_unet(found: Mapping[str, Any], text: TextConfig | None) -> NetworkConfi
 
 
 def text_encoder_config(text: TextConfig) -> dict[str, Any]:
-    """`text_encoder/config.json`."""
+    """The entries of `text_encoder/config.json`."""
     return {
         "architectures": ["T5EncoderModel"], "model_type": "t5", "vocab_size": text.vocabulary, "d_model": text.width,
         "d_kv": text.width // text.heads, "d_ff": text.feed_forward, "num_layers": text.layers,
@@ -122,23 +123,26 @@ def text_encoder_config(text: TextConfig) -> dict[str, Any]:
         "use_cache": False, "pad_token_id": 0, "eos_token_id": 1, "tie_word_embeddings": True}
 
 
-def read_text_encoder(found: Mapping[str, Any]) -> TextConfig:
-    """The encoder that a `text_encoder/config.json` describes. Raises ModelError if ours cannot be that."""
+def read_text_encoder(entries: Mapping[str, Any]) -> TextConfig:
+    """Read a `text_encoder/config.json`. Raises ModelError if it describes an encoder that ours cannot be."""
     try:
-        text = TextConfig(vocabulary=_whole(found["vocab_size"]), width=_whole(found["d_model"]),
-                          layers=_whole(found["num_layers"]))
+        text = TextConfig(vocabulary=_whole(entries["vocab_size"]), width=_whole(entries["d_model"]),
+                          layers=_whole(entries["num_layers"]))
     except (KeyError, TypeError) as error:
         raise ModelError("its text_encoder/config.json is not that of a T5 encoder") from error
     except UsageError as error:
         raise ModelError(f"its text encoder is not supported: {error.what}") from error
-    ignored = ("is_encoder_decoder", "use_cache", "tie_word_embeddings", "dropout_rate")   # of no consequence here
-    wanted = {key: value for key, value in text_encoder_config(text).items() if key not in ignored}
-    _same(wanted, found, None, where="text_encoder/config.json")
+    ignored = ("is_encoder_decoder", "use_cache", "tie_word_embeddings", "dropout_rate")   # change no computation here
+    expected = {key: value for key, value in text_encoder_config(text).items() if key not in ignored}
+    _check_same(expected, entries, None, where="text_encoder/config.json")
     return text
 
 
 def tokenizer_config() -> dict[str, Any]:
-    """`tokenizer/tokenizer_config.json`: a class that takes the tokenizer as it is, under the name that all know."""
+    """The entries of `tokenizer/tokenizer_config.json`.
+
+    They name a class that takes the tokenizer as it is, by the name that all versions of transformers know.
+    """
     return {
         "tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>",
         "model_max_length": LENGTH, "padding_side": "right", "truncation_side": "right",
@@ -149,46 +153,46 @@ def tokenizer_config() -> dict[str, Any]:
 
 
 def scheduler_config(config: ModelConfig, scheduler: str, betas: Sequence[float]) -> dict[str, Any]:
-    """`scheduler/scheduler_config.json` for one of config.EXPORT_SCHEDULERS.
+    """The entries of `scheduler/scheduler_config.json`, for one of config.EXPORT_SCHEDULERS and the betas of all steps.
 
-    The noise process travels as its betas. `variance_type` is what pipelines look at to know what to do with the
-    variance channels: all but DDPM have to be told that there are none.
+    Pipelines read in `variance_type` how to treat the variance channels. All schedulers but DDPM have to be told that
+    there are none.
     """
     common: dict[str, Any] = {
         "_diffusers_version": WRITTEN_FOR, "num_train_timesteps": BETAS, "trained_betas": list(betas),
         "prediction_type": PREDICTION_TYPES[config.prediction], "variance_type": FIXED_SMALL}
-    if scheduler == "ddpm":                     # leading: the one spacing on which all versions take the same steps
+    if scheduler == "ddpm":                     # with "leading" alone, all versions take the same time steps
         return {"_class_name": "DDPMScheduler"} | common | {
             "variance_type": LEARNED_RANGE if config.learned_variance else FIXED_SMALL,
             "clip_sample": True, "clip_sample_range": 1.0, "timestep_spacing": "leading", "steps_offset": 0}
-    if scheduler == "ddim":                     # at t = 1 a small error of the noise is a huge one of the picture
+    if scheduler == "ddim":                     # at t = 1 a small error of the noise is a huge error of the picture
         spacing = "leading" if config.prediction == "epsilon" else "trailing"
-        return {"_class_name": "DDIMScheduler"} | common | {       # clipping would set estimate and noise at odds
+        return {"_class_name": "DDIMScheduler"} | common | {       # a clipped estimate would not fit its noise
             "clip_sample": False, "set_alpha_to_one": True, "timestep_spacing": spacing, "steps_offset": 0}
-    capped = betas[-1] > 0.99                   # of cosine and sigmoid; the solver must not start in that jump
+    capped = betas[-1] > 0.99                   # in cosine and sigmoid; the solver must not start in that jump
     return {"_class_name": "DPMSolverMultistepScheduler"} | common | {
         "algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint", "lower_order_final": True,
         "final_sigmas_type": "zero", "timestep_spacing": "linspace", "steps_offset": 0,
-        "thresholding": True, "dynamic_thresholding_ratio": 0.995, "sample_max_value": 1.0,      # a clip to [-1, 1]
+        "thresholding": True, "dynamic_thresholding_ratio": 0.995, "sample_max_value": 1.0,      # clips to [-1, 1]
         **({"lambda_min_clipped": -5.1} if capped else {})}
 
 
-def read_scheduler(found: Mapping[str, Any]) -> tuple[str, str, list[float] | None]:
-    """(schedule, prediction, betas) of a `scheduler_config.json`; no betas where the schedule is known by name.
+def read_scheduler(entries: Mapping[str, Any]) -> tuple[str, str, list[float] | None]:
+    """Read a `scheduler_config.json`. → (schedule, prediction, betas); no betas if the schedule is known by name
 
-    The schedule is the only one of ours that it can be: whoever loads the model compares all its betas. Raises
+    Only the first and the last beta choose the schedule: compare all betas with it when the model is loaded. Raises
     ModelError.
     """
-    where, betas = "scheduler/scheduler_config.json", found.get("trained_betas")
-    kind = str(found.get("_class_name"))[:60]
-    if found.get("num_train_timesteps", BETAS) != BETAS or found.get("rescale_betas_zero_snr"):
+    where, betas = "scheduler/scheduler_config.json", entries.get("trained_betas")
+    kind = str(entries.get("_class_name"))[:60]
+    if entries.get("num_train_timesteps", BETAS) != BETAS or entries.get("rescale_betas_zero_snr"):
         raise ModelError(f"its {kind} is not supported: {where} must have {BETAS} steps, not rescaled")
     types = {name: prediction for prediction, name in PREDICTION_TYPES.items()}
-    prediction = found.get("prediction_type", "epsilon")
+    prediction = entries.get("prediction_type", "epsilon")
     if not isinstance(prediction, str) or prediction not in types:
         raise ModelError(f"its prediction type {str(prediction)[:40]!r} is not supported, only {', '.join(types)}")
     if betas is None:
-        stock = tuple(found.get(key, usual) for key, usual in (
+        stock = tuple(entries.get(key, usual) for key, usual in (
             ("beta_schedule", "linear"), ("beta_start", 1e-4), ("beta_end", 0.02)))
         if "Flow" in kind or (stock[0] != "squaredcos_cap_v2" and stock != ("linear", 1e-4, 0.02)):
             raise ModelError(f"its noise schedule is not supported: {kind} with {stock[0]!r}")
@@ -209,7 +213,7 @@ def read_scheduler(found: Mapping[str, Any]) -> tuple[str, str, list[float] | No
 
 
 def pipeline_index(network: NetworkConfig, scheduler_class: str) -> dict[str, Any]:
-    """`model_index.json`."""
+    """The entries of `model_index.json`."""
     parts = {"scheduler": ["diffusers", scheduler_class], "unet": ["diffusers", unet_class(network)]}
     if network.text is None:
         return {"_class_name": "DDPMPipeline", "_diffusers_version": WRITTEN_FOR, **parts}
@@ -223,22 +227,24 @@ def pipeline_index(network: NetworkConfig, scheduler_class: str) -> dict[str, An
 # ── Small parts ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _same(wanted: Mapping[str, Any], found: Mapping[str, Any], usual: Mapping[str, Any] | None, *, where: str) -> None:
-    """Raise ModelError for the first entry that is not as wanted; with `usual`, for others that are not usual."""
-    others = {} if usual is None else {key: usual.get(key) for key in found if key not in wanted}
-    for key, value in {**others, **wanted}.items():
+def _check_same(
+    expected: Mapping[str, Any], found: Mapping[str, Any], usual: Mapping[str, Any] | None, *, where: str,
+) -> None:
+    """Raise ModelError for the first entry that is not as expected; with `usual`, for any other that is not usual."""
+    others = {} if usual is None else {key: usual.get(key) for key in found if key not in expected}
+    for key, value in {**others, **expected}.items():
         if not key.startswith("_") and not _equal(found.get(key), value) and not (
-                usual is not None and key not in wanted and found[key] in (None, False)):
+                usual is not None and key not in expected and found[key] in (None, False)):
             raise ModelError(f"its {where} is not supported: {key} is {str(found.get(key))[:60]}, not {value}")
 
 
-def _equal(found: Any, wanted: Any) -> bool:
-    """Equality of JSON values in which one number may stand for a list of the same."""
-    if isinstance(wanted, list) and not isinstance(found, list):
-        return all(_equal(found, item) for item in wanted)
-    if isinstance(wanted, float) and type(found) in (int, float):
-        return math.isclose(found, wanted, rel_tol=1e-9, abs_tol=0)
-    return type(found) is type(wanted) and bool(found == wanted)
+def _equal(found: Any, expected: Any) -> bool:
+    """Whether JSON values are equal, where one value may stand for a list of equal ones."""
+    if isinstance(expected, list) and not isinstance(found, list):
+        return all(_equal(found, item) for item in expected)
+    if isinstance(expected, float) and type(found) in (int, float):
+        return math.isclose(found, expected, rel_tol=1e-9, abs_tol=0)
+    return type(found) is type(expected) and bool(found == expected)
 
 
 def _whole(value: Any) -> int:
@@ -247,9 +253,6 @@ def _whole(value: Any) -> int:
     return value
 
 
-INDEX_FILE = "model_index.json"                 # stands for the folder wherever the file of a model is meant
-
-
 def is_folder(path: Path) -> bool:
-    """Whether the file of a model stands for a folder in diffusers' form."""
+    """Whether the path of a model stands for a folder in diffusers' form."""
     return path.name == INDEX_FILE

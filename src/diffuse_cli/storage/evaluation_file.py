@@ -1,6 +1,6 @@
-"""An evaluation as it lies beside a model: the names of its files, and its entries as people read them.
+"""The files that an evaluation leaves beside a model: their names, and their entries as people read them.
 
-Standard library only. Whoever shows what these return makes foreign text harmless.
+The texts may be foreign: the callers escape them before they show them.
 """
 
 import math
@@ -9,19 +9,19 @@ from typing import Any
 EVALUATION_FILE, GALLERY_FILE = "evaluation.json", "closest.png"
 
 
-def entry(found: Any, key: str) -> Any:
-    """The entry `outer.inner` of dictionaries in one another, or None."""
+def entry(contents: Any, key: str) -> Any:
+    """The entry `outer.inner` of nested dictionaries, or None."""
     for part in key.split("."):
-        found = found.get(part) if isinstance(found, dict) else None
-    return found
+        contents = contents.get(part) if isinstance(contents, dict) else None
+    return contents
 
 
 def readable(value: Any, *, missing: str = "–") -> str:
-    """A number as people read it, with its standard error where it has one; `missing` for none."""
+    """A number as people read it, with its standard error if it has one; `missing` where there is no number."""
     if isinstance(value, dict):
         error = value.get("standard_error")
-        shown = f" ± {error:.2g}" if type(error) is float and math.isfinite(error) else ""
-        return readable(value.get("value"), missing=missing) + shown
+        spread = f" ± {error:.2g}" if type(error) is float and math.isfinite(error) else ""
+        return readable(value.get("value"), missing=missing) + spread
     if type(value) is int:
         return f"{value:,}"
     if type(value) is float:

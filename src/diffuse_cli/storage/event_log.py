@@ -1,7 +1,4 @@
-"""What the log of a training tells: every step once, however often the run was interrupted, and whatever was torn.
-
-Standard library only. Reads `events.jsonl`; knows neither pages nor curves.
-"""
+"""Reads `events.jsonl`, the log of a run: every step once, whether or not the run was interrupted or lines are torn."""
 
 import math
 from dataclasses import dataclass, field
@@ -11,36 +8,36 @@ from typing import Any
 from ..files.strict_json import JsonError, loads_strict
 
 LOG_FILE = "events.jsonl"
-Entry = dict[str, Any]                          # the fields of an event as they were written down
-_SERIES = {"stepped": "steps", "validated": "validations", "previewed": "previews"}
+Entry = dict[str, Any]                          # the fields of an event as they were written
+_SERIES = {"stepped": "steps", "validated": "validations", "previewed": "previews"}    # event → field of EventLog
 
 
 @dataclass
 class EventLog:
-    """The events of a run in the order of their steps; of a step that was learnt twice, what was told last."""
+    """The events of a run in the order of their steps. Of a step that was trained twice, the last events count."""
 
-    started: Entry = field(default_factory=dict)            # the last time
-    finished: Entry = field(default_factory=dict)           # the last time, if nothing was begun since
+    started: Entry = field(default_factory=dict)            # the last "started"
+    finished: Entry = field(default_factory=dict)           # the last "finished", if no training was started since
     steps: list[Entry] = field(default_factory=list)
     validations: list[Entry] = field(default_factory=list)
     previews: list[Entry] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    seconds: float = 0.0                        # in all processes one after another, what was lost included
+    seconds: float = 0.0                        # of training in all starts together, with the steps that were lost
 
     @property
     def step(self) -> int:
-        """The last that was told of."""
-        told = (self.finished, *self.steps[-1:], *self.validations[-1:])
-        return max((entry["step"] for entry in told if entry), default=0)
+        """The last step of which an event tells."""
+        latest = (self.finished, *self.steps[-1:], *self.validations[-1:])
+        return max((entry["step"] for entry in latest if entry), default=0)
 
 
 def read_event_log(directory: Path) -> EventLog:
-    """The history of the run in `directory`; empty where there is no log. Lines that are damaged are passed over."""
-    history, running = EventLog(), 0.0
+    """Read the log of the run in `directory`. → an empty one if there is no log. Damaged lines are skipped."""
+    log, running = EventLog(), 0.0              # seconds of the start that is being read
     try:
         lines = (directory / LOG_FILE).read_bytes().splitlines()
     except OSError:
-        return history
+        return log
     for line in lines:
         try:
             entry = loads_strict(line)
@@ -50,30 +47,30 @@ def read_event_log(directory: Path) -> EventLog:
             continue
         kind, step = entry.get("event"), entry.get("step")
         if kind == "noticed" and entry.get("level") == "warning":
-            history.warnings.append(str(entry.get("message")))
+            log.warnings.append(str(entry.get("message")))
         if type(step) is not int or step < 0:
             continue
         if kind == "started":
-            _forget(history, step + 1)
-            history.started, history.finished = entry, {}
-            history.seconds, running = history.seconds + running, 0.0
+            _drop_from(log, step + 1)
+            log.started, log.finished = entry, {}
+            log.seconds, running = log.seconds + running, 0.0
         elif kind == "finished":
-            history.finished = entry
+            log.finished = entry
         elif kind in _SERIES:
-            series: list[Entry] = getattr(history, _SERIES[kind])
+            series: list[Entry] = getattr(log, _SERIES[kind])
             while series and series[-1]["step"] >= step:
                 series.pop()
             series.append(entry)
         if kind in ("stepped", "finished") and math.isfinite(seconds := number(entry.get("seconds"))):
             running = seconds
-    history.seconds += running
-    return history
+    log.seconds += running
+    return log
 
 
-def _forget(history: EventLog, step: int) -> None:
-    """What was told of this step and later ones: they are learnt again, perhaps with another plan."""
+def _drop_from(log: EventLog, step: int) -> None:
+    """Drop the events of this step and of later ones: these steps are trained again, perhaps with another plan."""
     for name in _SERIES.values():
-        series: list[Entry] = getattr(history, name)
+        series: list[Entry] = getattr(log, name)
         series[:] = [entry for entry in series if entry["step"] < step]
 
 

@@ -1,10 +1,11 @@
 """What a model file says about itself: its configuration, how it was trained, the words of its captions.
 
-Reads headers only and needs no torch, so that models can be listed and judged at once. Knows nothing of the tensors'
-values.
+Reads headers only and needs no torch: so models are listed and judged without delay.
 """
 
-from dataclasses import dataclass
+import dataclasses
+import typing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,59 @@ from .diffusers_folder import DiffusersFolder, read_folder
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainingSummary:
+    """How a model was trained. None: its file does not say, or has a value of a wrong type."""
+
+    name: str | None = None
+    preset: str | None = None
+    step: int | None = None                     # training steps behind these weights
+    steps: int | None = None                    # steps of the whole training
+    images_seen: int | None = None
+    train_images: int | None = None             # different pictures that it was trained on
+    seed: int | None = None
+    loss_weighting: str | None = field(default=None, metadata={"key": "objective"})     # the option's earlier name
+    optimizer: str | None = None
+    lr: float | None = None
+    batch_size: int | None = None
+    captions: str | None = None                 # one of config.CAPTION_SOURCES
+    noise_mse: float | None = None              # mean squared error of the noise on held-out pictures, last measured
+    delivered: str | None = None                # "last" or "best"
+    data_id: str | None = None                  # hash of the decoded pictures and their captions
+    init_id: str | None = None                  # hash of the tensors of the model that it started from
+    as_read: dict[str, Any] | None = field(default=None, compare=False, repr=False)     # all entries of the file
+
+    @classmethod
+    def from_json(cls, entries: dict[str, Any]) -> "TrainingSummary":
+        """Read the summary of a file from anywhere. Entries that are unknown or of a wrong type are kept in `as_read`
+        alone.
+        """
+        hints, values = typing.get_type_hints(cls), {}
+        for name, key in _summary_keys().items():
+            value, types = entries.get(key), typing.get_args(hints[name])
+            if type(value) in types or (type(value) is int and float in types):
+                values[name] = value
+        return cls(**values, as_read=entries)
+
+    def to_json(self) -> dict[str, Any]:
+        """The entries for a file. A summary that was read keeps its order of entries and its unknown ones."""
+        entries = {key: getattr(self, name) for name, key in _summary_keys().items()}
+        if self.as_read is None:
+            return entries
+        return self.as_read | {key: value for key, value in entries.items() if value is not None}
+
+
+def _summary_keys() -> dict[str, str]:
+    """The name of each field of a summary → its key in JSON."""
+    fields = dataclasses.fields(TrainingSummary)
+    return {one.name: one.metadata.get("key", one.name) for one in fields if one.name != "as_read"}
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """The metadata of one model, judged."""
+    """The metadata of one model, after it was judged."""
 
     config: ModelConfig
-    training: dict[str, Any]                    # summary: name, steps, images_seen, …; any JSON value
+    training: TrainingSummary
     words: dict[str, int]                       # how often each word occurred in the captions
     parameters: int
     bytes: int                                  # of the file
@@ -30,7 +79,10 @@ class ModelInfo:
 
 
 def read_model_info(path: Path) -> ModelInfo:
-    """The card of the model file at `path`, or of the folder whose `model_index.json` that is. Raises ModelError."""
+    """Read the metadata of the model file at `path`, or of the folder whose `model_index.json` it is.
+
+    Raises ModelError.
+    """
     if is_folder(path):
         return info_of_folder(path.parent.absolute().name, read_folder(path))
     with safetensors_file.opened(path) as file:
@@ -38,7 +90,7 @@ def read_model_info(path: Path) -> ModelInfo:
 
 
 def info_of_header(head: safetensors_file.Header) -> ModelInfo:
-    """The card in a header. Raises ModelError."""
+    """The metadata in a header. Raises ModelError."""
     check_version(head)
     try:
         config = from_dict(ModelConfig, object_of(head, "diffuse.config"))
@@ -48,16 +100,19 @@ def info_of_header(head: safetensors_file.Header) -> ModelInfo:
     if not _are_counts(words):
         raise ModelError("its word counts are not numbers")
     return ModelInfo(
-        config=config, training=object_of(head, "diffuse.training"), words=words, parameters=head.parameters,
-        bytes=head.size, sha256=head.metadata.get("modelspec.hash_sha256", "").removeprefix("0x"))
+        config=config, training=TrainingSummary.from_json(object_of(head, "diffuse.training")), words=words,
+        parameters=head.parameters, bytes=head.size,
+        sha256=head.metadata.get("modelspec.hash_sha256", "").removeprefix("0x"))
 
 
 def info_of_folder(name: str, folder: DiffusersFolder) -> ModelInfo:
-    """The card of a folder in diffusers' form: with what its export says of it, if it is one of ours."""
+    """The metadata of a folder in diffusers' form, with the entries of its `export.json` if it is one of ours."""
     training, words, sha256 = (folder.report.get(key) for key in ("training", "words", "model_sha256"))
-    return ModelInfo(config=folder.config, training=training if isinstance(training, dict) else {"name": name},
-                words=words if isinstance(words, dict) and _are_counts(words) else {}, parameters=folder.parameters,
-                bytes=folder.bytes, sha256=sha256 if isinstance(sha256, str) else "")
+    entries = training if isinstance(training, dict) else {"name": name}
+    return ModelInfo(
+        config=folder.config, training=TrainingSummary.from_json(entries),
+        words=words if isinstance(words, dict) and _are_counts(words) else {}, parameters=folder.parameters,
+        bytes=folder.bytes, sha256=sha256 if isinstance(sha256, str) else "")
 
 
 def _are_counts(words: dict[str, Any]) -> bool:
@@ -65,7 +120,7 @@ def _are_counts(words: dict[str, Any]) -> bool:
 
 
 def check_version(head: safetensors_file.Header) -> None:
-    """Raise ModelError unless the file is ours, and of a format that this version reads."""
+    """Raise ModelError unless the file was made by diffuse, in a format that this version reads."""
     version = head.metadata.get("diffuse.format_version")
     if version is None:
         raise ModelError("it is not a model of diffuse-cli", hint="Train one: diffuse train ./images")
@@ -83,8 +138,8 @@ def object_of(head: safetensors_file.Header, key: str, *, limit: int = MAX_JSON_
 
 
 def is_of_step(path: Path, step: int) -> bool:
-    """Whether a whole model of that step lies there."""
+    """Whether the file at `path` is a whole model that was saved at this step."""
     try:
-        return safetensors_file.verify_seal(path) and read_model_info(path).training.get("step") == step
+        return safetensors_file.verify_seal(path) and read_model_info(path).training.step == step
     except (ModelError, OSError):
         return False

@@ -1,9 +1,8 @@
-"""Model names ↔ files: where models live, what may be a name, which model is meant.
+"""Model names ↔ files: where models are kept, which names are allowed, which model an option means.
 
-Everything is under one root: `DIFFUSE_HOME`, else the user's cache directory. Standard library and platformdirs only.
-Knows nothing of what a model file contains.
+Everything is under one root: `DIFFUSE_HOME`, else the user's cache directory. Does not read model files.
 
-    root/models/<name>/model.safetensors     with the training's own files beside it
+    root/models/<name>/model.safetensors     with the other files of its training beside it
     root/last                                the name of the model whose training finished last
     root/images/                             decoded pictures
     root/crashes/                            reports of unexpected errors
@@ -24,10 +23,10 @@ from ..files import durable
 MODEL_FILE = "model.safetensors"
 LOCK_FILE = "lock"
 REPORT_FILE = "report.html"
-LAST, DEMO = "last", "demo"                     # names that mean something else than a directory
+LAST, DEMO = "last", "demo"                     # names that no directory has
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?")          # Windows opens a device for these
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?")          # Windows opens a device for such a name
 _BUNDLED = Path(__file__).parent.parent / "models" / "demo.safetensors"
 _HOME_HINT = "Set DIFFUSE_HOME to the absolute path of a directory of your own"
 
@@ -36,7 +35,7 @@ _HOME_HINT = "Set DIFFUSE_HOME to the absolute path of a directory of your own"
 
 
 def root() -> Path:
-    """The directory that everything is kept in; it need not exist yet. Raises StorageError if it cannot be trusted."""
+    """The directory of all that is kept; it may not exist yet. Raises StorageError if it cannot be trusted."""
     chosen = os.environ.get("DIFFUSE_HOME")
     path = Path(chosen) if chosen else _user_cache()
     if not path.is_absolute():
@@ -46,22 +45,22 @@ def root() -> Path:
 
 
 def models_directory() -> Path:
-    """Where models live, one directory each."""
+    """The directory of all models, each in a directory of its own."""
     return root() / "models"
 
 
 def cache_directory() -> Path:
-    """Where decoded pictures are kept."""
+    """The directory of decoded pictures."""
     return root() / "images"
 
 
 def crash_directory() -> Path:
-    """Where reports of unexpected errors are kept."""
+    """The directory of reports of unexpected errors."""
     return root() / "crashes"
 
 
 def model_directory(name: str) -> Path:
-    """The directory of the model called `name`, which need not exist. Raises UsageError if that cannot be a name."""
+    """The directory of the model called `name`; it may not exist. Raises UsageError if no model can have the name."""
     check_name(name)
     return models_directory() / name
 
@@ -81,7 +80,7 @@ def _user_cache() -> Path:
 
 
 def _check_owner(path: Path) -> None:
-    """Refuse a root that another user owns, could write into, or has put a link in place of."""
+    """Raise StorageError for a root that another user owns, can write into, or has replaced by a link."""
     if sys.platform == "win32":
         return
     try:
@@ -113,13 +112,13 @@ def check_name(name: str) -> None:
 
 
 def plain(text: str) -> str:
-    """For names of files: in lower case, letters without their accents."""
-    apart = unicodedata.normalize("NFKD", text.casefold())
-    return "".join(letter for letter in apart if not unicodedata.combining(letter))
+    """Text for names of files: in lower case and without accents."""
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(letter for letter in decomposed if not unicodedata.combining(letter))
 
 
 def slug(text: str) -> str:
-    """The nearest valid name to any text, such as that of a folder."""
+    """The valid model name that is nearest to a text, such as the name of a folder."""
     name = re.sub(r"[^a-z0-9._]+", "-", plain(text)).strip("-._")[:56].rstrip("-._")
     try:
         check_name(name)
@@ -129,7 +128,7 @@ def slug(text: str) -> str:
 
 
 def free_name(base: str) -> str:
-    """`base`, or `base-2`, `base-3`, … : the first that no model has, in training or not."""
+    """The first of `base`, `base-2`, `base-3`, … that no model has, finished or in training."""
     name, number = base, 1
     while os.path.lexists(model_directory(name)):
         number += 1
@@ -139,7 +138,7 @@ def free_name(base: str) -> str:
 
 
 def model_names() -> list[str]:
-    """The names that have a model file, in alphabetical order; without `demo`."""
+    """The names of all models that have a file, in alphabetical order and without `demo`. Raises StorageError."""
     try:
         entries = list(models_directory().iterdir())
     except FileNotFoundError:
@@ -150,20 +149,21 @@ def model_names() -> list[str]:
 
 
 def model_files() -> dict[str, Path]:
-    """The file of each model that has one, by name; `demo` the last, if it comes with the program."""
+    """The name → the file of each model that has one. `demo` is the last, if it comes with the program."""
     files = {name: models_directory() / name / MODEL_FILE for name in model_names()}
     return files if (demo := bundled()) is None else {**files, DEMO: demo}
 
 
-# ── Which model is meant ────────────────────────────────────────────────────────────────────────────────────────────
+# ── The model that an option means ──────────────────────────────────────────────────────────────────────────────────
 
 
 def resolve(model: str | None) -> Path:
-    """The model file that `-m MODEL` means: a path or a name; None means $DIFFUSE_MODEL, the last trained, or `demo`.
+    """The model file that `-m MODEL` means. `model` is a path, a name, or None.
 
-    It is a path if it contains a separator, starts with `.` or `~`, or ends in `.safetensors`; a directory stands for
-    the model in it, one in diffusers' form for its `model_index.json`. Raises ModelError, with the nearest names, and
-    UsageError for an empty name: that of a variable which a script has not set.
+    It is a path if it contains a separator, starts with `.` or `~`, or ends in `.safetensors`. A directory stands for
+    the model in it, a directory in diffusers' form for its `model_index.json`. None means $DIFFUSE_MODEL, else the
+    model that was trained last, else `demo`. Raises ModelError, with the nearest names, and UsageError for an empty
+    name, which a script passes when a variable is not set.
     """
     if model == "":
         raise UsageError("which model? Its name is empty", hint="`diffuse models ls` shows the names")
@@ -187,17 +187,17 @@ def resolve(model: str | None) -> Path:
     names = model_names()
     name = last() if model == LAST else model
     if name not in names:
-        raise _unknown(model, names)
+        raise _unknown_model(model, names)
     return models_directory() / name / MODEL_FILE
 
 
 def bundled() -> Path | None:
-    """The file of the model that comes with the program, if it does."""
+    """The file of the model that comes with the program; None if there is none."""
     return _BUNDLED if _BUNDLED.is_file() else None
 
 
 def last() -> str | None:
-    """The name of the model whose training finished last, if it is still there."""
+    """The name of the model whose training finished last; None if it was removed."""
     try:
         name = (root() / LAST).read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
@@ -206,24 +206,30 @@ def last() -> str | None:
 
 
 def set_last(name: str) -> None:
-    """Make `name` the model that is used when none is named. Durable. Raises StorageError."""
+    """Make `name` the model that is used when none is named, durably. Raises StorageError."""
     check_name(name)
     durable.make_directory(root())
     durable.write(root() / LAST, f"{name}\n".encode())
 
 
 def existing_directory(name: str) -> Path:
-    """The directory of a model that can be removed, trained to the end or not. Raises ModelError if there is none."""
+    """The directory of a model that can be removed, whether or not its training is finished.
+
+    Raises ModelError if there is none, UsageError for `demo`.
+    """
     if name == DEMO:
         raise UsageError("the model 'demo' is part of the program and cannot be removed")
     path = models_directory() / name
     if not _NAME.fullmatch(name) or not path.is_dir():
-        raise _unknown(name, model_names())
+        raise _unknown_model(name, model_names())
     return path
 
 
 def remove(name: str) -> None:
-    """Delete a model and its training files. Raises InUseError while it is trained, ModelError if there is none."""
+    """Delete a model and the files of its training.
+
+    Raises InUseError while it is trained, ModelError if there is none, StorageError.
+    """
     path = existing_directory(name)
     was_last = last() == name
     try:
@@ -232,7 +238,7 @@ def remove(name: str) -> None:
     except InUseError as error:
         raise InUseError(error.what, hint="Wait for it to end, or stop it first") from error
     if was_last:
-        with contextlib.suppress(OSError):                         # a pointer to nothing is no pointer
+        with contextlib.suppress(OSError):                         # if it stays, `last` ignores it
             (root() / LAST).unlink()
 
 
@@ -241,7 +247,7 @@ def _is_path(model: str) -> bool:
     return model.startswith((".", "~")) or model.endswith(".safetensors") or any(mark in model for mark in separators)
 
 
-def _unknown(model: str, names: list[str]) -> ModelError:
+def _unknown_model(model: str, names: list[str]) -> ModelError:
     near = difflib.get_close_matches(model.lower(), [*names, *([DEMO] if bundled() else [])], 3, 0.5)
     if near:
         return ModelError(f"there is no model {model[:80]!r}", hint=f"Did you mean {' or '.join(near)}?")

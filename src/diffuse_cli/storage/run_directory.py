@@ -1,6 +1,6 @@
 """The directory of a training run: which files it holds, what they say, and how an old run is moved aside.
 
-Standard library only, so that a run is found and locked before torch is imported.
+Uses the standard library only, so that a run is found and locked before torch is imported.
 
     models/<name>/lock  config.json  tokenizer.json  events.jsonl  skipped.jsonl  previews/
                   step-00001000.safetensors  HEAD-0  HEAD-1      training states, and which of them are whole
@@ -23,19 +23,18 @@ from .event_log import LOG_FILE
 CONFIG_FILE = "config.json"
 
 
-# ── What was asked for ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── Configuration ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def write_config(directory: Path, *, request: dict[str, Any], plan: dict[str, Any]) -> None:
-    """Record a run's request and its plan durably: from now on the run exists. Raises StorageError."""
+    """Write a run's request and its plan durably: from now on the run exists. Raises StorageError."""
     durable.write(directory / CONFIG_FILE, (json.dumps({"request": request, "plan": plan}, indent=2) + "\n").encode())
 
 
 def read_config(directory: Path) -> dict[str, Any] | None:
-    """The {"request", "plan"} of the run in `directory`; None if no run was begun there.
+    """Read the {"request", "plan"} of the run in `directory`. → None if no run exists there
 
-    Fields that had another name in an earlier version are returned under today's. Raises StorageError when the file
-    is damaged.
+    Fields that had another name in an earlier version get today's name. Raises StorageError when the file is damaged.
     """
     try:
         raw = (directory / CONFIG_FILE).read_bytes()
@@ -62,27 +61,27 @@ def _with_new_names(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def holds_foreign_model(directory: Path) -> bool:
-    """Whether a model lies there that was not made by a run in this directory."""
-    lone = (directory / registry.MODEL_FILE).exists() and not (directory / CONFIG_FILE).exists()
-    return lone and not is_half_moved(directory)
+    """Whether the directory holds a model that was not trained there."""
+    model_alone = (directory / registry.MODEL_FILE).exists() and not (directory / CONFIG_FILE).exists()
+    return model_alone and not is_half_moved(directory)
 
 
 def is_half_moved(directory: Path) -> bool:
-    """Whether a log or states lie there without a plan: `move_aside` was killed before it was done."""
-    return not (directory / CONFIG_FILE).exists() and any(map(_needs_a_plan, directory.iterdir()))
+    """Whether the directory holds a log or states, but no plan: then `move_aside` was killed before it ended."""
+    return not (directory / CONFIG_FILE).exists() and any(map(_belongs_to_a_plan, directory.iterdir()))
 
 
-def _needs_a_plan(path: Path) -> bool:
-    """Whether only a run that has begun can have made this file."""
+def _belongs_to_a_plan(path: Path) -> bool:
+    """Whether a file is only written after the plan of its run."""
     return path.name == LOG_FILE or training_states.is_of_states(path.name)
 
 
 def move_aside(directory: Path) -> str | None:
-    """Move an old run's files to a directory with another name, and return that name; None if there are none.
+    """Move an old run's files to a directory with another name. → that name, or None if there are no files
 
-    `directory` itself stays, because its lock is held. The plan is moved first: without it there is no run. The files
-    that only a run can have are moved last: wherever this is killed, `is_half_moved` tells, and the next start ends
-    the move. Raises StorageError.
+    `directory` itself stays, because its lock is held. The plan is moved first: without it there is no run. The log and
+    the states are moved last: wherever the process is killed, `is_half_moved` recognises it, and the next start
+    completes the move. Raises StorageError.
     """
     old = [path for path in directory.iterdir() if path.name != registry.LOCK_FILE]
     if not old:
@@ -90,10 +89,10 @@ def move_aside(directory: Path) -> str | None:
     aside = registry.model_directory(registry.free_name(f"{directory.name[:56]}-old"))
     durable.make_directory(aside)
     try:
-        for some in ([path for path in old if path.name == CONFIG_FILE],
-                     [path for path in old if path.name != CONFIG_FILE and not _needs_a_plan(path)],
-                     [path for path in old if _needs_a_plan(path)]):
-            for path in some:
+        for group in ([path for path in old if path.name == CONFIG_FILE],
+                     [path for path in old if path.name != CONFIG_FILE and not _belongs_to_a_plan(path)],
+                     [path for path in old if _belongs_to_a_plan(path)]):
+            for path in group:
                 os.replace(path, aside / path.name)
             durable.sync_directory(aside)
             durable.sync_directory(directory)
@@ -103,7 +102,7 @@ def move_aside(directory: Path) -> str | None:
 
 
 def remove_if_empty(directory: Path) -> None:
-    """Remove the directory of a run that was not begun. Call it only while its lock is held."""
-    with contextlib.suppress(OSError, StorageError):                   # Windows keeps a file that is open
+    """Remove the directory of a run that was never started. Call it only while its lock is held."""
+    with contextlib.suppress(OSError, StorageError):                   # Windows does not remove an open file
         if [path.name for path in directory.iterdir()] == [registry.LOCK_FILE]:
             durable.remove_tree(directory)

@@ -1,12 +1,13 @@
-"""The safetensors file as bytes: its header parsed and judged, its seal made and checked, its canonical encoding.
+"""The safetensors file as bytes: parses and judges its header, makes and checks its seal, and encodes it canonically.
 
-A model file may come from anywhere, so every limit is enforced before anything is allocated or believed, and what is
-wrong is a `ModelError` in one line. Standard library only: models are listed and verified without torch. Knows
-nothing of what the tensors mean, whether they are finite, or what is in our metadata.
+A model file may come from anywhere. Every limit is therefore enforced before anything is allocated or believed, and
+each defect is a `ModelError` in one line. The safetensors library accepts more than this module does (see
+docs/decisions.md). Uses the standard library only: models are listed and verified without torch. Does not know the
+meaning of the tensors or of our metadata, nor whether the numbers are finite.
 
-The layout: 8 bytes little-endian header length, a JSON header, then the tensors' bytes without gap or overlap.
-The seal is the SHA-256 of the whole file, stored inside its own header and taken with 64 zeros in its place: so it
-protects every byte of the file, the header's included.
+The layout: 8 bytes of little-endian header length, a JSON header, then the tensors' bytes without gap or overlap.
+The seal is the SHA-256 of the whole file. It is stored in the file's own header, and computed with 64 zeros in its
+place: so it protects every byte of the file, including the header.
 """
 
 import contextlib
@@ -25,7 +26,7 @@ from ..errors import ModelError
 from ..files.strict_json import MAX_JSON_BYTES, JsonError, loads_strict
 
 SEAL_KEY = "diffuse.seal"
-UNSEALED = "0" * 64                             # stands in the seal's place while the seal is computed
+UNSEALED = "0" * 64                             # stands in place of the seal while the seal is computed
 
 MAX_HEADER_BYTES = 8 * 2**20
 MAX_TENSORS = 65_536
@@ -39,10 +40,10 @@ ITEM_BYTES = {
 _TENSOR_NAME = re.compile(r"[A-Za-z0-9_.]{1,256}")
 _METADATA_NAME = re.compile(r"(?:format|(?:diffuse|modelspec)\.[A-Za-z0-9_.]{1,128})")
 _SEAL = re.compile(rb'"' + re.escape(SEAL_KEY.encode()) + rb'":"([0-9a-f]{64})"')
-_CHUNK = 2**20
-_AGAIN = "Copy or download it again"
+_PIECE_BYTES = 2**20
+_COPY_AGAIN = "Copy or download it again"
 
-_IMPOSTORS = (                                  # first bytes of what is often renamed to .safetensors
+_IMPOSTORS = (                                  # first bytes of other files that are often renamed to .safetensors
     (b"PK\x03\x04", "this is a zip archive, probably a PyTorch pickle; diffuse never loads pickles"),
     (b"\x80", "this is a PyTorch pickle; diffuse never loads pickles"),
     (b"\x89HDF", "this is an HDF5 file, not a safetensors file"),
@@ -64,7 +65,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """A header that passed every check. `tensors` is in the order of the bytes."""
+    """A header that passed every check. `tensors` are in the order of their bytes."""
 
     metadata: dict[str, str]
     tensors: dict[str, Entry]
@@ -83,10 +84,10 @@ class Header:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """Open a regular file for reading; everything that goes wrong inside is a ModelError that names the file.
+    """Open a regular file for reading. Every error inside the block becomes a ModelError that names the file.
 
-    Reading the header, the seal and the tensors inside one such block means reading one and the same file, whatever
-    happens to its name meanwhile.
+    Header, seal and tensors that are read inside one such block belong to one and the same file, whatever happens to
+    its name meanwhile.
     """
     try:
         with open(path, "rb", opener=_open_without_waiting) as file:
@@ -109,48 +110,49 @@ def read_header(source: Path | BinaryIO) -> Header:
     start = source.read(64)
     length = int.from_bytes(start[:8], "little")
     if len(start) < 8 or length > min(size - 8, MAX_HEADER_BYTES) or start[8:9] != b"{":
-        what = _why_not_safetensors(start, length, size)
-        raise ModelError(what, hint=_AGAIN if "short" in what else "Give a model in a .safetensors file")
+        defect = _why_not_safetensors(start, length, size)
+        raise ModelError(defect, hint=_COPY_AGAIN if "short" in defect else "Give a model in a .safetensors file")
     source.seek(8)
-    raw = _exactly(source, length)
-    fields = _fields(parse_json(raw, limit=MAX_HEADER_BYTES), "the header")
-    metadata = _metadata(fields.pop("__metadata__", {}))
-    return Header(metadata=metadata, tensors=_tensors(fields, size - 8 - length), data_start=8 + length, size=size,
-                  seal_start=_seal_start(raw, metadata))
+    raw = _read_exactly(source, length)
+    fields = _object(parse_json(raw, limit=MAX_HEADER_BYTES), "the header")
+    metadata = _judged_metadata(fields.pop("__metadata__", {}))
+    return Header(metadata=metadata, tensors=_judged_tensors(fields, size - 8 - length), data_start=8 + length,
+                  size=size, seal_start=_seal_start(raw, metadata))
 
 
 def parse_json(text: str | bytes, *, limit: int = MAX_JSON_BYTES, infinities: bool = False) -> Any:
-    """`loads_strict` for JSON in the files of a model. Raises ModelError."""
+    """As `loads_strict`, for the JSON in the files of a model. Raises ModelError."""
     try:
         return loads_strict(text, limit=limit, infinities=infinities)
     except JsonError as error:
-        raise ModelError(str(error), hint=_AGAIN) from error
+        raise ModelError(str(error), hint=_COPY_AGAIN) from error
 
 
 def verify_seal(source: Path | BinaryIO) -> bool:
-    """True: no byte of the file differs from what was sealed. False: the file is not one of ours and has no seal.
+    """Read the whole file, a piece at a time, and compare it with its seal.
 
-    Reads the whole file, a piece at a time. Raises ModelError when the header is bad or a byte has changed.
+    → True if no byte has changed since the file was sealed, False if it is not one of ours and has no seal. Raises
+    ModelError when the header is not sound or a byte has changed.
     """
     if isinstance(source, Path):
         with opened(source) as file:
             return verify_seal(file)
     header = read_header(source)
     source.seek(0)
-    digest = _digest_of_start(header, _exactly(source, header.data_start))
+    digest = _digest_of_head(header, _read_exactly(source, header.data_start))
     for piece in _data_pieces(source, header):
         digest.update(piece)
     return _check_seal(header, digest)
 
 
 def read_sealed(file: BinaryIO, header: Header) -> Iterator[tuple[str, Entry, bytearray]]:
-    """The tensors of an opened file whose header was judged, one at a time, as (name, entry, bytes).
+    """Read the tensors of an opened file whose header was judged. → (name, entry, bytes), one tensor at a time
 
-    The seal is checked on these very bytes once the last was taken: believe none of them before. Allocates what the
-    header says: compare it with the expected tensors first. Raises ModelError.
+    The seal is checked on these very bytes after the last tensor: believe none of them before. The header decides how
+    much memory is allocated: compare it with the expected tensors first. Raises ModelError.
     """
     file.seek(0)
-    digest = _digest_of_start(header, _exactly(file, header.data_start))
+    digest = _digest_of_head(header, _read_exactly(file, header.data_start))
     for name, entry in header.tensors.items():
         data = bytearray(entry.end - entry.start)
         if file.readinto(data) != len(data):                       # type: ignore[attr-defined]
@@ -167,14 +169,14 @@ RawTensor = tuple[str, str, tuple[int, ...], bytes | memoryview]         # (name
 
 
 def canonical_order(tensors: Iterable[RawTensor]) -> list[RawTensor]:
-    """The order in which tensors are written: the largest items first, then alphabetically, so that all are aligned."""
+    """Sort tensors as they are written: the largest items first, then by name. So every tensor is aligned."""
     return sorted(tensors, key=lambda tensor: (-ITEM_BYTES[tensor[1]], tensor[0]))
 
 
 def encode(tensors: Sequence[RawTensor], metadata: dict[str, str]) -> list[bytes | memoryview]:
-    """The pieces of a complete, sealed safetensors file, not joined: big files are never twice in memory.
+    """→ the pieces of a complete, sealed safetensors file. They are not joined: a big file is never in memory twice.
 
-    Equal contents give equal files (metadata is sorted).
+    Equal contents give equal files, because the metadata is sorted.
     """
     ordered = canonical_order(tensors)
     fields: dict[str, Any] = {"__metadata__": _unsealed(metadata)}
@@ -192,13 +194,13 @@ def encode(tensors: Sequence[RawTensor], metadata: dict[str, str]) -> list[bytes
 
 
 def sealed(file: BinaryIO) -> Iterator[bytes]:
-    """An opened file without a seal, as the safetensors library writes it: the pieces of the same file with a seal.
+    """Seal an opened file that has no seal, as the safetensors library writes it. → the pieces of the sealed file
 
     Raises ModelError if the file is not sound.
     """
     header = read_header(file)
     file.seek(8)
-    fields = parse_json(_exactly(file, header.data_start - 8), limit=MAX_HEADER_BYTES)
+    fields = parse_json(_read_exactly(file, header.data_start - 8), limit=MAX_HEADER_BYTES)
     head = _head({**fields, "__metadata__": _unsealed(header.metadata)})
     digest = hashlib.sha256(head)
     for piece in _data_pieces(file, header):
@@ -209,18 +211,19 @@ def sealed(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _unsealed(metadata: dict[str, str]) -> dict[str, str]:
+    """The metadata in its written order, with a place for the seal."""
     return dict(sorted({**metadata, SEAL_KEY: UNSEALED}.items()))
 
 
 def _head(fields: dict[str, Any]) -> bytes:
-    """All bytes of a file before its tensors: a multiple of 8."""
+    """The bytes of a file before its tensors: the header's length and the header, padded to a multiple of 8."""
     raw = json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % 8)
     return len(raw).to_bytes(8, "little") + raw
 
 
 def _with_seal(head: bytes, digest: "hashlib._Hash") -> bytes:
-    """The head with the digest in the place of the seal's zeros."""
+    """The head with the digest in place of the seal's zeros."""
     place = _SEAL.search(head)
     assert place is not None, "the header has no place for a seal"
     return head[: place.start(1)] + digest.hexdigest().encode() + head[place.end(1) :]
@@ -229,8 +232,8 @@ def _with_seal(head: bytes, digest: "hashlib._Hash") -> bytes:
 # ── Judging ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _metadata(fields: Any) -> dict[str, str]:
-    for key, value in _fields(fields, "the metadata").items():
+def _judged_metadata(fields: Any) -> dict[str, str]:
+    for key, value in _object(fields, "the metadata").items():
         if not _METADATA_NAME.fullmatch(key):
             raise ModelError(f"unknown metadata {key[:60]!r}", hint="Only files made by diffuse can be used")
         if not isinstance(value, str):
@@ -238,81 +241,82 @@ def _metadata(fields: Any) -> dict[str, str]:
     return dict(fields)
 
 
-def _tensors(fields: dict[str, Any], data_bytes: int) -> dict[str, Entry]:
-    """Every tensor checked by itself, then all together: they tile the data without gap, overlap or rest."""
+def _judged_tensors(fields: dict[str, Any], data_bytes: int) -> dict[str, Entry]:
+    """Check every tensor by itself, then all together: they must tile the data without gap, overlap or rest."""
     if len(fields) > MAX_TENSORS:
         raise ModelError(f"it has {len(fields):,} tensors, at most {MAX_TENSORS:,} are allowed")
-    entries = {name: _entry(name, value) for name, value in fields.items()}
+    entries = {name: _judged_entry(name, value) for name, value in fields.items()}
     entries = dict(sorted(entries.items(), key=lambda item: item[1].start))
     end = 0
     for name, entry in entries.items():
         if entry.start != end:
-            raise ModelError(f"the bytes of the tensor {name} overlap others or leave a gap", hint=_AGAIN)
+            raise ModelError(f"the bytes of the tensor {name} overlap others or leave a gap", hint=_COPY_AGAIN)
         end = entry.end
     if end != data_bytes:
-        raise ModelError(f"it should have {end:,} bytes of tensors, but has {data_bytes:,}", hint=_AGAIN)
+        raise ModelError(f"it should have {end:,} bytes of tensors, but has {data_bytes:,}", hint=_COPY_AGAIN)
     return entries
 
 
-def _entry(name: str, value: Any) -> Entry:
+def _judged_entry(name: str, value: Any) -> Entry:
     if not _TENSOR_NAME.fullmatch(name):
         raise ModelError(f"a tensor has the impossible name {name[:60]!r}")
-    fields = _fields(value, f"the tensor {name}")
+    fields = _object(value, f"the tensor {name}")
     if set(fields) != {"dtype", "shape", "data_offsets"}:
         raise ModelError(f"the tensor {name} needs dtype, shape and data_offsets, nothing else")
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
         raise ModelError(f"the tensor {name} has the unknown dtype {str(dtype)[:20]!r}")
-    if not _integers(shape) or len(shape) > MAX_DIMENSIONS or min(shape, default=1) < 1:
+    if not _are_integers(shape) or len(shape) > MAX_DIMENSIONS or min(shape, default=1) < 1:
         raise ModelError(f"the tensor {name} has an impossible shape")
-    if not _integers(offsets) or len(offsets) != 2 or offsets[0] < 0:
+    if not _are_integers(offsets) or len(offsets) != 2 or offsets[0] < 0:
         raise ModelError(f"the tensor {name} has impossible offsets")
     if offsets[1] - offsets[0] != math.prod(shape) * ITEM_BYTES[dtype]:
-        raise ModelError(f"the tensor {name} has a shape that does not fit its bytes", hint=_AGAIN)
+        raise ModelError(f"the tensor {name} has a shape that does not fit its bytes", hint=_COPY_AGAIN)
     return Entry(dtype=dtype, shape=tuple(shape), start=offsets[0], end=offsets[1])
 
 
-def _integers(value: Any) -> bool:
+def _are_integers(value: Any) -> bool:
     return isinstance(value, list) and all(type(item) is int for item in value)      # True is not a size
 
 
-def _fields(value: Any, what: str) -> dict[str, Any]:
+def _object(value: Any, place: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ModelError(f"{what} is not a JSON object", hint=_AGAIN)
+        raise ModelError(f"{place} is not a JSON object", hint=_COPY_AGAIN)
     return value
 
 
 def _seal_start(raw: bytes, metadata: dict[str, str]) -> int | None:
     if SEAL_KEY not in metadata:
         if any(key.startswith("diffuse.") for key in metadata):
-            raise ModelError("it was made by diffuse, but its seal is missing", hint=_AGAIN)
+            raise ModelError("it was made by diffuse, but its seal is missing", hint=_COPY_AGAIN)
         return None
-    # A quote inside a JSON string is escaped, so this pattern cannot occur within another value.
+    # A quote inside a JSON string is escaped: so this pattern cannot occur within another value.
     match = _SEAL.search(raw)
     if match is None or match[1].decode() != metadata[SEAL_KEY]:
-        raise ModelError("its seal is damaged", hint=_AGAIN)
+        raise ModelError("its seal is damaged", hint=_COPY_AGAIN)
     return 8 + match.start(1)
 
 
-def _digest_of_start(header: Header, start: bytes) -> "hashlib._Hash":
-    """The hash of a file, begun with what is before its tensors: with zeros in the place of its seal."""
+def _digest_of_head(header: Header, start: bytes) -> "hashlib._Hash":
+    """Begin the hash of a file with the bytes before its tensors, with zeros in place of the seal."""
     place = header.seal_start
     return hashlib.sha256(start if place is None else start[:place] + UNSEALED.encode() + start[place + 64 :])
 
 
 def _check_seal(header: Header, digest: "hashlib._Hash") -> bool:
-    """Compare the seal with the hash of the whole file; False if there is no seal. Raises ModelError."""
+    """Compare the seal with the hash of the whole file. → False if there is no seal. Raises ModelError."""
     if header.seal_start is None:
         return False
     if digest.hexdigest() != header.metadata[SEAL_KEY]:
-        raise ModelError("it is damaged: its bytes differ from what was sealed", hint=_AGAIN)
+        raise ModelError("it is damaged: its bytes differ from what was sealed", hint=_COPY_AGAIN)
     return True
 
 
 def _why_not_safetensors(start: bytes, length: int, size: int) -> str:
-    for magic, what in _IMPOSTORS:
+    """What the file is instead, or what it lacks, in a sentence."""
+    for magic, description in _IMPOSTORS:
         if start.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(magic):
-            return what
+            return description
     if size < 8:
         return f"{size} bytes are too short for a safetensors file"
     if 0 < size - 8 < length <= MAX_HEADER_BYTES:
@@ -328,15 +332,15 @@ def _open_without_waiting(path: str, flags: int) -> int:
 
 
 def _data_pieces(file: BinaryIO, header: Header) -> Iterator[bytes]:
-    """The bytes of all tensors, in pieces, of a file that was read up to them."""
+    """Read the bytes of all tensors, in pieces, from a file whose position is the first of them."""
     left = header.size - header.data_start
     while left:
-        piece = _exactly(file, min(left, _CHUNK))
+        piece = _read_exactly(file, min(left, _PIECE_BYTES))
         left -= len(piece)
         yield piece
 
 
-def _exactly(file: BinaryIO, count: int) -> bytes:
+def _read_exactly(file: BinaryIO, count: int) -> bytes:
     data = file.read(count)
     if len(data) != count:
         raise _cut_short()
@@ -344,4 +348,4 @@ def _exactly(file: BinaryIO, count: int) -> bytes:
 
 
 def _cut_short() -> ModelError:
-    return ModelError("it was cut short while it was read", hint=_AGAIN)
+    return ModelError("it was cut short while it was read", hint=_COPY_AGAIN)

@@ -1,6 +1,6 @@
-"""The protocol by which a run's states are saved: which files there are, which are whole, and which are forgotten.
+"""The protocol for saving a run's training states: which files there are, which are whole, and which are deleted.
 
-Standard library only. Knows no tensors: a state is a file with a step number.
+To this module, a state is a file with a step number. The two HEAD files say which states are whole.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from ..files import durable
 from ..files.strict_json import loads_strict
 from .safetensors_file import verify_seal
 
-KEPT = 2
+KEPT = 2                                        # newest states that are kept
 BEST_FILE = "best.safetensors"                  # the averaged weights that did best on held-out pictures, as a model
 HEADS = ("HEAD-0", "HEAD-1")
 _STATE = re.compile(r"step-(\d{8,})\.safetensors")
@@ -24,29 +24,29 @@ _STATE = re.compile(r"step-(\d{8,})\.safetensors")
 
 @dataclass(frozen=True)
 class SavedState:
-    """A training state on the disk. `sha256` is that of the file as acknowledged; None if it never was."""
+    """A training state on the disk."""
 
     step: int
     path: Path
     bytes: int
-    sha256: str | None
+    sha256: str | None                          # of the whole file as acknowledged; None if it never was
 
 
 def is_of_states(name: str) -> bool:
-    """Whether a file of that name in a run's directory is a state, or tells which are whole."""
+    """Whether a file of that name in a run's directory is a state or a HEAD."""
     return name in HEADS or _STATE.fullmatch(name) is not None
 
 
 def state_path(directory: Path, step: int) -> Path:
-    """Where the state of `step` is written. Never an existing acknowledged file's name but the same step's."""
+    """The file for the state of `step`. Every step has its own: no state is written over that of another step."""
     return directory / f"step-{step:08d}.safetensors"
 
 
 def acknowledge(directory: Path, state: SavedState, *, keep: int | None = None) -> None:
-    """Declare a state that is durably on the disk to be the newest, then forget the others.
+    """Declare a state that is durably on the disk to be the newest, then delete others.
 
-    HEAD-0 and HEAD-1 take turns, so that a torn write of one leaves the other. Of the earlier states, the last few and
-    that of step `keep` stay. Later ones were not whole, or are to be trained again with another plan: none stays.
+    HEAD-0 and HEAD-1 take turns, so that a torn write of one leaves the other. KEPT states stay, and the state of step
+    `keep`. No later state stays: either it was not whole, or its steps are trained again with another plan.
     """
     heads = _heads(directory)
     earlier = {slot: head.step for slot, head in heads.items() if head.step < state.step}
@@ -55,16 +55,19 @@ def acknowledge(directory: Path, state: SavedState, *, keep: int | None = None) 
     durable.write(directory / HEADS[slot], json.dumps(content).encode())
     if (other := heads.get(1 - slot)) and other.step > state.step:
         durable.remove(directory / HEADS[1 - slot])
-    files, named = _state_files(directory), {head.step for head in _heads(directory).values()}
+    files, acknowledged = _state_files(directory), {head.step for head in _heads(directory).values()}
     later = [step for step in files if step > state.step]
-    ranked = sorted(files.keys() - set(later), key=lambda step: (step in named, step))
+    ranked = sorted(files.keys() - set(later), key=lambda step: (step in acknowledged, step))
     for step in (*later, *(step for step in ranked[:-KEPT] if step != keep)):
         with contextlib.suppress(OSError):
             files[step].unlink()
 
 
 def saved_states(directory: Path) -> list[SavedState]:
-    """The states that may be resumed from: the acknowledged, newest first; then the others, for when HEADs are lost."""
+    """The states that a run may resume from: the acknowledged ones, newest first, then the others.
+
+    The others are needed when both HEADs are lost.
+    """
     heads = {head.step: head for head in sorted(_heads(directory).values(), key=lambda head: head.step, reverse=True)}
     others = sorted(_state_files(directory).items(), reverse=True)
     return [*heads.values(), *(SavedState(step, path, path.stat().st_size, None) for step, path in others
@@ -72,9 +75,9 @@ def saved_states(directory: Path) -> list[SavedState]:
 
 
 def rewind(directory: Path, *, limit: int) -> None:
-    """Make the newest whole state of at most `limit` steps the newest of all: the later ones are forgotten.
+    """Make the newest whole state of at most `limit` steps the newest of all: later states are deleted.
 
-    Does nothing when there is none at all. Raises ModelError when only later ones are left.
+    Does nothing if there are no states. Raises ModelError if there are only later ones.
     """
     states = saved_states(directory)
     for state in sorted(states, key=lambda state: state.step, reverse=True):
@@ -92,7 +95,7 @@ def _digest(path: Path) -> str:
 
 
 def is_whole(state: SavedState) -> bool:
-    """Whether the file of a state still has the bytes that were acknowledged, or those that were sealed."""
+    """Whether a state's file has the bytes that were acknowledged; if it never was, the bytes that were sealed."""
     try:
         if state.sha256 is None:
             return verify_seal(state.path)

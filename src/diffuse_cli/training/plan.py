@@ -109,7 +109,7 @@ def _choose_model(
             raise UsageError(f"--init starts from a model that predicts {init.config.prediction}, with the schedule "
                              f"{init.config.schedule} and {variance} variance",
                              hint="Use its --prediction, --schedule and --variance")
-        return init.config, str(init.training.get("preset", "?")), "that of --init"
+        return init.config, init.training.preset or "?", "that of --init"
     if recipe.preset is not None:
         preset, why = recipe.preset, "as asked"
     elif device.type != "cuda":

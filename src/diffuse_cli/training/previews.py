@@ -15,7 +15,7 @@ from .session import Session
 def preview(session: Session) -> events.Previewed:
     """Draw one strip of pictures into the run's directory. Raises StorageError."""
     trainer, plan = session.trainer, session.plan
-    model = checkpoint.Model(plan.model, trainer.averaged, session.tokenizer, {}, {}, "")
+    model = checkpoint.Model(plan.model, trainer.averaged, session.tokenizer)
     prompts, count = preview_prompts(session)
     sampling = Sampling(batch_size=config.PREVIEW_PICTURES, precision=trainer.precision)
     requests = [SampleRequest(prompt=prompt, count=count, seed=plan.seed, sampling=sampling) for prompt in prompts]

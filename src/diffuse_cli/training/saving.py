@@ -94,12 +94,12 @@ def save_model(session: Session, path: Path, *, delivered: str) -> None:
     """Write the averaged weights as a model. delivered: "last" or "best". Raises StorageError."""
     plan, trainer = session.plan, session.trainer
     captions = (caption for position in session.split.train.tolist() for caption in session.dataset.captions[position])
-    training = {                                # "objective" is what earlier versions called the loss weighting
-        "name": session.run.name, "preset": plan.preset, "step": trainer.global_step, "steps": plan.steps,
-        "images_seen": trainer.global_step * plan.batch_size, "train_images": plan.train_images, "seed": plan.seed,
-        "objective": plan.loss_weighting, "optimizer": plan.optimizer, "lr": plan.lr, "batch_size": plan.batch_size,
-        "captions": session.run.found.source, "noise_mse": session.noise_mse, "delivered": delivered,
-        "data_id": plan.data_id, "init_id": plan.init_id}
+    training = model_info.TrainingSummary(
+        name=session.run.name, preset=plan.preset, step=trainer.global_step, steps=plan.steps,
+        images_seen=trainer.global_step * plan.batch_size, train_images=plan.train_images, seed=plan.seed,
+        loss_weighting=plan.loss_weighting, optimizer=plan.optimizer, lr=plan.lr, batch_size=plan.batch_size,
+        captions=session.run.found.source, noise_mse=session.noise_mse, delivered=delivered,
+        data_id=plan.data_id, init_id=plan.init_id)
     checkpoint.save_model(
         path, config=plan.model, weights=trainer.averaged.state_dict(), tokenizer=session.tokenizer,
         words=caption_words.count_words(captions), training=training)
