@@ -152,7 +152,7 @@ def test_standard_errors_are_those_of_repeated_measurements() -> None:
     for name, values in figures.items():
         actual = torch.tensor([figure.value for figure in values]).std().item()
         estimated = torch.tensor([figure.standard_error for figure in values]).mean().item()
-        assert 0.6 < estimated / actual < 1.7, name                           # a deviation of 24 is known to 15 %
+        assert 0.6 < estimated / actual < 1.7, name                   # a deviation of 24 is known to 15 %
 
 
 def test_the_right_variance_is_calibrated_and_gains_over_both_fixed_ones() -> None:
