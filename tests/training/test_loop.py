@@ -625,13 +625,13 @@ def test_a_budget_of_time_becomes_a_number_of_steps_once(squares, home):
 
 def test_measuring_previews_and_validations_count_as_time_spent():
     with mock.patch.object(estimate, "_images_per_second", return_value=10.0), \
-            mock.patch.object(estimate, "_beside", return_value=120.0), \
+            mock.patch.object(estimate, "_overhead", return_value=120.0), \
             mock.patch.object(estimate.time, "monotonic", side_effect=[100.0, 104.0]):
-        assert estimate.images_within(60.0, mock.Mock(), Machine()) == int(estimate.SHARE_OF_STEPS * (10 * 56 - 120))
+        assert estimate.images_within(60.0, mock.Mock(), Machine()) == int(estimate.STEPS_TIME_SHARE * (10 * 56 - 120))
 
 
 @pytest.mark.parametrize("every", ["100%", "50%", "2"])
-def test_what_goes_on_beside_the_steps_is_as_much_as_is_counted_on(squares, home, every):
+def test_what_goes_on_overhead_the_steps_is_as_much_as_is_counted_on(squares, home, every):
     seen = 0
 
     def counted(network, noisy, *arguments, **options):
@@ -644,7 +644,7 @@ def test_what_goes_on_beside_the_steps_is_as_much_as_is_counted_on(squares, home
         tiny.train(squares, preview_every=every)
     plan = from_dict(Plan, run_directory.read_config(tiny.run_directory(home))["plan"])
     with tiny.scaled_down():
-        assert seen == pytest.approx(3 * estimate._beside(
+        assert seen == pytest.approx(3 * estimate._overhead(
             plan, Machine(preview_every=every), images=plan.steps * plan.batch_size, seconds=1.0))
 
 
@@ -654,7 +654,7 @@ def test_previews_are_counted_over_the_time_that_there_is(every, seconds, previe
     network = mock.Mock(resolution=8)
     plan = mock.Mock(batch_size=4, steps=10**6, validation_images=0,
                      model=mock.Mock(conditional=False, network=network))
-    found = estimate._beside(plan, Machine(preview_every=every), images=160, seconds=seconds)
+    found = estimate._overhead(plan, Machine(preview_every=every), images=160, seconds=seconds)
     assert found == pytest.approx(previews * config.PREVIEW_PICTURES * Sampling().number_of_steps / 3)
 
 

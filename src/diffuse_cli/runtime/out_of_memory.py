@@ -11,7 +11,7 @@ ALLOCATOR_ERRORS = ("DefaultCPUAllocator", "MPS backend out of memory")         
 
 
 @contextlib.contextmanager
-def recognised() -> Iterator[None]:
+def as_torch_error() -> Iterator[None]:
     """Raise torch.OutOfMemoryError when the memory of any device is full. Only CUDA's allocator raises it by itself."""
     try:
         yield
@@ -25,7 +25,7 @@ def recognised() -> Iterator[None]:
 def for_pictures(count: int) -> Iterator[None]:
     """Raise OutOfMemoryError, with a hint for the user, when memory is too small for `count` pictures at once."""
     try:
-        with recognised():
+        with as_torch_error():
             yield
     except torch.OutOfMemoryError as error:
         raise OutOfMemoryError(f"{count} pictures at once do not fit into the device's memory",

@@ -135,7 +135,7 @@ class Trainer:
                         hint=f"Resume with --micro-batch {max(1, self.micro_batch // 2)}") from error
             self._halve()                       # outside the handler, which keeps the failed pass in memory
 
-    @out_of_memory.recognised()
+    @out_of_memory.as_torch_error()
     def _accumulate(self, start: int, count: int) -> Tensor:
         """Add the gradient of `count` pictures of the batch to the parameters'. → (3,) their part of the losses"""
         batch, dropout_keys = self.batches.draw(self.global_step, start, count)
