@@ -562,7 +562,7 @@ def test_changed_pictures_are_refused_unless_accepted(home, tmp_path):
         tiny.train(folder)
     stream = tiny.train(folder, accept_changes=True, stop_at=1)
     assert stream[-1].step == 2
-    assert dict(tiny.of_kind(events.Started, stream)[0].facts)["pictures"] == "40 used (36 to learn from, 4 held out)"
+    assert dict(tiny.of_kind(events.Started, stream)[0].facts)["pictures"] == "40 used (36 to train on, 4 held out)"
     assert tiny.train(folder)[-1].complete                 # the change was recorded
 
 
@@ -578,7 +578,7 @@ def test_a_folder_that_was_moved_is_found_again_by_the_name_of_its_run(home, tmp
     assert not tiny.of_kind(events.Stepped, tiny.train(folder, same))
     stored = run_directory.read_config(tiny.run_directory(home))
     other = tiny.draw_squares(tmp_path / "other", 25)
-    with pytest.raises(DataError, match=f"are not those of {folder} that the run 'tiny' learns from"):
+    with pytest.raises(DataError, match=f"are not those of {folder} that the run 'tiny' is trained on"):
         tiny.train(other, same)
     assert run_directory.read_config(tiny.run_directory(home)) == stored
 
