@@ -562,7 +562,7 @@ def test_changed_pictures_are_refused_unless_accepted(home, tmp_path):
         tiny.train(folder)
     stream = tiny.train(folder, accept_changes=True, stop_at=1)
     assert stream[-1].step == 2
-    assert dict(tiny.of_kind(events.Started, stream)[0].facts)["pictures"] == "40 used (36 to learn from, 4 held out)"
+    assert dict(tiny.of_kind(events.Started, stream)[0].facts)["pictures"] == "40 used (36 to train on, 4 held out)"
     assert tiny.train(folder)[-1].complete                 # the change was recorded
 
 
@@ -578,7 +578,7 @@ def test_a_folder_that_was_moved_is_found_again_by_the_name_of_its_run(home, tmp
     assert not tiny.of_kind(events.Stepped, tiny.train(folder, same))
     stored = run_directory.read_config(tiny.run_directory(home))
     other = tiny.draw_squares(tmp_path / "other", 25)
-    with pytest.raises(DataError, match=f"are not those of {folder} that the run 'tiny' learns from"):
+    with pytest.raises(DataError, match=f"are not those of {folder} that the run 'tiny' is trained on"):
         tiny.train(other, same)
     assert run_directory.read_config(tiny.run_directory(home)) == stored
 
@@ -625,13 +625,13 @@ def test_a_budget_of_time_becomes_a_number_of_steps_once(squares, home):
 
 def test_measuring_previews_and_validations_count_as_time_spent():
     with mock.patch.object(estimate, "_images_per_second", return_value=10.0), \
-            mock.patch.object(estimate, "_beside", return_value=120.0), \
+            mock.patch.object(estimate, "_overhead", return_value=120.0), \
             mock.patch.object(estimate.time, "monotonic", side_effect=[100.0, 104.0]):
-        assert estimate.images_within(60.0, mock.Mock(), Machine()) == int(estimate.SHARE_OF_STEPS * (10 * 56 - 120))
+        assert estimate.images_within(60.0, mock.Mock(), Machine()) == int(estimate.STEPS_TIME_SHARE * (10 * 56 - 120))
 
 
 @pytest.mark.parametrize("every", ["100%", "50%", "2"])
-def test_what_goes_on_beside_the_steps_is_as_much_as_is_counted_on(squares, home, every):
+def test_what_goes_on_overhead_the_steps_is_as_much_as_is_counted_on(squares, home, every):
     seen = 0
 
     def counted(network, noisy, *arguments, **options):
@@ -644,7 +644,7 @@ def test_what_goes_on_beside_the_steps_is_as_much_as_is_counted_on(squares, home
         tiny.train(squares, preview_every=every)
     plan = from_dict(Plan, run_directory.read_config(tiny.run_directory(home))["plan"])
     with tiny.scaled_down():
-        assert seen == pytest.approx(3 * estimate._beside(
+        assert seen == pytest.approx(3 * estimate._overhead(
             plan, Machine(preview_every=every), images=plan.steps * plan.batch_size, seconds=1.0))
 
 
@@ -654,7 +654,7 @@ def test_previews_are_counted_over_the_time_that_there_is(every, seconds, previe
     network = mock.Mock(resolution=8)
     plan = mock.Mock(batch_size=4, steps=10**6, validation_images=0,
                      model=mock.Mock(conditional=False, network=network))
-    found = estimate._beside(plan, Machine(preview_every=every), images=160, seconds=seconds)
+    found = estimate._overhead(plan, Machine(preview_every=every), images=160, seconds=seconds)
     assert found == pytest.approx(previews * config.PREVIEW_PICTURES * Sampling().number_of_steps / 3)
 
 

@@ -17,7 +17,7 @@ from diffuse_cli.runtime.distributed import World
 from diffuse_cli.training import ema
 from diffuse_cli.training.batches import Batches
 from diffuse_cli.training.loss import Batch
-from diffuse_cli.training.optimizer import READS_TEXT
+from diffuse_cli.training.optimizer import TEXT_LAYERS
 from diffuse_cli.training.plan import make_plan
 from diffuse_cli.training.trainer import NORM_WINDOW, Trainer, learning_rate_at
 
@@ -75,7 +75,7 @@ def test_the_optimiser_learns_at_that_rate(batches):
         parameter.grad = torch.ones_like(parameter)
     one.optimizer.step(learning_rate_at(one.plan, one.global_step))
     for name, tensor in weights(one).items():
-        rate = 0.0025 / 500 if name.startswith(READS_TEXT) else 0.0025            # words are learnt more slowly
+        rate = 0.0025 / 500 if name.startswith(TEXT_LAYERS) else 0.0025            # words are learnt more slowly
         moved = (tensor - before[name]).abs().max()
         assert moved == pytest.approx(rate, rel=0.05), name  # Adam's first step is the rate, but for the small decay
 
@@ -89,7 +89,7 @@ def test_weight_decay_is_on_matrices_alone(batches, optimizer):
         parameter.grad = torch.zeros_like(parameter)       # nothing to learn: only decay moves a weight
     one.optimizer.step(learning_rate_at(one.plan, one.global_step))
     for name, tensor in weights(one).items():
-        rate = 0.1 / 500 if name.startswith(READS_TEXT) else 0.1
+        rate = 0.1 / 500 if name.startswith(TEXT_LAYERS) else 0.1
         expected = before[name] * (1 - rate * 0.01) if tensor.ndim >= 2 else before[name]
         assert torch.allclose(tensor, expected, rtol=1e-6, atol=0), name
 
@@ -288,11 +288,11 @@ def test_a_restored_learner_goes_on_as_if_nothing_had_happened(batches, optimize
 def test_the_state_has_weight_average_and_moments_of_every_parameter(batches):
     one = make(batches)
     names = {name for name, _ in one.network.named_parameters()}
-    turned = {name for name in names if f"momentum.{name}" in one.tensors()}
-    assert turned
+    muon_params = {name for name in names if f"momentum.{name}" in one.tensors()}
+    assert muon_params
     assert set(one.tensors()) == {
         f"{kind}.{name}" for name in names
-        for kind in ("weights", "average", *(("momentum",) if name in turned else ("exp_avg", "exp_avg_sq")))}
+        for kind in ("weights", "average", *(("momentum",) if name in muon_params else ("exp_avg", "exp_avg_sq")))}
     other = make(batches, optimizer="adamw")
     assert set(other.tensors()) == {
         f"{kind}.{name}" for name in names for kind in ("weights", "average", "exp_avg", "exp_avg_sq")}
