@@ -17,7 +17,7 @@ from .terminal import progress, view
 from .terminal.plain_text import clean
 
 if TYPE_CHECKING:
-    from ..evaluation.evaluate import Evaluation, Prompts
+    from ..evaluation.result import Evaluation, Prompts
     from ..evaluation.held_out import HeldOut
     from ..evaluation.likelihood import Estimate
 
@@ -80,7 +80,7 @@ def evaluate(
     else:
         _print(evaluation)
     if is_of_a_run and evaluation.own:          # a folder may hold pictures that the model was trained on
-        from ..evaluation.evaluate import keep
+        from ..evaluation.result import keep
 
         keep(path.parent, evaluation)
 
