@@ -83,7 +83,7 @@ def open_dataset(found: Found, *, resolution: int, directory: Path, strict: bool
 
 
 def scan(found: Found, *, resolution: int, directory: Path) -> Progress:
-    """As `open_dataset`, but without a limit to the pictures that cannot be used: it may even be all of them."""
+    """Decode the pictures as `open_dataset` does, but accept any number of unusable ones, even all."""
     durable.make_directory(directory)
     files = [(picture.name, picture.path) for picture in found.pictures]
     file_hashes = yield from hash_files(found.folder, files, directory=directory, threads=decode_workers.cores())
@@ -255,5 +255,5 @@ def _warnings(used: list[tuple[PictureFile, _Entry]], resolution: int) -> Iterat
 
 
 def counted(number: int) -> str:
-    """'1 image', '2,048 images'."""
+    """A number of images in words: '1 image', '2,048 images'."""
     return "1 image" if number == 1 else f"{number:,} images"
