@@ -17,9 +17,9 @@ from .terminal import progress, view
 from .terminal.plain_text import clean
 
 if TYPE_CHECKING:
-    from ..evaluation.result import Evaluation, Prompts
     from ..evaluation.held_out import HeldOut
     from ..evaluation.likelihood import Estimate
+    from ..evaluation.result import Evaluation, Prompts
 
 GENERATED_PICTURES = 256                        # default of --num: a minute or two on a CPU at 32 pixels
 MAX_PICTURES = 2048                             # default of --images: the most that a training holds out
