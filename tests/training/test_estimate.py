@@ -43,7 +43,7 @@ def test_the_overhead_beside_the_steps_is_what_was_estimated(squares, home, ever
 
 @pytest.mark.parametrize(("every", "seconds", "previews"), [("20s", 100.0, 5), ("30s", 10.0, 1), ("5", 1.0, 8)])
 def test_previews_are_counted_over_the_time_that_there_is(every, seconds, previews):
-    """Not over a plan made before it was known. 8 of them follow from 160 pictures in batches of 4, every 5 steps."""
+    """The steps of a provisional plan do not count. 8 previews: 160 pictures in batches of 4, every 5 steps."""
     network = mock.Mock(resolution=8)
     plan = mock.Mock(batch_size=4, steps=10**6, validation_images=0,
                      model=mock.Mock(conditional=False, network=network))

@@ -67,7 +67,7 @@ def test_a_training_interrupted_again_and_again_ends_bit_identical(trained, squa
         end = stream[-1]
         assert (end.step, end.complete, end.reason) == (reached, False, "SIGINT")
         assert runs.steps_of(events.Saved, stream)[-1] == reached
-        assert registry.last() is None                     # only what is finished is the default
+        assert registry.last() is None                     # only a finished run becomes the default
     assert tiny.train(squares)[-1].complete
     assert runs.results(tiny.run_directory(home)) == runs.results(trained[0])
     assert registry.last() == "tiny"

@@ -33,7 +33,7 @@ def model_config(
 
 
 def make_network(config: ModelConfig) -> Network:
-    """A tiny network that is not silent: all that starts at zero is drawn as well."""
+    """A tiny network without layers of zeros: those that start at zero are random, too."""
     network, generator = Network(config.network), torch.Generator().manual_seed(0)
     network.initialise(generator)
     with torch.no_grad():
@@ -44,7 +44,7 @@ def make_network(config: ModelConfig) -> Network:
 
 
 def make_batch(count: int = 6, *, text: bool = False) -> Batch:
-    """8-bit pictures at discrete times, the first step and the last among them."""
+    """8-bit pictures at discrete times, including those of the first and of the last step."""
     generator = torch.Generator().manual_seed(1)
     image = torch.randint(256, (count, 3, 8, 8), generator=generator) / 127.5 - 1
     noise = torch.randn(count, 3, 8, 8, generator=generator)
@@ -119,15 +119,15 @@ def test_the_classic_options_are_improved_ddpm_s_hybrid_objective() -> None:
     hybrid = gradients(simple.mean() + 0.001 * (1000 * bound.mean()), network)
     for name, expected in hybrid.items():
         assert (ours[name] - expected).norm() <= 1e-4 * expected.norm() + 1e-7, name
-    # Had the bound taught the mean, or had it been a thousand times weaker, these gradients would be others.
+    # If the bound trained the mean, or if it were a thousand times weaker, these gradients would differ.
     simple_alone = gradients(improved_ddpm_terms(network, batch)[0].mean(), network)
     assert any((hybrid[name] - simple_alone[name]).norm() > 0.01 * hybrid[name].norm() for name in hybrid)
 
 
-# ── Which weights each loss teaches ─────────────────────────────────────────────────────────────────────────────────
+# ── Which weights each loss trains ──────────────────────────────────────────────────────────────────────────────────
 
 
-def test_with_the_gradient_at_the_head_the_trunk_learns_from_the_noise_loss_alone() -> None:
+def test_with_the_gradient_at_the_head_the_trunk_is_trained_by_the_noise_loss_alone() -> None:
     config, batch = model_config(), make_batch()
     network = make_network(config)
     head = losses_of(network, batch, config, variance_grad="head")
@@ -149,7 +149,7 @@ def test_with_the_gradient_at_the_head_the_trunk_learns_from_the_noise_loss_alon
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_the_variance_loss_never_teaches_the_prediction(prediction: str) -> None:
+def test_the_variance_loss_never_trains_the_prediction(prediction: str) -> None:
     config, batch = model_config(prediction=prediction), make_batch()
     network = make_network(config)
     found = losses_of(network, batch, config, variance_grad="trunk").variance
@@ -166,7 +166,7 @@ def test_the_variance_loss_never_teaches_the_prediction(prediction: str) -> None
 @pytest.mark.parametrize("loss_weighting", LOSS_WEIGHTINGS)
 def test_the_noise_loss_is_that_of_the_implied_noise_and_is_weighted_by_level(prediction, loss_weighting):
     config = model_config(prediction=prediction, schedule="interpolated")
-    # Where a picture is nearly all noise, float32 cannot tell the noise that an estimate of it implies.
+    # At nearly pure noise, float32 is too coarse for the noise that an estimate of the picture implies.
     batch = dataclasses.replace(make_batch(4), t=torch.tensor([0.02, 0.2, 0.5, 0.8], dtype=torch.float64))
     network, schedule = make_network(config), make_schedule("interpolated", 8)
     found = losses_of(network, batch, config, loss_weighting=loss_weighting)
@@ -232,7 +232,7 @@ def test_captions_shared_by_pictures_are_those_encoded_for_each() -> None:
 
 
 def test_in_bfloat16_only_the_network_is_rounded() -> None:
-    """The noise loss differs as the answers do, by about 1 %; losses stay float32."""
+    """The noise loss differs as the predictions do, by about 1 %; losses stay float32."""
     config, batch = model_config(), make_batch()
     network = make_network(config)
     full, half = (losses_of(network, batch, config, precision=precision) for precision in ("fp32", "bf16"))

@@ -8,7 +8,7 @@ from diffuse_cli.training.muon import UPDATE_RMS, Muon, orthogonal
 
 
 def moved(optimizer, parameter, gradients):
-    """Where the parameter is after a step for each gradient."""
+    """The parameter after a step with each of the gradients."""
     for gradient in gradients:
         parameter.grad = gradient.clone()
         optimizer.step()

@@ -1,4 +1,4 @@
-"""Choices that were left open: made from the data and the machine by rules that can be recomputed by hand."""
+"""Choices that the user left open follow from the data and the machine, by rules that can be recomputed by hand."""
 
 import dataclasses
 import math
@@ -28,7 +28,7 @@ def plan_for(train, held_out=0, *, conditional=True, device=CPU, resolution=32, 
 def test_a_longer_budget_changes_only_where_the_run_ends():
     first, _ = plan_for(2000, 100, images=100_000)
     longer, fresh = extend(first, Recipe(images=200_000), "x"), plan_for(2000, 100, images=200_000)[0]
-    assert (first.batch_size, fresh.batch_size) == (16, 32)            # it would choose otherwise from the start
+    assert (first.batch_size, fresh.batch_size) == (16, 32)            # a new run would choose another batch
     same, _ = plan_for(2000, 100, steps=12_500, batch_size=16)
     assert longer == dataclasses.replace(
         same, warmup_steps=first.warmup_steps, dropout=first.dropout, validation_probe=first.validation_probe)
@@ -108,7 +108,7 @@ def test_the_learning_rate_never_rises_with_the_size():
     (1, 0.25), (19_999, 0.25), (20_000, 0.12), (99_999, 0.12), (100_000, 0.05), (999_999, 0.05), (1_000_000, 0.0)])
 def test_dropout_by_the_number_of_pictures(train, dropout):
     assert plan_for(train, images=50 * train, batch_size=1)[0].dropout == dropout
-    assert plan_for(train, images=50 * train - 1, batch_size=1)[0].dropout == 0      # too few epochs to learn by heart
+    assert plan_for(train, images=50 * train - 1, batch_size=1)[0].dropout == 0      # too few epochs to memorise them
 
 
 @pytest.mark.parametrize(("train", "device", "preset"), [

@@ -1,4 +1,4 @@
-"""What a training begins with: the same pictures, a budget of time, another model, and a plan on the disk."""
+"""The beginning of a training: changed pictures, a budget of time, another model to start from, the plan's file."""
 
 import dataclasses
 import json
@@ -33,7 +33,7 @@ def test_changed_pictures_are_refused_unless_accepted(home, tmp_path):
     tiny.draw_squares(folder, 40)
     with mock.patch.object(estimate, "_images_per_second", return_value=1.0), open_run(
             folder, tiny.RECIPE, Machine(**tiny.OPTIONS, accept_changes=True), rehearsal=True) as run:
-        list(loop.rehearse(run))                       # only asking changes nothing
+        list(loop.rehearse(run))                       # a rehearsal changes nothing
     with pytest.raises(DataError):
         tiny.train(folder)
     stream = tiny.train(folder, accept_changes=True, stop_at=1)
@@ -50,7 +50,7 @@ def test_a_folder_that_was_moved_is_found_again_by_the_name_of_its_run(home, tmp
     stored = run_directory.read_config(tiny.run_directory(home))
     assert stored["request"]["folder"] == str(folder)                              # where `diffuse evaluate` looks
     folder = folder.rename(tmp_path / "elsewhere")
-    same = dataclasses.replace(tiny.RECIPE, steps=None, images=32)                 # the same budget in other words
+    same = dataclasses.replace(tiny.RECIPE, steps=None, images=32)                 # the same budget, by another option
     assert not tiny.of_kind(events.Stepped, tiny.train(folder, same))
     stored = run_directory.read_config(tiny.run_directory(home))
     other = tiny.draw_squares(tmp_path / "other", 25)
@@ -107,7 +107,7 @@ def test_options_that_contradict_the_model_to_start_from(trained, squares, chang
 def test_the_model_to_start_from_is_needed_until_the_first_save(trained, squares, home, tmp_path):
     source = tmp_path / "start.safetensors"
     source.write_bytes((trained[0] / "model.safetensors").read_bytes())
-    recipe = Recipe(steps=3, batch_size=4, init=str(source))           # of which the resolution is
+    recipe = Recipe(steps=3, batch_size=4, init=str(source))           # which also decides on the resolution
     with mock.patch.object(loop, "_loop", return_value=()):
         tiny.train(squares, recipe)                        # dies before its first step
     model = checkpoint.load_model(source, CPU)

@@ -12,4 +12,4 @@ def test_previews_show_the_prompts_that_were_asked_for(trained, squares, home):
     asked, captions = (tuple((directory / "previews").glob("*.png")) for directory in (
         tiny.run_directory(home), trained[0]))
     assert [path.name for path in asked] == [path.name for path in captions] == ["step-00000008.png"]
-    assert runs.results(tiny.run_directory(home)) == runs.results(trained[0])          # looking changes nothing
+    assert runs.results(tiny.run_directory(home)) == runs.results(trained[0])          # a preview changes no weight

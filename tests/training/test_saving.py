@@ -62,17 +62,17 @@ def test_the_best_is_remembered_over_an_interruption(squares, home):
         assert tiny.train(squares)[-1].delivered.startswith("best step, 4: validation loss 0.2000")
 
 
-def test_what_was_best_on_other_pictures_is_not_delivered(home, tmp_path):
+def test_weights_that_were_best_on_other_pictures_are_not_delivered(home, tmp_path):
     folder = tiny.draw_squares(tmp_path / "changing", 20)
     with _validations(0.1):
-        tiny.train(folder, stop_at=5)                      # the best, by pictures that are held out no more
+        tiny.train(folder, stop_at=5)                      # the best, measured on pictures that are no longer held out
     tiny.draw_squares(folder, 40)
     tiny.train(folder, accept_changes=True, stop_at=1)
     with _validations(0.3):
         assert tiny.train(folder)[-1].delivered == "last step: validation loss 0.3000"
 
 
-def test_what_was_delivered_stays_where_nothing_is_left_to_learn(home, tmp_path):
+def test_the_delivered_model_stays_when_nothing_is_left_to_train(home, tmp_path):
     folder = tiny.draw_squares(tmp_path / "changing", 24)
     with _validations(0.1, 0.3):
         assert tiny.train(folder)[-1].delivered.startswith("best step, 4")
@@ -82,7 +82,7 @@ def test_what_was_delivered_stays_where_nothing_is_left_to_learn(home, tmp_path)
     assert (tiny.run_directory(home) / "model.safetensors").read_bytes() == model
 
 
-def test_best_weights_whose_place_others_took_in_a_forgotten_cool_down_are_not_delivered(squares, home):
+def test_best_weights_whose_file_was_replaced_in_a_forgotten_cool_down_are_not_delivered(squares, home):
     with _validations(0.2, 0.2):
         assert tiny.train(squares)[-1].delivered.startswith("last step")
     shutil.copy(tiny.run_directory(home) / "model.safetensors", tiny.run_directory(home) / "best.safetensors")
@@ -114,7 +114,7 @@ def test_the_model_holds_the_averaged_weights_and_what_is_known_of_them(trained)
     held_out = 24 // 10
     assert sum(loaded.words[colour] for colour in tiny.COLOURS) == loaded.words["square"] == 24 - held_out
     assert loaded.training.images_seen == 32
-    assert "squares" not in json.dumps(loaded.training.to_json())    # no names of folders
+    assert "squares" not in json.dumps(loaded.training.to_json())    # folder names stay private
 
 
 def test_a_copy_of_the_model_goes_where_it_was_asked_for(squares, home, tmp_path):
@@ -127,7 +127,7 @@ def test_a_copy_of_the_model_goes_where_it_was_asked_for(squares, home, tmp_path
 
 
 def _full_disk(times, of=runs.STATE[:5]):
-    """As if the disk were full at the first so many writes of files whose names begin like this."""
+    """As if the disk were full at the first `times` writes of files whose names begin with `of`."""
     write, left = durable.write, [times]
 
     def failing(path, data, **options):
@@ -161,7 +161,7 @@ def test_a_disk_that_stays_full_ends_the_run_and_keeps_what_is_there(squares, ho
 def test_a_model_whose_directory_is_deleted_is_written_elsewhere(trained, squares, home, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for step in (2, 3):
-        (tmp_path / f"tiny-{step:08d}.safetensors").write_text("not ours")     # and is not ours to replace
+        (tmp_path / f"tiny-{step:08d}.safetensors").write_text("not ours")     # an existing file, not to be replaced
     stop, directory = tiny.StopAfter(2), tiny.run_directory(home)
 
     def pulling_the_rug():
