@@ -12,6 +12,7 @@ from diffuse_cli import events
 from diffuse_cli.config import Machine, Recipe
 from diffuse_cli.errors import DataError, ModelError, UsageError
 from diffuse_cli.storage import checkpoint, run_directory
+from diffuse_cli.storage.model_info import TrainingSummary
 from diffuse_cli.training import estimate, loop
 from diffuse_cli.training.run import open_run
 
@@ -111,7 +112,7 @@ def test_the_model_to_start_from_is_needed_until_the_first_save(trained, squares
     with mock.patch.object(loop, "_loop", return_value=()):
         tiny.train(squares, recipe)                        # dies before its first step
     model = checkpoint.load_model(source, CPU)
-    checkpoint.save_model(source, config=model.config, tokenizer=model.tokenizer, words={}, training={},
+    checkpoint.save_model(source, config=model.config, tokenizer=model.tokenizer, words={}, training=TrainingSummary(),
                           weights={name: weight + 1 for name, weight in model.network.state_dict().items()})
     with pytest.raises(ModelError, match="no longer the model"):
         tiny.train(squares, recipe)

@@ -1,4 +1,4 @@
-"""A fault on demand: DIFFUSE_FAULT="1 advance 5 SIGKILL" kills process 1 as `advance` is called for the 5th time.
+"""A fault on demand: DIFFUSE_FAULT="1 save_state 2 SIGKILL" kills process 1 at the 2nd call of `save_state`.
 
 Found by Python itself in every process that has this directory on its PYTHONPATH. Kinds: a signal's name, `raise`,
 `exit` (code 0).
