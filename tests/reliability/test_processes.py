@@ -15,8 +15,9 @@ from real import command, environment, is_learning, processes_of, sha256_of, wai
 from diffuse_cli.runtime.distributed import PATIENCE
 
 INJECTED = Path(__file__).parent / "injected"
-POINTS = {"start": ("1 open_session 1", "0 open_session 1"), "step": ("1 advance 5", "0 advance 5"),
-          "all-reduce": ("1 add 4", "0 add 4"), "save": ("1 advance 4", "0 save_state 1")}
+POINTS = {"start": ("1 open_session 1", "0 open_session 1"), "step": ("1 Trainer.step 5", "0 Trainer.step 5"),
+          "all-reduce": ("1 World.all_reduce_sum 4", "0 World.all_reduce_sum 4"),
+          "save": ("1 Trainer.step 4", "0 save_state 1")}
 KINDS = ("SIGKILL", "SIGABRT", "raise", "exit", "SIGSTOP")
 FAST = {("start", "raise", 1), ("step", "SIGKILL", 1), ("all-reduce", "SIGSTOP", 1), ("save", "SIGKILL", 0),
         ("step", "exit", 0), ("step", "SIGABRT", 1)}
