@@ -15,9 +15,9 @@ from real import command, environment, is_learning, processes_of, sha256_of, wai
 from diffuse_cli.runtime.distributed import PATIENCE
 
 INJECTED = Path(__file__).parent / "injected"
-STEP = "_gradient_of_batch"                     # called once in every step
-POINTS = {"start": ("1 open_session 1", "0 open_session 1"), "step": (f"1 {STEP} 5", f"0 {STEP} 5"),
-          "all-reduce": ("1 all_reduce_sum 4", "0 all_reduce_sum 4"), "save": (f"1 {STEP} 4", "0 save_state 1")}
+POINTS = {"start": ("1 open_session 1", "0 open_session 1"), "step": ("1 Trainer.step 5", "0 Trainer.step 5"),
+          "all-reduce": ("1 World.all_reduce_sum 4", "0 World.all_reduce_sum 4"),
+          "save": ("1 Trainer.step 4", "0 save_state 1")}
 KINDS = ("SIGKILL", "SIGABRT", "raise", "exit", "SIGSTOP")
 FAST = {("start", "raise", 1), ("step", "SIGKILL", 1), ("all-reduce", "SIGSTOP", 1), ("save", "SIGKILL", 0),
         ("step", "exit", 0), ("step", "SIGABRT", 1)}

@@ -1,7 +1,7 @@
-"""A fault on demand: DIFFUSE_FAULT="1 save_state 2 SIGKILL" kills process 1 at the 2nd call of `save_state`.
+"""A fault on demand: DIFFUSE_FAULT="1 Trainer.step 5 SIGKILL" kills process 1 at the 5th call of `Trainer.step`.
 
-Found by Python itself in every process that has this directory on its PYTHONPATH. Kinds: a signal's name, `raise`,
-`exit` (code 0).
+Python itself imports this file in every process that has this directory on its PYTHONPATH. Kinds: a signal's name,
+`raise`, `exit` (code 0).
 """
 
 import os
@@ -14,7 +14,7 @@ calls = 0
 
 def watch(frame, event, argument):
     global calls
-    if event != "call" or frame.f_code.co_name != function or "diffuse_cli" not in frame.f_code.co_filename:
+    if event != "call" or frame.f_code.co_qualname != function or "diffuse_cli" not in frame.f_code.co_filename:
         return
     calls += 1
     if calls == int(count):
