@@ -203,7 +203,7 @@ def _predicted(step: _SolverStep, before: _SolverStep | None) -> Tensor:
 def _corrected(step: _SolverStep, before: _SolverStep | None, arrived: Tensor) -> Tensor:
     """The state after a step when the estimate `arrived` at its end is known, too. All (N, C, H, W).
 
-    The estimate along the step is taken for a parabola image + slope·u + bend·u², u from 0 to h, through the three
+    The estimate along the step is treated as a parabola image + slope·u + bend·u², u from 0 to h, through the three
     estimates. For it the step is exact: sigma_s/sigma_t·noisy_t + alpha_s·∫ e^(u - h)·parabola(u) du. The paper solves
     a linear system for the same weights. Without a step before, the mean of two estimates takes the parabola's place.
     """

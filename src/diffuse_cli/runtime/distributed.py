@@ -22,7 +22,7 @@ from . import launch_environment
 from .launch_environment import ProcessRank
 
 GLOO_ERRORS = ("gloo", "pair closure", "connection closed", "connection reset")     # words of gloo's error messages
-TIMEOUT = 300.0                 # seconds after which a process that does not answer counts as lost
+TIMEOUT_SECONDS = 300.0         # seconds after which a process that does not answer counts as lost
 PATIENCE = 12                   # number of timeouts to wait for a process that may be working alone
 
 
@@ -40,10 +40,12 @@ class World:
 
     @property
     def is_main(self) -> bool:
+        """Whether this is the one process that writes files and reports to the user."""
         return self.place.is_main
 
     @property
     def size(self) -> int:
+        """The number of processes (the world size)."""
         return self.place.size
 
     def wrap(self, module: nn.Module) -> nn.Module:
@@ -129,7 +131,7 @@ class World:
 def join(device: torch.device) -> Iterator[World]:
     """Connect to the other processes of this command, if the environment names any. → their world, while it is open
 
-    Raises WorkerError if a process does not come, or is lost.
+    Raises WorkerError if a process does not connect, or is lost.
     """
     process = launch_environment.place()
     if process.size == 1:
@@ -140,7 +142,7 @@ def join(device: torch.device) -> Iterator[World]:
         os.environ.update(launch_environment.address_of_slurm())
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    timeout = timedelta(seconds=float(os.environ.get("DIFFUSE_TIMEOUT", TIMEOUT)))
+    timeout = timedelta(seconds=float(os.environ.get("DIFFUSE_TIMEOUT", TIMEOUT_SECONDS)))
     with lost_process_as_error():
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", rank=process.rank, world_size=process.size,

@@ -18,7 +18,7 @@ class Muon(torch.optim.Optimizer):
     """Muon: steps along the orthogonalised momentum (Jordan et al. 2024, "Muon").
 
     The momentum M = U·S·Vᵀ of a matrix is replaced by U·Vᵀ, so that a step is equally long in every singular direction.
-    A kernel (C_out, C_in, 3, 3) is taken for a matrix (C_out, 9·C_in). The update is scaled by 0.2·√max(m, n), which
+    A kernel (C_out, C_in, 3, 3) is treated as a matrix (C_out, 9·C_in). The update is scaled by 0.2·√max(m, n), which
     makes it as long as AdamW's at the same learning rate (Liu et al. 2025, 2502.16982, eq. 4).
 
     dtype: of the iterations. `lr_factor` of a parameter group multiplies the learning rate, see `Optimizer.step`.
