@@ -91,7 +91,7 @@ class Trainer:
 
 
 def predict(network: nn.Module, noisy: Tensor, time: Tensor | int, text: Tensor | None) -> Tensor:
-    """The noise in `noisy` (N, 3, R, R)."""
+    """The network's prediction of the noise in `noisy`, (N, 3, R, R)."""
     if text is None:
         return network(noisy, time, return_dict=False)[0]
     return network(noisy, time, encoder_hidden_states=text, return_dict=False)[0]

@@ -14,9 +14,9 @@ from diffuse_cli.storage import checkpoint
 from . import Contender
 from .ours import dataset_of, make_trainer
 
-MIN_TRIAL_STEPS, MAX_TRIAL_STEPS = 5, 20        # steps that measure the speed
-WARM_UP_STEPS = 2                               # the first of them, which are not counted
-TRIAL_SHARE = 0.05                              # share of the budget after which no more than the minimum are made
+MIN_TRIAL_STEPS, MAX_TRIAL_STEPS = 5, 20        # number of steps that measure the speed
+WARM_UP_STEPS = 2                               # the first of them, whose time does not count
+TRIAL_SHARE = 0.05                              # share of the budget after which steps beyond the minimum stop
 
 
 def quality(*, data: str, seconds: float, prompts: list[str], output: str, preset: str, seed: int) -> Contender:

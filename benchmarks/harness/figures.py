@@ -1,7 +1,7 @@
 """Arithmetic on measurements: medians with their range, ratios within a round, exponents of growth.
 
-Ratios are taken within each round, in which both sides met the machine in the same state, and only then is their median
-taken: a slow minute during one round slows both sides of one ratio.
+A ratio compares two sides within one round, in which both met the machine in the same state, and the median is that of
+the ratios: a slow minute during one round slows both sides of one ratio.
 """
 
 import math

@@ -22,8 +22,9 @@ from benchmarks.harness.tables import table
 from benchmarks.studies import scaling
 
 matplotlib.use("Agg")
+# The options of a step and of a sampling; each case changes one of them.
 STEP = {"preset": "nano", "resolution": 32, "batch": 16, "conditional": True}
-DRAW = {"preset": "nano", "resolution": 32, "pictures": 8, "conditional": True, "steps": 5}
+SAMPLE = {"preset": "nano", "resolution": 32, "pictures": 8, "conditional": True, "steps": 5}
 PIECE = 100_000                                 # number of pictures written at a time
 
 
@@ -39,10 +40,10 @@ def axes(work: Path, *, quick: bool) -> dict[str, dict[float, Side]]:
         "step, pictures in the data set": {
             count: _step(resolution=16, pictures=count, memory_map=_memory_map(work, count, 16))
             for count in pictures},
-        "picture, pixels": {size**2: Side("ours:sampling", {**DRAW, "resolution": size}) for size in resolutions},
-        "picture, parameters": {_parameters(preset): Side("ours:sampling", {**DRAW, "preset": preset})
+        "picture, pixels": {size**2: Side("ours:sampling", {**SAMPLE, "resolution": size}) for size in resolutions},
+        "picture, parameters": {_parameters(preset): Side("ours:sampling", {**SAMPLE, "preset": preset})
                                 for preset in presets},
-        "picture, steps": {steps: Side("ours:sampling", {**DRAW, "steps": steps}) for steps in (5, 10, 20)}}
+        "picture, steps": {steps: Side("ours:sampling", {**SAMPLE, "steps": steps}) for steps in (5, 10, 20)}}
 
 
 def _step(**changes: Any) -> Side:

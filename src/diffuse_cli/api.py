@@ -1,4 +1,4 @@
-"""The commands as Python functions: a model generates PIL pictures, a training yields events, an export is reported.
+"""The commands as Python functions: sample PIL pictures, train with a stream of events, export with a report.
 
 Nothing is printed. Every error that a user can cause is a `DiffuseError`.
 """

@@ -80,7 +80,7 @@ def test_a_folder_of_other_pictures(diffuse, model, tmp_path):
     before = sorted(os.listdir(folder))
     code, out, err = diffuse("tiny", folder, "-n", "6")
     assert code == 0, err
-    assert "30 pictures of the folder named; learnt from 22" in out
+    assert "30 pictures in the given folder; trained on 22" in out
     assert "among those that the model was trained on" in err
     for line in ("kernel distance", "Fréchet distance", "precision", "recall", "features          an encoder"):
         assert f"\n{line}" in out

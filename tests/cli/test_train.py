@@ -92,7 +92,7 @@ def test_the_path_of_the_model_is_all_there_is_on_stdout(diffuse, squares, decod
     code, out, err = diffuse("train", squares, *OPTIONS)
     assert (code, out) == (0, f"{model_of(home)}\n")
     assert model_of(home).read_bytes() == (trained[0] / "model.safetensors").read_bytes()
-    for text in ("24 used (22 to learn from, 2 held out)", "captions: sidecar .txt (24 of 24 files)", "“a red square”",
+    for text in ("24 used (22 to train on, 2 held out)", "captions: sidecar .txt (24 of 24 files)", "“a red square”",
                  "8 steps of 4", "step 8/8", "sample it: diffuse sample 'a red square' -m tiny"):
         assert text in err
     assert "\x1b" not in err

@@ -1,4 +1,4 @@
-"""Decoded once, found again by contents, never half; and the pictures' folder stays as it was."""
+"""Pictures are decoded once and found again by contents, never half of them; and their folder stays as it was."""
 
 import hashlib
 import os
@@ -56,7 +56,7 @@ def opened(folder, directory, *, resolution=16, strict=False, **options):
 
 @pytest.fixture
 def forbid(monkeypatch):
-    """After this call, decoding (and, if asked, reading) is an error."""
+    """A function after whose call decoding is an error, and with `reading` opening a file too."""
     def forbid(*, reading):
         def never(*_, **__):
             raise AssertionError("not again")
@@ -66,7 +66,7 @@ def forbid(monkeypatch):
     return forbid
 
 
-# ── What is in a data set ───────────────────────────────────────────────────────────────────────────────────────────
+# ── Contents of a data set ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_pixels_captions_names_and_hashes(folder, directory):
@@ -125,7 +125,7 @@ def test_captions_of_equal_pixels_become_alternatives(folder, directory):
     assert len(dataset.names) == 10
     assert {dataset.captions[index] for index in (0, 3, 5)} == {("caption 0", "caption 3", "caption 5")}
     assert dataset.captions[1] == ("caption 1",)
-    assert dataset.warnings == ("2 images with the pixels of another, 3.png (as 0.png) for one",)
+    assert dataset.warnings == ("2 images with the same pixels as another, for example 3.png (as 0.png)",)
 
 
 def test_a_duplicate_without_a_caption_gets_one(folder, directory):
@@ -141,9 +141,9 @@ def test_what_a_person_may_want_to_look_at_is_counted(folder, directory):
     Image.new("RGB", (8, 8), "blue").save(folder / "d.png")         # just twice
     Image.fromarray(np.eye(20, dtype=np.float32)).save(folder / "e.tif")
     warnings = "\n".join(opened(folder, directory, captions="none").warnings)
-    assert "1 image longer than 3:1, of which only the centre square is kept, a.png for one" in warnings
-    assert "1 image enlarged more than twice to 16 pixels, c.png for one" in warnings
-    assert "1 image of real numbers, stretched from lowest to highest, e.tif for one" in warnings
+    assert "1 image longer than 3:1, of which only the centre square is kept, for example a.png" in warnings
+    assert "1 image enlarged more than twice to 16 pixels, for example c.png" in warnings
+    assert "1 image of real numbers, stretched from lowest to highest, for example e.tif" in warnings
 
 
 @pytest.mark.parametrize(("count", "warning"), [(1, "1 image: the model will memorise it"),
@@ -355,11 +355,11 @@ def test_problems_that_are_no_reason_to_stop_are_told_once(folder, directory):
     found = find_pictures(folder)
     message = ("4 problems with the data (broken link 2, truncated 1, invalid UTF-8 1); "
                f"`diffuse data check {folder}` lists them")
-    told = [event for event in run(open_dataset(found, resolution=16, directory=directory))[0]
-            if isinstance(event, Noticed)]
-    assert told == [Noticed(level="warning", message=message)]
+    notices = [event for event in run(open_dataset(found, resolution=16, directory=directory))[0]
+               if isinstance(event, Noticed)]
+    assert notices == [Noticed(level="warning", message=message)]
     events, _ = run(scan(found, resolution=16, directory=directory))
-    assert not any(isinstance(event, Noticed) for event in events)  # whoever scans lists them
+    assert not any(isinstance(event, Noticed) for event in events)  # callers of `scan` list them
 
 
 def test_a_problem_with_a_manifest_is_looked_up_by_its_name(folder, directory):
@@ -470,5 +470,5 @@ def test_links_and_loops(folder, directory, tmp_path):
     (folder / "loop").symlink_to(folder)
     dataset = opened(folder, directory)
     assert dataset.names[-2:] == ("direct.png", "linked/r.png")
-    assert any("with the pixels of another" in warning for warning in dataset.warnings)
+    assert any("with the same pixels as another" in warning for warning in dataset.warnings)
     assert Path(folder / "loop").is_symlink()

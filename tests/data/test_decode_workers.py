@@ -86,7 +86,7 @@ def test_only_the_file_at_fault_is_lost(pictures, started, monkeypatch, fault, r
 
 
 def test_a_worker_that_is_killed_once_loses_nothing(pictures, started, monkeypatch, tmp_path):
-    """By the system, say, that was short of memory."""
+    """For example by a system that is short of memory."""
     monkeypatch.setattr(decode_workers, "BOOTSTRAP", FAULTY)
     pictures[2].write_bytes(b"once" + os.fsencode(tmp_path / "killed") + b"|" + pictures[2].read_bytes())
     assert colours(decode_all(pictures, resolution=8)) == [(index, 2 * index, 3 * index) for index in range(6)]
@@ -163,7 +163,7 @@ def test_workers_know_nothing_of_torch(pictures, monkeypatch):
     assert "torch" not in witness.read_text()
 
 
-# ── As a script of somebody's ───────────────────────────────────────────────────────────────────────────────────────
+# ── In a user's script ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.fixture

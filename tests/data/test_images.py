@@ -1,4 +1,4 @@
-"""Pictures of every mode and format against NumPy, and everything that is not quite a picture."""
+"""Pictures of every mode and format, checked against NumPy; and files that are damaged or no pictures."""
 
 import io
 import os

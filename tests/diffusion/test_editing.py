@@ -1,4 +1,4 @@
-"""Editing against closed forms of Gaussian data, exactly: with a linear denoiser nothing needs to be drawn."""
+"""Editing against the closed forms of Gaussian data; with a linear denoiser these are exact, and no sample is drawn."""
 
 import itertools
 import math
@@ -31,7 +31,7 @@ def level(schedule: Schedule, t: float) -> tuple[float, float]:
 
 
 def bent(noisy: Tensor, t: float) -> Denoised:
-    """Nonlinear, mixes its pixels, with a learned variance, and guided in the middle."""
+    """A nonlinear denoiser that mixes pixels, with a learned variance, and with guidance in the middle."""
     image = 0.7 * torch.sin(2 * noisy + 0.5 * noisy.roll(1, -1) + 3 * t)
     return Denoised(image, torch.sigmoid(3 * noisy), guided=0.3 < t < 0.7)
 
@@ -91,7 +91,7 @@ def test_what_is_left_of_a_gaussian_picture_falls_with_the_strength_as_it_should
         alpha, sigma = level(SCHEDULE, t)
         return Denoised(alpha * s**2 / (alpha**2 * s**2 + sigma**2) * noisy)
 
-    image, noise = torch.eye(2, dtype=torch.float64)                    # how much of x, how much of the noise
+    image, noise = torch.eye(2, dtype=torch.float64)                    # the shares of x and of the noise
     left = []
     for strength in (0.1, 0.3, 0.5, 0.7, 0.9):
         noisy, times = start_from(image.reshape(2, 1, 1, 1), noise.reshape(2, 1, 1, 1),
@@ -200,12 +200,12 @@ def test_every_draw_has_a_number_of_its_own(name: str) -> None:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of eight correlated Gaussian pixels of mean 0: the left four are known, the right four wanted."""
+    """A row of eight correlated Gaussian pixels of mean 0: the left four are known, the right four to be inpainted."""
 
     length: float                               # pixels over which correlation falls to 1/e
     s: float = 0.5
     pixels: int = 8
-    log_fraction: float | None = None           # the learned variance, anything
+    log_fraction: float | None = None           # the learned variance; any number
 
     @property
     def covariance(self) -> Tensor:
@@ -219,7 +219,7 @@ class Row:
         return Denoised(noisy @ gain, None if self.log_fraction is None else torch.full_like(noisy, self.log_fraction))
 
     def conditional(self) -> tuple[Tensor, Tensor]:
-        """Of the wanted pixels: (matrix from the known ones to their mean, covariance)."""
+        """Of the pixels to inpaint: (matrix from the known pixels to their mean, covariance)."""
         known, wanted = slice(0, self.pixels // 2), slice(self.pixels // 2, None)
         gain = self.covariance[wanted, known] @ torch.linalg.inv(self.covariance[known, known])
         return gain, self.covariance[wanted, wanted] - gain @ self.covariance[known, wanted]

@@ -25,7 +25,7 @@ FRACTION, NULL_FRACTION = random(2, 2, 3, 8, 8, seed=1).sigmoid().unbind(0)
 
 
 class Calls:
-    """The two denoisers, counting how often each is asked."""
+    """The two denoisers, which count their calls."""
 
     def __init__(self) -> None:
         self.conditional_calls = 0
@@ -90,7 +90,7 @@ def test_guidance_in_noise_in_velocity_and_in_pictures_is_the_same(scale: float,
     """Ho & Salimans' eq. 6 with their 1 + w as the scale, on the noise or velocity that the two pictures imply."""
     time = torch.full((2,), t, dtype=torch.float64)
     found = Calls().guided(scale=scale)(NOISY, t).image
-    assert found.abs().max() < 1                        # nothing was thresholded, so that the formulas compare
+    assert found.abs().max() < 1                        # nothing was thresholded, so the formulas can be compared
     with_condition, without = (COSINE.noise_of(image, NOISY, time) for image in (CONDITIONAL, UNCONDITIONAL))
     noise = scale * with_condition + (1 - scale) * without
     torch.testing.assert_close(COSINE.image_of("epsilon", noise, NOISY, time), found, rtol=0, atol=1e-10)
@@ -144,7 +144,7 @@ def test_the_limit_is_the_value_below_which_the_share_of_absolute_pixels_lies() 
 
 
 def test_a_few_outliers_are_clipped_and_the_rest_is_left_alone() -> None:
-    """Where 99.5 % lie within [-1, 1] already, the limit is 1: a static clip."""
+    """If 99.5 % lie within [-1, 1] already, the limit is 1, and the pixels are clipped."""
     image = (0.1 * random(1, 3, 20, 20)).clamp(-0.9, 0.9)
     image[0, 0, 0, :3] = torch.tensor([5.0, -7.0, 1.5], dtype=torch.float64)
     torch.testing.assert_close(dynamic_threshold(image), image.clamp(-1, 1))

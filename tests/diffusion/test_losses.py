@@ -58,7 +58,7 @@ def test_every_picture_draws_from_a_stratum_of_its_own(batch_size: int, uniform:
 
 @pytest.mark.parametrize("batch_size", [1, 7, 1000])
 def test_discrete_times_are_uniform_on_the_stock_grid(batch_size: int) -> None:
-    """Averaged over the draw (a fine even grid stands for it), each of the 1000 times has the same probability."""
+    """Averaged over the random number, for which a fine even grid stands, each of the 1000 times is equally likely."""
     draws = 7000 // batch_size
     uniform = ((torch.arange(draws, dtype=torch.float64) + 0.5) / draws).repeat_interleave(batch_size)
     t = training_times(uniform, index=torch.arange(batch_size).repeat(draws), batch_size=batch_size, times="discrete")
@@ -134,7 +134,7 @@ def test_gaussian_kl_is_torch_s() -> None:
 
 
 def test_gaussian_kl_of_nearly_equal_variances_keeps_its_digits() -> None:
-    """KL = gap²/4 for small gaps, of which a float32 sum of e^gap - 1 - gap would leave noise."""
+    """KL = gap²/4 for small gaps; of these, a float32 sum e^gap - 1 - gap would leave only rounding errors."""
     gap = torch.tensor([1e-3, 1e-2, -1e-2])
     torch.testing.assert_close(gaussian_kl(torch.zeros(3), gap, torch.zeros(3)), gap.square() / 4, rtol=2e-2, atol=0)
 
@@ -162,7 +162,7 @@ def test_the_likelihood_of_a_pixel_is_the_mass_of_its_bin(dtype: torch.dtype, si
 
 
 def test_hopeless_estimates_have_a_small_likelihood_and_no_broken_gradient() -> None:
-    """Where noise is all there is, the picture that a noise estimate implies can be off by thousands."""
+    """At pure noise, the picture that an estimate of the noise implies can be wrong by thousands."""
     image = torch.tensor([-1.0, -1.0, 0.0, 0.0, 1.0, 1.0])
     mean = torch.tensor([1e5, -1e5, 1e5, -1e5, 1e5, -1e5])
     log_variance = torch.zeros(6, requires_grad=True)
@@ -195,7 +195,7 @@ def improved_ddpm_step(
     log_variance = fraction * beta[index].log() + (1 - fraction) * log_beta_tilde[index]
     from_image = previous[index].sqrt() * beta[index] / (1 - alpha_bar[index])
     if index > 0:
-        # The share of noisy_t in both means is the same, so that it can be left out of both.
+        # The share of noisy_t in both means is the same, so it is left out of both.
         true = Normal(from_image * image, torch.full_like(image, beta_tilde[index].sqrt().item()))
         nats = kl_divergence(true, Normal(from_image * estimate, (log_variance / 2).exp()))
     else:
@@ -246,7 +246,7 @@ def test_fine_variances_are_those_of_the_stock_betas_and_continuous_between_them
 
 
 def test_the_variance_channels_run_from_minus_one_to_one_and_are_not_clamped() -> None:
-    """-1 is beta_tilde and 1 is beta; outside, the loss must still be able to pull the answer back."""
+    """-1 is beta_tilde and 1 is beta; outside, the loss must still be able to pull the output back."""
     channels = torch.tensor([-1.0, 0.0, 1.0, 3.0], requires_grad=True)
     fraction = log_fraction(channels)
     assert fraction.tolist() == [0, 0.5, 1, 2]
@@ -261,7 +261,7 @@ def test_the_loss_teaches_the_variance_that_is_best(t: float) -> None:
     s = 0.5
     time = torch.tensor([t], dtype=torch.float64)
     alpha, sigma = (x.item() for x in COSINE.alpha_sigma(time))
-    share = s**2 / (alpha**2 * s**2 + sigma**2)         # of the way from beta_tilde to beta, whatever the step
+    share = s**2 / (alpha**2 * s**2 + sigma**2)         # of the way from beta_tilde to beta, for any step
     log_beta, log_beta_tilde = (x.item() for x in fine_log_variances(COSINE, time))
     ratio = math.exp(log_beta - log_beta_tilde)
     best = 2 * math.log1p(share * (ratio - 1)) / math.log(ratio) - 1

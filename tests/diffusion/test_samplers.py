@@ -1,4 +1,4 @@
-"""Samplers against the closed forms of Gaussian data, and against the stock schedulers on the same noise.
+"""Samplers against the closed forms of Gaussian data, and against the schedulers of diffusers on the same noise.
 
 For pixels x ~ N(mu, s²) everything is known. noisy_t ~ N(alpha·mu, alpha²s² + sigma²); the best denoiser is
 
@@ -176,8 +176,8 @@ def test_the_last_step_arrives_at_the_denoiser_s_picture(name: str, steps: int) 
 
 
 @pytest.mark.parametrize("name", ["dpmpp-2m", "unipc", "dpmpp-sde"])
-def test_multistep_samplers_start_anew_where_guidance_switches(name: str) -> None:
-    """Steps 4 and 7 are the first with guidance switched on and off: there alone, what came before has no say."""
+def test_multistep_samplers_restart_where_guidance_switches(name: str) -> None:
+    """Guidance is switched on at step 4 and off at step 7: only there do earlier steps have no influence."""
     times = log_snr_grid(COSINE, 9, first=-6, last=4)
     guided = dict(zip(times, [False] * 4 + [True] * 3 + [False] * 3, strict=True))
 
@@ -189,13 +189,13 @@ def test_multistep_samplers_start_anew_where_guidance_switches(name: str) -> Non
 
     start = random(2, 3, 4, 4)
     states = [start, *(step.noisy for step in run_sampler(name, denoise, start, times, COSINE, fresh_noise=noise))]
-    anew = []
+    restarts = []
     for number, (t, s) in enumerate(itertools.pairwise(times)):
         (alone,) = run_sampler(name, denoise, states[number], [t, s], COSINE,
                                fresh_noise=lambda _, number=number: noise(number))
         if torch.allclose(states[number + 1], alone.noisy, rtol=0, atol=1e-10):
-            anew.append(number)
-    assert anew == [0, 4, 7]
+            restarts.append(number)
+    assert restarts == [0, 4, 7]
 
 
 def test_the_first_step_of_a_multistep_sampler_is_of_first_order() -> None:
@@ -229,7 +229,7 @@ def test_a_picture_does_not_depend_on_its_company(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "resolution"), [
     *itertools.product(["interpolated", "cosine", "linear", "sigmoid"], [16, 32, 64]),
-    ("interpolated", 256), ("cosine", 256), ("sigmoid", 256)])           # which linear cannot reach
+    ("interpolated", 256), ("cosine", 256), ("sigmoid", 256)])           # a level that `linear` does not reach
 def test_times_make_one_wide_step_and_then_even_ones_in_log_snr(name: str, resolution: int) -> None:
     schedule = make_schedule(name, resolution)
     times = sampling_times(schedule, 20, resolution)
@@ -247,9 +247,9 @@ def test_times_make_one_wide_step_and_then_even_ones_in_log_snr(name: str, resol
 @pytest.mark.parametrize("resolution", [16, 64, 256])
 @pytest.mark.parametrize("sampler", ["dpmpp-2m", "unipc", "heun"])
 def test_the_mean_brightness_of_pictures_varies_as_it_should(sampler: str, resolution: int) -> None:
-    """Pictures whose grey mean has a standard deviation of 0.3, perfectly denoised: drawn, it has 0.3 to a twentieth.
+    """With a perfect denoiser, the mean of samples varies as that of the data, with a deviation of 0.3, within 5 %.
 
-    Of all that pictures have in common with Gaussian data the mean is decided first, at sigma/alpha of resolution/2.
+    Of all that pictures have in common with Gaussian data, the mean is decided first, at sigma/alpha of resolution/2.
     """
     schedule = make_schedule("interpolated", resolution)
     variance = 0.3**2 * 3 * resolution**2               # of the projection on a constant picture of norm 1
@@ -301,7 +301,7 @@ def variance_ratios(
 
 
 def clipped_grid(steps: int) -> list[float]:
-    """`steps` levels evenly in log-SNR from -10.2, below which stock solvers do not go, to the first time, then 0."""
+    """`steps` times even in log-SNR from -10.2, the lowest that diffusers' solvers use, to FIRST_TIME; then 0."""
     first_time = COSINE.log_snr(torch.tensor(FIRST_TIME, dtype=torch.float64)).item()
     return [*log_snr_grid(COSINE, steps - 1, first=-10.2, last=first_time), 0.0]
 
@@ -398,44 +398,44 @@ def test_without_a_learned_variance_the_posterior_s_is_drawn() -> None:
     torch.testing.assert_close(step.noisy, mean + math.sqrt(beta_tilde) * noise, rtol=0, atol=1e-10)
 
 
-# ── The stock schedulers ────────────────────────────────────────────────────────────────────────────────────────────
+# ── The schedulers of diffusers ─────────────────────────────────────────────────────────────────────────────────────
 
 MODELS = [("linear", "epsilon"), ("interpolated", "epsilon"), ("interpolated", "v"), ("cosine", "v")]
-Answer = Callable[[Tensor, float], tuple[Tensor, Tensor]]
-Stock = DDIMScheduler | DDPMScheduler | DPMSolverMultistepScheduler | UniPCMultistepScheduler
+Predict = Callable[[Tensor, float], tuple[Tensor, Tensor]]
+Scheduler = DDIMScheduler | DDPMScheduler | DPMSolverMultistepScheduler | UniPCMultistepScheduler
 
 
-def model(schedule: Schedule, prediction: str) -> tuple[Answer, Denoiser]:
-    """One fixed function of (noisy, t), as a network answers (prediction, variance channels) and as a denoiser."""
+def model(schedule: Schedule, prediction: str) -> tuple[Predict, Denoiser]:
+    """One fixed function of (noisy, t), as a network (prediction, variance channels) and as a denoiser."""
 
-    def answer(noisy: Tensor, t: float) -> tuple[Tensor, Tensor]:
+    def predict(noisy: Tensor, t: float) -> tuple[Tensor, Tensor]:
         alpha, sigma = level(schedule, t)
         image = bend(noisy, t)
         noise = (noisy - alpha * image) / sigma
         return noise if prediction == "epsilon" else alpha * noise - sigma * image, torch.cos(5 * noisy + t)
 
     def denoise(noisy: Tensor, t: float) -> Denoised:
-        output, channels = answer(noisy, t)
+        output, channels = predict(noisy, t)
         time = torch.full((len(noisy),), t, dtype=torch.float64)
         return Denoised(schedule.image_of(prediction, output, noisy, time), (channels + 1) / 2)
 
-    return answer, denoise
+    return predict, denoise
 
 
-def stock_options(schedule: Schedule, prediction: str) -> dict[str, object]:
+def diffusers_options(schedule: Schedule, prediction: str) -> dict[str, object]:
     return {"trained_betas": schedule.betas().tolist(), "timestep_spacing": "linspace",
             "prediction_type": {"v": "v_prediction", "epsilon": "epsilon"}[prediction]}
 
 
-def stock_times(scheduler: Stock) -> list[float]:
-    """The stock index c is our t = (c + 1)/1000; the clean end, which stock schedulers imply, is 0."""
+def diffusers_times(scheduler: Scheduler) -> list[float]:
+    """The index c of diffusers is t = (c + 1)/1000; the clean end, which its schedulers imply, is 0."""
     return [(int(index) + 1) / STEPS for index in scheduler.timesteps] + [0.0]
 
 
-def stock_steps(scheduler: Stock, answer: Answer, noisy: Tensor, **options: torch.Generator) -> list[Tensor]:
+def diffusers_steps(scheduler: Scheduler, predict: Predict, noisy: Tensor, **options: torch.Generator) -> list[Tensor]:
     states = []
     for index in scheduler.timesteps:
-        noisy = scheduler.step(answer(noisy, (int(index) + 1) / STEPS)[0], index, noisy, **options).prev_sample
+        noisy = scheduler.step(predict(noisy, (int(index) + 1) / STEPS)[0], index, noisy, **options).prev_sample
         states.append(noisy)
     return states
 
@@ -443,9 +443,9 @@ def stock_steps(scheduler: Stock, answer: Answer, noisy: Tensor, **options: torc
 @pytest.mark.parametrize(("name", "prediction"), MODELS)
 @pytest.mark.parametrize("sampler", ["ddim", "euler", "dpmpp-2m", "unipc"])
 @pytest.mark.parametrize("steps", [10, 30])
-def test_deterministic_samplers_walk_as_the_stock_ones(name: str, prediction: str, sampler: str, steps: int) -> None:
+def test_deterministic_samplers_agree_with_diffusers(name: str, prediction: str, sampler: str, steps: int) -> None:
     schedule = make_schedule(name, 64)
-    options = stock_options(schedule, prediction)
+    options = diffusers_options(schedule, prediction)
     if sampler == "unipc":
         scheduler = UniPCMultistepScheduler(**options, solver_order=2, solver_type="bh2", final_sigmas_type="zero")
     elif sampler == "dpmpp-2m":
@@ -455,52 +455,52 @@ def test_deterministic_samplers_walk_as_the_stock_ones(name: str, prediction: st
         scheduler = DDIMScheduler(**options, clip_sample=False, set_alpha_to_one=True)
     scheduler.set_timesteps(steps)
     if sampler in ("ddim", "euler"):
-        # The stock DDIM lowers the index by a fixed stride instead of going to the next of its own times.
+        # DDIM in diffusers lowers the index by a fixed stride; it does not go to the next of its own times.
         scheduler.timesteps = torch.arange(STEPS - 1, -1, -(STEPS // steps))
-    answer, denoise = model(schedule, prediction)
+    predict, denoise = model(schedule, prediction)
     noisy = random(2, 3, 8, 8).float()
-    ours = DETERMINISTIC[sampler](denoise, noisy, stock_times(scheduler), schedule)
-    for expected, found in zip(stock_steps(scheduler, answer, noisy), ours, strict=True):
+    ours = DETERMINISTIC[sampler](denoise, noisy, diffusers_times(scheduler), schedule)
+    for expected, found in zip(diffusers_steps(scheduler, predict, noisy), ours, strict=True):
         torch.testing.assert_close(found.noisy, expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(("name", "prediction"), MODELS)
 @pytest.mark.parametrize("steps", [10, 30])
-def test_dpmpp_sde_walks_as_the_stock_one(name: str, prediction: str, steps: int) -> None:
+def test_dpmpp_sde_agrees_with_diffusers(name: str, prediction: str, steps: int) -> None:
     schedule = make_schedule(name, 64)
-    scheduler = DPMSolverMultistepScheduler(**stock_options(schedule, prediction), algorithm_type="sde-dpmsolver++",
+    scheduler = DPMSolverMultistepScheduler(**diffusers_options(schedule, prediction), algorithm_type="sde-dpmsolver++",
                                             solver_order=2, final_sigmas_type="zero")
     scheduler.set_timesteps(steps)
-    answer, denoise = model(schedule, prediction)
+    predict, denoise = model(schedule, prediction)
     noisy = random(2, 3, 8, 8).float()
     theirs, ours = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
-    walk = dpmpp_sde(denoise, noisy, stock_times(scheduler), schedule,
+    walk = dpmpp_sde(denoise, noisy, diffusers_times(scheduler), schedule,
                      fresh_noise=lambda number: torch.randn(noisy.shape, generator=ours))
-    for expected, found in zip(stock_steps(scheduler, answer, noisy, generator=theirs), walk, strict=True):
+    for expected, found in zip(diffusers_steps(scheduler, predict, noisy, generator=theirs), walk, strict=True):
         torch.testing.assert_close(found.noisy, expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(("name", "prediction", "steps"), [
     *(pytest.param(name, prediction, steps) for name, prediction in MODELS for steps in (10, 50)),
     ("cosine", "v", 1000)])
-def test_ddpm_with_the_log_rule_walks_as_the_stock_one(name: str, prediction: str, steps: int) -> None:
-    """The stock scheduler also interpolates between the bounds of the *jump*, so any number of steps compares.
+def test_ddpm_with_the_log_rule_agrees_with_diffusers(name: str, prediction: str, steps: int) -> None:
+    """The scheduler of diffusers also interpolates between the bounds of the *jump*, so any number of steps compares.
 
     Its running product is float32, from which the beta of a single step has three digits; here it is float64, so that
     the rules are compared and not the tables.
     """
     schedule = make_schedule(name, 64)
-    options = stock_options(schedule, prediction)
+    options = diffusers_options(schedule, prediction)
     scheduler = DDPMScheduler(**options, variance_type="learned_range", clip_sample=False)
     scheduler.alphas_cumprod = torch.cumprod(1 - schedule.betas(), 0)
     scheduler.set_timesteps(steps)
-    answer, denoise = model(schedule, prediction)
+    predict, denoise = model(schedule, prediction)
     noisy = start = random(2, 3, 8, 8).float()
     theirs, ours = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
 
-    walk = ddpm(denoise, start, stock_times(scheduler), schedule, variance_rule="log",
+    walk = ddpm(denoise, start, diffusers_times(scheduler), schedule, variance_rule="log",
                 fresh_noise=lambda number: torch.randn(start.shape, generator=ours))
     for index, found in zip(scheduler.timesteps, walk, strict=True):
-        output = torch.cat(answer(noisy, (int(index) + 1) / STEPS), dim=1)
+        output = torch.cat(predict(noisy, (int(index) + 1) / STEPS), dim=1)
         noisy = scheduler.step(output, index, noisy, generator=theirs).prev_sample
         torch.testing.assert_close(found.noisy, noisy, rtol=0, atol=1e-4)

@@ -1,4 +1,4 @@
-"""Noise processes against their formulas, against the stock library's, and against their own inverses."""
+"""Noise processes against their formulas, against those of diffusers, and against their own inverses."""
 
 import math
 
@@ -70,7 +70,7 @@ def test_interpolated_at_32_pixels_is_not_shifted() -> None:
 def test_cosine_and_linear_are_the_stock_ones(name: str, stock: str) -> None:
     scheduler = DDPMScheduler(beta_schedule=stock)
     schedule = SCHEDULES_64[name]
-    # The stock tables are float32, and a float32 running product of a thousand factors.
+    # The tables of diffusers are float32, and a running product of a thousand factors in float32.
     torch.testing.assert_close(schedule.betas(), scheduler.betas.double(), rtol=1e-6, atol=2e-7)
     torch.testing.assert_close(alpha_bar(schedule, GRID), scheduler.alphas_cumprod.double(), rtol=1e-4, atol=0)
 
@@ -158,7 +158,7 @@ def test_each_picture_has_its_own_time_and_keeps_its_type() -> None:
 @settings(deadline=None, max_examples=50)
 @given(schedule=schedules, t=st.floats(FIRST_TIME, 0.9999))
 def test_time_of_inverts_the_log_snr(schedule: Schedule, t: float) -> None:
-    """Up to 0.9999: `cosine` and `sigmoid` are flat on the last 3e-5, as capping the last stock beta makes them."""
+    """Up to 0.9999: `cosine` and `sigmoid` are flat on the last 3e-5, because the last beta of the papers is capped."""
     time = torch.tensor([t], dtype=torch.float64)
     assert schedule.time_of(schedule.log_snr(time)).item() == pytest.approx(t, rel=1e-9)
 
@@ -172,7 +172,7 @@ def test_time_of_stays_within_the_trained_times(schedule: Schedule) -> None:
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("resolution", [32, 64, 256])
 def test_a_thousand_float32_betas_carry_the_process(name: str, resolution: int) -> None:
-    """What an export writes as `trained_betas` is read back by the stock library as the same log-SNR within 0.003."""
+    """diffusers reads the `trained_betas` of an export as the same log-SNR, within 0.003."""
     schedule = make_schedule(name, resolution)
     betas = schedule.betas()
     assert betas.shape == (STEPS,)

@@ -52,7 +52,7 @@ def test_the_standard_error_is_the_jackknife_of_the_distance_itself():
 
 
 def test_kernel_distance_is_unbiased_and_its_standard_error_is_that_of_many_repetitions():
-    """Of one source: mean 0. Of two: the same mean from 20 pictures as from 200, and an error bar as wide as needed."""
+    """For one distribution the mean is 0. For two it is that of large samples, with the right standard error."""
     same = [kernel_distance(normal(20, 4, 2 * k), normal(20, 4, 2 * k + 1)) for k in range(200)]
     values, errors = np.array(same).T
     assert abs(values.mean()) < 3 * values.std() / math.sqrt(len(values))
@@ -77,8 +77,8 @@ def test_frechet_distance_of_normal_distributions_with_known_answers():
 
 
 @pytest.mark.parametrize("count", [200, 8])
-def test_frechet_distance_as_scipy_takes_the_root_of_a_matrix(count):
-    """With 8 samples in 10 dimensions the covariances are singular, which scipy needs to be told in small steps."""
+def test_frechet_distance_equals_that_with_scipys_root_of_a_matrix(count):
+    """With 8 samples in 10 dimensions the covariances are singular, so scipy needs a small multiple of the identity."""
     x, y = normal(count, 10) @ normal(10, 10, 1), normal(count, 10, 2) @ normal(10, 10, 3) + 0.5
     first, second = np.cov(x.numpy().T), np.cov(y.numpy().T)
     root = scipy.linalg.sqrtm((first + 1e-10 * np.eye(10)) @ (second + 1e-10 * np.eye(10)))
@@ -101,7 +101,7 @@ def test_precision_and_recall_of_known_sets():
 
 
 @pytest.mark.parametrize("neighbours", [1, 2, 3, 5])
-def test_precision_as_scikit_learn_finds_neighbours(monkeypatch, neighbours):
+def test_precision_equals_that_with_scikit_learns_neighbours(monkeypatch, neighbours):
     monkeypatch.setattr(distances, "_BLOCK", 32)
     real, drawn = normal(80, 8), normal(300, 8, 1) * 1.3
     index = NearestNeighbors(n_neighbors=neighbours + 1).fit(real)     # itself and the others
@@ -124,7 +124,7 @@ def test_no_distance_depends_on_the_order_or_on_a_rotation():
         assert compare(first, second).to_dict() == pytest.approx(expected, rel=1e-9)
 
 
-def test_drawn_pictures_are_compared_with_as_many_as_make_the_floor():
+def test_generated_pictures_and_the_floor_have_the_same_number_of_samples():
     real = normal(2000, 4)
     same = compare_with_floor(real, normal(900, 4, 1))
     assert same.drawn.samples == same.floor.samples == 900
@@ -137,7 +137,7 @@ def test_drawn_pictures_are_compared_with_as_many_as_make_the_floor():
     json.dumps(other.to_dict(), allow_nan=False)
 
 
-def test_the_halves_of_the_real_pictures_have_none_in_common():
+def test_the_halves_of_the_real_pictures_have_no_picture_in_common():
     real = torch.arange(20, dtype=torch.float64)[:, None]
     seen = []
 
@@ -155,6 +155,6 @@ def test_the_halves_of_the_real_pictures_have_none_in_common():
     assert not reference & others
 
 
-def test_it_is_told_when_the_covariances_are_singular():
+def test_few_says_whether_the_covariances_are_singular():
     assert compare(normal(10, 10), normal(10, 10, 1)).few
     assert not compare(normal(12, 10), normal(12, 10, 1)).few

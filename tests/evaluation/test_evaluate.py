@@ -16,8 +16,9 @@ from diffuse_cli.diffusion.losses import fine_log_variances, prior_bits
 from diffuse_cli.diffusion.schedule import STEPS, make_schedule
 from diffuse_cli.evaluation import evaluate as evaluation
 from diffuse_cli.evaluation import features
-from diffuse_cli.evaluation.evaluate import evaluate, keep, measure, shuffled
+from diffuse_cli.evaluation.evaluate import evaluate, measure, shuffled
 from diffuse_cli.evaluation.held_out import HeldOut, TrainingData
+from diffuse_cli.evaluation.result import keep
 from diffuse_cli.files import durable
 from diffuse_cli.network.network import Network
 from diffuse_cli.network.tokenizer import train_tokenizer

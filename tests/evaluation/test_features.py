@@ -1,4 +1,4 @@
-"""Features learnt from a data set: they see what people see, are found again, the same for the same pictures."""
+"""Features from an encoder trained on a data set: they see visible differences, and are kept and reproducible."""
 
 import dataclasses
 import math
@@ -42,7 +42,7 @@ def few_steps(monkeypatch):
 
 
 def opened(dataset: Dataset, directory, positions: range | None = None) -> tuple[Features, list[tuple[int, int]]]:
-    """The features, and the progress that was told."""
+    """(the features, the reports of progress)."""
     chosen = torch.tensor(list(positions or range(len(dataset.images))))
     steps, told = open_features(dataset, chosen, directory=directory, device=CPU), []
     while True:
@@ -53,7 +53,7 @@ def opened(dataset: Dataset, directory, positions: range | None = None) -> tuple
 
 
 @pytest.fixture(scope="module", params=["captions", "no captions"])
-def learnt(request, demo, tmp_path_factory) -> Features:
+def trained_features(request, demo, tmp_path_factory) -> Features:
     dataset = demo if request.param == "captions" else dataclasses.replace(demo, captions=((),) * 240)
     return opened(dataset, tmp_path_factory.mktemp("cache"), range(140))[0]
 
@@ -62,30 +62,30 @@ def filtered(pixels: np.ndarray, radius: float) -> np.ndarray:
     return np.stack([np.asarray(Image.fromarray(one).filter(ImageFilter.GaussianBlur(radius))) for one in pixels])
 
 
-def test_distances_see_sharpness_noise_colour_shape_and_variety(learnt, demo):
-    """The first 140 pictures were learnt from; the rest are as new to the encoder as drawn ones would be."""
+def test_distances_see_sharpness_noise_colour_shape_and_variety(trained_features, demo):
+    """The encoder was trained on the first 140 pictures. The rest are as new to it as generated ones would be."""
     pixels = demo.images
-    real, fresh = learnt(pixels[:100]), pixels[140:]
+    real, fresh = trained_features(pixels[:100]), pixels[140:]
     noise = np.random.default_rng(0).normal(0, 8, fresh.shape)
     quarters = np.roll(fresh, (8, 8), (1, 2))                          # the middle cut out and turned inside out
     red_ones = fresh[[index for index in range(100) if "red" in demo.captions[140 + index][0]]]
 
     def kernel(changed: np.ndarray) -> float:
-        return compare(real, learnt(changed)).kernel
+        return compare(real, trained_features(changed)).kernel
 
-    floor = compare(real, learnt(fresh))
-    assert abs(floor.kernel) < floor.kernel_standard_error             # learnt or new: no difference
+    floor = compare(real, trained_features(fresh))
+    assert abs(floor.kernel) < floor.kernel_standard_error             # trained on or new: no difference
     limit = floor.kernel + 0.1
     assert limit < kernel(filtered(fresh, 0.6)) < kernel(filtered(fresh, 1.2))
     assert limit < kernel(np.clip(fresh + noise, 0, 255).astype(np.uint8))
     assert limit < kernel(fresh[..., [1, 2, 0]])
     assert limit < kernel(quarters)
     assert limit < kernel(red_ones)
-    assert compare(real, learnt(red_ones)).recall < 0.8 * floor.recall
+    assert compare(real, trained_features(red_ones)).recall < 0.8 * floor.recall
 
 
-def test_features_are_standardised_over_the_training_pictures(learnt, demo):
-    found = learnt(demo.images[:140])
+def test_features_are_standardised_over_the_training_pictures(trained_features, demo):
+    found = trained_features(demo.images[:140])
     assert found.shape[1] == features.DETAILS + 2 * 24 + 2 * 48 + 64 + 96
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.mean(0), torch.zeros(found.shape[1]), atol=1e-3, rtol=0)
@@ -93,10 +93,10 @@ def test_features_are_standardised_over_the_training_pictures(learnt, demo):
     assert found.std(0).max() < 1.001
 
 
-def test_features_of_a_picture_do_not_depend_on_its_company(learnt, demo):
-    all_of_them = learnt(demo.images[:70])
-    assert torch.equal(learnt(demo.images[69:70])[0], all_of_them[69])
-    assert torch.equal(learnt(demo.images[30:70]), all_of_them[30:])
+def test_features_of_a_picture_do_not_depend_on_the_other_pictures(trained_features, demo):
+    all_of_them = trained_features(demo.images[:70])
+    assert torch.equal(trained_features(demo.images[69:70])[0], all_of_them[69])
+    assert torch.equal(trained_features(demo.images[30:70]), all_of_them[30:])
 
 
 # ── Kept and found again ────────────────────────────────────────────────────────────────────────────────────────────
@@ -173,7 +173,7 @@ def test_crops_are_pixels_of_their_picture_and_nothing_else():
         assert torch.equal(crop, whole[:, top : top + 12, left : left + 12])
 
 
-def test_the_words_that_tell_pictures_apart_are_learnt():
+def test_the_encoder_learns_the_words_that_tell_pictures_apart():
     captions = [("a red car",), ("a Red bus.", "transport"), ("a blue car",), ("a blue zebra",), ()]
     found = features._words(tiny.dataset(captions), torch.arange(4))
     assert found.T.tolist() == [[0, 0, 1, 1], [1, 0, 1, 0], [1, 1, 0, 0]]         # blue, car, red; not "a"
@@ -189,7 +189,7 @@ class Colours(torch.nn.Module):
 
 
 class Published(torch.nn.Module):
-    """As published extractors: features only when asked for, else a class for each picture."""
+    """Like published extractors: it returns features only if `return_features` is set, else a class."""
 
     def forward(self, images: torch.Tensor, return_features: bool = False) -> torch.Tensor:
         return images.amax((2, 3)) if return_features else images.mean((1, 2, 3))
@@ -210,7 +210,7 @@ def saved(module: torch.nn.Module, path):
     return path
 
 
-def test_a_file_of_the_user_gets_pixels_from_0_to_255(tmp_path, demo):
+def test_a_file_of_the_user_is_called_with_pixels_from_0_to_255(tmp_path, demo):
     pixels = demo.images[:40]
     found = load_features(saved(Colours(), tmp_path / "colours.pt"), CPU)
     assert found.name == "colours.pt"
@@ -222,14 +222,14 @@ def test_a_file_of_the_user_gets_pixels_from_0_to_255(tmp_path, demo):
 @pytest.mark.parametrize(("module", "reason"), [
     (Broken(), "does not answer with finite features"), (torch.nn.Identity(), "does not answer with finite features"),
     (Picky(), "does not take pictures")])
-def test_other_answers_are_refused(tmp_path, demo, module, reason):
+def test_outputs_that_are_no_features_are_refused(tmp_path, demo, module, reason):
     found = load_features(saved(module, tmp_path / "module.pt"), CPU)
     with pytest.raises(ModelError, match=reason) as refusal:
         found(demo.images[:3])
     assert "\n" not in str(refusal.value)
 
 
-def test_other_files_are_refused(tmp_path):
+def test_files_that_are_no_torchscript_are_refused(tmp_path):
     torch.save({"weight": torch.zeros(3)}, tmp_path / "pickle.pt")
     (tmp_path / "text.pt").write_text("nothing")
     for name, reason in (("pickle.pt", "as TorchScript"), ("text.pt", "as TorchScript"),

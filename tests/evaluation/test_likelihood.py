@@ -1,4 +1,4 @@
-"""The figures of an evaluation against closed forms: the exact denoiser of Gaussian data, and one that says nothing.
+"""The figures of an evaluation against closed forms: the exact denoiser of Gaussian data, and one that outputs 0.
 
 For pixels N(mu, s²) rounded to 8 bits, and the best denoiser and variance of the Gaussian before rounding, the bound is
 the entropy of the rounded pixels, but for one gap: the true cleanest level, given a pixel, is N(·, sigma²), that of the
@@ -108,7 +108,7 @@ def test_bits_per_dimension_of_gaussian_data_are_their_entropy(name: str) -> Non
 
 
 def test_a_schedule_that_ends_too_early_pays_for_it_before_the_first_step() -> None:
-    """With λ from 7 to 0 the last level is not N(0, 1): both estimates cost the divergence between the two more."""
+    """With λ from 7 to 0 the last level is not N(0, 1): both estimates are larger by the divergence between the two."""
     schedule = Schedule("short", lambda t: 7 - 7 * t)
     alpha, sigma = (x.item() for x in schedule.alpha_sigma(torch.tensor(1.0, dtype=torch.float64)))
     level = torch.tensor(alpha**2 * S**2 + sigma**2).log()
@@ -137,7 +137,7 @@ def test_the_noise_loss_of_gaussian_data_is_a_sigmoid_of_the_log_snr(name: str) 
 
 
 def test_standard_errors_are_those_of_repeated_measurements() -> None:
-    """Over measurements with other noise, of other pictures: so they are the deviation of the figures themselves."""
+    """Figures from other noise and other pictures deviate by as much as their standard errors say."""
     schedule = make_schedule("interpolated", 8)
     ask, figures = Exact(schedule), {"noise_mse": [], "bound": [], "area": [], "variance_calibration": []}
     pictures = gaussian_pixels(32 * 24).split(32)
@@ -150,9 +150,9 @@ def test_standard_errors_are_those_of_repeated_measurements() -> None:
         for name, values in figures.items():
             values.append(getattr(found, name))
     for name, values in figures.items():
-        seen = torch.tensor([figure.value for figure in values]).std().item()
-        told = torch.tensor([figure.standard_error for figure in values]).mean().item()
-        assert 0.6 < told / seen < 1.7, name                           # a deviation of 24 is known to 15 %
+        actual = torch.tensor([figure.value for figure in values]).std().item()
+        estimated = torch.tensor([figure.standard_error for figure in values]).mean().item()
+        assert 0.6 < estimated / actual < 1.7, name                   # a deviation of 24 is known to 15 %
 
 
 def test_the_right_variance_is_calibrated_and_gains_over_both_fixed_ones() -> None:
@@ -165,7 +165,7 @@ def test_the_right_variance_is_calibrated_and_gains_over_both_fixed_ones() -> No
     assert_is(timid.variance_calibration, 0.5)
     assert timid.variance_gain.value < found.variance_gain.value
     assert timid.bound.value > found.bound.value
-    assert timid.noise_mse == found.noise_mse                          # which knows of no variance
+    assert timid.noise_mse == found.noise_mse                          # which does not depend on the variance
 
 
 def test_a_fixed_variance_has_neither_gain_nor_calibration() -> None:
@@ -184,11 +184,11 @@ def test_a_worse_denoiser_costs_bits_by_both_routes() -> None:
     assert biased.variance_calibration.value > 1.05
 
 
-# ── A denoiser that says nothing ────────────────────────────────────────────────────────────────────────────────────
+# ── A denoiser that outputs 0 ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_silence_costs_what_the_formulas_say() -> None:
-    """It takes every picture to be grey: the error of the noise is SNR·x², and the area a geometric integral of it."""
+def test_a_denoiser_that_outputs_0_has_the_figures_of_the_formulas() -> None:
+    """It estimates every picture as grey: the error of the noise is SNR·x², and the area an integral of e^log-SNR."""
     schedule, image = make_schedule("sigmoid", 8), gaussian_pixels(16)
     index = torch.arange(16)
 
@@ -214,7 +214,7 @@ def test_silence_costs_what_the_formulas_say() -> None:
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_drawn_steps_stand_for_all_of_them(name: str) -> None:
-    """Averaged over the draw, for which a fine grid stands, any number of each step is summed over steps 2 … 1000."""
+    """The mean weighted sum of a number over drawn steps is its sum over steps 2 … 1000; a fine grid replaces draws."""
     schedule, draws = make_schedule(name, 64), 20_000
     uniform = ((torch.arange(draws, dtype=torch.float64) + 0.5) / draws).expand(3, draws)
     times, weights = drawn_steps(schedule, uniform)
@@ -246,7 +246,7 @@ def test_cubics_are_averaged_exactly_and_curves_are_constant_beyond_their_ends()
     assert ends[-1].item() == pytest.approx(0.5)
 
 
-def test_a_picture_is_measured_alike_in_any_company() -> None:
+def test_the_figures_of_a_picture_do_not_depend_on_its_batch() -> None:
     schedule, image = make_schedule("cosine", 8), gaussian_pixels(6)
     ask, index = Exact(schedule), torch.arange(6)
     whole = variational_bound(ask, image, schedule=schedule, seed=3, index=index)

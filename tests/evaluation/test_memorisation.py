@@ -1,4 +1,4 @@
-"""Copies of training pictures are told from new pictures, and chance from a verdict."""
+"""Copies of training pictures are distinguished from new pictures, and chance alone gives no verdict."""
 
 import io
 import json
@@ -76,7 +76,7 @@ def test_twenty_pictures_are_judged_without_any_held_out(training, fresh):
 
 
 def test_data_full_of_near_copies_sets_its_own_measure(training):
-    """Every scene comes in two takes, as in a film: a new take is nothing that was copied, though close to one."""
+    """Each scene is there in two noisy takes. A third take of it is close to a training picture, but not a copy."""
     takes = np.concatenate([copies(training, spread=12), copies(training, spread=12)])
     new_takes = copies(training[:150], spread=12)
     assert judge(new_takes, takes, NONE).verdict == NOT_MEMORISING
@@ -84,7 +84,7 @@ def test_data_full_of_near_copies_sets_its_own_measure(training):
 
 
 def test_copies_are_found_among_pictures_that_hardly_differ():
-    """White pictures with a pale dot each: distances are small beside what they are differences of."""
+    """White pictures with a pale dot each: distances are small compared with the colours."""
     def dotted(count, seed):
         pictures = np.full((count, 64, 64, 3), 255, np.uint8)
         random = np.random.default_rng(seed)
@@ -113,7 +113,7 @@ def test_too_few_pictures_are_not_judged(training, training_pictures, drawn):
     assert judge(training[:10], training[:20], NONE).verdict == MEMORISING         # with a few more, they are
 
 
-def test_chance_does_not_decide(training):
+def test_chance_rarely_gives_a_verdict(training):
     """Of many draws of new pictures, at most about LEVEL are called memorising."""
     pool = random.normal(128, 40, (2000, 8, 8, 3)).clip(0, 255).astype(np.uint8)
     verdicts = [judge(pool[order[:30]], pool[order[30:130]], NONE).verdict
@@ -134,7 +134,7 @@ def test_the_chance_of_suspects_is_scipys_negative_hypergeometric_distribution(d
 
 
 def test_the_ratio_is_that_of_the_definition(monkeypatch, training, fresh):
-    monkeypatch.setattr(memorisation, "_ELEMENTS", 2000)               # the blocks do not matter
+    monkeypatch.setattr(memorisation, "_ELEMENTS", 2000)               # many small blocks give the same
     found = judge(fresh[:10], training, NONE)
 
     def colours(pictures):
@@ -142,8 +142,9 @@ def test_the_ratio_is_that_of_the_definition(monkeypatch, training, fresh):
 
     mirrored = training[:, :, ::-1]
     for pair in found.pairs:
-        here = colours(fresh[pair.drawn][None])
-        gaps = np.minimum(*(np.sqrt(np.square(colours(side) - here).mean((1, 2, 3))) for side in (training, mirrored)))
+        generated = colours(fresh[pair.drawn][None])
+        gaps = np.minimum(*(np.sqrt(np.square(colours(side) - generated).mean((1, 2, 3)))
+                            for side in (training, mirrored)))
         assert pair.training == gaps.argmin()
         assert pair.distance == pytest.approx(gaps.min(), rel=1e-4)
         assert pair.ratio == pytest.approx(gaps.min() / np.sort(gaps)[:20].mean(), rel=1e-4)
@@ -157,7 +158,7 @@ def test_training_pictures_are_not_compared_with_themselves(training):
     assert found.control.count == 300
 
 
-def test_what_is_written_down_has_the_closest_pairs_only(training, fresh):
+def test_the_dictionary_contains_only_the_closest_pairs(training, fresh):
     fields = json.loads(json.dumps(finite(judge(fresh, training, NONE).to_dict(pairs=3)), allow_nan=False))
     assert len(fields["pairs"]) == 3
     assert fields["drawn"]["quantiles"]["0.5"] == pytest.approx(0.8, abs=0.1)

@@ -1,4 +1,4 @@
-"""Folders from elsewhere: read where our network can be that, and refused in one line that names what differs."""
+"""Diffusers folders from elsewhere: they are read if our network can be theirs, else refused with the reason."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def refused(folder, match):
         assert len(str(caught.value)) < 400
 
 
-# ── Models that others made ─────────────────────────────────────────────────────────────────────────────────────────
+# ── Models of other programs ────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(("scheduler", "expected"), [
@@ -57,7 +57,7 @@ def refused(folder, match):
     (diffusers.DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction"), ("cosine", "v")),
     (diffusers.DPMSolverMultistepScheduler(prediction_type="sample"), ("linear", "x0")),
 ])
-def test_an_unconditional_model_of_diffusers_is_read_and_answers_alike(tmp_path, scheduler, expected):
+def test_an_unconditional_model_of_diffusers_is_read_and_has_the_same_outputs(tmp_path, scheduler, expected):
     unet = diffusers.UNet2DModel(
         sample_size=16, block_out_channels=(32, 64), layers_per_block=2, norm_num_groups=16, attention_head_dim=8,
         down_block_types=("ResnetDownsampleBlock2D", "AttnDownBlock2D"), downsample_type="resnet",
@@ -73,19 +73,19 @@ def test_an_unconditional_model_of_diffusers_is_read_and_answers_alike(tmp_path,
         torch.testing.assert_close(model.network(noisy, time), unet(noisy, time).sample, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("options", "told"), [
+@pytest.mark.parametrize(("options", "message"), [
     ({}, "blocks 'DownBlock2D' are not supported"),                     # as in "google/ddpm-cifar10-32"
     ({"block_out_channels": (32, 64), "down_block_types": ("ResnetDownsampleBlock2D", "AttnDownBlock2D"),
       "up_block_types": ("AttnUpBlock2D", "ResnetUpsampleBlock2D"), "downsample_type": "resnet",
       "upsample_type": "resnet"}, "resnet_time_scale_shift is default, not scale_shift"),
 ])
-def test_what_our_network_cannot_be_is_named(tmp_path, options, told):
+def test_a_network_that_ours_cannot_be_is_refused_with_the_reason(tmp_path, options, message):
     unet = diffusers.UNet2DModel(**{"sample_size": 16, "block_out_channels": (32, 32, 32, 32), **options})
     diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler()).save_pretrained(tmp_path)
-    refused(tmp_path, told)
+    refused(tmp_path, message)
 
 
-@pytest.mark.parametrize(("name", "entries", "told"), [
+@pytest.mark.parametrize(("name", "entries", "message"), [
     ("model_index.json", {"_class_name": "StableDiffusionPipeline"}, "'StableDiffusionPipeline' are not supported"),
     ("model_index.json", {"_class_name": ["IFPipeline"]}, "are not supported"),
     ("unet/config.json", {"_class_name": "Transformer2DModel"}, "its network is a Transformer2DModel"),
@@ -112,9 +112,9 @@ def test_what_our_network_cannot_be_is_named(tmp_path, options, told):
     ("scheduler/scheduler_config.json", {"trained_betas": [0.1] * 999}, "are not 1,000 numbers"),
     ("scheduler/scheduler_config.json", {"trained_betas": [2.0] * 1000}, "are not 1,000 numbers"),
 ])
-def test_a_foreign_entry_is_refused_by_its_name(folder, name, entries, told):
+def test_a_foreign_entry_is_refused_by_its_name(folder, name, entries, message):
     change(folder, name, **entries)
-    refused(folder, told)
+    refused(folder, message)
 
 
 def test_a_noise_schedule_that_is_nearly_one_of_ours_is_refused_when_it_is_loaded(folder):
@@ -133,7 +133,7 @@ FILES = ("unet/config.json", "unet/diffusion_pytorch_model.safetensors", "text_e
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("case", ["missing", "empty", "pipe", "directory", "list", "huge", "loop"])
-def test_whatever_is_wrong_with_a_file_is_one_line(folder, name, case):
+def test_every_fault_of_a_file_is_reported_in_one_line(folder, name, case):
     path = folder / name
     path.unlink()
     if case == "pipe":
@@ -191,10 +191,10 @@ def test_the_tokenizer_must_be_ours(folder):
         load_model(folder / "model_index.json", CPU)
 
 
-def test_a_report_that_makes_no_sense_is_passed_over(folder):
+def test_a_report_that_makes_no_sense_is_ignored(folder):
     for text in ("{", "[]", '{"training": [], "words": {"a": "b"}, "model_sha256": 1}'):
         (folder / "export.json").write_text(text)
-        card = read_model_info(folder / "model_index.json")
-        assert (card.training.to_json(), card.words, card.sha256) == ({"name": "folder"}, {}, "")
+        info = read_model_info(folder / "model_index.json")
+        assert (info.training.to_json(), info.words, info.sha256) == ({"name": "folder"}, {}, "")
     model = load_model(folder / "model_index.json", CPU)
     assert isinstance(model.network, Network)

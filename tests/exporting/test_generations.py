@@ -1,6 +1,6 @@
-"""The exported folder where diffuse-cli is not installed: in three generations of diffusers and transformers.
+"""Exported folders opened where diffuse-cli is not installed, by three generations of diffusers and transformers.
 
-Slow, and needs a package index. The environments borrow torch and numpy from this one; what is theirs is installed.
+Slow, and needs a package index. The environments borrow torch and numpy from this one, and install their own libraries.
 """
 
 import subprocess
@@ -8,6 +8,7 @@ import venv
 from pathlib import Path
 
 import numpy as np
+import open_folder
 import pytest
 import torch
 from made_models import CONFIGURATIONS, make_model
@@ -15,7 +16,7 @@ from open_folder import GUIDANCE, PROMPTS
 
 from diffuse_cli.config import EXPORT_SCHEDULERS, Export
 from diffuse_cli.exporting import diffusers_export
-from diffuse_cli.exporting.diffusers_comparison import SCHEDULERS, drawn_alike
+from diffuse_cli.exporting.diffusers_comparison import SAMPLERS, sample_like_pipeline
 
 GENERATIONS = {
     "newest": (),                               # those of this environment
@@ -34,13 +35,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 def python(request, tmp_path_factory):
     """The Python of an environment with one generation."""
     directory = tmp_path_factory.mktemp("environment")
-    wanted = GENERATIONS[request.param]
-    venv.create(directory, with_pip=bool(wanted))
-    (room,) = directory.glob("lib/python*/site-packages")
-    (room / "borrowed.pth").write_text(str(Path(torch.__file__).parents[1]))
+    requirements = GENERATIONS[request.param]
+    venv.create(directory, with_pip=bool(requirements))
+    (site_packages,) = directory.glob("lib/python*/site-packages")
+    (site_packages / "borrowed.pth").write_text(str(Path(torch.__file__).parents[1]))
     interpreter = directory / "bin" / "python"
-    if wanted:
-        subprocess.run([interpreter, "-m", "pip", "install", "-q", *wanted], check=True)
+    if requirements:
+        subprocess.run([interpreter, "-m", "pip", "install", "-q", *requirements], check=True)
     return interpreter
 
 
@@ -51,15 +52,15 @@ def model(request):
 
 
 @pytest.mark.parametrize("scheduler", EXPORT_SCHEDULERS)
-def test_a_stranger_draws_our_pictures(python, model, tmp_path, scheduler):
-    folder, out = tmp_path / "folder", tmp_path / "drawn.npz"
+def test_another_program_generates_our_pictures(python, model, tmp_path, scheduler):
+    folder, out = tmp_path / "folder", tmp_path / "pictures.npz"
     folder.mkdir()
     diffusers_export.write(model, folder, Export(format="diffusers", scheduler=scheduler))
     done = subprocess.run(
-        [python, "-I", Path(__file__).with_name("open_folder.py"), folder, out, str(STEPS[scheduler]), str(SEED)],
+        [python, "-I", open_folder.__file__, folder, out, str(STEPS[scheduler]), str(SEED)],
         capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    drawn = np.load(out)
-    ours = drawn_alike(model, SCHEDULERS[str(drawn["scheduler"])], drawn["timesteps"].tolist(), PROMPTS,
-                       guidance=GUIDANCE, generator=torch.Generator().manual_seed(SEED))
-    assert np.abs(drawn["pictures"].astype(int) - ours.astype(int)).max() <= 1
+    theirs = np.load(out)
+    ours = sample_like_pipeline(model, SAMPLERS[str(theirs["scheduler"])], theirs["timesteps"].tolist(), PROMPTS,
+                                guidance=GUIDANCE, generator=torch.Generator().manual_seed(SEED))
+    assert np.abs(theirs["pictures"].astype(int) - ours.astype(int)).max() <= 1

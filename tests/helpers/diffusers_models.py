@@ -1,4 +1,4 @@
-"""The same networks built from diffusers and transformers: the independent oracles of these tests.
+"""Our networks built from diffusers and transformers, as independent implementations to compare with.
 
 Not a test itself. Importing it needs both libraries.
 """
@@ -16,7 +16,7 @@ CONDITIONAL_BLOCKS = {
 
 
 def stock_unet(config: NetworkConfig) -> torch.nn.Module:
-    """diffusers' model with the computation of `UNet(config)`."""
+    """Build the model of diffusers that computes the same as `UNet(config)`."""
     blocks = CONDITIONAL_BLOCKS if config.text else UNCONDITIONAL_BLOCKS
     common = {
         "sample_size": config.resolution, "in_channels": config.channels, "out_channels": config.out_channels,
@@ -43,7 +43,7 @@ def stock_unet(config: NetworkConfig) -> torch.nn.Module:
 
 
 def stock_text_encoder(config: TextConfig) -> transformers.T5EncoderModel:
-    """transformers' model with the computation of `TextEncoder(config)`."""
+    """Build the model of transformers that computes the same as `TextEncoder(config)`."""
     return transformers.T5EncoderModel(transformers.T5Config(
         vocab_size=config.vocabulary, d_model=config.width, d_kv=config.width // config.heads, d_ff=config.feed_forward,
         num_layers=config.layers, num_heads=config.heads, feed_forward_proj="gated-gelu", dropout_rate=0.0,

@@ -1,4 +1,4 @@
-"""Models of many configurations, made in a moment: every weight drawn at random, none silent, answers of about 1.
+"""Untrained models of many configurations: every weight is random, none is zero, and the outputs are of about 1.
 
 Not a test itself.
 """
@@ -44,20 +44,20 @@ def make_model(name: str, *, seed: int = 0) -> Model:
     with torch.no_grad():
         for parameter in network.parameters():
             spread = parameter.std() if parameter.numel() > 1 and parameter.any() else 0.0
-            quiet = 0.3 * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.05
-            parameter += torch.randn(parameter.shape, generator=generator) * (0.1 * spread or quiet)
+            default = 0.3 * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.05
+            parameter += torch.randn(parameter.shape, generator=generator) * (0.1 * spread or default)
     config = ModelConfig(network=network.config, schedule=schedule, prediction=prediction)
     network.settle(torch.device("cpu"))
     if prediction == "epsilon":
-        learn_to_see_noise(network, config, tokenizer)
+        train_on_noise(network, config, tokenizer)
     network.eval().requires_grad_(False)
     sha256 = _tensors_sha256(_encoded(network.state_dict()))
     return Model(config=config, network=network, tokenizer=tokenizer, sha256=sha256,
                  words=count_words(CAPTIONS) if conditional else {}, training=TrainingSummary(name="made", step=3))
 
 
-def learn_to_see_noise(network: Network, config: ModelConfig, tokenizer, steps: int = 150) -> None:
-    """A network that takes no noise for noise draws nothing but black and white: there would be little to compare."""
+def train_on_noise(network: Network, config: ModelConfig, tokenizer, steps: int = 150) -> None:
+    """Train for some steps: without any idea of noise, pictures are only black and white, with little to compare."""
     schedule, resolution = make_schedule(config.schedule, config.network.resolution), config.network.resolution
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
     generator = torch.Generator().manual_seed(1)

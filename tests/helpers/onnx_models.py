@@ -1,4 +1,4 @@
-"""Untrained models whose every weight says something, and what is said while they are exported."""
+"""Untrained models for ONNX tests whose outputs depend on every weight, and a context that captures printed output."""
 
 import contextlib
 import io
@@ -24,7 +24,7 @@ def vocabulary() -> dict[str, int]:
 
 def make(*, conditional: bool = True, learned: bool = True, prediction: str = "v", schedule: str = "interpolated",
          network: NetworkConfig | None = None) -> checkpoint.Model:
-    """A model of 8 pixels, or of another `network`, whose silent weights speak as well."""
+    """A model for 8 × 8 pixels, or with another `network`, without weights that are zero or hardly matter."""
     tokenizer = train_tokenizer(CAPTIONS) if conditional else None
     text = None if tokenizer is None else TextConfig(vocabulary=tokenizer.get_vocab_size(), width=16, layers=1)
     config = ModelConfig(prediction=prediction, schedule=schedule, network=network or NetworkConfig(
@@ -43,19 +43,19 @@ def make(*, conditional: bool = True, learned: bool = True, prediction: str = "v
 
 
 @contextlib.contextmanager
-def overheard() -> Iterator[list[str]]:
-    """All that is written to stdout and stderr meanwhile, by Python or by libraries below it; filled in at the end."""
-    said: list[str] = []
+def captured_output() -> Iterator[list[str]]:
+    """Capture all that Python and native libraries write to stdout and stderr; the list gets it when the block ends."""
+    output: list[str] = []
     python = io.StringIO()
-    with tempfile.TemporaryFile() as below, contextlib.redirect_stdout(python), contextlib.redirect_stderr(python):
-        kept = [(stream, os.dup(stream)) for stream in (1, 2)]
+    with tempfile.TemporaryFile() as native, contextlib.redirect_stdout(python), contextlib.redirect_stderr(python):
+        originals = [(stream, os.dup(stream)) for stream in (1, 2)]
         try:
-            for stream, _ in kept:
-                os.dup2(below.fileno(), stream)
-            yield said
+            for stream, _ in originals:
+                os.dup2(native.fileno(), stream)
+            yield output
         finally:
-            for stream, before in kept:
-                os.dup2(before, stream)
-                os.close(before)
-            below.seek(0)
-            said.append(python.getvalue() + below.read().decode())
+            for stream, original in originals:
+                os.dup2(original, stream)
+                os.close(original)
+            native.seek(0)
+            output.append(python.getvalue() + native.read().decode())

@@ -1,8 +1,8 @@
-"""Opens an exported folder as any program of diffusers would, and draws: a program that knows nothing of diffuse-cli.
+"""Opens an exported folder with diffusers alone and generates pictures. It runs where diffuse-cli is not installed.
 
-    python open_folder.py FOLDER OUT.npz STEPS [SEED]
+    python open_folder.py FOLDER OUT.npz STEPS SEED
 
-Writes the pictures (N, R, R, 3) and the time steps; the noise is that of a generator with this seed.
+Writes the pictures (N, R, R, 3) and the scheduler's time steps. The noise comes from a generator with the seed.
 """
 
 import importlib.util
@@ -23,17 +23,17 @@ def main(folder: str, out: str, steps: int, seed: int) -> None:
     pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(seed)
     if conditional:
-        made = pipeline(prompt=PROMPTS, num_inference_steps=steps, guidance_scale=GUIDANCE, generator=generator,
-                        clean_caption=False)
+        output = pipeline(prompt=PROMPTS, num_inference_steps=steps, guidance_scale=GUIDANCE, generator=generator,
+                          clean_caption=False)
         for auto in (diffusers.AutoPipelineForText2Image, diffusers.AutoPipelineForImage2Image,
                      diffusers.AutoPipelineForInpainting):
             assert type(auto.from_pretrained(folder, local_files_only=True)).__name__.startswith("IF")
     else:
-        made = pipeline(batch_size=len(PROMPTS), num_inference_steps=steps, generator=generator)
-    np.savez(out, pictures=np.stack([np.asarray(image) for image in made.images]),
+        output = pipeline(batch_size=len(PROMPTS), num_inference_steps=steps, generator=generator)
+    np.savez(out, pictures=np.stack([np.asarray(image) for image in output.images]),
              timesteps=pipeline.scheduler.timesteps.numpy(), scheduler=type(pipeline.scheduler).__name__)
 
 
 if __name__ == "__main__":
-    assert importlib.util.find_spec("diffuse_cli") is None, "it must be a stranger's environment"
+    assert importlib.util.find_spec("diffuse_cli") is None, "diffuse-cli must not be installed here"
     main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

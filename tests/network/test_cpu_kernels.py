@@ -1,4 +1,4 @@
-"""The ways around slow kernels compute what torch's kernels compute, to bf16's three digits, gradients included."""
+"""The faster CPU kernels compute the same as torch's, to bf16's three digits, gradients included."""
 
 import pytest
 import torch
@@ -10,11 +10,11 @@ from diffuse_cli.network.network import Network
 from diffuse_cli.network.presets import network_config
 from diffuse_cli.runtime import randomness
 
-ROUNDING = 2.0**-8                              # of bf16, with its eight bits
+ROUNDING = 2.0**-8                              # relative rounding of bf16, which has eight bits
 
 
 def difference(found, expected):
-    """Relative, in the root mean square."""
+    """The relative difference, as a root mean square."""
     return ((found.double() - expected.double()).norm() / expected.double().norm()).item()
 
 
@@ -84,7 +84,7 @@ def test_float32_is_left_to_torch():
 
 @pytest.mark.parametrize("vocabulary", [None, 300])
 def test_a_network_in_bf16_has_the_gradients_of_float32(vocabulary):
-    """All of it together, on a network with weights everywhere."""
+    """The whole network, with no weight zero."""
     network = Network(network_config("nano", 16, vocabulary=vocabulary, learned_variance=True))
     network.initialise(randomness.generator(0, "weights"))
     with torch.no_grad():

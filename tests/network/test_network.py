@@ -1,4 +1,4 @@
-"""How a network starts: silent, the same for the same seed, in the stock distributions, not by the global generator."""
+"""Initial weights: an output of zero, the same for the same seed, distributed as in diffusers, no global generator."""
 
 import math
 
@@ -65,7 +65,7 @@ def test_nothing_is_left_uninitialised() -> None:
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_weights_start_as_torch_and_t5_would_start_them_but_for_what_is_silent(config: NetworkConfig) -> None:
-    """Compared by mean and standard deviation with models that diffusers and transformers initialised."""
+    """By mean and standard deviation, against models that diffusers and transformers initialised."""
     torch.manual_seed(0)
     with torch.random.fork_rng():
         expected = {f"unet.{name}": value for name, value in stock_unet(config).state_dict().items()}
@@ -92,8 +92,8 @@ def test_captions_begin_as_bags_of_words() -> None:
     texts[1, :4] = torch.tensor([7, 5, 6, END])
     texts[2, 0] = END
     features = network.encode(texts)
-    assert torch.equal(features[0, :3], features[1, [1, 2, 0]])         # each word says the same wherever it stands
-    assert not features[:, 4:].any()                                    # and nothing else says anything
+    assert torch.equal(features[0, :3], features[1, [1, 2, 0]])         # a word has the same features at every position
+    assert not features[:, 4:].any()                                    # and END and padding have none
     assert not features[2].any()
     pooled = network.unet.add_embedding(features)
     assert torch.allclose(pooled[0], pooled[1], atol=1e-5)

@@ -1,4 +1,4 @@
-"""Every preset is a stock model, has about the size it promises, and exists at every resolution."""
+"""Every preset is a model of diffusers, has about the size in its table, and exists at every resolution."""
 
 import itertools
 
@@ -28,7 +28,7 @@ def make(
 
 
 def stock_shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
-    """Keys and shapes of the stock models, under the names of a `Network`."""
+    """Keys and shapes of the models of diffusers and transformers, under the names of a `Network`."""
     with torch.device("meta"):
         parts: dict[str, torch.nn.Module] = {"unet": stock_unet(config)}
         if config.text is not None:
@@ -87,7 +87,7 @@ def test_maps_are_halved_to_about_8_pixels() -> None:
     assert map_sizes(48) == [48, 24, 12, 6]
     assert map_sizes(96) == [96, 48, 24, 12, 6]
     assert map_sizes(256)[-2:] == [16, 8]
-    assert map_sizes(104)[-1] == 13                                         # would not be whole
+    assert map_sizes(104)[-1] == 13                                         # half of it would not be whole
     for resolution in RESOLUTIONS:
         sizes = map_sizes(resolution)
         assert all(upper == 2 * lower for upper, lower in itertools.pairwise(sizes))

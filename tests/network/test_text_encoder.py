@@ -44,7 +44,7 @@ def test_features_and_gradients_are_those_of_t5(config: TextConfig) -> None:
 
     found, expected = ours(tokens), stock(tokens, attention_mask=(tokens != PAD).long()).last_hidden_state
     assert found.shape == (5, LENGTH, config.width)
-    assert (found - expected).abs().max() < 1e-5            # at the pads as well, which the U-Net reads
+    assert (found - expected).abs().max() < 1e-5            # at the padding as well, which the U-Net reads
 
     weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(2))
     (found * weights).sum().backward()

@@ -1,4 +1,4 @@
-"""The tokenizer against transformers' fast tokenizer, and what makes a saved one be refused."""
+"""The tokenizer against transformers' fast tokenizer, and saved tokenizers that are refused."""
 
 import json
 import subprocess

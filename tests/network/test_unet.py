@@ -40,7 +40,7 @@ CONDITIONAL = CONFIGS["conditional"]
 
 
 def make_unet(config: NetworkConfig, seed: int = 0) -> UNet:
-    """A U-Net all of whose parameters matter: none is zero, none is at its start."""
+    """A U-Net whose every parameter matters: none is zero, none has its initial value."""
     unet, generator = UNet(config), torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in unet.named_parameters():
@@ -78,13 +78,13 @@ def test_output_and_gradients_are_those_of_diffusers(config: NetworkConfig) -> N
     (stock_out * weights).sum().backward()
     expected = {name: parameter.grad for name, parameter in stock.named_parameters()}
     for name, parameter in ours.named_parameters():
-        # Some gradients are zero but for rounding (a key's bias, under a softmax): hence the absolute part.
+        # Some gradients are zero except for rounding (a key's bias, under a softmax): hence the absolute tolerance.
         torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-4, atol=2e-3 * ours_out.numel() ** -0.5)
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_norms_are_those_of_diffusers(config: NetworkConfig) -> None:
-    """What a comparison of outputs would hardly see."""
+    """Errors in it would hardly show in a comparison of outputs."""
     def norms(unet: torch.nn.Module) -> dict[str, tuple[int, float]]:
         return {
             name: (module.num_groups, module.eps)
@@ -161,7 +161,7 @@ def test_dropout_is_called_once_for_every_residual_block_of_at_most_16_pixels() 
 
 
 def test_dropout_stands_before_the_second_convolution() -> None:
-    """With every mask zero, a residual block is its shortcut plus the bias of conv2: what came before has no say."""
+    """If every mask is zero, a residual block is its shortcut plus the bias of conv2."""
     unet, (noisy, time, text) = make_unet(CONDITIONAL), make_inputs(CONDITIONAL)
 
     def silence(hidden: Tensor) -> Tensor:

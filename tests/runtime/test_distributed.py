@@ -42,12 +42,12 @@ def trainer(world, *, micro_batch=4, batch_size=12):
     with tiny.scaled_down():
         one = Trainer(plan, batches, precision="fp32", micro_batch=micro_batch, compiled=False, world=world)
     with torch.no_grad():
-        for number, parameter in enumerate(one.network.parameters()):  # nothing silent: every gradient is looked at
+        for number, parameter in enumerate(one.network.parameters()):  # no layer of zeros: every gradient counts
             parameter.copy_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)))
     return one
 
 
-# ── Who does what ───────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Ranks ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 12, 100])
@@ -58,15 +58,15 @@ def test_shares_are_all_of_it_once_and_nearly_equal(count, size):
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-@pytest.mark.parametrize(("environment", "place"), [
+@pytest.mark.parametrize(("environment", "rank"), [
     ({}, ProcessRank(0, 1, 0)),
     ({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, ProcessRank(3, 8, 1)),
     ({"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "2"}, ProcessRank(2, 4, 2)),
     ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, ProcessRank(0, 1, 0)),               # the script of sbatch itself
 ])
-def test_the_environment_says_which_process_this_is(environment, place):
+def test_the_environment_says_which_process_this_is(environment, rank):
     with mock.patch.dict(os.environ, environment):
-        assert launch_environment.place() == place
+        assert launch_environment.place() == rank
 
 
 @pytest.mark.parametrize("environment", [{"RANK": "2", "WORLD_SIZE": "2"}, {"RANK": "x", "WORLD_SIZE": "2"},
@@ -81,44 +81,44 @@ def test_a_batch_too_small_to_be_shared_is_refused():
         trainer(World(ProcessRank(3, 4)), batch_size=2)
 
 
-# ── What they say ───────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Collective operations ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_is_said_in_a_world(tmp_path):
+def test_collective_operations(tmp_path):
     def work():
         rank = launch_environment.place().rank
         with join(CPU) as world:
             tensor = torch.full((2, 2), float(rank))
             world.broadcast_([tensor])
-            value = world.broadcast_json({"who": "main", "list": [1, None]} if world.is_main else "not looked at")
-            return {"added": world.all_reduce_sum(torch.tensor([rank + 1.0])),
-                    "largest": torch.tensor(world.all_reduce_max(10 - rank)),
-                    "aligned": tensor, "told": torch.tensor(value == {"who": "main", "list": [1, None]})}
+            value = world.broadcast_json({"who": "main", "list": [1, None]} if world.is_main else "ignored")
+            return {"sum": world.all_reduce_sum(torch.tensor([rank + 1.0])),
+                    "max": torch.tensor(world.all_reduce_max(10 - rank)),
+                    "tensor": tensor, "json": torch.tensor(value == {"who": "main", "list": [1, None]})}
 
-    for heard in worlds.run(3, work, tmp_path):
-        assert heard["added"].item() == 6
-        assert heard["largest"].item() == 10
-        assert heard["told"].item()
-        assert torch.equal(heard["aligned"], torch.zeros(2, 2))
+    for result in worlds.run(3, work, tmp_path):
+        assert result["sum"].item() == 6
+        assert result["max"].item() == 10
+        assert result["json"].item()
+        assert torch.equal(result["tensor"], torch.zeros(2, 2))
 
 
-def test_who_works_alone_for_longer_than_the_timeout_is_waited_for(tmp_path):
+def test_a_process_that_works_alone_for_longer_than_the_timeout_is_waited_for(tmp_path):
     def work():
         with contextlib.suppress(WorkerError), mock.patch.dict(os.environ, DIFFUSE_TIMEOUT="2"), join(CPU) as world:
             if world.is_main:
                 time.sleep(6)
-            heard = world.broadcast_json(7)                          # patiently
+            heard = world.broadcast_json(7)                          # waits patiently
             world.barrier()
             if world.is_main:
                 time.sleep(6)
-            world.all_reduce_max(1)                               # not so
+            world.all_reduce_max(1)                               # waits for one timeout only
             return {"heard": torch.tensor(0)}
         return {"heard": torch.tensor(heard)}
 
     assert [one["heard"].item() for one in worlds.run(2, work, tmp_path)] == [7, 7]
 
 
-def test_one_who_is_left_alone_is_told_so(tmp_path):
+def test_a_process_that_is_left_alone_gets_an_error(tmp_path):
     def work():
         with contextlib.suppress(WorkerError), join(CPU) as world:
             if world.is_main:
@@ -138,7 +138,7 @@ def test_one_who_is_left_alone_is_told_so(tmp_path):
 
 @pytest.fixture(scope="module")
 def one_batch(tmp_path_factory):
-    """For each size of world, what its processes drew and computed of two batches."""
+    """For each size of world, the batches and the gradients of its processes."""
     return {size: _one_batch(size, tmp_path_factory.mktemp("world")) for size in SIZES}
 
 
@@ -247,7 +247,7 @@ def model_of(home):
 
 
 @pytest.mark.usefixtures("decoded")
-def test_going_on_in_worlds_of_other_sizes_changes_the_speed_alone(squares, home, tmp_path, counted):
+def test_resuming_in_worlds_of_other_sizes_changes_the_speed_alone(squares, home, tmp_path, counted):
     noise = [train_in(size, squares, tmp_path / str(number), stop_at=stop_at)
              for number, (size, stop_at) in enumerate([(1, 2), (2, 2), (1, 2), (4, None)])]
     with tiny.at_home(tmp_path / "alone"):
@@ -258,7 +258,7 @@ def test_going_on_in_worlds_of_other_sizes_changes_the_speed_alone(squares, home
 
 @pytest.mark.usefixtures("decoded")
 @pytest.mark.parametrize("size", [2, 4])
-def test_going_on_in_a_world_of_the_same_size_is_bit_identical(squares, home, tmp_path, size, counted):
+def test_resuming_in_a_world_of_the_same_size_is_bit_identical(squares, home, tmp_path, size, counted):
     for number, stop_at in enumerate((3, 2, None)):
         train_in(size, squares, tmp_path / str(number), stop_at=stop_at)
     interrupted = model_of(home).sha256

@@ -1,4 +1,4 @@
-"""On a device without float64 that meets no tensors of the CPU: the same pictures and figures, but for rounding."""
+"""On a device without float64, whose tensors do not mix with the CPU's: the same results, except for rounding."""
 
 import itertools
 from unittest import mock
@@ -25,7 +25,7 @@ PICTURE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
 
 
 def ended(steps):
-    """What a generator returns."""
+    """The value that a generator returns."""
     while True:
         try:
             next(steps)
@@ -33,7 +33,7 @@ def ended(steps):
             return end.value
 
 
-def test_the_device_keeps_its_law():
+def test_the_imitated_device_refuses_float64_and_tensors_of_the_cpu():
     with elsewhere.chosen():
         there = torch.ones(3).to(elsewhere.DEVICE)
         assert (there + 1).sum().item() == 6
@@ -44,7 +44,7 @@ def test_the_device_keeps_its_law():
 
 
 def test_training_takes_the_first_step_of_the_cpu_and_goes_on(squares, home):
-    """Only the first: Adam divides gradients by themselves, and what is nothing but rounding is of any sign."""
+    """Only the first step: Adam divides gradients by their size, and a gradient that is only rounding has any sign."""
     norms, step = [], Trainer.step
 
     def told(self):

@@ -1,4 +1,4 @@
-"""Draws are functions of their position: the same in any company, different anywhere else, and random enough."""
+"""Draws depend on their position alone: the same among any others, different elsewhere, and random enough."""
 
 import itertools
 import math
@@ -133,11 +133,11 @@ def test_normal_numbers_are_normal(shape: tuple[int, ...]) -> None:
     for power, moment, variance in [(1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)]:
         assert abs((draws.double() ** power).mean().item() - moment) < 4 * math.sqrt(variance / n)
     assert farthest_from(torch.special.ndtr(draws.double())) < 1.95
-    assert draws.abs().max() > 4                        # the tails are there
+    assert draws.abs().max() > 4                        # the tails are not missing
 
 
 def test_the_two_numbers_of_a_pair_are_independent() -> None:
-    """Box & Muller's cosine and sine: neither the numbers nor their squares go together."""
+    """Box & Muller's cosine and sine: neither the numbers nor their squares are correlated."""
     first, second = randomness.normal(KEYS, (2, 400)).double().unbind(1)
     for one, other in [(first, second), (first**2, second**2), (first, second**2)]:
         correlation = torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1].item()
@@ -164,7 +164,7 @@ def test_dropout_keeps_its_share_and_the_mean(probability: float) -> None:
     share, error = kept.double().mean().item(), math.sqrt(rounded * (1 - rounded) / found.numel())
     assert abs(share - (1 - rounded)) < 4 * error
     torch.testing.assert_close(found[kept], torch.full_like(found[kept], 1 / (1 - rounded)))
-    per_place = kept.double().mean(0)                   # no place is favoured, whatever its byte of the hash
+    per_place = kept.double().mean(0)                   # every element is kept equally often
     assert (per_place - (1 - rounded)).abs().max() < 5.5 * math.sqrt(rounded * (1 - rounded) / 400)
 
 

@@ -1,4 +1,4 @@
-"""Forward diffusion shown on one picture: the equation at every level, a model judged as training judges it."""
+"""The demonstration of forward diffusion: the equation at every level, and a model measured as training measures it."""
 
 import math
 
@@ -35,7 +35,7 @@ def test_every_level_is_alpha_image_plus_sigma_noise_of_one_noise(name):
         assert np.abs(level.noisy - expected.permute(1, 2, 0).numpy()).max() <= 0.501
 
 
-def test_a_model_is_judged_as_training_judges_it(trained):
+def test_a_model_is_measured_as_training_measures_it(trained):
     model = checkpoint.load_model(trained[0] / "model.safetensors", CPU)
     schedule = make_schedule(model.config.schedule, 8)
     (level,) = forward_diffusion(PIXELS, schedule, torch.tensor([0.4], dtype=torch.float64), seed=1, model=model,
@@ -51,7 +51,7 @@ def test_a_model_is_judged_as_training_judges_it(trained):
 
 
 def test_the_mean_of_all_pixels_keeps_more_signal_than_each():
-    """Measured: pictures of one brightness each, noised to the last level, and averaged."""
+    """Measured on pictures of one brightness each, which get the noise of the last level and are averaged."""
     schedule, side = make_schedule("linear", 32), 32
     brightness = torch.linspace(-1, 1, 400, dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)

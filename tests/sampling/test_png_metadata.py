@@ -1,4 +1,4 @@
-"""What is written into pictures, as other tools parse it, and without loss."""
+"""Sampling settings in PNGs: other tools can parse them, and they are read back without loss."""
 
 import dataclasses
 import io
@@ -32,22 +32,24 @@ from diffuse_cli.storage.model_info import TrainingSummary, read_model_info
 CONFIG = ModelConfig(
     network=NetworkConfig(resolution=16, widths=(16,), depths=(1,), attention=("full",), head_dim=16, groups=16,
                           time_width=16, text=None), schedule="cosine", prediction="v")
-def made(
+
+
+def metadata_from(
     prompt="a red car", *, negative="", name="cars", sha256="0123456789abcdef" * 4, seed=7, init=None, **sampling
 ):
     model = Model(CONFIG, None, None, {}, TrainingSummary(name=name), sha256)
-    wanted = SampleRequest(prompt=prompt, negative=negative, seed=seed - 2 if seed >= 2 else seed, count=3,
-                    sampling=Sampling(**sampling), init=init)
-    return metadata_of(Sample(wanted, 2 if seed >= 2 else 0, np.zeros((16, 16, 3), np.uint8), 0.1), model)
+    request = SampleRequest(prompt=prompt, negative=negative, seed=seed - 2 if seed >= 2 else seed, count=3,
+                            sampling=Sampling(**sampling), init=init)
+    return metadata_of(Sample(request, 2 if seed >= 2 else 0, np.zeros((16, 16, 3), np.uint8), 0.1), model)
 
 
-# ── How other tools read it, re-stated from what they do ────────────────────────────────────────────────────────────
+# ── Parsers that behave as other tools do ───────────────────────────────────────────────────────────────────────────
 
 PARAMETER = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 
 
 def parse(text):
-    """The web UI: a last line of at least three "key: value" pairs; before it lines, negative from its mark on."""
+    """As the web UI: the last line has at least three "key: value" pairs; before it are prompt and negative prompt."""
     *lines, last = text.strip().split("\n")
     if len(PARAMETER.findall(last)) < 3:
         lines, last = [*lines, last], ""
@@ -63,7 +65,7 @@ def parse(text):
 
 
 def parse_by_marks(text):
-    """A reader of prompts that looks for the marks "Negative prompt:" and "Steps:" at the start of a line."""
+    """As a reader of prompts that looks for the marks "Negative prompt:" and "Steps:" at the start of a line."""
     steps = text.find("\nSteps:")
     negative = text.find("\nNegative prompt:")
     first = min(mark for mark in (steps, negative) if mark >= 0)
@@ -95,8 +97,8 @@ NEGATIVES = ["", "blurry", 'a "b": c,\nd', "x\nSteps: 3", "häßlich"]
 @pytest.mark.parametrize("negative", NEGATIVES)
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_readers_of_other_tools_read_our_pngs(prompt, negative):
-    facts = made(prompt, negative=negative, name='cars, "fast"')
-    found = chunks(encode(np.zeros((16, 16, 3), np.uint8), texts=texts(facts)))
+    metadata = metadata_from(prompt, negative=negative, name='cars, "fast"')
+    found = chunks(encode(np.zeros((16, 16, 3), np.uint8), texts=texts(metadata)))
     assert found.keys() == {"parameters", "diffuse"}       # none of those that would be taken for a workflow
     flat = re.sub(r"\n(?=Steps:|Negative)", " ", prompt), re.sub(r"\n(?=Steps:)", " ", negative)
     *read, values = parse(found["parameters"])
@@ -110,15 +112,15 @@ def test_readers_of_other_tools_read_our_pngs(prompt, negative):
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_a_user_comment_is_read_by_its_first_eight_bytes(prompt, suffix):
     """EXIF: eight bytes name the encoding; readers take "UNICODE" for big-endian UTF-16."""
-    facts = texts(made(prompt))
-    with Image.open(io.BytesIO(encode(np.zeros((16, 16, 3), np.uint8), suffix=suffix, texts=facts))) as image:
+    chunk_texts = texts(metadata_from(prompt))
+    with Image.open(io.BytesIO(encode(np.zeros((16, 16, 3), np.uint8), suffix=suffix, texts=chunk_texts))) as image:
         comment = image.getexif().get_ifd(0x8769)[0x9286]
     assert comment[:8] == b"UNICODE\0"
-    assert comment[8:].decode("utf-16-be") == facts["parameters"]
+    assert comment[8:].decode("utf-16-be") == chunk_texts["parameters"]
 
 
-def test_other_tools_can_read_it():
-    prompt, negative, values = parse(texts(made(sampler="ddpm", guidance=2.5))["parameters"])
+def test_other_tools_can_read_the_settings():
+    prompt, negative, values = parse(texts(metadata_from(sampler="ddpm", guidance=2.5))["parameters"])
     assert (prompt, negative) == ("a red car", "")
     assert values == {
         "Steps": "100", "Sampler": "ddpm", "CFG scale": "2.5", "Seed": "7", "Size": "16x16", "Model hash": "0123456789",
@@ -126,53 +128,53 @@ def test_other_tools_can_read_it():
     assert next(iter(values)) == "Steps"
 
 
-def test_without_a_prompt_only_the_line_of_facts_is_left():
-    text = texts(made(""))["parameters"]
+def test_without_a_prompt_only_the_line_of_settings_is_left():
+    text = texts(metadata_from(""))["parameters"]
     assert "\n" not in text
     assert text.startswith("Steps: 20, ")
 
 
 @pytest.mark.parametrize("name", ["a, Steps: 1", 'say "x"', "two\nlines", "c:\\x", "käse, 1"])
-def test_a_name_cannot_pose_as_other_facts(name):
-    *_, values = parse(texts(made(name=name))["parameters"])
+def test_a_name_cannot_pose_as_other_settings(name):
+    *_, values = parse(texts(metadata_from(name=name))["parameters"])
     assert values["Model"] == name
     assert values["Steps"] == "20"
 
 
 @given(st.text(alphabet=st.characters(codec=None)), st.integers(0, 2**63 - 9))
-def test_the_second_text_is_lossless(prompt, seed):
-    facts = made(prompt, seed=seed, steps=3, guidance=1.0 / 3, guidance_interval=(0.1, 0.3))
-    written = texts(facts)
-    assert from_dict(SampleMetadata, json.loads(written["diffuse"])) == facts
-    assert facts.prompt == prompt[:MAX_PROMPT]
-    assert (facts.seed, facts.steps, facts.guidance) == (seed, 3, 1 / 3)
-    assert facts.guidance_interval == (0.1, 0.3)
+def test_the_json_text_is_lossless(prompt, seed):
+    metadata = metadata_from(prompt, seed=seed, steps=3, guidance=1.0 / 3, guidance_interval=(0.1, 0.3))
+    written = texts(metadata)
+    assert from_dict(SampleMetadata, json.loads(written["diffuse"])) == metadata
+    assert metadata.prompt == prompt[:MAX_PROMPT]
+    assert (metadata.seed, metadata.steps, metadata.guidance) == (seed, 3, 1 / 3)
+    assert metadata.guidance_interval == (0.1, 0.3)
     assert written["diffuse"].isascii()
     written["parameters"].encode()                         # lone surrogates would not be
 
 
-def test_a_sampling_can_be_built_from_it_again():
-    asked = Sampling(sampler="heun", steps=7, guidance=1.5, guidance_interval=(0.25, 3.0), batch_size=3,
-                     precision="bf16")
-    assert made(**dataclasses.asdict(asked)).sampling == asked
+def test_the_sampling_settings_can_be_rebuilt():
+    sampling = Sampling(sampler="heun", steps=7, guidance=1.5, guidance_interval=(0.25, 3.0), batch_size=3,
+                        precision="bf16")
+    assert metadata_from(**dataclasses.asdict(sampling)).sampling == sampling
 
 
-def test_the_interval_that_was_left_open_is_written_down():
-    assert made().guidance_interval == (0.2, 1.5)      # 6·16/64
+def test_the_default_guidance_interval_is_recorded_as_numbers():
+    assert metadata_from().guidance_interval == (0.2, 1.5)      # 6·16/64
 
 
-def test_only_what_is_needed_is_told():
+def test_only_fields_that_apply_are_recorded():
     plain = {"prompt", "negative", "seed", "sampler", "steps", "guidance", "guidance_interval", "batch_size",
              "precision", "size", "model", "model_sha256", "version"}
-    assert set(made().record()) == plain
+    assert set(metadata_from().record()) == plain
     start = InitImage(np.zeros((16, 16, 3), np.uint8), 0.5, np.ones((16, 16), bool))
-    assert set(made(init=start).record()) == plain | {"strength", "init_sha256", "mask_sha256"}
-    assert "Denoising strength: 0.5" in texts(made(init=start))["parameters"]
-    assert len(made(name="n" * 1000).model) == 64
-    assert made("x" * 5000).prompt == "x" * MAX_PROMPT     # far more than a model reads
+    assert set(metadata_from(init=start).record()) == plain | {"strength", "init_sha256", "mask_sha256"}
+    assert "Denoising strength: 0.5" in texts(metadata_from(init=start))["parameters"]
+    assert len(metadata_from(name="n" * 1000).model) == 64
+    assert metadata_from("x" * 5000).prompt == "x" * MAX_PROMPT     # far more than a model reads
 
 
-# ── Read again ──────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Reading ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def png(path, text):
@@ -182,14 +184,14 @@ def png(path, text):
 
 @settings(max_examples=30, deadline=None)
 @given(prompt=st.text(max_size=50), negative=st.text(max_size=50))
-def test_what_was_written_is_read(prompt, negative, tmp_path_factory):
-    facts = made(prompt, negative=negative)
-    assert read_sample_metadata(png(tmp_path_factory.getbasetemp() / "x.png", texts(facts)["diffuse"])) == facts
+def test_written_settings_are_read_back(prompt, negative, tmp_path_factory):
+    metadata = metadata_from(prompt, negative=negative)
+    assert read_sample_metadata(png(tmp_path_factory.getbasetemp() / "x.png", texts(metadata)["diffuse"])) == metadata
 
 
-def test_the_longest_that_is_written_is_read(tmp_path):
-    facts = made("😀" * 5000, negative="😀" * 5000)
-    assert read_sample_metadata(png(tmp_path / "x.png", texts(facts)["diffuse"])) == facts
+def test_the_longest_text_that_is_written_is_read_back(tmp_path):
+    metadata = metadata_from("😀" * 5000, negative="😀" * 5000)
+    assert read_sample_metadata(png(tmp_path / "x.png", texts(metadata)["diffuse"])) == metadata
 
 
 HOSTILE = {
@@ -202,20 +204,20 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in HOSTILE.items() for value in values])
-def test_what_cannot_be_is_refused(name, value, tmp_path):
+def test_impossible_values_are_refused(name, value, tmp_path):
     with pytest.raises(DataError, match=r"settings in .*x\.png cannot be used"):
-        read_sample_metadata(png(tmp_path / "x.png", json.dumps({**made().record(), name: value})))
+        read_sample_metadata(png(tmp_path / "x.png", json.dumps({**metadata_from().record(), name: value})))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"seed": 1, "seed": 2}', "{}", "[" * 9999, "9" * 999,
                                   '{"prompt": "' + "x" * 200_000 + '"}'], ids=lambda text: text[:12])
-def test_what_is_no_record_is_refused(text, tmp_path):
+def test_text_that_is_no_record_is_refused(text, tmp_path):
     with pytest.raises(DataError):
         read_sample_metadata(png(tmp_path / "x.png", text))
 
 
-def test_what_has_no_record_is_refused(tmp_path):
-    for name, data in (("a.jpg", encode(np.zeros((16, 16, 3), np.uint8), suffix=".jpg", texts=texts(made()))),
+def test_pictures_without_a_record_are_refused(tmp_path):
+    for name, data in (("a.jpg", encode(np.zeros((16, 16, 3), np.uint8), suffix=".jpg", texts=texts(metadata_from()))),
                        ("b.png", encode(np.zeros((16, 16, 3), np.uint8))), ("c.png", b"not a picture"), ("d.png", b"")):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(DataError, match="holds no sampling settings"):
@@ -230,9 +232,9 @@ def test_a_model_is_found_by_its_hash_under_any_name(trained, home):
     for name in ("alpha", "tiny", "zeta"):
         (home / "models" / name).mkdir(parents=True)
         shutil.copy(trained[0] / "model.safetensors", home / "models" / name)
-    assert find_model(made(name="tiny", sha256=sha256)).parent.name == "tiny"
-    assert find_model(made(name="gone", sha256=sha256)).parent.name == "alpha"
+    assert find_model(metadata_from(name="tiny", sha256=sha256)).parent.name == "tiny"
+    assert find_model(metadata_from(name="gone", sha256=sha256)).parent.name == "alpha"
     (home / "models" / "tiny" / "model.safetensors").write_bytes(b"damaged")
-    assert find_model(made(name="tiny", sha256=sha256)).parent.name == "alpha"
+    assert find_model(metadata_from(name="tiny", sha256=sha256)).parent.name == "alpha"
     with pytest.raises(ModelError, match="'tiny' with hash 0123456789, is not here"):
-        find_model(made(name="tiny"))
+        find_model(metadata_from(name="tiny"))

@@ -1,4 +1,4 @@
-"""Batches as functions of the step: complete, reproducible, the same however they are cut."""
+"""Batches as functions of the step: complete, reproducible, and the same in any micro-batches."""
 
 import dataclasses
 import itertools

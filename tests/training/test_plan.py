@@ -1,4 +1,4 @@
-"""Choices that were left open: made from the data and the machine by rules that can be recomputed by hand."""
+"""Choices that the user left open follow from the data and the machine, by rules that can be recomputed by hand."""
 
 import dataclasses
 import math
@@ -8,12 +8,10 @@ import pytest
 import tiny
 import torch
 
-from diffuse_cli.config import Machine, Recipe
+from diffuse_cli.config import Recipe
 from diffuse_cli.data.split import Split, split_dataset
-from diffuse_cli.errors import UsageError
 from diffuse_cli.network.network import parameter_count
 from diffuse_cli.network.tokenizer import train_tokenizer
-from diffuse_cli.runtime import devices
 from diffuse_cli.training.plan import extend, learning_rate, make_plan
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -30,7 +28,7 @@ def plan_for(train, held_out=0, *, conditional=True, device=CPU, resolution=32, 
 def test_a_longer_budget_changes_only_where_the_run_ends():
     first, _ = plan_for(2000, 100, images=100_000)
     longer, fresh = extend(first, Recipe(images=200_000), "x"), plan_for(2000, 100, images=200_000)[0]
-    assert (first.batch_size, fresh.batch_size) == (16, 32)            # it would choose otherwise from the start
+    assert (first.batch_size, fresh.batch_size) == (16, 32)            # a new run would choose another batch
     same, _ = plan_for(2000, 100, steps=12_500, batch_size=16)
     assert longer == dataclasses.replace(
         same, warmup_steps=first.warmup_steps, dropout=first.dropout, validation_probe=first.validation_probe)
@@ -110,7 +108,7 @@ def test_the_learning_rate_never_rises_with_the_size():
     (1, 0.25), (19_999, 0.25), (20_000, 0.12), (99_999, 0.12), (100_000, 0.05), (999_999, 0.05), (1_000_000, 0.0)])
 def test_dropout_by_the_number_of_pictures(train, dropout):
     assert plan_for(train, images=50 * train, batch_size=1)[0].dropout == dropout
-    assert plan_for(train, images=50 * train - 1, batch_size=1)[0].dropout == 0      # too few epochs to learn by heart
+    assert plan_for(train, images=50 * train - 1, batch_size=1)[0].dropout == 0      # too few epochs to memorise them
 
 
 @pytest.mark.parametrize(("train", "device", "preset"), [
@@ -158,78 +156,3 @@ def test_validation_costs_about_three_hundredths(steps, batch_size, held_out, pr
 @pytest.mark.parametrize(("steps", "every"), [(1, 1), (9, 1), (100, 10), (12_345, 1234)])
 def test_ten_validations_in_a_run(steps, every):
     assert plan_for(1000, 64, steps=steps)[0].validate_steps == every
-
-
-# ── The machine ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _gpus(count):
-    return mock.patch.multiple(torch.cuda, is_available=mock.Mock(return_value=count > 0),
-                               device_count=mock.Mock(return_value=count))
-
-
-@pytest.mark.parametrize(("gpus", "visible", "message"), [
-    ("1", 0, "--gpus 1 was asked for, but no GPU is visible"), ("all", 0, "no GPU is visible"),
-    ("2", 1, "only 1 visible")])
-def test_gpus_that_cannot_be_had(gpus, visible, message):
-    with _gpus(visible), pytest.raises(UsageError, match=message) as caught:
-        devices.choose_device(Machine(gpus=gpus))
-    assert caught.value.exit_code == 2
-    assert "--gpus" in caught.value.hint
-
-
-@pytest.mark.parametrize(("gpus", "visible", "count"), [
-    (None, 4, 1), ("0", 4, 1), ("1", 4, 1), ("3", 4, 3), ("all", 4, 4), (None, 0, 1)])
-def test_there_is_a_process_for_each_gpu_asked_for(gpus, visible, count):
-    with _gpus(visible):
-        assert devices.count_processes(Machine(gpus=gpus)) == count
-
-
-def test_every_process_of_a_machine_has_a_gpu_of_its_own():
-    with _gpus(4), mock.patch.dict("os.environ", RANK="6", WORLD_SIZE="8", LOCAL_RANK="2"):
-        assert devices.choose_device(Machine(gpus="4")) == torch.device("cuda", 2)
-        with mock.patch.object(torch, "zeros"):                        # as where there is one
-            assert devices.choose_device(Machine(device="cuda")) == torch.device("cuda", 2)
-            assert devices.choose_device(Machine(device="cuda:1")) == torch.device("cuda", 1)
-    with _gpus(2), mock.patch.dict("os.environ", RANK="6", WORLD_SIZE="8", LOCAL_RANK="2"), \
-            pytest.raises(UsageError, match="process 3 of this machine has no GPU: 2 visible"):
-        devices.choose_device(Machine())
-
-
-def test_the_device_is_the_one_asked_for_or_the_best_there_is():
-    with _gpus(1), mock.patch.object(torch.backends.mps, "is_available", return_value=False):
-        assert devices.choose_device(Machine()).type == "cuda"
-        assert devices.choose_device(Machine(gpus="1")).type == "cuda"
-        assert devices.choose_device(Machine(gpus="all")).type == "cuda"
-        assert devices.choose_device(Machine(gpus="0")).type == "cpu"
-        assert devices.choose_device(Machine(device="cpu")).type == "cpu"
-    with _gpus(0), mock.patch.object(torch.backends.mps, "is_available", return_value=False):
-        assert devices.choose_device(Machine()).type == "cpu"
-    with _gpus(0), mock.patch.object(torch.backends.mps, "is_available", return_value=True):
-        assert devices.choose_device(Machine()).type == "mps"
-
-
-@pytest.mark.parametrize("device", ["gpu", "cpu:x", "meta-physics", "", "meta"])
-def test_devices_that_are_none(device):
-    with pytest.raises(UsageError, match="--device"):
-        devices.choose_device(Machine(device=device))
-
-
-@pytest.mark.parametrize(("asked", "device", "batch_size", "resolution", "expected"), [
-    (None, CPU, 32, 64, 32), (None, CPU, 256, 64, 64), (None, CPU, 256, 128, 16), (None, CUDA, 2048, 64, 512),
-    (None, CPU, 256, 512, 1), (3, CPU, 32, 64, 3), (99, CPU, 32, 64, 32)])
-def test_how_many_pictures_at_once(asked, device, batch_size, resolution, expected):
-    assert devices.choose_micro_batch(
-        Machine(micro_batch=asked), device, batch_size=batch_size, resolution=resolution) == expected
-
-
-@pytest.mark.parametrize(("facts", "precision"), [
-    ("flags: amx_bf16 avx512_bf16\nGenuineIntel", "bf16"), ("avx512_bf16 GenuineIntel", "fp32"),
-    ("avx512_bf16 AuthenticAMD", "bf16"), ("sse2", "fp32")])
-def test_the_precision_of_a_cpu(facts, precision):
-    with mock.patch.object(devices.Path, "read_text", return_value=facts):
-        assert devices.choose_precision(Machine(), CPU) == precision
-        assert devices.choose_precision(Machine(precision="fp32"), CPU) == "fp32"
-        assert devices.choose_precision(Machine(precision="bf16"), CPU) == "bf16"
-    with mock.patch.object(devices.Path, "read_text", side_effect=OSError):
-        assert devices.choose_precision(Machine(), CPU) == "fp32"

@@ -1,4 +1,4 @@
-"""One step of learning: the rate, the decay, the average, what is skipped, and that a saved state is all of it."""
+"""One training step: learning rate, weight decay, average, skipped steps, and a saved state that is complete."""
 
 import copy
 import dataclasses
@@ -17,7 +17,7 @@ from diffuse_cli.runtime.distributed import World
 from diffuse_cli.training import ema
 from diffuse_cli.training.batches import Batches
 from diffuse_cli.training.loss import Batch
-from diffuse_cli.training.optimizer import READS_TEXT
+from diffuse_cli.training.optimizer import TEXT_LAYERS
 from diffuse_cli.training.plan import make_plan
 from diffuse_cli.training.trainer import NORM_WINDOW, Trainer, learning_rate_at
 
@@ -68,14 +68,14 @@ def test_the_learning_rate_rises_stays_and_falls_to_zero(batches):
     assert rates[0] > 0                                    # no step is wasted
 
 
-def test_the_optimiser_learns_at_that_rate(batches):
+def test_the_optimiser_uses_that_rate(batches):
     one = make(batches, optimizer="adamw", lr=0.01, warmup_steps=4)
     before = weights(one)
     for parameter in one.network.parameters():
         parameter.grad = torch.ones_like(parameter)
     one.optimizer.step(learning_rate_at(one.plan, one.global_step))
     for name, tensor in weights(one).items():
-        rate = 0.0025 / 500 if name.startswith(READS_TEXT) else 0.0025            # words are learnt more slowly
+        rate = 0.0025 / 500 if name.startswith(TEXT_LAYERS) else 0.0025            # text layers are trained more slowly
         moved = (tensor - before[name]).abs().max()
         assert moved == pytest.approx(rate, rel=0.05), name  # Adam's first step is the rate, but for the small decay
 
@@ -86,10 +86,10 @@ def test_weight_decay_is_on_matrices_alone(batches, optimizer):
     before = weights(one)
     one.optimizer.zero_grad()
     for parameter in one.network.parameters():
-        parameter.grad = torch.zeros_like(parameter)       # nothing to learn: only decay moves a weight
+        parameter.grad = torch.zeros_like(parameter)       # without gradients, only decay changes a weight
     one.optimizer.step(learning_rate_at(one.plan, one.global_step))
     for name, tensor in weights(one).items():
-        rate = 0.1 / 500 if name.startswith(READS_TEXT) else 0.1
+        rate = 0.1 / 500 if name.startswith(TEXT_LAYERS) else 0.1
         expected = before[name] * (1 - rate * 0.01) if tensor.ndim >= 2 else before[name]
         assert torch.allclose(tensor, expected, rtol=1e-6, atol=0), name
 
@@ -131,12 +131,12 @@ def test_the_gradient_of_micro_batches_is_that_of_the_batch(batches, micro_batch
     assert (gradients[0] - gradients[1]).norm() < 1e-5 * gradients[0].norm()
 
 
-def test_too_little_memory_halves_the_micro_batch_and_learns_the_same_step(batches):
+def test_too_little_memory_halves_the_micro_batch_and_gives_the_same_step(batches):
     starved, modest = make(batches), make(batches, micro_batch=1)
     accumulate = Trainer._accumulate
 
     def scarce(self, start, count):
-        result = accumulate(self, start, count)            # what was added before memory ran out must not count
+        result = accumulate(self, start, count)            # its gradient must not count
         if count > 1:
             raise torch.OutOfMemoryError
         return result
@@ -154,7 +154,7 @@ def test_too_little_memory_halves_the_micro_batch_and_learns_the_same_step(batch
 
 
 def test_a_cpu_that_runs_out_of_memory_is_no_surprise(batches):
-    """Its allocator's RuntimeError is recognised, the real one; any other stays what it is."""
+    """The real RuntimeError of its allocator is recognised; any other error is passed on."""
     starved, modest, draw = make(batches), make(batches, micro_batch=1), Batches.draw
 
     def scarce(self, step, start, count):
@@ -189,7 +189,7 @@ def test_the_average_is_the_power_function_average_of_all_weights(batches):
         assert torch.allclose(tensor, expected, rtol=1e-4, atol=1e-6), name
 
 
-# ── What is not learnt from ─────────────────────────────────────────────────────────────────────────────────────────
+# ── Skipped steps ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_spike_is_skipped_and_counted_once_the_norms_have_settled(batches):
@@ -202,7 +202,7 @@ def test_a_spike_is_skipped_and_counted_once_the_norms_have_settled(batches):
         one.step()
         assert same(before, weights(one))
         assert (one.global_step, one.updates, one.skipped) == (33, 32, 1)
-        assert list(one.norms)[-1] == pytest.approx(8.1)   # enters the window: a new level is accepted in the end
+        assert list(one.norms)[-1] == pytest.approx(8.1)   # enters the window: a new level is accepted in time
         one.step()
         assert not same(before, weights(one))
         assert one.skipped == 1
@@ -268,7 +268,7 @@ def test_three_such_steps_in_a_row_end_the_run(batches):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_a_restored_learner_goes_on_as_if_nothing_had_happened(batches, optimizer):
+def test_a_restored_trainer_continues_as_if_nothing_had_happened(batches, optimizer):
     one, other = (make(batches, optimizer=optimizer) for _ in range(2))
     for _ in range(3):
         one.step()
@@ -288,11 +288,11 @@ def test_a_restored_learner_goes_on_as_if_nothing_had_happened(batches, optimize
 def test_the_state_has_weight_average_and_moments_of_every_parameter(batches):
     one = make(batches)
     names = {name for name, _ in one.network.named_parameters()}
-    turned = {name for name in names if f"momentum.{name}" in one.tensors()}
-    assert turned
+    muon_params = {name for name in names if f"momentum.{name}" in one.tensors()}
+    assert muon_params
     assert set(one.tensors()) == {
         f"{kind}.{name}" for name in names
-        for kind in ("weights", "average", *(("momentum",) if name in turned else ("exp_avg", "exp_avg_sq")))}
+        for kind in ("weights", "average", *(("momentum",) if name in muon_params else ("exp_avg", "exp_avg_sq")))}
     other = make(batches, optimizer="adamw")
     assert set(other.tensors()) == {
         f"{kind}.{name}" for name in names for kind in ("weights", "average", "exp_avg", "exp_avg_sq")}
@@ -300,7 +300,7 @@ def test_the_state_has_weight_average_and_moments_of_every_parameter(batches):
 
 
 def test_dropout_follows_the_pictures(batches):
-    """With dropout the same seed still gives the same step, and another rate another one."""
+    """With dropout, the same seed still gives the same step, and another rate gives another step."""
     first, second, none = (make(batches, dropout=rate) for rate in (0.5, 0.5, 0.0))
     totals = [one.step().losses for one in (first, second, none)]
     assert torch.equal(totals[0], totals[1])

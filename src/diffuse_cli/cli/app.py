@@ -209,8 +209,8 @@ def _open_standard_streams() -> None:
 def _let_waiting_threads_sleep() -> None:
     """Let GNU OpenMP's threads sleep soon while they wait for one another. Torch reads the setting at its import.
 
-    By default a waiting thread spins for hundreds of thousands of turns. As soon as another program wants its core too,
-    this keeps the core from the very thread that it waits for.
+    By default a waiting thread spins for hundreds of thousands of turns. As soon as another program wants a core too,
+    the spinning thread occupies the core that the thread it waits for needs.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")

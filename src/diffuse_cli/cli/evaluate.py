@@ -17,9 +17,9 @@ from .terminal import progress, view
 from .terminal.plain_text import clean
 
 if TYPE_CHECKING:
-    from ..evaluation.evaluate import Evaluation, Prompts
     from ..evaluation.held_out import HeldOut
     from ..evaluation.likelihood import Estimate
+    from ..evaluation.result import Evaluation, Prompts
 
 GENERATED_PICTURES = 256                        # default of --num: a minute or two on a CPU at 32 pixels
 MAX_PICTURES = 2048                             # default of --images: the most that a training holds out
@@ -69,7 +69,7 @@ def evaluate(
 
     is_of_a_run = run_directory.read_config(path.parent) is not None
     if folder is None and not is_of_a_run:
-        raise UsageError("nothing beside this model says which pictures it has not seen",
+        raise UsageError("it is not known which pictures this model has not seen",
                          hint="Name a folder of such pictures: diffuse evaluate MODEL DIR")
     if folder is not None and not folder.exists():
         raise DataError(f"{folder} does not exist", hint="Give a folder of pictures")
@@ -80,7 +80,7 @@ def evaluate(
     else:
         _print(evaluation)
     if is_of_a_run and evaluation.own:          # a folder may hold pictures that the model was trained on
-        from ..evaluation.evaluate import keep
+        from ..evaluation.result import keep
 
         keep(path.parent, evaluation)
 

@@ -81,9 +81,10 @@ def _base_name(path: Path) -> str:
 
 
 def _check_target(target: Path, choice: Export, *, source: Path, force: bool) -> None:
-    """Raise UsageError unless the export may be written to `target`. With `force`, it may replace an earlier export.
+    """Raise UsageError unless the export may be written to `target`.
 
-    A folder with any other file is never replaced, and neither is the model itself.
+    With `force`, it may replace a file or the folder of an earlier export. A folder that holds any other file is never
+    replaced, and neither is the model itself.
     """
     from ..storage.diffusers_folder import foreign_file
 

@@ -135,8 +135,7 @@ def remove(
     shown = ", ".join(clean(name, limit=64) for name in names)
     if not yes:
         if not view.interactive():
-            raise UsageError("models are removed only after a question, and there is no terminal to ask on",
-                             hint="Add --yes")
+            raise UsageError("removing models needs a confirmation, and there is no terminal", hint="Add --yes")
         if not view.confirm(f"Remove {shown} with all checkpoints?"):
             view.say("nothing was removed")
             return

@@ -51,7 +51,7 @@ def processes_to_start(machine: Machine) -> int:
 
 @contextlib.contextmanager
 def process_duties() -> Iterator[ProcessRank]:
-    """Fulfil the duties of one process among several, towards the others and its launcher. Yields its rank."""
+    """Make this process end and fail as the others and its launcher expect, if there are any. Yields its rank."""
     rank = launch_environment.place()
     if rank.size > 1:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")          # or torch comments on how gradients are shared
@@ -127,7 +127,10 @@ def _wait(context: "PContext") -> dict[int, int | None]:
 
 @contextlib.contextmanager
 def _forward_signals(context: "PContext") -> Iterator[list[int]]:
-    """Forward signals to the processes, which have sessions of their own. Yields those received that end a command."""
+    """Forward signals to the processes, which have sessions of their own and get none from the terminal.
+
+    Yields the list of received signals that end a command, which grows while they arrive.
+    """
     ending_signals: list[int] = []
 
     def handler(number: int, _: object) -> None:

@@ -1,4 +1,4 @@
-"""The files of a sampling: a picture for each sample, sheets and animations; and a look at the pictures, if wanted."""
+"""Writes the files of a sampling (pictures, sheets, animations), and shows pictures in the terminal if asked."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -108,7 +108,7 @@ def train(
 
     [bold]diffuse train ./images --dry-run[/]
     """
-    arguments = options.given(locals())
+    arguments = options.given(locals())                                # before there are other local variables
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
     if time is not None:
         arguments["time"] = parse_duration("--time", time)

@@ -132,7 +132,7 @@ def _metadata_then_sidecars(metadata: SourceCaptions, sidecars: SourceCaptions) 
     warnings = [*metadata.warnings, *sidecars.warnings]
     if disagree:
         count = "1 picture" if len(disagree) == 1 else f"{len(disagree):,} pictures"
-        warnings.append(f"{metadata.label} and sidecar files disagree about {count}, {disagree[0]} for one; "
+        warnings.append(f"{metadata.label} and sidecar files disagree about {count}, for example {disagree[0]}; "
                         "the metadata counts")
     label = f"{metadata.label} and {sidecars.label}" if filled else metadata.label
     kind = "metadata" if metadata.by_name else "sidecar" if filled else "none"

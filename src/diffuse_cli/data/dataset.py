@@ -83,7 +83,7 @@ def open_dataset(found: Found, *, resolution: int, directory: Path, strict: bool
 
 
 def scan(found: Found, *, resolution: int, directory: Path) -> Progress:
-    """As `open_dataset`, but without a limit to the pictures that cannot be used: it may even be all of them."""
+    """Decode the pictures as `open_dataset` does, but accept any number of unusable ones, even all."""
     durable.make_directory(directory)
     files = [(picture.name, picture.path) for picture in found.pictures]
     file_hashes = yield from hash_files(found.folder, files, directory=directory, threads=decode_workers.cores())
@@ -241,7 +241,7 @@ def _warnings(used: list[tuple[PictureFile, _Entry]], resolution: int) -> Iterat
               if (original := first.setdefault(entry.pixels_hash, picture.name)) != picture.name]
     if copies:
         name, original = copies[0]
-        yield f"{counted(len(copies))} with the pixels of another, {name} (as {original}) for one"
+        yield f"{counted(len(copies))} with the same pixels as another, for example {name} (as {original})"
     remarks: tuple[tuple[str, Callable[[int, int, str], bool]], ...] = (
         ("longer than 3:1, of which only the centre square is kept", lambda short, long, mode: long > 3 * short),
         (f"enlarged more than twice to {resolution} pixels", lambda short, long, mode: 2 * short < resolution),
@@ -251,9 +251,9 @@ def _warnings(used: list[tuple[PictureFile, _Entry]], resolution: int) -> Iterat
         names = [picture.name for picture, entry in used
                  if applies(min(entry.width, entry.height), max(entry.width, entry.height), entry.mode)]
         if names:
-            yield f"{counted(len(names))} {remark}, {names[0]} for one"
+            yield f"{counted(len(names))} {remark}, for example {names[0]}"
 
 
 def counted(number: int) -> str:
-    """'1 image', '2,048 images'."""
+    """A number of images in words: '1 image', '2,048 images'."""
     return "1 image" if number == 1 else f"{number:,} images"

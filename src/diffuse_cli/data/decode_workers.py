@@ -36,7 +36,7 @@ class Decoded:
 
     reason: str = ""                            # empty if the file was decoded
     file_hash: str = ""                         # SHA-256 of the bytes that were read
-    width: int = 0                              # of the picture in the file, as `height` and `mode`
+    width: int = 0                              # of the picture in the file; so are `height` and `mode`
     height: int = 0
     mode: str = ""
     pixels: bytes = b""                         # R·R·3 bytes

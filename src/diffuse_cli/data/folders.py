@@ -57,8 +57,8 @@ class Tree:
     root: Path
     pictures: tuple[File, ...]
     others: tuple[File, ...]                    # all other regular files, where captions may be
-    unusable: tuple[tuple[str, str], ...]       # (name, reason) of pictures that are not opened, and of closed folders
-    irregular: tuple[tuple[File, str], ...]     # neither pictures nor regular files, with the reason, as "broken link"
+    unusable: tuple[tuple[str, str], ...]       # (name, reason): pictures not to open, unreadable folders
+    irregular: tuple[tuple[File, str], ...]     # (file, reason): others that are not regular files
 
 
 def sort_key(name: str) -> bytes:

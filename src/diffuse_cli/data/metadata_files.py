@@ -98,7 +98,7 @@ def _check_missing(source: SourceCaptions, listed: list[str], existing: set[str]
     missing = [name for name in listed if name not in existing]
     if len(missing) > MISSING_LIMIT * len(listed):
         raise DataError(f"{source.label} lists {len(listed)} files and {len(missing)} of them are not there, "
-                        f"{missing[0]!r} for one", hint="file_name is relative to the folder of the metadata file")
+                        f"for example {missing[0]!r}", hint="file_name is relative to the folder of the metadata file")
     source.problems += [(name, "listed but not there") for name in missing]
 
 

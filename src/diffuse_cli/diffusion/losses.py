@@ -34,10 +34,10 @@ def training_times(uniform: Tensor, *, index: Tensor, batch_size: int, times: st
 def noise_loss(output: Tensor, target: Tensor, *, prediction: str, log_snr: Tensor) -> Tensor:
     """‖noise - estimated noise‖² / D, the mean squared error over the D values of a picture (Ho et al. 2020, eq. 14).
 
-    It is the error of the noise whatever the network predicts: that of v times alpha², that of x0 times alpha²/sigma²
-    (Salimans & Ho 2022, section 4).
+    It is the error of the noise whatever the network predicts: alpha² times the error of v, or alpha²/sigma² times the
+    error of x0 (Salimans & Ho 2022, section 4).
 
-    output, target: (N, C, H, W), what the network predicted and should have predicted; log_snr: (N,) → (N,) float32.
+    output, target: (N, C, H, W), the network's prediction and the right one; log_snr: (N,) → (N,) float32.
     """
     error = (output.float() - target.float()).square().flatten(1).mean(1)                       # (N,)
     scale = {
@@ -54,10 +54,10 @@ def noise_weight(loss_weighting: str, log_snr: Tensor, resolution: int) -> Tenso
     `simple`: 1 (Ho et al. 2020). `min-snr`: min(SNR, 5)/SNR (Hang et al. 2023, written for the error of the noise).
     `sigmoid`: sigmoid(b - λ)·√(1 + 1/SNR), where the bias b shifts with the resolution (Hoogeboom et al. 2024).
 
-    The square root stands for a compromise: the error of v is 1 + 1/SNR times the error of the noise, and this weighs
-    their geometric mean. At high noise, where nothing of a picture can be seen, a caption can only lower the error of
-    v. With the error of the noise in its place, captions were hardly learned; with the error of v in full, everything
-    else was learned more slowly (docs/decisions.md).
+    The square root is a compromise: the error of v is 1 + 1/SNR times the error of the noise, and `sigmoid` weighs
+    their geometric mean. At high noise, nothing of a picture can be seen and the error of the noise is nearly 0, but a
+    caption still lowers the error of v. With a weight for the error of the noise alone, captions were hardly learned;
+    with the full weight for the error of v, everything else was learned more slowly (docs/decisions.md).
 
     log_snr: (N,) → (N,) of the same type.
     """

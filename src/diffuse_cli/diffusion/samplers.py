@@ -1,8 +1,11 @@
 """Samplers: reverse diffusion from noise to a picture, written against a function that estimates the clean picture.
 
-Each sampler is an iterator that yields the state after every step, so that a caller can show, stop or keep any of them.
-Because none knows a network, they are tested with the exact denoiser of Gaussian data, for which each must converge to
-the closed-form solution at its own order. Times decrease from 1 (noise) to 0 (the clean picture).
+A sampler starts from `noisy`, pictures (N, C, H, W) at the first of `times`, and goes through all times, which decrease
+from 1 (noise) to 0 (the clean picture). It is an iterator that yields the state after every step, so that a caller can
+show, stop or keep any of them. Because samplers know no network, they are tested with the exact denoiser of Gaussian
+data, for which each must converge to the closed-form solution at its own order.
+
+In formulas, t → s is the current step, `image` and `noise` are the estimates at t, and λ is the log-SNR.
 """
 
 import itertools
@@ -65,6 +68,7 @@ class _Level(NamedTuple):
 
 
 def _level(schedule: Schedule, t: float) -> _Level:
+    """The level at time t. At 0, the clean picture, the log-SNR is infinite."""
     if t == 0:
         return _Level(1.0, 0.0, math.inf)
     time = torch.tensor(t, dtype=torch.float64)
@@ -82,7 +86,7 @@ def _jumps(schedule: Schedule, times: Sequence[float]) -> Iterator[tuple[float, 
 
 
 def ddim(denoise: Denoiser, noisy: Tensor, times: Sequence[float], schedule: Schedule) -> Iterator[Step]:
-    """DDIM: noisy_s = alpha_s·image + sigma_s·noise, both estimated at t (Song et al. 2021, eq. 12 with eta = 0).
+    """DDIM: noisy_s = alpha_s·image + sigma_s·noise (Song, Meng & Ermon 2021, eq. 12 with eta = 0).
 
     The estimated noise is kept, and its level is lowered. The same map is Euler's rule on the probability-flow ODE
     d x / d rho = (x - image) / rho, with x = noisy/alpha and rho = sigma/alpha, whose slope is the estimated noise
@@ -138,7 +142,8 @@ class _SolverStep(NamedTuple):
 def dpmpp_2m(denoise: Denoiser, noisy: Tensor, times: Sequence[float], schedule: Schedule) -> Iterator[Step]:
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): the estimate is extrapolated in half the log-SNR. Second order.
 
-    noisy_s = sigma_s/sigma_t·noisy_t - alpha_s·(e^(-h) - 1)·(image + h/(2·h_before)·(image - image_before))
+    noisy_s = sigma_s/sigma_t·noisy_t - alpha_s·(e^(-h) - 1)·(image + h/(2·h_before)·(image - image_before)), where
+    h = (λs - λt)/2, and `before` is the step before.
 
     Three steps are of first order, without the extrapolation: the first one, the one to the clean picture, and the
     first one after guidance is switched on or off. There the estimate jumps, and an extrapolation would be wrong.
@@ -187,7 +192,10 @@ def _extrapolated(step: _SolverStep, before: _SolverStep | None) -> Tensor:
 
 
 def _predicted(step: _SolverStep, before: _SolverStep | None) -> Tensor:
-    """The state (N, C, H, W) after a step. It is exact if the estimate is constant (Lu et al. 2022, eq. 8)."""
+    """sigma_s/sigma_t·noisy_t - alpha_s·(e^(-h) - 1)·estimate (Lu et al. 2022, eq. 8): the state after a step.
+
+    It is exact if the estimate is constant. → (N, C, H, W)
+    """
     noisy_factor, image_factor = step.end.sigma / step.start.sigma, -step.end.alpha * math.expm1(-step.h)
     return noisy_factor * step.noisy + image_factor * _extrapolated(step, before)
 
@@ -195,7 +203,7 @@ def _predicted(step: _SolverStep, before: _SolverStep | None) -> Tensor:
 def _corrected(step: _SolverStep, before: _SolverStep | None, arrived: Tensor) -> Tensor:
     """The state after a step when the estimate `arrived` at its end is known, too. All (N, C, H, W).
 
-    The estimate along the step is taken for a parabola image + slope·u + bend·u², u from 0 to h, through the three
+    The estimate along the step is treated as a parabola image + slope·u + bend·u², u from 0 to h, through the three
     estimates. For it the step is exact: sigma_s/sigma_t·noisy_t + alpha_s·∫ e^(u - h)·parabola(u) du. The paper solves
     a linear system for the same weights. Without a step before, the mean of two estimates takes the parabola's place.
     """
@@ -221,12 +229,13 @@ def ddpm(
 ) -> Iterator[Step]:
     """Ancestral sampling: noisy_s is drawn from p(noisy_s | noisy_t) (Ho et al. 2020, algorithm 2).
 
-    The variance is the learned one if the denoiser gives it, otherwise beta_tilde. Its fraction between the bounds was
-    learned for fine steps. `variance_rule="log"` uses the same fraction between the *logarithms* of a longer jump's
-    bounds (Nichol & Dhariwal 2021, eq. 15), which draws too little noise at few steps. `"linear"` first turns it into
-    the fraction between the bounds themselves, which for Gaussian data does not depend on the jump.
+    noisy_s = alpha_s·kappa·image + alpha_t/alpha_s·sigma_s²/sigma_t²·noisy_t + √variance·fresh noise, where
+    kappa = 1 - e^(λt - λs). The step to the clean picture adds no noise.
 
-    The step to the clean picture adds no noise.
+    The variance is the learned one if the denoiser gives it, otherwise beta_tilde. Its fraction between the bounds was
+    learned for fine steps of 1/1000. `variance_rule="log"` uses the same fraction between the *logarithms* of a longer
+    jump's bounds (Nichol & Dhariwal 2021, eq. 15), which draws too little noise at few steps. `"linear"` first turns it
+    into the fraction between the bounds themselves, which for Gaussian data does not depend on the jump.
     """
     for number, (t, at_t, s, at_s) in enumerate(_jumps(schedule, times)):
         denoised = denoise(noisy, t)
@@ -240,7 +249,7 @@ def ddpm(
 def dpmpp_sde(
     denoise: Denoiser, noisy: Tensor, times: Sequence[float], schedule: Schedule, *, fresh_noise: FreshNoise
 ) -> Iterator[Step]:
-    """SDE-DPM-Solver++(2M) (Lu et al. 2022, section 5): ancestral steps with the estimate extrapolated as in 2M.
+    """SDE-DPM-Solver++(2M) (Lu et al. 2022, section 5): the step of `ddpm`, with the estimate extrapolated as in 2M.
 
     The variance of the noise is beta_tilde, even if another one was learned: the extrapolation amplifies the change
     that the last noise made in the estimate, and so makes up for the denoiser's uncertainty. For Gaussian data, the
@@ -272,9 +281,11 @@ def _posterior(noisy: Tensor, image: Tensor, at_t: _Level, at_s: _Level) -> tupl
 def _jump_deviation(
     schedule: Schedule, t: float, at_t: _Level, at_s: _Level, log_fraction: Tensor | None, *, rule: str
 ) -> Tensor | float:
-    """The standard deviation of p(noisy_s | noisy_t) by a `variance_rule` of `ddpm`.
+    """√variance of p(noisy_s | noisy_t) by a `variance_rule` of `ddpm`, where f is `log_fraction`.
 
-    (N, C, H, W) if the variance is learned, otherwise one number.
+    "log": ln variance = ln beta_tilde + f·(ln beta - ln beta_tilde). "linear": variance = beta_tilde +
+    φ·(beta - beta_tilde), where φ is the `linear_fraction` of f on the fine step. → (N, C, H, W), or one number if no
+    variance is learned
     """
     log_beta, log_beta_tilde = (
         x.item() for x in jump_log_variances(

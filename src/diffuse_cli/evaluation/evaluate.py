@@ -30,9 +30,7 @@ from .held_out import HeldOut
 from .likelihood import BatchDenoiser, Estimate, Likelihood
 from .memorisation import gallery, judge
 from .noise_curve import denoiser_for_captions
-from .result import Evaluation as Evaluation  # callers import these three from here
-from .result import Prompts as Prompts
-from .result import keep as keep
+from .result import Evaluation, Prompts
 
 GALLERY_PAIRS = 12                              # largest number of pairs in the gallery
 

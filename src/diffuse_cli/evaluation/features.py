@@ -67,11 +67,11 @@ class Features:
 
 def open_features(dataset: Dataset, positions: np.ndarray, *, directory: Path, device: torch.device) -> Generator[
         tuple[int, int], None, Features]:
-    """The features of an encoder for the pictures at `positions`, which is trained unless it was kept earlier.
+    """The features of an encoder that is trained on the pictures at `positions`, of which there must be two or more.
 
     Yields (steps done, number of steps), returns the Features. The encoder is kept in `directory`, that of the decoded
-    pictures, under a hash of the pictures, captions and positions. A damaged file is replaced. Needs two pictures or
-    more.
+    pictures, under a hash of the pictures, captions and positions. If it is there already, it is not trained again. A
+    damaged file is replaced.
     """
     facts = json.dumps([VERSION, dataset.id, positions.tolist()])
     folder = directory / f"encoder-{hashlib.sha256(facts.encode()).hexdigest()[:32]}"

@@ -1,1 +1,1 @@
-"""Models in the form that others load: written beside their place, compared with the original, then put there."""
+"""Exports of a model for other programs: written to a temporary place, compared with the model, then published."""

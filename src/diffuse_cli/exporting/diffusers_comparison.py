@@ -1,7 +1,7 @@
-"""An exported folder opened by diffusers and transformers themselves, where they are installed, and asked the same.
+"""Compares a model with its exported folder as diffusers and transformers themselves open it, where they are installed.
 
-The strongest comparison there is: their networks, their tokenizer, their pipeline with its scheduler. Nothing else in
-the engine imports them.
+This is the strongest comparison there is: it covers their networks, tokenizer, scheduler and whole pipeline. No other
+module of the package imports the two libraries.
 """
 
 import contextlib
@@ -29,28 +29,36 @@ from ..runtime import randomness
 from ..sampling.generate import encode_prompts
 from ..storage.checkpoint import Model
 from ..storage.diffusers_folder import SCHEDULER_FILE, TOKENIZER_FILE
-from .verification import LIMIT, Comparison, captions_for, compare_tokenizers, largest, questions
+from .verification import (
+    LIMIT,
+    Comparison,
+    compare_tokenizers,
+    comparison_captions,
+    largest_difference,
+    network_inputs,
+)
 
-LIBRARIES = {"transformers": "T5EncoderModel", "diffusers": "DiffusionPipeline"}     # with what is needed of them
-GUIDANCE, DRAWING_STEPS = 3.0, 10
-SCHEDULERS = {"DDPMScheduler": "ddpm", "DDIMScheduler": "ddim", "DPMSolverMultistepScheduler": "dpmpp-2m"}
+LIBRARIES = {"transformers": "T5EncoderModel", "diffusers": "DiffusionPipeline"}     # library → a class that is needed
+GUIDANCE, SAMPLING_STEPS = 3.0, 10              # of the pictures that are compared
+SAMPLERS = {                                    # scheduler class of diffusers → our sampler
+    "DDPMScheduler": "ddpm", "DDIMScheduler": "ddim", "DPMSolverMultistepScheduler": "dpmpp-2m"}
 
 
 def versions() -> dict[str, str]:
-    """The versions of the two libraries; nothing where one is missing or cannot be imported."""
+    """Return the versions of the two libraries; an empty dict if one is missing or cannot be imported."""
     try:
         with _quiet():
-            for name, needed in LIBRARIES.items():
-                getattr(importlib.import_module(name), needed)         # only then is anything but its name imported
-    except Exception:                           # a stranger's import can fail in any way: then there is no such oracle
+            for name, class_name in LIBRARIES.items():
+                getattr(importlib.import_module(name), class_name)     # this access imports the class, lazily
+    except Exception:                           # a foreign import can fail in any way: then there is no comparison
         return {}
     return {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
-def compare(model: Model, folder: Path, how: Export) -> list[Comparison]:
-    """The model against the tokenizer, the betas and, if the libraries are installed, the pipeline in the folder.
+def compare(model: Model, folder: Path, settings: Export) -> list[Comparison]:
+    """Compare the model with the folder's tokenizer, its betas and, if the libraries are installed, its pipeline.
 
-    Raises ExportError if the libraries are there, but cannot use the folder.
+    Raises ExportError if the libraries are installed but cannot use the folder.
     """
     comparisons = [] if model.tokenizer is None else [compare_tokenizers(model, folder / TOKENIZER_FILE)]
     betas = json.loads((folder / SCHEDULER_FILE).read_bytes())["trained_betas"]
@@ -61,62 +69,54 @@ def compare(model: Model, folder: Path, how: Export) -> list[Comparison]:
 
 
 def _compare_pipeline(model: Model, folder: Path) -> list[Comparison]:
-    """The model against the pipeline that diffusers opens, on the CPU; nothing if the libraries are missing."""
-    if not (found := versions()):
+    """Compare the model with the pipeline that diffusers opens, on the CPU; nothing if the libraries are missing."""
+    if not (installed := versions()):
         return []
     try:
         with _quiet():
-            return _compare(model, open_pipeline(folder))
+            pipeline = open_pipeline(folder)
+            comparisons = _compare_unet(model, pipeline)
+            if model.tokenizer is not None:
+                comparisons += _compare_text(model, pipeline)
+            return [*comparisons, _compare_pictures(model, pipeline)]
     except MemoryError:
         raise
-    except Exception as error:                  # as foreign as that of the import, but the folder may be the reason
-        by = " and ".join(f"{name} {version}" for name, version in found.items())
-        raise ExportError(f"{by} cannot use the folder ({type(error).__name__}: {str(error)[:200]})") from error
-
-
-def _compare(model: Model, pipeline: Any) -> list[Comparison]:
-    comparisons = _compare_unet(model, pipeline)
-    if model.tokenizer is not None:
-        comparisons += _compare_text(model, pipeline)
-    prompts = captions_for(list(model.words))[1:3]
-    theirs = drawn_by_pipeline(pipeline, prompts, steps=DRAWING_STEPS, guidance=GUIDANCE,
-                               generator=randomness.generator("export"))
-    ours = drawn_alike(model, SCHEDULERS[type(pipeline.scheduler).__name__], pipeline.scheduler.timesteps.tolist(),
-                       prompts, guidance=GUIDANCE, generator=randomness.generator("export"))
-    difference = abs(theirs.astype(int) - ours.astype(int)).max() / 255
-    return [*comparisons, Comparison("diffusers: pixels of the pipeline's pictures", float(difference), 1 / 255)]
+    except Exception as error:                  # it too can fail in any way, but the folder may be the reason
+        libraries = " and ".join(f"{name} {version}" for name, version in installed.items())
+        raise ExportError(f"{libraries} cannot use the folder ({type(error).__name__}: {str(error)[:200]})") from error
 
 
 def open_pipeline(folder: Path) -> Any:
-    """The folder as any program of diffusers opens it, without its progress bars."""
+    """Open the folder as any program opens it with diffusers, without progress bars."""
     diffusers = importlib.import_module("diffusers")
     pipeline = diffusers.DiffusionPipeline.from_pretrained(str(folder), local_files_only=True, low_cpu_mem_usage=False)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-# ── Pictures ────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Sampling ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def drawn_by_pipeline(
+def sample_with_pipeline(
     pipeline: Any, prompts: Sequence[str], *, steps: int, guidance: float, generator: torch.Generator,
 ) -> np.ndarray:
-    """(N, R, R, 3) uint8: a picture of each prompt; of an unconditional pipeline as many, without."""
+    """Generate one picture for each prompt; unconditional pipelines ignore the prompts. → (N, R, R, 3) uint8"""
     if hasattr(pipeline, "tokenizer"):
-        made = pipeline(prompt=list(prompts), num_inference_steps=steps, guidance_scale=guidance, generator=generator,
-                        clean_caption=False)
+        output = pipeline(prompt=list(prompts), num_inference_steps=steps, guidance_scale=guidance, generator=generator,
+                          clean_caption=False)
     else:
-        made = pipeline(batch_size=len(prompts), num_inference_steps=steps, generator=generator)
-    return np.stack([np.asarray(image) for image in made.images])
+        output = pipeline(batch_size=len(prompts), num_inference_steps=steps, generator=generator)
+    return np.stack([np.asarray(image) for image in output.images])
 
 
-def drawn_alike(
-    model: Model, name: str, timesteps: Sequence[int], prompts: Sequence[str], *, guidance: float,
+def sample_like_pipeline(
+    model: Model, sampler: str, timesteps: Sequence[int], prompts: Sequence[str], *, guidance: float,
     generator: torch.Generator,
 ) -> np.ndarray:
-    """The same by our sampler `name`: on the scheduler's time steps, with plain guidance, its clip, and the same noise.
+    """Generate the pictures of `sample_with_pipeline` with our `sampler`. → (N, R, R, 3) uint8
 
-    Not how `diffuse sample` draws, which guides in an interval and thresholds dynamically: no stock pipeline can.
+    They have the time steps and the clipping of the pipeline's scheduler, the noise of an equal generator, and guidance
+    at every step. `diffuse sample` guides in an interval and thresholds dynamically, which no stock pipeline can do.
     """
     schedule = make_schedule(model.config.schedule, model.config.network.resolution)
     network = model.config.network
@@ -126,15 +126,17 @@ def drawn_alike(
         return torch.randn(shape, generator=generator)
 
     times = [(float(index) + 1) / STEPS for index in timesteps] + [0.0]
-    guided, start = _plainly_guided(model, prompts, guidance=guidance, clip=name != "ddim"), noise()
-    if name == "ddpm":                          # the stock scheduler interpolates the logarithms of the variances
-        steps = ddpm(guided, start, times, schedule, fresh_noise=noise, variance_rule="log")
+    denoise, start = _always_guided_denoiser(model, prompts, guidance=guidance, clip=sampler != "ddim"), noise()
+    if sampler == "ddpm":                       # the stock scheduler interpolates the logarithms of the variances
+        steps = ddpm(denoise, start, times, schedule, fresh_noise=noise, variance_rule="log")
     else:
-        steps = run_sampler(name, guided, start, times, schedule, fresh_noise=noise)
-    return to_pixels(list(steps)[-1].noisy)
+        steps = run_sampler(sampler, denoise, start, times, schedule, fresh_noise=noise)
+    *_, last = steps
+    return to_pixels(last.noisy)
 
 
-def _plainly_guided(model: Model, prompts: Sequence[str], *, guidance: float, clip: bool) -> Denoiser:
+def _always_guided_denoiser(model: Model, prompts: Sequence[str], *, guidance: float, clip: bool) -> Denoiser:
+    """Return a denoiser that guides at every noise level without thresholding, as stock pipelines do."""
     schedule = make_schedule(model.config.schedule, model.config.network.resolution)
     text, null = encode_prompts(model, prompts)
 
@@ -142,62 +144,75 @@ def _plainly_guided(model: Model, prompts: Sequence[str], *, guidance: float, cl
         time = torch.full((len(noisy),), t, dtype=torch.float64)
         prediction, channels = predict(model.network, noisy, time, features, config=model.config, precision="fp32")
         return Denoised(schedule.image_of(model.config.prediction, prediction, noisy, time),
-                        None if channels is None else log_fraction(channels))              # stock: not clamped
+                        None if channels is None else log_fraction(channels))             # stock DDPM does not clamp it
 
     @torch.no_grad()
-    def guided(noisy: Tensor, t: float) -> Denoised:
-        now = estimate(noisy, t, text)
-        image = now.image
+    def denoise(noisy: Tensor, t: float) -> Denoised:
+        with_prompt = estimate(noisy, t, text)
+        image = with_prompt.image
         if null is not None:
             without = estimate(noisy, t, null.expand(len(noisy), -1, -1)).image
             image = without + guidance * (image - without)
-        return now._replace(image=image.clamp(-1, 1) if clip else image)
+        return with_prompt._replace(image=image.clamp(-1, 1) if clip else image)
 
-    return guided
+    return denoise
 
 
-# ── Parts ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Comparisons ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @torch.no_grad()
 def _compare_unet(model: Model, pipeline: Any) -> list[Comparison]:
     channels = min(model.config.network.out_channels, pipeline.unet.config.out_channels)
     comparisons = []
-    for question in questions(model.config, list(model.words)):
+    for batch in network_inputs(model.config, list(model.words)):
         text = None
         if model.tokenizer is not None:
-            text = model.network.encode(encode(model.tokenizer, question.captions))
-        given = {} if text is None else {"encoder_hidden_states": text}
-        theirs = pipeline.unet(question.noisy, question.time, **given).sample
-        ours = model.network(question.noisy, question.time, text)
-        comparisons.append(Comparison(f"diffusers: answers to {len(question.noisy)} at once",
-                                      largest(ours[:, :channels], theirs[:, :channels]), LIMIT))
+            text = model.network.encode(encode(model.tokenizer, batch.captions))
+        options = {} if text is None else {"encoder_hidden_states": text}
+        exported = pipeline.unet(batch.noisy, batch.time, **options).sample
+        expected = model.network(batch.noisy, batch.time, text)
+        comparisons.append(Comparison(f"diffusers: answers to {len(batch.noisy)} at once",
+                                      largest_difference(expected[:, :channels], exported[:, :channels]), LIMIT))
     return comparisons
 
 
 @torch.no_grad()
 def _compare_text(model: Model, pipeline: Any) -> list[Comparison]:
     assert model.tokenizer is not None
-    captions = captions_for(list(model.words))
-    ours = encode(model.tokenizer, captions)
-    given = pipeline.tokenizer(captions, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt")
-    features = pipeline.text_encoder(given.input_ids, attention_mask=given.attention_mask)[0]
-    return [Comparison("transformers: token ids that differ", float((given.input_ids != ours).sum()), 0.0),
-            Comparison("transformers: features of captions", largest(model.network.encode(ours), features), LIMIT)]
+    captions = comparison_captions(list(model.words))
+    expected = encode(model.tokenizer, captions)
+    exported = pipeline.tokenizer(captions, padding="max_length", max_length=LENGTH, truncation=True,
+                                  return_tensors="pt")
+    features = pipeline.text_encoder(exported.input_ids, attention_mask=exported.attention_mask)[0]
+    difference = largest_difference(model.network.encode(expected), features)
+    return [Comparison("transformers: token ids that differ", float((exported.input_ids != expected).sum()), 0.0),
+            Comparison("transformers: features of captions", difference, LIMIT)]
+
+
+def _compare_pictures(model: Model, pipeline: Any) -> Comparison:
+    prompts = comparison_captions(list(model.words))[1:3]
+    exported = sample_with_pipeline(pipeline, prompts, steps=SAMPLING_STEPS, guidance=GUIDANCE,
+                                    generator=randomness.generator("export"))
+    sampler, timesteps = SAMPLERS[type(pipeline.scheduler).__name__], pipeline.scheduler.timesteps.tolist()
+    expected = sample_like_pipeline(model, sampler, timesteps, prompts, guidance=GUIDANCE,
+                                    generator=randomness.generator("export"))
+    difference = abs(exported.astype(int) - expected.astype(int)).max() / 255
+    return Comparison("diffusers: pixels of the pipeline's pictures", float(difference), 1 / 255)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The libraries without their bars and warnings; what they print all the same does not reach stdout."""
+    """Silence the progress bars and warnings of the libraries, and send to stderr whatever they print to stdout."""
     with contextlib.redirect_stdout(sys.stderr):
         loggings = [importlib.import_module(f"{name}.utils.logging") for name in LIBRARIES]
-        before = [logging.get_verbosity() for logging in loggings]
+        verbosities = [logging.get_verbosity() for logging in loggings]
         try:
             for logging in loggings:
                 logging.set_verbosity_error()
                 logging.disable_progress_bar()
             yield
         finally:
-            for logging, verbosity in zip(loggings, before, strict=True):
+            for logging, verbosity in zip(loggings, verbosities, strict=True):
                 logging.set_verbosity(verbosity)
                 logging.enable_progress_bar()

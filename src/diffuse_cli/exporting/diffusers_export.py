@@ -1,7 +1,8 @@
-"""A model as a folder of diffusers' form: JSON, safetensors and a tokenizer, written without either library.
+"""Exports a model as a folder that diffusers can load: JSON, safetensors and a tokenizer.
 
-Text-conditional models become an `IFPipeline`, others a `DDPMPipeline`: the two stock pipelines that draw pixels. Both
-expect variance channels, each in its own way, and get what they expect.
+Neither diffusers nor transformers is needed to write it. Text-conditional models become an `IFPipeline` and others a
+`DDPMPipeline`, the two stock pipelines that generate pixels. Each treats variance channels in its own way, and the
+folder has the channels that it expects.
 """
 
 import dataclasses
@@ -21,21 +22,24 @@ from ..storage.checkpoint import Model, save_tensors
 from ..storage.diffusers_config import INDEX_FILE
 from ..storage.diffusers_folder import SCHEDULER_FILE, TEXT_ENCODER_FILE, TOKENIZER_FILE, UNET_FILE
 
-SCHEDULER = "ddpm"                              # unless another is asked for
+DEFAULT_SCHEDULER = "ddpm"
 
 
-def write(model: Model, folder: Path, how: Export) -> None:
-    """Write the folder, which is there and empty. Raises UsageError for what stock classes cannot be, StorageError."""
-    config, scheduler = model.config, how.scheduler or SCHEDULER
+def write(model: Model, folder: Path, settings: Export) -> None:
+    """Fill the folder, which exists and is empty.
+
+    Raises UsageError if the stock classes cannot represent the model, and StorageError.
+    """
+    config, scheduler = model.config, settings.scheduler or DEFAULT_SCHEDULER
     network = _with_expected_channels(config.network, learned=config.learned_variance, scheduler=scheduler)
     betas = make_schedule(config.schedule, network.resolution).betas()
-    described = diffusers_config.scheduler_config(config, scheduler, betas.tolist())
-    _write_json(folder / INDEX_FILE, diffusers_config.pipeline_index(network, described["_class_name"]))
-    _write_json(folder / SCHEDULER_FILE, described)
+    scheduler_config = diffusers_config.scheduler_config(config, scheduler, betas.tolist())
+    _write_json(folder / INDEX_FILE, diffusers_config.pipeline_index(network, scheduler_config["_class_name"]))
+    _write_json(folder / SCHEDULER_FILE, scheduler_config)
     _write_json(folder / "unet/config.json", diffusers_config.unet_config(network))
     parts = {prefix: {name.removeprefix(prefix): tensor for name, tensor in model.network.state_dict().items()
                       if name.startswith(prefix)} for prefix in ("unet.", "text_encoder.")}
-    save_tensors(folder / UNET_FILE, _with_rows(parts["unet."], network.out_channels))
+    save_tensors(folder / UNET_FILE, _with_output_channels(parts["unet."], network.out_channels))
     if network.text is None or model.tokenizer is None:
         return
     _write_json(folder / "text_encoder/config.json", diffusers_config.text_encoder_config(network.text))
@@ -48,19 +52,18 @@ def write(model: Model, folder: Path, how: Export) -> None:
 
 
 def _with_expected_channels(network: NetworkConfig, *, learned: bool, scheduler: str) -> NetworkConfig:
-    """Two channels for each of a picture where the pipeline takes them apart itself, or its scheduler does."""
+    """Return the network with twice the picture's channels if the pipeline or its scheduler splits off the variance."""
     wide = network.text is not None or (learned and scheduler == "ddpm")
     return dataclasses.replace(network, out_channels=(2 if wide else 1) * network.channels)
 
 
-def _with_rows(tensors: dict[str, Tensor], rows: int) -> dict[str, Tensor]:
-    """The last convolution with so many output channels: those of the variance left out, or zero where there are none.
-    """
-    changed = {}
+def _with_output_channels(tensors: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+    """Give the last convolution `count` output channels: leave out those of the variance, or add channels of zeros."""
+    resized = {}
     for name in ("conv_out.weight", "conv_out.bias"):
-        kept = tensors[name][:rows]
-        changed[name] = torch.cat([kept, kept.new_zeros(rows - len(kept), *kept.shape[1:])])
-    return tensors | changed
+        kept = tensors[name][:count]
+        resized[name] = torch.cat([kept, kept.new_zeros(count - len(kept), *kept.shape[1:])])
+    return tensors | resized
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A model against the one that is read back from its export."""
+"""Compares a model with the model that is read back from its export: weights, network outputs and a whole picture."""
 
 from pathlib import Path
 
@@ -10,62 +10,64 @@ from ..network.tokenizer import encode
 from ..sampling.generate import encode_prompts, reverse_diffusion
 from ..storage.checkpoint import Model, load_model
 from ..storage.diffusers_config import INDEX_FILE
-from .single_file import TYPES
-from .verification import LIMIT, Comparison, Question, captions_for, largest, questions
+from .single_file import DTYPES
+from .verification import LIMIT, Comparison, NetworkInput, comparison_captions, largest_difference, network_inputs
 
-STEPS = 4                                       # of a picture drawn to compare
-HALF_LIMIT = 0.05                               # of an answer, whose size is about 1: half precision rounds to 1/2048
+STEPS = 4                                       # number of sampling steps of the picture that is compared
+HALF_PRECISION_LIMIT = 0.05                     # for outputs of about 1; half precision rounds weights by up to 1/2048
 
 
-@torch.no_grad()
-def answer(model: Model, question: Question) -> Tensor:
-    """(N, out_channels, R, R): what the model answers."""
+def compare_read_back(model: Model, path: Path, settings: Export) -> list[Comparison]:
+    """Compare the model with the one that is read from an exported file or an exported diffusers folder."""
     device = next(model.network.parameters()).device
-    text = None
-    if model.tokenizer is not None:
-        text = model.network.encode(encode(model.tokenizer, question.captions).to(device))
-    output: Tensor = model.network(question.noisy.to(device), question.time.to(device), text)
-    return output.float()
-
-
-def compare_read_back(model: Model, path: Path, how: Export) -> list[Comparison]:
-    """The model against the one in the file or the folder of diffusers' form at `path`."""
-    found = load_model(path / INDEX_FILE if path.is_dir() else path, next(model.network.parameters()).device)
-    return compare_models(model, found, rounding=TYPES[how.precision or "fp32"],
-                          limit=None if how.precision != "fp16" else HALF_LIMIT)
+    read_back = load_model(path / INDEX_FILE if path.is_dir() else path, device)
+    return compare_models(model, read_back, rounding=DTYPES[settings.precision or "fp32"],
+                          limit=HALF_PRECISION_LIMIT if settings.precision == "fp16" else LIMIT)
 
 
 def compare_models(
-    model: Model, found: Model, *, rounding: torch.dtype = torch.float32, limit: float | None = None,
+    model: Model, read_back: Model, *, rounding: torch.dtype = torch.float32, limit: float = LIMIT,
 ) -> list[Comparison]:
-    """A model against one that was read back: weights, once rounded, exactly; answers and pictures up to `limit`.
+    """Compare weights exactly, after `rounding` the model's own; outputs, features and a picture up to `limit`.
 
-    Of variance channels only those that both have are compared: some formats have no place for them.
+    Variance channels that one of them lacks are left out: some formats have no place for them.
     """
-    most = LIMIT if limit is None else limit
-    theirs, channels = found.network.state_dict(), found.config.network.out_channels
-    weights = [largest(weight.to(rounding).float()[: len(theirs[name])], theirs[name])
+    tensors, channels = read_back.network.state_dict(), read_back.config.network.out_channels
+    weights = [largest_difference(weight.to(rounding).float()[: len(tensors[name])], tensors[name])
                for name, weight in model.network.state_dict().items()]
     comparisons = [Comparison("weights", max(weights), 0.0)]
-    for question in questions(model.config, list(model.words)):
-        ours, answered = answer(model, question)[:, :channels], answer(found, question)
-        comparisons.append(Comparison(f"answers to {len(question.noisy)} at once", largest(ours, answered), most))
-    prompts = captions_for(list(model.words))
+    for batch in network_inputs(model.config, list(model.words)):
+        difference = largest_difference(network_output(model, batch)[:, :channels], network_output(read_back, batch))
+        comparisons.append(Comparison(f"answers to {len(batch.noisy)} at once", difference, limit))
+    captions = comparison_captions(list(model.words))
     if model.tokenizer is not None:
-        comparisons.append(Comparison("features of captions", largest(
-            *(_given(encode_prompts(one, prompts)[0]) for one in (model, found))), most))
-    drawn = largest(*(_picture(one, prompts[2]) for one in (model, found)))
-    comparisons.append(Comparison("pictures of a seed", drawn, most))
+        difference = largest_difference(_features(model, captions), _features(read_back, captions))
+        comparisons.append(Comparison("features of captions", difference, limit))
+    difference = largest_difference(_picture(model, captions[2]), _picture(read_back, captions[2]))
+    comparisons.append(Comparison("pictures of a seed", difference, limit))
     return comparisons
 
 
-def _picture(model: Model, caption: str) -> Tensor:
-    """(1, C, R, R): a picture before it is rounded to pixels."""
-    text, null = encode_prompts(model, [caption])
-    return list(reverse_diffusion(model.network, model.config, text=text, null=null, seeds=[0],
-                              sampling=Sampling(sampler="ddim", steps=STEPS)))[-1].noisy
+@torch.no_grad()
+def network_output(model: Model, batch: NetworkInput) -> Tensor:
+    """Run the model's network on its own device. → (N, out_channels, R, R) float32"""
+    device = next(model.network.parameters()).device
+    text = None
+    if model.tokenizer is not None:
+        text = model.network.encode(encode(model.tokenizer, batch.captions).to(device))
+    output: Tensor = model.network(batch.noisy.to(device), batch.time.to(device), text)
+    return output.float()
 
 
-def _given(features: Tensor | None) -> Tensor:
+def _features(model: Model, captions: list[str]) -> Tensor:
+    features, _ = encode_prompts(model, captions)
     assert features is not None
     return features
+
+
+def _picture(model: Model, caption: str) -> Tensor:
+    """Generate a picture, (1, C, R, R), before it is rounded to pixels."""
+    text, null = encode_prompts(model, [caption])
+    *_, last = reverse_diffusion(model.network, model.config, text=text, null=null, seeds=[0],
+                                 sampling=Sampling(sampler="ddim", steps=STEPS))
+    return last.noisy

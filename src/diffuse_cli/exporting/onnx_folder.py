@@ -1,6 +1,6 @@
-"""A model as a folder of ONNX graphs, with all else that drawing takes: tokenizer, constants, and a script that draws.
+"""Exports a model as a folder of ONNX graphs and everything else that sampling needs: tokenizer, numbers, a script.
 
-Whoever opens it needs onnxruntime, not torch, and none of our code but the script's, which is there to be read.
+To use the folder, a program needs onnxruntime, but neither torch nor this package. The script shows how.
 """
 
 import json
@@ -31,15 +31,15 @@ from .onnx_graphs import (
 )
 from .onnx_sampler import sampler_graph
 
-STANDALONE = ("sample.py", "README.md")         # copied as they are
-FINEST = 4001                                   # tabulated times: between them a straight line is exact to float32
-COLUMNS = ("time", "from_noisy", "from_output", "guided", "memory", "keep", "gain")
+STANDALONE = ("sample.py", "README.md")         # files that are copied unchanged
+TABULATED_TIMES = 4001                          # so many that linear interpolation is as exact as float32
+COLUMNS = ("time", "from_noisy", "from_output", "guided", "memory", "keep", "gain")      # of `step_table` in the script
 
 
-def write(model: Model, folder: Path, how: Export) -> None:
-    """Write the folder, which is there and empty; `how` leaves nothing open.
+def write(model: Model, folder: Path, settings: Export) -> None:
+    """Fill the folder, which exists and is empty. The format has no settings of its own.
 
-    Raises UsageError when the extra is not installed, StorageError.
+    Raises UsageError if the libraries of the extra are missing, and StorageError.
     """
     check_extra()
     text_encoder = None
@@ -57,16 +57,16 @@ def write(model: Model, folder: Path, how: Export) -> None:
 
 
 def constants(model: Model) -> dict[str, Any]:
-    """Every number that drawing takes, beside the weights: what sampler.json holds."""
+    """Return the content of sampler.json: all numbers that sampling needs beside the weights."""
     from .standalone.sample import step_table
 
-    config, network, usual = model.config, model.config.network, Sampling()
+    config, network, defaults = model.config, model.config.network, Sampling()
     schedule = make_schedule(config.schedule, network.resolution)
-    interval = usual.interval_at(network.resolution) if config.conditional else (0, 0)      # nowhere without prompts
+    interval = defaults.interval_at(network.resolution) if config.conditional else (0, 0)    # no prompts, no guidance
     first, second, *_, last, _ = sampling_times(schedule, 3, network.resolution)
     levels = schedule.log_snr(torch.tensor([first, second, last], dtype=torch.float64)).tolist()
-    times = schedule.time_of(torch.from_numpy(np.linspace(levels[1], levels[2], FINEST)))
-    known: dict[str, Any] = {
+    times = schedule.time_of(torch.from_numpy(np.linspace(levels[1], levels[2], TABULATED_TIMES)))
+    numbers: dict[str, Any] = {
         "resolution": network.resolution,
         "channels": network.channels,
         "prediction": config.prediction,
@@ -74,15 +74,15 @@ def constants(model: Model) -> dict[str, Any]:
         "text": None if network.text is None else {
             "length": LENGTH, "pad": PAD, "end": END, "vocabulary": network.text.vocabulary,
             "width": network.text.width},
-        "guidance": {"scale": usual.guidance if config.conditional else 1.0, "interval": interval},
+        "guidance": {"scale": defaults.guidance if config.conditional else 1.0, "interval": interval},
         "threshold_share": THRESHOLD_SHARE,
         "schedule": {"name": config.schedule, "first_level": levels[0], "levels": levels[1:],
                      "times": [round(time, 10) for time in times.tolist()]},
     }
     for sampler in ("dpmpp-2m", "ddim"):
-        table = step_table(known, SAMPLER_STEPS[sampler], sampler=sampler)
-        known.setdefault("steps", {"columns": COLUMNS})[sampler] = table.tolist()
-    return known
+        table = step_table(numbers, SAMPLER_STEPS[sampler], sampler=sampler)
+        numbers.setdefault("steps", {"columns": COLUMNS})[sampler] = table.tolist()
+    return numbers
 
 
 def _write_graph(path: Path, graph: Graph) -> None:

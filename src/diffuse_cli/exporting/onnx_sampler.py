@@ -1,7 +1,7 @@
-"""The whole sampler as one ONNX graph: prompts, noise and a table of steps → pictures.
+"""Builds the whole sampler as one ONNX graph: prompts, noise and a table of steps → pictures.
 
-It is written down here in ONNX's own notation, with places for the two networks, into which their traced graphs are
-put: nothing is traced twice, and its weights are theirs.
+The graph is written in ONNX's own text format, with a placeholder node for each of the two networks. The traced graphs
+of the networks replace these nodes, so nothing is traced twice, and the weights are shared.
 """
 
 import math
@@ -16,13 +16,14 @@ from .onnx_graphs import OPSET, Graph, document
 if TYPE_CHECKING:
     import onnx
 
-# A row of `steps` is what `step_table` of standalone/sample.py says, and the arithmetic is that of its `Sampler.draw`.
-# UNet and TextEncoder stand for the traced graphs.
+# A row of `steps` has the columns of `step_table` in standalone/sample.py, and the arithmetic is that of its
+# `Sampler.generate`. UNet and TextEncoder are the placeholders for the traced graphs. The names in these texts, without
+# those that begin with $, become names in the exported file.
 
 _STEP = """
     row = Gather <axis = 0> (steps, number)
     time, from_noisy, from_output, guided, memory, keep, gain = Split <axis = 0, num_outputs = 7> (row)
-    $ask
+    $predict
     change = Sub (image, before)
     remembered = Mul (memory, change)
     extrapolated = Add (image, remembered)
@@ -39,14 +40,14 @@ _ESTIMATE = """
     said = Mul (from_output, prediction)
     images = Add (seen, said)
 """
-_ASK = """
+_PREDICT_UNGUIDED = """
     asked = Identity (count)
     noisies = Identity (noisy)
     $estimate
     image = Clip (images, minus_unit, unit)
 """
-# The batch is doubled only where guidance acts. Elsewhere the two halves are one, and guidance changes nothing.
-_ASK_GUIDED = """
+# The batch is doubled only where guidance acts. Elsewhere both halves are the same slice, and guidance changes nothing.
+_PREDICT_GUIDED = """
     doubled = CastLike (guided, one)
     halves = Add (one, doubled)
     asked = Mul (count, halves)
@@ -122,30 +123,31 @@ sampler ($prompts float[batch, $channels, $side, $side] noise, float[steps, 7] s
 
 
 def sampler_graph(unet: Graph, text_encoder: Graph | None, network: NetworkConfig) -> Graph:
-    """The whole sampler: prompts, noise and the table of the steps → pictures in [0, 1]; any batch and any steps.
+    """Build the sampler: prompts, noise and the table of steps → pictures in [0, 1], for any batch size and any steps.
 
-    Its weights are those of the two networks, renamed: these are no longer usable.
+    It takes the weights of the two networks and renames them, so the two graphs must not be used afterwards.
     """
     import onnx
 
     size = network.channels * network.resolution**2
-    parts: dict[str, Any] = {
+    values: dict[str, Any] = {
         "channels": network.channels, "side": network.resolution, "opset": OPSET, "ir_version": unet.model.ir_version,
         "above": size - math.ceil(THRESHOLD_SHARE * size) + 1}
     if text_encoder is None:
-        parts |= {"prompts": "", "both_texts": "", "ask": _ASK, "output": "output = UNet (noisies, times)"}
+        values |= {"prompts": "", "both_texts": "", "predict": _PREDICT_UNGUIDED,
+                   "output": "output = UNet (noisies, times)"}
     else:
-        parts |= {"prompts": _PROMPTS, "both_texts": _BOTH_TEXTS, "ask": _ASK_GUIDED,
-                  "output": "output = UNet (noisies, times, texts)"}
+        values |= {"prompts": _PROMPTS, "both_texts": _BOTH_TEXTS, "predict": _PREDICT_GUIDED,
+                   "output": "output = UNet (noisies, times, texts)"}
     text = _SAMPLER
-    while "$" in text:                          # parts have parts
-        text = Template(text).substitute(parts, step=_STEP, estimate=_ESTIMATE)
+    while "$" in text:                          # substituted texts contain names to substitute
+        text = Template(text).substitute(values, step=_STEP, estimate=_ESTIMATE)
     sampler = onnx.parser.parse_model(text)
     loop = next(node for node in sampler.graph.node if node.op_type == "Loop")
     body = next(attribute.g for attribute in loop.attribute if attribute.name == "body")
-    _put_in_place(unet, body, "UNet")
+    _replace_node(unet, body, "UNet")
     if text_encoder is not None:
-        _put_in_place(text_encoder, sampler.graph, "TextEncoder")
+        _replace_node(text_encoder, sampler.graph, "TextEncoder")
     document(sampler, {
         "tokens": "what tokenizer.json makes of the prompts",
         "negative_tokens": "the same of what to lead away from: one for all, or one for each; usually of nothing",
@@ -156,15 +158,15 @@ def sampler_graph(unet: Graph, text_encoder: Graph | None, network: NetworkConfi
     return Graph(sampler, [*unet.weights, *(text_encoder.weights if text_encoder is not None else ())])
 
 
-def _put_in_place(part: Graph, graph: "onnx.GraphProto", name: str) -> None:
-    """Replace the node `name` of the graph by the nodes of a network, whose weights are renamed to match.
+def _replace_node(part: Graph, graph: "onnx.GraphProto", name: str) -> None:
+    """Replace the placeholder node `name` of the graph by the nodes of a network, and rename its weights to match.
 
-    What the network calls its inputs and outputs becomes what they are called there; all else gets a prefix.
+    Inputs and outputs of the network get the names that they have at the placeholder; all other names get a prefix.
     """
     network, nodes = part.model.graph, list(graph.node)
-    place = next(number for number, node in enumerate(nodes) if node.op_type == name)
+    index = next(number for number, node in enumerate(nodes) if node.op_type == name)
     new_names = dict(zip((value.name for value in (*network.input, *network.output)),
-                         (*nodes[place].input, *nodes[place].output), strict=True))
+                         (*nodes[index].input, *nodes[index].output), strict=True))
 
     def renamed(old: str) -> str:
         return str(new_names.get(old, f"{name}/{old}" if old else ""))
@@ -176,4 +178,4 @@ def _put_in_place(part: Graph, graph: "onnx.GraphProto", name: str) -> None:
     for weight in part.weights:
         weight.name = renamed(weight.name)
     graph.ClearField("node")
-    graph.node.extend([*nodes[:place], *network.node, *nodes[place + 1 :]])
+    graph.node.extend([*nodes[:index], *network.node, *nodes[index + 1 :]])

@@ -1,7 +1,6 @@
-"""Giving a model away: written beside its place, compared with the original, and put there only if it is the same.
+"""Publishes an export: writes it beside its target, compares it with the model, and moves it there if it is the same.
 
-Knows the formats by name, and of each how to write it and how to compare. Whatever happens before the last moment, the
-place is as it was.
+Whatever fails before that last move, the target stays as it was.
 """
 
 import dataclasses
@@ -23,18 +22,18 @@ from . import diffusers_comparison, diffusers_export, model_card, onnx_compariso
 from .model_comparison import compare_read_back
 from .verification import Comparison, judge
 
-SCHEMA = 1                                      # of export.json
-LIBRARIES = ("torch", "tokenizers", "numpy")
+SCHEMA = 1                                      # version of the content of export.json
+LIBRARIES = ("torch", "tokenizers", "numpy")     # whose versions are in export.json
 
 
 @dataclass(frozen=True)
 class Format:
-    """How one form of a model is written to a place that is not there yet, and compared with the original there."""
+    """The functions of one format: each `comparisons` function compares the model with the export that `write` made."""
 
     write: Callable[[Model, Path, Export], None]
     comparisons: Sequence[Callable[[Model, Path, Export], list[Comparison]]]
-    opened_by: Callable[[], dict[str, str]]     # versions of the stock libraries that took part in the comparison
-    check: Callable[[], None] = lambda: None    # raises UsageError where a library is missing
+    opened_by: Callable[[], dict[str, str]]     # versions of the stock libraries that took part in the comparisons
+    check: Callable[[], None] = lambda: None    # raises UsageError if a library is missing
 
 
 FORMATS = {
@@ -45,54 +44,58 @@ FORMATS = {
 }
 
 
-def check(how: Export) -> None:
-    """Raise UsageError, with the command that helps, where a library of an extra is missing."""
-    FORMATS[how.format].check()
+def check(settings: Export) -> None:
+    """Raise UsageError, with the command that installs it, if a library that the format needs is missing."""
+    FORMATS[settings.format].check()
 
 
 def export(
-    model: Model, target: Path, how: Export, *, source: Path, replace: bool = False,
+    model: Model, target: Path, settings: Export, *, source: Path, replace: bool = False,
     tell: ProgressCallback = lambda what, done, total: None,
 ) -> dict[str, Any]:
-    """Put the model at `target` in another form. → the report of it, ready for JSON.
+    """Export the model to `target` in another format. → the report, ready for JSON.
 
-    source: the file that the model came from; what its training left beside it is told in the model card. With
-    `replace` an earlier export may give way. Raises ExportError when the two do not agree, UsageError when the place is
-    taken, StorageError; then nothing was changed.
+    source: the file of the model; the model card uses what the training left beside it. replace: whether an earlier
+    export at `target` may be replaced. Raises ExportError if the export differs from the model, UsageError if the
+    target exists, and StorageError; then nothing was changed.
     """
-    form, begun = FORMATS[how.format], time.monotonic()
+    form, started = FORMATS[settings.format], time.monotonic()
     with durable.staging(target) as staging:
         staged = staging / target.name
         tell("writing", 0, 1)
-        if not how.suffix:
+        if not settings.suffix:
             durable.make_directory(staged, mode=0o777)
-        form.write(model, staged, how)
-        if how.format == "diffusers":
-            model_card.write(model, staged, source=source, tell=tell)
+        form.write(model, staged, settings)
+        if settings.format == "diffusers":
+            model_card.write(model, staged, source=source, progress=tell)
         comparisons: list[Comparison] = []
-        if how.verify:
+        if settings.verify:
             tell("comparing", 0, 1)
-            comparisons = [found for compare in form.comparisons for found in compare(model, staged, how)]
+            comparisons = [comparison for compare in form.comparisons
+                           for comparison in compare(model, staged, settings)]
             judge(comparisons)
-        report = _report(model, how, comparisons, opened_by=form.opened_by() if how.verify else {})
+        report = _report(model, settings, comparisons, opened_by=form.opened_by() if settings.verify else {})
         if staged.is_dir():
             report["files"] = sorted([REPORT_FILE, *(path.relative_to(staged).as_posix() for path in staged.rglob("*")
                                                      if path.is_file())])
             model_card.write_report(staged / REPORT_FILE, model, report)
         else:
-            single_file.write(model, staged, how, report=report)
+            single_file.write(model, staged, settings, report=report)
         try:
             durable.publish(staged, target, replace=replace)
         except FileExistsError as error:
             raise UsageError(f"{target} exists already", hint="Use --force to replace it, or another name") from error
-    return {**report, "seconds": time.monotonic() - begun}
+    return {**report, "seconds": time.monotonic() - started}
 
 
-def _report(model: Model, how: Export, comparisons: list[Comparison], *, opened_by: dict[str, str]) -> dict[str, Any]:
-    """`export.json`: what it is, what was compared, and with which versions."""
-    asked = {key: value for key, value in dataclasses.asdict(how).items() if key != "verify" and value is not None}
+def _report(
+    model: Model, settings: Export, comparisons: list[Comparison], *, opened_by: dict[str, str],
+) -> dict[str, Any]:
+    """Return the content of `export.json`: settings, comparisons, versions of libraries, and the model's hash."""
+    chosen = {key: value for key, value in dataclasses.asdict(settings).items()
+              if key != "verify" and value is not None}
     return {
-        "schema": SCHEMA, "version": __version__, **asked, "verified": how.verify,
+        "schema": SCHEMA, "version": __version__, **chosen, "verified": settings.verify,
         "comparisons": [dataclasses.asdict(comparison) for comparison in comparisons], "opened_by": opened_by,
         "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
         "model_sha256": model.sha256}

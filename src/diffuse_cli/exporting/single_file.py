@@ -1,6 +1,6 @@
-"""A model as one slim file: its averaged weights and all that is needed to use them, in full or half precision.
+"""Exports a model as one safetensors file: averaged weights, in full or half precision, with all that their use needs.
 
-The codec is that of every model file (`checkpoint`), so `-m` reads it, and so does whatever reads safetensors.
+The format is that of every model file (`storage.checkpoint`). So `-m` reads it, and so does any safetensors library.
 """
 
 from pathlib import Path
@@ -12,16 +12,16 @@ from ..config import Export
 from ..errors import UsageError
 from ..storage.checkpoint import Model, save_model
 
-TYPES = {"fp32": torch.float32, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 
-def write(model: Model, path: Path, how: Export, *, report: dict[str, Any] | None = None) -> None:
-    """Write the file, and in its header the report of its export, if there is one yet.
+def write(model: Model, path: Path, settings: Export, *, report: dict[str, Any] | None = None) -> None:
+    """Write the file; the report of the export, if there is one yet, goes into its header.
 
-    Raises UsageError where a weight is too large for half precision, StorageError.
+    Raises UsageError for a weight that is too large for half precision, and StorageError.
     """
-    precision = how.precision or "fp32"
-    weights = {name: weight.to(TYPES[precision]) for name, weight in model.network.state_dict().items()}
+    precision = settings.precision or "fp32"
+    weights = {name: weight.to(DTYPES[precision]) for name, weight in model.network.state_dict().items()}
     for name, weight in weights.items():
         if not torch.isfinite(weight).all():
             raise UsageError(f"the weight {name} is too large for {precision}", hint="Use --precision fp32")

@@ -1,7 +1,6 @@
-"""What an exported model must have in common with the original, as figures: the lines of `export.json`.
+"""Verification of exports: the inputs on which networks are compared, the comparisons, and the verdict.
 
-The same questions are put to both: several batch sizes, noise levels and lengths of captions, and whole pictures. Knows
-no format.
+The inputs cover several batch sizes, noise levels and lengths of captions. They are the same for every export.
 """
 
 import math
@@ -19,13 +18,15 @@ from ..network.tokenizer import encode
 from ..runtime import randomness
 from ..storage.checkpoint import Model
 
-LIMIT = 1e-4                                    # of an answer of the network, in full precision
-BATCHES = {1: (999.0,), 3: (0.0, 250.5, 998.0), 5: (3.0, 100.0, 499.0, 700.0, 950.0)}       # size → stock indices
+LIMIT = 1e-4                                    # largest allowed difference of a network's outputs, which are about 1
+BATCHES = {1: (999.0,), 3: (0.0, 250.5, 998.0), 5: (3.0, 100.0, 499.0, 700.0, 950.0)}       # batch size → stock times
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The largest difference between two answers to the same question, and how large it may be; or a count of them.
+    """The largest absolute difference of one property between a model and its export, or a count of differences.
+
+    The fields are written to `export.json` under their names.
     """
 
     what: str
@@ -34,55 +35,57 @@ class Comparison:
 
     @property
     def holds(self) -> bool:
-        """False as well for what is not a number."""
+        """Whether the difference is at most the limit; NaN and infinity never are."""
         return self.max_abs <= self.limit and math.isfinite(self.max_abs)
 
 
 @dataclass(frozen=True)
-class Question:
-    """What a network is asked: pictures of one batch, and what is said of them."""
+class NetworkInput:
+    """One batch of inputs for a network."""
 
     noisy: Tensor                               # (N, C, R, R)
-    time: Tensor                                # (N,) stock indices, float32
+    time: Tensor                                # (N,) float32, indices of the 1000 stock time steps
     captions: list[str]                         # N; ignored by unconditional models
 
 
 def judge(comparisons: Sequence[Comparison]) -> None:
     """Raise ExportError for the first comparison that does not hold."""
-    for found in comparisons:
-        if not found.holds:
-            raise ExportError(f"what was exported is not the same as the model ({found.what}: {found.max_abs:.3g}, "
-                              f"at most {found.limit:g})")
+    for comparison in comparisons:
+        if not comparison.holds:
+            raise ExportError(f"the export differs from the model ({comparison.what}: {comparison.max_abs:.3g}, "
+                              f"at most {comparison.limit:g})")
 
 
-def captions_for(words: Sequence[str]) -> list[str]:
-    """Captions of all lengths: none, one word, some, more than there are positions; and what tokenizers stumble over.
+def comparison_captions(words: Sequence[str]) -> list[str]:
+    """Return captions without words, with one, with some, with more words than positions, and with odd characters.
+
+    words: those of the training captions, from which most of these are made.
     """
     known = list(words)[:8] or ["red", "car"]
     return ["", known[0], " ".join(known), " ".join(known * 40), f"  Ünï-({known[-1]}) \U0001f697 & Co.\n"]
 
 
-def questions(config: ModelConfig, words: Sequence[str]) -> Iterator[Question]:
-    """The questions put to every exported network, always the same."""
-    network, captions = config.network, captions_for(words)
+def network_inputs(config: ModelConfig, words: Sequence[str]) -> Iterator[NetworkInput]:
+    """Yield the batches on which every exported network is compared with the model, one for each size of BATCHES."""
+    network, captions = config.network, comparison_captions(words)
     shape = (network.channels, network.resolution, network.resolution)
     for size, times in BATCHES.items():
         keys = randomness.keys(0, "export", size, torch.arange(size))
-        yield Question(randomness.normal(keys, shape), torch.tensor(times), [captions[-1 - k] for k in range(size)])
+        yield NetworkInput(randomness.normal(keys, shape), torch.tensor(times), [captions[-1 - k] for k in range(size)])
 
 
 def compare_tokenizers(model: Model, path: Path) -> Comparison:
-    """How many token ids differ between the model's tokenizer and the file, read as stock libraries read it."""
+    """Count the token ids that differ between the model's tokenizer and the file, read as stock libraries read it."""
     assert model.tokenizer is not None
-    prompts = captions_for(list(model.words))
-    theirs = torch.tensor([one.ids for one in Tokenizer.from_file(str(path)).encode_batch(prompts)])
-    ours = encode(model.tokenizer, prompts)
-    differing = (ours != theirs).sum().item() if ours.shape == theirs.shape else ours.numel()
+    captions = comparison_captions(list(model.words))
+    exported = torch.tensor([encoding.ids for encoding in Tokenizer.from_file(str(path)).encode_batch(captions)])
+    expected = encode(model.tokenizer, captions)
+    differing = (expected != exported).sum().item() if expected.shape == exported.shape else expected.numel()
     return Comparison("token ids that differ", float(differing), 0.0)
 
 
-def largest(ours: Tensor, theirs: Tensor) -> float:
-    """The largest absolute difference; infinite where shapes are not the same."""
-    if ours.shape != theirs.shape:
+def largest_difference(expected: Tensor, exported: Tensor) -> float:
+    """Return the largest absolute difference of two tensors; infinity if their shapes differ."""
+    if expected.shape != exported.shape:
         return math.inf
-    return (ours - theirs).abs_().max().item()          # no wider numbers: of a big weight they would be much memory
+    return (expected - exported).abs_().max().item()        # in float32: float64 copies of big weights need much memory

@@ -136,7 +136,10 @@ def _scale(picture: np.ndarray) -> int:
 
 
 def film(films: Sequence[np.ndarray], *, columns: int | None = None) -> list[np.ndarray]:
-    """Films (frames, H, W, 3) of any length → the frames of an enlarged `sheet` of all; each holds its last frame."""
+    """Films (frames, H, W, 3) → the frames of an enlarged `sheet` of all; a shorter film keeps its last frame.
+
+    The last frame is repeated HELD times, so that a person can look at it.
+    """
     scale, length = max(1, round(SIDE / films[0].shape[1])), max(map(len, films))
     frames = [enlarged(sheet(np.stack([one[min(number, len(one) - 1)] for one in films]), columns=columns), scale)
               for number in range(length)]

@@ -1,6 +1,7 @@
 """Line charts as SVG elements inside a page, in the page's own colours and letters.
 
-Standard library only: nothing is drawn that the few charts of a report do not need. The same data give the same bytes.
+Writes the SVG itself, with the standard library: the few charts of a report need little more than axes, lines and a
+legend. The same data give the same bytes.
 """
 
 import itertools
@@ -11,11 +12,11 @@ from xml.etree import ElementTree as ET
 
 POINTS = 240                                    # largest number of points of a curve; longer ones are averaged
 WIDTH, HEIGHT = 374, 187                        # of a chart in its own pixels; the page scales it to its column
-FONT_SIZE, LETTER_WIDTH = 10, 6.2               # pixels; the width is that of an average letter, as an estimate
+FONT_SIZE, LETTER_WIDTH = 10, 6.2               # pixels; the width estimates that of an average letter
 _TICK, _LINE, _DOT = 3.5, 1.6, 5.0              # pixels: length of a tick, width of a curve, diameter of its dots
-_MARGIN = 0.04                                  # of the data's range, left free on both sides
-_INTERVALS = 8                                  # between the ticks of an axis, at most
-_LEGEND_BESIDE = 4                              # curves from which on the legend is a column on the right
+_MARGIN = 0.04                                  # share of the data's range that stays free on either side
+_INTERVALS = 8                                  # largest number of intervals between the ticks of an axis
+_LEGEND_BESIDE = 4                              # smallest number of curves whose legend is a column on the right
 
 Points = list[tuple[float, float]]
 
@@ -82,7 +83,7 @@ def _thinned(curve: Curve, *, positive: bool) -> Points:
 
 @dataclass(frozen=True)
 class _Axis:
-    """The range of one axis and its ticks, (value, text). `low` and `high` are powers of ten on a logarithmic axis."""
+    """The range of one axis and its ticks, (value, text). On a logarithmic axis, `low` and `high` are powers of ten."""
 
     low: float
     high: float
@@ -91,7 +92,7 @@ class _Axis:
 
     @classmethod
     def around(cls, values: Sequence[float], *, log: bool = False, whole: bool = False) -> "_Axis":
-        """The axis on which all values lie, with a margin; `whole`: ticks at whole numbers only."""
+        """The axis whose range holds all values with a margin. `whole`: it has ticks at whole numbers only."""
         placed = [math.log10(value) if log else value for value in values] or [0.0, 1.0]
         low, high = min(placed), max(placed)
         if high - low <= 1e-9 * max(abs(low), abs(high), 1e-200):      # all the same
@@ -107,8 +108,11 @@ class _Axis:
 
 
 def _linear_ticks(low: float, high: float, *, whole: bool = False) -> list[tuple[float, str]]:
-    """Multiples of 1, 2, 2.5 or 5 times a power of ten."""
-    least = (high - low) / _INTERVALS * (1 - 1e-9)                    # distance between ticks; rounding does no harm
+    """Ticks from `low` to `high` at multiples of a step, which is 1, 2, 2.5 or 5 times a power of ten.
+
+    `whole`: the step is rounded up to a whole number.
+    """
+    least = (high - low) / _INTERVALS * (1 - 1e-9)                    # smallest distance of ticks, less rounding errors
     power = 10.0 ** math.floor(math.log10(least))
     step = next(step for step in (power, 2 * power, 2.5 * power, 5 * power, 10 * power) if step >= least)
     if whole:
@@ -119,7 +123,10 @@ def _linear_ticks(low: float, high: float, *, whole: bool = False) -> list[tuple
 
 
 def _log_ticks(low: float, high: float) -> list[tuple[float, str]]:
-    """Powers of ten between 10^low and 10^high, with their double and fivefold where the range is below 1000."""
+    """Ticks from 10^low to 10^high at powers of ten, and at 2 and 5 times these if the range is at most three decades.
+
+    A range with fewer than two such numbers has linear ticks.
+    """
     digits, stride = ((1, 2, 5), 1) if high - low <= 3 else ((1,), math.ceil((high - low) / 8))
     powers = range(math.floor(low / stride) * stride, math.ceil(high) + 1, stride)
     values = [float(f"{digit}e{power}") for power in powers for digit in digits]
@@ -128,7 +135,7 @@ def _log_ticks(low: float, high: float) -> list[tuple[float, str]]:
 
 
 def _text_of(value: float, decimals: int | None) -> str:
-    """10000 as "10k", 2500000 as "2.5M"; smaller numbers with so many decimals, or as short as possible if None."""
+    """10000 as "10k", 2500000 as "2.5M"; numbers below 1000 with that many decimals, or in short form if None."""
     text = f"{value:.10g}" if decimals is None else f"{value:.{decimals}f}"
     for size, letter in ((1e6, "M"), (1e3, "k")):
         if abs(value) >= size:

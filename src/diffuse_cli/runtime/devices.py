@@ -1,4 +1,4 @@
-"""The device a program computes on: which one, how precisely, how many pictures at once."""
+"""The device to compute on: which one, with which precision, and how many pictures at once."""
 
 import os
 import sys
@@ -13,24 +13,30 @@ from . import launch_environment
 if sys.platform != "win32":
     import resource
 
-DEVICES = ("cpu", "cuda", "mps")                # of torch's, those that trainings are written for
+SUPPORTED_DEVICES = ("cpu", "cuda", "mps")      # torch's names of the kinds of device that this program is written for
 
 
 def count_processes(machine: Machine) -> int:
-    """How many processes should train together: one for each GPU asked for. Raises UsageError, naming what there is."""
+    """The number of processes that --gpus or --procs asks for: with --gpus, one for each GPU.
+
+    Raises UsageError if there are not so many GPUs; the message names the number that there are.
+    """
     if machine.gpus in (None, "0"):
         return machine.procs or 1
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    wanted = gpus if machine.gpus == "all" else int(machine.gpus or 0)
-    if gpus == 0 or wanted > gpus:
-        seen = "no GPU is visible" if gpus == 0 else f"only {gpus} visible"
-        raise UsageError(f"--gpus {machine.gpus} was asked for, but {seen} to torch {torch.__version__}",
-                         hint=f"Leave --gpus out to use {'the CPU' if gpus == 0 else 'one'}, or choose --gpus 0")
-    return wanted
+    visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    count = visible if machine.gpus == "all" else int(machine.gpus or 0)
+    if visible == 0 or count > visible:
+        reason = "no GPU is visible" if visible == 0 else f"only {visible} visible"
+        raise UsageError(f"--gpus {machine.gpus} was asked for, but {reason} to torch {torch.__version__}",
+                         hint=f"Leave --gpus out to use {'the CPU' if visible == 0 else 'one'}, or choose --gpus 0")
+    return count
 
 
 def choose_device(machine: Machine) -> torch.device:
-    """The device asked for, else a GPU, else the CPU. Raises UsageError, naming what there is."""
+    """The device of --gpus, --procs or --device, otherwise a GPU if there is one, otherwise the CPU.
+
+    Each process of a machine takes the GPU of its local rank. Raises UsageError if the device cannot be used.
+    """
     if machine.gpus is not None and machine.gpus != "0":
         count_processes(machine)
     elif machine.gpus == "0" or machine.procs:
@@ -38,18 +44,18 @@ def choose_device(machine: Machine) -> torch.device:
     elif machine.device is not None and (device := _checked_device(machine.device)) != torch.device("cuda"):
         return device
     if torch.cuda.is_available():
-        local_rank, gpus = launch_environment.place().local_rank, torch.cuda.device_count()
-        if local_rank >= gpus:
-            raise UsageError(f"process {local_rank + 1} of this machine has no GPU: {gpus} visible",
+        local_rank, visible = launch_environment.place().local_rank, torch.cuda.device_count()
+        if local_rank >= visible:
+            raise UsageError(f"process {local_rank + 1} of this machine has no GPU: {visible} visible",
                              hint="Start as many processes as there are GPUs")
         return torch.device("cuda", local_rank)
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def _checked_device(name: str) -> torch.device:
-    """The device of that name. Raises UsageError unless it can be used here, naming those that can."""
+    """The device of that name. Raises UsageError if it cannot be used here; the hint names the kinds that can."""
     cause: Exception | None = None
-    if name.partition(":")[0] in DEVICES:
+    if name.partition(":")[0] in SUPPORTED_DEVICES:
         try:
             device = torch.device(name)
             torch.zeros(1, device=device)
@@ -63,7 +69,7 @@ def _checked_device(name: str) -> torch.device:
 
 
 def choose_precision(machine: Machine, device: torch.device) -> str:
-    """bf16 where the device computes with it faster than with float32, unless chosen."""
+    """The precision of --precision; for "auto", bf16 if the device computes faster with it than with fp32."""
     if machine.precision != "auto":
         return machine.precision
     if device.type == "cuda":
@@ -72,16 +78,22 @@ def choose_precision(machine: Machine, device: torch.device) -> str:
 
 
 def _cpu_is_faster_with_bf16() -> bool:
-    """Only with matrix units (AMX), or on AMD: an Intel CPU that has just AVX-512 BF16 was measured to be slower."""
+    """Whether this CPU has matrix units (AMX), or is an AMD with AVX-512 BF16.
+
+    An Intel CPU with AVX-512 BF16 but without AMX was measured to be slower with bf16.
+    """
     try:
-        facts = Path("/proc/cpuinfo").read_text()
+        cpuinfo = Path("/proc/cpuinfo").read_text()
     except OSError:
         return False
-    return "amx_bf16" in facts or ("avx512_bf16" in facts and "AuthenticAMD" in facts)
+    return "amx_bf16" in cpuinfo or ("avx512_bf16" in cpuinfo and "AuthenticAMD" in cpuinfo)
 
 
 def choose_micro_batch(machine: Machine, device: torch.device, *, batch_size: int, resolution: int) -> int:
-    """Pictures at once: as asked, else 64 at 64 px on a CPU or MPS, 512 on a GPU, in proportion to the pixels."""
+    """The number of pictures at once: as --micro-batch says, otherwise the most that fit a fixed number of pixels.
+
+    At 64×64 pixels these are 512 pictures on a GPU, and 64 on a CPU or MPS. Never more than `batch_size`.
+    """
     if machine.micro_batch is not None:
         return min(machine.micro_batch, batch_size)
     at_64 = 512 if device.type == "cuda" else 64
@@ -89,14 +101,14 @@ def choose_micro_batch(machine: Machine, device: torch.device, *, batch_size: in
 
 
 def describe_device(device: torch.device) -> str:
-    """For people."""
+    """The name of the device in messages to the user."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} of {os.cpu_count()} cores" if device.type == "cpu" else device.type.upper()
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: of the GPU's allocator, or of this process."""
+    """The largest memory used so far, in bytes: of the GPU's allocator, otherwise of this process. 0 on Windows."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "win32":

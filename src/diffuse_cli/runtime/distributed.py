@@ -1,6 +1,6 @@
-"""Several processes that train or draw together: the few collective operations they need, on torch.distributed.
+"""Several processes that train or sample together: the few collective operations that they need, on torch.distributed.
 
-Does not know what is trained or drawn. Nothing here pickles: values travel as JSON, numbers as tensors.
+Nothing is pickled: values travel as JSON, numbers as tensors.
 """
 
 import contextlib
@@ -22,61 +22,66 @@ from . import launch_environment
 from .launch_environment import ProcessRank
 
 GLOO_ERRORS = ("gloo", "pair closure", "connection closed", "connection reset")     # words of gloo's error messages
-TIMEOUT = 300.0                                 # seconds; a process that does not answer for so long counts as lost
-PATIENCE = 12                                   # timeouts to wait for a process that may be working alone
+TIMEOUT_SECONDS = 300.0         # seconds after which a process that does not answer counts as lost
+PATIENCE = 12                   # number of timeouts to wait for a process that may be working alone
 
 
 @dataclass(frozen=True)
 class World:
-    """The processes of one training or drawing. `World()` is one process alone, for which every method does nothing.
+    """The processes of one training or sampling. In `World()`, a single process, no method communicates.
 
-    All processes call a method at the same point, or none does.
+    Every method must be called by all processes at the same point. Methods raise WorkerError if a process is lost.
     """
 
-    place: ProcessRank = launch_environment.SINGLE_PROCESS
-    patient_group: dist.ProcessGroup | None = None          # all processes, with a longer timeout
+    place: ProcessRank = launch_environment.SINGLE_PROCESS  # the rank of this process
+    patient_group: dist.ProcessGroup | None = None          # all processes, with PATIENCE times the timeout
     _wrapped: weakref.WeakSet[DistributedDataParallel] = field(
         default_factory=weakref.WeakSet, init=False, repr=False, compare=False)
 
     @property
     def is_main(self) -> bool:
+        """Whether this is the one process that writes files and reports to the user."""
         return self.place.is_main
 
     @property
     def size(self) -> int:
+        """The number of processes (the world size)."""
         return self.place.size
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """A module whose gradients are averaged over all processes during the backward pass.
+        """The module, with its gradients averaged over all processes during the backward pass.
 
-        Buckets keep their first order (`find_unused_parameters` serves only for that), so that a sum over processes is
-        rounded alike before and after an interruption.
+        `find_unused_parameters` is set only because the gradient buckets then keep their first order. So sums over
+        processes are rounded in the same way before and after an interruption.
         """
         if self.size == 1:
             return module
-        shared = DistributedDataParallel(module, find_unused_parameters=True)
-        self._wrapped.add(shared)
-        return shared
+        parallel = DistributedDataParallel(module, find_unused_parameters=True)
+        self._wrapped.add(parallel)
+        return parallel
 
     def leave(self) -> None:
         """Leave the other processes for good. Wrapped modules can no longer be trained.
 
-        The reducers go before the process group. If they went after it, the group could end while it holds Python's
-        lock, and wait for ever for one of its threads that waits for the lock.
+        The reducers are deleted before the process group is destroyed. In the other order, the group could be destroyed
+        while this thread holds Python's lock, and wait forever for one of its own threads, which waits for the lock.
         """
-        for shared in self._wrapped:
-            del shared.reducer, shared.logger
+        for parallel in self._wrapped:
+            del parallel.reducer, parallel.logger
         dist.destroy_process_group()
 
     def all_reduce_sum(self, tensor: Tensor) -> Tensor:
-        """The sum over all processes, in place."""
+        """Add up the tensors of all processes, in place. → `tensor`"""
         if self.size > 1:
             with lost_process_as_error():
                 dist.all_reduce(tensor)
         return tensor
 
     def all_reduce_max(self, number: int, *, patient: bool = False) -> int:
-        """The largest of the processes' numbers. patient: wait longer, for a process that may be working alone."""
+        """The largest of the processes' numbers.
+
+        patient: wait up to `PATIENCE` timeouts, because one of the processes may be working alone.
+        """
         if self.size == 1:
             return number
         tensor = torch.tensor(int(number))
@@ -85,11 +90,11 @@ class World:
         return int(tensor)
 
     def barrier(self) -> None:
-        """Wait patiently until all processes are here."""
+        """Wait patiently until all processes have called this."""
         self.all_reduce_max(0, patient=True)
 
     def broadcast_json(self, value: Any) -> Any:
-        """The main process's `value`, as JSON carries it, in every process. Waits patiently for the main process."""
+        """The main process's `value`, after a round trip through JSON. Waits patiently for the main process."""
         if self.size == 1:
             return value
         text = json.dumps(value).encode() if self.is_main else b""
@@ -101,7 +106,10 @@ class World:
         return json.loads(data.numpy().tobytes())
 
     def gather(self, tensor: Tensor) -> list[Tensor]:
-        """For the main process, the tensors of all processes in order of rank, all of one shape; else an empty list."""
+        """The tensors of all processes, in the order of ranks. They must have the same shape.
+
+        → an empty list in all processes but the main one
+        """
         if self.size == 1:
             return [tensor]
         parts = [torch.empty_like(tensor) for _ in range(self.size)] if self.is_main else None
@@ -110,7 +118,7 @@ class World:
         return parts or []
 
     def broadcast_(self, tensors: Iterable[Tensor]) -> None:
-        """Overwrite the tensors of every process with the main process's."""
+        """Overwrite the tensors of every process with those of the main process."""
         if self.size > 1:
             with lost_process_as_error(), torch.no_grad():
                 for tensor in tensors:
@@ -121,36 +129,39 @@ class World:
 
 @contextlib.contextmanager
 def join(device: torch.device) -> Iterator[World]:
-    """Meet the other processes of this command, if the environment says that there are any. Raises WorkerError."""
-    place = launch_environment.place()
-    if place.size == 1:
+    """Connect to the other processes of this command, if the environment names any. → their world, while it is open
+
+    Raises WorkerError if a process does not connect, or is lost.
+    """
+    process = launch_environment.place()
+    if process.size == 1:
         yield World()
         return
-    meeting = os.environ.get(launch_environment.RENDEZVOUS)
-    if meeting is None and "MASTER_ADDR" not in os.environ:
+    rendezvous = os.environ.get(launch_environment.RENDEZVOUS)
+    if rendezvous is None and "MASTER_ADDR" not in os.environ:
         os.environ.update(launch_environment.address_of_slurm())
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    timeout = timedelta(seconds=float(os.environ.get("DIFFUSE_TIMEOUT", TIMEOUT)))
+    timeout = timedelta(seconds=float(os.environ.get("DIFFUSE_TIMEOUT", TIMEOUT_SECONDS)))
     with lost_process_as_error():
         dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", rank=place.rank, world_size=place.size,
-            init_method=f"file://{meeting}" if meeting else "env://", timeout=timeout)
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", rank=process.rank, world_size=process.size,
+            init_method=f"file://{rendezvous}" if rendezvous else "env://", timeout=timeout)
         patient_group = dist.new_group(backend="gloo", timeout=PATIENCE * timeout)
-    world = World(place, patient_group)
+    world = World(process, patient_group)
     try:
         yield world
-        world.barrier()                         # nobody leaves while another still waits for an answer
+        world.barrier()                         # no process leaves while another still waits for its answer
     finally:
         world.leave()
 
 
 @contextlib.contextmanager
 def lost_process_as_error() -> Iterator[None]:
-    """Raise WorkerError, which users understand, for every error by which torch tells that a process is lost."""
+    """Raise WorkerError in place of every error with which torch reports that a process is lost."""
     try:
         yield
-    except RuntimeError as error:               # dist.DistError is one; gloo's errors have no class of their own
+    except RuntimeError as error:               # dist.DistError is a subclass; gloo's errors have no class of their own
         if not isinstance(error, dist.DistError) and not any(word in str(error).lower() for word in GLOO_ERRORS):
             raise
         raise WorkerError("another of the processes has ended, or does not answer") from error

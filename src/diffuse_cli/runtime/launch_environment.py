@@ -1,7 +1,8 @@
-"""Which of how many processes this is, read from the environment. Standard library only: asked before torch is there.
+"""The rank of this process among the processes of one command, read from the environment.
 
-Whoever starts several processes says so in environment variables: torchrun, accelerate and `diffuse --gpus N` in the
-same ones, srun in its own.
+A program that starts several processes tells each of them its rank in environment variables: torchrun, accelerate and
+`diffuse --gpus N` in the same ones, srun in its own. Standard library only, because ranks are needed before torch is
+imported.
 """
 
 import os
@@ -12,25 +13,25 @@ from dataclasses import dataclass
 
 from ..errors import UsageError
 
-PARENT = "DIFFUSE_PARENT"                       # the process that started this one and will tell how it ended
-RENDEZVOUS = "DIFFUSE_RENDEZVOUS"               # a file through which processes of one machine find each other
+PARENT = "DIFFUSE_PARENT"           # variable with the id of the process that started this one and reports how it ended
+RENDEZVOUS = "DIFFUSE_RENDEZVOUS"   # variable with the file through which the processes of one machine find each other
 
 
 @dataclass(frozen=True)
 class ProcessRank:
-    """One process among `size`; `local_rank` counts those of its machine."""
+    """A process's rank among all processes of one command."""
 
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
+    rank: int = 0                               # 0 … size - 1
+    size: int = 1                               # number of processes (the world size)
+    local_rank: int = 0                         # rank among the processes of the same machine
 
     @property
     def is_main(self) -> bool:
-        """Whether this process is the one that writes, and talks."""
+        """Whether this is the one process that writes files and reports to the user."""
         return self.rank == 0
 
     def share(self, count: int) -> range:
-        """The part of `count` things that is this process's; all parts are equal, or differ by one."""
+        """The part of 0 … count - 1 that belongs to this process. The parts of all processes differ by one at most."""
         return range(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
 
@@ -38,28 +39,32 @@ SINGLE_PROCESS = ProcessRank()
 
 
 def place() -> ProcessRank:
-    """This process's place. Raises UsageError for an environment that contradicts itself."""
-    for rank, size, local in (("RANK", "WORLD_SIZE", "LOCAL_RANK"),
-                              ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")):
+    """This process's rank, from the environment. Raises UsageError if the variables contradict each other."""
+    for rank, size, local_rank in (("RANK", "WORLD_SIZE", "LOCAL_RANK"),
+                                   ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")):
         if rank in os.environ and size in os.environ:
             try:
-                found = ProcessRank(int(os.environ[rank]), int(os.environ[size]), int(os.environ.get(local, "0")))
+                process = ProcessRank(
+                    int(os.environ[rank]), int(os.environ[size]), int(os.environ.get(local_rank, "0")))
             except ValueError:
-                found = ProcessRank(-1, 0)
-            if not 0 <= found.rank < found.size:
+                process = ProcessRank(-1, 0)
+            if not 0 <= process.rank < process.size:
                 raise UsageError(f"{rank}={os.environ[rank]} and {size}={os.environ[size]} name no process",
                                  hint=f"Unset {rank}, or start with torchrun, srun or --gpus")
-            return found
+            return process
     return SINGLE_PROCESS
 
 
 def is_launched() -> bool:
-    """Whether `diffuse` itself started this process, and will say how it ended."""
+    """Whether `diffuse` itself started this process. Its parent then reports how it ended."""
     return PARENT in os.environ
 
 
 def leave_with_parent() -> None:
-    """End this process within a second of the one that launched it, however that ended: no orphan keeps a GPU."""
+    """End this process within a second of the one that launched it, in whatever way that ended.
+
+    Otherwise an orphan would keep a GPU.
+    """
     parent = int(os.environ[PARENT])
 
     def watch() -> None:
@@ -71,14 +76,14 @@ def leave_with_parent() -> None:
 
 
 def address_of_slurm() -> dict[str, str]:
-    """MASTER_ADDR and MASTER_PORT for the processes of one srun: its first machine, a port made from the job's number.
+    """MASTER_ADDR and MASTER_PORT for the processes of one srun: its first machine, and a port from the job's number.
 
-    Raises UsageError when `scontrol` cannot name the machine.
+    Raises UsageError if `scontrol` cannot name the machine.
     """
     nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_NODELIST", "")
     try:
-        names = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
-        first = names.stdout.split()[0]
+        hostnames = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
+        first = hostnames.stdout.split()[0]
     except (OSError, subprocess.CalledProcessError, IndexError) as error:
         raise UsageError(f"cannot tell which machine is the first of {nodes!r}",
                          hint="Set MASTER_ADDR and MASTER_PORT for srun") from error

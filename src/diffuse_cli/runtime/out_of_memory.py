@@ -1,4 +1,4 @@
-"""When memory is full: one exception for what torch's allocators say, and one message for too many pictures at once."""
+"""Full memory: one exception for the errors of all of torch's allocators, and one message for too many pictures."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,25 +7,25 @@ import torch
 
 from ..errors import OutOfMemoryError
 
-ALLOCATORS = ("DefaultCPUAllocator", "MPS backend out of memory")      # what CPUs' and MPS's say, in lines of their own
+ALLOCATOR_ERRORS = ("DefaultCPUAllocator", "MPS backend out of memory")         # words of the CPU's and MPS's messages
 
 
 @contextlib.contextmanager
-def recognised() -> Iterator[None]:
-    """Raise torch.OutOfMemoryError where memory is full on any device: only CUDA's allocator raises it by itself."""
+def as_torch_error() -> Iterator[None]:
+    """Raise torch.OutOfMemoryError when the memory of any device is full. Only CUDA's allocator raises it by itself."""
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or not any(sign in str(error) for sign in ALLOCATORS):
+        if isinstance(error, torch.OutOfMemoryError) or not any(words in str(error) for words in ALLOCATOR_ERRORS):
             raise
         raise torch.OutOfMemoryError(str(error)) from error
 
 
 @contextlib.contextmanager
 def for_pictures(count: int) -> Iterator[None]:
-    """Raise OutOfMemoryError where so many pictures at once are too many."""
+    """Raise OutOfMemoryError, with a hint for the user, when memory is too small for `count` pictures at once."""
     try:
-        with recognised():
+        with as_torch_error():
             yield
     except torch.OutOfMemoryError as error:
         raise OutOfMemoryError(f"{count} pictures at once do not fit into the device's memory",

@@ -158,8 +158,8 @@ def find_model(metadata: SampleMetadata) -> Path:
     for _, path in sorted(files.items(), key=lambda item: item[0] != metadata.model):
         if sha256_of(path) == metadata.model_sha256:
             return path
-    raise ModelError(f"the model that generated it, {metadata.model!r} with hash {metadata.model_sha256[:10]}, is not "
-                     "here",
+    name, digits = metadata.model, metadata.model_sha256[:10]
+    raise ModelError(f"the model that generated it, {name!r} with hash {digits}, is not here",
                      hint="Name another with -m; the picture will then be another as well")
 
 

@@ -1,7 +1,7 @@
-"""The training data as a function of the step: which pictures, captions, noise and times each step sees.
+"""Training batches as a function of the step number: its pictures, captions, noise and times.
 
-Nothing is remembered between steps, so resuming needs only the step number, and a batch may be cut into micro-batches
-or shared among processes at will. Knows no network.
+Nothing is remembered between steps. So resuming needs only the step number, and a batch may be cut into micro-batches
+or shared among processes at will.
 """
 
 import functools
@@ -23,27 +23,29 @@ from .loss import Batch
 
 @dataclass(frozen=True)
 class Batches:
-    """Draws every batch of a run. `tokenizer` is None when unconditional."""
+    """All batches of a run."""
 
     plan: Plan
     dataset: Dataset
-    train: np.ndarray                           # (…,) int64, positions of the training pictures
-    tokenizer: Tokenizer | None
-    device: torch.device
+    train: np.ndarray                           # int64, positions of the training pictures in the data set
+    tokenizer: Tokenizer | None                 # None for an unconditional network
+    device: torch.device                        # to which batches are moved
 
     def draw(self, step: int, start: int, count: int) -> tuple[Batch, Tensor]:
-        """Pictures start … start + count - 1 of step's global batch, and the keys of their dropout masks.
+        """Pictures start … start + count - 1 of the global batch of `step`. → them, and the keys of their dropout masks
 
-        Every picture is seen once an epoch, in an order of the epoch's own; a batch may span two epochs.
+        Every picture occurs once in an epoch, in an order of the epoch's own. A batch may span two epochs.
         """
         plan = self.plan
-        index = torch.arange(start, start + count)
+        index = torch.arange(start, start + count)                                      # (N,), in the global batch
+        # Pictures
         positions = self._positions(step * plan.batch_size + index)
-        image = from_pixels(self.dataset.images[positions], self.device)
+        image = from_pixels(self.dataset.images[positions], self.device)                # (N, 3, H, W)
         if plan.flip:
             flipped = randomness.uniform(self._keys("flip", step, index), 1)[:, 0] < 0.5
             image = torch.where(flipped.to(self.device)[:, None, None, None], image.flip(3), image)
-        uniform = randomness.uniform(self._keys("time", step, index), 1)[:, 0]
+        # Times, noise and captions
+        uniform = randomness.uniform(self._keys("time", step, index), 1)[:, 0]          # (N,)
         t = training_times(uniform, index=index, batch_size=plan.batch_size, times=plan.times)
         noise = randomness.normal(self._keys("noise", step, index).to(self.device), tuple(image.shape[1:]))
         tokens, caption_of = self._tokens(step, index, positions)
@@ -52,37 +54,44 @@ class Batches:
     def _keys(self, purpose: str, step: int, index: Tensor) -> Tensor:
         return randomness.keys(self.plan.seed, purpose, step, index)
 
-    def _positions(self, seen: Tensor) -> np.ndarray:
-        """Numbers of pictures seen before, over all epochs, (N,) → positions in the data set (N,)."""
+    def _positions(self, drawn: Tensor) -> np.ndarray:
+        """(N,) numbers of pictures, counted from the start of the run over all epochs → positions in the data set."""
         length = len(self.train)
         return self.train[[
-            _order(self.plan.seed, number // length, length)[number % length] for number in seen.tolist()]]
+            _order(self.plan.seed, number // length, length)[number % length] for number in drawn.tolist()]]
 
     def _tokens(self, step: int, index: Tensor, positions: np.ndarray) -> tuple[Tensor | None, Tensor | None]:
-        """The distinct captions of a batch as tokens, and which of them each picture has."""
+        """Draw a caption for each of N pictures. → (M, 77) the M distinct captions, (N,) which one each picture has
+
+        Both are None without a tokenizer.
+        """
         if self.tokenizer is None:
             return None, None
-        draws = randomness.uniform(self._keys("caption", step, index), 2).numpy()
-        words = self._keys("words", step, index)
+        draws = randomness.uniform(self._keys("caption", step, index), 2).numpy()       # (N, 2)
+        word_keys = self._keys("words", step, index)                                    # (N,)
         captions = [
-            self._caption(self.dataset.captions[position], pick, drop, words[number : number + 1])
+            self._caption(self.dataset.captions[position], pick, drop, word_keys[number : number + 1])
             for number, (position, (pick, drop)) in enumerate(zip(positions.tolist(), draws, strict=True))]
         distinct = {caption: number for number, caption in enumerate(dict.fromkeys(captions))}
-        caption_of = torch.tensor([distinct[caption] for caption in captions])
+        caption_of = torch.tensor([distinct[caption] for caption in captions])          # (N,)
         return encode(self.tokenizer, list(distinct)).to(self.device), caption_of.to(self.device)
 
-    def _caption(self, alternatives: tuple[str, ...], pick: float, drop: float, key: Tensor) -> str:
-        """One of the alternatives; now and then the empty caption of classifier-free guidance, or a word less."""
+    def _caption(self, alternatives: tuple[str, ...], pick: float, drop: float, word_key: Tensor) -> str:
+        """One of a picture's captions; with probability `caption_drop` the empty one, for classifier-free guidance.
+
+        Each word is left out with probability `word_drop`, unless none would be left. pick, drop: uniform in [0, 1).
+        """
         if not alternatives or drop < self.plan.caption_drop:
             return ""
         caption = alternatives[int(pick * len(alternatives))]
         if self.plan.word_drop == 0:
             return caption
         words = caption.split()
-        kept = randomness.uniform(key, len(words))[0].numpy() >= self.plan.word_drop
+        kept = randomness.uniform(word_key, len(words))[0].numpy() >= self.plan.word_drop
         return " ".join(np.array(words, dtype=object)[kept]) if kept.any() else caption
 
 
 @functools.lru_cache(maxsize=2)                 # a batch spans at most two epochs, unless the data set is tiny
 def _order(seed: int, epoch: int, length: int) -> Tensor:
+    """The order of `length` training pictures in an epoch."""
     return randomness.permutation(length, seed, "order", epoch)

@@ -1,4 +1,4 @@
-"""What a training costs: time, memory and disk, from arithmetic and a short measurement of this machine."""
+"""Estimates of the cost of a training: time, memory and disk, from arithmetic and a short measurement."""
 
 import time
 from datetime import timedelta
@@ -11,21 +11,25 @@ from ..runtime.devices import peak_memory
 from ..sampling.steps import guided_steps
 from .trainer import Trainer
 
-MEASURED_SECONDS = 5.0                          # that finding out the speed takes
-SHARE_OF_STEPS = 0.92                           # of the time of a long run; the rest is validation, previews and saving
+MEASURED_SECONDS = 5.0                          # duration of a measurement of the speed
+STEPS_TIME_SHARE = 0.92                         # share of a long run's time that its steps take; validation, previews
+#                                                 and saving take the rest
 
-Facts = tuple[tuple[str, str], ...]
+Facts = tuple[tuple[str, str], ...]             # (label, text) of each line of the header
 
 
 def facts(trainer: Trainer, machine: Machine) -> Facts:
-    """What a run would take: arithmetic, disk, and time at this machine's measured speed. Uses the learner up."""
+    """Arithmetic, memory, disk, speed and time of a run on this machine, measured by training for a few seconds.
+
+    The trainer cannot be used for the run afterwards.
+    """
     plan = trainer.plan
     per_picture = 3 * flops(plan.model.network)                        # backward costs about twice the forward pass
     rate = _images_per_second(trainer, MEASURED_SECONDS)
-    learnt = plan.steps * plan.batch_size / SHARE_OF_STEPS
-    seconds = (learnt + _beside(plan, machine, images=learnt, seconds=learnt / rate)) / rate
+    trained = plan.steps * plan.batch_size / STEPS_TIME_SHARE
+    seconds = (trained + _overhead(plan, machine, images=trained, seconds=trained / rate)) / rate
     return (
-        ("arithmetic", f"{per_picture / 1e9:.2f} GFLOP for each picture learnt from"),
+        ("arithmetic", f"{per_picture / 1e9:.2f} GFLOP for each picture trained on"),
         ("memory", f"{peak_memory(trainer.batches.device) / 2**20:,.0f} MB at its peak"),
         ("disk", f"{disk_bytes(trainer) / 2**20:,.0f} MB for the run"),
         ("speed", f"{rate:,.0f} pictures a second"),
@@ -34,21 +38,23 @@ def facts(trainer: Trainer, machine: Machine) -> Facts:
 
 
 def images_within(seconds: float, trainer: Trainer, machine: Machine) -> int:
-    """Pictures that can be learnt from in that time, by measuring this machine; uses the learner up.
+    """The number of pictures that a run can train on in `seconds`, of which this measurement is a part.
 
-    Some of it is kept for validation, previews and saving, but of a very short time no more than half.
+    Some of the time is kept for validation, previews and saving, but never more than half of it. The trainer cannot be
+    used for the run afterwards.
     """
     started = time.monotonic()
     rate = _images_per_second(trainer, min(MEASURED_SECONDS, seconds / 10))
     left = seconds - (time.monotonic() - started)
-    beside = _beside(trainer.plan, machine, images=rate * left, seconds=left)
-    return max(1, int(SHARE_OF_STEPS * max(rate * left / 2, rate * left - beside)))
+    overhead = _overhead(trainer.plan, machine, images=rate * left, seconds=left)
+    return max(1, int(STEPS_TIME_SHARE * max(rate * left / 2, rate * left - overhead)))
 
 
-def _beside(plan: Plan, machine: Machine, *, images: float, seconds: float) -> float:
-    """What the previews and the smallest validations of a run take, in pictures learnt from: three forward passes.
+def _overhead(plan: Plan, machine: Machine, *, images: float, seconds: float) -> float:
+    """The cost of a run's previews and smallest validations, as the number of pictures trained on in the same time.
 
-    images, seconds: of the run, about; the plan's own number of steps may be another's.
+    Training on a picture costs three forward passes. images, seconds: approximate size of the run, because the number
+    of steps of a provisional plan is not the run's.
     """
     kind, every = parse_interval("--preview-every", machine.preview_every)
     previews = {"share": 1 / every, "steps": images / plan.batch_size / every, "seconds": max(1, seconds / every)}[kind]
@@ -60,11 +66,12 @@ def _beside(plan: Plan, machine: Machine, *, images: float, seconds: float) -> f
 
 
 def disk_bytes(trainer: Trainer) -> int:
-    """Three training states, one more while it is written, and two models."""
+    """The largest size of a run on the disk: three training states, one more while it is written, and two models."""
     return 4 * sum(tensor.nbytes for tensor in trainer.tensors().values()) + 2 * 4 * trainer.parameters
 
 
 def _images_per_second(trainer: Trainer, seconds: float) -> float:
+    """The speed of training, measured for `seconds`, but for three steps at least."""
     trainer.step()                                                  # the first step also compiles and allocates
     begun, steps = time.monotonic(), 0
     while trainer.world.all_reduce_max(steps < 3 or time.monotonic() - begun < seconds):

@@ -1,4 +1,4 @@
-"""Whether something is due that happens every so many steps, seconds or shares of a training."""
+"""Intervals: whether something is due that happens every so many steps, seconds or percent of a training."""
 
 import time
 
@@ -8,10 +8,10 @@ MAX_COST = 0.02                                 # largest share of the time that
 
 
 class Every:
-    """`interval` as users write it: "500" steps, "5m" or "10%" of the training. Raises UsageError, naming `option`."""
+    """An interval as users write it: "500" steps, "5m" or "10%" of the training."""
 
     def __init__(self, interval: str, option: str, *, steps: int, step: int) -> None:
-        """steps: of the whole training; step: where it begins or resumes."""
+        """steps: of the whole training; step: at which it begins or resumes. Raises UsageError that names `option`."""
         self.kind, self.every = parse_interval(option, interval)
         if self.kind == "share":
             self.kind, self.every = "steps", max(1, round(self.every * steps))
@@ -20,13 +20,13 @@ class Every:
     def limit_cost(self, seconds: float) -> None:
         """Make the interval long enough that something which takes `seconds` each time stays below `MAX_COST`.
 
-        An interval in steps stays as it is: it was asked for.
+        An interval in steps stays as it is, because the user asked for it.
         """
         if self.kind == "seconds":
             self.every = max(self.every, seconds / MAX_COST)
 
     def is_due(self, step: int) -> bool:
-        """Whether it is time, at `step`; then the next interval begins."""
+        """Whether the interval has passed at `step`; then the next one begins."""
         now = time.monotonic() if self.kind == "seconds" else step
         due = now - self.last >= self.every if self.kind == "seconds" else step % self.every == 0
         self.last = now if due else self.last

@@ -1,6 +1,6 @@
-"""The training loop: a run goes in, a stream of events comes out, a model is left behind.
+"""The training loop: a run goes in, a stream of events comes out, and a model is left on the disk.
 
-One step is `trainer.step()`. Between steps the loop reports, validates, previews and saves, each in its own module.
+One step is `trainer.step()`. Between steps the loop reports, validates, previews and saves; each has its own module.
 """
 
 import contextlib
@@ -25,20 +25,22 @@ from .every import Every
 from .monitor import LossMonitor
 from .prepare import open_session
 from .previews import preview, preview_prompts
+from .restoring import restore
 from .run import Run
 from .session import Session
 from .validation import measure
 
-SAVE = "SIGUSR1"                                # the one signal that asks for a save, not for an end
-NOT_LOGGED = (events.Scanned, events.Paused)    # events to be seen at once, and not kept
-ShouldStop = Callable[[], str | None]           # → the signal to stop (or save) for after this step, or None
+SAVE_SIGNAL = "SIGUSR1"                         # the one signal that asks for a save, and does not stop the training
+NOT_LOGGED = (events.Scanned, events.Paused)    # events that are of interest only at the moment when they happen
+ShouldStop = Callable[[], str | None]           # → the name of a signal to stop or save for after this step, or None
 
 
 def train(run: Run, *, should_stop: ShouldStop = lambda: None) -> Iterator[events.Event]:
     """Train, or resume, to the end of the budget or until `should_stop` names a signal.
 
-    Where several processes train together, each calls this, and a signal that one of them got stops all. The main one
-    also appends the events to the run's events.jsonl, and keeps its report.html. Raises DiffuseError of every kind.
+    If several processes train together, each of them calls this, and a signal to any of them stops all. The main
+    process also appends the events to the run's events.jsonl, and keeps its report.html up to date. Raises DiffuseError
+    of every kind.
     """
     page, begun, lines = LivePage(run.directory), False, ""
     try:
@@ -46,40 +48,46 @@ def train(run: Run, *, should_stop: ShouldStop = lambda: None) -> Iterator[event
             if run.is_main and not isinstance(event, NOT_LOGGED):
                 begun = begun or isinstance(event, events.Started)
                 lines += json.dumps(events.to_dict(event)) + "\n"
-            if begun and lines:                                        # a run that was refused leaves no log
-                with contextlib.suppress(StorageError):                # a full log ends no training
+            if begun and lines:                                        # a run that is refused leaves no log
+                with contextlib.suppress(StorageError):                # a log that cannot be written ends no training
                     durable.append(run.directory / LOG_FILE, lines.encode())
                 lines = ""
             if begun and page.is_due(event):
                 yield from page.write()
             yield event
-    except DivergedError:                                              # the curves show when, and perhaps why
+    except DivergedError:                                              # the report's curves show when, and perhaps why
         if run.is_main:
             yield from page.write()
         raise
 
 
 def rehearse(run: Run) -> Iterator[events.Event]:
-    """Everything before the first step, ending with a `Started` whose facts also say what the run would cost."""
+    """Do everything that comes before the first step, and write nothing.
+
+    The last event is a `Started` whose facts also say what the run would cost. Raises DiffuseError of every kind.
+    """
     device = devices.choose_device(run.machine)
     dataset = yield from open_dataset(
         run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict)
     session, facts = yield from open_session(run, dataset, device, world=World(), rehearsal=True)
+    yield from restore(session)
     started = _started(session, facts)
     yield dataclasses.replace(started, facts=(*facts, *estimate.facts(session.trainer, run.machine)))
 
 
 def _train(run: Run, should_stop: ShouldStop) -> Iterator[events.Event]:
+    """`train` without the log and the report."""
     if run.aside is not None:
         yield events.Noticed(message=f"the old run is kept as {run.aside}")
     device = devices.choose_device(run.machine)
-    with join(device) as world:                # before the pictures are decoded, which takes each machine its own time
+    with join(device) as world:     # before pictures are decoded, which takes longer on some machines than on others
         run = dataclasses.replace(run, resolution=world.broadcast_json(run.resolution))
         dataset = yield from open_dataset(
             run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict)
         for warning in (*run.found.warnings, *dataset.warnings):
             yield events.Noticed(message=warning, level="warning")
         session, facts = yield from open_session(run, dataset, device, world=world)
+        yield from restore(session)
         yield _started(session, facts)
         if session.trainer.global_step < session.plan.steps:
             reason = yield from _loop(session, should_stop)
@@ -90,12 +98,12 @@ def _train(run: Run, should_stop: ShouldStop) -> Iterator[events.Event]:
 
 
 def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, None, str | None]:
-    """Step until the budget is used up, or until a process got a signal to stop. → the name of that signal"""
+    """Train until the budget is used up, or a process gets a signal to stop. → the name of that signal, or None"""
     trainer, plan, machine, world = session.trainer, session.plan, session.run.machine, session.trainer.world
     monitor, saver = LossMonitor(session), saving.Saver(session)
     preview_every = Every(machine.preview_every, "--preview-every", steps=plan.steps, step=trainer.global_step)
-    reason, compiling = None, machine.compile
-    while trainer.global_step < plan.steps and reason is None:
+    stop_signal, compiling = None, machine.compile
+    while trainer.global_step < plan.steps and stop_signal is None:
         # Train
         begun, micro_batch = time.monotonic(), trainer.micro_batch
         result = trainer.step()
@@ -121,14 +129,14 @@ def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, 
         if world.is_main and (last or saver.is_due()):
             yield from saver.save(final=last)
 
-        # Stop or save when asked to
-        asked = _agree_on_signal(should_stop(), world)
-        reason = None if asked == SAVE else asked
-        if asked and world.is_main and not saver.is_saved():
-            yield from saver.save(final=reason is not None)
-        if asked:
+        # Stop or save if a signal asks for it
+        received = _agree_on_signal(should_stop(), world)
+        stop_signal = None if received == SAVE_SIGNAL else received
+        if received and world.is_main and not saver.is_saved():
+            yield from saver.save(final=stop_signal is not None)
+        if received:
             world.barrier()
-    return reason
+    return stop_signal
 
 
 def _validate(session: Session) -> Iterator[events.Event]:
@@ -144,7 +152,10 @@ def _validate(session: Session) -> Iterator[events.Event]:
 
 
 def _agree_on_signal(name: str | None, world: World) -> str | None:
-    """The signal that any of the processes got. Waits patiently, because the main process may still work alone."""
+    """The signal that any of the processes got, or None. `name` is this process's.
+
+    It waits patiently, because the main process may still be working alone.
+    """
     number = world.all_reduce_max(signal.Signals[name] if name else 0, patient=True)
     return signal.Signals(number).name if number else None
 
@@ -158,6 +169,7 @@ def _started(session: Session, facts: Facts) -> events.Started:
 
 
 def _finished(session: Session, *, reason: str) -> events.Finished:
+    """The last event, after the model of a completed run is delivered. reason: the signal that stopped it, or ""."""
     trainer, plan, path = session.trainer, session.plan, session.directory / registry.MODEL_FILE
     complete = trainer.global_step >= plan.steps
     delivered = saving.deliver(session, path) if complete and trainer.world.is_main else "last"

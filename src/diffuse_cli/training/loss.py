@@ -1,7 +1,4 @@
-"""The training loss: a batch of pictures, captions, times and noise in, the loss of every picture out.
-
-Knows neither the optimiser nor files.
-"""
+"""The training loss: a batch of pictures, captions, times and noise in, the loss of every picture out."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,20 +28,23 @@ class Batch:
 class Losses:
     """The losses of every picture, (N,) float32 each."""
 
-    noise_mse: Tensor                           # mean squared error of the noise, unweighted
-    weighted: Tensor                            # the same, weighted by the noise level
-    variance: Tensor | None                     # bits per dimension and step; None when the variance is fixed
+    noise_mse: Tensor                           # noise loss, unweighted: mean squared error of the noise
+    weighted: Tensor                            # noise loss times the weight of its noise level
+    variance: Tensor | None                     # variance loss, bits per dimension and step; None for a fixed variance
 
 
 def compute_losses(
     network: Network, batch: Batch, *, config: ModelConfig, schedule: Schedule, loss_weighting: str,
     variance_grad: str = "head", dropout: Callable[[Tensor], Tensor] | None = None, precision: str = "fp32",
 ) -> Losses:
-    """Add noise to the pictures, let the network predict, compare. Training minimises the mean of weighted + variance.
+    """Add noise to the pictures, let the network predict, and compare (Ho et al. 2020, 2006.11239, algorithm 1).
 
-    Ho et al. 2020, 2006.11239, algorithm 1; the variance loss is that of Nichol & Dhariwal 2021, 2102.09672, eq. 16.
-    variance_grad: "head" lets the variance loss train only the layer that predicts the variance, "trunk" the whole
-    network. precision: of the network alone; the losses are float32.
+    Training minimises the mean of weighted + variance, w(λ)·‖noise - estimated noise‖²/D + L_t, the hybrid objective of
+    Nichol & Dhariwal 2021 (2102.09672, eq. 16).
+
+    loss_weighting: one of config.LOSS_WEIGHTINGS. variance_grad: "head" lets the variance loss train only the layer
+    that predicts the variance, "trunk" the whole network. dropout: see `UNet.forward`. precision: of the network,
+    "bf16" or "fp32"; the losses are float32.
     """
     # Forward diffusion
     noisy = schedule.add_noise(batch.image, batch.noise, batch.t)                          # (N, C, H, W)
@@ -72,22 +72,24 @@ def compute_losses(
 
 
 class TrainingLoss(nn.Module):
-    """Network and loss as one module, so that DistributedDataParallel can average its gradients over processes."""
+    """Network and loss as one module, whose gradients DistributedDataParallel can average over processes."""
 
     def __init__(self, network: Network, plan: Plan, schedule: Schedule, *, precision: str) -> None:
         super().__init__()
         self.network, self.plan, self.schedule, self.precision = network, plan, schedule, precision
 
     def forward(self, batch: Batch, dropout_keys: Tensor) -> Tensor:
-        """Part of a step's batch, and the keys of its dropout masks (N,) → its contribution to `StepResult.losses`.
+        """N pictures of a step's batch, and the keys of their dropout masks (N,) → (3,) their part of the losses.
 
-        The contributions of all parts of a batch add up to the means over the batch.
+        The parts of all pictures of a batch add up to `StepResult.losses`.
         """
         plan = self.plan
         dropout = randomness.Dropout(dropout_keys, plan.dropout) if plan.dropout else None
-        found = compute_losses(
+        per_picture = compute_losses(
             self.network, batch, config=plan.model, schedule=self.schedule, loss_weighting=plan.loss_weighting,
             variance_grad=plan.variance_grad, dropout=dropout, precision=self.precision)
-        variance = torch.zeros_like(found.weighted) if found.variance is None else found.variance
-        per_picture = torch.stack([found.weighted + variance, found.noise_mse, variance], dim=1)       # (N, 3)
-        return per_picture.sum(0) / plan.batch_size                                                     # (3,)
+        weighted, noise_mse, variance = per_picture.weighted, per_picture.noise_mse, per_picture.variance
+        if variance is None:
+            variance = torch.zeros_like(weighted)
+        columns = torch.stack([weighted + variance, noise_mse, variance], dim=1)           # (N, 3)
+        return columns.sum(0) / plan.batch_size                                            # (3,)

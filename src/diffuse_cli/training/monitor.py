@@ -1,4 +1,4 @@
-"""Loss monitoring: the results of steps, averaged between two reports."""
+"""Monitoring: the losses and the speed of steps, averaged between two reports."""
 
 import time
 
@@ -10,11 +10,14 @@ from .session import Session
 from .trainer import StepResult
 
 REPORT_SECONDS = 2.0                            # minimum seconds between two reports
-SPEED_MEMORY = 0.8                              # weight of the earlier speed in the one that predicts the time left
+SPEED_MEMORY = 0.8                              # weight of earlier reports in the speed behind the remaining time
 
 
 class LossMonitor:
-    """Sums losses on the device, so that nothing waits for it, and the seconds that the steps alone have taken."""
+    """Sums of the losses, and of the seconds that the steps alone have taken.
+
+    Losses are summed on the device, so that no step waits for it.
+    """
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -23,16 +26,17 @@ class LossMonitor:
         self.reported_at = time.monotonic()
 
     def record(self, result: StepResult, seconds: float) -> None:
-        """Take down what one step measured, and how long it took."""
+        """Add the result of one step, which took `seconds`."""
         self.totals += result.losses
         self.gradient_norm = result.gradient_norm
         self.steps, self.step_seconds = self.steps + 1, self.step_seconds + seconds
 
     def is_due(self) -> bool:
+        """Whether it is time for a report."""
         return time.monotonic() - self.reported_at >= REPORT_SECONDS
 
     def report(self) -> events.Stepped:
-        """Means over the steps since the last report."""
+        """The means over the steps since the last report; then a new interval begins."""
         trainer, plan = self.session.trainer, self.session.plan
         train_objective, noise_mse, variance_loss = (self.totals / self.steps).tolist()
         speed = self.steps * plan.batch_size / self.step_seconds

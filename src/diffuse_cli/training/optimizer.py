@@ -1,58 +1,67 @@
-"""How weights follow their gradients: AdamW, the classic Adam, or Muon for matrices with AdamW for the rest.
-
-Knows which parameters are treated alike; does not know when a step is taken, or what the learning rate is by then.
-"""
-
+"""The optimiser of a network: AdamW, the classic Adam, or Muon for matrices with AdamW for all other parameters."""
 
 import torch
 from torch import Tensor, nn
 
 from ..config import Plan
-from .muon import DECAY, Muon
+from .muon import WEIGHT_DECAY, Muon
 
-TEXT_RATE = 0.002                               # of the learning rate, for what reads text: its start is worth keeping
-READS_TEXT = ("text_encoder.", "unet.add_embedding.")          # parameters of these names
-ENDS = ("unet.conv_in.", "unet.conv_out.")      # where channels are colours, not features
+TEXT_LR_FACTOR = 0.002                          # learning rate of the layers that read text, as a factor of the plan's:
+#                                                 a higher rate would lose the bag of words as which they start
+TEXT_LAYERS = ("text_encoder.", "unet.add_embedding.")         # beginnings of the names of their parameters
+FIRST_AND_LAST_LAYERS = ("unet.conv_in.", "unet.conv_out.")    # some of their channels are colours; never Muon's
 
 
 class Optimizer:
-    """One or two of torch's, with all that they remember from the start."""
+    """One or two optimisers of torch for all parameters of a network, with their moments allocated from the start.
+
+    With `plan.optimizer` "muon", Muon has all matrices and kernels except those of the first, the last and the text
+    layers; AdamW has the other parameters. With "adamw" or "adam" there is one optimiser for everything.
+
+    precision: "bf16" lets Muon's iterations run in bf16, "fp32" in float32.
+    """
 
     def __init__(self, network: nn.Module, plan: Plan, *, precision: str) -> None:
-        named = dict(network.named_parameters())
-        turned = {name for name, parameter in named.items()
-                  if plan.optimizer == "muon" and parameter.ndim >= 2 and not name.startswith((*ENDS, *READS_TEXT))}
-        decay, betas = (0.0, (0.9, 0.999)) if plan.optimizer == "adam" else (DECAY, (0.9, 0.99))
+        parameters = dict(network.named_parameters())
+        muon_params = {
+            name for name, parameter in parameters.items() if plan.optimizer == "muon" and parameter.ndim >= 2
+            and not name.startswith((*FIRST_AND_LAST_LAYERS, *TEXT_LAYERS))}
+
+        # Adam's parameters in four groups: only matrices decay, and text layers have a learning rate of their own.
+        decay, betas = (0.0, (0.9, 0.999)) if plan.optimizer == "adam" else (WEIGHT_DECAY, (0.9, 0.99))
         groups = [
-            {"params": [parameter for name, parameter in named.items() if name not in turned
-                        and name.startswith(READS_TEXT) == text and (parameter.ndim >= 2) == is_matrix],
-             "weight_decay": decay if is_matrix else 0.0, "rate": TEXT_RATE if text else 1.0}
-            for text in (False, True) for is_matrix in (True, False)]
+            {"params": [parameter for name, parameter in parameters.items() if name not in muon_params
+                        and name.startswith(TEXT_LAYERS) == reads_text and (parameter.ndim >= 2) == is_matrix],
+             "weight_decay": decay if is_matrix else 0.0, "lr_factor": TEXT_LR_FACTOR if reads_text else 1.0}
+            for reads_text in (False, True) for is_matrix in (True, False)]
         self.parts: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(groups, lr=plan.lr, betas=betas, eps=1e-8, fused=True)]
-        if turned:
+        if muon_params:
             dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-            self.parts.append(Muon([named[name] for name in sorted(turned)], lr=plan.lr, dtype=dtype))
-        self.lr = plan.lr                                              # of the last step
-        self.moments: dict[str, Tensor] = {}
-        self.counts: list[Tensor] = []                                 # of steps taken; AdamW's own
-        for name, parameter in named.items():
-            kinds = ("momentum",) if name in turned else ("exp_avg", "exp_avg_sq")
+            self.parts.append(Muon([parameters[name] for name in sorted(muon_params)], lr=plan.lr, dtype=dtype))
+
+        # All moments, so that a saved state has the same tensors after any number of steps.
+        self.lr = plan.lr                       # learning rate of the last step
+        self.moments: dict[str, Tensor] = {}    # "momentum.NAME", "exp_avg.NAME" or "exp_avg_sq.NAME" → moment
+        self.counts: list[Tensor] = []          # AdamW's own counts of its steps, one for each parameter
+        for name, parameter in parameters.items():
+            kinds = ("momentum",) if name in muon_params else ("exp_avg", "exp_avg_sq")
             state = {kind: torch.zeros_like(parameter) for kind in kinds}
             self.moments |= {f"{kind}.{name}": tensor for kind, tensor in state.items()}
-            if name not in turned:
+            if name not in muon_params:
                 state["step"] = torch.zeros((), device=parameter.device)
                 self.counts.append(state["step"])
-            self.parts[-1 if name in turned else 0].state[parameter] = state
+            self.parts[-1 if name in muon_params else 0].state[parameter] = state
 
     def zero_grad(self) -> None:
+        """Forget the gradients of all parameters."""
         for part in self.parts:
             part.zero_grad(set_to_none=True)
 
     def step(self, lr: float) -> None:
-        """Move the weights at a learning rate."""
+        """Update the weights by their gradients, at a learning rate."""
         self.lr = lr
         for part in self.parts:
             for group in part.param_groups:
-                group["lr"] = group["rate"] * lr
+                group["lr"] = group["lr_factor"] * lr
             part.step()

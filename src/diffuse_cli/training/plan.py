@@ -1,6 +1,6 @@
-"""From a request to a plan: every choice that was left open is made from the data and the machine, with its reason.
+"""From a recipe to a plan: every choice that the user left open is made from the data and the machine, with its reason.
 
-Never from a timing, but for `--time`, whose measured number of steps becomes part of the plan. Trains nothing.
+No choice depends on a timing, except for `--time`, whose measured number of pictures must be known before.
 """
 
 import dataclasses
@@ -20,16 +20,18 @@ from ..network.network import parameter_count
 from ..network.presets import network_config
 from ..storage.checkpoint import Model
 
-COOLDOWN = 0.25                                 # share of the run in which the learning rate falls to 0
-FEW_EPOCHS = 50                                 # no dropout below
-DROPOUTS = ((20_000, 0.25), (100_000, 0.12), (1_000_000, 0.05))        # (below so many pictures, rate); else 0
-LEARNING_RATES = ((2e6, 4e-3), (5e6, 2e-3), (20e6, 1e-3), (60e6, 6e-4), (250e6, 4e-4))       # (parameters, Muon's)
-ADAMS_SHARE = 0.5                               # of these, for the other optimisers
+COOLDOWN_SHARE = 0.25                           # share of the run in which the learning rate falls to 0
+SMALL_DATASET = 5_000                           # number of pictures below which words are dropped from captions, and
+#                                                 the best weights of the run are kept
+MIN_DROPOUT_EPOCHS = 50                         # number of epochs from which dropout is used
+DROPOUT_RATES = ((20_000, 0.25), (100_000, 0.12), (1_000_000, 0.05))   # (fewer pictures than this, rate), otherwise 0
+MUON_LEARNING_RATES = ((2e6, 4e-3), (5e6, 2e-3), (20e6, 1e-3), (60e6, 6e-4), (250e6, 4e-4))  # (parameters, rate)
+ADAM_LR_FACTOR = 0.5                            # learning rate of AdamW and Adam, as a factor of Muon's
 
 
 @dataclass(frozen=True)
 class Reasons:
-    """Why the open choices were made as they were; shown, never saved."""
+    """The reasons of choices that were left open. They are shown, never saved."""
 
     preset: str
     batch: str
@@ -40,7 +42,11 @@ def make_plan(
     recipe: Recipe, dataset: Dataset, split: Split, *, resolution: int, tokenizer: Tokenizer | None,
     init: Model | None, device: torch.device,
 ) -> tuple[Plan, Reasons]:
-    """Resolve a recipe. `--time` must have been turned into `images` by a measurement before."""
+    """Resolve a recipe. `--time` must have been turned into `images` by a measurement before.
+
+    tokenizer: None for an unconditional model; init: the model of --init, or None. Raises UsageError if the recipe
+    contradicts `init`.
+    """
     train_images, held_out = len(split.train), len(split.held_out)
     model, preset, why_preset = _choose_model(recipe, resolution, tokenizer, init, device, train_images)
     batch_size, why_batch = _choose_batch(recipe, train_images, device)
@@ -50,45 +56,46 @@ def make_plan(
     conditional = model.conditional
     plan = Plan(
         model=model, preset=preset, loss_weighting=recipe.loss_weighting, variance_grad=recipe.variance_grad,
-        times=recipe.times,
-        optimizer=recipe.optimizer, seed=recipe.seed, batch_size=batch_size, steps=steps,
+        times=recipe.times, optimizer=recipe.optimizer, seed=recipe.seed, batch_size=batch_size, steps=steps,
         lr=recipe.lr or learning_rate(parameter_count(model.network), recipe.optimizer),
-        warmup_steps=max(1, min(max(200, steps // 100), steps // 20)), cooldown_steps=max(1, round(COOLDOWN * steps)),
+        warmup_steps=max(1, min(max(200, steps // 100), steps // 20)),
+        cooldown_steps=max(1, round(COOLDOWN_SHARE * steps)),
         dropout=_dropout(train_images, epochs=seen / train_images),
         caption_drop=0.1 if conditional else 0.0,
-        word_drop=0.1 if conditional and train_images < 5_000 else 0.0,
+        word_drop=0.1 if conditional and train_images < SMALL_DATASET else 0.0,
         flip=recipe.flip if recipe.flip is not None else not conditional,
         train_images=train_images, validation_images=held_out,
         validation_probe=_probe(steps, batch_size, held_out), validate_steps=max(1, steps // config.VALIDATIONS),
-        keep_best=held_out > 0 and train_images < 5_000,
+        keep_best=held_out > 0 and train_images < SMALL_DATASET,
         data_id=dataset.id, init_id=None if init is None else init.sha256)
     return plan, Reasons(why_preset, why_batch, why_budget)
 
 
 def extend(plan: Plan, recipe: Recipe, name: str) -> Plan:
-    """The plan of a run whose budget grew: all is as it was, but where it ends, and so where the cool-down begins.
+    """The plan of the run `name` with the longer budget of `recipe`.
 
-    `--time` must have been turned into `images` before. Raises UsageError when the budget is shorter.
+    Only the end changes, and so the beginning of the cool-down and the interval of validations. `--time` must have been
+    turned into `images` before. Raises UsageError if the budget is shorter than the plan's.
     """
     steps = recipe.steps or math.ceil(_images_seen(recipe, plan.train_images) / plan.batch_size)
-    if steps == plan.steps:                                            # the same, in other words
+    if steps == plan.steps:                                            # the same budget, given by another option
         return plan
     if steps < plan.steps:
         raise UsageError(f"the run {name!r} was begun for {plan.steps:,} steps, and this is {steps:,}",
                          hint="A budget can only grow; --fresh starts anew")
-    return dataclasses.replace(plan, steps=steps, cooldown_steps=max(1, round(COOLDOWN * steps)),
+    return dataclasses.replace(plan, steps=steps, cooldown_steps=max(1, round(COOLDOWN_SHARE * steps)),
                                validate_steps=max(1, steps // config.VALIDATIONS))
 
 
 def _images_seen(recipe: Recipe, train_images: int) -> int:
-    """The budget in pictures, when it is not given in steps: 100 epochs, but at least 100,000 pictures."""
+    """The budget in pictures: --images, otherwise 100 epochs, but from 100,000 to 100,000,000 pictures."""
     return recipe.images or min(max(100 * train_images, 100_000), 100_000_000)
 
 
 def _probe(steps: int, batch_size: int, held_out: int) -> int:
-    """How many held-out pictures a validation looks at: so many that all validations cost about 3 % of the run.
+    """The number of held-out pictures in each validation, for which all validations cost about 3 % of the run.
 
-    At least 16, at most 256; a forward pass costs a third of a training step.
+    It is from 16 to 256, if there are so many. A forward pass costs a third of a training step.
     """
     affordable = int(0.03 * 3 * steps * batch_size / (config.VALIDATION_LEVELS * config.VALIDATIONS))
     return min(held_out, 256, max(config.MIN_VALIDATION_PICTURES, affordable))
@@ -98,6 +105,8 @@ def _choose_model(
     recipe: Recipe, resolution: int, tokenizer: Tokenizer | None, init: Model | None, device: torch.device,
     train_images: int,
 ) -> tuple[ModelConfig, str, str]:
+    """→ the model's config, its preset, and the reason for the preset. Raises UsageError if they contradict `init`."""
+    # The model of --init
     if init is not None:
         network = init.config.network
         if recipe.preset is not None or resolution != network.resolution:
@@ -110,6 +119,8 @@ def _choose_model(
                              f"{init.config.schedule} and {variance} variance",
                              hint="Use its --prediction, --schedule and --variance")
         return init.config, init.training.preset or "?", "that of --init"
+
+    # A preset for the machine and the number of pictures
     if recipe.preset is not None:
         preset, why = recipe.preset, "as asked"
     elif device.type != "cuda":
@@ -123,35 +134,39 @@ def _choose_model(
 
 
 def _choose_batch(recipe: Recipe, train_images: int, device: torch.device) -> tuple[int, str]:
-    """The power of two near 512·(pictures seen / 200M)^0.45, at most 2048, at least 16, and 32 on a GPU.
+    """The batch size, and the reason: the power of two near 512·(pictures seen / 200M)^0.45.
 
-    Few pictures are best learnt from in many small steps; but a GPU takes as long for 8 pictures as for 32.
+    It is at most 2048, and at least 16, or 32 on a GPU. A small budget is best spent on many small steps;
+    but a GPU takes as long for 8 pictures as for 32.
     """
     if recipe.batch_size is not None:
         return recipe.batch_size, "as asked"
-    smallest = 5 if device.type == "cuda" else 4
+    min_exponent, max_exponent = 5 if device.type == "cuda" else 4, 11
 
     def ideal(seen: int) -> int:
         exponent = round(math.log2(512 * (seen / 200e6) ** 0.45))
-        return 1 << min(max(exponent, smallest), 11)
+        return 1 << min(max(exponent, min_exponent), max_exponent)
 
     if recipe.steps is None:
         seen = _images_seen(recipe, train_images)
-    else:                                                              # the largest batch that its own budget wants
-        sizes = [2**k for k in range(smallest, 12)]
+    else:               # the number of pictures seen depends on the batch: take the largest that is not above its ideal
+        sizes = [2**exponent for exponent in range(min_exponent, max_exponent + 1)]
         seen = recipe.steps * max(size for size in sizes if size <= ideal(recipe.steps * size))
     return ideal(seen), "for the number of pictures seen"
 
 
 def learning_rate(parameters: int, optimizer: str) -> float:
-    """Interpolated between LEARNING_RATES (both axes logarithmic), constant outside, to two digits."""
-    sizes, rates = zip(*LEARNING_RATES, strict=True)
-    found = np.exp(np.interp(math.log(parameters), np.log(sizes), np.log(rates)))
-    return float(f"{found * (1 if optimizer == 'muon' else ADAMS_SHARE):.1e}")
+    """The learning rate for a number of parameters, rounded to two digits.
+
+    It is interpolated in `MUON_LEARNING_RATES`, both axes logarithmic, and constant outside of the table.
+    """
+    sizes, rates = zip(*MUON_LEARNING_RATES, strict=True)
+    rate = np.exp(np.interp(math.log(parameters), np.log(sizes), np.log(rates)))
+    return float(f"{rate * (1 if optimizer == 'muon' else ADAM_LR_FACTOR):.1e}")
 
 
 def _dropout(train_images: int, *, epochs: float) -> float:
-    """Less with more pictures; none in a budget too short to learn them by heart."""
-    if epochs < FEW_EPOCHS:
+    """The dropout rate: less with more pictures, and 0 in a budget too short to memorise them."""
+    if epochs < MIN_DROPOUT_EPOCHS:
         return 0.0
-    return next((rate for limit, rate in DROPOUTS if train_images < limit), 0.0)
+    return next((rate for limit, rate in DROPOUT_RATES if train_images < limit), 0.0)

@@ -1,8 +1,8 @@
-"""A run made ready for training: plan, tokenizer and trainer are built, and the newest whole state is restored."""
+"""Preparing a training: the plan, the tokenizer and the trainer of a run are built, or read if the run has begun."""
 
 import dataclasses
 import json
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import torch
@@ -20,41 +20,38 @@ from ..network.tokenizer import encode, load_tokenizer, train_tokenizer
 from ..pictures import pixels
 from ..runtime import devices
 from ..runtime.distributed import World
-from ..storage import checkpoint, model_info, registry, training_states
+from ..storage import checkpoint, registry, training_states
 from . import estimate
 from .batches import Batches
 from .estimate import Facts
 from .plan import Reasons, extend, make_plan
 from .run import Run
-from .session import Best, Session
+from .session import Session
 from .trainer import Trainer
 
 
 def open_session(
     run: Run, dataset: Dataset, device: torch.device, *, world: World, rehearsal: bool = False,
 ) -> Generator[events.Event, None, tuple[Session, Facts]]:
-    """Build everything; record the plan of a new run, or restore the newest whole state of an old one.
+    """Build a session at step 0, and record the plan if it is new. → the session, and the facts for the header
 
-    The main process decides, and broadcasts what it decided. A model named by --init is needed until the first state
-    is saved, and never again. A rehearsal writes nothing. → the session, and the facts for the header
+    The main process decides, and broadcasts its decisions. A model named by --init is needed only until the first state
+    of the run is saved. A rehearsal writes nothing. Raises DiffuseError of many kinds.
     """
     split = split_dataset(dataset.hashes)
     init = None
     if world.is_main and run.recipe.init is not None and not (
             run.plan and training_states.saved_states(run.directory)):
         init = _load_init(run, run.recipe.init, device)
-    tokenizer = _tokenizer(run, dataset, split, init, world)
+    tokenizer = _shared_tokenizer(run, dataset, split, init, world)
     builder = PlanBuilder(run, dataset, split, tokenizer, init, device, world)
     plan, trainer = yield from resolve_plan(builder)
     if world.is_main and not rehearsal and (plan != run.plan or run.moved_from is not None):
-        if run.plan is not None and plan.steps != run.plan.steps:      # equal when the budget is only worded otherwise
+        if run.plan is not None and plan.steps != run.plan.steps:      # the budget grew: forget the old cool-down
             training_states.rewind(run.directory, limit=run.plan.cooldown_start)
-        _write_beginning(run, trainer, tokenizer, dataset)
+        _write_run(run, trainer, tokenizer, dataset)
     session = Session(run, plan, dataset, split, tokenizer, trainer,
                       _validation_data(plan, dataset, split, tokenizer))
-    if run.plan is not None and (states := training_states.saved_states(run.directory)):
-        yield from _restore(session, states)
-    trainer.broadcast_state()
     return session, _facts(session, builder.reasons, device)
 
 
@@ -63,19 +60,19 @@ def open_session(
 
 @dataclass
 class PlanBuilder:
-    """Makes plans, and trainers for them. Every process of a world has one; they make the same plans."""
+    """Builds plans, and trainers for them. Every process of a world has a builder, and they return the same plans."""
 
     run: Run
     dataset: Dataset
     split: Split
     tokenizer: Tokenizer | None
-    init: checkpoint.Model | None               # in the main process alone
+    init: checkpoint.Model | None               # the model of --init, in the main process alone
     device: torch.device
     world: World
-    reasons: Reasons | None = None              # of the newest plan that was made
+    reasons: Reasons | None = None              # of the newest plan, in the main process alone
 
     def make(self, recipe: Recipe) -> Plan:
-        """A new plan, made by the main process."""
+        """A new plan for a recipe, made by the main process."""
         plan = None
         if self.world.is_main:
             plan, self.reasons = make_plan(
@@ -84,15 +81,15 @@ class PlanBuilder:
         return self.broadcast(plan)
 
     def broadcast(self, plan: Plan | None) -> Plan:
-        """The main process's plan. Raises DataError when this process has other pictures than that one."""
-        same = from_dict(Plan, self.world.broadcast_json(plan and to_dict(plan)), where="plan")
-        if same.data_id != self.dataset.id:
+        """The plan of the main process. Raises DataError if this process has other pictures or captions than it."""
+        shared = from_dict(Plan, self.world.broadcast_json(plan and to_dict(plan)), where="plan")
+        if shared.data_id != self.dataset.id:
             raise DataError("the processes of this training do not see the same pictures and captions",
                             hint="Give each machine the same folder")
-        return same
+        return shared
 
     def trainer(self, plan: Plan) -> Trainer:
-        """A trainer at step 0."""
+        """A new trainer for a plan, at step 0."""
         machine = self.run.machine
         micro_batch = devices.choose_micro_batch(
             machine, self.device, batch_size=plan.batch_size, resolution=self.run.resolution)
@@ -106,24 +103,24 @@ class PlanBuilder:
 
 
 def resolve_plan(builder: PlanBuilder) -> Generator[events.Event, None, tuple[Plan, Trainer]]:
-    """The plan, old or new or extended, and its trainer at step 0. The budget --time is measured here."""
+    """The plan of the run, which is old, new or extended, and its trainer at step 0. Turns --time into steps."""
     run, recipe, world = builder.run, builder.run.recipe, builder.world
     begun, extended = world.broadcast_json(run.plan is not None), world.broadcast_json(run.extended)
     timed = recipe.time is not None and (extended or not begun)
 
-    # The old plan, or a new one. With --time, its number of steps is provisional.
+    # The old plan, or a new one, whose number of steps is provisional with --time
     if begun:
         plan = builder.broadcast(run.plan and _check_data(run, run.plan, builder.dataset, builder.split))
     else:
         plan = builder.make(dataclasses.replace(recipe, time=None, images=100_000) if timed else recipe)
 
-    # Turn --time into a number of pictures
+    # --time as a number of pictures
     if timed:
         yield events.Noticed(message="measuring the speed to turn --time into a number of steps")
         images = estimate.images_within(recipe.time or 0, builder.trainer(plan), run.machine)
         recipe = dataclasses.replace(recipe, time=None, images=images)
 
-    # The plan of the longer, or the measured, budget
+    # The plan for the longer, or the measured, budget
     if extended:
         plan = builder.broadcast(extend(plan, recipe, run.name) if world.is_main else None)
     elif timed:
@@ -131,8 +128,29 @@ def resolve_plan(builder: PlanBuilder) -> Generator[events.Event, None, tuple[Pl
     return plan, builder.trainer(plan)
 
 
+def _check_data(run: Run, plan: Plan, dataset: Dataset, split: Split) -> Plan:
+    """The plan of a begun run, if the pictures and captions are still those of its beginning.
+
+    Others raise DataError, or with --accept-changes are recorded in the plan.
+    """
+    if dataset.id == plan.data_id:
+        return plan
+    if not run.machine.accept_changes:
+        reason, hint = f"changed since the run {run.name!r} was begun", "or --fresh to start anew"
+        if run.moved_from is not None:
+            reason = f"are not those of {run.moved_from} that the run {run.name!r} is trained on"
+            hint = "or another --name"
+        raise DataError(f"the pictures or captions in {run.found.folder} {reason}",
+                        hint=f"Pass --accept-changes to train on them, {hint}")
+    return dataclasses.replace(plan, data_id=dataset.id, train_images=len(split.train),
+                               validation_images=len(split.held_out))
+
+
+# ── The model to start from, and the tokenizer ──────────────────────────────────────────────────────────────────────
+
+
 def _load_init(run: Run, name: str, device: torch.device) -> checkpoint.Model:
-    """The model of --init. Raises ModelError when the run was begun from another one of that name."""
+    """The model of --init. Raises ModelError if the run was begun from another model of that name."""
     init = checkpoint.load_model(registry.resolve(name), device)
     if run.plan is not None and init.sha256 != run.plan.init_id:
         raise ModelError(f"--init {name} is no longer the model that the run {run.name!r} was begun from",
@@ -140,23 +158,26 @@ def _load_init(run: Run, name: str, device: torch.device) -> checkpoint.Model:
     return init
 
 
-def _tokenizer(
+def _shared_tokenizer(
     run: Run, dataset: Dataset, split: Split, init: checkpoint.Model | None, world: World,
 ) -> Tokenizer | None:
-    """The main process's tokenizer: that of the run, or of --init, or a new one; None without captions."""
+    """The tokenizer of the main process, which reads that of a begun run or makes a new one; None without captions."""
     tokenizer = None
     if world.is_main:
-        tokenizer = _make_tokenizer(run, dataset, split, init) if run.plan is None else _read_tokenizer(run)
+        tokenizer = _new_tokenizer(run, dataset, split, init) if run.plan is None else _read_tokenizer(run)
     if world.size == 1:
         return tokenizer
     text = world.broadcast_json(tokenizer and tokenizer.to_str())
     return None if text is None else load_tokenizer(text)
 
 
-def _make_tokenizer(
+def _new_tokenizer(
     run: Run, dataset: Dataset, split: Split, init: checkpoint.Model | None,
 ) -> Tokenizer | None:
-    """That of --init; else one learnt from the captions of the training pictures; none without captions."""
+    """The tokenizer of --init, otherwise one trained on the captions of the training pictures; None without captions.
+
+    Raises ModelError if the model of --init has captions and the data have none, or the other way round.
+    """
     if init is not None:
         if init.config.conditional != run.found.conditional:
             raise ModelError(f"--init {run.recipe.init} {'needs' if init.config.conditional else 'knows no'} captions",
@@ -169,6 +190,7 @@ def _make_tokenizer(
 
 
 def _read_tokenizer(run: Run) -> Tokenizer | None:
+    """The tokenizer of a begun run; None for an unconditional model. Raises ModelError if its file is missing."""
     assert run.plan is not None
     if not run.plan.model.conditional:
         return None
@@ -178,22 +200,14 @@ def _read_tokenizer(run: Run) -> Tokenizer | None:
         raise ModelError(f"the run {run.name!r} has lost its tokenizer.json", hint="Start anew with --fresh") from error
 
 
-def _check_data(run: Run, plan: Plan, dataset: Dataset, split: Split) -> Plan:
-    """The pictures and captions must be those the run was begun with, unless the change is accepted."""
-    if dataset.id == plan.data_id:
-        return plan
-    if not run.machine.accept_changes:
-        what, hint = f"changed since the run {run.name!r} was begun", "or --fresh to start anew"
-        if run.moved_from is not None:
-            what, hint = f"are not those of {run.moved_from} that the run {run.name!r} learns from", "or another --name"
-        raise DataError(f"the pictures or captions in {run.found.folder} {what}",
-                        hint=f"Pass --accept-changes to go on with them, {hint}")
-    return dataclasses.replace(plan, data_id=dataset.id, train_images=len(split.train),
-                               validation_images=len(split.held_out))
+# ── The run's files, the validation data and the header ─────────────────────────────────────────────────────────────
 
 
-def _write_beginning(run: Run, trainer: Trainer, tokenizer: Tokenizer | None, dataset: Dataset) -> None:
-    """Everything that going on will need, durably; the plan last, for with it the run exists."""
+def _write_run(run: Run, trainer: Trainer, tokenizer: Tokenizer | None, dataset: Dataset) -> None:
+    """Write everything that resuming will need, durably. The plan is last, because with it the run exists.
+
+    Raises StorageError if the disk has no room for the whole training.
+    """
     need, free = estimate.disk_bytes(trainer), durable.free_bytes(run.directory)
     if free < need:
         raise StorageError(f"training needs about {need / 2**20:.0f} MB in {run.directory}, {free / 2**20:.0f} MB free",
@@ -210,7 +224,10 @@ def _write_beginning(run: Run, trainer: Trainer, tokenizer: Tokenizer | None, da
 def _validation_data(
     plan: Plan, dataset: Dataset, split: Split, tokenizer: Tokenizer | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """The held-out pictures of a validation during training, each with its first caption."""
+    """The held-out pictures of a validation during training, each with its first caption.
+
+    → (N, 3, H, W), and the captions' tokens (N, 77), or None without a tokenizer
+    """
     positions = split.held_out[: plan.validation_probe].tolist()
     images = pixels.from_pixels(dataset.images[positions])
     if tokenizer is None:
@@ -218,45 +235,10 @@ def _validation_data(
     return images, encode(tokenizer, [next(iter(dataset.captions[position]), "") for position in positions])
 
 
-# ── Restoring ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _restore(session: Session, states: Sequence[training_states.SavedState]) -> Iterator[events.Event]:
-    """Load the first of the states that is whole. Raises ModelError when none is."""
-    trainer = session.trainer
-    shapes = {name: tuple(tensor.shape) for name, tensor in trainer.tensors().items()}
-    for state in states:
-        if not training_states.is_whole(state):
-            yield events.Noticed(message=f"the state of step {state.step} is damaged, trying the one before",
-                                 level="warning")
-            continue
-        tensors, record = checkpoint.load_state(state.path, shapes)
-        trainer.restore(tensors, record["learner"])
-        session.noise_mse = record["noise_mse"]
-        session.best = _still_best(session, record["best"] and Best(**record["best"]))
-        return
-    raise ModelError(f"no saved state of the run {session.run.name!r} is whole", hint="Start anew with --fresh")
-
-
-def _still_best(session: Session, best: Best | None) -> Best | None:
-    """The best weights that a state speaks of, unless they no longer count.
-
-    They do not count if they were measured on other pictures, unless nothing is left to train. Nor do they if their
-    file has been replaced: a run that is resumed with a longer budget forgets its cool-down, but not the file.
-    """
-    if best is None:
-        return None
-    if best.data_id != session.plan.data_id and session.trainer.global_step < session.plan.steps:
-        return None
-    kept = not session.plan.keep_best or model_info.is_of_step(
-        session.directory / training_states.BEST_FILE, best.step)
-    return best if kept else None
-
-
 def _facts(session: Session, reasons: Reasons | None, device: torch.device) -> Facts:
-    """The header: what was found and what was decided, with the reasons of a new run's choices."""
+    """The lines of the header: the data and the choices of the plan, with the reasons if the plan is new."""
     run, plan, dataset, trainer = session.run, session.plan, session.dataset, session.trainer
-    used = f"{len(dataset.images)} used ({plan.train_images} to learn from, {plan.validation_images} held out)"
+    used = f"{len(dataset.images)} used ({plan.train_images} to train on, {plan.validation_images} held out)"
     facts = [("pictures", f"{used}, {len(dataset.skipped)} skipped" if dataset.skipped else used),
              ("captions", run.found.summary)]
     if run.found.examples:

@@ -1,4 +1,4 @@
-"""Previews: pictures of fixed prompts and seeds, drawn with the averaged weights during training."""
+"""Previews: pictures of fixed prompts and seeds, sampled with the averaged weights during training."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from .session import Session
 
 
 def preview(session: Session) -> events.Previewed:
-    """Draw one strip of pictures into the run's directory. Raises StorageError."""
+    """Sample a strip of pictures, and write it into the run's directory. Raises StorageError."""
     trainer, plan = session.trainer, session.plan
     model = checkpoint.Model(plan.model, trainer.averaged, session.tokenizer)
     prompts, count = preview_prompts(session)
@@ -28,12 +28,15 @@ def preview(session: Session) -> events.Previewed:
 
 
 def preview_prompts(session: Session) -> tuple[tuple[str, ...], int]:
-    """→ the prompts, and the number of pictures of each: those asked for, else captions of held-out pictures."""
+    """→ the prompts of a preview, and the number of pictures of each.
+
+    They are the prompts of --preview-prompt, otherwise captions of held-out pictures, or of training pictures if none
+    are held out.
+    """
     if session.tokenizer is None:
         return ("",), config.PREVIEW_PICTURES
-    asked = session.run.machine.preview_prompt
-    if asked:
-        return asked, max(1, config.PREVIEW_PICTURES // len(asked))
+    if prompts := session.run.machine.preview_prompt:
+        return prompts, max(1, config.PREVIEW_PICTURES // len(prompts))
     positions = (session.split.held_out if len(session.split.held_out) else session.split.train).tolist()
     captions = dict.fromkeys(caption for position in positions for caption in session.dataset.captions[position][:1])
     return tuple(captions)[:config.PREVIEW_PICTURES] or ("",), 1

@@ -1,6 +1,6 @@
-"""A training run: its name, its lock, and the comparison of the request with an earlier one of that name.
+"""A training run: finding or naming it, locking its directory, and comparing the request with the run's earlier one.
 
-Needs no torch, so that a request is refused at once. The files of a run are known to `storage.run_directory`.
+It needs no torch, so that a request can be refused at once. The files of a run are those of `storage.run_directory`.
 """
 
 import contextlib
@@ -21,34 +21,34 @@ from ..files import durable
 from ..storage import registry, run_directory
 from ..storage.model_info import read_model_info
 
-BUDGET = ("steps", "images", "time")            # the fields of a recipe that may grow when a run is resumed
-RESOLUTIONS = (16, 32, 64)                      # those chosen from when none is asked for, in pixels
-PROBED_PICTURES = 500                           # whose size decides on the resolution, at most
+BUDGET_FIELDS = ("steps", "images", "time")     # fields of a recipe whose values may grow when a run is resumed
+RESOLUTIONS = (16, 32, 64)                      # resolutions to choose from if the user gives none, in pixels
+PROBED_PICTURES = 500                           # rough number of pictures whose size decides on the resolution
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's directory, and the request. `plan` is None for a new run.
+    """A run's directory, and the request to train it.
 
-    The main process of a training holds the directory's lock. No other process reads or writes there.
+    The main process of a training holds the lock of the directory. No other process reads or writes there.
     """
 
     name: str
     directory: Path
-    folder: Path                                # of the pictures, or their manifest; absolute
-    found: Found
+    folder: Path                                # absolute path of the pictures' folder, or of their manifest
+    found: Found                                # the pictures and captions in it
     recipe: Recipe
     machine: Machine
-    resolution: int                             # 0 until the main process has broadcast it
-    why_resolution: str
-    plan: Plan | None
-    extended: bool = False                      # a longer budget is asked for than that of `plan`
-    moved_from: Path | None = None              # the folder of the run so far, if it was another
-    aside: str | None = None                    # the name of the old run that was moved aside
-    is_main: bool = True
+    resolution: int                             # pixels along a side; 0 until the main process has broadcast it
+    why_resolution: str                         # the reason for it
+    plan: Plan | None                           # None for a new run
+    extended: bool = False                      # whether the request has another budget than the earlier one
+    moved_from: Path | None = None              # the folder in the earlier request, if it was another
+    aside: str | None = None                    # the new name of an old run that was moved aside
+    is_main: bool = True                        # whether this process is the main one
 
     def write_plan(self, plan: Plan) -> None:
-        """Record request and plan durably, before step 0. Raises StorageError."""
+        """Record the request and the plan durably. Raises StorageError."""
         run_directory.write_config(self.directory, request=_request(self.folder, self.recipe), plan=to_dict(plan))
 
 
@@ -57,42 +57,48 @@ class Run:
 
 @contextlib.contextmanager
 def open_run(folder: Path, recipe: Recipe, machine: Machine, *, rehearsal: bool = False) -> Iterator[Run]:
-    """Find the pictures and the run of this request, or name a new one, and hold its lock while the context is open.
+    """Find the pictures and the run of a request, or name a new run, and hold its lock while the context is open.
 
-    The same request finds the same run again. With a name, a run whose recipe differs raises UsageError with the
-    differences; only a longer budget and another folder are accepted (the pictures are compared later). Without a
-    name, the next free name is taken. A run that was not begun leaves no directory; a rehearsal moves nothing aside.
-    Raises DataError, InUseError, StorageError.
+    The same request finds the same run again. Without --name, the next free name is taken. With --name, a run of that
+    name must have the same recipe; only another budget and another folder are accepted, and checked later. A rehearsal
+    moves no old run aside. A run that was never begun leaves no directory.
+
+    Raises UsageError, which names the differences between the recipes, DataError, InUseError, StorageError.
     """
+    # The pictures, and the name of the run
     found = find_pictures(folder, **recipe.caption_options, strict=machine.strict)
     folder = Path(os.path.abspath(folder))                             # the same from any current directory
-    request, chosen, name = _request(folder, recipe), None, machine.name
+    request, choice, name = _request(folder, recipe), None, machine.name
     if not name:
-        chosen = choose_resolution(found, recipe, machine)
-        name = _choose_name(folder, chosen[0], request)
+        choice = choose_resolution(found, recipe, machine)
+        name = _choose_name(folder, choice[0], request)
+
     directory = registry.model_directory(name)
     with _locked(directory):
+        # The run of that name, if there is one
         durable.remove_temporaries(directory)
         plan, extended, moved_from = None, False, None
         stored = None if machine.fresh else run_directory.read_config(directory)
         if stored is not None:
             plan = from_dict(Plan, stored["plan"], where=f"{directory / run_directory.CONFIG_FILE}: plan")
-            chosen = plan.model.network.resolution, "that of the run"
+            choice = plan.model.network.resolution, "that of the run"
             extended, moved_from = _compare(stored["request"], request, name)
         elif run_directory.holds_foreign_model(directory) and not machine.fresh:
             raise UsageError(f"{name!r} is a model that was not trained here",
                              hint="Choose another --name, or move it aside with --fresh")
-        resolution, why = chosen or choose_resolution(found, recipe, machine)
+        resolution, why = choice or choose_resolution(found, recipe, machine)
+
+        # Move an old run aside: last, because nothing is refused any more
         aside = None
         if (machine.fresh or run_directory.is_half_moved(directory)) and not rehearsal:
-            aside = run_directory.move_aside(directory)                # last: from here on nothing is refused
+            aside = run_directory.move_aside(directory)
         yield Run(
             name, directory, folder, found, recipe, machine, resolution, why, plan, extended=extended,
             moved_from=moved_from, aside=aside)
 
 
 def join_run(folder: Path, recipe: Recipe, machine: Machine) -> Run:
-    """The run as the other processes of a training know it. Touches no file of the run. Raises DataError."""
+    """The run for all processes but the main one: without its directory, plan and resolution. Raises DataError."""
     found = find_pictures(folder, **recipe.caption_options, strict=machine.strict)
     return Run(machine.name or "", Path(), Path(os.path.abspath(folder)), found, recipe, machine, 0, "", None,
                is_main=False)
@@ -100,7 +106,7 @@ def join_run(folder: Path, recipe: Recipe, machine: Machine) -> Run:
 
 @contextlib.contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    """Hold the lock of a run's directory, which is made for it, and removed again if no run was begun."""
+    """Hold the lock of a run's directory. The directory is created, and removed again if it then holds no run."""
     durable.make_directory(directory)
     with durable.lock(directory / registry.LOCK_FILE, doing="being trained"):
         try:
@@ -110,7 +116,10 @@ def _locked(directory: Path) -> Iterator[None]:
 
 
 def _choose_name(folder: Path, resolution: int, request: dict[str, Any]) -> str:
-    """The name of the run with this request, whatever its budget, or the first free name like the folder's."""
+    """The name of the run that has this request with any budget, otherwise the first free name.
+
+    Names are FOLDER-RESOLUTION, then FOLDER-RESOLUTION-2, and so on.
+    """
     label = folder.name if folder.is_dir() else folder.stem
     base = name = registry.slug(f"{label}-{resolution}")
     number = 1
@@ -121,6 +130,7 @@ def _choose_name(folder: Path, resolution: int, request: dict[str, Any]) -> str:
 
 
 def _is_free_for(directory: Path, request: dict[str, Any]) -> bool:
+    """Whether a directory holds nothing, or the run of this request with any budget."""
     stored = run_directory.read_config(directory)
     if stored is None:
         return not run_directory.holds_foreign_model(directory)
@@ -131,28 +141,33 @@ def _is_free_for(directory: Path, request: dict[str, Any]) -> bool:
 
 
 def _request(folder: Path, recipe: Recipe) -> dict[str, Any]:
-    """What makes two commands the same: folder and recipe, in JSON's types."""
-    plain: dict[str, Any] = json.loads(json.dumps({"folder": str(folder), "recipe": to_dict(recipe)}))
-    return plain
+    """The folder and the recipe, in JSON's types. Two commands with the same request train the same run."""
+    request: dict[str, Any] = json.loads(json.dumps({"folder": str(folder), "recipe": to_dict(recipe)}))
+    return request
 
 
 def _without_budget(request: dict[str, Any]) -> dict[str, Any]:
-    recipe = {key: value for key, value in request["recipe"].items() if key not in BUDGET}
+    recipe = {key: value for key, value in request["recipe"].items() if key not in BUDGET_FIELDS}
     return {**request, "recipe": recipe}
 
 
-def _compare(before: dict[str, Any], now: dict[str, Any], name: str) -> tuple[bool, Path | None]:
-    """→ whether the budgets differ; the earlier request's folder, if that differs. Raises UsageError for the rest."""
-    old, new = before["recipe"], now["recipe"]
-    differing = [key for key in new if old.get(key) != new[key]]
-    if changed := [f"{key}: {_shown(old.get(key))} → {_shown(new[key])}" for key in differing if key not in BUDGET]:
-        raise UsageError(f"the run {name!r} was begun with another recipe ({'; '.join(changed)})",
-                         hint="Use the same options to go on, --fresh to start anew, or another --name")
-    moved = before.get("folder") != now["folder"]
-    return bool(differing), Path(str(before.get("folder"))) if moved else None
+def _compare(old: dict[str, Any], new: dict[str, Any], name: str) -> tuple[bool, Path | None]:
+    """Compare two requests. → whether the budgets differ; the old folder, if the folders differ
+
+    Raises UsageError if any other field of the recipes differs.
+    """
+    before, now = old["recipe"], new["recipe"]
+    differing = [key for key in now if before.get(key) != now[key]]
+    if changes := [f"{key}: {_shown(before.get(key))} → {_shown(now[key])}"
+                   for key in differing if key not in BUDGET_FIELDS]:
+        raise UsageError(f"the run {name!r} was begun with another recipe ({'; '.join(changes)})",
+                         hint="Use the same options to resume, --fresh to start anew, or another --name")
+    moved = old.get("folder") != new["folder"]
+    return bool(differing), Path(str(old.get("folder"))) if moved else None
 
 
 def _shown(value: Any) -> str:
+    """The value of an option in a message."""
     return "not given" if value is None else str(value)
 
 
@@ -160,9 +175,9 @@ def _shown(value: Any) -> str:
 
 
 def choose_resolution(found: Found, recipe: Recipe, machine: Machine) -> tuple[int, str]:
-    """→ the resolution, and why: the one asked for, else that of --init, else chosen from `RESOLUTIONS`.
+    """The resolution, and the reason: that of --resolution, otherwise of --init, otherwise one of `RESOLUTIONS`.
 
-    The largest is chosen that the median picture fills, 64 on a GPU and 32 on a CPU at most. Raises DataError when no
+    The largest is chosen that the median picture fills, up to 64 on a GPU and 32 on a CPU. Raises DataError if no
     picture can be read.
     """
     if recipe.resolution is not None:
@@ -174,14 +189,14 @@ def choose_resolution(found: Found, recipe: Recipe, machine: Machine) -> tuple[i
     if not sides:
         raise DataError(f"none of the {len(found.pictures)} pictures in {found.folder} can be read",
                         hint="See `diffuse data check` for the reasons")
-    typical = sides[len(sides) // 2]
-    best, where = (64, "on a GPU") if _has_accelerator(machine) else (32, "on a CPU")
-    resolution = max((size for size in RESOLUTIONS if size <= min(best, typical)), default=min(RESOLUTIONS))
-    return resolution, f"for pictures of about {typical} px {where}"
+    median = sides[len(sides) // 2]
+    largest, where = (64, "on a GPU") if _has_accelerator(machine) else (32, "on a CPU")
+    resolution = max((size for size in RESOLUTIONS if size <= min(largest, median)), default=min(RESOLUTIONS))
+    return resolution, f"for pictures of about {median} px {where}"
 
 
 def _has_accelerator(machine: Machine) -> bool:
-    """Whether training will probably run on a GPU, judged without torch."""
+    """Whether training will probably run on a GPU, as far as that can be known without torch."""
     if machine.device is not None:
         return not machine.device.startswith("cpu")
     if machine.gpus is not None:

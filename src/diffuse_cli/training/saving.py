@@ -1,4 +1,4 @@
-"""What a training leaves on the disk: the states it resumes from, and the model that it delivers."""
+"""Saving: the states from which a training resumes, the best weights so far, and the model that it delivers."""
 
 import dataclasses
 import tempfile
@@ -14,30 +14,31 @@ from ..storage import checkpoint, model_info, registry, training_states
 from .every import Every
 from .session import Best, Session
 
-MAX_FAILED_WRITES = 3                           # so many writes in a row that fail end the training
-OVERFITTED = 0.99                               # the best weights are delivered when their loss is below this share
+MAX_FAILED_WRITES = 3                           # number of failed writes in a row that end the training
+OVERFITTED_RATIO = 0.99                         # the best weights are delivered if their loss is below this share of
+#                                                 the loss of the last weights
 
 
 class Saver:
-    """Saves the training when it is time, and knows which step was saved last."""
+    """Saves the training when a save is due, and knows which step was saved last."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.saved_step = -1                    # of the newest state saved by this process
+        self.saved_step = -1                    # step of the newest state that this process saved
         self.every = Every(session.run.machine.save_every, "--save-every", steps=session.plan.steps,
                            step=session.trainer.global_step)
 
     def is_due(self) -> bool:
-        """Whether --save-every says so, or the cool-down begins: a longer budget resumes from that state."""
+        """Whether --save-every asks for a save, or the cool-down begins: a longer budget resumes from that state."""
         step = self.session.trainer.global_step
         return self.every.is_due(step) or step == self.session.plan.cooldown_start
 
     def is_saved(self) -> bool:
-        """Whether the present step is saved."""
+        """Whether the current step is saved."""
         return self.saved_step == self.session.trainer.global_step
 
     def save(self, *, final: bool) -> Iterator[events.Event]:
-        """Save now. Raises StorageError if that fails and the save is final, or the third in a row to fail."""
+        """Save now. Raises StorageError if the save fails and is final, or is the third in a row that fails."""
         yield events.Paused(step=self.session.trainer.global_step, doing="saving")
         event = warn_if_full(self.session, save, final=final)
         if isinstance(event, events.Saved):
@@ -47,7 +48,7 @@ class Saver:
 
 
 def save(session: Session) -> events.Saved:
-    """Save a training state, and the model of this moment, so that a model in training can be sampled."""
+    """Save a training state, and the current model, so that a model in training can be sampled. Raises StorageError."""
     begun, trainer = time.monotonic(), session.trainer
     path = training_states.state_path(session.directory, trainer.global_step)
     record = {"learner": trainer.record(), "best": session.best and dataclasses.asdict(session.best),
@@ -61,9 +62,10 @@ def save(session: Session) -> events.Saved:
 
 
 def warn_if_full(session: Session, write: Callable[[Session], events.Event], *, final: bool) -> events.Event:
-    """Call `write`. → its event, or a warning when the disk would not take it: there may be room again later.
+    """Call `write`. → its event, or a warning if the write failed, because the disk may have room again later.
 
-    A final write, or the third in a row that fails, raises StorageError, after the model was written elsewhere.
+    The model is written to another place, and StorageError is raised, if the write is final, if it is the third in a
+    row that fails, or if the run's directory is gone.
     """
     try:
         event = write(session)
@@ -77,13 +79,16 @@ def warn_if_full(session: Session, write: Callable[[Session], events.Event], *, 
 
 
 def rescue(session: Session, error: StorageError) -> StorageError:
-    """Write the model to another place, because its run's directory cannot take it. → the error, naming the place"""
-    for place in (Path(), Path(tempfile.gettempdir())):
-        path = place / f"{session.run.name}-{session.trainer.global_step:08d}.safetensors"
+    """Write the model to another place when the run's directory cannot take it. → `error`, its hint naming the place
+
+    The places are the current directory and the one for temporary files. An existing file is not replaced.
+    """
+    for directory in (Path(), Path(tempfile.gettempdir())):
+        path = directory / f"{session.run.name}-{session.trainer.global_step:08d}.safetensors"
         try:
             if not path.exists():
                 save_model(session, path, delivered="last")
-                where = f"The model as it is now, without what training needs, was written to {path.absolute()}"
+                where = f"The current model, without the state of the training, was written to {path.absolute()}"
                 return StorageError(error.what, hint=f"{error.hint}. {where}" if error.hint else where)
         except (OSError, StorageError):
             continue
@@ -91,7 +96,10 @@ def rescue(session: Session, error: StorageError) -> StorageError:
 
 
 def save_model(session: Session, path: Path, *, delivered: str) -> None:
-    """Write the averaged weights as a model. delivered: "last" or "best". Raises StorageError."""
+    """Write the averaged weights as a model file. delivered: "last" or "best", which weights they are.
+
+    Raises StorageError.
+    """
     plan, trainer = session.plan, session.trainer
     captions = (caption for position in session.split.train.tolist() for caption in session.dataset.captions[position])
     training = model_info.TrainingSummary(
@@ -106,7 +114,7 @@ def save_model(session: Session, path: Path, *, delivered: str) -> None:
 
 
 def keep_best(session: Session) -> events.Noticed | None:
-    """Remember the present weights as the best, in a file unless this is the last step. → a warning if that failed"""
+    """Remember the current weights as the best, in a file unless this is the last step. → a warning if that failed"""
     trainer, plan = session.trainer, session.plan
     assert session.noise_mse is not None
     if plan.keep_best and trainer.global_step < plan.steps:
@@ -119,11 +127,12 @@ def keep_best(session: Session) -> events.Noticed | None:
 
 
 def deliver(session: Session, path: Path) -> str:
-    """Make the last weights the model, or on small sets the best ones if the last have overfitted. → which, and why
+    """Write the model of a completed run: the last weights, or the best if the last have overfitted. → which, and why
 
-    A completed run whose model is missing is delivered again: it may have been killed before this was done.
+    Only small data sets keep the best weights. The model is also copied to --out. If the run was completed before, a
+    missing model is written again, because the process may have been killed before that was done. Raises StorageError.
     """
-    best = _better_than_the_last(session)
+    best = _best_if_overfitted(session)
     step = session.trainer.global_step if best is None else best.step
     if not model_info.is_of_step(path, step):
         if best is None:
@@ -139,10 +148,10 @@ def deliver(session: Session, path: Path) -> str:
     return "last step" if session.noise_mse is None else f"last step: validation loss {session.noise_mse:.4f}"
 
 
-def _better_than_the_last(session: Session) -> Best | None:
-    """The best weights, if they are kept and beat the last by more than 1 %: a sign of overfitting, not of luck."""
+def _best_if_overfitted(session: Session) -> Best | None:
+    """The best weights, if they are kept and their loss is more than 1 % below the last: then it is not by chance."""
     best = session.best
     if not session.plan.keep_best or best is None or session.noise_mse is None:
         return None
     kept = model_info.is_of_step(session.directory / training_states.BEST_FILE, best.step)
-    return best if kept and best.noise_mse < OVERFITTED * session.noise_mse else None
+    return best if kept and best.noise_mse < OVERFITTED_RATIO * session.noise_mse else None

@@ -1,4 +1,4 @@
-"""All that one process holds while it trains one run."""
+"""A session: everything that one process holds while it trains one run."""
 
 import time
 from dataclasses import dataclass, field
@@ -16,29 +16,30 @@ from .trainer import Trainer
 
 @dataclass(frozen=True)
 class Best:
-    """The weights with the lowest validation loss so far."""
+    """The step whose weights have the lowest validation loss so far."""
 
     step: int
-    noise_mse: float
-    data_id: str | None = None                  # `Plan.data_id` of the pictures on which they were measured
+    noise_mse: float                            # that loss
+    data_id: str | None = None                  # `Plan.data_id` of the pictures on which it was measured
 
 
 @dataclass
 class Session:
-    """All that one process needs to train one run."""
+    """Everything that one process needs to train one run."""
 
     run: Run
     plan: Plan
     dataset: Dataset
     split: Split
-    tokenizer: Tokenizer | None
+    tokenizer: Tokenizer | None                 # None for an unconditional model
     trainer: Trainer
-    validation: tuple[Tensor, Tensor | None]    # the pictures of a validation (N, 3, H, W) and their tokens (N, 77)
+    validation: tuple[Tensor, Tensor | None]    # the pictures of a validation (N, 3, H, W), and their tokens (N, 77)
     best: Best | None = None
-    noise_mse: float | None = None              # of the newest validation
-    failed_writes: int = 0                      # in a row
-    begun: float = field(default_factory=time.monotonic)
+    noise_mse: float | None = None              # loss of the newest validation
+    failed_writes: int = 0                      # number of writes in a row that failed
+    begun: float = field(default_factory=time.monotonic)                # on the monotonic clock, in seconds
 
     @property
     def directory(self) -> Path:
+        """The run's directory."""
         return self.run.directory

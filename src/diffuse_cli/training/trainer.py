@@ -1,7 +1,6 @@
-"""One training step: draw a batch, compute its gradient, clip or skip, update the weights, update their average.
+"""One training step: draw a batch, compute its gradient, clip or skip it, update the weights, update their average.
 
-A `Trainer` holds all state that changes from step to step, and saves and restores it exactly. It knows no files, no
-events and no clock.
+A `Trainer` holds all state that changes from step to step, and can hand it out and restore it exactly.
 """
 
 import math
@@ -27,26 +26,29 @@ from .batches import Batches
 from .loss import TrainingLoss
 from .optimizer import Optimizer
 
-MAX_GRADIENT_NORM = 1.0                         # longer gradients are clipped
-SPIKE = 8.0                                     # a gradient this many times as long as the median is skipped
-NORM_WINDOW = 128                               # number of gradient norms in that median
-MAX_BAD_STEPS = 3                               # this many steps in a row that are not finite end the training
+MAX_GRADIENT_NORM = 1.0         # norm of the gradient to which longer gradients are clipped
+SPIKE_FACTOR = 8.0              # a gradient whose norm is more than this many times the recent median is skipped
+NORM_WINDOW = 128               # number of recent gradient norms in that median
+MAX_BAD_STEPS = 3               # number of non-finite steps in a row that end the training
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step measured."""
+    """The measurements of one step."""
 
-    losses: Tensor                              # (3,) on the device, means over the batch: weighted + variance,
-    #                                             noise_mse, variance
+    losses: Tensor                              # (3,) on the device, means over the batch: the loss that is minimised,
+    #                                             the unweighted noise loss, the variance loss
     gradient_norm: float                        # before clipping
 
 
 class Trainer:
-    """A network in training, with the average of its weights and its optimiser.
+    """A network in training, with its optimiser and the average of its weights.
 
-    `global_step` counts the batches drawn, `updates` those that changed the weights. Every process of a world has a
-    trainer with the same weights, and each computes the gradient of its share of every batch.
+    `global_step` counts the batches that were drawn, `updates` those that changed the weights. Every process of a world
+    has a trainer with the same weights, and computes the gradient of its share of every batch.
+
+    precision: of the network, "bf16" or "fp32". micro_batch: pictures at once. compiled: whether torch compiles the
+    network. Raises UsageError if the batch has fewer pictures than there are processes.
     """
 
     def __init__(self, plan: Plan, batches: Batches, *, precision: str, micro_batch: int, compiled: bool,
@@ -56,29 +58,39 @@ class Trainer:
         if plan.batch_size < world.size:
             raise UsageError(f"a batch of {plan.batch_size} cannot be shared by {world.size} processes",
                              hint="Use fewer processes, or a larger --batch-size")
-        self.schedule: Schedule = make_schedule(plan.model.schedule, plan.model.network.resolution)
+        # The network, and a second one for the average of its weights
         self.network = Network(plan.model.network)
         self.network.initialise(randomness.generator(plan.seed, "weights"))
         self.network.settle(batches.device)
         self.averaged = Network(plan.model.network).settle(batches.device).requires_grad_(False).eval()
         self.averaged.load_state_dict(self.network.state_dict())
+
+        # Loss and optimiser
+        self.schedule: Schedule = make_schedule(plan.model.schedule, plan.model.network.resolution)
         forward = cast(Network, torch.compile(self.network)) if compiled else self.network
         self.loss = world.wrap(TrainingLoss(forward, plan, self.schedule, precision=precision))
         self.optimizer = Optimizer(self.network, plan, precision=precision)
-        self.norms: deque[float] = deque(maxlen=NORM_WINDOW)
+
+        # Counters, and recent gradient norms
         self.global_step = self.updates = self.bad_steps = 0
-        self.fits = world.size == 1             # one process alone notices in time when a micro-batch does not fit
+        self.norms: deque[float] = deque(maxlen=NORM_WINDOW)
+
+        # Whether the micro-batch is known to fit into memory. Several processes must find out before they depend on
+        # each other; a single process can halve it at any time.
+        self.micro_batch_fits = world.size == 1
 
     @property
     def skipped(self) -> int:
+        """The number of steps so far that did not change the weights."""
         return self.global_step - self.updates
 
     @property
     def parameters(self) -> int:
+        """The number of parameters of the network."""
         return sum(parameter.numel() for parameter in self.network.parameters())
 
     def start_from(self, weights: Mapping[str, Tensor]) -> None:
-        """Begin with the weights of another model. Raises what `load_state_dict` raises when they do not fit."""
+        """Replace the weights and their average by another model's. Raises RuntimeError if those do not fit."""
         self.network.load_state_dict(weights)
         self.averaged.load_state_dict(weights)
 
@@ -89,7 +101,7 @@ class Trainer:
         # Draw the batch, and compute the gradient of its mean loss.
         losses = self._gradient_of_batch()
 
-        # Clip the gradient. Reading its norm is the one time that a step waits for the device.
+        # Clip the gradient. Only here does a step wait for the device, to read the norm.
         unclipped = torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
         norm, *means = torch.cat((unclipped.reshape(1), losses)).tolist()
 
@@ -111,14 +123,18 @@ class Trainer:
         return StepResult(losses, norm)
 
     def _gradient_of_batch(self) -> Tensor:
-        """Leave the gradient of the whole batch in the parameters. → (3,) the losses of `StepResult`
+        """Leave the gradient of the batch's mean loss in the parameters. → (3,) the losses of `StepResult`
 
-        The batch is cut into micro-batches. One that does not fit into memory is halved, and the batch begun again.
+        The batch is cut into micro-batches. If one does not fit into memory, the micro-batch is halved and the batch is
+        started again. Raises OutOfMemoryError if that is not possible.
         """
-        while not self.fits:
-            self.fits = not self.world.all_reduce_max(self._is_too_much())
-            if not self.fits:
-                self._halve()
+        # Several processes: find a micro-batch that fits all of them, before the first step.
+        while not self.micro_batch_fits:
+            self.micro_batch_fits = not self.world.all_reduce_max(self._exceeds_memory())
+            if not self.micro_batch_fits:
+                self._halve_micro_batch()
+
+        # Add up the gradients of this process's share, in micro-batches.
         while True:
             try:
                 self.optimizer.zero_grad()
@@ -129,28 +145,31 @@ class Trainer:
                         losses += self._accumulate(start, stop - start)
                 return self.world.all_reduce_sum(losses)
             except torch.OutOfMemoryError as error:
-                if self.world.size > 1:         # the other processes wait for this very gradient
+                if self.world.size > 1:         # the other processes are already waiting for this gradient
                     raise OutOfMemoryError(
                         f"{self.micro_batch} pictures at once no longer fit into the device's memory",
                         hint=f"Resume with --micro-batch {max(1, self.micro_batch // 2)}") from error
-            self._halve()                       # outside the handler, which keeps the failed pass in memory
+            self._halve_micro_batch()           # after the handler, which keeps the tensors of the failed pass alive
 
-    @out_of_memory.recognised()
+    @out_of_memory.as_torch_error()
     def _accumulate(self, start: int, count: int) -> Tensor:
-        """Add the gradient of `count` pictures of the batch to the parameters'. → (3,) their part of the losses"""
+        """Add the gradient of `count` pictures of the batch, from `start` on. → (3,) their part of the losses"""
         batch, dropout_keys = self.batches.draw(self.global_step, start, count)
         losses = self.loss(batch, dropout_keys)
         torch.autograd.backward(losses[0] * self.world.size)           # gradients are averaged over processes
         return cast(Tensor, losses.detach())
 
     def _averaged_over_processes(self, *, last: bool) -> AbstractContextManager[None]:
-        """Average the gradients over the processes once a step: in the backward pass of the last micro-batch."""
+        """The context of a backward pass; the one of the last micro-batch averages the gradients over the processes."""
         if not last and isinstance(self.loss, DistributedDataParallel):
             return self.loss.no_sync()
         return lost_process_as_error()
 
-    def _is_too_much(self) -> bool:
-        """Whether a micro-batch is too much for this process, tried without the others: none must wait in vain."""
+    def _exceeds_memory(self) -> bool:
+        """Whether a micro-batch does not fit into this process's memory.
+
+        It is tried without communication, so that no process waits for one that has failed.
+        """
         try:
             with cast(DistributedDataParallel, self.loss).no_sync():
                 self._accumulate(self.share.start, min(self.micro_batch, len(self.share)))
@@ -158,7 +177,8 @@ class Trainer:
             return True
         return False
 
-    def _halve(self) -> None:
+    def _halve_micro_batch(self) -> None:
+        """Raises OutOfMemoryError if it is a single picture."""
         if self.micro_batch == 1:
             raise OutOfMemoryError("not even one picture at a time fits into the device's memory",
                                    hint="Choose a smaller --preset or --resolution")
@@ -167,11 +187,12 @@ class Trainer:
             torch.cuda.empty_cache()
 
     def _is_spike(self, norm: float) -> bool:
+        """Whether a gradient's norm is far above the recent ones. Never during the warm-up, or with too few norms."""
         settled = self.global_step >= self.plan.warmup_steps and len(self.norms) >= NORM_WINDOW // 4
-        return settled and norm > SPIKE * statistics.median(self.norms)
+        return settled and norm > SPIKE_FACTOR * statistics.median(self.norms)
 
     def _check_divergence(self, finite: bool) -> None:
-        """Count steps in a row that are not finite. Raises DivergedError at the last one that is allowed."""
+        """Count the non-finite steps in a row. Raises DivergedError at the `MAX_BAD_STEPS`-th."""
         self.bad_steps = 0 if finite else self.bad_steps + 1
         if self.bad_steps == MAX_BAD_STEPS:
             step = self.global_step + 1
@@ -179,10 +200,10 @@ class Trainer:
                                 f"{step - MAX_BAD_STEPS} was good",
                                 hint=f"Try --lr {self.plan.lr / 4:.1e} --fresh")
 
-    # ── Its state: tensors under flat names, and the few numbers that are not tensors ───────────────────────────────
+    # ── The state: tensors under flat names, and the few numbers that are not tensors ───────────────────────────────
 
     def tensors(self) -> dict[str, Tensor]:
-        """The weights, their average, and the optimiser's moments, without copies."""
+        """The weights, their average and the optimiser's moments, without copies."""
         result = dict(self.optimizer.moments)
         for name, parameter, averaged in self._parameters():
             result[f"weights.{name}"], result[f"average.{name}"] = parameter.detach(), averaged
@@ -194,7 +215,7 @@ class Trainer:
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
-        """Go back to a saved state: what `tensors` and `record` returned."""
+        """Restore a saved state: the tensors and the record that `tensors` and `record` returned."""
         for name, parameter, averaged in self._parameters():
             parameter.copy_(tensors[f"weights.{name}"])
             averaged.copy_(tensors[f"average.{name}"])
@@ -205,7 +226,7 @@ class Trainer:
         self._restore_numbers(record)
 
     def broadcast_state(self) -> None:
-        """Give every process of the world the state of the main one."""
+        """Replace the state in every process by that of the main process."""
         if self.world.size > 1:
             self._restore_numbers(self.world.broadcast_json(self.record()))
             self.world.broadcast_([*self.tensors().values(), *self.optimizer.counts])
@@ -222,7 +243,10 @@ class Trainer:
 
 
 def learning_rate_at(plan: Plan, step: int) -> float:
-    """The learning rate of `step`: warm-up, then constant, then a linear fall to 0 at the end of the budget."""
+    """lr·max(0, min(1, (step + 1)/warmup_steps, (steps - step)/cooldown_steps)), the learning rate of `step`.
+
+    It rises linearly, is constant, and falls linearly to 0 at the end of the budget.
+    """
     rising = (step + 1) / plan.warmup_steps
     falling = (plan.steps - step) / plan.cooldown_steps
     return plan.lr * max(0.0, min(1.0, rising, falling))

@@ -6,7 +6,10 @@ from .session import Session
 
 
 def measure(session: Session) -> events.Validated:
-    """Measure the averaged weights on the pictures of `session.validation`. `best`: no earlier loss was as low."""
+    """Measure the averaged weights on the pictures of `session.validation`.
+
+    `Validated.best` is true if no earlier loss of the run was as low.
+    """
     trainer, (images, tokens) = session.trainer, session.validation
     curve = noise_curve(
         trainer.averaged, config=session.plan.model, schedule=trainer.schedule, images=images, tokens=tokens,

@@ -1,7 +1,7 @@
-"""A fault on demand: DIFFUSE_FAULT="1 Trainer.step 5 SIGKILL" kills process 1 at its 5th call of `Trainer.step`.
+"""A fault on demand: DIFFUSE_FAULT="1 Trainer.step 5 SIGKILL" kills process 1 at the 5th call of `Trainer.step`.
 
-Python imports this module by itself in every process that has this directory on its PYTHONPATH. The kinds of faults
-are the name of a signal, `raise`, and `exit` (with code 0).
+Python itself imports this file in every process that has this directory on its PYTHONPATH. The kinds of
+faults are a signal's name, `raise`, and `exit` (with code 0).
 """
 
 import os

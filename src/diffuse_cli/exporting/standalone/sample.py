@@ -1,12 +1,13 @@
-"""Draw pictures with an exported model, and see how it is done.
+"""Generate pictures with the exported diffusion model in this folder. The code is short, so that you can read it.
 
+    pip install numpy onnxruntime tokenizers
     python sample.py "a red car" "a blue fish" -n 4 --seed 0 -o pictures
 
-needs the files beside this one, and `pip install numpy onnxruntime tokenizers`. A picture begins as pure noise. At
-each of a few noise levels, from the highest to the lowest, the U-Net says what clean picture it takes the noisy one
-for, and the sampler goes a step towards it. The same seed gives the same picture as `diffuse sample`.
+A picture starts as pure noise. At each of a few noise levels, from the highest to the lowest, the U-Net estimates the
+clean picture from the noisy one, and the sampler takes a step towards that estimate. The same seed gives the same
+picture as `diffuse sample`.
 
-In the shape comments: N pictures of C channels and R × R pixels, S steps, T = 77 positions of text.
+In comments on shapes: N pictures of C channels and R × R pixels, S steps, T = 77 text positions.
 """
 
 import argparse
@@ -25,38 +26,38 @@ from tokenizers import Tokenizer
 
 Array = np.ndarray[Any, Any]
 
-PROVIDERS = ["CPUExecutionProvider"]            # onnxruntime-gpu: put "CUDAExecutionProvider" first
+PROVIDERS = ["CPUExecutionProvider"]            # with onnxruntime-gpu, put "CUDAExecutionProvider" first
 
 
-# ── Steps: how noisy the picture is when, and what a step does ──────────────────────────────────────────────────────
+# ── Steps: the noise levels, and the numbers of each step ───────────────────────────────────────────────────────────
 
 
 def step_table(constants: dict[str, Any], steps: int, *, guided: bool = True, sampler: str = "dpmpp-2m") -> Array:
-    """All that the sampler needs to know of the noise, a row of seven numbers for each step. (S, 7) float32
+    """Return a row of seven numbers for each step, which hold the noise schedule and the sampler. (S, 7) float32
 
-    A picture at log-SNR λ is alpha·image + sigma·noise, with alpha² + sigma² = 1 and λ = 2 ln(alpha/sigma). The first
-    level is that of pure noise; the others are even in λ, down to noise that cannot be seen; the last step ends at the
-    clean picture, λ = ∞. The columns:
+    A noisy picture at log-SNR λ is alpha·image + sigma·noise, with alpha² + sigma² = 1 and λ = 2 ln(alpha/sigma). The
+    first noise level is pure noise. The others are evenly spaced in λ, down to invisible noise. The last step ends at
+    the clean picture, λ = ∞. The columns:
 
-    time         what the U-Net is told: 0 (hardly any noise) … 999 (nothing else)
-    from_noisy   the clean picture that the U-Net's answer implies is from_noisy·noisy + from_output·output
+    time         input of the U-Net: 0 (hardly any noise) … 999 (pure noise)
+    from_noisy   the U-Net's output implies the clean picture from_noisy·noisy + from_output·output
     from_output
-    guided       1 where guidance acts, else 0: it helps at middle levels (Kynkäänniemi et al. 2024)
-    memory       the estimate is extrapolated to image + memory·(image - the one before)
-    keep         and the step ends at keep·noisy + gain·extrapolated
+    guided       1 if guidance acts at this step, else 0: it helps at middle levels (Kynkäänniemi et al. 2024)
+    memory       the estimate is extrapolated to image + memory·(image - previous image)
+    keep         the step ends at keep·noisy + gain·extrapolated
     gain
 
-    That is DPM-Solver++(2M) (Lu et al. 2022, algorithm 2); with memory 0 it is DDIM (Song et al. 2021, eq. 12).
+    These steps are DPM-Solver++(2M) (Lu et al. 2022, algorithm 2), or DDIM (Song et al. 2021, eq. 12) if memory is 0.
     """
     schedule, (low, high) = constants["schedule"], constants["guidance"]["interval"]
-    (second, last), known = schedule["levels"], schedule["times"]
+    (second, last), times = schedule["levels"], schedule["times"]
     levels = np.linspace(second, last, steps - 1)
-    t = np.array([1.0, *np.interp(levels, np.linspace(second, last, len(known)), known)])       # (S,), 1 to nearly 0
+    t = np.array([1.0, *np.interp(levels, np.linspace(second, last, len(times)), times)])       # (S,), 1 to nearly 0
     log_snr = np.array([schedule["first_level"], *levels, math.inf])                    # (S + 1,)
     alphas, sigmas = 1 / np.sqrt(1 + np.exp(-log_snr)), 1 / np.sqrt(1 + np.exp(log_snr))
     alpha, sigma = alphas[:-1], sigmas[:-1]
 
-    from_noisy, from_output = {                 # what the output stands for (v: Salimans & Ho 2022, section 4)
+    from_noisy, from_output = {                 # depends on what the U-Net predicts (v: Salimans & Ho 2022, section 4)
         "v": (alpha, -sigma),
         "epsilon": (1 / alpha, -sigma / alpha),
         "x0": (np.zeros(steps), np.ones(steps)),
@@ -65,7 +66,7 @@ def step_table(constants: dict[str, Any], steps: int, *, guided: bool = True, sa
 
     h = np.diff(log_snr) / 2                    # the length of a step
     memory = np.zeros(steps)
-    if sampler == "dpmpp-2m":                   # no memory of another kind of estimate, nor in the first and last step
+    if sampler == "dpmpp-2m":                   # no memory in the first and last step, or where guidance begins or ends
         memory[1:-1] = np.where(acts[1:-1] == acts[:-2], h[1:-1] / (2 * h[:-2]), 0)
     keep, gain = sigmas[1:] / sigma, -alphas[1:] * np.expm1(-h)
     table = np.stack([1000 * t - 1, from_noisy, from_output, acts, memory, keep, gain], axis=1)
@@ -76,9 +77,10 @@ def step_table(constants: dict[str, Any], steps: int, *, guided: bool = True, sa
 
 
 def noise_of(seed: int, shape: tuple[int, ...]) -> Array:
-    """Standard normal noise from which the picture of a seed begins: SplitMix64 as a hash of the pixel's number.
+    """Return the standard normal noise with which the picture of a seed starts. → shape, float32
 
-    Two pixels are made of 64 random bits, 32 for a radius and 32 for an angle (Box & Muller 1958). → shape, float32
+    SplitMix64, as a hash of the pixel's number, gives 64 random bits for every two pixels: 32 bits for a radius and 32
+    for an angle (Box & Muller 1958).
     """
     digest = hashlib.blake2b(repr((seed, "sample", -1)).encode(), digest_size=8).digest()
     key, count = np.frombuffer(digest, "<u8"), math.prod(shape)
@@ -96,15 +98,15 @@ def noise_of(seed: int, shape: tuple[int, ...]) -> Array:
 
 
 class Sampler:
-    """An exported folder, opened: `encode` prompts, then `draw`."""
+    """The opened model: `encode` the prompts, then `generate` pictures."""
 
     def __init__(self, folder: Path) -> None:
         self.constants = json.loads((folder / "sampler.json").read_text(encoding="utf-8"))
         self.unet = onnxruntime.InferenceSession(folder / "unet.onnx", providers=PROVIDERS)
         self.text_encoder, self.tokenizer = None, None
-        if self.constants["text"] is not None:                          # else the model reads no prompts
+        if self.constants["text"] is not None:                          # None: the model takes no prompts
             self.text_encoder = onnxruntime.InferenceSession(folder / "text_encoder.onnx", providers=PROVIDERS)
-            self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))        # cuts and pads to T
+            self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))        # truncates and pads to T
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -113,15 +115,15 @@ class Sampler:
         return self.constants["channels"], side, side
 
     def encode(self, prompts: list[str]) -> Array:
-        """What the prompts mean to the U-Net: (N, T, width)."""
-        assert self.text_encoder is not None, "this model reads no prompts"
+        """Turn prompts into text features for the U-Net: (N, T, width)."""
+        assert self.text_encoder is not None, "this model takes no prompts"
         assert self.tokenizer is not None
         tokens = np.array([encoding.ids for encoding in self.tokenizer.encode_batch(prompts)], np.int64)    # (N, T)
         text: Array = self.text_encoder.run(None, {"tokens": tokens})[0]
         return text
 
     def estimate(self, noisy: Array, text: Array | None, row: Array) -> Array:
-        """The clean pictures that the U-Net takes the noisy ones for. (N, C, R, R) → the same."""
+        """Estimate the clean pictures from the noisy ones. row: of a step table. (N, C, R, R) → the same"""
         time, from_noisy, from_output = row[:3]
         inputs = {"noisy": noisy, "time": np.full(len(noisy), time)}
         output = self.unet.run(None, inputs if text is None else {**inputs, "text": text})[0]
@@ -130,33 +132,38 @@ class Sampler:
         return image
 
     def guided_estimate(self, noisy: Array, text: Array, negative: Array, row: Array, guidance: float) -> Array:
-        """Classifier-free guidance (Ho & Salimans 2021, eq. 6): away from the negative prompt, towards the prompt."""
-        both = self.estimate(np.concatenate([noisy, noisy]), np.concatenate([text, negative]), row)
-        image, without = np.split(both, 2)
+        """Estimate with classifier-free guidance (Ho & Salimans 2021, eq. 6), away from the negative prompt."""
+        images = self.estimate(np.concatenate([noisy, noisy]), np.concatenate([text, negative]), row)
+        image, without = np.split(images, 2)
         return dynamic_threshold(without + np.float32(guidance) * (image - without), self.constants["threshold_share"])
 
-    def draw(
+    def generate(
         self, noise: Array, table: Array, *, text: Array | None = None, negative: Array | None = None,
         guidance: float = 1.0,
     ) -> Array:
-        """From noise (N, C, R, R) by the steps of a table to pictures in [0, 1], (N, C, R, R)."""
-        noisy, before = noise, noise
+        """Turn noise (N, C, R, R) into pictures in [0, 1], (N, C, R, R), by the steps of a table.
+
+        text, negative: features of the prompts and of the negative prompts (N, T, width); without them, or where the
+        table says so, there is no guidance.
+        """
+        noisy, previous = noise, noise
         for row in table:
             guided, memory, keep, gain = row[3:]
             if guided and text is not None and negative is not None:
                 image = self.guided_estimate(noisy, text, negative, row, guidance)
             else:
                 image = np.clip(self.estimate(noisy, text, row), -1, 1)
-            noisy = keep * noisy + gain * (image + memory * (image - before))
-            before = image
+            noisy = keep * noisy + gain * (image + memory * (image - previous))
+            previous = image
         pictures: Array = np.clip(noisy / 2 + 0.5, 0, 1)
         return pictures
 
 
 def dynamic_threshold(image: Array, share: float) -> Array:
-    """Pull each picture back into [-1, 1]: clip it where all but the brightest of its values lie, and divide by that.
+    """Bring each picture, which guidance exaggerates, back into [-1, 1] (Saharia et al. 2022, section 2.3).
 
-    Guidance exaggerates (Saharia et al. 2022, section 2.3). (N, C, R, R) → the same.
+    The limit is the magnitude that `share` of the picture's values do not exceed, at least 1: the values are clipped to
+    it and divided by it. (N, C, R, R) → the same
     """
     magnitudes = np.sort(np.abs(image).reshape(len(image), -1))
     limit = np.maximum(magnitudes[:, math.ceil(share * magnitudes.shape[1]) - 1], 1).reshape(-1, 1, 1, 1)
@@ -168,10 +175,10 @@ def dynamic_threshold(image: Array, share: float) -> Array:
 
 
 def png(picture: Array) -> bytes:
-    """A picture in [0, 1], (C, R, R), as a PNG file of 8 bits."""
+    """Encode a picture in [0, 1], (C, R, R), as a PNG with 8 bits per channel."""
     pixels = np.rint(picture * 255).astype(np.uint8).transpose(1, 2, 0)                 # (R, R, C)
     height, width, channels = pixels.shape
-    rows = b"".join(b"\0" + row.tobytes() for row in pixels)                            # each begins with its filter: 0
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)                            # filter 0 before each row
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -181,7 +188,7 @@ def png(picture: Array) -> bytes:
 
 
 def save(folder: Path, picture: Array, prompt: str, seed: int) -> Path:
-    """Write a picture where no file is yet; its path."""
+    """Write a picture under a new name, never over an existing file. → its path"""
     words = re.sub(r"\W+", "-", prompt.lower()).strip("-")[:60] or "picture"
     path, again = folder / f"{words}-{seed}.png", 1
     while path.exists():
@@ -195,32 +202,34 @@ def save(folder: Path, picture: Array, prompt: str, seed: int) -> Path:
 
 
 def main() -> None:
-    """What is asked for on the command line; prints the path of each picture."""
-    parser = argparse.ArgumentParser(description="Draw pictures with the exported model beside this file.")
-    parser.add_argument("prompts", nargs="*", metavar="PROMPT", default=[""], help="what to draw")
-    parser.add_argument("-n", "--num", type=int, default=1, help="pictures of each prompt (1)")
-    parser.add_argument("-s", "--seed", type=int, default=0, help="of the first; picture k has seed + k (0)")
-    parser.add_argument("-o", "--out", type=Path, default=Path("samples"), help="a directory (samples)")
-    parser.add_argument("--negative", default="", help="what to lead away from")
+    """Generate the pictures that the command line asks for, and print the path of each."""
+    parser = argparse.ArgumentParser(description="Generate pictures with the exported model beside this file.")
+    parser.add_argument("prompts", nargs="*", metavar="PROMPT", default=[""], help="a description of the picture")
+    parser.add_argument("-n", "--num", type=int, default=1, help="pictures for each prompt (1)")
+    parser.add_argument("-s", "--seed", type=int, default=0, help="of the first picture; picture k has seed + k (0)")
+    parser.add_argument("-o", "--out", type=Path, default=Path("samples"), help="directory for the pictures (samples)")
+    parser.add_argument("--negative", default="", help="a description of what to avoid")
     parser.add_argument("--guidance", type=float, help="how closely to follow the prompt; 1 is none (the model's)")
     parser.add_argument("--steps", type=int, help="more are better and slower (the model's)")
     parser.add_argument("--sampler", choices=["dpmpp-2m", "ddim"], default="dpmpp-2m")
-    asked = parser.parse_args()
-    if asked.num < 1 or asked.seed < 0 or (asked.steps is not None and asked.steps < 1):
+    options = parser.parse_args()
+    if options.num < 1 or options.seed < 0 or (options.steps is not None and options.steps < 1):
         parser.error("--num and --steps must be at least 1, --seed at least 0")
 
     sampler = Sampler(Path(__file__).parent)
-    usual = sampler.constants
-    guidance = usual["guidance"]["scale"] if asked.guidance is None else asked.guidance
-    steps = asked.steps or len(usual["steps"][asked.sampler])
-    table = step_table(usual, steps, guided=guidance != 1, sampler=asked.sampler)
-    asked.out.mkdir(parents=True, exist_ok=True)
-    for prompt in asked.prompts:
-        text, negative = (None, None) if usual["text"] is None else sampler.encode([prompt, asked.negative])[:, None]
-        for seed in range(asked.seed, asked.seed + asked.num):
-            noise = noise_of(seed, (1, *sampler.shape))                 # one at a time: little memory, soonest seen
-            (picture,) = sampler.draw(noise, table, text=text, negative=negative, guidance=guidance)
-            print(save(asked.out, picture, prompt, seed), flush=True)
+    constants = sampler.constants
+    guidance = constants["guidance"]["scale"] if options.guidance is None else options.guidance
+    steps = options.steps or len(constants["steps"][options.sampler])
+    table = step_table(constants, steps, guided=guidance != 1, sampler=options.sampler)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for prompt in options.prompts:
+        text, negative = None, None
+        if constants["text"] is not None:
+            text, negative = sampler.encode([prompt, options.negative])[:, None]
+        for seed in range(options.seed, options.seed + options.num):
+            noise = noise_of(seed, (1, *sampler.shape))                 # one picture at a time takes the least memory
+            (picture,) = sampler.generate(noise, table, text=text, negative=negative, guidance=guidance)
+            print(save(options.out, picture, prompt, seed), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,149 @@
+"""Captions of metadata files and manifests, and every line of them that is refused."""
+
+import pytest
+from picture_folders import captions_of, rows
+
+from diffuse_cli.data.captions import find_pictures
+from diffuse_cli.errors import DataError
+
+
+def test_metadata_lists_what_counts_and_sidecars_fill_in(folder):
+    found = find_pictures(folder({
+        "a.png": None, "b.png": None, "b.txt": "from the sidecar", "unlisted.png": None, "unlisted.txt": "x",
+        "sub/c.png": None,
+        "metadata.jsonl": rows({"file_name": "a.png", "text": "A"}, {"file_name": "b.png", "text": ""},
+                               {"file_name": "./sub/c.png", "text": ["C", "see"]}),
+    }))
+    assert captions_of(found) == {"a.png": ("A",), "b.png": ("from the sidecar",), "sub/c.png": ("C", "see")}
+    assert found.source == "metadata"
+    assert "1 more not listed" in found.summary
+
+
+def test_what_metadata_does_not_list_is_left_out_whether_it_can_be_used_or_not(folder):
+    root = folder({"a.png": None, "b.png": None, "c.psd": "", "metadata.jsonl": rows(
+        {"file_name": "a.png", "text": "A"}, {"file_name": "gone.png", "text": "B"})})
+    for name in ("gone.png", "unlisted.png"):
+        (root / name).symlink_to(root / "nowhere")
+    found = find_pictures(root)
+    assert captions_of(found) == {"a.png": ("A",)}
+    assert (found.unusable, found.problems) == ((("gone.png", "broken link"),), ())
+    assert "3 more not listed" in found.summary
+    assert len(find_pictures(root, captions="none").unusable) == 3
+
+
+def test_the_nearest_metadata_speaks(folder):
+    found = find_pictures(folder({
+        "a.png": None, "sub/b.png": None, "sub/deep/c.png": None,
+        "metadata.csv": "file_name,caption\na.png,top\nsub/b.png,not this\n",
+        "sub/metadata.jsonl": rows({"file_name": "b.png", "prompt": "B"}, {"file_name": "deep/c.png", "prompt": "C"}),
+    }))
+    assert captions_of(found) == {"a.png": ("top",), "sub/b.png": ("B",), "sub/deep/c.png": ("C",)}
+
+
+def test_pictures_above_the_metadata_are_not_excluded(folder):
+    found = find_pictures(folder({"a.png": None, "a.txt": "A", "sub/b.png": None,
+                                  "sub/metadata.jsonl": rows({"file_name": "b.png", "text": "B"})}))
+    assert captions_of(found) == {"a.png": ("A",), "sub/b.png": ("B",)}
+
+
+def test_columns_by_precedence_by_name_and_missing(folder):
+    root = folder({"a.png": None,
+                   "metadata.csv": '\ufefffile_name,prompt,text,note\r\na.png,P,"T, quoted\r\nline",N\r\n'})
+    assert captions_of(find_pictures(root)) == {"a.png": ("T, quoted line",)}
+    assert captions_of(find_pictures(root, caption_column="note")) == {"a.png": ("N",)}
+    with pytest.raises(DataError, match=r"no column 'nope'.*note, prompt, text"):
+        find_pictures(root, caption_column="nope")
+
+
+def test_a_column_that_is_named_is_judged_alike(folder):
+    root = folder({"a.png": None, "metadata.jsonl": rows({"file_name": "a.png", "text": "A", "note": {"en": "N"}})})
+    assert find_pictures(root).problems == ()
+    found = find_pictures(root, caption_column="note")
+    assert (captions_of(found), found.problems) == ({"a.png": ()}, (("metadata.jsonl line 1", "caption is not text"),))
+
+
+def test_metadata_without_captions_says_so(folder):
+    root = folder({"a.png": None, "metadata.jsonl": rows({"file_name": "a.png", "label": 3})})
+    found = find_pictures(root)
+    assert (found.source, found.conditional) == ("none", False)
+    assert "label" in found.warnings[0]
+    with pytest.raises(DataError, match="--captions metadata"):
+        find_pictures(root, captions="metadata")
+
+
+def test_several_rows_for_a_picture_are_alternatives(folder):
+    found = find_pictures(folder({"a.png": None, "metadata.csv": "file_name,text\na.png,one\na.png,two\na.png,one\n"}))
+    assert captions_of(found) == {"a.png": ("one", "two")}
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd.png", "../a.png", "x/../../a.png", "https://host/a.png", "C:\\a.png",
+                                  "..\\a.png", "\\\\host\\a.png", "a\0.png", "", 7, None])
+def test_paths_that_leave_the_folder_are_refused_by_line(folder, name):
+    root = folder({"a.png": None, "metadata.jsonl": rows({"file_name": "a.png"}, {"file_name": name})})
+    with pytest.raises(DataError, match="line 2"):
+        find_pictures(root)
+
+
+@pytest.mark.parametrize(("name", "content", "line"), [
+    ("metadata.jsonl", '{"file_name": "a.png"}\n\n{"file_name": \n', 3),
+    ("metadata.jsonl", '["a.png"]', 1),
+    ("metadata.jsonl", "[" * 100_000, 1),
+    ("metadata.jsonl", '{"file_name": "a.png", "text": "' + "x" * 1_100_000, 1),
+    ("metadata.csv", 'file_name,text\na.png,"x" y\n', 2),
+    ("metadata.csv", "file_name,text\n,x\n", 2),
+    ("metadata.csv", 'file_name,text\na.png,"never closed\n', 2),
+])
+def test_a_bad_line_is_named(folder, name, content, line):
+    with pytest.raises(DataError, match=f"line {line}"):
+        find_pictures(folder({"a.png": None, name: content}))
+
+
+@pytest.mark.parametrize(("header", "columns"), [("name,text", "name, text"), ("file_name;text", "file_name;text")])
+def test_a_csv_that_names_no_files_says_what_its_columns_are(folder, header, columns):
+    with pytest.raises(DataError, match=f"header of metadata.csv has no column file_name.*are: {columns}$"):
+        find_pictures(folder({"a.png": None, "metadata.csv": f"{header}\na.png,x\n"}))
+
+
+def test_two_formats_side_by_side_are_refused(folder):
+    with pytest.raises(DataError, match=r"metadata\.csv and metadata\.jsonl"):
+        find_pictures(folder({"a.png": None, "metadata.csv": "", "metadata.jsonl": ""}))
+
+
+def test_rows_without_their_file_up_to_one_per_cent(folder):
+    files = {f"{index:03}.png": None for index in range(99)}
+    listed = [{"file_name": name, "text": "x"} for name in files]
+    found = find_pictures(folder(files | {"metadata.jsonl": rows(*listed, {"file_name": "gone.png"})}))
+    assert found.problems == (("gone.png", "listed but not there"),)
+    with pytest.raises(DataError, match="2 of them are not there"):
+        find_pictures(folder({"metadata.jsonl": rows(*listed, {"file_name": "gone.png"}, {"file_name": "too.png"})}))
+
+
+def test_one_missing_file_is_too_many_among_few(folder):
+    with pytest.raises(DataError, match="lists 2 files and 1 of them"):
+        find_pictures(folder({"a.png": None, "metadata.csv": "file_name,text\na.png,x\ngone.png,y\n"}))
+
+
+def test_metadata_that_is_not_utf8_is_read_and_named(folder):
+    found = find_pictures(folder({"a.png": None, "metadata.csv": b"file_name,text\na.png,caf\xe9\n"}))
+    assert captions_of(found) == {"a.png": ("caf\ufffd",)}
+    assert found.problems == (("metadata.csv", "invalid UTF-8"),)
+    with pytest.raises(DataError, match="invalid UTF-8"):
+        find_pictures(folder({}), strict=True)
+
+
+def test_metadata_that_lists_none_of_the_pictures(folder):
+    with pytest.raises(DataError, match="none of its 1 pictures is listed"):
+        find_pictures(folder({"a.png": None, "metadata.csv": "file_name,text\n"}))
+
+
+@pytest.mark.parametrize(("name", "content"), [
+    ("list.jsonl", rows({"file_name": "sub/b.png", "text": "B"}, {"file_name": "a.png", "text": ""})),
+    ("list.CSV", "file_name,text\nsub/b.png,B\na.png,\n"),
+])
+def test_a_manifest_is_the_data_set(folder, name, content):
+    root = folder({"a.png": None, "a.txt": "A", "sub/b.png": None, "c.png": None, "d.svg": "", name: content})
+    found = find_pictures(root / name)
+    assert captions_of(found) == {"a.png": ("A",), "sub/b.png": ("B",)}
+    assert (found.folder, found.named, found.source) == (root, root / name, "metadata")
+    assert (found.unusable, found.problems) == ((), ())
+    assert captions_of(find_pictures(root / name, captions="none")) == {"a.png": (), "sub/b.png": ()}

@@ -1,0 +1,130 @@
+"""The beginning of a training: changed pictures, a budget of time, another model to start from, the plan's file."""
+
+import dataclasses
+import json
+from unittest import mock
+
+import pytest
+import tiny
+import torch
+
+from diffuse_cli import events
+from diffuse_cli.config import Machine, Recipe
+from diffuse_cli.errors import DataError, ModelError, UsageError
+from diffuse_cli.storage import checkpoint, run_directory
+from diffuse_cli.storage.model_info import TrainingSummary
+from diffuse_cli.training import estimate, loop
+from diffuse_cli.training.run import open_run
+
+pytestmark = pytest.mark.usefixtures("decoded")
+
+CPU = torch.device("cpu")
+
+
+# ── Pictures that changed ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_changed_pictures_are_refused_unless_accepted(home, tmp_path):
+    folder = tiny.draw_squares(tmp_path / "changing", 20)
+    tiny.train(folder, stop_at=1)
+    (folder / "003.txt").write_text("a violet square")
+    with pytest.raises(DataError, match="changed since the run 'tiny' was begun") as caught:
+        tiny.train(folder)
+    assert "--accept-changes" in caught.value.hint
+    tiny.draw_squares(folder, 40)
+    with mock.patch.object(estimate, "_images_per_second", return_value=1.0), open_run(
+            folder, tiny.RECIPE, Machine(**tiny.OPTIONS, accept_changes=True), rehearsal=True) as run:
+        list(loop.rehearse(run))                       # a rehearsal changes nothing
+    with pytest.raises(DataError):
+        tiny.train(folder)
+    stream = tiny.train(folder, accept_changes=True, stop_at=1)
+    assert stream[-1].step == 2
+    assert dict(tiny.of_kind(events.Started, stream)[0].facts)["pictures"] == "40 used (36 to train on, 4 held out)"
+    assert tiny.train(folder)[-1].complete                 # the change was recorded
+
+
+def test_a_folder_that_was_moved_is_found_again_by_the_name_of_its_run(home, tmp_path):
+    folder = tiny.draw_squares(tmp_path / "here", 24)
+    tiny.train(folder, stop_at=1)
+    folder = folder.rename(tmp_path / "there")
+    assert tiny.train(folder)[-1].complete
+    stored = run_directory.read_config(tiny.run_directory(home))
+    assert stored["request"]["folder"] == str(folder)                              # where `diffuse evaluate` looks
+    folder = folder.rename(tmp_path / "elsewhere")
+    same = dataclasses.replace(tiny.RECIPE, steps=None, images=32)                 # the same budget, by another option
+    assert not tiny.of_kind(events.Stepped, tiny.train(folder, same))
+    stored = run_directory.read_config(tiny.run_directory(home))
+    other = tiny.draw_squares(tmp_path / "other", 25)
+    with pytest.raises(DataError, match=f"are not those of {folder} that the run 'tiny' is trained on"):
+        tiny.train(other, same)
+    assert run_directory.read_config(tiny.run_directory(home)) == stored
+
+
+# ── Budgets of time, and other models to start from ─────────────────────────────────────────────────────────────────
+
+
+def test_a_budget_of_time_becomes_a_number_of_steps_once(squares, home):
+    recipe = Recipe(resolution=8, preset="nano", time=60.0, batch_size=4)
+    with mock.patch.object(estimate, "_images_per_second", return_value=0.5) as measured:
+        stream = tiny.train(squares, recipe, stop_at=1)
+        steps = tiny.of_kind(events.Started, stream)[0].steps
+        assert 3 <= steps <= 4                             # 0.92 of half of 60 s at 0.5 pictures a second, 4 in a step
+        plan = json.loads((tiny.run_directory(home) / "config.json").read_text())["plan"]
+        assert plan["steps"] == steps
+        measured.return_value = 100.0
+        again = tiny.train(squares, recipe)
+    assert measured.call_count == 1
+    assert tiny.of_kind(events.Started, again)[0].steps == steps
+    assert again[-1].step == steps
+
+
+def test_another_model_to_start_from(trained, squares, home):
+    source = trained[0] / "model.safetensors"
+    recipe = Recipe(steps=1, batch_size=4, init=str(source), lr=1e-7, captions="sidecar")
+    assert tiny.train(squares, recipe, name="next")[-1].complete
+    directory = tiny.run_directory(home, "next")
+    old, new = (checkpoint.load_model(path, CPU) for path in (source, directory / "model.safetensors"))
+    assert new.config == old.config
+    assert new.tokenizer.to_str() == old.tokenizer.to_str()
+    for name, tensor in old.network.state_dict().items():
+        assert torch.allclose(tensor, new.network.state_dict()[name], rtol=1e-5, atol=2e-7)
+    assert new.training.init_id == old.sha256
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"preset": "nano"}, "starts from a network of 8 px"),
+    ({"resolution": 16}, "starts from a network of 8 px"),
+    ({"prediction": "epsilon"}, "predicts v"),
+    ({"variance": "fixed"}, "and a learned variance"),
+    ({"schedule": "cosine"}, "schedule interpolated"),
+    ({"captions": "none"}, "needs captions"),
+])
+def test_options_that_contradict_the_model_to_start_from(trained, squares, changes, message):
+    recipe = Recipe(**{"steps": 1, "batch_size": 4, "init": str(trained[0] / "model.safetensors"), **changes})
+    with pytest.raises((UsageError, ModelError), match=message):
+        tiny.train(squares, recipe)
+
+
+def test_the_model_to_start_from_is_needed_until_the_first_save(trained, squares, home, tmp_path):
+    source = tmp_path / "start.safetensors"
+    source.write_bytes((trained[0] / "model.safetensors").read_bytes())
+    recipe = Recipe(steps=3, batch_size=4, init=str(source))           # which also decides on the resolution
+    with mock.patch.object(loop, "_loop", return_value=()):
+        tiny.train(squares, recipe)                        # dies before its first step
+    model = checkpoint.load_model(source, CPU)
+    checkpoint.save_model(source, config=model.config, tokenizer=model.tokenizer, words={}, training=TrainingSummary(),
+                          weights={name: weight + 1 for name, weight in model.network.state_dict().items()})
+    with pytest.raises(ModelError, match="no longer the model"):
+        tiny.train(squares, recipe)
+    source.write_bytes((trained[0] / "model.safetensors").read_bytes())
+    tiny.train(squares, recipe, stop_at=1)
+    source.unlink()
+    assert tiny.train(squares, recipe)[-1].complete
+
+
+def test_the_plan_is_written_before_the_first_step(squares, home):
+    path = tiny.run_directory(home) / "config.json"
+    told = [events.Noticed(message="the first step")]
+    with mock.patch.object(loop, "_loop", side_effect=lambda *_: told if path.exists() else []):
+        assert told[0] in tiny.train(squares)
+    assert json.loads(path.read_text())["plan"]["steps"] == 8
