@@ -1,4 +1,4 @@
-"""Durations, intervals and dictionaries are read strictly, and what is refused is named."""
+"""Durations, intervals and dictionaries are read strictly; messages name the option or entry that is refused."""
 
 import json
 import math
@@ -92,7 +92,7 @@ def test_a_missing_entry_is_named():
 
 
 @pytest.mark.parametrize("data", [None, [], "x", 1])
-def test_what_is_no_dictionary_is_refused(data):
+def test_data_that_is_no_dictionary_is_refused(data):
     with pytest.raises(UsageError, match="not a dictionary"):
         from_dict(ModelConfig, data)
 

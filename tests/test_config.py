@@ -1,4 +1,4 @@
-"""Choices are refused with a message that names the option."""
+"""Impossible options and configurations are refused with a message that names the option."""
 
 import math
 
@@ -75,7 +75,7 @@ def test_an_impossible_network_is_refused(change):
         _model(**change)
 
 
-def test_what_follows_from_a_network():
+def test_properties_of_a_network():
     assert _model().conditional
     assert _model().learned_variance
     assert not _model(out_channels=3).learned_variance

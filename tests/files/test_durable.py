@@ -1,4 +1,4 @@
-"""What is written is wholly there or not at all, whatever fails in between."""
+"""A file is written as a whole or not at all, whichever call fails."""
 
 import errno
 import multiprocessing
@@ -84,7 +84,7 @@ def test_a_disk_that_loses_bytes_is_noticed(tmp_path, monkeypatch):
 
 
 def test_the_data_is_on_the_disk_before_its_name_and_the_name_before_returning(tmp_path, monkeypatch):
-    """The order that power loss cannot break: fsync of the file, rename, fsync of the directory."""
+    """In this order a power loss breaks nothing: fsync of the file, rename, fsync of the directory."""
     order: list[str] = []
     for call in ("write", "fsync", "replace"):
         real = getattr(os, call)
@@ -254,7 +254,7 @@ def test_the_second_of_two_processes_is_told_who_holds_the_lock(tmp_path):
             pass
         assert caught.value.exit_code == 5
     finally:
-        holder.kill()                                               # the kernel frees the lock of the dead
+        holder.kill()                                               # the kernel releases its lock
         holder.join(30)
     with durable.lock(tmp_path / "cars" / "lock", doing="training"):
         pass
@@ -267,7 +267,7 @@ def test_a_lock_can_be_taken_again(tmp_path):
 
 
 def test_a_lock_on_what_was_removed_meanwhile_is_no_lock(tmp_path, monkeypatch):
-    """The file is opened, then removed with its directory, then locked: the lock would protect nothing."""
+    """Here the file is opened, then removed with its directory, then locked: the lock would protect nothing."""
     directory = durable.make_directory(tmp_path / "cars")
     real = durable.fcntl.flock
 
@@ -361,7 +361,7 @@ def test_an_interrupt_between_two_renames_leaves_the_old_folder_or_the_new_one(t
 
 @pytest.mark.parametrize("nth", [1, 2, 3])
 def test_replacing_a_folder_never_loses_the_old_one(tmp_path, monkeypatch, nth):
-    """Whichever rename fails, one of the two is whole at its place; and when it is the last, both are on the disk."""
+    """Whichever rename fails, the old folder or the new one is whole at its place."""
     target, calls, real = tmp_path / "target", [], os.replace
     _staged(target, folder=True, content="old")
 

@@ -1,4 +1,4 @@
-"""Strict JSON."""
+"""JSON is read strictly: what every reader understands in the same way comes back, all else is refused."""
 
 import json
 

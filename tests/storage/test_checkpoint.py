@@ -1,4 +1,4 @@
-"""Models and states on disk: exact both ways, readable by others, and every damage noticed in one line."""
+"""Models and states on the disk come back exactly, other programs read them, and damage is refused in one line."""
 
 import dataclasses
 import json
@@ -43,7 +43,7 @@ def path(tmp_path):
 
 
 def refused(path, match):
-    """The one line in which a model is refused; the file is left as it is."""
+    """Check that a model is refused, and that its file stays as it is. → the one line of the message"""
     before = path.read_bytes() if path.is_file() else None
     with pytest.raises(ModelError, match=match) as caught:
         load_model(path, CPU)
@@ -56,7 +56,7 @@ def refused(path, match):
 
 
 def resave(path, *, tensors=None, metadata=None, drop=()):
-    """Write the model at `path` again, sealed as if it were sound, with other tensors or metadata."""
+    """Write the model at `path` again with other tensors or metadata, and seal it, so that the seal shows no damage."""
     head = safetensors_file.read_header(path)
     data = path.read_bytes()[head.data_start :]
     raw = {name: (name, entry.dtype, entry.shape, data[entry.start : entry.end])
@@ -165,7 +165,7 @@ def test_a_single_flipped_bit_is_noticed_wherever_it_is(path):
     data, rng = bytearray(path.read_bytes()), random.Random(0)
     start = safetensors_file.read_header(path).data_start
     in_header, in_tensors = (rng.sample(range(*part), 20) for part in ((8, start), (start, len(data))))
-    for place in (0, 7, *in_header, *in_tensors, len(data) - 1):     # all others: tests of the header and its seal
+    for place in (0, 7, *in_header, *in_tensors, len(data) - 1):     # test_safetensors_file flips every bit
         bit = 1 << rng.randrange(8)
         data[place] ^= bit
         path.write_bytes(data)
@@ -212,7 +212,7 @@ def test_a_pickle_is_never_run(tmp_path):
     assert not (tmp_path / "PWNED").exists()
 
 
-def test_what_is_no_file(tmp_path):
+def test_paths_that_are_no_regular_files(tmp_path):
     refused(tmp_path, "regular file|directory")
     refused(tmp_path / "missing.safetensors", "no such file")
     os.mkfifo(tmp_path / "fifo.safetensors")
@@ -249,7 +249,7 @@ def _network(**changes):
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"widths": [10**9]}, "network.widths must be between"),
-    ({"widths": [4096]}, "tensors do not fit its configuration"),            # 4 GB that are never allocated
+    ({"widths": [4096]}, "tensors do not fit its configuration"),            # these 4 GB are never allocated
     ({"widths": [32]}, "tensors do not fit its configuration"),
     ({"depths": [-1]}, "network.depths must be between"),
     ({"resolution": 10**400}, "out of range"),
@@ -287,7 +287,7 @@ def test_tensors_and_metadata_that_do_not_fit(path, changes, message):
 def test_a_transposed_weight_is_refused(path):
     name = "unet.time_embedding.linear_1.weight"
     tensor = NETWORK.state_dict()[name]
-    assert tensor.shape[0] == tensor.shape[1]              # which shapes cannot tell, the seal does
+    assert tensor.shape[0] == tensor.shape[1]              # so only the seal shows the exchange
     data = path.read_bytes()
     path.write_bytes(data.replace(tensor.numpy().tobytes(), tensor.T.contiguous().numpy().tobytes()))
     assert path.read_bytes() != data
@@ -303,7 +303,7 @@ def test_a_foreign_safetensors_file_is_no_model(tmp_path):
 
 
 def test_as_many_words_as_are_kept_can_be_read_again(tmp_path):
-    longest = "\x01" * 35                      # of 40 letters that take the most room: seven in the file for each
+    longest = "\x01" * 35                      # the longest that JSON in JSON makes of 40 letters
     words = count_words(f"{longest}{index:05d}" for index in range(caption_words.MAX_WORDS))
     assert len(words) == caption_words.MAX_WORDS
     save_model(tmp_path / "m.safetensors", weights=NETWORK.state_dict(), **{**PARTS, "words": words})

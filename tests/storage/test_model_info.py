@@ -1,4 +1,4 @@
-"""What a model file says about itself is read without torch, and believed only where it makes sense."""
+"""The metadata of a model file is read without torch, and refused where it makes no sense."""
 
 import dataclasses
 import json
@@ -27,13 +27,13 @@ def _file(tmp_path, **change):
     return path
 
 
-def test_a_card_holds_what_the_file_says(tmp_path):
+def test_the_metadata_of_a_file_is_read(tmp_path):
     path = _file(tmp_path)
-    card = read_model_info(path)
-    assert card.config == CONFIG
-    assert card.words == {"red": 3, "car": 2}
-    assert card.training == TrainingSummary(name="cars", steps=10)
-    assert (card.parameters, card.bytes) == (6, path.stat().st_size)
+    info = read_model_info(path)
+    assert info.config == CONFIG
+    assert info.words == {"red": 3, "car": 2}
+    assert info.training == TrainingSummary(name="cars", steps=10)
+    assert (info.parameters, info.bytes) == (6, path.stat().st_size)
 
 
 def test_a_summary_that_was_read_is_written_again_as_it_was():
@@ -79,12 +79,12 @@ def test_a_whole_number_will_do_for_a_fraction_and_a_changed_entry_is_written():
     ({"training": "1"}, "lacks diffuse.training"),
     ({"training": '{"a":"' + "x" * 2**20 + '"}'}, "too long"),
 ])
-def test_what_makes_no_sense_is_a_model_error(tmp_path, change, match):
+def test_metadata_that_makes_no_sense_is_a_model_error(tmp_path, change, match):
     with pytest.raises(ModelError, match=match):
         read_model_info(_file(tmp_path, **change))
 
 
-def test_reading_a_card_needs_no_torch(tmp_path):
+def test_reading_metadata_needs_no_torch(tmp_path):
     code = ("import sys; from pathlib import Path; from diffuse_cli.storage.model_info import read_model_info; "
             "read_model_info(Path(sys.argv[1])); print({'torch', 'numpy', 'safetensors'} & set(sys.modules))")
     done = subprocess.run([sys.executable, "-c", code, _file(tmp_path)], capture_output=True, text=True, check=True)

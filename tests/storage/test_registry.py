@@ -1,4 +1,4 @@
-"""Names become files, and no name, link or environment leads anywhere else."""
+"""Names become files below the root, and no name, link or environment variable leads elsewhere."""
 
 import multiprocessing
 import os
@@ -68,7 +68,7 @@ def test_a_root_of_another_user_is_refused(monkeypatch):
 
 
 def test_a_link_of_another_user_is_refused(home, monkeypatch):
-    """The directory is ours, but somebody else decides where the link leads."""
+    """The directory is ours, but another user could change the link."""
     link = home / "link"
     link.symlink_to(home)
     real = Path.lstat
@@ -227,7 +227,7 @@ def test_a_damaged_pointer_points_nowhere(home, content):
 
 
 def test_an_empty_name_is_not_the_last_model():
-    """It is a variable that a script has not set."""
+    """A script passes it for a variable that is not set."""
     with pytest.raises(UsageError, match="empty"):
         registry.resolve("")
 

@@ -1,4 +1,4 @@
-"""Every kind of tensor file that is written goes through the safetensors library and back: nothing of it changes."""
+"""Every kind of tensor file that we write goes through the safetensors library and back: nothing changes."""
 
 import shutil
 

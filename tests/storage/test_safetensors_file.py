@@ -1,4 +1,4 @@
-"""Headers from anywhere: the sound are understood as the safetensors library does, all others refused in one line."""
+"""Sound headers are read as the safetensors library reads them; all others are refused in one line."""
 
 import json
 import os
@@ -32,13 +32,13 @@ def _file(tmp_path, data: bytes):
 
 
 def _raw(fields: object, data: bytes = b"") -> bytes:
-    """A safetensors file of any header, sound or not."""
+    """A safetensors file with any header, sound or not."""
     text = fields if isinstance(fields, bytes) else json.dumps(fields).encode()
     return len(text).to_bytes(8, "little") + text + data
 
 
 def _refused(path, match: str | None = None) -> str:
-    """The one line in which a file is refused."""
+    """Check that a file is refused. → the one line of the message"""
     with pytest.raises(ModelError, match=match) as caught:
         safetensors_file.verify_seal(path)
     assert caught.value.exit_code == 4
@@ -253,7 +253,7 @@ def test_only_regular_files_are_read(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kB on Linux alone")
 def test_a_hostile_header_costs_little_memory(tmp_path):
-    """The largest header allowed, full of the costliest JSON, in a process of its own."""
+    """The largest allowed header, full of the most expensive JSON, is read in a process of its own."""
     entry = b'"%06x":{},'
     body = b"".join(entry % number for number in range(8 * 2**20 // len(entry % 0) - 2))
     path = _file(tmp_path, _raw(b"{" + body + b'"z":{}}'))
@@ -275,7 +275,7 @@ def test_a_hostile_header_costs_little_memory(tmp_path):
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_any_mutation_is_refused_as_a_model_error(tmp_path_factory, data):
-    """Insert, delete, overwrite or swap pieces anywhere: nothing but ModelError comes out."""
+    """Bytes are inserted, deleted or overwritten anywhere: the only error that is raised is ModelError."""
     mutated = bytearray(FILE)
     for _ in range(data.draw(st.integers(1, 4))):
         place = data.draw(st.integers(0, len(mutated)))
