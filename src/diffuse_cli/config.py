@@ -80,7 +80,8 @@ class TextConfig:
 class NetworkConfig:
     """Shape of the U-Net. Lists go from the highest resolution to the lowest.
 
-    `text=None` makes an unconditional network. `out_channels` is twice `channels` when the variance is learned.
+    `text=None` makes an unconditional network. `channels` is 3: pictures are RGB everywhere, grey ones included.
+    `out_channels` is 6 when the variance is learned.
     """
 
     resolution: int
@@ -114,9 +115,10 @@ class NetworkConfig:
         for kind in self.attention:
             check_choice("network.attention", kind, ATTENTIONS)
         check_range("network.time_width", self.time_width, 8, 16_384)
-        check_range("network.channels", self.channels, 1, 16)
-        if self.out_channels not in (self.channels, 2 * self.channels):
-            raise UsageError("network.out_channels must be channels or twice channels")
+        if self.channels != 3:
+            raise UsageError(f"the model has {self.channels} picture channels; only RGB, 3 channels, is supported")
+        if self.out_channels not in (3, 6):
+            raise UsageError("network.out_channels must be 3, or 6 when the variance is learned")
         if self.text is None and "text" in self.attention:
             raise UsageError("an unconditional network has no text to attend to")
 
@@ -139,7 +141,7 @@ class ModelConfig:
 
     @property
     def learned_variance(self) -> bool:
-        return self.network.out_channels == 2 * self.network.channels
+        return self.network.out_channels == 6
 
 
 # ── Requests ────────────────────────────────────────────────────────────────────────────────────────────────────────

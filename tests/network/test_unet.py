@@ -29,7 +29,6 @@ CONFIGS = {
     "several pooling heads": make_config(text=WIDE_TEXT, head_dim=16, groups=16),
     "attention everywhere": make_config(attention=("text", "full"), out_channels=3),
     "one level": make_config(widths=(16,), depths=(3,), attention=("full",), resolution=8),
-    "grey": make_config(channels=1, out_channels=2),
     "unconditional": make_config(text=None, depths=(1, 1), time_width=64),
     "unconditional, deep": make_config(
         text=None, widths=(16, 32, 32, 48), depths=(2, 2, 2, 2), attention=("none", "none", "full", "full"),

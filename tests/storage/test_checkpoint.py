@@ -254,6 +254,7 @@ def _network(**changes):
     ({"depths": [-1]}, "network.depths must be between"),
     ({"resolution": 10**400}, "out of range"),
     ({"channels": True}, "should be int"),
+    ({"channels": 1, "out_channels": 2}, "only RGB, 3 channels, is supported"),
     ({"time_width": 1e999}, "damaged"),
     ({"text": None}, "tensors do not fit"),
 ])
