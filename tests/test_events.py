@@ -17,4 +17,4 @@ def test_non_finite_numbers_are_null_at_any_depth():
     text = json.dumps(events.to_dict(event), allow_nan=False)
     assert json.loads(text) == {"schema": 1, "event": "validated", "step": 1, "noise_mse": None,
                                 "log_snr": [0.5, None], "noise_mse_at": [], "best": False}
-    assert events.finite({"a": [{"b": math.inf}]}) == {"a": [{"b": None}]}
+    assert events.without_non_finite({"a": [{"b": math.inf}]}) == {"a": [{"b": None}]}

@@ -48,8 +48,8 @@ def dataset_of(pixels: np.ndarray, *, conditional: bool, captions: tuple[tuple[s
     if not captions:
         captions = tuple((CAPTIONS[k % len(CAPTIONS)],) if conditional else () for k in range(count))
     hashes = tuple(hashlib.sha256(str(k).encode()).hexdigest() for k in range(count))
-    return Dataset(images=pixels, captions=captions, names=tuple(f"{k}.png" for k in range(count)), hashes=hashes,
-                   id="0" * 64, skipped=(), warnings=())
+    return Dataset(images=pixels, captions=captions, names=tuple(f"{k}.png" for k in range(count)), pixel_hashes=hashes,
+                   content_id="0" * 64, skipped=(), warnings=())
 
 
 def make_trainer(dataset: Dataset, recipe: Recipe, *, precision: str = "auto", device: str = "cpu",
@@ -57,7 +57,7 @@ def make_trainer(dataset: Dataset, recipe: Recipe, *, precision: str = "auto", d
     """The trainer that `diffuse train` would make."""
     torch_device = torch.device(device)
     conditional, resolution = recipe.captions != "none", int(dataset.images.shape[1])
-    split = split_dataset(dataset.hashes)
+    split = split_dataset(dataset.pixel_hashes)
     tokenizer = train_tokenizer(one[0] for one in dataset.captions) if conditional else None
     plan, _ = planning.make_plan(recipe, dataset, split, resolution=resolution, tokenizer=tokenizer, init=None,
                                  device=torch_device)
@@ -105,7 +105,7 @@ def random_model(
         learned_variance=True))
     network = Network(config.network)
     network.initialise(randomness.generator(seed, "weights"))
-    network.settle(torch.device(device)).requires_grad_(False).eval()
+    network.place_on(torch.device(device)).requires_grad_(False).eval()
     return checkpoint.Model(config, network, tokenizer)
 
 

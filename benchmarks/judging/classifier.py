@@ -45,7 +45,7 @@ class Classifier(nn.Module):
 
 def render_scenes(seed: int, count: int, resolution: int) -> tuple[Tensor, Tensor, Tensor]:
     """Scenes of all pairs. → pictures uint8 (N, R, R, 3), colours (N,), objects (N,)"""
-    chosen = [scenes.scene(seed, index, pairs="all") for index in range(count)]
+    chosen = [scenes.random_scene(seed, index, pairs="all") for index in range(count)]
     images = np.stack([np.asarray(scenes.draw(scene, resolution)) for scene in chosen])
     return (torch.from_numpy(images), torch.tensor([COLOURS.index(scene.colour) for scene in chosen]),
             torch.tensor([OBJECTS.index(scene.object) for scene in chosen]))

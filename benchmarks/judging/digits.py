@@ -69,7 +69,7 @@ def judge(model_name: str, *, each: int, seed: int, sheet: Path | None, report: 
     if sheet:
         sheet.parent.mkdir(parents=True, exist_ok=True)
         chosen = np.stack([generated[k * each + i] for k in range(10) for i in range(10)])
-        sheet.write_bytes(image_files.encode(sheets.sheet(chosen, columns=10)))
+        sheet.write_bytes(image_files.encode(sheets.tile(chosen, columns=10)))
 
 
 def main() -> None:

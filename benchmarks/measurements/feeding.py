@@ -23,7 +23,7 @@ def write_folder(folder: Path, form: str) -> None:
 
     folder.mkdir()
     for index in range(COUNT):
-        scenes.draw(scenes.scene(0, index, pairs="all"), SIZE).save(folder / f"{index:04d}.{form}")
+        scenes.draw(scenes.random_scene(0, index, pairs="all"), SIZE).save(folder / f"{index:04d}.{form}")
 
 
 def measure(settings: Settings, report: dict[str, Any]) -> None:

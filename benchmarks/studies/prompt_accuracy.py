@@ -69,7 +69,7 @@ def main() -> None:
             print(results[-1], flush=True)
             if options.sheet and pairs == "seen":
                 options.sheet.parent.mkdir(parents=True, exist_ok=True)
-                options.sheet.write_bytes(image_files.encode(sheets.sheet(images[:64])))
+                options.sheet.write_bytes(image_files.encode(sheets.tile(images[:64])))
     report = {"date": time.strftime("%Y-%m-%d"), "model": model.training.to_json(),
               "sha256": model.sha256, "seed": options.seed,
               "version": __version__, "torch": torch.__version__, "machine": platform.machine(), "results": results}

@@ -71,7 +71,7 @@ def train_variant(name: str, changes: dict[str, Any], options: argparse.Namespac
     count, levels = arguments.pop("pictures"), arguments.pop("levels", {})
     folder = options.work / f"scenes-{count}"
     if not folder.exists():
-        list(scenes.write_demo(folder, count=count, resolution=options.resolution, seed=0))
+        list(scenes.write_demo_folder(folder, count=count, resolution=options.resolution, seed=0))
     path = registry.models_directory() / f"{name}-{seed}" / registry.MODEL_FILE
     with _level_widths(levels):
         for event in train(folder, name=f"{name}-{seed}", resolution=options.resolution, steps=options.steps,

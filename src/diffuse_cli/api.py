@@ -25,7 +25,7 @@ from .runtime import devices, launch_environment
 from .runtime.distributed import World
 from .sampling import generate as generation
 from .sampling import png_metadata, request
-from .sampling.request import InitImage, SampleRequest, init_image, open_picture
+from .sampling.request import InitImage, SampleRequest, make_init_image, open_fitted
 from .storage import checkpoint, registry
 from .training import loop
 from .training.run import join_run, open_run
@@ -93,17 +93,17 @@ class LoadedModel:
             if mask is not None or strength is not None:
                 raise UsageError("strength and mask need a picture to start from", hint="Give init")
             return None
-        return init_image(self._fitted(init), None if mask is None else self._fitted(mask), strength)
+        return make_init_image(self._fitted(init), None if mask is None else self._fitted(mask), strength)
 
     def _fitted(self, picture: Picture) -> np.ndarray:
         """A picture from memory or a file as the model sees it, (R, R, 3) uint8."""
         if not isinstance(picture, Image.Image):
-            return open_picture(Path(picture), self.resolution)
-        return images.fit(images.to_rgb(images.upright(picture)), self.resolution)
+            return open_fitted(Path(picture), self.resolution)
+        return images.crop_and_resize(images.to_rgb(images.upright(picture)), self.resolution)
 
     def _to_pil(self, sample: request.Sample) -> Image.Image:
         image = Image.fromarray(sample.pixels)
-        image.info.update(png_metadata.texts(png_metadata.metadata_of(sample, self.model)))
+        image.info.update(png_metadata.png_texts(png_metadata.collect_metadata(sample, self.model)))
         return image
 
 
@@ -131,11 +131,11 @@ def train(
     of_machine = {name: value for name, value in options.items() if name not in recipe_fields}
     recipe = from_dict(Recipe, of_recipe, where="train")
     machine = from_dict(Machine, _known(of_machine, Machine, Recipe), where="train")
-    if devices.count_processes(machine) > launch_environment.place().size:
+    if devices.count_processes(machine) > launch_environment.process_rank().world_size:
         raise UsageError("several processes are started by the command line, not from Python",
                          hint="Use `diffuse train --gpus N`, or start this program with torchrun")
     with contextlib.ExitStack() as stack:
-        if launch_environment.place().is_main:
+        if launch_environment.process_rank().is_main:
             run = stack.enter_context(open_run(Path(folder), recipe, machine))
         else:
             run = join_run(Path(folder), recipe, machine)

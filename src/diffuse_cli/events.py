@@ -120,17 +120,17 @@ Event = Noticed | Scanned | Started | Stepped | Paused | Validated | Previewed |
 
 def to_dict(event: Event) -> dict[str, Any]:
     """An event as a JSON line has it: the schema, its name in lower case, its fields, non-finite numbers as None."""
-    fields: dict[str, Any] = finite(dataclasses.asdict(event))
+    fields: dict[str, Any] = without_non_finite(dataclasses.asdict(event))
     return {"schema": SCHEMA, "event": type(event).__name__.lower(), **fields}
 
 
-def finite(value: Any) -> Any:
+def without_non_finite(value: Any) -> Any:
     """`value` with every NaN and infinity in it replaced by None, which JSON can express."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: without_non_finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
+        return [without_non_finite(item) for item in value]
     return value
 

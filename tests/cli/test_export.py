@@ -24,7 +24,7 @@ def diffuse(command, monkeypatch, tmp_path):
     monkeypatch.setattr(registry, "_BUNDLED", tmp_path / "absent")
     monkeypatch.setattr(diffusers_comparison, "LIBRARIES", {"a_library_that_is_not_there": "DiffusionPipeline"})
     monkeypatch.setitem(config.SAMPLER_STEPS, "dpmpp-2m", 2)
-    monkeypatch.setattr(verification, "BATCHES", {1: (999.0,), 2: (0.0, 250.5)})
+    monkeypatch.setattr(verification, "TIMES_BY_BATCH_SIZE", {1: (999.0,), 2: (0.0, 250.5)})
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     return command
@@ -266,7 +266,7 @@ def test_ctrl_c_leaves_nothing(diffuse, model, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(publishing, "judge", interrupted)
+    monkeypatch.setattr(publishing, "require_agreement", interrupted)
     assert diffuse("export", model, "--to", "diffusers", "-o", "new/out")[0] == 130
     assert not os.listdir()
 
@@ -288,7 +288,7 @@ def test_libraries_that_cannot_open_the_folder_are_a_failed_verification(diffuse
 def test_a_signal_leaves_nothing_and_ends_by_itself(diffuse, model, monkeypatch, name):
     number = getattr(signal, name)
     before = signal.getsignal(number)
-    monkeypatch.setattr(publishing, "judge", lambda _: signal.raise_signal(number))
+    monkeypatch.setattr(publishing, "require_agreement", lambda _: signal.raise_signal(number))
     assert diffuse("export", model, "--to", "safetensors", "-o", "new/out.safetensors")[:2] == (128 + number, "")
     assert not os.listdir()
     assert signal.getsignal(number) is before

@@ -84,13 +84,13 @@ def test_a_negative_that_does_nothing_is_warned_about(diffuse, model, unconditio
 
 def test_strength_0_returns_the_picture(diffuse, model, photo):
     assert diffuse("a red square", "-m", model, "--init", photo, "--strength", "0", "-o", "x.png")[0] == 0
-    assert np.array_equal(read("x.png"), images.fit(images.open_rgb(photo), 8))
+    assert np.array_equal(read("x.png"), images.crop_and_resize(images.open_rgb(photo), 8))
 
 
 def test_pixels_outside_the_mask_stay_exactly_as_they_were(diffuse, model, photo, mask):
     assert diffuse("a red square", "-m", model, "--init", photo, "--mask", mask, "-o", "x.png")[0] == 0
-    kept, drawn = images.fit(images.open_rgb(photo), 8), read("x.png")
-    new = images.fit(images.open_rgb(mask), 8).mean(2) >= 127.5
+    kept, drawn = images.crop_and_resize(images.open_rgb(photo), 8), read("x.png")
+    new = images.crop_and_resize(images.open_rgb(mask), 8).mean(2) >= 127.5
     assert 0 < new.sum() < 64
     assert np.array_equal(drawn[~new], kept[~new])
     assert not np.array_equal(drawn[new], kept[new])
@@ -253,7 +253,7 @@ def test_a_picture_without_metadata_is_one_line(diffuse, model, suffix):
 
 
 def rows_of_sheet(diffuse, *arguments):
-    with mock.patch.object(sheets, "labelled", wraps=sheets.labelled) as labelled:
+    with mock.patch.object(sheets, "labelled_rows", wraps=sheets.labelled_rows) as labelled:
         code, out, err = diffuse(*arguments, "--sheet")
     assert code == 0, err
     (rows,) = labelled.call_args.args
@@ -280,7 +280,7 @@ def test_animations_show_the_sampling_of_each_picture(diffuse, model):
     code, out, _ = diffuse("a red square", "-n", "2", "-s", "1", "-m", model, "--animate", "--steps", "5")
     paths = out.splitlines()
     assert (code, [Path(path).suffix for path in paths]) == (0, [".png", ".webp"] * 2)
-    scale = round(sheets.SIDE / 8)
+    scale = round(sheets.ENLARGED_SIDE / 8)
     with Image.open(paths[1]) as film:
         assert film.n_frames >= 5
         film.seek(film.n_frames - 1)

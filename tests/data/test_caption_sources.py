@@ -20,8 +20,8 @@ def test_sidecars_in_their_order_of_precedence(folder):
     }))
     assert captions_of(found) == {"a.png": ("from txt",), "b.png": ("from caption",), "c.png": ("from json",),
                                   "d.png": (), "e.jpg": ("shared",), "e.png": ("shared",)}
-    assert found.source == "sidecar"
-    assert found.summary == "sidecar .txt, .caption, .json (5 of 6 files; 1 has none → empty)"
+    assert found.caption_source == "sidecar"
+    assert found.caption_summary == "sidecar .txt, .caption, .json (5 of 6 files; 1 has none → empty)"
     assert found.conditional
 
 
@@ -40,11 +40,11 @@ def test_sidecars_in_their_order_of_precedence(folder):
 def test_text_of_a_sidecar(folder, content, expected, problem):
     found = find_pictures(folder({"a.png": None, "a.txt": content, "b.png": None, "b.txt": "b"}))
     assert captions_of(found)["a.png"] == expected
-    assert found.problems == ((("a.txt", problem),) if problem else ())
+    assert found.caption_problems == ((("a.txt", problem),) if problem else ())
 
 
 def test_a_replacement_character_that_somebody_wrote_is_no_error(folder):
-    assert find_pictures(folder({"a.png": None, "a.txt": "what \ufffd is"})).problems == ()
+    assert find_pictures(folder({"a.png": None, "a.txt": "what \ufffd is"})).caption_problems == ()
 
 
 @pytest.mark.parametrize(("content", "expected"), [
@@ -59,14 +59,14 @@ def test_json_sidecars(folder, content, expected):
 
 def test_json_that_describes_something_else_is_no_sidecar(folder):
     found = find_pictures(folder({"cat/1.png": None, "cat/1.json": '{"boxes": [1]}', "dog/2.png": None}))
-    assert found.source == "folder"
+    assert found.caption_source == "folder"
     found = find_pictures(folder({"cat/1.json": "[" * 100_000, "dog/2.json": "[" * 60_000}))
-    assert (found.source, found.problems) == ("folder", (("dog/2.json", "not JSON"),))
+    assert (found.caption_source, found.caption_problems) == ("folder", (("dog/2.json", "not JSON"),))
 
 
 def test_orphans_are_named_unless_they_are_the_readme(folder):
     found = find_pictures(folder({"a.png": None, "a.txt": "x", "b.txt": "y", "README.txt": "z", "c.caption": "w"}))
-    assert found.problems == (("b.txt", "caption without a picture"),)
+    assert found.caption_problems == (("b.txt", "caption without a picture"),)
     with pytest.raises(DataError, match=r"b\.txt: caption without a picture, and --strict stops at the first problem"):
         find_pictures(folder({}), strict=True)
 
@@ -75,7 +75,7 @@ def test_the_caption_of_a_picture_that_cannot_be_used_is_no_orphan(folder):
     root = folder({"a.png": None, "a.txt": "A", "b.txt": "B", "c.psd": "", "c.txt": "C"})
     (root / "b.png").symlink_to(root / "nowhere")
     found = find_pictures(root)
-    assert (found.unusable, found.problems) == ((("b.png", "broken link"), ("c.psd", "unsupported type")), ())
+    assert (found.unusable, found.caption_problems) == ((("b.png", "broken link"), ("c.psd", "unsupported type")), ())
 
 
 def test_caption_ext_narrows(folder):
@@ -111,7 +111,7 @@ def test_kohya_folders_lose_their_repeats_with_a_notice(folder):
     ["cat/1.png", "dog/2.png", "dog/2.txt"],    # sidecars somewhere
 ])
 def test_folders_that_are_no_labels(folder, names):
-    assert find_pictures(folder(dict.fromkeys(names, ""))).source != "folder"
+    assert find_pictures(folder(dict.fromkeys(names, ""))).caption_source != "folder"
 
 
 @pytest.mark.parametrize(("stem", "words"), [
@@ -127,9 +127,10 @@ def test_words_of_a_file_name(stem, words):
 def test_file_names_count_when_four_in_five_say_something(folder):
     root = folder({f"red_car_{index}.png": None for index in range(4)} | {"IMG_0001.png": None})
     found = find_pictures(root)
-    assert found.source == "filename"
+    assert found.caption_source == "filename"
     assert captions_of(found)["red_car_2.png"] == ("red car",)
     assert captions_of(found)["IMG_0001.png"] == ()
     folder({"IMG_0002.png": None})
     found = find_pictures(root)
-    assert (found.source, found.conditional, found.summary) == ("none", False, "none found (unconditional model)")
+    assert (found.caption_source, found.conditional) == ("none", False)
+    assert found.caption_summary == "none found (unconditional model)"

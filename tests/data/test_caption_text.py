@@ -23,7 +23,7 @@ def test_a_number_is_text_and_anything_else_is_a_problem(folder, name, place, va
     root = folder({"a.png": None, name: rows({"file_name": "a.png", first: value, second: "else"})})
     found = find_pictures(root)
     assert captions_of(found) == {"a.png": expected}
-    assert found.problems == (((place, "caption is not text"),) if wrong else ())
+    assert found.caption_problems == (((place, "caption is not text"),) if wrong else ())
 
 
 @settings(max_examples=300, deadline=None)

@@ -28,7 +28,7 @@ def everything(folder):
 ])
 def test_each_source_can_be_forced(everything, options, source, tabby, poodle):
     found = find_pictures(everything, **options)
-    assert found.source == source
+    assert found.caption_source == source
     assert captions_of(found) == {"cat/tabby.png": tabby, "dog/poodle.png": poodle}
 
 
@@ -36,11 +36,11 @@ def test_the_next_source_counts_when_the_one_before_is_away(everything):
     for remove, source in ((None, "metadata"), ("metadata.jsonl", "sidecar"), ("cat/tabby.txt", "folder")):
         if remove:
             (everything / remove).unlink()
-        assert find_pictures(everything).source == source
+        assert find_pictures(everything).caption_source == source
     (everything / "dog/poodle.png").rename(everything / "poodle.png")
-    assert find_pictures(everything).source == "filename"
+    assert find_pictures(everything).caption_source == "filename"
     (everything / "poodle.png").rename(everything / "1.png")
-    assert find_pictures(everything).source == "none"
+    assert find_pictures(everything).caption_source == "none"
 
 
 def test_disagreement_is_flagged(folder):
@@ -87,7 +87,7 @@ def test_captions_that_are_links_to_nowhere_are_problems(folder, lost, beside, s
     (root / lost).symlink_to(root / "nowhere")
     (root / "notes.txt").symlink_to(root / "nowhere")               # beside no picture
     found = find_pictures(root)
-    assert (found.source, found.problems) == (source, ((lost, "broken link"),))
+    assert (found.caption_source, found.caption_problems) == (source, ((lost, "broken link"),))
 
 
 def test_a_forced_source_whose_file_is_a_link_to_nowhere(folder):
@@ -100,5 +100,5 @@ def test_a_forced_source_whose_file_is_a_link_to_nowhere(folder):
 def test_the_summary_counts_and_three_examples_are_given(folder):
     files = {f"{index}.png": None for index in range(10)} | {f"{index}.txt": f"caption {index}" for index in range(8)}
     found = find_pictures(folder(files))
-    assert found.summary == "sidecar .txt (8 of 10 files; 2 have none → empty)"
-    assert found.examples == ("caption 0", "caption 4", "caption 7")
+    assert found.caption_summary == "sidecar .txt (8 of 10 files; 2 have none → empty)"
+    assert found.caption_examples == ("caption 0", "caption 4", "caption 7")

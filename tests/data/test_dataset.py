@@ -16,7 +16,7 @@ from PIL import Image
 from diffuse_cli.data import dataset as cache
 from diffuse_cli.data import decode_workers, file_hashes, images
 from diffuse_cli.data.captions import find_pictures
-from diffuse_cli.data.dataset import clear, open_dataset, scan
+from diffuse_cli.data.dataset import clear_cache, decode_pictures, open_dataset
 from diffuse_cli.errors import DataError, StorageError
 from diffuse_cli.events import Noticed, Scanned
 from diffuse_cli.files import durable
@@ -72,13 +72,13 @@ def forbid(monkeypatch):
 def test_pixels_captions_names_and_hashes(folder, directory):
     found = find_pictures(folder)
     events, dataset = run(open_dataset(found, resolution=16, directory=directory))
-    expected = np.stack([images.fit(images.open_rgb(picture.path), 16) for picture in found.pictures])
+    expected = np.stack([images.crop_and_resize(images.open_rgb(picture.path), 16) for picture in found.pictures])
     np.testing.assert_array_equal(dataset.images, expected)
     assert isinstance(dataset.images, np.memmap)
     assert not dataset.images.flags.writeable
     assert dataset.names == tuple(f"{index}.png" for index in range(10))
     assert dataset.captions == tuple((f"caption {index}",) for index in range(10))
-    assert dataset.hashes == tuple(hashlib.sha256(row.tobytes()).hexdigest() for row in expected)
+    assert dataset.pixel_hashes == tuple(hashlib.sha256(row.tobytes()).hexdigest() for row in expected)
     assert (dataset.skipped, dataset.warnings) == ((), ())
     assert [event.done for event in events if isinstance(event, Scanned)][-1] == 10
     assert {event.total for event in events} == {10}
@@ -89,29 +89,29 @@ def test_the_number_of_workers_changes_nothing(folder, directory, tmp_path, monk
     first = opened(folder, directory)
     monkeypatch.setattr(decode_workers, "cores", lambda: count)
     second = opened(folder, tmp_path / "other")
-    assert (first.id, first.hashes) == (second.id, second.hashes)
+    assert (first.content_id, first.pixel_hashes) == (second.content_id, second.pixel_hashes)
 
 
 def test_the_identity_is_that_of_pixels_and_captions_in_order(folder, directory, tmp_path):
     base = opened(folder, directory)
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    assert opened(copy, directory).id == base.id                    # neither the folder
+    assert opened(copy, directory).content_id == base.content_id                    # neither the folder
     for path in list(copy.iterdir()):
         path.rename(copy / f"x{path.name}")
-    assert opened(copy, directory).id == base.id                    # nor the names matter
-    assert opened(copy, directory, captions="none").id != base.id
+    assert opened(copy, directory).content_id == base.content_id                    # nor the names matter
+    assert opened(copy, directory, captions="none").content_id != base.content_id
     (copy / "x0.png").rename(copy / "y.png")
     (copy / "x0.txt").rename(copy / "y.txt")
-    assert opened(copy, directory).id != base.id                    # but the order does
-    assert opened(folder, directory, resolution=8).id != base.id
+    assert opened(copy, directory).content_id != base.content_id                    # but the order does
+    assert opened(folder, directory, resolution=8).content_id != base.content_id
 
 
 def test_files_of_different_bytes_but_equal_pixels_are_equal(folder, directory, tmp_path):
     base = opened(folder, directory)
     for path in folder.glob("*.png"):
         Image.open(path).save(path, compress_level=1)
-    assert opened(folder, directory).id == base.id
+    assert opened(folder, directory).content_id == base.content_id
 
 
 # ── Duplicates and other remarks ────────────────────────────────────────────────────────────────────────────────────
@@ -164,7 +164,7 @@ def test_the_second_time_no_picture_is_read(folder, directory, forbid):
     forbid(reading=True)
     second = opened(folder, directory)
     np.testing.assert_array_equal(first.images, second.images)
-    assert (first.id, first.names, first.skipped) == (second.id, second.names, second.skipped)
+    assert (first.content_id, first.names, first.skipped) == (second.content_id, second.names, second.skipped)
     assert second.skipped == (("bad.png", "not an image"),)
 
 
@@ -176,7 +176,7 @@ def test_new_times_new_names_and_new_captions_decode_nothing(folder, directory, 
     (folder / "0.txt").rename(folder / "00.txt")
     (folder / "5.txt").write_text("another")
     second = opened(folder, directory)
-    assert first.hashes == second.hashes
+    assert first.pixel_hashes == second.pixel_hashes
     assert second.captions[5] == ("another",)
     assert second.names[0] == "00.png"
 
@@ -191,7 +191,7 @@ def test_another_picture_of_the_same_size_and_time_is_noticed(folder, directory)
     path.write_bytes(changed + bytes(len(data) - len(changed)))      # what follows a PNG is ignored
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
-    assert opened(folder, directory).hashes[0] != first.hashes[0]
+    assert opened(folder, directory).pixel_hashes[0] != first.pixel_hashes[0]
 
 
 def test_removed_and_restored_pictures(folder, directory, forbid, tmp_path):
@@ -202,7 +202,7 @@ def test_removed_and_restored_pictures(folder, directory, forbid, tmp_path):
     shutil.copy(tmp_path / "4.png", folder)
     shutil.copy(tmp_path / "4.txt", folder)
     forbid(reading=False)
-    assert opened(folder, directory).id == first.id
+    assert opened(folder, directory).content_id == first.content_id
 
 
 @pytest.mark.parametrize("name", ["TRANSFORM", "FORMAT"])
@@ -223,7 +223,7 @@ def home_of(directory):
 
 
 def test_an_interrupted_scan_leaves_nothing_that_counts(folder, directory):
-    steps = scan(find_pictures(folder), resolution=16, directory=directory)
+    steps = decode_pictures(find_pictures(folder), resolution=16, directory=directory)
     while next(steps).done < 5:
         pass
     steps.close()
@@ -238,7 +238,8 @@ from pathlib import Path
 from diffuse_cli.data import dataset as cache
 from diffuse_cli.data.captions import find_pictures
 cache._PIECE = 1
-for event in cache.scan(find_pictures(Path({str(folder)!r})), resolution=16, directory=Path({str(directory)!r})):
+found = find_pictures(Path({str(folder)!r}))
+for event in cache.decode_pictures(found, resolution=16, directory=Path({str(directory)!r})):
     if event.done == 5:
         os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -253,17 +254,17 @@ def test_a_damaged_cache_is_made_again(folder, directory):
     first = opened(folder, directory)
     home = home_of(directory)
     index = (home / "index.jsonl").read_bytes()
-    other = index.replace(first.hashes[0].encode(), first.hashes[1].encode(), 1)
+    other = index.replace(first.pixel_hashes[0].encode(), first.pixel_hashes[1].encode(), 1)
     for damaged in (*(index[: len(index) * part // 8] for part in range(8)), b"\0" * 99, b"{}", b"[" * 9999, other):
         (home / "index.jsonl").write_bytes(damaged)
-        assert opened(folder, directory).id == first.id
+        assert opened(folder, directory).content_id == first.content_id
         assert (home / "index.jsonl").read_bytes() == index
     (home / "images.u8").write_bytes(b"short")
     np.testing.assert_array_equal(opened(folder, directory).images, first.images)
     (seen,) = directory.glob("seen-*.json")
     for damaged in (b"", b"[]", b'{"format": 1, "files": {"0.png": 7}}', b'{"format": 1, "files": {"0.png": [1]}}'):
         seen.write_bytes(damaged)
-        assert opened(folder, directory).id == first.id
+        assert opened(folder, directory).content_id == first.content_id
 
 
 def test_a_full_disk_is_a_storage_error_and_leaves_nothing(folder, directory, monkeypatch):
@@ -292,7 +293,7 @@ def test_a_scan_waits_for_another_of_the_same_pictures(folder, directory, forbid
     found = find_pictures(folder)
     hashes = [hashlib.sha256(picture.path.read_bytes()).hexdigest() for picture in found.pictures]
     key = cache._key(hashes, 16)
-    waiting = scan(found, resolution=16, directory=directory)
+    waiting = decode_pictures(found, resolution=16, directory=directory)
     with durable.lock(directory / f"{key}.lock", doing="tested"):
         events = [next(waiting), next(waiting)]
         assert isinstance(events[-1], Noticed)
@@ -317,8 +318,8 @@ def test_a_few_bad_files_are_skipped_and_named(folder, directory):
     assert dataset.skipped == (("1.png", "truncated"), ("3.png", "not an image"), ("5.png", "truncated"),
                                ("6.png", "not an image"), ("8.png", "truncated"))
     assert dataset.names == ("0.png", "2.png", "4.png", "7.png", "9.png")
-    assert len(dataset.images) == len(dataset.captions) == len(dataset.hashes) == 5
-    assert cache.skipped_line(dataset.skipped, 10) == "skipped 5 of 10 (truncated 3, not an image 2)"
+    assert len(dataset.images) == len(dataset.captions) == len(dataset.pixel_hashes) == 5
+    assert cache.describe_skipped(dataset.skipped, 10) == "skipped 5 of 10 (truncated 3, not an image 2)"
 
 
 @pytest.mark.parametrize(("bad", "strict"), [(6, False), (10, False), (1, True)])
@@ -358,7 +359,7 @@ def test_problems_that_are_no_reason_to_stop_are_told_once(folder, directory):
     notices = [event for event in run(open_dataset(found, resolution=16, directory=directory))[0]
                if isinstance(event, Noticed)]
     assert notices == [Noticed(level="warning", message=message)]
-    events, _ = run(scan(found, resolution=16, directory=directory))
+    events, _ = run(decode_pictures(found, resolution=16, directory=directory))
     assert not any(isinstance(event, Noticed) for event in events)  # callers of `scan` list them
 
 
@@ -375,7 +376,7 @@ def test_strict_is_satisfied_by_good_pictures(folder, directory):
 
 def test_a_scan_of_nothing_but_rubbish_still_reports(folder, directory):
     spoil(folder, *(f"{index}.png" for index in range(10)))
-    _, dataset = run(scan(find_pictures(folder), resolution=16, directory=directory))
+    _, dataset = run(decode_pictures(find_pictures(folder), resolution=16, directory=directory))
     assert dataset.images.shape == (0, 16, 16, 3)
     assert len(dataset.skipped) == 10
 
@@ -427,10 +428,10 @@ def test_the_folder_of_the_pictures_stays_as_it_was(folder, directory):
         opened(folder, directory, strict=True)
     with pytest.raises(DataError):
         find_pictures(folder, captions="metadata")
-    steps = scan(find_pictures(folder), resolution=8, directory=directory)
+    steps = decode_pictures(find_pictures(folder), resolution=8, directory=directory)
     next(steps)
     steps.close()
-    clear(directory)
+    clear_cache(directory)
     assert listing(folder) == before
 
 
@@ -444,10 +445,10 @@ def test_clear_frees_what_it_says(folder, directory):
     opened(folder, directory)
     opened(folder, directory, resolution=8)
     size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file() and path.suffix != ".lock")
-    assert clear(directory) == size > 10 * 3 * (16 * 16 + 8 * 8)
+    assert clear_cache(directory) == size > 10 * 3 * (16 * 16 + 8 * 8)
     assert list(directory.iterdir()) == []
-    assert clear(directory) == 0
-    assert clear(directory / "missing") == 0
+    assert clear_cache(directory) == 0
+    assert clear_cache(directory / "missing") == 0
     assert len(opened(folder, directory).names) == 10
 
 
@@ -455,9 +456,9 @@ def test_clear_leaves_what_is_being_written(folder, directory):
     opened(folder, directory)
     home = home_of(directory)
     with durable.lock(directory / f"{home.name}.lock", doing="tested"):
-        clear(directory)
+        clear_cache(directory)
         assert (home / "images.u8").exists()
-    clear(directory)
+    clear_cache(directory)
     assert not home.exists()
 
 

@@ -65,7 +65,7 @@ def test_results_come_in_order_and_equal_those_of_one_process(pictures, started,
     paths = pictures * 5                        # enough for three workers
     results = list(decode_all(paths, resolution=16))
     for path, result in zip(paths, results, strict=True):
-        expected = images.fit(images.open_rgb(path, target=16), 16)
+        expected = images.crop_and_resize(images.open_rgb(path, target=16), 16)
         assert result.pixels == expected.tobytes()
         assert result.file_hash == hashlib.sha256(path.read_bytes()).hexdigest()
         assert (result.reason, result.width, result.height, result.mode) == ("", 20, 16, "RGB")

@@ -20,7 +20,7 @@ def test_pictures_are_found_at_any_depth_in_any_case_and_sorted_by_bytes(folder)
     names = [picture.name for picture in found.pictures]
     assert names == sorted(["Z.jpg", "a/b/c.webp", "a/é.JpEg", "b.PNG", "ä.tif"], key=str.encode)
     assert all(picture.path.is_file() for picture in found.pictures)
-    assert (found.unusable, found.problems) == ((), ())
+    assert (found.unusable, found.caption_problems) == ((), ())
 
 
 def test_names_are_nfc_whatever_the_file_system_holds(folder):
@@ -78,7 +78,7 @@ def test_what_is_no_regular_file_is_never_opened(folder):
         found = find_pictures(root)
     assert [picture.name for picture in found.pictures] == ["a.png"]
     assert found.unusable == tuple((name, "not a regular file") for name in ("pipe.png", "s.png", "zero.jpg"))
-    assert found.problems == tuple((name, "not a regular file") for name in ("metadata.jsonl", "a.txt"))
+    assert found.caption_problems == tuple((name, "not a regular file") for name in ("metadata.jsonl", "a.txt"))
 
 
 def test_a_folder_that_cannot_be_read_is_a_problem_unless_it_is_the_only_one(folder, monkeypatch):

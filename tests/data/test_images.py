@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from diffuse_cli.data import images
-from diffuse_cli.data.images import ImageRefused, decode_rgb, fit, open_rgb, short_side
+from diffuse_cli.data.images import ImageRefused, crop_and_resize, decode_rgb, open_rgb, read_short_side
 
 SEED = 20240
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
@@ -376,7 +376,7 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path):
                        "missing": "not there", "loop": "unreadable"}
     assert refused(tmp_path / "folder.png") in ("not a regular file", "unreadable")     # the latter on Windows
     assert refused(images.Path("/dev/zero")) == "not a regular file"
-    assert short_side(tmp_path / "pipe.png") is None
+    assert read_short_side(tmp_path / "pipe.png") is None
 
 
 # ── Damage ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -437,7 +437,7 @@ def test_mutated_files_are_refused_or_pictures(samples):
                 outcomes[error.reason] = outcomes.get(error.reason, 0) + 1
                 continue
             outcomes["picture"] += 1
-            result = fit(image, 16)
+            result = crop_and_resize(image, 16)
             assert (image.mode, result.shape, result.dtype) == ("RGB", (16, 16, 3), np.uint8)
     assert all(len(reason) < 40 for reason in outcomes)
     assert outcomes["picture"] > 50
@@ -452,13 +452,13 @@ def test_a_square_of_the_right_size_is_cut_out_exactly(size):
     random = np.random.default_rng(SEED)
     rgb = random.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     left, top = (size[0] - 64) // 2, (size[1] - 64) // 2
-    np.testing.assert_array_equal(fit(Image.fromarray(rgb), 64), rgb[top:top + 64, left:left + 64])
+    np.testing.assert_array_equal(crop_and_resize(Image.fromarray(rgb), 64), rgb[top:top + 64, left:left + 64])
 
 
 @pytest.mark.parametrize("size", [(640, 480), (333, 500), (70, 64), (9, 7), (1, 1), (3000, 40)])
 @pytest.mark.parametrize("resolution", [8, 64])
 def test_any_size_becomes_the_square_and_a_constant_stays(size, resolution):
-    result = fit(Image.new("RGB", size, (10, 200, 30)), resolution)
+    result = crop_and_resize(Image.new("RGB", size, (10, 200, 30)), resolution)
     assert (result == (10, 200, 30)).all()
     assert result.shape == (resolution, resolution, 3)
     assert result.dtype == np.uint8
@@ -467,13 +467,13 @@ def test_any_size_becomes_the_square_and_a_constant_stays(size, resolution):
 def test_stripes_finer_than_a_pixel_become_grey():
     stripes = np.zeros((512, 512, 3), np.uint8)
     stripes[:, ::2] = 255
-    assert np.abs(fit(Image.fromarray(stripes), 60).astype(int) - 127.5).max() < 10
+    assert np.abs(crop_and_resize(Image.fromarray(stripes), 60).astype(int) - 127.5).max() < 10
 
 
 def test_fitting_commutes_with_mirroring():
     rgb = np.random.default_rng(SEED).integers(0, 256, (120, 90, 3), dtype=np.uint8)
-    mirrored = fit(Image.fromarray(np.fliplr(rgb)), 32).astype(int)
-    assert np.abs(np.fliplr(fit(Image.fromarray(rgb), 32)).astype(int) - mirrored).max() <= 2
+    mirrored = crop_and_resize(Image.fromarray(np.fliplr(rgb)), 32).astype(int)
+    assert np.abs(np.fliplr(crop_and_resize(Image.fromarray(rgb), 32)).astype(int) - mirrored).max() <= 2
 
 
 def test_a_drafted_jpeg_is_nearly_the_full_one(tmp_path):
@@ -485,14 +485,14 @@ def test_a_drafted_jpeg_is_nearly_the_full_one(tmp_path):
     assert full.size == (1024, 768)
     assert 128 <= min(drafted.size) < 768       # smaller, but never below twice the target
     assert drafted.info["size"] == (1024, 768)
-    assert np.abs(fit(drafted, 64).astype(int) - fit(full, 64)).mean() < 1.5
+    assert np.abs(crop_and_resize(drafted, 64).astype(int) - crop_and_resize(full, 64)).mean() < 1.5
 
 
 def test_short_side_reads_the_header_only(tmp_path):
     (tmp_path / "a.png").write_bytes(png_header(640, 480)[:60])
     (tmp_path / "b.png").write_bytes(b"text")
     (tmp_path / "c.png").write_bytes(png_header(100_000, 100_000))
-    assert [short_side(tmp_path / f"{name}.png") for name in "abc"] == [480, None, None]
+    assert [read_short_side(tmp_path / f"{name}.png") for name in "abc"] == [480, None, None]
 
 
 def test_torch_is_not_needed():

@@ -15,8 +15,8 @@ def test_metadata_lists_what_counts_and_sidecars_fill_in(folder):
                                {"file_name": "./sub/c.png", "text": ["C", "see"]}),
     }))
     assert captions_of(found) == {"a.png": ("A",), "b.png": ("from the sidecar",), "sub/c.png": ("C", "see")}
-    assert found.source == "metadata"
-    assert "1 more not listed" in found.summary
+    assert found.caption_source == "metadata"
+    assert "1 more not listed" in found.caption_summary
 
 
 def test_what_metadata_does_not_list_is_left_out_whether_it_can_be_used_or_not(folder):
@@ -26,8 +26,8 @@ def test_what_metadata_does_not_list_is_left_out_whether_it_can_be_used_or_not(f
         (root / name).symlink_to(root / "nowhere")
     found = find_pictures(root)
     assert captions_of(found) == {"a.png": ("A",)}
-    assert (found.unusable, found.problems) == ((("gone.png", "broken link"),), ())
-    assert "3 more not listed" in found.summary
+    assert (found.unusable, found.caption_problems) == ((("gone.png", "broken link"),), ())
+    assert "3 more not listed" in found.caption_summary
     assert len(find_pictures(root, captions="none").unusable) == 3
 
 
@@ -57,15 +57,16 @@ def test_columns_by_precedence_by_name_and_missing(folder):
 
 def test_a_column_that_is_named_is_judged_alike(folder):
     root = folder({"a.png": None, "metadata.jsonl": rows({"file_name": "a.png", "text": "A", "note": {"en": "N"}})})
-    assert find_pictures(root).problems == ()
+    assert find_pictures(root).caption_problems == ()
     found = find_pictures(root, caption_column="note")
-    assert (captions_of(found), found.problems) == ({"a.png": ()}, (("metadata.jsonl line 1", "caption is not text"),))
+    assert captions_of(found) == {"a.png": ()}
+    assert found.caption_problems == (("metadata.jsonl line 1", "caption is not text"),)
 
 
 def test_metadata_without_captions_says_so(folder):
     root = folder({"a.png": None, "metadata.jsonl": rows({"file_name": "a.png", "label": 3})})
     found = find_pictures(root)
-    assert (found.source, found.conditional) == ("none", False)
+    assert (found.caption_source, found.conditional) == ("none", False)
     assert "label" in found.warnings[0]
     with pytest.raises(DataError, match="--captions metadata"):
         find_pictures(root, captions="metadata")
@@ -113,7 +114,7 @@ def test_rows_without_their_file_up_to_one_per_cent(folder):
     files = {f"{index:03}.png": None for index in range(99)}
     listed = [{"file_name": name, "text": "x"} for name in files]
     found = find_pictures(folder(files | {"metadata.jsonl": rows(*listed, {"file_name": "gone.png"})}))
-    assert found.problems == (("gone.png", "listed but not there"),)
+    assert found.caption_problems == (("gone.png", "listed but not there"),)
     with pytest.raises(DataError, match="2 of them are not there"):
         find_pictures(folder({"metadata.jsonl": rows(*listed, {"file_name": "gone.png"}, {"file_name": "too.png"})}))
 
@@ -126,7 +127,7 @@ def test_one_missing_file_is_too_many_among_few(folder):
 def test_metadata_that_is_not_utf8_is_read_and_named(folder):
     found = find_pictures(folder({"a.png": None, "metadata.csv": b"file_name,text\na.png,caf\xe9\n"}))
     assert captions_of(found) == {"a.png": ("caf\ufffd",)}
-    assert found.problems == (("metadata.csv", "invalid UTF-8"),)
+    assert found.caption_problems == (("metadata.csv", "invalid UTF-8"),)
     with pytest.raises(DataError, match="invalid UTF-8"):
         find_pictures(folder({}), strict=True)
 
@@ -144,6 +145,6 @@ def test_a_manifest_is_the_data_set(folder, name, content):
     root = folder({"a.png": None, "a.txt": "A", "sub/b.png": None, "c.png": None, "d.svg": "", name: content})
     found = find_pictures(root / name)
     assert captions_of(found) == {"a.png": ("A",), "sub/b.png": ("B",)}
-    assert (found.folder, found.named, found.source) == (root, root / name, "metadata")
-    assert (found.unusable, found.problems) == ((), ())
+    assert (found.folder, found.requested_path, found.caption_source) == (root, root / name, "metadata")
+    assert (found.unusable, found.caption_problems) == ((), ())
     assert captions_of(find_pictures(root / name, captions="none")) == {"a.png": (), "sub/b.png": ()}

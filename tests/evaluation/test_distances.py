@@ -156,5 +156,5 @@ def test_the_halves_of_the_real_pictures_have_no_picture_in_common():
 
 
 def test_few_says_whether_the_covariances_are_singular():
-    assert compare(normal(10, 10), normal(10, 10, 1)).few
-    assert not compare(normal(12, 10), normal(12, 10, 1)).few
+    assert compare(normal(10, 10), normal(10, 10, 1)).has_singular_covariance
+    assert not compare(normal(12, 10), normal(12, 10, 1)).has_singular_covariance

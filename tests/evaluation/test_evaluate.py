@@ -16,9 +16,9 @@ from diffuse_cli.diffusion.losses import fine_log_variances, prior_bits
 from diffuse_cli.diffusion.schedule import STEPS, make_schedule
 from diffuse_cli.evaluation import evaluate as evaluation
 from diffuse_cli.evaluation import features
-from diffuse_cli.evaluation.evaluate import evaluate, measure, shuffled
-from diffuse_cli.evaluation.held_out import HeldOut, TrainingData
-from diffuse_cli.evaluation.result import keep
+from diffuse_cli.evaluation.evaluate import evaluate, measure, shuffle_captions
+from diffuse_cli.evaluation.held_out import HeldOutPictures, TrainingData
+from diffuse_cli.evaluation.result import save_evaluation
 from diffuse_cli.files import durable
 from diffuse_cli.network.network import Network
 from diffuse_cli.network.tokenizer import train_tokenizer
@@ -206,12 +206,12 @@ def test_the_rise_of_the_loss_shows_that_captions_matter():
 def test_every_caption_is_replaced_by_another_one_and_always_by_the_same(count):
     captions = [f"picture {k % count}" for k in range(3 * count)] + [""]
     for seed in range(20):
-        wrong = shuffled(captions, seed)
+        wrong = shuffle_captions(captions, seed)
         assert all(one != other for one, other in zip(captions, wrong, strict=True) if one)
         assert wrong[-1] == ""
         assert len(set(zip(captions, wrong, strict=True))) == count + 1
         assert sorted(wrong) == sorted(captions)
-    assert shuffled(["same", "same", ""], 0) is None
+    assert shuffle_captions(["same", "same", ""], 0) is None
 
 
 def test_one_caption_for_all_cannot_be_shuffled():
@@ -232,8 +232,8 @@ def quick(monkeypatch):
 
 def heldout(count=12):
     dataset = tiny.dataset([(caption, "another") for caption in CAPTIONS] + [()] * 14)
-    split = split_dataset(dataset.hashes)
-    return HeldOut(dataset, split.train[:count], TrainingData(dataset, split.train[count:], split.held_out),
+    split = split_dataset(dataset.pixel_hashes)
+    return HeldOutPictures(dataset, split.train[:count], TrainingData(dataset, split.train[count:], split.held_out),
                    held_out_by_run=False)
 
 
@@ -242,7 +242,7 @@ def test_an_evaluation_is_a_function_of_its_seed(quick, tmp_path):
 
     def run(seed, limit=100):
         return evaluate(model, heldout(), num=8, seed=seed, limit=limit, batch_size=8, precision="fp32", cache=tmp_path,
-                        tell=lambda *report: reports.append(report))
+                        progress=lambda *report: reports.append(report))
 
     one, again, other = run(0), run(0), run(1)
     assert one.to_dict() == again.to_dict()
@@ -315,10 +315,10 @@ def test_the_newest_evaluation_is_kept_and_contains_no_path(quick, tmp_path):
     run = durable.make_directory(tmp_path / "somebody" / "run")
     model = untrained(text=True)
     options = {"seed": 0, "limit": 100, "batch_size": 8, "precision": "fp32", "cache": tmp_path}
-    keep(run, evaluate(model, heldout(), num=8, **options))
+    save_evaluation(run, evaluate(model, heldout(), num=8, **options))
     text = (run / "evaluation.json").read_text()
     assert json.loads(text)["pictures"] == {"held_out": 12, "train": 15, "own": False}
     assert "somebody" not in text
     assert (run / "closest.png").read_bytes().startswith(b"\x89PNG")
-    keep(run, evaluate(model, heldout(), num=0, **options))
+    save_evaluation(run, evaluate(model, heldout(), num=0, **options))
     assert sorted(path.name for path in run.iterdir()) == ["evaluation.json"]

@@ -31,7 +31,7 @@ def quick():
 @pytest.fixture(scope="module")
 def demo() -> Dataset:
     """240 scenes of 16 pixels."""
-    shown = [scenes.scene(0, index) for index in range(240)]
+    shown = [scenes.random_scene(0, index) for index in range(240)]
     dataset = tiny.dataset([(scene.caption,) for scene in shown], size=16)
     return dataclasses.replace(dataset, images=np.stack([np.asarray(scenes.draw(scene, 16)) for scene in shown]))
 
@@ -86,7 +86,7 @@ def test_distances_see_sharpness_noise_colour_shape_and_variety(trained_features
 
 def test_features_are_standardised_over_the_training_pictures(trained_features, demo):
     found = trained_features(demo.images[:140])
-    assert found.shape[1] == features.DETAILS + 2 * 24 + 2 * 48 + 64 + 96
+    assert found.shape[1] == features.ROUGHNESS_FEATURES + 2 * 24 + 2 * 48 + 64 + 96
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.mean(0), torch.zeros(found.shape[1]), atol=1e-3, rtol=0)
     assert found.std(0).median().item() == pytest.approx(1, abs=1e-3)
@@ -118,7 +118,7 @@ def test_an_encoder_is_trained_once_and_always_the_same(demo, tmp_path, few_step
 def test_other_pictures_have_another_encoder(demo, tmp_path, few_steps):
     first, _ = opened(demo, tmp_path, range(40))
     second, told = opened(demo, tmp_path, range(1, 41))
-    third, more = opened(dataclasses.replace(demo, id="1" * 64), tmp_path, range(40))
+    third, more = opened(dataclasses.replace(demo, content_id="1" * 64), tmp_path, range(40))
     assert told
     assert more
     assert not torch.equal(first(demo.images), second(demo.images))
@@ -141,7 +141,7 @@ def test_a_damaged_encoder_is_noticed_and_replaced(demo, tmp_path, few_steps, da
 
 def test_the_encoder_goes_with_the_decoded_pictures_when_the_cache_is_cleared(demo, tmp_path, few_steps):
     opened(demo, tmp_path, range(32))
-    assert cache.clear(tmp_path) > 100_000
+    assert cache.clear_cache(tmp_path) > 100_000
     assert list(tmp_path.iterdir()) == []
 
 

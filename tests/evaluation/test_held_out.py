@@ -42,13 +42,13 @@ def opened(directory, folder=None):
 
 def test_a_run_is_measured_on_what_it_held_out(run):
     found, warnings = opened(run[0])
-    split = split_dataset(found.dataset.hashes)
+    split = split_dataset(found.dataset.pixel_hashes)
     assert found.held_out_by_run
     assert warnings == []
     assert found.positions.tolist() == split.held_out.tolist() != []
     assert found.training.train.tolist() == split.train.tolist()
     model = load_model(run[0] / registry.MODEL_FILE, CPU)
-    assert found.dataset.id == model.training.data_id
+    assert found.dataset.content_id == model.training.data_id
 
 
 def test_all_pictures_of_a_folder_are_used_and_a_warning_counts_training_pictures(run, tmp_path):

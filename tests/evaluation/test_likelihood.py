@@ -21,11 +21,11 @@ from diffuse_cli.evaluation.likelihood import (
     Estimate,
     Likelihood,
     curve_weights,
-    drawn_steps,
     level_log_snrs,
     mean_of,
     noise_losses,
     ratio_of,
+    stratified_steps,
     summarise,
     variational_bound,
 )
@@ -217,7 +217,7 @@ def test_drawn_steps_stand_for_all_of_them(name: str) -> None:
     """The mean weighted sum of a number over drawn steps is its sum over steps 2 … 1000; a fine grid replaces draws."""
     schedule, draws = make_schedule(name, 64), 20_000
     uniform = ((torch.arange(draws, dtype=torch.float64) + 0.5) / draws).expand(3, draws)
-    times, weights = drawn_steps(schedule, uniform)
+    times, weights = stratified_steps(schedule, uniform)
     step = (times * STEPS).round().long()
     torch.testing.assert_close(times * STEPS, step.double(), rtol=0, atol=1e-9)
     assert (step >= 2).all()

@@ -1,7 +1,7 @@
 """Comparing a model with the pipeline that diffusers opens: a scheduler that means something else is found."""
 
 import pytest
-from made_models import make_model
+from random_models import make_model
 
 from diffuse_cli.config import Export
 from diffuse_cli.exporting import diffusers_comparison, diffusers_export

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from made_models import CONFIGURATIONS, QUICK, make_model
 from open_folder import GUIDANCE, PROMPTS
+from random_models import CONFIGURATIONS, QUICK, make_model
 
 from diffuse_cli.config import EXPORT_SCHEDULERS, Export
 from diffuse_cli.exporting import diffusers_export

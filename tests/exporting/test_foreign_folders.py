@@ -9,7 +9,7 @@ import diffusers
 import pytest
 import safetensors.torch
 import torch
-from made_models import make_model
+from random_models import make_model
 
 from diffuse_cli.config import Export
 from diffuse_cli.errors import ModelError

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from made_models import make_model
+from random_models import make_model
 
 from diffuse_cli.config import Export
 from diffuse_cli.errors import UsageError

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from made_models import make_model
+from random_models import make_model
 
 from diffuse_cli.errors import ExportError
-from diffuse_cli.exporting.verification import Comparison, judge, largest_difference, network_inputs
+from diffuse_cli.exporting.verification import Comparison, largest_difference, network_inputs, require_agreement
 
 
 @pytest.mark.parametrize(("difference", "limit", "holds"), [
@@ -16,10 +16,10 @@ def test_a_comparison_holds_up_to_its_limit(difference, limit, holds):
     comparison = Comparison("answers", difference, limit)
     assert comparison.holds is holds
     if holds:
-        judge([comparison])
+        require_agreement([comparison])
     else:
         with pytest.raises(ExportError, match="answers"):
-            judge([comparison])
+            require_agreement([comparison])
 
 
 def test_tensors_of_different_shapes_differ_infinitely():

@@ -37,7 +37,7 @@ def make(*, conditional: bool = True, learned: bool = True, prediction: str = "v
             parameter += 0.1 * parameter[0].numel() ** -0.5 * torch.randn(parameter.shape, generator=generator)
             if parameter.ndim > 1 and parameter.std() < 0.5 * parameter[0].numel() ** -0.5:
                 parameter.normal_(std=0.5 * parameter[0].numel() ** -0.5, generator=generator)
-    built.settle(torch.device("cpu")).eval().requires_grad_(False)
+    built.place_on(torch.device("cpu")).eval().requires_grad_(False)
     return checkpoint.Model(config=config, network=built, tokenizer=tokenizer,
                             words=caption_words.count_words(CAPTIONS) if conditional else {})
 

@@ -43,7 +43,7 @@ def dataset(captions: list[tuple[str, ...]], *, size: int = 8, hashes: list[str]
     images[:, 0, 0, :2] = np.stack(np.divmod(np.arange(count), 256), 1)         # by which it is recognised
     hashes = hashes or [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
     return Dataset(images=images, captions=tuple(captions), names=tuple(f"{k}.png" for k in range(count)),
-                   hashes=tuple(hashes), id="0" * 64, skipped=(), warnings=())
+                   pixel_hashes=tuple(hashes), content_id="0" * 64, skipped=(), warnings=())
 
 
 @contextlib.contextmanager

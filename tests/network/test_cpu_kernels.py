@@ -91,7 +91,7 @@ def test_a_network_in_bf16_has_the_gradients_of_float32(vocabulary):
         for number, parameter in enumerate(network.unet.parameters()):
             if not parameter.any():
                 parameter.copy_(drawn(*parameter.shape, seed=number) * parameter[0].numel() ** -0.5)
-    network.settle(torch.device("cpu"))
+    network.place_on(torch.device("cpu"))
     noisy, time = drawn(4, 3, 16, 16, seed=1), torch.tensor([5.0, 300.0, 600.0, 900.0])
     text = None if vocabulary is None else drawn(4, 77, 64, seed=2)
 

@@ -17,7 +17,7 @@ RNG = np.random.default_rng(0)
 def test_a_sheet_holds_every_pixel_of_every_picture(count, open, columns):
     """`open`: the columns when they are left open, with full rows if that is not too wide."""
     batch = RNG.integers(0, 200, (count, 5, 7, 3), np.uint8)
-    sheet = sheets.sheet(batch, columns=columns, gap=3)
+    sheet = sheets.tile(batch, columns=columns, gap=3)
     across = columns or open
     rows = math.ceil(count / across)
     assert sheet.shape == (rows * 8 + 3, across * 10 + 3, 3)
@@ -53,8 +53,8 @@ def test_rows_have_titles_above_and_labels_below():
     pictures = list(RNG.integers(0, 200, (3, 16, 16, 3), np.uint8))
     rows = [sheets.Row("two", pictures[:2], [("a",), ("b",)]), sheets.Row("", pictures, [("c", "d")] * 3)]
     side, gap, line = 7 * 16, 6, 14
-    assert sheets.cell_width(rows) == side
-    sheet = sheets.labelled(rows, cell=120)
+    assert sheets.column_width(rows) == side
+    sheet = sheets.labelled_rows(rows, cell=120)
     first, second = side + 2 * line + 2 * gap, side + 2 * line + 2 * gap            # heights of the rows
     assert sheet.shape == (first + second + gap, 3 * (120 + gap) + gap, 3)
     for top, row in ((gap + line, rows[0]), (first + gap, rows[1])):
@@ -68,5 +68,5 @@ def test_rows_have_titles_above_and_labels_below():
 
 def test_a_strip_is_read_as_it_was_written(tmp_path):
     pictures = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
-    (tmp_path / "strip.png").write_bytes(image_files.encode(sheets.sheet(pictures, columns=5)))
+    (tmp_path / "strip.png").write_bytes(image_files.encode(sheets.tile(pictures, columns=5)))
     assert (sheets.read_strip(tmp_path / "strip.png") == pictures).all()

@@ -12,7 +12,7 @@ import pytest
 import tiny
 from real import command, environment, is_learning, processes_of, sha256_of, wait_until
 
-from diffuse_cli.runtime.distributed import PATIENCE
+from diffuse_cli.runtime.distributed import PATIENT_TIMEOUTS
 
 INJECTED = Path(__file__).parent / "injected"
 POINTS = {"start": ("1 open_session 1", "0 open_session 1"), "step": ("1 Trainer.step 5", "0 Trainer.step 5"),
@@ -44,7 +44,7 @@ def test_a_lost_process_ends_all_and_costs_nothing(point, kind, rank, squares, h
     if kind == "SIGSTOP":
         faulty["DIFFUSE_TIMEOUT"] = str(TIMEOUT)
     broken = subprocess.run(train, env=environment(home, **faulty), capture_output=True, text=True,
-                            timeout=PATIENCE * TIMEOUT + 90)           # longer where one process may work alone
+                            timeout=PATIENT_TIMEOUTS * TIMEOUT + 90)           # longer where one process may work alone
     assert broken.returncode == 9, broken.stderr
     assert broken.stdout == ""
     errors = [line for line in broken.stderr.splitlines() if line.startswith("error:")]

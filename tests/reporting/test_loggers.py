@@ -32,7 +32,7 @@ def _train(folder: Path, name: str | None, *, stop_at: int | None = None) -> lis
     complaints: list[str] = []
     with open_run(folder, tiny.RECIPE, Machine(**tiny.OPTIONS)) as run, tiny.scaled_down(), \
             mock.patch.object(monitor, "REPORT_SECONDS", 0), \
-            loggers.open_log(name, run.directory, complain=complaints.append) as log:
+            loggers.open_log(name, run.directory, warn=complaints.append) as log:
         for event in loop.train(run, should_stop=tiny.StopAfter(stop_at)):
             log(event)
     return complaints
@@ -76,7 +76,7 @@ def test_a_resumed_run_continues_its_log_and_no_step_appears_twice(tmp_path):
     tensorboard = [(STARTED, [_stepped(step, 1.0) for step in (2, 4, 6, 8)]),
                    (events.Started(**{**vars(STARTED), "step": 4}), [_stepped(step, 0.5) for step in (5, 6, 7)])]
     for started, stream in tensorboard:
-        with loggers.open_log("tensorboard", tmp_path, complain=pytest.fail) as log:
+        with loggers.open_log("tensorboard", tmp_path, warn=pytest.fail) as log:
             for event in (started, *stream):
                 log(event)
     read = [(scalar.step, scalar.value) for scalar in _read_back(tmp_path).Scalars("stepped/noise_mse")]
@@ -90,7 +90,7 @@ def test_a_log_that_fails_gives_one_message_and_ends_no_training(squares, decode
 
 
 def test_without_a_name_nothing_is_logged(tmp_path):
-    with loggers.open_log(None, tmp_path, complain=pytest.fail) as log:
+    with loggers.open_log(None, tmp_path, warn=pytest.fail) as log:
         for event in (STARTED, _stepped(1, 1.0)):
             log(event)
     assert list(tmp_path.iterdir()) == []
@@ -147,7 +147,7 @@ def test_wandb_gets_scalars_and_strips_under_one_id(wandb, squares, decoded, hom
 def test_wandb_that_cannot_begin_is_one_line(wandb, tmp_path):
     wandb.init.side_effect = RuntimeError("api_key not configured\n(no-tty)")
     with pytest.raises(UsageError, match=r"cannot begin: api_key not configured \(no-tty\)") as caught, \
-            loggers.open_log("wandb", tmp_path, complain=pytest.fail) as log:
+            loggers.open_log("wandb", tmp_path, warn=pytest.fail) as log:
         log(STARTED)
     assert "WANDB_MODE=offline" in caught.value.hint
 

@@ -34,7 +34,7 @@ SIZES = (1, 2, 4)
 
 def trainer(world, *, micro_batch=4, batch_size=12):
     data = tiny.dataset(CAPTIONS)
-    split = split_dataset(data.hashes)
+    split = split_dataset(data.pixel_hashes)
     tokenizer = train_tokenizer(text for texts in CAPTIONS for text in texts)
     recipe = Recipe(preset="nano", batch_size=batch_size, steps=100, flip=True)
     plan, _ = make_plan(recipe, data, split, resolution=8, tokenizer=tokenizer, init=None, device=CPU)
@@ -66,14 +66,14 @@ def test_shares_are_all_of_it_once_and_nearly_equal(count, size):
 ])
 def test_the_environment_says_which_process_this_is(environment, rank):
     with mock.patch.dict(os.environ, environment):
-        assert launch_environment.place() == rank
+        assert launch_environment.process_rank() == rank
 
 
 @pytest.mark.parametrize("environment", [{"RANK": "2", "WORLD_SIZE": "2"}, {"RANK": "x", "WORLD_SIZE": "2"},
                                          {"RANK": "0", "WORLD_SIZE": "0"}])
 def test_an_environment_that_contradicts_itself_is_refused(environment):
     with mock.patch.dict(os.environ, environment), pytest.raises(UsageError, match="RANK="):
-        launch_environment.place()
+        launch_environment.process_rank()
 
 
 def test_a_batch_too_small_to_be_shared_is_refused():
@@ -86,7 +86,7 @@ def test_a_batch_too_small_to_be_shared_is_refused():
 
 def test_collective_operations(tmp_path):
     def work():
-        rank = launch_environment.place().rank
+        rank = launch_environment.process_rank().rank
         with join(CPU) as world:
             tensor = torch.full((2, 2), float(rank))
             world.broadcast_([tensor])
@@ -230,7 +230,7 @@ def test_memory_that_runs_out_while_others_wait_ends_with_a_smaller_micro_batch(
 def train_in(size, folder, directory, *, stop_at=None):
     """Train on `folder` in a world of `size`; → the noise losses of the steps, as the main process reports them."""
     def work():
-        main = launch_environment.place().is_main
+        main = launch_environment.process_rank().is_main
         machine = Machine(**tiny.OPTIONS)
         opened = open_run(folder, tiny.RECIPE, machine) if main else \
             contextlib.nullcontext(join_run(folder, tiny.RECIPE, machine))
@@ -271,7 +271,7 @@ def test_resuming_in_a_world_of_the_same_size_is_bit_identical(squares, home, tm
 @pytest.mark.usefixtures("decoded")
 def test_a_signal_to_one_process_stops_them_all_after_the_same_step(squares, home, tmp_path):
     def work():
-        main = launch_environment.place().is_main
+        main = launch_environment.process_rank().is_main
         machine = Machine(**tiny.OPTIONS)
         opened = open_run(squares, tiny.RECIPE, machine) if main else \
             contextlib.nullcontext(join_run(squares, tiny.RECIPE, machine))

@@ -12,7 +12,12 @@ from diffuse_cli.network.tokenizer import encode
 from diffuse_cli.pictures.pixels import from_pixels
 from diffuse_cli.runtime import randomness
 from diffuse_cli.sampling import forward_demo
-from diffuse_cli.sampling.forward_demo import brightness_decibels, even_times, forward_diffusion, leaks_brightness
+from diffuse_cli.sampling.forward_demo import (
+    brightness_decibels,
+    evenly_spaced_times,
+    forward_diffusion,
+    leaks_brightness,
+)
 from diffuse_cli.storage import checkpoint
 from diffuse_cli.training.loss import Batch, compute_losses
 
@@ -25,12 +30,12 @@ def test_every_level_is_alpha_image_plus_sigma_noise_of_one_noise(name):
     schedule = make_schedule(name, 8)
     image = from_pixels(PIXELS[None])[0]
     noise = randomness.normal(torch.tensor([randomness.key(3, "noise-demo")]), (3, 8, 8))[0]
-    levels = list(forward_diffusion(PIXELS, schedule, even_times(5), seed=3))
+    levels = list(forward_diffusion(PIXELS, schedule, evenly_spaced_times(5), seed=3))
     assert [level.t for level in levels] == pytest.approx([0.001, 0.25075, 0.5005, 0.75025, 1])
     for level in levels:
         assert level.alpha**2 + level.sigma**2 == pytest.approx(1)
         assert math.log(level.alpha**2 / level.sigma**2) == pytest.approx(level.log_snr, abs=1e-6)
-        assert level.snr == pytest.approx(10 ** (level.decibels / 10))
+        assert level.snr == pytest.approx(10 ** (level.snr_db / 10))
         expected = ((level.alpha * image + level.sigma * noise).clamp(-1, 1) + 1) * 127.5
         assert np.abs(level.noisy - expected.permute(1, 2, 0).numpy()).max() <= 0.501
 

@@ -20,10 +20,10 @@ from diffuse_cli.pictures.image_files import encode
 from diffuse_cli.sampling.png_metadata import (
     MAX_PROMPT,
     SampleMetadata,
+    collect_metadata,
     find_model,
-    metadata_of,
+    png_texts,
     read_sample_metadata,
-    texts,
 )
 from diffuse_cli.sampling.request import InitImage, Sample, SampleRequest
 from diffuse_cli.storage.checkpoint import Model
@@ -40,7 +40,7 @@ def metadata_from(
     model = Model(CONFIG, None, None, {}, TrainingSummary(name=name), sha256)
     request = SampleRequest(prompt=prompt, negative=negative, seed=seed - 2 if seed >= 2 else seed, count=3,
                             sampling=Sampling(**sampling), init=init)
-    return metadata_of(Sample(request, 2 if seed >= 2 else 0, np.zeros((16, 16, 3), np.uint8), 0.1), model)
+    return collect_metadata(Sample(request, 2 if seed >= 2 else 0, np.zeros((16, 16, 3), np.uint8), 0.1), model)
 
 
 # ── Parsers that behave as other tools do ───────────────────────────────────────────────────────────────────────────
@@ -98,7 +98,7 @@ NEGATIVES = ["", "blurry", 'a "b": c,\nd', "x\nSteps: 3", "häßlich"]
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_readers_of_other_tools_read_our_pngs(prompt, negative):
     metadata = metadata_from(prompt, negative=negative, name='cars, "fast"')
-    found = chunks(encode(np.zeros((16, 16, 3), np.uint8), texts=texts(metadata)))
+    found = chunks(encode(np.zeros((16, 16, 3), np.uint8), texts=png_texts(metadata)))
     assert found.keys() == {"parameters", "diffuse"}       # none of those that would be taken for a workflow
     flat = re.sub(r"\n(?=Steps:|Negative)", " ", prompt), re.sub(r"\n(?=Steps:)", " ", negative)
     *read, values = parse(found["parameters"])
@@ -112,7 +112,7 @@ def test_readers_of_other_tools_read_our_pngs(prompt, negative):
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_a_user_comment_is_read_by_its_first_eight_bytes(prompt, suffix):
     """EXIF: eight bytes name the encoding; readers take "UNICODE" for big-endian UTF-16."""
-    chunk_texts = texts(metadata_from(prompt))
+    chunk_texts = png_texts(metadata_from(prompt))
     with Image.open(io.BytesIO(encode(np.zeros((16, 16, 3), np.uint8), suffix=suffix, texts=chunk_texts))) as image:
         comment = image.getexif().get_ifd(0x8769)[0x9286]
     assert comment[:8] == b"UNICODE\0"
@@ -120,7 +120,7 @@ def test_a_user_comment_is_read_by_its_first_eight_bytes(prompt, suffix):
 
 
 def test_other_tools_can_read_the_settings():
-    prompt, negative, values = parse(texts(metadata_from(sampler="ddpm", guidance=2.5))["parameters"])
+    prompt, negative, values = parse(png_texts(metadata_from(sampler="ddpm", guidance=2.5))["parameters"])
     assert (prompt, negative) == ("a red car", "")
     assert values == {
         "Steps": "100", "Sampler": "ddpm", "CFG scale": "2.5", "Seed": "7", "Size": "16x16", "Model hash": "0123456789",
@@ -129,14 +129,14 @@ def test_other_tools_can_read_the_settings():
 
 
 def test_without_a_prompt_only_the_line_of_settings_is_left():
-    text = texts(metadata_from(""))["parameters"]
+    text = png_texts(metadata_from(""))["parameters"]
     assert "\n" not in text
     assert text.startswith("Steps: 20, ")
 
 
 @pytest.mark.parametrize("name", ["a, Steps: 1", 'say "x"', "two\nlines", "c:\\x", "käse, 1"])
 def test_a_name_cannot_pose_as_other_settings(name):
-    *_, values = parse(texts(metadata_from(name=name))["parameters"])
+    *_, values = parse(png_texts(metadata_from(name=name))["parameters"])
     assert values["Model"] == name
     assert values["Steps"] == "20"
 
@@ -144,7 +144,7 @@ def test_a_name_cannot_pose_as_other_settings(name):
 @given(st.text(alphabet=st.characters(codec=None)), st.integers(0, 2**63 - 9))
 def test_the_json_text_is_lossless(prompt, seed):
     metadata = metadata_from(prompt, seed=seed, steps=3, guidance=1.0 / 3, guidance_interval=(0.1, 0.3))
-    written = texts(metadata)
+    written = png_texts(metadata)
     assert from_dict(SampleMetadata, json.loads(written["diffuse"])) == metadata
     assert metadata.prompt == prompt[:MAX_PROMPT]
     assert (metadata.seed, metadata.steps, metadata.guidance) == (seed, 3, 1 / 3)
@@ -166,10 +166,10 @@ def test_the_default_guidance_interval_is_recorded_as_numbers():
 def test_only_fields_that_apply_are_recorded():
     plain = {"prompt", "negative", "seed", "sampler", "steps", "guidance", "guidance_interval", "batch_size",
              "precision", "size", "model", "model_sha256", "version"}
-    assert set(metadata_from().record()) == plain
+    assert set(metadata_from().to_dict()) == plain
     start = InitImage(np.zeros((16, 16, 3), np.uint8), 0.5, np.ones((16, 16), bool))
-    assert set(metadata_from(init=start).record()) == plain | {"strength", "init_sha256", "mask_sha256"}
-    assert "Denoising strength: 0.5" in texts(metadata_from(init=start))["parameters"]
+    assert set(metadata_from(init=start).to_dict()) == plain | {"strength", "init_sha256", "mask_sha256"}
+    assert "Denoising strength: 0.5" in png_texts(metadata_from(init=start))["parameters"]
     assert len(metadata_from(name="n" * 1000).model) == 64
     assert metadata_from("x" * 5000).prompt == "x" * MAX_PROMPT     # far more than a model reads
 
@@ -186,12 +186,13 @@ def png(path, text):
 @given(prompt=st.text(max_size=50), negative=st.text(max_size=50))
 def test_written_settings_are_read_back(prompt, negative, tmp_path_factory):
     metadata = metadata_from(prompt, negative=negative)
-    assert read_sample_metadata(png(tmp_path_factory.getbasetemp() / "x.png", texts(metadata)["diffuse"])) == metadata
+    path = png(tmp_path_factory.getbasetemp() / "x.png", png_texts(metadata)["diffuse"])
+    assert read_sample_metadata(path) == metadata
 
 
 def test_the_longest_text_that_is_written_is_read_back(tmp_path):
     metadata = metadata_from("😀" * 5000, negative="😀" * 5000)
-    assert read_sample_metadata(png(tmp_path / "x.png", texts(metadata)["diffuse"])) == metadata
+    assert read_sample_metadata(png(tmp_path / "x.png", png_texts(metadata)["diffuse"])) == metadata
 
 
 HOSTILE = {
@@ -206,7 +207,7 @@ HOSTILE = {
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in HOSTILE.items() for value in values])
 def test_impossible_values_are_refused(name, value, tmp_path):
     with pytest.raises(DataError, match=r"settings in .*x\.png cannot be used"):
-        read_sample_metadata(png(tmp_path / "x.png", json.dumps({**metadata_from().record(), name: value})))
+        read_sample_metadata(png(tmp_path / "x.png", json.dumps({**metadata_from().to_dict(), name: value})))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"seed": 1, "seed": 2}', "{}", "[" * 9999, "9" * 999,
@@ -217,8 +218,9 @@ def test_text_that_is_no_record_is_refused(text, tmp_path):
 
 
 def test_pictures_without_a_record_are_refused(tmp_path):
-    for name, data in (("a.jpg", encode(np.zeros((16, 16, 3), np.uint8), suffix=".jpg", texts=texts(metadata_from()))),
-                       ("b.png", encode(np.zeros((16, 16, 3), np.uint8))), ("c.png", b"not a picture"), ("d.png", b"")):
+    black = np.zeros((16, 16, 3), np.uint8)
+    for name, data in (("a.jpg", encode(black, suffix=".jpg", texts=png_texts(metadata_from()))),
+                       ("b.png", encode(black)), ("c.png", b"not a picture"), ("d.png", b"")):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(DataError, match="holds no sampling settings"):
             read_sample_metadata(tmp_path / name)

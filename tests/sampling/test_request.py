@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from diffuse_cli.errors import UsageError
-from diffuse_cli.sampling.request import InitImage, SampleRequest, init_image
+from diffuse_cli.sampling.request import InitImage, SampleRequest, make_init_image
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
 
@@ -33,7 +33,7 @@ def test_numpys_integers_become_pythons():
 def test_a_mask_selects_the_pixels_that_are_at_least_half_white():
     mask = np.zeros((8, 8, 3), np.uint8)
     mask[0, 0], mask[0, 1], mask[0, 2] = 255, (127, 127, 128), (127, 128, 128)
-    start = init_image(PICTURE, mask, None)
+    start = make_init_image(PICTURE, mask, None)
     assert np.argwhere(start.mask).tolist() == [[0, 0], [0, 2]]
     assert start.strength == 1.0                           # unless one is given, with a mask; without it a smaller one
-    assert init_image(PICTURE, None, None).strength < 1.0
+    assert make_init_image(PICTURE, None, None).strength < 1.0

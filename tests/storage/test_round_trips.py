@@ -6,13 +6,13 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
-from made_models import make_model
+from random_models import make_model
 
 from diffuse_cli.config import Export
 from diffuse_cli.errors import ModelError, StorageError
 from diffuse_cli.exporting import diffusers_export, single_file
 from diffuse_cli.storage import checkpoint, registry, safetensors_file
-from diffuse_cli.storage.checkpoint import load_model, load_state, save_state, save_tensors
+from diffuse_cli.storage.checkpoint import load_model, load_state, save_folder_part, save_state
 
 CPU = torch.device("cpu")
 PARTS = ("unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors")
@@ -111,8 +111,8 @@ def test_slim_exports_and_folders_are_the_model_that_went_out(exported):
 def test_parts_of_a_folder_are_equal_files_for_equal_tensors(tmp_path):
     tensors = {"b": torch.randn(3, 4), "a": torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last),
                "half": torch.randn(5).half(), "cut": torch.arange(12.0)[3:7]}
-    save_tensors(tmp_path / "x" / "one.safetensors", tensors)
-    save_tensors(tmp_path / "x" / "two.safetensors", dict(reversed(tensors.items())))
+    save_folder_part(tmp_path / "x" / "one.safetensors", tensors)
+    save_folder_part(tmp_path / "x" / "two.safetensors", dict(reversed(tensors.items())))
     one, two = (tmp_path / "x" / f"{name}.safetensors" for name in ("one", "two"))
     assert one.read_bytes() == two.read_bytes()
     assert equal(by_us(one)[1], tensors)
@@ -130,7 +130,7 @@ def test_an_error_of_the_library_is_a_storage_error_and_leaves_nothing(tmp_path,
 
     monkeypatch.setattr(checkpoint, "save_file", fails)
     with pytest.raises(StorageError, match=rf"cannot write .*part\.safetensors: .*{told}"):
-        save_tensors(tmp_path / "part.safetensors", {"a": torch.zeros(3)})
+        save_folder_part(tmp_path / "part.safetensors", {"a": torch.zeros(3)})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -140,7 +140,7 @@ def test_a_draft_that_lost_bytes_is_noticed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoint, "save_file", loses)
     with pytest.raises(StorageError, match="should have 12 bytes"):
-        save_tensors(tmp_path / "part.safetensors", {"a": torch.zeros(3)})
+        save_folder_part(tmp_path / "part.safetensors", {"a": torch.zeros(3)})
     assert list(tmp_path.iterdir()) == []
 
 

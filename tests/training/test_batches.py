@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 def make(captions, *, batch_size=4, seed=0, flip=False, word_drop=0.0, caption_drop=0.0, times="continuous"):
     """Batches over pictures with these captions, none held out unless there are 20."""
     data = tiny.dataset(captions)
-    split = split_dataset(data.hashes)
+    split = split_dataset(data.pixel_hashes)
     conditional = any(captions)
     tokenizer = train_tokenizer(text for texts in captions for text in texts) if conditional else None
     recipe = Recipe(preset="nano", batch_size=batch_size, steps=10, seed=seed, times=times)
@@ -184,6 +184,6 @@ def test_half_of_the_pictures_are_mirrored_when_asked_and_none_otherwise():
 
 def test_held_out_pictures_are_never_drawn():
     batches = make([()] * 40, batch_size=16)
-    held_out = set(split_dataset(batches.dataset.hashes).held_out.tolist())
+    held_out = set(split_dataset(batches.dataset.pixel_hashes).held_out.tolist())
     assert len(held_out) == 4
     assert not held_out & {k for step in range(10) for k in positions(batches, step)}

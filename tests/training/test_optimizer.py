@@ -22,7 +22,8 @@ def plan():
     tokenizer = train_tokenizer(text for texts in CAPTIONS for text in texts)
     recipe = Recipe(preset="nano", batch_size=4, steps=100, lr=1e-3, optimizer="muon")
     with tiny.scaled_down():
-        plan, _ = make_plan(recipe, data, split_dataset(data.hashes), resolution=8, tokenizer=tokenizer, init=None,
+        split = split_dataset(data.pixel_hashes)
+        plan, _ = make_plan(recipe, data, split, resolution=8, tokenizer=tokenizer, init=None,
                             device=torch.device("cpu"))
     return plan
 

@@ -21,8 +21,8 @@ TOKENIZER = train_tokenizer(["a red square"])
 def plan_for(train, held_out=0, *, conditional=True, device=CPU, resolution=32, **recipe):
     """The plan for so many pictures, which need not exist."""
     split = Split(torch.arange(train), torch.arange(train, train + held_out))
-    return make_plan(Recipe(**recipe), mock.Mock(id="d"), split, resolution=resolution, init=None, device=device,
-                     tokenizer=TOKENIZER if conditional else None)
+    return make_plan(Recipe(**recipe), mock.Mock(content_id="d"), split, resolution=resolution, init=None,
+                     device=device, tokenizer=TOKENIZER if conditional else None)
 
 
 def test_a_longer_budget_changes_only_where_the_run_ends():
@@ -133,7 +133,7 @@ def test_captions_decide_flips_and_drops():
 
 def test_the_counts_are_those_of_the_split():
     data = tiny.dataset([("x",)] * 30, hashes=["same"] * 30)         # all copies of one picture: none can be held out
-    plan, _ = make_plan(Recipe(steps=10), data, split_dataset(data.hashes), resolution=8, tokenizer=TOKENIZER,
+    plan, _ = make_plan(Recipe(steps=10), data, split_dataset(data.pixel_hashes), resolution=8, tokenizer=TOKENIZER,
                         init=None, device=CPU)
     assert (plan.train_images, plan.validation_images, plan.validation_probe, plan.keep_best) == (30, 0, 0, False)
 

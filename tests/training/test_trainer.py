@@ -28,7 +28,7 @@ CAPTIONS = [("a red square", "red"), ("a blue square",)] * 6
 @pytest.fixture(scope="module")
 def batches():
     data = tiny.dataset(CAPTIONS)
-    split = split_dataset(data.hashes)
+    split = split_dataset(data.pixel_hashes)
     tokenizer = train_tokenizer(text for texts in CAPTIONS for text in texts)
     recipe = Recipe(preset="nano", batch_size=4, steps=100, lr=1e-3)
     with tiny.scaled_down():

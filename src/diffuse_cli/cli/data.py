@@ -16,7 +16,7 @@ from .terminal import progress, view
 from .terminal.plain_text import clean
 
 if TYPE_CHECKING:
-    from ..data.captions import Found
+    from ..data.captions import PictureListing
     from ..data.dataset import Dataset
 
 MAX_PREVIEW_PICTURES = 48                       # on one sheet
@@ -40,14 +40,14 @@ def check(folder: Folder, captions: options.Captions = None, caption: options.Ca
     caption_options = options.caption_options(locals())
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
     found, dataset = _read(folder, None, caption_options)
-    problems = (*dataset.skipped, *found.problems)
+    problems = (*dataset.skipped, *found.caption_problems)
     warnings = (*found.warnings, *dataset.warnings)
-    from ..data.dataset import counted
+    from ..data.dataset import images_in_words
 
     # For people.
-    view.say(f"{counted(len(dataset.names))} in {folder}")
-    view.say(f"captions: {found.summary}")
-    for example in found.examples:
+    view.say(f"{images_in_words(len(dataset.names))} in {folder}")
+    view.say(f"captions: {found.caption_summary}")
+    for example in found.caption_examples:
         view.say(f"  {clean(example)}")
     if dataset.skipped:
         view.say(_skipped_line(dataset))
@@ -56,9 +56,10 @@ def check(folder: Folder, captions: options.Captions = None, caption: options.Ca
 
     # For programs.
     if view.settings.json:
-        view.out_json({"folder": str(folder), "images": len(dataset.names), "id": dataset.id, "source": found.source,
-                       "captions": found.summary, "captioned": sum(map(bool, dataset.captions)),
-                       "examples": found.examples, "warnings": warnings,
+        view.out_json({"folder": str(folder), "images": len(dataset.names), "id": dataset.content_id,
+                       "source": found.caption_source,
+                       "captions": found.caption_summary, "captioned": sum(map(bool, dataset.captions)),
+                       "examples": found.caption_examples, "warnings": warnings,
                        "problems": [{"name": name, "reason": reason} for name, reason in problems]})
     else:
         for name, reason in problems:
@@ -92,7 +93,7 @@ def preview(folder: Folder, captions: options.Captions = None, caption: options.
     chosen = [index * len(dataset.names) // count for index in range(count)]       # evenly spaced over the data set
     sheet = captioned_sheet(dataset.images[chosen], [dataset.captions[index] for index in chosen])
     output_files.write_new(target, sheet)
-    view.say(f"{count} of {len(dataset.names):,} images, captions: {found.summary}")
+    view.say(f"{count} of {len(dataset.names):,} images, captions: {found.caption_summary}")
     output_files.print_result(target, {})
 
 
@@ -109,10 +110,10 @@ def demo(folder: Annotated[Path, options.folder("A new or empty folder.")],
     """
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
 
-    from ..data.demo_scenes.scenes import write_demo
+    from ..data.demo_scenes.scenes import write_demo_folder
 
     with progress.of("drawing pictures", num) as advance_to, \
-            contextlib.closing(write_demo(folder, count=num, resolution=resolution, seed=seed)) as drawing:
+            contextlib.closing(write_demo_folder(folder, count=num, resolution=resolution, seed=seed)) as drawing:
         for done in drawing:
             advance_to(done)
     view.say(f"{num:,} pictures with captions. Next: diffuse train {folder}")
@@ -130,13 +131,13 @@ def clear(quiet: options.Quiet = False, verbose: options.Verbose = False, json: 
 
     from ..data import dataset as cache
 
-    freed_bytes = cache.clear(registry.cache_directory())
+    freed_bytes = cache.clear_cache(registry.cache_directory())
     view.say(f"freed {freed_bytes / 1e6:,.1f} MB")
     if view.settings.json:
         view.out_json({"freed": freed_bytes})
 
 
-def _read(folder: Path, resolution: int | None, caption_options: dict[str, Any]) -> "tuple[Found, Dataset]":
+def _read(folder: Path, resolution: int | None, caption_options: dict[str, Any]) -> "tuple[PictureListing, Dataset]":
     """Find and decode the pictures of a folder, and show the progress. Pictures that cannot be used are skipped.
 
     resolution: in pixels; None is the one that training would choose. Raises DataError, UsageError.
@@ -158,7 +159,7 @@ def _read(folder: Path, resolution: int | None, caption_options: dict[str, Any])
         except DataError:                                              # no picture can be read: all will be listed
             resolution = RESOLUTION
     with progress.of("reading pictures", len(found.pictures)) as advance_to:
-        scan = cache.scan(found, resolution=resolution, directory=registry.cache_directory())
+        scan = cache.decode_pictures(found, resolution=resolution, directory=registry.cache_directory())
         while True:
             try:
                 event = next(scan)
@@ -171,6 +172,6 @@ def _read(folder: Path, resolution: int | None, caption_options: dict[str, Any])
 
 
 def _skipped_line(dataset: "Dataset") -> str:
-    from ..data.dataset import skipped_line
+    from ..data.dataset import describe_skipped
 
-    return skipped_line(dataset.skipped, len(dataset.names) + len(dataset.skipped))
+    return describe_skipped(dataset.skipped, len(dataset.names) + len(dataset.skipped))

@@ -17,9 +17,9 @@ from .terminal import progress, view
 from .terminal.plain_text import clean
 
 if TYPE_CHECKING:
-    from ..evaluation.held_out import HeldOut
+    from ..evaluation.held_out import HeldOutPictures
     from ..evaluation.likelihood import Estimate
-    from ..evaluation.result import Evaluation, Prompts
+    from ..evaluation.result import CaptionEffect, Evaluation
 
 GENERATED_PICTURES = 256                        # default of --num: a minute or two on a CPU at 32 pixels
 MAX_PICTURES = 2048                             # default of --images: the most that a training holds out
@@ -79,10 +79,10 @@ def evaluate(
         view.out_json(evaluation.to_dict())
     else:
         _print(evaluation)
-    if is_of_a_run and evaluation.own:          # a folder may hold pictures that the model was trained on
-        from ..evaluation.result import keep
+    if is_of_a_run and evaluation.held_out_by_run:          # a folder may hold pictures that the model was trained on
+        from ..evaluation.result import save_evaluation
 
-        keep(path.parent, evaluation)
+        save_evaluation(path.parent, evaluation)
 
 
 def _evaluate(
@@ -105,12 +105,12 @@ def _evaluate(
         batch_size = devices.choose_micro_batch(machine, device, batch_size=MAX_PICTURES, resolution=resolution)
         return measure(
             model, pictures, num=num, seed=seed, limit=images, batch_size=batch_size, precision=precision,
-            features=chosen, cache=registry.cache_directory(), tell=tell)
+            features=chosen, cache=registry.cache_directory(), progress=tell)
 
 
 def _open_pictures(
     path: Path, folder: Path | None, resolution: int, tell: Callable[[str, int, int], None],
-) -> "HeldOut":
+) -> "HeldOutPictures":
     """Open the pictures to measure on, and show the progress: those in `folder`, or those that the run held out."""
     from ..evaluation.held_out import open_held_out
     from ..events import Scanned
@@ -120,7 +120,7 @@ def _open_pictures(
         try:
             event = next(opening)
         except StopIteration as end:
-            pictures: HeldOut = end.value
+            pictures: HeldOutPictures = end.value
             return pictures
         if isinstance(event, Scanned):
             tell("reading pictures", event.done, event.total)
@@ -148,7 +148,7 @@ def _lines(evaluation: "Evaluation") -> Iterator[tuple[str, str]]:
     likelihood = evaluation.likelihood
     after = "" if evaluation.step is None else f", after {evaluation.step:,} steps"
     yield "model", f"{evaluation.model_sha256[:10]}{after}"
-    source = "held out by its training" if evaluation.own else "in the given folder"
+    source = "held out by its training" if evaluation.held_out_by_run else "in the given folder"
     yield "measured on", f"{evaluation.held_out:,} picture{'' if evaluation.held_out == 1 else 's'} {source}" + (
         "" if evaluation.train is None else f"; trained on {evaluation.train:,}")
     yield "noise loss", f"{_text(likelihood.noise_mse)}; lower is better, on the model's own schedule"
@@ -165,7 +165,7 @@ def _lines(evaluation: "Evaluation") -> Iterator[tuple[str, str]]:
         yield "memorisation", evaluation.memorisation.sentence
 
 
-def _prompts_text(prompts: "Prompts") -> str:
+def _prompts_text(prompts: "CaptionEffect") -> str:
     parts = [f"noise loss {_percent(prompts.empty_rise)} without them"]
     if prompts.shuffled_rise is not None:
         parts.append(f"{_percent(prompts.shuffled_rise)} with wrong ones")
@@ -180,7 +180,8 @@ def _distance_lines(evaluation: "Evaluation") -> Iterator[tuple[str, str]]:
     yield "kernel distance", (f"{drawn.kernel:.4g} ± {kernel_error}, {floor.kernel:.4g} between real pictures; "
                               f"{drawn.samples:,} pictures each")
     yield "Fréchet distance", (f"{drawn.frechet:.4g}, {floor.frechet:.4g} between real pictures"
-                               + ("; too few pictures for more than a comparison" if drawn.few else ""))
+                               + ("; too few pictures for more than a comparison" if drawn.has_singular_covariance
+                                  else ""))
     yield "precision", f"{drawn.precision:.3f} of generated pictures look real; {floor.precision:.3f} of real ones do"
     yield "recall", f"{drawn.recall:.3f} of the variety is covered; {floor.recall:.3f} by real pictures"
     yield "features", f"{evaluation.features}"

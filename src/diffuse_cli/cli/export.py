@@ -63,7 +63,7 @@ def _export(path: Path, target: Path, choice: Export, *, force: bool) -> None:
 
         publishing.check(choice)
         model = checkpoint.load_model(path, devices.choose_device(Machine(device="cpu")))
-        report = publishing.export(model, target, choice, source=path, replace=force, tell=tell)
+        report = publishing.export(model, target, choice, source=path, replace=force, progress=tell)
     if not choice.verify:
         view.warn("the export was not compared with the model")
     else:

@@ -161,7 +161,7 @@ def verify(
     from ..storage import diffusers_folder, safetensors_file
     from ..storage.model_info import read_model_info
 
-    if not all(safetensors_file.verify_seal(part) for part in diffusers_folder.sealed_files(path)):
+    if not all(safetensors_file.verify_seal(part) for part in diffusers_folder.weight_files(path)):
         raise ModelError(f"cannot verify {path}: it has no seal", hint="It was not written by diffuse")
     info = read_model_info(path)
     if view.settings.json:

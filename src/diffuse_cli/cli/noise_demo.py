@@ -107,24 +107,24 @@ def _demonstrate(
     if plot:
         from ..reporting import schedule_plot
 
-        output_files.write_new(target, schedule_plot.schedules(schedules))
+        output_files.write_new(target, schedule_plot.plot_schedules(schedules))
         output_files.print_result(target, {"schedules": names})
         return
     pixels, caption = _open_picture(image, side)
-    times = forward_demo.even_times(FRAMES if animate else num)
+    times = forward_demo.evenly_spaced_times(FRAMES if animate else num)
     levels_of = {schedule.name: list(forward_demo.forward_diffusion(
         pixels, schedule, times, seed=seed, model=model, caption=caption)) for schedule in schedules}
     if animate:
         rows = [_frame(levels_of, index) for index in range(FRAMES)]
-        cell = max(map(sheets.cell_width, rows))                       # so that all frames have the same size
-        frames = [sheets.labelled(frame, cell=cell) for frame in rows]
+        cell = max(map(sheets.column_width, rows))                       # so that all frames have the same size
+        frames = [sheets.labelled_rows(frame, cell=cell) for frame in rows]
         output_files.write_new(target, image_files.encode_animation(
             frames + frames[::-1], suffix=target.suffix.lower(), milliseconds=FRAME_MILLISECONDS))
     else:
-        strip = sheets.labelled(_rows(levels_of))
+        strip = sheets.labelled_rows(_rows(levels_of))
         output_files.write_new(target, image_files.encode(strip))
         for levels in levels_of.values():
-            view.picture(sheets.sheet(np.stack([level.noisy for level in levels]), columns=num))
+            view.picture(sheets.tile(np.stack([level.noisy for level in levels]), columns=num))
     records = [_record(name, level) for name, levels in levels_of.items() for level in levels]
     output_files.print_result(target, {"levels": records})
 
@@ -135,10 +135,10 @@ def _open_picture(image: Path | None, side: int) -> "tuple[np.ndarray, str]":
     from ..data.demo_scenes import scenes
 
     if image is None:
-        scene = scenes.scene_of("red", "car", seed=0, index=0)
-        return images.fit(scenes.draw(scene, side), side), scene.caption
+        scene = scenes.scene_with("red", "car", seed=0, index=0)
+        return images.crop_and_resize(scenes.draw(scene, side), side), scene.caption
     try:
-        return images.fit(images.open_rgb(image, target=side), side), ""
+        return images.crop_and_resize(images.open_rgb(image, target=side), side), ""
     except images.ImageRefused as error:
         reason = "it is a folder" if image.is_dir() else error.reason
         raise DataError(f"{image} cannot be used: {reason}", hint="Give another picture, or none for a demo scene"
@@ -174,12 +174,12 @@ def _frame(levels_of: "dict[str, list[Level]]", index: int) -> "list[Row]":
 
 def _lines(level: "Level") -> tuple[str, ...]:
     return (f"t = {level.t:.3f}", f"alpha {level.alpha:.3f}", f"sigma {level.sigma:.3f}",
-            f"log-SNR {level.log_snr:+.2f}", f"SNR {level.snr:.3g} ({level.decibels:+.1f} dB)")
+            f"log-SNR {level.log_snr:+.2f}", f"SNR {level.snr:.3g} ({level.snr_db:+.1f} dB)")
 
 
 def _record(name: str, level: "Level") -> dict[str, Any]:
     return {"schedule": name, "t": level.t, "alpha": level.alpha, "sigma": level.sigma, "log_snr": level.log_snr,
-            "snr": level.snr, "snr_db": level.decibels, "noise_mse": level.noise_mse}
+            "snr": level.snr, "snr_db": level.snr_db, "noise_mse": level.noise_mse}
 
 
 def _warn_about_leak(schedule: "Schedule", side: int) -> None:

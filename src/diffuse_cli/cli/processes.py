@@ -42,7 +42,7 @@ ERROR_PREFIXES = ("error: ", "  what():  ", "terminate called ", "Fatal Python e
 
 def processes_to_start(machine: Machine) -> int:
     """The number of processes to start; 1 if this process suffices or is itself one of several. Raises UsageError."""
-    if launch_environment.place().size > 1 or (machine.gpus in (None, "0", "1") and not machine.procs):
+    if launch_environment.process_rank().world_size > 1 or (machine.gpus in (None, "0", "1") and not machine.procs):
         return 1
     from ..runtime.devices import count_processes
 
@@ -52,11 +52,11 @@ def processes_to_start(machine: Machine) -> int:
 @contextlib.contextmanager
 def process_duties() -> Iterator[ProcessRank]:
     """Make this process end and fail as the others and its launcher expect, if there are any. Yields its rank."""
-    rank = launch_environment.place()
-    if rank.size > 1:
+    rank = launch_environment.process_rank()
+    if rank.world_size > 1:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")          # or torch comments on how gradients are shared
     if launch_environment.is_launched():
-        launch_environment.leave_with_parent()
+        launch_environment.exit_with_parent()
         if sys.stderr is not None:
             faulthandler.enable()               # a process that crashes writes to its log where it did
     try:

@@ -160,7 +160,7 @@ def sample(
         raise typer.Exit(launch(count))
     output = OutputOptions(grid=grid, sheet=sheet, animate=animate, preview=preview, metadata=not no_metadata)
     lines, target = [], None
-    if launch_environment.place().is_main:
+    if launch_environment.process_rank().is_main:
         lines = [PromptLine(prompt=prompt) for prompt in prompts or ([""] if prompt_file is None else [])]
         lines += [] if prompt_file is None else read_prompts(prompt_file)
         pictures = sum(line.n or num for line in lines) * len(defaults.guidances)

@@ -39,10 +39,10 @@ def write_samples(
     samples: list[Sample] = []                  # kept for the sheets only
     with progress.of("sampling", count) as advance_to:
         for sample in generate(progress=advance_to):
-            metadata = png_metadata.metadata_of(sample, model)
-            record = {"index": sample.index, "seconds": sample.seconds, **metadata.record()}
+            metadata = png_metadata.collect_metadata(sample, model)
+            record = {"index": sample.index, "seconds": sample.seconds, **metadata.to_dict()}
             if target.file is None or not output.animate:
-                texts = png_metadata.texts(metadata) if output.metadata else {}
+                texts = png_metadata.png_texts(metadata) if output.metadata else {}
                 data = image_files.encode(sample.pixels, suffix=target.suffix, texts=texts)
                 print_result(target.write(data, sample), record)
             if output.animate and not output.grid:
@@ -63,7 +63,7 @@ def _write_grid(target: SampleTarget, samples: "list[Sample]", output: OutputOpt
     from ..pictures import image_files, sheets
 
     if target.file is None or not output.animate:
-        grid = sheets.sheet(np.stack([sample.pixels for sample in samples]), columns=_columns(samples))
+        grid = sheets.tile(np.stack([sample.pixels for sample in samples]), columns=_columns(samples))
         print_result(target.write(image_files.encode(grid, suffix=target.suffix), "grid"), {"grid": True})
     if output.animate:
         _write_animation(target, samples, "grid", {"grid": True})
@@ -72,7 +72,7 @@ def _write_grid(target: SampleTarget, samples: "list[Sample]", output: OutputOpt
 def _write_sheet(target: SampleTarget, samples: "list[Sample]") -> None:
     from ..pictures import image_files, sheets
 
-    sheet = sheets.labelled(_rows(samples))
+    sheet = sheets.labelled_rows(_rows(samples))
     print_result(target.write(image_files.encode(sheet, suffix=target.suffix), "sheet"), {"sheet": True})
 
 
@@ -82,7 +82,8 @@ def _write_animation(
     from ..pictures import image_files, sheets
 
     suffix = ".webp" if target.file is None else target.suffix
-    frames = sheets.film([sample.frames for sample in samples if sample.frames is not None], columns=_columns(samples))
+    frames = sheets.animation_frames([sample.frames for sample in samples if sample.frames is not None],
+                                     columns=_columns(samples))
     data = image_files.encode_animation(frames, suffix=suffix, milliseconds=sheets.FRAME_MILLISECONDS)
     print_result(target.write(data, name, suffix=suffix), {"animation": True, **record})
 

@@ -148,7 +148,7 @@ def _train(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: bool) -> 
         from ..training import loop
 
         log = stack.enter_context(loggers.open_log(
-            machine.log if rank.is_main and not dry_run else None, run.directory, complain=view.warn))
+            machine.log if rank.is_main and not dry_run else None, run.directory, warn=view.warn))
 
         # The training. A signal while pictures are read ends it at once, because there is nothing to save.
         for event in loop.rehearse(run) if dry_run else loop.train(run, should_stop=should_stop):

@@ -26,18 +26,18 @@ class PictureFile:
 
 
 @dataclass(frozen=True)
-class Found:
-    """The pictures of a folder or manifest with their captions. `unusable` and `problems` are (name, reason)."""
+class PictureListing:
+    """The pictures of a folder or manifest with their captions. Unusable files and problems: (name, reason)."""
 
     folder: Path
-    named: Path                                 # the path that the user gave: the folder, or a manifest in it
+    requested_path: Path                        # the path that the user gave: the folder, or a manifest in it
     pictures: tuple[PictureFile, ...]
-    source: str                                 # of the captions: metadata, sidecar, folder, filename, constant or none
-    summary: str                                # of the captions, in one line
-    examples: tuple[str, ...]                   # up to three captions
+    caption_source: str                         # metadata, sidecar, folder, filename, constant or none
+    caption_summary: str                        # of the captions, in one line
+    caption_examples: tuple[str, ...]           # up to three captions
     warnings: tuple[str, ...]
     unusable: tuple[tuple[str, str], ...]       # files that should be pictures too, but cannot even be opened
-    problems: tuple[tuple[str, str], ...]       # with captions
+    caption_problems: tuple[tuple[str, str], ...]
 
     @property
     def conditional(self) -> bool:
@@ -47,7 +47,7 @@ class Found:
 
 def find_pictures(folder: Path, *, captions: str = "auto", caption: str | None = None,
                   caption_column: str | None = None, caption_ext: str | None = None,
-                  caption_template: str = "{label}", strict: bool = False) -> Found:
+                  caption_template: str = "{label}", strict: bool = False) -> PictureListing:
     """Pair the pictures below `folder`, or listed in a .jsonl or .csv manifest, with their captions.
 
     Raises DataError if there is no picture, if metadata cannot be read, if the source named by `captions` has no
@@ -74,7 +74,7 @@ def find_pictures(folder: Path, *, captions: str = "auto", caption: str | None =
         name, reason = problems[0]
         raise DataError(f"{name}: {reason}, and --strict stops at the first problem",
                         hint=f"`diffuse data check {folder}` lists them all")
-    return Found(tree.root, folder, pictures, kind, _summary(pictures, source), _examples(pictures),
+    return PictureListing(tree.root, folder, pictures, kind, _summary(pictures, source), _examples(pictures),
                  tuple(source.warnings), unusable, tuple(source.problems))
 
 

@@ -24,7 +24,7 @@ from ..errors import DataError, InUseError
 from ..events import Noticed, Scanned
 from ..files import durable
 from . import decode_workers
-from .captions import Found, PictureFile
+from .captions import PictureFile, PictureListing
 from .file_hashes import REFUSED, hash_files
 from .folders import UNSUPPORTED_TYPE
 
@@ -41,8 +41,8 @@ class Dataset:
     images: np.ndarray[Any, np.dtype[np.uint8]]     # (N, R, R, 3), memory-mapped, read-only
     captions: tuple[tuple[str, ...], ...]       # alternatives; empty: the picture has no caption
     names: tuple[str, ...]
-    hashes: tuple[str, ...]                     # SHA-256 of each decoded picture's R·R·3 bytes
-    id: str                                     # a hash of all `hashes` and `captions`, in order
+    pixel_hashes: tuple[str, ...]                     # SHA-256 of each decoded picture's R·R·3 bytes
+    content_id: str                                # a hash of all `pixel_hashes` and `captions`, in order
     skipped: tuple[tuple[str, str], ...]        # (name, reason) of each picture that cannot be used
     warnings: tuple[str, ...]
 
@@ -62,27 +62,28 @@ class _Entry:
 Progress = Generator[Scanned | Noticed, None, Dataset]
 
 
-def open_dataset(found: Found, *, resolution: int, directory: Path, strict: bool = False) -> Progress:
+def open_dataset(found: PictureListing, *, resolution: int, directory: Path, strict: bool = False) -> Progress:
     """Decode the pictures, or read them from the cache; yields progress, returns the Dataset (`yield from` it).
 
     Raises DataError if no picture is left or more than half cannot be used, not counting unsupported types, and with
     `strict` if any picture cannot be used. All other problems become one warning, as a `Noticed`.
     """
-    dataset = yield from scan(found, resolution=resolution, directory=directory)
+    dataset = yield from decode_pictures(found, resolution=resolution, directory=directory)
     lost = tuple((name, reason) for name, reason in dataset.skipped if strict or reason != UNSUPPORTED_TYPE)
     total = len(dataset.names) + len(lost)
     if lost and (strict or 2 * len(lost) > total):
         name, reason = lost[0]
-        raise DataError(skipped_line(lost, total),
-                        hint=f"{name} is the first ({reason}); `diffuse data check {found.named}` lists them all")
-    if problems := (*dataset.skipped, *found.problems):
+        raise DataError(describe_skipped(lost, total),
+                        hint=f"{name} is the first ({reason}); "
+                             f"`diffuse data check {found.requested_path}` lists them all")
+    if problems := (*dataset.skipped, *found.caption_problems):
         count = "1 problem" if len(problems) == 1 else f"{len(problems):,} problems"
         yield Noticed(level="warning", message=f"{count} with the data ({_reasons(problems)}); "
-                                               f"`diffuse data check {found.named}` lists them")
+                                               f"`diffuse data check {found.requested_path}` lists them")
     return dataset
 
 
-def scan(found: Found, *, resolution: int, directory: Path) -> Progress:
+def decode_pictures(found: PictureListing, *, resolution: int, directory: Path) -> Progress:
     """Decode the pictures as `open_dataset` does, but accept any number of unusable ones, even all."""
     durable.make_directory(directory)
     files = [(picture.name, picture.path) for picture in found.pictures]
@@ -99,7 +100,7 @@ def scan(found: Found, *, resolution: int, directory: Path) -> Progress:
     return _dataset(found, entries, home, resolution)
 
 
-def skipped_line(skipped: Iterable[tuple[str, str]], total: int) -> str:
+def describe_skipped(skipped: Iterable[tuple[str, str]], total: int) -> str:
     """'skipped 7 of 512 (truncated 4, not an image 3)'."""
     skipped = tuple(skipped)
     return f"skipped {len(skipped)} of {total} ({_reasons(skipped)})"
@@ -110,7 +111,7 @@ def _reasons(problems: Iterable[tuple[str, str]]) -> str:
     return ", ".join(f"{reason} {count}" for reason, count in Counter(reason for _, reason in problems).most_common())
 
 
-def clear(directory: Path) -> int:
+def clear_cache(directory: Path) -> int:
     """Empty the cache, except for arrays that are being written at this moment; returns the bytes freed."""
     freed = 0
     for path in sorted(directory.iterdir()) if directory.is_dir() else ():
@@ -148,7 +149,7 @@ def _wait_for_lock(held: contextlib.ExitStack, path: Path) -> Generator[Noticed,
             time.sleep(0.2)
 
 
-def _decode(found: Found, file_hashes: list[str], home: Path, resolution: int,
+def _decode(found: PictureListing, file_hashes: list[str], home: Path, resolution: int,
             ) -> Generator[Scanned, None, list[_Entry]]:
     """Decode every file that could be read; write the array first, then the index, which makes the array valid."""
     durable.make_directory(home)
@@ -207,7 +208,7 @@ def _read_index(home: Path, file_hashes: list[str], resolution: int) -> list[_En
 # ── Cache → data set ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _dataset(found: Found, entries: list[_Entry], home: Path, resolution: int) -> Dataset:
+def _dataset(found: PictureListing, entries: list[_Entry], home: Path, resolution: int) -> Dataset:
     pairs = list(zip(found.pictures, entries, strict=True))
     used = [(picture, entry) for picture, entry in pairs if not entry.reason]
     hashes = tuple(entry.pixels_hash for _, entry in used)
@@ -217,8 +218,8 @@ def _dataset(found: Found, entries: list[_Entry], home: Path, resolution: int) -
         images=np.memmap(home / "images.u8", np.uint8, "r", shape=shape) if used else np.empty(shape, np.uint8),
         captions=captions,
         names=tuple(picture.name for picture, _ in used),
-        hashes=hashes,
-        id=hashlib.sha256(json.dumps([hashes, captions]).encode()).hexdigest(),
+        pixel_hashes=hashes,
+        content_id=hashlib.sha256(json.dumps([hashes, captions]).encode()).hexdigest(),
         skipped=(*found.unusable, *((picture.name, entry.reason) for picture, entry in pairs if entry.reason)),
         warnings=tuple(_warnings(used, resolution)),
     )
@@ -235,13 +236,13 @@ def _shared_captions(captions: list[tuple[str, ...]], hashes: tuple[str, ...]) -
 def _warnings(used: list[tuple[PictureFile, _Entry]], resolution: int) -> Iterator[str]:
     """Facts that a person may want to look into, each with a count and one example."""
     if 0 < len(used) < FEW:
-        yield f"{counted(len(used))}: the model will memorise {'it' if len(used) == 1 else 'them'}"
+        yield f"{images_in_words(len(used))}: the model will memorise {'it' if len(used) == 1 else 'them'}"
     first: dict[str, str] = {}
     copies = [(picture.name, original) for picture, entry in used
               if (original := first.setdefault(entry.pixels_hash, picture.name)) != picture.name]
     if copies:
         name, original = copies[0]
-        yield f"{counted(len(copies))} with the same pixels as another, for example {name} (as {original})"
+        yield f"{images_in_words(len(copies))} with the same pixels as another, for example {name} (as {original})"
     remarks: tuple[tuple[str, Callable[[int, int, str], bool]], ...] = (
         ("longer than 3:1, of which only the centre square is kept", lambda short, long, mode: long > 3 * short),
         (f"enlarged more than twice to {resolution} pixels", lambda short, long, mode: 2 * short < resolution),
@@ -251,9 +252,9 @@ def _warnings(used: list[tuple[PictureFile, _Entry]], resolution: int) -> Iterat
         names = [picture.name for picture, entry in used
                  if applies(min(entry.width, entry.height), max(entry.width, entry.height), entry.mode)]
         if names:
-            yield f"{counted(len(names))} {remark}, for example {names[0]}"
+            yield f"{images_in_words(len(names))} {remark}, for example {names[0]}"
 
 
-def counted(number: int) -> str:
+def images_in_words(number: int) -> str:
     """A number of images in words: '1 image', '2,048 images'."""
     return "1 image" if number == 1 else f"{number:,} images"

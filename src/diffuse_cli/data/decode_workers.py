@@ -199,7 +199,7 @@ def serve() -> None:
             data = images.read(Path(os.fsdecode(bytes.fromhex(path))))
             decoded = Decoded(file_hash=hashlib.sha256(data).hexdigest())
             image = images.decode_rgb(data, target=resolution)
-            pixels = images.fit(image, resolution).tobytes()
+            pixels = images.crop_and_resize(image, resolution).tobytes()
             (width, height), mode = image.info["size"], image.info["mode"]
             decoded = Decoded("", decoded.file_hash, width, height, mode, pixels)
         except images.ImageRefused as error:

@@ -104,7 +104,7 @@ def decode_rgb(data: bytes, *, target: int | None = None) -> Image.Image:
     return image
 
 
-def png_texts(path: Path) -> dict[str, str]:
+def read_png_texts(path: Path) -> dict[str, str]:
     """The text chunks of a PNG. Raises ImageRefused, for other formats as well."""
     with open_regular(path) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -119,7 +119,7 @@ def png_texts(path: Path) -> dict[str, str]:
             raise ImageRefused(_reason(error, b"")) from error
 
 
-def short_side(path: Path) -> int | None:
+def read_short_side(path: Path) -> int | None:
     """Pixels on the shorter side, read from the header alone; None if the file is no picture."""
     try:
         with open_regular(path) as file, warnings.catch_warnings():
@@ -238,7 +238,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 # ── Picture → square ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def fit(image: Image.Image, resolution: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def crop_and_resize(image: Image.Image, resolution: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """The centre square of an RGB picture, resized to `resolution` → uint8 (R, R, 3).
 
     It is made smaller by Lanczos after box averaging by a whole factor, so that nothing aliases, and larger by bicubic

@@ -120,7 +120,7 @@ def variance_loss(schedule: Schedule, *, image: Tensor, estimate: Tensor, log_fr
     return nats.flatten(1).mean(1) / math.log(2)                                                # (N,)
 
 
-def variance_shares(
+def variance_excesses(
     schedule: Schedule, *, image: Tensor, estimate: Tensor, log_fraction: Tensor, t: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """By how much the variance of a fine step should exceed beta_tilde, and by how much it does.

@@ -35,7 +35,7 @@ class Distances:
     dimensions: int                             # of the features
 
     @property
-    def few(self) -> bool:
+    def has_singular_covariance(self) -> bool:
         """Whether the covariances are singular. If so, `frechet` has a meaning only beside its floor."""
         return self.samples <= self.dimensions
 

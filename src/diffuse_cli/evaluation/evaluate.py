@@ -26,11 +26,11 @@ from ..storage.checkpoint import Model
 from . import likelihood
 from .distances import compare_with_floor
 from .features import Features, open_features
-from .held_out import HeldOut
+from .held_out import HeldOutPictures
 from .likelihood import BatchDenoiser, Estimate, Likelihood
-from .memorisation import gallery, judge
+from .memorisation import detect_memorisation, gallery
 from .noise_curve import denoiser_for_captions
-from .result import Evaluation, Prompts
+from .result import CaptionEffect, Evaluation
 
 GALLERY_PAIRS = 12                              # largest number of pairs in the gallery
 
@@ -39,14 +39,14 @@ GALLERY_PAIRS = 12                              # largest number of pairs in the
 
 
 def evaluate(
-    model: Model, pictures: HeldOut, *, num: int, seed: int, limit: int, batch_size: int, precision: str,
-    features: Features | None = None, cache: Path, tell: ProgressCallback = lambda what, done, total: None,
+    model: Model, pictures: HeldOutPictures, *, num: int, seed: int, limit: int, batch_size: int, precision: str,
+    features: Features | None = None, cache: Path, progress: ProgressCallback = lambda what, done, total: None,
 ) -> Evaluation:
     """Measure a model on at most `limit` of the pictures, and generate `num` pictures to compare with real ones.
 
     Distances are measured in `features`. If None, an encoder is trained on the model's training pictures, or if they
     are unknown on the given ones, and is kept in the directory `cache`. The seed decides the noise, the captions and
-    the generated pictures. `tell` is called with the progress. Raises OutOfMemoryError.
+    the generated pictures. `progress` is called with the progress. Raises OutOfMemoryError.
     """
     chosen = _random_subset(pictures.positions, limit, seed)
     captions = [next(iter(pictures.dataset.captions[position]), "") for position in chosen.tolist()]
@@ -55,22 +55,23 @@ def evaluate(
     distances, memorisation, nearest_pairs = None, None, None
     with out_of_memory.for_pictures(batch_size):
         measured, prompts = measure(
-            model, pixels, captions, seed=seed, batch_size=batch_size, precision=precision, progress=tell)
+            model, pixels, captions, seed=seed, batch_size=batch_size, precision=precision, progress=progress)
         if num:
             even_batch = math.ceil(num / math.ceil(num / batch_size))  # a small last batch would be filled up in vain
             generated = _generate(
                 model, [captions[k % len(captions)] for k in range(num)], seed=seed,
-                sampling=Sampling(batch_size=even_batch, precision=precision), progress=tell)
+                sampling=Sampling(batch_size=even_batch, precision=precision), progress=progress)
             if min(num, len(pixels) // 2) > 1:
-                features = features or _train_features(pictures, model, cache, tell)
+                features = features or _train_features(pictures, model, cache, progress)
                 distances = compare_with_floor(features(pixels), features(generated), seed=seed)
             if training is not None:
                 training_pixels = training.dataset.images[training.train]
-                memorisation = judge(generated, training_pixels, pixels)
+                memorisation = detect_memorisation(generated, training_pixels, pixels)
                 nearest_pairs = gallery(memorisation.closest(GALLERY_PAIRS), generated, training_pixels)
     return Evaluation(
         model_sha256=model.sha256, step=model.training.step, seed=seed, held_out=len(chosen),
-        own=pictures.held_out_by_run, train=None if training is None else len(training.train), likelihood=measured,
+        held_out_by_run=pictures.held_out_by_run, train=None if training is None else len(training.train),
+        likelihood=measured,
         prompts=prompts, features=None if features is None else features.name, distances=distances,
         memorisation=memorisation, gallery=nearest_pairs)
 
@@ -82,7 +83,7 @@ def _random_subset(positions: np.ndarray, limit: int, seed: int) -> np.ndarray:
     return chosen
 
 
-def _train_features(pictures: HeldOut, model: Model, cache: Path, progress: ProgressCallback) -> Features:
+def _train_features(pictures: HeldOutPictures, model: Model, cache: Path, progress: ProgressCallback) -> Features:
     """The features of an encoder trained on the model's training pictures if there are two or more of them."""
     dataset, positions = pictures.dataset, pictures.positions
     if pictures.training is not None and len(pictures.training.train) > 1:        # one picture shows no differences
@@ -117,7 +118,7 @@ def _generate(
 def measure(
     model: Model, pixels: np.ndarray, captions: Sequence[str], *, seed: int, batch_size: int, precision: str,
     progress: ProgressCallback = lambda what, done, total: None,
-) -> tuple[Likelihood, Prompts | None]:
+) -> tuple[Likelihood, CaptionEffect | None]:
     """The figures that need no generated pictures: how well the model explains the given ones, and uses captions.
 
     pixels: (N, H, W, 3) uint8; captions: one for each picture, "" for none.
@@ -179,11 +180,11 @@ def _other_captions(model: Model, captions: Sequence[str], seed: int) -> dict[st
     """Captions to compare with the true ones, by name. Empty for an unconditional model, or if no picture has one."""
     if model.tokenizer is None or not any(captions):
         return {}
-    wrong = shuffled(captions, seed)
+    wrong = shuffle_captions(captions, seed)
     return {"empty": [""] * len(captions), **({} if wrong is None else {"shuffled": wrong})}
 
 
-def shuffled(captions: Sequence[str], seed: int) -> list[str] | None:
+def shuffle_captions(captions: Sequence[str], seed: int) -> list[str] | None:
     """Every caption replaced by another one, always the same for the same caption. "" stays "".
 
     None if there are fewer than two distinct captions.
@@ -196,7 +197,7 @@ def shuffled(captions: Sequence[str], seed: int) -> list[str] | None:
     return [other[caption] for caption in captions]
 
 
-def _compare_captions(curves: dict[str, Tensor], schedule: Schedule) -> Prompts:
+def _compare_captions(curves: dict[str, Tensor], schedule: Schedule) -> CaptionEffect:
     """curves: (N, 24) noise losses of the captioned pictures with "true", "empty" and perhaps "shuffled" captions."""
     weights = likelihood.schedule_weights(schedule)
     over_times = {name: curve @ weights for name, curve in curves.items()}
@@ -208,7 +209,7 @@ def _compare_captions(curves: dict[str, Tensor], schedule: Schedule) -> Prompts:
         return tuple(likelihood.mean_of(column) for column in curves[name].T)
 
     has_shuffled = "shuffled" in curves
-    return Prompts(
+    return CaptionEffect(
         true=likelihood.mean_of(over_times["true"]), empty=likelihood.mean_of(over_times["empty"]),
         shuffled=likelihood.mean_of(over_times["shuffled"]) if has_shuffled else None,
         shuffled_rise=rise("shuffled") if has_shuffled else None, empty_rise=rise("empty"),

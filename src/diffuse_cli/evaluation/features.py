@@ -36,7 +36,7 @@ SIDE, GRID = 64, 16                             # pixels: width of the encoder's
 WORDS = 200                                     # largest number of caption words that the encoder learns to predict
 SCALE = 4096                                    # largest number of pictures from which features are standardised
 TEMPERATURE = 0.2                               # of the NT-Xent loss
-DETAILS = 12                                    # number of features from `details`
+ROUGHNESS_FEATURES = 12                                    # number of features from `details`
 VISIBLE = 8 / 255                               # differences below 4 of 255 levels count little (the range is 2)
 _FILE = "encoder.safetensors"
 
@@ -73,7 +73,7 @@ def open_features(dataset: Dataset, positions: np.ndarray, *, directory: Path, d
     pictures, under a hash of the pictures, captions and positions. If it is there already, it is not trained again. A
     damaged file is replaced.
     """
-    facts = json.dumps([VERSION, dataset.id, positions.tolist()])
+    facts = json.dumps([VERSION, dataset.content_id, positions.tolist()])
     folder = directory / f"encoder-{hashlib.sha256(facts.encode()).hexdigest()[:32]}"
     encoder = _read(folder / _FILE, dataset.images.shape[1])
     if encoder is None:
@@ -132,8 +132,8 @@ class Encoder(nn.Module):
         self.stem = nn.Conv2d(3, WIDTHS[0], 3, padding=1)
         self.levels = nn.ModuleList(ResidualBlock(*widths) for widths in itertools.pairwise(WIDTHS))
         self.width = 2 * WIDTHS[0] + 2 * WIDTHS[1] + sum(WIDTHS[2:])
-        self.register_buffer("mean", torch.zeros(DETAILS + self.width))
-        self.register_buffer("std", torch.ones(DETAILS + self.width))
+        self.register_buffer("mean", torch.zeros(ROUGHNESS_FEATURES + self.width))
+        self.register_buffer("std", torch.ones(ROUGHNESS_FEATURES + self.width))
 
     def forward(self, images: Tensor) -> Tensor:
         maps = F.silu(self.stem(images))
@@ -154,14 +154,14 @@ class Encoder(nn.Module):
     def raw_features(self, images: Tensor) -> Tensor:
         """The features before they are standardised: `details` and the outputs of the network."""
         images = self.reduced(images)
-        return torch.cat([details(images), self(images)], dim=1)
+        return torch.cat([roughness(images), self(images)], dim=1)
 
     def reduced(self, images: Tensor) -> Tensor:
         """The pictures as the network sees them: averaged by a whole factor to less than twice SIDE. (N, 3, R, R)"""
         return F.avg_pool2d(images, self.reduction) if self.reduction > 1 else images
 
 
-def details(images: Tensor) -> Tensor:
+def roughness(images: Tensor) -> Tensor:
     """How rough pictures are, at two scales. (N, 3, H, W) in [-1, 1] → (N, DETAILS)
 
     Two numbers summarise the squared differences between neighbouring pixels in each colour. The logarithm of their

@@ -32,7 +32,7 @@ class TrainingData:
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutPictures:
     """The pictures at `positions` of `dataset`, on which a model is evaluated."""
 
     dataset: Dataset
@@ -43,7 +43,7 @@ class HeldOut:
 
 def open_held_out(
     model: Path, folder: Path | None, *, resolution: int
-) -> Generator[Scanned | Noticed, None, HeldOut]:
+) -> Generator[Scanned | Noticed, None, HeldOutPictures]:
     """Find and decode the pictures for the model in the file `model`. Yields progress and warnings, returns HeldOut.
 
     A model in the directory of its run is evaluated on the pictures that the run held out. If a folder (or manifest) is
@@ -58,7 +58,7 @@ def open_held_out(
         if len(training.held_out) == 0:
             raise DataError(f"the run {model.parent.name!r} held nothing out: it had fewer than 20 pictures",
                             hint=_HINT)
-        return HeldOut(training.dataset, training.held_out, training, held_out_by_run=True)
+        return HeldOutPictures(training.dataset, training.held_out, training, held_out_by_run=True)
 
     caption_options: dict[str, Any] = {}
     known = None
@@ -71,12 +71,12 @@ def open_held_out(
     dataset = yield from open_dataset(
         find_pictures(folder, **caption_options), resolution=resolution, directory=registry.cache_directory())
     if known is not None:
-        seen = {known.dataset.hashes[position] for position in known.train.tolist()}
-        copies = sum(digest in seen for digest in dataset.hashes)
+        seen = {known.dataset.pixel_hashes[position] for position in known.train.tolist()}
+        copies = sum(digest in seen for digest in dataset.pixel_hashes)
         if copies:
-            yield Noticed(message=f"{copies:,} of the {len(dataset.hashes):,} pictures in {folder} are among those "
-                                  "that the model was trained on", level="warning")
-    return HeldOut(dataset, np.arange(len(dataset.images)), known, held_out_by_run=False)
+            yield Noticed(message=f"{copies:,} of the {len(dataset.pixel_hashes):,} pictures in {folder} are among "
+                                  "those that the model was trained on", level="warning")
+    return HeldOutPictures(dataset, np.arange(len(dataset.images)), known, held_out_by_run=False)
 
 
 def _open_training_data(stored: dict[str, Any], *, name: str) -> Generator[Scanned | Noticed, None, TrainingData]:
@@ -87,9 +87,9 @@ def _open_training_data(stored: dict[str, Any], *, name: str) -> Generator[Scann
     dataset = yield from open_dataset(
         find_pictures(folder, **_recipe(stored).caption_options), resolution=plan.model.network.resolution,
         directory=registry.cache_directory())
-    if dataset.id != plan.data_id:
+    if dataset.content_id != plan.data_id:
         raise DataError(f"the pictures or captions in {folder} changed since {name!r} was trained on them", hint=_HINT)
-    split = split_dataset(dataset.hashes)
+    split = split_dataset(dataset.pixel_hashes)
     return TrainingData(dataset, split.train, split.held_out)
 
 

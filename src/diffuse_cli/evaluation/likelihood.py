@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..diffusion.losses import noise_loss, prior_bits, variance_loss, variance_shares
+from ..diffusion.losses import noise_loss, prior_bits, variance_excesses, variance_loss
 from ..diffusion.samplers import Denoised
 from ..diffusion.schedule import FIRST_TIME, STEPS, Schedule, make_schedule
 from ..runtime import randomness
@@ -106,7 +106,7 @@ class Bound:
     """The parts of the variational bound for each picture, (N,) float64 on the CPU.
 
     All but the excesses are in bits per dimension. An excess is the part of a step's variance above beta_tilde, in
-    units of beta - beta_tilde, summed over the drawn steps (`variance_shares`). The squared error of a step's mean is
+    units of beta - beta_tilde, summed over the drawn steps (`variance_excesses`). The squared error of a step's mean is
     an unbiased observation of the excess that its variance should have. So if the learned variance is right, both
     excesses have the same expectation.
     """
@@ -125,7 +125,7 @@ class Bound:
         return self.prior + self.steps + self.decoder
 
 
-def drawn_steps(schedule: Schedule, uniform: Tensor) -> tuple[Tensor, Tensor]:
+def stratified_steps(schedule: Schedule, uniform: Tensor) -> tuple[Tensor, Tensor]:
     """A random sample of the steps 2 … 1000, stratified: draw j is from the j-th of K even intervals of the log-SNR.
 
     The probability of a step is its length in log-SNR, as its bits are nearly proportional to that. uniform: (K, N) in
@@ -148,7 +148,7 @@ def variational_bound(denoise: BatchDenoiser, image: Tensor, *, schedule: Schedu
     """
     uniform = torch.stack([randomness.uniform(randomness.keys(seed, "evaluation step", draw, index), 1)[:, 0]
                            for draw in range(LEVELS)])
-    times, weights = drawn_steps(schedule, uniform)
+    times, weights = stratified_steps(schedule, uniform)
     first = torch.full((1, len(image)), FIRST_TIME, dtype=torch.float64)
     parts = []
     for draw, (t, weight) in enumerate(zip(torch.cat([first, times]), torch.cat([torch.ones_like(first), weights]),
@@ -160,7 +160,7 @@ def variational_bound(denoise: BatchDenoiser, image: Tensor, *, schedule: Schedu
         learned = narrow if denoised.log_fraction is None else denoised.log_fraction
         bits = [variance_loss(schedule, image=image, estimate=denoised.image, log_fraction=fraction, t=t)
                 for fraction in (learned, narrow, wide)]
-        excesses = variance_shares(schedule, image=image, estimate=denoised.image, log_fraction=learned, t=t)
+        excesses = variance_excesses(schedule, image=image, estimate=denoised.image, log_fraction=learned, t=t)
         parts.append(torch.cat([weight * torch.stack(bits).cpu().double(), torch.stack(excesses).cpu().double()]))
     prior = prior_bits(schedule, image).cpu().double()
     decoder, *fixed_decoders = parts[0][:3]

@@ -91,7 +91,7 @@ class Memorisation:
         return {"sentence": self.sentence, **fields}
 
 
-def judge(generated: np.ndarray, training: np.ndarray, held_out: np.ndarray) -> Memorisation:
+def detect_memorisation(generated: np.ndarray, training: np.ndarray, held_out: np.ndarray) -> Memorisation:
     """Decide whether the model that generated pictures copies its training pictures.
 
     All arrays are (N, H, W, 3) uint8, and `held_out` may be empty. The ratio is that of Carlini et al. 2023, section
@@ -141,7 +141,7 @@ def chance_of_suspects(suspects: int, *, generated: int, control: int, rank: int
 
 def gallery(pairs: Sequence[Pair], generated: np.ndarray, training: np.ndarray) -> bytes:
     """The generated pictures of some pairs, and below each its nearest training picture and their ratio. → a PNG"""
-    return image_files.encode(sheets.labelled([
+    return image_files.encode(sheets.labelled_rows([
         sheets.Row("drawn", [generated[pair.drawn] for pair in pairs], [(f"no. {pair.drawn}",) for pair in pairs]),
         sheets.Row("nearest training picture", [np.asarray(training[pair.training]) for pair in pairs],
                      [(f"ratio {pair.ratio:.2f}",) for pair in pairs])]))

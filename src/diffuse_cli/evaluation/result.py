@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..events import finite
+from ..events import without_non_finite
 from ..files import durable
 from ..storage.evaluation_file import EVALUATION_FILE, GALLERY_FILE
 from ..version import __version__
@@ -19,7 +19,7 @@ SCHEMA = 1                                      # version of the format of evalu
 
 
 @dataclass(frozen=True)
-class Prompts:
+class CaptionEffect:
     """How much captions matter: the noise loss with each picture's own caption, with another picture's, and with none.
 
     A rise is the difference from the loss with the true caption, as a share of that loss. The `shuffled` figures are
@@ -52,10 +52,10 @@ class Evaluation:
     step: int | None                            # of the model's weights
     seed: int                                   # of the evaluation
     held_out: int                               # number of pictures that the model was evaluated on
-    own: bool                                   # whether the model's run held these pictures out
+    held_out_by_run: bool                             # whether the model's run held these pictures out
     train: int | None                           # number of pictures that the model was trained on, if known
     likelihood: Likelihood
-    prompts: Prompts | None                     # None without captions
+    prompts: CaptionEffect | None                     # None without captions
     features: str | None                        # name of the features in which distances are measured
     distances: DistancesWithFloor | None        # None if too few pictures were generated or held out
     memorisation: Memorisation | None           # None if no picture was generated or the training pictures are unknown
@@ -64,9 +64,10 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """As a dictionary that JSON can hold: non-finite numbers are None. It contains no path."""
         likelihood = self.likelihood
-        record: dict[str, Any] = finite({
+        record: dict[str, Any] = without_non_finite({
             "schema": SCHEMA, "version": __version__, "model_sha256": self.model_sha256, "step": self.step,
-            "seed": self.seed, "pictures": {"held_out": self.held_out, "train": self.train, "own": self.own},
+            "seed": self.seed,
+            "pictures": {"held_out": self.held_out, "train": self.train, "own": self.held_out_by_run},
             "levels": [{"log_snr": log_snr, "noise_mse": loss.value, "standard_error": loss.standard_error}
                        for log_snr, loss in zip(likelihood.log_snr, likelihood.noise_mse_at, strict=True)],
             "noise_mse": _estimate(likelihood.noise_mse), "noise_mse_ref": _estimate(likelihood.noise_mse_ref),
@@ -79,7 +80,7 @@ class Evaluation:
         return record
 
 
-def keep(directory: Path, evaluation: Evaluation) -> None:
+def save_evaluation(directory: Path, evaluation: Evaluation) -> None:
     """Write an evaluation into the directory of a run, in place of an earlier one. Raises StorageError."""
     if evaluation.gallery is not None:
         durable.write(directory / GALLERY_FILE, evaluation.gallery)

@@ -18,7 +18,7 @@ from ..diffusion.schedule import make_schedule
 from ..files import durable
 from ..network.tokenizer import SPECIAL_TOKENS, joined_merges
 from ..storage import diffusers_config
-from ..storage.checkpoint import Model, save_tensors
+from ..storage.checkpoint import Model, save_folder_part
 from ..storage.diffusers_config import INDEX_FILE
 from ..storage.diffusers_folder import SCHEDULER_FILE, TEXT_ENCODER_FILE, TOKENIZER_FILE, UNET_FILE
 
@@ -39,11 +39,11 @@ def write(model: Model, folder: Path, settings: Export) -> None:
     _write_json(folder / "unet/config.json", diffusers_config.unet_config(network))
     parts = {prefix: {name.removeprefix(prefix): tensor for name, tensor in model.network.state_dict().items()
                       if name.startswith(prefix)} for prefix in ("unet.", "text_encoder.")}
-    save_tensors(folder / UNET_FILE, _with_output_channels(parts["unet."], network.out_channels))
+    save_folder_part(folder / UNET_FILE, _with_output_channels(parts["unet."], network.out_channels))
     if network.text is None or model.tokenizer is None:
         return
     _write_json(folder / "text_encoder/config.json", diffusers_config.text_encoder_config(network.text))
-    save_tensors(folder / TEXT_ENCODER_FILE, parts["text_encoder."])
+    save_folder_part(folder / TEXT_ENCODER_FILE, parts["text_encoder."])
     _write_json(folder / TOKENIZER_FILE, joined_merges(model.tokenizer))
     _write_json(folder / "tokenizer/tokenizer_config.json", diffusers_config.tokenizer_config())
     pad, end, unknown = SPECIAL_TOKENS

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..config import Sampling
-from ..events import ProgressCallback, finite
+from ..events import ProgressCallback, without_non_finite
 from ..files import durable
 from ..files.strict_json import JsonError, loads_strict
 from ..pictures import image_files, pixels, sheets
@@ -20,7 +20,7 @@ from ..sampling.generate import generate
 from ..sampling.png_metadata import MAX_PROMPT
 from ..sampling.request import SampleRequest
 from ..storage.checkpoint import Model
-from ..storage.evaluation_file import EVALUATION_FILE, entry, readable
+from ..storage.evaluation_file import EVALUATION_FILE, nested_entry, readable
 from ..storage.event_log import read_event_log
 from ..version import __version__
 
@@ -45,15 +45,15 @@ def write(model: Model, folder: Path, *, source: Path, progress: ProgressCallbac
     for sample in generate(model, requests):
         samples.append(sample.pixels)
         progress("generating samples", len(samples), len(prompts))
-    enlarged = pixels.enlarged(np.stack(samples), max(1, round(sheets.SIDE / model.config.network.resolution)))
-    durable.write(folder / PICTURE_FILE, image_files.encode(sheets.sheet(enlarged, columns=len(samples))), mode=0o666)
+    enlarged = pixels.enlarge(np.stack(samples), max(1, round(sheets.ENLARGED_SIDE / model.config.network.resolution)))
+    durable.write(folder / PICTURE_FILE, image_files.encode(sheets.tile(enlarged, columns=len(samples))), mode=0o666)
     durable.write(folder / "README.md", _readme(model, prompts, source.parent).encode(), mode=0o666)
 
 
 def write_report(path: Path, model: Model, report: dict[str, Any]) -> None:
     """Write the report of an export, with the facts about the model that `-m` needs and no stock file can hold."""
     content = {**report, "training": model.training.to_json(), "words": model.words}
-    text = json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(without_non_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
     durable.write(path, f"{text}\n".encode(), mode=0o666)
 
 
@@ -151,7 +151,7 @@ def _metrics(model: Model, run: Path) -> list[tuple[str, str]]:
     except (OSError, JsonError):
         evaluation = None
     if isinstance(evaluation, dict) and evaluation.get("model_sha256") == model.sha256:
-        return [(name, value) for key, name in _METRICS.items() if (value := _figure(entry(evaluation, key)))]
+        return [(name, value) for key, name in _METRICS.items() if (value := _figure(nested_entry(evaluation, key)))]
     held_out = _figure(model.training.noise_mse)
     return [(_METRICS["noise_mse"], held_out)] if held_out else []
 

@@ -20,7 +20,7 @@ from ..storage.diffusers_folder import REPORT_FILE
 from ..version import __version__
 from . import diffusers_comparison, diffusers_export, model_card, onnx_comparison, onnx_folder, onnx_graphs, single_file
 from .model_comparison import compare_read_back
-from .verification import Comparison, judge
+from .verification import Comparison, require_agreement
 
 SCHEMA = 1                                      # version of the content of export.json
 LIBRARIES = ("torch", "tokenizers", "numpy")     # whose versions are in export.json
@@ -51,7 +51,7 @@ def check(settings: Export) -> None:
 
 def export(
     model: Model, target: Path, settings: Export, *, source: Path, replace: bool = False,
-    tell: ProgressCallback = lambda what, done, total: None,
+    progress: ProgressCallback = lambda what, done, total: None,
 ) -> dict[str, Any]:
     """Export the model to `target` in another format. → the report, ready for JSON.
 
@@ -62,18 +62,18 @@ def export(
     form, started = FORMATS[settings.format], time.monotonic()
     with durable.staging(target) as staging:
         staged = staging / target.name
-        tell("writing", 0, 1)
+        progress("writing", 0, 1)
         if not settings.suffix:
             durable.make_directory(staged, mode=0o777)
         form.write(model, staged, settings)
         if settings.format == "diffusers":
-            model_card.write(model, staged, source=source, progress=tell)
+            model_card.write(model, staged, source=source, progress=progress)
         comparisons: list[Comparison] = []
         if settings.verify:
-            tell("comparing", 0, 1)
+            progress("comparing", 0, 1)
             comparisons = [comparison for compare in form.comparisons
                            for comparison in compare(model, staged, settings)]
-            judge(comparisons)
+            require_agreement(comparisons)
         report = _report(model, settings, comparisons, opened_by=form.opened_by() if settings.verify else {})
         if staged.is_dir():
             report["files"] = sorted([REPORT_FILE, *(path.relative_to(staged).as_posix() for path in staged.rglob("*")

@@ -19,7 +19,7 @@ from ..runtime import randomness
 from ..storage.checkpoint import Model
 
 LIMIT = 1e-4                                    # largest allowed difference of a network's outputs, which are about 1
-BATCHES = {1: (999.0,), 3: (0.0, 250.5, 998.0), 5: (3.0, 100.0, 499.0, 700.0, 950.0)}       # batch size → stock times
+TIMES_BY_BATCH_SIZE = {1: (999.0,), 3: (0.0, 250.5, 998.0), 5: (3.0, 100.0, 499.0, 700.0, 950.0)}      # stock times
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class NetworkInput:
     captions: list[str]                         # N; ignored by unconditional models
 
 
-def judge(comparisons: Sequence[Comparison]) -> None:
+def require_agreement(comparisons: Sequence[Comparison]) -> None:
     """Raise ExportError for the first comparison that does not hold."""
     for comparison in comparisons:
         if not comparison.holds:
@@ -69,7 +69,7 @@ def network_inputs(config: ModelConfig, words: Sequence[str]) -> Iterator[Networ
     """Yield the batches on which every exported network is compared with the model, one for each size of BATCHES."""
     network, captions = config.network, comparison_captions(words)
     shape = (network.channels, network.resolution, network.resolution)
-    for size, times in BATCHES.items():
+    for size, times in TIMES_BY_BATCH_SIZE.items():
         keys = randomness.keys(0, "export", size, torch.arange(size))
         yield NetworkInput(randomness.normal(keys, shape), torch.tensor(times), [captions[-1 - k] for k in range(size)])
 

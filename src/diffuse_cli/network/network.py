@@ -37,7 +37,7 @@ class Network(nn.Module):
         if device.type != "meta":
             self.to_empty(device=device)
 
-    def settle(self, device: torch.device) -> "Network":
+    def place_on(self, device: torch.device) -> "Network":
         """Move to a device, in the memory order in which its convolutions are fastest: channels last, except on MPS.
 
         → the network itself

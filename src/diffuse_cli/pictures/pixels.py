@@ -17,13 +17,13 @@ def from_pixels(pixels: np.ndarray, device: torch.device | str = "cpu") -> Tenso
     return torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
-def shrunk(pixels: np.ndarray, side: int) -> np.ndarray:
+def shrink(pixels: np.ndarray, side: int) -> np.ndarray:
     """(H, W, 3) → (side, side, 3), each pixel the mean of those it replaces; a smaller picture is returned as is."""
     if len(pixels) <= side:
         return pixels
     return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BOX))
 
 
-def enlarged(pixels: np.ndarray, scale: int) -> np.ndarray:
+def enlarge(pixels: np.ndarray, scale: int) -> np.ndarray:
     """(…, H, W, 3) → (…, scale·H, scale·W, 3): every pixel becomes a square."""
     return pixels.repeat(scale, axis=-3).repeat(scale, axis=-2)

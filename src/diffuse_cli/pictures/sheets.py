@@ -14,22 +14,23 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from .image_files import encode
-from .pixels import enlarged
+from .pixels import enlarge
 
-SIDE = 112                                      # pixels to which small pictures are enlarged, about (labelled, film)
-FRAME_MILLISECONDS, HELD = 100, 15              # of an animation: time of each frame; extra frames that repeat the last
-LINES = 3                                       # maximum lines of a caption or title; the rest is cut
+ENLARGED_SIDE = 112                             # side in pixels, about, to which small pictures are enlarged
+FRAME_MILLISECONDS = 100                        # time of each frame of an animation
+LAST_FRAME_REPEATS = 15                         # extra frames at the end of an animation
+MAX_LINES = 3                                       # maximum lines of a caption or title; the rest is cut
 _CAPTIONED_SIDE = 128                           # maximum width in pixels to which `captioned_sheet` enlarges pictures
 _CAPTION_LETTERS = 200                          # maximum letters of a caption on a sheet
 _LINE = 14                                      # height of a line of text, in pixels
-_GAP, _CAPTION_GAP = 6, 8                       # white pixels around each picture of `labelled`, `captioned_sheet`
-_FONT_SIZE, _CAPTION_FONT_SIZE = 11, 10         # of the texts of `labelled`, `captioned_sheet`, in pixels
+_GAP, _CAPTION_GAP = 6, 8                       # white pixels around each picture of `labelled_rows`, `captioned_sheet`
+_FONT_SIZE, _CAPTION_FONT_SIZE = 11, 10         # of the texts of `labelled_rows`, `captioned_sheet`, in pixels
 
 
 # ── Sheets ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def sheet(pixels: np.ndarray, *, columns: int | None = None, gap: int = 2) -> np.ndarray:
+def tile(pixels: np.ndarray, *, columns: int | None = None, gap: int = 2) -> np.ndarray:
     """(N, H, W, 3) → one picture of all, row by row on white with `gap` pixels around each.
 
     Without `columns`, it is nearly a square.
@@ -51,7 +52,7 @@ def _columns(count: int) -> int:
 
 
 def read_strip(path: Path, *, gap: int = 2) -> np.ndarray:
-    """The file of a `sheet` of square pictures in one row → its pictures (N, H, H, 3)."""
+    """The file of a `tile` of square pictures in one row → its pictures (N, H, H, 3)."""
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("RGB"))[gap:-gap]
     side = len(pixels)
@@ -72,7 +73,7 @@ def captioned_sheet(images: np.ndarray[Any, np.dtype[np.uint8]], captions: Seque
         text = alternatives[0][:_CAPTION_LETTERS] + more if alternatives else "(no caption)"
         labels.append(wrap(text, lambda line: font.getlength(line) <= side))
     colours = ["black" if alternatives else "grey" for alternatives in captions]
-    canvas = _sheet_with_labels(images, labels, colours, scale=scale, cell=side, lines=LINES,
+    canvas = _sheet_with_labels(images, labels, colours, scale=scale, cell=side, lines=MAX_LINES,
                                 columns=math.ceil(math.sqrt(len(images))), gap=_CAPTION_GAP, font=font)
     return encode(np.asarray(canvas))
 
@@ -86,17 +87,17 @@ class Row:
     labels: Sequence[Sequence[str]]
 
 
-def cell_width(rows: Sequence[Row]) -> int:
-    """Width in pixels of a column of `labelled`: of the enlarged picture or of the longest line under a picture."""
+def column_width(rows: Sequence[Row]) -> int:
+    """Width in pixels of a column of `labelled_rows`: of the enlarged picture or of the longest line under it."""
     font = label_font(_FONT_SIZE)
     lines = [line for row in rows for label in row.labels for line in label]
     return max(len(rows[0].pictures[0][0]) * _scale(rows[0].pictures[0]),
                *(math.ceil(font.getlength(line)) for line in lines))
 
 
-def labelled(rows: Sequence[Row], *, cell: int | None = None) -> np.ndarray:
+def labelled_rows(rows: Sequence[Row], *, cell: int | None = None) -> np.ndarray:
     """Rows of pictures with their texts, black on white, in columns of `cell` pixels (default: `cell_width`)."""
-    font, cell = label_font(_FONT_SIZE), cell or cell_width(rows)
+    font, cell = label_font(_FONT_SIZE), cell or column_width(rows)
     scale = _scale(rows[0].pictures[0])
     columns = max(len(row.pictures) for row in rows)
     broad = columns * (cell + _GAP) - _GAP
@@ -117,11 +118,11 @@ def _sheet_with_labels(
     pixels: np.ndarray, labels: Sequence[Sequence[str]], colours: Sequence[str], *, scale: int, cell: int, lines: int,
     columns: int, gap: int, font: ImageFont.FreeTypeFont,
 ) -> Image.Image:
-    """A `sheet` of pictures enlarged by `scale`, in cells `cell` pixels wide with room for `lines` of text below."""
-    pixels = enlarged(pixels, scale)
+    """A `tile` of pictures enlarged by `scale`, in cells `cell` pixels wide with room for `lines` of text below."""
+    pixels = enlarge(pixels, scale)
     _, height, width, _ = pixels.shape
     cells = np.pad(pixels, ((0, 0), (0, lines * _LINE), (0, cell - width), (0, 0)), constant_values=255)
-    canvas = Image.fromarray(sheet(cells, columns=columns, gap=gap))
+    canvas = Image.fromarray(tile(cells, columns=columns, gap=gap))
     draw = ImageDraw.Draw(canvas)
     for index, (_, label, colour) in enumerate(zip(cells, labels, colours, strict=True)):
         left = gap + index % columns * (cell + gap)
@@ -132,18 +133,18 @@ def _sheet_with_labels(
 
 def _scale(picture: np.ndarray) -> int:
     """The factor that makes a picture about SIDE pixels wide; a whole number keeps its pixels square and sharp."""
-    return max(1, round(SIDE / len(picture[0])))
+    return max(1, round(ENLARGED_SIDE / len(picture[0])))
 
 
-def film(films: Sequence[np.ndarray], *, columns: int | None = None) -> list[np.ndarray]:
-    """Films (frames, H, W, 3) → the frames of an enlarged `sheet` of all; a shorter film keeps its last frame.
+def animation_frames(films: Sequence[np.ndarray], *, columns: int | None = None) -> list[np.ndarray]:
+    """Films (frames, H, W, 3) → the frames of an enlarged `tile` of all; a shorter film keeps its last frame.
 
-    The last frame is repeated HELD times, so that a person can look at it.
+    The last frame is repeated LAST_FRAME_REPEATS times, so that a person can look at it.
     """
-    scale, length = max(1, round(SIDE / films[0].shape[1])), max(map(len, films))
-    frames = [enlarged(sheet(np.stack([one[min(number, len(one) - 1)] for one in films]), columns=columns), scale)
+    scale, length = max(1, round(ENLARGED_SIDE / films[0].shape[1])), max(map(len, films))
+    frames = [enlarge(tile(np.stack([one[min(number, len(one) - 1)] for one in films]), columns=columns), scale)
               for number in range(length)]
-    return frames + frames[-1:] * HELD
+    return frames + frames[-1:] * LAST_FRAME_REPEATS
 
 
 # ── Text ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -158,8 +159,8 @@ def wrap(text: str, fits: Callable[[str], bool]) -> list[str]:
     """`text` in at most LINES lines, each of which `fits`; words longer than a line are broken, a cut shows as '…'."""
     lines: list[str] = []
     rest = text
-    while rest and len(lines) < LINES:
-        last = len(lines) == LINES - 1
+    while rest and len(lines) < MAX_LINES:
+        last = len(lines) == MAX_LINES - 1
         if fits(rest):
             return [*lines, rest]
         size = max((size for size in range(1, len(rest)) if fits(rest[:size] + ("…" if last else ""))), default=1)

@@ -31,12 +31,12 @@ def check_log(name: str) -> None:
 
 @contextlib.contextmanager
 def open_log(
-    name: str | None, directory: Path, *, complain: Callable[[str], None],
+    name: str | None, directory: Path, *, warn: Callable[[str], None],
 ) -> Iterator[Callable[[events.Event], None]]:
     """A function that logs one event of the run in `directory` to the library `name`; with None it does nothing.
 
     The log is opened, or continued, at the event `Started`. Raises UsageError if that fails. After a later error
-    nothing more is logged, and `complain` is called once with a message.
+    nothing more is logged, and `warn` is called once with a message.
     """
     log: TensorBoard | WeightsAndBiases | None = None
     disabled = name is None
@@ -51,7 +51,7 @@ def open_log(
             log.add(event)
         except Exception as error:                                     # no error of a log is worth a training
             disabled = True
-            complain(f"nothing is logged to {name} any more: {error}")
+            warn(f"nothing is logged to {name} any more: {error}")
 
     try:
         yield log_event

@@ -19,7 +19,7 @@ from typing import Any
 
 from ..errors import ModelError
 from ..files.strict_json import JsonError, loads_strict
-from ..storage.evaluation_file import EVALUATION_FILE, GALLERY_FILE, entry, readable
+from ..storage.evaluation_file import EVALUATION_FILE, GALLERY_FILE, nested_entry, readable
 from ..storage.event_log import Entry, EventLog, number, read_event_log
 from ..storage.run_directory import read_config
 from ..version import __version__
@@ -243,7 +243,7 @@ def _evaluation(directory: Path) -> str:
     basis = f"Measured with the weights of step {readable(evaluation.get('step'))}{counts}; ± is one standard error."
     parts = [f'<h2>Evaluation</h2>\n<p class="faint">{_text(basis)}</p>']
     rows = [(label, readable(value), meaning) for key, (label, meaning) in _MEANINGS.items()
-            if (value := entry(evaluation, key)) is not None]
+            if (value := nested_entry(evaluation, key)) is not None]
     parts += [_table(rows)] if rows else []
     levels = [level for level in _list(evaluation.get("levels")) if isinstance(level, dict)]
     curve = Curve(label="", x=[number(level.get("log_snr")) for level in levels], colour="var(--curve-1)",

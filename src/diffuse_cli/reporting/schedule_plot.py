@@ -12,7 +12,7 @@ POINTS = 400                                    # of each curve
 LOG_SNR_LIMIT = 15                              # beyond it, no difference is visible in a picture
 
 
-def schedules(shown: Sequence[Schedule]) -> bytes:
+def plot_schedules(shown: Sequence[Schedule]) -> bytes:
     """Log-SNR, and alpha and sigma, of each schedule against the time t in (0, 1]. → the bytes of a PNG"""
     t = torch.linspace(1 / POINTS, 1, POINTS, dtype=torch.float64)
     figure = Figure(figsize=(10, 4), layout="constrained")

@@ -44,7 +44,7 @@ def choose_device(machine: Machine) -> torch.device:
     elif machine.device is not None and (device := _checked_device(machine.device)) != torch.device("cuda"):
         return device
     if torch.cuda.is_available():
-        local_rank, visible = launch_environment.place().local_rank, torch.cuda.device_count()
+        local_rank, visible = launch_environment.process_rank().local_rank, torch.cuda.device_count()
         if local_rank >= visible:
             raise UsageError(f"process {local_rank + 1} of this machine has no GPU: {visible} visible",
                              hint="Start as many processes as there are GPUs")

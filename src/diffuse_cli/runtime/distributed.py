@@ -23,7 +23,7 @@ from .launch_environment import ProcessRank
 
 GLOO_ERRORS = ("gloo", "pair closure", "connection closed", "connection reset")     # words of gloo's error messages
 TIMEOUT_SECONDS = 300.0         # seconds after which a process that does not answer counts as lost
-PATIENCE = 12                   # number of timeouts to wait for a process that may be working alone
+PATIENT_TIMEOUTS = 12                   # number of timeouts to wait for a process that may be working alone
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class World:
     Every method must be called by all processes at the same point. Methods raise WorkerError if a process is lost.
     """
 
-    place: ProcessRank = launch_environment.SINGLE_PROCESS  # the rank of this process
+    process: ProcessRank = launch_environment.SINGLE_PROCESS  # the rank of this process
     patient_group: dist.ProcessGroup | None = None          # all processes, with PATIENCE times the timeout
     _wrapped: weakref.WeakSet[DistributedDataParallel] = field(
         default_factory=weakref.WeakSet, init=False, repr=False, compare=False)
@@ -41,12 +41,12 @@ class World:
     @property
     def is_main(self) -> bool:
         """Whether this is the one process that writes files and reports to the user."""
-        return self.place.is_main
+        return self.process.is_main
 
     @property
     def size(self) -> int:
         """The number of processes (the world size)."""
-        return self.place.size
+        return self.process.world_size
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module, with its gradients averaged over all processes during the backward pass.
@@ -133,21 +133,21 @@ def join(device: torch.device) -> Iterator[World]:
 
     Raises WorkerError if a process does not connect, or is lost.
     """
-    process = launch_environment.place()
-    if process.size == 1:
+    process = launch_environment.process_rank()
+    if process.world_size == 1:
         yield World()
         return
     rendezvous = os.environ.get(launch_environment.RENDEZVOUS)
     if rendezvous is None and "MASTER_ADDR" not in os.environ:
-        os.environ.update(launch_environment.address_of_slurm())
+        os.environ.update(launch_environment.slurm_address())
     if device.type == "cuda":
         torch.cuda.set_device(device)
     timeout = timedelta(seconds=float(os.environ.get("DIFFUSE_TIMEOUT", TIMEOUT_SECONDS)))
     with lost_process_as_error():
         dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", rank=process.rank, world_size=process.size,
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", rank=process.rank, world_size=process.world_size,
             init_method=f"file://{rendezvous}" if rendezvous else "env://", timeout=timeout)
-        patient_group = dist.new_group(backend="gloo", timeout=PATIENCE * timeout)
+        patient_group = dist.new_group(backend="gloo", timeout=PATIENT_TIMEOUTS * timeout)
     world = World(process, patient_group)
     try:
         yield world

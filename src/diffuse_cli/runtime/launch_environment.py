@@ -21,8 +21,8 @@ RENDEZVOUS = "DIFFUSE_RENDEZVOUS"   # variable with the file through which the p
 class ProcessRank:
     """A process's rank among all processes of one command."""
 
-    rank: int = 0                               # 0 … size - 1
-    size: int = 1                               # number of processes (the world size)
+    rank: int = 0                               # 0 … world_size - 1
+    world_size: int = 1                         # number of processes
     local_rank: int = 0                         # rank among the processes of the same machine
 
     @property
@@ -32,13 +32,13 @@ class ProcessRank:
 
     def share(self, count: int) -> range:
         """The part of 0 … count - 1 that belongs to this process. The parts of all processes differ by one at most."""
-        return range(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+        return range(count * self.rank // self.world_size, count * (self.rank + 1) // self.world_size)
 
 
 SINGLE_PROCESS = ProcessRank()
 
 
-def place() -> ProcessRank:
+def process_rank() -> ProcessRank:
     """This process's rank, from the environment. Raises UsageError if the variables contradict each other."""
     for rank, size, local_rank in (("RANK", "WORLD_SIZE", "LOCAL_RANK"),
                                    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")):
@@ -48,7 +48,7 @@ def place() -> ProcessRank:
                     int(os.environ[rank]), int(os.environ[size]), int(os.environ.get(local_rank, "0")))
             except ValueError:
                 process = ProcessRank(-1, 0)
-            if not 0 <= process.rank < process.size:
+            if not 0 <= process.rank < process.world_size:
                 raise UsageError(f"{rank}={os.environ[rank]} and {size}={os.environ[size]} name no process",
                                  hint=f"Unset {rank}, or start with torchrun, srun or --gpus")
             return process
@@ -60,7 +60,7 @@ def is_launched() -> bool:
     return PARENT in os.environ
 
 
-def leave_with_parent() -> None:
+def exit_with_parent() -> None:
     """End this process within a second of the one that launched it, in whatever way that ended.
 
     Otherwise an orphan would keep a GPU.
@@ -75,7 +75,7 @@ def leave_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def address_of_slurm() -> dict[str, str]:
+def slurm_address() -> dict[str, str]:
     """MASTER_ADDR and MASTER_PORT for the processes of one srun: its first machine, and a port from the job's number.
 
     Raises UsageError if `scontrol` cannot name the machine.

@@ -41,12 +41,12 @@ class Level:
         return math.exp(self.log_snr)
 
     @property
-    def decibels(self) -> float:
+    def snr_db(self) -> float:
         """The signal-to-noise ratio in dB."""
         return _decibels(self.log_snr)
 
 
-def even_times(count: int) -> Tensor:
+def evenly_spaced_times(count: int) -> Tensor:
     """→ `count` evenly spaced times from 1/1000 to 1, (count,) float64"""
     return torch.linspace(FIRST_TIME, 1, count, dtype=torch.float64)
 

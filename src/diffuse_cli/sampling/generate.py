@@ -78,7 +78,7 @@ def _generate_batched(
         started, turn_batches = time.monotonic(), batches[turn : turn + world.size]
         finished, count = turn * size, sum(map(len, turn_batches))
         # A process without a batch of its own repeats the last one: a process that waits too long would count as lost.
-        padded = (batches[min(turn + world.place.rank, len(batches) - 1)] * size)[:size]
+        padded = (batches[min(turn + world.process.rank, len(batches) - 1)] * size)[:size]
         with out_of_memory.for_pictures(size):
             films = _generate_batch(model, [(requests[number], k) for number, k in padded], frames=frames,
                                     progress=_shifted(progress, finished, count))

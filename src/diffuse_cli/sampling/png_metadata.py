@@ -75,7 +75,7 @@ class SampleMetadata:
         return Sampling(sampler=self.sampler, steps=self.steps, guidance=self.guidance, guidance_interval=(low, high),
                         batch_size=self.batch_size, precision=self.precision)
 
-    def record(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The fields as a dict that is ready for JSON, without those that do not apply."""
         fields = dataclasses.asdict(self)
         return {name: list(value) if isinstance(value, tuple) else value
@@ -85,7 +85,7 @@ class SampleMetadata:
 # ── Writing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def metadata_of(sample: "Sample", model: "Model") -> SampleMetadata:
+def collect_metadata(sample: "Sample", model: "Model") -> SampleMetadata:
     """Collect the settings with which `model` generated the sample."""
     request, sampling, init = sample.request, sample.request.sampling, sample.request.init
     resolution = model.config.network.resolution
@@ -99,7 +99,7 @@ def metadata_of(sample: "Sample", model: "Model") -> SampleMetadata:
         model=(model.training.name or "model")[:64], model_sha256=model.sha256, version=__version__)
 
 
-def texts(metadata: SampleMetadata) -> dict[str, str]:
+def png_texts(metadata: SampleMetadata) -> dict[str, str]:
     """Return the text chunks of a PNG: "parameters" in the form that other tools parse, and "diffuse", lossless JSON.
 
     `read_sample_metadata` reads the JSON alone.
@@ -115,7 +115,7 @@ def texts(metadata: SampleMetadata) -> dict[str, str]:
     line = ", ".join(f"{key}: {value}" for key, value in settings.items())
     negative = metadata.negative and f"Negative prompt: {_plain(metadata.negative)}"
     return {"parameters": "\n".join(filter(None, (_plain(metadata.prompt), negative, line))),
-            "diffuse": json.dumps(metadata.record())}
+            "diffuse": json.dumps(metadata.to_dict())}
 
 
 def _plain(prompt: str) -> str:
@@ -134,7 +134,7 @@ def _quoted(value: str) -> str:
 def read_sample_metadata(path: Path) -> SampleMetadata:
     """Read the settings that are recorded in the PNG at `path`. Raises DataError."""
     try:
-        text = images.png_texts(path).get("diffuse")
+        text = images.read_png_texts(path).get("diffuse")
     except images.ImageRefused as error:
         raise DataError(f"{path} holds no sampling settings: {error.reason}",
                         hint="Give a PNG made by `diffuse sample`") from error

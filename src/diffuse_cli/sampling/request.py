@@ -71,11 +71,11 @@ def open_init_image(image: Path, mask: Path | None, resolution: int, strength: f
 
     Mask and strength: see `init_image`. Raises DataError, and UsageError for a strength out of range.
     """
-    mask_pixels = None if mask is None else open_picture(mask, resolution)
-    return init_image(open_picture(image, resolution), mask_pixels, strength)
+    mask_pixels = None if mask is None else open_fitted(mask, resolution)
+    return make_init_image(open_fitted(image, resolution), mask_pixels, strength)
 
 
-def init_image(image: np.ndarray, mask: np.ndarray | None, strength: float | None) -> InitImage:
+def make_init_image(image: np.ndarray, mask: np.ndarray | None, strength: float | None) -> InitImage:
     """Make an `InitImage` of pixels, (R, R, 3) uint8 each. New content is generated where the mask is at least half
     white.
 
@@ -85,10 +85,10 @@ def init_image(image: np.ndarray, mask: np.ndarray | None, strength: float | Non
     return InitImage(image, strength if strength is not None else STRENGTH if inpainted is None else 1.0, inpainted)
 
 
-def open_picture(path: Path, resolution: int) -> np.ndarray:
+def open_fitted(path: Path, resolution: int) -> np.ndarray:
     """Open the picture at `path` and fit it as training would. → (R, R, 3) uint8. Raises DataError."""
     try:
-        return images.fit(images.open_rgb(path, target=resolution), resolution)
+        return images.crop_and_resize(images.open_rgb(path, target=resolution), resolution)
     except images.ImageRefused as error:
         reason = "it is a folder" if path.is_dir() else error.reason
         raise DataError(f"{path} cannot be used: {reason}", hint="Give another picture") from error

@@ -92,7 +92,7 @@ def save_model(
     return sha256
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def save_folder_part(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors without our metadata, for other programs: one part of a folder in diffusers' form. It is sealed.
 
     The safetensors library writes a draft to the disk; in memory it would make two more copies of all tensors. Raises
@@ -176,7 +176,7 @@ def _build_model(
         network = Network(info.config.network)
     names = list(weights)
     network.load_state_dict({name: weights.pop(name).float() for name in names}, assign=True)
-    network.settle(device).eval().requires_grad_(False)
+    network.place_on(device).eval().requires_grad_(False)
     return Model(config=info.config, network=network, tokenizer=tokenizer, words=info.words,
                  training=info.training, sha256=sha256)
 

@@ -35,7 +35,7 @@ class DiffusersFolder:
     bytes: int                                  # of the files of `weights`
 
 
-def sealed_files(path: Path) -> list[Path]:
+def weight_files(path: Path) -> list[Path]:
     """The files that hold the weights of a model; each may have a seal. Raises ModelError."""
     return list(read_folder(path).weights.values()) if is_folder(path) else [path]
 

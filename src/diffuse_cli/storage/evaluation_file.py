@@ -9,7 +9,7 @@ from typing import Any
 EVALUATION_FILE, GALLERY_FILE = "evaluation.json", "closest.png"
 
 
-def entry(contents: Any, key: str) -> Any:
+def nested_entry(contents: Any, key: str) -> Any:
     """The entry `outer.inner` of nested dictionaries, or None."""
     for part in key.split("."):
         contents = contents.get(part) if isinstance(contents, dict) else None

@@ -73,7 +73,7 @@ def is_half_moved(directory: Path) -> bool:
 
 def _belongs_to_a_plan(path: Path) -> bool:
     """Whether a file is only written after the plan of its run."""
-    return path.name == LOG_FILE or training_states.is_of_states(path.name)
+    return path.name == LOG_FILE or training_states.is_state_or_head(path.name)
 
 
 def move_aside(directory: Path) -> str | None:

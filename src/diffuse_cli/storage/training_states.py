@@ -32,7 +32,7 @@ class SavedState:
     sha256: str | None                          # of the whole file as acknowledged; None if it never was
 
 
-def is_of_states(name: str) -> bool:
+def is_state_or_head(name: str) -> bool:
     """Whether a file of that name in a run's directory is a state or a HEAD."""
     return name in HEADS or _STATE.fullmatch(name) is not None
 

@@ -38,7 +38,7 @@ def open_session(
     The main process decides, and broadcasts its decisions. A model named by --init is needed only until the first state
     of the run is saved. A rehearsal writes nothing. Raises DiffuseError of many kinds.
     """
-    split = split_dataset(dataset.hashes)
+    split = split_dataset(dataset.pixel_hashes)
     init = None
     if world.is_main and run.recipe.init is not None and not (
             run.plan and training_states.saved_states(run.directory)):
@@ -83,7 +83,7 @@ class PlanBuilder:
     def broadcast(self, plan: Plan | None) -> Plan:
         """The plan of the main process. Raises DataError if this process has other pictures or captions than it."""
         shared = from_dict(Plan, self.world.broadcast_json(plan and to_dict(plan)), where="plan")
-        if shared.data_id != self.dataset.id:
+        if shared.data_id != self.dataset.content_id:
             raise DataError("the processes of this training do not see the same pictures and captions",
                             hint="Give each machine the same folder")
         return shared
@@ -133,7 +133,7 @@ def _check_data(run: Run, plan: Plan, dataset: Dataset, split: Split) -> Plan:
 
     Others raise DataError, or with --accept-changes are recorded in the plan.
     """
-    if dataset.id == plan.data_id:
+    if dataset.content_id == plan.data_id:
         return plan
     if not run.machine.accept_changes:
         reason, hint = f"changed since the run {run.name!r} was begun", "or --fresh to start anew"
@@ -142,7 +142,7 @@ def _check_data(run: Run, plan: Plan, dataset: Dataset, split: Split) -> Plan:
             hint = "or another --name"
         raise DataError(f"the pictures or captions in {run.found.folder} {reason}",
                         hint=f"Pass --accept-changes to train on them, {hint}")
-    return dataclasses.replace(plan, data_id=dataset.id, train_images=len(split.train),
+    return dataclasses.replace(plan, data_id=dataset.content_id, train_images=len(split.train),
                                validation_images=len(split.held_out))
 
 
@@ -240,9 +240,9 @@ def _facts(session: Session, reasons: Reasons | None, device: torch.device) -> F
     run, plan, dataset, trainer = session.run, session.plan, session.dataset, session.trainer
     used = f"{len(dataset.images)} used ({plan.train_images} to train on, {plan.validation_images} held out)"
     facts = [("pictures", f"{used}, {len(dataset.skipped)} skipped" if dataset.skipped else used),
-             ("captions", run.found.summary)]
-    if run.found.examples:
-        facts.append(("for example", ", ".join(f"“{example[:100]}”" for example in run.found.examples)))
+             ("captions", run.found.caption_summary)]
+    if run.found.caption_examples:
+        facts.append(("for example", ", ".join(f"“{example[:100]}”" for example in run.found.caption_examples)))
 
     def why(choice: str) -> str:
         return f" — {getattr(reasons, choice)}" if reasons is not None else ""

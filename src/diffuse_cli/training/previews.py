@@ -20,7 +20,7 @@ def preview(session: Session) -> events.Previewed:
     sampling = Sampling(batch_size=config.PREVIEW_PICTURES, precision=trainer.precision)
     requests = [SampleRequest(prompt=prompt, count=count, seed=plan.seed, sampling=sampling) for prompt in prompts]
     samples = list(generate(model, requests))
-    strip = sheets.sheet(np.stack([sample.pixels for sample in samples]), columns=len(samples))
+    strip = sheets.tile(np.stack([sample.pixels for sample in samples]), columns=len(samples))
     path = session.directory / "previews" / f"step-{trainer.global_step:08d}.png"
     durable.write(path, image_files.encode(strip))
     return events.Previewed(

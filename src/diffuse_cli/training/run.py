@@ -14,8 +14,8 @@ from typing import Any
 
 from ..checks import from_dict, to_dict
 from ..config import Machine, Plan, Recipe
-from ..data.captions import Found, find_pictures
-from ..data.images import short_side
+from ..data.captions import PictureListing, find_pictures
+from ..data.images import read_short_side
 from ..errors import DataError, UsageError
 from ..files import durable
 from ..storage import registry, run_directory
@@ -36,7 +36,7 @@ class Run:
     name: str
     directory: Path
     folder: Path                                # absolute path of the pictures' folder, or of their manifest
-    found: Found                                # the pictures and captions in it
+    found: PictureListing                                # the pictures and captions in it
     recipe: Recipe
     machine: Machine
     resolution: int                             # pixels along a side; 0 until the main process has broadcast it
@@ -174,7 +174,7 @@ def _shown(value: Any) -> str:
 # ── Resolution ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def choose_resolution(found: Found, recipe: Recipe, machine: Machine) -> tuple[int, str]:
+def choose_resolution(found: PictureListing, recipe: Recipe, machine: Machine) -> tuple[int, str]:
     """The resolution, and the reason: that of --resolution, otherwise of --init, otherwise one of `RESOLUTIONS`.
 
     The largest is chosen that the median picture fills, up to 64 on a GPU and 32 on a CPU. Raises DataError if no
@@ -185,7 +185,7 @@ def choose_resolution(found: Found, recipe: Recipe, machine: Machine) -> tuple[i
     if recipe.init is not None:
         return read_model_info(registry.resolve(recipe.init)).config.network.resolution, "that of --init"
     every = max(1, len(found.pictures) // PROBED_PICTURES)
-    sides = sorted(side for picture in found.pictures[::every] if (side := short_side(picture.path)) is not None)
+    sides = sorted(side for picture in found.pictures[::every] if (side := read_short_side(picture.path)) is not None)
     if not sides:
         raise DataError(f"none of the {len(found.pictures)} pictures in {found.folder} can be read",
                         hint="See `diffuse data check` for the reasons")

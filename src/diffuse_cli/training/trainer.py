@@ -54,15 +54,15 @@ class Trainer:
     def __init__(self, plan: Plan, batches: Batches, *, precision: str, micro_batch: int, compiled: bool,
                  world: World) -> None:
         self.plan, self.batches, self.precision, self.micro_batch = plan, batches, precision, micro_batch
-        self.world, self.share = world, world.place.share(plan.batch_size)
+        self.world, self.share = world, world.process.share(plan.batch_size)
         if plan.batch_size < world.size:
             raise UsageError(f"a batch of {plan.batch_size} cannot be shared by {world.size} processes",
                              hint="Use fewer processes, or a larger --batch-size")
         # The network, and a second one for the average of its weights
         self.network = Network(plan.model.network)
         self.network.initialise(randomness.generator(plan.seed, "weights"))
-        self.network.settle(batches.device)
-        self.averaged = Network(plan.model.network).settle(batches.device).requires_grad_(False).eval()
+        self.network.place_on(batches.device)
+        self.averaged = Network(plan.model.network).place_on(batches.device).requires_grad_(False).eval()
         self.averaged.load_state_dict(self.network.state_dict())
 
         # Loss and optimiser

@@ -157,7 +157,7 @@ def _drawn(monkeypatch, columns: int, terminal: io.StringIO) -> list[str]:
 def _strip(path: Path, count: int = 8, size: int = 16) -> events.Previewed:
     """A preview whose pictures are of one colour each, from black to white."""
     drawn = np.stack([np.full((size, size, 3), 255 * k // (count - 1), np.uint8) for k in range(count)])
-    path.write_bytes(image_files.encode(sheets.sheet(drawn, columns=count)))
+    path.write_bytes(image_files.encode(sheets.tile(drawn, columns=count)))
     prompts = tuple(f"a [red] thing\x1b[2J that has number {k}" for k in range(count))
     return events.Previewed(step=10, path=str(path), prompts=prompts)
 

@@ -22,8 +22,8 @@ from diffuse_cli.data.demo_scenes.scenes import (
     SIZES,
     Scene,
     draw,
-    scene,
-    scene_of,
+    random_scene,
+    scene_with,
 )
 from diffuse_cli.errors import DataError, StorageError, UsageError
 from diffuse_cli.files import durable
@@ -60,14 +60,14 @@ def test_there_is_enough_to_draw() -> None:
 
 
 def test_scene_is_a_function_of_its_arguments_alone() -> None:
-    expected = scene(3, 17)
+    expected = random_scene(3, 17)
     random.seed(99)
     state = random.getstate()
-    assert scene(3, 17) == expected
-    assert draw(expected, 32).tobytes() == draw(scene(3, 17), 32).tobytes()
+    assert random_scene(3, 17) == expected
+    assert draw(expected, 32).tobytes() == draw(random_scene(3, 17), 32).tobytes()
     assert random.getstate() == state
-    assert scene(3, 18) != expected
-    assert scene(4, 17) != expected
+    assert random_scene(3, 18) != expected
+    assert random_scene(4, 17) != expected
 
 
 def test_held_out_is_a_tenth_spread_over_everything() -> None:
@@ -81,7 +81,7 @@ def test_held_out_is_a_tenth_spread_over_everything() -> None:
 
 
 def test_pairs_keep_to_their_side() -> None:
-    drawn = {side: {(s.colour, s.object) for s in (scene(0, index, pairs=side) for index in range(3000))}
+    drawn = {side: {(s.colour, s.object) for s in (random_scene(0, index, pairs=side) for index in range(3000))}
              for side in ("seen", "held-out", "all")}
     everything = {(colour, thing) for colour in COLOURS for thing in OBJECTS}
     assert drawn["seen"] == everything - HELD_OUT
@@ -91,15 +91,15 @@ def test_pairs_keep_to_their_side() -> None:
 
 def test_unknown_words_are_refused_by_name() -> None:
     with pytest.raises(UsageError, match="pairs does not know 'unseen'"):
-        scene(0, 0, pairs="unseen")
+        random_scene(0, 0, pairs="unseen")
     with pytest.raises(UsageError, match="Did you mean 'yellow'"):
-        scene_of("yelow", "car", seed=0, index=0)
+        scene_with("yelow", "car", seed=0, index=0)
     with pytest.raises(UsageError, match="object does not know 'dragon'"):
-        scene_of("red", "dragon", seed=0, index=0)
+        scene_with("red", "dragon", seed=0, index=0)
 
 
 def test_scene_of_gives_the_pair_and_varies_the_rest() -> None:
-    shown = [scene_of("red", "car", seed=0, index=index) for index in range(60)]
+    shown = [scene_with("red", "car", seed=0, index=index) for index in range(60)]
     assert {(s.colour, s.object) for s in shown} == {("red", "car")}
     assert {s.backdrop for s in shown} == set(BACKDROPS)
     assert {s.size for s in shown} == set(SIZES)
@@ -117,7 +117,7 @@ SIZE_WORDS = {"small": "small|little|tiny", "medium": "(?!)", "large": "big|larg
 def test_captions_tell_the_truth_in_good_english() -> None:
     said = Counter()
     for index in range(2000):
-        shown = scene(1, index, pairs="all")
+        shown = random_scene(1, index, pairs="all")
         words = shown.caption.split()
         assert re.fullmatch(r"[a-z]+( [a-z]+)*", shown.caption)
         assert words.count(shown.object) == 1
@@ -140,20 +140,20 @@ def test_captions_tell_the_truth_in_good_english() -> None:
 
 @pytest.mark.parametrize("resolution", [8, 32, 50])
 def test_picture_has_the_size_asked_for(resolution: int) -> None:
-    picture = draw(scene(0, 0), resolution)
+    picture = draw(random_scene(0, 0), resolution)
     assert picture.mode == "RGB"
     assert picture.size == (resolution, resolution)
 
 
 def test_resolution_out_of_range_is_refused() -> None:
     with pytest.raises(UsageError, match="--resolution"):
-        draw(scene(0, 0), 4)
+        draw(random_scene(0, 0), 4)
 
 
 @pytest.mark.parametrize("backdrop", BACKDROPS)
 def test_same_picture_at_any_resolution(backdrop: str) -> None:
     for index, thing in enumerate(OBJECTS[::4]):
-        shown = dataclasses.replace(scene_of("orange", thing, seed=2, index=index), backdrop=backdrop)
+        shown = dataclasses.replace(scene_with("orange", thing, seed=2, index=index), backdrop=backdrop)
         small, reduced = pixels(shown, 32), np.asarray(draw(shown, 128).reduce(4), dtype=np.float64)
         other = pixels(dataclasses.replace(shown, pose="2/elsewhere"), 32)
         assert np.abs(small - reduced).mean() < 4
@@ -162,7 +162,7 @@ def test_same_picture_at_any_resolution(backdrop: str) -> None:
 
 @pytest.mark.parametrize(("colour", "thing"), [("red", "car"), ("white", "tree"), ("black", "key"), ("pink", "ball")])
 def test_two_pictures_of_a_pair_differ(colour: str, thing: str) -> None:
-    alike = [dataclasses.replace(scene_of(colour, thing, seed=0, index=index), backdrop="plain", size="medium")
+    alike = [dataclasses.replace(scene_with(colour, thing, seed=0, index=index), backdrop="plain", size="medium")
              for index in range(6)]
     pictures = [pixels(shown, 32) for shown in alike]
     differences = [np.abs(a - b).mean() for i, a in enumerate(pictures) for b in pictures[:i]]
@@ -177,7 +177,7 @@ def test_every_object_fits_and_has_its_size() -> None:
         for size in SIZES:
             longer = []
             for index in range(3):
-                mask = body(dataclasses.replace(scene_of("red", thing, seed=5, index=index), size=size), 64)
+                mask = body(dataclasses.replace(scene_with("red", thing, seed=5, index=index), size=size), 64)
                 assert not mask[0].any()
                 assert not mask[-1].any()
                 assert not mask[:, 0].any()
@@ -193,7 +193,7 @@ def test_every_object_fits_and_has_its_size() -> None:
 def test_the_named_colour_dominates_every_object(colour: str) -> None:
     names, references = list(COLOURS), lab(np.array(list(COLOURS.values()), dtype=np.float64))
     for index, thing in enumerate(OBJECTS):
-        shown = dataclasses.replace(scene_of(colour, thing, seed=1, index=index), size="large")
+        shown = dataclasses.replace(scene_with(colour, thing, seed=1, index=index), size="large")
         inside = lab(pixels(shown, 48)[body(shown, 48)])
         nearest = np.linalg.norm(inside[:, None] - references, axis=-1).argmin(axis=1)
         share = Counter(names[which] for which in nearest)
@@ -207,7 +207,7 @@ def test_every_object_stands_out_from_every_backdrop() -> None:
     for colour in COLOURS:
         for backdrop in BACKDROPS:
             for index, thing in enumerate(OBJECTS[::5]):
-                shown = dataclasses.replace(scene_of(colour, thing, seed=8, index=index), backdrop=backdrop)
+                shown = dataclasses.replace(scene_with(colour, thing, seed=8, index=index), backdrop=backdrop)
                 mask, picture = body(shown, 64), lab(pixels(shown, 64))
                 around = np.asarray(Image.fromarray(mask).convert("L").filter(ImageFilter.MaxFilter(7))) > 0
                 contrast = np.linalg.norm(picture[around & ~mask] - np.median(picture[mask], axis=0), axis=-1)
@@ -217,7 +217,7 @@ def test_every_object_stands_out_from_every_backdrop() -> None:
 def test_a_plain_backdrop_keeps_clear_of_white_objects() -> None:
     """Pale tones serve purple stars; white ones get a backdrop that they can be seen on."""
     def nearest(colour: str) -> float:
-        shown = [dataclasses.replace(scene_of(colour, "star", seed=4, index=index), backdrop="plain", size="small")
+        shown = [dataclasses.replace(scene_with(colour, "star", seed=4, index=index), backdrop="plain", size="small")
                  for index in range(40)]
         white = lab(np.array(COLOURS["white"], dtype=np.float64))
         return min(float(np.linalg.norm(lab(pixels(s, 16)[~body(s, 16)]).mean(axis=0) - white)) for s in shown)
@@ -234,7 +234,7 @@ def test_colours_can_be_told_apart_at_32_pixels() -> None:
         return np.sqrt(np.bincount(cells.ravel(), minlength=512) / cells.size)
 
     def examples(first: int, count: int) -> tuple[np.ndarray, list[str]]:
-        shown = [scene(6, index) for index in range(first, first + count)]
+        shown = [random_scene(6, index) for index in range(first, first + count)]
         return np.stack([histogram(s) for s in shown]), [s.colour for s in shown]
 
     model = linear_model.LogisticRegression(C=30, max_iter=300).fit(*examples(0, 1200))
@@ -246,11 +246,11 @@ def test_colours_can_be_told_apart_at_32_pixels() -> None:
 
 def test_demo_folder_holds_pictures_and_their_metadata(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "demo"
-    assert list(scenes.write_demo(folder, count=5, resolution=16, seed=7)) == [1, 2, 3, 4, 5]
+    assert list(scenes.write_demo_folder(folder, count=5, resolution=16, seed=7)) == [1, 2, 3, 4, 5]
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
     assert sorted(path.name for path in folder.iterdir()) == [*(row["file_name"] for row in rows), "metadata.jsonl"]
     for index, row in enumerate(rows):
-        shown = scene(7, index)
+        shown = random_scene(7, index)
         assert row == {"file_name": f"{index:05d}.png", "text": shown.caption, "colour": shown.colour,
                        "object": shown.object, "backdrop": shown.backdrop, "size": shown.size}
         with Image.open(folder / row["file_name"]) as picture:
@@ -260,24 +260,24 @@ def test_demo_folder_holds_pictures_and_their_metadata(tmp_path: Path) -> None:
 def test_demo_never_touches_a_folder_that_holds_something(tmp_path: Path) -> None:
     (tmp_path / "holiday.txt").write_text("mine")
     with pytest.raises(UsageError, match="already holds something") as refusal:
-        list(scenes.write_demo(tmp_path, count=1, resolution=16))
+        list(scenes.write_demo_folder(tmp_path, count=1, resolution=16))
     assert refusal.value.exit_code == 2
     with pytest.raises(UsageError, match="already holds something"):
-        list(scenes.write_demo(tmp_path / "holiday.txt", count=1, resolution=16))
+        list(scenes.write_demo_folder(tmp_path / "holiday.txt", count=1, resolution=16))
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.txt"]
 
 
 def test_demo_accepts_an_empty_folder_and_refuses_numbers_out_of_range(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="-n must be between"):
-        list(scenes.write_demo(tmp_path, count=0, resolution=16))
+        list(scenes.write_demo_folder(tmp_path, count=0, resolution=16))
     with pytest.raises(UsageError, match="--seed must be between 0 and"):
-        list(scenes.write_demo(tmp_path, count=1, resolution=16, seed=-1))
-    assert list(scenes.write_demo(tmp_path, count=1, resolution=16)) == [1]
+        list(scenes.write_demo_folder(tmp_path, count=1, resolution=16, seed=-1))
+    assert list(scenes.write_demo_folder(tmp_path, count=1, resolution=16)) == [1]
 
 
 def test_half_a_folder_is_refused_by_training(tmp_path: Path) -> None:
     """Metadata comes first: a kill leaves a folder that lists what is not there."""
-    writing = scenes.write_demo(tmp_path, count=2, resolution=16)
+    writing = scenes.write_demo_folder(tmp_path, count=2, resolution=16)
     assert next(writing) == 1
     with pytest.raises(DataError, match="1 of them are not there"):
         find_pictures(tmp_path)
@@ -289,18 +289,18 @@ def test_half_a_folder_is_refused_by_training(tmp_path: Path) -> None:
 def test_demo_that_is_interrupted_leaves_what_was_there_before(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    writing = scenes.write_demo(there, count=3, resolution=16)
+    writing = scenes.write_demo_folder(there, count=3, resolution=16)
     assert next(writing) == 1
     (there / "holiday.txt").write_text("mine")
     with pytest.raises(KeyboardInterrupt):
         writing.throw(KeyboardInterrupt)
     assert [path.name for path in there.iterdir()] == ["holiday.txt"]
     (there / "holiday.txt").unlink()
-    writing = scenes.write_demo(there / "more", count=3, resolution=16)
+    writing = scenes.write_demo_folder(there / "more", count=3, resolution=16)
     assert next(writing) == 1
     writing.close()                             # nobody asks for the next
     assert list(there.iterdir()) == []
-    assert list(scenes.write_demo(there, count=1, resolution=16)) == [1]
+    assert list(scenes.write_demo_folder(there, count=1, resolution=16)) == [1]
 
 
 @pytest.mark.parametrize("module", [Image.Image, durable.os])
@@ -309,7 +309,7 @@ def test_a_disk_that_gets_full_is_left_as_it_was(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    writing = scenes.write_demo(tmp_path / "new" / "demo", count=2, resolution=16)
+    writing = scenes.write_demo_folder(tmp_path / "new" / "demo", count=2, resolution=16)
     if module is Image.Image:
         assert next(writing) == 1
     monkeypatch.setattr(module, "save" if module is Image.Image else "fsync", full)
@@ -324,9 +324,9 @@ def test_disk_trouble_is_a_storage_error(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Image.Image, "save", full)
     with pytest.raises(StorageError, match=r"cannot write .*00000\.png: no space left"):
-        list(scenes.write_demo(tmp_path / "demo", count=1, resolution=16))
+        list(scenes.write_demo_folder(tmp_path / "demo", count=1, resolution=16))
     monkeypatch.undo()
     (tmp_path / "other").mkdir()
     monkeypatch.setattr(durable.os, "fsync", full)
     with pytest.raises(StorageError, match=r"metadata\.jsonl"):
-        list(scenes.write_demo(tmp_path / "other", count=1, resolution=16))
+        list(scenes.write_demo_folder(tmp_path / "other", count=1, resolution=16))

@@ -52,7 +52,7 @@ class Strip:
     def _render(self, shown: int, side: int) -> list[RenderableType]:
         from ...pictures import pixels
 
-        small = [pixels.shrunk(picture, side) for picture in self.pictures[:shown]]
+        small = [pixels.shrink(picture, side) for picture in self.pictures[:shown]]
         labels = Text(no_wrap=True)
         for prompt in self.prompts[:shown]:
             label = Text(clean(prompt), style="dim")

@@ -204,7 +204,7 @@ def out_json(obj: dict[str, Any]) -> None:
     """Print one JSON line of data with the number of the schema. Non-finite numbers become null, and all is ASCII."""
     from ... import events
 
-    out(json.dumps({"schema": events.SCHEMA, **events.finite(obj)}, allow_nan=False))
+    out(json.dumps({"schema": events.SCHEMA, **events.without_non_finite(obj)}, allow_nan=False))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[str] = ()) -> None:

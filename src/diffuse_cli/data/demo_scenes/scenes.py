@@ -1,6 +1,6 @@
 """The demo data set: captioned pictures of coloured objects, drawn from nothing but a seed.
 
-`scene` decides on the content of a picture, `draw` paints it at any resolution, `write_demo` fills a folder with
+`scene` decides on the content of a picture, `draw` paints it at any resolution, `write_demo_folder` fills a folder with
 pictures. Two pictures of "a red car" differ in proportions, pose, shade, place and size. A tenth of the pairs of colour
 and object is held out, and normally not drawn, so that composition can be measured: does a model that was trained on
 red cars and blue buses draw a red bus? Outlines are in `shapes`, backdrops in `backdrops`, colours in `tones`.
@@ -25,7 +25,8 @@ from . import backdrops, shapes, tones
 from .outlines import Polygon, turn
 from .tones import COLOURS, RGB
 
-__all__ = ["BACKDROPS", "COLOURS", "HELD_OUT", "OBJECTS", "SIZES", "Scene", "draw", "scene", "scene_of", "write_demo"]
+__all__ = ["BACKDROPS", "COLOURS", "HELD_OUT", "OBJECTS", "SIZES", "Scene", "draw", "random_scene", "scene_with",
+           "write_demo_folder"]
 
 T = TypeVar("T")
 
@@ -71,7 +72,7 @@ class Scene:
 # ── The content of a picture ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def scene(seed: int, index: int, *, pairs: str = "seen") -> Scene:
+def random_scene(seed: int, index: int, *, pairs: str = "seen") -> Scene:
     """Scene number `index` of the data set `seed`; `pairs` says which (colour, object): "seen", "held-out" or "all".
 
     A pure function of its arguments. Raises UsageError for any other `pairs`.
@@ -79,10 +80,10 @@ def scene(seed: int, index: int, *, pairs: str = "seen") -> Scene:
     check_choice("pairs", pairs, ("seen", "held-out", "all"))
     candidates = [pair for pair in PAIRS if pairs == "all" or (pair in HELD_OUT) == (pairs == "held-out")]
     colour, thing = _pick(_rng(seed, index, "pair"), candidates)
-    return scene_of(colour, thing, seed=seed, index=index)
+    return scene_with(colour, thing, seed=seed, index=index)
 
 
-def scene_of(colour: str, object: str, *, seed: int, index: int) -> Scene:
+def scene_with(colour: str, object: str, *, seed: int, index: int) -> Scene:
     """A scene with the given colour and object; all else follows from `seed` and `index`. Raises UsageError."""
     check_choice("colour", colour, tuple(COLOURS))
     check_choice("object", object, OBJECTS)
@@ -185,7 +186,7 @@ def _fill(canvas: Image.Image, polygons: Iterable[tuple[RGB | int, Polygon]]) ->
 # ── A folder of pictures ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def write_demo(directory: Path, *, count: int, resolution: int, seed: int = 0) -> Generator[int, None, None]:
+def write_demo_folder(directory: Path, *, count: int, resolution: int, seed: int = 0) -> Generator[int, None, None]:
     """Fill a new or empty folder with `count` pictures and their `metadata.jsonl`; yields the number of pictures done.
 
     Raises UsageError, before anything is written, if the folder is not empty or a number is out of range, and
@@ -220,7 +221,7 @@ def _fill_folder(
     The metadata comes first, so the pictures need no fsync: training refuses a folder that lists pictures which do not
     exist, as this one would after a kill.
     """
-    scenes = {f"{index:05d}.png": scene(seed, index) for index in range(count)}
+    scenes = {f"{index:05d}.png": random_scene(seed, index) for index in range(count)}
     rows = [json.dumps({"file_name": name, "text": content.caption, "colour": content.colour,
                         "object": content.object, "backdrop": content.backdrop, "size": content.size})
             for name, content in scenes.items()]

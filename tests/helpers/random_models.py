@@ -47,7 +47,7 @@ def make_model(name: str, *, seed: int = 0) -> Model:
             default = 0.3 * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.05
             parameter += torch.randn(parameter.shape, generator=generator) * (0.1 * spread or default)
     config = ModelConfig(network=network.config, schedule=schedule, prediction=prediction)
-    network.settle(torch.device("cpu"))
+    network.place_on(torch.device("cpu"))
     if prediction == "epsilon":
         train_on_noise(network, config, tokenizer)
     network.eval().requires_grad_(False)
