@@ -1,9 +1,12 @@
 """The documentation names functions, commands, options and pages; here each of them must exist."""
 
 import ast
+import builtins
 import importlib
+import io
 import re
 import shlex
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +16,9 @@ from diffuse_cli import config
 from diffuse_cli.cli import app
 
 ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src/diffuse_cli"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
-MATHEMATICS, TUTORIAL = "docs/mathematics.md", "docs/tutorial.md"
+MATHEMATICS, TUTORIAL, COMMANDS = "docs/mathematics.md", "docs/tutorial.md", "docs/cli.md"
 ROOMS = ("diffuse_cli.diffusion", "diffuse_cli.training", "diffuse_cli.evaluation", "diffuse_cli.sampling",
          "diffuse_cli.runtime", "diffuse_cli")
 CODE = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -67,7 +71,11 @@ def test_every_function_of_the_mathematics_is_explained():
 
 @pytest.mark.parametrize(("values", "page"), [
     (config.SCHEDULES, MATHEMATICS), (config.PREDICTIONS, MATHEMATICS), (config.LOSS_WEIGHTINGS, MATHEMATICS),
-    (config.SAMPLERS, MATHEMATICS), (config.PRESETS, TUTORIAL)])
+    (config.SAMPLERS, MATHEMATICS), (config.PRESETS, TUTORIAL), (config.PRESETS, COMMANDS),
+    (config.SCHEDULES, COMMANDS), (config.PREDICTIONS, COMMANDS), (config.LOSS_WEIGHTINGS, COMMANDS),
+    (config.VARIANCES, COMMANDS), (config.VARIANCE_GRADS, COMMANDS), (config.TIMES, COMMANDS),
+    (config.OPTIMIZERS, COMMANDS), (config.CAPTION_SOURCES, COMMANDS), (config.SAMPLERS, COMMANDS),
+    (config.PRECISIONS, COMMANDS), (config.LOGS, COMMANDS), (tuple(config.EXPORT_FORMATS), COMMANDS)])
 def test_every_choice_is_explained(values, page):
     assert [value for value in values if f"`{value}`" not in read(page)] == []
 
@@ -206,3 +214,26 @@ def test_the_guide_is_short_and_its_steps_are_found_in_few_files():
     for part, most in ((training, 9), (sampling, 8)):
         files = set(re.findall(r"`([\w/]+\.py)(?::[\w.]+)?`", part)) - {"training/loop.py"}
         assert 5 <= len(files) <= most, files
+
+
+def names_in_code() -> set[str]:
+    """Every identifier in the source, and every text in it."""
+    names: set[str] = set()
+    for file in SOURCE.rglob("*.py"):
+        for token in tokenize.generate_tokens(io.StringIO(file.read_text(encoding="utf-8")).readline):
+            if token.type == tokenize.NAME:
+                names.add(token.string)
+            elif token.type == tokenize.STRING and not token.string.startswith(('"""', 'r"""')):
+                names.update(re.findall(r"\w+", token.string))
+    return names
+
+
+def test_names_in_docstrings_and_comments_exist():
+    """A name between backticks in a docstring or comment is one in the code; renaming forgets such places."""
+    names, missing = names_in_code() | set(dir(builtins)), []
+    for file in SOURCE.rglob("*.py"):
+        for token in tokenize.generate_tokens(io.StringIO(file.read_text(encoding="utf-8")).readline):
+            if token.type == tokenize.COMMENT or token.string.startswith(('"""', 'r"""')):
+                for text in re.findall(r"`([A-Za-z_][\w.]*)`", token.string):
+                    missing += [(file.name, text) for part in text.split(".") if part not in names]
+    assert missing == []

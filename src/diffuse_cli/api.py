@@ -148,9 +148,11 @@ def export(
 ) -> dict[str, Any]:
     """Write a model in another form to the new path `out`, as `diffuse export` does, and return the report.
 
-    model: a name or a path, as for `load`. to, scheduler, precision: as the options of the command. The report lists
-    every comparison with the model. Raises UsageError, ModelError, StorageError. Raises ExportError if the exported
-    model does not give the model's answers; in that case nothing was written.
+    model: a name or a path, as for `load`. to, scheduler, precision: as the options of the command. verify: whether the
+    outputs of the exported model are compared with those of the original; the report lists each comparison.
+
+    Raises UsageError, ModelError, StorageError. Raises ExportError if the outputs differ by more than a comparison
+    allows; then nothing was written.
     """
     chosen, target = Export(format=to, scheduler=scheduler, precision=precision, verify=verify), Path(out)
     chosen.check_name(target)

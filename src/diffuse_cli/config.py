@@ -287,7 +287,7 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """How a model is exported. None: the default of the format."""
+    """The options of an export. If `scheduler` or `precision` is None, the export format's default is used."""
 
     format: str
     scheduler: str | None = None                # for diffusers: the scheduler of the pipeline

@@ -47,7 +47,7 @@ class Started:
 
 @dataclass(frozen=True, kw_only=True)
 class Stepped:
-    """A report of the training steps. Losses and the norm are means over the steps since the last report."""
+    """A report of the training steps. Losses are means over the steps since the last report."""
 
     step: int
     steps: int

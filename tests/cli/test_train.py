@@ -359,6 +359,29 @@ def test_a_signal_while_pictures_are_read_begins_nothing(diffuse, squares, home)
     assert os.listdir(home / "models") == []
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="there is no such signal")
+def test_a_request_to_save_while_pictures_are_read_is_no_reason_to_stop(diffuse, squares, home):
+    read = loop.open_dataset
+
+    def asked(*arguments, **options):
+        signal.raise_signal(signal.SIGUSR1)
+        return (yield from read(*arguments, **options))
+
+    with mock.patch.object(loop, "open_dataset", asked):
+        code, out, _ = diffuse("train", squares, *OPTIONS)
+    assert (code, out.strip()) == (0, str(model_of(home)))
+
+
+def test_a_signal_ends_a_dry_run_wherever_it_is(diffuse, squares, decoded):
+    def interrupted(*_):
+        signal.raise_signal(signal.SIGINT)
+
+    with mock.patch.object(loop.estimate, "facts", interrupted):
+        code, out, err = diffuse("train", squares, *OPTIONS, "--dry-run")
+    assert (code, out) == (130, "")
+    assert "saving" not in err
+
+
 DRIVER = """
 import os, signal, sys
 from unittest import mock

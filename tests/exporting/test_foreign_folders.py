@@ -11,12 +11,14 @@ import safetensors.torch
 import torch
 from random_models import make_model
 
-from diffuse_cli.config import Export
+from diffuse_cli.config import SCHEDULES, Export
+from diffuse_cli.diffusion.schedule import make_schedule
 from diffuse_cli.errors import ModelError
 from diffuse_cli.exporting import diffusers_export
 from diffuse_cli.network.network import Network
 from diffuse_cli.storage import safetensors_file
 from diffuse_cli.storage.checkpoint import load_model
+from diffuse_cli.storage.diffusers_config import read_scheduler
 from diffuse_cli.storage.model_info import read_model_info
 
 CPU = torch.device("cpu")
@@ -47,6 +49,14 @@ def refused(folder, match):
         assert caught.value.exit_code == 4
         assert str(caught.value).isprintable()
         assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("resolution", [8, 16, 32, 64, 128, 256, 512])
+def test_every_schedule_is_recognised_by_its_betas(name, resolution):
+    betas = make_schedule(name, resolution).betas().tolist()
+    entries = {"_class_name": "DDPMScheduler", "trained_betas": betas, "num_train_timesteps": len(betas)}
+    assert read_scheduler(entries)[0] == name
 
 
 # ── Models of other programs ────────────────────────────────────────────────────────────────────────────────────────

@@ -149,7 +149,7 @@ def test_one_call_may_start_in_the_middle(exported):
         inputs |= {"tokens": tokens[:2], "negative_tokens": tokens[2:], "guidance": np.array(3, np.float32)}
     theirs = onnxruntime.InferenceSession(exported.folder / "sampler.onnx").run(None, inputs)[0]
     text, null = encode_prompts(exported.model, prompts)
-    denoise = guided_denoiser(exported.model.network, config, schedule, text=text, null=null, sampling=Sampling())
+    denoise = guided_denoiser(exported.model.network, config, schedule, text=text, negative=null, sampling=Sampling())
     times = sampling_times_of(config, Sampling())[skipped:]
     *_, last = dpmpp_2m(within_range(denoise), noisy, times, schedule)
     ours = (last.noisy / 2 + 0.5).clamp(0, 1).numpy()

@@ -23,8 +23,9 @@ from diffuse_cli.files import durable
 from diffuse_cli.reporting import report
 from diffuse_cli.storage import registry, training_states
 from diffuse_cli.training import loop, plan, prepare, previews
+from diffuse_cli.training.optimizer import learning_rate_at
 from diffuse_cli.training.run import open_run
-from diffuse_cli.training.trainer import StepResult, learning_rate_at
+from diffuse_cli.training.trainer import StepResult
 
 STEPS = 3
 RECIPE = Recipe(resolution=8, preset="nano", steps=STEPS, batch_size=2, captions="none")

@@ -104,6 +104,12 @@ def test_the_script_is_the_one_that_is_allowed(run):
     assert f"script-src 'sha256-{allowed}'" in html
 
 
+def test_the_page_of_a_finished_run_says_which_weights_the_model_has(run):
+    _log(run, _started(), {"event": "finished", "step": 8, "complete": True, "seconds": 1, "prompt": "a",
+                           "delivered": "last step: validation loss 0.2019"})
+    assert "The model has the weights of the last step: validation loss 0.2019.<" in report.build(run).decode()
+
+
 def test_foreign_text_stays_text(run):
     stored = json.loads((run / "config.json").read_text())
     stored["request"]["folder"] = f"/pictures/{HOSTILE}\udcff"

@@ -124,7 +124,7 @@ def test_generating_leaves_no_trace_in_torch(model):
 
 def test_every_step_is_a_state_that_ends_in_the_picture(model):
     text, null = encode_prompts(model, ["a red square"])
-    steps = list(reverse_diffusion(model.network, model.config, text=text, null=null, seeds=[5],
+    steps = list(reverse_diffusion(model.network, model.config, text=text, negative=null, seeds=[5],
                                    sampling=Sampling(steps=4)))
     assert [step.t for step in steps] == sorted((step.t for step in steps), reverse=True)
     assert (len(steps), steps[-1].t) == (4, 0.0)
@@ -136,7 +136,7 @@ def test_every_step_is_a_state_that_ends_in_the_picture(model):
 def test_the_first_noise_is_that_of_the_seed_alone(model, sampler):
     seen = []
     with mock.patch.object(generation, "run_sampler", lambda name, denoise, noisy, *_, **__: seen.append(noisy) or []):
-        list(reverse_diffusion(model.network, model.config, text=None, null=None, seeds=[9, 4], sampling=Sampling(
+        list(reverse_diffusion(model.network, model.config, text=None, negative=None, seeds=[9, 4], sampling=Sampling(
             sampler=sampler)))
     for row, seed in zip(seen[0], (9, 4), strict=True):
         key = torch.tensor([randomness.key(seed, "sample", -1)])
@@ -176,10 +176,11 @@ def test_a_negative_takes_the_place_of_the_empty_caption(model):
     assert np.array_equal(guided[1.0], guided[4.0])        # where nothing is guided, a negative has no effect
     text, null = encode_prompts(model, ["a red square", "a blue square"])
     schedule = make_schedule(model.config.schedule, 8)
-    denoise = [guided_denoiser(model.network, model.config, schedule, text=text[:1], null=negative, sampling=Sampling(
-        guidance=0.0, guidance_interval=EVERYWHERE)) for negative in (null, text[1:])]
+    sampling = Sampling(guidance=0.0, guidance_interval=EVERYWHERE)
+    denoise = [guided_denoiser(model.network, model.config, schedule, text=text[:1], negative=negative,
+                               sampling=sampling) for negative in (null, text[1:])]
     noisy = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    unguided = guided_denoiser(model.network, model.config, schedule, text=text[1:], null=null, sampling=Sampling(
+    unguided = guided_denoiser(model.network, model.config, schedule, text=text[1:], negative=null, sampling=Sampling(
         guidance=1.0))
     t = schedule.time_of(torch.zeros(1, dtype=torch.float64)).item()
     expected = dynamic_threshold(unguided(noisy, t).image)  # guidance 0 is the negative alone
@@ -251,7 +252,8 @@ def test_frames_show_state_and_estimate_of_every_step(model):
     assert np.array_equal(filmed.frames[-1][:, :8], plain.pixels)
     assert np.array_equal(filmed.pixels, plain.pixels)
     text, null = encode_prompts(model, ["a red square"] * 2)
-    steps = list(reverse_diffusion(model.network, model.config, text=text, null=null, seeds=[5, 5], sampling=SAMPLING))
+    steps = list(reverse_diffusion(
+        model.network, model.config, text=text, negative=null, seeds=[5, 5], sampling=SAMPLING))
     for frame, step in zip(filmed.frames, steps, strict=True):
         assert np.abs(frame[:, 8:].astype(int) - generation.to_pixels(step.image)[0]).max() <= 1
 
@@ -262,7 +264,7 @@ def test_frames_show_state_and_estimate_of_every_step(model):
 def _denoisers(model, guidance):
     text, null = encode_prompts(model, ["a red square", "a blue square"])
     schedule = make_schedule(model.config.schedule, 8)
-    return [guided_denoiser(model.network, model.config, schedule, text=features, null=null, sampling=Sampling(
+    return [guided_denoiser(model.network, model.config, schedule, text=features, negative=null, sampling=Sampling(
         guidance=guidance, guidance_interval=(0.5, 2.0))) for features in (text, null.expand_as(text))]
 
 
@@ -293,7 +295,7 @@ def test_the_network_gets_the_stock_time_and_the_fraction_is_clamped(model):
             return torch.full((len(noisy), 6, 8, 8), 9.0)
 
     schedule = make_schedule(model.config.schedule, 8)
-    answer = guided_denoiser(Spy(), model.config, schedule, text=None, null=None, sampling=Sampling())(
+    answer = guided_denoiser(Spy(), model.config, schedule, text=None, negative=None, sampling=Sampling())(
         torch.zeros(2, 3, 8, 8), 0.5)
     assert [time.tolist() for time in times] == [[499.0, 499.0]]
     assert torch.equal(answer.log_fraction, torch.ones(2, 3, 8, 8))          # (9 + 1)/2 is beyond beta
@@ -314,7 +316,7 @@ def test_every_estimate_is_within_the_pixel_range(model, start):
             return torch.zeros(len(noisy), 6, 8, 8)
 
     config = replace(model.config, prediction="epsilon")
-    steps = list(reverse_diffusion(Silent(), config, text=None, null=None, seeds=[3],
+    steps = list(reverse_diffusion(Silent(), config, text=None, negative=None, seeds=[3],
                                    sampling=Sampling(steps=6), inits=start))
     assert all(step.image.abs().max() <= 1 for step in steps)
     assert steps[0].image.abs().max() == 1                                   # clipped: it was far outside

@@ -12,7 +12,7 @@ from diffuse_cli.config import Recipe
 from diffuse_cli.data.split import Split, split_dataset
 from diffuse_cli.network.network import parameter_count
 from diffuse_cli.network.tokenizer import train_tokenizer
-from diffuse_cli.training.plan import extend, learning_rate, make_plan
+from diffuse_cli.training.plan import extend, make_plan, peak_learning_rate
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 TOKENIZER = train_tokenizer(["a red square"])
@@ -92,16 +92,16 @@ def test_warm_up_and_cool_down(steps, warmup, cooldown):
     (1, 4e-3), (2_000_000, 4e-3), (5_000_000, 2e-3), (10_000_000, 1.4e-3), (20_000_000, 1e-3), (60_000_000, 6e-4),
     (250_000_000, 4e-4), (10**10, 4e-4)])
 def test_the_learning_rate_follows_the_size(parameters, rate):
-    assert learning_rate(parameters, "muon") == pytest.approx(rate, rel=1e-9)      # 1.4e-3: half way, in logarithms
+    assert peak_learning_rate(parameters, "muon") == pytest.approx(rate, rel=1e-9)  # 1.4e-3: the middle of logs
     for other in ("adamw", "adam"):
-        assert learning_rate(parameters, other) == pytest.approx(rate / 2, rel=0.02)
+        assert peak_learning_rate(parameters, other) == pytest.approx(rate / 2, rel=0.02)
 
 
 def test_the_learning_rate_never_rises_with_the_size():
-    rates = [learning_rate(round(1e6 * 1.1**k), "muon") for k in range(70)]
+    rates = [peak_learning_rate(round(1e6 * 1.1**k), "muon") for k in range(70)]
     assert rates == sorted(rates, reverse=True)
     plan, _ = plan_for(100, preset="small", steps=10)
-    assert plan.lr == learning_rate(parameter_count(plan.model.network), "muon")
+    assert plan.lr == peak_learning_rate(parameter_count(plan.model.network), "muon")
 
 
 @pytest.mark.parametrize(("train", "dropout"), [

@@ -17,9 +17,9 @@ from diffuse_cli.runtime.distributed import World
 from diffuse_cli.training import ema
 from diffuse_cli.training.batches import Batches
 from diffuse_cli.training.loss import Batch
-from diffuse_cli.training.optimizer import TEXT_LAYERS
+from diffuse_cli.training.optimizer import TEXT_LAYERS, learning_rate_at
 from diffuse_cli.training.plan import make_plan
-from diffuse_cli.training.trainer import NORM_WINDOW, Trainer, learning_rate_at
+from diffuse_cli.training.trainer import NORM_WINDOW, Trainer
 
 CPU = torch.device("cpu")
 CAPTIONS = [("a red square", "red"), ("a blue square",)] * 6

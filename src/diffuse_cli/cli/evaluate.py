@@ -188,7 +188,10 @@ def _distance_lines(evaluation: "Evaluation") -> Iterator[tuple[str, str]]:
 
 
 def _levels(evaluation: "Evaluation") -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """The noise loss by noise level as a table, (columns, rows), with the cleanest level first."""
+    """Return a table of the noise loss: the column headings, and one row of texts for each noise level.
+
+    The level with the least noise comes first. A model with captions has further columns, for no and wrong captions.
+    """
     columns = {"LOG-SNR": [f"{value:+.2f}" for value in evaluation.likelihood.log_snr],
                "NOISE LOSS": [_text(figure) for figure in evaluation.likelihood.noise_mse_at]}
     if evaluation.prompts is not None:

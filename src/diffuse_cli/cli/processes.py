@@ -41,7 +41,11 @@ ERROR_PREFIXES = ("error: ", "  what():  ", "terminate called ", "Fatal Python e
 
 
 def processes_to_start(machine: Machine) -> int:
-    """The number of processes to start; 1 if this process suffices or is itself one of several. Raises UsageError."""
+    """Return how many processes the command must start. 1 means none: this process does the work itself.
+
+    The result is 1 as well if this process is already one of several. Raises UsageError if --gpus asks for GPUs that
+    torch does not see.
+    """
     if launch_environment.process_rank().world_size > 1 or (machine.gpus in (None, "0", "1") and not machine.procs):
         return 1
     from ..runtime.devices import count_processes

@@ -142,21 +142,23 @@ def _train(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: bool) -> 
         run = join_run(folder, recipe, machine) if not rank.is_main else \
             stack.enter_context(open_run(folder, recipe, machine, rehearsal=dry_run))
 
-        # The readers of the events, and the signals.
-        should_stop = stack.enter_context(_catch_signals(announce=rank.is_main))
+        # The readers of the events, and the signals. A signal ends a dry run at once, as it ends any other program.
+        should_stop: Callable[[], str | None] = lambda: None
+        if not dry_run:
+            should_stop = stack.enter_context(_catch_signals(announce=rank.is_main))
         display = stack.enter_context(TrainingView())
         from ..training import loop
 
         log = stack.enter_context(loggers.open_log(
             machine.log if rank.is_main and not dry_run else None, run.directory, warn=view.warn))
 
-        # The training. A signal while pictures are read ends it at once, because there is nothing to save.
+        # The training. A signal to stop while pictures are read ends it at once, because there is nothing to save.
         for event in loop.rehearse(run) if dry_run else loop.train(run, should_stop=should_stop):
             if rank.is_main:
                 display.show(event)
             log(event)
             finished = event if isinstance(event, Finished) else None
-            if isinstance(event, Scanned) and (signal_name := should_stop()):
+            if isinstance(event, Scanned) and (signal_name := should_stop()) and signal_name != loop.SAVE_SIGNAL:
                 _say_how_to_resume(is_main=rank.is_main)
                 raise typer.Exit(_exit_code(signal_name))
     if finished is not None:

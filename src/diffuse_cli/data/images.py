@@ -45,7 +45,7 @@ class ImageRefused(Exception):
 
 
 def open_regular(path: Path) -> io.BufferedReader:
-    """Open a regular file of 1 byte to 256 MB for reading; raises ImageRefused for any other."""
+    """Open a regular file of 1 byte to 256 MiB for reading. Raises ImageRefused if the file is missing or different."""
     flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     try:
         # Without O_NONBLOCK, opening a pipe in the place of a picture would wait until somebody writes into it.

@@ -173,7 +173,11 @@ def _parse_csv(file: File, lines: Iterable[str]) -> Iterator[tuple[int, dict[str
 
 
 def _checked_name(name: Any, file: File, number: int) -> str:
-    """The normalised path of a picture inside the folder of its metadata file. Raises DataError for any other value."""
+    """Check the `file_name` in line `number` of a metadata file. → the same path, normalised (NFC, without "./")
+
+    The path is relative to the folder of the metadata file and must not leave it. Raises DataError if `name` is
+    anything else. Does not check that the picture exists.
+    """
     place = f"{file.name} line {number}"
     if not isinstance(name, str) or not name.strip():
         raise DataError(f"{place} has no file_name", hint="Every row names its picture")

@@ -23,10 +23,10 @@ def validation_count(pictures: int) -> int:
 
 
 def split_dataset(hashes: Sequence[str]) -> Split:
-    """Hold out the pictures whose content hashes are lowest.
+    """Divide the pictures of a data set into those to train on and those held out for validation.
 
-    The split therefore survives renaming, and equal pictures are on the same side: of pictures with equal hashes at the
-    border, all are trained on.
+    hashes: the hash of each picture's pixels. The `validation_count` pictures with the lowest hashes are held out, so
+    renaming a file changes nothing. If equal pictures would fall on both sides, all of them are trained on.
     """
     order = sorted(range(len(hashes)), key=lambda position: (hashes[position], position))
     count = validation_count(len(hashes))

@@ -12,7 +12,7 @@ from .schedule import Schedule
 
 THRESHOLD_SHARE = 0.995         # dynamic thresholding leaves this share of a picture's values within its limit
 Time = TypeVar("Time", float, Tensor)           # one time for a whole batch, or one for each picture
-BothDenoisers = Callable[[Tensor, float], tuple[Denoised, Denoised]]    # → (conditional, unconditional), in one pass
+BothDenoisers = Callable[[Tensor, float], tuple[Denoised, Denoised]]    # → with the prompt and without, in one pass
 
 
 def classifier_free(
@@ -20,13 +20,13 @@ def classifier_free(
 ) -> Denoiser:
     """Classifier-free guidance: image_u + scale·(image_c - image_u) (Ho & Salimans 2021, eq. 6).
 
-    image_c and image_u are the conditional and the unconditional estimate of the clean picture. The formula is the same
-    for estimates of the noise. The guided picture can leave the pixel range, so it is thresholded. The variance is the
-    conditional one.
+    image_c is the estimate of the clean picture with the prompt, image_u the one with the empty caption, or with the
+    negative prompt if there is one. The formula is the same for estimates of the noise. The guided picture can leave
+    the pixel range, so it is thresholded. The variance is that of the estimate with the prompt.
 
     interval: (low, high). Guidance acts only where low < sigma/alpha ≤ high; elsewhere the conditional estimate is
     used. Guiding only in the middle gives better pictures for fewer evaluations (Kynkäänniemi et al. 2024). scale: 1 is
-    no guidance; 0 is the unconditional model, inside the interval.
+    no guidance; 0 is image_u inside the interval.
     """
     low, high = interval
 
@@ -34,9 +34,9 @@ def classifier_free(
         log_snr = schedule.log_snr(torch.tensor(t, dtype=torch.float64)).item()
         if scale == 1 or not low < math.exp(-log_snr / 2) <= high:
             return conditional(noisy, t)
-        with_condition, without = both(noisy, t)
-        image = without.image + scale * (with_condition.image - without.image)
-        return Denoised(dynamic_threshold(image), with_condition.log_fraction, guided=True)
+        prompted, negative = both(noisy, t)
+        image = negative.image + scale * (prompted.image - negative.image)
+        return Denoised(dynamic_threshold(image), prompted.log_fraction, guided=True)
 
     return denoise
 

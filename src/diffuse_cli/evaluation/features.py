@@ -36,7 +36,7 @@ SIDE, GRID = 64, 16                             # pixels: width of the encoder's
 WORDS = 200                                     # largest number of caption words that the encoder learns to predict
 SCALE = 4096                                    # largest number of pictures from which features are standardised
 TEMPERATURE = 0.2                               # of the NT-Xent loss
-ROUGHNESS_FEATURES = 12                                    # number of features from `details`
+ROUGHNESS_FEATURES = 12                         # number of features from `roughness`
 VISIBLE = 8 / 255                               # differences below 4 of 255 levels count little (the range is 2)
 _FILE = "encoder.safetensors"
 
@@ -52,7 +52,11 @@ class Features:
     function: Callable[[Tensor], Tensor]        # (BATCH, 3, H, W) float32 in [-1, 1] → (BATCH, D)
 
     def __call__(self, pixels: np.ndarray) -> Tensor:
-        """The features of all pictures, computed in batches of one size, as the size can change the last bits."""
+        """Compute the features of all pictures. (N, H, W, 3) uint8, N > 0 → (N, D) float32 on the CPU
+
+        Every batch has BATCH pictures, as another batch size could change the last bits of a feature. Pictures from the
+        beginning fill up the last batch.
+        """
         parts = []
         with torch.no_grad():
             for start in range(0, len(pixels), BATCH):
@@ -152,7 +156,7 @@ class Encoder(nn.Module):
         return features
 
     def raw_features(self, images: Tensor) -> Tensor:
-        """The features before they are standardised: `details` and the outputs of the network."""
+        """The features before they are standardised: `roughness` and the outputs of the network."""
         images = self.reduced(images)
         return torch.cat([roughness(images), self(images)], dim=1)
 
@@ -197,7 +201,7 @@ def train_encoder(dataset: Dataset, positions: np.ndarray, *, device: torch.devi
     encoder, heads = _initialised(encoder, generator).to(device), _initialised(heads, generator).to(device)
     parameters = [*encoder.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS)
+    learning_rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS)
     for step in range(STEPS):
         chosen = torch.randperm(count, generator=generator)[:BATCH]
         images = encoder.reduced(from_pixels(dataset.images[positions[chosen.numpy()]]))
@@ -212,7 +216,7 @@ def train_encoder(dataset: Dataset, positions: np.ndarray, *, device: torch.devi
             loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        schedule.step()
+        learning_rates.step()
         yield step + 1, STEPS
     encoder.eval().requires_grad_(False)
     subset = positions[torch.linspace(0, count - 1, min(count, SCALE)).long().numpy()]

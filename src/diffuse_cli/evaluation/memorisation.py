@@ -160,7 +160,10 @@ class _Reference:
 
     @property
     def usable(self) -> bool:
-        """Whether each picture has at least two others, without which a ratio means nothing."""
+        """Whether each training picture can be compared with at least two other training pictures.
+
+        With fewer, the ratio of the nearest distance to the mean of the nearest distances means nothing.
+        """
         return self.neighbours >= 2
 
     def ratios(self, colours: Tensor, *, itself: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,8 @@
-"""The noise loss of a network at fixed noise levels with fixed noise, as validation measures it during training."""
+"""Measures the noise loss of a network, which is the mean squared error of the noise that it predicts.
+
+The noise levels and the noise are always the same, so two measurements differ only by their networks. Validation
+during training uses this measurement.
+"""
 
 import torch
 from torch import Tensor

@@ -20,10 +20,11 @@ SCHEMA = 1                                      # version of the format of evalu
 
 @dataclass(frozen=True)
 class CaptionEffect:
-    """How much captions matter: the noise loss with each picture's own caption, with another picture's, and with none.
+    """How much captions matter: the noise loss (mean squared error of the predicted noise) with three kinds of caption.
 
-    A rise is the difference from the loss with the true caption, as a share of that loss. The `shuffled` figures are
-    None if all pictures have the same caption.
+    `true` is the loss with each picture's own caption, `shuffled` with another picture's, `empty` with none. A rise is
+    the relative increase over `true`: (loss - true) / true. Every field whose name begins with `shuffled` is None if
+    all pictures have the same caption.
     """
 
     true: Estimate

@@ -153,6 +153,6 @@ def _noise(model: Model, count: int) -> Tensor:
 
 def _reference(model: Model, prompts: list[str], sampling: Sampling) -> _Reference:
     text, null = encode_prompts(model, prompts)
-    *_, last = reverse_diffusion(model.network, model.config, text=text, null=null, seeds=range(len(prompts)),
+    *_, last = reverse_diffusion(model.network, model.config, text=text, negative=null, seeds=range(len(prompts)),
                                  sampling=sampling)
     return _Reference(prompts, sampling, _noise(model, len(prompts)), (last.noisy / 2 + 0.5).clamp(0, 1))

@@ -99,10 +99,11 @@ def stream(path: Path, *, mode: int = 0o600) -> Iterator[Callable[[bytes], None]
 
 @contextlib.contextmanager
 def draft(path: Path, write: Callable[[Path], None]) -> Iterator[BinaryIO]:
-    """Let a library write a file where it accepts only a name. Yields the file, opened for reading.
+    """Call `write` with a temporary path beside `path`, and yield the file that it wrote, opened for reading.
 
-    `write` is called with a temporary name beside `path`. The draft is not durable, and removed when the block ends:
-    copy it with `stream`. Raises StorageError, also for an OSError of `write`.
+    This serves libraries that take only the name of a file, not an open file. The file is not written durably, and it
+    is removed when the block ends. So the block must copy it to `path` with `stream`. Raises StorageError, also for an
+    OSError of `write`.
     """
     temporary = path.with_name(f"{TEMPORARY}{os.urandom(8).hex()}")
     try:

@@ -19,7 +19,7 @@ from .pixels import enlarge
 ENLARGED_SIDE = 112                             # side in pixels, about, to which small pictures are enlarged
 FRAME_MILLISECONDS = 100                        # time of each frame of an animation
 LAST_FRAME_REPEATS = 15                         # extra frames at the end of an animation
-MAX_LINES = 3                                       # maximum lines of a caption or title; the rest is cut
+MAX_LINES = 3                                   # maximum lines of a caption or title; the rest is cut
 _CAPTIONED_SIDE = 128                           # maximum width in pixels to which `captioned_sheet` enlarges pictures
 _CAPTION_LETTERS = 200                          # maximum letters of a caption on a sheet
 _LINE = 14                                      # height of a line of text, in pixels
@@ -96,7 +96,7 @@ def column_width(rows: Sequence[Row]) -> int:
 
 
 def labelled_rows(rows: Sequence[Row], *, cell: int | None = None) -> np.ndarray:
-    """Rows of pictures with their texts, black on white, in columns of `cell` pixels (default: `cell_width`)."""
+    """Rows of pictures with their texts, black on white, in columns of `cell` pixels (default: `column_width`)."""
     font, cell = label_font(_FONT_SIZE), cell or column_width(rows)
     scale = _scale(rows[0].pictures[0])
     columns = max(len(row.pictures) for row in rows)
@@ -132,7 +132,10 @@ def _sheet_with_labels(
 
 
 def _scale(picture: np.ndarray) -> int:
-    """The factor that makes a picture about SIDE pixels wide; a whole number keeps its pixels square and sharp."""
+    """The factor by which a picture is enlarged to about ENLARGED_SIDE pixels in width: a whole number, at least 1.
+
+    A whole number keeps the pixels square and sharp. Pictures are never made smaller.
+    """
     return max(1, round(ENLARGED_SIDE / len(picture[0])))
 
 
@@ -156,7 +159,7 @@ def label_font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def wrap(text: str, fits: Callable[[str], bool]) -> list[str]:
-    """`text` in at most LINES lines, each of which `fits`; words longer than a line are broken, a cut shows as '…'."""
+    """`text` in at most MAX_LINES lines, each of which `fits`; longer words are broken, and a cut shows as '…'."""
     lines: list[str] = []
     rest = text
     while rest and len(lines) < MAX_LINES:

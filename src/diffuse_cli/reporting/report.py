@@ -105,7 +105,7 @@ def _status(event_log: EventLog, plan: Entry) -> str:
     steps = plan.get("steps")
     if event_log.finished.get("complete"):
         return _text(f"Finished: {readable(steps)} steps. The model has the weights of the "
-                     f"{event_log.finished.get('delivered')} step.")
+                     f"{event_log.finished.get('delivered')}.")
     state = f"Stopped ({event_log.finished.get('reason')})" if event_log.finished else "In training"
     return _text(f"{state}: step {event_log.step:,} of {readable(steps)}")
 

@@ -34,7 +34,7 @@ class World:
     """
 
     process: ProcessRank = launch_environment.SINGLE_PROCESS  # the rank of this process
-    patient_group: dist.ProcessGroup | None = None          # all processes, with PATIENCE times the timeout
+    patient_group: dist.ProcessGroup | None = None          # all processes, with PATIENT_TIMEOUTS times the timeout
     _wrapped: weakref.WeakSet[DistributedDataParallel] = field(
         default_factory=weakref.WeakSet, init=False, repr=False, compare=False)
 
@@ -80,7 +80,7 @@ class World:
     def all_reduce_max(self, number: int, *, patient: bool = False) -> int:
         """The largest of the processes' numbers.
 
-        patient: wait up to `PATIENCE` timeouts, because one of the processes may be working alone.
+        patient: wait up to `PATIENT_TIMEOUTS` timeouts, because one of the processes may be working alone.
         """
         if self.size == 1:
             return number

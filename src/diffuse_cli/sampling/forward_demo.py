@@ -63,7 +63,7 @@ def forward_diffusion(
     denoise = None
     if model is not None:
         text, null = encode_prompts(model, [caption])
-        denoise = guided_denoiser(model.network, model.config, schedule, text=text, null=null,
+        denoise = guided_denoiser(model.network, model.config, schedule, text=text, negative=null,
                                   sampling=Sampling(guidance=1.0))
     for t in times[:, None]:
         noisy = schedule.add_noise(image, noise, t)
@@ -78,9 +78,9 @@ def forward_diffusion(
 
 
 def brightness_decibels(schedule: Schedule, resolution: int) -> float:
-    """Return the SNR, in dB at t = 1, of the mean of all pixels.
+    """Return the signal-to-noise ratio, in dB at t = 1, of a picture's mean brightness.
 
-    Averaging R² pixels keeps the signal and leaves 1/R² of the noise's variance.
+    The mean of R×R pixels (R: `resolution`) keeps the whole signal, but its noise has only 1/R² of a pixel's variance.
     """
     return _decibels(_brightness_log_snr(schedule, resolution))
 

@@ -86,7 +86,7 @@ def _generate_batched(
         seconds = (time.monotonic() - started) / count
         for batch, batch_films in zip(turn_batches, gathered, strict=False):
             for (number, k), film in zip(batch, batch_films.numpy(), strict=False):
-                last = film[-1][:, : film.shape[1]]                    # pictures are square
+                last = film[-1][:, : film.shape[1]]                    # the noisy picture, left of the estimate
                 yield Sample(requests[number], k, last, seconds, film if frames else None)
 
 
@@ -105,7 +105,7 @@ def _generate_batch(
     times, steps = sampling_times_of(model.config, sampling), 1
     remaining = len(times)
     for step in reverse_diffusion(
-            model.network, model.config, text=text, null=negative, sampling=sampling,
+            model.network, model.config, text=text, negative=negative, sampling=sampling,
             seeds=[request.seed + k for request, k in batch],
             inits=[request.init for request, _ in batch if request.init is not None]):
         if frames:
@@ -132,18 +132,19 @@ def encode_prompts(model: Model, prompts: Sequence[str]) -> tuple[Tensor | None,
 
 
 def reverse_diffusion(
-    network: Network, config: ModelConfig, *, text: Tensor | None, null: Tensor | None, seeds: Sequence[int],
+    network: Network, config: ModelConfig, *, text: Tensor | None, negative: Tensor | None, seeds: Sequence[int],
     sampling: Sampling, inits: Sequence[InitImage] = (),
 ) -> Iterator[Step]:
     """Turn noise into a batch of pictures: yield its state after every step. The last step's `noisy` is the result.
 
-    text: features of the prompts (N, 77, width). null: features that guidance leads away from (N or 1, 77, width). Both
+    text: features of the prompts (N, 77, width). negative: features that guidance leads away from, of the
+    negative prompts or of the empty caption (N or 1, 77, width). Both
     are None for unconditional models. seeds: N of them. inits: the pictures to start from, none or N of them, all with
     the same strength and either all with a mask or none.
     """
     resolution = config.network.resolution
     schedule = make_schedule(config.schedule, resolution)
-    denoise = within_range(guided_denoiser(network, config, schedule, text=text, null=null, sampling=sampling))
+    denoise = within_range(guided_denoiser(network, config, schedule, text=text, negative=negative, sampling=sampling))
     device = next(network.parameters()).device
     shape = (config.network.channels, resolution, resolution)
 
@@ -174,12 +175,12 @@ def reverse_diffusion(
 
 
 def guided_denoiser(
-    network: Network, config: ModelConfig, schedule: Schedule, *, text: Tensor | None, null: Tensor | None,
+    network: Network, config: ModelConfig, schedule: Schedule, *, text: Tensor | None, negative: Tensor | None,
     sampling: Sampling,
 ) -> Denoiser:
     """Return the network as a function of noisy pictures (N, C, R, R) and one time, as `run_sampler` needs it.
 
-    text, null: as for `reverse_diffusion`. With text, the estimates are guided (`guidance.classifier_free`). Where
+    text, negative: as for `reverse_diffusion`. With text, the estimates are guided (`guidance.classifier_free`). Where
     guidance acts, one pass over a batch of 2·N computes the estimates with and without the prompt.
     """
 
@@ -187,15 +188,15 @@ def guided_denoiser(
         times = torch.full((len(noisy),), t, dtype=torch.float64)
         return denoise(network, noisy, times, features, config=config, schedule=schedule, precision=sampling.precision)
 
-    if text is None or null is None:
+    if text is None or negative is None:
         return lambda noisy, t: estimate(noisy, t, None)
-    doubled = torch.cat([text, null.expand_as(text)])                                      # (2·N, 77, width)
+    doubled = torch.cat([text, negative.expand_as(text)])                                      # (2·N, 77, width)
 
     def both(noisy: Tensor, t: float) -> tuple[Denoised, Denoised]:
         images, fractions, _ = estimate(torch.cat([noisy, noisy]), t, doubled)
         count = len(noisy)
-        fraction, null_fraction = (None, None) if fractions is None else (fractions[:count], fractions[count:])
-        return Denoised(images[:count], fraction), Denoised(images[count:], null_fraction)
+        fraction, negative_fraction = (None, None) if fractions is None else (fractions[:count], fractions[count:])
+        return Denoised(images[:count], fraction), Denoised(images[count:], negative_fraction)
 
     return classifier_free(
         lambda noisy, t: estimate(noisy, t, text), both, schedule=schedule, scale=sampling.guidance,

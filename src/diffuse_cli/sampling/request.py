@@ -69,7 +69,7 @@ class SampleRequest:
 def open_init_image(image: Path, mask: Path | None, resolution: int, strength: float | None) -> InitImage:
     """Open a picture to start from, and its mask: both are fitted to R×R pixels as training fits pictures.
 
-    Mask and strength: see `init_image`. Raises DataError, and UsageError for a strength out of range.
+    Mask and strength: see `make_init_image`. Raises DataError, and UsageError for a strength out of range.
     """
     mask_pixels = None if mask is None else open_fitted(mask, resolution)
     return make_init_image(open_fitted(image, resolution), mask_pixels, strength)

@@ -230,7 +230,11 @@ def pipeline_index(network: NetworkConfig, scheduler_class: str) -> dict[str, An
 def _check_same(
     expected: Mapping[str, Any], found: Mapping[str, Any], usual: Mapping[str, Any] | None, *, where: str,
 ) -> None:
-    """Raise ModelError for the first entry that is not as expected; with `usual`, for any other that is not usual."""
+    """Raise ModelError for the first entry of `expected` that is missing from `found` or has another value there.
+
+    With `usual`, the other entries of `found` are checked too: each must be as in `usual`, or None or False. Names that
+    begin with "_" are never checked. where: the file or part that the error message names.
+    """
     others = {} if usual is None else {key: usual.get(key) for key in found if key not in expected}
     for key, value in {**others, **expected}.items():
         if not key.startswith("_") and not _equal(found.get(key), value) and not (

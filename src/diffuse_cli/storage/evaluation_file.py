@@ -10,7 +10,7 @@ EVALUATION_FILE, GALLERY_FILE = "evaluation.json", "closest.png"
 
 
 def nested_entry(contents: Any, key: str) -> Any:
-    """The entry `outer.inner` of nested dictionaries, or None."""
+    """The entry "outer.inner" of nested dictionaries, or None."""
     for part in key.split("."):
         contents = contents.get(part) if isinstance(contents, dict) else None
     return contents

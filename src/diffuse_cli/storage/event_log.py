@@ -75,5 +75,5 @@ def _drop_from(log: EventLog, step: int) -> None:
 
 
 def number(value: Any) -> float:
-    """`value` if it is a number, else NaN."""
+    """`value` as a float if it is an int or a float of size below 1e300; else NaN, also for a bool."""
     return float(value) if type(value) in (int, float) and abs(value) < 1e300 else math.nan

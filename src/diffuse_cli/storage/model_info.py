@@ -79,9 +79,9 @@ class ModelInfo:
 
 
 def read_model_info(path: Path) -> ModelInfo:
-    """Read the metadata of the model file at `path`, or of the folder whose `model_index.json` it is.
+    """Read the metadata of a model. Raises ModelError.
 
-    Raises ModelError.
+    path: a model file, or the file `model_index.json` of a folder in diffusers' form; it stands for the whole folder.
     """
     if is_folder(path):
         return info_of_folder(path.parent.absolute().name, read_folder(path))

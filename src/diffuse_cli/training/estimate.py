@@ -38,10 +38,10 @@ def facts(trainer: Trainer, machine: Machine) -> Facts:
 
 
 def images_within(seconds: float, trainer: Trainer, machine: Machine) -> int:
-    """The number of pictures that a run can train on in `seconds`, of which this measurement is a part.
+    """Measure the speed of training, and return how many pictures a run can train on in `seconds`: at least 1.
 
-    Some of the time is kept for validation, previews and saving, but never more than half of it. The trainer cannot be
-    used for the run afterwards.
+    The measurement takes some of the `seconds`. Validation, previews and saving get a share of the rest, but training
+    steps keep at least 46 % of it. The trainer cannot be used for the run afterwards.
     """
     started = time.monotonic()
     rate = _images_per_second(trainer, min(MEASURED_SECONDS, seconds / 10))

@@ -125,15 +125,15 @@ def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, 
             yield from _validate(session)
         if world.is_main and (last or preview_every.is_due(trainer.global_step)):
             yield events.Paused(step=trainer.global_step, doing="drawing a preview")
-            yield saving.warn_if_full(session, preview, final=False)
+            yield saving.write_or_warn(session, preview, must_succeed=False)
         if world.is_main and (last or saver.is_due()):
-            yield from saver.save(final=last)
+            yield from saver.save(must_succeed=last)
 
         # Stop or save if a signal asks for it
         received = _agree_on_signal(should_stop(), world)
         stop_signal = None if received == SAVE_SIGNAL else received
         if received and world.is_main and not saver.is_saved():
-            yield from saver.save(final=stop_signal is not None)
+            yield from saver.save(must_succeed=stop_signal is not None)
         if received:
             world.barrier()
     return stop_signal

@@ -14,10 +14,7 @@ SPEED_MEMORY = 0.8                              # weight of earlier reports in t
 
 
 class LossMonitor:
-    """Sums of the losses, and of the seconds that the steps alone have taken.
-
-    Losses are summed on the device, so that no step waits for it.
-    """
+    """Sums, since the last report, of the losses and of the seconds that the steps alone have taken."""
 
     def __init__(self, session: Session) -> None:
         self.session = session

@@ -59,9 +59,20 @@ class Optimizer:
             part.zero_grad(set_to_none=True)
 
     def step(self, lr: float) -> None:
-        """Update the weights by their gradients, at a learning rate."""
+        """Update the weights by their gradients. A parameter group's rate is `lr` times its `lr_factor`."""
         self.lr = lr
         for part in self.parts:
             for group in part.param_groups:
                 group["lr"] = group["lr_factor"] * lr
             part.step()
+
+
+def learning_rate_at(plan: Plan, step: int) -> float:
+    """lr·max(0, min(1, (step + 1)/warmup_steps, (steps - step)/cooldown_steps)), the learning rate of `step`.
+
+    It rises linearly, is constant, and falls linearly towards 0, which the step after the last would have. `plan.lr` is
+    its highest value; `plan.make_plan` chooses the lengths.
+    """
+    rising = (step + 1) / plan.warmup_steps
+    falling = (plan.steps - step) / plan.cooldown_steps
+    return plan.lr * max(0.0, min(1.0, rising, falling))

@@ -57,7 +57,7 @@ def make_plan(
     plan = Plan(
         model=model, preset=preset, loss_weighting=recipe.loss_weighting, variance_grad=recipe.variance_grad,
         times=recipe.times, optimizer=recipe.optimizer, seed=recipe.seed, batch_size=batch_size, steps=steps,
-        lr=recipe.lr or learning_rate(parameter_count(model.network), recipe.optimizer),
+        lr=recipe.lr or peak_learning_rate(parameter_count(model.network), recipe.optimizer),
         warmup_steps=max(1, min(max(200, steps // 100), steps // 20)),
         cooldown_steps=max(1, round(COOLDOWN_SHARE * steps)),
         dropout=_dropout(train_images, epochs=seen / train_images),
@@ -112,8 +112,8 @@ def _choose_model(
         if recipe.preset is not None or resolution != network.resolution:
             raise UsageError(f"--init starts from a network of {network.resolution} px with its own shape",
                              hint="Leave --preset and --resolution out")
-        same = (recipe.prediction, recipe.variance == "learned", recipe.schedule)
-        if same != (init.config.prediction, init.config.learned_variance, init.config.schedule):
+        wanted = (recipe.prediction, recipe.variance == "learned", recipe.schedule)
+        if wanted != (init.config.prediction, init.config.learned_variance, init.config.schedule):
             variance = "a learned" if init.config.learned_variance else "no learned"
             raise UsageError(f"--init starts from a model that predicts {init.config.prediction}, with the schedule "
                              f"{init.config.schedule} and {variance} variance",
@@ -155,7 +155,7 @@ def _choose_batch(recipe: Recipe, train_images: int, device: torch.device) -> tu
     return ideal(seen), "for the number of pictures seen"
 
 
-def learning_rate(parameters: int, optimizer: str) -> float:
+def peak_learning_rate(parameters: int, optimizer: str) -> float:
     """The learning rate for a number of parameters, rounded to two digits.
 
     It is interpolated in `MUON_LEARNING_RATES`, both axes logarithmic, and constant outside of the table.

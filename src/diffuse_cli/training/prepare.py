@@ -204,9 +204,10 @@ def _read_tokenizer(run: Run) -> Tokenizer | None:
 
 
 def _write_run(run: Run, trainer: Trainer, tokenizer: Tokenizer | None, dataset: Dataset) -> None:
-    """Write everything that resuming will need, durably. The plan is last, because with it the run exists.
+    """Write the first files of a new run durably: the tokenizer, the list of skipped pictures, and last the plan.
 
-    Raises StorageError if the disk has no room for the whole training.
+    A run without a plan does not count as a run, so a crash before the end leaves nothing that could be resumed. Raises
+    StorageError, also if the disk has no room for the whole training.
     """
     need, free = estimate.disk_bytes(trainer), durable.free_bytes(run.directory)
     if free < need:

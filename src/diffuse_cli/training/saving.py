@@ -37,10 +37,10 @@ class Saver:
         """Whether the current step is saved."""
         return self.saved_step == self.session.trainer.global_step
 
-    def save(self, *, final: bool) -> Iterator[events.Event]:
-        """Save now. Raises StorageError if the save fails and is final, or is the third in a row that fails."""
+    def save(self, *, must_succeed: bool) -> Iterator[events.Event]:
+        """Save now. Raises StorageError if a save fails that must succeed, or is the third in a row that fails."""
         yield events.Paused(step=self.session.trainer.global_step, doing="saving")
-        event = warn_if_full(self.session, save, final=final)
+        event = write_or_warn(self.session, save, must_succeed=must_succeed)
         if isinstance(event, events.Saved):
             self.every.limit_cost(event.seconds)
             self.saved_step = event.step
@@ -61,17 +61,17 @@ def save(session: Session) -> events.Saved:
     return events.Saved(step=trainer.global_step, path=str(path), bytes=size, seconds=time.monotonic() - begun)
 
 
-def warn_if_full(session: Session, write: Callable[[Session], events.Event], *, final: bool) -> events.Event:
+def write_or_warn(session: Session, write: Callable[[Session], events.Event], *, must_succeed: bool) -> events.Event:
     """Call `write`. → its event, or a warning if the write failed, because the disk may have room again later.
 
-    The model is written to another place, and StorageError is raised, if the write is final, if it is the third in a
+    The model is written to another place, and StorageError is raised, if it must succeed, if it is the third in a
     row that fails, or if the run's directory is gone.
     """
     try:
         event = write(session)
     except StorageError as error:
         session.failed_writes += 1
-        if final or session.failed_writes == MAX_FAILED_WRITES or not session.directory.exists():
+        if must_succeed or session.failed_writes == MAX_FAILED_WRITES or not session.directory.exists():
             raise rescue(session, error) from error
         return events.Noticed(message=f"{error.what}; training continues", level="warning")
     session.failed_writes = 0

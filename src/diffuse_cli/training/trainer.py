@@ -24,7 +24,7 @@ from ..runtime.distributed import World, lost_process_as_error
 from . import ema
 from .batches import Batches
 from .loss import TrainingLoss
-from .optimizer import Optimizer
+from .optimizer import Optimizer, learning_rate_at
 
 MAX_GRADIENT_NORM = 1.0         # norm of the gradient to which longer gradients are clipped
 SPIKE_FACTOR = 8.0              # a gradient whose norm is more than this many times the recent median is skipped
@@ -156,7 +156,8 @@ class Trainer:
         """Add the gradient of `count` pictures of the batch, from `start` on. → (3,) their part of the losses"""
         batch, dropout_keys = self.batches.draw(self.global_step, start, count)
         losses = self.loss(batch, dropout_keys)
-        torch.autograd.backward(losses[0] * self.world.size)           # gradients are averaged over processes
+        # The losses are parts of the whole batch's mean. DDP averages gradients over the processes; this undoes it.
+        torch.autograd.backward(losses[0] * self.world.size)
         return cast(Tensor, losses.detach())
 
     def _averaged_over_processes(self, *, last: bool) -> AbstractContextManager[None]:
@@ -210,7 +211,10 @@ class Trainer:
         return result
 
     def record(self) -> dict[str, Any]:
-        """The numbers that belong to `tensors`, ready for JSON."""
+        """Return the numbers of the saved state, ready for JSON: step counts and recent gradient norms.
+
+        `tensors` returns the other part of the state. `restore` takes both.
+        """
         return {"step": self.global_step, "updates": self.updates, "bad": self.bad_steps, "norms": list(self.norms)}
 
     @torch.no_grad()
@@ -240,13 +244,3 @@ class Trainer:
         for (name, parameter), averaged in zip(
                 self.network.named_parameters(), self.averaged.parameters(), strict=True):
             yield name, parameter, averaged
-
-
-def learning_rate_at(plan: Plan, step: int) -> float:
-    """lr·max(0, min(1, (step + 1)/warmup_steps, (steps - step)/cooldown_steps)), the learning rate of `step`.
-
-    It rises linearly, is constant, and falls linearly to 0 at the end of the budget.
-    """
-    rising = (step + 1) / plan.warmup_steps
-    falling = (plan.steps - step) / plan.cooldown_steps
-    return plan.lr * max(0.0, min(1.0, rising, falling))

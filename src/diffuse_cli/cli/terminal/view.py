@@ -224,7 +224,10 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Colle
 
 @contextlib.contextmanager
 def live(render: Callable[[], RenderableType]) -> Iterator[None]:
-    """Keep what `render` returns at the bottom of the terminal until the block ends, if stderr can be drawn on."""
+    """Draw what `render` returns at the bottom of the terminal, again and again until the block ends.
+
+    Nothing is drawn if stderr cannot be drawn on, or if messages are unwanted (see `is_silent`).
+    """
     global _live, _render
     if is_silent() or not can_draw():
         yield
