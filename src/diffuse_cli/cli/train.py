@@ -143,9 +143,7 @@ def _train(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: bool) -> 
             stack.enter_context(open_run(folder, recipe, machine, rehearsal=dry_run))
 
         # The readers of the events, and the signals. A signal ends a dry run at once, as it ends any other program.
-        should_stop: Callable[[], str | None] = lambda: None
-        if not dry_run:
-            should_stop = stack.enter_context(_catch_signals(announce=rank.is_main))
+        should_stop = (lambda: None) if dry_run else stack.enter_context(_catch_signals(announce=rank.is_main))
         display = stack.enter_context(TrainingView())
         from ..training import loop
 
