@@ -149,7 +149,11 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The options that change the trained model. Saved with the run; they must match on resume. None: chosen by us."""
+    """The options that change the trained model. They are saved with the run.
+
+    When the run is resumed, all must be the same, except that the budget (`steps`, `images` or `time`) may grow. An
+    option that is None was not given: its value is chosen from the data and the machine, or nothing takes its place.
+    """
 
     resolution: int | None = None
     preset: str | None = None

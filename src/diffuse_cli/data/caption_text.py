@@ -50,6 +50,9 @@ def captions_under(
 
 
 def _texts(value: Any) -> list[str | None]:
-    """Every text of a list, or the single text; numbers as a CSV would hold them, None for any other value."""
+    """The items of a list as texts; a value that is not a list counts as a list of one item.
+
+    Numbers become the texts that a CSV would hold. In the place of an item of any other kind stands None.
+    """
     return [str(item) if type(item) in (str, int) or (type(item) is float and math.isfinite(item)) else None
             for item in (value if isinstance(value, list) else [value])]

@@ -198,7 +198,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _sixteen_bits(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """0…65535 → 0…255, where `convert` would clip above 255. If a value is outside that range, all are stretched."""
+    """0…65535 → 0…255, where `convert` would clip above 255.
+
+    If a value is outside 0…65535, all values are mapped as in `_stretched`: the lowest to 0, the highest to 255.
+    """
     if values.min() < 0 or values.max() > 65535:
         return _stretched(values)
     return (values.astype(np.uint32) + 128) // 257                  # 65535 = 257 · 255, rounded to the nearest

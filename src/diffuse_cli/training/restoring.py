@@ -19,7 +19,10 @@ def restore(session: Session) -> Iterator[events.Event]:
 
 
 def _load_newest(session: Session, states: list[training_states.SavedState]) -> Iterator[events.Event]:
-    """Load the first of `states` that is whole, with a warning for each one that is damaged."""
+    """Load the first of `states` that is whole. Yields a warning for each damaged one before it.
+
+    Raises ModelError if none is whole.
+    """
     trainer = session.trainer
     shapes = {name: tuple(tensor.shape) for name, tensor in trainer.tensors().items()}
     for state in states:
