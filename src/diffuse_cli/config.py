@@ -25,6 +25,7 @@ VARIANCE_GRADS = ("head", "trunk")
 TIMES = ("continuous", "discrete")
 OPTIMIZERS = ("muon", "adamw", "adam")
 CAPTION_SOURCES = ("auto", "metadata", "sidecar", "folder", "filename", "none")
+TABLE_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt")    # of tables of captions
 PRESETS = ("nano", "micro", "small", "base", "large")
 SAMPLER_STEPS = {                               # sampler → its default number of steps
     "dpmpp-2m": 20, "unipc": 20, "dpmpp-sde": 40, "ddim": 40, "ddpm": 100, "heun": 20, "euler": 40}
@@ -147,6 +148,11 @@ class ModelConfig:
 # ── Requests ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def is_table(captions: str) -> bool:
+    """Whether the value of --captions is the path of a table, and not the name of a source."""
+    return captions not in CAPTION_SOURCES and Path(captions).suffix.lower() in TABLE_SUFFIXES
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """The options that change the trained model. They are saved with the run.
@@ -167,6 +173,7 @@ class Recipe:
     caption_column: str | None = None
     caption_ext: str | None = None
     caption_template: str = "{label}"
+    join_lines: bool = False
     loss_weighting: str = "sigmoid"
     prediction: str = "v"
     schedule: str = "interpolated"
@@ -194,7 +201,8 @@ class Recipe:
         ):
             if value is not None:
                 check_range(option, value, low, high)
-        check_choice("--captions", self.captions, CAPTION_SOURCES)
+        if not is_table(self.captions):
+            check_choice("--captions", self.captions, CAPTION_SOURCES)
         check_choice("--loss-weighting", self.loss_weighting, LOSS_WEIGHTINGS)
         check_choice("--prediction", self.prediction, PREDICTIONS)
         check_choice("--schedule", self.schedule, SCHEDULES)
@@ -207,14 +215,15 @@ class Recipe:
         check_choice("--optimizer", self.optimizer, OPTIMIZERS)
         if self.caption is not None and not self.caption.strip():
             raise UsageError("--caption is empty", hint="Write one for all pictures, or use --captions none")
-        if "{label}" not in self.caption_template:
-            raise UsageError("--caption-template must contain {label}", hint='For example: "a photo of a {label}"')
+        if not any(part in self.caption_template for part in ("{label}", "{folder}", "{name}")):
+            raise UsageError("--caption-template must contain {label}, {folder} or {name}",
+                             hint='For example: "a photo of a {folder}"')
 
     @property
     def caption_options(self) -> dict[str, Any]:
         """The options that decide on the captions, as arguments of `find_pictures`."""
         return {name: getattr(self, name) for name in (
-            "captions", "caption", "caption_column", "caption_ext", "caption_template")}
+            "captions", "caption", "caption_column", "caption_ext", "caption_template", "join_lines")}
 
 
 @dataclass(frozen=True, kw_only=True)

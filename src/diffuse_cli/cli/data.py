@@ -16,8 +16,8 @@ from .terminal import progress, view
 from .terminal.plain_text import clean
 
 if TYPE_CHECKING:
-    from ..data.captions import PictureListing
     from ..data.dataset import Dataset
+    from ..data.listing import PictureListing
 
 MAX_PREVIEW_PICTURES = 48                       # on one sheet
 RESOLUTION = 64                                 # default of --resolution, in pixels
@@ -31,8 +31,9 @@ Resolution = Annotated[int, typer.Option(help="Width and height of the pictures 
 @app.command()
 def check(folder: Folder, captions: options.Captions = None, caption: options.Caption = None,
           caption_column: options.CaptionColumn = None, caption_ext: options.CaptionExt = None,
-          caption_template: options.CaptionTemplate = None, quiet: options.Quiet = False,
-          verbose: options.Verbose = False, json: options.Json = False, debug: options.Debug = False) -> None:
+          caption_template: options.CaptionTemplate = None, join_lines: options.JoinLines = None,
+          quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
+          debug: options.Debug = False) -> None:
     """Read every picture and caption, and report the problems that training would meet. If any, the exit code is 3.
 
     [bold]diffuse data check ./images[/]
@@ -51,6 +52,8 @@ def check(folder: Folder, captions: options.Captions = None, caption: options.Ca
         view.say(f"  {clean(example)}")
     if dataset.skipped:
         view.say(_skipped_line(dataset))
+    for note in found.notes:
+        view.say(f"note: {note}")
     for warning in warnings:
         view.warn(warning)
 
@@ -59,20 +62,21 @@ def check(folder: Folder, captions: options.Captions = None, caption: options.Ca
         view.out_json({"folder": str(folder), "images": len(dataset.names), "id": dataset.content_id,
                        "source": found.caption_source,
                        "captions": found.caption_summary, "captioned": sum(map(bool, dataset.captions)),
-                       "examples": found.caption_examples, "warnings": warnings,
+                       "examples": found.caption_examples, "notes": found.notes, "warnings": warnings,
                        "problems": [{"name": name, "reason": reason} for name, reason in problems]})
     else:
         for name, reason in problems:
             view.out(f"{name}: {reason}")
     if problems:
         raise typer.Exit(DataError.exit_code)
-    view.say("no problems")
+    view.say("no problems" if not found.warnings else f"no file is damaged; read the {len(warnings)} warnings above")
 
 
 @app.command()
 def preview(folder: Folder, captions: options.Captions = None, caption: options.Caption = None,
             caption_column: options.CaptionColumn = None, caption_ext: options.CaptionExt = None,
-            caption_template: options.CaptionTemplate = None, resolution: Resolution = RESOLUTION,
+            caption_template: options.CaptionTemplate = None, join_lines: options.JoinLines = None,
+            resolution: Resolution = RESOLUTION,
             out: Annotated[Path | None, typer.Option("--out", "-o", help="The sheet, a new PNG.")] = None,
             quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
             debug: options.Debug = False) -> None:

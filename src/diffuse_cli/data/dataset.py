@@ -24,9 +24,9 @@ from ..errors import DataError, InUseError
 from ..events import Noticed, Scanned
 from ..files import durable
 from . import decode_workers
-from .captions import PictureFile, PictureListing
 from .file_hashes import REFUSED, hash_files
 from .folders import UNSUPPORTED_TYPE
+from .listing import PictureFile, PictureListing
 
 FORMAT = 1                                      # of the files above
 TRANSFORM = "upright srgb, centre square, lanczos or bicubic, 1"    # change it with anything that changes a pixel

@@ -151,7 +151,7 @@ class Encoder(nn.Module):
         return torch.cat(outputs, dim=1)
 
     def features(self, images: Tensor) -> Tensor:
-        """(N, 3, R, R) in [-1, 1] → (N, ROUGHNESS_FEATURES + width), with mean 0 and deviation 1 over the training pictures."""
+        """(N, 3, R, R) in [-1, 1] → (N, ROUGHNESS_FEATURES + width), mean 0 and deviation 1 over the training data."""
         features: Tensor = (self.raw_features(images) - self.mean) / self.std
         return features
 

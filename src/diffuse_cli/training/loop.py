@@ -84,6 +84,8 @@ def _train(run: Run, should_stop: ShouldStop) -> Iterator[events.Event]:
         run = dataclasses.replace(run, resolution=world.broadcast_json(run.resolution))
         dataset = yield from open_dataset(
             run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict)
+        for note in run.found.notes:
+            yield events.Noticed(message=note)
         for warning in (*run.found.warnings, *dataset.warnings):
             yield events.Noticed(message=warning, level="warning")
         session, facts = yield from open_session(run, dataset, device, world=world)

@@ -14,8 +14,9 @@ from typing import Any
 
 from ..checks import from_dict, to_dict
 from ..config import Machine, Plan, Recipe
-from ..data.captions import PictureListing, find_pictures
+from ..data.captions import find_pictures
 from ..data.images import read_short_side
+from ..data.listing import PictureListing
 from ..errors import DataError, UsageError
 from ..files import durable
 from ..storage import registry, run_directory
