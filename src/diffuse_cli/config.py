@@ -174,6 +174,9 @@ class Recipe:
     caption_ext: str | None = None
     caption_template: str = "{label}"
     join_lines: bool = False
+    shuffle_tags: bool = False
+    tag_dropout: float = 0.0
+    held_out: str | None = None                 # folder of the pictures that are held out, below the data set's
     loss_weighting: str = "sigmoid"
     prediction: str = "v"
     schedule: str = "interpolated"
@@ -211,6 +214,7 @@ class Recipe:
         if (self.variance, self.variance_grad) == ("fixed", "trunk"):
             raise UsageError("--variance-grad trunk is for a learned variance, and --variance fixed learns none",
                              hint="Leave one of them out")
+        check_range("--tag-dropout", self.tag_dropout, 0.0, 0.9)
         check_choice("--times", self.times, TIMES)
         check_choice("--optimizer", self.optimizer, OPTIMIZERS)
         if self.caption is not None and not self.caption.strip():
@@ -359,6 +363,8 @@ class Plan:
     keep_best: bool                             # whether the weights with the lowest validation loss are kept as well
     data_id: str                                # hash of the decoded pictures and their captions
     init_id: str | None                         # hash of the tensors of the model that training starts from
+    shuffle_tags: bool = False                  # whether the parts of a caption between commas change places
+    tag_drop: float = 0.0                       # probability of each such part to be left out
 
     @property
     def cooldown_start(self) -> int:

@@ -53,3 +53,56 @@ def test_file_names_count_when_four_in_five_say_something(folder):
     found = find_pictures(root)
     assert (found.caption_source, found.conditional) == ("none", False)
     assert found.caption_summary == "none found (unconditional model)"
+
+
+@pytest.mark.parametrize("pattern", ["ComfyUI_{:05}_", "DJI_{:04}", "train_{:06}", "MVI_{:04}", "P10{:05}",
+                                     "GX01{:04}", "FB_IMG_{:013}", "image ({})", "n02085620_{}", "Copy of IMG_{:04}",
+                                     "{:05}-123456"])
+def test_names_that_programs_give_are_no_captions(folder, pattern):
+    found = find_pictures(folder({f"{pattern.format(number)}.png": None for number in range(9)}))
+    assert (found.caption_source, found.conditional) == ("none", False)
+
+
+def test_names_that_all_say_the_same_are_no_captions_but_named(folder):
+    found = find_pictures(folder({f"sks dog ({number}).png": None for number in range(9)}))
+    assert found.caption_source == "none"
+    assert found.notes == ("the names of all files say “sks dog”, which tells no picture from another; "
+                           '--caption "sks dog" would use it',)
+
+
+def test_nested_folders_and_names_say_what_the_path_says(folder):
+    root = folder({"units/undead/archer-idle.png": None, "units/undead/archer-die-2.png": None,
+                   "units/elves/bowman.png": None, "units/elves/high-lord/RedCape01.png": None})
+    found = find_pictures(root)
+    assert found.caption_source == "folder"
+    assert captions_of(found) == {
+        "units/elves/bowman.png": ("elves bowman",),
+        "units/elves/high-lord/RedCape01.png": ("elves high lord Red Cape",),
+        "units/undead/archer-die-2.png": ("undead archer die",),
+        "units/undead/archer-idle.png": ("undead archer idle",)}
+    by_template = find_pictures(root, caption_template="{name}, of the {folder}")
+    assert captions_of(by_template)["units/elves/bowman.png"] == ("bowman, of the elves",)
+    assert captions_of(find_pictures(root, captions="folder"))["units/elves/bowman.png"] == ("elves",)
+    assert captions_of(find_pictures(root, captions="filename"))["units/elves/bowman.png"] == ("bowman",)
+
+
+def test_a_name_that_repeats_its_folder_says_it_once(folder):
+    found = find_pictures(folder({"cat/cat-12.png": None, "cat/cat asleep.png": None, "dog/Dog 3.png": None}))
+    assert sorted(captions_of(found).values()) == [("Dog",), ("cat",), ("cat asleep",)]
+
+
+def test_one_stray_picture_or_one_deeper_class_changes_nothing_for_the_others(folder):
+    root = folder({"cat/1.png": None, "dog/2.png": None, "3.png": None, "dog/puppy/4.png": None})
+    assert captions_of(find_pictures(root)) == {"3.png": (), "cat/1.png": ("cat",), "dog/2.png": ("dog",),
+                                                "dog/puppy/4.png": ("dog puppy",)}
+
+
+def test_a_single_folder_with_repeats_is_a_class(folder):
+    assert captions_of(find_pictures(folder({"10_sks dog/1.png": None}))) == {"10_sks dog/1.png": ("sks dog",)}
+
+
+def test_splits_are_no_classes_and_are_asked_about(folder):
+    found = find_pictures(folder({"train/cat/1.png": None, "train/dog/2.png": None, "test/cat/3.png": None}))
+    assert captions_of(found) == {"test/cat/3.png": ("cat",), "train/cat/1.png": ("cat",), "train/dog/2.png": ("dog",)}
+    assert found.warnings == ("train/ and test/ lie side by side, and pictures of both are trained on; --held-out test "
+                              "keeps the latter for validation",)

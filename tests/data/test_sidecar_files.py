@@ -35,10 +35,11 @@ def test_sidecars_in_their_order_of_precedence(folder):
     ("a red car\r\nund ein Möwe".encode("utf-16"), ("a red car", "und ein Möwe"), None),
     ("一辆红色的汽车在桥上".encode("gbk"), ("一辆红色的汽车在桥上",), None),
     (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", (), "not text"),
-    ("0 0.5 0.5 0.25 1e-2\n3 0.1 0.2 0.3 0.4\n", (), "only numbers, no caption"),
+    ("0 0.5 0.5 0.25 1e-2\n3 0.1 0.2 0.3 0.4\n", (), None),
+    ("7\n", ("7",), None),
     ("x" * 65_537, (), "longer than 64 KB, ignored"),
 ], ids=["line", "bom", "crlf", "empty", "blank", "control", "emoji", "markup", "latin-1", "utf-16", "gbk",
-        "binary", "boxes", "too long"])
+        "binary", "boxes", "digit", "too long"])
 def test_text_of_a_sidecar(folder, content, expected, problem):
     found = find_pictures(folder({"a.png": None, "a.txt": content, "b.png": None, "b.txt": "b"}))
     assert captions_of(found)["a.png"] == expected
@@ -86,3 +87,55 @@ def test_caption_ext_narrows(folder):
     assert captions_of(find_pictures(root, caption_ext=".TXT", captions="sidecar")) == {"a.png": ("text",)}
     with pytest.raises(DataError, match="sidecar"):
         find_pictures(root, caption_ext=".cap", captions="sidecar")
+
+
+@pytest.mark.parametrize("files", [
+    {"a.png.txt": "red", "b.png.txt": "blue"},
+    {"a.png.caption": "red", "b.png.caption": "blue"},
+    {"a.png.json": '{"caption": "red"}', "b.png.json": '{"description": "blue"}'},
+    {"A.TXT": "red", "B.txt": "blue"},
+    {"a.tags": "red", "b.tags": "blue"},
+    {"captions/a.txt": "red", "captions/b.txt": "blue"},
+], ids=["double suffix", "double caption", "double json", "case", "tags", "parallel folder"])
+def test_names_of_sidecars(folder, files):
+    found = find_pictures(folder({"a.png": None, "b.png": None, **files}))
+    assert captions_of(found) == {"a.png": ("red",), "b.png": ("blue",)}
+    assert found.caption_problems == ()
+
+
+def test_the_exact_name_goes_before_a_lenient_one(folder):
+    found = find_pictures(folder({"a.png": None, "a.jpg": None, "a.txt": "both", "a.jpg.txt": "only the jpg"}))
+    assert captions_of(found)["a.png"] == ("both",)
+
+
+def test_parallel_folders_are_matched_by_their_paths(folder):
+    found = find_pictures(folder({"train/images/1.png": None, "train/captions/1.txt": "train",
+                                  "test/images/1.png": None, "test/captions/1.txt": "test"}))
+    assert captions_of(found) == {"test/images/1.png": ("test",), "train/images/1.png": ("train",)}
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("1girl,\nsolo,\nred hair,\n", "1girl, solo, red hair"),
+    ("1girl\nsolo\nred hair", "1girl, solo, red hair"),
+    ("the old harbour with many boats\nand a lamp near the wall.\n", "the old harbour with many boats and a lamp near "
+                                                                     "the wall."),
+    ("A paragraph about it.\n\nAnother one.\n", "A paragraph about it. Another one."),
+])
+def test_lines_are_captions_unless_they_are_joined(folder, text, expected):
+    root = folder({"a.png": None, "a.txt": text})
+    found = find_pictures(root)
+    assert len(captions_of(found)["a.png"]) == len(text.split("\n")) - text.count("\n\n") - text.endswith("\n")
+    assert found.notes == ("each line of a caption file is a caption of its own, and training picks one at random; "
+                           "--join-lines makes each file one caption",)
+    assert "captions a picture, one a line" in found.caption_summary
+    joined = find_pictures(root, join_lines=True)
+    assert (captions_of(joined), joined.notes) == ({"a.png": (expected,)}, ())
+
+
+def test_the_encoding_is_guessed_from_all_files_together(folder):
+    texts = {"a": "Möwe", "b": "ein grüner Fluß bei Nürnberg", "c": "Öl", "d": "café"}
+    root = folder({**{f"{name}.png": None for name in texts},
+                   **{f"{name}.txt": text.encode("cp1252") for name, text in texts.items()}})
+    found = find_pictures(root)
+    assert captions_of(found) == {f"{name}.png": (text,) for name, text in texts.items()}
+    assert found.notes == ("4 caption files are not UTF-8 and were read as cp1252",)

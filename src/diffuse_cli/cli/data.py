@@ -42,7 +42,7 @@ def check(folder: Folder, captions: options.Captions = None, caption: options.Ca
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
     found, dataset = _read(folder, None, caption_options)
     problems = (*dataset.skipped, *found.caption_problems)
-    warnings = (*found.warnings, *dataset.warnings)
+    warnings = [*found.warnings, *dataset.warnings, *_warn_of_long_captions(dataset)]
     from ..data.dataset import images_in_words
 
     # For people.
@@ -69,7 +69,8 @@ def check(folder: Folder, captions: options.Captions = None, caption: options.Ca
             view.out(f"{name}: {reason}")
     if problems:
         raise typer.Exit(DataError.exit_code)
-    view.say("no problems" if not found.warnings else f"no file is damaged; read the {len(warnings)} warnings above")
+    noted = "warning" if len(warnings) == 1 else f"{len(warnings)} warnings"
+    view.say("no problems" if not warnings else f"every file can be read; see the {noted} above")
 
 
 @app.command()
@@ -173,6 +174,17 @@ def _read(folder: Path, resolution: int | None, caption_options: dict[str, Any])
                 advance_to(event.done)
             else:
                 view.say(event.message)
+
+
+def _warn_of_long_captions(dataset: "Dataset") -> list[str]:
+    """A warning if captions are too long for the tokenizer that a training on them would make."""
+    from ..network.tokenizer import LENGTH, train_tokenizer, truncation_warning
+
+    captions = [caption for alternatives in dataset.captions for caption in alternatives]
+    if all(len(caption) < LENGTH // 4 for caption in captions):        # at most four bytes a character
+        return []
+    warning = truncation_warning(train_tokenizer(captions), captions)
+    return [warning] if warning else []
 
 
 def _skipped_line(dataset: "Dataset") -> str:

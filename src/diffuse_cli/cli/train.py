@@ -54,6 +54,12 @@ def train(
     captions: options.Captions = None, caption: options.Caption = None, caption_column: options.CaptionColumn = None,
     caption_ext: options.CaptionExt = None, caption_template: options.CaptionTemplate = None,
     join_lines: options.JoinLines = None,
+    shuffle_tags: Annotated[bool | None, _recipe("--shuffle-tags/--no-shuffle-tags", help="Change the order of tags "
+                                                 "between commas, anew each time.")] = None,
+    tag_dropout: Annotated[float | None, _recipe("--tag-dropout", help="Probability of each tag between commas to be "
+                                                 "left out, anew each time.")] = None,
+    held_out: Annotated[str | None, _recipe("--held-out", help="Hold out the pictures in this folder of the data set, "
+                                            "for example test. Default: some pictures at random.")] = None,
     loss_weighting: Annotated[str | None, _recipe("--loss-weighting", help=f"Weight of the noise loss: "
                                                   f"{choices(config.LOSS_WEIGHTINGS, Recipe.loss_weighting)}.")] = None,
     objective: Annotated[str | None, typer.Option("--objective", hidden=True)] = None,             # its former name

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..config import TABLE_SUFFIXES
 from ..errors import DataError
 from .caption_text import SourceCaptions
-from .folders import File, Tree
+from .folders import File, Tree, picture_suffixes
 from .metadata_files import CaptionTable, read_named_table
 from .sidecar_files import NOT_SIDECARS
 
@@ -97,6 +97,8 @@ def _holds_texts(directory: Path, stems: set[str]) -> bool:
             files = [File(entry.name, Path(entry.path)) for entry in itertools.islice(entries, 100)
                      if entry.is_file(follow_symlinks=False)]
     except OSError:
+        return False
+    if any(file.suffix in picture_suffixes() for file in files):        # texts of the pictures beside them
         return False
     texts = [file for file in files if file.suffix in (".txt", ".caption", ".json", ".tags")
              and file.base.casefold() in stems]

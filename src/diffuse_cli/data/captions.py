@@ -63,7 +63,7 @@ def find_pictures(folder: Path, *, captions: str = "auto", caption: str | None =
                         hint=f"`diffuse data check {folder}` lists them all")
     if splits := name_captions.side_by_side_splits(tree):
         source.warnings.append(f"{splits[0]}/ and {splits[1]}/ lie side by side, and pictures of both are trained on; "
-                               f"give the folder {splits[0]} alone to keep {splits[1]} for evaluation")
+                               f"--held-out {splits[1]} keeps the latter for validation")
     return PictureListing(tree.root, folder, pictures, kind, _summary(pictures, source), _examples(pictures),
                           tuple(source.notes), tuple(source.warnings), unusable, tuple(source.problems))
 
@@ -179,7 +179,8 @@ def _summary(pictures: tuple[PictureFile, ...], source: SourceCaptions) -> str:
         parts.append(f"{len(source.excluded)} more not listed → left out")
     count = sum(map(len, with_caption))
     if count > len(with_caption):
-        parts.append(f"{count / len(with_caption):.1f} captions a picture, of which training picks one at random")
+        lines = ", one a line" if source.label.startswith("sidecar") else ""
+        parts.append(f"{count / len(with_caption):.1f} captions a picture{lines}")
     return f"{source.label} ({'; '.join(parts)})"
 
 

@@ -59,9 +59,15 @@ def read_sidecars(tree: Tree, *, extension: str | None, joined: bool = False) ->
 
     source.notes += [f"{count:,} caption files are not UTF-8 and were read as {encoding}"
                      for encoding, count in sorted(reader.encodings.items()) if not encoding.startswith("utf")]
+    if not joined and sum(len(captions) > 1 for captions in source.by_name.values()) > len(source.by_name) / 2:
+        source.notes.append("each line of a caption file is a caption of its own, and training picks one at random; "
+                            "--join-lines makes each file one caption")
     if not source.by_name and source.present:
         source.notes.append(f"{len(reader.captions):,} caption files hold no text, for example "
                             f"{min(reader.captions)}")
+    if reader.boxes:
+        source.notes.append(f"{reader.boxes:,} text files hold only numbers, as boxes for object detection, "
+                            "and no caption")
     silent = [name for name, captions in reader.captions.items() if captions is None and name.endswith(".json")
               and name not in {problem for problem, _ in source.problems}]
     if silent:
@@ -105,6 +111,7 @@ class _Reader:
         self.source, self.joined = source, joined
         self.captions: dict[str, tuple[str, ...] | None] = {}           # name of a file → its captions
         self.encodings: Counter[str] = Counter()
+        self.boxes = 0                          # number of files that hold only numbers
 
     def read(self, files: Iterable[File]) -> None:
         """Read all files, each once."""
@@ -148,7 +155,7 @@ class _Reader:
         if file.suffix != ".json":
             lines = text.splitlines()
             if _are_boxes(lines):
-                problems.append((file.name, "only numbers, no caption"))
+                self.boxes += 1
                 return None
             return distinct_captions(join_lines(lines) if self.joined else lines)
         try:

@@ -93,7 +93,7 @@ def _open_training_data(stored: dict[str, Any], *, name: str) -> Generator[Scann
         directory=registry.cache_directory())
     if dataset.content_id != plan.data_id:
         raise DataError(f"the pictures or captions in {folder} changed since {name!r} was trained on them", hint=_HINT)
-    split = split_dataset(dataset.pixel_hashes)
+    split = split_dataset(dataset.pixel_hashes, names=dataset.names, folder=_recipe(stored).held_out)
     return TrainingData(dataset, split.train, split.held_out)
 
 
