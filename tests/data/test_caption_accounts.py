@@ -33,10 +33,19 @@ def test_text_files_that_lose_against_a_table_are_named(folder):
 def test_other_text_files_beside_pictures_are_named(folder):
     root = folder({**PICTURES, **files(".txt", "red"), **files(".tags", "blue"), **files(".booru", "green")})
     found = find_pictures(root)
-    assert found.notes == ("4 .tags files are not used, because .txt files count; --caption-ext .tags would use them",)
-    assert found.warnings == ("4 .booru files lie beside pictures and are not used; --caption-ext .booru would read "
-                              "captions from them",)
+    assert found.notes == ("4 .tags files are not used, because .txt files count; --caption-ext .tags would use them",
+                           "4 .booru files lie beside pictures and are not used; --caption-ext .booru would read "
+                           "captions from them")
+    assert found.warnings == ()
     assert captions_of(find_pictures(root, caption_ext=".booru"))["0.png"] == ("green 0",)
+
+
+@pytest.mark.parametrize(("content", "named"), [("a red car", True), (b"OggS\0\2\0\0", False), ("<?xml version='1.0'?>",
+                                                                                              False)])
+def test_files_of_an_unknown_kind_are_a_warning_if_they_hold_words(folder, content, named):
+    found = find_pictures(folder({**PICTURES, **{f"{number}.xyz": content for number in range(4)}}))
+    assert found.warnings == (("4 .xyz files lie beside pictures and are not used; --caption-ext .xyz would read "
+                               "captions from them",) if named else ())
 
 
 def test_names_of_folders_that_lose_are_named(folder):

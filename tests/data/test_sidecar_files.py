@@ -139,3 +139,23 @@ def test_the_encoding_is_guessed_from_all_files_together(folder):
     found = find_pictures(root)
     assert captions_of(found) == {f"{name}.png": (text,) for name, text in texts.items()}
     assert found.notes == ("4 caption files are not UTF-8 and were read as cp1252",)
+
+
+@pytest.mark.parametrize(("text", "caption"), [
+    ("A frog.\nde.utf8=Ein Frosch.\nfr.utf8=Une grenouille.\npt_BR.utf8=Um sapo.\n", "A frog."),
+    ("de=Ein Frosch\nen=A frog\nzh-TW=青蛙\n", "A frog"),
+])
+def test_translations_are_no_alternatives(folder, text, caption):
+    found = find_pictures(folder({"a.png": None, "a.txt": text}))
+    assert captions_of(found) == {"a.png": (caption,)}
+    assert found.notes == ("1 text files hold translations, of which only the first language counts",)
+
+
+def test_a_text_with_one_equals_sign_is_no_translation(folder):
+    assert captions_of(find_pictures(folder({"a.png": None, "a.txt": "x = y\na sign that says so"})))["a.png"] == (
+        "x = y", "a sign that says so")
+
+
+def test_translations_in_json(folder):
+    root = folder({"a.png": None, "a.json": '{"caption": {"de": "ein Frosch", "en": "a frog"}}'})
+    assert captions_of(find_pictures(root)) == {"a.png": ("a frog",)}

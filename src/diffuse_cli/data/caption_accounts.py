@@ -3,7 +3,6 @@
 import itertools
 import os
 import posixpath
-from collections import Counter
 from pathlib import Path
 
 from ..config import TABLE_SUFFIXES
@@ -12,6 +11,7 @@ from .caption_text import SourceCaptions
 from .folders import File, Tree, picture_suffixes
 from .metadata_files import CaptionTable, read_named_table
 from .sidecar_files import NOT_SIDECARS
+from .text_files import NotText, decode_text
 
 CAPTION_SUFFIXES = (*TABLE_SUFFIXES, ".caption", ".captions", ".tags")
 _OUTSIDE_LIMIT = 64 * 2**20                     # maximum bytes of a table beside the folder that is looked into
@@ -49,21 +49,34 @@ def _beside_pictures(source: SourceCaptions, tree: Tree, known: set[str]) -> Non
     """Files in the tree that look like captions, and of which nothing was said yet."""
     known = known | {name.split(": ")[0] for name, _ in source.problems}
     stems = {picture.base.casefold() for picture in tree.pictures}
-    twins: Counter[str] = Counter()
+    twins: dict[str, tuple[int, File]] = {}     # suffix → number of files, the first of them
     others: list[str] = []
     for file in tree.others:
         if file.name in known:
             continue
         if file.base.casefold() in stems and file.suffix not in (".xml", ".npz", ".npy", ".pt", ".xmp"):
-            twins[file.suffix] += 1
+            count, first = twins.get(file.suffix, (0, file))
+            twins[file.suffix] = count + 1, first
         elif file.suffix in CAPTION_SUFFIXES and posixpath.basename(file.base).lower() not in NOT_SIDECARS:
             others.append(file.name)
-    for suffix, count in twins.items():
-        source.warnings.append(f"{count:,} {suffix} files lie beside pictures and are not used; "
-                               f"--caption-ext {suffix} would read captions from them")
+    for suffix, (count, example) in twins.items():
+        if _is_text(example):
+            (source.notes if source.by_name else source.warnings).append(
+                f"{count:,} {suffix} files lie beside pictures and are not used; "
+                f"--caption-ext {suffix} would read captions from them")
     if others:
         rest = f" and {len(others) - 1:,} more" if len(others) > 1 else ""
         source.notes.append(f"not read as captions: {others[0]}{rest}")
+
+
+def _is_text(file: File) -> bool:
+    """Whether a file holds words."""
+    try:
+        with file.path.open("rb") as stream:
+            text, _ = decode_text(stream.read(4096))
+    except (OSError, NotText):
+        return False
+    return any(letter.isalpha() for letter in text) and "<?xml" not in text
 
 
 def _in_the_folder_above(source: SourceCaptions, tree: Tree, without: list[str]) -> None:

@@ -11,7 +11,9 @@ from statistics import median
 from typing import Any
 
 CAPTION_KEYS = ("caption", "text", "raw", "sentence", "value")          # of an object in the place of a caption
+LANGUAGE_KEYS = ("en", "en_US", "en-US", "english")                     # of translations, instead of CAPTION_KEYS
 TAG_KEYS = ("tags", "tag", "keywords", "labels", "classes")             # a list under these is one caption of tags
+_LANGUAGE = re.compile(r"([a-z]{2,3})(?:[_@-][A-Za-z]+)*(?:\.utf-?8)?\s*=\s*(?=\S)", re.IGNORECASE)
 
 
 @dataclass
@@ -48,6 +50,18 @@ def join_lines(lines: Iterable[str]) -> str:
     return ", ".join(line.rstrip(", ") for line in lines) if are_tags else " ".join(lines)
 
 
+def without_translations(lines: Iterable[str]) -> list[str]:
+    """The lines of a text without its translations, like "de.utf8=ein Frosch"; the English one if all are marked so."""
+    lines = [line for line in lines if line.strip()]
+    marks = [_LANGUAGE.match(line) for line in lines]
+    if sum(map(bool, marks)) < 2:
+        return lines
+    plain = [line for line, mark in zip(lines, marks, strict=True) if mark is None]
+    english = [line[mark.end():] for line, mark in zip(lines, marks, strict=True)
+               if mark is not None and mark[1].lower() == "en"]
+    return plain or english[:1] or lines
+
+
 def captions_under(
     keys: Iterable[str], row: dict[str, Any], place: str, source: SourceCaptions,
 ) -> tuple[str, ...]:
@@ -75,7 +89,7 @@ def _plain(key: str, value: Any) -> Any:
 
 def _caption_in(value: Any) -> Any:
     if isinstance(value, dict):
-        return next((value[key] for key in CAPTION_KEYS if isinstance(value.get(key), str)), value)
+        return next((value[key] for key in (*CAPTION_KEYS, *LANGUAGE_KEYS) if isinstance(value.get(key), str)), value)
     return value
 
 

@@ -37,7 +37,7 @@ _HEX = re.compile(r"(?=[a-f]*\d)[0-9a-f]{6,}", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _SEPARATORS = re.compile(r"[\s_\-.,;+()\[\]{}#@!=&~]+")
 _TWO_WORDS = re.compile(r"(?<=[A-Za-z][a-z]{2})(?=[A-Z][a-z]{2})")             # RedCar
-_REPEATS = re.compile(r"^\d+_(?=\S)")                                   # 10_sks dog: each picture ten times
+_REPEATS = re.compile(r"^[1-9]\d*_(?=\S)")                                 # 10_sks dog: each picture ten times
 
 
 def words_of_name(name: str, *, numbers: bool = False) -> str:

@@ -7,9 +7,9 @@ import json
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from .caption_text import SourceCaptions, captions_under, distinct_captions, join_lines
+from .caption_text import SourceCaptions, captions_under, distinct_captions, join_lines, without_translations
 from .folders import File, Tree
 from .picture_index import PictureIndex
 from .text_files import NotText, decode_text, is_unicode
@@ -54,29 +54,35 @@ def read_sidecars(tree: Tree, *, extension: str | None, joined: bool = False) ->
                 source.by_name[picture.name] = captions
                 used[suffix] += 1
     source.label = f"sidecar {', '.join(sorted(used, key=suffixes.index)) or suffixes[0]}"
-    source.notes += [f"{count:,} {suffix} files are not used, because {source.label.removeprefix('sidecar ')} files "
-                     f"count; --caption-ext {suffix} would use them" for suffix, count in lost.items() if count]
-
-    source.notes += [f"{count:,} caption files are not UTF-8 and were read as {encoding}"
-                     for encoding, count in sorted(reader.encodings.items()) if not encoding.startswith("utf")]
-    if not joined and sum(len(captions) > 1 for captions in source.by_name.values()) > len(source.by_name) / 2:
-        source.notes.append("each line of a caption file is a caption of its own, and training picks one at random; "
-                            "--join-lines makes each file one caption")
-    if not source.by_name and source.present:
-        source.notes.append(f"{len(reader.captions):,} caption files hold no text, for example "
-                            f"{min(reader.captions)}")
-    if reader.boxes:
-        source.notes.append(f"{reader.boxes:,} text files hold only numbers, as boxes for object detection, "
-                            "and no caption")
-    silent = [name for name, captions in reader.captions.items() if captions is None and name.endswith(".json")
-              and name not in {problem for problem, _ in source.problems}]
-    if silent:
-        source.notes.append(f"{len(silent):,} .json files beside pictures hold no caption, for example {silent[0]}")
+    source.notes += _notes(source, reader, lost)
 
     # Sidecars that cannot be opened, and sidecars of no picture
     source.files |= {file.name for files_of_picture in owners.values() for file in files_of_picture.values()}
     _report_others(source, tree, files, used)
     return source
+
+
+def _notes(source: SourceCaptions, reader: "_Reader", lost: Counter[str]) -> Iterator[str]:
+    """What there is to say about the files that were read. lost: number of files by suffix that hold other captions."""
+    kind = source.label.removeprefix("sidecar ")
+    yield from (f"{count:,} {suffix} files are not used, because {kind} files count; --caption-ext {suffix} would use them"
+                for suffix, count in lost.items() if count)
+    yield from (f"{count:,} caption files are not UTF-8 and were read as {encoding}"
+                for encoding, count in sorted(reader.encodings.items()) if not encoding.startswith("utf"))
+    if not reader.joined and sum(len(captions) > 1 for captions in source.by_name.values()) > len(source.by_name) / 2:
+        yield ("each line of a caption file is a caption of its own, and training picks one at random; "
+               "--join-lines makes each file one caption")
+    if not source.by_name and source.present:
+        yield f"{len(reader.captions):,} caption files hold no text, for example {min(reader.captions)}"
+    if reader.translated:
+        yield f"{reader.translated:,} text files hold translations, of which only the first language counts"
+    if reader.boxes:
+        yield f"{reader.boxes:,} text files hold only numbers, as boxes for object detection, and no caption"
+    problems = {name for name, _ in source.problems}
+    silent = [name for name, captions in reader.captions.items()
+              if captions is None and name.endswith(".json") and name not in problems]
+    if silent:
+        yield f"{len(silent):,} .json files beside pictures hold no caption, for example {silent[0]}"
 
 
 def _owners(tree: Tree, files: list[File]) -> dict[str, dict[str, File]]:
@@ -111,6 +117,7 @@ class _Reader:
         self.source, self.joined = source, joined
         self.captions: dict[str, tuple[str, ...] | None] = {}           # name of a file → its captions
         self.encodings: Counter[str] = Counter()
+        self.translated = 0                     # number of files with translations of their caption
         self.boxes = 0                          # number of files that hold only numbers
 
     def read(self, files: Iterable[File]) -> None:
@@ -154,6 +161,9 @@ class _Reader:
             return None
         if file.suffix != ".json":
             lines = text.splitlines()
+            if (kept := without_translations(lines)) != [line for line in lines if line.strip()]:
+                self.translated += 1
+                lines = kept
             if _are_boxes(lines):
                 self.boxes += 1
                 return None
