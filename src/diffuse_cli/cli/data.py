@@ -4,6 +4,7 @@ Reports for people go to stderr. stdout gets only what a program may want: the p
 """
 
 import contextlib
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -121,7 +122,8 @@ def demo(folder: Annotated[Path, options.folder("A new or empty folder.")],
             contextlib.closing(write_demo_folder(folder, count=num, resolution=resolution, seed=seed)) as drawing:
         for done in drawing:
             advance_to(done)
-    view.say(f"{num:,} pictures with captions. Next: diffuse train {folder}")
+    view.say(f"{num:,} picture{'' if num == 1 else 's'} with captions. Next: "
+             f"{shlex.join(['diffuse', 'train', str(folder)])}")
     output_files.print_result(folder, {})
 
 
@@ -157,7 +159,7 @@ def _read(folder: Path, resolution: int | None, caption_options: dict[str, Any])
     if resolution is not None:
         check_range("--resolution", resolution, *RESOLUTION_RANGE)
     recipe = Recipe(**caption_options)
-    found = find_pictures(folder, **recipe.caption_options)
+    found = find_pictures(folder, **recipe.caption_options, checking=True)
     if resolution is None:
         try:
             resolution, _ = choose_resolution(found, recipe, Machine())

@@ -5,6 +5,7 @@ constant, else from metadata files, else from sidecar files or another table, el
 there are none. Every other file that could hold captions is named.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,22 +26,26 @@ class _Options:
     extension: str | None
     template: str
     joined: bool
+    checking: bool
 
 
 def find_pictures(folder: Path, *, captions: str = "auto", caption: str | None = None,
                   caption_column: str | None = None, caption_ext: str | None = None,
-                  caption_template: str = "{label}", join_lines: bool = False, strict: bool = False) -> PictureListing:
+                  caption_template: str = "{label}", join_lines: bool = False, strict: bool = False,
+                  checking: bool = False) -> PictureListing:
     """Pair the pictures below `folder`, or listed in a table given in its place, with their captions.
 
     captions: the name of a source, or the path of a table. join_lines: whether the lines of a text file are one
     caption. Raises DataError if there is no picture, if a table cannot be read, if the source named by `captions` has
-    no captions, and with `strict` at any problem. Raises UsageError if `captions` is neither a source nor a table.
+    no captions, and with `strict` at any problem; with `checking`, files that are missing are problems. Raises
+    UsageError if `captions` is neither a source nor a table.
     """
     if not is_table(captions):
         check_choice("--captions", captions, CAPTION_SOURCES)
     folder = Path(folder)
-    options = _Options(column=caption_column, extension=caption_ext, template=caption_template, joined=join_lines)
-    tree, manifest = _list_files(folder, column=caption_column)
+    options = _Options(column=caption_column, extension=caption_ext, template=caption_template, joined=join_lines,
+                       checking=checking)
+    tree, manifest = _list_files(folder, column=caption_column, checking=checking)
     if caption is not None:
         kind, source = "constant", _constant(tree, caption)
     elif captions == "none":
@@ -68,16 +73,18 @@ def find_pictures(folder: Path, *, captions: str = "auto", caption: str | None =
                           tuple(source.notes), tuple(source.warnings), unusable, tuple(source.problems))
 
 
-def _list_files(path: Path, *, column: str | None) -> tuple[Tree, SourceCaptions | None]:
+def _list_files(path: Path, *, column: str | None, checking: bool) -> tuple[Tree, SourceCaptions | None]:
     """The files of a folder; or those that a manifest lists, with the captions in it."""
     manifest = None
     if path.is_dir():
         tree = list_tree(path)
     elif path.is_file() and path.suffix.lower() in TABLE_SUFFIXES:
-        tree, manifest = metadata_files.read_manifest(path, column=column)
+        tree, manifest = metadata_files.read_manifest(path, column=column, checking=checking)
     elif path.exists():
         raise DataError(f"{path} is neither a folder nor a table ({' '.join(TABLE_SUFFIXES)})",
                         hint="Give a folder of pictures")
+    elif re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
+        raise DataError(f"{path} is an address, and nothing is ever downloaded", hint="Give a folder of pictures")
     else:
         raise DataError(f"{path} does not exist", hint="Give a folder of pictures")
     if not tree.pictures:
@@ -97,7 +104,7 @@ def _constant(tree: Tree, caption: str) -> SourceCaptions:
 
 def _first_present(tree: Tree, manifest: SourceCaptions | None, options: _Options) -> tuple[str, SourceCaptions]:
     """The kind and the captions of the first source, in the order of precedence, that is there."""
-    metadata = manifest or metadata_files.read_metadata(tree, column=options.column)
+    metadata = manifest or metadata_files.read_metadata(tree, column=options.column, checking=options.checking)
     sidecars = sidecar_files.read_sidecars(tree, extension=options.extension, joined=options.joined)
     taken = metadata.files | sidecars.files
     tables, unused = metadata_files.read_other_tables(tree, column=options.column, taken=taken)
@@ -147,7 +154,7 @@ def _metadata_then_sidecars(metadata: SourceCaptions, sidecars: SourceCaptions) 
 def _forced(kind: str, tree: Tree, manifest: SourceCaptions | None, options: _Options) -> SourceCaptions:
     """The source that the user named. Raises DataError if it holds no caption of any picture."""
     if kind == "metadata":
-        source = manifest or metadata_files.read_metadata(tree, column=options.column)
+        source = manifest or metadata_files.read_metadata(tree, column=options.column, checking=options.checking)
         looked_for = "metadata.jsonl or metadata.csv with a column text, caption or prompt"
     elif kind == "sidecar":
         source = sidecar_files.read_sidecars(tree, extension=options.extension, joined=options.joined)

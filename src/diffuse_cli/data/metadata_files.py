@@ -52,11 +52,11 @@ class CaptionTable:
 # ── Metadata files and manifests, which decide on the pictures ──────────────────────────────────────────────────────
 
 
-def read_metadata(tree: Tree, *, column: str | None) -> SourceCaptions:
+def read_metadata(tree: Tree, *, column: str | None, checking: bool) -> SourceCaptions:
     """Captions of the metadata files in `tree`; each picture takes them from the nearest file, looking upwards.
 
     A picture that its metadata file does not list is excluded. Raises DataError for a row that cannot be read, two
-    formats side by side, or more than 1 % of rows that name files which do not exist.
+    formats side by side, or, unless `checking`, more than 1 % of rows that name files which do not exist.
     """
     names = _known_names(tree)
     index = PictureIndex(names)
@@ -74,11 +74,11 @@ def read_metadata(tree: Tree, *, column: str | None) -> SourceCaptions:
         elif captions:
             source.by_name[name] = captions
     _add(source, list(tables.values()))
-    _check_missing(source, list(tables.values()))
+    _check_missing(source, list(tables.values()), checking=checking)
     return source
 
 
-def read_manifest(path: Path, *, column: str | None) -> tuple[Tree, SourceCaptions]:
+def read_manifest(path: Path, *, column: str | None, checking: bool) -> tuple[Tree, SourceCaptions]:
     """A table given instead of a folder: its rows are the data set, and its folder holds the pictures.
 
     Raises DataError as `read_metadata` does, and for a file that is no table.
@@ -93,7 +93,7 @@ def read_manifest(path: Path, *, column: str | None) -> tuple[Tree, SourceCaptio
     unusable = tuple((name, reason) for name, reason in tree.unusable if name in table.by_name)
     source.by_name = {name: captions for name, captions in table.captioned.items()
                       if name in {picture.name for picture in pictures}}
-    _check_missing(source, [table])
+    _check_missing(source, [table], checking=checking)
     stems = {posixpath.splitext(name)[0] for name in table.by_name}
     others = tuple(file for file in tree.others if file.base in stems)
     return Tree(path.parent, pictures, others, unusable, tree.irregular), source
@@ -144,12 +144,13 @@ def _add(source: SourceCaptions, tables: list[CaptionTable]) -> None:
         source.notes += table.notes
 
 
-def _check_missing(source: SourceCaptions, tables: list[CaptionTable]) -> None:
+def _check_missing(source: SourceCaptions, tables: list[CaptionTable], *, checking: bool) -> None:
     missing = {name: place for table in tables for name, place in table.missing.items()}
     listed = sum(len(table.by_name) for table in tables) + len(missing)
-    if len(missing) > MISSING_LIMIT * listed:
-        raise DataError(f"{source.label} lists {listed} files and {len(missing)} of them are not there, "
-                        f"for example {next(iter(missing))[:100]!r} in {next(iter(missing.values()))}",
+    if len(missing) > MISSING_LIMIT * listed and not checking:
+        raise DataError(f"{source.label} lists {listed} files, of which {len(missing)} "
+                        f"{'is' if len(missing) == 1 else 'are'} not there, for example "
+                        f"{next(iter(missing))[:100]!r} in {next(iter(missing.values()))}",
                         hint="file_name is relative to the folder of the metadata file")
     source.problems += [(name, "listed but not there") for name in missing]
 

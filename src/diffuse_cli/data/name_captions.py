@@ -76,10 +76,8 @@ def read_names(tree: Tree, *, template: str, folders: bool = True, files: bool =
                             else "folder and file name", present=bool(labels or names))
     for picture in tree.pictures:
         folder, name = labels.get(picture.name, ""), names.get(picture.name, "")
-        if folder.casefold() == name.casefold()[:len(folder)]:          # cat/cat-12.jpg
-            label, name = name or folder, name[len(folder):].strip()
-        else:
-            label = f"{folder} {name}"
+        name = _without_repetition(folder.split(), name.split())
+        label = f"{folder} {name}"
         if label.strip():
             source.by_name[picture.name] = (
                 tidy(template.replace("{label}", label).replace("{folder}", folder).replace("{name}", name)),)
@@ -93,6 +91,14 @@ def read_names(tree: Tree, *, template: str, folders: bool = True, files: bool =
         source.warnings.append(f"the number in front of {numbered[0]!r} is not part of the caption, "
                                "and pictures are not repeated")
     return source
+
+
+def _without_repetition(folder: list[str], name: list[str]) -> str:
+    """The words of a file's name without those at its beginning that end its folder's: horse/horse-asleep.jpg."""
+    for length in range(min(len(folder), len(name)), 0, -1):
+        if [word.casefold() for word in folder[-length:]] == [word.casefold() for word in name[:length]]:
+            return " ".join(name[length:])
+    return " ".join(name)
 
 
 def _folder_labels(tree: Tree) -> dict[str, str]:

@@ -65,7 +65,8 @@ def read_sidecars(tree: Tree, *, extension: str | None, joined: bool = False) ->
 def _notes(source: SourceCaptions, reader: "_Reader", lost: Counter[str]) -> Iterator[str]:
     """What there is to say about the files that were read. lost: number of files by suffix that hold other captions."""
     kind = source.label.removeprefix("sidecar ")
-    yield from (f"{count:,} {suffix} files are not used, because {kind} files count; --caption-ext {suffix} would use them"
+    yield from (f"{count:,} {suffix} files are not used, because {kind} files count; "
+                f"--caption-ext {suffix} would use them"
                 for suffix, count in lost.items() if count)
     yield from (f"{count:,} caption files are not UTF-8 and were read as {encoding}"
                 for encoding, count in sorted(reader.encodings.items()) if not encoding.startswith("utf"))

@@ -140,7 +140,7 @@ def read_sample_metadata(path: Path) -> SampleMetadata:
                         hint="Give a PNG made by `diffuse sample`") from error
     if text is None:
         raise DataError(f"{path} holds no sampling settings",
-                        hint="Give a PNG made by `diffuse sample`, without --no-metadata")
+                        hint="Give one picture that `diffuse sample` wrote as a PNG: sheets hold no settings")
     try:
         return from_dict(SampleMetadata, loads_strict(text, limit=MAX_TEXT), where="metadata")
     except (JsonError, UsageError) as error:

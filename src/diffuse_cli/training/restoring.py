@@ -13,8 +13,13 @@ def restore(session: Session) -> Iterator[events.Event]:
 
     Raises ModelError if the run has states, but none is whole.
     """
-    if session.run.plan is not None and (states := training_states.saved_states(session.run.directory)):
-        yield from _load_newest(session, states)
+    plan = session.run.plan
+    if plan is not None:
+        states = training_states.saved_states(session.run.directory)
+        if session.plan.steps != plan.steps:                           # a rehearsal has not forgotten the old cool-down
+            states = [state for state in states if state.step <= plan.cooldown_start]
+        if states:
+            yield from _load_newest(session, states)
     session.trainer.broadcast_state()
 
 
