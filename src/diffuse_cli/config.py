@@ -148,6 +148,20 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rendering:
+    """How the values in the file of a picture become colours."""
+
+    background: str = "white"                   # colour behind transparent pictures: a name, or #rrggbb
+    white_level: float | None = None            # value that is white in pictures of 16 bits or real numbers
+
+    def __post_init__(self) -> None:
+        if not self.background.strip() or len(self.background) > 40:
+            raise UsageError("--background takes a colour", hint="Give a name, such as white or black, or #rrggbb")
+        if self.white_level is not None:
+            check_range("--white-level", self.white_level, 1e-6, 2**32 - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """The options that change the trained model. Saved with the run; they must match on resume. None: chosen by us."""
 
@@ -163,6 +177,8 @@ class Recipe:
     caption_column: str | None = None
     caption_ext: str | None = None
     caption_template: str = "{label}"
+    background: str = Rendering.background
+    white_level: float | None = None
     loss_weighting: str = "sigmoid"
     prediction: str = "v"
     schedule: str = "interpolated"
@@ -190,6 +206,7 @@ class Recipe:
         ):
             if value is not None:
                 check_range(option, value, low, high)
+        Rendering(background=self.background, white_level=self.white_level)
         check_choice("--captions", self.captions, CAPTION_SOURCES)
         check_choice("--loss-weighting", self.loss_weighting, LOSS_WEIGHTINGS)
         check_choice("--prediction", self.prediction, PREDICTIONS)
@@ -211,6 +228,11 @@ class Recipe:
         """The options that decide on the captions, as arguments of `find_pictures`."""
         return {name: getattr(self, name) for name in (
             "captions", "caption", "caption_column", "caption_ext", "caption_template")}
+
+    @property
+    def rendering(self) -> Rendering:
+        """The options that decide on colours."""
+        return Rendering(background=self.background, white_level=self.white_level)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,6 +53,7 @@ def train(
     lr: Annotated[float | None, _recipe("--lr", help="Learning rate.")] = None,
     captions: options.Captions = None, caption: options.Caption = None, caption_column: options.CaptionColumn = None,
     caption_ext: options.CaptionExt = None, caption_template: options.CaptionTemplate = None,
+    background: options.Background = None, white_level: options.WhiteLevel = None,
     loss_weighting: Annotated[str | None, _recipe("--loss-weighting", help=f"Weight of the noise loss: "
                                                   f"{choices(config.LOSS_WEIGHTINGS, Recipe.loss_weighting)}.")] = None,
     objective: Annotated[str | None, typer.Option("--objective", hidden=True)] = None,             # its former name

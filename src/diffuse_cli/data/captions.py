@@ -13,7 +13,7 @@ from ..config import CAPTION_SOURCES
 from ..errors import DataError
 from . import caption_sources, metadata_files
 from .caption_text import SourceCaptions, distinct_captions
-from .folders import SUFFIXES, Tree, list_tree
+from .folders import Tree, list_tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,7 @@ class PictureListing:
     warnings: tuple[str, ...]
     unusable: tuple[tuple[str, str], ...]       # files that should be pictures too, but cannot even be opened
     caption_problems: tuple[tuple[str, str], ...]
+    litter: tuple[tuple[str, int], ...] = ()    # files of other programs that were skipped: (name or pattern, number)
 
     @property
     def conditional(self) -> bool:
@@ -75,7 +76,7 @@ def find_pictures(folder: Path, *, captions: str = "auto", caption: str | None =
         raise DataError(f"{name}: {reason}, and --strict stops at the first problem",
                         hint=f"`diffuse data check {folder}` lists them all")
     return PictureListing(tree.root, folder, pictures, kind, _summary(pictures, source), _examples(pictures),
-                 tuple(source.warnings), unusable, tuple(source.problems))
+                 tuple(source.warnings), unusable, tuple(source.problems), tree.litter)
 
 
 def _list_files(path: Path, *, column: str | None) -> tuple[Tree, SourceCaptions | None]:
@@ -90,9 +91,7 @@ def _list_files(path: Path, *, column: str | None) -> tuple[Tree, SourceCaptions
     else:
         raise DataError(f"{path} does not exist", hint="Give a folder of pictures")
     if not tree.pictures:
-        unusable = f" ({len(tree.unusable)} that cannot be used)" if tree.unusable else ""
-        raise DataError(f"{path} holds no picture{unusable}",
-                        hint=f"Looked, at any depth, for {' '.join(sorted(SUFFIXES))}")
+        raise tree.no_picture(path)
     return tree, manifest
 
 

@@ -67,7 +67,7 @@ def read_manifest(path: Path, *, column: str | None) -> tuple[Tree, SourceCaptio
     _check_missing(source, list(rows), {picture.name for picture in pictures} | {name for name, _ in unusable})
     stems = {posixpath.splitext(name)[0] for name in rows}
     others = tuple(file for file in tree.others if file.base in stems)
-    return Tree(path.parent, pictures, others, unusable, tree.irregular), source
+    return Tree(path.parent, pictures, others, unusable, tree.irregular, tree.litter), source
 
 
 def _metadata_by_directory(tree: Tree) -> dict[str, File]:

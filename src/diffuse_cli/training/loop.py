@@ -68,7 +68,8 @@ def rehearse(run: Run) -> Iterator[events.Event]:
     """
     device = devices.choose_device(run.machine)
     dataset = yield from open_dataset(
-        run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict)
+        run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict,
+        rendering=run.recipe.rendering)
     session, facts = yield from open_session(run, dataset, device, world=World(), rehearsal=True)
     yield from restore(session)
     started = _started(session, facts)
@@ -83,7 +84,8 @@ def _train(run: Run, should_stop: ShouldStop) -> Iterator[events.Event]:
     with join(device) as world:     # before pictures are decoded, which takes longer on some machines than on others
         run = dataclasses.replace(run, resolution=world.broadcast_json(run.resolution))
         dataset = yield from open_dataset(
-            run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict)
+            run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict,
+        rendering=run.recipe.rendering)
         for warning in (*run.found.warnings, *dataset.warnings):
             yield events.Noticed(message=warning, level="warning")
         session, facts = yield from open_session(run, dataset, device, world=world)

@@ -15,6 +15,7 @@ from typing import Any
 from ..checks import from_dict, to_dict
 from ..config import Machine, Plan, Recipe
 from ..data.captions import PictureListing, find_pictures
+from ..data.colours import background_colour
 from ..data.images import read_short_side
 from ..errors import DataError, UsageError
 from ..files import durable
@@ -63,9 +64,11 @@ def open_run(folder: Path, recipe: Recipe, machine: Machine, *, rehearsal: bool 
     name must have the same recipe; only another budget and another folder are accepted, and checked later. A rehearsal
     moves no old run aside. A run that was never begun leaves no directory.
 
-    Raises UsageError, which names the differences between the recipes, DataError, InUseError, StorageError.
+    Raises UsageError, which names the differences between the recipes or an unknown colour, DataError, InUseError,
+    StorageError.
     """
     # The pictures, and the name of the run
+    background_colour(recipe.rendering)                                # refused before anything is looked for
     found = find_pictures(folder, **recipe.caption_options, strict=machine.strict)
     folder = Path(os.path.abspath(folder))                             # the same from any current directory
     request, choice, name = _request(folder, recipe), None, machine.name
