@@ -51,7 +51,7 @@ def to_rgb(image: Image.Image, rendering: Rendering | None = None, *, deep: Valu
     if deep is not None:
         peak, colour = int(deep.max()), Image.fromarray(_scaled(deep, rendering.white_level or _WHITE))
     elif image.mode in _INTEGER_MODES:
-        peak = max(0, int(np.asarray(image).max()))
+        peak = 0 if STRETCHED in notes else int(np.asarray(image).max())
     profile = image.info.get("icc_profile")
     rgb = _to_srgb(colour, profile if isinstance(profile, bytes) else None)
     if not profile and "srgb" not in image.info:
@@ -68,7 +68,7 @@ def _colour_and_alpha(
     """The colours, in a mode that a profile may describe, and the alpha channel if there is one."""
     if image.mode in _INTEGER_MODES:
         values = np.asarray(image)
-        colour, alpha = Image.fromarray(_from_integers(values, rendering.white_level)), None
+        colour, alpha = Image.fromarray(_from_integers(values, rendering.white_level, notes)), None
         if isinstance(clear := image.info.get("transparency"), int):
             alpha = Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8))
         return colour, alpha
@@ -93,11 +93,12 @@ def _colour_and_alpha(
 # ── More than 8 bits ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _from_integers(values: Values, white_level: float | None) -> Values:
+def _from_integers(values: Values, white_level: float | None, notes: list[str]) -> Values:
     """0…65535, or 0…white_level, → 0…255. If a value is outside 0…65535, all are stretched, unless a level is given."""
     if white_level is not None:
         return _scaled(values, white_level)
     if values.min() < 0 or values.max() > _WHITE:
+        notes.append(STRETCHED)
         return _stretched(values)
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)       # 65535 = 257 · 255, to the nearest
 

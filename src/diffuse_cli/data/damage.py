@@ -14,15 +14,19 @@ _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}      # PNG's colour type → channels
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))    # Adam7
 _PIECE = 2**20                                  # bytes of pixels that are inflated at once
 _KEPT = (b"PLTE", b"tRNS", b"iCCP", b"sRGB", b"gAMA", b"eXIf")          # chunks that change how pixels look
+_IN_ORDER = ("BMP", "GIF", "TIFF", "TGA", "PPM", "QOI", "PCX", "DDS", "SGI", "SUN")      # formats that store row by row
 _CHUNK = re.compile(rb"IDAT|IEND|PLTE|tRNS")
 
 # ── PNG ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def mended_png(data: bytes) -> bytes | None:
-    """A PNG with the same pixels and none of the damage around them; None if a pixel is missing or doubtful."""
+def mended_png(data: bytes) -> list[bytes]:
+    """A PNG with the same pixels and none of the damage around them; none if a pixel is missing or doubtful.
+
+    Two are returned: with what the file says about its colours, and without, in case that is nonsense.
+    """
     if data[12:16] != b"IHDR" or len(data) < 33:
-        return None
+        return []
     header = data[16:29]
     kept: dict[bytes, bytes] = {}
     stream, sound = bytearray(), True
@@ -34,8 +38,13 @@ def mended_png(data: bytes) -> bytes | None:
             kept.setdefault(name, body)
     size = _raw_size(header)
     if size is None or not _is_whole(bytes(stream), size, sound):
-        return None
-    chunks = [(b"IHDR", header), *kept.items(), (b"IDAT", bytes(stream)), (b"IEND", b"")]
+        return []
+    needed = {name: body for name, body in kept.items() if name in (b"PLTE", b"tRNS")}
+    return [_png([(b"IHDR", header), *around.items(), (b"IDAT", bytes(stream)), (b"IEND", b"")])
+            for around in (kept, needed)]
+
+
+def _png(chunks: list[tuple[bytes, bytes]]) -> bytes:
     return _PNG + b"".join(struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
                            for name, body in chunks)
 
@@ -51,7 +60,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
         start, end = position + 8, position + 8 + length
         body = data[start:end]
         is_sound = data[end:end + 4] == struct.pack(">I", zlib.crc32(name + body))
-        follows = end + 12 > len(data) or (data[end + 8:end + 12].isalpha() and end + 4 > position)
+        follows = data[end + 8:end + 12].isalpha() or (name == b"IDAT" and end + 12 > len(data))
         if name == b"IEND" and length == 0:
             return
         if is_sound or follows:
@@ -97,17 +106,19 @@ def _is_whole(stream: bytes, size: int, sound: bool) -> bool:
 # ── Files without their end ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def with_two_ends(data: bytes, format: str | None, *, pixels: int) -> tuple[bytes, bytes] | None:
-    """The file with two different ends in the place of bytes that are missing; None if more is missing than an end.
+def with_other_ends(data: bytes, format: str | None, *, pixels: int) -> list[bytes]:
+    """The file with different ends in the place of bytes that are missing; none if more is missing than an end.
 
-    Pixels that both give alike are in the file, and the others are not. pixels: their number in the picture; the ends
-    are long enough for 2 % of them.
+    Pixels that are alike with every end are in the file, and the others are not. pixels: their number in the picture;
+    the ends are long enough for 4 % of them.
     """
-    extra = pixels // 4 + 1024
-    noise = (bytes(range(1, 255)) * (extra // 254 + 1))[:extra]         # without 255, which begins a marker of JPEG
+    size = pixels // 2 + 1024
+    falling, alternating = bytes(range(254, 0, -1)) * (size // 254 + 1), b"\xaa\x55" * (size // 2)
     if format == "JPEG":
-        return (data + b"\xff\xd9", data + noise + b"\xff\xd9") if _has_every_scan(data) else None
-    return data + bytes(extra), data + noise
+        # The first end is empty: libjpeg leaves grey what it does not find. A 255 begins a marker, and is half of one.
+        start, end = data.rstrip(b"\xff"), b"\xff\xd9"
+        return [start + end, start + falling + end, start + alternating + end] if _has_every_scan(data) else []
+    return [data + bytes(size), data + falling] if format in _IN_ORDER else []
 
 
 def _has_every_scan(data: bytes) -> bool:

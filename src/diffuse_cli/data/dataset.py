@@ -67,8 +67,9 @@ def open_dataset(found: PictureListing, *, resolution: int, directory: Path, str
     if lost and (strict or 2 * len(lost) > total):
         name, reason = lost[0]
         raise DataError(describe_skipped(lost, total),
-                        hint=f"{name} is the first ({'; '.join(remedies([reason])) or reason}); "
-                             f"`diffuse data check {found.requested_path}` lists them all")
+                        hint="; ".join((f"{name} is the first ({reason})",
+                                        f"`diffuse data check {found.requested_path}` lists them all",
+                                        *remedies(reason for _, reason in lost))))
     if found.litter:
         yield Noticed(message=describe_litter(found.litter))
     if problems := (*dataset.skipped, *found.caption_problems):

@@ -44,7 +44,7 @@ REMEDIES = {                                    # reason → remedy, the rest of
     "archive": "unpack it",
     "gzip data": "unpack it with `gunzip`",
     "bands": "choose three bands, and save them as an RGB picture",
-    "unusual TIFF": "save it as TIFF with 8 or 16 bits for each of 1, 3 or 4 bands, or as PNG",
+    "numbers": "save it as TIFF with 8 or 16 bits for each of 1, 3 or 4 bands, or as PNG",
 }
 
 # Suffixes of pictures that are never opened → reason. Unlike other files of a folder, they are reported.
@@ -170,7 +170,10 @@ def remedies(reasons: Iterable[str]) -> list[str]:
 
 
 def _remedy(reason: str) -> str | None:
-    return REMEDIES["bands"] if re.fullmatch(r"\d+ bands", reason) else REMEDIES.get(reason)
+    if re.fullmatch(r"\d+ bands", reason):
+        return REMEDIES["bands"]
+    is_tiff = re.fullmatch(r"unusual TIFF|\d+ planes of 16 bits|signed 8-bit numbers|\d+-bit (real )?numbers", reason)
+    return REMEDIES["numbers" if is_tiff else reason] if is_tiff or reason in REMEDIES else None
 
 
 def _other(head: bytes) -> str | None:

@@ -17,23 +17,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ..config import Rendering
-from . import damage
+from . import damage, tiff
 from .colours import DARK, to_rgb
 from .file_types import HEAD, format_of, plugins, what_else
 
 MAX_BYTES = 256 * 2**20                         # maximum size of a file
 MAX_PIXELS = 178_956_970                        # 179 megapixels, above which Pillow too calls it a bomb
 MAX_ASPECT = 100                                # maximum longer side / shorter side: a line of pixels is no picture
-WHOLE = 0.99                                    # minimum share of the pixels of a file that lacks its end
+WHOLE = 0.98                                    # minimum share of the pixels of a file that lacks its end
 
 _UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
             5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
             8: Image.Transpose.ROTATE_90}       # EXIF orientation → the operation that turns it upright
-_ORIENTATION_TAG, _SUBFILE_TAG, _PHOTOMETRIC_TAG, _SAMPLES_TAG = 0x0112, 254, 262, 277
-_MAX_PAGES = 16                                 # pages of a TIFF among which the largest is looked for
+_ORIENTATION_TAG = 0x0112
 # How 16 bits of a channel are stored → how the same bytes are read to get the lower 8 bits of each.
 _LOWER = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if sys.byteorder == "little" else ";16L"}
 
@@ -95,7 +94,7 @@ def open_rgb(path: Path, *, target: int | None = None, rendering: Rendering | No
 def decode_rgb(data: bytes, *, target: int | None = None, rendering: Rendering | None = None) -> Image.Image:
     """The picture in the bytes of a file, as `open_rgb` returns it. Raises ImageRefused.
 
-    A file that is damaged beside its pixels is read. So is one that lacks its end, and with it 1 % of its pixels.
+    A file that is damaged beside its pixels is read. So is one that lacks its end, and at most 2 % of its pixels.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -114,17 +113,18 @@ def decode_rgb(data: bytes, *, target: int | None = None, rendering: Rendering |
 
 def _decode(data: bytes, target: int | None, rendering: Rendering) -> Image.Image:
     """`decode_rgb` for a sound file. Raises ImageRefused, and whatever a decoder raises."""
-    image: Image.Image = _open(io.BytesIO(data))
+    image = _open(io.BytesIO(data))
     facts: dict[str | tuple[int, int], Any] = {"size": image.size, "mode": image.mode}
     if target is not None:
         image.draft(None, (2 * target, 2 * target))     # has an effect on JPEG only
     coding = _coding(image)
     image.load()
     _check_size(image.size)                     # an icon holds pictures with sizes of their own
+    if image.format == "TIFF" and tiff.is_inverted(image):
+        image.im = Image.fromarray(65535 - np.asarray(image).astype(np.uint16)).im
     deep = None
     if coding[-4:] in _LOWER and (rendering.white_level is not None or _upper_peak(image) <= DARK >> 8):
-        deep = _sixteen_bits(data, image, coding)
-        deep = deep[..., :3]
+        deep = _sixteen_bits(data, image, coding)[..., :3]
     result = to_rgb(image, rendering, deep=deep)
     facts |= result.info
     result = _turned(result, _orientation(image))
@@ -136,14 +136,16 @@ def _decode_damaged(data: bytes, target: int | None, rendering: Rendering) -> Im
     """The picture in a file that Pillow refuses; None unless all of its pixels but a few at the end are there."""
     format = format_of(data[:HEAD])
     if format == "PNG":
-        mended = damage.mended_png(data)
-        return None if mended is None else _decode(mended, target, rendering)
-    width, height = _open(io.BytesIO(data)).size
-    ends = damage.with_two_ends(data, format, pixels=width * height)
-    if ends is None:
+        for mended in damage.mended_png(data):
+            with contextlib.suppress(Exception):
+                return _decode(mended, target, rendering)
         return None
-    image, other = (_decode(end, target, rendering) for end in ends)
-    same = (np.asarray(image) == np.asarray(other)).all(axis=-1)
+    width, height = _open(io.BytesIO(data)).size
+    ends = damage.with_other_ends(data, format, pixels=width * height)
+    if not ends:
+        return None
+    image, *others = (_decode(end, target, rendering) for end in ends)
+    same = np.all([np.asarray(other) == np.asarray(image) for other in others], axis=(0, -1))
     return image if same.mean() >= WHOLE else None
 
 
@@ -182,7 +184,10 @@ def _open(file: io.BufferedIOBase) -> ImageFile.ImageFile:
     image = Image.open(file, formats=(_ready(format),))     # type: ignore[arg-type]
     _check_size(image.size)
     if format == "TIFF":
-        _seek_largest_page(image)
+        tiff.seek_largest_page(image)
+        _check_size(image.size)
+        if reason := tiff.reason_against(image):
+            raise ImageRefused(reason)
     return image
 
 
@@ -194,21 +199,6 @@ def _check_size(size: tuple[int, int]) -> None:
         raise ImageRefused("over 179 megapixels")
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise ImageRefused("over 100 times as long as wide")
-
-
-def _seek_largest_page(image: ImageFile.ImageFile) -> None:
-    """Go to the largest page of a TIFF whose first page says that it is only a small copy of another."""
-    def is_copy() -> bool:
-        return bool(int(image.tag_v2.get(_SUBFILE_TAG, 0)) & 1)         # type: ignore[attr-defined]
-
-    if is_copy():
-        pages = range(min(_MAX_PAGES, getattr(image, "n_frames", 1)))
-        areas = []
-        for page in pages:
-            image.seek(page)
-            areas.append(image.width * image.height)
-        image.seek(areas.index(max(areas)))
-        _check_size(image.size)
 
 
 @functools.cache
@@ -228,21 +218,8 @@ def _reason(error: Exception, data: bytes) -> str:
     if isinstance(error, MemoryError):
         return "needs too much memory"
     if isinstance(error, UnidentifiedImageError) and format_of(data[:HEAD]) == "TIFF":
-        return _tiff_reason(data)
+        return tiff.description(data)
     return "truncated" if "truncated" in str(error).lower() or isinstance(error, EOFError) else "damaged"
-
-
-def _tiff_reason(data: bytes) -> str:
-    """What a TIFF is that Pillow does not know: its number of bands, if that is the reason."""
-    try:
-        tags = TiffImagePlugin.ImageFileDirectory_v2(data[:16])
-        stream = io.BytesIO(data)
-        stream.seek(tags.next)
-        tags.load(stream)
-        bands, meaning = int(tags.get(_SAMPLES_TAG, 1)), int(tags.get(_PHOTOMETRIC_TAG, 1))
-    except Exception:
-        return "damaged"
-    return f"{bands} bands" if bands > 4 or (bands > 1 and meaning <= 1) else "unusual TIFF"
 
 
 # ── 16 bits in each of several channels, of which Pillow keeps the upper 8 ──────────────────────────────────────────

@@ -45,7 +45,7 @@ def warnings_about(used: Sequence[tuple[str, Entry]], resolution: int, rendering
          lambda entry: max(entry.width, entry.height) > 3 * min(entry.width, entry.height)),
         (f"enlarged more than twice to {resolution} pixels",
          lambda entry: 2 * min(entry.width, entry.height) < resolution),
-        ("of real numbers, stretched from lowest to highest (--white-level N gives all of them the range 0 to N)",
+        ("of real, negative or large numbers, stretched from lowest to highest (--white-level N takes 0 to N for all)",
          lambda entry: STRETCHED in entry.notes),
         ("nearly transparent, although colours are hidden there (to train on these, save the pictures without alpha)",
          lambda entry: NEARLY_TRANSPARENT in entry.notes),
