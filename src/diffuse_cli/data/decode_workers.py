@@ -118,7 +118,7 @@ class _Worker:
     def decode(self, path: Path, request: list[Any]) -> Decoded:
         """Decode one file; try again if the process died of it, since a busy machine may have been the reason."""
         decoded = self._attempt(path, request)
-        if decoded.reason in (TOO_LONG, CRASHED) and not self._closed:
+        if decoded.reason in DEATHS and not self._closed:
             decoded = self._attempt(path, request)
         return decoded
 
@@ -131,7 +131,10 @@ class _Worker:
         timer.daemon = True
         timer.start()
         try:
-            return self._request(process, path, request)
+            decoded = self._request(process, path, request)
+            if decoded.reason == TOO_MUCH:      # the process may keep memory that the next picture needs
+                self._end(process)
+            return decoded
         except (OSError, EOFError, ValueError):
             self._end(process)
             return Decoded(reason=TOO_LONG if late.is_set() else CRASHED)

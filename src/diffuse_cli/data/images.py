@@ -27,6 +27,7 @@ from .file_types import HEAD, format_of, plugins, what_else
 MAX_BYTES = 256 * 2**20                         # maximum size of a file
 MAX_PIXELS = 178_956_970                        # 179 megapixels, above which Pillow too calls it a bomb
 MAX_ASPECT = 100                                # maximum longer side / shorter side: a line of pixels is no picture
+HUGE = 2**26                                    # pixels of a transparent picture that is first made smaller
 WHOLE = 0.98                                    # minimum share of the pixels of a file that lacks its end
 
 _UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -103,12 +104,10 @@ def decode_rgb(data: bytes, *, target: int | None = None, rendering: Rendering |
         except ImageRefused:
             raise
         except Exception as error:              # decoders raise nearly every kind of exception
-            refusal = ImageRefused(_reason(error, data))
-            if not isinstance(error, MemoryError):
-                with contextlib.suppress(Exception):
-                    if (mended := _decode_damaged(data, target, rendering or Rendering())) is not None:
-                        return mended
-            raise refusal from error
+            mended = None if isinstance(error, MemoryError) else _decode_damaged(data, target, rendering or Rendering())
+            if mended is None:
+                raise ImageRefused(_reason(error, data)) from error
+            return mended
 
 
 def _decode(data: bytes, target: int | None, rendering: Rendering) -> Image.Image:
@@ -122,6 +121,8 @@ def _decode(data: bytes, target: int | None, rendering: Rendering) -> Image.Imag
     _check_size(image.size)                     # an icon holds pictures with sizes of their own
     if image.format == "TIFF" and tiff.is_inverted(image):
         image.im = Image.fromarray(65535 - np.asarray(image).astype(np.uint16)).im
+    if target is not None:
+        image = _affordable(image, target)
     deep = None
     if coding[-4:] in _LOWER and (rendering.white_level is not None or _upper_peak(image) <= DARK >> 8):
         deep = _sixteen_bits(data, image, coding)[..., :3]
@@ -132,16 +133,38 @@ def _decode(data: bytes, target: int | None, rendering: Rendering) -> Image.Imag
     return result
 
 
+def _affordable(image: Image.Image, target: int) -> Image.Image:
+    """A huge transparent picture made smaller, but not below 4·target: memory has no room for its colours and alpha.
+
+    Averages weighted by alpha look the same on any background.
+    """
+    factor = min(image.size) // (4 * target)
+    if image.mode != "RGBA" or image.width * image.height <= HUGE or factor < 2 or not _highest_alpha(image):
+        return image
+    smaller = image.reduce(factor)
+    smaller.info, smaller.format = image.info, image.format
+    return smaller
+
+
+def _highest_alpha(image: Image.Image) -> int:
+    return int(image.getchannel("A").getextrema()[1])       # type: ignore[arg-type]
+
+
 def _decode_damaged(data: bytes, target: int | None, rendering: Rendering) -> Image.Image | None:
     """The picture in a file that Pillow refuses; None unless all of its pixels but a few at the end are there."""
-    format = format_of(data[:HEAD])
-    if format == "PNG":
+    with contextlib.suppress(Exception):
+        if format_of(data[:HEAD]) != "PNG":
+            return _decode_without_end(data, target, rendering)
         for mended in damage.mended_png(data):
             with contextlib.suppress(Exception):
                 return _decode(mended, target, rendering)
-        return None
+    return None
+
+
+def _decode_without_end(data: bytes, target: int | None, rendering: Rendering) -> Image.Image | None:
+    """`_decode_damaged` for all formats but PNG."""
     width, height = _open(io.BytesIO(data)).size
-    ends = damage.with_other_ends(data, format, pixels=width * height)
+    ends = damage.with_other_ends(data, format_of(data[:HEAD]), pixels=width * height)
     if not ends:
         return None
     image, *others = (_decode(end, target, rendering) for end in ends)
@@ -167,11 +190,26 @@ def read_png_texts(path: Path) -> dict[str, str]:
 def read_short_side(path: Path) -> int | None:
     """Pixels on the shorter side, read from the header alone; None if the file is no picture."""
     try:
-        with open_regular(path) as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return min(_open(file).size)
+        return _read_short_side(path)
     except Exception:
         return None
+
+
+def reason_in_header(path: Path) -> str:
+    """The reason why the header of a file is not that of a picture; empty if it is."""
+    try:
+        _read_short_side(path)
+    except ImageRefused as error:
+        return error.reason
+    except Exception:
+        return "damaged"
+    return ""
+
+
+def _read_short_side(path: Path) -> int:
+    with open_regular(path) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return min(_open(file).size)
 
 
 def _open(file: io.BufferedIOBase) -> ImageFile.ImageFile:

@@ -16,7 +16,8 @@ from ..checks import from_dict, to_dict
 from ..config import Machine, Plan, Recipe
 from ..data.captions import PictureListing, find_pictures
 from ..data.colours import background_colour
-from ..data.images import read_short_side
+from ..data.file_types import remedies
+from ..data.images import read_short_side, reason_in_header
 from ..errors import DataError, UsageError
 from ..files import durable
 from ..storage import registry, run_directory
@@ -190,8 +191,10 @@ def choose_resolution(found: PictureListing, recipe: Recipe, machine: Machine) -
     every = max(1, len(found.pictures) // PROBED_PICTURES)
     sides = sorted(side for picture in found.pictures[::every] if (side := read_short_side(picture.path)) is not None)
     if not sides:
-        raise DataError(f"none of the {len(found.pictures)} pictures in {found.folder} can be read",
-                        hint="See `diffuse data check` for the reasons")
+        first = found.pictures[0]
+        reason = reason_in_header(first.path)
+        raise DataError(f"none of the {len(found.pictures)} pictures in {found.folder} can be read, for example "
+                        f"{first.name} ({reason})", hint="; ".join((*remedies([reason]), "`diffuse data check` lists them")))
     median = sides[len(sides) // 2]
     largest, where = (64, "on a GPU") if _has_accelerator(machine) else (32, "on a CPU")
     resolution = max((size for size in RESOLUTIONS if size <= min(largest, median)), default=min(RESOLUTIONS))
