@@ -16,7 +16,8 @@ RGB = np.random.default_rng(5).integers(0, 256, (40, 50, 3), dtype=np.uint8)
 def smooth(height=192, width=256):
     """A soft picture with something in every block."""
     y, x = np.mgrid[0:height, 0:width] / 25
-    return Image.fromarray((np.stack([np.sin(x + y), np.cos(x - 2 * y), np.sin(x * y / 9)], -1) * 127 + 128).astype("u1"))
+    waves = np.stack([np.sin(x + y), np.cos(x - 2 * y), np.sin(x * y / 9)], -1)
+    return Image.fromarray((waves * 127 + 128).astype(np.uint8))
 
 
 def pixels(data):
@@ -75,7 +76,7 @@ def test_a_png_whose_pixels_are_whole_is_read(data):
 @pytest.mark.parametrize("interlaced", [False, True])
 def test_every_kind_of_png_is_mended_to_what_it_was(mode, interlaced):
     image = Image.fromarray(RGB)
-    image = Image.fromarray((RGB[..., 0].astype(np.uint16) * 257)) if mode == "I;16" else image.convert(mode)
+    image = Image.fromarray(RGB[..., 0].astype(np.uint16) * 257) if mode == "I;16" else image.convert(mode)
     data = encoded(image, "PNG")
     if interlaced:                              # Pillow reads but does not write it, so the seven passes are made here
         if mode not in ("L", "RGBA"):
@@ -111,7 +112,8 @@ def test_a_wrong_checksum_around_right_pixels_is_no_reason():
     np.testing.assert_array_equal(pixels(data[:-16] + b"????" + data[-12:]), RGB)
 
 
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 95, "subsampling": 0}, {"restart_marker_rows": 2}])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 95, "subsampling": 0},
+                                     {"restart_marker_rows": 2}])
 def test_a_jpeg_that_lacks_only_its_end_is_read(options):
     data = encoded(smooth(), "JPEG", **options)
     whole = pixels(data).astype(int)

@@ -112,28 +112,28 @@ def decode_rgb(data: bytes, *, target: int | None = None, rendering: Rendering |
 
 def _decode(data: bytes, target: int | None, rendering: Rendering) -> Image.Image:
     """`decode_rgb` for a sound file. Raises ImageRefused, and whatever a decoder raises."""
-    image = _open(io.BytesIO(data))
-    facts: dict[str | tuple[int, int], Any] = {"size": image.size, "mode": image.mode}
+    opened = _open(io.BytesIO(data))
+    facts: dict[str | tuple[int, int], Any] = {"size": opened.size, "mode": opened.mode}
     if target is not None:
-        image.draft(None, (2 * target, 2 * target))     # has an effect on JPEG only
-    coding = _coding(image)
-    image.load()
-    _check_size(image.size)                     # an icon holds pictures with sizes of their own
-    if image.format == "TIFF" and tiff.is_inverted(image):
-        image.im = Image.fromarray(65535 - np.asarray(image).astype(np.uint16)).im
-    if target is not None:
-        image = _affordable(image, target)
+        opened.draft(None, (2 * target, 2 * target))    # has an effect on JPEG only
+    coding = _coding(opened)
+    opened.load()
+    _check_size(opened.size)                    # an icon holds pictures with sizes of their own
+    if opened.format == "TIFF" and tiff.is_inverted(opened):
+        opened.im = Image.fromarray(65535 - np.asarray(opened).astype(np.uint16)).im
+    image = _affordable(opened, target) if target is not None else opened
     deep = None
-    if coding[-4:] in _LOWER and (rendering.white_level is not None or _upper_peak(image) <= DARK >> 8):
+    if image is opened and coding[-4:] in _LOWER and (
+            rendering.white_level is not None or _upper_peak(image) <= DARK >> 8):
         deep = _sixteen_bits(data, image, coding)[..., :3]
     result = to_rgb(image, rendering, deep=deep)
     facts |= result.info
-    result = _turned(result, _orientation(image))
+    result = _turned(result, _orientation(opened))
     result.info = facts
     return result
 
 
-def _affordable(image: Image.Image, target: int) -> Image.Image:
+def _affordable(image: ImageFile.ImageFile, target: int) -> Image.Image:
     """A huge transparent picture made smaller, but not below 4·target: memory has no room for its colours and alpha.
 
     Averages weighted by alpha look the same on any background.
@@ -142,7 +142,7 @@ def _affordable(image: Image.Image, target: int) -> Image.Image:
     if image.mode != "RGBA" or image.width * image.height <= HUGE or factor < 2 or not _highest_alpha(image):
         return image
     smaller = image.reduce(factor)
-    smaller.info, smaller.format = image.info, image.format
+    smaller.info = image.info
     return smaller
 
 

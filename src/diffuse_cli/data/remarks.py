@@ -12,6 +12,7 @@ from .colours import DARK, NEARLY_TRANSPARENT, PLAIN, STRETCHED
 from .litter import is_conflict_copy
 
 FEW = 8                                         # minimum pictures of a data set; a model memorises fewer
+_LISTED = 6                                     # kinds of skipped files that are named
 _LEVELS = (255, 1023, 4095, 16383)              # highest values of 8, 10, 12 and 14 bits
 
 
@@ -81,7 +82,9 @@ def _range_warnings(used: Sequence[tuple[str, Entry]], rendering: Rendering) -> 
 def describe_litter(litter: Sequence[tuple[str, int]]) -> str:
     """'skipped 14 files of other programs: @eaDir 12, ._* 2'."""
     total = sum(count for _, count in litter)
-    counted = ", ".join(f"{name} {count:,}" for name, count in litter)
+    more = sum(count for _, count in litter[_LISTED:])
+    listed = [*litter[:_LISTED], *([("others", more)] if more else [])]
+    counted = ", ".join(f"{name} {count:,}" for name, count in listed)
     return f"skipped {total:,} {'file' if total == 1 else 'files'} of other programs: {counted}"
 
 

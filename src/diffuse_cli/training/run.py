@@ -194,7 +194,8 @@ def choose_resolution(found: PictureListing, recipe: Recipe, machine: Machine) -
         first = found.pictures[0]
         reason = reason_in_header(first.path)
         raise DataError(f"none of the {len(found.pictures)} pictures in {found.folder} can be read, for example "
-                        f"{first.name} ({reason})", hint="; ".join((*remedies([reason]), "`diffuse data check` lists them")))
+                        f"{first.name} ({reason})",
+                        hint="; ".join((*remedies([reason]), f"`diffuse data check {found.folder}` lists them")))
     median = sides[len(sides) // 2]
     largest, where = (64, "on a GPU") if _has_accelerator(machine) else (32, "on a CPU")
     resolution = max((size for size in RESOLUTIONS if size <= min(largest, median)), default=min(RESOLUTIONS))
