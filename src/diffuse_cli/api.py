@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 
 from .checks import check_choice, from_dict, parse_duration, to_dict
-from .config import RENAMED_FIELDS, Export, Machine, Recipe, Sampling
+from .config import RENAMED_FIELDS, Export, Machine, Recipe, Rendering, Sampling
 from .data import images
+from .data.colours import to_rgb
 from .errors import UsageError
 from .events import Event
 from .exporting import publishing
@@ -93,13 +94,14 @@ class LoadedModel:
             if mask is not None or strength is not None:
                 raise UsageError("strength and mask need a picture to start from", hint="Give init")
             return None
-        return make_init_image(self._fitted(init), None if mask is None else self._fitted(mask), strength)
+        mask_pixels = None if mask is None else self._fitted(mask, Rendering())
+        return make_init_image(self._fitted(init, self.model.training.rendering), mask_pixels, strength)
 
-    def _fitted(self, picture: Picture) -> np.ndarray:
+    def _fitted(self, picture: Picture, rendering: Rendering) -> np.ndarray:
         """A picture from memory or a file as the model sees it, (R, R, 3) uint8."""
         if not isinstance(picture, Image.Image):
-            return open_fitted(Path(picture), self.resolution)
-        return images.crop_and_resize(images.to_rgb(images.upright(picture)), self.resolution)
+            return open_fitted(Path(picture), self.resolution, rendering)
+        return images.crop_and_resize(to_rgb(images.upright(picture), rendering), self.resolution)
 
     def _to_pil(self, sample: request.Sample) -> Image.Image:
         image = Image.fromarray(sample.pixels)

@@ -65,9 +65,9 @@ def test_check_names_what_is_wrong_and_ends_with_3(diffuse, folder):
     (folder / "gone.txt").write_text("no picture")
     result = diffuse("check", folder)
     assert result.exit_code == 3
-    assert result.stdout.splitlines() == ["b.svg: unsupported type", "\\x1b[31m[bold].png: not an image",
+    assert result.stdout.splitlines() == ["b.svg: drawing", "\\x1b[31m[bold].png: not an image",
                                           "gone.txt: caption without a picture"]
-    assert "skipped 2 of 11 (unsupported type 1, not an image 1)" in result.stderr
+    assert "skipped 2 of 11 (drawing 1, not an image 1)" in result.stderr
     assert "problems with the data" not in result.stderr           # they are all there
     assert "\x1b" not in result.output
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffuse_cli.config import Rendering
 from diffuse_cli.data import dataset as cache
 from diffuse_cli.data import decode_workers, file_hashes, images
 from diffuse_cli.data.captions import find_pictures
@@ -143,7 +144,7 @@ def test_what_a_person_may_want_to_look_at_is_counted(folder, directory):
     warnings = "\n".join(opened(folder, directory, captions="none").warnings)
     assert "1 image longer than 3:1, of which only the centre square is kept, for example a.png" in warnings
     assert "1 image enlarged more than twice to 16 pixels, for example c.png" in warnings
-    assert "1 image of real numbers, stretched from lowest to highest, for example e.tif" in warnings
+    assert "1 image of real, negative or large numbers, stretched from lowest to highest" in warnings
 
 
 @pytest.mark.parametrize(("count", "warning"), [(1, "1 image: the model will memorise it"),
@@ -235,6 +236,7 @@ def test_a_killed_scan_leaves_nothing_that_counts(folder, directory):
     code = f"""
 import os, signal
 from pathlib import Path
+from diffuse_cli.config import Rendering
 from diffuse_cli.data import dataset as cache
 from diffuse_cli.data.captions import find_pictures
 cache._PIECE = 1
@@ -292,13 +294,13 @@ def test_a_file_that_changes_meanwhile_ends_the_scan(folder, directory, monkeypa
 def test_a_scan_waits_for_another_of_the_same_pictures(folder, directory, forbid):
     found = find_pictures(folder)
     hashes = [hashlib.sha256(picture.path.read_bytes()).hexdigest() for picture in found.pictures]
-    key = cache._key(hashes, 16)
+    key = cache._key(hashes, 16, Rendering())
     waiting = decode_pictures(found, resolution=16, directory=directory)
     with durable.lock(directory / f"{key}.lock", doing="tested"):
         events = [next(waiting), next(waiting)]
         assert isinstance(events[-1], Noticed)
         assert "waiting" in events[-1].message
-        run(cache._decode(found, hashes, directory / key, 16))      # what the other process does
+        run(cache._decode(found, hashes, directory / key, 16, Rendering()))      # what the other process does
     forbid(reading=True)
     assert len(run(waiting)[1].names) == 10
 

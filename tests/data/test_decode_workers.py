@@ -23,7 +23,7 @@ import os, signal, sys, time
 sys.path[:] = sys.argv[1:]
 from diffuse_cli.data import decode_workers, images
 honest = images.decode_rgb
-def decode_rgb(data, *, target=None):
+def decode_rgb(data, *, target=None, rendering=None):
     if data.startswith(b"once"):
         path, data = data[4:].split(b"|", 1)
         if not os.path.exists(path): open(path, "w").close(); os.kill(os.getpid(), signal.SIGKILL)
@@ -32,7 +32,7 @@ def decode_rgb(data, *, target=None):
     if data == b"hang": time.sleep(1000)
     if data == b"memory": bytearray(8 * 2**30)
     if data == b"print": os.write(1, b"noise"); os.write(2, b"noise"); print("noise", flush=True)
-    return honest(data, target=target)
+    return honest(data, target=target, rendering=rendering)
 images.decode_rgb = decode_rgb
 decode_workers.serve()
 """

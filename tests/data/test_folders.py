@@ -7,7 +7,7 @@ import unicodedata
 import pytest
 from picture_folders import captions_of, rows
 
-from diffuse_cli.data import folders
+from diffuse_cli.data import file_types, folders
 from diffuse_cli.data.captions import find_pictures
 from diffuse_cli.errors import DataError
 
@@ -40,12 +40,11 @@ def test_bytes_that_are_not_utf8_are_usable_names(tmp_path):
 
 def test_unsupported_pictures_are_named_and_other_files_are_not(folder):
     found = find_pictures(folder({"a.png": None, "b.svg": "", "c.PSD": "", "d.pdf": "", "e.heic": None}))
-    assert found.unusable == (("b.svg", "unsupported type"), ("c.PSD", "unsupported type"),
-                              ("e.heic", "unsupported type"))
+    assert found.unusable == (("b.svg", "drawing"), ("c.PSD", "picture with layers"), ("e.heic", "HEIC"))
 
 
 def test_a_plugin_makes_its_suffix_a_picture(folder, monkeypatch):
-    monkeypatch.setattr(folders, "PLUGINS", (("json.decoder", "HEIF", (".heic",)),))    # a module that is there
+    monkeypatch.setattr(file_types, "PLUGINS", (("json.decoder", "HEIF", (".heic",)),))    # a module that is there
     assert len(find_pictures(folder({"a.png": None, "e.HEIC": None})).pictures) == 2
 
 

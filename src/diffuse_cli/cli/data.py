@@ -33,18 +33,20 @@ Resolution = Annotated[int, typer.Option(help="Width and height of the pictures 
 def check(folder: Folder, captions: options.Captions = None, caption: options.Caption = None,
           caption_column: options.CaptionColumn = None, caption_ext: options.CaptionExt = None,
           caption_template: options.CaptionTemplate = None, join_lines: options.JoinLines = None,
+          background: options.Background = None, white_level: options.WhiteLevel = None,
           quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
           debug: options.Debug = False) -> None:
     """Read every picture and caption, and report the problems that training would meet. If any, the exit code is 3.
 
     [bold]diffuse data check ./images[/]
     """
-    caption_options = options.caption_options(locals())
+    data_options = options.data_options(locals())
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
-    found, dataset = _read(folder, None, caption_options)
+    found, dataset = _read(folder, None, data_options)
     problems = (*dataset.skipped, *found.caption_problems)
     warnings = [*found.warnings, *dataset.warnings, *_warn_of_long_captions(dataset)]
-    from ..data.dataset import images_in_words
+    from ..data.file_types import remedies
+    from ..data.remarks import describe_litter, images_in_words
 
     # For people.
     view.say(f"{images_in_words(len(dataset.names))} in {folder}")
@@ -53,6 +55,10 @@ def check(folder: Folder, captions: options.Captions = None, caption: options.Ca
         view.say(f"  {clean(example)}")
     if dataset.skipped:
         view.say(_skipped_line(dataset))
+    for remedy in remedies(reason for _, reason in problems):
+        view.say(f"  {remedy}")
+    if found.litter:
+        view.say(clean(describe_litter(found.litter)))
     for note in found.notes:
         view.say(f"note: {note}")
     for warning in warnings:
@@ -78,6 +84,7 @@ def check(folder: Folder, captions: options.Captions = None, caption: options.Ca
 def preview(folder: Folder, captions: options.Captions = None, caption: options.Caption = None,
             caption_column: options.CaptionColumn = None, caption_ext: options.CaptionExt = None,
             caption_template: options.CaptionTemplate = None, join_lines: options.JoinLines = None,
+            background: options.Background = None, white_level: options.WhiteLevel = None,
             resolution: Resolution = RESOLUTION,
             out: Annotated[Path | None, typer.Option("--out", "-o", help="The sheet, a new PNG.")] = None,
             quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
@@ -86,10 +93,10 @@ def preview(folder: Folder, captions: options.Captions = None, caption: options.
 
     [bold]diffuse data preview ./images -o sheet.png[/]
     """
-    caption_options = options.caption_options(locals())
+    data_options = options.data_options(locals())
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
     target = output_files.new_file(out, default="preview.png", suffixes=(".png",), outside=folder)
-    found, dataset = _read(folder, resolution, caption_options)
+    found, dataset = _read(folder, resolution, data_options)
     if not dataset.names:
         raise DataError(_skipped_line(dataset), hint=f"diffuse data check {folder} lists them")
 
@@ -144,7 +151,7 @@ def clear(quiet: options.Quiet = False, verbose: options.Verbose = False, json: 
         view.out_json({"freed": freed_bytes})
 
 
-def _read(folder: Path, resolution: int | None, caption_options: dict[str, Any]) -> "tuple[PictureListing, Dataset]":
+def _read(folder: Path, resolution: int | None, data_options: dict[str, Any]) -> "tuple[PictureListing, Dataset]":
     """Find and decode the pictures of a folder, and show the progress. Pictures that cannot be used are skipped.
 
     resolution: in pixels; None is the one that training would choose. Raises DataError, UsageError.
@@ -158,7 +165,7 @@ def _read(folder: Path, resolution: int | None, caption_options: dict[str, Any])
 
     if resolution is not None:
         check_range("--resolution", resolution, *RESOLUTION_RANGE)
-    recipe = Recipe(**caption_options)
+    recipe = Recipe(**data_options)
     found = find_pictures(folder, **recipe.caption_options, checking=True)
     if resolution is None:
         try:
@@ -166,7 +173,8 @@ def _read(folder: Path, resolution: int | None, caption_options: dict[str, Any])
         except DataError:                                              # no picture can be read: all will be listed
             resolution = RESOLUTION
     with progress.of("reading pictures", len(found.pictures)) as advance_to:
-        scan = cache.decode_pictures(found, resolution=resolution, directory=registry.cache_directory())
+        scan = cache.decode_pictures(found, resolution=resolution, directory=registry.cache_directory(),
+                                     rendering=recipe.rendering)
         while True:
             try:
                 event = next(scan)

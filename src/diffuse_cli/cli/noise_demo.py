@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..diffusion.schedule import Schedule
     from ..pictures.sheets import Row
     from ..sampling.forward_demo import Level
+    from ..storage.checkpoint import Model
 
 RESOLUTION = 64                                 # default of --resolution, in pixels
 FRAMES = 40                                     # noise levels of an animation
@@ -110,7 +111,7 @@ def _demonstrate(
         output_files.write_new(target, schedule_plot.plot_schedules(schedules))
         output_files.print_result(target, {"schedules": names})
         return
-    pixels, caption = _open_picture(image, side)
+    pixels, caption = _open_picture(image, side, model)
     times = forward_demo.evenly_spaced_times(FRAMES if animate else num)
     levels_of = {schedule.name: list(forward_demo.forward_diffusion(
         pixels, schedule, times, seed=seed, model=model, caption=caption)) for schedule in schedules}
@@ -129,20 +130,19 @@ def _demonstrate(
     output_files.print_result(target, {"levels": records})
 
 
-def _open_picture(image: Path | None, side: int) -> "tuple[np.ndarray, str]":
-    """The picture as a model sees it, (side, side, 3) uint8, and its caption, empty if unknown. Raises DataError."""
+def _open_picture(image: Path | None, side: int, model: "Model | None") -> "tuple[np.ndarray, str]":
+    """The picture as the model sees it, (side, side, 3) uint8, and its caption, empty if unknown. Raises DataError."""
     from ..data import images
     from ..data.demo_scenes import scenes
+    from ..sampling.request import open_fitted
 
     if image is None:
         scene = scenes.scene_with("red", "car", seed=0, index=0)
         return images.crop_and_resize(scenes.draw(scene, side), side), scene.caption
     try:
-        return images.crop_and_resize(images.open_rgb(image, target=side), side), ""
-    except images.ImageRefused as error:
-        reason = "it is a folder" if image.is_dir() else error.reason
-        raise DataError(f"{image} cannot be used: {reason}", hint="Give another picture, or none for a demo scene"
-                        ) from error
+        return open_fitted(image, side, None if model is None else model.training.rendering), ""
+    except DataError as error:
+        raise DataError(error.what, hint="Give another picture, or none for a demo scene") from error
 
 
 def _rows(levels_of: "dict[str, list[Level]]") -> "list[Row]":

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import config
-from ..checks import choices
+from ..checks import choices, to_dict
 from ..config import Recipe, Sampling
 from ..errors import DiffuseError, UsageError
 from ..storage import registry
@@ -62,6 +62,14 @@ CaptionTemplate = Annotated[str | None, _caption(
                            f"Default {Recipe.caption_template}")]
 
 
+Background = Annotated[str | None, typer.Option(
+    "--background", help=f"Colour behind transparent pictures, a name or #rrggbb. Default {Recipe.background}.",
+    rich_help_panel="Colours: how the values in a file are read", show_default=False)]
+WhiteLevel = Annotated[float | None, typer.Option(
+    "--white-level", help="Value that is white in pictures of 16 bits, 4095 for those of 12, or of real numbers.",
+    rich_help_panel="Colours: how the values in a file are read", show_default=False)]
+
+
 # ── From arguments to configs ───────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -80,9 +88,9 @@ def fields_of(config_class: type, arguments: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in renamed.items() if name in names}
 
 
-def caption_options(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Those of a command's arguments that were given and decide on captions."""
-    names = Recipe().caption_options.keys()
+def data_options(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Those of a command's arguments that were given and decide on captions or colours."""
+    names = (*Recipe().caption_options, *to_dict(Recipe().rendering))
     return {name: value for name, value in given(arguments).items() if name in names}
 
 

@@ -208,7 +208,8 @@ def _init_image(
         raise UsageError("the picture was generated with a mask, which must be given again", hint="Add --mask")
     if strength is None and metadata is not None:
         strength = metadata.strength
-    opened = open_init_image(init, mask, read_model_info(path).config.network.resolution, strength)
+    model = read_model_info(path)
+    opened = open_init_image(init, mask, model.config.network.resolution, strength, model.training.rendering)
     if metadata is not None and metadata.init_sha256 and (opened.image_sha256, opened.mask_sha256) != (
             metadata.init_sha256, metadata.mask_sha256):
         view.warn("--init or --mask is not the one that the picture was generated from, so the result will differ")

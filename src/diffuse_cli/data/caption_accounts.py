@@ -8,7 +8,8 @@ from pathlib import Path
 from ..config import TABLE_SUFFIXES
 from ..errors import DataError
 from .caption_text import SourceCaptions
-from .folders import File, Tree, picture_suffixes
+from .file_types import picture_suffixes
+from .folders import File, Tree
 from .metadata_files import CaptionTable, read_named_table
 from .sidecar_files import NOT_SIDECARS
 from .text_files import NotText, decode_text

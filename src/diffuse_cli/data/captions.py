@@ -14,7 +14,7 @@ from ..config import CAPTION_SOURCES, TABLE_SUFFIXES, is_table
 from ..errors import DataError
 from . import caption_accounts, metadata_files, name_captions, sidecar_files
 from .caption_text import SourceCaptions, distinct_captions
-from .folders import SUFFIXES, Tree, list_tree
+from .folders import Tree, list_tree
 from .listing import PictureFile, PictureListing
 
 
@@ -70,7 +70,7 @@ def find_pictures(folder: Path, *, captions: str = "auto", caption: str | None =
         source.warnings.append(f"{splits[0]}/ and {splits[1]}/ lie side by side, and pictures of both are trained on; "
                                f"--held-out {splits[1]} keeps the latter for validation")
     return PictureListing(tree.root, folder, pictures, kind, _summary(pictures, source), _examples(pictures),
-                          tuple(source.notes), tuple(source.warnings), unusable, tuple(source.problems))
+                          tuple(source.notes), tuple(source.warnings), unusable, tuple(source.problems), tree.litter)
 
 
 def _list_files(path: Path, *, column: str | None, checking: bool) -> tuple[Tree, SourceCaptions | None]:
@@ -88,9 +88,7 @@ def _list_files(path: Path, *, column: str | None, checking: bool) -> tuple[Tree
     else:
         raise DataError(f"{path} does not exist", hint="Give a folder of pictures")
     if not tree.pictures:
-        unusable = f" ({len(tree.unusable)} that cannot be used)" if tree.unusable else ""
-        raise DataError(f"{path} holds no picture{unusable}",
-                        hint=f"Looked, at any depth, for {' '.join(sorted(SUFFIXES))}")
+        raise tree.no_picture(path)
     return tree, manifest
 
 

@@ -13,24 +13,26 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..config import Rendering
 from ..errors import DataError, InUseError
 from ..events import Noticed, Scanned
 from ..files import durable
 from . import decode_workers
+from .colours import background_colour
 from .file_hashes import REFUSED, hash_files
-from .folders import UNSUPPORTED_TYPE
+from .file_types import PICTURE_LIKE, remedies
 from .listing import PictureFile, PictureListing
+from .remarks import Entry, describe_litter, warnings_about
 
-FORMAT = 1                                      # of the files above
-TRANSFORM = "upright srgb, centre square, lanczos or bicubic, 1"    # change it with anything that changes a pixel
-FEW = 8                                         # minimum pictures of a data set; a model memorises fewer
+FORMAT = 2                                      # of the files above
+TRANSFORM = "upright srgb, centre square, lanczos or bicubic, 2"    # change it with anything that changes a pixel
 _PIECE = 16 * 2**20                             # bytes of pixels collected before they are written
 
 
@@ -47,35 +49,29 @@ class Dataset:
     warnings: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """A file in the index: the hash of its contents, and the hash of its pixels or the reason why there are none."""
-
-    file_hash: str
-    pixels_hash: str
-    reason: str
-    width: int
-    height: int
-    mode: str
-
-
 Progress = Generator[Scanned | Noticed, None, Dataset]
 
 
-def open_dataset(found: PictureListing, *, resolution: int, directory: Path, strict: bool = False) -> Progress:
+def open_dataset(found: PictureListing, *, resolution: int, directory: Path, strict: bool = False,
+                 rendering: Rendering | None = None) -> Progress:
     """Decode the pictures, or read them from the cache; yields progress, returns the Dataset (`yield from` it).
 
-    Raises DataError if no picture is left or more than half cannot be used, not counting unsupported types, and with
-    `strict` if any picture cannot be used. All other problems become one warning, as a `Noticed`.
+    Raises DataError if no picture is left or more than half cannot be used, not counting files whose suffix is that of
+    an unsupported type, and with `strict` if any picture cannot be used. All other problems become one warning, as a
+    `Noticed`. Raises UsageError if `rendering` names an unknown colour.
     """
-    dataset = yield from decode_pictures(found, resolution=resolution, directory=directory)
-    lost = tuple((name, reason) for name, reason in dataset.skipped if strict or reason != UNSUPPORTED_TYPE)
+    dataset = yield from decode_pictures(found, resolution=resolution, directory=directory, rendering=rendering)
+    beside = {name for name, reason in found.unusable if reason in PICTURE_LIKE}
+    lost = tuple((name, reason) for name, reason in dataset.skipped if strict or name not in beside)
     total = len(dataset.names) + len(lost)
     if lost and (strict or 2 * len(lost) > total):
         name, reason = lost[0]
         raise DataError(describe_skipped(lost, total),
-                        hint=f"{name} is the first ({reason}); "
-                             f"`diffuse data check {found.requested_path}` lists them all")
+                        hint="; ".join((f"{name} is the first ({reason})",
+                                        f"`diffuse data check {found.requested_path}` lists them all",
+                                        *remedies(reason for _, reason in lost))))
+    if found.litter:
+        yield Noticed(message=describe_litter(found.litter))
     if problems := (*dataset.skipped, *found.caption_problems):
         count = "1 problem" if len(problems) == 1 else f"{len(problems):,} problems"
         yield Noticed(level="warning", message=f"{count} with the data ({_reasons(problems)}); "
@@ -83,12 +79,16 @@ def open_dataset(found: PictureListing, *, resolution: int, directory: Path, str
     return dataset
 
 
-def decode_pictures(found: PictureListing, *, resolution: int, directory: Path) -> Progress:
+def decode_pictures(
+    found: PictureListing, *, resolution: int, directory: Path, rendering: Rendering | None = None,
+) -> Progress:
     """Decode the pictures as `open_dataset` does, but accept any number of unusable ones, even all."""
+    rendering = rendering or Rendering()
+    background_colour(rendering)                # refused here, once, and not in each worker
     durable.make_directory(directory)
     files = [(picture.name, picture.path) for picture in found.pictures]
     file_hashes = yield from hash_files(found.folder, files, directory=directory, threads=decode_workers.cores())
-    key = _key(file_hashes, resolution)
+    key = _key(file_hashes, resolution, rendering)
     home = directory / key
     entries = _read_index(home, file_hashes, resolution)
     if entries is None:
@@ -96,8 +96,8 @@ def decode_pictures(found: PictureListing, *, resolution: int, directory: Path) 
             yield from _wait_for_lock(held, directory / f"{key}.lock")
             entries = _read_index(home, file_hashes, resolution)        # another process may have decoded them by now
             if entries is None:
-                entries = yield from _decode(found, file_hashes, home, resolution)
-    return _dataset(found, entries, home, resolution)
+                entries = yield from _decode(found, file_hashes, home, resolution, rendering)
+    return _dataset(found, entries, home, resolution, rendering)
 
 
 def describe_skipped(skipped: Iterable[tuple[str, str]], total: int) -> str:
@@ -130,8 +130,8 @@ def clear_cache(directory: Path) -> int:
 # ── Files → cache ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _key(file_hashes: list[str], resolution: int) -> str:
-    facts = json.dumps([FORMAT, TRANSFORM, resolution, file_hashes])
+def _key(file_hashes: list[str], resolution: int, rendering: Rendering) -> str:
+    facts = json.dumps([FORMAT, TRANSFORM, resolution, asdict(rendering), file_hashes])
     return hashlib.sha256(facts.encode()).hexdigest()[:32]
 
 
@@ -149,16 +149,17 @@ def _wait_for_lock(held: contextlib.ExitStack, path: Path) -> Generator[Noticed,
             time.sleep(0.2)
 
 
-def _decode(found: PictureListing, file_hashes: list[str], home: Path, resolution: int,
-            ) -> Generator[Scanned, None, list[_Entry]]:
+def _decode(
+    found: PictureListing, file_hashes: list[str], home: Path, resolution: int, rendering: Rendering,
+) -> Generator[Scanned, None, list[Entry]]:
     """Decode every file that could be read; write the array first, then the index, which makes the array valid."""
     durable.make_directory(home)
     durable.remove_temporaries(home)
     total, entries = len(found.pictures), []
     readable = [picture.path for picture, file_hash in zip(found.pictures, file_hashes, strict=True)
                 if not file_hash.startswith(REFUSED)]
-    with durable.stream(home / "images.u8") as write, \
-            contextlib.closing(decode_workers.decode_all(readable, resolution=resolution)) as decoded:
+    decoding = decode_workers.decode_all(readable, resolution=resolution, rendering=rendering)
+    with durable.stream(home / "images.u8") as write, contextlib.closing(decoding) as decoded:
         piece = bytearray()
         for picture, file_hash in zip(found.pictures, file_hashes, strict=True):
             entry, pixels = _next_entry(picture, file_hash, decoded)
@@ -180,24 +181,26 @@ def _index_header(body: bytes) -> bytes:
 
 def _next_entry(
     picture: PictureFile, file_hash: str, decoded: Iterator[decode_workers.Decoded],
-) -> tuple[_Entry, bytes]:
+) -> tuple[Entry, bytes]:
     """The index entry of a picture, with its pixels. Raises DataError if the file has changed since it was hashed."""
     if file_hash.startswith(REFUSED):
-        return _Entry(file_hash, "", file_hash.removeprefix(REFUSED), 0, 0, ""), b""
+        return Entry(file_hash, "", file_hash.removeprefix(REFUSED)), b""
     result = next(decoded)
     if result.file_hash != file_hash and result.reason not in decode_workers.DEATHS:
         raise DataError(f"{picture.name} changed while it was being read", hint="Run the same command again")
     pixels_hash = hashlib.sha256(result.pixels).hexdigest() if result.pixels else ""
-    return _Entry(file_hash, pixels_hash, result.reason, result.width, result.height, result.mode), result.pixels
+    entry = Entry(file_hash, pixels_hash, result.reason, result.width, result.height, result.mode, result.peak,
+                   result.notes)
+    return entry, result.pixels
 
 
-def _read_index(home: Path, file_hashes: list[str], resolution: int) -> list[_Entry] | None:
+def _read_index(home: Path, file_hashes: list[str], resolution: int) -> list[Entry] | None:
     """The entries of a complete cache of these files; None if there is none."""
     try:
         header, end, body = (home / "index.jsonl").read_bytes().partition(b"\n")
         if header + end != _index_header(body):
             return None
-        entries = [_Entry(**json.loads(line)) for line in body.splitlines()]
+        entries = [Entry(**json.loads(line)) for line in body.splitlines()]
         used = sum(not entry.reason for entry in entries)
         complete = (home / "images.u8").stat().st_size == used * resolution * resolution * 3
     except (OSError, ValueError, TypeError):
@@ -208,7 +211,9 @@ def _read_index(home: Path, file_hashes: list[str], resolution: int) -> list[_En
 # ── Cache → data set ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _dataset(found: PictureListing, entries: list[_Entry], home: Path, resolution: int) -> Dataset:
+def _dataset(
+    found: PictureListing, entries: list[Entry], home: Path, resolution: int, rendering: Rendering,
+) -> Dataset:
     pairs = list(zip(found.pictures, entries, strict=True))
     used = [(picture, entry) for picture, entry in pairs if not entry.reason]
     hashes = tuple(entry.pixels_hash for _, entry in used)
@@ -221,7 +226,7 @@ def _dataset(found: PictureListing, entries: list[_Entry], home: Path, resolutio
         pixel_hashes=hashes,
         content_id=hashlib.sha256(json.dumps([hashes, captions]).encode()).hexdigest(),
         skipped=(*found.unusable, *((picture.name, entry.reason) for picture, entry in pairs if entry.reason)),
-        warnings=tuple(_warnings(used, resolution)),
+        warnings=tuple(warnings_about([(picture.name, entry) for picture, entry in used], resolution, rendering)),
     )
 
 
@@ -231,30 +236,3 @@ def _shared_captions(captions: list[tuple[str, ...]], hashes: tuple[str, ...]) -
     for alternatives, pixels in zip(captions, hashes, strict=True):
         shared.setdefault(pixels, {}).update(dict.fromkeys(alternatives))
     return tuple(tuple(shared[pixels]) for pixels in hashes)
-
-
-def _warnings(used: list[tuple[PictureFile, _Entry]], resolution: int) -> Iterator[str]:
-    """Facts that a person may want to look into, each with a count and one example."""
-    if 0 < len(used) < FEW:
-        yield f"{images_in_words(len(used))}: the model will memorise {'it' if len(used) == 1 else 'them'}"
-    first: dict[str, str] = {}
-    copies = [(picture.name, original) for picture, entry in used
-              if (original := first.setdefault(entry.pixels_hash, picture.name)) != picture.name]
-    if copies:
-        name, original = copies[0]
-        yield f"{images_in_words(len(copies))} with the same pixels as another, for example {name} (as {original})"
-    remarks: tuple[tuple[str, Callable[[int, int, str], bool]], ...] = (
-        ("longer than 3:1, of which only the centre square is kept", lambda short, long, mode: long > 3 * short),
-        (f"enlarged more than twice to {resolution} pixels", lambda short, long, mode: 2 * short < resolution),
-        ("of real numbers, stretched from lowest to highest", lambda short, long, mode: mode == "F"),
-    )
-    for remark, applies in remarks:
-        names = [picture.name for picture, entry in used
-                 if applies(min(entry.width, entry.height), max(entry.width, entry.height), entry.mode)]
-        if names:
-            yield f"{images_in_words(len(names))} {remark}, for example {names[0]}"
-
-
-def images_in_words(number: int) -> str:
-    """A number of images in words: '1 image', '2,048 images'."""
-    return "1 image" if number == 1 else f"{number:,} images"

@@ -16,8 +16,11 @@ import threading
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
+
+from ..config import Rendering
 
 SECONDS = 30.0                                  # maximum seconds for one picture
 MEMORY = 2 * 2**30                              # maximum bytes that a worker allocates after its start
@@ -39,11 +42,16 @@ class Decoded:
     width: int = 0                              # of the picture in the file; so are `height` and `mode`
     height: int = 0
     mode: str = ""
+    peak: int = 0                               # highest value of a picture of 16 bits, otherwise 0
+    notes: list[str] = field(default_factory=list)      # those of `colours`
     pixels: bytes = b""                         # R·R·3 bytes
 
 
-def decode_all(paths: Sequence[Path], *, resolution: int) -> Generator[Decoded, None, None]:
+def decode_all(
+    paths: Sequence[Path], *, resolution: int, rendering: Rendering | None = None,
+) -> Generator[Decoded, None, None]:
     """Decode every file to a square of `resolution` pixels, in order. Closing the generator ends the workers."""
+    request = [resolution, asdict(rendering or Rendering())]
     count = max(1, min(cores(), len(paths) // _PICTURES_PER_WORKER))
     idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
     workers = [_Worker() for _ in range(count)]
@@ -53,7 +61,7 @@ def decode_all(paths: Sequence[Path], *, resolution: int) -> Generator[Decoded, 
     def decode_one(path: Path) -> Decoded:
         worker = idle.get()
         try:
-            return worker.decode(path, resolution)
+            return worker.decode(path, request)
         finally:
             idle.put(worker)
 
@@ -71,6 +79,17 @@ def decode_all(paths: Sequence[Path], *, resolution: int) -> Generator[Decoded, 
                 future.cancel()
             for worker in workers:
                 worker.close()
+
+
+def decode_one(path: Path, *, resolution: int, rendering: Rendering | None = None) -> bytes:
+    """The R·R·3 bytes of one picture, which is decoded as safely as those of a data set. Raises ImageRefused."""
+    from .images import ImageRefused
+
+    with contextlib.closing(decode_all([path], resolution=resolution, rendering=rendering)) as decoding:
+        decoded = next(decoding)
+    if decoded.reason:
+        raise ImageRefused(decoded.reason)
+    return decoded.pixels
 
 
 def _result(future: "Future[Decoded]") -> Decoded:
@@ -96,14 +115,14 @@ class _Worker:
         self._closed = False
         self._lock = threading.Lock()           # between the thread that decodes and the thread that closes
 
-    def decode(self, path: Path, resolution: int) -> Decoded:
+    def decode(self, path: Path, request: list[Any]) -> Decoded:
         """Decode one file; try again if the process died of it, since a busy machine may have been the reason."""
-        decoded = self._attempt(path, resolution)
-        if decoded.reason in (TOO_LONG, CRASHED) and not self._closed:
-            decoded = self._attempt(path, resolution)
+        decoded = self._attempt(path, request)
+        if decoded.reason in DEATHS and not self._closed:
+            decoded = self._attempt(path, request)
         return decoded
 
-    def _attempt(self, path: Path, resolution: int) -> Decoded:
+    def _attempt(self, path: Path, request: list[Any]) -> Decoded:
         process = self._running()
         if process is None:
             return Decoded(reason=CRASHED)
@@ -112,7 +131,10 @@ class _Worker:
         timer.daemon = True
         timer.start()
         try:
-            return self._request(process, path, resolution)
+            decoded = self._request(process, path, request)
+            if decoded.reason == TOO_MUCH:      # the process may keep memory that the next picture needs
+                self._end(process)
+            return decoded
         except (OSError, EOFError, ValueError):
             self._end(process)
             return Decoded(reason=TOO_LONG if late.is_set() else CRASHED)
@@ -126,12 +148,12 @@ class _Worker:
             if self._process is not None:
                 self._end(self._process)
 
-    def _request(self, process: subprocess.Popen[bytes], path: Path, resolution: int) -> Decoded:
+    def _request(self, process: subprocess.Popen[bytes], path: Path, request: list[Any]) -> Decoded:
         """Send one request and read the reply. Raises OSError, EOFError or ValueError if the process has died."""
         assert process.stdin is not None
         assert process.stdout is not None
         # The path travels as hexadecimal bytes: the two processes need not agree on the encoding of file names.
-        process.stdin.write(json.dumps([os.fsencode(path).hex(), resolution]).encode() + b"\n")
+        process.stdin.write(json.dumps([os.fsencode(path).hex(), *request]).encode() + b"\n")
         process.stdin.flush()
         header = json.loads(process.stdout.readline())
         size = header.pop("bytes")
@@ -193,15 +215,15 @@ def serve() -> None:
     replies.write(b"ready\n")
     replies.flush()
     for line in sys.stdin.buffer:
-        path, resolution = json.loads(line)
+        path, resolution, rendering = json.loads(line)
         decoded = Decoded()
         try:
             data = images.read(Path(os.fsdecode(bytes.fromhex(path))))
             decoded = Decoded(file_hash=hashlib.sha256(data).hexdigest())
-            image = images.decode_rgb(data, target=resolution)
+            image = images.decode_rgb(data, target=resolution, rendering=Rendering(**rendering))
             pixels = images.crop_and_resize(image, resolution).tobytes()
-            (width, height), mode = image.info["size"], image.info["mode"]
-            decoded = Decoded("", decoded.file_hash, width, height, mode, pixels)
+            (width, height), mode, facts = image.info["size"], image.info["mode"], image.info
+            decoded = Decoded("", decoded.file_hash, width, height, mode, facts["peak"], facts["notes"], pixels)
         except images.ImageRefused as error:
             decoded = Decoded(error.reason, decoded.file_hash)
         except MemoryError:

@@ -1,29 +1,40 @@
 """List the files below a folder: pictures, and other files, which may describe them.
 
-Standard library only. Opens no file and writes nothing. Links to directories are followed once each (device and inode
-are remembered), so loops end. Only regular files are listed, so that nobody opens a pipe or a device. Files are sorted
-by the bytes of their NFC names: the order is the same on every machine, file system and locale.
+Standard library only; writes nothing. Only files whose suffix says too little are looked into, a few bytes each. Links
+to directories are followed once each (device and inode are remembered), so loops end. Only regular files are listed, so
+that nobody opens a pipe or a device. Files are sorted by the bytes of their NFC names: the order is the same on every
+machine, file system and locale. What other programs leave there is skipped by its name, and counted (`litter`).
 """
 
 import contextlib
-import importlib.util
 import os
+import posixpath
+import re
 import unicodedata
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DataError
+from .file_types import (
+    HEAD,
+    NO_PICTURE,
+    NOT_DOWNLOADED,
+    PICTURE,
+    PICTURE_LIKE,
+    RAW,
+    SUFFIXES,
+    UNKNOWN,
+    format_of,
+    judge_suffix,
+    picture_suffixes,
+    remedies,
+    what_else,
+)
+from .litter import litter_label
 
-SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"))
-# Formats that Pillow can read if a plugin is installed: the plugin's module, Pillow's name of the format, suffixes.
-PLUGINS = (("pillow_heif.HeifImagePlugin", "HEIF", (".heic", ".heif")),
-           ("pillow_jxl.JpegXLImagePlugin", "JXL", (".jxl",)))
-# Suffixes of pictures that we do not open. Unlike other files of a folder, they are reported.
-UNSUPPORTED = frozenset((".heic", ".heif", ".jxl", ".jfif", ".svg", ".eps", ".ps", ".psd", ".xcf", ".jp2", ".j2k",
-                         ".fits", ".tga", ".ico", ".ppm", ".pgm", ".dds", ".exr", ".cr2", ".cr3", ".nef", ".arw",
-                         ".dng", ".raf", ".orf"))
-UNSUPPORTED_TYPE, UNREADABLE_FOLDER = "unsupported type", "unreadable folder"       # reasons in `Tree.unusable`
-_SKIPPED_PREFIXES = (".", "__MACOSX", "Thumbs.db")      # how names begin that are ignored
+UNREADABLE_FOLDER = "unreadable folder"         # a reason in `Tree.unusable`
+_NOT_DOWNLOADED = re.compile(r"\.(.+)\.icloud")     # the name of a picture that iCloud keeps elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +52,7 @@ class File:
     @property
     def base(self) -> str:
         """The name with its directory, without its suffix."""
-        head, dot, _ = self.name.rpartition(".")
-        return head if dot else self.name
+        return posixpath.splitext(self.name)[0]
 
     @property
     def suffix(self) -> str:
@@ -59,6 +69,17 @@ class Tree:
     others: tuple[File, ...]                    # all other regular files, where captions may be
     unusable: tuple[tuple[str, str], ...]       # (name, reason): pictures not to open, unreadable folders
     irregular: tuple[tuple[File, str], ...]     # (file, reason): others that are not regular files
+    litter: tuple[tuple[str, int], ...] = ()    # (name or pattern, number): files of other programs, most first
+
+
+    def no_picture(self, path: Path) -> DataError:
+        """The error for a folder or manifest at `path` that holds no picture: what is there, and what would help."""
+        counts = Counter(reason for _, reason in self.unusable)
+        found = ", ".join(f"{reason} {count:,}" for reason, count in counts.most_common())
+        help = "; ".join(remedies(counts))
+        hint = f"Looked, at any depth, for {' '.join(sorted(SUFFIXES))}, and into files without a suffix"
+        return DataError(f"{path} holds no picture that can be read" + (f" ({found})" if found else ""),
+                         hint=help or hint)
 
 
 def sort_key(name: str) -> bytes:
@@ -71,45 +92,70 @@ def portable_name(relative: str) -> str:
     return unicodedata.normalize("NFC", os.fsencode(relative).decode("utf-8", "surrogateescape"))
 
 
-def plugins() -> tuple[tuple[str, str, tuple[str, ...]], ...]:
-    """The entries of PLUGINS that are installed."""
-    return tuple(plugin for plugin in PLUGINS if importlib.util.find_spec(plugin[0].partition(".")[0]))
-
-
-def picture_suffixes() -> frozenset[str]:
-    """Suffixes of pictures that can be opened, in lower case, including those of installed plugins."""
-    return SUFFIXES.union(*(suffixes for _, _, suffixes in plugins()))
-
-
 def list_tree(folder: Path) -> Tree:
     """The pictures and other files below `folder`. Raises DataError if the folder itself cannot be read."""
     readable = picture_suffixes()
     files: list[tuple[bool, File]] = []
     unusable: list[tuple[str, str]] = []
     irregular: list[tuple[File, str]] = []
-    for relative, kind in _walk(folder, unusable):
+    litter: Counter[str] = Counter()
+    for relative, kind in _walk(folder, unusable, litter):
         file = File(portable_name(relative), folder / relative)
-        is_picture = file.suffix in readable
-        if kind != "file":
-            if is_picture:
+        judgement = judge_suffix(file.suffix, readable)
+        if placeholder := _NOT_DOWNLOADED.fullmatch(posixpath.basename(file.name)):
+            if judge_suffix(os.path.splitext(placeholder[1])[1].lower(), readable) not in (NO_PICTURE, UNKNOWN):
+                unusable.append((posixpath.join(file.directory, placeholder[1]), NOT_DOWNLOADED))
+        elif kind != "file":
+            if judgement == PICTURE:
                 unusable.append((file.name, kind))
             else:
                 irregular.append((file, kind))
-        elif file.suffix in UNSUPPORTED - readable:
-            unusable.append((file.name, UNSUPPORTED_TYPE))
         else:
-            files.append((is_picture, file))
+            judgement = _judge_contents(file.path, judgement)
+            if judgement in (PICTURE, NO_PICTURE):
+                files.append((judgement == PICTURE, file))
+            else:
+                unusable.append((file.name, judgement))
     files.sort(key=lambda entry: (sort_key(entry[1].name), os.fsencode(entry[1].path)))
     return Tree(folder, tuple(file for is_picture, file in files if is_picture),
                 tuple(file for is_picture, file in files if not is_picture),
                 tuple(sorted(unusable, key=lambda problem: sort_key(problem[0]))),
-                tuple(sorted(irregular, key=lambda problem: sort_key(problem[0].name))))
+                tuple(sorted(irregular, key=lambda problem: sort_key(problem[0].name))), tuple(litter.most_common()))
 
 
-def _walk(folder: Path, unusable: list[tuple[str, str]]) -> list[tuple[str, str]]:
+def _judge_contents(path: Path, judgement: str) -> str:
+    """PICTURE, NO_PICTURE or a reason: the judgement by the suffix, or by the first bytes if it says too little."""
+    if judgement in (PICTURE, NO_PICTURE):
+        return judgement
+    head = _head(path)
+    format = format_of(head)
+    if format is not None and not (judgement == RAW and format == "TIFF"):          # as many raw photographs begin
+        return PICTURE
+    if judgement != UNKNOWN:
+        return judgement
+    reason = what_else(head)
+    return reason if reason in PICTURE_LIKE else NO_PICTURE
+
+
+def _head(path: Path) -> bytes:
+    """The first bytes of a regular file; none if it cannot be read."""
+    try:
+        # Without O_NONBLOCK, opening a pipe that has just replaced the file would wait for somebody who writes into it.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except (OSError, ValueError):
+        return b""
+    try:
+        return os.read(descriptor, HEAD)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
+
+
+def _walk(folder: Path, unusable: list[tuple[str, str]], litter: Counter[str]) -> list[tuple[str, str]]:
     """(relative path, kind) of everything but directories; `kind` is "file", or says what is there instead.
 
-    Appends the name of each folder that cannot be read to `unusable`.
+    Appends the name of each folder that cannot be read to `unusable`, and counts the files to skip in `litter`.
     """
     files: list[tuple[str, str]] = []
     visited: set[tuple[int, int]] = set()
@@ -130,10 +176,14 @@ def _walk(folder: Path, unusable: list[tuple[str, str]]) -> list[tuple[str, str]
             visited.add(identity)
             with os.scandir(folder / directory) as entries:
                 for entry in entries:
-                    if entry.name.startswith(_SKIPPED_PREFIXES):
-                        continue
                     relative = f"{directory}/{entry.name}" if directory else entry.name
                     kind = _kind(entry)
+                    label = litter_label(entry.name)
+                    if label is not None and not _NOT_DOWNLOADED.fullmatch(entry.name):
+                        is_folder = kind == "directory" and not entry.is_symlink()
+                        name = entry.name if is_folder and label == ".*" else label     # ".git", for instance
+                        litter[name] += _count_files(entry.path) if is_folder else 1
+                        continue
                     if kind == "directory":
                         (links if entry.is_symlink() else pending).append(relative)
                     else:
@@ -144,6 +194,19 @@ def _walk(folder: Path, unusable: list[tuple[str, str]]) -> list[tuple[str, str]
                 raise DataError(f"cannot read the folder {folder}: {reason}", hint="Check its permissions") from error
             unusable.append((portable_name(directory), UNREADABLE_FOLDER))
     return files
+
+
+def _count_files(directory: str) -> int:
+    """Number of files below a directory, as far as it can be read. No link is followed."""
+    count, pending = 0, [directory]
+    while pending:
+        with contextlib.suppress(OSError), os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                else:
+                    count += 1
+    return count
 
 
 def _kind(entry: os.DirEntry[str]) -> str:

@@ -8,29 +8,36 @@ import contextlib
 import functools
 import importlib
 import io
+import logging
 import os
-import re
 import stat
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
-from .folders import plugins
+from ..config import Rendering
+from . import damage, tiff
+from .colours import DARK, to_rgb
+from .file_types import HEAD, format_of, plugins, what_else
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
 MAX_BYTES = 256 * 2**20                         # maximum size of a file
 MAX_PIXELS = 178_956_970                        # 179 megapixels, above which Pillow too calls it a bomb
 MAX_ASPECT = 100                                # maximum longer side / shorter side: a line of pixels is no picture
+HUGE = 2**26                                    # pixels of a transparent picture that is first made smaller
+WHOLE = 0.98                                    # minimum share of the pixels of a file that lacks its end
 
-_SIGNATURES = re.compile(rb"\x89PNG|\xff\xd8\xff|RIFF....WEBP|BM|GIF8|II\*\0|MM\0\*|....ftypavi[fs]", re.DOTALL)
 _UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
             5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
             8: Image.Transpose.ROTATE_90}       # EXIF orientation → the operation that turns it upright
 _ORIENTATION_TAG = 0x0112
-_INTEGER_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+# How 16 bits of a channel are stored → how the same bytes are read to get the lower 8 bits of each.
+_LOWER = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if sys.byteorder == "little" else ";16L"}
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())      # else its complaints about files go to stderr
 
 
 class ImageRefused(Exception):
@@ -75,33 +82,94 @@ def read(path: Path) -> bytes:
 # ── Bytes → picture ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def open_rgb(path: Path, *, target: int | None = None) -> Image.Image:
-    """The first frame of the picture at `path`: upright, sRGB, mode RGB, on white where it is transparent.
+def open_rgb(path: Path, *, target: int | None = None, rendering: Rendering | None = None) -> Image.Image:
+    """The first frame of the picture at `path`: upright, sRGB, mode RGB, on a background where it is transparent.
 
     With `target`, a JPEG may be decoded smaller, which is several times faster, but with at least twice `target` pixels
-    on each side. `info` of the result holds "size", the width and height in the file, and "mode", the mode in the file.
-    Raises ImageRefused.
+    on each side. `info` of the result holds "size", the width and height in the file, "mode", the mode in the file, and
+    "peak" and "notes", as `colours.to_rgb` describes them. Raises ImageRefused.
     """
-    return decode_rgb(read(path), target=target)
+    return decode_rgb(read(path), target=target, rendering=rendering)
 
 
-def decode_rgb(data: bytes, *, target: int | None = None) -> Image.Image:
-    """The picture in the bytes of a file, as `open_rgb` returns it. Raises ImageRefused."""
+def decode_rgb(data: bytes, *, target: int | None = None, rendering: Rendering | None = None) -> Image.Image:
+    """The picture in the bytes of a file, as `open_rgb` returns it. Raises ImageRefused.
+
+    A file that is damaged beside its pixels is read. So is one that lacks its end, and at most 2 % of its pixels.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            image: Image.Image = _open(io.BytesIO(data))
-            facts: dict[str | tuple[int, int], Any] = {"size": image.size, "mode": image.mode}
-            if target is not None:
-                image.draft(None, (2 * target, 2 * target))     # has an effect on JPEG only
-            image.load()
-            image = to_rgb(upright(image))
+            return _decode(data, target, rendering or Rendering())
         except ImageRefused:
             raise
         except Exception as error:              # decoders raise nearly every kind of exception
-            raise ImageRefused(_reason(error, data)) from error
-    image.info = facts
-    return image
+            mended = None if isinstance(error, MemoryError) else _decode_damaged(data, target, rendering or Rendering())
+            if mended is None:
+                raise ImageRefused(_reason(error, data)) from error
+            return mended
+
+
+def _decode(data: bytes, target: int | None, rendering: Rendering) -> Image.Image:
+    """`decode_rgb` for a sound file. Raises ImageRefused, and whatever a decoder raises."""
+    opened = _open(io.BytesIO(data))
+    facts: dict[str | tuple[int, int], Any] = {"size": opened.size, "mode": opened.mode}
+    if target is not None:
+        opened.draft(None, (2 * target, 2 * target))    # has an effect on JPEG only
+    coding = _coding(opened)
+    opened.load()
+    _check_size(opened.size)                    # an icon holds pictures with sizes of their own
+    if opened.format == "TIFF" and tiff.is_inverted(opened):
+        opened.im = Image.fromarray(65535 - np.asarray(opened).astype(np.uint16)).im
+    image = _affordable(opened, target) if target is not None else opened
+    deep = None
+    if image is opened and coding[-4:] in _LOWER and (
+            rendering.white_level is not None or _upper_peak(image) <= DARK >> 8):
+        deep = _sixteen_bits(data, image, coding)[..., :3]
+    result = to_rgb(image, rendering, deep=deep)
+    facts |= result.info
+    result = _turned(result, _orientation(opened))
+    result.info = facts
+    return result
+
+
+def _affordable(image: ImageFile.ImageFile, target: int) -> Image.Image:
+    """A huge transparent picture made smaller, but not below 4·target: memory has no room for its colours and alpha.
+
+    Averages weighted by alpha look the same on any background.
+    """
+    factor = min(image.size) // (4 * target)
+    if image.mode != "RGBA" or image.width * image.height <= HUGE or factor < 2 or not _highest_alpha(image):
+        return image
+    smaller = image.reduce(factor)
+    smaller.info = image.info
+    return smaller
+
+
+def _highest_alpha(image: Image.Image) -> int:
+    return int(image.getchannel("A").getextrema()[1])       # type: ignore[arg-type]
+
+
+def _decode_damaged(data: bytes, target: int | None, rendering: Rendering) -> Image.Image | None:
+    """The picture in a file that Pillow refuses; None unless all of its pixels but a few at the end are there."""
+    with contextlib.suppress(Exception):
+        if format_of(data[:HEAD]) != "PNG":
+            return _decode_without_end(data, target, rendering)
+        for mended in damage.mended_png(data):
+            with contextlib.suppress(Exception):
+                return _decode(mended, target, rendering)
+    return None
+
+
+def _decode_without_end(data: bytes, target: int | None, rendering: Rendering) -> Image.Image | None:
+    """`_decode_damaged` for all formats but PNG."""
+    width, height = _open(io.BytesIO(data)).size
+    ends = damage.with_other_ends(data, format_of(data[:HEAD]), pixels=width * height)
+    if not ends:
+        return None
+    image, *others = (_decode(end, target, rendering) for end in ends)
+    same = np.all([np.asarray(other) == np.asarray(image) for other in others], axis=(0, -1))
+    return image if same.mean() >= WHOLE else None
 
 
 def read_png_texts(path: Path) -> dict[str, str]:
@@ -122,35 +190,63 @@ def read_png_texts(path: Path) -> dict[str, str]:
 def read_short_side(path: Path) -> int | None:
     """Pixels on the shorter side, read from the header alone; None if the file is no picture."""
     try:
-        with open_regular(path) as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return min(_open(file).size)
+        return _read_short_side(path)
     except Exception:
         return None
 
 
+def reason_in_header(path: Path) -> str:
+    """The reason why the header of a file is not that of a picture; empty if it is."""
+    try:
+        _read_short_side(path)
+    except ImageRefused as error:
+        return error.reason
+    except Exception:
+        return "damaged"
+    return ""
+
+
+def _read_short_side(path: Path) -> int:
+    with open_regular(path) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return min(_open(file).size)
+
+
 def _open(file: io.BufferedIOBase) -> ImageFile.ImageFile:
     """Read the header and check the size in it, before any pixel is decoded. Raises ImageRefused."""
-    image = Image.open(file, formats=_formats())    # type: ignore[arg-type]
-    width, height = image.size
+    head = file.read(HEAD)
+    format = format_of(head)
+    if format is None:
+        raise ImageRefused(what_else(head))
+    file.seek(0)
+    image = Image.open(file, formats=(_ready(format),))     # type: ignore[arg-type]
+    _check_size(image.size)
+    if format == "TIFF":
+        tiff.seek_largest_page(image)
+        _check_size(image.size)
+        if reason := tiff.reason_against(image):
+            raise ImageRefused(reason)
+    return image
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    width, height = size
     if min(width, height) < 1:
         raise ImageRefused("no pixels")
     if width * height > MAX_PIXELS:
         raise ImageRefused("over 179 megapixels")
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise ImageRefused("over 100 times as long as wide")
-    return image
 
 
 @functools.cache
-def _formats() -> tuple[str, ...]:
-    """FORMATS and those of the installed plugins, which are imported here."""
-    of_plugins = []
+def _ready(format: str) -> str:
+    """The format, after the plugin that reads it was imported, if it is one of a plugin."""
     for module, name, _ in plugins():
-        with contextlib.suppress(ImportError):
-            importlib.import_module(module)
-            of_plugins.append(name)
-    return (*FORMATS, *of_plugins)
+        if name == format:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module)
+    return format
 
 
 def _reason(error: Exception, data: bytes) -> str:
@@ -159,83 +255,60 @@ def _reason(error: Exception, data: bytes) -> str:
         return "over 179 megapixels"
     if isinstance(error, MemoryError):
         return "needs too much memory"
-    if isinstance(error, UnidentifiedImageError) and not _SIGNATURES.match(data):
-        return "not an image"
+    if isinstance(error, UnidentifiedImageError) and format_of(data[:HEAD]) == "TIFF":
+        return tiff.description(data)
     return "truncated" if "truncated" in str(error).lower() or isinstance(error, EOFError) else "damaged"
 
 
-# ── Picture → upright sRGB ──────────────────────────────────────────────────────────────────────────────────────────
+# ── 16 bits in each of several channels, of which Pillow keeps the upper 8 ──────────────────────────────────────────
+
+
+def _coding(image: Image.Image) -> str:
+    """How pixels are stored in the file, as Pillow calls it: "RGB;16B", for instance; "" if it does not say."""
+    tiles = getattr(image, "tile", None)
+    arguments = tiles[0][3] if tiles else None
+    coding = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return coding if isinstance(coding, str) and coding.startswith("RGB") else ""
+
+
+def _upper_peak(image: Image.Image) -> int:
+    """The highest value of red, green and blue."""
+    return int(max(high for _, high in image.convert("RGB").getextrema()))          # type: ignore[misc]
+
+
+def _sixteen_bits(data: bytes, image: Image.Image, coding: str) -> np.ndarray[Any, Any]:
+    """All 16 bits of the channels of a picture, of which `image` holds the upper 8 → (H, W, channels) uint16.
+
+    The file is decoded once more in the other byte order, whose upper 8 bits are the lower ones of this.
+    """
+    again = _open(io.BytesIO(data))
+    tile = again.tile[0]
+    other = coding[:-4] + _LOWER[coding[-4:]]
+    again.tile = [one._replace(args=(other, *tile.args[1:]) if isinstance(tile.args, tuple) else other)
+                  for one in again.tile]
+    again.load()
+    values: np.ndarray[Any, Any] = np.asarray(image).astype(np.uint16) << 8 | np.asarray(again)
+    return values
+
+
+# ── Upright ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def upright(image: Image.Image) -> Image.Image:
     """The picture turned by its EXIF orientation; as it is if the EXIF data cannot be read."""
+    return _turned(image, _orientation(image))
+
+
+def _orientation(image: Image.Image) -> Any:
     try:
-        orientation = image.getexif().get(_ORIENTATION_TAG)
+        return image.getexif().get(_ORIENTATION_TAG)
     except Exception:                           # the pixels may be sound although the metadata is damaged
-        orientation = None
+        return None
+
+
+def _turned(image: Image.Image, orientation: Any) -> Image.Image:
     method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
     return image if method is None else image.transpose(method)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """A picture in any mode of Pillow → 8-bit sRGB in mode RGB, on white.
-
-    `convert("RGB")` alone would clip integers, show hidden colours of transparent pixels and ignore colour profiles.
-    """
-    if image.mode in _INTEGER_MODES:
-        return _grey(_sixteen_bits(np.asarray(image)))
-    if image.mode == "F":
-        return _grey(_stretched(np.asarray(image)))
-    if image.has_transparency_data:
-        opaque = image.convert("RGBA")          # its RGB are the colours that transparency hides
-        rgb = _to_srgb(opaque.convert("RGB"), image.info.get("icc_profile"))
-        white = Image.new("RGB", opaque.size, "white")
-        white.paste(rgb, mask=opaque.getchannel("A"))
-        return white
-    if image.mode in ("P", "1", "RGBX", "YCbCr", "HSV"):
-        return _to_srgb(image.convert("RGB"), image.info.get("icc_profile"))
-    return _to_srgb(image, image.info.get("icc_profile"))
-
-
-def _sixteen_bits(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """0…65535 → 0…255, where `convert` would clip above 255.
-
-    If a value is outside 0…65535, all values are mapped as in `_stretched`: the lowest to 0, the highest to 255.
-    """
-    if values.min() < 0 or values.max() > 65535:
-        return _stretched(values)
-    return (values.astype(np.uint32) + 128) // 257                  # 65535 = 257 · 255, rounded to the nearest
-
-
-def _stretched(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Lowest … highest finite value → 0…255. Equal values become 0, and so do values that are not finite."""
-    values = values.astype(np.float64)
-    finite = np.isfinite(values)
-    low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
-    shares = np.where(finite, values, low) / 2 - low / 2            # halves: the range itself may overflow
-    return np.round(255 * np.where(finite, shares / ((high / 2 - low / 2) or 1.0), 0.0))
-
-
-def _grey(values: np.ndarray[Any, Any]) -> Image.Image:
-    """Values from 0 to 255 → a grey RGB picture."""
-    return Image.fromarray(values.astype(np.uint8)).convert("RGB")
-
-
-def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Convert by the colour profile if it fits the picture and is not sRGB, else by plain arithmetic."""
-    source: Any = None
-    if profile:
-        with contextlib.suppress(Exception):    # a picture with a damaged profile is still usable
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            if "srgb" in ImageCms.getProfileDescription(source).lower():
-                source = None
-    elif image.mode == "LAB":                   # Pillow has no plain arithmetic for it
-        source = ImageCms.createProfile("LAB")
-    if source is not None:
-        with contextlib.suppress(ImageCms.PyCMSError):
-            if converted := ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"):
-                return converted
-    return image.convert("RGB")
 
 
 # ── Picture → square ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -27,6 +27,7 @@ class PictureListing:
     warnings: tuple[str, ...]
     unusable: tuple[tuple[str, str], ...]       # files that should be pictures too, but cannot even be opened
     caption_problems: tuple[tuple[str, str], ...]
+    litter: tuple[tuple[str, int], ...] = ()    # files of other programs that were skipped: (name or pattern, number)
 
     @property
     def conditional(self) -> bool:

@@ -96,7 +96,7 @@ def read_manifest(path: Path, *, column: str | None, checking: bool) -> tuple[Tr
     _check_missing(source, [table], checking=checking)
     stems = {posixpath.splitext(name)[0] for name in table.by_name}
     others = tuple(file for file in tree.others if file.base in stems)
-    return Tree(path.parent, pictures, others, unusable, tree.irregular), source
+    return Tree(path.parent, pictures, others, unusable, tree.irregular, tree.litter), source
 
 
 def _known_names(tree: Tree) -> list[str]:

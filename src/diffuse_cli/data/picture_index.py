@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from .folders import picture_suffixes
+from .file_types import picture_suffixes
 
 # Names of folders that only say what kind of file is in them, in the layouts images/… and captions/….
 _KINDS = frozenset(("images", "image", "imgs", "img", "pictures", "pics", "photos", "jpg", "jpegs", "png", "pngs",

@@ -18,6 +18,7 @@ from ..data.split import split_dataset
 from ..errors import DataError, UsageError
 from ..events import Noticed, Scanned
 from ..storage import registry, run_directory
+from ..storage.model_info import read_model_info
 
 _HINT = "Name a folder of pictures that the model has not seen: diffuse evaluate MODEL DIR"
 
@@ -73,7 +74,8 @@ def open_held_out(
         except DataError as error:
             yield Noticed(message=f"memorisation cannot be measured: {error.what}", level="warning")
     dataset = yield from open_dataset(
-        find_pictures(folder, **caption_options), resolution=resolution, directory=registry.cache_directory())
+        find_pictures(folder, **caption_options), resolution=resolution, directory=registry.cache_directory(),
+        rendering=read_model_info(model).training.rendering)
     if known is not None:
         seen = {known.dataset.pixel_hashes[position] for position in known.train.tolist()}
         copies = sum(digest in seen for digest in dataset.pixel_hashes)
@@ -90,7 +92,7 @@ def _open_training_data(stored: dict[str, Any], *, name: str) -> Generator[Scann
         raise DataError(f"the pictures that {name!r} was trained on are gone: {folder}", hint=_HINT)
     dataset = yield from open_dataset(
         find_pictures(folder, **_recipe(stored).caption_options), resolution=plan.model.network.resolution,
-        directory=registry.cache_directory())
+        directory=registry.cache_directory(), rendering=_recipe(stored).rendering)
     if dataset.content_id != plan.data_id:
         raise DataError(f"the pictures or captions in {folder} changed since {name!r} was trained on them", hint=_HINT)
     split = split_dataset(dataset.pixel_hashes, names=dataset.names, folder=_recipe(stored).held_out)

@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from ..checks import check_range
-from ..config import SEED_RANGE, STRENGTH, Sampling
-from ..data import images
+from ..config import SEED_RANGE, STRENGTH, Rendering, Sampling
+from ..data.decode_workers import decode_one
+from ..data.file_types import remedies
+from ..data.images import ImageRefused
 from ..errors import DataError, UsageError
 
 
@@ -66,13 +68,16 @@ class SampleRequest:
         check_range("--seed", self.seed, 0, SEED_RANGE[1] - self.count)
 
 
-def open_init_image(image: Path, mask: Path | None, resolution: int, strength: float | None) -> InitImage:
+def open_init_image(
+    image: Path, mask: Path | None, resolution: int, strength: float | None, rendering: Rendering | None = None,
+) -> InitImage:
     """Open a picture to start from, and its mask: both are fitted to R×R pixels as training fits pictures.
 
-    Mask and strength: see `make_init_image`. Raises DataError, and UsageError for a strength out of range.
+    rendering: how the picture, but not the mask, becomes colours. Mask and strength: see `make_init_image`. Raises
+    DataError, and UsageError for a strength out of range.
     """
     mask_pixels = None if mask is None else open_fitted(mask, resolution)
-    return make_init_image(open_fitted(image, resolution), mask_pixels, strength)
+    return make_init_image(open_fitted(image, resolution, rendering), mask_pixels, strength)
 
 
 def make_init_image(image: np.ndarray, mask: np.ndarray | None, strength: float | None) -> InitImage:
@@ -85,13 +90,18 @@ def make_init_image(image: np.ndarray, mask: np.ndarray | None, strength: float 
     return InitImage(image, strength if strength is not None else STRENGTH if inpainted is None else 1.0, inpainted)
 
 
-def open_fitted(path: Path, resolution: int) -> np.ndarray:
-    """Open the picture at `path` and fit it as training would. → (R, R, 3) uint8. Raises DataError."""
+def open_fitted(path: Path, resolution: int, rendering: Rendering | None = None) -> np.ndarray:
+    """Open the picture at `path` and fit it as training would, in a process of its own, where it can do no harm.
+
+    → (R, R, 3) uint8. Raises DataError.
+    """
     try:
-        return images.crop_and_resize(images.open_rgb(path, target=resolution), resolution)
-    except images.ImageRefused as error:
+        pixels = decode_one(path, resolution=resolution, rendering=rendering)
+    except ImageRefused as error:
         reason = "it is a folder" if path.is_dir() else error.reason
-        raise DataError(f"{path} cannot be used: {reason}", hint="Give another picture") from error
+        raise DataError(f"{path} cannot be used: {reason}",
+                        hint="; ".join(remedies([reason])) or "Give another picture") from error
+    return np.frombuffer(pixels, np.uint8).reshape(resolution, resolution, 3)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..checks import from_dict
-from ..config import FORMAT_VERSION, ModelConfig
+from ..checks import from_dict, to_dict
+from ..config import FORMAT_VERSION, ModelConfig, Rendering
 from ..errors import ModelError, UsageError
 from ..files.strict_json import MAX_JSON_BYTES
 from . import safetensors_file
@@ -38,6 +38,8 @@ class TrainingSummary:
     delivered: str | None = None                # "last" or "best"
     data_id: str | None = None                  # hash of the decoded pictures and their captions
     init_id: str | None = None                  # hash of the tensors of the model that it started from
+    background: str | None = None               # colour behind transparent pictures; None: the default
+    white_level: float | None = None            # value that is white in pictures of 16 bits; None: the default
     as_read: dict[str, Any] | None = field(default=None, compare=False, repr=False)     # all entries of the file
 
     @classmethod
@@ -55,9 +57,17 @@ class TrainingSummary:
     def to_json(self) -> dict[str, Any]:
         """The entries for a file. A summary that was read keeps its order of entries and its unknown ones."""
         entries = {key: getattr(self, name) for name, key in _summary_keys().items()}
+        for name in to_dict(Rendering()):       # as in files of versions without these options
+            if entries[name] is None:
+                del entries[name]
         if self.as_read is None:
             return entries
         return self.as_read | {key: value for key, value in entries.items() if value is not None}
+
+    @property
+    def rendering(self) -> Rendering:
+        """How the pictures of the training became colours. Raises UsageError if the file names an impossible way."""
+        return Rendering(background=self.background or Rendering.background, white_level=self.white_level)
 
 
 def _summary_keys() -> dict[str, str]:

@@ -13,7 +13,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..config import RENAMED_FIELDS
+from ..checks import to_dict
+from ..config import RENAMED_FIELDS, Recipe
 from ..errors import StorageError
 from ..files import durable
 from ..files.strict_json import JsonError, loads_strict
@@ -34,7 +35,8 @@ def write_config(directory: Path, *, request: dict[str, Any], plan: dict[str, An
 def read_config(directory: Path) -> dict[str, Any] | None:
     """Read the {"request", "plan"} of the run in `directory`. → None if no run exists there
 
-    Fields that had another name in an earlier version get today's name. Raises StorageError when the file is damaged.
+    Fields that had another name in an earlier version get today's name, and options that it did not have get their
+    defaults. Raises StorageError when the file is damaged.
     """
     try:
         raw = (directory / CONFIG_FILE).read_bytes()
@@ -50,7 +52,8 @@ def read_config(directory: Path) -> dict[str, Any] | None:
     except (JsonError, TypeError, KeyError) as error:
         raise StorageError(f"{directory / CONFIG_FILE} is damaged",
                            hint=f"To start anew: --name {directory.name} --fresh") from error
-    return {"request": {**request, "recipe": _with_new_names(request["recipe"])}, "plan": _with_new_names(plan)}
+    recipe = {**to_dict(Recipe()), **_with_new_names(request["recipe"])}
+    return {"request": {**request, "recipe": recipe}, "plan": _with_new_names(plan)}
 
 
 def _with_new_names(fields: dict[str, Any]) -> dict[str, Any]:

@@ -68,7 +68,8 @@ def rehearse(run: Run) -> Iterator[events.Event]:
     """
     device = devices.choose_device(run.machine)
     dataset = yield from open_dataset(
-        run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict)
+        run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict,
+        rendering=run.recipe.rendering)
     yield from _remarks(run, dataset)
     session, facts = yield from open_session(run, dataset, device, world=World(), rehearsal=True)
     yield from restore(session)
@@ -86,7 +87,8 @@ def _train(run: Run, should_stop: ShouldStop) -> Iterator[events.Event]:
     with join(device) as world:     # before pictures are decoded, which takes longer on some machines than on others
         run = dataclasses.replace(run, resolution=world.broadcast_json(run.resolution))
         dataset = yield from open_dataset(
-            run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict)
+            run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict,
+            rendering=run.recipe.rendering)
         yield from _remarks(run, dataset)
         session, facts = yield from open_session(run, dataset, device, world=world)
         yield from restore(session)

@@ -15,7 +15,9 @@ from typing import Any
 from ..checks import from_dict, to_dict
 from ..config import Machine, Plan, Recipe
 from ..data.captions import find_pictures
-from ..data.images import read_short_side
+from ..data.colours import background_colour
+from ..data.file_types import remedies
+from ..data.images import read_short_side, reason_in_header
 from ..data.listing import PictureListing
 from ..errors import DataError, UsageError
 from ..files import durable
@@ -64,9 +66,11 @@ def open_run(folder: Path, recipe: Recipe, machine: Machine, *, rehearsal: bool 
     name must have the same recipe; only another budget and another folder are accepted, and checked later. A rehearsal
     moves no old run aside. A run that was never begun leaves no directory.
 
-    Raises UsageError, which names the differences between the recipes, DataError, InUseError, StorageError.
+    Raises UsageError, which names the differences between the recipes or an unknown colour, DataError, InUseError,
+    StorageError.
     """
     # The pictures, and the name of the run
+    background_colour(recipe.rendering)                                # refused before anything is looked for
     found = find_pictures(folder, **recipe.caption_options, strict=machine.strict)
     folder = Path(os.path.abspath(folder))                             # the same from any current directory
     request, choice, name = _request(folder, recipe), None, machine.name
@@ -188,8 +192,11 @@ def choose_resolution(found: PictureListing, recipe: Recipe, machine: Machine) -
     every = max(1, len(found.pictures) // PROBED_PICTURES)
     sides = sorted(side for picture in found.pictures[::every] if (side := read_short_side(picture.path)) is not None)
     if not sides:
-        raise DataError(f"none of the {len(found.pictures)} pictures in {found.folder} can be read",
-                        hint="See `diffuse data check` for the reasons")
+        first = found.pictures[0]
+        reason = reason_in_header(first.path)
+        raise DataError(f"none of the {len(found.pictures)} pictures in {found.folder} can be read, for example "
+                        f"{first.name} ({reason})",
+                        hint="; ".join((*remedies([reason]), f"`diffuse data check {found.folder}` lists them")))
     median = sides[len(sides) // 2]
     largest, where = (64, "on a GPU") if _has_accelerator(machine) else (32, "on a CPU")
     resolution = max((size for size in RESOLUTIONS if size <= min(largest, median)), default=min(RESOLUTIONS))

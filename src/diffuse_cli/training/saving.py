@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .. import events
+from ..config import Recipe
 from ..data import caption_words
 from ..errors import StorageError
 from ..files import durable
@@ -100,14 +101,15 @@ def save_model(session: Session, path: Path, *, delivered: str) -> None:
 
     Raises StorageError.
     """
-    plan, trainer = session.plan, session.trainer
+    plan, trainer, recipe = session.plan, session.trainer, session.run.recipe
     captions = (caption for position in session.split.train.tolist() for caption in session.dataset.captions[position])
     training = model_info.TrainingSummary(
         name=session.run.name, preset=plan.preset, step=trainer.global_step, steps=plan.steps,
         images_seen=trainer.global_step * plan.batch_size, train_images=plan.train_images, seed=plan.seed,
         loss_weighting=plan.loss_weighting, optimizer=plan.optimizer, lr=plan.lr, batch_size=plan.batch_size,
         captions=session.run.found.caption_source, noise_mse=session.noise_mse, delivered=delivered,
-        data_id=plan.data_id, init_id=plan.init_id)
+        data_id=plan.data_id, init_id=plan.init_id, white_level=recipe.white_level,
+        background=None if recipe.background == Recipe.background else recipe.background)
     checkpoint.save_model(
         path, config=plan.model, weights=trainer.averaged.state_dict(), tokenizer=session.tokenizer,
         words=caption_words.count_words(captions), training=training)
