@@ -63,7 +63,7 @@ def forbid(monkeypatch):
             raise AssertionError("not again")
         monkeypatch.setattr(decode_workers, "decode_all", never)
         if reading:
-            monkeypatch.setattr(images, "open_regular", never)
+            monkeypatch.setattr(file_hashes, "open_regular", never)
     return forbid
 
 

@@ -18,9 +18,9 @@ ARROW_SUFFIXES = (".parquet", ".arrow")
 
 
 class Cell:
-    """A picture in a row of a file. It has those methods of `Path` that readers of files need."""
+    """A picture in a row of a file."""
 
-    __slots__ = ("column", "container", "row")
+    container: Path
     suffix = ""
 
     def __init__(self, container: Path, column: str, row: int) -> None:

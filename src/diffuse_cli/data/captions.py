@@ -5,17 +5,17 @@ constant, else from metadata files, else from sidecar files or another table, el
 there are none. Every other file that could hold captions is named.
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..checks import check_choice
-from ..config import CAPTION_SOURCES, TABLE_SUFFIXES, is_table
+from ..config import CAPTION_SOURCES, is_table
 from ..errors import DataError
 from . import caption_accounts, metadata_files, name_captions, sidecar_files
 from .caption_text import SourceCaptions, distinct_captions
-from .folders import Tree, list_tree
+from .folders import Tree
 from .listing import PictureFile, PictureListing
+from .sources import open_source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ def find_pictures(folder: Path, *, captions: str = "auto", caption: str | None =
     folder = Path(folder)
     options = _Options(column=caption_column, extension=caption_ext, template=caption_template, joined=join_lines,
                        checking=checking)
-    tree, manifest = _list_files(folder, column=caption_column, checking=checking)
+    tree, manifest = open_source(folder, column=caption_column, checking=checking)
     if caption is not None:
         kind, source = "constant", _constant(tree, caption)
     elif captions == "none":
@@ -71,25 +71,6 @@ def find_pictures(folder: Path, *, captions: str = "auto", caption: str | None =
                                f"--held-out {splits[1]} keeps the latter for validation")
     return PictureListing(tree.root, folder, pictures, kind, _summary(pictures, source), _examples(pictures),
                           tuple(source.notes), tuple(source.warnings), unusable, tuple(source.problems), tree.litter)
-
-
-def _list_files(path: Path, *, column: str | None, checking: bool) -> tuple[Tree, SourceCaptions | None]:
-    """The files of a folder; or those that a manifest lists, with the captions in it."""
-    manifest = None
-    if path.is_dir():
-        tree = list_tree(path)
-    elif path.is_file() and path.suffix.lower() in TABLE_SUFFIXES:
-        tree, manifest = metadata_files.read_manifest(path, column=column, checking=checking)
-    elif path.exists():
-        raise DataError(f"{path} is neither a folder nor a table ({' '.join(TABLE_SUFFIXES)})",
-                        hint="Give a folder of pictures")
-    elif re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
-        raise DataError(f"{path} is an address, and nothing is ever downloaded", hint="Give a folder of pictures")
-    else:
-        raise DataError(f"{path} does not exist", hint="Give a folder of pictures")
-    if not tree.pictures:
-        raise tree.no_picture(path)
-    return tree, manifest
 
 
 # ── The decision ────────────────────────────────────────────────────────────────────────────────────────────────────

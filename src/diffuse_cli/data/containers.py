@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Literal, overload
+from typing import IO, Any, Literal, Protocol, overload
 
 from ..errors import DataError
 
@@ -22,14 +22,32 @@ COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".
 MEMBER_LIMIT = 256 * 2**20                      # maximum bytes of a member, before it is compressed
 
 
+class Inner(Protocol):
+    """A file inside a container. It has those methods of `Path` that readers of files need."""
+
+    container: Path                             # the file on the disk
+
+    def stat(self) -> os.stat_result:
+        """The status of the container: what is in it changes with it."""
+
+    def read_bytes(self) -> bytes:
+        """All bytes. Raises OSError if the container was changed or is damaged, or they are too many."""
+
+    def open(self, mode: Literal["rb"]) -> IO[bytes]:
+        """The contents as an open file. Raises OSError."""
+
+
+Location = Path | Inner
+
+
 class Member:
-    """A regular file in a container. It has those methods of `Path` that readers of files need.
+    """A regular file in an archive.
 
     container: the file on the disk. inner: the name in it. size: bytes of the member. start: the offset of a tar's
     member in the container; None in a zip file.
     """
 
-    __slots__ = ("container", "inner", "size", "start")
+    container: Path
 
     def __init__(self, container: Path, inner: str, size: int, start: int | None) -> None:
         self.container, self.inner, self.size, self.start = container, inner, size, start

@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from .containers import Location
+
 
 @dataclass(frozen=True, slots=True)
 class PictureFile:
     """A file with the suffix of a picture. `name`: its NFC POSIX path relative to the folder, sorted by its bytes."""
 
-    path: Path
+    path: Location
     name: str
     captions: tuple[str, ...]                   # alternatives; empty: the picture has no caption
 

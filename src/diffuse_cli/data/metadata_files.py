@@ -7,7 +7,7 @@ columns of a table are found by their contents and names. Standard library only,
 import itertools
 import posixpath
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -210,7 +210,8 @@ def captions_of_tables(tables: list[CaptionTable], column: str | None) -> tuple[
 
 def read_named_table(path: Path, tree: Tree, *, column: str | None) -> SourceCaptions:
     """The captions in the table at `path`, wherever it lies. Raises DataError if it lists none of the pictures."""
-    inside = next((file for file in tree.others if file.path.resolve() == path.resolve()), None)
+    inside = next((
+        file for file in tree.others if isinstance(file.path, Path) and file.path.resolve() == path.resolve()), None)
     table = _read_table(inside or File(path.name, path), PictureIndex(_known_names(tree)), column, required=True)
     assert table is not None
     if not table.captioned:
@@ -220,6 +221,24 @@ def read_named_table(path: Path, tree: Tree, *, column: str | None) -> SourceCap
     source, _ = captions_of_tables([table], column)
     source.label = f"{path}, column {column}" if column else str(path)
     return source
+
+
+def captions_of_rows(
+    name: str, rows: Iterable[dict[str, Any]], column: str | None, source: SourceCaptions,
+) -> Iterator[tuple[str, ...]]:
+    """The captions of each row of a table whose rows hold the pictures themselves. Problems and notes go to `source`.
+
+    name: the name of the table. Raises DataError if it has no column `column`.
+    """
+    numbered = ((f"{name} row {number}", row) for number, row in enumerate(rows, 1))
+    sample = list(itertools.islice(numbered, _SAMPLE))
+    table = CaptionTable(File(name, Path(name)))
+    columns = list(dict.fromkeys(key for _, row in sample for key in row))
+    keys = _text_columns(table, sample, columns, "", column) if columns else ()
+    source.warnings += table.warnings
+    source.notes += table.notes
+    for place, row in itertools.chain(sample, numbered):
+        yield captions_under(keys, row, place, source)
 
 
 # ── One table ───────────────────────────────────────────────────────────────────────────────────────────────────────

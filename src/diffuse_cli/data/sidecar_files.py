@@ -139,7 +139,7 @@ class _Reader:
     def _bytes(self, file: File) -> bytes | None:
         """The contents of a file, unless it cannot be read or is too long."""
         try:
-            with open(file.path, "rb") as stream:
+            with file.path.open("rb") as stream:
                 data = stream.read(SIDECAR_LIMIT + 1)
         except OSError:
             self.source.problems.append((file.name, "unreadable"))

@@ -7,10 +7,10 @@ import csv
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from .containers import Location
 from .folders import File
 from .text_files import NotText, decode_text, encoding_of_file, read_lines
 
@@ -103,7 +103,7 @@ def _document_rows(file: File) -> Iterator[Row]:
     return ((f"{file.name} row {number}", row) for number, row in enumerate(rows, 1))
 
 
-def read_document(path: Path, name: str, *, limit: int) -> Any:
+def read_document(path: Location, name: str, *, limit: int) -> Any:
     """The value of a JSON file. Raises DataError if it is not JSON, not text, or has more than `limit` bytes."""
     try:
         with path.open("rb") as stream:

@@ -7,7 +7,8 @@ good as the text is long, so the caller may show more text of the same origin.
 import codecs
 import io
 from collections.abc import Iterator
-from pathlib import Path
+
+from .containers import Location
 
 SAMPLE_LIMIT = 64 * 1024                        # maximum bytes from which a code page is guessed
 _BLOCK = 2**20                                  # bytes read at once
@@ -52,7 +53,7 @@ def is_unicode(data: bytes) -> bool:
     return True
 
 
-def encoding_of_file(path: Path) -> str:
+def encoding_of_file(path: Location) -> str:
     """The encoding of a file of any size, which is read in pieces. Raises NotText, OSError."""
     with path.open("rb") as file:
         block = file.read(_BLOCK)
@@ -81,13 +82,13 @@ def encoding_of_file(path: Path) -> str:
     return guess
 
 
-def read_lines(path: Path, encoding: str, *, limit: int) -> Iterator[str]:
+def read_lines(path: Location, encoding: str, *, limit: int) -> Iterator[str]:
     """The lines of a text file, each with its end, which may have been written as LF, CR LF or CR.
 
     A line of more than `limit` characters comes in pieces. Raises NotText if the bytes are not in the encoding.
     """
     try:
-        with path.open(encoding=encoding, newline=None) as file:
+        with path.open("rb") as binary, io.TextIOWrapper(binary, encoding=encoding, newline=None) as file:
             yield from iter(lambda: file.readline(limit + 1), "")
     except UnicodeError as error:
         raise NotText from error

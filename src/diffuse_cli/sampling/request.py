@@ -15,7 +15,7 @@ from ..checks import check_range
 from ..config import SEED_RANGE, STRENGTH, Rendering, Sampling
 from ..data.decode_workers import decode_one
 from ..data.file_types import remedies
-from ..data.images import ImageRefused
+from ..data.picture_files import ImageRefused
 from ..errors import DataError, UsageError
 
 
