@@ -13,7 +13,8 @@ import numpy as np
 from ..checks import from_dict
 from ..config import Plan, Recipe
 from ..data.captions import find_pictures
-from ..data.dataset import Dataset, open_dataset
+from ..data.dataset import open_dataset
+from ..data.listing import Dataset
 from ..data.split import split_dataset
 from ..errors import DataError, UsageError
 from ..events import Noticed, Scanned
