@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .checks import check_choice, check_range, parse_interval
+from .checks import check_choice, check_colours, check_range, parse_interval
 from .errors import UsageError
 
 FORMAT_VERSION = 1                              # of model files and training states
@@ -148,20 +148,6 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rendering:
-    """How the values in the file of a picture become colours."""
-
-    background: str = "white"                   # colour behind transparent pictures: a name, or #rrggbb
-    white_level: float | None = None            # value that is white in pictures of 16 bits or real numbers
-
-    def __post_init__(self) -> None:
-        if not self.background.strip() or len(self.background) > 40:
-            raise UsageError("--background takes a colour", hint="Give a name, such as white or black, or #rrggbb")
-        if self.white_level is not None:
-            check_range("--white-level", self.white_level, 1e-6, 2**32 - 1)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """The options that change the trained model. Saved with the run; they must match on resume. None: chosen by us."""
 
@@ -177,8 +163,8 @@ class Recipe:
     caption_column: str | None = None
     caption_ext: str | None = None
     caption_template: str = "{label}"
-    background: str = Rendering.background
-    white_level: float | None = None
+    background: str = "white"                   # colour behind transparent pictures: a name, or #rrggbb
+    white_level: float | None = None            # value that is white in pictures of 16 bits or real numbers
     loss_weighting: str = "sigmoid"
     prediction: str = "v"
     schedule: str = "interpolated"
@@ -206,7 +192,7 @@ class Recipe:
         ):
             if value is not None:
                 check_range(option, value, low, high)
-        Rendering(background=self.background, white_level=self.white_level)
+        check_colours(self.background, self.white_level)
         check_choice("--captions", self.captions, CAPTION_SOURCES)
         check_choice("--loss-weighting", self.loss_weighting, LOSS_WEIGHTINGS)
         check_choice("--prediction", self.prediction, PREDICTIONS)
@@ -230,9 +216,9 @@ class Recipe:
             "captions", "caption", "caption_column", "caption_ext", "caption_template")}
 
     @property
-    def rendering(self) -> Rendering:
-        """The options that decide on colours."""
-        return Rendering(background=self.background, white_level=self.white_level)
+    def colour_options(self) -> dict[str, Any]:
+        """The options that decide on colours, as arguments of `data.colours.Rendering`."""
+        return {"background": self.background, "white_level": self.white_level}
 
 
 @dataclass(frozen=True, kw_only=True)

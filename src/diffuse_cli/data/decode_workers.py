@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..config import Rendering
+from .colours import Rendering
 
 SECONDS = 30.0                                  # maximum seconds for one picture
 MEMORY = 2 * 2**30                              # maximum bytes that a worker allocates after its start

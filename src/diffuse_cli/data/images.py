@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from ..config import Rendering
 from . import damage, tiff
-from .colours import DARK, to_rgb
+from .colours import DARK, Rendering, to_rgb
 from .file_types import HEAD, format_of, plugins, what_else
 
 MAX_BYTES = 256 * 2**20                         # maximum size of a file

@@ -69,7 +69,7 @@ def rehearse(run: Run) -> Iterator[events.Event]:
     device = devices.choose_device(run.machine)
     dataset = yield from open_dataset(
         run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict,
-        rendering=run.recipe.rendering)
+        rendering=run.rendering)
     session, facts = yield from open_session(run, dataset, device, world=World(), rehearsal=True)
     yield from restore(session)
     started = _started(session, facts)
@@ -85,7 +85,7 @@ def _train(run: Run, should_stop: ShouldStop) -> Iterator[events.Event]:
         run = dataclasses.replace(run, resolution=world.broadcast_json(run.resolution))
         dataset = yield from open_dataset(
             run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict,
-        rendering=run.recipe.rendering)
+        rendering=run.rendering)
         for warning in (*run.found.warnings, *dataset.warnings):
             yield events.Noticed(message=warning, level="warning")
         session, facts = yield from open_session(run, dataset, device, world=world)
