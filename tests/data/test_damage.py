@@ -94,7 +94,8 @@ def test_interlaced_pngs_are_mended_as_well(channels, kind, size):
     header = struct.pack(">IIBBBBB", size[1], size[0], 8, kind, 0, 0, 1)
     data = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + spoiled(TEXT) + png_chunk(b"IDAT", zlib.compress(raw))
     np.testing.assert_array_equal(pixels(data), np.broadcast_to(values[..., :3], (*size, 3)))
-    assert reason(data[:-6]) == "truncated" if len(raw) > 100 else True
+    if len(raw) > 100:
+        assert reason(data[:-20]) in ("truncated", "damaged")
 
 
 def test_a_palette_and_its_transparency_survive_the_mending():
