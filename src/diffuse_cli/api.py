@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 
 from .checks import check_choice, from_dict, parse_duration, to_dict
-from .config import RENAMED_FIELDS, Export, Machine, Recipe, Rendering, Sampling
+from .config import RENAMED_FIELDS, Export, Machine, Recipe, Sampling
 from .data import images
-from .data.colours import to_rgb
+from .data.colours import Rendering, to_rgb
 from .errors import UsageError
 from .events import Event
 from .exporting import publishing
@@ -95,7 +95,8 @@ class LoadedModel:
                 raise UsageError("strength and mask need a picture to start from", hint="Give init")
             return None
         mask_pixels = None if mask is None else self._fitted(mask, Rendering())
-        return make_init_image(self._fitted(init, self.model.training.rendering), mask_pixels, strength)
+        rendering = Rendering(**self.model.training.colour_options)
+        return make_init_image(self._fitted(init, rendering), mask_pixels, strength)
 
     def _fitted(self, picture: Picture, rendering: Rendering) -> np.ndarray:
         """A picture from memory or a file as the model sees it, (R, R, 3) uint8."""

@@ -37,6 +37,14 @@ def check_range(option: str, value: float, low: float, high: float) -> None:
         raise UsageError(f"{option} must be between {low:,} and {high:,}, not {value}")
 
 
+def check_colours(background: str, white_level: float | None) -> None:
+    """Raise UsageError unless these can be the values of --background and --white-level. Knows no names of colours."""
+    if not background.strip() or len(background) > 40:
+        raise UsageError("--background takes a colour", hint="Give a name, such as white or black, or #rrggbb")
+    if white_level is not None:
+        check_range("--white-level", white_level, 1e-6, 2**32 - 1)
+
+
 def parse_duration(option: str, text: str) -> float:
     """'90s', '30m', '2h' or '1h30m' → seconds. Raises UsageError."""
     match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip())

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .checks import check_choice, check_range, parse_interval
+from .checks import check_choice, check_colours, check_range, parse_interval
 from .errors import UsageError
 
 FORMAT_VERSION = 1                              # of model files and training states
@@ -154,20 +154,6 @@ def is_table(captions: str) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rendering:
-    """How the values in the file of a picture become colours."""
-
-    background: str = "white"                   # colour behind transparent pictures: a name, or #rrggbb
-    white_level: float | None = None            # value that is white in pictures of 16 bits or real numbers
-
-    def __post_init__(self) -> None:
-        if not self.background.strip() or len(self.background) > 40:
-            raise UsageError("--background takes a colour", hint="Give a name, such as white or black, or #rrggbb")
-        if self.white_level is not None:
-            check_range("--white-level", self.white_level, 1e-6, 2**32 - 1)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """The options that change the trained model. They are saved with the run.
 
@@ -191,8 +177,8 @@ class Recipe:
     shuffle_tags: bool = False
     tag_dropout: float = 0.0
     held_out: str | None = None                 # folder of the pictures that are held out, below the data set's
-    background: str = Rendering.background
-    white_level: float | None = None
+    background: str = "white"                   # colour behind transparent pictures: a name, or #rrggbb
+    white_level: float | None = None            # value that is white in pictures of 16 bits or real numbers
     loss_weighting: str = "sigmoid"
     prediction: str = "v"
     schedule: str = "interpolated"
@@ -222,7 +208,7 @@ class Recipe:
                 check_range(option, value, low, high)
         if not is_table(self.captions):
             check_choice("--captions", self.captions, CAPTION_SOURCES)
-        Rendering(background=self.background, white_level=self.white_level)
+        check_colours(self.background, self.white_level)
         check_choice("--loss-weighting", self.loss_weighting, LOSS_WEIGHTINGS)
         check_choice("--prediction", self.prediction, PREDICTIONS)
         check_choice("--schedule", self.schedule, SCHEDULES)
@@ -247,9 +233,9 @@ class Recipe:
             "captions", "caption", "caption_column", "caption_ext", "caption_template", "join_lines")}
 
     @property
-    def rendering(self) -> Rendering:
-        """The options that decide on colours."""
-        return Rendering(background=self.background, white_level=self.white_level)
+    def colour_options(self) -> dict[str, Any]:
+        """The options that decide on colours, as arguments of `data.colours.Rendering`."""
+        return {"background": self.background, "white_level": self.white_level}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,6 +72,42 @@ def test_check_names_what_is_wrong_and_ends_with_3(diffuse, folder):
     assert "\x1b" not in result.output
 
 
+def test_check_says_what_helps_once_for_each_reason(diffuse, folder):
+    for index in range(3):
+        (folder / f"{index}.png").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    (folder / "a.heic").write_bytes(b"")
+    result = diffuse("check", folder)
+    assert result.exit_code == 3
+    assert result.stderr.count("git lfs pull") == 1
+    assert "  HEIC: pip install pillow-heif\n" in result.stderr
+    assert result.stdout.splitlines() == ["a.heic: HEIC", *(f"{index}.png: Git LFS pointer" for index in range(3))]
+
+
+def test_check_counts_what_other_programs_left(diffuse, folder):
+    (folder / "._0.png").write_bytes(b"x")
+    (folder / "Thumbs.db").write_bytes(b"x")
+    result = diffuse("check", folder)
+    assert result.exit_code == 0
+    assert "skipped 2 files of other programs: " in result.stderr
+
+
+def test_check_and_preview_take_the_background_and_the_white_level(diffuse, folder, tmp_path):
+    image = Image.new("RGBA", (40, 40))
+    image.paste("white", (10, 10, 30, 30))
+    image.save(folder / "0.png")
+    Image.fromarray(np.linspace(0, 1023, 1600).reshape(40, 40).astype(np.uint16)).save(folder / "1.png")
+    result = diffuse("check", folder)
+    assert "choose another --background" in result.stderr
+    assert "with --white-level 1023, that value is white" in result.stderr
+    assert "--" not in diffuse("check", folder, "--background", "black", "--white-level", 1023).stderr
+    diffuse("preview", folder, "--background", "#00ff00", "-o", tmp_path / "sheet.png", "--resolution", 40)
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    assert (sheet == (0, 255, 0)).all(-1).sum() > 3 * 20 * 20
+    for wrong in (("--background", "blakc"), ("--white-level", 0), ("--white-level", "nan")):
+        with pytest.raises(UsageError, match=wrong[0]):
+            diffuse("check", folder, *wrong)
+
+
 def test_check_of_nothing_but_rubbish_still_reports(diffuse, folder):
     for path in folder.glob("*.png"):
         path.write_text("text")

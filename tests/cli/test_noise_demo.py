@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from encoded_pictures import tiff
 from PIL import Image
 
 from diffuse_cli.storage import registry
@@ -29,6 +30,14 @@ def test_without_a_picture_it_draws_one_and_nothing_is_ever_replaced(diffuse):
     code, out, err = diffuse("-o", "noise-demo.png")
     assert (code, out) == (2, "")
     assert "exists already" in err
+
+
+def test_a_picture_that_cannot_be_read_is_one_line(diffuse, tmp_path):
+    (tmp_path / "a.tif").write_bytes(tiff(np.zeros((9, 9, 5), np.uint8)))
+    code, out, err = diffuse(tmp_path / "a.tif")
+    assert (code, out) == (3, "")
+    assert err.splitlines() == [f"error: {tmp_path / 'a.tif'} cannot be used: 5 bands. Give another picture, or none "
+                                "for a demo scene"]
 
 
 def test_plot_takes_no_picture(diffuse, tmp_path):

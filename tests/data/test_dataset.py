@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffuse_cli.config import Rendering
 from diffuse_cli.data import dataset as cache
 from diffuse_cli.data import decode_workers, file_hashes, images
 from diffuse_cli.data.captions import find_pictures
+from diffuse_cli.data.colours import Rendering
 from diffuse_cli.data.dataset import clear_cache, decode_pictures, open_dataset
-from diffuse_cli.errors import DataError, StorageError
+from diffuse_cli.errors import DataError, StorageError, UsageError
 from diffuse_cli.events import Noticed, Scanned
 from diffuse_cli.files import durable
 
@@ -50,9 +50,9 @@ def run(generator):
             return events, end.value
 
 
-def opened(folder, directory, *, resolution=16, strict=False, **options):
+def opened(folder, directory, *, resolution=16, strict=False, rendering=None, **options):
     found = find_pictures(folder, **options)
-    return run(open_dataset(found, resolution=resolution, directory=directory, strict=strict))[1]
+    return run(open_dataset(found, resolution=resolution, directory=directory, strict=strict, rendering=rendering))[1]
 
 
 @pytest.fixture
@@ -147,6 +147,96 @@ def test_what_a_person_may_want_to_look_at_is_counted(folder, directory):
     assert "1 image of real, negative or large numbers, stretched from lowest to highest" in warnings
 
 
+def add_drawings(folder, *names):
+    """White drawings on a transparent ground."""
+    for index, name in enumerate(names):
+        image = Image.new("RGBA", (20, 30))
+        image.paste("white", (2, 2, 5 + index, 20))
+        image.save(folder / name)
+
+
+def add_twelve_bits(folder, *names):
+    random = np.random.default_rng(1)
+    for name in names:
+        values = random.integers(0, 4000, (20, 30), dtype=np.uint16)
+        values[0, 0] = 4000
+        Image.fromarray(values).save(folder / name)
+
+
+def test_warnings_about_colours_name_the_option_that_helps(folder, directory):
+    add_drawings(folder, "a.png", "b.png")
+    add_twelve_bits(folder, "c.png", "d.tif")
+    faint = Image.open(folder / "1.png").convert("RGBA")
+    faint.putalpha(9)
+    faint.save(folder / "e.png")
+    (folder / "f (conflicted copy 2024-01-01).png").write_bytes((folder / "2.png").read_bytes())
+    warnings = "\n".join(opened(folder, directory, captions="none").warnings)
+    assert "2 images empty on the background white (choose another --background), for example a.png" in warnings
+    assert ("2 images of 16 bits with no value above 4,000 of 65,535, which become dark (with --white-level 4095, that "
+            "value is white in all pictures), for example c.png") in warnings
+    assert "1 image nearly transparent, although colours are hidden there" in warnings
+    assert "1 image named as a sync tool names two versions that contradict each other, for example f (" in warnings
+
+
+def test_a_picture_that_uses_all_16_bits_changes_the_advice(folder, directory):
+    add_twelve_bits(folder, "c.png")
+    Image.fromarray(np.full((20, 30), 65535, np.uint16)).save(folder / "d.png")
+    warnings = "\n".join(opened(folder, directory, captions="none").warnings)
+    assert "which become dark (1 others use the whole range: train on them separately), for example c.png" in warnings
+    assert "1 image with values above --white-level 4095, which become white, for example d.png" in "\n".join(
+        opened(folder, directory, captions="none", rendering=Rendering(white_level=4095)).warnings)
+
+
+def test_the_background_and_the_white_level_decide_on_pixels_and_have_caches_of_their_own(folder, directory, forbid):
+    add_drawings(folder, "a.png")
+    add_twelve_bits(folder, "c.png")
+    renderings = (Rendering(), Rendering(background="black"), Rendering(white_level=4095))
+    datasets = [opened(folder, directory, captions="none", rendering=rendering) for rendering in renderings]
+    plain, black, bright = (dict(zip(dataset.names, np.asarray(dataset.images), strict=True)) for dataset in datasets)
+    assert plain["a.png"].min() == 255
+    assert black["a.png"].min() == 0
+    assert (black["c.png"] == plain["c.png"]).all()
+    assert plain["c.png"].max() <= 16 < bright["c.png"].max()
+    assert (bright["a.png"] == plain["a.png"]).all()
+    assert len({dataset.content_id for dataset in datasets}) == 3
+    forbid(reading=False)
+    for rendering, dataset in zip(renderings, datasets, strict=True):
+        assert opened(folder, directory, captions="none", rendering=rendering).content_id == dataset.content_id
+
+
+def test_an_unknown_colour_is_refused_before_anything_is_read(folder, directory, forbid):
+    forbid(reading=True)
+    with pytest.raises(UsageError, match="--background does not know the colour 'blakc'"):
+        opened(folder, directory, rendering=Rendering(background="blakc"))
+
+
+def test_litter_is_told_once(folder, directory):
+    (folder / "@eaDir").mkdir()
+    (folder / "@eaDir" / "0.png").write_bytes(b"thumbnail")
+    (folder / "._0.png").write_bytes(b"half")
+    events, _ = run(open_dataset(find_pictures(folder), resolution=16, directory=directory))
+    messages = [event for event in events if isinstance(event, Noticed)]
+    assert messages == [Noticed(message="skipped 2 files of other programs: @eaDir 1, ._* 1")]
+
+
+def test_the_error_about_too_many_names_the_remedy(folder, directory):
+    for index in range(10):
+        (folder / f"{index}.png").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(DataError, match=r"skipped 10 of 10 \(Git LFS pointer 10\)") as caught:
+        opened(folder, directory)
+    assert "git lfs pull" in caught.value.hint
+
+
+def test_pictures_named_as_another_type_count_as_lost_and_those_beside_do_not(folder, directory):
+    for index in range(4):
+        (folder / f"{index}.svg").write_text("<svg/>")
+    assert len(opened(folder, directory).names) == 10
+    for index in range(9):
+        (folder / f"{index}.png").write_text("<svg/>")
+    with pytest.raises(DataError, match=r"skipped 9 of 10 \(drawing 9\)"):
+        opened(folder, directory)
+
+
 @pytest.mark.parametrize(("count", "warning"), [(1, "1 image: the model will memorise it"),
                                                 (7, "7 images: the model will memorise them"), (8, None)])
 def test_few_pictures_are_learnt_by_heart(folder, directory, count, warning):
@@ -236,7 +326,6 @@ def test_a_killed_scan_leaves_nothing_that_counts(folder, directory):
     code = f"""
 import os, signal
 from pathlib import Path
-from diffuse_cli.config import Rendering
 from diffuse_cli.data import dataset as cache
 from diffuse_cli.data.captions import find_pictures
 cache._PIECE = 1

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from diffuse_cli.data import decode_workers, images, picture_files
-from diffuse_cli.data.decode_workers import decode_all
+from diffuse_cli.data.colours import Rendering
+from diffuse_cli.data.decode_workers import decode_all, decode_one
 
 # A worker whose decoder does what the contents of the file say.
 FAULTY = """
@@ -83,6 +84,60 @@ def test_only_the_file_at_fault_is_lost(pictures, started, monkeypatch, fault, r
     expected = [(index, 2 * index, 3 * index) for index in range(6)]
     expected[position] = reason
     assert colours(decode_all(pictures, resolution=8)) == expected
+
+
+def test_a_worker_that_ran_out_of_memory_is_replaced(pictures, started, monkeypatch):
+    """It may keep what the failed picture has taken, and then the next ones would fail as well."""
+    monkeypatch.setattr(decode_workers, "BOOTSTRAP", FAULTY)
+    monkeypatch.setattr(decode_workers, "cores", lambda: 1)
+    pictures[1].write_bytes(b"memory")
+    assert colours(decode_all(pictures, resolution=8))[:3] == [(0, 0, 0), decode_workers.TOO_MUCH, (2, 4, 6)]
+    assert len(started) == 3                    # it was tried twice
+
+
+def test_a_refused_picture_leaves_no_memory_behind(tmp_path):
+    """Else a few large ones that are refused would make the limit too low for the good ones after them."""
+    noise = np.random.default_rng(0).integers(0, 256, (2000, 2000, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.bmp")
+    data = (tmp_path / "a.bmp").read_bytes()[:-2_000_000]
+
+    def kept():
+        import tracemalloc
+        tracemalloc.start()
+        with contextlib.suppress(images.ImageRefused):
+            images.decode_rgb(data)
+        size = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        return size
+    import gc
+    gc.disable()
+    try:
+        assert kept() < 1_000_000
+    finally:
+        gc.enable()
+
+
+def test_one_picture_is_decoded_as_those_of_a_data_set(pictures, started):
+    for path in pictures[:2]:
+        expected = images.crop_and_resize(images.open_rgb(path, target=8), 8)
+        assert decode_one(path, resolution=8) == expected.tobytes()
+    pictures[0].write_text("<html>")
+    with pytest.raises(images.ImageRefused) as caught:
+        decode_one(pictures[0], resolution=8)
+    assert caught.value.reason == "web page"
+
+
+def test_the_rendering_reaches_the_workers(tmp_path, started):
+    image = Image.new("RGBA", (16, 16), (255, 255, 255, 255))
+    image.paste((0, 0, 0, 0), (0, 0, 8, 8))
+    image.save(tmp_path / "a.png")
+    result = next(decode_all([tmp_path / "a.png"], resolution=16, rendering=Rendering(background="#010203")))
+    assert result.pixels[:3] == bytes([1, 2, 3])
+    values = np.full((16, 16), 500, np.uint16)
+    values[0, 0] = 1000
+    Image.fromarray(values).save(tmp_path / "b.png")
+    result = next(decode_all([tmp_path / "b.png"], resolution=16, rendering=Rendering(white_level=1000)))
+    assert (set(result.pixels), result.peak) == ({128, 255}, 1000)
 
 
 def test_a_worker_that_is_killed_once_loses_nothing(pictures, started, monkeypatch, tmp_path):

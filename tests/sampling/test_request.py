@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from encoded_pictures import tiff
+from PIL import Image
 
-from diffuse_cli.errors import UsageError
-from diffuse_cli.sampling.request import InitImage, SampleRequest, make_init_image
+from diffuse_cli.data.colours import Rendering
+from diffuse_cli.errors import DataError, UsageError
+from diffuse_cli.sampling.request import InitImage, SampleRequest, make_init_image, open_fitted, open_init_image
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
 
@@ -37,3 +40,33 @@ def test_a_mask_selects_the_pixels_that_are_at_least_half_white():
     assert np.argwhere(start.mask).tolist() == [[0, 0], [0, 2]]
     assert start.strength == 1.0                           # unless one is given, with a mask; without it a smaller one
     assert make_init_image(PICTURE, None, None).strength < 1.0
+
+
+def test_a_picture_from_a_file_is_rendered_as_in_training_and_the_mask_is_not(tmp_path):
+    image = Image.new("RGBA", (8, 8), (200, 0, 0, 255))
+    image.paste((0, 0, 0, 0), (0, 0, 4, 8))
+    image.save(tmp_path / "a.png")
+    start = open_init_image(tmp_path / "a.png", tmp_path / "a.png", 8, None, Rendering(background="blue"))
+    assert start.image[0, 0].tolist() == [0, 0, 255]
+    assert start.image[0, 7].tolist() == [200, 0, 0]
+    assert start.mask[0].tolist() == [True] * 4 + [False] * 4       # transparent is white, as it always was
+
+
+def test_a_picture_that_cannot_be_used_says_what_helps_and_nothing_else(tmp_path, capfd):
+    random = np.random.default_rng(0)
+    Image.fromarray(random.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(
+        tmp_path / "a.tif", compression="tiff_lzw")
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    data[100:400] = b"\xff" * 300              # of which libtiff complains on file descriptor 2
+    (tmp_path / "a.tif").write_bytes(data)
+    (tmp_path / "b.tif").write_bytes(tiff(random.integers(0, 256, (9, 9, 5), dtype=np.uint8)))
+    (tmp_path / "c.jpg").write_bytes(b"<html>")
+    said = []
+    for name in ("a.tif", "b.tif", "c.jpg"):
+        with pytest.raises(DataError) as caught:
+            open_fitted(tmp_path / name, 16)
+        said.append(str(caught.value).replace(str(tmp_path), ""))
+    assert said[0].startswith(("/a.tif cannot be used: damaged", "/a.tif cannot be used: truncated"))
+    assert said[1].startswith("/b.tif cannot be used: 5 bands. 5 bands: choose three bands")
+    assert said[2].startswith("/c.jpg cannot be used: web page. web page: the download failed")
+    assert capfd.readouterr() == ("", "")

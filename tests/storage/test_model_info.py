@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from diffuse_cli.checks import to_dict
-from diffuse_cli.config import ModelConfig, NetworkConfig
-from diffuse_cli.errors import ModelError
+from diffuse_cli.config import ModelConfig, NetworkConfig, Recipe
+from diffuse_cli.errors import ModelError, UsageError
 from diffuse_cli.storage import safetensors_file
 from diffuse_cli.storage.model_info import TrainingSummary, read_model_info
 
@@ -51,6 +51,17 @@ def test_a_new_summary_writes_every_entry_under_its_key_in_order():
     assert {key: value for key, value in entries.items() if value is not None} == {
         "name": "cars", "objective": "sigmoid", "lr": 1e-3}
     assert TrainingSummary.from_json(entries) == TrainingSummary(name="cars", loss_weighting="sigmoid", lr=1e-3)
+
+
+def test_the_rendering_is_written_only_if_it_is_not_the_default():
+    assert TrainingSummary().colour_options == Recipe().colour_options
+    summary = TrainingSummary(background="#102030", white_level=4095)
+    assert list(summary.to_json())[-2:] == ["background", "white_level"]
+    assert TrainingSummary.from_json(json.loads(json.dumps(summary.to_json()))).colour_options == {
+        "background": "#102030", "white_level": 4095}
+    for impossible in ({"background": ""}, {"white_level": 0}, {"white_level": -1.0}):
+        with pytest.raises(UsageError, match=r"--background|--white-level"):
+            _ = TrainingSummary.from_json(impossible).colour_options
 
 
 @pytest.mark.parametrize("value", [True, 1.5, "7", [7], {"a": 7}, None])

@@ -84,6 +84,27 @@ def test_a_named_run_with_another_recipe_is_refused_with_the_difference(squares)
     assert begin(squares, name="cars")[1] == PLAN
 
 
+def test_a_run_of_a_version_without_an_option_has_its_default(squares, home):
+    begin(squares)
+    path = home / "models/squares-8/config.json"
+    config = json.loads(path.read_text())
+    assert (config["request"]["recipe"].pop("background"), config["request"]["recipe"].pop("white_level")) == (
+        "white", None)
+    path.write_text(json.dumps(config))
+    assert begin(squares) == ("squares-8", PLAN)
+    path.write_text(json.dumps(config))
+    assert begin(squares, name="squares-8") == ("squares-8", PLAN)
+    path.write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="background: white → black"):
+        begin(squares, Recipe(resolution=8, background="black"), name="squares-8")
+
+
+def test_an_unknown_colour_is_refused_before_there_is_a_run(squares, home):
+    with pytest.raises(UsageError, match="--background does not know the colour"):
+        begin(squares, Recipe(background="blakc"))
+    assert not list((home / "models").glob("*")) if (home / "models").exists() else True
+
+
 def test_fresh_moves_the_old_run_aside_and_loses_nothing(squares, home):
     begin(squares, name="cars")
     directory = home / "models" / "cars"

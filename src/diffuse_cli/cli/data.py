@@ -159,6 +159,7 @@ def _read(folder: Path, resolution: int | None, data_options: dict[str, Any]) ->
     from ..config import RESOLUTION_RANGE, Machine, Recipe
     from ..data import dataset as cache
     from ..data.captions import find_pictures
+    from ..data.colours import Rendering
     from ..events import Scanned
     from ..training.run import choose_resolution
 
@@ -173,7 +174,7 @@ def _read(folder: Path, resolution: int | None, data_options: dict[str, Any]) ->
             resolution = RESOLUTION
     with progress.of("reading pictures", len(found.pictures)) as advance_to:
         scan = cache.decode_pictures(found, resolution=resolution, directory=registry.cache_directory(),
-                                     rendering=recipe.rendering)
+                                     rendering=Rendering(**recipe.colour_options))
         while True:
             try:
                 event = next(scan)

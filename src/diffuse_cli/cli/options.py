@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import config
-from ..checks import choices, to_dict
+from ..checks import choices
 from ..config import Recipe, Sampling
 from ..errors import DiffuseError, UsageError
 from ..storage import registry
@@ -90,7 +90,7 @@ def fields_of(config_class: type, arguments: dict[str, Any]) -> dict[str, Any]:
 
 def data_options(arguments: dict[str, Any]) -> dict[str, Any]:
     """Those of a command's arguments that were given and decide on captions or colours."""
-    names = (*Recipe().caption_options, *to_dict(Recipe().rendering))
+    names = (*Recipe().caption_options, *Recipe().colour_options)
     return {name: value for name, value in given(arguments).items() if name in names}
 
 

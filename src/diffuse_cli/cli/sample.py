@@ -201,6 +201,7 @@ def _init_image(
         if strength is not None:
             raise UsageError("--strength needs a picture to start from", hint="Add --init")
         return None
+    from ..data.colours import Rendering
     from ..sampling.request import open_init_image
     from ..storage.model_info import read_model_info
 
@@ -209,7 +210,8 @@ def _init_image(
     if strength is None and metadata is not None:
         strength = metadata.strength
     model = read_model_info(path)
-    opened = open_init_image(init, mask, model.config.network.resolution, strength, model.training.rendering)
+    rendering = Rendering(**model.training.colour_options)
+    opened = open_init_image(init, mask, model.config.network.resolution, strength, rendering)
     if metadata is not None and metadata.init_sha256 and (opened.image_sha256, opened.mask_sha256) != (
             metadata.init_sha256, metadata.mask_sha256):
         view.warn("--init or --mask is not the one that the picture was generated from, so the result will differ")

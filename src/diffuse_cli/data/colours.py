@@ -7,12 +7,12 @@ knows no files, and remembers what a person may want to look into: `info` of a r
 import contextlib
 import functools
 import io
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageChops, ImageCms, ImageColor, ImageStat
 
-from ..config import Rendering
 from ..errors import UsageError
 
 # Notes about a picture.
@@ -27,6 +27,14 @@ _SAME_COLOUR = 2                                # levels of 255 by which a profi
 _SRGB_GAMMA = 1 / 2.2                           # what a gAMA chunk says about sRGB
 
 Values = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """How the values in the file of a picture become colours. The defaults are those of `config.Recipe`."""
+
+    background: str = "white"                   # colour behind transparent pictures: a name, or #rrggbb
+    white_level: float | None = None            # value that is white in pictures of 16 bits or real numbers
 
 
 def background_colour(rendering: Rendering) -> tuple[int, int, int]:

@@ -13,7 +13,8 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}      # PNG's colour type → channels
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))    # Adam7
 _PIECE = 2**20                                  # bytes of pixels that are inflated at once
-_KEPT = (b"PLTE", b"tRNS", b"iCCP", b"sRGB", b"gAMA", b"eXIf")          # chunks that change how pixels look
+_NEEDED = (b"PLTE", b"tRNS")                    # chunks without which pixels have no colours
+_KEPT = (*_NEEDED, b"iCCP", b"sRGB", b"gAMA", b"eXIf")          # chunks that change how pixels look
 _IN_ORDER = ("BMP", "GIF", "TIFF", "TGA", "PPM", "QOI", "PCX", "DDS", "SGI", "SUN")      # formats that store row by row
 _CHUNK = re.compile(rb"IDAT|IEND|PLTE|tRNS")
 
@@ -34,12 +35,12 @@ def mended_png(data: bytes) -> list[bytes]:
         if name == b"IDAT":
             stream += body
             sound = sound and is_sound
-        elif name in _KEPT and (is_sound or name == b"PLTE"):
+        elif name in _KEPT and (is_sound or name in _NEEDED):
             kept.setdefault(name, body)
     size = _raw_size(header)
     if size is None or not _is_whole(bytes(stream), size, sound):
         return []
-    needed = {name: body for name, body in kept.items() if name in (b"PLTE", b"tRNS")}
+    needed = {name: body for name, body in kept.items() if name in _NEEDED}
     return [_png([(b"IHDR", header), *around.items(), (b"IDAT", bytes(stream)), (b"IEND", b"")])
             for around in (kept, needed)]
 

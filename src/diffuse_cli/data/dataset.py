@@ -19,12 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import Rendering
 from ..errors import DataError, InUseError
 from ..events import Noticed, Scanned
 from ..files import durable
 from . import decode_workers
-from .colours import background_colour
+from .colours import Rendering, background_colour
 from .file_hashes import REFUSED, hash_files
 from .file_types import PICTURE_LIKE, remedies
 from .listing import Dataset, PictureFile, PictureListing

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..config import Rendering
+from .colours import Rendering
 from .containers import Location
 from .picture_files import ImageRefused, read
 

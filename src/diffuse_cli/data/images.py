@@ -17,9 +17,8 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from ..config import Rendering
 from . import damage, tiff
-from .colours import DARK, to_rgb
+from .colours import DARK, Rendering, to_rgb
 from .containers import Location
 from .file_types import HEAD, format_of, plugins, what_else
 from .picture_files import ImageRefused, open_regular, read

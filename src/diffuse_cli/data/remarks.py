@@ -7,8 +7,7 @@ import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ..config import Rendering
-from .colours import DARK, NEARLY_TRANSPARENT, PLAIN, STRETCHED
+from .colours import DARK, NEARLY_TRANSPARENT, PLAIN, STRETCHED, Rendering
 from .litter import is_conflict_copy
 
 FEW = 8                                         # minimum pictures of a data set; a model memorises fewer

@@ -3,6 +3,7 @@
 Decodes no pixel.
 """
 
+import contextlib
 import io
 from typing import Any
 
@@ -17,9 +18,10 @@ def seek_largest_page(image: ImageFile.ImageFile) -> None:
     """Go to the largest page of a TIFF whose first page says that it is only a small copy of another."""
     if int(_tags(image).get(_SUBFILE, 0)) & 1:
         areas = []
-        for page in range(min(_MAX_PAGES, getattr(image, "n_frames", 1))):
-            image.seek(page)
-            areas.append(image.width * image.height)
+        with contextlib.suppress(EOFError):     # there are no more
+            for page in range(_MAX_PAGES):
+                image.seek(page)
+                areas.append(image.width * image.height)
         image.seek(areas.index(max(areas)))
 
 

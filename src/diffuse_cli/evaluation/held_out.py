@@ -13,6 +13,7 @@ import numpy as np
 from ..checks import from_dict
 from ..config import Plan, Recipe
 from ..data.captions import find_pictures
+from ..data.colours import Rendering
 from ..data.dataset import open_dataset
 from ..data.listing import Dataset
 from ..data.split import split_dataset
@@ -76,7 +77,7 @@ def open_held_out(
             yield Noticed(message=f"memorisation cannot be measured: {error.what}", level="warning")
     dataset = yield from open_dataset(
         find_pictures(folder, **caption_options), resolution=resolution, directory=registry.cache_directory(),
-        rendering=read_model_info(model).training.rendering)
+        rendering=Rendering(**read_model_info(model).training.colour_options))
     if known is not None:
         seen = {known.dataset.pixel_hashes[position] for position in known.train.tolist()}
         copies = sum(digest in seen for digest in dataset.pixel_hashes)
@@ -93,7 +94,7 @@ def _open_training_data(stored: dict[str, Any], *, name: str) -> Generator[Scann
         raise DataError(f"the pictures that {name!r} was trained on are gone: {folder}", hint=_HINT)
     dataset = yield from open_dataset(
         find_pictures(folder, **_recipe(stored).caption_options), resolution=plan.model.network.resolution,
-        directory=registry.cache_directory(), rendering=_recipe(stored).rendering)
+        directory=registry.cache_directory(), rendering=Rendering(**_recipe(stored).colour_options))
     if dataset.content_id != plan.data_id:
         raise DataError(f"the pictures or captions in {folder} changed since {name!r} was trained on them", hint=_HINT)
     split = split_dataset(dataset.pixel_hashes, names=dataset.names, folder=_recipe(stored).held_out)

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from ..checks import check_range
-from ..config import SEED_RANGE, STRENGTH, Rendering, Sampling
+from ..config import SEED_RANGE, STRENGTH, Sampling
+from ..data.colours import Rendering
 from ..data.decode_workers import decode_one
 from ..data.file_types import remedies
 from ..data.picture_files import ImageRefused

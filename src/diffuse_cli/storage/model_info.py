@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..checks import from_dict, to_dict
-from ..config import FORMAT_VERSION, ModelConfig, Rendering
+from ..checks import check_colours, from_dict
+from ..config import FORMAT_VERSION, ModelConfig, Recipe
 from ..errors import ModelError, UsageError
 from ..files.strict_json import MAX_JSON_BYTES
 from . import safetensors_file
@@ -57,7 +57,7 @@ class TrainingSummary:
     def to_json(self) -> dict[str, Any]:
         """The entries for a file. A summary that was read keeps its order of entries and its unknown ones."""
         entries = {key: getattr(self, name) for name, key in _summary_keys().items()}
-        for name in to_dict(Rendering()):       # as in files of versions without these options
+        for name in Recipe().colour_options:    # as in files of versions without these options
             if entries[name] is None:
                 del entries[name]
         if self.as_read is None:
@@ -65,9 +65,13 @@ class TrainingSummary:
         return self.as_read | {key: value for key, value in entries.items() if value is not None}
 
     @property
-    def rendering(self) -> Rendering:
-        """How the pictures of the training became colours. Raises UsageError if the file names an impossible way."""
-        return Rendering(background=self.background or Rendering.background, white_level=self.white_level)
+    def colour_options(self) -> dict[str, Any]:
+        """How the pictures of the training became colours, as `config.Recipe` says it. Raises UsageError if the file
+        says something impossible.
+        """
+        background = Recipe.background if self.background is None else self.background
+        check_colours(background, self.white_level)
+        return {"background": background, "white_level": self.white_level}
 
 
 def _summary_keys() -> dict[str, str]:

@@ -70,7 +70,7 @@ def rehearse(run: Run) -> Iterator[events.Event]:
     device = devices.choose_device(run.machine)
     dataset = yield from open_dataset(
         run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict,
-        rendering=run.recipe.rendering)
+        rendering=run.rendering)
     yield from _remarks(run, dataset)
     session, facts = yield from open_session(run, dataset, device, world=World(), rehearsal=True)
     yield from restore(session)
@@ -89,7 +89,7 @@ def _train(run: Run, should_stop: ShouldStop) -> Iterator[events.Event]:
         run = dataclasses.replace(run, resolution=world.broadcast_json(run.resolution))
         dataset = yield from open_dataset(
             run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict,
-            rendering=run.recipe.rendering)
+            rendering=run.rendering)
         yield from _remarks(run, dataset)
         session, facts = yield from open_session(run, dataset, device, world=world)
         yield from restore(session)

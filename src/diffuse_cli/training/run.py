@@ -15,7 +15,7 @@ from typing import Any
 from ..checks import from_dict, to_dict
 from ..config import Machine, Plan, Recipe
 from ..data.captions import find_pictures
-from ..data.colours import background_colour
+from ..data.colours import Rendering, background_colour
 from ..data.file_types import remedies
 from ..data.images import read_short_side, reason_in_header
 from ..data.listing import PictureListing
@@ -50,6 +50,11 @@ class Run:
     aside: str | None = None                    # the new name of an old run that was moved aside
     is_main: bool = True                        # whether this process is the main one
 
+    @property
+    def rendering(self) -> Rendering:
+        """How the values in the files of its pictures become colours."""
+        return Rendering(**self.recipe.colour_options)
+
     def write_plan(self, plan: Plan) -> None:
         """Record the request and the plan durably. Raises StorageError."""
         run_directory.write_config(self.directory, request=_request(self.folder, self.recipe), plan=to_dict(plan))
@@ -70,7 +75,7 @@ def open_run(folder: Path, recipe: Recipe, machine: Machine, *, rehearsal: bool 
     StorageError.
     """
     # The pictures, and the name of the run
-    background_colour(recipe.rendering)                                # refused before anything is looked for
+    background_colour(Rendering(**recipe.colour_options))              # an unknown colour is refused first
     found = find_pictures(folder, **recipe.caption_options, strict=machine.strict)
     folder = Path(os.path.abspath(folder))                             # the same from any current directory
     request, choice, name = _request(folder, recipe), None, machine.name
