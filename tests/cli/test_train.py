@@ -265,7 +265,7 @@ def test_problems_with_the_data_are_reported_and_recorded(diffuse, tmp_path, hom
     assert re.search(r"pictures: 23 used \(.*\), 3 skipped\n", err)
     lines = (home / "models" / "tiny" / "skipped.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [
-        {"name": "gone.png", "reason": "broken link"}, {"name": "source.psd", "reason": "unsupported type"},
+        {"name": "gone.png", "reason": "broken link"}, {"name": "source.psd", "reason": "picture with layers"},
         {"name": "000.png", "reason": "not an image"}]
 
 
