@@ -168,6 +168,7 @@ class Recipe:
     time: float | None = None                   # seconds
     batch_size: int | None = None
     lr: float | None = None
+    more_folders: tuple[str, ...] = ()          # of pictures, besides the first
     captions: str = "auto"
     caption: str | None = None
     caption_column: str | None = None
@@ -230,7 +231,7 @@ class Recipe:
     def caption_options(self) -> dict[str, Any]:
         """The options that decide on the captions, as arguments of `find_pictures`."""
         return {name: getattr(self, name) for name in (
-            "captions", "caption", "caption_column", "caption_ext", "caption_template", "join_lines")}
+            "more_folders", "captions", "caption", "caption_column", "caption_ext", "caption_template", "join_lines")}
 
     @property
     def colour_options(self) -> dict[str, Any]:

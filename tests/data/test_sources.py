@@ -224,3 +224,24 @@ def test_what_is_no_data_set_is_told_what_would_be_one(tmp_path):
         find_pictures(tmp_path / "a.doc")
     with pytest.raises(DataError, match="is an address, and nothing is ever downloaded"):
         find_pictures("https://example.com/pictures")
+
+
+# ── Several places ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_several_folders_are_one_data_set(tmp_path):
+    write_folder(tmp_path / "cats", {"1.png": png(1)})
+    write_folder(tmp_path / "other" / "cats", {"1.png": png(2), "1.txt": b"not a cat"})
+    write_zip(tmp_path / "dogs.zip", {"1.png": png(3)})
+    more = [str(tmp_path / "other" / "cats"), str(tmp_path / "dogs.zip")]
+    found = find_pictures(tmp_path / "cats", more_folders=more)
+    assert captions_of(found) == {"cats-2/1.png": ("not a cat",), "cats/1.png": (), "dogs/1.png": ()}
+    by_name = find_pictures(tmp_path / "cats", more_folders=more, captions="folder")
+    assert captions_of(by_name) == {"cats-2/1.png": ("cats",), "cats/1.png": ("cats",), "dogs/1.png": ("dogs",)}
+
+
+def test_shards_with_captions_of_their_own_are_merged(tmp_path):
+    first = write_arrow(tmp_path / "a.parquet", [{"image": {"bytes": png(1)}, "text": "A"}])
+    second = write_arrow(tmp_path / "b.parquet", [{"image": {"bytes": png(2)}, "text": "B"}])
+    assert captions_of(find_pictures(first, more_folders=[str(second)])) == {
+        "a/00000000": ("A",), "b/00000000": ("B",)}

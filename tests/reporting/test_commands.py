@@ -40,14 +40,17 @@ def test_the_commands_can_be_typed(trained):
 @pytest.mark.parametrize("recipe", [
     Recipe(), tiny.RECIPE, Recipe(time=5400.0, seed=7, lr=1e-4), Recipe(time=90.5, flip=True, times="discrete"),
     Recipe(flip=False, images=10, captions="none", caption_ext="cap"), Recipe(init="./it's", optimizer="adam"),
+    Recipe(more_folders=("/c d", "/e"), join_lines=True, shuffle_tags=True, tag_dropout=0.25, held_out="test"),
     Recipe(caption="-a 'cat' $HOME", caption_template="{label} \"x\"", caption_column="--text", lr=0.1 + 0.2)])
 def test_the_command_to_resume_requests_the_very_same_training(recipe, tmp_path):
     request = json.loads(json.dumps({"folder": "/a b/pictures", "recipe": to_dict(recipe)}))
     (_, words), *_ = commands("cars", request, read_event_log(tmp_path))
     verb, values = _parsed(shlex.split(shlex.join(words)))
     assert verb == "train"
-    assert (str(values["folder"]), values["name"]) == ("/a b/pictures", "cars")
-    typed = {key: values[key] for key in to_dict(recipe) if values[key] is not None}
+    assert (list(map(str, values["folders"])), values["name"]) == (
+        ["/a b/pictures", *recipe.more_folders], "cars")
+    typed = {key: values[key] for key in to_dict(recipe) if values.get(key) is not None}
+    typed["more_folders"] = list(map(str, values["folders"][1:]))
     if "time" in typed:
         typed["time"] = parse_duration("--time", typed["time"])
     assert from_dict(Recipe, typed) == recipe

@@ -24,12 +24,12 @@ RESOLUTION = 64                                 # default of --resolution, in pi
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look at pictures and captions before training.")
 
-Folder = Annotated[Path, options.folder("A folder of pictures, or a .jsonl or .csv manifest.")]
+Folders = Annotated[list[Path], options.folders()]
 Resolution = Annotated[int, typer.Option(help="Width and height of the pictures that the model sees, in pixels.")]
 
 
 @app.command()
-def check(folder: Folder, captions: options.Captions = None, caption: options.Caption = None,
+def check(folders: Folders, captions: options.Captions = None, caption: options.Caption = None,
           caption_column: options.CaptionColumn = None, caption_ext: options.CaptionExt = None,
           caption_template: options.CaptionTemplate = None, join_lines: options.JoinLines = None,
           background: options.Background = None, white_level: options.WhiteLevel = None,
@@ -41,6 +41,7 @@ def check(folder: Folder, captions: options.Captions = None, caption: options.Ca
     """
     data_options = options.data_options(locals())
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
+    folder = folders[0]
     found, dataset = _read(folder, None, data_options)
     problems = (*dataset.skipped, *found.caption_problems)
     warnings = [*found.warnings, *dataset.warnings, *_warn_of_long_captions(dataset)]
@@ -80,7 +81,7 @@ def check(folder: Folder, captions: options.Captions = None, caption: options.Ca
 
 
 @app.command()
-def preview(folder: Folder, captions: options.Captions = None, caption: options.Caption = None,
+def preview(folders: Folders, captions: options.Captions = None, caption: options.Caption = None,
             caption_column: options.CaptionColumn = None, caption_ext: options.CaptionExt = None,
             caption_template: options.CaptionTemplate = None, join_lines: options.JoinLines = None,
             background: options.Background = None, white_level: options.WhiteLevel = None,
@@ -94,6 +95,7 @@ def preview(folder: Folder, captions: options.Captions = None, caption: options.
     """
     data_options = options.data_options(locals())
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
+    folder = folders[0]
     target = output_files.new_file(out, default="preview.png", suffixes=(".png",), outside=folder)
     found, dataset = _read(folder, resolution, data_options)
     if not dataset.names:

@@ -4,7 +4,8 @@ A command passes the four options of its output to `view.configure`.
 """
 
 import dataclasses
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,9 +25,17 @@ Json = Annotated[bool, typer.Option("--json", help="Print results as JSON Lines.
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Output")]
 
 
+DATA_SET = "A folder of pictures, an archive, or a table that lists them; several are one data set."
+
+
 def folder(help: str) -> Any:
     """Declare the argument DIR."""
     return typer.Argument(metavar="DIR", help=help, show_default=False, parser=path)
+
+
+def folders() -> Any:
+    """Declare the argument DIR..., the places of a data set."""
+    return typer.Argument(metavar="DIR", help=DATA_SET, show_default=False, parser=path)
 
 
 def path(text: str) -> Path:                    # older versions of Typer print the parser's name in the help
@@ -88,8 +97,18 @@ def fields_of(config_class: type, arguments: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in renamed.items() if name in names}
 
 
+def absolute_paths(arguments: dict[str, Any], more: Sequence[Path]) -> dict[str, Any]:
+    """The arguments with `more_folders` and a table of captions as absolute paths, which are found from anywhere."""
+    captions = arguments.get("captions")
+    absolute = {"captions": os.path.abspath(captions)} if captions and config.is_table(captions) else {}
+    folders = {"more_folders": tuple(map(os.path.abspath, more))} if more else {}
+    return {**arguments, **absolute, **folders}
+
+
 def data_options(arguments: dict[str, Any]) -> dict[str, Any]:
     """Those of a command's arguments that were given and decide on captions or colours."""
+    _, *more = arguments["folders"]
+    arguments = {**absolute_paths(arguments, more), "folders": None}
     names = (*Recipe().caption_options, *Recipe().colour_options)
     return {name: value for name, value in given(arguments).items() if name in names}
 

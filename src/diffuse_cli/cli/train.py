@@ -41,7 +41,7 @@ def _machine(*names: str, help: str) -> Any:
 
 
 def train(
-    folder: Annotated[Path | None, options.folder("A folder of pictures, or a .jsonl or .csv manifest.")] = None,
+    folders: Annotated[list[Path] | None, options.folders()] = None,
     resolution: Annotated[int | None, _recipe("--resolution", help="Width and height of the pictures, a multiple of 8."
                                               )] = None,
     preset: Annotated[str | None, _recipe("--preset", help=f"Size of the network: {choices(config.PRESETS)}.")] = None,
@@ -120,7 +120,8 @@ def train(
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
     if time is not None:
         arguments["time"] = parse_duration("--time", time)
-    folder, recipe = _read_config(config_file, folder, options.fields_of(Recipe, arguments))
+    arguments = options.absolute_paths(arguments, (folders or [])[1:])
+    folder, recipe = _read_config(config_file, folders[0] if folders else None, options.fields_of(Recipe, arguments))
     machine = from_dict(Machine, options.fields_of(Machine, arguments), where="")
     _check_out(machine.out)
     _train(folder, recipe, machine, dry_run=dry_run)

@@ -33,7 +33,7 @@ def account(source: SourceCaptions, tree: Tree, *, kind: str, left: list[Caption
         missed = len(table.captioned.keys() & set(without))
         gain = f" for {len(table.captioned):,} pictures" if table.captioned else ""
         text = (f"{table.file.name} holds captions{gain} and is not used; "
-                f"--captions {tree.root / table.file.name} uses it")
+                f"--captions {table.file.path} uses it")
         if table.captioned:
             (source.warnings if missed else source.notes).append(text)
         else:

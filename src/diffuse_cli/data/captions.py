@@ -5,6 +5,7 @@ constant, else from metadata files, else from sidecar files or another table, el
 there are none. Every other file that could hold captions is named.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from . import caption_accounts, metadata_files, name_captions, sidecar_files
 from .caption_text import SourceCaptions, distinct_captions
 from .folders import Tree
 from .listing import PictureFile, PictureListing
-from .sources import open_source
+from .sources import open_sources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,14 +30,16 @@ class _Options:
     checking: bool
 
 
-def find_pictures(folder: Path, *, captions: str = "auto", caption: str | None = None,
+def find_pictures(folder: Path, *, more_folders: Sequence[str] = (), captions: str = "auto", caption: str | None = None,
                   caption_column: str | None = None, caption_ext: str | None = None,
                   caption_template: str = "{label}", join_lines: bool = False, strict: bool = False,
                   checking: bool = False) -> PictureListing:
     """Pair the pictures below `folder`, or listed in a table given in its place, with their captions.
 
-    captions: the name of a source, or the path of a table. join_lines: whether the lines of a text file are one
-    caption. Raises DataError if there is no picture, if a table cannot be read, if the source named by `captions` has
+    more_folders: of the same data set; then each name begins with that of its folder. captions: the name of a source,
+    or the path of a table. join_lines: whether the lines of a text file are one caption.
+
+    Raises DataError if there is no picture, if a table cannot be read, if the source named by `captions` has
     no captions, and with `strict` at any problem; with `checking`, files that are missing are problems. Raises
     UsageError if `captions` is neither a source nor a table.
     """
@@ -45,7 +48,7 @@ def find_pictures(folder: Path, *, captions: str = "auto", caption: str | None =
     folder = Path(folder)
     options = _Options(column=caption_column, extension=caption_ext, template=caption_template, joined=join_lines,
                        checking=checking)
-    tree, manifest = open_source(folder, column=caption_column, checking=checking)
+    tree, manifest = open_sources([folder, *map(Path, more_folders)], column=caption_column, checking=checking)
     if caption is not None:
         kind, source = "constant", _constant(tree, caption)
     elif captions == "none":

@@ -10,7 +10,7 @@ import stat
 import tarfile
 import unicodedata
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..config import TABLE_SUFFIXES
@@ -27,6 +27,49 @@ from .text_files import NotText, decode_text
 ARCHIVES = (".zip", ".tar")
 COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")       # to be unpacked first
 LIST_LIMIT = 256 * 2**20                        # maximum bytes of a list of files
+
+
+def open_sources(
+    paths: Sequence[Path], *, column: str | None, checking: bool,
+) -> tuple[Tree, SourceCaptions | None]:
+    """The files of a data set that lies in several places, as `open_source` returns those of one.
+
+    The name of each file begins with the last part of its path's name, if there are several.
+    """
+    if len(paths) == 1:
+        return open_source(paths[0], column=column, checking=checking)
+    sources: list[SourceCaptions] = []
+    trees: list[tuple[str, Tree]] = []
+    for path in paths:
+        tree, source = open_source(path, column=column, checking=checking)
+        stem = path.absolute().name if path.is_dir() else path.stem
+        taken = {prefix for prefix, _ in trees}
+        prefix = next(name for name in (stem, *(f"{stem}-{number}" for number in range(2, len(paths) + 2)))
+                      if name not in taken)
+        trees.append((prefix, tree))
+        if source is not None:
+            source.by_name = {f"{prefix}/{name}": captions for name, captions in source.by_name.items()}
+            sources.append(source)
+    merged = Tree(
+        paths[0],
+        _sorted([File(f"{prefix}/{file.name}", file.path) for prefix, tree in trees for file in tree.pictures]),
+        _sorted([File(f"{prefix}/{file.name}", file.path) for prefix, tree in trees for file in tree.others]),
+        tuple((f"{prefix}/{name}", reason) for prefix, tree in trees for name, reason in tree.unusable),
+        tuple((File(f"{prefix}/{file.name}", file.path), reason) for prefix, tree in trees
+              for file, reason in tree.irregular),
+        tuple(item for _, tree in trees for item in tree.litter))
+    return merged, _merged(sources) if sources else None
+
+
+def _merged(sources: list[SourceCaptions]) -> SourceCaptions:
+    """The captions that came with the lists of pictures, of all lists together."""
+    whole = SourceCaptions(" and ".join(source.label for source in sources), present=True)
+    for source in sources:
+        whole.by_name.update(source.by_name)
+        whole.warnings += source.warnings
+        whole.notes += source.notes
+        whole.problems += source.problems
+    return whole
 
 
 def open_source(path: Path, *, column: str | None, checking: bool) -> tuple[Tree, SourceCaptions | None]:

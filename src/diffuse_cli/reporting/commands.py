@@ -33,13 +33,15 @@ def _example_prompt(event_log: EventLog) -> str:
 def _training_command(name: str, request: Entry) -> list[str]:
     """The command that requests the same training. It names only the options that differ from their defaults."""
     recipe, defaults = from_dict(Recipe, request["recipe"], where="recipe"), Recipe()
-    words = ["diffuse", "train", str(request["folder"])]
+    words = ["diffuse", "train", str(request["folder"]), *recipe.more_folders]
     for key in request["recipe"]:
+        if key == "more_folders":
+            continue
         value, option = getattr(recipe, key), f"--{key.replace('_', '-')}"
         if value == getattr(defaults, key):
             continue
         if isinstance(value, bool):
-            words.append(option if value else f"--no-{key}")
+            words.append(option if value else option.replace("--", "--no-", 1))
             continue
         text = f"{value:.0f}" if isinstance(value, float) and value == int(value) else str(value)
         text += "s" if key == "time" else ""

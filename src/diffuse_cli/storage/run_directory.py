@@ -52,7 +52,7 @@ def read_config(directory: Path) -> dict[str, Any] | None:
     except (JsonError, TypeError, KeyError) as error:
         raise StorageError(f"{directory / CONFIG_FILE} is damaged",
                            hint=f"To start anew: --name {directory.name} --fresh") from error
-    recipe = {**to_dict(Recipe()), **_with_new_names(request["recipe"])}
+    recipe = {**json.loads(json.dumps(to_dict(Recipe()))), **_with_new_names(request["recipe"])}
     return {"request": {**request, "recipe": recipe}, "plan": _with_new_names(plan)}
 
 
