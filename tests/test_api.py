@@ -107,7 +107,7 @@ def test_an_init_image_may_come_from_memory_or_a_file(loaded, squares):
 
 @pytest.mark.parametrize(("options", "said"), [
     ({"guidence": 3}, "Did you mean 'guidance'"), ({"negativ": "y"}, "Did you mean 'negative'"),
-    ({"guidance": "much"}, "guidance should be float"), ({"steps": 0}, "--steps"), ({"n": 0}, "--num"),
+    ({"guidance": "much"}, "guidance should be a number"), ({"steps": 0}, "--steps"), ({"n": 0}, "--num"),
     ({"strength": 0.5}, "need a picture"), ({"seed": -1}, "--seed"), ({"n": "2"}, "--num must be a whole number"),
     ({"n": 2.5}, "--num"), ({"seed": "1"}, "--seed"), ({"negative": 3}, "--negative must be text"),
     ({"strength": "much", "init": Image.new("RGB", (8, 8))}, "--strength must be a number")])

@@ -114,7 +114,7 @@ def _room(module: str) -> str:
 def test_the_reader_of_imports_reads():
     """The rules below are worth nothing if the names they judge are wrong."""
     assert {"errors", "platformdirs", "files.durable"} <= set(_imports("storage.registry"))
-    assert "data.captions" in set(_imports("data.dataset"))
+    assert "data.listing" in set(_imports("data.dataset"))
     assert "torch" in _roots(_imports("training.monitor"))
     assert "data.demo_scenes.scenes" in set(_imports("cli.data"))
     assert "data.demo_scenes.scenes" not in set(_imports("cli.data", top=True))

@@ -65,7 +65,9 @@ def parse_interval(option: str, text: str) -> tuple[str, float]:
             check_range(option, int(text), 1, 100_000_000)
             return "steps", int(text)
         return "seconds", max(1.0, parse_duration(option, text))
-    except ValueError as error:
+    except (ValueError, UsageError) as error:
+        if isinstance(error, UsageError) and "does not understand" not in error.what:
+            raise
         raise UsageError(f"{option} does not understand {text!r}", hint="Write 500, 5m or 10%") from error
 
 
@@ -100,6 +102,9 @@ def from_dict(cls: type[T], data: Any, *, where: str = "config") -> T:
     return cls(**values)
 
 
+_KINDS = {float: "a number", int: "a whole number", str: "a text", bool: "true or false"}
+
+
 def _coerce(hint: Any, value: Any, where: str) -> Any:
     if isinstance(hint, types.UnionType):
         if value is None and type(None) in hint.__args__:
@@ -114,7 +119,7 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     if hint is float and type(value) is int:
         value = float(value) if abs(value) < 2**53 else math.inf
     if type(value) is not hint or (hint is float and not math.isfinite(value)):
-        raise UsageError(f"{where} should be {hint.__name__}, not {str(value)[:40]!r}")
+        raise UsageError(f"{where} should be {_KINDS.get(hint, hint.__name__)}, not {str(value)[:40]!r}")
     if hint is int and abs(value) >= 2**63:
         raise UsageError(f"{where} is out of range")
     return value

@@ -25,6 +25,7 @@ VARIANCE_GRADS = ("head", "trunk")
 TIMES = ("continuous", "discrete")
 OPTIMIZERS = ("muon", "adamw", "adam")
 CAPTION_SOURCES = ("auto", "metadata", "sidecar", "folder", "filename", "none")
+TABLE_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt")    # of tables of captions
 PRESETS = ("nano", "micro", "small", "base", "large")
 SAMPLER_STEPS = {                               # sampler → its default number of steps
     "dpmpp-2m": 20, "unipc": 20, "dpmpp-sde": 40, "ddim": 40, "ddpm": 100, "heun": 20, "euler": 40}
@@ -147,9 +148,18 @@ class ModelConfig:
 # ── Requests ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def is_table(captions: str) -> bool:
+    """Whether the value of --captions is the path of a table, and not the name of a source."""
+    return captions not in CAPTION_SOURCES and Path(captions).suffix.lower() in TABLE_SUFFIXES
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The options that change the trained model. Saved with the run; they must match on resume. None: chosen by us."""
+    """The options that change the trained model. They are saved with the run.
+
+    When the run is resumed, all must be the same, except that the budget (`steps`, `images` or `time`) may grow. An
+    option that is None was not given: its value is chosen from the data and the machine, or nothing takes its place.
+    """
 
     resolution: int | None = None
     preset: str | None = None
@@ -163,6 +173,10 @@ class Recipe:
     caption_column: str | None = None
     caption_ext: str | None = None
     caption_template: str = "{label}"
+    join_lines: bool = False
+    shuffle_tags: bool = False
+    tag_dropout: float = 0.0
+    held_out: str | None = None                 # folder of the pictures that are held out, below the data set's
     background: str = "white"                   # colour behind transparent pictures: a name, or #rrggbb
     white_level: float | None = None            # value that is white in pictures of 16 bits or real numbers
     loss_weighting: str = "sigmoid"
@@ -192,8 +206,9 @@ class Recipe:
         ):
             if value is not None:
                 check_range(option, value, low, high)
+        if not is_table(self.captions):
+            check_choice("--captions", self.captions, CAPTION_SOURCES)
         check_colours(self.background, self.white_level)
-        check_choice("--captions", self.captions, CAPTION_SOURCES)
         check_choice("--loss-weighting", self.loss_weighting, LOSS_WEIGHTINGS)
         check_choice("--prediction", self.prediction, PREDICTIONS)
         check_choice("--schedule", self.schedule, SCHEDULES)
@@ -202,18 +217,20 @@ class Recipe:
         if (self.variance, self.variance_grad) == ("fixed", "trunk"):
             raise UsageError("--variance-grad trunk is for a learned variance, and --variance fixed learns none",
                              hint="Leave one of them out")
+        check_range("--tag-dropout", self.tag_dropout, 0.0, 0.9)
         check_choice("--times", self.times, TIMES)
         check_choice("--optimizer", self.optimizer, OPTIMIZERS)
         if self.caption is not None and not self.caption.strip():
             raise UsageError("--caption is empty", hint="Write one for all pictures, or use --captions none")
-        if "{label}" not in self.caption_template:
-            raise UsageError("--caption-template must contain {label}", hint='For example: "a photo of a {label}"')
+        if not any(part in self.caption_template for part in ("{label}", "{folder}", "{name}")):
+            raise UsageError("--caption-template must contain {label}, {folder} or {name}",
+                             hint='For example: "a photo of a {folder}"')
 
     @property
     def caption_options(self) -> dict[str, Any]:
         """The options that decide on the captions, as arguments of `find_pictures`."""
         return {name: getattr(self, name) for name in (
-            "captions", "caption", "caption_column", "caption_ext", "caption_template")}
+            "captions", "caption", "caption_column", "caption_ext", "caption_template", "join_lines")}
 
     @property
     def colour_options(self) -> dict[str, Any]:
@@ -354,6 +371,8 @@ class Plan:
     keep_best: bool                             # whether the weights with the lowest validation loss are kept as well
     data_id: str                                # hash of the decoded pictures and their captions
     init_id: str | None                         # hash of the tensors of the model that training starts from
+    shuffle_tags: bool = False                  # whether the parts of a caption between commas change places
+    tag_drop: float = 0.0                       # probability of each such part to be left out
 
     @property
     def cooldown_start(self) -> int:

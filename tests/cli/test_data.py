@@ -125,7 +125,8 @@ def test_check_as_json(diffuse, folder):
     assert result.exit_code == 3
     assert len(report.pop("id")) == 64
     assert report == {
-        "schema": 1, "folder": str(folder), "images": 9, "captioned": 9, "source": "sidecar", "warnings": [],
+        "schema": 1, "folder": str(folder), "images": 9, "captioned": 9, "source": "sidecar", "notes": [],
+        "warnings": [],
         "captions": "sidecar .txt (9 of 10 files; 1 has none → empty)",
         "examples": [f"a red thing, number {index}" for index in (0, 4, 8)],
         "problems": [{"name": "bad.png", "reason": "not an image"}],

@@ -145,7 +145,7 @@ def test_a_dash_reads_stdin_and_nothing_else_does(diffuse, model, monkeypatch):
 
 @pytest.mark.parametrize(("content", "said"), [
     (b'a\n{"prompt": "x", "sede": 1}', "line 2 of list.txt cannot be used: it has unknown entries: sede"),
-    (b'{"prompt": 1}', "line 1"), (b'{"n": true}', "it.n should be int"), (b'{"n": 0}', "n must be"),
+    (b'{"prompt": 1}', "line 1"), (b'{"n": true}', "it.n should be a whole number"), (b'{"n": 0}', "n must be"),
     (b'{"seed": -1}', "seed must be"),
     (b'{"steps": 0}', "--steps"), (b'{"sampler": "heunn"}', "Did you mean 'heun'"),
     (b'{"guidance": 1e999}', "line 1"),

@@ -132,6 +132,28 @@ def test_a_dry_run_prints_the_plan_and_its_cost_and_leaves_nothing(diffuse, squa
     assert registry.last() is None
 
 
+def test_a_dry_run_of_a_longer_budget_says_where_the_training_will_resume(diffuse, squares, decoded, home):
+    diffuse("train", squares, *OPTIONS)
+    longer = [*OPTIONS, "--steps", "12"]
+    _, _, planned = diffuse("train", squares, *longer, "--dry-run")
+    _, _, done = diffuse("train", squares, *longer)
+    resumed = [line for line in done.splitlines() if line.startswith("resuming tiny at step ")]
+    assert len(resumed) == 1
+    assert resumed[0] in planned
+    assert "time: none: it is trained to the end" in diffuse("train", squares, *longer, "--dry-run")[2]
+
+
+def test_a_dry_run_warns_as_the_training_does(diffuse, squares, decoded):
+    (squares / "unused.csv").write_text("image,caption\nnothing.png,x\n")
+    try:
+        _, _, planned = diffuse("train", squares, *OPTIONS, "--dry-run")
+        _, _, done = diffuse("train", squares, *OPTIONS)
+    finally:
+        (squares / "unused.csv").unlink()
+    assert "unused.csv is not used" in planned
+    assert "unused.csv is not used" in done
+
+
 def test_the_path_of_the_copy_is_printed_instead(diffuse, squares, decoded, home, tmp_path):
     out = tmp_path / "cars.safetensors"
     assert diffuse("train", squares, *OPTIONS, "-o", out)[:2] == (0, f"{out}\n")
@@ -202,8 +224,8 @@ def test_bad_values_are_refused_before_torch_is_imported(squares):
     assert all(line.startswith("error: ") for line in errors)
     assert errors.count("error: no folder of pictures was given. For example: diffuse train ./images") == 2
     for text in ("--steps must be between 1 and", "Did you mean 'simple'?", "Did you mean 'nano'?",
-                 "Did you mean --flip?", "Write 90s, 30m", "--lr should be float, not 'nan'", "--steps is out of range",
-                 "--time, in seconds,", "must contain {label}"):
+                 "Did you mean --flip?", "Write 90s, 30m", "--lr should be a number, not 'nan'",
+                 "--steps is out of range", "--time, in seconds,", "must contain {label}"):
         assert any(text in line for line in errors), text
 
 
@@ -354,9 +376,11 @@ def test_a_signal_while_pictures_are_read_begins_nothing(diffuse, squares, home)
         return (yield from read(*arguments, **options))
 
     with mock.patch.object(loop, "open_dataset", interrupted):
-        code, out, _ = diffuse("train", squares, *OPTIONS)
+        code, out, err = diffuse("train", squares, *OPTIONS)
     assert (code, out) == (130, "")
     assert os.listdir(home / "models") == []
+    assert err.endswith("stopped while pictures were read: nothing was trained or saved\n")
+    assert "stopping after this step" not in err
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="there is no such signal")
@@ -420,7 +444,7 @@ def test_a_stop_that_interrupts_a_message_is_announced_after_it(monkeypatch):
             raise RuntimeError("reentrant call")
 
     monkeypatch.setattr(view, "say", say)
-    with train._catch_signals(announce=True) as should_stop:
+    with train._catch_signals(announce=lambda: True) as should_stop:
         signal.raise_signal(signal.SIGINT)
         assert (should_stop(), should_stop()) == ("SIGINT", "SIGINT")
     assert said == [train.STOPPING] * 2

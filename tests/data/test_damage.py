@@ -8,7 +8,8 @@ import pytest
 from encoded_pictures import encoded, png_chunk
 from PIL import Image
 
-from diffuse_cli.data.images import ImageRefused, decode_rgb
+from diffuse_cli.data.images import decode_rgb
+from diffuse_cli.data.picture_files import ImageRefused
 
 RGB = np.random.default_rng(5).integers(0, 256, (40, 50, 3), dtype=np.uint8)
 

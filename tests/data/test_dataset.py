@@ -63,7 +63,7 @@ def forbid(monkeypatch):
             raise AssertionError("not again")
         monkeypatch.setattr(decode_workers, "decode_all", never)
         if reading:
-            monkeypatch.setattr(images, "open_regular", never)
+            monkeypatch.setattr(file_hashes, "open_regular", never)
     return forbid
 
 
@@ -443,9 +443,9 @@ def test_what_is_not_even_opened_counts_with_the_pictures(folder, directory):
 def test_problems_that_are_no_reason_to_stop_are_told_once(folder, directory):
     spoil(folder, "1.png")
     add_links(folder, 0, 1)
-    (folder / "0.txt").write_bytes(b"caf\xe9")
+    (folder / "0.txt").write_bytes(b"\x89PNG\0\xff\xff")
     found = find_pictures(folder)
-    message = ("4 problems with the data (broken link 2, truncated 1, invalid UTF-8 1); "
+    message = ("4 problems with the data (broken link 2, truncated 1, not text 1); "
                f"`diffuse data check {folder}` lists them")
     notices = [event for event in run(open_dataset(found, resolution=16, directory=directory))[0]
                if isinstance(event, Noticed)]
@@ -455,10 +455,10 @@ def test_problems_that_are_no_reason_to_stop_are_told_once(folder, directory):
 
 
 def test_a_problem_with_a_manifest_is_looked_up_by_its_name(folder, directory):
-    (folder / "list.csv").write_text("file_name,text\n0.png,caf\xe9\n", encoding="latin-1")
-    events, _ = run(open_dataset(find_pictures(folder / "list.csv"), resolution=16, directory=directory))
-    assert events[-1].message == ("1 problem with the data (invalid UTF-8 1); "
-                                  f"`diffuse data check {folder / 'list.csv'}` lists them")
+    (folder / "list.jsonl").write_text('{"file_name": "0.png", "text": {"de": "x"}}')
+    events, _ = run(open_dataset(find_pictures(folder / "list.jsonl"), resolution=16, directory=directory))
+    assert events[-1].message == ("1 problem with the data (caption is not text 1); "
+                                  f"`diffuse data check {folder / 'list.jsonl'}` lists them")
 
 
 def test_strict_is_satisfied_by_good_pictures(folder, directory):

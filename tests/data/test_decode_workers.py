@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffuse_cli.data import decode_workers, images
+from diffuse_cli.data import decode_workers, images, picture_files
 from diffuse_cli.data.colours import Rendering
 from diffuse_cli.data.decode_workers import decode_all, decode_one
 
@@ -162,7 +162,7 @@ def test_the_real_libtiff_is_silenced(tmp_path, started, capfd):
     data = bytearray(path.read_bytes())
     data[100:400] = b"\xff" * 300             # codes that are not in the table yet
     path.write_bytes(data)
-    with pytest.raises(images.ImageRefused):
+    with pytest.raises(picture_files.ImageRefused):
         images.open_rgb(path)
     assert capfd.readouterr().err               # so that the next line proves something
     assert next(decode_all([path], resolution=8)).reason in ("damaged", "truncated")

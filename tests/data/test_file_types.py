@@ -11,7 +11,8 @@ from PIL import Image
 from diffuse_cli.data import file_types
 from diffuse_cli.data.captions import find_pictures
 from diffuse_cli.data.file_types import FORMATS, format_of, remedies, what_else
-from diffuse_cli.data.images import ImageRefused, decode_rgb
+from diffuse_cli.data.images import decode_rgb
+from diffuse_cli.data.picture_files import ImageRefused
 from diffuse_cli.errors import DataError
 
 RGB = Image.fromarray(np.random.default_rng(3).integers(0, 256, (32, 48, 3), dtype=np.uint8))

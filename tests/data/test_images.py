@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from diffuse_cli.data import images
-from diffuse_cli.data.images import ImageRefused, crop_and_resize, decode_rgb, open_rgb, read_short_side
+from diffuse_cli.data import images, picture_files
+from diffuse_cli.data.images import crop_and_resize, decode_rgb, open_rgb, read_short_side
+from diffuse_cli.data.picture_files import ImageRefused
 
 SEED = 20240
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM", "TGA", "QOI", "PCX", "ICO", "JPEG2000",
@@ -373,7 +374,7 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path):
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
     with open(tmp_path / "huge.png", "wb") as file:
-        file.truncate(images.MAX_BYTES + 1)     # sparse
+        file.truncate(picture_files.MAX_BYTES + 1)     # sparse
     reasons = {name: refused(tmp_path / f"{name}.png") for name in ("pipe", "empty", "huge", "missing", "loop")}
     assert reasons == {"pipe": "not a regular file", "empty": "empty file", "huge": "over 256 MB",
                        "missing": "not there", "loop": "unreadable"}

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffuse_cli.data.split import split_dataset, validation_count
+from diffuse_cli.errors import DataError
 
 
 @pytest.mark.parametrize(("pictures", "held_out"), [
@@ -30,3 +31,15 @@ def test_the_split_depends_on_contents_and_not_on_names(contents, random):
     random.shuffle(order)
     renamed = split_dataset(tuple(hashes[k] for k in order))
     assert {hashes[order[k]] for k in renamed.held_out.tolist()} == held_out
+
+
+def test_a_folder_can_be_held_out():
+    names = ("test/1.png", "test/2.png", "tests/3.png", "train/4.png", "train/test/5.png")
+    split = split_dataset(("a", "b", "c", "b", "d"), names=names, folder="./test/")
+    assert (split.train.tolist(), split.held_out.tolist()) == ([2, 3, 4], [0])       # "b" is trained on as well
+
+
+@pytest.mark.parametrize(("folder", "count"), [("missing", "no picture"), ("all", "every picture")])
+def test_a_folder_that_leaves_nothing_is_refused(folder, count):
+    with pytest.raises(DataError, match=f"--held-out {folder} would hold out {count}"):
+        split_dataset(("a", "b"), names=("all/1.png", "all/2.png"), folder=folder)

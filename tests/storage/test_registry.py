@@ -312,3 +312,11 @@ def _train(path, connection) -> None:
     with durable.lock(path, doing="training"):
         connection.send("locked")
         connection.recv()
+
+
+def test_a_model_that_was_never_saved_is_told_apart_from_none():
+    durable.make_directory(registry.model_directory("begun"))
+    with pytest.raises(ModelError, match="'begun' is in training or was interrupted, and has not been saved yet"):
+        registry.resolve("begun")
+    with pytest.raises(ModelError, match="there is no model 'nothing'"):
+        registry.resolve("nothing")

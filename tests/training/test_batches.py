@@ -1,5 +1,6 @@
 """Batches as functions of the step: complete, reproducible, and the same in any micro-batches."""
 
+import collections
 import dataclasses
 import itertools
 
@@ -18,7 +19,8 @@ from diffuse_cli.training.plan import make_plan
 CPU = torch.device("cpu")
 
 
-def make(captions, *, batch_size=4, seed=0, flip=False, word_drop=0.0, caption_drop=0.0, times="continuous"):
+def make(captions, *, batch_size=4, seed=0, flip=False, word_drop=0.0, caption_drop=0.0, times="continuous",
+         **tags):
     """Batches over pictures with these captions, none held out unless there are 20."""
     data = tiny.dataset(captions)
     split = split_dataset(data.pixel_hashes)
@@ -26,7 +28,7 @@ def make(captions, *, batch_size=4, seed=0, flip=False, word_drop=0.0, caption_d
     tokenizer = train_tokenizer(text for texts in captions for text in texts) if conditional else None
     recipe = Recipe(preset="nano", batch_size=batch_size, steps=10, seed=seed, times=times)
     plan, _ = make_plan(recipe, data, split, resolution=8, tokenizer=tokenizer, init=None, device=CPU)
-    plan = dataclasses.replace(plan, flip=flip, word_drop=word_drop, caption_drop=caption_drop)
+    plan = dataclasses.replace(plan, flip=flip, word_drop=word_drop, caption_drop=caption_drop, **tags)
     return Batches(plan, data, split.train, tokenizer, CPU)
 
 
@@ -187,3 +189,42 @@ def test_held_out_pictures_are_never_drawn():
     held_out = set(split_dataset(batches.dataset.pixel_hashes).held_out.tolist())
     assert len(held_out) == 4
     assert not held_out & {k for step in range(10) for k in positions(batches, step)}
+
+
+# ── Tags ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def seen_captions(batches, steps=200):
+    """How often each sequence of tokens was drawn, over `steps` steps."""
+    return collections.Counter(tokens for step in range(steps) for tokens in captions_of(batches, step))
+
+
+def test_tags_are_shuffled_in_every_order_equally_often():
+    batches = make([("red, big, cat",)], batch_size=4, shuffle_tags=True)
+    orders = {tokens_of(batches, ", ".join(tags)) for tags in itertools.permutations(("red", "big", "cat"))}
+    counts = seen_captions(batches)
+    assert counts.keys() == orders
+    assert min(counts.values()) > 800 / 6 / 1.5                     # of 800 draws in six orders, 4 deviations
+
+
+def test_tags_are_left_out_with_their_probability_but_never_all():
+    batches = make([("red, big, cat",)], batch_size=4, tag_drop=0.5)
+    kept = {tokens_of(batches, ", ".join(tags)): len(tags) for size in (1, 2, 3)
+            for tags in itertools.combinations(("red", "big", "cat"), size)}
+    counts = seen_captions(batches)
+    assert counts.keys() == kept.keys()                              # in their order
+    of_three = sum(count for tokens, count in counts.items() if kept[tokens] == 3)
+    assert 0.2 < of_three / counts.total() < 0.3                     # 1/8, and 1/8 in which all would be left out
+
+
+@pytest.mark.parametrize("caption", ["a red car", "one tag,", ""])
+def test_captions_without_tags_stay_as_they_are(caption):
+    batches = make([(caption,), ("x, y",)] if caption else [("x",), ()], shuffle_tags=True, tag_drop=0.5)
+    assert tokens_of(batches, caption) in seen_captions(batches, 20)
+
+
+def test_varied_tags_are_the_same_in_any_micro_batches():
+    batches = make([("red, big, cat",), ("a, b",), ("c, d, e",)], batch_size=6, shuffle_tags=True, tag_drop=0.3)
+    whole, _ = batches.draw(5, 0, 6)
+    parts = [batches.draw(5, start, 2)[0] for start in (0, 2, 4)]
+    assert torch.equal(whole.tokens[whole.caption_of], torch.cat([part.tokens[part.caption_of] for part in parts]))

@@ -185,10 +185,14 @@ def _usage_error(error: Any) -> UsageError:
         hint = _suggest(error.option_name, known) or see_help
         return UsageError(f"there is no option {error.option_name}", hint=hint)
     if match := re.match(r"No such command '(.*?)'", message):
-        hint = _suggest(match[1], context.command.commands) or see_help
+        hint = _suggest(SYNONYMS.get(match[1], match[1]), context.command.commands) or see_help
         return UsageError(f"there is no command {match[1]!r}", hint=hint)
     message = _PARSER_TYPE_ERROR.sub(lambda match: f"this is not {_TYPE_NAMES[match[1]]}", message)
     return UsageError(message[:1].lower() + message[1:], hint=see_help)
+
+
+SYNONYMS = {"remove": "rm", "delete": "rm", "del": "rm", "list": "ls", "info": "show", "generate": "sample",
+            "draw": "sample", "fit": "train", "eval": "evaluate", "validate": "check"}      # word → our command
 
 
 def _suggest(word: str, known: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ Reports for people go to stderr. stdout gets only what a program may want: the p
 """
 
 import contextlib
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,8 +17,8 @@ from .terminal import progress, view
 from .terminal.plain_text import clean
 
 if TYPE_CHECKING:
-    from ..data.captions import PictureListing
     from ..data.dataset import Dataset
+    from ..data.listing import PictureListing
 
 MAX_PREVIEW_PICTURES = 48                       # on one sheet
 RESOLUTION = 64                                 # default of --resolution, in pixels
@@ -31,9 +32,10 @@ Resolution = Annotated[int, typer.Option(help="Width and height of the pictures 
 @app.command()
 def check(folder: Folder, captions: options.Captions = None, caption: options.Caption = None,
           caption_column: options.CaptionColumn = None, caption_ext: options.CaptionExt = None,
-          caption_template: options.CaptionTemplate = None, background: options.Background = None,
-          white_level: options.WhiteLevel = None, quiet: options.Quiet = False,
-          verbose: options.Verbose = False, json: options.Json = False, debug: options.Debug = False) -> None:
+          caption_template: options.CaptionTemplate = None, join_lines: options.JoinLines = None,
+          background: options.Background = None, white_level: options.WhiteLevel = None,
+          quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
+          debug: options.Debug = False) -> None:
     """Read every picture and caption, and report the problems that training would meet. If any, the exit code is 3.
 
     [bold]diffuse data check ./images[/]
@@ -42,7 +44,7 @@ def check(folder: Folder, captions: options.Captions = None, caption: options.Ca
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
     found, dataset = _read(folder, None, data_options)
     problems = (*dataset.skipped, *found.caption_problems)
-    warnings = (*found.warnings, *dataset.warnings)
+    warnings = [*found.warnings, *dataset.warnings, *_warn_of_long_captions(dataset)]
     from ..data.file_types import remedies
     from ..data.remarks import describe_litter, images_in_words
 
@@ -57,6 +59,8 @@ def check(folder: Folder, captions: options.Captions = None, caption: options.Ca
         view.say(f"  {remedy}")
     if found.litter:
         view.say(clean(describe_litter(found.litter)))
+    for note in found.notes:
+        view.say(f"note: {note}")
     for warning in warnings:
         view.warn(warning)
 
@@ -65,21 +69,23 @@ def check(folder: Folder, captions: options.Captions = None, caption: options.Ca
         view.out_json({"folder": str(folder), "images": len(dataset.names), "id": dataset.content_id,
                        "source": found.caption_source,
                        "captions": found.caption_summary, "captioned": sum(map(bool, dataset.captions)),
-                       "examples": found.caption_examples, "warnings": warnings,
+                       "examples": found.caption_examples, "notes": found.notes, "warnings": warnings,
                        "problems": [{"name": name, "reason": reason} for name, reason in problems]})
     else:
         for name, reason in problems:
             view.out(f"{name}: {reason}")
     if problems:
         raise typer.Exit(DataError.exit_code)
-    view.say("no problems")
+    noted = "warning" if len(warnings) == 1 else f"{len(warnings)} warnings"
+    view.say("no problems" if not warnings else f"every file can be read; see the {noted} above")
 
 
 @app.command()
 def preview(folder: Folder, captions: options.Captions = None, caption: options.Caption = None,
             caption_column: options.CaptionColumn = None, caption_ext: options.CaptionExt = None,
-            caption_template: options.CaptionTemplate = None, background: options.Background = None,
-          white_level: options.WhiteLevel = None, resolution: Resolution = RESOLUTION,
+            caption_template: options.CaptionTemplate = None, join_lines: options.JoinLines = None,
+            background: options.Background = None, white_level: options.WhiteLevel = None,
+            resolution: Resolution = RESOLUTION,
             out: Annotated[Path | None, typer.Option("--out", "-o", help="The sheet, a new PNG.")] = None,
             quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
             debug: options.Debug = False) -> None:
@@ -123,7 +129,8 @@ def demo(folder: Annotated[Path, options.folder("A new or empty folder.")],
             contextlib.closing(write_demo_folder(folder, count=num, resolution=resolution, seed=seed)) as drawing:
         for done in drawing:
             advance_to(done)
-    view.say(f"{num:,} pictures with captions. Next: diffuse train {folder}")
+    view.say(f"{num:,} picture{'' if num == 1 else 's'} with captions. Next: "
+             f"{shlex.join(['diffuse', 'train', str(folder)])}")
     output_files.print_result(folder, {})
 
 
@@ -160,7 +167,7 @@ def _read(folder: Path, resolution: int | None, data_options: dict[str, Any]) ->
     if resolution is not None:
         check_range("--resolution", resolution, *RESOLUTION_RANGE)
     recipe = Recipe(**data_options)
-    found = find_pictures(folder, **recipe.caption_options)
+    found = find_pictures(folder, **recipe.caption_options, checking=True)
     if resolution is None:
         try:
             resolution, _ = choose_resolution(found, recipe, Machine())
@@ -178,6 +185,17 @@ def _read(folder: Path, resolution: int | None, data_options: dict[str, Any]) ->
                 advance_to(event.done)
             else:
                 view.say(event.message)
+
+
+def _warn_of_long_captions(dataset: "Dataset") -> list[str]:
+    """A warning if captions are too long for the tokenizer that a training on them would make."""
+    from ..network.tokenizer import LENGTH, train_tokenizer, truncation_warning
+
+    captions = [caption for alternatives in dataset.captions for caption in alternatives]
+    if all(len(caption) < LENGTH // 4 for caption in captions):        # at most four bytes a character
+        return []
+    warning = truncation_warning(train_tokenizer(captions), captions)
+    return [warning] if warning else []
 
 
 def _skipped_line(dataset: "Dataset") -> str:

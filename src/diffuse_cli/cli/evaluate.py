@@ -156,8 +156,8 @@ def _lines(evaluation: "Evaluation") -> Iterator[tuple[str, str]]:
     yield "bits/dim", f"{_text(likelihood.bound)} by the bound of 1000 steps; lower is better, 8 means it knows nothing"
     yield "", f"{_text(likelihood.area)} by the area under the noise loss: infinitely many steps"
     if likelihood.variance_gain is not None and likelihood.variance_calibration is not None:
-        yield "variance", (f"{_text(likelihood.variance_gain)} bits/dim better than the best fixed variance; below 0 "
-                           "is worse")
+        yield "variance", (f"{_text(likelihood.variance_gain)} bits/dim gained over the best fixed variance; above 0 "
+                           "is better")
         yield "", f"the squared error is {_text(likelihood.variance_calibration)} times the expected one; 1 is right"
     yield "captions", "none: unconditional" if evaluation.prompts is None else _prompts_text(evaluation.prompts)
     yield from _distance_lines(evaluation)
@@ -180,10 +180,11 @@ def _distance_lines(evaluation: "Evaluation") -> Iterator[tuple[str, str]]:
     yield "kernel distance", (f"{drawn.kernel:.4g} ± {kernel_error}, {floor.kernel:.4g} between real pictures; "
                               f"{drawn.samples:,} pictures each")
     yield "Fréchet distance", (f"{drawn.frechet:.4g}, {floor.frechet:.4g} between real pictures"
-                               + ("; too few pictures for more than a comparison" if drawn.has_singular_covariance
-                                  else ""))
-    yield "precision", f"{drawn.precision:.3f} of generated pictures look real; {floor.precision:.3f} of real ones do"
-    yield "recall", f"{drawn.recall:.3f} of the variety is covered; {floor.recall:.3f} by real pictures"
+                               + ("; too few pictures to mean much" if drawn.has_singular_covariance else ""))
+    few = "; too few pictures to mean much" if drawn.has_singular_covariance else ""
+    yield "precision", (f"{drawn.precision:.3f} of generated pictures look real; {floor.precision:.3f} of real ones "
+                        f"do{few}")
+    yield "recall", f"{drawn.recall:.3f} of the variety is covered; {floor.recall:.3f} by real pictures{few}"
     yield "features", f"{evaluation.features}"
 
 

@@ -41,18 +41,25 @@ def no_folder() -> UsageError:
     return UsageError("no folder of pictures was given", hint="For example: diffuse train ./images")
 
 
+CAPTIONS_PANEL = "Captions: where the text of a picture comes from"
+
+
 def _caption(name: str, help: str) -> Any:
-    return typer.Option(name, help=help, rich_help_panel="Captions: where the text of a picture comes from",
-                        show_default=False)
+    return typer.Option(name, help=help, rich_help_panel=CAPTIONS_PANEL, show_default=False)
 
 
 Captions = Annotated[str | None, _caption(
-    "--captions", f"Source of the captions: {choices(config.CAPTION_SOURCES, Recipe.captions)}.")]
+    "--captions", f"Source of the captions: {choices(config.CAPTION_SOURCES, Recipe.captions)}; "
+                  "or the path of a table.")]
 Caption = Annotated[str | None, _caption("--caption", "One caption for all pictures.")]
 CaptionColumn = Annotated[str | None, _caption("--caption-column", "Column of the metadata that holds the captions.")]
 CaptionExt = Annotated[str | None, _caption("--caption-ext", "Suffix of caption files.")]
+JoinLines = Annotated[bool | None, typer.Option(
+    "--join-lines/--no-join-lines", help="All lines of a caption file are one caption, not one caption a line.",
+    rich_help_panel=CAPTIONS_PANEL, show_default=False)]
 CaptionTemplate = Annotated[str | None, _caption(
-    "--caption-template", f"Caption of the pictures in a class folder. Default {Recipe.caption_template}")]
+    "--caption-template", "Caption made of the names of a picture: {folder}, {name}, or both as {label}. "
+                           f"Default {Recipe.caption_template}")]
 
 
 Background = Annotated[str | None, typer.Option(

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from ..sampling.request import Sample
 
 STILLS, ANIMATIONS = (".png", ".jpg", ".jpeg", ".webp"), (".webp", ".gif")     # suffixes that are written
-UNSUPPORTED = (".bmp", ".tif", ".tiff", ".avif")       # suffixes of pictures, so -o names a file and not a directory
+# Other suffixes with which -o names a file and not a directory.
+UNSUPPORTED = (".bmp", ".tif", ".tiff", ".avif", ".heic", ".jxl", ".svg", ".pdf", ".mp4", ".mov", ".avi", ".mkv",
+               ".webm", ".apng", ".txt", ".json", ".csv", ".zip")
 PROMPT_CHARACTERS = 48                          # of a prompt at most, in the name of its picture
 _NUMBERED = re.compile(r"(\d{5,})-")
 

@@ -25,7 +25,7 @@ MAX_WARNINGS = 5                                # words that are warned about on
 
 @dataclass(frozen=True, kw_only=True)
 class PromptLine:
-    """A prompt with its own settings. A setting that is None is the same as for the other prompts."""
+    """A prompt with its own settings. For a setting that is None, that of the command holds."""
 
     prompt: str = ""
     negative: str | None = None

@@ -53,6 +53,13 @@ def train(
     lr: Annotated[float | None, _recipe("--lr", help="Learning rate.")] = None,
     captions: options.Captions = None, caption: options.Caption = None, caption_column: options.CaptionColumn = None,
     caption_ext: options.CaptionExt = None, caption_template: options.CaptionTemplate = None,
+    join_lines: options.JoinLines = None,
+    shuffle_tags: Annotated[bool | None, _recipe("--shuffle-tags/--no-shuffle-tags", help="Change the order of tags "
+                                                 "between commas, anew each time.")] = None,
+    tag_dropout: Annotated[float | None, _recipe("--tag-dropout", help="Probability of each tag between commas to be "
+                                                 "left out, anew each time.")] = None,
+    held_out: Annotated[str | None, _recipe("--held-out", help="Hold out the pictures in this folder of the data set, "
+                                            "for example test. Default: some pictures at random.")] = None,
     background: options.Background = None, white_level: options.WhiteLevel = None,
     loss_weighting: Annotated[str | None, _recipe("--loss-weighting", help=f"Weight of the noise loss: "
                                                   f"{choices(config.LOSS_WEIGHTINGS, Recipe.loss_weighting)}.")] = None,
@@ -120,7 +127,7 @@ def train(
 
 
 def _train(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: bool) -> None:
-    from ..events import Finished, Scanned
+    from ..events import Finished, Scanned, Started
     from ..reporting import loggers
     from ..training.run import join_run, open_run
     from .terminal.dashboard import TrainingView
@@ -135,6 +142,7 @@ def _train(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: bool) -> 
         raise typer.Exit(launch(count))
 
     finished: Finished | None = None
+    started = False
     with contextlib.ExitStack() as stack:
         # The main process locks the run. A dry run needs no other process.
         rank = stack.enter_context(process_duties())
@@ -144,7 +152,8 @@ def _train(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: bool) -> 
             stack.enter_context(open_run(folder, recipe, machine, rehearsal=dry_run))
 
         # The readers of the events, and the signals. A signal ends a dry run at once, as it ends any other program.
-        should_stop = (lambda: None) if dry_run else stack.enter_context(_catch_signals(announce=rank.is_main))
+        should_stop = (lambda: None) if dry_run else stack.enter_context(_catch_signals(
+            announce=lambda: rank.is_main and started))
         display = stack.enter_context(TrainingView())
         from ..training import loop
 
@@ -156,9 +165,11 @@ def _train(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: bool) -> 
             if rank.is_main:
                 display.show(event)
             log(event)
+            started = started or isinstance(event, Started)
             finished = event if isinstance(event, Finished) else None
             if isinstance(event, Scanned) and (signal_name := should_stop()) and signal_name != loop.SAVE_SIGNAL:
-                _say_how_to_resume(is_main=rank.is_main)
+                if rank.is_main:
+                    view.say("stopped while pictures were read: nothing was trained or saved")
                 raise typer.Exit(_exit_code(signal_name))
     if finished is not None:
         _conclude(finished, machine, is_main=rank.is_main)
@@ -227,13 +238,13 @@ def _check_out(out: str | None) -> None:
 
 
 @contextlib.contextmanager
-def _catch_signals(*, announce: bool) -> Iterator[Callable[[], str | None]]:
+def _catch_signals(*, announce: Callable[[], bool]) -> Iterator[Callable[[], str | None]]:
     """Yield a function that returns the name of the signal which the training has to obey, or None.
 
     The first SIGINT, SIGTERM or SIGHUP asks the training to stop, and is returned from then on. A second one ends the
     program at once. SIGUSR1 asks for a save, and is returned once.
 
-    announce: tell the user that the training will stop.
+    announce: whether to tell the user that the training will stop after the step.
     """
     stops: list[str] = []
     saves: list[str] = []
@@ -248,7 +259,7 @@ def _catch_signals(*, announce: bool) -> Iterator[Callable[[], str | None]]:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         stops.append(signal.Signals(number).name)
-        if announce:
+        if announce():
             try:
                 view.say(STOPPING)
             except RuntimeError:                                       # the signal interrupted another message

@@ -4,9 +4,16 @@ Standard library only. Text is kept as it is, apart from white space and control
 """
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
+
+CAPTION_KEYS = ("caption", "text", "raw", "sentence", "value")          # of an object in the place of a caption
+LANGUAGE_KEYS = ("en", "en_US", "en-US", "english")                     # of translations, instead of CAPTION_KEYS
+TAG_KEYS = ("tags", "tag", "keywords", "labels", "classes")             # a list under these is one caption of tags
+_LANGUAGE = re.compile(r"([a-z]{2,3})(?:[_@-][A-Za-z]+)*(?:\.utf-?8)?\s*=\s*(?=\S)", re.IGNORECASE)
 
 
 @dataclass
@@ -18,7 +25,9 @@ class SourceCaptions:
     by_name: dict[str, tuple[str, ...]] = field(default_factory=dict)   # only pictures with at least one caption
     excluded: set[str] = field(default_factory=set)     # names of pictures that a metadata file leaves out
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)      # other captions that are there, and the option that uses them
     problems: list[tuple[str, str]] = field(default_factory=list)
+    files: set[str] = field(default_factory=set)        # names of the files that captions were read from
 
 
 def tidy(text: str) -> str:
@@ -33,6 +42,26 @@ def distinct_captions(value: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text for text in tidied if text))
 
 
+def join_lines(lines: Iterable[str]) -> str:
+    """Lines that are one caption: tags, which get commas between them, or a text that was wrapped."""
+    lines = [stripped for line in lines if (stripped := tidy(line))]
+    are_tags = median([len(line.split()) for line in lines] or [0]) <= 3 and not any(
+        re.search(r"[.!?]$", line) for line in lines)
+    return ", ".join(line.rstrip(", ") for line in lines) if are_tags else " ".join(lines)
+
+
+def without_translations(lines: Iterable[str]) -> list[str]:
+    """The lines of a text without its translations, like "de.utf8=ein Frosch"; the English one if all are marked so."""
+    lines = [line for line in lines if line.strip()]
+    marks = [_LANGUAGE.match(line) for line in lines]
+    if sum(map(bool, marks)) < 2:
+        return lines
+    plain = [line for line, mark in zip(lines, marks, strict=True) if mark is None]
+    english = [line[mark.end():] for line, mark in zip(lines, marks, strict=True)
+               if mark is not None and mark[1].lower() == "en"]
+    return plain or english[:1] or lines
+
+
 def captions_under(
     keys: Iterable[str], row: dict[str, Any], place: str, source: SourceCaptions,
 ) -> tuple[str, ...]:
@@ -41,7 +70,7 @@ def captions_under(
     A value that is not text becomes a problem of `source`, reported for `place`.
     """
     for key in keys:
-        value = row.get(key)
+        value = _plain(key, row.get(key))
         if value is not None and None in _texts(value):
             source.problems.append((place, "caption is not text"))
         if captions := distinct_captions(value):
@@ -49,7 +78,25 @@ def captions_under(
     return ()
 
 
+def _plain(key: str, value: Any) -> Any:
+    """The value with a list of tags joined, and with objects like {"caption": …} replaced by their caption."""
+    if isinstance(value, list):
+        if key.strip().lower() in TAG_KEYS and all(isinstance(item, str) for item in value):
+            return ", ".join(value)
+        return [_caption_in(item) for item in value]
+    return _caption_in(value)
+
+
+def _caption_in(value: Any) -> Any:
+    if isinstance(value, dict):
+        return next((value[key] for key in (*CAPTION_KEYS, *LANGUAGE_KEYS) if isinstance(value.get(key), str)), value)
+    return value
+
+
 def _texts(value: Any) -> list[str | None]:
-    """Every text of a list, or the single text; numbers as a CSV would hold them, None for any other value."""
+    """The items of a list as texts; a value that is not a list counts as a list of one item.
+
+    Numbers become the texts that a CSV would hold. In the place of an item of any other kind stands None.
+    """
     return [str(item) if type(item) in (str, int) or (type(item) is float and math.isfinite(item)) else None
             for item in (value if isinstance(value, list) else [value])]

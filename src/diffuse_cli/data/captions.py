@@ -1,70 +1,61 @@
 """Find the pictures of a data set and decide, once for all of them, where their captions come from.
 
-Standard library only. Reads names and text, never a pixel, and writes nothing. docs/data.md tells users the rules: the
-captions are a constant, else from metadata files, else from sidecar files, else names of folders, else names of files,
-else there are none.
+Reads names and text, never a pixel, and writes nothing. docs/data.md tells users the rules: the captions are a
+constant, else from metadata files, else from sidecar files or another table, else names of folders and files, else
+there are none. Every other file that could hold captions is named.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..checks import check_choice
-from ..config import CAPTION_SOURCES
+from ..config import CAPTION_SOURCES, is_table
 from ..errors import DataError
-from . import caption_sources, metadata_files
+from . import caption_accounts, metadata_files, name_captions, sidecar_files
 from .caption_text import SourceCaptions, distinct_captions
-from .folders import Tree, list_tree
+from .folders import Tree
+from .listing import PictureFile, PictureListing
+from .sources import open_source
 
 
-@dataclass(frozen=True, slots=True)
-class PictureFile:
-    """A file with the suffix of a picture. `name`: its NFC POSIX path relative to the folder, sorted by its bytes."""
+@dataclass(frozen=True, kw_only=True)
+class _Options:
+    """The options of `find_pictures` that say how a source is read."""
 
-    path: Path
-    name: str
-    captions: tuple[str, ...]                   # alternatives; empty: the picture has no caption
-
-
-@dataclass(frozen=True)
-class PictureListing:
-    """The pictures of a folder or manifest with their captions. Unusable files and problems: (name, reason)."""
-
-    folder: Path
-    requested_path: Path                        # the path that the user gave: the folder, or a manifest in it
-    pictures: tuple[PictureFile, ...]
-    caption_source: str                         # metadata, sidecar, folder, filename, constant or none
-    caption_summary: str                        # of the captions, in one line
-    caption_examples: tuple[str, ...]           # up to three captions
-    warnings: tuple[str, ...]
-    unusable: tuple[tuple[str, str], ...]       # files that should be pictures too, but cannot even be opened
-    caption_problems: tuple[tuple[str, str], ...]
-    litter: tuple[tuple[str, int], ...] = ()    # files of other programs that were skipped: (name or pattern, number)
-
-    @property
-    def conditional(self) -> bool:
-        """Whether any picture has a caption, and a model therefore reads text."""
-        return any(picture.captions for picture in self.pictures)
+    column: str | None
+    extension: str | None
+    template: str
+    joined: bool
+    checking: bool
 
 
 def find_pictures(folder: Path, *, captions: str = "auto", caption: str | None = None,
                   caption_column: str | None = None, caption_ext: str | None = None,
-                  caption_template: str = "{label}", strict: bool = False) -> PictureListing:
-    """Pair the pictures below `folder`, or listed in a .jsonl or .csv manifest, with their captions.
+                  caption_template: str = "{label}", join_lines: bool = False, strict: bool = False,
+                  checking: bool = False) -> PictureListing:
+    """Pair the pictures below `folder`, or listed in a table given in its place, with their captions.
 
-    Raises DataError if there is no picture, if metadata cannot be read, if the source named by `captions` has no
-    captions, and with `strict` at any problem. Raises UsageError if `captions` is not the name of a source.
+    captions: the name of a source, or the path of a table. join_lines: whether the lines of a text file are one
+    caption. Raises DataError if there is no picture, if a table cannot be read, if the source named by `captions` has
+    no captions, and with `strict` at any problem; with `checking`, files that are missing are problems. Raises
+    UsageError if `captions` is neither a source nor a table.
     """
-    check_choice("--captions", captions, CAPTION_SOURCES)
+    if not is_table(captions):
+        check_choice("--captions", captions, CAPTION_SOURCES)
     folder = Path(folder)
-    tree, manifest = _list_files(folder, column=caption_column)
+    options = _Options(column=caption_column, extension=caption_ext, template=caption_template, joined=join_lines,
+                       checking=checking)
+    tree, manifest = open_source(folder, column=caption_column, checking=checking)
     if caption is not None:
         kind, source = "constant", _constant(tree, caption)
     elif captions == "none":
         kind, source = "none", SourceCaptions("none (unconditional model)", present=True)
     elif captions == "auto":
-        kind, source = _first_present(tree, manifest, caption_column, caption_ext, caption_template)
+        kind, source = _first_present(tree, manifest, options)
+    elif is_table(captions):
+        kind, source = "table", metadata_files.read_named_table(Path(captions), tree, column=caption_column)
     else:
-        kind, source = captions, _forced(captions, tree, manifest, caption_column, caption_ext, caption_template)
+        kind, source = captions, _forced(captions, tree, manifest, options)
     pictures = tuple(PictureFile(file.path, file.name, source.by_name.get(file.name, ()))
                      for file in tree.pictures if file.name not in source.excluded)
     if not pictures:
@@ -75,24 +66,11 @@ def find_pictures(folder: Path, *, captions: str = "auto", caption: str | None =
         name, reason = problems[0]
         raise DataError(f"{name}: {reason}, and --strict stops at the first problem",
                         hint=f"`diffuse data check {folder}` lists them all")
+    if splits := name_captions.side_by_side_splits(tree):
+        source.warnings.append(f"{splits[0]}/ and {splits[1]}/ lie side by side, and pictures of both are trained on; "
+                               f"--held-out {splits[1]} keeps the latter for validation")
     return PictureListing(tree.root, folder, pictures, kind, _summary(pictures, source), _examples(pictures),
-                 tuple(source.warnings), unusable, tuple(source.problems), tree.litter)
-
-
-def _list_files(path: Path, *, column: str | None) -> tuple[Tree, SourceCaptions | None]:
-    """The files of a folder; or those that a manifest lists, with the captions in it."""
-    manifest = None
-    if path.is_dir():
-        tree = list_tree(path)
-    elif path.is_file() and path.suffix.lower() in (".jsonl", ".csv"):
-        tree, manifest = metadata_files.read_manifest(path, column=column)
-    elif path.exists():
-        raise DataError(f"{path} is neither a folder nor a .jsonl or .csv manifest", hint="Give a folder of pictures")
-    else:
-        raise DataError(f"{path} does not exist", hint="Give a folder of pictures")
-    if not tree.pictures:
-        raise tree.no_picture(path)
-    return tree, manifest
+                          tuple(source.notes), tuple(source.warnings), unusable, tuple(source.problems), tree.litter)
 
 
 # ── The decision ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -103,23 +81,36 @@ def _constant(tree: Tree, caption: str) -> SourceCaptions:
     return SourceCaptions("the same for all", True, {file.name: captions for file in tree.pictures if captions})
 
 
-def _first_present(tree: Tree, manifest: SourceCaptions | None, column: str | None, extension: str | None,
-                   template: str) -> tuple[str, SourceCaptions]:
+def _first_present(tree: Tree, manifest: SourceCaptions | None, options: _Options) -> tuple[str, SourceCaptions]:
     """The kind and the captions of the first source, in the order of precedence, that is there."""
-    metadata = manifest or metadata_files.read_metadata(tree, column=column)
-    sidecars = caption_sources.read_sidecars(tree, extension=extension)
+    metadata = manifest or metadata_files.read_metadata(tree, column=options.column, checking=options.checking)
+    sidecars = sidecar_files.read_sidecars(tree, extension=options.extension, joined=options.joined)
+    taken = metadata.files | sidecars.files
+    tables, unused = metadata_files.read_other_tables(tree, column=options.column, taken=taken)
+    from_tables, left = metadata_files.captions_of_tables(tables, options.column)
+    names = name_captions.read_names(tree, template=options.template)
     problems = [*metadata.problems, *sidecars.problems]         # whichever source counts, these files need attention
-    if metadata.present:
+    if metadata.present and (metadata.by_name or not from_tables.by_name):
         kind, source = _metadata_then_sidecars(metadata, sidecars)
-    elif sidecars.present:
+        left = tables
+    elif len(from_tables.by_name) > len(sidecars.by_name):
+        kind, source = "table", from_tables
+        problems = [*metadata.problems, *from_tables.problems]
+        if sidecars.by_name:
+            source.notes.append(f"{sidecars.label} is not used, because {source.label} has more captions; "
+                                "--captions sidecar would use it")
+    elif sidecars.present and (sidecars.by_name or not names.present):
         kind, source = "sidecar" if sidecars.by_name else "none", sidecars
-    elif (folders := caption_sources.read_folder_names(tree, template=template)).present:
-        kind, source = "folder", folders
-    elif (names := caption_sources.read_file_names(tree)).present:
-        kind, source = "filename", names
+        left = tables
+    elif names.present:
+        kind, source = "filename" if names.label == "file name" else "folder", names
     else:
         kind, source = "none", SourceCaptions("none found (unconditional model)", present=True)
+    if kind == "none":
+        source.notes += [*sidecars.notes, *names.notes]
     source.problems = problems
+    caption_accounts.account(source, tree, kind=kind, left=left, unused=unused, names=names,
+                             read=taken | {table.file.name for table in tables})
     return kind, source
 
 
@@ -135,23 +126,24 @@ def _metadata_then_sidecars(metadata: SourceCaptions, sidecars: SourceCaptions) 
                         "the metadata counts")
     label = f"{metadata.label} and {sidecars.label}" if filled else metadata.label
     kind = "metadata" if metadata.by_name else "sidecar" if filled else "none"
-    return kind, SourceCaptions(label, True, {**sidecars.by_name, **metadata.by_name}, metadata.excluded, warnings)
+    return kind, SourceCaptions(label, True, {**sidecars.by_name, **metadata.by_name}, metadata.excluded, warnings,
+                                [*metadata.notes, *sidecars.notes], files=metadata.files | sidecars.files)
 
 
-def _forced(kind: str, tree: Tree, manifest: SourceCaptions | None, column: str | None, extension: str | None,
-            template: str) -> SourceCaptions:
+def _forced(kind: str, tree: Tree, manifest: SourceCaptions | None, options: _Options) -> SourceCaptions:
     """The source that the user named. Raises DataError if it holds no caption of any picture."""
     if kind == "metadata":
-        source = manifest or metadata_files.read_metadata(tree, column=column)
+        source = manifest or metadata_files.read_metadata(tree, column=options.column, checking=options.checking)
         looked_for = "metadata.jsonl or metadata.csv with a column text, caption or prompt"
     elif kind == "sidecar":
-        source = caption_sources.read_sidecars(tree, extension=extension)
-        looked_for = f"a {extension or '.txt, .caption or .json'} file beside each picture"
+        source = sidecar_files.read_sidecars(tree, extension=options.extension, joined=options.joined)
+        looked_for = f"a {options.extension or '.txt, .caption or .json'} file beside each picture"
     elif kind == "folder":
-        source = caption_sources.read_folder_names(tree, template=template)
+        source = name_captions.read_names(tree, template=options.template, files=False)
         looked_for = "pictures in folders below it"
     else:
-        source, looked_for = caption_sources.read_file_names(tree), "file names that hold a word"
+        source = name_captions.read_names(tree, template=options.template, folders=False)
+        looked_for = "file names that hold a word"
     if not source.by_name:
         problem = "".join(f"; {name}: {reason}" for name, reason in source.problems[:1])
         raise DataError(f"--captions {kind}: {tree.root} has no such captions",
@@ -163,14 +155,18 @@ def _forced(kind: str, tree: Tree, manifest: SourceCaptions | None, column: str 
 
 
 def _summary(pictures: tuple[PictureFile, ...], source: SourceCaptions) -> str:
-    with_caption = sum(bool(picture.captions) for picture in pictures)
+    with_caption = [picture.captions for picture in pictures if picture.captions]
     if not with_caption and not source.by_name and source.label.startswith("none"):
         return source.label
-    parts = [f"{with_caption} of {len(pictures)} files"]        # not pictures: some may turn out to be unusable
-    if without := len(pictures) - with_caption:
+    parts = [f"{len(with_caption)} of {len(pictures)} files"]   # not pictures: some may turn out to be unusable
+    if without := len(pictures) - len(with_caption):
         parts.append(f"{without} {'have' if without > 1 else 'has'} none → empty")
     if source.excluded:
         parts.append(f"{len(source.excluded)} more not listed → left out")
+    count = sum(map(len, with_caption))
+    if count > len(with_caption):
+        lines = ", one a line" if source.label.startswith("sidecar") else ""
+        parts.append(f"{count / len(with_caption):.1f} captions a picture{lines}")
     return f"{source.label} ({'; '.join(parts)})"
 
 

@@ -24,10 +24,10 @@ from ..errors import DataError, InUseError
 from ..events import Noticed, Scanned
 from ..files import durable
 from . import decode_workers
-from .captions import PictureFile, PictureListing
 from .colours import Rendering, background_colour
 from .file_hashes import REFUSED, hash_files
 from .file_types import PICTURE_LIKE, remedies
+from .listing import PictureFile, PictureListing
 from .remarks import Entry, describe_litter, warnings_about
 
 FORMAT = 2                                      # of the files above

@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from .colours import Rendering
+from .containers import Location
+from .picture_files import ImageRefused, read
 
 SECONDS = 30.0                                  # maximum seconds for one picture
 MEMORY = 2 * 2**30                              # maximum bytes that a worker allocates after its start
@@ -48,7 +50,7 @@ class Decoded:
 
 
 def decode_all(
-    paths: Sequence[Path], *, resolution: int, rendering: Rendering | None = None,
+    paths: Sequence[Location], *, resolution: int, rendering: Rendering | None = None,
 ) -> Generator[Decoded, None, None]:
     """Decode every file to a square of `resolution` pixels, in order. Closing the generator ends the workers."""
     request = [resolution, asdict(rendering or Rendering())]
@@ -58,7 +60,7 @@ def decode_all(
     for worker in workers:
         idle.put(worker)
 
-    def decode_one(path: Path) -> Decoded:
+    def decode_one(path: Location) -> Decoded:
         worker = idle.get()
         try:
             return worker.decode(path, request)
@@ -83,8 +85,6 @@ def decode_all(
 
 def decode_one(path: Path, *, resolution: int, rendering: Rendering | None = None) -> bytes:
     """The R·R·3 bytes of one picture, which is decoded as safely as those of a data set. Raises ImageRefused."""
-    from .images import ImageRefused
-
     with contextlib.closing(decode_all([path], resolution=resolution, rendering=rendering)) as decoding:
         decoded = next(decoding)
     if decoded.reason:
@@ -115,14 +115,18 @@ class _Worker:
         self._closed = False
         self._lock = threading.Lock()           # between the thread that decodes and the thread that closes
 
-    def decode(self, path: Path, request: list[Any]) -> Decoded:
+    def decode(self, path: Location, request: list[Any]) -> Decoded:
         """Decode one file; try again if the process died of it, since a busy machine may have been the reason."""
         decoded = self._attempt(path, request)
         if decoded.reason in DEATHS and not self._closed:
             decoded = self._attempt(path, request)
         return decoded
 
-    def _attempt(self, path: Path, request: list[Any]) -> Decoded:
+    def _attempt(self, path: Location, request: list[Any]) -> Decoded:
+        try:
+            data = b"" if isinstance(path, Path) else read(path)       # of a member: this process reads its container
+        except ImageRefused as error:
+            return Decoded(reason=error.reason)
         process = self._running()
         if process is None:
             return Decoded(reason=CRASHED)
@@ -131,7 +135,7 @@ class _Worker:
         timer.daemon = True
         timer.start()
         try:
-            decoded = self._request(process, path, request)
+            decoded = self._request(process, path if isinstance(path, Path) else None, data, request)
             if decoded.reason == TOO_MUCH:      # the process may keep memory that the next picture needs
                 self._end(process)
             return decoded
@@ -148,12 +152,18 @@ class _Worker:
             if self._process is not None:
                 self._end(self._process)
 
-    def _request(self, process: subprocess.Popen[bytes], path: Path, request: list[Any]) -> Decoded:
-        """Send one request and read the reply. Raises OSError, EOFError or ValueError if the process has died."""
+    def _request(
+        self, process: subprocess.Popen[bytes], path: Path | None, data: bytes, request: list[Any],
+    ) -> Decoded:
+        """Send one request, with the path of a file or its bytes, and read the reply.
+
+        Raises OSError, EOFError or ValueError if the process has died.
+        """
         assert process.stdin is not None
         assert process.stdout is not None
         # The path travels as hexadecimal bytes: the two processes need not agree on the encoding of file names.
-        process.stdin.write(json.dumps([os.fsencode(path).hex(), *request]).encode() + b"\n")
+        name = "" if path is None else os.fsencode(path).hex()
+        process.stdin.write(json.dumps([name, len(data), *request]).encode() + b"\n" + data)
         process.stdin.flush()
         header = json.loads(process.stdout.readline())
         size = header.pop("bytes")
@@ -206,7 +216,10 @@ def _start() -> subprocess.Popen[bytes]:
 
 
 def serve() -> None:
-    """Answer requests until the input ends. A request is one JSON line; a reply is one JSON line and the pixels."""
+    """Answer requests until the input ends.
+
+    A request is one JSON line, and the bytes of a picture if it names no path. A reply is one JSON line and the pixels.
+    """
     from . import images
 
     replies = os.fdopen(os.dup(1), "wb")
@@ -215,16 +228,16 @@ def serve() -> None:
     replies.write(b"ready\n")
     replies.flush()
     for line in sys.stdin.buffer:
-        path, resolution, rendering = json.loads(line)
+        path, size, resolution, rendering = json.loads(line)
         decoded = Decoded()
         try:
-            data = images.read(Path(os.fsdecode(bytes.fromhex(path))))
+            data = read(Path(os.fsdecode(bytes.fromhex(path)))) if path else sys.stdin.buffer.read(size)
             decoded = Decoded(file_hash=hashlib.sha256(data).hexdigest())
             image = images.decode_rgb(data, target=resolution, rendering=Rendering(**rendering))
             pixels = images.crop_and_resize(image, resolution).tobytes()
             (width, height), mode, facts = image.info["size"], image.info["mode"], image.info
             decoded = Decoded("", decoded.file_hash, width, height, mode, facts["peak"], facts["notes"], pixels)
-        except images.ImageRefused as error:
+        except ImageRefused as error:
             decoded = Decoded(error.reason, decoded.file_hash)
         except MemoryError:
             decoded = Decoded(TOO_MUCH, decoded.file_hash)

@@ -13,7 +13,8 @@ from typing import Any
 
 from ..events import Scanned
 from ..files import durable
-from . import images
+from .containers import Location
+from .picture_files import ImageRefused, open_regular, size_and_times
 
 REFUSED = "!"                                   # begins the text in the place of a hash: a reason follows
 
@@ -22,7 +23,7 @@ _BATCH = 1000                                   # files hashed between two event
 
 
 def hash_files(
-    folder: Path, files: Sequence[tuple[str, Path]], *, directory: Path, threads: int,
+    folder: Path, files: Sequence[tuple[str, Location]], *, directory: Path, threads: int,
 ) -> Generator[Scanned, None, list[str]]:
     """SHA-256 of the contents of `files`, (name, path) in `folder`, in order; yields progress.
 
@@ -46,22 +47,18 @@ def hash_files(
     return hashes
 
 
-def _hash_file(path: Path, before: list[Any] | None) -> list[Any]:
+def _hash_file(path: Location, before: list[Any] | None) -> list[Any]:
     """[size, modified, changed, hash] of a file, times in nanoseconds; `before` if its size and times still hold."""
     try:
-        if before is not None and before[:3] == _size_and_times(os.stat(path)):
+        now = size_and_times(path)
+        if before is not None and before[:3] == now:
             return before
-        with images.open_regular(path) as file:
-            size_and_times = _size_and_times(os.fstat(file.fileno()))
-            return [*size_and_times, hashlib.file_digest(file, "sha256").hexdigest()]
-    except images.ImageRefused as error:
+        with open_regular(path) as file:
+            return [*now, hashlib.file_digest(file, "sha256").hexdigest()]  # type: ignore[arg-type]
+    except ImageRefused as error:
         return [0, 0, 0, f"{REFUSED}{error.reason}"]
     except OSError:
         return [0, 0, 0, f"{REFUSED}unreadable"]
-
-
-def _size_and_times(status: os.stat_result) -> list[int]:
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _read_memory(path: Path) -> dict[str, list[Any]]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DataError
+from .containers import Inner, Location
 from .file_types import (
     HEAD,
     NO_PICTURE,
@@ -42,7 +43,7 @@ class File:
     """A regular file: `name` is its NFC POSIX path relative to the folder."""
 
     name: str
-    path: Path
+    path: Location
 
     @property
     def directory(self) -> str:
@@ -111,23 +112,23 @@ def list_tree(folder: Path) -> Tree:
             else:
                 irregular.append((file, kind))
         else:
-            judgement = _judge_contents(file.path, judgement)
+            judgement = judge_contents(folder / relative, judgement)
             if judgement in (PICTURE, NO_PICTURE):
                 files.append((judgement == PICTURE, file))
             else:
                 unusable.append((file.name, judgement))
-    files.sort(key=lambda entry: (sort_key(entry[1].name), os.fsencode(entry[1].path)))
+    files.sort(key=lambda entry: (sort_key(entry[1].name), os.fsencode(str(entry[1].path))))
     return Tree(folder, tuple(file for is_picture, file in files if is_picture),
                 tuple(file for is_picture, file in files if not is_picture),
                 tuple(sorted(unusable, key=lambda problem: sort_key(problem[0]))),
                 tuple(sorted(irregular, key=lambda problem: sort_key(problem[0].name))), tuple(litter.most_common()))
 
 
-def _judge_contents(path: Path, judgement: str) -> str:
+def judge_contents(path: Location, judgement: str) -> str:
     """PICTURE, NO_PICTURE or a reason: the judgement by the suffix, or by the first bytes if it says too little."""
     if judgement in (PICTURE, NO_PICTURE):
         return judgement
-    head = _head(path)
+    head = _head(path) if isinstance(path, Path) else _head_of_member(path)
     format = format_of(head)
     if format is not None and not (judgement == RAW and format == "TIFF"):          # as many raw photographs begin
         return PICTURE
@@ -135,6 +136,14 @@ def _judge_contents(path: Path, judgement: str) -> str:
         return judgement
     reason = what_else(head)
     return reason if reason in PICTURE_LIKE else NO_PICTURE
+
+
+def _head_of_member(path: Inner) -> bytes:
+    """The first bytes of a file in a container; none if it cannot be read."""
+    try:
+        return path.read_bytes()[:HEAD]
+    except OSError:
+        return b""
 
 
 def _head(path: Path) -> bytes:

@@ -9,21 +9,20 @@ import functools
 import importlib
 import io
 import logging
-import os
-import stat
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from . import damage, tiff
 from .colours import DARK, Rendering, to_rgb
+from .containers import Location
 from .file_types import HEAD, format_of, plugins, what_else
+from .picture_files import ImageRefused, open_regular, read
 
-MAX_BYTES = 256 * 2**20                         # maximum size of a file
 MAX_PIXELS = 178_956_970                        # 179 megapixels, above which Pillow too calls it a bomb
 MAX_ASPECT = 100                                # maximum longer side / shorter side: a line of pixels is no picture
 HUGE = 2**26                                    # pixels of a transparent picture that is first made smaller
@@ -39,49 +38,10 @@ _LOWER = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if sys.byteorder == "li
 logging.getLogger("PIL").addHandler(logging.NullHandler())      # else its complaints about files go to stderr
 
 
-class ImageRefused(Exception):
-    """A file cannot be used as a picture. `reason` is one of a few short texts, so that reasons can be counted."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-# ── File → bytes ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def open_regular(path: Path) -> io.BufferedReader:
-    """Open a regular file of 1 byte to 256 MiB for reading. Raises ImageRefused if the file is missing or different."""
-    flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-    try:
-        # Without O_NONBLOCK, opening a pipe in the place of a picture would wait until somebody writes into it.
-        descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-    except FileNotFoundError as error:
-        raise ImageRefused("not there") from error
-    except (OSError, ValueError) as error:
-        raise ImageRefused("unreadable") from error
-    status = os.fstat(descriptor)
-    reason = ("not a regular file" if not stat.S_ISREG(status.st_mode) else "empty file" if not status.st_size
-              else "over 256 MB" if status.st_size > MAX_BYTES else None)
-    if reason:
-        os.close(descriptor)
-        raise ImageRefused(reason)
-    return os.fdopen(descriptor, "rb")
-
-
-def read(path: Path) -> bytes:
-    """All bytes of the file; raises ImageRefused."""
-    with open_regular(path) as file:
-        try:
-            return file.read(MAX_BYTES)
-        except OSError as error:
-            raise ImageRefused("unreadable") from error
-
-
 # ── Bytes → picture ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def open_rgb(path: Path, *, target: int | None = None, rendering: Rendering | None = None) -> Image.Image:
+def open_rgb(path: Location, *, target: int | None = None, rendering: Rendering | None = None) -> Image.Image:
     """The first frame of the picture at `path`: upright, sRGB, mode RGB, on a background where it is transparent.
 
     With `target`, a JPEG may be decoded smaller, which is several times faster, but with at least twice `target` pixels
@@ -186,7 +146,7 @@ def read_png_texts(path: Path) -> dict[str, str]:
             raise ImageRefused(_reason(error, b"")) from error
 
 
-def read_short_side(path: Path) -> int | None:
+def read_short_side(path: Location) -> int | None:
     """Pixels on the shorter side, read from the header alone; None if the file is no picture."""
     try:
         return _read_short_side(path)
@@ -194,7 +154,7 @@ def read_short_side(path: Path) -> int | None:
         return None
 
 
-def reason_in_header(path: Path) -> str:
+def reason_in_header(path: Location) -> str:
     """The reason why the header of a file is not that of a picture; empty if it is."""
     try:
         _read_short_side(path)
@@ -205,13 +165,13 @@ def reason_in_header(path: Path) -> str:
     return ""
 
 
-def _read_short_side(path: Path) -> int:
+def _read_short_side(path: Location) -> int:
     with open_regular(path) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return min(_open(file).size)
 
 
-def _open(file: io.BufferedIOBase) -> ImageFile.ImageFile:
+def _open(file: IO[bytes]) -> ImageFile.ImageFile:
     """Read the header and check the size in it, before any pixel is decoded. Raises ImageRefused."""
     head = file.read(HEAD)
     format = format_of(head)

@@ -1,10 +1,13 @@
 """The split of a data set: pictures to train on, and pictures held out for validation."""
 
 import math
+import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from ..errors import DataError
 
 
 @dataclass(frozen=True)
@@ -22,14 +25,32 @@ def validation_count(pictures: int) -> int:
     return min(max(math.ceil(0.05 * pictures), 64), pictures // 10, 2048)
 
 
-def split_dataset(hashes: Sequence[str]) -> Split:
+def split_dataset(hashes: Sequence[str], *, names: Sequence[str] = (), folder: str | None = None) -> Split:
     """Divide the pictures of a data set into those to train on and those held out for validation.
 
     hashes: the hash of each picture's pixels. The `validation_count` pictures with the lowest hashes are held out, so
     renaming a file changes nothing. If equal pictures would fall on both sides, all of them are trained on.
+
+    folder: hold out the pictures in this folder instead. names: those of the pictures, relative to the data set. A
+    picture in the folder whose pixels are also outside of it is neither held out nor trained on. Raises DataError if
+    the folder holds no picture, or all.
     """
+    if folder is not None:
+        return _split_by_folder(hashes, names, folder)
     order = sorted(range(len(hashes)), key=lambda position: (hashes[position], position))
     count = validation_count(len(hashes))
     while 0 < count < len(order) and hashes[order[count]] == hashes[order[count - 1]]:
         count -= 1
     return Split(np.array(sorted(order[count:]), np.int64), np.array(sorted(order[:count]), np.int64))
+
+
+def _split_by_folder(hashes: Sequence[str], names: Sequence[str], folder: str) -> Split:
+    prefix = posixpath.normpath(folder) + "/"
+    inside = [name.startswith(prefix) for name in names]
+    outside = {digest for digest, is_inside in zip(hashes, inside, strict=True) if not is_inside}
+    if not any(inside) or not outside:
+        raise DataError(f"--held-out {folder} would hold out {'no picture' if outside else 'every picture'}",
+                        hint="Name a folder in the folder of pictures, for example --held-out test")
+    train = [position for position, is_inside in enumerate(inside) if not is_inside]
+    held_out = [position for position, is_inside in enumerate(inside) if is_inside and hashes[position] not in outside]
+    return Split(np.array(train, np.int64), np.array(held_out, np.int64))

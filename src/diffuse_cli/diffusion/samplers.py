@@ -145,8 +145,9 @@ def dpmpp_2m(denoise: Denoiser, noisy: Tensor, times: Sequence[float], schedule:
     noisy_s = sigma_s/sigma_t·noisy_t - alpha_s·(e^(-h) - 1)·(image + h/(2·h_before)·(image - image_before)), where
     h = (λs - λt)/2, and `before` is the step before.
 
-    Three steps are of first order, without the extrapolation: the first one, the one to the clean picture, and the
-    first one after guidance is switched on or off. There the estimate jumps, and an extrapolation would be wrong.
+    Some steps are of first order, without the extrapolation: the first one, the one to the clean picture, and the
+    first one after each switch of guidance on or off. At a switch the estimate jumps, and an extrapolation across it
+    would be wrong. Yields a Step after every step.
     """
     before: _SolverStep | None = None
     for t, at_t, s, at_s in _jumps(schedule, times):

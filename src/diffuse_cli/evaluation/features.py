@@ -151,7 +151,7 @@ class Encoder(nn.Module):
         return torch.cat(outputs, dim=1)
 
     def features(self, images: Tensor) -> Tensor:
-        """(N, 3, R, R) in [-1, 1] → (N, DETAILS + width), with mean 0 and deviation 1 over the training pictures."""
+        """(N, 3, R, R) in [-1, 1] → (N, ROUGHNESS_FEATURES + width), mean 0 and deviation 1 over the training data."""
         features: Tensor = (self.raw_features(images) - self.mean) / self.std
         return features
 
@@ -166,7 +166,7 @@ class Encoder(nn.Module):
 
 
 def roughness(images: Tensor) -> Tensor:
-    """How rough pictures are, at two scales. (N, 3, H, W) in [-1, 1] → (N, DETAILS)
+    """How rough pictures are, at two scales. (N, 3, H, W) in [-1, 1] → (N, ROUGHNESS_FEATURES)
 
     Two numbers summarise the squared differences between neighbouring pixels in each colour. The logarithm of their
     mean depends mostly on edges, and a blur lowers it. The mean of their logarithms depends mostly on even areas, and a

@@ -46,11 +46,15 @@ class HeldOutPictures:
 def open_held_out(
     model: Path, folder: Path | None, *, resolution: int
 ) -> Generator[Scanned | Noticed, None, HeldOutPictures]:
-    """Find and decode the pictures for the model in the file `model`. Yields progress and warnings, returns HeldOut.
+    """Find and decode the pictures on which the model in the file `model` is evaluated.
 
-    A model in the directory of its run is evaluated on the pictures that the run held out. If a folder (or manifest) is
-    named, its pictures are used instead, with captions as the run read them. Raises UsageError if there is neither a
-    run nor a folder, DataError if the run's pictures are gone or changed, or if the run held none out.
+    Yields progress and warnings, returns the HeldOutPictures. A model in the directory of its run is evaluated on the
+    pictures that the run held out. If a folder (or manifest) is named, its pictures are used instead, with captions as
+    the run read them.
+
+    Raises UsageError if there is neither a run nor a folder. Without a folder, raises DataError when the run's pictures
+    are gone or changed, or when the run held none out. With a folder, only a warning says that the run's pictures are
+    gone or changed.
     """
     stored = run_directory.read_config(model.parent)
     if folder is None:
@@ -92,7 +96,7 @@ def _open_training_data(stored: dict[str, Any], *, name: str) -> Generator[Scann
         directory=registry.cache_directory(), rendering=Rendering(**_recipe(stored).colour_options))
     if dataset.content_id != plan.data_id:
         raise DataError(f"the pictures or captions in {folder} changed since {name!r} was trained on them", hint=_HINT)
-    split = split_dataset(dataset.pixel_hashes)
+    split = split_dataset(dataset.pixel_hashes, names=dataset.names, folder=_recipe(stored).held_out)
     return TrainingData(dataset, split.train, split.held_out)
 
 

@@ -66,7 +66,7 @@ def comparison_captions(words: Sequence[str]) -> list[str]:
 
 
 def network_inputs(config: ModelConfig, words: Sequence[str]) -> Iterator[NetworkInput]:
-    """Yield the batches on which every exported network is compared with the model, one for each size of BATCHES."""
+    """Yield the batches on which exported networks are compared: one for each entry of TIMES_BY_BATCH_SIZE."""
     network, captions = config.network, comparison_captions(words)
     shape = (network.channels, network.resolution, network.resolution)
     for size, times in TIMES_BY_BATCH_SIZE.items():

@@ -1,4 +1,6 @@
-"""The one door to the disk: after a crash, a file that is written here is there as a whole, or not at all.
+"""Durable writing: after a crash, a file that was written with this module is there as a whole, or not at all.
+
+Logs are the exception, because lines are appended to them: the last ones may be lost or torn.
 
 Temporary file beside the target → write → check of the length → fsync → replace → fsync of the directory. Files get
 mode 0600 and directories 0700, unless another is given: models may be private.

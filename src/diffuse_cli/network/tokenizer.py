@@ -124,6 +124,24 @@ def is_truncated(tokenizer: Tokenizer, caption: str) -> bool:
     return bool(tokenizer.encode(_valid(caption)).overflowing)
 
 
+def truncated(tokenizer: Tokenizer, captions: Iterable[str]) -> list[str]:
+    """The distinct captions that `encode` cuts, in their order."""
+    # A token is at least one byte, except for the space before the first word: shorter captions always fit.
+    long = dict.fromkeys(caption for caption in map(_valid, captions) if len(caption.encode()) >= LENGTH - 1)
+    encodings = tokenizer.encode_batch(list(long))
+    return [caption for caption, encoding in zip(long, encodings, strict=True) if encoding.overflowing]
+
+
+def truncation_warning(tokenizer: Tokenizer, captions: Sequence[str]) -> str | None:
+    """A sentence about the captions that `encode` cuts, with their number and an example; None if it cuts none."""
+    cut = truncated(tokenizer, captions)
+    if not cut:
+        return None
+    count = "1 caption is" if len(cut) == 1 else f"{len(cut):,} of {len(set(captions)):,} captions are"
+    return (f"{count} longer than the {LENGTH} tokens that a model reads, and the end is ignored, for example "
+            f"“{cut[0][:60]}…”")
+
+
 def _valid(caption: str) -> str:
     """The caption without lone surrogates, which stand for bytes of a command line that are not UTF-8."""
     return caption.encode(errors="replace").decode()

@@ -69,7 +69,10 @@ def svg(curves: Sequence[Curve], *, name: str, x_label: str = "step", log: bool 
 
 
 def _thinned(curve: Curve, *, positive: bool) -> Points:
-    """At most POINTS points, each the mean of its neighbours."""
+    """The curve as at most POINTS points, each the mean of a part. The parts follow each other without overlap.
+
+    Points that are not finite are left out. If `positive`, so are those with y ≤ 0.
+    """
     points = [(x, y) for x, y in zip(curve.x, curve.y, strict=True)
               if math.isfinite(x) and math.isfinite(y) and (y > 0 or not positive)]
     count = min(POINTS, len(points))

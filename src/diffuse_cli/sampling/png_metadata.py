@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..checks import check_range, from_dict
 from ..config import RESOLUTION_RANGE, SEED_RANGE, Sampling
 from ..data import images
+from ..data.picture_files import ImageRefused
 from ..errors import DataError, ModelError, UsageError
 from ..files.strict_json import JsonError, loads_strict
 from ..storage import registry
@@ -135,12 +136,12 @@ def read_sample_metadata(path: Path) -> SampleMetadata:
     """Read the settings that are recorded in the PNG at `path`. Raises DataError."""
     try:
         text = images.read_png_texts(path).get("diffuse")
-    except images.ImageRefused as error:
+    except ImageRefused as error:
         raise DataError(f"{path} holds no sampling settings: {error.reason}",
                         hint="Give a PNG made by `diffuse sample`") from error
     if text is None:
         raise DataError(f"{path} holds no sampling settings",
-                        hint="Give a PNG made by `diffuse sample`, without --no-metadata")
+                        hint="Give one picture that `diffuse sample` wrote as a PNG: sheets hold no settings")
     try:
         return from_dict(SampleMetadata, loads_strict(text, limit=MAX_TEXT), where="metadata")
     except (JsonError, UsageError) as error:

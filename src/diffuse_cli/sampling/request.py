@@ -16,7 +16,7 @@ from ..config import SEED_RANGE, STRENGTH, Sampling
 from ..data.colours import Rendering
 from ..data.decode_workers import decode_one
 from ..data.file_types import remedies
-from ..data.images import ImageRefused
+from ..data.picture_files import ImageRefused
 from ..errors import DataError, UsageError
 
 

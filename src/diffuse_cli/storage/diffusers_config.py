@@ -238,7 +238,7 @@ def _check_same(
     others = {} if usual is None else {key: usual.get(key) for key in found if key not in expected}
     for key, value in {**others, **expected}.items():
         if not key.startswith("_") and not _equal(found.get(key), value) and not (
-                usual is not None and key not in expected and found[key] in (None, False)):
+                usual is not None and key not in expected and (found[key] is None or found[key] is False)):
             raise ModelError(f"its {where} is not supported: {key} is {str(found.get(key))[:60]}, not {value}")
 
 

@@ -187,6 +187,9 @@ def resolve(model: str | None) -> Path:
     names = model_names()
     name = last() if model == LAST else model
     if name not in names:
+        if name is not None and _NAME.fullmatch(name) and (models_directory() / name).is_dir():
+            raise ModelError(f"the model {name!r} is in training or was interrupted, and has not been saved yet",
+                             hint="Wait for its first save, or resume its training")
         raise _unknown_model(model, names)
     return models_directory() / name / MODEL_FILE
 
@@ -251,6 +254,6 @@ def _unknown_model(model: str, names: list[str]) -> ModelError:
     near = difflib.get_close_matches(model.lower(), [*names, *([DEMO] if bundled() else [])], 3, 0.5)
     if near:
         return ModelError(f"there is no model {model[:80]!r}", hint=f"Did you mean {' or '.join(near)}?")
-    if not names:
+    if not names and not bundled():
         return ModelError(f"there is no model {model[:80]!r}", hint="Train one first: diffuse train ./images")
     return ModelError(f"there is no model {model[:80]!r}", hint="`diffuse models ls` lists them")

@@ -68,27 +68,43 @@ class Batches:
         if self.tokenizer is None:
             return None, None
         draws = randomness.uniform(self._keys("caption", step, index), 2).numpy()       # (N, 2)
-        word_keys = self._keys("words", step, index)                                    # (N,)
+        word_keys, tag_keys = self._keys("words", step, index), self._keys("tags", step, index)      # (N,) each
         captions = [
-            self._caption(self.dataset.captions[position], pick, drop, word_keys[number : number + 1])
+            self._caption(self.dataset.captions[position], pick, drop, word_keys[number : number + 1],
+                          tag_keys[number : number + 1])
             for number, (position, (pick, drop)) in enumerate(zip(positions.tolist(), draws, strict=True))]
         distinct = {caption: number for number, caption in enumerate(dict.fromkeys(captions))}
         caption_of = torch.tensor([distinct[caption] for caption in captions])          # (N,)
         return encode(self.tokenizer, list(distinct)).to(self.device), caption_of.to(self.device)
 
-    def _caption(self, alternatives: tuple[str, ...], pick: float, drop: float, word_key: Tensor) -> str:
+    def _caption(
+        self, alternatives: tuple[str, ...], pick: float, drop: float, word_key: Tensor, tag_key: Tensor,
+    ) -> str:
         """One of a picture's captions; with probability `caption_drop` the empty one, for classifier-free guidance.
 
-        Each word is left out with probability `word_drop`, unless none would be left. pick, drop: uniform in [0, 1).
+        Each tag is left out with probability `tag_drop`, and each word with `word_drop`, unless none would be left.
+        pick, drop: uniform in [0, 1).
         """
         if not alternatives or drop < self.plan.caption_drop:
             return ""
         caption = alternatives[int(pick * len(alternatives))]
+        if self.plan.shuffle_tags or self.plan.tag_drop:
+            caption = self._varied_tags(caption, tag_key)
         if self.plan.word_drop == 0:
             return caption
         words = caption.split()
         kept = randomness.uniform(word_key, len(words))[0].numpy() >= self.plan.word_drop
         return " ".join(np.array(words, dtype=object)[kept]) if kept.any() else caption
+
+    def _varied_tags(self, caption: str, key: Tensor) -> str:
+        """A caption of tags between commas, some of them left out and the others in another order, as the plan says."""
+        tags = np.array([tag.strip() for tag in caption.split(",") if tag.strip()], dtype=object)
+        if len(tags) < 2:
+            return caption
+        draws = randomness.uniform(key, 2 * len(tags))[0].numpy()
+        kept = draws[:len(tags)] >= self.plan.tag_drop
+        order = np.argsort(draws[len(tags):]) if self.plan.shuffle_tags else np.arange(len(tags))
+        return ", ".join(tags[order[kept[order]]]) if kept.any() else caption
 
 
 @functools.lru_cache(maxsize=2)                 # a batch spans at most two epochs, unless the data set is tiny

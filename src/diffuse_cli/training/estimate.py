@@ -19,21 +19,21 @@ Facts = tuple[tuple[str, str], ...]             # (label, text) of each line of 
 
 
 def facts(trainer: Trainer, machine: Machine) -> Facts:
-    """Arithmetic, memory, disk, speed and time of a run on this machine, measured by training for a few seconds.
+    """Arithmetic, memory, disk, speed and remaining time of a run, measured by training for a few seconds.
 
     The trainer cannot be used for the run afterwards.
     """
-    plan = trainer.plan
+    plan, steps = trainer.plan, trainer.plan.steps - trainer.global_step
     per_picture = 3 * flops(plan.model.network)                        # backward costs about twice the forward pass
     rate = _images_per_second(trainer, MEASURED_SECONDS)
-    trained = plan.steps * plan.batch_size / STEPS_TIME_SHARE
+    trained = steps * plan.batch_size / STEPS_TIME_SHARE
     seconds = (trained + _overhead(plan, machine, images=trained, seconds=trained / rate)) / rate
     return (
         ("arithmetic", f"{per_picture / 1e9:.2f} GFLOP for each picture trained on"),
         ("memory", f"{peak_memory(trainer.batches.device) / 2**20:,.0f} MB at its peak"),
         ("disk", f"{disk_bytes(trainer) / 2**20:,.0f} MB for the run"),
         ("speed", f"{rate:,.0f} pictures a second"),
-        ("time", f"about {timedelta(seconds=round(seconds))}"),
+        ("time", f"about {timedelta(seconds=round(seconds))}" if steps else "none: it is trained to the end"),
     )
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 
 from .. import events
-from ..data.dataset import open_dataset
+from ..data.dataset import Dataset, open_dataset
 from ..errors import DivergedError, StorageError
 from ..files import durable
 from ..reporting.live_page import LivePage
@@ -70,9 +70,12 @@ def rehearse(run: Run) -> Iterator[events.Event]:
     dataset = yield from open_dataset(
         run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict,
         rendering=run.rendering)
+    yield from _remarks(run, dataset)
     session, facts = yield from open_session(run, dataset, device, world=World(), rehearsal=True)
     yield from restore(session)
     started = _started(session, facts)
+    if session.trainer.global_step < session.plan.steps:
+        yield events.Noticed(message="measuring the speed to estimate the time")
     yield dataclasses.replace(started, facts=(*facts, *estimate.facts(session.trainer, run.machine)))
 
 
@@ -85,9 +88,8 @@ def _train(run: Run, should_stop: ShouldStop) -> Iterator[events.Event]:
         run = dataclasses.replace(run, resolution=world.broadcast_json(run.resolution))
         dataset = yield from open_dataset(
             run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict,
-        rendering=run.rendering)
-        for warning in (*run.found.warnings, *dataset.warnings):
-            yield events.Noticed(message=warning, level="warning")
+            rendering=run.rendering)
+        yield from _remarks(run, dataset)
         session, facts = yield from open_session(run, dataset, device, world=world)
         yield from restore(session)
         yield _started(session, facts)
@@ -97,6 +99,13 @@ def _train(run: Run, should_stop: ShouldStop) -> Iterator[events.Event]:
             reason = None
             yield events.Noticed(message=f"already trained to {session.plan.steps:,} steps; use --fresh to start anew")
         yield _finished(session, reason=reason or "")
+
+
+def _remarks(run: Run, dataset: Dataset) -> Iterator[events.Noticed]:
+    """What there is to say about the pictures and captions before the plan."""
+    yield from (events.Noticed(message=note) for note in run.found.notes)
+    yield from (events.Noticed(message=warning, level="warning")
+                for warning in (*run.found.warnings, *dataset.warnings))
 
 
 def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, None, str | None]:

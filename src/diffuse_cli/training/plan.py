@@ -67,7 +67,8 @@ def make_plan(
         train_images=train_images, validation_images=held_out,
         validation_probe=_probe(steps, batch_size, held_out), validate_steps=max(1, steps // config.VALIDATIONS),
         keep_best=held_out > 0 and train_images < SMALL_DATASET,
-        data_id=dataset.content_id, init_id=None if init is None else init.sha256)
+        data_id=dataset.content_id, init_id=None if init is None else init.sha256,
+        shuffle_tags=recipe.shuffle_tags and conditional, tag_drop=recipe.tag_dropout if conditional else 0.0)
     return plan, Reasons(why_preset, why_batch, why_budget)
 
 

@@ -16,7 +16,7 @@ from ..data.dataset import Dataset
 from ..data.split import Split, split_dataset
 from ..errors import DataError, ModelError, StorageError
 from ..files import durable
-from ..network.tokenizer import encode, load_tokenizer, train_tokenizer
+from ..network.tokenizer import encode, load_tokenizer, train_tokenizer, truncation_warning
 from ..pictures import pixels
 from ..runtime import devices
 from ..runtime.distributed import World
@@ -38,12 +38,15 @@ def open_session(
     The main process decides, and broadcasts its decisions. A model named by --init is needed only until the first state
     of the run is saved. A rehearsal writes nothing. Raises DiffuseError of many kinds.
     """
-    split = split_dataset(dataset.pixel_hashes)
+    split = split_dataset(dataset.pixel_hashes, names=dataset.names, folder=run.recipe.held_out)
     init = None
     if world.is_main and run.recipe.init is not None and not (
             run.plan and training_states.saved_states(run.directory)):
         init = _load_init(run, run.recipe.init, device)
     tokenizer = _shared_tokenizer(run, dataset, split, init, world)
+    if tokenizer is not None and world.is_main and (warning := truncation_warning(
+            tokenizer, [caption for captions in dataset.captions for caption in captions])):
+        yield events.Noticed(message=warning, level="warning")
     builder = PlanBuilder(run, dataset, split, tokenizer, init, device, world)
     plan, trainer = yield from resolve_plan(builder)
     if world.is_main and not rehearsal and (plan != run.plan or run.moved_from is not None):

@@ -13,13 +13,21 @@ def restore(session: Session) -> Iterator[events.Event]:
 
     Raises ModelError if the run has states, but none is whole.
     """
-    if session.run.plan is not None and (states := training_states.saved_states(session.run.directory)):
-        yield from _load_newest(session, states)
+    plan = session.run.plan
+    if plan is not None:
+        states = training_states.saved_states(session.run.directory)
+        if session.plan.steps != plan.steps:                           # a rehearsal has not forgotten the old cool-down
+            states = [state for state in states if state.step <= plan.cooldown_start]
+        if states:
+            yield from _load_newest(session, states)
     session.trainer.broadcast_state()
 
 
 def _load_newest(session: Session, states: list[training_states.SavedState]) -> Iterator[events.Event]:
-    """Load the first of `states` that is whole, with a warning for each one that is damaged."""
+    """Load the first of `states` that is whole. Yields a warning for each damaged one before it.
+
+    Raises ModelError if none is whole.
+    """
     trainer = session.trainer
     shapes = {name: tuple(tensor.shape) for name, tensor in trainer.tensors().items()}
     for state in states:

@@ -14,10 +14,11 @@ from typing import Any
 
 from ..checks import from_dict, to_dict
 from ..config import Machine, Plan, Recipe
-from ..data.captions import PictureListing, find_pictures
+from ..data.captions import find_pictures
 from ..data.colours import Rendering, background_colour
 from ..data.file_types import remedies
 from ..data.images import read_short_side, reason_in_header
+from ..data.listing import PictureListing
 from ..errors import DataError, UsageError
 from ..files import durable
 from ..storage import registry, run_directory

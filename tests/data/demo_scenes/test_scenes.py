@@ -279,7 +279,7 @@ def test_half_a_folder_is_refused_by_training(tmp_path: Path) -> None:
     """Metadata comes first: a kill leaves a folder that lists what is not there."""
     writing = scenes.write_demo_folder(tmp_path, count=2, resolution=16)
     assert next(writing) == 1
-    with pytest.raises(DataError, match="1 of them are not there"):
+    with pytest.raises(DataError, match="of which 1 is not there"):
         find_pictures(tmp_path)
     assert next(writing) == 2
     assert len(find_pictures(tmp_path).pictures) == 2

@@ -230,7 +230,10 @@ def _averaged(values: Sequence[float], count: int) -> list[float]:
 
 
 def _sparkline(values: Sequence[float], width: int, *, ascii_only: bool) -> str:
-    """Values as a curve of at most `width` characters, from the lowest value to the highest."""
+    """Values in their order as a curve of at most `width` characters, each the mean of neighbouring values.
+
+    The lowest mean gets the lowest mark, and the highest mean the highest one.
+    """
     marks = ASCII_SPARKS if ascii_only else SPARKS
     means = _averaged(values, width)
     low, high = min(means, default=0.0), max(means, default=0.0)

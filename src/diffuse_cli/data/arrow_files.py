@@ -1,0 +1,155 @@
+"""Pictures inside parquet and Arrow files, as Hugging Face's `datasets` keeps them on disk. Needs pyarrow.
+
+A row holds a picture's bytes in one column, and captions or classes in others.
+"""
+
+import io
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from ..errors import DataError
+from .containers import MEMBER_LIMIT
+
+ARROW_SUFFIXES = (".parquet", ".arrow")
+
+
+class Cell:
+    """A picture in a row of a file."""
+
+    container: Path
+    suffix = ""
+
+    def __init__(self, container: Path, column: str, row: int) -> None:
+        self.container, self.column, self.row = container, column, row
+
+    def __fspath__(self) -> str:                # for messages and for sorting; there is no such path on the disk
+        return f"{self.container}/{self.row}"
+
+    __str__ = __fspath__
+
+    @property
+    def name(self) -> str:
+        return str(self.row)
+
+    def stat(self) -> os.stat_result:
+        """The status of the container: a row changes with it."""
+        return os.stat(self.container)
+
+    def read_bytes(self) -> bytes:
+        """The bytes of the picture. Raises OSError."""
+        return _Pieces.read(self)
+
+    def open(self, mode: str = "rb") -> IO[bytes]:
+        """The bytes of the picture as an open file."""
+        return io.BytesIO(self.read_bytes())
+
+
+class _Pieces:
+    """The piece of a file that was read last stays in memory: rows are read in their order."""
+
+    lock = threading.Lock()
+    key: tuple[Path, str] | None = None
+    start = 0
+    piece: Any = None                           # an array of pyarrow
+    table: "ArrowTable | None" = None
+
+    @classmethod
+    def read(cls, cell: Cell) -> bytes:
+        """The bytes in a cell. Raises OSError."""
+        with cls.lock:
+            try:
+                if cls.key != (cell.container, cell.column) or cls.table is None:
+                    cls.table, cls.key, cls.piece = ArrowTable(cell.container), (cell.container, cell.column), None
+                if cls.piece is None or not cls.start <= cell.row < cls.start + len(cls.piece):
+                    cls.start, cls.piece = cls.table.piece_with(cell.row, cell.column)
+                value = cls.piece[cell.row - cls.start].as_py()
+            except DataError as error:
+                raise OSError(error.what) from error
+        data = value.get("bytes") if isinstance(value, dict) else value
+        if not isinstance(data, bytes) or len(data) > MEMBER_LIMIT:
+            raise OSError("no picture in this row")
+        return data
+
+
+class ArrowTable:
+    """A parquet or Arrow file. Raises DataError if it cannot be read, or pyarrow is missing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            import pyarrow
+            from pyarrow import ipc, parquet
+        except ImportError as error:
+            raise DataError(f"{path.name} needs pyarrow", hint="pip install 'diffuse-cli[parquet]'") from error
+        try:
+            if path.suffix.lower() == ".parquet":
+                self._file, self._table = parquet.ParquetFile(path), None
+                self.schema, self.rows = self._file.schema_arrow, self._file.metadata.num_rows
+            else:
+                source = pyarrow.memory_map(str(path))
+                try:
+                    self._table = ipc.open_stream(source).read_all()   # maps the file, without reading the pictures
+                except pyarrow.ArrowInvalid:
+                    self._table = ipc.open_file(source).read_all()
+                self._file, self.schema, self.rows = None, self._table.schema, self._table.num_rows
+        except (pyarrow.ArrowException, OSError, ValueError) as error:
+            raise DataError(f"{path.name} is not a readable {path.suffix[1:]} file") from error
+
+    def piece_with(self, row: int, column: str) -> tuple[int, Any]:
+        """Some rows of a column, among them `row`. → the number of the first of them, the values"""
+        if self._table is not None:
+            return 0, self._table.column(column)
+        start = 0
+        for group in range(self._file.metadata.num_row_groups):
+            count = self._file.metadata.row_group(group).num_rows
+            if row < start + count:
+                return start, self._file.read_row_group(group, columns=[column]).column(column)
+            start += count
+        raise DataError(f"{self.path.name} has no row {row}")
+
+    def image_column(self) -> str | None:
+        """The column whose first value is the contents of a picture, or None."""
+        import pyarrow
+
+        for field in self.schema:
+            kind = field.type
+            is_struct = pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+            if self.rows and (is_struct or pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)):
+                value = self.piece_with(0, field.name)[1][0].as_py()
+                data = value.get("bytes") if isinstance(value, dict) else value
+                if isinstance(data, bytes) and is_picture(data):
+                    return str(field.name)
+        return None
+
+    def texts(self, without: str) -> Iterator[dict[str, Any]]:
+        """The rows without the column of pictures; numbers of classes become their names."""
+        import pyarrow
+
+        names = self._class_names()
+        columns = [field.name for field in self.schema
+                   if field.name != without and not pyarrow.types.is_binary(field.type)]
+        batches = self._table.select(columns).to_batches(1024) if self._table is not None else \
+            self._file.iter_batches(batch_size=1024, columns=columns)
+        for batch in batches:
+            for row in batch.to_pylist():
+                yield {key: names[key][value] if key in names and type(value) is int and 0 <= value < len(names[key])
+                       else value for key, value in row.items()}
+
+    def _class_names(self) -> dict[str, list[str]]:
+        """Column → the names of its classes, from what `datasets` writes into the file."""
+        try:
+            features = json.loads((self.schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+            return {column: list(map(str, feature["names"])) for column, feature in features.items()
+                    if isinstance(feature, dict) and isinstance(feature.get("names"), list)}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return {}
+
+
+def is_picture(data: bytes) -> bool:
+    """Whether bytes begin like a picture of a usual format."""
+    return data.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")) or (
+        data.startswith(b"RIFF") and data[8:12] == b"WEBP") or data[4:10] == b"ftypav"

@@ -1,0 +1,119 @@
+"""Accounts for every file that looks like captions: it was read, or the user is told why not and how to use it."""
+
+import itertools
+import os
+import posixpath
+from pathlib import Path
+
+from ..config import TABLE_SUFFIXES
+from ..errors import DataError
+from .caption_text import SourceCaptions
+from .file_types import picture_suffixes
+from .folders import File, Tree
+from .metadata_files import CaptionTable, read_named_table
+from .sidecar_files import NOT_SIDECARS
+from .text_files import NotText, decode_text
+
+CAPTION_SUFFIXES = (*TABLE_SUFFIXES, ".caption", ".captions", ".tags")
+_OUTSIDE_LIMIT = 64 * 2**20                     # maximum bytes of a table beside the folder that is looked into
+_OUTSIDE_ENTRIES = 2000                         # maximum entries of the folder above that are looked at
+
+
+def account(source: SourceCaptions, tree: Tree, *, kind: str, left: list[CaptionTable], unused: list[tuple[str, str]],
+            names: SourceCaptions, read: set[str]) -> None:
+    """Add a note or warning to `source` for each file that may hold captions and is not used.
+
+    kind: of the source. left: tables that list pictures and are not used. unused: other tables, with the reason. names:
+    captions from names. read: the names of all files that were read.
+    """
+    without = [picture.name for picture in tree.pictures
+               if picture.name not in source.by_name and picture.name not in source.excluded]
+    for table in left:
+        missed = len(table.captioned.keys() & set(without))
+        gain = f" for {len(table.captioned):,} pictures" if table.captioned else ""
+        text = (f"{table.file.name} holds captions{gain} and is not used; "
+                f"--captions {tree.root / table.file.name} uses it")
+        if table.captioned:
+            (source.warnings if missed else source.notes).append(text)
+        else:
+            source.warnings += table.warnings
+    source.notes += [f"{name} is not used: {reason}" for name, reason in unused]
+    if kind not in ("folder", "filename", "none") and names.present and names.label != "file name":
+        source.notes.append(f"names of folders are not used as captions (for example “"
+                            f"{next(iter(names.by_name.values()))[0]}”); --captions folder would use them")
+    _beside_pictures(source, tree, read | {table.file.name for table in left} | {name for name, _ in unused})
+    if without:
+        _in_the_folder_above(source, tree, without)
+
+
+def _beside_pictures(source: SourceCaptions, tree: Tree, known: set[str]) -> None:
+    """Files in the tree that look like captions, and of which nothing was said yet."""
+    known = known | {name.split(": ")[0] for name, _ in source.problems}
+    stems = {picture.base.casefold() for picture in tree.pictures}
+    twins: dict[str, tuple[int, File]] = {}     # suffix → number of files, the first of them
+    others: list[str] = []
+    for file in tree.others:
+        if file.name in known:
+            continue
+        if file.base.casefold() in stems and file.suffix not in (".xml", ".npz", ".npy", ".pt", ".xmp"):
+            count, first = twins.get(file.suffix, (0, file))
+            twins[file.suffix] = count + 1, first
+        elif file.suffix in CAPTION_SUFFIXES and posixpath.basename(file.base).lower() not in NOT_SIDECARS:
+            others.append(file.name)
+    for suffix, (count, example) in twins.items():
+        if _is_text(example):
+            (source.notes if source.by_name else source.warnings).append(
+                f"{count:,} {suffix} files lie beside pictures and are not used; "
+                f"--caption-ext {suffix} would read captions from them")
+    if others:
+        rest = f" and {len(others) - 1:,} more" if len(others) > 1 else ""
+        source.notes.append(f"not read as captions: {others[0]}{rest}")
+
+
+def _is_text(file: File) -> bool:
+    """Whether a file holds words."""
+    try:
+        with file.path.open("rb") as stream:
+            text, _ = decode_text(stream.read(4096))
+    except (OSError, NotText):
+        return False
+    return any(letter.isalpha() for letter in text) and "<?xml" not in text
+
+
+def _in_the_folder_above(source: SourceCaptions, tree: Tree, without: list[str]) -> None:
+    """Tables and folders of texts beside the folder, which hold captions of pictures that have none."""
+    above = tree.root.absolute().parent
+    try:
+        with os.scandir(above) as entries:
+            listed = sorted(itertools.islice(entries, _OUTSIDE_ENTRIES), key=lambda entry: entry.name)
+    except OSError:
+        return
+    stems = {posixpath.splitext(posixpath.basename(name))[0].casefold() for name in without}
+    for entry in listed:
+        suffix = os.path.splitext(entry.name)[1].lower()
+        try:
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name != tree.root.absolute().name and _holds_texts(Path(entry.path), stems):
+                    source.warnings.append(f"{entry.path} holds texts with the names of these pictures, which are not "
+                                           f"used; give {above}, in which both folders lie")
+            elif suffix in TABLE_SUFFIXES and entry.stat().st_size <= _OUTSIDE_LIMIT:
+                table = read_named_table(Path(entry.path), tree, column=None)
+                source.warnings.append(f"{entry.path} holds captions for {len(table.by_name):,} of these pictures, "
+                                       f"which are not used; --captions {entry.path} uses them")
+        except (OSError, DataError):            # no table, or none of these pictures
+            continue
+
+
+def _holds_texts(directory: Path, stems: set[str]) -> bool:
+    """Whether at least half of the first files in a folder are texts named like pictures."""
+    try:
+        with os.scandir(directory) as entries:
+            files = [File(entry.name, Path(entry.path)) for entry in itertools.islice(entries, 100)
+                     if entry.is_file(follow_symlinks=False)]
+    except OSError:
+        return False
+    if any(file.suffix in picture_suffixes() for file in files):        # texts of the pictures beside them
+        return False
+    texts = [file for file in files if file.suffix in (".txt", ".caption", ".json", ".tags")
+             and file.base.casefold() in stems]
+    return bool(texts) and 2 * len(texts) >= len(files)

@@ -1,0 +1,146 @@
+"""Captions from names: those of the folders that a picture lies in, and its file's own. Standard library only.
+
+Names that cameras, programs and web sites give say nothing, and mean no caption.
+"""
+
+import posixpath
+import re
+from collections import Counter
+
+from .caption_text import SourceCaptions, tidy
+from .folders import Tree
+
+WORDY_NAMES = 0.8                               # minimum share of file names that hold a word, to be captions
+LABELLED = 0.5                                  # minimum share of pictures in folders with words, for the same
+_COMMON = 0.95                                  # share of pictures in a folder from which its name tells nothing apart
+
+TRAINING_SPLITS = frozenset(("train", "training", "trainset"))
+HELD_OUT_SPLITS = frozenset(("val", "valid", "validation", "dev", "test", "testing", "testset"))
+# Words that say nothing about a picture, if a name holds no others.
+_WORDS = """
+    image images img imgs picture pictures pic pics photo photos frame frames file files untitled unnamed unknown
+    download downloads downloaded scan scans scanned screenshot screenshots screen shot snapshot snap capture captured
+    webcam camera cam video vid movie clip dsc dscn dscf dcim pxl mvimg mvi gopr gopro gx dji sam imag cimg imgp pict
+    sany rimg kimg hpim sdc mg apple android iphone ipad canon nikon sony fuji fujifilm olympus panasonic whatsapp
+    telegram signal snapchat facebook fb instagram twitter reddit pinterest tumblr discord tiktok flickr received
+    media pexels pixabay unsplash shutterstock istock istockphoto gettyimages adobestock stock comfyui txt img2img
+    txt2img automatic webui midjourney dalle output outputs result results render renders rendered sample samples
+    generated export exports exported final copy of edited edit crop cropped resized resize scaled thumb thumbnail
+    thumbnails small medium large original originals raw new old misc other others various data dataset datasets
+    database collection album albums gallery folder batch part page slide sheet document doc attachment upload uploads
+    uploaded tmp temp test train training validation valid val dev testing set split class label labels n at am pm jpg
+    jpeg png gif webp bmp tif tiff heic min max hd uhd px x
+"""
+_SAY_NOTHING = frozenset(_WORDS.split())
+_UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
+_HEX = re.compile(r"(?=[a-f]*\d)[0-9a-f]{6,}", re.IGNORECASE)
+_WORD = re.compile(r"[^\W\d_]{3,}")
+_SEPARATORS = re.compile(r"[\s_\-.,;+()\[\]{}#@!=&~]+")
+_TWO_WORDS = re.compile(r"(?<=[A-Za-z][a-z]{2})(?=[A-Z][a-z]{2})")             # RedCar
+_REPEATS = re.compile(r"^[1-9]\d*_(?=\S)")                                 # 10_sks dog: each picture ten times
+
+
+def words_of_name(name: str, *, numbers: bool = False) -> str:
+    """The words of a file's or folder's name, without counters, dates, hashes and names of cameras; "" without any.
+
+    numbers: keep the digits at the end of a word. 'IMG_2041' → '', 'red_car-0012' → 'red car'.
+    """
+    words = []
+    for token in _SEPARATORS.split(_UUID.sub(" ", name)):
+        word = token if numbers else re.sub(r"\d+$", "", token)
+        if not word or word[0].isdigit() or _HEX.fullmatch(token) or _is_random(token):
+            continue
+        words.append(word)
+    says_nothing = all(re.sub(r"\d+$", "", word).lower() in _SAY_NOTHING for word in words)
+    return "" if says_nothing else tidy(" ".join(_TWO_WORDS.sub(" ", word) for word in words))
+
+
+def _is_random(token: str) -> bool:
+    """Whether letters and digits alternate as in no word: 'EaXbQ3kWo', 'n02085620'."""
+    changes = len(re.findall(r"(?<=\d)[^\W\d_]|(?<=[^\W\d_])\d", token))
+    return changes >= 2 or bool(re.fullmatch(r"[^\W\d_]\d{4,}", token))
+
+
+def read_names(tree: Tree, *, template: str, folders: bool = True, files: bool = True) -> SourceCaptions:
+    """A caption for each picture from the names of its folders and of its file, put into `template`.
+
+    "{folder}" stands for the words of the folders, "{name}" for those of the file and "{label}" for both. Folders count
+    if they tell pictures apart, or have a number in front. Names of files count if nearly all hold words that differ.
+    folders, files: whether those names may count. The source is `present` if any do.
+    """
+    labels = _folder_labels(tree) if folders else {}
+    words = _file_words(tree) if files else {}
+    same = len({text.casefold() for text in words.values()}) == 1 and len(tree.pictures) > 1
+    names = {} if same else words
+    source = SourceCaptions("folder name" if labels and not names else "file name" if names and not labels
+                            else "folder and file name", present=bool(labels or names))
+    for picture in tree.pictures:
+        folder, name = labels.get(picture.name, ""), names.get(picture.name, "")
+        name = _without_repetition(folder.split(), name.split())
+        label = f"{folder} {name}"
+        if label.strip():
+            source.by_name[picture.name] = (
+                tidy(template.replace("{label}", label).replace("{folder}", folder).replace("{name}", name)),)
+    if same and not labels:
+        text = next(iter(words.values()))
+        source.notes.append(f"the names of all files say “{text}”, which tells no picture from another; "
+                            f"--caption \"{text}\" would use it")
+    numbered = sorted({part for picture in tree.pictures for part in picture.directory.split("/")
+                       if _REPEATS.match(part)}) if labels else []
+    if numbered:
+        source.warnings.append(f"the number in front of {numbered[0]!r} is not part of the caption, "
+                               "and pictures are not repeated")
+    return source
+
+
+def _without_repetition(folder: list[str], name: list[str]) -> str:
+    """The words of a file's name without those at its beginning that end its folder's: horse/horse-asleep.jpg."""
+    for length in range(min(len(folder), len(name)), 0, -1):
+        if [word.casefold() for word in folder[-length:]] == [word.casefold() for word in name[:length]]:
+            return " ".join(name[length:])
+    return " ".join(name)
+
+
+def _folder_labels(tree: Tree) -> dict[str, str]:
+    """Picture → the words of its folders, without those in which nearly all pictures lie; {} if they are no labels."""
+    folders: dict[str, list[str]] = {
+        picture.name: picture.directory.split("/") if picture.directory else [] for picture in tree.pictures}
+    prefixes = Counter(tuple(parts[:depth]) for parts in folders.values() for depth in range(1, len(parts) + 1))
+    inside = sum(map(bool, folders.values()))
+    words: dict[str, str] = {}                  # a folder's name → its words
+
+    def words_of(parts: list[str]) -> str:
+        result = []
+        for depth, part in enumerate(parts, 1):
+            is_common = prefixes[tuple(parts[:depth])] >= _COMMON * inside and not _REPEATS.match(part)
+            if not is_common and part.lower() not in TRAINING_SPLITS | HELD_OUT_SPLITS:
+                if part not in words:
+                    words[part] = words_of_name(_REPEATS.sub("", part), numbers=True)
+                result.append(words[part])
+        return " ".join(filter(None, result))
+
+    labels = {name: label for name, parts in folders.items() if (label := words_of(parts))}
+    numbered = any(_REPEATS.match(part) for parts in folders.values() for part in parts)
+    enough = len(labels) >= LABELLED * len(tree.pictures)
+    return labels if enough and (len(set(labels.values())) >= 2 or numbered) else {}
+
+
+def _file_words(tree: Tree) -> dict[str, str]:
+    """Picture → the words of its file's name; {} if too few names hold a word."""
+    words = {picture.name: words_of_name(posixpath.basename(picture.base)) for picture in tree.pictures}
+    wordy = {name: text for name, text in words.items() if _WORD.search(text)}
+    return wordy if len(wordy) >= WORDY_NAMES * len(words) else {}
+
+
+def side_by_side_splits(tree: Tree) -> tuple[str, str] | None:
+    """The first folder of training pictures that lies beside one of test pictures, and that one; None without any."""
+    parts_of = {picture.directory for picture in tree.pictures if picture.directory}
+    folders = {"/".join(directory.split("/")[:depth]) for directory in parts_of
+               for depth in range(1, directory.count("/") + 2)}
+    for folder in sorted(folders):
+        parent, _, name = folder.rpartition("/")
+        if name.lower() in TRAINING_SPLITS:
+            for other in sorted(folders):
+                if other.rpartition("/")[0] == parent and other.rpartition("/")[2].lower() in HELD_OUT_SPLITS:
+                    return folder, other
+    return None

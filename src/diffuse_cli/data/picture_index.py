@@ -1,0 +1,86 @@
+"""Which picture a written name means: exact paths, and paths of another machine, folder, spelling or format.
+
+A name is matched leniently only where no other picture could be meant.
+"""
+
+import posixpath
+import re
+import unicodedata
+from collections.abc import Iterable
+
+from .file_types import picture_suffixes
+
+# Names of folders that only say what kind of file is in them, in the layouts images/… and captions/….
+_KINDS = frozenset(("images", "image", "imgs", "img", "pictures", "pics", "photos", "jpg", "jpegs", "png", "pngs",
+                    "captions", "caption", "labels", "label", "texts", "text", "txt", "txts", "tags", "prompts",
+                    "annotations", "descriptions", "metadata", "meta"))
+
+
+class PictureIndex:
+    """The pictures of a data set by name. names: their POSIX paths relative to the data set."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = set(names)
+        self._by_file: dict[str, list[str]] = {}
+        self._by_stem: dict[str, list[str]] = {}
+        self._by_kind: dict[tuple[str, ...], list[str]] = {}
+        self._suffixes = picture_suffixes()
+        for name in self._names:
+            file = posixpath.basename(name).casefold()
+            self._by_file.setdefault(file, []).append(name)
+            self._by_stem.setdefault(posixpath.splitext(file)[0], []).append(name)
+            self._by_kind.setdefault(_without_kinds(posixpath.splitext(name)[0]), []).append(name)
+
+    def find(self, written: str, *, directory: str = "") -> str | None:
+        """The picture that a table in `directory` means by `written`, or None.
+
+        `written` may be a path below that directory, a path of another machine or an address, each with or without its
+        suffix, in another case, or with the number of a caption as in "1000.jpg#2". A folder in it must not contradict
+        the picture's folders.
+        """
+        path = unicodedata.normalize("NFC", re.sub(r"#\d+$", "", written.strip())).replace("\\", "/")
+        exact = posixpath.normpath(posixpath.join(directory, path))
+        if exact in self._names:
+            return exact
+        if exact.startswith("../"):             # outside of the data set
+            return None
+        if re.match(r"[a-z][a-z0-9+.-]*://", path, re.IGNORECASE):
+            path = re.sub(r"[?#].*$", "", path)
+        parents, file = posixpath.split(posixpath.normpath(path).casefold())
+        if not file or file == ".":
+            return None
+        found = self._by_file.get(file)
+        if not found:
+            stem, suffix = posixpath.splitext(file)
+            found = self._by_stem.get(stem if suffix in self._suffixes else file, [])
+        return _only([name for name in found if _agree(parents, posixpath.dirname(name).casefold())], directory)
+
+    def find_parallel(self, base: str) -> str | None:
+        """The picture images/a/1.png that belongs to the text captions/a/1 (`base`, without its suffix), or None."""
+        found = self._by_kind.get(_without_kinds(base), ())
+        return found[0] if len(found) == 1 and _has_kind(base) else None
+
+
+def _only(names: list[str], directory: str) -> str | None:
+    """The only name, or the only one in the directory."""
+    if len(names) > 1:
+        names = [name for name in names if posixpath.dirname(name) == directory]
+    return names[0] if len(names) == 1 else None
+
+
+def _agree(written: str, existing: str) -> bool:
+    """Whether two folders' paths, compared from their ends, differ nowhere: one may be longer than the other."""
+    return all(one == other for one, other in zip(_parts(written)[::-1], _parts(existing)[::-1], strict=False))
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in ("", ".")]
+
+
+def _without_kinds(base: str) -> tuple[str, ...]:
+    *folders, stem = _parts(base.casefold())
+    return (*(part for part in folders if part not in _KINDS), stem)
+
+
+def _has_kind(base: str) -> bool:
+    return any(part in _KINDS for part in _parts(base.casefold())[:-1])

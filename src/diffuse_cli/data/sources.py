@@ -1,0 +1,158 @@
+"""What a user can give as a data set: a folder, an archive, shards, a table, or a list of files → its files.
+
+Whatever it is, it becomes a `Tree`, so that the same rules find its captions. Nothing is unpacked.
+"""
+
+import posixpath
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..config import TABLE_SUFFIXES
+from ..errors import DataError
+from . import metadata_files
+from .arrow_files import ARROW_SUFFIXES, ArrowTable, Cell
+from .caption_text import SourceCaptions
+from .containers import COMPRESSED_TARS, is_container, members, safe_name
+from .file_types import NO_PICTURE, PICTURE, judge_suffix, picture_suffixes
+from .folders import File, Tree, judge_contents, list_tree, sort_key
+from .litter import litter_label
+from .text_files import NotText, decode_text
+
+LIST_LIMIT = 256 * 2**20                        # maximum bytes of a list of files
+
+
+def open_source(path: Path, *, column: str | None, checking: bool) -> tuple[Tree, SourceCaptions | None]:
+    """The files of a data set, and its captions if they come with the list of pictures.
+
+    Raises DataError if there is no picture, or if something cannot be read.
+    """
+    suffix, captions = path.suffix.lower(), None
+    if path.is_dir():
+        tree, captions = _open_folder(path, column)
+    elif not path.exists():
+        raise _missing(path)
+    elif is_container(path.name) or path.name.lower().endswith(COMPRESSED_TARS):
+        tree = _expand(path, [("", path)])
+    elif suffix in ARROW_SUFFIXES and (found := _rows_of([("", path)], path, column)):
+        tree, captions = found
+    elif suffix == ".txt" and (listed := _listed_files(path)):
+        tree = listed
+    elif suffix in TABLE_SUFFIXES:
+        tree, captions = metadata_files.read_manifest(path, column=column, checking=checking)
+    else:
+        raise DataError(f"{path} is neither a folder, an archive nor a table",
+                        hint=f"Give a folder of pictures, a .zip, a .tar, or one of {' '.join(TABLE_SUFFIXES)}")
+    if not tree.pictures:
+        raise tree.no_picture(path)
+    return tree, captions
+
+
+def _missing(path: Path) -> DataError:
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
+        return DataError(f"{path} is an address, and nothing is ever downloaded", hint="Give a folder of pictures")
+    return DataError(f"{path} does not exist", hint="Give a folder of pictures")
+
+
+def _open_folder(path: Path, column: str | None) -> tuple[Tree, SourceCaptions | None]:
+    """A folder of pictures; or, if it holds none, of shards."""
+    tree = list_tree(path)
+    if tree.pictures:
+        return tree, None
+    archives = [(file.base, path / file.name) for file in tree.others
+                if is_container(file.name) or file.name.lower().endswith(COMPRESSED_TARS)]
+    if archives:
+        return _expand(path, archives), None
+    tables = [(file.base, path / file.name) for file in tree.others if file.suffix in ARROW_SUFFIXES
+              and not posixpath.basename(file.name).startswith("cache-")]       # of `datasets`, beside the data
+    return (tables and _rows_of(tables, path, column)) or (tree, None)
+
+
+# ── Archives ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _expand(root: Path, archives: Iterable[tuple[str, Path]]) -> Tree:
+    """The files in archives. A name begins with that of its archive, the first of each pair, if there are several."""
+    readable = picture_suffixes()
+    pictures: list[File] = []
+    others: list[File] = []
+    unusable: list[tuple[str, str]] = []
+    litter: dict[str, int] = {}
+    for prefix, path in archives:
+        for member in members(path):
+            inner = unicodedata.normalize("NFC", safe_name(member.inner) or "")
+            if label := next(filter(None, map(litter_label, inner.split("/"))), None):
+                litter[label] = litter.get(label, 0) + 1
+                continue
+            file = File(posixpath.join(prefix, inner), member)
+            judgement = judge_contents(member, judge_suffix(file.suffix, readable))
+            if judgement == PICTURE:
+                pictures.append(file)
+            elif judgement == NO_PICTURE:
+                others.append(file)
+            else:
+                unusable.append((file.name, judgement))
+    return Tree(root, _sorted(pictures), _sorted(others), tuple(sorted(unusable)), (),
+                tuple(sorted(litter.items(), key=lambda item: -item[1])))
+
+
+def _sorted(files: list[File]) -> tuple[File, ...]:
+    return tuple(sorted(files, key=lambda file: sort_key(file.name)))
+
+
+# ── Rows of parquet and Arrow ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _rows_of(tables: list[tuple[str, Path]], root: Path, column: str | None) -> tuple[Tree, SourceCaptions] | None:
+    """The pictures in the rows of files, with their captions; None if the first file has no column of pictures."""
+    pictures: list[File] = []
+    source = SourceCaptions("", present=True)
+    for prefix, path in tables:
+        table = ArrowTable(path)
+        images = table.image_column()
+        if images is None:
+            if not pictures:
+                return None
+            source.notes.append(f"{path.name} is not used: no column of it holds pictures")
+            continue
+        start = len(pictures)
+        pictures += [File(posixpath.join(prefix, f"{row:08d}"), Cell(path, images, row)) for row in range(table.rows)]
+        captions = metadata_files.captions_of_rows(path.name, table.texts(images), column, source)
+        for file, texts in zip(pictures[start:], captions, strict=True):
+            if texts:
+                source.by_name[file.name] = texts
+    names = [path.name for _, path in tables]
+    source.label = names[0] if len(names) == 1 else f"{len(names)} shards"
+    return Tree(root, tuple(pictures), (), (), ()), source
+
+
+# ── A list of files ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _listed_files(path: Path) -> Tree | None:
+    """The pictures and texts that a file names, one a line; None if its lines are not names of existing files."""
+    try:
+        with path.open("rb") as file:
+            text, _ = decode_text(file.read(LIST_LIMIT))
+    except (OSError, NotText):
+        return None
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    paths = [path.parent / line for line in lines]
+    if not paths or not (paths[0].exists() or paths[-1].exists()):
+        return None
+    readable = picture_suffixes()
+    pictures: list[File] = []
+    others: list[File] = []
+    unusable: list[tuple[str, str]] = []
+    for line, listed in zip(lines, paths, strict=True):
+        name = unicodedata.normalize("NFC", re.sub(r"^(\.*/)+", "", posixpath.normpath(line.replace("\\", "/"))))
+        if not listed.is_file():
+            unusable.append((name, "not there" if not listed.exists() else "not a regular file"))
+        elif judge_contents(listed, judge_suffix(listed.suffix.lower(), readable)) == PICTURE:
+            pictures.append(File(name, listed))
+            others += [File(posixpath.splitext(name)[0] + suffix, sidecar) for suffix in (".txt", ".caption", ".json")
+                       if (sidecar := listed.with_suffix(suffix)).is_file()]
+        else:
+            unusable.append((name, "no picture"))
+    return Tree(path.parent, tuple(pictures), tuple(others), tuple(unusable), ())

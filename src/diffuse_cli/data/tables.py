@@ -1,0 +1,247 @@
+"""Tables as programs and hands write them: JSON lines, JSON documents, separated values, parquet → rows.
+
+A row is a dictionary from column to value. Standard library only, except that parquet needs pyarrow.
+"""
+
+import csv
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from ..errors import DataError
+from .containers import Location
+from .folders import File
+from .text_files import NotText, decode_text, encoding_of_file, read_lines
+
+SEPARATED = (".csv", ".tsv", ".txt")
+JSON_LINES = (".jsonl", ".ndjson")
+LINE_LIMIT = 1024 * 1024                        # maximum characters of one line
+DOCUMENT_LIMIT = 256 * 2**20                    # maximum bytes of a JSON document, which is read as a whole
+FILE_KEY = "file_name"                          # the column in which names stand that had no column of their own
+TEXT_KEY = "text"                               # the same of captions
+
+Row = tuple[str, dict[str, Any]]                # ("metadata.csv line 3", the row)
+
+_ROW_HINT = 'Write one row for each picture: {"file_name": …, "text": …}'
+_SAMPLE = 50                                    # rows by which separator and quotes are recognised
+_SEPARATORS = (",", "\t", ";", "|")
+
+
+class NoTable(Exception):
+    """The file is sound, but holds no rows."""
+
+
+def read_rows(file: File, *, is_picture: Callable[[str], bool], notes: list[str]) -> Iterator[Row]:
+    """The rows of a file, by its suffix. A first line in which a value `is_picture` is a row, not the header.
+
+    notes: gets a sentence if the encoding of the file had to be guessed. Raises NoTable if the file holds no rows, and
+    DataError, which names file and line, if a row cannot be read.
+    """
+    if file.suffix == ".parquet":
+        return _parquet_rows(file)
+    if file.suffix == ".json":
+        return _document_rows(file)
+    if file.suffix in JSON_LINES:
+        return _json_line_rows(file, notes)
+    return _separated_rows(file, _lines(file, notes), is_picture)
+
+
+def _lines(file: File, notes: list[str]) -> Iterator[str]:
+    """The lines of a text file. Raises DataError for a line of more than LINE_LIMIT, and for what is no text."""
+    try:
+        encoding = encoding_of_file(file.path)
+        if not encoding.startswith("utf"):
+            notes.append(f"{file.name} is not UTF-8 and was read as {encoding}")
+        for number, line in enumerate(read_lines(file.path, encoding, limit=LINE_LIMIT), 1):
+            if len(line) > LINE_LIMIT:
+                raise DataError(f"{file.name} line {number} is longer than a megabyte",
+                                hint="One row describes one picture")
+            yield line
+    except NotText as error:
+        raise DataError(f"{file.name} is not text", hint="Save it as UTF-8") from error
+    except OSError as error:
+        raise DataError(f"cannot read {file.name}: {(error.strerror or str(error)).lower()}") from error
+
+
+# ── JSON ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _json_line_rows(file: File, notes: list[str]) -> Iterator[Row]:
+    """One object for each line that is not blank. A file that is one JSON document in truth is read as such."""
+    first = next((line for line in _lines(file, []) if line.strip()), "")
+    if not _is_object(first) and first.lstrip()[:1] in ("[", "{"):
+        try:
+            yield from _document_rows(file)
+            return
+        except (DataError, NoTable):            # a damaged line, which is reported below
+            pass
+    for number, line in enumerate(_lines(file, notes), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{file.name} line {number} is not JSON", hint=_ROW_HINT) from error
+        if not isinstance(row, dict):
+            raise DataError(f"{file.name} line {number} is not an object", hint=_ROW_HINT)
+        yield f"{file.name} line {number}", row
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _document_rows(file: File) -> Iterator[Row]:
+    document = read_document(file.path, file.name, limit=DOCUMENT_LIMIT)
+    rows = [row for row in _rows_of(document) if isinstance(row, dict)]
+    if not rows:
+        raise NoTable
+    return ((f"{file.name} row {number}", row) for number, row in enumerate(rows, 1))
+
+
+def read_document(path: Location, name: str, *, limit: int) -> Any:
+    """The value of a JSON file. Raises DataError if it is not JSON, not text, or has more than `limit` bytes."""
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(limit + 1)
+    except OSError as error:
+        raise DataError(f"cannot read {name}: {(error.strerror or str(error)).lower()}") from error
+    if len(data) > limit:
+        raise DataError(f"{name} is larger than {limit // 2**20} MB", hint="Write it as JSON lines (.jsonl)")
+    try:
+        return json.loads(decode_text(data)[0])
+    except NotText as error:
+        raise DataError(f"{name} is not text", hint="Save it as UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{name} is not JSON") from error
+
+
+def _rows_of(document: Any) -> Iterator[Any]:
+    """The rows in a JSON value: a list of objects, captions in the form of COCO, a map from names, lists of columns."""
+    if isinstance(document, list):
+        yield from document
+    elif isinstance(document, dict):
+        if isinstance(document.get("images"), list) and isinstance(document.get("annotations"), list):
+            yield from _coco_rows(document["images"], document["annotations"])
+            return
+        tables = [value for value in document.values() if isinstance(value, list) and value
+                  and all(isinstance(row, dict) for row in value)]
+        if len(tables) == 1:                    # {"images": [{…}, …], "info": …}
+            yield from tables[0]
+        elif document and all(isinstance(value, list) for value in document.values()) and len(
+                {len(value) for value in document.values()}) == 1 and _looks_like_columns(document):
+            yield from (dict(zip(document, values, strict=True)) for values in zip(*document.values(), strict=True))
+        elif document and _looks_like_columns(document) and all(isinstance(value, dict) for value in document.values()):
+            yield from ({column: values.get(key) for column, values in document.items()}
+                        for key in next(iter(document.values())))
+        else:                                   # name → caption, captions or an object
+            yield from ({FILE_KEY: name, **(value if isinstance(value, dict) else {TEXT_KEY: value})}
+                        for name, value in document.items())
+
+
+def _looks_like_columns(document: dict[str, Any]) -> bool:
+    return FILE_KEY in {normalised(key) for key in document} or "image" in document
+
+
+def _coco_rows(images: list[Any], annotations: list[Any]) -> Iterator[dict[str, Any]]:
+    """Captions in the form of COCO: pictures with ids, and annotations that name these ids."""
+    by_id: dict[Any, list[dict[str, Any]]] = {}
+    for annotation in annotations:
+        if isinstance(annotation, dict) and isinstance(annotation.get("image_id"), str | int):
+            by_id.setdefault(annotation["image_id"], []).append(annotation)
+    for image in images:
+        if isinstance(image, dict):
+            known = image.get("id")
+            of_image = by_id.get(known, []) if isinstance(known, str | int) else []
+            captions = [annotation.get("caption") for annotation in of_image if annotation.get("caption") is not None]
+            yield {**image, **({"caption": captions} if captions else {})}
+
+
+# ── Separated values ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def normalised(column: str) -> str:
+    """The name of a column without the differences in spelling that mean nothing: 'File Name' → 'file_name'."""
+    return "_".join(column.strip().strip("'\"").lower().replace("-", " ").replace("_", " ").split())
+
+
+def _separated_rows(file: File, lines: Iterator[str], is_picture: Callable[[str], bool]) -> Iterator[Row]:
+    """Rows of a text whose values stand between commas, tabs, semicolons or bars; `sep=;` may name the separator."""
+    sample, skipped = list(itertools.islice(lines, _SAMPLE)), 0
+    separators: tuple[str, ...] = ("\t", *_SEPARATORS) if file.suffix == ".tsv" else _SEPARATORS
+    if sample and sample[0].lower().startswith("sep=") and len(sample[0].rstrip("\n")) == 5:
+        separators, skipped = (sample.pop(0)[4],), 1
+    separator, quoting = _dialect(sample, separators)
+    reader = csv.reader(itertools.chain(sample, lines), delimiter=separator, quoting=quoting, skipinitialspace=True,
+                        strict=True)
+    header: list[str] | None = None
+    try:
+        for values in reader:
+            values = [value.strip() for value in values]
+            if not any(values):
+                continue
+            place = f"{file.name} line {reader.line_num + skipped}"
+            if header is None:
+                if not any(map(is_picture, values)):
+                    header = values
+                    continue
+                header = [f"column {number}" for number in range(1, len(values) + 1)]
+            while len(values) > len(header) and not values[-1]:
+                values.pop()
+            if len(values) != len(header):
+                raise _wrong_number(place, values, header, separator)
+            yield place, {column: value for column, value in zip(header, values, strict=True) if column}
+    except csv.Error as error:
+        raise DataError(f"{file.name} line {reader.line_num + skipped} is not CSV: {error}",
+                        hint="Check its quotes") from error
+    if header is None or (len(header) < 2 and file.suffix == ".txt"):
+        raise NoTable
+
+
+def _dialect(sample: list[str], separators: Iterable[str]) -> tuple[str, Any]:
+    """The separator, and whether quotes mean anything: the first pair with which the rows have equally many values.
+
+    If there is none, it is the first separator that is in the first line, with quotes.
+    """
+    for separator in separators:
+        for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE) if separator in "\t|" else (csv.QUOTE_MINIMAL,):
+            reader = csv.reader(sample, delimiter=separator, quoting=quoting, skipinitialspace=True, strict=True)
+            try:
+                lengths = {len(values) for values in reader if any(value.strip() for value in values)}
+            except csv.Error:
+                continue
+            if len(lengths) == 1 and lengths.pop() > 1:
+                return separator, quoting
+    first = sample[0] if sample else ""
+    return next((separator for separator in separators if separator in first), ","), csv.QUOTE_MINIMAL
+
+
+def _wrong_number(place: str, values: list[str], header: list[str], separator: str) -> DataError:
+    fields = " | ".join(value[:40] for value in values)[:160]
+    name = {"\t": "a tab", ",": "a comma", ";": "a semicolon"}.get(separator, f"“{separator}”")
+    return DataError(f"{place} has {len(values)} fields where the header has {len(header)}: {fields}",
+                     hint=f"Put double quotes around a caption that contains {name}")
+
+
+# ── Parquet ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _parquet_rows(file: File) -> Iterator[Row]:
+    """Rows of a parquet file, one group of rows at a time."""
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError as error:
+        raise DataError(f"{file.name} needs pyarrow", hint="pip install 'diffuse-cli[parquet]'") from error
+    try:
+        with parquet.ParquetFile(file.path) as table:
+            number = 0
+            for batch in table.iter_batches(batch_size=1024):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{file.name} row {number}", row
+    except (ArrowException, OSError) as error:
+        raise DataError(f"{file.name} is not a readable parquet file") from error

@@ -1,0 +1,175 @@
+"""Text files in the encodings that editors and shells write: UTF-8, UTF-16, UTF-32, or a code page of 8 bits or more.
+
+Most files are UTF-8, or begin with a mark that names their encoding. A code page can only be guessed. Its guess is as
+good as the text is long, so the caller may show more text of the same origin.
+"""
+
+import codecs
+import io
+from collections.abc import Iterator
+
+from .containers import Location
+
+SAMPLE_LIMIT = 64 * 1024                        # maximum bytes from which a code page is guessed
+_BLOCK = 2**20                                  # bytes read at once
+
+_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
+          (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+# Code pages of Latin scripts. The library's confidence tells them apart badly, so letters are looked at in their place.
+_LATIN = ("cp1252", "mac_roman", "cp850", "cp1250", "cp1254", "cp852", "iso8859_2")
+_CERTAIN = 0.2                                  # minimum confidence of another script; Latin scripts reach 0.17 at most
+_FEW = 4                                        # letters beyond ASCII with fewer of which that confidence is chance
+_CONFIDENCE_STEP = 0.03                         # difference of confidence that counts between Latin code pages
+_BINARY = bytes({*range(32)} - {*b"\t\n\r\f\v\x1a\x1b"})               # bytes that no 8-bit text holds
+
+
+class NotText(Exception):
+    """The bytes are no text in any encoding that is known."""
+
+
+def decode_text(data: bytes, *, sample: bytes = b"") -> tuple[str, str]:
+    """The text in the bytes of a file, and its encoding as Python names it. Raises NotText.
+
+    sample: bytes of other files, none of them UTF-8, that were probably written by the same program.
+    """
+    encoding = _marked_encoding(data)
+    for candidate in (encoding,) if encoding else ("utf-8", guess_code_page(sample + data), guess_code_page(data)):
+        if candidate is not None and (candidate != "utf-8" or not _is_mostly_binary(data)):
+            try:
+                return data.decode(candidate), candidate
+            except UnicodeDecodeError:
+                continue
+    raise NotText
+
+
+def is_unicode(data: bytes) -> bool:
+    """Whether the encoding of the bytes need not be guessed."""
+    if _marked_encoding(data):
+        return True
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def encoding_of_file(path: Location) -> str:
+    """The encoding of a file of any size, which is read in pieces. Raises NotText, OSError."""
+    with path.open("rb") as file:
+        block = file.read(_BLOCK)
+        if encoding := _marked_encoding(block):
+            return encoding
+        decoder, sample, valid = codecs.getincrementaldecoder("utf-8")(), io.BytesIO(), True
+        while block:
+            if _is_mostly_binary(block):
+                raise NotText
+            try:
+                decoder.decode(block)
+            except UnicodeDecodeError:
+                valid = False
+                decoder.reset()
+            if not valid and sample.tell() < SAMPLE_LIMIT:
+                sample.writelines(line for line in block.splitlines(keepends=True) if not line.isascii())
+            block = file.read(_BLOCK)
+    try:
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        valid = False
+    if valid:
+        return "utf-8"
+    if (guess := guess_code_page(sample.getvalue())) is None:
+        raise NotText
+    return guess
+
+
+def read_lines(path: Location, encoding: str, *, limit: int) -> Iterator[str]:
+    """The lines of a text file, each with its end, which may have been written as LF, CR LF or CR.
+
+    A line of more than `limit` characters comes in pieces. Raises NotText if the bytes are not in the encoding.
+    """
+    try:
+        with path.open("rb") as binary, io.TextIOWrapper(binary, encoding=encoding, newline=None) as file:
+            yield from iter(lambda: file.readline(limit + 1), "")
+    except UnicodeError as error:
+        raise NotText from error
+
+
+def guess_code_page(data: bytes) -> str | None:
+    """The most probable code page of a text that is not UTF-8, as Python names it; None if it is no text."""
+    import chardet  # a library of language models; only texts that are not UTF-8 need it
+
+    data = data[:SAMPLE_LIMIT]
+    if not data or _is_binary(data):
+        return None
+    guesses = {str(guess["encoding"]): guess["confidence"] for guess in chardet.detect_all(data, ignore_threshold=True)}
+    best = max(guesses, key=lambda name: guesses[name], default=None)
+    if best is not None and guesses[best] >= _CERTAIN:
+        return codecs.lookup(best).name
+    confidence = {codecs.lookup(name).name: value for name, value in guesses.items() if _is_known(name)}
+    if sum(byte > 127 for byte in data) < _FEW:
+        confidence = {}
+    usable = [name for name in _LATIN if _decodes(data, name)]
+    return max(usable, default=None, key=lambda name: (
+        _plausibility(data.decode(name)), round(confidence.get(name, 0.0) / _CONFIDENCE_STEP), -_LATIN.index(name)))
+
+
+def _marked_encoding(data: bytes) -> str | None:
+    """The Unicode encoding that a mark at the beginning, or else the places of zero bytes, give away."""
+    for mark, encoding in _MARKS:
+        if data.startswith(mark):
+            return encoding
+    start = data[:4096]
+    even, odd = start[::2].count(0), start[1::2].count(0)
+    if len(start) >= 4 and max(even, odd) > 0.6 * (len(start) // 2) and min(even, odd) <= 0.05 * len(start):
+        return "utf-16-be" if even > odd else "utf-16-le"
+    return None
+
+
+def _is_binary(data: bytes) -> bool:
+    """Whether bytes of an 8-bit text hold control characters that no text has."""
+    return len(data.translate(None, _BINARY)) < len(data)
+
+
+def _is_mostly_binary(data: bytes) -> bool:
+    """Whether more than a tenth of the bytes are control characters; a few may have strayed into a text."""
+    return 10 * (len(data) - len(data.translate(None, _BINARY))) > len(data)
+
+
+def _is_known(name: str) -> bool:
+    try:
+        codecs.lookup(name)
+    except LookupError:
+        return False
+    return True
+
+
+def _decodes(data: bytes, encoding: str) -> bool:
+    try:
+        data.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _plausibility(text: str) -> int:
+    """How well the characters beyond ASCII stand where they do: letters in words, signs outside of them."""
+    padded, score = f" {text} ", 0
+    for left, letter, right in zip(padded, padded[1:], padded[2:], strict=False):
+        if letter.isascii():
+            continue
+        inside = left.isalpha() and right.isalpha()
+        if letter == "ƒ":
+            good = False
+        elif letter.isalpha():
+            touches = left.isalpha() or right.isalpha() or left.isspace()
+            good = touches and (letter.islower() or not (left.islower() or (right.islower() and left.isalpha())))
+        elif letter in "‘“„«‚¿¡":
+            good = not left.isalnum() and not right.isspace()
+        elif letter in "’”»":
+            good = not left.isspace() and (letter == "’" or not inside)
+        elif letter in "°©®™€£½¼¾§²³·•–—…×":
+            good = not inside
+        else:
+            good = False
+        score += 1 if good else -2
+    return score

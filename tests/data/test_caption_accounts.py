@@ -1,0 +1,95 @@
+"""Every file that looks like captions is read, or named with the command that would read it."""
+
+import pytest
+from picture_folders import captions_of
+
+from diffuse_cli.data.captions import find_pictures
+
+PICTURES = {f"{number}.png": None for number in range(4)}
+
+
+def files(suffix, text):
+    return {name.replace(".png", suffix): f"{text} {name[0]}" for name in PICTURES}
+
+
+def test_a_table_that_loses_against_text_files_is_named(folder):
+    root = folder({**PICTURES, **files(".txt", "red"), "labels.csv": "file,text\n0.png,blue\n1.png,blue\n"})
+    found = find_pictures(root)
+    assert captions_of(found)["0.png"] == ("red 0",)
+    assert found.notes == (
+        f"labels.csv holds captions for 2 pictures and is not used; --captions {root / 'labels.csv'} uses it",)
+    used = find_pictures(root, captions=str(root / "labels.csv"))
+    assert captions_of(used)["0.png"] == ("blue",)
+
+
+def test_text_files_that_lose_against_a_table_are_named(folder):
+    table = "file,text\n" + "".join(f"{name},blue\n" for name in PICTURES)
+    found = find_pictures(folder({**PICTURES, "0.txt": "red", "labels.csv": table}))
+    assert captions_of(found)["0.png"] == ("blue",)
+    assert found.notes == ("sidecar .txt is not used, because labels.csv has more captions; --captions sidecar would "
+                           "use it",)
+
+
+def test_other_text_files_beside_pictures_are_named(folder):
+    root = folder({**PICTURES, **files(".txt", "red"), **files(".tags", "blue"), **files(".booru", "green")})
+    found = find_pictures(root)
+    assert found.notes == ("4 .tags files are not used, because .txt files count; --caption-ext .tags would use them",
+                           "4 .booru files lie beside pictures and are not used; --caption-ext .booru would read "
+                           "captions from them")
+    assert found.warnings == ()
+    assert captions_of(find_pictures(root, caption_ext=".booru"))["0.png"] == ("green 0",)
+
+
+@pytest.mark.parametrize(("content", "named"), [("a red car", True), (b"OggS\0\2\0\0", False), ("<?xml version='1.0'?>",
+                                                                                              False)])
+def test_files_of_an_unknown_kind_are_a_warning_if_they_hold_words(folder, content, named):
+    found = find_pictures(folder({**PICTURES, **{f"{number}.xyz": content for number in range(4)}}))
+    assert found.warnings == (("4 .xyz files lie beside pictures and are not used; --caption-ext .xyz would read "
+                               "captions from them",) if named else ())
+
+
+def test_names_of_folders_that_lose_are_named(folder):
+    found = find_pictures(folder({"cat/0.png": None, "cat/0.txt": "x", "dog/1.png": None, "dog/1.txt": "y"}))
+    assert found.notes == ("names of folders are not used as captions (for example “cat”); --captions folder would use "
+                           "them",)
+
+
+def test_captions_that_fill_gaps_are_a_warning(folder):
+    root = folder({**PICTURES, "0.txt": "red", "1.txt": "red", "more.csv": "image,caption\n3.png,blue\n"})
+    found = find_pictures(root)
+    assert found.warnings == (
+        f"more.csv holds captions for 1 pictures and is not used; --captions {root / 'more.csv'} uses it",)
+
+
+@pytest.mark.parametrize("name", ["captions.csv", "captions.txt"])
+def test_a_table_in_the_folder_above_is_named(folder, name):
+    root = folder({"images/0.png": None, "images/1.png": None, name: "image,caption\n0.png,red\n1.png,blue\n"})
+    found = find_pictures(root / "images")
+    assert found.warnings == (f"{root / name} holds captions for 2 of these pictures, which are not used; "
+                              f"--captions {root / name} uses them",)
+    assert captions_of(find_pictures(root / "images", captions=str(root / name))) == {
+        "0.png": ("red",), "1.png": ("blue",)}
+
+
+def test_a_folder_of_texts_beside_the_folder_is_named_and_used_from_above(folder):
+    root = folder({"images/0.png": None, "images/1.png": None, "captions/0.txt": "red", "captions/1.txt": "blue"})
+    found = find_pictures(root / "images")
+    assert found.warnings == (f"{root / 'captions'} holds texts with the names of these pictures, which are not used; "
+                              f"give {root}, in which both folders lie",)
+    assert captions_of(find_pictures(root)) == {"images/0.png": ("red",), "images/1.png": ("blue",)}
+
+
+def test_the_texts_of_other_pictures_are_not_meant(folder):
+    root = folder({"one/0.png": None, "two/0.png": None, "two/0.txt": "red"})
+    assert find_pictures(root / "one").warnings == ()
+
+
+def test_other_texts_are_named_once(folder):
+    found = find_pictures(folder({**PICTURES, "notes.txt": "bought in 1999", "prices.json": "{}", "README.txt": "hi"}))
+    assert found.notes == ("prices.json is not used: lists none of the pictures", "not read as captions: notes.txt")
+
+
+def test_files_of_boxes_are_told_apart_from_captions(folder):
+    found = find_pictures(folder({**PICTURES, **{f"{number}.txt": "0 0.5 0.5 0.2 0.1" for number in range(4)}}))
+    assert (found.conditional, found.notes) == (
+        False, ("4 text files hold only numbers, as boxes for object detection, and no caption",))

@@ -1,0 +1,108 @@
+"""Captions made of the names of folders and files: by what `find_pictures` finds in real folders."""
+
+import pytest
+from picture_folders import captions_of
+
+from diffuse_cli.data.captions import find_pictures
+from diffuse_cli.data.name_captions import words_of_name
+
+
+def test_class_folders(folder):
+    root = folder({"red_car/1.png": None, "red_car/2.png": None, "big-dog/3.png": None})
+    assert captions_of(find_pictures(root)) == {"big-dog/3.png": ("big dog",), "red_car/1.png": ("red car",),
+                                                "red_car/2.png": ("red car",)}
+    assert captions_of(find_pictures(root, caption_template="a {label} {0.__class__}"))["big-dog/3.png"] == (
+        "a big dog {0.__class__}",)
+
+
+def test_kohya_folders_lose_their_repeats_with_a_notice(folder):
+    found = find_pictures(folder({"10_sks dog/1.png": None, "5_cat/2.png": None}))
+    assert set(captions_of(found).values()) == {("sks dog",), ("cat",)}
+    assert "10_sks dog" in found.warnings[0]
+
+
+@pytest.mark.parametrize("names", [
+    ["cat/1.png"],                              # one name only
+    ["cat/1.png", "2.png", "3.png", "dog/4.png", "5.png"],              # most pictures have none
+    ["train/1.png", "test/2.png"],              # splits, not labels
+    ["images/1.png", "photos/2.png"],           # what is in them, as in any folder
+    ["2021-05-03/1.png", "DCIM/100CANON/2.png"],
+])
+def test_folders_that_are_no_labels(folder, names):
+    assert find_pictures(folder(dict.fromkeys(names, ""))).caption_source != "folder"
+
+
+@pytest.mark.parametrize(("stem", "words"), [
+    ("red_car-0012", "red car"), ("IMG_2041", ""), ("DSC01234", ""), ("PXL_20230101_120000123", ""), ("image 7", ""),
+    ("20240131_beach", "beach"), ("3f2b8c9d-1234-4abc-9def-0123456789ab", ""), ("d41d8cd98f00b204e9800998ecf8427e", ""),
+    ("a cat (3)", "a cat"), ("photo of a dog", "photo of a dog"), ("WhatsApp Image 2020-01-01 at 10.00.00", ""),
+    ("rotes_auto12", "rotes auto"), ("facade", "facade"), ("00001", ""), ("frame0001", ""), ("帽子和花", "帽子和花"),
+])
+def test_words_of_a_file_name(stem, words):
+    assert words_of_name(stem) == words
+
+
+def test_file_names_count_when_four_in_five_say_something(folder):
+    root = folder({f"{colour}_car_{index}.png": None for index, colour in enumerate(("red", "blue", "red", "grey"))}
+                  | {"IMG_0001.png": None})
+    found = find_pictures(root)
+    assert found.caption_source == "filename"
+    assert captions_of(found)["red_car_2.png"] == ("red car",)
+    assert captions_of(found)["IMG_0001.png"] == ()
+    folder({"IMG_0002.png": None})
+    found = find_pictures(root)
+    assert (found.caption_source, found.conditional) == ("none", False)
+    assert found.caption_summary == "none found (unconditional model)"
+
+
+@pytest.mark.parametrize("pattern", ["ComfyUI_{:05}_", "DJI_{:04}", "train_{:06}", "MVI_{:04}", "P10{:05}",
+                                     "GX01{:04}", "FB_IMG_{:013}", "image ({})", "n02085620_{}", "Copy of IMG_{:04}",
+                                     "{:05}-123456"])
+def test_names_that_programs_give_are_no_captions(folder, pattern):
+    found = find_pictures(folder({f"{pattern.format(number)}.png": None for number in range(9)}))
+    assert (found.caption_source, found.conditional) == ("none", False)
+
+
+def test_names_that_all_say_the_same_are_no_captions_but_named(folder):
+    found = find_pictures(folder({f"sks dog ({number}).png": None for number in range(9)}))
+    assert found.caption_source == "none"
+    assert found.notes == ("the names of all files say “sks dog”, which tells no picture from another; "
+                           '--caption "sks dog" would use it',)
+
+
+def test_nested_folders_and_names_say_what_the_path_says(folder):
+    root = folder({"units/undead/archer-idle.png": None, "units/undead/archer-die-2.png": None,
+                   "units/elves/bowman.png": None, "units/elves/high-lord/RedCape01.png": None})
+    found = find_pictures(root)
+    assert found.caption_source == "folder"
+    assert captions_of(found) == {
+        "units/elves/bowman.png": ("elves bowman",),
+        "units/elves/high-lord/RedCape01.png": ("elves high lord Red Cape",),
+        "units/undead/archer-die-2.png": ("undead archer die",),
+        "units/undead/archer-idle.png": ("undead archer idle",)}
+    by_template = find_pictures(root, caption_template="{name}, of the {folder}")
+    assert captions_of(by_template)["units/elves/bowman.png"] == ("bowman, of the elves",)
+    assert captions_of(find_pictures(root, captions="folder"))["units/elves/bowman.png"] == ("elves",)
+    assert captions_of(find_pictures(root, captions="filename"))["units/elves/bowman.png"] == ("bowman",)
+
+
+def test_a_name_that_repeats_its_folder_says_it_once(folder):
+    found = find_pictures(folder({"cat/cat-12.png": None, "cat/cat asleep.png": None, "dog/Dog 3.png": None}))
+    assert sorted(captions_of(found).values()) == [("cat",), ("cat asleep",), ("dog",)]
+
+
+def test_one_stray_picture_or_one_deeper_class_changes_nothing_for_the_others(folder):
+    root = folder({"cat/1.png": None, "dog/2.png": None, "3.png": None, "dog/puppy/4.png": None})
+    assert captions_of(find_pictures(root)) == {"3.png": (), "cat/1.png": ("cat",), "dog/2.png": ("dog",),
+                                                "dog/puppy/4.png": ("dog puppy",)}
+
+
+def test_a_single_folder_with_repeats_is_a_class(folder):
+    assert captions_of(find_pictures(folder({"10_sks dog/1.png": None}))) == {"10_sks dog/1.png": ("sks dog",)}
+
+
+def test_splits_are_no_classes_and_are_asked_about(folder):
+    found = find_pictures(folder({"train/cat/1.png": None, "train/dog/2.png": None, "test/cat/3.png": None}))
+    assert captions_of(found) == {"test/cat/3.png": ("cat",), "train/cat/1.png": ("cat",), "train/dog/2.png": ("dog",)}
+    assert found.warnings == ("train/ and test/ lie side by side, and pictures of both are trained on; --held-out test "
+                              "keeps the latter for validation",)

@@ -1,0 +1,162 @@
+"""Captions of sidecar files: by what `find_pictures` finds in real folders."""
+
+import pytest
+from picture_folders import captions_of
+
+from diffuse_cli.data.captions import find_pictures
+from diffuse_cli.errors import DataError
+
+
+def test_sidecars_in_their_order_of_precedence(folder):
+    found = find_pictures(folder({
+        "a.png": None, "a.txt": "from txt", "a.caption": "not this", "a.json": '{"caption": "nor this"}',
+        "b.png": None, "b.txt": "  \n", "b.caption": "from caption",
+        "c.png": None, "c.json": '{"text": "from json", "prompt": "not this"}',
+        "d.png": None,
+        "e.jpg": None, "e.png": None, "e.TXT": "shared",
+    }))
+    assert captions_of(found) == {"a.png": ("from txt",), "b.png": ("from caption",), "c.png": ("from json",),
+                                  "d.png": (), "e.jpg": ("shared",), "e.png": ("shared",)}
+    assert found.caption_source == "sidecar"
+    assert found.caption_summary == "sidecar .txt, .caption, .json (5 of 6 files; 1 has none → empty)"
+    assert found.conditional
+
+
+@pytest.mark.parametrize(("content", "expected", "problem"), [
+    ("a red car\n", ("a red car",), None),
+    ("\ufeffa red car", ("a red car",), None),
+    ("one\r\n\r\n two  words \r\none\r\n", ("one", "two words"), None),
+    ("", (), None),
+    ("\n \t\n", (), None),
+    ("nul\0 and \x1b[31mescape\x9b", ("nul and [31mescape",), None),
+    ("🚗🚗", ("🚗🚗",), None),
+    ("[bold]markup[/] <b>", ("[bold]markup[/] <b>",), None),
+    (b"caf\xe9", ("café",), None),
+    ("a red car\r\nund ein Möwe".encode("utf-16"), ("a red car", "und ein Möwe"), None),
+    ("一辆红色的汽车在桥上".encode("gbk"), ("一辆红色的汽车在桥上",), None),
+    (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", (), "not text"),
+    ("0 0.5 0.5 0.25 1e-2\n3 0.1 0.2 0.3 0.4\n", (), None),
+    ("7\n", ("7",), None),
+    ("x" * 65_537, (), "longer than 64 KB, ignored"),
+], ids=["line", "bom", "crlf", "empty", "blank", "control", "emoji", "markup", "latin-1", "utf-16", "gbk",
+        "binary", "boxes", "digit", "too long"])
+def test_text_of_a_sidecar(folder, content, expected, problem):
+    found = find_pictures(folder({"a.png": None, "a.txt": content, "b.png": None, "b.txt": "b"}))
+    assert captions_of(found)["a.png"] == expected
+    assert found.caption_problems == ((("a.txt", problem),) if problem else ())
+
+
+def test_a_replacement_character_that_somebody_wrote_is_no_error(folder):
+    assert find_pictures(folder({"a.png": None, "a.txt": "what \ufffd is"})).caption_problems == ()
+
+
+@pytest.mark.parametrize(("content", "expected"), [
+    ('{"caption": ["one", "two", "", 3]}', ("one", "two", "3")),
+    ('{"caption": "", "prompt": "last"}', ("last",)),
+    ('{"caption": null}', ()),
+    ('{"caption": "\\ud800x"}', ("?x",)),
+])
+def test_json_sidecars(folder, content, expected):
+    assert captions_of(find_pictures(folder({"a.png": None, "a.json": content})))["a.png"] == expected
+
+
+def test_json_that_describes_something_else_is_no_sidecar(folder):
+    found = find_pictures(folder({"cat/1.png": None, "cat/1.json": '{"boxes": [1]}', "dog/2.png": None}))
+    assert found.caption_source == "folder"
+    found = find_pictures(folder({"cat/1.json": "[" * 100_000, "dog/2.json": "[" * 60_000}))
+    assert (found.caption_source, found.caption_problems) == ("folder", (("dog/2.json", "not JSON"),))
+
+
+def test_orphans_are_named_unless_they_are_the_readme(folder):
+    found = find_pictures(folder({"a.png": None, "a.txt": "x", "b.txt": "y", "README.txt": "z", "c.caption": "w"}))
+    assert found.caption_problems == (("b.txt", "caption without a picture"),)
+    with pytest.raises(DataError, match=r"b\.txt: caption without a picture, and --strict stops at the first problem"):
+        find_pictures(folder({}), strict=True)
+
+
+def test_the_caption_of_a_picture_that_cannot_be_used_is_no_orphan(folder):
+    root = folder({"a.png": None, "a.txt": "A", "b.txt": "B", "c.psd": "", "c.txt": "C"})
+    (root / "b.png").symlink_to(root / "nowhere")
+    found = find_pictures(root)
+    assert found.unusable == (("b.png", "broken link"), ("c.psd", "picture with layers"))
+    assert found.caption_problems == ()
+
+
+def test_caption_ext_narrows(folder):
+    root = folder({"a.png": None, "a.txt": "text", "a.tags": "tags"})
+    assert captions_of(find_pictures(root, caption_ext="tags")) == {"a.png": ("tags",)}
+    assert captions_of(find_pictures(root, caption_ext=".TXT", captions="sidecar")) == {"a.png": ("text",)}
+    with pytest.raises(DataError, match="sidecar"):
+        find_pictures(root, caption_ext=".cap", captions="sidecar")
+
+
+@pytest.mark.parametrize("files", [
+    {"a.png.txt": "red", "b.png.txt": "blue"},
+    {"a.png.caption": "red", "b.png.caption": "blue"},
+    {"a.png.json": '{"caption": "red"}', "b.png.json": '{"description": "blue"}'},
+    {"A.TXT": "red", "B.txt": "blue"},
+    {"a.tags": "red", "b.tags": "blue"},
+    {"captions/a.txt": "red", "captions/b.txt": "blue"},
+], ids=["double suffix", "double caption", "double json", "case", "tags", "parallel folder"])
+def test_names_of_sidecars(folder, files):
+    found = find_pictures(folder({"a.png": None, "b.png": None, **files}))
+    assert captions_of(found) == {"a.png": ("red",), "b.png": ("blue",)}
+    assert found.caption_problems == ()
+
+
+def test_the_exact_name_goes_before_a_lenient_one(folder):
+    found = find_pictures(folder({"a.png": None, "a.jpg": None, "a.txt": "both", "a.jpg.txt": "only the jpg"}))
+    assert captions_of(found)["a.png"] == ("both",)
+
+
+def test_parallel_folders_are_matched_by_their_paths(folder):
+    found = find_pictures(folder({"train/images/1.png": None, "train/captions/1.txt": "train",
+                                  "test/images/1.png": None, "test/captions/1.txt": "test"}))
+    assert captions_of(found) == {"test/images/1.png": ("test",), "train/images/1.png": ("train",)}
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("1girl,\nsolo,\nred hair,\n", "1girl, solo, red hair"),
+    ("1girl\nsolo\nred hair", "1girl, solo, red hair"),
+    ("the old harbour with many boats\nand a lamp near the wall.\n", "the old harbour with many boats and a lamp near "
+                                                                     "the wall."),
+    ("A paragraph about it.\n\nAnother one.\n", "A paragraph about it. Another one."),
+])
+def test_lines_are_captions_unless_they_are_joined(folder, text, expected):
+    root = folder({"a.png": None, "a.txt": text})
+    found = find_pictures(root)
+    assert len(captions_of(found)["a.png"]) == len(text.split("\n")) - text.count("\n\n") - text.endswith("\n")
+    assert found.notes == ("each line of a caption file is a caption of its own, and training picks one at random; "
+                           "--join-lines makes each file one caption",)
+    assert "captions a picture, one a line" in found.caption_summary
+    joined = find_pictures(root, join_lines=True)
+    assert (captions_of(joined), joined.notes) == ({"a.png": (expected,)}, ())
+
+
+def test_the_encoding_is_guessed_from_all_files_together(folder):
+    texts = {"a": "Möwe", "b": "ein grüner Fluß bei Nürnberg", "c": "Öl", "d": "café"}
+    root = folder({**{f"{name}.png": None for name in texts},
+                   **{f"{name}.txt": text.encode("cp1252") for name, text in texts.items()}})
+    found = find_pictures(root)
+    assert captions_of(found) == {f"{name}.png": (text,) for name, text in texts.items()}
+    assert found.notes == ("4 caption files are not UTF-8 and were read as cp1252",)
+
+
+@pytest.mark.parametrize(("text", "caption"), [
+    ("A frog.\nde.utf8=Ein Frosch.\nfr.utf8=Une grenouille.\npt_BR.utf8=Um sapo.\n", "A frog."),
+    ("de=Ein Frosch\nen=A frog\nzh-TW=青蛙\n", "A frog"),
+])
+def test_translations_are_no_alternatives(folder, text, caption):
+    found = find_pictures(folder({"a.png": None, "a.txt": text}))
+    assert captions_of(found) == {"a.png": (caption,)}
+    assert found.notes == ("1 text files hold translations, of which only the first language counts",)
+
+
+def test_a_text_with_one_equals_sign_is_no_translation(folder):
+    assert captions_of(find_pictures(folder({"a.png": None, "a.txt": "x = y\na sign that says so"})))["a.png"] == (
+        "x = y", "a sign that says so")
+
+
+def test_translations_in_json(folder):
+    root = folder({"a.png": None, "a.json": '{"caption": {"de": "ein Frosch", "en": "a frog"}}'})
+    assert captions_of(find_pictures(root)) == {"a.png": ("a frog",)}

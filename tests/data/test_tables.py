@@ -1,0 +1,169 @@
+"""Captions in tables as other programs and hands write them: the right captions, or the line that is wrong."""
+
+import json
+
+import pandas
+import pytest
+from picture_folders import captions_of, rows
+
+from diffuse_cli.data.captions import find_pictures
+from diffuse_cli.errors import DataError
+
+NAMES = [f"{number:06}.png" for number in range(6)]
+CAPTIONS = [("a red car", "two dogs", "a boat, at sea")[number % 3] for number in range(6)]
+PAIRS = list(zip(NAMES, CAPTIONS, strict=True))
+EXPECTED = {name: (caption,) for name, caption in PAIRS}
+
+
+@pytest.fixture
+def pictures(folder):
+    return folder(dict.fromkeys(NAMES))
+
+
+def quoted(caption):
+    return f'"{caption}"' if "," in caption else caption
+
+
+# ── Separated values ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("text", [
+    "file_name, text\n" + "".join(f"{name}, {quoted(text)}\n" for name, text in PAIRS),
+    "File Name,Text\r\n" + "".join(f"{name},{quoted(text)}\r\n" for name, text in PAIRS),
+    "file_name;text\r\n" + "".join(f"{name};{text}\r\n" for name, text in PAIRS),
+    "file_name\ttext\n" + "".join(f"{name}\t{text}\n" for name, text in PAIRS),
+    "sep=;\r\nfile_name;text\r\n" + "".join(f"{name};{text}\r\n" for name, text in PAIRS),
+    "file_name,text\r" + "".join(f"{name},{quoted(text)}\r" for name, text in PAIRS),
+    ",file_name,text\n" + "".join(f"{n},{name},{quoted(text)}\n" for n, (name, text) in enumerate(PAIRS)),
+    "".join(f"{name},{quoted(text)}\n" for name, text in PAIRS),
+    "image|caption_number|caption\n" + "".join(f"{name}| 0| {text}\n" for name, text in PAIRS),
+    "text,width,image_path\n" + "".join(f"{quoted(text)},64,/data/x/{name}\n" for name, text in PAIRS),
+    "file_name,text\n\n" + "".join(f"{name},{quoted(text)},,\n\n" for name, text in PAIRS),
+    "\ufefffile_name,text\n" + "".join(f"{name},{quoted(text)}\n" for name, text in PAIRS),
+], ids=["blanks", "capitals", "semicolon", "tab", "sep", "old line ends", "index", "no header", "bars", "other order",
+        "blank rows", "mark"])
+@pytest.mark.parametrize("name", ["metadata.csv", "labels.csv", "list.tsv"])
+def test_separated_values(pictures, folder, text, name):
+    assert captions_of(find_pictures(folder({name: text}))) == EXPECTED
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32", "cp1252"])
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "json"])
+def test_encodings_of_tables(folder, encoding, suffix):
+    pairs = [(f"{number}.png", f"une fenêtre à côté d'un café {number}") for number in range(4)]
+    texts = {"csv": "file_name,text\n" + "".join(f"{name},{text}\n" for name, text in pairs),
+             "jsonl": "".join(json.dumps({"file_name": name, "text": text}, ensure_ascii=False) + "\n"
+                              for name, text in pairs),
+             "json": json.dumps(dict(pairs), ensure_ascii=False)}
+    root = folder({**{name: None for name, _ in pairs}, f"captions.{suffix}": texts[suffix].encode(encoding)})
+    assert captions_of(find_pictures(root)) == {name: (text,) for name, text in pairs}
+
+
+@pytest.mark.parametrize(("row", "fields"), [
+    ("000002.png,a red car, in the street", "3 fields where the header has 2: 000002.png | a red car | in the street"),
+    ("000002.png", "1 fields where the header has 2: 000002.png"),
+])
+def test_a_row_that_is_not_what_its_header_says_is_an_error(pictures, folder, row, fields):
+    text = "file_name,text\n000000.png,a\n000001.png,b\n" + row + "\n000003.png,c\n"
+    with pytest.raises(DataError) as caught:
+        find_pictures(folder({"labels.csv": text}))
+    assert str(caught.value).startswith(f"labels.csv line 4 has {fields}")
+
+
+def test_a_caption_with_line_ends_and_quotes_is_whole(pictures, folder):
+    found = find_pictures(folder({"labels.csv": 'file_name,text\n000000.png,"a ""red"" car,\nin two lines"\n'}))
+    assert captions_of(found)["000000.png"] == ('a "red" car, in two lines',)
+
+
+# ── JSON ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("name", "document"), [
+    ("meta_cap.json", {f"/data/img/{name}": {"caption": text, "tags": "1girl"} for name, text in PAIRS}),
+    ("meta_lat.json", {name[:-4]: {"caption": text, "train_resolution": [512, 512]} for name, text in PAIRS}),
+    ("prompts.json", dict(PAIRS)),
+    ("captions.json", {"info": {"year": 2017}, "images": [{"id": k, "file_name": name} for k, name in enumerate(NAMES)],
+                       "annotations": [{"id": k, "image_id": k, "caption": text} for k, text in enumerate(CAPTIONS)]}),
+    ("metadata.json", [{"file_name": name, "text": text} for name, text in PAIRS]),
+    ("dataset.json", {"images": [{"filename": name, "sentences": [{"raw": text}]} for name, text in PAIRS]}),
+    ("columns.json", {"file_name": NAMES, "text": CAPTIONS}),
+    ("frame.json", {"file_name": {str(k): name for k, name in enumerate(NAMES)},
+                    "text": {str(k): text for k, text in enumerate(CAPTIONS)}}),
+], ids=["kohya", "kohya stems", "map", "coco", "list", "karpathy", "columns", "pandas"])
+def test_json_for_all_pictures(pictures, folder, name, document):
+    assert captions_of(find_pictures(folder({name: json.dumps(document, indent=1)}))) == EXPECTED
+
+
+def test_several_captions_of_a_picture_in_the_form_of_coco_are_alternatives(folder):
+    document = {"images": [{"id": 7, "file_name": "a.png"}],
+                "annotations": [{"image_id": 7, "caption": "one"}, {"image_id": 7, "caption": "two"}]}
+    assert captions_of(find_pictures(folder({"a.png": None, "c.json": json.dumps(document)}))) == {
+        "a.png": ("one", "two")}
+
+
+def test_json_lines_of_another_name_and_a_list_in_their_place(pictures, folder):
+    entries = [{"image": name, "prompt": text} for name, text in PAIRS]
+    root = folder({"train.jsonl": rows(*entries)})
+    assert captions_of(find_pictures(root)) == EXPECTED
+    (root / "train.jsonl").write_text(json.dumps(entries, indent=2))
+    assert captions_of(find_pictures(root)) == EXPECTED
+
+
+def test_lists_of_tags_become_one_caption(folder):
+    root = folder({"a.png": None, "t.jsonl": rows({"file_name": "a.png", "tags": ["1girl", "red hair"]})})
+    assert captions_of(find_pictures(root)) == {"a.png": ("1girl, red hair",)}
+
+
+# ── Parquet ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["metadata.parquet", "train.parquet"])
+def test_parquet(pictures, name):
+    pandas.DataFrame({"file_name": NAMES, "text": CAPTIONS}).to_parquet(pictures / name)
+    assert captions_of(find_pictures(pictures)) == EXPECTED
+
+
+def test_parquet_without_its_reader_names_the_remedy(pictures, monkeypatch):
+    (pictures / "metadata.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"metadata\.parquet is not a readable parquet file"):
+        find_pictures(pictures)
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    with pytest.raises(DataError, match=r"metadata\.parquet needs pyarrow\. pip install 'diffuse-cli\[parquet\]'"):
+        find_pictures(pictures)
+
+
+# ── Which table and which column ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_tables_of_different_pictures_are_all_used(folder):
+    found = find_pictures(folder({
+        "a.png": None, "b.png": None, "c.png": None, "train.csv": "image,caption\na.png,A\nb.png,B\n",
+        "val.csv": "image,caption\nc.png,C\n"}))
+    assert captions_of(found) == {"a.png": ("A",), "b.png": ("B",), "c.png": ("C",)}
+    assert (found.notes, found.warnings) == ((), ())
+
+
+def test_a_table_of_another_name_leaves_no_picture_out(folder):
+    found = find_pictures(folder({"a.png": None, "b.png": None, "t.csv": "image,caption\na.png,A\n"}))
+    assert captions_of(found) == {"a.png": ("A",), "b.png": ()}
+    assert found.caption_summary == "t.csv (1 of 2 files; 1 has none → empty)"
+
+
+def test_a_named_table_counts_wherever_it_lies(pictures, folder, tmp_path):
+    folder({name.replace(".png", ".txt"): "beside" for name in NAMES})
+    table = tmp_path / "elsewhere.csv"
+    table.write_text("file_name,text\n" + "".join(f"{name},{quoted(text)}\n" for name, text in PAIRS))
+    found = find_pictures(pictures, captions=str(table))
+    assert (captions_of(found), found.caption_source) == (EXPECTED, "table")
+    table.write_text("file_name,text\nother.png,x\n")
+    with pytest.raises(DataError, match=r"holds no caption of the pictures.*1 other files, for example 'other\.png'"):
+        find_pictures(pictures, captions=str(table))
+
+
+def test_another_column_is_named_and_chosen_by_its_spelling_or_nearly(folder):
+    root = folder({"a.png": None, "t.csv": "image,caption,Tag String\na.png,A,B\n"})
+    found = find_pictures(root)
+    assert captions_of(found) == {"a.png": ("A",)}
+    assert found.notes == ("captions are taken from the column caption of t.csv; --caption-column Tag String would "
+                           "take another",)
+    assert captions_of(find_pictures(root, caption_column="tag_string")) == {"a.png": ("B",)}

@@ -1,0 +1,71 @@
+"""Text in the encodings of editors and shells is read as it was written; bytes that are no text are refused."""
+
+import random
+
+import pytest
+
+from diffuse_cli.data.text_files import NotText, decode_text, encoding_of_file, is_unicode
+
+TEXTS = {
+    "french": ("un café rouge à côté d'une église\nune fenêtre bleue, très élégante", ("cp1252", "cp850", "mac_roman")),
+    "german": ("ein rotes Auto vor dem Bürohaus\nMöwe über grünem Fluß\nStraße", ("cp1252", "cp850")),
+    "spanish": ("un niño con una piñata\nel árbol pequeño\n¿qué es?", ("cp1252", "cp850")),
+    "english": ("a red car – “fast” and nice\nthe dog’s house\n20° in the café", ("cp1252", "mac_roman")),
+    "polish": ("czerwony samochód na ulicy\nżółta łódź w porcie", ("cp1250", "cp852")),
+    "czech": ("červené auto na silnici\nžlutý pes a kočka u řeky", ("cp1250", "cp852")),
+    "turkish": ("kırmızı araba\ngüneşli bir gün ve küçük köpek", ("cp1254",)),
+    "russian": ("красная машина на мосту\nдве собаки в снегу", ("cp1251", "koi8_r", "cp866")),
+    "greek": ("ένα κόκκινο αυτοκίνητο\nδύο σκυλιά στο χιόνι", ("cp1253",)),
+    "japanese": ("赤い車が橋の上にある\n雪の中の二匹の犬", ("cp932", "euc_jp")),
+    "chinese": ("一辆红色的汽车在桥上\n雪地里的两只狗", ("gbk",)),
+    "traditional": ("一輛紅色的汽車在橋上\n雪地裡的兩隻狗", ("big5",)),
+    "korean": ("다리 위의 빨간 자동차\n눈 속의 두 마리 개", ("cp949",)),
+}
+CASES = [pytest.param(text * 3, encoding, id=f"{name} {encoding}")
+         for name, (text, encodings) in TEXTS.items() for encoding in encodings]
+
+
+@pytest.mark.parametrize(("text", "encoding"), CASES)
+def test_code_pages_are_guessed(text, encoding, tmp_path):
+    data = text.encode(encoding)
+    assert not is_unicode(data)
+    assert decode_text(data)[0] == text
+    table = f"file_name,text\n{text}".encode(encoding)
+    (tmp_path / "table.csv").write_bytes(table)
+    assert table.decode(encoding_of_file(tmp_path / "table.csv")) == f"file_name,text\n{text}"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("text", ["a red car\r\nund eine Möwe", "x, y"])
+def test_unicode_is_recognised(text, encoding, tmp_path):
+    data = text.encode(encoding)
+    assert is_unicode(data)
+    assert decode_text(data)[0].removeprefix("\ufeff") == text
+    (tmp_path / "text").write_bytes(data)
+    assert (tmp_path / "text").read_text(encoding_of_file(tmp_path / "text")).removeprefix("\ufeff") == text.replace(
+        "\r\n", "\n")
+
+
+def test_other_text_of_the_same_origin_helps_the_guess():
+    alone, sample = "Žlutý".encode("cp1250"), ("červené auto na silnici\nkočka u řeky\n" * 5).encode("cp1250")
+    assert decode_text(alone, sample=sample)[0] == "Žlutý"
+
+
+@pytest.mark.parametrize("data", [
+    b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\1\0", b"\xff\xd8\xff\xe0\0\x10JFIF\0\1", bytes(range(256)), b"\0" * 1000,
+    b"\x1f\x8b\x08\0\0\0\0\0abc" * 9, random.Random(0).randbytes(1000), b"PK\x03\x04\x14\0\0\0\x08\0" * 3,
+], ids=["png", "jpeg", "all bytes", "zeros", "gzip", "random", "zip"])
+def test_what_is_no_text_is_refused(data, tmp_path):
+    with pytest.raises(NotText):
+        decode_text(data)
+    (tmp_path / "data").write_bytes(data)
+    with pytest.raises(NotText):
+        encoding_of_file(tmp_path / "data")
+
+
+def test_a_letter_on_the_border_between_two_blocks_is_no_damage(tmp_path):
+    text = "x" * (2**20 - 1) + "é\n" * 10
+    (tmp_path / "long").write_text(text, encoding="utf-8")
+    assert encoding_of_file(tmp_path / "long") == "utf-8"
+    (tmp_path / "long").write_text(text, encoding="cp1252")
+    assert encoding_of_file(tmp_path / "long") == "cp1252"
