@@ -93,3 +93,9 @@ def test_files_of_boxes_are_told_apart_from_captions(folder):
     found = find_pictures(folder({**PICTURES, **{f"{number}.txt": "0 0.5 0.5 0.2 0.1" for number in range(4)}}))
     assert (found.conditional, found.notes) == (
         False, ("4 text files hold only numbers, as boxes for object detection, and no caption",))
+
+
+def test_archives_beside_pictures_are_named(folder):
+    root = folder({**PICTURES, "more.zip": b"PK", "old.tar": b""})
+    assert find_pictures(root).notes == (
+        f"more.zip and 1 more: not read, because pictures lie beside; give {root / 'more.zip'} to read it",)

@@ -10,8 +10,8 @@ import torch
 from PIL import Image, ImageFilter
 
 from diffuse_cli.data import dataset as cache
-from diffuse_cli.data.dataset import Dataset
 from diffuse_cli.data.demo_scenes import scenes
+from diffuse_cli.data.listing import Dataset
 from diffuse_cli.errors import ModelError
 from diffuse_cli.evaluation import features
 from diffuse_cli.evaluation.distances import compare

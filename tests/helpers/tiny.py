@@ -12,7 +12,7 @@ from PIL import Image
 
 from diffuse_cli import config, events
 from diffuse_cli.config import SAMPLER_STEPS, Machine, Recipe
-from diffuse_cli.data.dataset import Dataset
+from diffuse_cli.data.listing import Dataset
 from diffuse_cli.network import presets
 from diffuse_cli.reporting import report
 from diffuse_cli.training import loop

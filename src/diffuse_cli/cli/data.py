@@ -17,8 +17,7 @@ from .terminal import progress, view
 from .terminal.plain_text import clean
 
 if TYPE_CHECKING:
-    from ..data.dataset import Dataset
-    from ..data.listing import PictureListing
+    from ..data.listing import Dataset, PictureListing
 
 MAX_PREVIEW_PICTURES = 48                       # on one sheet
 RESOLUTION = 64                                 # default of --resolution, in pixels

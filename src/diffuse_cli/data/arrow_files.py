@@ -1,4 +1,4 @@
-"""Pictures inside parquet and Arrow files, as Hugging Face's `datasets` keeps them on disk. Needs pyarrow.
+"""Pictures inside parquet and Arrow files, as Hugging Face's the library datasets keeps them on disk. Needs pyarrow.
 
 A row holds a picture's bytes in one column, and captions or classes in others.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import DataError
-from .containers import MEMBER_LIMIT
+from .containers import MEMBER_LIMIT, identity_of
 
 ARROW_SUFFIXES = (".parquet", ".arrow")
 
@@ -52,7 +52,7 @@ class _Pieces:
     """The piece of a file that was read last stays in memory: rows are read in their order."""
 
     lock = threading.Lock()
-    key: tuple[Path, str] | None = None
+    key: tuple[tuple[Path, int, int], str] | None = None
     start = 0
     piece: Any = None                           # an array of pyarrow
     table: "ArrowTable | None" = None
@@ -62,8 +62,9 @@ class _Pieces:
         """The bytes in a cell. Raises OSError."""
         with cls.lock:
             try:
-                if cls.key != (cell.container, cell.column) or cls.table is None:
-                    cls.table, cls.key, cls.piece = ArrowTable(cell.container), (cell.container, cell.column), None
+                key = identity_of(cell.container), cell.column
+                if cls.key != key or cls.table is None:
+                    cls.table, cls.key, cls.piece = ArrowTable(cell.container), key, None
                 if cls.piece is None or not cls.start <= cell.row < cls.start + len(cls.piece):
                     cls.start, cls.piece = cls.table.piece_with(cell.row, cell.column)
                 value = cls.piece[cell.row - cls.start].as_py()
@@ -140,7 +141,7 @@ class ArrowTable:
                        else value for key, value in row.items()}
 
     def _class_names(self) -> dict[str, list[str]]:
-        """Column → the names of its classes, from what `datasets` writes into the file."""
+        """Column → the names of its classes, from what the library datasets writes into the file."""
         try:
             features = json.loads((self.schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
             return {column: list(map(str, feature["names"])) for column, feature in features.items()

@@ -8,8 +8,9 @@ from pathlib import Path
 from ..config import TABLE_SUFFIXES
 from ..errors import DataError
 from .caption_text import SourceCaptions
+from .containers import File
 from .file_types import picture_suffixes
-from .folders import File, Tree
+from .folders import Tree
 from .metadata_files import CaptionTable, read_named_table
 from .sidecar_files import NOT_SIDECARS
 from .text_files import NotText, decode_text
@@ -52,6 +53,10 @@ def _beside_pictures(source: SourceCaptions, tree: Tree, known: set[str]) -> Non
     stems = {picture.base.casefold() for picture in tree.pictures}
     twins: dict[str, tuple[int, File]] = {}     # suffix → number of files, the first of them
     others: list[str] = []
+    archives = [file.name for file in tree.others if file.suffix in (".zip", ".tar", ".tgz", ".gz", ".xz", ".arrow")]
+    if archives:
+        source.notes.append(f"{archives[0]}{_and_more(archives)}: not read, because pictures lie beside; "
+                            f"give {tree.root / archives[0]} to read it")
     for file in tree.others:
         if file.name in known:
             continue
@@ -66,8 +71,11 @@ def _beside_pictures(source: SourceCaptions, tree: Tree, known: set[str]) -> Non
                 f"{count:,} {suffix} files lie beside pictures and are not used; "
                 f"--caption-ext {suffix} would read captions from them")
     if others:
-        rest = f" and {len(others) - 1:,} more" if len(others) > 1 else ""
-        source.notes.append(f"not read as captions: {others[0]}{rest}")
+        source.notes.append(f"not read as captions: {others[0]}{_and_more(others)}")
+
+
+def _and_more(names: list[str]) -> str:
+    return f" and {len(names) - 1:,} more" if len(names) > 1 else ""
 
 
 def _is_text(file: File) -> bool:

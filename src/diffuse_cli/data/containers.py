@@ -1,4 +1,4 @@
-"""Pictures and texts inside zip and tar files, as if they were files of a folder. Nothing is unpacked to the disk.
+"""Files of a data set, on the disk or inside zip and tar files, which are read without unpacking them to the disk.
 
 Only what a member's name and place are is read to list a container; a member is read when it is needed.
 """
@@ -6,19 +6,13 @@ Only what a member's name and place are is read to list a container; a member is
 import io
 import os
 import posixpath
-import stat
-import tarfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol, overload
 
-from ..errors import DataError
-
-ARCHIVES = (".zip", ".tar")
-COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")       # to be unpacked first
 MEMBER_LIMIT = 256 * 2**20                      # maximum bytes of a member, before it is compressed
 
 
@@ -38,6 +32,29 @@ class Inner(Protocol):
 
 
 Location = Path | Inner
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A regular file: `name` is its NFC POSIX path relative to the folder."""
+
+    name: str
+    path: Location
+
+    @property
+    def directory(self) -> str:
+        """'' or 'some/folder', without a slash at the end."""
+        return self.name.rpartition("/")[0]
+
+    @property
+    def base(self) -> str:
+        """The name with its directory, without its suffix."""
+        return posixpath.splitext(self.name)[0]
+
+    @property
+    def suffix(self) -> str:
+        """'.png', in lower case; '' if there is none."""
+        return os.path.splitext(self.name)[1].lower()
 
 
 class Member:
@@ -100,7 +117,7 @@ class _ZipFiles:
     """The zip file that was read last stays open, because its directory takes long to read."""
 
     lock = threading.Lock()
-    path: Path | None = None
+    identity: tuple[Path, int, int] | None = None
     file: zipfile.ZipFile | None = None
 
     @classmethod
@@ -108,10 +125,11 @@ class _ZipFiles:
         """`size` bytes of a member. Raises OSError."""
         with cls.lock:
             try:
-                if cls.path != path or cls.file is None:
+                identity = identity_of(path)
+                if cls.identity != identity or cls.file is None:
                     if cls.file is not None:
                         cls.file.close()
-                    cls.file, cls.path = zipfile.ZipFile(path), path
+                    cls.file, cls.identity = zipfile.ZipFile(path), identity
                 with cls.file.open(inner) as member:
                     return member.read(size)
             except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, KeyError, EOFError) as error:
@@ -125,35 +143,7 @@ def _read_all(file: io.RawIOBase, size: int) -> bytes:
     return bytes(data)
 
 
-def is_container(name: str) -> bool:
-    """Whether a file with this name is an archive whose members are read."""
-    return name.lower().endswith(ARCHIVES)
-
-
-def members(path: Path) -> Iterator[Member]:
-    """The regular files in an archive, in its order. Raises DataError if it cannot be read or is a compressed tar."""
-    if path.name.lower().endswith(COMPRESSED_TARS):
-        raise DataError(f"{path} is a compressed tar, in which no picture can be read alone",
-                        hint=f"Unpack it first: tar xf {path}")
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise DataError(f"{path} is not a regular file")
-        if path.suffix.lower() == ".zip":
-            with zipfile.ZipFile(path) as archive:
-                for entry in archive.infolist():
-                    if not entry.is_dir() and safe_name(entry.filename):
-                        yield Member(path, entry.filename, entry.file_size, None)
-        else:
-            with tarfile.open(path, "r:") as tar:
-                for info in tar:
-                    if info.isreg() and safe_name(info.name):
-                        yield Member(path, info.name, info.size, info.offset_data)
-                    tar.members.clear()         # type: ignore[attr-defined]   # they are not needed again
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, ValueError) as error:
-        raise DataError(f"{path} is not a readable archive", hint="Was it copied or downloaded to its end?") from error
-
-
-def safe_name(name: str) -> str | None:
-    """A member's name as a relative POSIX path; None for one that leads out of the archive, or that is none."""
-    path = posixpath.normpath(name.replace("\\", "/").lstrip("/"))
-    return None if path in ("", ".") or path.startswith("../") or "\0" in path else path
+def identity_of(path: Path) -> tuple[Path, int, int]:
+    """A file's path, size and time of its last change, by which it is noticed if another takes its place."""
+    status = os.stat(path)
+    return path, status.st_size, status.st_mtime_ns

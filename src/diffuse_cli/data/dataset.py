@@ -14,9 +14,8 @@ import json
 import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -27,25 +26,12 @@ from . import decode_workers
 from .colours import Rendering, background_colour
 from .file_hashes import REFUSED, hash_files
 from .file_types import PICTURE_LIKE, remedies
-from .listing import PictureFile, PictureListing
+from .listing import Dataset, PictureFile, PictureListing
 from .remarks import Entry, describe_litter, warnings_about
 
 FORMAT = 2                                      # of the files above
 TRANSFORM = "upright srgb, centre square, lanczos or bicubic, 2"    # change it with anything that changes a pixel
 _PIECE = 16 * 2**20                             # bytes of pixels collected before they are written
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Pictures and their captions, in the order of the names; all fields but the last three have one entry for each."""
-
-    images: np.ndarray[Any, np.dtype[np.uint8]]     # (N, R, R, 3), memory-mapped, read-only
-    captions: tuple[tuple[str, ...], ...]       # alternatives; empty: the picture has no caption
-    names: tuple[str, ...]
-    pixel_hashes: tuple[str, ...]                     # SHA-256 of each decoded picture's R·R·3 bytes
-    content_id: str                                # a hash of all `pixel_hashes` and `captions`, in order
-    skipped: tuple[tuple[str, str], ...]        # (name, reason) of each picture that cannot be used
-    warnings: tuple[str, ...]
 
 
 Progress = Generator[Scanned | Noticed, None, Dataset]

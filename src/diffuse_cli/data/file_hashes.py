@@ -57,8 +57,9 @@ def _hash_file(path: Location, before: list[Any] | None) -> list[Any]:
             return [*now, hashlib.file_digest(file, "sha256").hexdigest()]  # type: ignore[arg-type]
     except ImageRefused as error:
         return [0, 0, 0, f"{REFUSED}{error.reason}"]
-    except OSError:
-        return [0, 0, 0, f"{REFUSED}unreadable"]
+    except OSError as error:
+        reason = "not there" if isinstance(error, FileNotFoundError) else "unreadable"
+        return [0, 0, 0, f"{REFUSED}{reason}"]
 
 
 def _read_memory(path: Path) -> dict[str, list[Any]]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DataError
-from .containers import Inner, Location
+from .containers import File, Inner, Location
 from .file_types import (
     HEAD,
     NO_PICTURE,
@@ -36,29 +36,6 @@ from .litter import litter_label
 
 UNREADABLE_FOLDER = "unreadable folder"         # a reason in `Tree.unusable`
 _NOT_DOWNLOADED = re.compile(r"\.(.+)\.icloud")     # the name of a picture that iCloud keeps elsewhere
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """A regular file: `name` is its NFC POSIX path relative to the folder."""
-
-    name: str
-    path: Location
-
-    @property
-    def directory(self) -> str:
-        """'' or 'some/folder', without a slash at the end."""
-        return self.name.rpartition("/")[0]
-
-    @property
-    def base(self) -> str:
-        """The name with its directory, without its suffix."""
-        return posixpath.splitext(self.name)[0]
-
-    @property
-    def suffix(self) -> str:
-        """'.png', in lower case; '' if there is none."""
-        return os.path.splitext(self.name)[1].lower()
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,10 @@
-"""The result of looking through a folder: its pictures, their captions, and what there is to say about them."""
+"""A data set: its pictures and captions as they were found, and as they are decoded."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from .containers import Location
 
@@ -35,3 +38,16 @@ class PictureListing:
     def conditional(self) -> bool:
         """Whether any picture has a caption, and a model therefore reads text."""
         return any(picture.captions for picture in self.pictures)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Pictures and their captions, in the order of the names; all fields but the last three have one entry for each."""
+
+    images: np.ndarray[Any, np.dtype[np.uint8]]     # (N, R, R, 3), memory-mapped, read-only
+    captions: tuple[tuple[str, ...], ...]       # alternatives; empty: the picture has no caption
+    names: tuple[str, ...]
+    pixel_hashes: tuple[str, ...]               # SHA-256 of each decoded picture's R·R·3 bytes
+    content_id: str                             # a hash of all `pixel_hashes` and `captions`, in order
+    skipped: tuple[tuple[str, str], ...]        # (name, reason) of each picture that cannot be used
+    warnings: tuple[str, ...]

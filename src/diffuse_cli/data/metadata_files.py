@@ -15,7 +15,8 @@ from typing import Any
 from ..config import TABLE_SUFFIXES
 from ..errors import DataError
 from .caption_text import SourceCaptions, captions_under, distinct_captions
-from .folders import UNREADABLE_FOLDER, File, Tree, list_tree
+from .containers import File
+from .folders import UNREADABLE_FOLDER, Tree, list_tree
 from .picture_index import PictureIndex
 from .tables import FILE_KEY, SEPARATED, NoTable, normalised, read_rows
 

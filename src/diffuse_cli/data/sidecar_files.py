@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from .caption_text import SourceCaptions, captions_under, distinct_captions, join_lines, without_translations
-from .folders import File, Tree
+from .containers import File
+from .folders import Tree
 from .picture_index import PictureIndex
 from .text_files import NotText, decode_text, is_unicode
 

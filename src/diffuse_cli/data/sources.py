@@ -3,10 +3,14 @@
 Whatever it is, it becomes a `Tree`, so that the same rules find its captions. Nothing is unpacked.
 """
 
+import os
 import posixpath
 import re
+import stat
+import tarfile
 import unicodedata
-from collections.abc import Iterable
+import zipfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..config import TABLE_SUFFIXES
@@ -14,12 +18,14 @@ from ..errors import DataError
 from . import metadata_files
 from .arrow_files import ARROW_SUFFIXES, ArrowTable, Cell
 from .caption_text import SourceCaptions
-from .containers import COMPRESSED_TARS, is_container, members, safe_name
+from .containers import File, Member
 from .file_types import NO_PICTURE, PICTURE, judge_suffix, picture_suffixes
-from .folders import File, Tree, judge_contents, list_tree, sort_key
+from .folders import Tree, judge_contents, list_tree, sort_key
 from .litter import litter_label
 from .text_files import NotText, decode_text
 
+ARCHIVES = (".zip", ".tar")
+COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")       # to be unpacked first
 LIST_LIMIT = 256 * 2**20                        # maximum bytes of a list of files
 
 
@@ -33,7 +39,7 @@ def open_source(path: Path, *, column: str | None, checking: bool) -> tuple[Tree
         tree, captions = _open_folder(path, column)
     elif not path.exists():
         raise _missing(path)
-    elif is_container(path.name) or path.name.lower().endswith(COMPRESSED_TARS):
+    elif _is_archive(path.name) or path.name.lower().endswith(COMPRESSED_TARS):
         tree = _expand(path, [("", path)])
     elif suffix in ARROW_SUFFIXES and (found := _rows_of([("", path)], path, column)):
         tree, captions = found
@@ -60,12 +66,13 @@ def _open_folder(path: Path, column: str | None) -> tuple[Tree, SourceCaptions |
     tree = list_tree(path)
     if tree.pictures:
         return tree, None
-    archives = [(file.base, path / file.name) for file in tree.others
-                if is_container(file.name) or file.name.lower().endswith(COMPRESSED_TARS)]
+    others = [(file, file.path) for file in tree.others if isinstance(file.path, Path)]
+    archives = [(file.base, location) for file, location in others
+                if _is_archive(file.name) or file.name.lower().endswith(COMPRESSED_TARS)]
     if archives:
         return _expand(path, archives), None
-    tables = [(file.base, path / file.name) for file in tree.others if file.suffix in ARROW_SUFFIXES
-              and not posixpath.basename(file.name).startswith("cache-")]       # of `datasets`, beside the data
+    tables = [(file.base, location) for file, location in others if file.suffix in ARROW_SUFFIXES
+              and not posixpath.basename(file.name).startswith("cache-")]       # of datasets, beside the data
     return (tables and _rows_of(tables, path, column)) or (tree, None)
 
 
@@ -80,8 +87,8 @@ def _expand(root: Path, archives: Iterable[tuple[str, Path]]) -> Tree:
     unusable: list[tuple[str, str]] = []
     litter: dict[str, int] = {}
     for prefix, path in archives:
-        for member in members(path):
-            inner = unicodedata.normalize("NFC", safe_name(member.inner) or "")
+        for member in _members(path):
+            inner = unicodedata.normalize("NFC", _safe_name(member.inner) or "")
             if label := next(filter(None, map(litter_label, inner.split("/"))), None):
                 litter[label] = litter.get(label, 0) + 1
                 continue
@@ -95,6 +102,40 @@ def _expand(root: Path, archives: Iterable[tuple[str, Path]]) -> Tree:
                 unusable.append((file.name, judgement))
     return Tree(root, _sorted(pictures), _sorted(others), tuple(sorted(unusable)), (),
                 tuple(sorted(litter.items(), key=lambda item: -item[1])))
+
+
+def _is_archive(name: str) -> bool:
+    """Whether a file with this name is an archive whose members are read."""
+    return name.lower().endswith(ARCHIVES)
+
+
+def _members(path: Path) -> Iterator[Member]:
+    """The regular files in an archive, in its order. Raises DataError if it cannot be read or is a compressed tar."""
+    if path.name.lower().endswith(COMPRESSED_TARS):
+        raise DataError(f"{path} is a compressed tar, in which no picture can be read alone",
+                        hint=f"Unpack it first: tar xf {path}")
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise DataError(f"{path} is not a regular file")
+        if path.suffix.lower() == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                for entry in archive.infolist():
+                    if not entry.is_dir() and _safe_name(entry.filename):
+                        yield Member(path, entry.filename, entry.file_size, None)
+        else:
+            with tarfile.open(path, "r:") as tar:
+                for info in tar:
+                    if info.isreg() and _safe_name(info.name):
+                        yield Member(path, info.name, info.size, info.offset_data)
+                    tar.members.clear()         # type: ignore[attr-defined]   # they are not needed again
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, ValueError) as error:
+        raise DataError(f"{path} is not a readable archive", hint="Was it copied or downloaded to its end?") from error
+
+
+def _safe_name(name: str) -> str | None:
+    """A member's name as a relative POSIX path; None for one that leads out of the archive, or that is none."""
+    path = posixpath.normpath(name.replace("\\", "/").lstrip("/"))
+    return None if path in ("", ".") or path.startswith("../") or "\0" in path else path
 
 
 def _sorted(files: list[File]) -> tuple[File, ...]:

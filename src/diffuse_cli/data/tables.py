@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ..errors import DataError
-from .containers import Location
-from .folders import File
+from .containers import File, Location
 from .text_files import NotText, decode_text, encoding_of_file, read_lines
 
 SEPARATED = (".csv", ".tsv", ".txt")

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data import caption_words
-from ..data.dataset import Dataset
+from ..data.listing import Dataset
 from ..errors import InUseError, ModelError
 from ..files import durable
 from ..pictures.pixels import from_pixels

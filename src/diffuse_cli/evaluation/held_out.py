@@ -14,7 +14,8 @@ from ..checks import from_dict
 from ..config import Plan, Recipe
 from ..data.captions import find_pictures
 from ..data.colours import Rendering
-from ..data.dataset import Dataset, open_dataset
+from ..data.dataset import open_dataset
+from ..data.listing import Dataset
 from ..data.split import split_dataset
 from ..errors import DataError, UsageError
 from ..events import Noticed, Scanned

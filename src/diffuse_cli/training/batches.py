@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from ..config import Plan
-from ..data.dataset import Dataset
+from ..data.listing import Dataset
 from ..diffusion.losses import training_times
 from ..network.tokenizer import encode
 from ..pictures.pixels import from_pixels

@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Generator, Iterator
 
 from .. import events
-from ..data.dataset import Dataset, open_dataset
+from ..data.dataset import open_dataset
+from ..data.listing import Dataset
 from ..errors import DivergedError, StorageError
 from ..files import durable
 from ..reporting.live_page import LivePage

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from .. import config
 from ..config import ModelConfig, Plan, Recipe
-from ..data.dataset import Dataset
+from ..data.listing import Dataset
 from ..data.split import Split
 from ..errors import UsageError
 from ..network.network import parameter_count

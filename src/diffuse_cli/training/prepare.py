@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import events
 from ..checks import from_dict, to_dict
 from ..config import Plan, Recipe
-from ..data.dataset import Dataset
+from ..data.listing import Dataset
 from ..data.split import Split, split_dataset
 from ..errors import DataError, ModelError, StorageError
 from ..files import durable

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from ..config import Plan
-from ..data.dataset import Dataset
+from ..data.listing import Dataset
 from ..data.split import Split
 from .run import Run
 from .trainer import Trainer

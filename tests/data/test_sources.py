@@ -1,0 +1,226 @@
+"""Archives, shards and lists: the same pictures and captions as in a folder, and nothing is unpacked."""
+
+import io
+import json
+import os
+import tarfile
+import zipfile
+
+import numpy as np
+import pyarrow
+import pytest
+from picture_folders import captions_of
+from PIL import Image
+from pyarrow import ipc, parquet
+
+from diffuse_cli.data import file_hashes
+from diffuse_cli.data.captions import find_pictures
+from diffuse_cli.data.dataset import open_dataset
+from diffuse_cli.errors import DataError
+
+
+def png(number, side=16):
+    """The bytes of a picture of its own colour."""
+    stream = io.BytesIO()
+    Image.new("RGB", (side, side), (number * 20, 255 - number * 20, 7)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+FILES = {**{f"{number}.png": png(number) for number in range(10)},
+         **{f"{number}.txt": f"picture {number}".encode() for number in range(10)}}
+EXPECTED = {f"{number}.png": (f"picture {number}",) for number in range(10)}
+
+
+def write_zip(path, files, compression=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
+
+
+def write_tar(path, files, mode="w"):
+    with tarfile.open(path, mode) as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def write_folder(path, files):
+    for name, data in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(data)
+    return path
+
+
+WRITERS = {"a.zip": write_zip, "a.tar": write_tar}
+
+
+def opened(found, directory):
+    generator = open_dataset(found, resolution=16, directory=directory)
+    while True:
+        try:
+            next(generator)
+        except StopIteration as end:
+            return end.value
+
+
+# ── Archives ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_an_archive_is_what_its_folder_would_be(tmp_path, name):
+    archive = find_pictures(WRITERS[name](tmp_path / name, FILES))
+    folder = find_pictures(write_folder(tmp_path / "folder", FILES))
+    assert captions_of(archive) == captions_of(folder) == EXPECTED
+    before = sorted(os.listdir(tmp_path))
+    one, other = opened(archive, tmp_path / "cache"), opened(folder, tmp_path / "cache")
+    assert (one.content_id, one.names) == (other.content_id, other.names)
+    assert np.array_equal(one.images, other.images)
+    assert sorted(os.listdir(tmp_path)) == sorted([*before, "cache"])       # nothing else was written
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_metadata_classes_and_litter_in_an_archive(tmp_path, name):
+    files = {"data/metadata.csv": b"file_name,text\na.png,A\nsub/b.png,B\n", "data/a.png": png(1),
+             "data/sub/b.png": png(2), "__MACOSX/data/._a.png": b"x", "data/.DS_Store": b"x"}
+    found = find_pictures(WRITERS[name](tmp_path / name, files))
+    assert captions_of(found) == {"data/a.png": ("A",), "data/sub/b.png": ("B",)}
+    assert sum(count for _, count in found.litter) == 2
+    classes = WRITERS[name](tmp_path / f"classes-{name}", {"cat/1.png": png(1), "dog/2.png": png(2)})
+    assert captions_of(find_pictures(classes)) == {"cat/1.png": ("cat",), "dog/2.png": ("dog",)}
+
+
+def test_a_folder_of_shards_is_one_data_set(tmp_path):
+    for shard in range(3):
+        write_tar(tmp_path / f"{shard:05d}.tar", {
+            "000.png": png(shard), "000.txt": b"shard %d" % shard, "001.png": png(shard + 5),
+            "001.json": b'{"caption": "x"}'})
+    found = find_pictures(tmp_path)
+    assert captions_of(found) == {f"{shard:05d}/00{k}.png": (f"shard {shard}" if k == 0 else "x",)
+                                  for shard in range(3) for k in (0, 1)}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_an_archive_is_not_read_again_unless_it_changes(tmp_path, name, monkeypatch):
+    path = WRITERS[name](tmp_path / name, FILES)
+    first = opened(find_pictures(path), tmp_path / "cache")
+    with monkeypatch.context() as patched:
+        patched.setattr(file_hashes, "open_regular", lambda _: pytest.fail("a file was read again"))
+        assert opened(find_pictures(path), tmp_path / "cache").content_id == first.content_id
+    WRITERS[name](path, {**FILES, "0.png": png(9), "0.txt": b"other"})
+    os.utime(path, ns=(1, 1))
+    changed = opened(find_pictures(path), tmp_path / "cache")
+    assert changed.content_id != first.content_id
+    assert changed.captions[0] == ("other", "picture 9")               # the same pixels share their captions
+
+
+def test_names_that_lead_out_of_an_archive_are_left_out(tmp_path):
+    files = {"../../out.png": png(1), "/root.png": png(2), "a/../in.png": png(3), "win\\dows.png": png(4)}
+    found = find_pictures(write_zip(tmp_path / "a.zip", files))
+    assert sorted(captions_of(found)) == ["in.png", "root.png", "win/dows.png"]
+
+
+@pytest.mark.parametrize(("name", "content"), [
+    ("a.zip", b"PK\x03\x04 no archive"), ("a.tar", b"no archive" * 100), ("a.zip", b""), ("a.tar", b"")])
+def test_a_damaged_archive_is_one_line(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=r"is not a readable archive|holds no picture"):
+        find_pictures(tmp_path / name)
+
+
+def test_an_archive_that_is_cut_short_loses_only_what_is_gone(tmp_path):
+    path = write_tar(tmp_path / "a.tar", {**FILES, "last.png": b"\x89PNG" + b"x" * 50_000})
+    os.truncate(path, path.stat().st_size - 40_000)
+    with pytest.raises(DataError, match="is not a readable archive"):
+        find_pictures(path)
+
+
+def test_a_member_with_too_many_bytes_is_refused_before_it_is_read(tmp_path):
+    path = write_zip(tmp_path / "a.zip", {"ok.png": png(1), "bomb.png": b"\0" * (256 * 2**20 + 1)})
+    assert path.stat().st_size < 2**20
+    dataset = opened(find_pictures(path), tmp_path / "cache")
+    assert (dataset.names, dataset.skipped) == (("ok.png",), (("bomb.png", "unreadable in its archive"),))
+
+
+@pytest.mark.parametrize("suffix", ["tar.gz", "tgz", "tar.bz2", "tar.xz"])
+def test_a_compressed_tar_says_what_to_do(tmp_path, suffix):
+    path = write_tar(tmp_path / f"a.{suffix}", FILES, {"gz": "w:gz", "2": "w:bz2", "z": "w:xz"}[
+        "gz" if suffix in ("tar.gz", "tgz") else suffix[-1]])
+    with pytest.raises(DataError, match=r"is a compressed tar.*Unpack it first: tar xf"):
+        find_pictures(path)
+
+
+# ── Parquet and Arrow ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def write_arrow(path, rows, *, features=None, groups=4):
+    table = pyarrow.Table.from_pylist(rows)
+    if features:
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        parquet.write_table(table, path, row_group_size=groups)
+        return path
+    with pyarrow.OSFile(str(path), "wb") as file, ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table, max_chunksize=groups)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+def test_rows_hold_pictures_and_captions(tmp_path, suffix):
+    rows = [{"image": {"bytes": png(number), "path": f"{number}.png"}, "text": f"picture {number}"}
+            for number in range(10)]
+    path = write_arrow(tmp_path / f"train-00000{suffix}", rows)
+    folder = opened(find_pictures(write_folder(tmp_path / "folder", FILES)), tmp_path / "cache")
+    for source in (path, path.parent / path.name):
+        dataset = opened(find_pictures(source), tmp_path / "cache")
+        assert np.array_equal(dataset.images, folder.images)
+        assert dataset.captions == folder.captions
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+def test_numbers_of_classes_become_their_names(tmp_path, suffix):
+    features = {"img": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["cat", "dog"]}}
+    rows = [{"img": png(number), "label": number % 2} for number in range(4)]
+    write_arrow(tmp_path / "data" / "train" / f"data-00000-of-00001{suffix}", rows, features=features)
+    found = find_pictures(tmp_path / "data")
+    assert list(captions_of(found).values()) == [("cat",), ("dog",), ("cat",), ("dog",)]
+
+
+def test_several_shards_are_read_in_their_order(tmp_path):
+    for shard in range(3):
+        write_arrow(tmp_path / f"{shard}.parquet", [{"image": {"bytes": png(shard * 3 + row)}, "text": f"{shard} {row}"}
+                                                    for row in range(3)], groups=2)
+    dataset = opened(find_pictures(tmp_path), tmp_path / "cache")
+    assert dataset.captions == tuple((f"{shard} {row}",) for shard in range(3) for row in range(3))
+    assert [int(image[0, 0, 0]) for image in dataset.images] == [20 * number for number in range(9)]
+
+
+def test_a_row_without_a_picture_is_a_skipped_picture(tmp_path):
+    rows = [{"image": {"bytes": png(1)}, "text": "a"}, {"image": None, "text": "b"},
+            {"image": {"bytes": png(2)}, "text": "c"}]
+    dataset = opened(find_pictures(write_arrow(tmp_path / "a.parquet", rows)), tmp_path / "cache")
+    assert dataset.captions == (("a",), ("c",))
+    assert dataset.skipped == (("00000001", "unreadable in its archive"),)
+
+
+# ── Lists ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_list_of_files_is_the_data_set(tmp_path):
+    write_folder(tmp_path / "pictures", FILES)
+    lines = ["# chosen by hand", "pictures/3.png", str(tmp_path / "pictures" / "1.png"), "", "pictures/gone.png"]
+    (tmp_path / "list.txt").write_text("\n".join(lines), encoding="utf-8")
+    found = find_pictures(tmp_path / "list.txt")
+    assert list(captions_of(found).values()) == [("picture 3",), ("picture 1",)]
+    assert found.unusable == (("pictures/gone.png", "not there"),)
+
+
+def test_what_is_no_data_set_is_told_what_would_be_one(tmp_path):
+    (tmp_path / "a.doc").write_text("x")
+    with pytest.raises(DataError, match="is neither a folder, an archive nor a table"):
+        find_pictures(tmp_path / "a.doc")
+    with pytest.raises(DataError, match="is an address, and nothing is ever downloaded"):
+        find_pictures("https://example.com/pictures")
