@@ -68,6 +68,12 @@ def test_grey_and_palettes_with_alpha_zero_everywhere():
     np.testing.assert_array_equal(pixels(data), np.asarray(palette.convert("RGB")))
 
 
+def test_an_empty_picture_shows_the_background():
+    """Black below alpha zero is how programs store nothing."""
+    assert (pixels(encoded(Image.new("RGBA", (9, 9)), "PNG"), background="red") == (255, 0, 0)).all()
+    assert (pixels(encoded(Image.new("RGBA", (9, 9), (200, 0, 0, 0)), "PNG")) == (200, 0, 0)).all()
+
+
 def test_one_pixel_that_is_not_transparent_makes_alpha_count():
     alpha = np.zeros((HEIGHT, WIDTH))
     alpha[3, 4] = 255

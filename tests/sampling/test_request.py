@@ -47,6 +47,7 @@ def test_a_picture_from_a_file_is_rendered_as_in_training_and_the_mask_is_not(tm
     image.paste((0, 0, 0, 0), (0, 0, 4, 8))
     image.save(tmp_path / "a.png")
     start = open_init_image(tmp_path / "a.png", tmp_path / "a.png", 8, None, Rendering(background="blue"))
+    assert start.image.flags.writeable
     assert start.image[0, 0].tolist() == [0, 0, 255]
     assert start.image[0, 7].tolist() == [200, 0, 0]
     assert start.mask[0].tolist() == [True] * 4 + [False] * 4       # transparent is white, as it always was

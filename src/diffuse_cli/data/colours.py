@@ -130,8 +130,11 @@ def _stretched(values: Values) -> Values:
 
 
 def _on_background(rgb: Image.Image, alpha: Image.Image, rendering: Rendering, notes: list[str]) -> Image.Image:
-    """Lay the picture on the background. If it is transparent everywhere, its alpha means nothing, and is ignored."""
-    if _highest(alpha) == 0:
+    """Lay the picture on the background.
+
+    If it is transparent everywhere, its alpha means nothing, and is ignored; unless nothing but black is hidden there.
+    """
+    if _highest(alpha) == 0 and any(_highest(channel) for channel in rgb.split()):
         return rgb
     result = Image.new("RGB", rgb.size, background_colour(rendering))
     result.paste(rgb, mask=alpha)

@@ -102,7 +102,7 @@ def open_fitted(path: Path, resolution: int, rendering: Rendering | None = None)
         reason = "it is a folder" if path.is_dir() else error.reason
         raise DataError(f"{path} cannot be used: {reason}",
                         hint="; ".join(remedies([reason])) or "Give another picture") from error
-    return np.frombuffer(pixels, np.uint8).reshape(resolution, resolution, 3)
+    return np.frombuffer(pixels, np.uint8).reshape(resolution, resolution, 3).copy()       # writable, for PyTorch
 
 
 @dataclass(frozen=True)
