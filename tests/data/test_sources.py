@@ -222,7 +222,7 @@ def test_what_is_no_data_set_is_told_what_would_be_one(tmp_path):
     (tmp_path / "a.doc").write_text("x")
     with pytest.raises(DataError, match="is neither a folder, an archive nor a table"):
         find_pictures(tmp_path / "a.doc")
-    with pytest.raises(DataError, match="is an address, and nothing is ever downloaded"):
+    with pytest.raises(DataError, match="is an address, from which nothing is downloaded"):
         find_pictures("https://example.com/pictures")
 
 

@@ -71,7 +71,9 @@ def evaluate(
     if folder is None and not is_of_a_run:
         raise UsageError("it is not known which pictures this model has not seen",
                          hint="Name a folder of such pictures: diffuse evaluate MODEL DIR")
-    if folder is not None and not folder.exists():
+    from ..data.hub import is_address
+
+    if folder is not None and not folder.exists() and not is_address(folder):
         raise DataError(f"{folder} does not exist", hint="Give a folder of pictures")
     machine = Machine(**options.given({"device": device, "micro_batch": batch_size}))
     evaluation = _evaluate(path, folder, num, images, seed, features, machine, precision)

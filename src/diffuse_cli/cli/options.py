@@ -14,6 +14,7 @@ import typer
 from .. import config
 from ..checks import choices
 from ..config import Recipe, Sampling
+from ..data.hub import lasting_place
 from ..errors import DiffuseError, UsageError
 from ..storage import registry
 
@@ -101,7 +102,7 @@ def absolute_paths(arguments: dict[str, Any], more: Sequence[Path]) -> dict[str,
     """The arguments with `more_folders` and a table of captions as absolute paths, which are found from anywhere."""
     captions = arguments.get("captions")
     absolute = {"captions": os.path.abspath(captions)} if captions and config.is_table(captions) else {}
-    folders = {"more_folders": tuple(map(os.path.abspath, more))} if more else {}
+    folders = {"more_folders": tuple(str(lasting_place(path)) for path in more)} if more else {}
     return {**arguments, **absolute, **folders}
 
 

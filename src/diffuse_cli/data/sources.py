@@ -21,6 +21,7 @@ from .caption_text import SourceCaptions
 from .containers import File, Member
 from .file_types import NO_PICTURE, PICTURE, judge_suffix, picture_suffixes
 from .folders import Tree, judge_contents, list_tree, sort_key
+from .hub import fetch, is_address
 from .litter import litter_label
 from .text_files import NotText, decode_text
 
@@ -77,6 +78,8 @@ def open_source(path: Path, *, column: str | None, checking: bool) -> tuple[Tree
 
     Raises DataError if there is no picture, or if something cannot be read.
     """
+    if is_address(path):
+        path = fetch(path)
     suffix, captions = path.suffix.lower(), None
     if path.is_dir():
         tree, captions = _open_folder(path, column)
@@ -100,7 +103,8 @@ def open_source(path: Path, *, column: str | None, checking: bool) -> tuple[Tree
 
 def _missing(path: Path) -> DataError:
     if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
-        return DataError(f"{path} is an address, and nothing is ever downloaded", hint="Give a folder of pictures")
+        return DataError(f"{path} is an address, from which nothing is downloaded",
+                         hint="Give a folder of pictures, or hf://owner/name for a data set of the Hugging Face hub")
     return DataError(f"{path} does not exist", hint="Give a folder of pictures")
 
 

@@ -15,6 +15,7 @@ from ..config import Plan, Recipe
 from ..data.captions import find_pictures
 from ..data.colours import Rendering
 from ..data.dataset import open_dataset
+from ..data.hub import is_address
 from ..data.listing import Dataset
 from ..data.split import split_dataset
 from ..errors import DataError, UsageError
@@ -90,7 +91,7 @@ def open_held_out(
 def _open_training_data(stored: dict[str, Any], *, name: str) -> Generator[Scanned | Noticed, None, TrainingData]:
     """The data set of the run `name` with the config `stored`. Raises DataError if it is gone or has changed."""
     folder, plan = Path(stored["request"]["folder"]), from_dict(Plan, stored["plan"], where="plan")
-    if not folder.exists():
+    if not folder.exists() and not is_address(folder):
         raise DataError(f"the pictures that {name!r} was trained on are gone: {folder}", hint=_HINT)
     dataset = yield from open_dataset(
         find_pictures(folder, **_recipe(stored).caption_options), resolution=plan.model.network.resolution,

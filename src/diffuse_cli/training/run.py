@@ -5,7 +5,6 @@ It needs no torch, so that a request can be refused at once. The files of a run 
 
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from ..config import Machine, Plan, Recipe
 from ..data.captions import find_pictures
 from ..data.colours import Rendering, background_colour
 from ..data.file_types import remedies
+from ..data.hub import is_address, lasting_place
 from ..data.images import read_short_side, reason_in_header
 from ..data.listing import PictureListing
 from ..errors import DataError, UsageError
@@ -77,7 +77,7 @@ def open_run(folder: Path, recipe: Recipe, machine: Machine, *, rehearsal: bool 
     # The pictures, and the name of the run
     background_colour(Rendering(**recipe.colour_options))              # an unknown colour is refused first
     found = find_pictures(folder, **recipe.caption_options, strict=machine.strict)
-    folder = Path(os.path.abspath(folder))                             # the same from any current directory
+    folder = lasting_place(folder)
     request, choice, name = _request(folder, recipe), None, machine.name
     if not name:
         choice = choose_resolution(found, recipe, machine)
@@ -110,7 +110,7 @@ def open_run(folder: Path, recipe: Recipe, machine: Machine, *, rehearsal: bool 
 def join_run(folder: Path, recipe: Recipe, machine: Machine) -> Run:
     """The run for all processes but the main one: without its directory, plan and resolution. Raises DataError."""
     found = find_pictures(folder, **recipe.caption_options, strict=machine.strict)
-    return Run(machine.name or "", Path(), Path(os.path.abspath(folder)), found, recipe, machine, 0, "", None,
+    return Run(machine.name or "", Path(), lasting_place(folder), found, recipe, machine, 0, "", None,
                is_main=False)
 
 
@@ -130,7 +130,7 @@ def _choose_name(folder: Path, resolution: int, request: dict[str, Any]) -> str:
 
     Names are FOLDER-RESOLUTION, then FOLDER-RESOLUTION-2, and so on.
     """
-    label = folder.name if folder.is_dir() else folder.stem
+    label = folder.name if folder.is_dir() or is_address(folder) else folder.stem
     base = name = registry.slug(f"{label}-{resolution}")
     number = 1
     while not _is_free_for(registry.model_directory(name), request):
