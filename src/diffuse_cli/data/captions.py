@@ -91,7 +91,8 @@ def _first_present(tree: Tree, manifest: SourceCaptions | None, options: _Option
     taken = metadata.files | sidecars.files
     tables, unused = metadata_files.read_other_tables(tree, column=options.column, taken=taken)
     from_tables, left = metadata_files.captions_of_tables(tables, options.column)
-    names = name_captions.read_names(tree, template=options.template)
+    has_captions = bool(metadata.by_name or sidecars.by_name or from_tables.by_name)
+    names = name_captions.read_names(tree, template=options.template, files=not has_captions)
     problems = [*metadata.problems, *sidecars.problems]         # whichever source counts, these files need attention
     if metadata.present and (metadata.by_name or not from_tables.by_name):
         kind, source = _metadata_then_sidecars(metadata, sidecars)

@@ -60,12 +60,11 @@ def read_metadata(tree: Tree, *, column: str | None, checking: bool) -> SourceCa
     formats side by side, or, unless `checking`, more than 1 % of rows that name files which do not exist.
     """
     names = _known_names(tree)
-    index = PictureIndex(names)
-    tables = _metadata_by_directory(tree, index, column)
+    tables = _metadata_by_directory(tree, names, column)
     source = SourceCaptions(_label([table.file for table in tables.values()], column), present=bool(tables))
     source.problems += [(file.name, reason) for file, reason in tree.irregular
                         if posixpath.basename(file.name).lower() in METADATA_NAMES]
-    for name in names:
+    for name in names if tables else ():
         directory = next((above for above in _upwards(posixpath.dirname(name)) if above in tables), None)
         if directory is None:
             continue
@@ -106,13 +105,19 @@ def _known_names(tree: Tree) -> list[str]:
             *(name for name, reason in tree.unusable if reason != UNREADABLE_FOLDER)]
 
 
-def _metadata_by_directory(tree: Tree, index: PictureIndex, column: str | None) -> dict[str, CaptionTable]:
-    """Directory → its metadata file. A `metadata.json` that lists no picture describes something else."""
-    stems = {picture.base for picture in tree.pictures}
+def _metadata_by_directory(tree: Tree, names: list[str], column: str | None) -> dict[str, CaptionTable]:
+    """Directory → its metadata file. A `metadata.json` that lists no picture describes something else.
+
+    names: of all files that may be listed.
+    """
+    candidates = [file for file in tree.others if posixpath.basename(file.name).lower() in METADATA_NAMES]
+    if not candidates:
+        return {}
+    index, stems = PictureIndex(names), {picture.base for picture in tree.pictures}
     files: dict[str, File] = {}
     tables: dict[str, CaptionTable] = {}
-    for file in tree.others:
-        if posixpath.basename(file.name).lower() not in METADATA_NAMES or file.base in stems:
+    for file in candidates:
+        if file.base in stems:
             continue
         if file.suffix != ".json":
             if file.directory in files:

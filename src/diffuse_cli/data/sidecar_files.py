@@ -90,12 +90,8 @@ def _notes(source: SourceCaptions, reader: "_Reader", lost: Counter[str]) -> Ite
 def _owners(tree: Tree, files: list[File]) -> dict[str, dict[str, File]]:
     """Picture → suffix → its file. A name that fits exactly goes before one that fits only leniently."""
     pictures: dict[str, list[str]] = {}         # base → the pictures: a.jpg and a.png share a.txt
-    lenient: dict[str, list[str]] = {}
-    for picture in tree.pictures:
+    for picture in tree.pictures if files else ():
         pictures.setdefault(picture.base, []).append(picture.name)
-        for base in (picture.name, picture.name.casefold(), picture.base.casefold()):
-            lenient.setdefault(base, []).append(picture.name)
-    index = PictureIndex(picture.name for picture in tree.pictures)
     owners: dict[str, dict[str, File]] = {}
     rest = []
     for file in files:
@@ -104,6 +100,11 @@ def _owners(tree: Tree, files: list[File]) -> dict[str, dict[str, File]]:
                 owners.setdefault(name, {})[file.suffix] = file
         else:
             rest.append(file)
+    lenient: dict[str, list[str]] = {}
+    for picture in tree.pictures if rest else ():
+        for base in (picture.name, picture.name.casefold(), picture.base.casefold()):
+            lenient.setdefault(base, []).append(picture.name)
+    index = PictureIndex(picture.name for picture in tree.pictures if rest)
     for file in rest:
         names = lenient.get(file.base) or lenient.get(file.base.casefold()) or [
             name for name in [index.find_parallel(file.base)] if name]

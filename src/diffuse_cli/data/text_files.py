@@ -32,14 +32,24 @@ def decode_text(data: bytes, *, sample: bytes = b"") -> tuple[str, str]:
 
     sample: bytes of other files, none of them UTF-8, that were probably written by the same program.
     """
-    encoding = _marked_encoding(data)
-    for candidate in (encoding,) if encoding else ("utf-8", guess_code_page(sample + data), guess_code_page(data)):
-        if candidate is not None and (candidate != "utf-8" or not _is_mostly_binary(data)):
-            try:
-                return data.decode(candidate), candidate
-            except UnicodeDecodeError:
-                continue
+    for encoding in _candidates(data, sample):
+        try:
+            return data.decode(encoding), encoding
+        except UnicodeDecodeError:
+            continue
     raise NotText
+
+
+def _candidates(data: bytes, sample: bytes) -> Iterator[str]:
+    """Encodings that the bytes may have, the most probable first; guesses are costly, and come last."""
+    if marked := _marked_encoding(data):
+        yield marked
+        return
+    if not _is_mostly_binary(data):
+        yield "utf-8"
+    for guess in (guess_code_page(known) for known in (sample + data, data)):
+        if guess is not None:
+            yield guess
 
 
 def is_unicode(data: bytes) -> bool:
