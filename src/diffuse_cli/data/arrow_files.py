@@ -20,6 +20,7 @@ ARROW_SUFFIXES = (".parquet", ".arrow")
 class Cell:
     """A picture in a row of a file."""
 
+    __slots__ = ("column", "container", "row")
     container: Path
     suffix = ""
 

@@ -64,6 +64,7 @@ class Member:
     member in the container; None in a zip file.
     """
 
+    __slots__ = ("container", "inner", "size", "start")
     container: Path
 
     def __init__(self, container: Path, inner: str, size: int, start: int | None) -> None:
