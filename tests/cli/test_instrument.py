@@ -143,6 +143,14 @@ def test_a_dash_reads_stdin_and_nothing_else_does(diffuse, model, monkeypatch):
     assert diffuse("a red square", "-m", model)[0] == 0
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "cp1252", "mac_roman"])
+def test_prompts_in_the_encodings_of_editors(diffuse, model, encoding):
+    Path("list.txt").write_bytes("ein grüner Fisch\rein Käsebrot, très élégant".encode(encoding))
+    _, out, _ = diffuse("--prompts", "list.txt", "-m", model, "--json")
+    assert [json.loads(line)["prompt"] for line in out.splitlines()] == [
+        "ein grüner Fisch", "ein Käsebrot, très élégant"]
+
+
 @pytest.mark.parametrize(("content", "said"), [
     (b'a\n{"prompt": "x", "sede": 1}', "line 2 of list.txt cannot be used: it has unknown entries: sede"),
     (b'{"prompt": 1}', "line 1"), (b'{"n": true}', "it.n should be a whole number"), (b'{"n": 0}', "n must be"),
@@ -150,7 +158,7 @@ def test_a_dash_reads_stdin_and_nothing_else_does(diffuse, model, monkeypatch):
     (b'{"steps": 0}', "--steps"), (b'{"sampler": "heunn"}', "Did you mean 'heun'"),
     (b'{"guidance": 1e999}', "line 1"),
     (b'{"n": 1, "n": 2}', "line 1"), (b"{", "line 1"), (b'{"init": "/etc/passwd"}', "unknown entries: init"),
-    (b"\n \n", "holds no prompt"), (b"\xff\xfe", "not UTF-8"), (b"a\n" * 9_000_000, "over 16 MB")],
+    (b"\n \n", "holds no prompt"), (b"\x89PNG\0\0\0\1", "it is not text"), (b"a\n" * 9_000_000, "over 16 MB")],
     ids=range(14))
 def test_unusable_lines_are_named(diffuse, model, content, said):
     Path("list.txt").write_bytes(content)

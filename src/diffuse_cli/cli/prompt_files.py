@@ -73,20 +73,27 @@ def read_prompts(source: str) -> list[PromptLine]:
 
 
 def _read_text(source: str, name: str) -> str:
+    """The text of a file, in any encoding that `text_files` knows, with lines that end in LF. Raises DataError."""
+    from ..data.text_files import NotText, decode_text
+
     try:
         if source != "-":
             with Path(source).open("rb") as file:
                 data = file.read(MAX_BYTES + 1)
         else:
             data = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin is not None else b""
-        text = data.decode("utf-8-sig")
     except (OSError, ValueError) as error:
-        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else (
-            getattr(error, "strerror", None) or str(error)).lower()
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
         raise DataError(f"cannot read the prompts in {name}: {reason}") from error
     if len(data) > MAX_BYTES:
         raise DataError(f"{name} is over {MAX_BYTES // 2**20} MB", hint="Split it into several files")
-    return text
+    try:
+        text, encoding = decode_text(data)
+    except NotText as error:
+        raise DataError(f"cannot read the prompts in {name}: it is not text", hint="Save it as UTF-8") from error
+    if not encoding.startswith("utf"):
+        view.say(f"{name} is not UTF-8 and was read as {encoding}")
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
 # ── Warnings ────────────────────────────────────────────────────────────────────────────────────────────────────────
