@@ -104,7 +104,7 @@ def _train(run: Run, should_stop: ShouldStop) -> Iterator[events.Event]:
 
 def _remarks(run: Run, dataset: Dataset) -> Iterator[events.Noticed]:
     """What there is to say about the pictures and captions before the plan."""
-    yield from (events.Noticed(message=note) for note in run.found.notes)
+    yield from (events.Noticed(message=f"note: {note}") for note in run.found.notes)
     yield from (events.Noticed(message=warning, level="warning")
                 for warning in (*run.found.warnings, *dataset.warnings))
 
