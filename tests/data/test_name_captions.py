@@ -106,3 +106,8 @@ def test_splits_are_no_classes_and_are_asked_about(folder):
     assert captions_of(found) == {"test/cat/3.png": ("cat",), "train/cat/1.png": ("cat",), "train/dog/2.png": ("dog",)}
     assert found.warnings == ("train/ and test/ lie side by side, and pictures of both are trained on; --held-out test "
                               "keeps the latter for validation",)
+
+
+def test_a_folder_of_regularisation_is_its_class(folder):
+    root = folder({"img/10_sks dog/1.png": None, "reg/1_dog/2.png": None})
+    assert captions_of(find_pictures(root)) == {"img/10_sks dog/1.png": ("sks dog",), "reg/1_dog/2.png": ("dog",)}

@@ -160,3 +160,14 @@ def test_a_text_with_one_equals_sign_is_no_translation(folder):
 def test_translations_in_json(folder):
     root = folder({"a.png": None, "a.json": '{"caption": {"de": "ein Frosch", "en": "a frog"}}'})
     assert captions_of(find_pictures(root)) == {"a.png": ("a frog",)}
+
+
+@pytest.mark.parametrize(("files", "expected"), [
+    ({"1.input.png": None, "1.target.png": None, "1.txt": "A"}, {"1.input.png": ("A",), "1.target.png": ("A",)}),
+    ({"a.jpg": None, "a.jpg.supplemental-metadata.json": '{"title": "a.jpg", "description": "A"}'}, {"a.jpg": ("A",)}),
+    ({"a.jpg": None, "a.jpg.json": '{"title": "a.jpg", "description": ""}'}, {"a.jpg": ()}),
+    ({"a.png": None, "a.json": '{"Caption": "A"}'}, {"a.png": ("A",)}),
+    ({"a.png": None, "a.en.txt": "A"}, {"a.png": ("A",)}),
+], ids=["one key", "takeout", "a title that is the name", "capitals", "language"])
+def test_sidecars_of_other_programs(folder, files, expected):
+    assert captions_of(find_pictures(folder(files))) == expected

@@ -167,3 +167,49 @@ def test_another_column_is_named_and_chosen_by_its_spelling_or_nearly(folder):
     assert found.notes == ("captions are taken from the column caption of t.csv; --caption-column Tag String would "
                            "take another",)
     assert captions_of(find_pictures(root, caption_column="tag_string")) == {"a.png": ("B",)}
+
+
+# ── What is no caption ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("column", "value"), [
+    ("split", "train"), ("md5", "0cc175b9c0f1b6a831c399e269772661"), ("url", "https://x.com/0"),
+    ("taken", "2023-01-01T10:00:00"), ("license", "CC BY 4.0"), ("format", "JPEG")])
+def test_columns_of_other_names_are_no_captions_unless_they_are_named(pictures, folder, column, value):
+    root = folder({"list.csv": f"file,{column}\n" + "".join(f"{name},{value}\n" for name in NAMES)})
+    found = find_pictures(root)
+    assert found.caption_source == "none"
+    assert found.warnings == (f"list.csv has no column text, caption or prompt (it has: {column}); "
+                              "--caption-column names another",)
+    assert captions_of(find_pictures(root, caption_column=column))[NAMES[0]] == (value,)
+
+
+def test_texts_beside_pictures_go_before_a_table_that_covers_a_few_more(pictures, folder):
+    folder({name.replace(".png", ".txt"): "beside" for name in NAMES[1:]})
+    found = find_pictures(folder({"labels.csv": "file,label\n" + "".join(f"{name},x\n" for name in NAMES)}))
+    assert found.caption_source == "sidecar"
+    assert "labels.csv holds captions for 6 pictures and is not used" in found.warnings[0]
+
+
+@pytest.mark.parametrize(("name", "text"), [
+    ("log.csv", "time,event\n1,start\n2,load,10 files\n"), ("shopping.csv", 'item,price\n"5"" nail,1\n'),
+    ("settings.json", "{not json"), ("IMG.supplemental-metadata.json", '{"title": 1, "people": [{"name": "x"}]}')])
+def test_a_file_that_names_no_picture_stops_nothing(pictures, folder, name, text):
+    found = find_pictures(folder({"000000.txt": "A", name: text}))
+    assert captions_of(found)["000000.png"] == ("A",)
+    assert any(note.startswith(f"{name} is not used: ") for note in found.notes)
+
+
+@pytest.mark.parametrize(("name", "text"), [
+    ("captions.json", '[{"file_name": "000000.png", "text": "A"},]'),
+    ("captions.json", '{"000000.png": "A", // by hand\n}'),
+    ("captions.jsonl", '{"file_name": "000000.png", "text": "A"}\n{"file_name": "0000'),
+])
+def test_damaged_json_that_names_pictures_is_an_error(pictures, folder, name, text):
+    with pytest.raises(DataError, match=rf"{name}.* is not JSON"):
+        find_pictures(folder({name: text}))
+
+
+def test_of_two_columns_with_one_name_the_first_counts(folder):
+    root = folder({"a.png": None, "t.csv": "file,text,text\na.png,A,B\n"})
+    assert captions_of(find_pictures(root)) == {"a.png": ("A",)}

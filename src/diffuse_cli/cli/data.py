@@ -49,7 +49,7 @@ def check(folders: Folders, captions: options.Captions = None, caption: options.
     from ..data.remarks import describe_litter, images_in_words
 
     # For people.
-    view.say(f"{images_in_words(len(dataset.names))} in {folder}")
+    view.say(f"{images_in_words(len(dataset.names))} in {', '.join(map(str, folders))}")
     view.say(f"captions: {found.caption_summary}")
     for example in found.caption_examples:
         view.say(f"  {clean(example)}")

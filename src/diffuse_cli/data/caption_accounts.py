@@ -15,7 +15,8 @@ from .metadata_files import CaptionTable, read_named_table
 from .sidecar_files import NOT_SIDECARS
 from .text_files import NotText, decode_text
 
-CAPTION_SUFFIXES = (*TABLE_SUFFIXES, ".caption", ".captions", ".tags")
+CAPTION_SUFFIXES = (*TABLE_SUFFIXES, ".caption", ".captions", ".tags", ".xlsx", ".xls", ".ods", ".docx", ".odt", ".rtf",
+                    ".yaml", ".yml", ".xml", ".xmp", ".html", ".md", ".cls")
 _OUTSIDE_LIMIT = 64 * 2**20                     # maximum bytes of a table beside the folder that is looked into
 _OUTSIDE_ENTRIES = 2000                         # maximum entries of the folder above that are looked at
 
@@ -40,8 +41,9 @@ def account(source: SourceCaptions, tree: Tree, *, kind: str, left: list[Caption
             source.warnings += table.warnings
     source.notes += [f"{name} is not used: {reason}" for name, reason in unused]
     if kind not in ("folder", "filename", "none") and names.present and names.label != "file name":
-        source.notes.append(f"names of folders are not used as captions (for example “"
-                            f"{next(iter(names.by_name.values()))[0]}”); --captions folder would use them")
+        (source.warnings if any(name in names.by_name for name in without) else source.notes).append(
+            f"names of folders are not used as captions (for example “{next(iter(names.by_name.values()))[0]}”); "
+            "--captions folder would use them")
     _beside_pictures(source, tree, read | {table.file.name for table in left} | {name for name, _ in unused})
     if without:
         _in_the_folder_above(source, tree, without)

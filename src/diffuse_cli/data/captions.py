@@ -97,7 +97,7 @@ def _first_present(tree: Tree, manifest: SourceCaptions | None, options: _Option
     if metadata.present and (metadata.by_name or not from_tables.by_name):
         kind, source = _metadata_then_sidecars(metadata, sidecars)
         left = tables
-    elif len(from_tables.by_name) > len(sidecars.by_name):
+    elif len(from_tables.by_name) > 2 * len(sidecars.by_name):
         kind, source = "table", from_tables
         problems = [*metadata.problems, *from_tables.problems]
         if sidecars.by_name:
@@ -111,7 +111,7 @@ def _first_present(tree: Tree, manifest: SourceCaptions | None, options: _Option
     else:
         kind, source = "none", SourceCaptions("none found (unconditional model)", present=True)
     if kind == "none":
-        source.notes += [*sidecars.notes, *names.notes]
+        source.notes += [*(sidecars.notes if source is not sidecars else ()), *names.notes]
     source.problems = problems
     caption_accounts.account(source, tree, kind=kind, left=left, unused=unused, names=names,
                              read=taken | {table.file.name for table in tables})

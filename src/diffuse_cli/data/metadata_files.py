@@ -6,6 +6,7 @@ columns of a table are found by their contents and names. Standard library only,
 
 import itertools
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from .caption_text import SourceCaptions, captions_under, distinct_captions
 from .containers import File
 from .folders import UNREADABLE_FOLDER, Tree, list_tree
 from .picture_index import PictureIndex
-from .tables import FILE_KEY, SEPARATED, NoTable, normalised, read_rows
+from .tables import FILE_KEY, NAMELESS, NoTable, normalised, read_rows
 
 METADATA_NAMES = tuple(f"metadata{suffix}" for suffix in TABLE_SUFFIXES if suffix != ".txt")
 # Names of columns, as `normalised` spells them; the first that holds what it should counts.
@@ -30,6 +31,7 @@ TEXT_COLUMNS = ("text", "caption", "captions", "prompt", "description", "sentenc
 MISSING_LIMIT = 0.01                            # maximum share of rows that name a file which does not exist
 MAX_TABLES = 100                                # files of other names that are tried as tables
 
+_NO_CAPTION = re.compile(r"[a-z]+://\S*|[0-9a-fA-F]{8,}|[\d\s:.,TZ+/-]+|\S+\.\w{2,5}(#\d+)?")
 _SAMPLE = 2000                                  # rows by which the columns are recognised
 
 
@@ -180,14 +182,10 @@ def read_other_tables(
     for file in files:
         try:
             table = _read_table(file, index, column, required=False)
-        except DataError as error:
-            if file.suffix == ".txt":           # a text that is no table
-                table = None
-            elif file.suffix == ".parquet":
-                unused.append((file.name, f"{error.what}: {error.hint}" if error.hint else error.what))
-                continue
-            else:
-                raise
+        except _Unrelated as error:
+            if file.suffix != ".txt":           # a text that is no table
+                unused.append((file.name, str(error)))
+            continue
         if table is not None:
             tables.append(table)
         elif file.suffix != ".txt":
@@ -262,15 +260,17 @@ def _read_table(file: File, index: PictureIndex, column: str | None, *, required
 
     table = CaptionTable(file)
     source = SourceCaptions("", present=True)
+    sample: list[tuple[str, dict[str, Any]]] = []
     try:
         rows = iter(read_rows(file, is_picture=is_picture, notes=table.notes))
-        sample = list(itertools.islice(rows, _SAMPLE))
+        for row_with_place in itertools.islice(rows, _SAMPLE):
+            sample.append(row_with_place)       # the rows before an error are needed
     except NoTable:
         return table if required else None
-    except DataError:
-        if required or (file.suffix in SEPARATED and file.suffix != ".txt"):
+    except DataError as error:
+        if required or _names_pictures(file, sample, index):
             raise
-        return None
+        raise _Unrelated(str(error)) from error
     columns = list(dict.fromkeys(key for _, row in sample for key in row))
     file_column = _file_column(sample, columns, index, file, required=required)
     if file_column is None:
@@ -278,6 +278,8 @@ def _read_table(file: File, index: PictureIndex, column: str | None, *, required
     keys = _text_columns(table, sample, columns, file_column, column)
     for place, row in itertools.chain(sample, rows):
         written = _name_in(row.get(file_column))
+        if written is None and not required:
+            continue
         if written is None:
             raise DataError(f"{place} has no {file_column}", hint="Every row names its picture")
         captions = captions_under(keys, row, place, source)
@@ -288,6 +290,26 @@ def _read_table(file: File, index: PictureIndex, column: str | None, *, required
             table.by_name[name] = tuple(dict.fromkeys((*table.by_name.get(name, ()), *captions)))
     table.problems = source.problems
     return table
+
+
+class _Unrelated(Exception):
+    """A file cannot be read as a table, and does not name any picture."""
+
+
+def _names_pictures(file: File, sample: list[tuple[str, dict[str, Any]]], index: PictureIndex) -> bool:
+    """Whether the rows before an error name a picture; or the text of a damaged JSON document does."""
+    for _, row in sample:
+        if any(isinstance(value, str) and len(value) < 1000 and index.find(value, directory=file.directory)
+               for value in row.values()):
+            return True
+    if file.suffix not in (".json", ".jsonl", ".ndjson"):
+        return False
+    try:
+        with file.path.open("rb") as stream:
+            text = stream.read(64 * 1024).decode("utf-8", "replace")
+    except OSError:
+        return False
+    return any(index.find(value, directory=file.directory) for value in re.findall(r'"([^"\n]{1,200})"', text)[:1000])
 
 
 def _file_column(sample: list[tuple[str, dict[str, Any]]], columns: list[str], index: PictureIndex, file: File, *,
@@ -348,15 +370,16 @@ def _text_columns(table: CaptionTable, sample: list[tuple[str, dict[str, Any]]],
         return tuple(known)
     if known:
         return tuple(known)
-    texts = [name for name in others if any(_is_text(row.get(name)) for _, row in sample)]
-    if len(texts) == 1:
+    texts = [name for name in others if name.startswith(NAMELESS) and any(_is_text(row.get(name)) for _, row in sample)]
+    if texts:                                   # a table without a header
         return (texts[0],)
     if sample:
-        table.warnings.append(f"{table.file.name} has no column text, caption or prompt (it has: {listed}); "
-                              "--caption-column names another")
+        hint = "; --caption-column names another" if others else ""
+        table.warnings.append(f"{table.file.name} has no column text, caption or prompt (it has: {listed}){hint}")
     return ()
 
 
 def _is_text(value: Any) -> bool:
-    """Whether a value may be a caption: a text with a letter in it."""
-    return isinstance(value, str) and any(letter.isalpha() for letter in value) and bool(distinct_captions(value))
+    """Whether a value may be a caption: words, and no address, hash, date, number or name of a file."""
+    return (isinstance(value, str) and any(letter.isalpha() for letter in value) and bool(distinct_captions(value))
+            and not _NO_CAPTION.fullmatch(value.strip()))

@@ -45,6 +45,8 @@ def words_of_name(name: str, *, numbers: bool = False) -> str:
 
     numbers: keep the digits at the end of a word. 'IMG_2041' → '', 'red_car-0012' → 'red car'.
     """
+    if re.search(r"[-_ ]unsplash\b", name, re.IGNORECASE):              # a photographer's name
+        return ""
     words = []
     for token in _SEPARATORS.split(_UUID.sub(" ", name)):
         word = token if numbers else re.sub(r"\d+$", "", token)
@@ -110,6 +112,8 @@ def _folder_labels(tree: Tree) -> dict[str, str]:
     words: dict[str, str] = {}                  # a folder's name → its words
 
     def words_of(parts: list[str]) -> str:
+        if numbered := [part for part in parts if _REPEATS.match(part)]:        # reg/1_dog is a dog
+            return words_of_name(_REPEATS.sub("", numbered[-1]), numbers=True)
         result = []
         for depth, part in enumerate(parts, 1):
             is_common = prefixes[tuple(parts[:depth])] >= _COMMON * inside and not _REPEATS.match(part)

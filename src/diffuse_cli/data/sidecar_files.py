@@ -8,9 +8,11 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from .caption_text import SourceCaptions, captions_under, distinct_captions, join_lines, without_translations
 from .containers import File
+from .file_types import picture_suffixes
 from .folders import Tree
 from .picture_index import PictureIndex
 from .text_files import NotText, decode_text, is_unicode
@@ -102,11 +104,15 @@ def _owners(tree: Tree, files: list[File]) -> dict[str, dict[str, File]]:
             rest.append(file)
     lenient: dict[str, list[str]] = {}
     for picture in tree.pictures if rest else ():
-        for base in (picture.name, picture.name.casefold(), picture.base.casefold()):
+        folder, key = posixpath.split(picture.base)
+        shared = posixpath.join(folder, key.split(".")[0])              # 0001.input.png and 0001.txt, as in WebDataset
+        for base in {picture.name.casefold(), picture.base.casefold(), shared.casefold()}:
             lenient.setdefault(base, []).append(picture.name)
     index = PictureIndex(picture.name for picture in tree.pictures if rest)
     for file in rest:
-        names = lenient.get(file.base) or lenient.get(file.base.casefold()) or [
+        base = file.base.casefold()
+        longer = posixpath.splitext(base)[0]                            # 0001.jpg.more.json, 0001.en.txt
+        names = lenient.get(base) or lenient.get(longer) or [
             name for name in [index.find_parallel(file.base)] if name]
         for name in dict.fromkeys(names):
             owners.setdefault(name, {}).setdefault(file.suffix, file)
@@ -178,9 +184,18 @@ class _Reader:
             return None
         if isinstance(content, str):
             content = {"caption": content}
-        if not isinstance(content, dict) or not any(key in content for key in SIDECAR_KEYS):
+        if not isinstance(content, dict):
+            return None
+        content = {str(key).lower(): value for key, value in content.items()}
+        if _is_file_name(content.get("title")):                         # as in exports of photo services
+            del content["title"]
+        if not any(key in content for key in SIDECAR_KEYS):
             return None
         return captions_under(SIDECAR_KEYS, content, file.name, self.source)
+
+
+def _is_file_name(value: Any) -> bool:
+    return isinstance(value, str) and posixpath.splitext(value)[1].lower() in picture_suffixes()
 
 
 def _are_boxes(lines: list[str]) -> bool:

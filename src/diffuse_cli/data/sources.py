@@ -3,6 +3,7 @@
 Whatever it is, it becomes a `Tree`, so that the same rules find its captions. Nothing is unpacked.
 """
 
+import dataclasses
 import os
 import posixpath
 import re
@@ -117,7 +118,9 @@ def _open_folder(path: Path, column: str | None) -> tuple[Tree, SourceCaptions |
     archives = [(file.base, location) for file, location in others
                 if _is_archive(file.name) or file.name.lower().endswith(COMPRESSED_TARS)]
     if archives:
-        return _expand(path, archives), None
+        inside, names = _expand(path, archives), {location for _, location in archives}
+        beside = [file for file in tree.others if file.path not in names]        # a table of captions, perhaps
+        return dataclasses.replace(inside, others=_sorted([*inside.others, *beside])), None
     tables = [(file.base, location) for file, location in others if file.suffix in ARROW_SUFFIXES
               and not posixpath.basename(file.name).startswith("cache-")]       # of datasets, beside the data
     return (tables and _rows_of(tables, path, column)) or (tree, None)
@@ -233,14 +236,18 @@ def _listed_files(path: Path) -> Tree | None:
     pictures: list[File] = []
     others: list[File] = []
     unusable: list[tuple[str, str]] = []
+    folders: dict[tuple[Path, str], None] = {(path.parent, ""): None}   # with the folder in the names of their files
     for line, listed in zip(lines, paths, strict=True):
         name = unicodedata.normalize("NFC", re.sub(r"^(\.*/)+", "", posixpath.normpath(line.replace("\\", "/"))))
         if not listed.is_file():
             unusable.append((name, "not there" if not listed.exists() else "not a regular file"))
         elif judge_contents(listed, judge_suffix(listed.suffix.lower(), readable)) == PICTURE:
             pictures.append(File(name, listed))
-            others += [File(posixpath.splitext(name)[0] + suffix, sidecar) for suffix in (".txt", ".caption", ".json")
-                       if (sidecar := listed.with_suffix(suffix)).is_file()]
+            folders[listed.parent, posixpath.dirname(name)] = None
         else:
             unusable.append((name, "no picture"))
-    return Tree(path.parent, tuple(pictures), tuple(others), tuple(unusable), ())
+    for folder, prefix in folders:      # texts and tables beside the pictures, and beside the list
+        others += [File(posixpath.join(prefix, entry.name), entry) for entry in folder.iterdir()
+                   if entry != path and entry.is_file()
+                   and judge_suffix(entry.suffix.lower(), readable) == NO_PICTURE]
+    return Tree(path.parent, tuple(pictures), _sorted(others), tuple(unusable), ())

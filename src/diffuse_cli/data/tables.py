@@ -18,6 +18,7 @@ JSON_LINES = (".jsonl", ".ndjson")
 LINE_LIMIT = 1024 * 1024                        # maximum characters of one line
 DOCUMENT_LIMIT = 256 * 2**20                    # maximum bytes of a JSON document, which is read as a whole
 FILE_KEY = "file_name"                          # the column in which names stand that had no column of their own
+NAMELESS = "column "                            # begins the names of columns of a table without a header
 TEXT_KEY = "text"                               # the same of captions
 
 Row = tuple[str, dict[str, Any]]                # ("metadata.csv line 3", the row)
@@ -143,7 +144,7 @@ def _rows_of(document: Any) -> Iterator[Any]:
 
 
 def _looks_like_columns(document: dict[str, Any]) -> bool:
-    return FILE_KEY in {normalised(key) for key in document} or "image" in document
+    return bool({FILE_KEY, "filename", "file", "image", "path", "image_path"} & {normalised(key) for key in document})
 
 
 def _coco_rows(images: list[Any], annotations: list[Any]) -> Iterator[dict[str, Any]]:
@@ -186,9 +187,10 @@ def _separated_rows(file: File, lines: Iterator[str], is_picture: Callable[[str]
             place = f"{file.name} line {reader.line_num + skipped}"
             if header is None:
                 if not any(map(is_picture, values)):
-                    header = values
+                    header = [name if name not in values[:number] else f"{name} ({number + 1})"
+                              for number, name in enumerate(values)]    # of two equal names, the first counts
                     continue
-                header = [f"column {number}" for number in range(1, len(values) + 1)]
+                header = [f"{NAMELESS}{number}" for number in range(1, len(values) + 1)]
             while len(values) > len(header) and not values[-1]:
                 values.pop()
             if len(values) != len(header):
@@ -223,7 +225,8 @@ def _wrong_number(place: str, values: list[str], header: list[str], separator: s
     fields = " | ".join(value[:40] for value in values)[:160]
     name = {"\t": "a tab", ",": "a comma", ";": "a semicolon"}.get(separator, f"“{separator}”")
     return DataError(f"{place} has {len(values)} fields where the header has {len(header)}: {fields}",
-                     hint=f"Put double quotes around a caption that contains {name}")
+                     hint=f"Put double quotes around a caption that contains {name}" if len(values) > len(header)
+                     else "Is the first line the header, and is each row whole?")
 
 
 # ── Parquet ─────────────────────────────────────────────────────────────────────────────────────────────────────────
