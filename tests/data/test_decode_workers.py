@@ -22,7 +22,7 @@ from diffuse_cli.data.decode_workers import decode_all, decode_one
 FAULTY = """
 import os, signal, sys, time
 sys.path[:] = sys.argv[1:]
-from diffuse_cli.data import decode_workers, images
+from diffuse_cli.data import decode_server, images
 honest = images.decode_rgb
 def decode_rgb(data, *, target=None, rendering=None):
     if data.startswith(b"once"):
@@ -35,7 +35,7 @@ def decode_rgb(data, *, target=None, rendering=None):
     if data == b"print": os.write(1, b"noise"); os.write(2, b"noise"); print("noise", flush=True)
     return honest(data, target=target, rendering=rendering)
 images.decode_rgb = decode_rgb
-decode_workers.serve()
+decode_server.serve()
 """
 
 

@@ -30,7 +30,7 @@ from .listing import Dataset, PictureFile, PictureListing
 from .remarks import Entry, describe_litter, warnings_about
 
 FORMAT = 2                                      # of the files above
-TRANSFORM = "upright srgb, centre square, lanczos or bicubic, 2"    # change it with anything that changes a pixel
+TRANSFORM = "upright srgb, centre square, lanczos or bicubic, 3"    # change it with anything that changes a pixel
 _PIECE = 16 * 2**20                             # bytes of pixels collected before they are written
 
 
@@ -155,7 +155,7 @@ def _decode(
                 piece.clear()
             yield Scanned(done=len(entries), total=total)
         write(bytes(piece))
-    body = "".join(json.dumps(asdict(entry)) + "\n" for entry in entries).encode()
+    body = "".join(json.dumps(vars(entry)) + "\n" for entry in entries).encode()
     durable.write(home / "index.jsonl", _index_header(body) + body)
     return entries
 
@@ -173,9 +173,8 @@ def _next_entry(
     result = next(decoded)
     if result.file_hash != file_hash and result.reason not in decode_workers.DEATHS:
         raise DataError(f"{picture.name} changed while it was being read", hint="Run the same command again")
-    pixels_hash = hashlib.sha256(result.pixels).hexdigest() if result.pixels else ""
-    entry = Entry(file_hash, pixels_hash, result.reason, result.width, result.height, result.mode, result.peak,
-                   result.notes)
+    entry = Entry(file_hash, result.pixels_hash, result.reason, result.width, result.height, result.mode, result.peak,
+                  result.notes)
     return entry, result.pixels
 
 

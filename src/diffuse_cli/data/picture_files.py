@@ -9,6 +9,7 @@ from typing import IO
 from .containers import MEMBER_LIMIT, Inner, Location
 
 MAX_BYTES = MEMBER_LIMIT                        # maximum size of a file
+TOO_MUCH = "needs too much memory"              # the reason of a picture for which memory does not suffice
 
 
 class ImageRefused(Exception):
