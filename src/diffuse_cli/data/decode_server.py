@@ -78,11 +78,11 @@ def _decode(path: str, data: bytes, resolution: int, rendering: Rendering) -> tu
         pixels = images.fit(image, resolution).tobytes()
         (width, height), mode, facts = image.info["size"], image.info["mode"], image.info
         pixels_hash = hashlib.sha256(pixels).hexdigest()
-        return ["", file_hash, width, height, mode, facts["peak"], facts["notes"], pixels_hash, len(pixels)], pixels
+        return ["", file_hash, width, height, mode, facts["peak"], facts["notes"], pixels_hash], pixels
     except ImageRefused as error:
-        return [error.reason, file_hash, 0, 0, "", 0, [], "", 0], b""
+        return [error.reason, file_hash, 0, 0, "", 0, [], ""], b""
     except MemoryError:
-        return [TOO_MUCH, file_hash, 0, 0, "", 0, [], "", 0], b""
+        return [TOO_MUCH, file_hash, 0, 0, "", 0, [], ""], b""
 
 
 def _limit_memory() -> None:

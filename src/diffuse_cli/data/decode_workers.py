@@ -236,13 +236,12 @@ def _receive(process: subprocess.Popen[bytes], most: int, resolution: int) -> li
     assert process.stdout is not None
     facts = json.loads(process.stdout.readline())
     results = []
-    for *fields, size in facts:
+    for reason, file_hash, width, height, mode, peak, notes, pixels_hash in facts:
+        size = 0 if reason else 3 * resolution**2
         pixels = process.stdout.read(size)
         if len(pixels) < size:
             raise EOFError
-        results.append(Decoded(*fields, pixels=pixels))
-        if size != (0 if results[-1].reason else 3 * resolution**2):
-            raise ValueError(f"{size} bytes of pixels")
+        results.append(Decoded(reason, file_hash, width, height, mode, peak, notes, pixels_hash, pixels))
     if not 0 < len(results) <= most:
         raise ValueError(f"{len(results)} results")
     return results
