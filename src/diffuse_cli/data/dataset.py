@@ -22,7 +22,7 @@ import numpy as np
 from ..errors import DataError, InUseError
 from ..events import Noticed, Scanned
 from ..files import durable
-from . import decode_workers
+from . import decode_workers, garbage
 from .colours import Rendering, background_colour
 from .file_hashes import REFUSED, hash_files
 from .file_types import PICTURE_LIKE, remedies
@@ -178,6 +178,7 @@ def _next_entry(
     return entry, result.pixels
 
 
+@garbage.paused()
 def _read_index(home: Path, file_hashes: list[str], resolution: int) -> list[Entry] | None:
     """The entries of a complete cache of these files; None if there is none."""
     try:
@@ -195,6 +196,7 @@ def _read_index(home: Path, file_hashes: list[str], resolution: int) -> list[Ent
 # ── Cache → data set ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@garbage.paused()
 def _dataset(
     found: PictureListing, entries: list[Entry], home: Path, resolution: int, rendering: Rendering,
 ) -> Dataset:

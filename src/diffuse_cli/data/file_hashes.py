@@ -14,6 +14,7 @@ from typing import Any
 
 from ..events import Scanned
 from ..files import durable
+from . import garbage
 from .containers import Location
 from .picture_files import ImageRefused, open_regular, size_and_times
 
@@ -41,11 +42,12 @@ def hash_files(
         for start in range(0, total, _BATCH):
             batch = files[start:start + _BATCH]
             chunks = [batch[first:first + _CHUNK] for first in range(0, len(batch), _CHUNK)]
-            entries = chain.from_iterable(pool.map(
-                lambda chunk: [_hash_file(path, before.get(name)) for name, path in chunk], chunks))
-            for (name, _), entry in zip(batch, entries, strict=True):
-                hashes.append(entry[-1])
-                now[name] = entry
+            with garbage.paused():
+                entries = chain.from_iterable(pool.map(
+                    lambda chunk: [_hash_file(path, before.get(name)) for name, path in chunk], chunks))
+                for (name, _), entry in zip(batch, entries, strict=True):
+                    hashes.append(entry[-1])
+                    now[name] = entry
             yield Scanned(done=0, total=total)
     if now != before:
         durable.write(memory, json.dumps({"format": _FORMAT, "files": now}).encode())
@@ -69,6 +71,7 @@ def _hash_file(path: Location, before: list[Any] | None) -> list[Any]:
         return [0, 0, 0, f"{REFUSED}{reason}"]
 
 
+@garbage.paused()
 def _read_memory(path: Path) -> dict[str, list[Any]]:
     """Name of each file → its entry of the last time; empty if `path` is missing or damaged, which only costs time."""
     try:
