@@ -43,6 +43,21 @@ def ours_first_time(*, folder: str, resolution: int) -> Contender:
     return Contender(work, {"pictures": count})
 
 
+def ours_again(*, folder: str, resolution: int) -> Contender:
+    """A unit is a whole folder that is found, and recognised in the cache."""
+    from diffuse_cli.data.captions import find_pictures
+    from diffuse_cli.data.dataset import open_dataset
+
+    directory = Path(tempfile.mkdtemp())
+
+    def work(times: int) -> None:
+        for _ in range(times):
+            _result(open_dataset(find_pictures(Path(folder)), resolution=resolution, directory=directory))
+
+    work(1)
+    return Contender(work, {})
+
+
 def _result(generator: Any) -> Any:
     """The return value of a generator, run to its end."""
     try:
@@ -54,18 +69,7 @@ def _result(generator: Any) -> Any:
 
 def theirs(*, folder: str, resolution: int) -> Contender:
     """`datasets` with the transforms of diffusers' examples behind a `DataLoader`; a unit is a batch."""
-    from . import torchvision_operators  # noqa: F401
-    import datasets  # isort: skip
-    from torch.utils.data import DataLoader
-    from torchvision import transforms
-
-    transform = transforms.Compose([
-        transforms.Resize(resolution, interpolation=transforms.InterpolationMode.BILINEAR),
-        transforms.CenterCrop(resolution), transforms.RandomHorizontalFlip(), transforms.ToTensor(),
-        transforms.Normalize([0.5], [0.5])])
-    dataset = datasets.load_dataset("imagefolder", data_dir=folder, split="train", cache_dir=tempfile.mkdtemp())
-    dataset.set_transform(lambda rows: {"input": [transform(image.convert("RGB")) for image in rows["image"]]})
-    loader = DataLoader(dataset, batch_size=BATCH, shuffle=True, num_workers=0, drop_last=True)
+    loader = _their_loader(folder, resolution)
 
     def endless() -> Any:
         while True:
@@ -78,3 +82,30 @@ def theirs(*, folder: str, resolution: int) -> Contender:
             next(batches)
 
     return Contender(work, {"pictures": BATCH})
+
+
+def theirs_first_time(*, folder: str, resolution: int) -> Contender:
+    """A unit is a whole folder: found by `datasets`, written to a new cache of its own, and decoded once."""
+    count = len(list(Path(folder).iterdir()))
+
+    def work(times: int) -> None:
+        for _ in range(times):
+            for _ in _their_loader(folder, resolution):
+                pass
+
+    return Contender(work, {"pictures": count})
+
+
+def _their_loader(folder: str, resolution: int) -> Any:
+    from . import torchvision_operators  # noqa: F401
+    import datasets  # isort: skip
+    from torch.utils.data import DataLoader
+    from torchvision import transforms
+
+    transform = transforms.Compose([
+        transforms.Resize(resolution, interpolation=transforms.InterpolationMode.BILINEAR),
+        transforms.CenterCrop(resolution), transforms.RandomHorizontalFlip(), transforms.ToTensor(),
+        transforms.Normalize([0.5], [0.5])])
+    dataset = datasets.load_dataset("imagefolder", data_dir=folder, split="train", cache_dir=tempfile.mkdtemp())
+    dataset.set_transform(lambda rows: {"input": [transform(image.convert("RGB")) for image in rows["image"]]})
+    return DataLoader(dataset, batch_size=BATCH, shuffle=True, num_workers=0, drop_last=True)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,14 @@ from PIL import Image
 
 from diffuse_cli.data import decode_workers, images, picture_files
 from diffuse_cli.data.colours import Rendering
+from diffuse_cli.data.containers import Member
 from diffuse_cli.data.decode_workers import decode_all, decode_one
 
 # A worker whose decoder does what the contents of the file say.
 FAULTY = """
 import os, signal, sys, time
 sys.path[:] = sys.argv[1:]
-from diffuse_cli.data import decode_workers, images
+from diffuse_cli.data import decode_server, images
 honest = images.decode_rgb
 def decode_rgb(data, *, target=None, rendering=None):
     if data.startswith(b"once"):
@@ -31,11 +33,12 @@ def decode_rgb(data, *, target=None, rendering=None):
     if data == b"segfault": os.kill(os.getpid(), signal.SIGSEGV)
     if data == b"exit": os._exit(0)
     if data == b"hang": time.sleep(1000)
+    if data.startswith(b"slow"): time.sleep(0.4); data = data[4:]
     if data == b"memory": bytearray(8 * 2**30)
     if data == b"print": os.write(1, b"noise"); os.write(2, b"noise"); print("noise", flush=True)
     return honest(data, target=target, rendering=rendering)
 images.decode_rgb = decode_rgb
-decode_workers.serve()
+decode_server.serve()
 """
 
 
@@ -84,6 +87,101 @@ def test_only_the_file_at_fault_is_lost(pictures, started, monkeypatch, fault, r
     expected = [(index, 2 * index, 3 * index) for index in range(6)]
     expected[position] = reason
     assert colours(decode_all(pictures, resolution=8)) == expected
+
+
+# ── Batches ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def many(tmp_path):
+    """Forty small pictures, each of another colour: several full batches."""
+    paths = [tmp_path / f"{index:02d}.png" for index in range(40)]
+    for index, path in enumerate(paths):
+        Image.new("RGB", (20, 16), (index, 2 * index, 3 * index)).save(path)
+    return paths
+
+
+def in_zip(paths):
+    """The same files as members of a zip file."""
+    archive = paths[0].with_name("all.zip")
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in paths:
+            file.write(path, path.name)
+    return [Member(archive, path.name, path.stat().st_size, None) for path in paths]
+
+
+@pytest.mark.parametrize("where", [list, in_zip], ids=["paths", "members"])
+@pytest.mark.parametrize("cores", [1, 3])
+def test_faults_in_the_middle_of_batches_cost_only_their_files(many, started, monkeypatch, where, cores):
+    monkeypatch.setattr(decode_workers, "BOOTSTRAP", FAULTY)
+    monkeypatch.setattr(decode_workers, "SECONDS", 2.0)
+    monkeypatch.setattr(decode_workers, "cores", lambda: cores)
+    faults = {0: ("exit", decode_workers.CRASHED), 9: ("segfault", decode_workers.CRASHED),
+              10: ("memory", decode_workers.TOO_MUCH), 12: ("text", "not an image"),
+              15: ("memory", decode_workers.TOO_MUCH),
+              16: ("hang", decode_workers.TOO_LONG), 39: ("segfault", decode_workers.CRASHED)}
+    expected = [(index, 2 * index, 3 * index) for index in range(40)]
+    for index, (fault, reason) in faults.items():
+        many[index].write_bytes(fault.encode())
+        expected[index] = reason
+    assert colours(decode_all(where(many), resolution=8)) == expected
+
+
+def test_a_batch_is_one_request(many, started, monkeypatch):
+    requests, send = [], decode_workers._send
+    monkeypatch.setattr(decode_workers, "_send", lambda process, files, request: (
+        requests.append(len(files)), send(process, files, request)))
+    monkeypatch.setattr(decode_workers, "cores", lambda: 1)
+    assert len(list(decode_all(many, resolution=8))) == 40
+    assert requests == [16, 16, 8]
+
+
+def test_the_time_limit_is_that_of_a_picture(many, started, monkeypatch):
+    """Four pictures of 0.4 s each in one batch do not add up to a second."""
+    monkeypatch.setattr(decode_workers, "BOOTSTRAP", FAULTY)
+    monkeypatch.setattr(decode_workers, "SECONDS", 1.0)
+    monkeypatch.setattr(decode_workers, "BATCH_SHARE", 1.0)
+    monkeypatch.setattr(decode_workers, "cores", lambda: 1)
+    for path in many[4:8]:
+        path.write_bytes(b"slow" + path.read_bytes())
+    assert colours(decode_all(many, resolution=8)) == [(index, 2 * index, 3 * index) for index in range(40)]
+    assert len(started) == 1
+
+
+def test_a_picture_too_slow_for_a_batch_is_decoded_alone(many, started, monkeypatch):
+    monkeypatch.setattr(decode_workers, "BOOTSTRAP", FAULTY)
+    monkeypatch.setattr(decode_workers, "SECONDS", 10.0)
+    monkeypatch.setattr(decode_workers, "BATCH_SHARE", 0.02)
+    monkeypatch.setattr(decode_workers, "cores", lambda: 1)
+    many[5].write_bytes(b"slow" + many[5].read_bytes())
+    assert colours(decode_all(many, resolution=8)) == [(index, 2 * index, 3 * index) for index in range(40)]
+    assert len(started) > 1
+
+
+def test_large_members_travel_in_small_requests(many, started, monkeypatch):
+    """So that no process holds more than a few of them at a time; one that is unreadable costs itself."""
+    monkeypatch.setattr(decode_workers, "_BATCH_BYTES", 200)
+    members = in_zip(many)
+    members[7] = Member(members[7].container, "gone.png", 9, None)
+    expected = [(index, 2 * index, 3 * index) for index in range(40)]
+    expected[7] = "unreadable in its archive"
+    assert colours(decode_all(members, resolution=8)) == expected
+    size = max(len(request) for request in decode_workers._requests(members) if isinstance(request, list))
+    assert size * many[0].stat().st_size <= 300
+
+
+def test_a_reply_that_makes_no_sense_is_a_death(pictures, started, monkeypatch):
+    """A decoder that an attacker has taken over can answer anything."""
+    for reply in ("[]", "7", '[["", 1]]', '[["", "", 1, 1, "RGB", 0, [], ""]]', "{}", "[[1]] " + "x" * 99):
+        monkeypatch.setattr(decode_workers, "BOOTSTRAP", f"""
+import sys
+print("ready", flush=True)
+for line in sys.stdin.buffer: print({reply!r}, flush=True); break
+""")
+        assert colours(decode_all(pictures[:2], resolution=8)) == [decode_workers.CRASHED] * 2
+
+
+# ── One at a time ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_worker_that_ran_out_of_memory_is_replaced(pictures, started, monkeypatch):
@@ -216,6 +314,7 @@ def test_workers_know_nothing_of_torch(pictures, monkeypatch):
     worker.communicate(timeout=60)              # the end of its input
     assert "diffuse_cli.data.images" in witness.read_text()
     assert "torch" not in witness.read_text()
+    assert "'numpy'" not in witness.read_text()         # its import takes as long as hundreds of pictures
 
 
 # ── In a user's script ──────────────────────────────────────────────────────────────────────────────────────────────

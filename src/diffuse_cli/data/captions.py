@@ -12,7 +12,7 @@ from pathlib import Path
 from ..checks import check_choice
 from ..config import CAPTION_SOURCES, is_table
 from ..errors import DataError
-from . import caption_accounts, metadata_files, name_captions, sidecar_files
+from . import caption_accounts, garbage, metadata_files, name_captions, sidecar_files
 from .caption_text import SourceCaptions, distinct_captions
 from .folders import Tree
 from .listing import PictureFile, PictureListing
@@ -30,6 +30,7 @@ class _Options:
     checking: bool
 
 
+@garbage.paused()
 def find_pictures(folder: Path, *, more_folders: Sequence[str] = (), captions: str = "auto", caption: str | None = None,
                   caption_column: str | None = None, caption_ext: str | None = None,
                   caption_template: str = "{label}", join_lines: bool = False, strict: bool = False,

@@ -2,18 +2,26 @@
 
 `Image.convert("RGB")` alone would clip integers, show the hidden colours of transparent pixels and ignore profiles. It
 knows no files, and remembers what a person may want to look into: `info` of a result holds "peak" and "notes".
+
+NumPy and most of Pillow are imported where they are used: a worker starts several times as fast without them, and most
+pictures need none of them.
 """
 
 import contextlib
 import functools
 import io
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from PIL import Image, ImageChops, ImageCms, ImageColor, ImageStat
+from PIL import Image
 
 from ..errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import ImageCms
+
+    Values = np.ndarray[Any, Any]
 
 # Notes about a picture.
 STRETCHED, NEARLY_TRANSPARENT, PLAIN = "stretched", "nearly transparent", "plain"
@@ -24,9 +32,8 @@ DARK = 16383                                    # highest value of 14 bits: pict
 _FAINT = 51                                     # alpha of 20 %: up to here, one hardly sees a pixel
 _PLAIN = 8                                      # levels of 255 between which all values of a plain picture lie
 _SAME_COLOUR = 2                                # levels of 255 by which a profile may differ from sRGB and count as it
+_CHANGING = ("transparency", "icc_profile", "gamma")    # entries of `info` that may change the colours of a picture
 _SRGB_GAMMA = 1 / 2.2                           # what a gAMA chunk says about sRGB
-
-Values = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,8 @@ class Rendering:
 
 def background_colour(rendering: Rendering) -> tuple[int, int, int]:
     """The red, green and blue, 0 to 255, of --background. Raises UsageError."""
+    from PIL import ImageColor
+
     try:
         return ImageColor.getrgb(rendering.background.strip())[:3]
     except ValueError as error:
@@ -46,19 +55,33 @@ def background_colour(rendering: Rendering) -> tuple[int, int, int]:
                          hint="Give a name, such as white, black or grey, or #rrggbb") from error
 
 
-def to_rgb(image: Image.Image, rendering: Rendering | None = None, *, deep: Values | None = None) -> Image.Image:
+def to_rgb(image: Image.Image, rendering: Rendering | None = None, *, deep: "Values | None" = None) -> Image.Image:
     """A picture in any mode of Pillow → 8-bit sRGB in mode RGB, on the background of `rendering` (default: white).
 
     deep: the same pixels with 16 bits, (H, W, 3) uint16, where Pillow has kept only the upper 8 of them. `info` of the
     result holds "peak", the highest value of a picture of 16 bits, else 0, and "notes", a list.
     """
-    rendering = rendering or Rendering()
+    rgb, facts = convert(image, rendering or Rendering(), deep=deep)
+    if rgb is image:
+        rgb = image.copy()
+    rgb.info = facts
+    return rgb
+
+
+def convert(
+    image: Image.Image, rendering: Rendering, *, deep: "Values | None" = None,
+) -> tuple[Image.Image, dict[str | tuple[int, int], Any]]:
+    """The picture as `to_rgb` returns it, but the given object itself if nothing has to be changed; and its facts."""
+    if image.mode == "RGB" and deep is None and image.info.keys().isdisjoint(_CHANGING):
+        return image, {"peak": 0, "notes": []}
     notes: list[str] = []
     colour, alpha = _colour_and_alpha(image, rendering, notes)
     peak = 0
     if deep is not None:
         peak, colour = int(deep.max()), Image.fromarray(_scaled(deep, rendering.white_level or _WHITE))
     elif image.mode in _INTEGER_MODES:
+        import numpy as np
+
         peak = 0 if STRETCHED in notes else int(np.asarray(image).max())
     profile = image.info.get("icc_profile")
     rgb = _to_srgb(colour, profile if isinstance(profile, bytes) else None)
@@ -66,14 +89,16 @@ def to_rgb(image: Image.Image, rendering: Rendering | None = None, *, deep: Valu
         rgb = _without_gamma(rgb, image.info.get("gamma"))
     if alpha is not None:
         rgb = _on_background(rgb, alpha, rendering, notes)
-    rgb.info = {"peak": peak, "notes": notes}
-    return rgb
+    return rgb, {"peak": peak, "notes": notes}
 
 
 def _colour_and_alpha(
     image: Image.Image, rendering: Rendering, notes: list[str],
 ) -> tuple[Image.Image, Image.Image | None]:
     """The colours, in a mode that a profile may describe, and the alpha channel if there is one."""
+    if image.mode in _INTEGER_MODES or image.mode == "F":
+        import numpy as np
+
     if image.mode in _INTEGER_MODES:
         values = np.asarray(image)
         colour, alpha = Image.fromarray(_from_integers(values, rendering.white_level, notes)), None
@@ -101,24 +126,28 @@ def _colour_and_alpha(
 # ── More than 8 bits ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _from_integers(values: Values, white_level: float | None, notes: list[str]) -> Values:
+def _from_integers(values: "Values", white_level: float | None, notes: list[str]) -> "Values":
     """0…65535, or 0…white_level, → 0…255. If a value is outside 0…65535, all are stretched, unless a level is given."""
     if white_level is not None:
         return _scaled(values, white_level)
     if values.min() < 0 or values.max() > _WHITE:
         notes.append(STRETCHED)
         return _stretched(values)
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)       # 65535 = 257 · 255, to the nearest
+    return ((values.astype("uint32") + 128) // 257).astype("uint8")       # 65535 = 257 · 255, to the nearest
 
 
-def _scaled(values: Values, white: float) -> Values:
+def _scaled(values: "Values", white: float) -> "Values":
     """0…white → 0…255, rounded. Values outside become black or white; values that are not numbers become black."""
+    import numpy as np
+
     shares = np.nan_to_num(values.astype(np.float64) / white, nan=0.0, posinf=1.0, neginf=0.0)
     return np.round(255 * np.clip(shares, 0, 1)).astype(np.uint8)
 
 
-def _stretched(values: Values) -> Values:
+def _stretched(values: "Values") -> "Values":
     """Lowest … highest finite value → 0…255. Equal values become 0, and so do values that are not finite."""
+    import numpy as np
+
     values = values.astype(np.float64)
     finite = np.isfinite(values)
     low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
@@ -134,6 +163,8 @@ def _on_background(rgb: Image.Image, alpha: Image.Image, rendering: Rendering, n
 
     If it is transparent everywhere, its alpha means nothing, and is ignored; unless nothing but black is hidden there.
     """
+    from PIL import ImageChops
+
     if _highest(alpha) == 0 and any(_highest(channel) for channel in rgb.split()):
         return rgb
     result = Image.new("RGB", rgb.size, background_colour(rendering))
@@ -147,11 +178,13 @@ def _on_background(rgb: Image.Image, alpha: Image.Image, rendering: Rendering, n
 
 
 def _highest(channel: Image.Image) -> int:
-    return int(ImageStat.Stat(channel).extrema[0][1])
+    return int(channel.getextrema()[1])         # type: ignore[arg-type]
 
 
 def _spread(image: Image.Image, mask: Image.Image | None = None) -> int:
     """The largest difference of two values of one channel, 0 to 255, where the mask is white."""
+    from PIL import ImageStat
+
     extrema = ImageStat.Stat(image, mask).extrema
     return int(max(high - low for low, high in extrema))
 
@@ -165,18 +198,23 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         transform = _srgb_transform(profile, image.mode) or (
             _srgb_transform(None, "LAB") if image.mode == "LAB" else None)
         if transform is not None:
+            from PIL import ImageCms
+
             with contextlib.suppress(ImageCms.PyCMSError):
                 return ImageCms.applyTransform(image, transform) or image
     return image.convert("RGB")
 
 
 @functools.lru_cache(maxsize=16)                # the pictures of a folder have few profiles
-def _srgb_transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
+def _srgb_transform(profile: bytes | None, mode: str) -> "ImageCms.ImageCmsTransform | None":
     """From a profile, or without one from LAB itself, to sRGB; None if it cannot be used or changes no colour visibly.
 
     The name of a profile says nothing. So it is tried on colours from everywhere in the cube.
     """
     try:
+        import numpy as np
+        from PIL import ImageCms
+
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile else ImageCms.createProfile("LAB")
         transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
         if mode in ("L", "RGB"):
@@ -195,6 +233,8 @@ def _without_gamma(image: Image.Image, gamma: Any) -> Image.Image:
     """Undo the gamma of a PNG without a profile: value = light ** gamma. Nothing is done if it is that of sRGB."""
     if not isinstance(gamma, float) or not 0.1 <= gamma <= 3 or abs(gamma / _SRGB_GAMMA - 1) < 0.05:
         return image
+    import numpy as np
+
     light = (np.arange(256) / 255) ** (1 / gamma)
     encoded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
     return image.point([round(255 * value) for value in encoded] * 3)

@@ -22,7 +22,7 @@ import numpy as np
 from ..errors import DataError, InUseError
 from ..events import Noticed, Scanned
 from ..files import durable
-from . import decode_workers
+from . import decode_workers, garbage
 from .colours import Rendering, background_colour
 from .file_hashes import REFUSED, hash_files
 from .file_types import PICTURE_LIKE, remedies
@@ -30,7 +30,7 @@ from .listing import Dataset, PictureFile, PictureListing
 from .remarks import Entry, describe_litter, warnings_about
 
 FORMAT = 2                                      # of the files above
-TRANSFORM = "upright srgb, centre square, lanczos or bicubic, 2"    # change it with anything that changes a pixel
+TRANSFORM = "upright srgb, centre square, lanczos or bicubic, 3"    # change it with anything that changes a pixel
 _PIECE = 16 * 2**20                             # bytes of pixels collected before they are written
 
 
@@ -155,7 +155,7 @@ def _decode(
                 piece.clear()
             yield Scanned(done=len(entries), total=total)
         write(bytes(piece))
-    body = "".join(json.dumps(asdict(entry)) + "\n" for entry in entries).encode()
+    body = "".join(json.dumps(vars(entry)) + "\n" for entry in entries).encode()
     durable.write(home / "index.jsonl", _index_header(body) + body)
     return entries
 
@@ -173,12 +173,12 @@ def _next_entry(
     result = next(decoded)
     if result.file_hash != file_hash and result.reason not in decode_workers.DEATHS:
         raise DataError(f"{picture.name} changed while it was being read", hint="Run the same command again")
-    pixels_hash = hashlib.sha256(result.pixels).hexdigest() if result.pixels else ""
-    entry = Entry(file_hash, pixels_hash, result.reason, result.width, result.height, result.mode, result.peak,
-                   result.notes)
+    entry = Entry(file_hash, result.pixels_hash, result.reason, result.width, result.height, result.mode, result.peak,
+                  result.notes)
     return entry, result.pixels
 
 
+@garbage.paused()
 def _read_index(home: Path, file_hashes: list[str], resolution: int) -> list[Entry] | None:
     """The entries of a complete cache of these files; None if there is none."""
     try:
@@ -196,6 +196,7 @@ def _read_index(home: Path, file_hashes: list[str], resolution: int) -> list[Ent
 # ── Cache → data set ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@garbage.paused()
 def _dataset(
     found: PictureListing, entries: list[Entry], home: Path, resolution: int, rendering: Rendering,
 ) -> Dataset:

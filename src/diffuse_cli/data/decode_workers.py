@@ -1,12 +1,12 @@
 """Decode pictures in processes of their own, so that a decoder which crashes, hangs or eats memory costs one file.
 
-Each worker is a fresh Python that imports Pillow and NumPy, never torch and never the user's script (which therefore
-needs no `if __name__` guard). It decodes one file at a time, so a second death is the fault of that file. Requests and
-replies go through pipes; a worker whose parent is gone reads the end of its input and exits.
+Each worker is a fresh Python that runs `decode_server`, never torch and never the user's script (which therefore needs
+no `if __name__` guard). Files travel in batches. When a process dies of a batch, the files without an answer are
+decoded again one at a time, so a further death is the fault of that file. Requests and replies go through pipes; a
+worker whose parent is gone reads the end of its input and exits.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import queue
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,17 +22,21 @@ from typing import Any
 
 from .colours import Rendering
 from .containers import Location
-from .picture_files import ImageRefused, read
+from .picture_files import TOO_MUCH, ImageRefused, read
 
 SECONDS = 30.0                                  # maximum seconds for one picture
-MEMORY = 2 * 2**30                              # maximum bytes that a worker allocates after its start
-TOO_LONG, CRASHED, TOO_MUCH = "took too long", "crashed the decoder", "needs too much memory"
+BATCH_SHARE = 1 / 3                             # of SECONDS, after which a batch is given up, and each file tried alone
+TOO_LONG, CRASHED = "took too long", "crashed the decoder"
 DEATHS = (TOO_LONG, CRASHED, TOO_MUCH)          # reasons with which the hash of the file may be missing
-AHEAD = 8                                       # maximum pictures in flight for each worker
+AHEAD = 2                                       # maximum batches in flight for each worker
+_BATCH = 16                                     # maximum pictures of a request
+_BATCH_BYTES = 16 * 2**20                       # bytes of members of containers, after which a request is sent
 _PICTURES_PER_WORKER = 8                        # minimum pictures for which another worker is started
+# Pillow keeps up to 16 MiB for the next picture: to get new memory for each costs a quarter of the time.
+_KEEP_MEMORY = {"PILLOW_BLOCKS_MAX": "4", "PILLOW_BLOCK_SIZE": "4m"}
 
 # The worker looks for modules in the directories of its parent, but never in the current directory.
-BOOTSTRAP = "import sys; sys.path[:] = sys.argv[1:]; from diffuse_cli.data.decode_workers import serve; serve()"
+BOOTSTRAP = "import sys; sys.path[:] = sys.argv[1:]; from diffuse_cli.data.decode_server import serve; serve()"
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Decoded:
     mode: str = ""
     peak: int = 0                               # highest value of a picture of 16 bits, otherwise 0
     notes: list[str] = field(default_factory=list)      # those of `colours`
+    pixels_hash: str = ""                       # SHA-256 of `pixels`; empty if there are none
     pixels: bytes = b""                         # R·R·3 bytes
 
 
@@ -55,27 +60,28 @@ def decode_all(
     """Decode every file to a square of `resolution` pixels, in order. Closing the generator ends the workers."""
     request = [resolution, asdict(rendering or Rendering())]
     count = max(1, min(cores(), len(paths) // _PICTURES_PER_WORKER))
+    size = max(1, min(_BATCH, len(paths) // (2 * count)))               # few files: each worker gets some of them
     idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
     workers = [_Worker() for _ in range(count)]
     for worker in workers:
         idle.put(worker)
 
-    def decode_one(path: Location) -> Decoded:
+    def decode_batch(batch: Sequence[Location]) -> list[Decoded]:
         worker = idle.get()
         try:
-            return worker.decode(path, request)
+            return worker.decode(batch, request)
         finally:
             idle.put(worker)
 
     with ThreadPoolExecutor(count, thread_name_prefix="decode") as threads:
-        pending: deque[Future[Decoded]] = deque()
+        pending: deque[Future[list[Decoded]]] = deque()
         try:
-            for path in paths:
-                pending.append(threads.submit(decode_one, path))
+            for start in range(0, len(paths), size):
+                pending.append(threads.submit(decode_batch, paths[start:start + size]))
                 if len(pending) >= AHEAD * count:
-                    yield _result(pending.popleft())
+                    yield from _result(pending.popleft())
             while pending:
-                yield _result(pending.popleft())
+                yield from _result(pending.popleft())
         finally:
             for future in pending:
                 future.cancel()
@@ -92,8 +98,8 @@ def decode_one(path: Path, *, resolution: int, rendering: Rendering | None = Non
     return decoded.pixels
 
 
-def _result(future: "Future[Decoded]") -> Decoded:
-    """Wait for a result, in short spells: on Windows, and rarely elsewhere, Ctrl-C does not interrupt a long wait."""
+def _result(future: "Future[list[Decoded]]") -> list[Decoded]:
+    """Wait for results, in short spells: on Windows, and rarely elsewhere, Ctrl-C does not interrupt a long wait."""
     while not wait([future], timeout=0.2).done:
         pass
     return future.result()
@@ -107,6 +113,39 @@ def cores() -> int:
 # ── The parent's side ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@dataclass(frozen=True)
+class _File:
+    """A picture as it is sent: its path, or its bytes if it is in a container, which only this process reads."""
+
+    path: str                                   # as hexadecimal bytes: the processes may differ in encodings of names
+    data: bytes
+
+
+def _requests(batch: Sequence[Location]) -> Iterator[list[_File] | Decoded]:
+    """The files of a batch in order, as many at a time as one request has; alone the result of an unreadable one."""
+    files: list[_File] = []
+    size = 0
+    for path in batch:
+        if isinstance(path, Path):
+            files.append(_File(os.fsencode(path).hex(), b""))
+            continue
+        try:
+            data = read(path)
+        except ImageRefused as error:
+            if files:
+                yield files
+            yield Decoded(reason=error.reason)
+            files, size = [], 0
+            continue
+        if files and size + len(data) > _BATCH_BYTES:
+            yield files
+            files, size = [], 0
+        files.append(_File("", data))
+        size += len(data)
+    if files:
+        yield files
+
+
 class _Worker:
     """One process, started when it is first needed and again after each death. One thread at a time uses it."""
 
@@ -115,35 +154,50 @@ class _Worker:
         self._closed = False
         self._lock = threading.Lock()           # between the thread that decodes and the thread that closes
 
-    def decode(self, path: Location, request: list[Any]) -> Decoded:
-        """Decode one file; try again if the process died of it, since a busy machine may have been the reason."""
-        decoded = self._attempt(path, request)
-        if decoded.reason in DEATHS and not self._closed:
-            decoded = self._attempt(path, request)
-        return decoded
+    def decode(self, batch: Sequence[Location], request: list[Any]) -> list[Decoded]:
+        """Decode files, in order."""
+        results: list[Decoded] = []
+        for files in _requests(batch):
+            if isinstance(files, Decoded):
+                results.append(files)
+            else:
+                results += self._decode(files, request)
+        return results
 
-    def _attempt(self, path: Location, request: list[Any]) -> Decoded:
-        try:
-            data = b"" if isinstance(path, Path) else read(path)       # of a member: this process reads its container
-        except ImageRefused as error:
-            return Decoded(reason=error.reason)
+    def _decode(self, files: list[_File], request: list[Any]) -> list[Decoded]:
+        """Decode the files of one request. A file of which the process died is tried again, since a busy machine may
+        have been the reason; after the death of a batch, each file without an answer is tried alone.
+        """
+        results, death = self._attempt(files, request)
+        left = files[len(results):]
+        if not left:
+            return results
+        if death == TOO_MUCH or len(files) == 1:            # the first one is at fault
+            again, death = self._attempt(left[:1], request)
+            results += again or [Decoded(reason=death)]
+            return results + (self._decode(left[1:], request) if left[1:] else [])
+        return results + [decoded for one in left for decoded in self._decode([one], request)]
+
+    def _attempt(self, files: list[_File], request: list[Any]) -> tuple[list[Decoded], str]:
+        """The results of the first files, and the reason why there are no more; it is empty if these are all."""
         process = self._running()
         if process is None:
-            return Decoded(reason=CRASHED)
-        late = threading.Event()
-        timer = threading.Timer(SECONDS, _expire, (process, late))
-        timer.daemon = True
-        timer.start()
+            return [], CRASHED
+        seconds = SECONDS if len(files) == 1 else SECONDS * BATCH_SHARE
+        late, results = threading.Event(), list[Decoded]()
         try:
-            decoded = self._request(process, path if isinstance(path, Path) else None, data, request)
-            if decoded.reason == TOO_MUCH:      # the process may keep memory that the next picture needs
-                self._end(process)
-            return decoded
-        except (OSError, EOFError, ValueError):
+            with _time_limit(process, late, seconds):
+                _send(process, files, request)
+            while len(results) < len(files):
+                with _time_limit(process, late, seconds):
+                    results += _receive(process, len(files) - len(results), request[0])
+                if results[-1].reason == TOO_MUCH:          # the process may keep memory that the next picture needs
+                    self._end(process)
+                    return results[:-1], TOO_MUCH
+        except (OSError, EOFError, ValueError, TypeError):
             self._end(process)
-            return Decoded(reason=TOO_LONG if late.is_set() else CRASHED)
-        finally:
-            timer.cancel()
+            return results, TOO_LONG if late.is_set() else CRASHED
+        return results, ""
 
     def close(self) -> None:
         """End the process, even while another thread waits for it."""
@@ -151,26 +205,6 @@ class _Worker:
             self._closed = True
             if self._process is not None:
                 self._end(self._process)
-
-    def _request(
-        self, process: subprocess.Popen[bytes], path: Path | None, data: bytes, request: list[Any],
-    ) -> Decoded:
-        """Send one request, with the path of a file or its bytes, and read the reply.
-
-        Raises OSError, EOFError or ValueError if the process has died.
-        """
-        assert process.stdin is not None
-        assert process.stdout is not None
-        # The path travels as hexadecimal bytes: the two processes need not agree on the encoding of file names.
-        name = "" if path is None else os.fsencode(path).hex()
-        process.stdin.write(json.dumps([name, len(data), *request]).encode() + b"\n" + data)
-        process.stdin.flush()
-        header = json.loads(process.stdout.readline())
-        size = header.pop("bytes")
-        pixels = process.stdout.read(size)
-        if len(pixels) < size:
-            raise EOFError
-        return Decoded(**header, pixels=pixels)
 
     def _running(self) -> subprocess.Popen[bytes] | None:
         """The process, started if it does not run; None once the worker is closed."""
@@ -191,6 +225,42 @@ class _Worker:
                     pipe.close()
 
 
+def _send(process: subprocess.Popen[bytes], files: list[_File], request: list[Any]) -> None:
+    """Send one request, as `decode_server` describes it. Raises OSError if the process has died."""
+    assert process.stdin is not None
+    header = json.dumps([*request, [[file.path, len(file.data)] for file in files]])
+    process.stdin.write(header.encode() + b"\n" + b"".join(file.data for file in files))
+    process.stdin.flush()
+
+
+def _receive(process: subprocess.Popen[bytes], most: int, resolution: int) -> list[Decoded]:
+    """Read one reply, to at most `most` files. Raises EOFError, ValueError or TypeError if the process has died."""
+    assert process.stdout is not None
+    facts = json.loads(process.stdout.readline())
+    results = []
+    for reason, file_hash, width, height, mode, peak, notes, pixels_hash in facts:
+        size = 0 if reason else 3 * resolution**2
+        pixels = process.stdout.read(size)
+        if len(pixels) < size:
+            raise EOFError
+        results.append(Decoded(reason, file_hash, width, height, mode, peak, notes, pixels_hash, pixels))
+    if not 0 < len(results) <= most:
+        raise ValueError(f"{len(results)} results")
+    return results
+
+
+@contextlib.contextmanager
+def _time_limit(process: subprocess.Popen[bytes], late: threading.Event, seconds: float) -> Iterator[None]:
+    """Kill the process, and set `late`, if the block is not done after so many seconds."""
+    timer = threading.Timer(seconds, _expire, (process, late))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def _expire(process: subprocess.Popen[bytes], late: threading.Event) -> None:
     late.set()
     process.kill()
@@ -203,56 +273,10 @@ def _start() -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,              # libtiff, for example, prints to file descriptor 2
         start_new_session=True,                 # Ctrl-C is for the parent, which then ends its workers
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **_KEEP_MEMORY},
     )
     assert process.stdout is not None
     if process.stdout.readline() != b"ready\n":
         _Worker._end(process)
         raise RuntimeError("the process that decodes pictures did not start")
     return process
-
-
-# ── The worker's side ───────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def serve() -> None:
-    """Answer requests until the input ends.
-
-    A request is one JSON line, and the bytes of a picture if it names no path. A reply is one JSON line and the pixels.
-    """
-    from . import images
-
-    replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)                               # a decoder may print to standard output, which is no reply
-    _limit_memory()
-    replies.write(b"ready\n")
-    replies.flush()
-    for line in sys.stdin.buffer:
-        path, size, resolution, rendering = json.loads(line)
-        decoded = Decoded()
-        try:
-            data = read(Path(os.fsdecode(bytes.fromhex(path)))) if path else sys.stdin.buffer.read(size)
-            decoded = Decoded(file_hash=hashlib.sha256(data).hexdigest())
-            image = images.decode_rgb(data, target=resolution, rendering=Rendering(**rendering))
-            pixels = images.crop_and_resize(image, resolution).tobytes()
-            (width, height), mode, facts = image.info["size"], image.info["mode"], image.info
-            decoded = Decoded("", decoded.file_hash, width, height, mode, facts["peak"], facts["notes"], pixels)
-        except ImageRefused as error:
-            decoded = Decoded(error.reason, decoded.file_hash)
-        except MemoryError:
-            decoded = Decoded(TOO_MUCH, decoded.file_hash)
-        header = asdict(decoded)
-        del header["pixels"]
-        replies.write(json.dumps({**header, "bytes": len(decoded.pixels)}).encode() + b"\n" + decoded.pixels)
-        replies.flush()
-
-
-def _limit_memory() -> None:
-    """Limit the address space, if the system can, to its present size plus MEMORY."""
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource
-
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        limit = used + MEMORY
-        resource.setrlimit(resource.RLIMIT_AS, (limit if hard < 0 else min(limit, hard), hard))

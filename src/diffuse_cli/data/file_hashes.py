@@ -8,11 +8,13 @@ import json
 import os
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ..events import Scanned
 from ..files import durable
+from . import garbage
 from .containers import Location
 from .picture_files import ImageRefused, open_regular, size_and_times
 
@@ -20,6 +22,8 @@ REFUSED = "!"                                   # begins the text in the place o
 
 _FORMAT = 1                                     # of the JSON file
 _BATCH = 1000                                   # files hashed between two events
+_CHUNK = 25                                     # files that a thread hashes before it asks for more
+_SMALL = 2**20                                  # bytes of a file that is read at once
 
 
 def hash_files(
@@ -37,10 +41,13 @@ def hash_files(
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, total, _BATCH):
             batch = files[start:start + _BATCH]
-            entries = pool.map(lambda file: _hash_file(file[1], before.get(file[0])), batch)
-            for (name, _), entry in zip(batch, entries, strict=True):
-                hashes.append(entry[-1])
-                now[name] = entry
+            chunks = [batch[first:first + _CHUNK] for first in range(0, len(batch), _CHUNK)]
+            with garbage.paused():
+                entries = chain.from_iterable(pool.map(
+                    lambda chunk: [_hash_file(path, before.get(name)) for name, path in chunk], chunks))
+                for (name, _), entry in zip(batch, entries, strict=True):
+                    hashes.append(entry[-1])
+                    now[name] = entry
             yield Scanned(done=0, total=total)
     if now != before:
         durable.write(memory, json.dumps({"format": _FORMAT, "files": now}).encode())
@@ -54,6 +61,8 @@ def _hash_file(path: Location, before: list[Any] | None) -> list[Any]:
         if before is not None and before[:3] == now:
             return before
         with open_regular(path) as file:
+            if now[0] <= _SMALL:                # `file_digest` sets up more than a small file costs
+                return [*now, hashlib.sha256(file.read()).hexdigest()]
             return [*now, hashlib.file_digest(file, "sha256").hexdigest()]  # type: ignore[arg-type]
     except ImageRefused as error:
         return [0, 0, 0, f"{REFUSED}{error.reason}"]
@@ -62,6 +71,7 @@ def _hash_file(path: Location, before: list[Any] | None) -> list[Any]:
         return [0, 0, 0, f"{REFUSED}{reason}"]
 
 
+@garbage.paused()
 def _read_memory(path: Path) -> dict[str, list[Any]]:
     """Name of each file → its entry of the last time; empty if `path` is missing or damaged, which only costs time."""
     try:

@@ -12,20 +12,23 @@ import logging
 import sys
 import warnings
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from . import damage, tiff
-from .colours import DARK, Rendering, to_rgb
+from .colours import DARK, Rendering, convert
 from .containers import Location
 from .file_types import HEAD, format_of, plugins, what_else
-from .picture_files import ImageRefused, open_regular, read
+from .picture_files import TOO_MUCH, ImageRefused, open_regular, read
+
+if TYPE_CHECKING:
+    import numpy as np  # `colours` says why it is imported where it is used
 
 MAX_PIXELS = 178_956_970                        # 179 megapixels, above which Pillow too calls it a bomb
 MAX_ASPECT = 100                                # maximum longer side / shorter side: a line of pixels is no picture
 HUGE = 2**26                                    # pixels of a transparent picture that is first made smaller
+REDUCING_GAP = 2                                # minimum size before Lanczos, in sizes after it
 WHOLE = 0.98                                    # minimum share of the pixels of a file that lacks its end
 
 _UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -74,21 +77,23 @@ def _decode(data: bytes, target: int | None, rendering: Rendering) -> Image.Imag
     opened = _open(io.BytesIO(data))
     facts: dict[str | tuple[int, int], Any] = {"size": opened.size, "mode": opened.mode}
     if target is not None:
-        opened.draft(None, (2 * target, 2 * target))    # has an effect on JPEG only
+        opened.draft(None, (REDUCING_GAP * target, REDUCING_GAP * target))      # has an effect on JPEG only
     coding = _coding(opened)
     opened.load()
     _check_size(opened.size)                    # an icon holds pictures with sizes of their own
     if opened.format == "TIFF" and tiff.is_inverted(opened):
+        import numpy as np
+
         opened.im = Image.fromarray(65535 - np.asarray(opened).astype(np.uint16)).im
     image = _affordable(opened, target) if target is not None else opened
     deep = None
     if image is opened and coding[-4:] in _LOWER and (
             rendering.white_level is not None or _upper_peak(image) <= DARK >> 8):
         deep = _sixteen_bits(data, image, coding)[..., :3]
-    result = to_rgb(image, rendering, deep=deep)
-    facts |= result.info
-    result = _turned(result, _orientation(opened))
-    result.info = facts
+    orientation = _orientation(opened)
+    result, more = convert(image, rendering, deep=deep)
+    result = _turned(result, orientation)
+    result.info = facts | more
     return result
 
 
@@ -126,6 +131,8 @@ def _decode_without_end(data: bytes, target: int | None, rendering: Rendering) -
     ends = damage.with_other_ends(data, format_of(data[:HEAD]), pixels=width * height)
     if not ends:
         return None
+    import numpy as np
+
     image, *others = (_decode(end, target, rendering) for end in ends)
     same = np.all([np.asarray(other) == np.asarray(image) for other in others], axis=(0, -1))
     return image if same.mean() >= WHOLE else None
@@ -213,7 +220,7 @@ def _reason(error: Exception, data: bytes) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return "over 179 megapixels"
     if isinstance(error, MemoryError):
-        return "needs too much memory"
+        return TOO_MUCH
     if isinstance(error, UnidentifiedImageError) and format_of(data[:HEAD]) == "TIFF":
         return tiff.description(data)
     return "truncated" if "truncated" in str(error).lower() or isinstance(error, EOFError) else "damaged"
@@ -235,11 +242,13 @@ def _upper_peak(image: Image.Image) -> int:
     return int(max(high for _, high in image.convert("RGB").getextrema()))          # type: ignore[misc]
 
 
-def _sixteen_bits(data: bytes, image: Image.Image, coding: str) -> np.ndarray[Any, Any]:
+def _sixteen_bits(data: bytes, image: Image.Image, coding: str) -> "np.ndarray[Any, Any]":
     """All 16 bits of the channels of a picture, of which `image` holds the upper 8 → (H, W, channels) uint16.
 
     The file is decoded once more in the other byte order, whose upper 8 bits are the lower ones of this.
     """
+    import numpy as np
+
     again = _open(io.BytesIO(data))
     tile = again.tile[0]
     other = coding[:-4] + _LOWER[coding[-4:]]
@@ -273,19 +282,24 @@ def _turned(image: Image.Image, orientation: Any) -> Image.Image:
 # ── Picture → square ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def crop_and_resize(image: Image.Image, resolution: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """The centre square of an RGB picture, resized to `resolution` → uint8 (R, R, 3).
+def crop_and_resize(image: Image.Image, resolution: int) -> "np.ndarray[Any, np.dtype[np.uint8]]":
+    """The square of `fit` as an array → uint8 (R, R, 3)."""
+    import numpy as np
 
-    It is made smaller by Lanczos after box averaging by a whole factor, so that nothing aliases, and larger by bicubic
-    interpolation. A square of the right size is copied.
+    return np.array(fit(image, resolution), dtype=np.uint8)
+
+
+def fit(image: Image.Image, resolution: int) -> Image.Image:
+    """The centre square of an RGB picture, resized to `resolution`.
+
+    It is made larger by bicubic interpolation, and smaller by Lanczos, after averages over whole boxes of pixels have
+    brought it near twice the resolution. A square of the right size is copied.
     """
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     box = (left, top, left + side, top + side)
     if side == resolution:
-        square = image.crop(box)
-    elif side > resolution:
-        square = image.resize((resolution, resolution), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
-    else:
-        square = image.resize((resolution, resolution), Image.Resampling.BICUBIC, box=box)
-    return np.array(square, dtype=np.uint8)
+        return image.crop(box)
+    if side < resolution:
+        return image.resize((resolution, resolution), Image.Resampling.BICUBIC, box=box)
+    return image.resize((resolution, resolution), Image.Resampling.LANCZOS, box=box, reducing_gap=REDUCING_GAP)

@@ -9,6 +9,7 @@ from typing import IO
 from .containers import MEMBER_LIMIT, Inner, Location
 
 MAX_BYTES = MEMBER_LIMIT                        # maximum size of a file
+TOO_MUCH = "needs too much memory"              # the reason of a picture for which memory does not suffice
 
 
 class ImageRefused(Exception):
@@ -44,7 +45,9 @@ def read(path: Location) -> bytes:
     """All bytes of the file; raises ImageRefused."""
     with open_regular(path) as file:
         try:
-            return file.read(MAX_BYTES)
+            # Not MAX_BYTES: Python would allocate as many, for each file.
+            size = os.fstat(file.fileno()).st_size if isinstance(path, Path) else MAX_BYTES
+            return file.read(min(size, MAX_BYTES))
         except OSError as error:
             raise ImageRefused("unreadable") from error
 

@@ -7,7 +7,7 @@ import contextlib
 import io
 from typing import Any
 
-from PIL import ImageFile, TiffImagePlugin
+from PIL import ImageFile
 
 _SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC, _BANDS, _PLANES, _NUMBERS = 254, 258, 259, 262, 277, 284, 339      # tags
 _SIGNED, _REAL = 2, 3                           # kinds of numbers
@@ -41,6 +41,8 @@ def reason_against(image: ImageFile.ImageFile) -> str | None:
 
 def description(data: bytes) -> str:
     """What a TIFF is that Pillow does not open, in a few words."""
+    from PIL import TiffImagePlugin  # a worker starts sooner without it
+
     try:
         tags = TiffImagePlugin.ImageFileDirectory_v2(data[:16 if b"+" in data[2:4] else 8])
         stream = io.BytesIO(data)
