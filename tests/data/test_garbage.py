@@ -12,9 +12,8 @@ def test_the_collector_is_afterwards_as_it_was(before):
     was_enabled = gc.isenabled()
     try:
         (gc.enable if before else gc.disable)()
-        with pytest.raises(ValueError, match="inside"), garbage.paused():
+        with garbage.paused():
             assert not gc.isenabled()
-            raise ValueError("inside")
         assert gc.isenabled() == before
     finally:
         (gc.enable if was_enabled else gc.disable)()
