@@ -2,9 +2,10 @@
 
 import json
 
-import pandas
+import pyarrow
 import pytest
 from picture_folders import captions_of, rows
+from pyarrow import parquet
 
 from diffuse_cli.data.captions import find_pictures
 from diffuse_cli.errors import DataError
@@ -119,7 +120,7 @@ def test_lists_of_tags_become_one_caption(folder):
 
 @pytest.mark.parametrize("name", ["metadata.parquet", "train.parquet"])
 def test_parquet(pictures, name):
-    pandas.DataFrame({"file_name": NAMES, "text": CAPTIONS}).to_parquet(pictures / name)
+    parquet.write_table(pyarrow.table({"file_name": NAMES, "text": CAPTIONS}), pictures / name)
     assert captions_of(find_pictures(pictures)) == EXPECTED
 
 

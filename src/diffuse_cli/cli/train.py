@@ -128,7 +128,7 @@ def train(
 
 
 def _train(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: bool) -> None:
-    from ..events import Finished, Scanned, Started
+    from ..events import Finished, Scanned
     from ..reporting import loggers
     from ..training.run import join_run, open_run
     from .terminal.dashboard import TrainingView
@@ -143,7 +143,6 @@ def _train(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: bool) -> 
         raise typer.Exit(launch(count))
 
     finished: Finished | None = None
-    started = False
     with contextlib.ExitStack() as stack:
         # The main process locks the run. A dry run needs no other process.
         rank = stack.enter_context(process_duties())
@@ -153,8 +152,7 @@ def _train(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: bool) -> 
             stack.enter_context(open_run(folder, recipe, machine, rehearsal=dry_run))
 
         # The readers of the events, and the signals. A signal ends a dry run at once, as it ends any other program.
-        should_stop = (lambda: None) if dry_run else stack.enter_context(_catch_signals(
-            announce=lambda: rank.is_main and started))
+        should_stop = (lambda: None) if dry_run else stack.enter_context(_catch_signals(announce=rank.is_main))
         display = stack.enter_context(TrainingView())
         from ..training import loop
 
@@ -166,7 +164,6 @@ def _train(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: bool) -> 
             if rank.is_main:
                 display.show(event)
             log(event)
-            started = started or isinstance(event, Started)
             finished = event if isinstance(event, Finished) else None
             if isinstance(event, Scanned) and (signal_name := should_stop()) and signal_name != loop.SAVE_SIGNAL:
                 if rank.is_main:
@@ -239,13 +236,13 @@ def _check_out(out: str | None) -> None:
 
 
 @contextlib.contextmanager
-def _catch_signals(*, announce: Callable[[], bool]) -> Iterator[Callable[[], str | None]]:
+def _catch_signals(*, announce: bool) -> Iterator[Callable[[], str | None]]:
     """Yield a function that returns the name of the signal which the training has to obey, or None.
 
     The first SIGINT, SIGTERM or SIGHUP asks the training to stop, and is returned from then on. A second one ends the
     program at once. SIGUSR1 asks for a save, and is returned once.
 
-    announce: whether to tell the user that the training will stop after the step.
+    announce: tell the user that the training will stop.
     """
     stops: list[str] = []
     saves: list[str] = []
@@ -260,7 +257,7 @@ def _catch_signals(*, announce: Callable[[], bool]) -> Iterator[Callable[[], str
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         stops.append(signal.Signals(number).name)
-        if announce():
+        if announce:
             try:
                 view.say(STOPPING)
             except RuntimeError:                                       # the signal interrupted another message
