@@ -1,5 +1,7 @@
 """Every file that looks like captions is read, or named with the command that would read it."""
 
+import os
+
 import pytest
 from picture_folders import captions_of
 
@@ -99,3 +101,11 @@ def test_archives_beside_pictures_are_named(folder):
     root = folder({**PICTURES, "more.zip": b"PK", "old.tar": b""})
     assert find_pictures(root).notes == (
         f"more.zip and 1 more: not read, because pictures lie beside; give {root / 'more.zip'} to read it",)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_in_the_folder_above_is_left_alone(folder):
+    """Opening one would wait until somebody writes into it."""
+    root = folder({"images/0.png": None})
+    os.mkfifo(root / "captions.csv")
+    assert find_pictures(root / "images").warnings == ()

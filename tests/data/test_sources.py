@@ -13,7 +13,7 @@ from picture_folders import captions_of
 from PIL import Image
 from pyarrow import ipc, parquet
 
-from diffuse_cli.data import file_hashes
+from diffuse_cli.data import containers, file_hashes
 from diffuse_cli.data.captions import find_pictures
 from diffuse_cli.data.dataset import open_dataset
 from diffuse_cli.errors import DataError
@@ -245,3 +245,25 @@ def test_shards_with_captions_of_their_own_are_merged(tmp_path):
     second = write_arrow(tmp_path / "b.parquet", [{"image": {"bytes": png(2)}, "text": "B"}])
     assert captions_of(find_pictures(first, more_folders=[str(second)])) == {
         "a/00000000": ("A",), "b/00000000": ("B",)}
+
+
+# ── Hostile ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("name", ["list.txt", "a.csv", "a.zip", "a.parquet"])
+def test_a_pipe_is_no_data_set(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match="is not a regular file"):
+        find_pictures(tmp_path / name)
+
+
+def test_texts_that_unpack_to_much_are_unpacked_only_as_far_as_they_are_read(tmp_path, monkeypatch):
+    unpacked = []
+    read = containers._ZipFiles.read
+    monkeypatch.setattr(containers._ZipFiles, "read", lambda path, inner, size: unpacked.append(size) or read(
+        path, inner, size))
+    path = write_zip(tmp_path / "a.zip", {"0.png": png(0), "0.txt": b" " * 2**24, "nosuffix": b"\0" * 2**24})
+    found = find_pictures(path)
+    assert found.caption_problems == (("0.txt", "longer than 64 KB, ignored"),)
+    assert max(unpacked) <= 2**16 + 1

@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from ..errors import DataError
 from .containers import MEMBER_LIMIT, identity_of
@@ -22,19 +22,12 @@ class Cell:
 
     __slots__ = ("column", "container", "row")
     container: Path
-    suffix = ""
 
     def __init__(self, container: Path, column: str, row: int) -> None:
         self.container, self.column, self.row = container, column, row
 
-    def __fspath__(self) -> str:                # for messages and for sorting; there is no such path on the disk
+    def __str__(self) -> str:
         return f"{self.container}/{self.row}"
-
-    __str__ = __fspath__
-
-    @property
-    def name(self) -> str:
-        return str(self.row)
 
     def stat(self) -> os.stat_result:
         """The status of the container: a row changes with it."""
@@ -44,7 +37,11 @@ class Cell:
         """The bytes of the picture. Raises OSError."""
         return _Pieces.read(self)
 
-    def open(self, mode: str = "rb") -> IO[bytes]:
+    def head(self, count: int) -> bytes:
+        """The first `count` bytes. Raises OSError."""
+        return self.read_bytes()[:count]
+
+    def open(self, mode: Literal["rb"]) -> IO[bytes]:
         """The bytes of the picture as an open file."""
         return io.BytesIO(self.read_bytes())
 

@@ -1,5 +1,6 @@
 """Accounts for every file that looks like captions: it was read, or the user is told why not and how to use it."""
 
+import contextlib
 import itertools
 import os
 import posixpath
@@ -7,11 +8,13 @@ from pathlib import Path
 
 from ..config import TABLE_SUFFIXES
 from ..errors import DataError
+from .caption_tables import CaptionTable, UnrelatedFile, read_table
 from .caption_text import SourceCaptions
-from .containers import File
+from .containers import File, read_head
 from .file_types import picture_suffixes
 from .folders import Tree
-from .metadata_files import CaptionTable, read_named_table
+from .metadata_files import MAX_TABLES, known_names
+from .picture_index import PictureIndex
 from .sidecar_files import NOT_SIDECARS
 from .text_files import NotText, decode_text
 
@@ -83,8 +86,7 @@ def _and_more(names: list[str]) -> str:
 def _is_text(file: File) -> bool:
     """Whether a file holds words."""
     try:
-        with file.path.open("rb") as stream:
-            text, _ = decode_text(stream.read(4096))
+        text, _ = decode_text(read_head(file.path, 4096))
     except (OSError, NotText):
         return False
     return any(letter.isalpha() for letter in text) and "<?xml" not in text
@@ -100,18 +102,30 @@ def _in_the_folder_above(source: SourceCaptions, tree: Tree, without: list[str])
         return
     stems = {posixpath.splitext(posixpath.basename(name))[0].casefold() for name in without}
     for entry in listed:
-        suffix = os.path.splitext(entry.name)[1].lower()
+        with contextlib.suppress(OSError):
+            if entry.is_dir(follow_symlinks=False) and entry.name != tree.root.absolute().name and _holds_texts(
+                    Path(entry.path), stems):
+                source.warnings.append(f"{entry.path} holds texts with the names of these pictures, which are not "
+                                       f"used; give {above}, in which both folders lie")
+    index = PictureIndex(known_names(tree))
+    tables = [Path(entry.path) for entry in listed if _may_be_table(entry) and entry.name != tree.root.absolute().name]
+    for path in tables[:MAX_TABLES]:
         try:
-            if entry.is_dir(follow_symlinks=False):
-                if entry.name != tree.root.absolute().name and _holds_texts(Path(entry.path), stems):
-                    source.warnings.append(f"{entry.path} holds texts with the names of these pictures, which are not "
-                                           f"used; give {above}, in which both folders lie")
-            elif suffix in TABLE_SUFFIXES and entry.stat().st_size <= _OUTSIDE_LIMIT:
-                table = read_named_table(Path(entry.path), tree, column=None)
-                source.warnings.append(f"{entry.path} holds captions for {len(table.by_name):,} of these pictures, "
-                                       f"which are not used; --captions {entry.path} uses them")
-        except (OSError, DataError):            # no table, or none of these pictures
+            table = read_table(File(path.name, path), index, None, required=False)
+        except (UnrelatedFile, DataError):      # no table, or one that cannot be read to its end
             continue
+        if table is not None and table.captioned:
+            source.warnings.append(f"{path} holds captions for {len(table.captioned):,} of these pictures, which are "
+                                   f"not used; --captions {path} uses them")
+
+
+def _may_be_table(entry: os.DirEntry[str]) -> bool:
+    """Whether this is a regular file, not too large, with the suffix of a table."""
+    try:
+        return (os.path.splitext(entry.name)[1].lower() in TABLE_SUFFIXES and entry.is_file()
+                and entry.stat().st_size <= _OUTSIDE_LIMIT)
+    except OSError:
+        return False
 
 
 def _holds_texts(directory: Path, stems: set[str]) -> bool:

@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol, overload
+from typing import IO, Literal, Protocol
 
 MEMBER_LIMIT = 256 * 2**20                      # maximum bytes of a member, before it is compressed
 
@@ -27,11 +27,22 @@ class Inner(Protocol):
     def read_bytes(self) -> bytes:
         """All bytes. Raises OSError if the container was changed or is damaged, or they are too many."""
 
+    def head(self, count: int) -> bytes:
+        """The first `count` bytes, or all if there are fewer. No more are unpacked. Raises OSError."""
+
     def open(self, mode: Literal["rb"]) -> IO[bytes]:
         """The contents as an open file. Raises OSError."""
 
 
 Location = Path | Inner
+
+
+def read_head(location: Location, count: int) -> bytes:
+    """The first `count` bytes of a file, or all if there are fewer. Raises OSError."""
+    if not isinstance(location, Path):
+        return location.head(count)
+    with location.open("rb") as file:
+        return file.read(count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +84,6 @@ class Member:
     def __str__(self) -> str:
         return f"{self.container}/{self.inner}"
 
-    def __fspath__(self) -> str:                # for messages and for sorting; there is no such path on the disk
-        return str(self)
-
-    @property
-    def name(self) -> str:
-        """The last part of the name."""
-        return posixpath.basename(self.inner)
-
-    @property
-    def suffix(self) -> str:
-        return posixpath.splitext(self.inner)[1]
-
     def stat(self) -> os.stat_result:
         """The status of the container: a member changes with it."""
         return os.stat(self.container)
@@ -93,25 +92,24 @@ class Member:
         """All bytes. Raises OSError if the container was changed or is damaged, or the member is too long."""
         if self.size > MEMBER_LIMIT:
             raise OSError(f"over {MEMBER_LIMIT // 2**20} MB")
+        return self.head(self.size)
+
+    def head(self, count: int) -> bytes:
+        """The first `count` bytes, or all if there are fewer. Raises OSError."""
+        count = min(count, self.size)
         if self.start is not None:
-            with self.container.open("rb", buffering=0) as file:
+            with self.container.open("rb") as file:
                 file.seek(self.start)
-                data = _read_all(file, self.size)
+                data = file.read(count)
         else:
-            data = _ZipFiles.read(self.container, self.inner, self.size)
-        if len(data) != self.size:
+            data = _ZipFiles.read(self.container, self.inner, count)
+        if len(data) != count:
             raise OSError("the archive is cut short")
         return data
 
-    @overload
-    def open(self, mode: Literal["rb"]) -> IO[bytes]: ...
-    @overload
-    def open(self, mode: Literal["r"] = "r", *, encoding: str, newline: str | None = None) -> IO[str]: ...
-
-    def open(self, mode: str = "r", *, encoding: str = "utf-8", newline: str | None = None) -> Any:
-        """The contents as an open file."""
-        data = io.BytesIO(self.read_bytes())
-        return data if mode == "rb" else io.TextIOWrapper(data, encoding=encoding, newline=newline)
+    def open(self, mode: Literal["rb"]) -> IO[bytes]:
+        """The contents as an open file. Raises OSError."""
+        return io.BytesIO(self.read_bytes())
 
 
 class _ZipFiles:
@@ -135,13 +133,6 @@ class _ZipFiles:
                     return member.read(size)
             except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, KeyError, EOFError) as error:
                 raise OSError(f"damaged or encrypted: {error}") from error
-
-
-def _read_all(file: io.RawIOBase, size: int) -> bytes:
-    data = bytearray()
-    while len(data) < size and (piece := file.read(size - len(data))):
-        data += piece
-    return bytes(data)
 
 
 def identity_of(path: Path) -> tuple[Path, int, int]:

@@ -118,7 +118,7 @@ def judge_contents(path: Location, judgement: str) -> str:
 def _head_of_member(path: Inner) -> bytes:
     """The first bytes of a file in a container; none if it cannot be read."""
     try:
-        return path.read_bytes()[:HEAD]
+        return path.head(HEAD)
     except OSError:
         return b""
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .caption_text import SourceCaptions, captions_under, distinct_captions, join_lines, without_translations
-from .containers import File
+from .containers import File, read_head
 from .file_types import picture_suffixes
 from .folders import Tree
 from .picture_index import PictureIndex
@@ -147,8 +147,7 @@ class _Reader:
     def _bytes(self, file: File) -> bytes | None:
         """The contents of a file, unless it cannot be read or is too long."""
         try:
-            with file.path.open("rb") as stream:
-                data = stream.read(SIDECAR_LIMIT + 1)
+            data = read_head(file.path, SIDECAR_LIMIT + 1)
         except OSError:
             self.source.problems.append((file.name, "unreadable"))
             return None

@@ -4,10 +4,8 @@ Whatever it is, it becomes a `Tree`, so that the same rules find its captions. N
 """
 
 import dataclasses
-import os
 import posixpath
 import re
-import stat
 import tarfile
 import unicodedata
 import zipfile
@@ -18,6 +16,7 @@ from ..config import TABLE_SUFFIXES
 from ..errors import DataError
 from . import metadata_files
 from .arrow_files import ARROW_SUFFIXES, ArrowTable, Cell
+from .caption_tables import captions_of_rows
 from .caption_text import SourceCaptions
 from .containers import File, Member
 from .file_types import NO_PICTURE, PICTURE, judge_suffix, picture_suffixes
@@ -86,6 +85,8 @@ def open_source(path: Path, *, column: str | None, checking: bool) -> tuple[Tree
         tree, captions = _open_folder(path, column)
     elif not path.exists():
         raise _missing(path)
+    elif not path.is_file():
+        raise DataError(f"{path} is not a regular file", hint="Give a folder of pictures")
     elif _is_archive(path.name) or path.name.lower().endswith(COMPRESSED_TARS):
         tree = _expand(path, [("", path)])
     elif suffix in ARROW_SUFFIXES and (found := _rows_of([("", path)], path, column)):
@@ -165,8 +166,6 @@ def _members(path: Path) -> Iterator[Member]:
         raise DataError(f"{path} is a compressed tar, in which no picture can be read alone",
                         hint=f"Unpack it first: tar xf {path}")
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise DataError(f"{path} is not a regular file")
         if path.suffix.lower() == ".zip":
             with zipfile.ZipFile(path) as archive:
                 for entry in archive.infolist():
@@ -209,7 +208,7 @@ def _rows_of(tables: list[tuple[str, Path]], root: Path, column: str | None) -> 
             continue
         start = len(pictures)
         pictures += [File(posixpath.join(prefix, f"{row:08d}"), Cell(path, images, row)) for row in range(table.rows)]
-        captions = metadata_files.captions_of_rows(path.name, table.texts(images), column, source)
+        captions = captions_of_rows(path.name, table.texts(images), column, source)
         for file, texts in zip(pictures[start:], captions, strict=True):
             if texts:
                 source.by_name[file.name] = texts

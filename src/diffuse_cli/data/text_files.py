@@ -7,8 +7,7 @@ good as the text is long, so the caller may show more text of the same origin.
 import codecs
 import io
 from collections.abc import Iterator
-
-from .containers import Location
+from typing import IO, Literal, Protocol
 
 SAMPLE_LIMIT = 64 * 1024                        # maximum bytes from which a code page is guessed
 _BLOCK = 2**20                                  # bytes read at once
@@ -21,6 +20,13 @@ _CERTAIN = 0.2                                  # minimum confidence of another 
 _FEW = 4                                        # letters beyond ASCII with fewer of which that confidence is chance
 _CONFIDENCE_STEP = 0.03                         # difference of confidence that counts between Latin code pages
 _BINARY = bytes({*range(32)} - {*b"\t\n\r\f\v\x1a\x1b"})               # bytes that no 8-bit text holds
+
+
+class Opens(Protocol):
+    """A path, or a file in a container."""
+
+    def open(self, mode: Literal["rb"]) -> IO[bytes]:
+        """The contents as an open file. Raises OSError."""
 
 
 class NotText(Exception):
@@ -63,7 +69,7 @@ def is_unicode(data: bytes) -> bool:
     return True
 
 
-def encoding_of_file(path: Location) -> str:
+def encoding_of_file(path: Opens) -> str:
     """The encoding of a file of any size, which is read in pieces. Raises NotText, OSError."""
     with path.open("rb") as file:
         block = file.read(_BLOCK)
@@ -92,7 +98,7 @@ def encoding_of_file(path: Location) -> str:
     return guess
 
 
-def read_lines(path: Location, encoding: str, *, limit: int) -> Iterator[str]:
+def read_lines(path: Opens, encoding: str, *, limit: int) -> Iterator[str]:
     """The lines of a text file, each with its end, which may have been written as LF, CR LF or CR.
 
     A line of more than `limit` characters comes in pieces. Raises NotText if the bytes are not in the encoding.
