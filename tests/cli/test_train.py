@@ -380,14 +380,19 @@ def test_a_signal_that_was_ignored_stays_ignored(diffuse, squares, decoded):
     assert (code, "stopping" in err) == (0, False)
 
 
-def test_a_signal_while_pictures_are_read_begins_nothing(diffuse, squares, home):
+def while_reading(number):
+    """Raise a signal when the reading of pictures begins."""
     read = loop.open_dataset
 
     def interrupted(*arguments, **options):
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(number)
         return (yield from read(*arguments, **options))
 
-    with mock.patch.object(loop, "open_dataset", interrupted):
+    return mock.patch.object(loop, "open_dataset", interrupted)
+
+
+def test_a_signal_while_pictures_are_read_begins_nothing(diffuse, squares, home):
+    with while_reading(signal.SIGINT):
         code, out, err = diffuse("train", squares, *OPTIONS)
     assert (code, out) == (130, "")
     assert os.listdir(home / "models") == []
@@ -396,13 +401,7 @@ def test_a_signal_while_pictures_are_read_begins_nothing(diffuse, squares, home)
 
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="there is no such signal")
 def test_a_request_to_save_while_pictures_are_read_is_no_reason_to_stop(diffuse, squares, home):
-    read = loop.open_dataset
-
-    def asked(*arguments, **options):
-        signal.raise_signal(signal.SIGUSR1)
-        return (yield from read(*arguments, **options))
-
-    with mock.patch.object(loop, "open_dataset", asked):
+    with while_reading(signal.SIGUSR1):
         code, out, _ = diffuse("train", squares, *OPTIONS)
     assert (code, out.strip()) == (0, str(model_of(home)))
 

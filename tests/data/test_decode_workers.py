@@ -42,13 +42,17 @@ decode_server.serve()
 """
 
 
-@pytest.fixture
-def pictures(tmp_path):
-    """Six small pictures, each of another colour."""
-    paths = [tmp_path / f"{index}.png" for index in range(6)]
+def write_pictures(folder, count):
+    """Small pictures, each of another colour."""
+    paths = [folder / f"{index:02d}.png" for index in range(count)]
     for index, path in enumerate(paths):
         Image.new("RGB", (20, 16), (index, 2 * index, 3 * index)).save(path)
     return paths
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    return write_pictures(tmp_path, 6)
 
 
 @pytest.fixture
@@ -94,11 +98,8 @@ def test_only_the_file_at_fault_is_lost(pictures, started, monkeypatch, fault, r
 
 @pytest.fixture
 def many(tmp_path):
-    """Forty small pictures, each of another colour: several full batches."""
-    paths = [tmp_path / f"{index:02d}.png" for index in range(40)]
-    for index, path in enumerate(paths):
-        Image.new("RGB", (20, 16), (index, 2 * index, 3 * index)).save(path)
-    return paths
+    """Several full batches."""
+    return write_pictures(tmp_path, 40)
 
 
 def in_zip(paths):

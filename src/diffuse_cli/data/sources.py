@@ -39,7 +39,7 @@ def open_sources(
     """
     if len(paths) == 1:
         return open_source(paths[0], column=column, checking=checking)
-    sources: list[SourceCaptions] = []
+    sources: list[tuple[str, SourceCaptions]] = []
     trees: list[tuple[str, Tree]] = []
     for path in paths:
         tree, source = open_source(path, column=column, checking=checking)
@@ -49,24 +49,25 @@ def open_sources(
                       if name not in taken)
         trees.append((prefix, tree))
         if source is not None:
-            source.by_name = {f"{prefix}/{name}": captions for name, captions in source.by_name.items()}
-            sources.append(source)
+            sources.append((prefix, source))
     merged = Tree(
-        paths[0],
-        _sorted([File(f"{prefix}/{file.name}", file.path) for prefix, tree in trees for file in tree.pictures]),
-        _sorted([File(f"{prefix}/{file.name}", file.path) for prefix, tree in trees for file in tree.others]),
+        paths[0], _sorted([_below(prefix, file) for prefix, tree in trees for file in tree.pictures]),
+        _sorted([_below(prefix, file) for prefix, tree in trees for file in tree.others]),
         tuple((f"{prefix}/{name}", reason) for prefix, tree in trees for name, reason in tree.unusable),
-        tuple((File(f"{prefix}/{file.name}", file.path), reason) for prefix, tree in trees
-              for file, reason in tree.irregular),
+        tuple((_below(prefix, file), reason) for prefix, tree in trees for file, reason in tree.irregular),
         tuple(item for _, tree in trees for item in tree.litter))
     return merged, _merged(sources) if sources else None
 
 
-def _merged(sources: list[SourceCaptions]) -> SourceCaptions:
-    """The captions that came with the lists of pictures, of all lists together."""
-    whole = SourceCaptions(" and ".join(source.label for source in sources), present=True)
-    for source in sources:
-        whole.by_name.update(source.by_name)
+def _below(prefix: str, file: File) -> File:
+    return File(f"{prefix}/{file.name}", file.path)
+
+
+def _merged(sources: list[tuple[str, SourceCaptions]]) -> SourceCaptions:
+    """The captions that came with the lists of pictures, of all lists together. sources: with the folders of names."""
+    whole = SourceCaptions(" and ".join(source.label for _, source in sources), present=True)
+    for prefix, source in sources:
+        whole.by_name.update({f"{prefix}/{name}": captions for name, captions in source.by_name.items()})
         whole.warnings += source.warnings
         whole.notes += source.notes
         whole.problems += source.problems
