@@ -59,6 +59,14 @@ def test_check_of_a_good_folder(diffuse, folder):
     assert "no problems" in result.stderr
 
 
+def test_check_counts_captions_that_no_model_reads_to_their_end(diffuse, folder):
+    (folder / "3.txt").write_text(" ".join(f"word{number}" for number in range(80)))
+    result = diffuse("check", folder)
+    assert result.exit_code == 0
+    assert "1 caption is longer than the 77 tokens that a model reads" in " ".join(result.stderr.split())
+    assert "no problems" not in result.stderr
+
+
 def test_check_names_what_is_wrong_and_ends_with_3(diffuse, folder):
     (folder / "\x1b[31m[bold].png").write_text("text")
     (folder / "b.svg").touch()

@@ -145,13 +145,18 @@ def test_a_dry_run_of_a_longer_budget_says_where_the_training_will_resume(diffus
 
 def test_a_dry_run_warns_as_the_training_does(diffuse, squares, decoded):
     (squares / "unused.csv").write_text("image,caption\nnothing.png,x\n")
+    caption = squares / f"{sorted(path.stem for path in squares.glob('*.png'))[0]}.txt"
+    before = caption.read_text()
+    caption.write_text(" ".join(f"word{number}" for number in range(80)))
     try:
         _, _, planned = diffuse("train", squares, *OPTIONS, "--dry-run")
         _, _, done = diffuse("train", squares, *OPTIONS)
     finally:
         (squares / "unused.csv").unlink()
-    assert "unused.csv is not used" in planned
-    assert "unused.csv is not used" in done
+        caption.write_text(before)
+    for text in ("unused.csv is not used", "1 caption is longer than the 77 tokens"):
+        assert text in planned
+        assert text in done
 
 
 def test_several_folders_and_a_table_are_found_again_from_another_directory(diffuse, squares, tmp_path, monkeypatch):

@@ -21,6 +21,8 @@ from diffuse_cli.network.tokenizer import (
     is_truncated,
     load_tokenizer,
     train_tokenizer,
+    truncated,
+    truncation_warning,
 )
 
 COLOURS = ("red", "green", "blue", "yellow", "light-blue")
@@ -165,3 +167,17 @@ def test_a_damaged_tokenizer_is_refused(tokenizer: Tokenizer, damage: Callable[[
 def test_nonsense_is_refused(nonsense: str) -> None:
     with pytest.raises(ModelError, match="tokenizer"):
         load_tokenizer(nonsense)
+
+
+def test_captions_that_are_cut_are_counted_with_an_example():
+    long = " ".join(f"word{number}" for number in range(80))
+    captions = ["a red car", long, long, "é" * 40, "x " * 76, "x " * 77]
+    tokenizer = train_tokenizer(["a red car"])
+    cut = [caption for caption in dict.fromkeys(captions) if is_truncated(tokenizer, caption)]     # one by one
+    assert long in cut
+    assert "a red car" not in cut
+    assert truncated(tokenizer, captions) == cut
+    assert truncation_warning(tokenizer, captions) == (
+        f"{len(cut)} of 5 captions are longer than the 77 tokens that a model reads, and the end is ignored, for "
+        f"example “{long[:60]}…”")
+    assert truncation_warning(tokenizer, ["a red car"]) is None

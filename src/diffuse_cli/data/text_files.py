@@ -16,7 +16,7 @@ _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (code
           (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 # Code pages of Latin scripts. The library's confidence tells them apart badly, so letters are looked at in their place.
 _LATIN = ("cp1252", "mac_roman", "cp850", "cp1250", "cp1254", "cp852", "iso8859_2")
-_CERTAIN = 0.2                                  # minimum confidence of a script that is not Latin; Latin texts reach 0.16
+_CERTAIN = 0.2                                  # minimum confidence of a non-Latin script; a Latin one reaches 0.16
 _FEW = 4                                        # letters beyond ASCII with fewer of which that confidence is chance
 _CONFIDENCE_STEP = 0.03                         # difference of confidence that counts between Latin code pages
 _BINARY = bytes({*range(32)} - {*b"\t\n\r\f\v\x1a\x1b"})               # bytes that no 8-bit text holds
