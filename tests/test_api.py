@@ -13,12 +13,13 @@ import tiny
 from PIL import Image
 
 import diffuse_cli
-from diffuse_cli import api, events
+from diffuse_cli import events
 from diffuse_cli.cli import app
 from diffuse_cli.cli.terminal import view
 from diffuse_cli.config import Machine
 from diffuse_cli.errors import InUseError, ModelError, UsageError
 from diffuse_cli.training import loop
+from diffuse_cli.training import run as training_run
 
 PAGE = Path(__file__).parents[1] / "docs" / "python.md"
 QUICK = {"steps": 2, "batch_size": 2}
@@ -156,7 +157,7 @@ def test_training_refuses_unknown_and_invalid_options(squares):
 def requested(monkeypatch):
     """(recipe, machine) of every training that was asked for; none is run."""
     runs = []
-    monkeypatch.setattr(api, "open_run", lambda folder, recipe, machine: runs.append((recipe, machine)) or
+    monkeypatch.setattr(training_run, "open_run", lambda folder, recipe, machine: runs.append((recipe, machine)) or
                         contextlib.nullcontext())
     monkeypatch.setattr(loop, "train", lambda run, should_stop: iter(()))
     return runs

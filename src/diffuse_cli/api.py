@@ -21,15 +21,12 @@ from .data import images
 from .data.colours import Rendering, to_rgb
 from .errors import UsageError
 from .events import Event
-from .exporting import publishing
 from .runtime import devices, launch_environment
 from .runtime.distributed import World
 from .sampling import generate as generation
 from .sampling import png_metadata, request
 from .sampling.request import InitImage, SampleRequest, make_init_image, open_fitted
 from .storage import checkpoint, registry
-from .training import loop
-from .training.run import join_run, open_run
 
 Picture = Image.Image | Path | str
 _SAMPLE_PARAMETERS = ("prompt", "n", "seed", "negative", "init", "strength", "mask", "sampling")
@@ -137,6 +134,9 @@ def train(
     if devices.count_processes(machine) > launch_environment.process_rank().world_size:
         raise UsageError("several processes are started by the command line, not from Python",
                          hint="Use `diffuse train --gpus N`, or start this program with torchrun")
+    from .training import loop
+    from .training.run import join_run, open_run
+
     with contextlib.ExitStack() as stack:
         if launch_environment.process_rank().is_main:
             run = stack.enter_context(open_run(Path(folder), recipe, machine))
@@ -157,6 +157,8 @@ def export(
     Raises UsageError, ModelError, StorageError. Raises ExportError if the outputs differ by more than a comparison
     allows; then nothing was written.
     """
+    from .exporting import publishing
+
     chosen, target = Export(format=to, scheduler=scheduler, precision=precision, verify=verify), Path(out)
     chosen.check_name(target)
     if os.path.lexists(target):
