@@ -189,7 +189,7 @@ class Recipe:
     optimizer: str = "muon"
     flip: bool | None = None
     seed: int = 0
-    init: str | None = None
+    init: str = "auto"                          # a model to start from; "auto": a foundation if one fits; "none"
 
     def __post_init__(self) -> None:
         if self.resolution is not None:

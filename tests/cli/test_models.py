@@ -96,7 +96,7 @@ def test_ls_survives_a_damaged_model(diffuse):
 def test_ls_shows_the_demo_as_well(diffuse, monkeypatch, tmp_path):
     demo = tmp_path / "demo.safetensors"
     demo.write_bytes(_file())
-    monkeypatch.setattr(registry, "_BUNDLED", demo)
+    monkeypatch.setattr(registry, "_BUNDLED", tmp_path)
     assert diffuse("models", "ls")[1].splitlines()[1].startswith("demo ")
 
 

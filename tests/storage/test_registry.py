@@ -173,14 +173,14 @@ def test_model_names_are_those_with_a_model():
 
 @pytest.fixture(autouse=True)
 def without_demo(monkeypatch, tmp_path):
-    monkeypatch.setattr(registry, "_BUNDLED", tmp_path / "absent" / "demo.safetensors")
+    monkeypatch.setattr(registry, "_BUNDLED", tmp_path / "absent")
 
 
 @pytest.fixture
 def demo(monkeypatch, tmp_path):
     path = tmp_path / "demo.safetensors"
     path.write_bytes(b"")
-    monkeypatch.setattr(registry, "_BUNDLED", path)
+    monkeypatch.setattr(registry, "_BUNDLED", tmp_path)
     return path
 
 

@@ -79,7 +79,8 @@ def train(
     flip: Annotated[bool | None, _recipe("--flip/--no-flip", help="Mirror pictures at random. Default: only without "
                                          "captions.")] = None,
     seed: Annotated[int | None, _recipe("--seed", help=f"Seed of all random numbers. Default {Recipe.seed}.")] = None,
-    init: Annotated[str | None, _recipe("--init", help="Start from the weights of this model.")] = None,
+    init: Annotated[str | None, _recipe("--init", help="The model to start from; auto (default): a foundation that "
+                                        "comes with the program, if one fits; none.")] = None,
     name: Annotated[str | None, _machine("--name", help="Name of the model. Default: that of the folder.")] = None,
     out: Annotated[str | None, _machine("-o", "--out", help="Copy the finished model to this file.")] = None,
     gpus: Annotated[str | None, _machine("--gpus", help="Number of GPUs, or all; 0 means the CPU.")] = None,

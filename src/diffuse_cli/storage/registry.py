@@ -24,10 +24,12 @@ MODEL_FILE = "model.safetensors"
 LOCK_FILE = "lock"
 REPORT_FILE = "report.html"
 LAST, DEMO = "last", "demo"                     # names that no directory has
+_FOUNDATION = "foundation-"                     # no directory's name begins so
+_SUFFIX = ".safetensors"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?")          # Windows opens a device for such a name
-_BUNDLED = Path(__file__).parent.parent / "models" / "demo.safetensors"
+_BUNDLED = Path(__file__).parent.parent / "models"
 _HOME_HINT = "Set DIFFUSE_HOME to the absolute path of a directory of your own"
 
 
@@ -103,12 +105,17 @@ def _check_owner(path: Path) -> None:
 
 def check_name(name: str) -> None:
     """Raise UsageError unless a model may be called `name`."""
-    if name in (LAST, DEMO):
+    if name == LAST or is_reserved(name):
         raise UsageError(f"the name {name!r} is reserved", hint="Choose another --name")
     if not _NAME.fullmatch(name) or _DEVICES.fullmatch(name) or name.endswith((".", ".safetensors")):
         raise UsageError(f"{name[:80]!r} cannot be the name of a model",
                          hint="Use 1 to 64 of a-z, 0-9, '.', '_' and '-', starting with a letter or a digit, and none "
                               "that is a device on Windows, such as con")
+
+
+def is_reserved(name: str) -> bool:
+    """Whether a name is kept for models that come with the program."""
+    return name == DEMO or name.startswith(_FOUNDATION)
 
 
 def plain(text: str) -> str:
@@ -138,7 +145,7 @@ def free_name(base: str) -> str:
 
 
 def model_names() -> list[str]:
-    """The names of all models that have a file, in alphabetical order and without `demo`. Raises StorageError."""
+    """The names of all models of the user that have a file, in alphabetical order. Raises StorageError."""
     try:
         entries = list(models_directory().iterdir())
     except FileNotFoundError:
@@ -149,9 +156,8 @@ def model_names() -> list[str]:
 
 
 def model_files() -> dict[str, Path]:
-    """The name → the file of each model that has one. `demo` is the last, if it comes with the program."""
-    files = {name: models_directory() / name / MODEL_FILE for name in model_names()}
-    return files if (demo := bundled()) is None else {**files, DEMO: demo}
+    """The name → the file of each model that has one. Those that come with the program are the last."""
+    return {**{name: models_directory() / name / MODEL_FILE for name in model_names()}, **bundled_files()}
 
 
 # ── The model that an option means ──────────────────────────────────────────────────────────────────────────────────
@@ -182,8 +188,8 @@ def resolve(model: str | None) -> Path:
         if not path.exists():
             raise ModelError(f"there is no file {path}")
         return path
-    if model == DEMO and (demo := bundled()):
-        return demo
+    if path_of_bundled := bundled(model):
+        return path_of_bundled
     names = model_names()
     name = last() if model == LAST else model
     if name not in names:
@@ -194,9 +200,22 @@ def resolve(model: str | None) -> Path:
     return models_directory() / name / MODEL_FILE
 
 
-def bundled() -> Path | None:
-    """The file of the model that comes with the program; None if there is none."""
-    return _BUNDLED if _BUNDLED.is_file() else None
+def bundled(name: str = DEMO) -> Path | None:
+    """The file of a model that comes with the program; None if no such model does."""
+    path = _BUNDLED / f"{name}{_SUFFIX}"
+    return path if is_reserved(name) and path.is_file() else None
+
+
+def foundation(preset: str, resolution: int) -> str | None:
+    """The name of the bundled model from which trainings of this preset and resolution can start, if there is one."""
+    name = f"{_FOUNDATION}{preset}-{resolution}"
+    return name if bundled(name) else None
+
+
+def bundled_files() -> dict[str, Path]:
+    """The name → the file of each model that comes with the program, in alphabetical order."""
+    names = sorted(path.stem for path in _BUNDLED.glob(f"*{_SUFFIX}"))
+    return {name: path for name in names if (path := bundled(name))}
 
 
 def last() -> str | None:
@@ -218,10 +237,10 @@ def set_last(name: str) -> None:
 def existing_directory(name: str) -> Path:
     """The directory of a model that can be removed, whether or not its training is finished.
 
-    Raises ModelError if there is none, UsageError for `demo`.
+    Raises ModelError if there is none, UsageError for one that comes with the program.
     """
-    if name == DEMO:
-        raise UsageError("the model 'demo' is part of the program and cannot be removed")
+    if bundled(name):
+        raise UsageError(f"the model {name!r} is part of the program and cannot be removed")
     path = models_directory() / name
     if not _NAME.fullmatch(name) or not path.is_dir():
         raise _unknown_model(name, model_names())
@@ -251,7 +270,7 @@ def _is_path(model: str) -> bool:
 
 
 def _unknown_model(model: str, names: list[str]) -> ModelError:
-    near = difflib.get_close_matches(model.lower(), [*names, *([DEMO] if bundled() else [])], 3, 0.5)
+    near = difflib.get_close_matches(model.lower(), [*names, *bundled_files()], 3, 0.5)
     if near:
         return ModelError(f"there is no model {model[:80]!r}", hint=f"Did you mean {' or '.join(near)}?")
     if not names and not bundled():

@@ -102,11 +102,25 @@ def _probe(steps: int, batch_size: int, held_out: int) -> int:
     return min(held_out, 256, max(config.MIN_VALIDATION_PICTURES, affordable))
 
 
+def choose_preset(recipe: Recipe, device: torch.device, train_images: int) -> tuple[str, str]:
+    """The preset of a network that starts from nothing or from a foundation, and the reason."""
+    if recipe.preset is not None:
+        return recipe.preset, "as asked"
+    if device.type != "cuda":
+        return "nano", f"the one that a {device.type.upper()} trains in reasonable time"
+    return "small" if train_images < 20_000 else "base", f"for {train_images:,} pictures on a GPU"
+
+
 def _choose_model(
     recipe: Recipe, resolution: int, tokenizer: Tokenizer | None, init: Model | None, device: torch.device,
     train_images: int,
 ) -> tuple[ModelConfig, str, str]:
     """→ the model's config, its preset, and the reason for the preset. Raises UsageError if they contradict `init`."""
+    # A foundation, whose form was already compared
+    preset, why = choose_preset(recipe, device, train_images)
+    if init is not None and recipe.init == "auto":
+        return init.config, preset, why
+
     # The model of --init
     if init is not None:
         network = init.config.network
@@ -121,14 +135,6 @@ def _choose_model(
                              hint="Use its --prediction, --schedule and --variance")
         return init.config, init.training.preset or "?", "that of --init"
 
-    # A preset for the machine and the number of pictures
-    if recipe.preset is not None:
-        preset, why = recipe.preset, "as asked"
-    elif device.type != "cuda":
-        preset, why = "nano", f"the one that a {device.type.upper()} trains in reasonable time"
-    else:
-        preset = "small" if train_images < 20_000 else "base"
-        why = f"for {train_images:,} pictures on a GPU"
     vocabulary = None if tokenizer is None else tokenizer.get_vocab_size()
     network = network_config(preset, resolution, vocabulary=vocabulary, learned_variance=recipe.variance == "learned")
     return ModelConfig(network=network, schedule=recipe.schedule, prediction=recipe.prediction), preset, why

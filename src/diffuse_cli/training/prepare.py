@@ -24,7 +24,7 @@ from ..storage import checkpoint, registry, training_states
 from . import estimate
 from .batches import Batches
 from .estimate import Facts
-from .plan import Reasons, extend, make_plan
+from .plan import Reasons, choose_preset, extend, make_plan
 from .run import Run
 from .session import Session
 from .trainer import Trainer
@@ -39,10 +39,11 @@ def open_session(
     of the run is saved. A rehearsal writes nothing. Raises DiffuseError of many kinds.
     """
     split = split_dataset(dataset.pixel_hashes, names=dataset.names, folder=run.recipe.held_out)
-    init = None
-    if world.is_main and run.recipe.init is not None and not (
-            run.plan and training_states.saved_states(run.directory)):
-        init = _load_init(run, run.recipe.init, device)
+    start, init = Start(None, ""), None
+    if world.is_main:
+        start = choose_start(run, device, train_images=len(split.train))
+        if start.name is not None and not (run.plan and training_states.saved_states(run.directory)):
+            init = _load_init(run, start.name, device)
     tokenizer = _shared_tokenizer(run, dataset, split, init, world)
     if tokenizer is not None and world.is_main and (warning := truncation_warning(
             tokenizer, [caption for captions in dataset.captions for caption in captions])):
@@ -55,7 +56,7 @@ def open_session(
         _write_run(run, trainer, tokenizer, dataset)
     session = Session(run, plan, dataset, split, tokenizer, trainer,
                       _validation_data(plan, dataset, split, tokenizer))
-    return session, _facts(session, builder.reasons, device)
+    return session, _facts(session, builder.reasons, start, device)
 
 
 # ── The plan ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -152,11 +153,40 @@ def _check_data(run: Run, plan: Plan, dataset: Dataset, split: Split) -> Plan:
 # ── The model to start from, and the tokenizer ──────────────────────────────────────────────────────────────────────
 
 
+@dataclass(frozen=True)
+class Start:
+    """The model whose weights a training starts from, and the reason. name: None for a new network."""
+
+    name: str | None
+    why: str
+
+
+def choose_start(run: Run, device: torch.device, *, train_images: int) -> Start:
+    """The model that --init names; with "auto" the foundation of the same shape, if the recipe leaves it its form.
+
+    A run that has begun keeps its start.
+    """
+    recipe = run.recipe
+    if recipe.init == "none" or (run.plan is not None and run.plan.init_id is None):
+        return Start(None, "as asked" if recipe.init == "none" else "as the run was begun")
+    if recipe.init != "auto":
+        return Start(recipe.init, "as asked")
+    if not run.found.conditional:
+        return Start(None, "a foundation reads captions, and there are none")
+    if (recipe.prediction, recipe.variance, recipe.schedule) != ("v", "learned", "interpolated"):
+        return Start(None, "the foundations have the default --prediction, --variance and --schedule")
+    preset = choose_preset(recipe, device, train_images)[0] if run.plan is None else run.plan.preset
+    name = registry.foundation(preset, run.resolution)
+    if name is None:
+        return Start(None, f"there is no foundation for {preset} at {run.resolution} px")
+    return Start(name, "general pictures, from which less is left to learn; --init none starts from nothing")
+
+
 def _load_init(run: Run, name: str, device: torch.device) -> checkpoint.Model:
     """The model of --init. Raises ModelError if the run was begun from another model of that name."""
     init = checkpoint.load_model(registry.resolve(name), device)
     if run.plan is not None and init.sha256 != run.plan.init_id:
-        raise ModelError(f"--init {name} is no longer the model that the run {run.name!r} was begun from",
+        raise ModelError(f"{name} is no longer the model that the run {run.name!r} was begun from",
                          hint="Start anew with --fresh")
     return init
 
@@ -239,7 +269,7 @@ def _validation_data(
     return images, encode(tokenizer, [next(iter(dataset.captions[position]), "") for position in positions])
 
 
-def _facts(session: Session, reasons: Reasons | None, device: torch.device) -> Facts:
+def _facts(session: Session, reasons: Reasons | None, start: Start, device: torch.device) -> Facts:
     """The lines of the header: the data and the choices of the plan, with the reasons if the plan is new."""
     run, plan, dataset, trainer = session.run, session.plan, session.dataset, session.trainer
     used = f"{len(dataset.images)} used ({plan.train_images} to train on, {plan.validation_images} held out)"
@@ -256,6 +286,7 @@ def _facts(session: Session, reasons: Reasons | None, device: torch.device) -> F
     facts += [
         ("resolution", f"{network.resolution} px — {run.why_resolution}"),
         ("network", f"{plan.preset}, {size:.1f} million parameters{why('preset')}"),
+        ("starts from", f"{start.name or 'a new network'} — {start.why}"),
         ("diffusion", f"{plan.model.schedule} schedule, {plan.model.prediction} prediction, "
                       f"{'learned' if plan.model.learned_variance else 'fixed'} variance"),
         ("batch", f"{plan.batch_size} pictures{why('batch')}"),

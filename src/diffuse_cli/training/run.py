@@ -144,7 +144,10 @@ def _is_free_for(directory: Path, request: dict[str, Any]) -> bool:
     stored = run_directory.read_config(directory)
     if stored is None:
         return not run_directory.holds_foreign_model(directory)
-    return _without_budget(stored["request"]) == _without_budget(request)
+    old, new = _without_budget(stored["request"]), _without_budget(request)
+    if old["recipe"].get("init") is None and new["recipe"]["init"] in ("auto", "none"):
+        old["recipe"]["init"] = new["recipe"]["init"]
+    return old == new
 
 
 # ── Requests ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -167,13 +170,18 @@ def _compare(old: dict[str, Any], new: dict[str, Any], name: str) -> tuple[bool,
     Raises UsageError if any other field of the recipes differs.
     """
     before, now = old["recipe"], new["recipe"]
-    differing = [key for key in now if before.get(key) != now[key]]
+    differing = [key for key in now if not _agrees(key, before.get(key), now[key])]
     if changes := [f"{key}: {_shown(before.get(key))} → {_shown(now[key])}"
                    for key in differing if key not in BUDGET_FIELDS]:
         raise UsageError(f"the run {name!r} was begun with another recipe ({'; '.join(changes)})",
                          hint="Use the same options to resume, --fresh to start anew, or another --name")
     moved = old.get("folder") != new["folder"]
     return bool(differing), Path(str(old.get("folder"))) if moved else None
+
+
+def _agrees(key: str, before: Any, now: Any) -> bool:
+    """Whether an option has the same value. Runs that were begun before there were foundations have null for --init."""
+    return bool(before == now) or (key == "init" and before is None and now in ("auto", "none"))
 
 
 def _shown(value: Any) -> str:
@@ -192,7 +200,7 @@ def choose_resolution(found: PictureListing, recipe: Recipe, machine: Machine) -
     """
     if recipe.resolution is not None:
         return recipe.resolution, "as asked"
-    if recipe.init is not None:
+    if recipe.init not in ("auto", "none"):
         return read_model_info(registry.resolve(recipe.init)).config.network.resolution, "that of --init"
     every = max(1, len(found.pictures) // PROBED_PICTURES)
     sides = sorted(side for picture in found.pictures[::every] if (side := read_short_side(picture.path)) is not None)
