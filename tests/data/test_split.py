@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffuse_cli.data.split import split_dataset, validation_count
+from diffuse_cli.data.split import held_out_limit, split_dataset, validation_count
 from diffuse_cli.errors import DataError
 
 
@@ -31,6 +31,28 @@ def test_the_split_depends_on_contents_and_not_on_names(contents, random):
     random.shuffle(order)
     renamed = split_dataset(tuple(hashes[k] for k in order))
     assert {hashes[order[k]] for k in renamed.held_out.tolist()} == held_out
+
+
+@given(st.sets(st.integers(0, 9999), min_size=20, max_size=200), st.sets(st.integers(0, 9999), max_size=400),
+       st.randoms(use_true_random=False))
+@settings(max_examples=100, deadline=None)
+def test_a_changed_data_set_never_holds_out_what_was_trained_on(contents, added, random):
+    old = [f"{content:04x}" for content in contents]
+    before = split_dataset(old)
+    limit = held_out_limit(before, old)
+    trained, held_out = ({old[k] for k in part.tolist()} for part in (before.train, before.held_out))
+    new = sorted({*random.sample(old, len(old) // 2), *(f"{content:04x}" for content in added), *sorted(trained)[:1]})
+    after = split_dataset(new, limit=limit)
+    assert not trained & {new[k] for k in after.held_out.tolist()}
+    assert not held_out & {new[k] for k in after.train.tolist()}     # and the other way round
+    assert sorted([*after.train.tolist(), *after.held_out.tolist()]) == list(range(len(new)))
+    same = split_dataset(old, limit=limit)
+    assert (same.train.tolist(), same.held_out.tolist()) == (before.train.tolist(), before.held_out.tolist())
+
+
+def test_a_limit_that_leaves_nothing_to_train_on_is_refused():
+    with pytest.raises(DataError, match="none can be trained on"):
+        split_dataset(("a", "b"), limit="b")
 
 
 def test_a_folder_can_be_held_out():

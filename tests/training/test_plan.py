@@ -21,7 +21,8 @@ TOKENIZER = train_tokenizer(["a red square"])
 def plan_for(train, held_out=0, *, conditional=True, device=CPU, resolution=32, **recipe):
     """The plan for so many pictures, which need not exist."""
     split = Split(torch.arange(train), torch.arange(train, train + held_out))
-    return make_plan(Recipe(**recipe), mock.Mock(content_id="d"), split, resolution=resolution, init=None,
+    data = mock.Mock(content_id="d", pixel_hashes=["0"] * (train + held_out))
+    return make_plan(Recipe(**recipe), data, split, resolution=resolution, init=None,
                      device=device, tokenizer=TOKENIZER if conditional else None)
 
 

@@ -39,7 +39,7 @@ def test_changed_pictures_are_refused_unless_accepted(home, tmp_path):
         tiny.train(folder)
     stream = tiny.train(folder, accept_changes=True, stop_at=1)
     assert stream[-1].step == 2
-    assert dict(tiny.of_kind(events.Started, stream)[0].facts)["pictures"] == "40 used (36 to train on, 4 held out)"
+    assert dict(tiny.of_kind(events.Started, stream)[0].facts)["pictures"] == "40 used (38 to train on, 2 held out)"
     assert tiny.train(folder)[-1].complete                 # the change was recorded
 
 

@@ -25,23 +25,39 @@ def validation_count(pictures: int) -> int:
     return min(max(math.ceil(0.05 * pictures), 64), pictures // 10, 2048)
 
 
-def split_dataset(hashes: Sequence[str], *, names: Sequence[str] = (), folder: str | None = None) -> Split:
+def split_dataset(
+    hashes: Sequence[str], *, names: Sequence[str] = (), folder: str | None = None, limit: str | None = None,
+) -> Split:
     """Divide the pictures of a data set into those to train on and those held out for validation.
 
     hashes: the hash of each picture's pixels. The `validation_count` pictures with the lowest hashes are held out, so
     renaming a file changes nothing. If equal pictures would fall on both sides, all of them are trained on.
 
+    limit: hold out the pictures with hashes up to this one instead, whatever their number. With the `held_out_limit` of
+    an earlier split, a picture that was trained on is never held out, however the data set has changed.
+
     folder: hold out the pictures in this folder instead. names: those of the pictures, relative to the data set. A
     picture in the folder whose pixels are also outside of it is neither held out nor trained on. Raises DataError if
-    the folder holds no picture, or all.
+    the folder holds no picture, or all, and if `limit` leaves none to train on.
     """
     if folder is not None:
         return _split_by_folder(hashes, names, folder)
+    if limit is not None:
+        is_held_out = np.fromiter((digest <= limit for digest in hashes), bool, len(hashes))
+        if is_held_out.all():
+            raise DataError("all pictures that are left were held out, so none can be trained on",
+                            hint="Start anew with --fresh")
+        return Split(np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out))
     order = sorted(range(len(hashes)), key=lambda position: (hashes[position], position))
     count = validation_count(len(hashes))
     while 0 < count < len(order) and hashes[order[count]] == hashes[order[count - 1]]:
         count -= 1
     return Split(np.array(sorted(order[count:]), np.int64), np.array(sorted(order[:count]), np.int64))
+
+
+def held_out_limit(split: Split, hashes: Sequence[str]) -> str:
+    """The highest hash of the pictures that are held out; empty if there are none."""
+    return max((hashes[position] for position in split.held_out.tolist()), default="")
 
 
 def _split_by_folder(hashes: Sequence[str], names: Sequence[str], folder: str) -> Split:

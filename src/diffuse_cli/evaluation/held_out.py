@@ -98,7 +98,8 @@ def _open_training_data(stored: dict[str, Any], *, name: str) -> Generator[Scann
         directory=registry.cache_directory(), rendering=Rendering(**_recipe(stored).colour_options))
     if dataset.content_id != plan.data_id:
         raise DataError(f"the pictures or captions in {folder} changed since {name!r} was trained on them", hint=_HINT)
-    split = split_dataset(dataset.pixel_hashes, names=dataset.names, folder=_recipe(stored).held_out)
+    split = split_dataset(dataset.pixel_hashes, names=dataset.names, folder=_recipe(stored).held_out,
+                          limit=plan.held_out_limit)
     return TrainingData(dataset, split.train, split.held_out)
 
 

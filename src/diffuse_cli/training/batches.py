@@ -107,6 +107,11 @@ class Batches:
         return ", ".join(tags[order[kept[order]]]) if kept.any() else caption
 
 
+def shuffled(positions: np.ndarray, seed: int) -> list[int]:
+    """Positions of pictures in random order, so that the first of them come from all folders of the data set."""
+    return [positions[place] for place in randomness.permutation(len(positions), seed, "validation").tolist()]
+
+
 @functools.lru_cache(maxsize=2)                 # a batch spans at most two epochs, unless the data set is tiny
 def _order(seed: int, epoch: int, length: int) -> Tensor:
     """The order of `length` training pictures in an epoch."""

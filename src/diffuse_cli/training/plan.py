@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from .. import config
 from ..config import ModelConfig, Plan, Recipe
 from ..data.listing import Dataset
-from ..data.split import Split
+from ..data.split import Split, held_out_limit
 from ..errors import UsageError
 from ..network.network import parameter_count
 from ..network.presets import network_config
@@ -68,7 +68,8 @@ def make_plan(
         validation_probe=_probe(steps, batch_size, held_out), validate_steps=max(1, steps // config.VALIDATIONS),
         keep_best=held_out > 0 and train_images < SMALL_DATASET,
         data_id=dataset.content_id, init_id=None if init is None else init.sha256,
-        shuffle_tags=recipe.shuffle_tags and conditional, tag_drop=recipe.tag_dropout if conditional else 0.0)
+        shuffle_tags=recipe.shuffle_tags and conditional, tag_drop=recipe.tag_dropout if conditional else 0.0,
+        held_out_limit=held_out_limit(split, dataset.pixel_hashes) if recipe.held_out is None else None)
     return plan, Reasons(why_preset, why_batch, why_budget)
 
 

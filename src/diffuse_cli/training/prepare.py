@@ -22,7 +22,7 @@ from ..runtime import devices
 from ..runtime.distributed import World
 from ..storage import checkpoint, registry, training_states
 from . import estimate
-from .batches import Batches
+from .batches import Batches, shuffled
 from .estimate import Facts
 from .plan import Reasons, choose_preset, extend, make_plan
 from .run import Run
@@ -38,7 +38,8 @@ def open_session(
     The main process decides, and broadcasts its decisions. A model named by --init is needed only until the first state
     of the run is saved. A rehearsal writes nothing. Raises DiffuseError of many kinds.
     """
-    split = split_dataset(dataset.pixel_hashes, names=dataset.names, folder=run.recipe.held_out)
+    limit = world.broadcast_json(run.plan and run.plan.held_out_limit)
+    split = split_dataset(dataset.pixel_hashes, names=dataset.names, folder=run.recipe.held_out, limit=limit)
     start, init = Start(None, ""), None
     if world.is_main:
         start = choose_start(run, device, train_images=len(split.train))
@@ -258,11 +259,11 @@ def _write_run(run: Run, trainer: Trainer, tokenizer: Tokenizer | None, dataset:
 def _validation_data(
     plan: Plan, dataset: Dataset, split: Split, tokenizer: Tokenizer | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """The held-out pictures of a validation during training, each with its first caption.
+    """The held-out pictures of a validation during training, drawn at random, each with its first caption.
 
     → (N, 3, H, W), and the captions' tokens (N, 77), or None without a tokenizer
     """
-    positions = split.held_out[: plan.validation_probe].tolist()
+    positions = shuffled(split.held_out, plan.seed)[: plan.validation_probe]
     images = pixels.from_pixels(dataset.images[positions])
     if tokenizer is None:
         return images, None

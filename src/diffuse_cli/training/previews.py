@@ -9,6 +9,7 @@ from ..pictures import image_files, sheets
 from ..sampling.generate import generate
 from ..sampling.request import SampleRequest
 from ..storage import checkpoint
+from .batches import shuffled
 from .session import Session
 
 
@@ -30,13 +31,14 @@ def preview(session: Session) -> events.Previewed:
 def preview_prompts(session: Session) -> tuple[tuple[str, ...], int]:
     """→ the prompts of a preview, and the number of pictures of each.
 
-    They are the prompts of --preview-prompt, otherwise captions of held-out pictures, or of training pictures if none
-    are held out.
+    They are the prompts of --preview-prompt, otherwise captions of held-out pictures drawn at random, or of training
+    pictures if none are held out.
     """
     if session.tokenizer is None:
         return ("",), config.PREVIEW_PICTURES
     if prompts := session.run.machine.preview_prompt:
         return prompts, max(1, config.PREVIEW_PICTURES // len(prompts))
-    positions = (session.split.held_out if len(session.split.held_out) else session.split.train).tolist()
+    split = session.split
+    positions = shuffled(split.held_out if len(split.held_out) else split.train, session.plan.seed)
     captions = dict.fromkeys(caption for position in positions for caption in session.dataset.captions[position][:1])
     return tuple(captions)[:config.PREVIEW_PICTURES] or ("",), 1
