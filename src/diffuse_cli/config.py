@@ -374,6 +374,7 @@ class Plan:
     init_id: str | None                         # hash of the tensors of the model that training starts from
     shuffle_tags: bool = False                  # whether the parts of a caption between commas change places
     tag_drop: float = 0.0                       # probability of each such part to be left out
+    deadline: float | None = None               # --time in seconds, until its steps are counted before the cool-down
     held_out_limit: str | None = None           # highest hash of the pictures held out; None: unknown, or a folder
 
     @property

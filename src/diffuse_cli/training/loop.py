@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 
 from .. import events
+from ..config import Plan
 from ..data.dataset import open_dataset
 from ..data.listing import Dataset
 from ..errors import DivergedError, StorageError
@@ -24,6 +25,7 @@ from . import estimate, saving
 from .estimate import Facts
 from .every import Every
 from .monitor import LossMonitor
+from .plan import is_count_due, steps_within, with_steps
 from .prepare import open_session
 from .previews import preview, preview_prompts
 from .restoring import restore
@@ -114,7 +116,7 @@ def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, 
     trainer, plan, machine, world = session.trainer, session.plan, session.run.machine, session.trainer.world
     monitor, saver = LossMonitor(session), saving.Saver(session)
     preview_every = Every(machine.preview_every, "--preview-every", steps=plan.steps, step=trainer.global_step)
-    stop_signal, compiling = None, machine.compile
+    stop_signal, compiling, first = None, machine.compile, trainer.global_step
     while trainer.global_step < plan.steps and stop_signal is None:
         # Train
         begun, micro_batch = time.monotonic(), trainer.micro_batch
@@ -126,6 +128,11 @@ def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, 
         if trainer.micro_batch < micro_batch:
             yield events.Noticed(message=f"out of memory: from now on {trainer.micro_batch} pictures at once",
                                  level="warning")
+
+        # The steps of --time are counted again before the cool-down
+        if plan.deadline is not None and (counted := _count_again(session, first)) is not None:
+            plan = counted
+            yield events.Noticed(message=f"--time allows {plan.steps:,} steps at the present speed")
 
         # Report, validate, preview, save: the main process alone
         last = trainer.global_step == plan.steps
@@ -149,6 +156,26 @@ def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, 
         if received:
             world.barrier()
     return stop_signal
+
+
+def _count_again(session: Session, first: int) -> Plan | None:
+    """The plan with the steps that --time allows, recorded before it is followed; None while that is not due.
+
+    The main process measures. If it cannot write, it tries again after the next step. first: the step at which this
+    session began.
+    """
+    plan, trainer, steps = session.plan, session.trainer, 0
+    seconds = time.monotonic() - session.begun
+    if trainer.world.is_main and is_count_due(plan, trainer.global_step, first=first, seconds=seconds):
+        with contextlib.suppress(StorageError):
+            allowed = steps_within(plan, trainer.global_step, first=first, seconds=seconds)
+            session.run.write_plan(with_steps(plan, trainer.global_step, allowed))
+            steps = allowed
+    steps = trainer.world.all_reduce_max(steps, patient=True)
+    if not steps:
+        return None
+    session.plan = trainer.plan = with_steps(plan, trainer.global_step, steps)
+    return session.plan
 
 
 def _validate(session: Session) -> Iterator[events.Event]:

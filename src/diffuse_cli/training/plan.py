@@ -21,6 +21,7 @@ from ..network.presets import network_config
 from ..storage.checkpoint import Model
 
 COOLDOWN_SHARE = 0.25                           # share of the run in which the learning rate falls to 0
+COUNT_SHARE = 0.72                              # share of --time after which its steps are counted again
 SMALL_DATASET = 5_000                           # number of pictures below which words are dropped from captions, and
 #                                                 the best weights of the run are kept
 MIN_DROPOUT_EPOCHS = 50                         # number of epochs from which dropout is used
@@ -87,6 +88,29 @@ def extend(plan: Plan, recipe: Recipe, name: str) -> Plan:
                          hint="A budget can only grow; --fresh starts anew")
     return dataclasses.replace(plan, steps=steps, cooldown_steps=max(1, round(COOLDOWN_SHARE * steps)),
                                validate_steps=max(1, steps // config.VALIDATIONS))
+
+
+def is_count_due(plan: Plan, step: int, *, first: int, seconds: float) -> bool:
+    """Whether the steps of --time are to be counted again: once, before the learning rate falls.
+
+    seconds: the time since step `first`, where this session began. The steps before it count as if they had been as
+    fast.
+    """
+    if plan.deadline is None or step == first:
+        return False
+    return step >= plan.cooldown_start or seconds * step / (step - first) >= COUNT_SHARE * plan.deadline
+
+
+def steps_within(plan: Plan, step: int, *, first: int, seconds: float) -> int:
+    """The number of steps that the deadline allows at the speed since step `first`: at least one more than `step`."""
+    assert plan.deadline is not None
+    return max(step + 1, round(plan.deadline * (step - first) / seconds))
+
+
+def with_steps(plan: Plan, step: int, steps: int) -> Plan:
+    """The plan, of which `step` steps are trained, with another end and no deadline any more."""
+    cooldown = max(1, min(round(COOLDOWN_SHARE * steps), steps - step))
+    return dataclasses.replace(plan, steps=steps, cooldown_steps=cooldown, deadline=None)
 
 
 def _images_seen(recipe: Recipe, train_images: int) -> int:

@@ -130,6 +130,8 @@ def resolve_plan(builder: PlanBuilder) -> Generator[events.Event, None, tuple[Pl
         plan = builder.broadcast(extend(plan, recipe, run.name) if world.is_main else None)
     elif timed:
         plan = builder.make(recipe)
+    if timed:
+        plan = dataclasses.replace(plan, deadline=run.recipe.time)
     return plan, builder.trainer(plan)
 
 
