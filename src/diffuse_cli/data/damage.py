@@ -14,7 +14,7 @@ _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}      # PNG's colour type → channels
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))    # Adam7
 _PIECE = 2**20                                  # bytes of pixels that are inflated at once
 _NEEDED = (b"PLTE", b"tRNS")                    # chunks without which pixels have no colours
-_KEPT = (*_NEEDED, b"iCCP", b"sRGB", b"gAMA", b"eXIf")          # chunks that change how pixels look
+_KEPT = (*_NEEDED, b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"eXIf")        # chunks that change how pixels look
 _IN_ORDER = ("BMP", "GIF", "TIFF", "TGA", "PPM", "QOI", "PCX", "DDS", "SGI", "SUN")      # formats that store row by row
 _CHUNK = re.compile(rb"IDAT|IEND|PLTE|tRNS")
 

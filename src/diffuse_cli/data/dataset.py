@@ -30,7 +30,7 @@ from .listing import Dataset, PictureFile, PictureListing
 from .remarks import Entry, describe_litter, warnings_about
 
 FORMAT = 2                                      # of the files above
-TRANSFORM = "upright srgb, centre square, lanczos or bicubic, 3"    # change it with anything that changes a pixel
+TRANSFORM = "upright srgb, centre square, lanczos or bicubic, 4"    # change it with anything that changes a pixel
 _PIECE = 16 * 2**20                             # bytes of pixels collected before they are written
 
 

@@ -7,7 +7,7 @@ import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from .colours import DARK, NEARLY_TRANSPARENT, PLAIN, STRETCHED, Rendering
+from .colours import BRIGHT, DARK, NEARLY_TRANSPARENT, PLAIN, STRETCHED, Rendering
 from .litter import is_conflict_copy
 
 FEW = 8                                         # minimum pictures of a data set; a model memorises fewer
@@ -49,6 +49,8 @@ def warnings_about(used: Sequence[tuple[str, Entry]], resolution: int, rendering
          lambda entry: STRETCHED in entry.notes),
         ("nearly transparent, although colours are hidden there (to train on these, save the pictures without alpha)",
          lambda entry: NEARLY_TRANSPARENT in entry.notes),
+        ("of high dynamic range (PQ or HLG), which become pale: export them for sRGB",
+         lambda entry: BRIGHT in entry.notes),
         (f"empty on the background {rendering.background} (choose another --background)",
          lambda entry: PLAIN in entry.notes),
     )
