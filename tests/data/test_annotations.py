@@ -107,3 +107,12 @@ def test_odd_documents_are_no_captions_and_no_crash(folder, document):
 def test_xml_is_named_with_a_remedy(folder):
     found = find_pictures(folder({**PICTURES, "annotations.xml": "<annotations/>"}))
     assert found.warnings == ("not read as captions: annotations.xml; export them as JSON or CSV",)
+
+
+@pytest.mark.parametrize("talk", [
+    [{"from": "human", "value": "<image> Describe it."}, {"from": "gpt", "value": "a ball"}],
+    [{"role": "user", "content": "What is it?"}, {"role": "assistant", "content": "a ball"}]])
+def test_in_a_conversation_the_answer_is_the_caption(folder, talk):
+    rows = [{"id": "1", "image": name, "conversations": talk} for name in NAMES]
+    assert captions_of(find_pictures(folder({**PICTURES, "chat.json": json.dumps(rows)}))) == dict.fromkeys(
+        NAMES, ("a ball",))

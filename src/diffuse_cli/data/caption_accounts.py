@@ -82,7 +82,8 @@ def _beside_pictures(source: SourceCaptions, tree: Tree, known: set[str]) -> Non
         if file.base.casefold() in stems and file.suffix not in (".xml", ".npz", ".npy", ".pt", ".xmp"):
             count, first = twins.get(file.suffix, (0, file))
             twins[file.suffix] = count + 1, first
-        elif file.suffix in CAPTION_SUFFIXES and posixpath.basename(file.base).lower() not in NOT_SIDECARS:
+        elif file.suffix in CAPTION_SUFFIXES and (
+                posixpath.basename(file.name).lower().split(".")[0] not in NOT_SIDECARS):
             others.append(file)
     for suffix, (count, example) in twins.items():
         if _is_text(example):

@@ -22,8 +22,8 @@ FILE_COLUMNS = (FILE_KEY, "filename", "file", "image", "img", "image_path", "img
                 "image_file", "image_filename", "file_path", "filepath", "path", "picture", "photo", "name", "key",
                 "id", "image_id", "url")
 TEXT_COLUMNS = ("text", "caption", "captions", "prompt", "description", "sentence", "sentences", "comment", "raw",
-                "alt_text", "alt", "title", "label", "labels", "class", "class_name", "category", "choice", "tags",
-                "tag_string")
+                "alt_text", "alt", "title", "conversations", "messages", "label", "labels", "class", "class_name",
+                "category", "choice", "tags", "tag_string", "tags_general", "tag_string_general")
 _FIRST_CLASS = TEXT_COLUMNS.index("label")      # from here on, they hold classes or tags
 
 _NO_CAPTION = re.compile(r"[a-z]+://\S*|[0-9a-fA-F]{8,}|[\d\s:.,TZ+/-]+|\S+\.\w{2,5}(#\d+)?")

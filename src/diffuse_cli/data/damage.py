@@ -122,6 +122,24 @@ def with_other_ends(data: bytes, format: str | None, *, pixels: int) -> list[byt
     return [data + bytes(size), data + falling] if format in _IN_ORDER else []
 
 
+def lacks_end(data: bytes, format: str | None) -> bool:
+    """Whether a WebP, AVIF, JPEG 2000 or ICNS is shorter than it says of itself. Nothing of these is read then."""
+    if format in ("WEBP", "ICNS") and len(data) >= 8:
+        size = struct.unpack("<I" if format == "WEBP" else ">I", data[4:8])[0]
+        return bool(len(data) < size + (8 if format == "WEBP" else 0))
+    if format == "JPEG2000" and data.startswith(b"\xff\x4f"):         # the code alone, which ends with a mark
+        return not data.rstrip(b"\0").endswith(b"\xff\xd9")
+    position = 0
+    while format in ("AVIF", "JPEG2000") and position < len(data):      # boxes with their sizes
+        size = int.from_bytes(data[position:position + 4], "big")
+        if size == 0:                           # to the end
+            return format == "JPEG2000" and not data.rstrip(b"\0").endswith(b"\xff\xd9")
+        if size == 1:
+            size = int.from_bytes(data[position + 8:position + 16], "big")
+        position += max(size, 8)
+    return position > len(data)
+
+
 def _has_every_scan(data: bytes) -> bool:
     """Whether every scan of a JPEG has begun: progressive ones build a picture up from a blurred one."""
     components: set[int] = set()

@@ -225,7 +225,9 @@ def _reason(error: Exception, data: bytes) -> str:
         return TOO_MUCH
     if isinstance(error, UnidentifiedImageError) and format_of(data[:HEAD]) == "TIFF":
         return tiff.description(data)
-    return "truncated" if "truncated" in str(error).lower() or isinstance(error, EOFError) else "damaged"
+    is_cut = "truncated" in str(error).lower() or isinstance(error, EOFError) or damage.lacks_end(
+        data, format_of(data[:HEAD]))
+    return "truncated" if is_cut else "damaged"
 
 
 # ── 16 bits in each of several channels, of which Pillow keeps the upper 8 ──────────────────────────────────────────

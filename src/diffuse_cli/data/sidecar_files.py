@@ -19,7 +19,8 @@ from .picture_index import PictureIndex
 from .text_files import NotText, decode_text, is_unicode
 
 SIDECAR_SUFFIXES = (".txt", ".caption", ".json", ".captions", ".tags")
-SIDECAR_KEYS = ("caption", "text", "prompt", "description", "captions", "tags", "tag_string", "title")   # first filled
+SIDECAR_KEYS = ("caption", "text", "prompt", "description", "captions", "tags", "tag_string", "tags_general",
+                "tag_string_general", "title")  # the first that is filled counts
 SIDECAR_LIMIT = 64 * 1024                       # maximum bytes of a sidecar file; a longer file is no caption
 
 SAMPLE_FILES = 1000                             # maximum files that a guess of their encoding is based on
