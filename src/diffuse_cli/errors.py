@@ -60,8 +60,9 @@ class WorkerError(DiffuseError):
 
     exit_code = 9
 
-    def __init__(self, what: str) -> None:
-        super().__init__(what, hint="Give the same command again; a training resumes from its last save")
+    def __init__(self, what: str, *,
+                 hint: str = "Give the same command again; a training resumes from its last save") -> None:
+        super().__init__(what, hint=hint)
 
 
 class DivergedError(DiffuseError):

@@ -52,7 +52,7 @@ def folder(tmp_path):
 def test_check_of_a_good_folder(diffuse, folder):
     result = diffuse("check", folder)
     assert (result.exit_code, result.stdout) == (0, "")
-    assert "9 images in" in result.stderr
+    assert "9 pictures in" in result.stderr
     assert "captions: sidecar .txt (9 of 9 files)" in result.stderr
     for index in (0, 4, 8):
         assert f"a red thing, number {index}" in result.stderr
@@ -73,9 +73,9 @@ def test_check_names_what_is_wrong_and_ends_with_3(diffuse, folder):
     (folder / "gone.txt").write_text("no picture")
     result = diffuse("check", folder)
     assert result.exit_code == 3
-    assert result.stdout.splitlines() == ["b.svg: drawing", "\\x1b[31m[bold].png: not an image",
+    assert result.stdout.splitlines() == ["b.svg: drawing", "\\x1b[31m[bold].png: not a picture",
                                           "gone.txt: caption without a picture"]
-    assert "skipped 2 of 11 (drawing 1, not an image 1)" in result.stderr
+    assert "skipped 2 of 11 (drawing 1, not a picture 1)" in result.stderr
     assert "problems with the data" not in result.stderr           # they are all there
     assert "\x1b" not in result.output
 
@@ -137,14 +137,14 @@ def test_check_as_json(diffuse, folder):
         "warnings": [],
         "captions": "sidecar .txt (9 of 10 files; 1 has none → empty)",
         "examples": [f"a red thing, number {index}" for index in (0, 4, 8)],
-        "problems": [{"name": "bad.png", "reason": "not an image"}],
+        "problems": [{"name": "bad.png", "reason": "not a picture"}],
     }
 
 
 def test_quiet_check_prints_only_problems(diffuse, folder):
     (folder / "bad.png").write_text("text")
     result = diffuse("check", folder, "--quiet")
-    assert (result.exit_code, result.stdout, result.stderr) == (3, "bad.png: not an image\n", "")
+    assert (result.exit_code, result.stdout, result.stderr) == (3, "bad.png: not a picture\n", "")
 
 
 def test_check_warns_of_few_pictures_but_does_not_fail(diffuse, folder):
@@ -153,7 +153,7 @@ def test_check_warns_of_few_pictures_but_does_not_fail(diffuse, folder):
         (folder / f"{index}.txt").unlink()
     result = diffuse("check", folder)
     assert result.exit_code == 0
-    assert "warning: 1 image: the model will memorise it" in result.stderr
+    assert "warning: 1 picture: the model will memorise it" in result.stderr
 
 
 @pytest.mark.parametrize("captions", ["metadata", "nonsense"])

@@ -56,11 +56,18 @@ def test_names_of_folders_that_lose_are_named(folder):
                            "them",)
 
 
-def test_captions_that_fill_gaps_are_a_warning(folder):
+def test_a_table_of_other_pictures_fills_gaps(folder):
     root = folder({**PICTURES, "0.txt": "red", "1.txt": "red", "more.csv": "image,caption\n3.png,blue\n"})
     found = find_pictures(root)
-    assert found.warnings == (
-        f"more.csv holds captions for 1 pictures and is not used; --captions {root / 'more.csv'} uses it",)
+    assert found.caption_summary == "sidecar .txt and more.csv (3 of 4 files; 1 has none → empty)"
+    assert captions_of(found)["3.png"] == ("blue",)
+
+
+def test_captions_that_would_fill_gaps_are_a_warning(folder):
+    table = "image,caption\n1.png,blue\n3.png,blue\n"
+    root = folder({**PICTURES, "0.txt": "red", "1.txt": "red", "more.csv": table})
+    assert find_pictures(root).warnings == (
+        f"more.csv holds captions for 2 pictures and is not used; --captions {root / 'more.csv'} uses it",)
 
 
 @pytest.mark.parametrize("name", ["captions.csv", "captions.txt"])
@@ -88,7 +95,12 @@ def test_the_texts_of_other_pictures_are_not_meant(folder):
 
 def test_other_texts_are_named_once(folder):
     found = find_pictures(folder({**PICTURES, "notes.txt": "bought in 1999", "prices.json": "{}", "README.txt": "hi"}))
-    assert found.notes == ("prices.json is not used: lists none of the pictures", "not read as captions: notes.txt")
+    named = ("prices.json is not used: lists none of the pictures",
+             "not read as captions: notes.txt; a table has the name of a picture and its caption in each line, with a "
+             "comma or tab between")
+    assert (found.notes, found.warnings) == ((), named)
+    with_captions = find_pictures(folder(files(".caption", "red")))     # then it is no warning
+    assert (with_captions.notes, with_captions.warnings) == (named, ())
 
 
 def test_files_of_boxes_are_told_apart_from_captions(folder):

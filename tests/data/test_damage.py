@@ -150,3 +150,19 @@ def test_other_formats_without_their_last_byte(format, options):
     data = encoded(smooth(), format, **options)
     assert (pixels(data[:-1]) == pixels(data)).all(-1).mean() > 0.99
     assert reason(data[:len(data) // 2]) in ("truncated", "damaged")
+
+
+@pytest.mark.parametrize(("format", "options"), [
+    ("WEBP", {}), ("AVIF", {}), ("JPEG2000", {}), ("JPEG2000", {"no_jp2": True}), ("ICNS", {})])
+@pytest.mark.parametrize("share", [0.5, 0.97])
+def test_a_file_that_ends_too_early_is_called_truncated(format, options, share):
+    """Pillow reads none of these without their end."""
+    try:
+        whole = encoded(smooth(64, 64), format, **options)
+    except (KeyError, OSError):
+        pytest.skip(f"this Pillow writes no {format}")
+    cut = whole[:int(share * len(whole))]
+    if format == "ICNS" and share > 0.9:        # its largest picture, which is a PNG, is there
+        assert np.array_equal(pixels(cut), pixels(whole))
+    else:
+        assert reason(cut) == "truncated"

@@ -126,7 +126,7 @@ def test_captions_of_equal_pixels_become_alternatives(folder, directory):
     assert len(dataset.names) == 10
     assert {dataset.captions[index] for index in (0, 3, 5)} == {("caption 0", "caption 3", "caption 5")}
     assert dataset.captions[1] == ("caption 1",)
-    assert dataset.warnings == ("2 images with the same pixels as another, for example 3.png (as 0.png)",)
+    assert dataset.warnings == ("2 pictures with the same pixels as another, for example 3.png (as 0.png)",)
 
 
 def test_a_duplicate_without_a_caption_gets_one(folder, directory):
@@ -142,9 +142,9 @@ def test_what_a_person_may_want_to_look_at_is_counted(folder, directory):
     Image.new("RGB", (8, 8), "blue").save(folder / "d.png")         # just twice
     Image.fromarray(np.eye(20, dtype=np.float32)).save(folder / "e.tif")
     warnings = "\n".join(opened(folder, directory, captions="none").warnings)
-    assert "1 image longer than 3:1, of which only the centre square is kept, for example a.png" in warnings
-    assert "1 image enlarged more than twice to 16 pixels, for example c.png" in warnings
-    assert "1 image of real, negative or large numbers, stretched from lowest to highest" in warnings
+    assert "1 picture longer than 3:1, of which only the centre square is kept, for example a.png" in warnings
+    assert "1 picture enlarged more than twice to 16 pixels, for example c.png" in warnings
+    assert "1 picture of real, negative or large numbers, stretched from lowest to highest" in warnings
 
 
 def add_drawings(folder, *names):
@@ -171,11 +171,11 @@ def test_warnings_about_colours_name_the_option_that_helps(folder, directory):
     faint.save(folder / "e.png")
     (folder / "f (conflicted copy 2024-01-01).png").write_bytes((folder / "2.png").read_bytes())
     warnings = "\n".join(opened(folder, directory, captions="none").warnings)
-    assert "2 images empty on the background white (choose another --background), for example a.png" in warnings
-    assert ("2 images of 16 bits with no value above 4,000 of 65,535, which become dark (with --white-level 4095, that "
-            "value is white in all pictures), for example c.png") in warnings
-    assert "1 image nearly transparent, although colours are hidden there" in warnings
-    assert "1 image named as a sync tool names two versions that contradict each other, for example f (" in warnings
+    assert "2 pictures empty on the background white (choose another --background), for example a.png" in warnings
+    assert ("2 pictures of 16 bits with no value above 4,000 of 65,535, which become dark (with --white-level 4095, "
+            "that value is white in all pictures), for example c.png") in warnings
+    assert "1 picture nearly transparent, although colours are hidden there" in warnings
+    assert "1 picture named as a sync tool names two versions that contradict each other, for example f (" in warnings
 
 
 def test_a_picture_that_uses_all_16_bits_changes_the_advice(folder, directory):
@@ -183,7 +183,7 @@ def test_a_picture_that_uses_all_16_bits_changes_the_advice(folder, directory):
     Image.fromarray(np.full((20, 30), 65535, np.uint16)).save(folder / "d.png")
     warnings = "\n".join(opened(folder, directory, captions="none").warnings)
     assert "which become dark (1 others use the whole range: train on them separately), for example c.png" in warnings
-    assert "1 image with values above --white-level 4095, which become white, for example d.png" in "\n".join(
+    assert "1 picture with values above --white-level 4095, which become white, for example d.png" in "\n".join(
         opened(folder, directory, captions="none", rendering=Rendering(white_level=4095)).warnings)
 
 
@@ -237,8 +237,8 @@ def test_pictures_named_as_another_type_count_as_lost_and_those_beside_do_not(fo
         opened(folder, directory)
 
 
-@pytest.mark.parametrize(("count", "warning"), [(1, "1 image: the model will memorise it"),
-                                                (7, "7 images: the model will memorise them"), (8, None)])
+@pytest.mark.parametrize(("count", "warning"), [(1, "1 picture: the model will memorise it"),
+                                                (7, "7 pictures: the model will memorise them"), (8, None)])
 def test_few_pictures_are_learnt_by_heart(folder, directory, count, warning):
     for index in range(count, 10):
         (folder / f"{index}.png").unlink()
@@ -256,7 +256,7 @@ def test_the_second_time_no_picture_is_read(folder, directory, forbid):
     second = opened(folder, directory)
     np.testing.assert_array_equal(first.images, second.images)
     assert (first.content_id, first.names, first.skipped) == (second.content_id, second.names, second.skipped)
-    assert second.skipped == (("bad.png", "not an image"),)
+    assert second.skipped == (("bad.png", "not a picture"),)
 
 
 def test_new_times_new_names_and_new_captions_decode_nothing(folder, directory, forbid):
@@ -406,11 +406,11 @@ def spoil(folder, *names):
 def test_a_few_bad_files_are_skipped_and_named(folder, directory):
     spoil(folder, "1.png", "3.png", "5.png", "6.png", "8.png")
     dataset = opened(folder, directory)                             # exactly half is not over half
-    assert dataset.skipped == (("1.png", "truncated"), ("3.png", "not an image"), ("5.png", "truncated"),
-                               ("6.png", "not an image"), ("8.png", "truncated"))
+    assert dataset.skipped == (("1.png", "truncated"), ("3.png", "not a picture"), ("5.png", "truncated"),
+                               ("6.png", "not a picture"), ("8.png", "truncated"))
     assert dataset.names == ("0.png", "2.png", "4.png", "7.png", "9.png")
     assert len(dataset.images) == len(dataset.captions) == len(dataset.pixel_hashes) == 5
-    assert cache.describe_skipped(dataset.skipped, 10) == "skipped 5 of 10 (truncated 3, not an image 2)"
+    assert cache.describe_skipped(dataset.skipped, 10) == "skipped 5 of 10 (truncated 3, not a picture 2)"
 
 
 @pytest.mark.parametrize(("bad", "strict"), [(6, False), (10, False), (1, True)])

@@ -84,7 +84,7 @@ HEADS = {
     "archive": (b"PK\3\4" + bytes(30), b"Rar!\x1a\7", b"7z\xbc\xaf\x27\x1c"),
     "only zeros": (bytes(512), bytes(20)),
     "unsupported type": (b"SIMPLE  =                    T", b"\x76\x2f\x31\x01" + bytes(9), b"#?RADIANCE\n"),
-    "not an image": (b"a red car", b"BMW cars", b"P3 players", b"II", b"\0\1\2\3" * 20, b"GIF of a cat"),
+    "not a picture": (b"a red car", b"BMW cars", b"P3 players", b"II", b"\0\1\2\3" * 20, b"GIF of a cat"),
 }
 
 
@@ -101,7 +101,7 @@ def test_every_reason_of_the_contents_but_the_last_has_a_remedy():
     lines = remedies([*HEADS, "truncated", "empty file", "7 bands", "64-bit real numbers", "truncated"])
     assert len(lines) == len(HEADS) - 1 + 4
     assert lines[0] == "HEIC: pip install pillow-heif"
-    assert remedies(["not an image", "took too long"]) == []
+    assert remedies(["not a picture", "took too long"]) == []
     assert all(line.partition(": ")[2] for line in lines)
 
 

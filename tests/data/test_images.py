@@ -328,7 +328,7 @@ def png_header(width, height):
     (png_header(101, 1), "over 100 times as long as wide"),
     (png_header(64, 64), "truncated"),
     (b"<html><body>404</body></html>", "web page"),
-    (b"a red car", "not an image"),
+    (b"a red car", "not a picture"),
     (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "drawing"),
     (png_header(64, 64).replace(b"IHDR", b"XXXX"), "damaged"),
 ], ids=["bomb", "just too large", "line", "thin", "no pixels", "html", "text", "postscript", "rubbish"])
@@ -355,8 +355,8 @@ def test_the_largest_allowed_header_passes_the_check():
     assert image.size == (width, images.MAX_PIXELS // width)
 
 
-@pytest.mark.parametrize(("format", "reason"), [("EPS", "drawing"), ("PDF", "PDF"), ("SPIDER", "not an image"),
-                                                ("IM", "not an image"), ("BLP", "not an image")])
+@pytest.mark.parametrize(("format", "reason"), [("EPS", "drawing"), ("PDF", "PDF"), ("SPIDER", "not a picture"),
+                                                ("IM", "not a picture"), ("BLP", "not a picture")])
 def test_only_the_listed_formats_are_opened(format, reason):
     image = Image.new({"SPIDER": "F", "BLP": "P"}.get(format, "RGB"), (16, 16))
     assert refused(encoded(image, format)) == reason

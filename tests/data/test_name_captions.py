@@ -104,7 +104,7 @@ def test_a_single_folder_with_repeats_is_a_class(folder):
 def test_splits_are_no_classes_and_are_asked_about(folder):
     found = find_pictures(folder({"train/cat/1.png": None, "train/dog/2.png": None, "test/cat/3.png": None}))
     assert captions_of(found) == {"test/cat/3.png": ("cat",), "train/cat/1.png": ("cat",), "train/dog/2.png": ("dog",)}
-    assert found.warnings == ("train/ and test/ lie side by side, and pictures of both are trained on; --held-out test "
+    assert found.warnings == ("train and test lie side by side, and pictures of both are trained on; --held-out test "
                               "keeps the latter for validation",)
 
 

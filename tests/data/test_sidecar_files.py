@@ -1,5 +1,7 @@
 """Captions of sidecar files: by what `find_pictures` finds in real folders."""
 
+import json
+
 import pytest
 from picture_folders import captions_of
 
@@ -171,3 +173,11 @@ def test_translations_in_json(folder):
 ], ids=["one key", "takeout", "a title that is the name", "capitals", "language"])
 def test_sidecars_of_other_programs(folder, files, expected):
     assert captions_of(find_pictures(folder(files))) == expected
+
+
+@pytest.mark.parametrize(("content", "caption"), [
+    ({"tag_string": "1girl solo red_hat", "id": 3}, "1girl, solo, red_hat"),
+    ({"tags_general": ["hat", "cat"]}, "hat, cat"),
+    ({"tag_string_general": "hat cat"}, "hat, cat"), ({"tag_string": "red hat, cat"}, "red hat, cat")])
+def test_tags_of_image_boards_get_commas(folder, content, caption):
+    assert captions_of(find_pictures(folder({"1.png": None, "1.json": json.dumps(content)})))["1.png"] == (caption,)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffuse_cli.data.split import held_out_limit, split_dataset, validation_count
+from diffuse_cli.data.split import held_out_limit, side_by_side_splits, split_dataset, validation_count
 from diffuse_cli.errors import DataError
 
 
@@ -59,6 +59,24 @@ def test_a_folder_can_be_held_out():
     names = ("test/1.png", "test/2.png", "tests/3.png", "train/4.png", "train/test/5.png")
     split = split_dataset(("a", "b", "c", "b", "d"), names=names, folder="./test/")
     assert (split.train.tolist(), split.held_out.tolist()) == ([2, 3, 4], [0])       # "b" is trained on as well
+
+
+def test_shards_of_a_split_can_be_held_out():
+    names = ("data/test-00000-of-00002/1.png", "data/test-00001-of-00002/1.png", "data/tests-1/1.png",
+             "data/train-00000-of-00001/1.png", "test-1.png")
+    split = split_dataset(tuple("abcde"), names=names, folder="data/test")
+    assert (split.train.tolist(), split.held_out.tolist()) == ([2, 3, 4], [0, 1])
+    assert side_by_side_splits(names) == ("data/train", "data/test")
+
+
+@pytest.mark.parametrize(("names", "splits"), [
+    (("train/1.png", "val/1.png"), ("train", "val")), (("a/Train/b/1.png", "a/Test/1.png"), ("a/Train", "a/Test")),
+    (("train-000000/1.png", "train-000001/1.png", "val_000/1.png"), ("train", "val")),
+    (("train/1.png", "a/test/1.png"), None), (("train.png", "test.png"), None),
+    (("trains-1/1.png", "test/1.png"), None),
+    ((), None)])
+def test_splits_side_by_side(names, splits):
+    assert side_by_side_splits(names) == splits
 
 
 @pytest.mark.parametrize(("folder", "count"), [("missing", "no picture"), ("all", "every picture")])

@@ -214,3 +214,38 @@ def test_damaged_json_that_names_pictures_is_an_error(pictures, folder, name, te
 def test_of_two_columns_with_one_name_the_first_counts(folder):
     root = folder({"a.png": None, "t.csv": "file,text,text\na.png,A,B\n"})
     assert captions_of(find_pictures(root)) == {"a.png": ("A",)}
+
+
+# ── Numbers without the zeros in front ──────────────────────────────────────────────────────────────────────────────
+
+PADDED = {f"{number:06d}.png": None for number in (2, 42, 100)}
+
+
+@pytest.mark.parametrize(("file", "content"), [
+    ("labels.csv", "id,caption\n2,cat 2\n42,cat 42\n100,cat 100\n"), ("a.csv", "id,caption\n2.0,cat 2\n42.0,cat 42\n"),
+    ("metadata.csv", "file_name,text\n2.png,cat 2\n42.png,cat 42\n100.png,cat 100\n"),
+    ("anno.jsonl", '{"image_id": 2, "caption": "cat 2"}\n{"image_id": 42, "caption": "cat 42"}\n'),
+    ("more.csv", "id,caption\n2,cat 2\n17,cat 17\n42,cat 42\n100,cat 100\n")])
+def test_numbers_mean_pictures_with_zeros_in_front(folder, file, content):
+    found = find_pictures(folder({**PADDED, file: content}), checking=True)
+    assert captions_of(found)["000042.png"] == ("cat 42",)
+    assert f"{file} gives pictures by their numbers: 2 is taken for 000002.png" in found.notes
+
+
+def test_numbers_mean_pictures_with_the_same_words_in_front(folder):
+    pictures = {f"COCO_val2014_{number:012d}.jpg": None for number in (9, 10)}
+    table = '[{"image_id": 9, "caption": "nine"}, {"image_id": 10, "caption": "ten"}]'
+    assert captions_of(find_pictures(folder({**pictures, "c.json": table}))) == {
+        "COCO_val2014_000000000009.jpg": ("nine",), "COCO_val2014_000000000010.jpg": ("ten",)}
+
+
+@pytest.mark.parametrize(("pictures", "rows"), [
+    (("000001.png", "000002.png", "000003.png"), "id,caption\n0,a\n1,b\n2,c\n"),              # counts rows from 0
+    (("000001.png", "000002.png"), "id,caption\n0,a\n1,b\n2,c\n3,d\n"),                       # the same
+    (("000001.png", "000002.png"), "id,photo,caption\n1,cat.jpg,a\n2,dog.jpg,b\n"),           # names other pictures
+    (("a/0001.png", "b/001.png"), "id,caption\n1,a\n"), (("0001.png", "x0002.png"), "id,caption\n1,a\n2,b\n"),
+    (("a1.png", "a2.png"), "id,caption\n1,a\n2,b\n"), (("0001.png", "0002.png"), "n,caption\n1,a\n2,b\n")])
+def test_numbers_that_may_mean_something_else_mean_no_picture(folder, pictures, rows):
+    found = find_pictures(folder({**dict.fromkeys(pictures), "labels.csv": rows}), captions="auto")
+    assert found.caption_source in ("none", "folder")
+    assert "labels.csv is not used: lists none of the pictures" in (*found.notes, *found.warnings)

@@ -63,6 +63,10 @@ def test_shares_are_all_of_it_once_and_nearly_equal(count, size):
     ({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, ProcessRank(3, 8, 1)),
     ({"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "2"}, ProcessRank(2, 4, 2)),
     ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, ProcessRank(0, 1, 0)),               # the script of sbatch itself
+    ({"SLURM_NTASKS": "8", "SLURM_NPROCS": "8", "SLURM_NNODES": "1"}, ProcessRank(0, 1, 0)),    # a shell of salloc
+    ({"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}, ProcessRank(0, 1, 0)),   # srun --pty
+    ({"WORLD_SIZE": "4"}, ProcessRank(0, 1, 0)), ({"RANK": "1", "LOCAL_RANK": "1"}, ProcessRank(0, 1, 0)),
+    ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "0"}, ProcessRank(0, 1, 0)),
 ])
 def test_the_environment_says_which_process_this_is(environment, rank):
     with mock.patch.dict(os.environ, environment):
@@ -281,3 +285,16 @@ def test_a_signal_to_one_process_stops_them_all_after_the_same_step(squares, hom
 
     for ended in worlds.run(2, work, tmp_path):
         assert (ended["step"].item(), ended["interrupted"].item()) == (3, True)
+
+
+def test_variables_that_another_program_left_behind_are_named(monkeypatch):
+    """After a torchrun that died, nobody answers at its address."""
+    def nobody_answers(*_, **__):
+        raise torch.distributed.DistNetworkError("timed out after 300s; 1/2 clients joined")
+
+    monkeypatch.setattr(torch.distributed, "init_process_group", nobody_answers)
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29777"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(WorkerError, match="not all of the 2 processes") as found, join(torch.device("cpu")):
+        pass
+    assert "unset them" in found.value.hint

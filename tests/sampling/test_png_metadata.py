@@ -228,6 +228,13 @@ def test_pictures_without_a_record_are_refused(tmp_path):
         read_sample_metadata(tmp_path / "nowhere.png")
 
 
+@pytest.mark.parametrize("name", ["parameters", "prompt", "workflow", "invokeai_metadata"])
+def test_pictures_of_other_programs_are_called_that(tmp_path, name):
+    (tmp_path / "a.png").write_bytes(encode(np.zeros((16, 16, 3), np.uint8), texts={name: "a red square, Steps: 8"}))
+    with pytest.raises(DataError, match=rf"made by another program, whose settings \({name}\) cannot be used"):
+        read_sample_metadata(tmp_path / "a.png")
+
+
 def test_a_model_is_found_by_its_hash_under_any_name(trained, home):
     sha256 = read_model_info(trained[0] / "model.safetensors").sha256
     assert re.fullmatch("[0-9a-f]{64}", sha256)

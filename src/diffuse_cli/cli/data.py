@@ -46,10 +46,10 @@ def check(folders: Folders, captions: options.Captions = None, caption: options.
     problems = (*dataset.skipped, *found.caption_problems)
     warnings = [*found.warnings, *dataset.warnings, *_warn_of_long_captions(dataset)]
     from ..data.file_types import remedies
-    from ..data.remarks import describe_litter, images_in_words
+    from ..data.remarks import describe_litter, pictures_in_words
 
     # For people.
-    view.say(f"{images_in_words(len(dataset.names))} in {', '.join(map(str, folders))}")
+    view.say(f"{pictures_in_words(len(dataset.names))} in {', '.join(map(str, folders))}")
     view.say(f"captions: {found.caption_summary}")
     for example in found.caption_examples:
         view.say(f"  {clean(example)}")
@@ -101,13 +101,17 @@ def preview(folders: Folders, captions: options.Captions = None, caption: option
     if not dataset.names:
         raise DataError(_skipped_line(dataset), hint=f"diffuse data check {folder} lists them")
 
-    from ..pictures.sheets import captioned_sheet
+    from ..pictures.fonts import missing_letters
+    from ..pictures.sheets import CAPTION_LETTERS, captioned_sheet
 
     count = min(MAX_PREVIEW_PICTURES, len(dataset.names))
     chosen = [index * len(dataset.names) // count for index in range(count)]       # evenly spaced over the data set
-    sheet = captioned_sheet(dataset.images[chosen], [dataset.captions[index] for index in chosen])
-    output_files.write_new(target, sheet)
-    view.say(f"{count} of {len(dataset.names):,} images, captions: {found.caption_summary}")
+    captions_of = [dataset.captions[index] for index in chosen]
+    output_files.write_new(target, captioned_sheet(dataset.images[chosen], captions_of))
+    if missing := missing_letters(alternatives[0][:CAPTION_LETTERS] for alternatives in captions_of if alternatives):
+        view.warn(f"on the sheet, “?” stands for letters that no font of this computer has ({' '.join(missing[:8])}"
+                  f"{' …' if len(missing) > 8 else ''}); a font such as Noto Sans CJK has most of them")
+    view.say(f"{count} of {len(dataset.names):,} pictures, captions: {found.caption_summary}")
     output_files.print_result(target, {})
 
 

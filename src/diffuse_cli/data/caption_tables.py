@@ -1,6 +1,7 @@
 """One table of captions: which of its columns names pictures, which holds captions, and whose they are."""
 
 import itertools
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -9,17 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from .annotations import FILE_KEY, normalised
 from .caption_text import SourceCaptions, captions_under, distinct_captions
 from .containers import File, read_head
+from .file_types import picture_suffixes
 from .picture_index import PictureIndex
-from .tables import FILE_KEY, NAMELESS, NoTable, normalised, read_rows
+from .tables import NAMELESS, NoTable, read_rows
 
 # Names of columns, as `normalised` spells them; the first that holds what it should counts.
 FILE_COLUMNS = (FILE_KEY, "filename", "file", "image", "img", "image_path", "img_path", "image_name", "img_name",
                 "image_file", "image_filename", "file_path", "filepath", "path", "picture", "photo", "name", "key",
                 "id", "image_id", "url")
 TEXT_COLUMNS = ("text", "caption", "captions", "prompt", "description", "sentence", "sentences", "comment", "raw",
-                "alt_text", "alt", "title", "label", "labels", "class", "class_name", "category", "tags", "tag_string")
+                "alt_text", "alt", "title", "conversations", "messages", "label", "labels", "class", "class_name",
+                "category", "choice", "tags", "tag_string", "tags_general", "tag_string_general")
+_FIRST_CLASS = TEXT_COLUMNS.index("label")      # from here on, they hold classes or tags
 
 _NO_CAPTION = re.compile(r"[a-z]+://\S*|[0-9a-fA-F]{8,}|[\d\s:.,TZ+/-]+|\S+\.\w{2,5}(#\d+)?")
 _SAMPLE = 2000                                  # rows by which the columns are recognised
@@ -27,9 +32,10 @@ _SAMPLE = 2000                                  # rows by which the columns are 
 
 @dataclass
 class CaptionTable:
-    """The captions in one table. `missing`: what it lists besides."""
+    """The captions in one table. `missing`: what it lists besides. `rank`: 1 if they are names of classes or tags."""
 
     file: File
+    rank: int = 0
     by_name: dict[str, tuple[str, ...]] = field(default_factory=dict)   # of each picture that it lists, even if empty
     missing: dict[str, str] = field(default_factory=dict)               # … → the place where it is listed first
     problems: list[tuple[str, str]] = field(default_factory=list)
@@ -66,10 +72,19 @@ def read_table(file: File, index: PictureIndex, column: str | None, *, required:
             raise
         raise UnrelatedFile(str(error)) from error
     columns = list(dict.fromkeys(key for _, row in sample for key in row))
-    file_column = _file_column(sample, columns, index, file, required=required)
+    file_column, numbers = _file_column(sample, columns, index, file), None
+    if file_column is None and (numbers := index.numbers()):
+        sample += rows                          # all are needed to tell whether the numbers are safe
+        file_column = _number_column(sample, columns, numbers)
+    if file_column is None and required:
+        file_column, numbers = _named_column(sample, columns, file), None
     if file_column is None:
         return table if required else None
+    if numbers:
+        number = min(numbers)
+        table.notes.append(f"{file.name} gives pictures by their numbers: {number} is taken for {numbers[number]}")
     keys = _text_columns(table, sample, columns, file_column, column)
+    table.rank = int(bool(keys) and normalised(keys[0]) in TEXT_COLUMNS[_FIRST_CLASS:])
     for place, row in itertools.chain(sample, rows):
         written = _name_in(row.get(file_column))
         if written is None and not required:
@@ -77,7 +92,7 @@ def read_table(file: File, index: PictureIndex, column: str | None, *, required:
         if written is None:
             raise DataError(f"{place} has no {file_column}", hint="Every row names its picture")
         captions = captions_under(keys, row, place, source)
-        name = index.find(written, directory=file.directory)
+        name = numbers.get(_number_in(written, -1)) if numbers else index.find(written, directory=file.directory)
         if name is None:
             table.missing.setdefault(written, place)
         else:
@@ -123,16 +138,10 @@ def _names_pictures(file: File, sample: list[tuple[str, dict[str, Any]]], index:
     return any(index.find(value, directory=file.directory) for value in re.findall(r'"([^"\n]{1,200})"', text)[:1000])
 
 
-def _file_column(sample: list[tuple[str, dict[str, Any]]], columns: list[str], index: PictureIndex, file: File, *,
-                 required: bool) -> str | None:
-    """The column whose values name most pictures; the first in FILE_COLUMNS, or any other, of those with as many.
-
-    Without any, a required table has its first column in FILE_COLUMNS, since all its pictures may be missing. Raises
-    DataError if there is none.
-    """
-    ranks = {name: rank for rank, name in enumerate(FILE_COLUMNS)}
-    known = sorted((column for column in columns if normalised(column) in ranks),
-                   key=lambda column: ranks[normalised(column)])
+def _file_column(sample: list[tuple[str, dict[str, Any]]], columns: list[str], index: PictureIndex,
+                 file: File) -> str | None:
+    """The column whose values name most pictures; the first in FILE_COLUMNS, or any other, of those with as many."""
+    known = _known_columns(columns)
     matches: Counter[str] = Counter()
     for column in (*known, *(column for column in columns if column not in known)):
         for _, row in sample:
@@ -142,20 +151,65 @@ def _file_column(sample: list[tuple[str, dict[str, Any]]], columns: list[str], i
         if matches[column] * 2 > len(sample):
             return column
     best = matches.most_common(1)
-    if best and best[0][1]:
-        return best[0][0]
-    if required and not known and sample:
+    return best[0][0] if best and best[0][1] else None
+
+
+def _known_columns(columns: list[str]) -> list[str]:
+    """The columns in FILE_COLUMNS, in that order."""
+    ranks = {name: rank for rank, name in enumerate(FILE_COLUMNS)}
+    return sorted((column for column in columns if normalised(column) in ranks),
+                  key=lambda column: ranks[normalised(column)])
+
+
+def _number_column(sample: list[tuple[str, dict[str, Any]]], columns: list[str],
+                   numbers: dict[int, str]) -> str | None:
+    """The first column in FILE_COLUMNS that holds the numbers of pictures, without zeros in front; None without any.
+
+    A column that counts rows must not be taken for it: either each number must be that of a picture, or each picture
+    must have its number, and no other column may hold names of pictures. Numbers without gaps must begin where those of
+    the pictures do.
+    """
+    if any(_is_file_name(value) and _number_in(value, -1) < 0 for _, row in sample for value in row.values()):
+        return None
+    for column in _known_columns(columns):
+        written = [_name_in(row.get(column)) for _, row in sample]
+        found = {_number_in(value, -1) for value in written if value is not None}
+        if not found & numbers.keys() or -1 in found:
+            continue
+        has_gaps = max(found) - min(found) >= len(found)
+        if found <= numbers.keys() or (numbers.keys() <= found and (has_gaps or min(found) == min(numbers))):
+            return column
+    return None
+
+
+def _named_column(sample: list[tuple[str, dict[str, Any]]], columns: list[str], file: File) -> str | None:
+    """The first column in FILE_COLUMNS of a table that must list pictures, since all of them may be missing.
+
+    None for a table without rows. Raises DataError if there is no such column.
+    """
+    known = _known_columns(columns)
+    if not known and sample:
         raise DataError(f"{file.name} has no column file_name", hint=(
             f"Its columns are: {', '.join(columns)[:200] or 'none'}"))
-    return known[0] if known and required else None
+    return known[0] if known else None
+
+
+def _is_file_name(value: Any) -> bool:
+    return isinstance(value, str) and os.path.splitext(value)[1].lower() in picture_suffixes()
+
+
+def _number_in(written: str, default: int) -> int:
+    """The number that a value is: 42 for '42', '42.0', and '42.png'."""
+    match = re.fullmatch(r"(\d{1,18})(\.0|\.[A-Za-z]\w{2,3})?", written.strip())
+    return int(match[1]) if match else default
 
 
 def _name_in(value: Any) -> str | None:
     """The name of a file in a value of a row: a text, a number, or {"path": …} as in data sets of Hugging Face."""
     if isinstance(value, dict):
         value = value.get("path")
-    if type(value) is int:
-        value = str(value)
+    if type(value) is int or (type(value) is float and value.is_integer()):
+        value = str(int(value))
     return value if isinstance(value, str) and value.strip() and "\0" not in value else None
 
 

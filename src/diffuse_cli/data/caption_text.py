@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-CAPTION_KEYS = ("caption", "text", "raw", "sentence", "value")          # of an object in the place of a caption
+CAPTION_KEYS = ("caption", "text", "raw", "sentence", "value", "content")       # of an object in the place of a caption
 LANGUAGE_KEYS = ("en", "en_US", "en-US", "english")                     # of translations, instead of CAPTION_KEYS
-TAG_KEYS = ("tags", "tag", "keywords", "labels", "classes")             # a list under these is one caption of tags
+TAG_KEYS = ("tags", "tag", "keywords", "labels", "classes", "tags_general")     # a list is one caption of tags
+SPACED_TAG_KEYS = ("tag_string", "tag_string_general")                  # tags of image boards, with blanks between
+_ASKING = ("human", "user", "system")           # who does not say the caption in a conversation
 _LANGUAGE = re.compile(r"([a-z]{2,3})(?:[_@-][A-Za-z]+)*(?:\.utf-?8)?\s*=\s*(?=\S)", re.IGNORECASE)
 
 
@@ -83,7 +85,10 @@ def _plain(key: str, value: Any) -> Any:
     if isinstance(value, list):
         if key.strip().lower() in TAG_KEYS and all(isinstance(item, str) for item in value):
             return ", ".join(value)
-        return [_caption_in(item) for item in value]
+        return [_caption_in(item) for item in value if not (
+            isinstance(item, dict) and item.get("from", item.get("role")) in _ASKING)]
+    if key in SPACED_TAG_KEYS and isinstance(value, str) and "," not in value:
+        return ", ".join(value.split())
     return _caption_in(value)
 
 

@@ -12,11 +12,15 @@ from pathlib import Path
 from ..checks import check_choice
 from ..config import CAPTION_SOURCES, is_table
 from ..errors import DataError
-from . import caption_accounts, garbage, metadata_files, name_captions, sidecar_files
+from . import caption_accounts, folder_texts, garbage, metadata_files, name_captions, sidecar_files
+from .caption_tables import CaptionTable
 from .caption_text import SourceCaptions, distinct_captions
+from .derived_pictures import warn_of_derived
+from .folder_texts import FolderTexts
 from .folders import Tree
 from .listing import PictureFile, PictureListing
 from .sources import open_sources
+from .split import side_by_side_splits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +61,7 @@ def find_pictures(folder: Path, *, more_folders: Sequence[str] = (), captions: s
     elif captions == "auto":
         kind, source = _first_present(tree, manifest, options)
     elif is_table(captions):
-        kind, source = "table", metadata_files.read_named_table(Path(captions), tree, column=caption_column)
+        kind, source = _named_table(Path(captions), tree, options)
     else:
         kind, source = captions, _forced(captions, tree, manifest, options)
     pictures = tuple(PictureFile(file.path, file.name, source.by_name.get(file.name, ()))
@@ -70,9 +74,10 @@ def find_pictures(folder: Path, *, more_folders: Sequence[str] = (), captions: s
         name, reason = problems[0]
         raise DataError(f"{name}: {reason}, and --strict stops at the first problem",
                         hint=f"`diffuse data check {folder}` lists them all")
-    if splits := name_captions.side_by_side_splits(tree):
-        source.warnings.append(f"{splits[0]}/ and {splits[1]}/ lie side by side, and pictures of both are trained on; "
+    if splits := side_by_side_splits(picture.name for picture in pictures):
+        source.warnings.append(f"{splits[0]} and {splits[1]} lie side by side, and pictures of both are trained on; "
                                f"--held-out {splits[1]} keeps the latter for validation")
+    source.warnings += warn_of_derived([picture.name for picture in pictures], folder)
     return PictureListing(tree.root, folder, pictures, kind, _summary(pictures, source), _examples(pictures),
                           tuple(source.notes), tuple(source.warnings), unusable, tuple(source.problems), tree.litter)
 
@@ -91,32 +96,90 @@ def _first_present(tree: Tree, manifest: SourceCaptions | None, options: _Option
     sidecars = sidecar_files.read_sidecars(tree, extension=options.extension, joined=options.joined)
     taken = metadata.files | sidecars.files
     tables, unused = metadata_files.read_other_tables(tree, column=options.column, taken=taken)
-    from_tables, left = metadata_files.captions_of_tables(tables, options.column)
+    taken |= {table.file.name for table in tables}
+    texts = folder_texts.read_folder_texts(tree, joined=options.joined, taken=taken)
+    from_tables, _ = metadata_files.captions_of_tables(tables, set())
     has_captions = bool(metadata.by_name or sidecars.by_name or from_tables.by_name)
-    names = name_captions.read_names(tree, template=options.template, files=not has_captions)
+    names = _names(tree, texts, options, files=not has_captions)
     problems = [*metadata.problems, *sidecars.problems]         # whichever source counts, these files need attention
+    left = tables
     if metadata.present and (metadata.by_name or not from_tables.by_name):
         kind, source = _metadata_then_sidecars(metadata, sidecars)
-        left = tables
     elif len(from_tables.by_name) > 2 * len(sidecars.by_name):
         kind, source = "table", from_tables
-        problems = [*metadata.problems, *from_tables.problems]
-        if sidecars.by_name:
-            source.notes.append(f"{sidecars.label} is not used, because {source.label} has more captions; "
-                                "--captions sidecar would use it")
+        problems += from_tables.problems
+        _fill_from_sidecars(source, sidecars)
     elif sidecars.present and (sidecars.by_name or not names.present):
         kind, source = "sidecar" if sidecars.by_name else "none", sidecars
-        left = tables
     elif names.present:
         kind, source = "filename" if names.label == "file name" else "folder", names
     else:
         kind, source = "none", SourceCaptions("none found (unconditional model)", present=True)
+    if source.by_name and kind != "folder" and kind != "filename":
+        left = _fill_from_tables(source, tables)
+        _fill_from_folders(source, tree, texts)
+        if named := folder_texts.name_ids(source, tree, taken):
+            texts.names_file = texts.names_file or named
+            if texts.names:                     # classes in a table and in folders, as in Tiny ImageNet
+                source.by_name = {**names.by_name, **source.by_name}
     if kind == "none":
         source.notes += [*(sidecars.notes if source is not sidecars else ()), *names.notes]
-    source.problems = problems
-    caption_accounts.account(source, tree, kind=kind, left=left, unused=unused, names=names,
-                             read=taken | {table.file.name for table in tables})
+    source.problems = problems + texts.problems
+    source.warnings += texts.warnings
+    read = {*taken, *texts.files, texts.names_file}
+    caption_accounts.account(source, tree, kind=kind, left=left, names=names, read=read,
+                             unused=[(name, reason) for name, reason in unused if name not in read])
     return kind, source
+
+
+def _names(tree: Tree, texts: FolderTexts, options: _Options, *, folders: bool = True,
+           files: bool = True) -> SourceCaptions:
+    """Captions from names, and from texts about whole folders, which go before them."""
+    source = name_captions.read_names(tree, template=options.template, folders=folders, files=files,
+                                      class_names=texts.names)
+    if texts.names and source.present:
+        source.label += f" by {texts.names_file}"
+    captions = {picture.name: found for picture in tree.pictures if (found := texts.caption_of(picture))}
+    if captions:
+        source.label = texts.label() + (f" and {source.label}" if source.by_name.keys() - captions.keys() else "")
+        source.by_name |= captions
+        source.present = True
+    return source
+
+
+def _fill_from_sidecars(source: SourceCaptions, sidecars: SourceCaptions) -> None:
+    """Give the pictures that the tables in `source` lack the captions in the texts beside them, or name these texts."""
+    filled = {name: captions for name, captions in sidecars.by_name.items() if name not in source.by_name}
+    if len(filled) < len(sidecars.by_name):
+        source.notes.append(f"{sidecars.label} is not used, because {source.label} has more captions; "
+                            "--captions sidecar would use it")
+    elif filled:
+        source.label += f" and {sidecars.label}"
+        source.by_name |= filled
+        source.files |= sidecars.files
+
+
+def _fill_from_tables(source: SourceCaptions, tables: list[CaptionTable]) -> list[CaptionTable]:
+    """Add the tables that list only pictures without captions to `source`, and return the others."""
+    fitting = [table for table in tables if table.file.name not in source.files]
+    more, left = metadata_files.captions_of_tables(fitting, source.by_name.keys() | source.excluded)
+    if more.present:
+        source.label += f" and {more.label}"
+        source.by_name |= more.by_name
+        source.files |= more.files
+        source.notes += more.notes
+        source.problems += more.problems
+    return left
+
+
+def _fill_from_folders(source: SourceCaptions, tree: Tree, texts: FolderTexts) -> None:
+    """Give the pictures without a caption that of their folder."""
+    filled = {picture.name: captions for picture in tree.pictures
+              if picture.name not in source.by_name and picture.name not in source.excluded
+              and (captions := texts.caption_of(picture))}
+    if filled:
+        source.by_name |= filled
+        source.label += f" and {texts.label()}"
 
 
 def _metadata_then_sidecars(metadata: SourceCaptions, sidecars: SourceCaptions) -> tuple[str, SourceCaptions]:
@@ -135,6 +198,14 @@ def _metadata_then_sidecars(metadata: SourceCaptions, sidecars: SourceCaptions) 
                                 [*metadata.notes, *sidecars.notes], files=metadata.files | sidecars.files)
 
 
+def _named_table(path: Path, tree: Tree, options: _Options) -> tuple[str, SourceCaptions]:
+    """The kind and the captions of the table at `path`: of pictures, or of folders and classes."""
+    texts = folder_texts.read_named_file(path, tree)
+    if texts is None:
+        return "table", metadata_files.read_named_table(path, tree, column=options.column)
+    return "folder", _names(tree, texts, options, files=False)
+
+
 def _forced(kind: str, tree: Tree, manifest: SourceCaptions | None, options: _Options) -> SourceCaptions:
     """The source that the user named. Raises DataError if it holds no caption of any picture."""
     if kind == "metadata":
@@ -144,7 +215,8 @@ def _forced(kind: str, tree: Tree, manifest: SourceCaptions | None, options: _Op
         source = sidecar_files.read_sidecars(tree, extension=options.extension, joined=options.joined)
         looked_for = f"a {options.extension or '.txt, .caption or .json'} file beside each picture"
     elif kind == "folder":
-        source = name_captions.read_names(tree, template=options.template, files=False)
+        texts = folder_texts.read_folder_texts(tree, joined=options.joined, taken=set())
+        source = _names(tree, texts, options, files=False)
         looked_for = "pictures in folders below it"
     else:
         source = name_captions.read_names(tree, template=options.template, folders=False)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from ..errors import UsageError
+from .rgb_profiles import HIGH_RANGE, icc_profile
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     Values = np.ndarray[Any, Any]
 
 # Notes about a picture.
-STRETCHED, NEARLY_TRANSPARENT, PLAIN = "stretched", "nearly transparent", "plain"
+STRETCHED, NEARLY_TRANSPARENT, PLAIN, BRIGHT = "stretched", "nearly transparent", "plain", "high dynamic range"
 
 _INTEGER_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _WHITE = 65535                                  # what is white in pictures of 16 bits
@@ -32,7 +33,7 @@ DARK = 16383                                    # highest value of 14 bits: pict
 _FAINT = 51                                     # alpha of 20 %: up to here, one hardly sees a pixel
 _PLAIN = 8                                      # levels of 255 between which all values of a plain picture lie
 _SAME_COLOUR = 2                                # levels of 255 by which a profile may differ from sRGB and count as it
-_CHANGING = ("transparency", "icc_profile", "gamma")    # entries of `info` that may change the colours of a picture
+_CHANGING = ("transparency", "icc_profile", "gamma", "rgb")    # entries of `info` that may change colours
 _SRGB_GAMMA = 1 / 2.2                           # what a gAMA chunk says about sRGB
 
 
@@ -84,6 +85,12 @@ def convert(
 
         peak = 0 if STRETCHED in notes else int(np.asarray(image).max())
     profile = image.info.get("icc_profile")
+    if "rgb" in image.info and colour.mode in ("L", "RGB"):
+        primaries, gamma = image.info["rgb"]
+        if gamma == HIGH_RANGE:
+            notes.append(BRIGHT)
+        elif found := icc_profile(primaries, gamma):
+            profile, colour = found, colour.convert("RGB")
     rgb = _to_srgb(colour, profile if isinstance(profile, bytes) else None)
     if not profile and "srgb" not in image.info:
         rgb = _without_gamma(rgb, image.info.get("gamma"))

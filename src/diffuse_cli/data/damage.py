@@ -14,7 +14,7 @@ _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}      # PNG's colour type → channels
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))    # Adam7
 _PIECE = 2**20                                  # bytes of pixels that are inflated at once
 _NEEDED = (b"PLTE", b"tRNS")                    # chunks without which pixels have no colours
-_KEPT = (*_NEEDED, b"iCCP", b"sRGB", b"gAMA", b"eXIf")          # chunks that change how pixels look
+_KEPT = (*_NEEDED, b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"eXIf")        # chunks that change how pixels look
 _IN_ORDER = ("BMP", "GIF", "TIFF", "TGA", "PPM", "QOI", "PCX", "DDS", "SGI", "SUN")      # formats that store row by row
 _CHUNK = re.compile(rb"IDAT|IEND|PLTE|tRNS")
 
@@ -120,6 +120,24 @@ def with_other_ends(data: bytes, format: str | None, *, pixels: int) -> list[byt
         start, end = data.rstrip(b"\xff"), b"\xff\xd9"
         return [start + end, start + falling + end, start + alternating + end] if _has_every_scan(data) else []
     return [data + bytes(size), data + falling] if format in _IN_ORDER else []
+
+
+def lacks_end(data: bytes, format: str | None) -> bool:
+    """Whether a WebP, AVIF, JPEG 2000 or ICNS is shorter than it says of itself. Nothing of these is read then."""
+    if format in ("WEBP", "ICNS") and len(data) >= 8:
+        size = struct.unpack("<I" if format == "WEBP" else ">I", data[4:8])[0]
+        return bool(len(data) < size + (8 if format == "WEBP" else 0))
+    if format == "JPEG2000" and data.startswith(b"\xff\x4f"):         # the code alone, which ends with a mark
+        return not data.rstrip(b"\0").endswith(b"\xff\xd9")
+    position = 0
+    while format in ("AVIF", "JPEG2000") and position < len(data):      # boxes with their sizes
+        size = int.from_bytes(data[position:position + 4], "big")
+        if size == 0:                           # to the end
+            return format == "JPEG2000" and not data.rstrip(b"\0").endswith(b"\xff\xd9")
+        if size == 1:
+            size = int.from_bytes(data[position + 8:position + 16], "big")
+        position += max(size, 8)
+    return position > len(data)
 
 
 def _has_every_scan(data: bytes) -> bool:

@@ -30,7 +30,7 @@ from .listing import Dataset, PictureFile, PictureListing
 from .remarks import Entry, describe_litter, warnings_about
 
 FORMAT = 2                                      # of the files above
-TRANSFORM = "upright srgb, centre square, lanczos or bicubic, 3"    # change it with anything that changes a pixel
+TRANSFORM = "upright srgb, centre square, lanczos or bicubic, 4"    # change it with anything that changes a pixel
 _PIECE = 16 * 2**20                             # bytes of pixels collected before they are written
 
 
@@ -86,13 +86,13 @@ def decode_pictures(
 
 
 def describe_skipped(skipped: Iterable[tuple[str, str]], total: int) -> str:
-    """'skipped 7 of 512 (truncated 4, not an image 3)'."""
+    """'skipped 7 of 512 (truncated 4, not a picture 3)'."""
     skipped = tuple(skipped)
     return f"skipped {len(skipped)} of {total} ({_reasons(skipped)})"
 
 
 def _reasons(problems: Iterable[tuple[str, str]]) -> str:
-    """'truncated 4, not an image 3'."""
+    """'truncated 4, not a picture 3'."""
     return ", ".join(f"{reason} {count}" for reason, count in Counter(reason for _, reason in problems).most_common())
 
 

@@ -158,10 +158,10 @@ def format_of(head: bytes) -> str | None:
 
 
 def what_else(head: bytes) -> str:
-    """The reason why a file cannot be a picture, by its first HEAD bytes; at worst "not an image"."""
+    """The reason why a file cannot be a picture, by its first HEAD bytes; at worst "not a picture"."""
     if brands := _brands(head):
         return HEIC if brands & _HEIF_BRANDS else RAW if b"crx " in brands else "video"
-    return _other(head) or "not an image"
+    return _other(head) or "not a picture"
 
 
 def remedies(reasons: Iterable[str]) -> list[str]:

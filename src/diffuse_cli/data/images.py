@@ -21,6 +21,7 @@ from .colours import DARK, Rendering, convert
 from .containers import Location
 from .file_types import HEAD, format_of, plugins, what_else
 from .picture_files import TOO_MUCH, ImageRefused, open_regular, read
+from .rgb_profiles import note_colours
 
 if TYPE_CHECKING:
     import numpy as np  # `colours` says why it is imported where it is used
@@ -75,6 +76,7 @@ def decode_rgb(data: bytes, *, target: int | None = None, rendering: Rendering |
 def _decode(data: bytes, target: int | None, rendering: Rendering) -> Image.Image:
     """`decode_rgb` for a sound file. Raises ImageRefused, and whatever a decoder raises."""
     opened = _open(io.BytesIO(data))
+    note_colours(data, opened.info, opened.format)
     facts: dict[str | tuple[int, int], Any] = {"size": opened.size, "mode": opened.mode}
     if target is not None:
         opened.draft(None, (REDUCING_GAP * target, REDUCING_GAP * target))      # has an effect on JPEG only
@@ -223,7 +225,9 @@ def _reason(error: Exception, data: bytes) -> str:
         return TOO_MUCH
     if isinstance(error, UnidentifiedImageError) and format_of(data[:HEAD]) == "TIFF":
         return tiff.description(data)
-    return "truncated" if "truncated" in str(error).lower() or isinstance(error, EOFError) else "damaged"
+    is_cut = "truncated" in str(error).lower() or isinstance(error, EOFError) or damage.lacks_end(
+        data, format_of(data[:HEAD]))
+    return "truncated" if is_cut else "damaged"
 
 
 # ── 16 bits in each of several channels, of which Pillow keeps the upper 8 ──────────────────────────────────────────

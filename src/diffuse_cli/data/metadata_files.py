@@ -5,7 +5,7 @@ Standard library only, except for parquet.
 """
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ..config import TABLE_SUFFIXES
@@ -160,22 +160,29 @@ def read_other_tables(
             tables.append(table)
         elif file.suffix != ".txt":
             unused.append((file.name, "lists none of the pictures"))
-    tables.sort(key=lambda table: -len(table.captioned))
+    tables.sort(key=lambda table: (-len(table.captioned), table.rank, "caption" not in table.file.name.lower(),
+                                   len(table.file.name)))
     return tables, unused
 
 
-def captions_of_tables(tables: list[CaptionTable], column: str | None) -> tuple[SourceCaptions, list[CaptionTable]]:
-    """The captions of the first table and of those that list other pictures, and the tables that are left over."""
+def captions_of_tables(
+    tables: list[CaptionTable], taken: Collection[str],
+) -> tuple[SourceCaptions, list[CaptionTable]]:
+    """The captions of the first table and of those that list other pictures, and the tables that are left over.
+
+    taken: names of pictures that have captions. Tables that list them are left over.
+    """
     used: list[CaptionTable] = []
     captions: dict[str, tuple[str, ...]] = {}
     rest = []
     for table in tables:
-        if table.captioned and not captions.keys() & table.captioned.keys():
+        if table.captioned and captions.keys().isdisjoint(table.captioned) and not any(
+                name in taken for name in table.captioned):
             captions.update(table.captioned)
             used.append(table)
         else:
             rest.append(table)
-    source = SourceCaptions(_label([table.file for table in used], column), bool(used), captions)
+    source = SourceCaptions(_label([table.file for table in used], None), bool(used), captions)
     _add(source, used)
     for table in used:
         source.problems += [(f"{table.file.name}: {name[:100]}", "listed but not there") for name in table.missing]
@@ -194,6 +201,6 @@ def read_named_table(path: Path, tree: Tree, *, column: str | None) -> SourceCap
         raise DataError(f"{path} holds no caption of the pictures in {tree.root}", hint=" ".join(table.warnings) or (
             f"It lists {len(table.missing):,} other files, for example {next(iter(table.missing))[:100]!r}"
             if table.missing else "It lists no file"))
-    source, _ = captions_of_tables([table], column)
+    source, _ = captions_of_tables([table], ())
     source.label = f"{path}, column {column}" if column else str(path)
     return source

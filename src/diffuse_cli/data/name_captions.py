@@ -1,4 +1,4 @@
-"""Captions from names: those of the folders that a picture lies in, and its file's own. Standard library only.
+"""Captions from names: those of the folders that a picture lies in, and its file's own.
 
 Names that cameras, programs and web sites give say nothing, and mean no caption.
 """
@@ -6,16 +6,16 @@ Names that cameras, programs and web sites give say nothing, and mean no caption
 import posixpath
 import re
 from collections import Counter
+from collections.abc import Mapping
 
 from .caption_text import SourceCaptions, tidy
 from .folders import Tree
+from .split import split_of
 
 WORDY_NAMES = 0.8                               # minimum share of file names that hold a word, to be captions
 LABELLED = 0.5                                  # minimum share of pictures in folders with words, for the same
 _COMMON = 0.95                                  # share of pictures in a folder from which its name tells nothing apart
 
-TRAINING_SPLITS = frozenset(("train", "training", "trainset"))
-HELD_OUT_SPLITS = frozenset(("val", "valid", "validation", "dev", "test", "testing", "testset"))
 # Words that say nothing about a picture, if a name holds no others.
 _WORDS = """
     image images img imgs picture pictures pic pics photo photos frame frames file files untitled unnamed unknown
@@ -63,14 +63,16 @@ def _is_random(token: str) -> bool:
     return changes >= 2 or bool(re.fullmatch(r"[^\W\d_]\d{4,}", token))
 
 
-def read_names(tree: Tree, *, template: str, folders: bool = True, files: bool = True) -> SourceCaptions:
+def read_names(tree: Tree, *, template: str, folders: bool = True, files: bool = True,
+               class_names: Mapping[str, str] | None = None) -> SourceCaptions:
     """A caption for each picture from the names of its folders and of its file, put into `template`.
 
     "{folder}" stands for the words of the folders, "{name}" for those of the file and "{label}" for both. Folders count
     if they tell pictures apart, or have a number in front. Names of files count if nearly all hold words that differ.
-    folders, files: whether those names may count. The source is `present` if any do.
+    folders, files: whether those names may count. class_names: names of folders → the words they stand for. The source
+    is `present` if any names count.
     """
-    labels = _folder_labels(tree) if folders else {}
+    labels = _folder_labels(tree, class_names or {}) if folders else {}
     words = _file_words(tree) if files else {}
     same = len({text.casefold() for text in words.values()}) == 1 and len(tree.pictures) > 1
     names = {} if same else words
@@ -103,7 +105,7 @@ def _without_repetition(folder: list[str], name: list[str]) -> str:
     return " ".join(name)
 
 
-def _folder_labels(tree: Tree) -> dict[str, str]:
+def _folder_labels(tree: Tree, class_names: Mapping[str, str]) -> dict[str, str]:
     """Picture → the words of its folders, without those in which nearly all pictures lie; {} if they are no labels."""
     folders: dict[str, list[str]] = {
         picture.name: picture.directory.split("/") if picture.directory else [] for picture in tree.pictures}
@@ -117,16 +119,18 @@ def _folder_labels(tree: Tree) -> dict[str, str]:
         result = []
         for depth, part in enumerate(parts, 1):
             is_common = prefixes[tuple(parts[:depth])] >= _COMMON * inside and not _REPEATS.match(part)
-            if not is_common and part.lower() not in TRAINING_SPLITS | HELD_OUT_SPLITS:
+            if part in class_names:
+                result.append(class_names[part])
+            elif not is_common and split_of(part) is None:
                 if part not in words:
                     words[part] = words_of_name(_REPEATS.sub("", part), numbers=True)
                 result.append(words[part])
         return " ".join(filter(None, result))
 
     labels = {name: label for name, parts in folders.items() if (label := words_of(parts))}
-    numbered = any(_REPEATS.match(part) for parts in folders.values() for part in parts)
+    is_certain = any(_REPEATS.match(part) or part in class_names for parts in folders.values() for part in parts)
     enough = len(labels) >= LABELLED * len(tree.pictures)
-    return labels if enough and (len(set(labels.values())) >= 2 or numbered) else {}
+    return labels if enough and (len(set(labels.values())) >= 2 or is_certain) else {}
 
 
 def _file_words(tree: Tree) -> dict[str, str]:
@@ -136,15 +140,3 @@ def _file_words(tree: Tree) -> dict[str, str]:
     return wordy if len(wordy) >= WORDY_NAMES * len(words) else {}
 
 
-def side_by_side_splits(tree: Tree) -> tuple[str, str] | None:
-    """The first folder of training pictures that lies beside one of test pictures, and that one; None without any."""
-    parts_of = {picture.directory for picture in tree.pictures if picture.directory}
-    folders = {"/".join(directory.split("/")[:depth]) for directory in parts_of
-               for depth in range(1, directory.count("/") + 2)}
-    for folder in sorted(folders):
-        parent, _, name = folder.rpartition("/")
-        if name.lower() in TRAINING_SPLITS:
-            for other in sorted(folders):
-                if other.rpartition("/")[0] == parent and other.rpartition("/")[2].lower() in HELD_OUT_SPLITS:
-                    return folder, other
-    return None

@@ -6,6 +6,7 @@ A name is matched leniently only where no other picture could be meant.
 import posixpath
 import re
 import unicodedata
+import urllib.parse
 from collections.abc import Iterable
 
 from .file_types import picture_suffixes
@@ -14,6 +15,10 @@ from .file_types import picture_suffixes
 _KINDS = frozenset(("images", "image", "imgs", "img", "pictures", "pics", "photos", "jpg", "jpegs", "png", "pngs",
                     "captions", "caption", "labels", "label", "texts", "text", "txt", "txts", "tags", "prompts",
                     "annotations", "descriptions", "metadata", "meta"))
+
+
+_NUMBERED = re.compile(r"(.*?)(\d{1,18})", re.DOTALL)
+_LEADING = re.compile(r"(?:.*/)?upload/(?:.*/)?[0-9a-f]{8}-")           # of an uploaded file in Label Studio
 
 
 class PictureIndex:
@@ -39,6 +44,12 @@ class PictureIndex:
         the picture's folders.
         """
         path = unicodedata.normalize("NFC", re.sub(r"#\d+$", "", written.strip())).replace("\\", "/")
+        path = path.rpartition("/?d=")[2]       # a local file in Label Studio
+        return self._find(path, directory) or (
+            self._find(plain, directory)
+            if (plain := urllib.parse.unquote(_LEADING.sub("", path))) != path else None)
+
+    def _find(self, path: str, directory: str) -> str | None:
         exact = posixpath.normpath(posixpath.join(directory, path))
         if exact in self._names:
             return exact
@@ -54,6 +65,18 @@ class PictureIndex:
             stem, suffix = posixpath.splitext(file)
             found = self._by_stem.get(stem if suffix in self._suffixes else file, [])
         return _only([name for name in found if _agree(parents, posixpath.dirname(name).casefold())], directory)
+
+    def numbers(self) -> dict[int, str]:
+        """The number at the end of each picture's name → the picture: 42 → "000042.png".
+
+        Empty unless all names have the same words before it, no number is there twice, and one has zeros in front.
+        """
+        stems = {name: _NUMBERED.fullmatch(posixpath.splitext(posixpath.basename(name))[0]) for name in self._names}
+        found = {name: match for name, match in stems.items() if match is not None}
+        by_number = {int(match[2]): name for name, match in found.items()}
+        is_safe = (len(by_number) == len(self._names) and len({match[1] for match in found.values()}) == 1
+                   and any(match[2][0] == "0" < match[2] for match in found.values()))
+        return by_number if is_safe else {}
 
     def find_parallel(self, base: str) -> str | None:
         """The picture images/a/1.png that belongs to the text captions/a/1 (`base`, without its suffix), or None."""

@@ -7,7 +7,7 @@ import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from .colours import DARK, NEARLY_TRANSPARENT, PLAIN, STRETCHED, Rendering
+from .colours import BRIGHT, DARK, NEARLY_TRANSPARENT, PLAIN, STRETCHED, Rendering
 from .litter import is_conflict_copy
 
 FEW = 8                                         # minimum pictures of a data set; a model memorises fewer
@@ -32,13 +32,13 @@ class Entry:
 def warnings_about(used: Sequence[tuple[str, Entry]], resolution: int, rendering: Rendering) -> Iterator[str]:
     """Facts about the pictures, (name, entry), that can be used; each with a count and one example."""
     if 0 < len(used) < FEW:
-        yield f"{images_in_words(len(used))}: the model will memorise {'it' if len(used) == 1 else 'them'}"
+        yield f"{pictures_in_words(len(used))}: the model will memorise {'it' if len(used) == 1 else 'them'}"
     first: dict[str, str] = {}
     copies = [(name, original) for name, entry in used
               if (original := first.setdefault(entry.pixels_hash, name)) != name]
     if copies:
         name, original = copies[0]
-        yield f"{images_in_words(len(copies))} with the same pixels as another, for example {name} (as {original})"
+        yield f"{pictures_in_words(len(copies))} with the same pixels as another, for example {name} (as {original})"
     yield from _range_warnings(used, rendering)
     remarks: tuple[tuple[str, Callable[[Entry], bool]], ...] = (
         ("longer than 3:1, of which only the centre square is kept",
@@ -49,14 +49,16 @@ def warnings_about(used: Sequence[tuple[str, Entry]], resolution: int, rendering
          lambda entry: STRETCHED in entry.notes),
         ("nearly transparent, although colours are hidden there (to train on these, save the pictures without alpha)",
          lambda entry: NEARLY_TRANSPARENT in entry.notes),
+        ("of high dynamic range (PQ or HLG), which become pale: export them for sRGB",
+         lambda entry: BRIGHT in entry.notes),
         (f"empty on the background {rendering.background} (choose another --background)",
          lambda entry: PLAIN in entry.notes),
     )
     for remark, applies in remarks:
         if names := [name for name, entry in used if applies(entry)]:
-            yield f"{images_in_words(len(names))} {remark}, for example {names[0]}"
+            yield f"{pictures_in_words(len(names))} {remark}, for example {names[0]}"
     if names := [name for name, _ in used if is_conflict_copy(posixpath.basename(name))]:
-        yield (f"{images_in_words(len(names))} named as a sync tool names two versions that contradict each other, "
+        yield (f"{pictures_in_words(len(names))} named as a sync tool names two versions that contradict each other, "
                f"for example {names[0]}")
 
 
@@ -66,7 +68,7 @@ def _range_warnings(used: Sequence[tuple[str, Entry]], rendering: Rendering) -> 
     level = rendering.white_level
     if level is not None:
         if above := [name for name, peak in deep if peak > level]:
-            yield (f"{images_in_words(len(above))} with values above --white-level {level:g}, which become white, "
+            yield (f"{pictures_in_words(len(above))} with values above --white-level {level:g}, which become white, "
                    f"for example {above[0]}")
         return
     if dark := [(name, peak) for name, peak in deep if peak <= DARK]:
@@ -74,8 +76,8 @@ def _range_warnings(used: Sequence[tuple[str, Entry]], rendering: Rendering) -> 
         fitting = next(level for level in _LEVELS if level >= highest)
         remedy = f"with --white-level {fitting}, that value is white in all pictures" if len(dark) == len(deep) \
             else f"{len(deep) - len(dark):,} others use the whole range: train on them separately"
-        yield (f"{images_in_words(len(dark))} of 16 bits with no value above {highest:,} of 65,535, which become dark "
-               f"({remedy}), for example {name}")
+        yield (f"{pictures_in_words(len(dark))} of 16 bits with no value above {highest:,} of 65,535, which become "
+               f"dark ({remedy}), for example {name}")
 
 
 def describe_litter(litter: Sequence[tuple[str, int]]) -> str:
@@ -87,6 +89,6 @@ def describe_litter(litter: Sequence[tuple[str, int]]) -> str:
     return f"skipped {total:,} {'file' if total == 1 else 'files'} of other programs: {counted}"
 
 
-def images_in_words(number: int) -> str:
-    """A number of images in words: '1 image', '2,048 images'."""
-    return "1 image" if number == 1 else f"{number:,} images"
+def pictures_in_words(number: int) -> str:
+    """A number of pictures in words: '1 picture', '2,048 pictures'."""
+    return "1 picture" if number == 1 else f"{number:,} pictures"

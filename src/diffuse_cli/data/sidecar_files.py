@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from .annotations import normalised
 from .caption_text import SourceCaptions, captions_under, distinct_captions, join_lines, without_translations
 from .containers import File, read_head
 from .file_types import picture_suffixes
@@ -18,7 +19,8 @@ from .picture_index import PictureIndex
 from .text_files import NotText, decode_text, is_unicode
 
 SIDECAR_SUFFIXES = (".txt", ".caption", ".json", ".captions", ".tags")
-SIDECAR_KEYS = ("caption", "text", "prompt", "description", "captions", "tags", "tag_string", "title")   # first filled
+SIDECAR_KEYS = ("caption", "text", "prompt", "description", "captions", "tags", "tag_string", "tags_general",
+                "tag_string_general", "title")  # the first that is filled counts
 SIDECAR_LIMIT = 64 * 1024                       # maximum bytes of a sidecar file; a longer file is no caption
 
 SAMPLE_FILES = 1000                             # maximum files that a guess of their encoding is based on
@@ -27,6 +29,10 @@ _NUMBER = re.compile(r"[-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?", re.IGNORECASE)
 _BOX = 4                                        # numbers in a line from which a file of numbers describes boxes
 NOT_SIDECARS = frozenset(("readme", "license", "licence", "notice", "classes", "labels", "requirements", "changelog",
                           "copyright", "credits", "authors", "sources", "index", "list"))
+# Names of texts that describe a whole folder, as `annotations.normalised` spells them.
+FOLDER_TEXTS = frozenset(("caption", "captions", "prompt", "prompts", "label", "description", "text", "tag", "tags",
+                          "class", "class_name", "class_prompt", "instance_prompt", "trigger", "trigger_word",
+                          "trigger_words", "concept", "folder"))
 
 
 def read_sidecars(tree: Tree, *, extension: str | None, joined: bool = False) -> SourceCaptions:
@@ -39,7 +45,7 @@ def read_sidecars(tree: Tree, *, extension: str | None, joined: bool = False) ->
     files = [file for file in tree.others if file.suffix in suffixes]
     source = SourceCaptions("", present=False)
     owners = _owners(tree, files)
-    reader = _Reader(source, joined)
+    reader = SidecarReader(source, joined)
     reader.read(file for files_of_picture in owners.values() for file in files_of_picture.values())
 
     # Captions of each picture
@@ -65,7 +71,7 @@ def read_sidecars(tree: Tree, *, extension: str | None, joined: bool = False) ->
     return source
 
 
-def _notes(source: SourceCaptions, reader: "_Reader", lost: Counter[str]) -> Iterator[str]:
+def _notes(source: SourceCaptions, reader: "SidecarReader", lost: Counter[str]) -> Iterator[str]:
     """What there is to say about the files that were read. lost: number of files by suffix that hold other captions."""
     kind = source.label.removeprefix("sidecar ")
     yield from (f"{count:,} {suffix} files are not used, because {kind} files count; "
@@ -119,7 +125,7 @@ def _owners(tree: Tree, files: list[File]) -> dict[str, dict[str, File]]:
     return owners
 
 
-class _Reader:
+class SidecarReader:
     """Reads sidecar files, and guesses the encoding of those that are not UTF-8 from all of them together."""
 
     def __init__(self, source: SourceCaptions, joined: bool) -> None:
@@ -211,6 +217,8 @@ def _report_others(source: SourceCaptions, tree: Tree, files: list[File], used: 
     source.problems += [(file.name, reason) for file, reason in tree.irregular
                         if file.base.casefold() in stems and file.suffix in SIDECAR_SUFFIXES]
     if source.present:
+        no_orphans, folders = NOT_SIDECARS | FOLDER_TEXTS, {picture.directory for picture in tree.pictures}
         orphans = [file for file in files if file.name not in source.files and file.base.casefold() not in stems
-                   and file.suffix in used and posixpath.basename(file.base).lower() not in NOT_SIDECARS]
+                   and file.suffix in used and normalised(posixpath.basename(file.base)) not in no_orphans
+                   and file.base not in folders]
         source.problems += [(file.name, "caption without a picture") for file in orphans]

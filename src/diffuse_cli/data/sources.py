@@ -9,6 +9,7 @@ import re
 import tarfile
 import unicodedata
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -188,7 +189,7 @@ def _safe_name(name: str) -> str | None:
     return None if path in ("", ".") or path.startswith("../") or "\0" in path else path
 
 
-def _sorted(files: list[File]) -> tuple[File, ...]:
+def _sorted(files: Iterable[File]) -> tuple[File, ...]:
     return tuple(sorted(files, key=lambda file: sort_key(file.name)))
 
 
@@ -236,18 +237,24 @@ def _listed_files(path: Path) -> Tree | None:
     pictures: list[File] = []
     others: list[File] = []
     unusable: list[tuple[str, str]] = []
+    litter: Counter[str] = Counter()
     folders: dict[tuple[Path, str], None] = {(path.parent, ""): None}   # with the folder in the names of their files
     for line, listed in zip(lines, paths, strict=True):
         name = unicodedata.normalize("NFC", re.sub(r"^(\.*/)+", "", posixpath.normpath(line.replace("\\", "/"))))
         if not listed.is_file():
             unusable.append((name, "not there" if not listed.exists() else "not a regular file"))
-        elif judge_contents(listed, judge_suffix(listed.suffix.lower(), readable)) == PICTURE:
+        elif label := litter_label(listed.name):
+            litter[label] += 1
+        elif (judgement := judge_contents(listed, judge_suffix(listed.suffix.lower(), readable))) == PICTURE:
             pictures.append(File(name, listed))
             folders[listed.parent, posixpath.dirname(name)] = None
+        elif judgement == NO_PICTURE:           # `find` lists texts as well
+            others.append(File(name, listed))
         else:
-            unusable.append((name, "no picture"))
+            unusable.append((name, judgement))
     for folder, prefix in folders:      # texts and tables beside the pictures, and beside the list
         others += [File(posixpath.join(prefix, entry.name), entry) for entry in folder.iterdir()
                    if entry != path and entry.is_file()
                    and judge_suffix(entry.suffix.lower(), readable) == NO_PICTURE]
-    return Tree(path.parent, tuple(pictures), _sorted(others), tuple(unusable), ())
+    return Tree(path.parent, tuple(pictures), _sorted({file.name: file for file in others}.values()), tuple(unusable),
+                (), tuple(litter.most_common()))

@@ -2,12 +2,17 @@
 
 import math
 import posixpath
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import DataError
+
+_TRAINING = frozenset(("train", "training", "trainset"))
+_HELD_OUT = frozenset(("val", "valid", "validation", "dev", "test", "testing", "testset"))
+_SHARD = re.compile(r"[-_.]\d+(?:-of-\d+)?$")   # after the name of a split in that of a shard: test-00000-of-00001
 
 
 @dataclass(frozen=True)
@@ -36,9 +41,9 @@ def split_dataset(
     limit: hold out the pictures with hashes up to this one instead, whatever their number. With the `held_out_limit` of
     an earlier split, a picture that was trained on is never held out, however the data set has changed.
 
-    folder: hold out the pictures in this folder instead. names: those of the pictures, relative to the data set. A
-    picture in the folder whose pixels are also outside of it is neither held out nor trained on. Raises DataError if
-    the folder holds no picture, or all, and if `limit` leaves none to train on.
+    folder: hold out the pictures in this folder instead, or in the shards that begin with its name. names: those of the
+    pictures, relative to the data set. A picture in the folder whose pixels are also outside of it is neither held out
+    nor trained on. Raises DataError if the folder holds no picture, or all, and if `limit` leaves none to train on.
     """
     if folder is not None:
         return _split_by_folder(hashes, names, folder)
@@ -61,8 +66,10 @@ def held_out_limit(split: Split, hashes: Sequence[str]) -> str:
 
 
 def _split_by_folder(hashes: Sequence[str], names: Sequence[str], folder: str) -> Split:
-    prefix = posixpath.normpath(folder) + "/"
-    inside = [name.startswith(prefix) for name in names]
+    folder = posixpath.normpath(folder)
+    depth = folder.count("/") + 1
+    above = ["/".join(name.split("/")[:depth]) if name.count("/") >= depth else "" for name in names]
+    inside = [folder in (place, _without_number(place)) for place in above]
     outside = {digest for digest, is_inside in zip(hashes, inside, strict=True) if not is_inside}
     if not any(inside) or not outside:
         raise DataError(f"--held-out {folder} would hold out {'no picture' if outside else 'every picture'}",
@@ -70,3 +77,29 @@ def _split_by_folder(hashes: Sequence[str], names: Sequence[str], folder: str) -
     train = [position for position, is_inside in enumerate(inside) if not is_inside]
     held_out = [position for position, is_inside in enumerate(inside) if is_inside and hashes[position] not in outside]
     return Split(np.array(train, np.int64), np.array(held_out, np.int64))
+
+
+def _without_number(name: str) -> str:
+    return _SHARD.sub("", name)
+
+
+def split_of(name: str) -> str | None:
+    """"train" or "test" for the name of a folder or shard, without the folders above it, that says so; else None."""
+    name = _without_number(name).lower()
+    return "train" if name in _TRAINING else "test" if name in _HELD_OUT else None
+
+
+def side_by_side_splits(names: Iterable[str]) -> tuple[str, str] | None:
+    """The first folder of training pictures that lies beside one of test pictures, and that one; None without any.
+
+    names: those of pictures, relative to the data set. Numbers of shards are left out of what is returned.
+    """
+    directories = {posixpath.dirname(name) for name in names} - {""}
+    folders = sorted({"/".join(directory.split("/")[:depth]) for directory in directories
+                      for depth in range(1, directory.count("/") + 2)})
+    first: dict[tuple[str, str], str] = {}      # (the folder above, "train" or "test") → the first such folder
+    for folder in folders:
+        if split := split_of(posixpath.basename(folder)):
+            first.setdefault((posixpath.dirname(folder), split), _without_number(folder))
+    return next(((folder, first[above, "test"]) for (above, split), folder in first.items()
+                 if split == "train" and (above, "test") in first), None)

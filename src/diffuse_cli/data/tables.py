@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ..errors import DataError
+from .annotations import flattened, rows_of
 from .containers import File, Location
 from .text_files import NotText, decode_text, encoding_of_file, read_lines
 
@@ -17,9 +18,7 @@ SEPARATED = (".csv", ".tsv", ".txt")
 JSON_LINES = (".jsonl", ".ndjson")
 LINE_LIMIT = 1024 * 1024                        # maximum characters of one line
 DOCUMENT_LIMIT = 256 * 2**20                    # maximum bytes of a JSON document, which is read as a whole
-FILE_KEY = "file_name"                          # the column in which names stand that had no column of their own
 NAMELESS = "column "                            # begins the names of columns of a table without a header
-TEXT_KEY = "text"                               # the same of captions
 
 Row = tuple[str, dict[str, Any]]                # ("metadata.csv line 3", the row)
 
@@ -39,12 +38,14 @@ def read_rows(file: File, *, is_picture: Callable[[str], bool], notes: list[str]
     DataError, which names file and line, if a row cannot be read.
     """
     if file.suffix == ".parquet":
-        return _parquet_rows(file)
-    if file.suffix == ".json":
-        return _document_rows(file)
-    if file.suffix in JSON_LINES:
-        return _json_line_rows(file, notes)
-    return _separated_rows(file, _lines(file, notes), is_picture)
+        rows = _parquet_rows(file)
+    elif file.suffix == ".json":
+        rows = _document_rows(file)
+    elif file.suffix in JSON_LINES:
+        rows = _json_line_rows(file, notes)
+    else:
+        rows = _separated_rows(file, _lines(file, notes), is_picture)
+    return ((place, flattened(row)) for place, row in rows)
 
 
 def _lines(file: File, notes: list[str]) -> Iterator[str]:
@@ -97,7 +98,7 @@ def _is_object(text: str) -> bool:
 
 def _document_rows(file: File) -> Iterator[Row]:
     document = read_document(file.path, file.name, limit=DOCUMENT_LIMIT)
-    rows = [row for row in _rows_of(document) if isinstance(row, dict)]
+    rows = [row for row in rows_of(document) if isinstance(row, dict)]
     if not rows:
         raise NoTable
     return ((f"{file.name} row {number}", row) for number, row in enumerate(rows, 1))
@@ -120,53 +121,7 @@ def read_document(path: Location, name: str, *, limit: int) -> Any:
         raise DataError(f"{name} is not JSON") from error
 
 
-def _rows_of(document: Any) -> Iterator[Any]:
-    """The rows in a JSON value: a list of objects, captions in the form of COCO, a map from names, lists of columns."""
-    if isinstance(document, list):
-        yield from document
-    elif isinstance(document, dict):
-        if isinstance(document.get("images"), list) and isinstance(document.get("annotations"), list):
-            yield from _coco_rows(document["images"], document["annotations"])
-            return
-        tables = [value for value in document.values() if isinstance(value, list) and value
-                  and all(isinstance(row, dict) for row in value)]
-        if len(tables) == 1:                    # {"images": [{…}, …], "info": …}
-            yield from tables[0]
-        elif document and all(isinstance(value, list) for value in document.values()) and len(
-                {len(value) for value in document.values()}) == 1 and _looks_like_columns(document):
-            yield from (dict(zip(document, values, strict=True)) for values in zip(*document.values(), strict=True))
-        elif document and _looks_like_columns(document) and all(isinstance(value, dict) for value in document.values()):
-            yield from ({column: values.get(key) for column, values in document.items()}
-                        for key in next(iter(document.values())))
-        else:                                   # name → caption, captions or an object
-            yield from ({FILE_KEY: name, **(value if isinstance(value, dict) else {TEXT_KEY: value})}
-                        for name, value in document.items())
-
-
-def _looks_like_columns(document: dict[str, Any]) -> bool:
-    return bool({FILE_KEY, "filename", "file", "image", "path", "image_path"} & {normalised(key) for key in document})
-
-
-def _coco_rows(images: list[Any], annotations: list[Any]) -> Iterator[dict[str, Any]]:
-    """Captions in the form of COCO: pictures with ids, and annotations that name these ids."""
-    by_id: dict[Any, list[dict[str, Any]]] = {}
-    for annotation in annotations:
-        if isinstance(annotation, dict) and isinstance(annotation.get("image_id"), str | int):
-            by_id.setdefault(annotation["image_id"], []).append(annotation)
-    for image in images:
-        if isinstance(image, dict):
-            known = image.get("id")
-            of_image = by_id.get(known, []) if isinstance(known, str | int) else []
-            captions = [annotation.get("caption") for annotation in of_image if annotation.get("caption") is not None]
-            yield {**image, **({"caption": captions} if captions else {})}
-
-
 # ── Separated values ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def normalised(column: str) -> str:
-    """The name of a column without the differences in spelling that mean nothing: 'File Name' → 'file_name'."""
-    return "_".join(column.strip().strip("'\"").lower().replace("-", " ").replace("_", " ").split())
 
 
 def _separated_rows(file: File, lines: Iterator[str], is_picture: Callable[[str], bool]) -> Iterator[Row]:

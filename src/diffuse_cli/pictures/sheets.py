@@ -6,13 +6,13 @@ Pictures are uint8 arrays (H, W, 3).
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from .fonts import draw_text, text_width
 from .image_files import encode
 from .pixels import enlarge
 
@@ -21,7 +21,7 @@ FRAME_MILLISECONDS = 100                        # time of each frame of an anima
 LAST_FRAME_REPEATS = 15                         # extra frames at the end of an animation
 MAX_LINES = 3                                   # maximum lines of a caption or title; the rest is cut
 _CAPTIONED_SIDE = 128                           # maximum width in pixels to which `captioned_sheet` enlarges pictures
-_CAPTION_LETTERS = 200                          # maximum letters of a caption on a sheet
+CAPTION_LETTERS = 200                           # maximum letters of a caption on a sheet
 _LINE = 14                                      # height of a line of text, in pixels
 _GAP, _CAPTION_GAP = 6, 8                       # white pixels around each picture of `labelled_rows`, `captioned_sheet`
 _FONT_SIZE, _CAPTION_FONT_SIZE = 11, 10         # of the texts of `labelled_rows`, `captioned_sheet`, in pixels
@@ -66,15 +66,13 @@ def captioned_sheet(images: np.ndarray[Any, np.dtype[np.uint8]], captions: Seque
     picture without a caption, a grey line says so.
     """
     scale = max(1, _CAPTIONED_SIDE // images.shape[1])
-    side, font = images.shape[1] * scale, label_font(_CAPTION_FONT_SIZE)
-    labels = []
-    for alternatives in captions:
-        more = f" (+{len(alternatives) - 1})" if len(alternatives) > 1 else ""
-        text = alternatives[0][:_CAPTION_LETTERS] + more if alternatives else "(no caption)"
-        labels.append(wrap(text, lambda line: font.getlength(line) <= side))
+    side = images.shape[1] * scale
+    texts = [alternatives[0][:CAPTION_LETTERS] + (f" (+{len(alternatives) - 1})" if len(alternatives) > 1 else "")
+             if alternatives else "(no caption)" for alternatives in captions]
+    labels = [_wrapped(text, _CAPTION_FONT_SIZE, side) for text in texts]
     colours = ["black" if alternatives else "grey" for alternatives in captions]
     canvas = _sheet_with_labels(images, labels, colours, scale=scale, cell=side, lines=MAX_LINES,
-                                columns=math.ceil(math.sqrt(len(images))), gap=_CAPTION_GAP, font=font)
+                                columns=math.ceil(math.sqrt(len(images))), gap=_CAPTION_GAP, size=_CAPTION_FONT_SIZE)
     return encode(np.asarray(canvas))
 
 
@@ -89,34 +87,33 @@ class Row:
 
 def column_width(rows: Sequence[Row]) -> int:
     """Width in pixels of a column of `labelled_rows`: of the enlarged picture or of the longest line under it."""
-    font = label_font(_FONT_SIZE)
     lines = [line for row in rows for label in row.labels for line in label]
     return max(len(rows[0].pictures[0][0]) * _scale(rows[0].pictures[0]),
-               *(math.ceil(font.getlength(line)) for line in lines))
+               *(math.ceil(text_width(line, _FONT_SIZE)) for line in lines))
 
 
 def labelled_rows(rows: Sequence[Row], *, cell: int | None = None) -> np.ndarray:
     """Rows of pictures with their texts, black on white, in columns of `cell` pixels (default: `column_width`)."""
-    font, cell = label_font(_FONT_SIZE), cell or column_width(rows)
+    cell = cell or column_width(rows)
     scale = _scale(rows[0].pictures[0])
     columns = max(len(row.pictures) for row in rows)
     broad = columns * (cell + _GAP) - _GAP
     blocks = []
     for row in rows:
-        title = wrap(row.title, lambda line: font.getlength(line) <= broad)
+        title = _wrapped(row.title, _FONT_SIZE, broad)
         strip = _sheet_with_labels(
             np.stack(row.pictures), row.labels, ["black"] * len(row.pictures), scale=scale, cell=cell,
-            lines=max(map(len, row.labels), default=0), columns=columns, gap=_GAP, font=font)
+            lines=max(map(len, row.labels), default=0), columns=columns, gap=_GAP, size=_FONT_SIZE)
         block = Image.new("RGB", (strip.width, strip.height + _LINE * len(title)), "white")
         block.paste(strip, (0, _LINE * len(title)))
-        _write_lines(ImageDraw.Draw(block), (_GAP, _GAP), title, "black", font)
+        _write_lines(ImageDraw.Draw(block), (_GAP, _GAP), title, "black", _FONT_SIZE)
         blocks.append(np.asarray(block))
     return np.concatenate([*blocks, np.full_like(blocks[0][:_GAP], 255)])
 
 
 def _sheet_with_labels(
     pixels: np.ndarray, labels: Sequence[Sequence[str]], colours: Sequence[str], *, scale: int, cell: int, lines: int,
-    columns: int, gap: int, font: ImageFont.FreeTypeFont,
+    columns: int, gap: int, size: int,
 ) -> Image.Image:
     """A `tile` of pictures enlarged by `scale`, in cells `cell` pixels wide with room for `lines` of text below."""
     pixels = enlarge(pixels, scale)
@@ -127,7 +124,7 @@ def _sheet_with_labels(
     for index, (_, label, colour) in enumerate(zip(cells, labels, colours, strict=True)):
         left = gap + index % columns * (cell + gap)
         top = gap + index // columns * (height + lines * _LINE + gap) + height + 2
-        _write_lines(draw, (left, top), label, colour, font)
+        _write_lines(draw, (left, top), label, colour, size)
     return canvas
 
 
@@ -153,9 +150,8 @@ def animation_frames(films: Sequence[np.ndarray], *, columns: int | None = None)
 # ── Text ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def label_font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which comes with matplotlib: Latin, Greek and Cyrillic letters."""
-    return ImageFont.truetype(str(resources.files("matplotlib") / "mpl-data/fonts/ttf/DejaVuSans.ttf"), size)
+def _wrapped(text: str, size: int, width: int) -> list[str]:
+    return wrap(text, lambda line: text_width(line, size) <= width)
 
 
 def wrap(text: str, fits: Callable[[str], bool]) -> list[str]:
@@ -177,9 +173,8 @@ def wrap(text: str, fits: Callable[[str], bool]) -> list[str]:
 
 
 def _write_lines(
-    draw: ImageDraw.ImageDraw, corner: tuple[int, int], lines: Sequence[str], colour: str,
-    font: ImageFont.FreeTypeFont,
+    draw: ImageDraw.ImageDraw, corner: tuple[int, int], lines: Sequence[str], colour: str, size: int,
 ) -> None:
     left, top = corner
     for number, line in enumerate(lines):
-        draw.text((left, top + number * _LINE), line, colour, font)
+        draw_text(draw, (left, top + number * _LINE), line, colour, size)

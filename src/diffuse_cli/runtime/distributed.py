@@ -143,11 +143,19 @@ def join(device: torch.device) -> Iterator[World]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     timeout = timedelta(seconds=float(os.environ.get("DIFFUSE_TIMEOUT", TIMEOUT_SECONDS)))
-    with lost_process_as_error():
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", rank=process.rank, world_size=process.world_size,
-            init_method=f"file://{rendezvous}" if rendezvous else "env://", timeout=timeout)
-        patient_group = dist.new_group(backend="gloo", timeout=PATIENT_TIMEOUTS * timeout)
+    try:
+        with lost_process_as_error():
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", rank=process.rank,
+                world_size=process.world_size, init_method=f"file://{rendezvous}" if rendezvous else "env://",
+                timeout=timeout)
+            patient_group = dist.new_group(backend="gloo", timeout=PATIENT_TIMEOUTS * timeout)
+    except WorkerError as error:
+        if rendezvous:
+            raise
+        raise WorkerError(f"not all of the {process.world_size} processes that the environment names have connected",
+                          hint="Start all with torchrun, srun or --gpus; or, if another program left RANK and "
+                               "WORLD_SIZE behind, unset them") from error
     world = World(process, patient_group)
     try:
         yield world

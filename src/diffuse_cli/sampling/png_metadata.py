@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 MAX_PROMPT = 4_096                              # characters; the rest of a longer prompt is not recorded
 MAX_TEXT = 128 * 1024                           # characters of JSON that are read; `texts` always writes fewer
 _NO_PROMPT = re.compile(r"\n\s*(?=Steps:|Negative prompt:)")
+# Texts in which web UIs, ComfyUI, InvokeAI and others keep how they made a PNG.
+_FOREIGN = ("parameters", "prompt", "workflow", "invokeai_metadata", "invokeai_graph", "sd-metadata", "Dream",
+            "generation_data", "fooocus_scheme")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,10 +138,14 @@ def _quoted(value: str) -> str:
 def read_sample_metadata(path: Path) -> SampleMetadata:
     """Read the settings that are recorded in the PNG at `path`. Raises DataError."""
     try:
-        text = images.read_png_texts(path).get("diffuse")
+        texts = images.read_png_texts(path)
     except ImageRefused as error:
         raise DataError(f"{path} holds no sampling settings: {error.reason}",
                         hint="Give a PNG made by `diffuse sample`") from error
+    text = texts.get("diffuse")
+    if text is None and (foreign := next((name for name in _FOREIGN if name in texts), None)):
+        raise DataError(f"{path} was made by another program, whose settings ({foreign}) cannot be used",
+                        hint="Give a prompt, and --init with this picture to begin from it")
     if text is None:
         raise DataError(f"{path} holds no sampling settings",
                         hint="Give one picture that `diffuse sample` wrote as a PNG: sheets hold no settings")

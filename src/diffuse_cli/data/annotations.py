@@ -1,0 +1,171 @@
+"""Rows in JSON values: plain lists and maps, and what COCO, VIA, Label Studio and Datumaro write.
+
+A row is a dictionary from column to value. The names of objects that are marked in a picture stand in a column of their
+own, OBJECTS, which no rule takes for a caption. Standard library only.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+FILE_KEY = "file_name"                          # the column in which names stand that had no column of their own
+TEXT_KEY = "text"                               # the same of captions
+OBJECTS = "objects"                             # the column with the names of marked objects, between commas
+_FILE_KEYS = frozenset((FILE_KEY, "filename", "file", "image", "path", "image_path"))
+
+
+def normalised(column: str) -> str:
+    """The name of a column without the differences in spelling that mean nothing: 'File Name' → 'file_name'."""
+    return "_".join(column.strip().strip("'\"").lower().replace("-", " ").replace("_", " ").split())
+
+
+def rows_of(document: Any) -> Iterator[Any]:
+    """The rows in a JSON value: a list of objects, a map from names, lists of columns, or those of a program."""
+    if isinstance(document, list):
+        yield from map(_label_studio_row, document) if _is_label_studio(document) else document
+        return
+    if not isinstance(document, dict):
+        return
+    if isinstance(document.get("images"), list) and isinstance(document.get("annotations"), list):
+        yield from _coco_rows(document)
+        return
+    if isinstance(document.get("items"), list) and isinstance(document.get("categories"), dict):
+        yield from _datumaro_rows(document)
+        return
+    if isinstance(document.get("file"), dict) and isinstance(document.get("attribute"), dict):
+        yield from _via3_rows(document)
+        return
+    if isinstance(document.get("_via_img_metadata"), dict):             # a project of VIA 2
+        document = document["_via_img_metadata"]
+    tables = [value for value in document.values() if isinstance(value, list) and value
+              and all(isinstance(row, dict) for row in value)]
+    if len(tables) == 1:                        # {"images": [{…}, …], "info": …}
+        yield from tables[0]
+    elif document and all(isinstance(value, list) for value in document.values()) and len(
+            {len(value) for value in document.values()}) == 1 and _looks_like_columns(document):
+        yield from (dict(zip(document, values, strict=True)) for values in zip(*document.values(), strict=True))
+    elif document and _looks_like_columns(document) and all(isinstance(value, dict) for value in document.values()):
+        yield from ({column: values.get(key) for column, values in document.items()}
+                    for key in next(iter(document.values())))
+    else:                                       # name → caption, captions or an object
+        yield from (_row_of_map(name, value) for name, value in document.items())
+
+
+def _row_of_map(name: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, dict) and "filename" in value and "file_attributes" in value:          # VIA: name and size
+        return value
+    return {FILE_KEY: name, **(value if isinstance(value, dict) else {TEXT_KEY: value})}
+
+
+def _looks_like_columns(document: dict[str, Any]) -> bool:
+    return bool(_FILE_KEYS & {normalised(key) for key in document})
+
+
+# ── Programs ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def flattened(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of VIA with its attributes as columns, from CSV or JSON; any other row as it is."""
+    if "file_attributes" not in row:
+        return row
+    regions = row.get("regions")
+    regions = list(regions.values()) if isinstance(regions, dict) else regions if isinstance(regions, list) else [row]
+    attributes = [_object(region.get("region_attributes")) for region in regions if isinstance(region, dict)]
+    plain = {key: value for key, value in row.items() if not key.startswith(("file_", "region", "size"))}
+    return {**plain, **_object(row["file_attributes"]), **_marked(
+        value for values in attributes for value in values.values())}
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """A JSON object, or the text of one; {} for anything else."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _marked(names: Iterable[Any]) -> dict[str, str]:
+    """The column OBJECTS for the names that are texts, each once; none if there are none."""
+    texts = dict.fromkeys(name for name in names if isinstance(name, str) and name.strip())
+    return {OBJECTS: ", ".join(texts)} if texts else {}
+
+
+def _coco_rows(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """COCO: pictures with ids, annotations that name these ids, and categories of marked objects."""
+    by_id: dict[Any, list[dict[str, Any]]] = {}
+    for annotation in document["annotations"]:
+        if isinstance(annotation, dict) and isinstance(annotation.get("image_id"), str | int):
+            by_id.setdefault(annotation["image_id"], []).append(annotation)
+    listed = document.get("categories")
+    categories = {category.get("id"): category.get("name") for category in listed or ()
+                  if isinstance(category, dict) and isinstance(category.get("id"), str | int)} if isinstance(
+                      listed, list) else {}
+    for image in document["images"]:
+        if isinstance(image, dict):
+            known = image.get("id")
+            of_image = by_id.get(known, []) if isinstance(known, str | int) else []
+            captions = [annotation.get("caption") for annotation in of_image if annotation.get("caption") is not None]
+            kinds = [annotation.get("category_id") for annotation in of_image]
+            yield {**image, **({"caption": captions} if captions else {}),
+                   **_marked(categories.get(kind) for kind in kinds if isinstance(kind, str | int))}
+
+
+def _via3_rows(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A project of VIA 3: files, views of files, and metadata that give each view the values of attributes."""
+    names = {key: value.get("aname") for key, value in document["attribute"].items() if isinstance(value, dict)}
+    options = {key: _object(value.get("options")) for key, value in document["attribute"].items()
+               if isinstance(value, dict)}
+    values: dict[str, dict[str, Any]] = {}      # view → column → value
+    for entry in _object(document.get("metadata")).values():
+        for key, value in _object(_object(entry).get("av")).items():
+            if names.get(key) and isinstance(value, str):
+                values.setdefault(str(_object(entry).get("vid")), {})[str(names[key])] = options[key].get(value, value)
+    views = {str(file): view for view, entry in _object(document.get("view")).items()
+             for file in _object(entry).get("fid_list") or ()}
+    for key, file in document["file"].items():
+        if isinstance(file, dict):
+            yield {FILE_KEY: file.get("fname"), **values.get(views.get(key, key), {})}
+
+
+def _is_label_studio(rows: list[Any]) -> bool:
+    return bool(rows) and all(isinstance(row, dict) and isinstance(row.get("data"), dict)
+                              and isinstance(row.get("annotations", row.get("completions")), list) for row in rows)
+
+
+def _label_studio_row(task: dict[str, Any]) -> dict[str, Any]:
+    """A task of Label Studio: its data, and each answer in a column that is called like the question."""
+    row: dict[str, Any] = dict(task["data"])
+    marked: list[Any] = []
+    for annotation in task["annotations" if "annotations" in task else "completions"]:
+        results = _object(annotation).get("result")
+        for result in results if isinstance(results, list) else ():
+            value, column = _object(_object(result).get("value")), _object(result).get("from_name")
+            if isinstance(column, str) and "text" in value:
+                texts = value["text"] if isinstance(value["text"], list) else [value["text"]]
+                row[column] = [*(row[column] if isinstance(row.get(column), list) else ()), *texts]
+            elif isinstance(column, str) and isinstance(value.get("choices"), list):
+                row[column] = ", ".join(map(str, value["choices"]))
+            else:
+                marked += [name for names in value.values() if isinstance(names, list) for name in names]
+    return {**row, **_marked(marked)}
+
+
+def _datumaro_rows(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Datumaro, which CVAT exports: items with captions, classes, and marked objects by the number of their class."""
+    labels = _object(document["categories"].get("label")).get("labels")
+    names = [_object(label).get("name") for label in labels] if isinstance(labels, list) else []
+
+    def name_of(annotation: dict[str, Any]) -> Any:
+        number = annotation.get("label_id")
+        return names[number] if type(number) is int and 0 <= number < len(names) else None
+
+    for item in document["items"]:
+        listed = _object(item).get("annotations")
+        annotations = [_object(annotation) for annotation in listed] if isinstance(listed, list) else []
+        captions = [one["caption"] for one in annotations if isinstance(one.get("caption"), str)]
+        classes = [name_of(one) for one in annotations if one.get("type") == "label"]
+        yield {FILE_KEY: _object(_object(item).get("image")).get("path") or _object(item).get("id"),
+               **({"caption": captions} if captions else {}), **({"label": classes[0]} if any(classes) else {}),
+               **_marked(name_of(one) for one in annotations if one.get("type") != "label")}

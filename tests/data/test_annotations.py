@@ -1,0 +1,118 @@
+"""What programs for annotation export: captions are found, and marked objects are named but not taken for captions."""
+
+import csv
+import io
+import json
+
+import pytest
+from picture_folders import captions_of
+
+from diffuse_cli.data.captions import find_pictures
+
+NAMES = [f"{number} a.png" for number in range(4)]
+PICTURES = dict.fromkeys(NAMES)
+EXPECTED = {name: (f"ball {name[0]}",) for name in NAMES}
+
+
+def via(name, attributes, regions=()):
+    return {"filename": name, "size": 9, "regions": [{"shape_attributes": {"name": "rect"}, "region_attributes": one}
+                                                     for one in regions], "file_attributes": attributes}
+
+
+def via_csv():
+    text = io.StringIO()
+    rows = csv.writer(text)
+    rows.writerow(["filename", "file_size", "file_attributes", "region_count", "region_id", "region_shape_attributes",
+                   "region_attributes"])
+    for name in NAMES:
+        for region in range(2):
+            rows.writerow([name, 9, json.dumps({"caption": f"ball {name[0]}"}), 2, region, "{}", '{"kind": "ball"}'])
+    return text.getvalue()
+
+
+def label_studio(results, image="/data/upload/1/0a1b2c3d-{}"):
+    return [{"id": 1, "annotations": [{"result": results(name)}], "data": {"image": image.format(
+        name.replace(" ", "%20"))}} for name in NAMES]
+
+
+def area(name):
+    return [{"from_name": "caption", "type": "textarea", "value": {"text": [f"ball {name[0]}"]}}]
+
+
+IMAGES = {f"{name}9": via(name, {"caption": f"ball {name[0]}", "url": ""}) for name in NAMES}
+EXPORTS = {
+    "via.json": IMAGES,
+    "via_project.json": {"_via_settings": {"ui": {}}, "_via_img_metadata": IMAGES, "_via_attributes": {},
+                         "_via_image_id_list": list(IMAGES)},
+    "via3.json": {"project": {}, "attribute": {"1": {"aname": "caption", "options": {}}},
+                  "file": {str(number): {"fid": number, "fname": name} for number, name in enumerate(NAMES)},
+                  "view": {f"v{number}": {"fid_list": [number]} for number in range(4)},
+                  "metadata": {f"m{number}": {"vid": f"v{number}", "av": {"1": f"ball {number}"}}
+                               for number in range(4)}},
+    "via.csv": via_csv(),
+    "studio.json": label_studio(area),
+    "studio_local.json": label_studio(area, "/data/local-files/?d=some/where/{}"),
+    "studio_min.json": [{"image": f"/data/upload/1/0a1b2c3d-{name}", "id": 1, "caption": f"ball {name[0]}",
+                         "annotator": 1, "created_at": "2024-01-01T00:00:00Z"} for name in NAMES],
+    "studio_choice.json": label_studio(lambda name: [
+        {"from_name": "choice", "type": "choices", "value": {"choices": [f"ball {name[0]}"]}}]),
+    "datumaro.json": {"info": {}, "categories": {"label": {"labels": [{"name": "x"}]}}, "items": [
+        {"id": name[:-4], "image": {"path": name}, "annotations": [{"type": "caption", "caption": f"ball {name[0]}"},
+                                                                   {"type": "bbox", "label_id": 0}]}
+        for name in NAMES]},
+    "datumaro_classes.json": {"categories": {"label": {"labels": [{"name": f"ball {n}"} for n in range(4)]}}, "items": [
+        {"id": name[:-4], "annotations": [{"type": "label", "label_id": int(name[0])}]} for name in NAMES]},
+}
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_captions_of_annotation_tools_are_found(folder, name):
+    content = EXPORTS[name]
+    found = find_pictures(folder({**PICTURES, name: content if isinstance(content, str) else json.dumps(content)}))
+    assert captions_of(found) == EXPECTED
+    assert found.warnings == ()
+
+
+BOXES = {
+    "via.json": {f"{name}9": via(name, {}, [{"kind": "ball"}, {"kind": "ball"}]) for name in NAMES},
+    "coco.json": {"images": [{"id": number, "file_name": name} for number, name in enumerate(NAMES)],
+                  "categories": [{"id": 3, "name": "ball"}],
+                  "annotations": [{"image_id": number % 4, "category_id": 3, "bbox": [1, 2, 3, 4]}
+                                  for number in range(8)]},
+    "studio.json": label_studio(lambda name: [
+        {"from_name": "box", "type": "rectanglelabels", "value": {"x": 1, "rectanglelabels": ["ball"]}}]),
+}
+
+
+@pytest.mark.parametrize("name", BOXES)
+def test_marked_objects_are_captions_only_by_option(folder, name):
+    root = folder({**PICTURES, name: json.dumps(BOXES[name])})
+    found = find_pictures(root)
+    assert not found.conditional
+    assert len(found.warnings) == 1
+    assert found.warnings[0].startswith(f"{name} has no column text, caption or prompt (it has: ")
+    assert "objects); --caption-column names another" in found.warnings[0]
+    assert captions_of(find_pictures(root, caption_column="objects")) == dict.fromkeys(NAMES, ("ball",))
+
+
+@pytest.mark.parametrize("document", [
+    {"images": [1, {"id": []}], "annotations": [2], "categories": [3]}, {"items": [1, {}], "categories": {}},
+    {"file": {"1": 2, "2": {}}, "attribute": {"1": 2}, "view": {"1": {"fid_list": ["1"]}}},
+    [{"data": {}, "annotations": [{"result": [{"value": 1}, 2]}, 3]}], {"_via_img_metadata": {"a": {"filename": 1}}},
+    {"a": {"filename": "0 a.png", "file_attributes": "no JSON", "regions": [1]}}])
+def test_odd_documents_are_no_captions_and_no_crash(folder, document):
+    assert not find_pictures(folder({**PICTURES, "odd.json": json.dumps(document)})).conditional
+
+
+def test_xml_is_named_with_a_remedy(folder):
+    found = find_pictures(folder({**PICTURES, "annotations.xml": "<annotations/>"}))
+    assert found.warnings == ("not read as captions: annotations.xml; export them as JSON or CSV",)
+
+
+@pytest.mark.parametrize("talk", [
+    [{"from": "human", "value": "<image> Describe it."}, {"from": "gpt", "value": "a ball"}],
+    [{"role": "user", "content": "What is it?"}, {"role": "assistant", "content": "a ball"}]])
+def test_in_a_conversation_the_answer_is_the_caption(folder, talk):
+    rows = [{"id": "1", "image": name, "conversations": talk} for name in NAMES]
+    assert captions_of(find_pictures(folder({**PICTURES, "chat.json": json.dumps(rows)}))) == dict.fromkeys(
+        NAMES, ("a ball",))
