@@ -1,6 +1,5 @@
 """Accounts for every file that looks like captions: it was read, or the user is told why not and how to use it."""
 
-import contextlib
 import itertools
 import os
 import posixpath
@@ -9,13 +8,14 @@ from pathlib import Path
 from ..config import TABLE_SUFFIXES
 from ..errors import DataError
 from .caption_tables import CaptionTable, UnrelatedFile, read_table
-from .caption_text import SourceCaptions
 from .containers import File, read_head
 from .file_types import picture_suffixes
 from .folders import Tree
-from .metadata_files import MAX_TABLES, known_names
+from .metadata_files import MAX_TABLES
 from .picture_index import PictureIndex
 from .sidecar_files import NOT_SIDECARS
+from .source_captions import SourceCaptions
+from .spilled import SpilledDict
 from .text_files import NotText, decode_text
 
 CAPTION_SUFFIXES = (*TABLE_SUFFIXES, ".caption", ".captions", ".tags", ".xlsx", ".xls", ".ods", ".docx", ".odt", ".rtf",
@@ -24,54 +24,59 @@ _OUTSIDE_LIMIT = 64 * 2**20                     # maximum bytes of a table besid
 _OUTSIDE_ENTRIES = 2000                         # maximum entries of the folder above that are looked at
 
 
-def account(source: SourceCaptions, tree: Tree, *, kind: str, left: list[CaptionTable], unused: list[tuple[str, str]],
-            names: SourceCaptions, read: set[str]) -> None:
+def account(source: SourceCaptions, tree: Tree, index: PictureIndex, *, kind: str, left: list[CaptionTable],
+            unused: list[tuple[str, str]], names: SourceCaptions, read: SpilledDict[None]) -> None:
     """Add a note or warning to `source` for each file that may hold captions and is not used.
 
     kind: of the source. left: tables that list pictures and are not used. unused: other tables, with the reason. names:
     captions from names. read: the names of all files that were read.
     """
-    without = [picture.name for picture in tree.pictures
-               if picture.name not in source.by_name and picture.name not in source.excluded]
+    def has_none(name: str) -> bool:
+        return name not in source.by_name and name not in source.excluded
+
     for table in left:
-        missed = len(table.captioned.keys() & set(without))
-        gain = f" for {len(table.captioned):,} pictures" if table.captioned else ""
+        gain = f" for {len(table.by_name):,} pictures" if table.by_name else ""
         text = (f"{table.file.name} holds captions{gain} and is not used; "
                 f"--captions {table.file.path} uses it")
-        if table.captioned:
+        if table.by_name:
+            missed = any(has_none(name) and tree.is_picture(name) for name in table.by_name)
             (source.warnings if missed else source.notes).append(text)
         else:
             source.warnings += table.warnings
     source.notes += [f"{name} is not used: {reason}" for name, reason in unused]
     if kind not in ("folder", "filename", "none") and names.present and names.label != "file name":
-        (source.warnings if any(name in names.by_name for name in without) else source.notes).append(
-            f"names of folders are not used as captions (for example “{next(iter(names.by_name.values()))[0]}”); "
+        missed = any(has_none(name) for name in names.by_name)
+        (source.warnings if missed else source.notes).append(
+            f"names of folders are not used as captions (for example “{next(iter(names.by_name.items()))[1][0]}”); "
             "--captions folder would use them")
-    _beside_pictures(source, tree, read | {table.file.name for table in left} | {name for name, _ in unused})
-    if without:
-        _in_the_folder_above(source, tree, without)
+    read.update((name, None) for name in (*(table.file.name for table in left), *(name for name, _ in unused)))
+    _beside_pictures(source, tree, read)
+    if any(has_none(name) for name in tree.pictures.names()):
+        _in_the_folder_above(source, tree, index)
 
 
-def _beside_pictures(source: SourceCaptions, tree: Tree, known: set[str]) -> None:
+def _beside_pictures(source: SourceCaptions, tree: Tree, known: SpilledDict[None]) -> None:
     """Files in the tree that look like captions, and of which nothing was said yet."""
-    known = known | {name.split(": ")[0] for name, _ in source.problems}
-    stems = {picture.base.casefold() for picture in tree.pictures}
-    twins: dict[str, tuple[int, File]] = {}     # suffix → number of files, the first of them
+    problems = {name.split(": ")[0] for name, _ in source.problems}
+    twins: dict[str, tuple[int, int]] = {}      # suffix → number of files, the position of the first of them
     others: list[str] = []
-    archives = [file.name for file in tree.others if file.suffix in (".zip", ".tar", ".tgz", ".gz", ".xz", ".arrow")]
+    archives = [name for name in tree.others.names()
+                if posixpath.splitext(name)[1].lower() in (".zip", ".tar", ".tgz", ".gz", ".xz", ".arrow")]
     if archives:
         source.notes.append(f"{archives[0]}{_and_more(archives)}: not read, because pictures lie beside; "
                             f"give {tree.root / archives[0]} to read it")
-    for file in tree.others:
-        if file.name in known:
+    for position, name in enumerate(tree.others.names()):
+        if name in known or name in problems:
             continue
-        if file.base.casefold() in stems and file.suffix not in (".xml", ".npz", ".npy", ".pt", ".xmp"):
-            count, first = twins.get(file.suffix, (0, file))
-            twins[file.suffix] = count + 1, first
-        elif file.suffix in CAPTION_SUFFIXES and posixpath.basename(file.base).lower() not in NOT_SIDECARS:
-            others.append(file.name)
-    for suffix, (count, example) in twins.items():
-        if _is_text(example):
+        base, suffix = posixpath.splitext(name)
+        suffix = suffix.lower()
+        if base.casefold() in tree.by_base and suffix not in (".xml", ".npz", ".npy", ".pt", ".xmp"):
+            count, first = twins.get(suffix, (0, position))
+            twins[suffix] = count + 1, first
+        elif suffix in CAPTION_SUFFIXES and posixpath.basename(base).lower() not in NOT_SIDECARS:
+            others.append(name)
+    for suffix, (count, first) in twins.items():
+        if _is_text(tree.others[first]):
             (source.notes if source.by_name else source.warnings).append(
                 f"{count:,} {suffix} files lie beside pictures and are not used; "
                 f"--caption-ext {suffix} would read captions from them")
@@ -92,7 +97,7 @@ def _is_text(file: File) -> bool:
     return any(letter.isalpha() for letter in text) and "<?xml" not in text
 
 
-def _in_the_folder_above(source: SourceCaptions, tree: Tree, without: list[str]) -> None:
+def _in_the_folder_above(source: SourceCaptions, tree: Tree, index: PictureIndex) -> None:
     """Tables and folders of texts beside the folder, which hold captions of pictures that have none."""
     above = tree.root.absolute().parent
     try:
@@ -100,22 +105,23 @@ def _in_the_folder_above(source: SourceCaptions, tree: Tree, without: list[str])
             listed = sorted(itertools.islice(entries, _OUTSIDE_ENTRIES), key=lambda entry: entry.name)
     except OSError:
         return
-    stems = {posixpath.splitext(posixpath.basename(name))[0].casefold() for name in without}
-    for entry in listed:
-        with contextlib.suppress(OSError):
-            if entry.is_dir(follow_symlinks=False) and entry.name != tree.root.absolute().name and _holds_texts(
-                    Path(entry.path), stems):
-                source.warnings.append(f"{entry.path} holds texts with the names of these pictures, which are not "
-                                       f"used; give {above}, in which both folders lie")
-    index = PictureIndex(known_names(tree))
-    tables = [Path(entry.path) for entry in listed if _may_be_table(entry) and entry.name != tree.root.absolute().name]
-    for path in tables[:MAX_TABLES]:
+    others = [entry for entry in listed if entry.name != tree.root.absolute().name]
+    texts = {entry.path: found for entry in others if (found := _texts_in(entry))[1]}
+    wanted = {stem for _, stems in texts.values() for stem in stems}
+    missed = {stem for name in (tree.pictures.names() if wanted else ())
+              if (stem := posixpath.splitext(posixpath.basename(name))[0].casefold()) in wanted
+              and name not in source.by_name and name not in source.excluded}
+    source.warnings += [f"{directory} holds texts with the names of these pictures, which are not used; give {above}, "
+                        "in which both folders lie"
+                        for directory, (count, stems) in texts.items()
+                        if (fitting := sum(stem in missed for stem in stems)) and 2 * fitting >= count]
+    for path in [Path(entry.path) for entry in others if _may_be_table(entry)][:MAX_TABLES]:
         try:
             table = read_table(File(path.name, path), index, None, required=False)
         except (UnrelatedFile, DataError):      # no table, or one that cannot be read to its end
             continue
-        if table is not None and table.captioned:
-            source.warnings.append(f"{path} holds captions for {len(table.captioned):,} of these pictures, which are "
+        if table is not None and table.by_name:
+            source.warnings.append(f"{path} holds captions for {len(table.by_name):,} of these pictures, which are "
                                    f"not used; --captions {path} uses them")
 
 
@@ -128,16 +134,19 @@ def _may_be_table(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _holds_texts(directory: Path, stems: set[str]) -> bool:
-    """Whether at least half of the first files in a folder are texts named like pictures."""
+def _texts_in(entry: os.DirEntry[str]) -> tuple[int, list[str]]:
+    """If this is a folder: → the number of its first files; the names of those that are texts, without their suffixes.
+
+    There are none if pictures lie beside them, to which they belong.
+    """
     try:
-        with os.scandir(directory) as entries:
-            files = [File(entry.name, Path(entry.path)) for entry in itertools.islice(entries, 100)
-                     if entry.is_file(follow_symlinks=False)]
+        if not entry.is_dir(follow_symlinks=False):
+            return 0, []
+        with os.scandir(entry.path) as entries:
+            files = [File(inner.name, Path(inner.path)) for inner in itertools.islice(entries, 100)
+                     if inner.is_file(follow_symlinks=False)]
     except OSError:
-        return False
-    if any(file.suffix in picture_suffixes() for file in files):        # texts of the pictures beside them
-        return False
-    texts = [file for file in files if file.suffix in (".txt", ".caption", ".json", ".tags")
-             and file.base.casefold() in stems]
-    return bool(texts) and 2 * len(texts) >= len(files)
+        return 0, []
+    if any(file.suffix in picture_suffixes() for file in files):
+        return 0, []
+    return len(files), [file.base.casefold() for file in files if file.suffix in (".txt", ".caption", ".json", ".tags")]

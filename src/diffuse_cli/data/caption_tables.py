@@ -5,13 +5,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import DataError
-from .caption_text import SourceCaptions, captions_under, distinct_captions
+from .caption_text import captions_under, distinct_captions
 from .containers import File, read_head
-from .picture_index import PictureIndex
+from .spilled import SpilledDict, SpilledTuples
 from .tables import FILE_KEY, NAMELESS, NoTable, normalised, read_rows
 
 # Names of columns, as `normalised` spells them; the first that holds what it should counts.
@@ -25,24 +24,27 @@ _NO_CAPTION = re.compile(r"[a-z]+://\S*|[0-9a-fA-F]{8,}|[\d\s:.,TZ+/-]+|\S+\.\w{
 _SAMPLE = 2000                                  # rows by which the columns are recognised
 
 
+class NameIndex(Protocol):
+    """What `PictureIndex` does."""
+
+    def find(self, written: str, *, directory: str = "") -> str | None:
+        """The picture that a table in `directory` means by `written`, or None."""
+
+
 @dataclass
 class CaptionTable:
     """The captions in one table. `missing`: what it lists besides."""
 
     file: File
-    by_name: dict[str, tuple[str, ...]] = field(default_factory=dict)   # of each picture that it lists, even if empty
+    listed: SpilledDict[None] = field(default_factory=SpilledDict)      # all pictures in it, with captions or without
+    by_name: SpilledTuples = field(default_factory=SpilledTuples)       # only those with at least one caption
     missing: dict[str, str] = field(default_factory=dict)               # … → the place where it is listed first
     problems: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    @property
-    def captioned(self) -> dict[str, tuple[str, ...]]:
-        """The pictures that have at least one caption in it."""
-        return {name: captions for name, captions in self.by_name.items() if captions}
 
-
-def read_table(file: File, index: PictureIndex, column: str | None, *, required: bool) -> CaptionTable | None:
+def read_table(file: File, index: NameIndex, column: str | None, *, required: bool) -> CaptionTable | None:
     """The captions in a file. Unless it is required to be a table, None for one that lists no picture.
 
     Raises DataError if a row cannot be read, or if a required table has no column with names of files.
@@ -53,7 +55,6 @@ def read_table(file: File, index: PictureIndex, column: str | None, *, required:
             value, directory=file.directory) is not None
 
     table = CaptionTable(file)
-    source = SourceCaptions("", present=True)
     sample: list[tuple[str, dict[str, Any]]] = []
     try:
         rows = iter(read_rows(file, is_picture=is_picture, notes=table.notes))
@@ -76,39 +77,37 @@ def read_table(file: File, index: PictureIndex, column: str | None, *, required:
             continue
         if written is None:
             raise DataError(f"{place} has no {file_column}", hint="Every row names its picture")
-        captions = captions_under(keys, row, place, source)
+        captions = captions_under(keys, row, place, table.problems)
         name = index.find(written, directory=file.directory)
         if name is None:
             table.missing.setdefault(written, place)
-        else:
+            continue
+        if captions:
             table.by_name[name] = tuple(dict.fromkeys((*table.by_name.get(name, ()), *captions)))
-    table.problems = source.problems
+        table.listed[name] = None
     return table
 
 
 def captions_of_rows(
-    name: str, rows: Iterable[dict[str, Any]], column: str | None, source: SourceCaptions,
+    table: CaptionTable, rows: Iterable[dict[str, Any]], column: str | None,
 ) -> Iterator[tuple[str, ...]]:
-    """The captions of each row of a table whose rows hold the pictures themselves. Problems and notes go to `source`.
+    """The captions of each row of a table whose rows hold the pictures themselves. Problems and notes go to `table`.
 
-    name: the name of the table. Raises DataError if it has no column `column`.
+    Raises DataError if it has no column `column`.
     """
-    numbered = ((f"{name} row {number}", row) for number, row in enumerate(rows, 1))
+    numbered = ((f"{table.file.name} row {number}", row) for number, row in enumerate(rows, 1))
     sample = list(itertools.islice(numbered, _SAMPLE))
-    table = CaptionTable(File(name, Path(name)))
     columns = list(dict.fromkeys(key for _, row in sample for key in row))
     keys = _text_columns(table, sample, columns, "", column) if columns else ()
-    source.warnings += table.warnings
-    source.notes += table.notes
     for place, row in itertools.chain(sample, numbered):
-        yield captions_under(keys, row, place, source)
+        yield captions_under(keys, row, place, table.problems)
 
 
 class UnrelatedFile(Exception):
     """A file cannot be read as a table, and does not name any picture."""
 
 
-def _names_pictures(file: File, sample: list[tuple[str, dict[str, Any]]], index: PictureIndex) -> bool:
+def _names_pictures(file: File, sample: list[tuple[str, dict[str, Any]]], index: NameIndex) -> bool:
     """Whether the rows before an error name a picture; or the text of a damaged JSON document does."""
     for _, row in sample:
         if any(isinstance(value, str) and len(value) < 1000 and index.find(value, directory=file.directory)
@@ -123,7 +122,7 @@ def _names_pictures(file: File, sample: list[tuple[str, dict[str, Any]]], index:
     return any(index.find(value, directory=file.directory) for value in re.findall(r'"([^"\n]{1,200})"', text)[:1000])
 
 
-def _file_column(sample: list[tuple[str, dict[str, Any]]], columns: list[str], index: PictureIndex, file: File, *,
+def _file_column(sample: list[tuple[str, dict[str, Any]]], columns: list[str], index: NameIndex, file: File, *,
                  required: bool) -> str | None:
     """The column whose values name most pictures; the first in FILE_COLUMNS, or any other, of those with as many.
 
@@ -172,8 +171,7 @@ def _text_columns(table: CaptionTable, sample: list[tuple[str, dict[str, Any]]],
         return tuple(chosen)
     ranks = {name: rank for rank, name in enumerate(TEXT_COLUMNS)}
     known = sorted((name for name in others if normalised(name) in ranks), key=lambda name: ranks[normalised(name)])
-    filled = [name for name in known if any(captions_under((name,), row, "", SourceCaptions("", True))
-                                            for _, row in sample)]
+    filled = [name for name in known if any(captions_under((name,), row, "", []) for _, row in sample)]
     if filled:
         if len(filled) > 1:
             table.notes.append(f"captions are taken from the column {filled[0]} of {table.file.name}; "

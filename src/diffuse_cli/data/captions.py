@@ -5,18 +5,25 @@ constant, else from metadata files, else from sidecar files or another table, el
 there are none. Every other file that could hold captions is named.
 """
 
+import itertools
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ..checks import check_choice
 from ..config import CAPTION_SOURCES, is_table
 from ..errors import DataError
-from . import caption_accounts, garbage, metadata_files, name_captions, sidecar_files
-from .caption_text import SourceCaptions, distinct_captions
-from .folders import Tree
-from .listing import PictureFile, PictureListing
+from . import caption_accounts, metadata_files, name_captions, sidecar_files
+from .caption_text import distinct_captions
+from .folders import FileList, Tree
+from .listing import PictureFiles, PictureListing
+from .picture_index import PictureIndex
+from .source_captions import SourceCaptions
 from .sources import open_sources
+from .spilled import SpilledDict, SpilledList, SpilledTuples, packed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +37,6 @@ class _Options:
     checking: bool
 
 
-@garbage.paused()
 def find_pictures(folder: Path, *, more_folders: Sequence[str] = (), captions: str = "auto", caption: str | None = None,
                   caption_column: str | None = None, caption_ext: str | None = None,
                   caption_template: str = "{label}", join_lines: bool = False, strict: bool = False,
@@ -50,19 +56,20 @@ def find_pictures(folder: Path, *, more_folders: Sequence[str] = (), captions: s
     options = _Options(column=caption_column, extension=caption_ext, template=caption_template, joined=join_lines,
                        checking=checking)
     tree, manifest = open_sources([folder, *map(Path, more_folders)], column=caption_column, checking=checking)
+    index = PictureIndex(tree.known_names())
     if caption is not None:
         kind, source = "constant", _constant(tree, caption)
     elif captions == "none":
         kind, source = "none", SourceCaptions("none (unconditional model)", present=True)
     elif captions == "auto":
-        kind, source = _first_present(tree, manifest, options)
+        kind, source = _first_present(tree, index, manifest, options)
     elif is_table(captions):
-        kind, source = "table", metadata_files.read_named_table(Path(captions), tree, column=caption_column)
+        kind, source = "table", metadata_files.read_named_table(Path(captions), tree, index, column=caption_column)
     else:
-        kind, source = captions, _forced(captions, tree, manifest, options)
-    pictures = tuple(PictureFile(file.path, file.name, source.by_name.get(file.name, ()))
-                     for file in tree.pictures if file.name not in source.excluded)
-    if not pictures:
+        kind, source = captions, _forced(captions, tree, index, manifest, options)
+    files = tree.pictures if not source.excluded else FileList(
+        file for file in tree.pictures if file.name not in source.excluded)
+    if not files:
         raise DataError(f"{folder}: none of its {len(tree.pictures)} pictures is listed in {source.label}",
                         hint="Use --captions sidecar, folder, filename or none to do without it")
     unusable = tuple((name, reason) for name, reason in tree.unusable if name not in source.excluded)
@@ -73,7 +80,10 @@ def find_pictures(folder: Path, *, more_folders: Sequence[str] = (), captions: s
     if splits := name_captions.side_by_side_splits(tree):
         source.warnings.append(f"{splits[0]}/ and {splits[1]}/ lie side by side, and pictures of both are trained on; "
                                f"--held-out {splits[1]} keeps the latter for validation")
-    return PictureListing(tree.root, folder, pictures, kind, _summary(pictures, source), _examples(pictures),
+    pictures = PictureFiles(files, SpilledList(
+        (packed(source.by_name.get(name, ())),) for name in files.names()))
+    counts, examples = _look_through(pictures)
+    return PictureListing(tree.root, folder, pictures, counts.captioned > 0, kind, _summary(counts, source), examples,
                           tuple(source.notes), tuple(source.warnings), unusable, tuple(source.problems), tree.litter)
 
 
@@ -82,15 +92,17 @@ def find_pictures(folder: Path, *, more_folders: Sequence[str] = (), captions: s
 
 def _constant(tree: Tree, caption: str) -> SourceCaptions:
     captions = distinct_captions(caption)
-    return SourceCaptions("the same for all", True, {file.name: captions for file in tree.pictures if captions})
+    by_name = SpilledTuples((name, captions) for name in tree.pictures.names() if captions)
+    return SourceCaptions("the same for all", True, by_name)
 
 
-def _first_present(tree: Tree, manifest: SourceCaptions | None, options: _Options) -> tuple[str, SourceCaptions]:
+def _first_present(tree: Tree, index: PictureIndex, manifest: SourceCaptions | None,
+                   options: _Options) -> tuple[str, SourceCaptions]:
     """The kind and the captions of the first source, in the order of precedence, that is there."""
-    metadata = manifest or metadata_files.read_metadata(tree, column=options.column, checking=options.checking)
+    metadata = manifest or metadata_files.read_metadata(tree, index, column=options.column, checking=options.checking)
     sidecars = sidecar_files.read_sidecars(tree, extension=options.extension, joined=options.joined)
-    taken = metadata.files | sidecars.files
-    tables, unused = metadata_files.read_other_tables(tree, column=options.column, taken=taken)
+    taken = SpilledDict((name, None) for name in itertools.chain(metadata.files, sidecars.files))
+    tables, unused = metadata_files.read_other_tables(tree, index, column=options.column, taken=taken)
     from_tables, left = metadata_files.captions_of_tables(tables, options.column)
     has_captions = bool(metadata.by_name or sidecars.by_name or from_tables.by_name)
     names = name_captions.read_names(tree, template=options.template, files=not has_captions)
@@ -114,16 +126,20 @@ def _first_present(tree: Tree, manifest: SourceCaptions | None, options: _Option
     if kind == "none":
         source.notes += [*(sidecars.notes if source is not sidecars else ()), *names.notes]
     source.problems = problems
-    caption_accounts.account(source, tree, kind=kind, left=left, unused=unused, names=names,
-                             read=taken | {table.file.name for table in tables})
+    taken.update((table.file.name, None) for table in tables)
+    caption_accounts.account(source, tree, index, kind=kind, left=left, unused=unused, names=names, read=taken)
     return kind, source
 
 
 def _metadata_then_sidecars(metadata: SourceCaptions, sidecars: SourceCaptions) -> tuple[str, SourceCaptions]:
     """Metadata decides which pictures there are; a sidecar counts only for a picture without a caption in it."""
-    disagree = [name for name in metadata.by_name
-                if name in sidecars.by_name and metadata.by_name[name] != sidecars.by_name[name]]
-    filled = [name for name in sidecars.by_name if name not in metadata.by_name and name not in metadata.excluded]
+    both = SpilledTuples(sidecars.by_name.items())
+    disagree: list[str] = []
+    for name, captions in metadata.by_name.items():
+        if captions != both.get(name, captions):
+            disagree.append(name)
+        both[name] = captions
+    filled = any(name not in metadata.by_name and name not in metadata.excluded for name in sidecars.by_name)
     warnings = [*metadata.warnings, *sidecars.warnings]
     if disagree:
         count = "1 picture" if len(disagree) == 1 else f"{len(disagree):,} pictures"
@@ -131,14 +147,14 @@ def _metadata_then_sidecars(metadata: SourceCaptions, sidecars: SourceCaptions) 
                         "the metadata counts")
     label = f"{metadata.label} and {sidecars.label}" if filled else metadata.label
     kind = "metadata" if metadata.by_name else "sidecar" if filled else "none"
-    return kind, SourceCaptions(label, True, {**sidecars.by_name, **metadata.by_name}, metadata.excluded, warnings,
-                                [*metadata.notes, *sidecars.notes], files=metadata.files | sidecars.files)
+    return kind, SourceCaptions(label, True, both, metadata.excluded, warnings, [*metadata.notes, *sidecars.notes])
 
 
-def _forced(kind: str, tree: Tree, manifest: SourceCaptions | None, options: _Options) -> SourceCaptions:
+def _forced(kind: str, tree: Tree, index: PictureIndex, manifest: SourceCaptions | None,
+            options: _Options) -> SourceCaptions:
     """The source that the user named. Raises DataError if it holds no caption of any picture."""
     if kind == "metadata":
-        source = manifest or metadata_files.read_metadata(tree, column=options.column, checking=options.checking)
+        source = manifest or metadata_files.read_metadata(tree, index, column=options.column, checking=options.checking)
         looked_for = "metadata.jsonl or metadata.csv with a column text, caption or prompt"
     elif kind == "sidecar":
         source = sidecar_files.read_sidecars(tree, extension=options.extension, joined=options.joined)
@@ -159,24 +175,40 @@ def _forced(kind: str, tree: Tree, manifest: SourceCaptions | None, options: _Op
 # ── The report ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _summary(pictures: tuple[PictureFile, ...], source: SourceCaptions) -> str:
-    with_caption = [picture.captions for picture in pictures if picture.captions]
-    if not with_caption and not source.by_name and source.label.startswith("none"):
+@dataclass(frozen=True)
+class _Counts:
+    pictures: int
+    captioned: int                              # pictures with a caption
+    captions: int
+
+
+def _look_through(pictures: PictureFiles) -> tuple[_Counts, tuple[str, ...]]:
+    """Count the captions. → the counts; up to three examples: the first, the middle and the last of the distinct ones
+    """
+    captioned = count = 0
+    hashes, positions = array("q"), array("L")  # of the first caption of each picture
+    for position, captions in enumerate(pictures.captions):
+        if captions:
+            captioned += 1
+            count += len(captions)
+            hashes.append(hash(captions[0]))
+            positions.append(position)
+    _, first = np.unique(np.frombuffer(hashes, np.int64), return_index=True) if hashes else (None, np.empty(0, int))
+    distinct = np.sort(first)
+    chosen = sorted({0, len(distinct) // 2, len(distinct) - 1}) if len(distinct) else []
+    examples = tuple(pictures.captions[positions[distinct[number]]][0] for number in chosen)
+    return _Counts(len(pictures), captioned, count), examples
+
+
+def _summary(counts: _Counts, source: SourceCaptions) -> str:
+    if not counts.captioned and not source.by_name and source.label.startswith("none"):
         return source.label
-    parts = [f"{len(with_caption)} of {len(pictures)} files"]   # not pictures: some may turn out to be unusable
-    if without := len(pictures) - len(with_caption):
+    parts = [f"{counts.captioned} of {counts.pictures} files"]         # some may turn out to be no pictures
+    if without := counts.pictures - counts.captioned:
         parts.append(f"{without} {'have' if without > 1 else 'has'} none → empty")
     if source.excluded:
         parts.append(f"{len(source.excluded)} more not listed → left out")
-    count = sum(map(len, with_caption))
-    if count > len(with_caption):
+    if counts.captions > counts.captioned:
         lines = ", one a line" if source.label.startswith("sidecar") else ""
-        parts.append(f"{count / len(with_caption):.1f} captions a picture{lines}")
+        parts.append(f"{counts.captions / counts.captioned:.1f} captions a picture{lines}")
     return f"{source.label} ({'; '.join(parts)})"
-
-
-def _examples(pictures: tuple[PictureFile, ...]) -> tuple[str, ...]:
-    """Up to three captions: the first, the middle and the last of the distinct ones."""
-    captions = [picture.captions[0] for picture in pictures if picture.captions]
-    distinct = list(dict.fromkeys(captions))
-    return tuple(distinct[index] for index in sorted({0, len(distinct) // 2, len(distinct) - 1})) if distinct else ()

@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Iterable
 
 from .file_types import picture_suffixes
+from .spilled import SpilledLists
 
 # Names of folders that only say what kind of file is in them, in the layouts images/… and captions/….
 _KINDS = frozenset(("images", "image", "imgs", "img", "pictures", "pics", "photos", "jpg", "jpegs", "png", "pngs",
@@ -20,16 +21,16 @@ class PictureIndex:
     """The pictures of a data set by name. names: their POSIX paths relative to the data set."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._names = set(names)
-        self._by_file: dict[str, list[str]] = {}
-        self._by_stem: dict[str, list[str]] = {}
-        self._by_kind: dict[tuple[str, ...], list[str]] = {}
+        self._waiting = iter(names)             # to be looked at with the first question
+        self._by_file, self._by_stem, self._by_kind = SpilledLists(), SpilledLists(), SpilledLists()
         self._suffixes = picture_suffixes()
-        for name in self._names:
+
+    def _prepare(self) -> None:
+        for name in self._waiting:
             file = posixpath.basename(name).casefold()
-            self._by_file.setdefault(file, []).append(name)
-            self._by_stem.setdefault(posixpath.splitext(file)[0], []).append(name)
-            self._by_kind.setdefault(_without_kinds(posixpath.splitext(name)[0]), []).append(name)
+            self._by_file.add(file, name)
+            self._by_stem.add(posixpath.splitext(file)[0], name)
+            self._by_kind.add(_without_kinds(posixpath.splitext(name)[0]), name)
 
     def find(self, written: str, *, directory: str = "") -> str | None:
         """The picture that a table in `directory` means by `written`, or None.
@@ -38,9 +39,10 @@ class PictureIndex:
         suffix, in another case, or with the number of a caption as in "1000.jpg#2". A folder in it must not contradict
         the picture's folders.
         """
+        self._prepare()
         path = unicodedata.normalize("NFC", re.sub(r"#\d+$", "", written.strip())).replace("\\", "/")
         exact = posixpath.normpath(posixpath.join(directory, path))
-        if exact in self._names:
+        if exact in self._by_file.get(posixpath.basename(exact).casefold()):
             return exact
         if exact.startswith("../"):             # outside of the data set
             return None
@@ -52,12 +54,14 @@ class PictureIndex:
         found = self._by_file.get(file)
         if not found:
             stem, suffix = posixpath.splitext(file)
-            found = self._by_stem.get(stem if suffix in self._suffixes else file, [])
-        return _only([name for name in found if _agree(parents, posixpath.dirname(name).casefold())], directory)
+            found = self._by_stem.get(stem if suffix in self._suffixes else file)
+        names = [name for name in dict.fromkeys(found) if _agree(parents, posixpath.dirname(name).casefold())]
+        return _only(names, directory)
 
     def find_parallel(self, base: str) -> str | None:
         """The picture images/a/1.png that belongs to the text captions/a/1 (`base`, without its suffix), or None."""
-        found = self._by_kind.get(_without_kinds(base), ())
+        self._prepare()
+        found = list(dict.fromkeys(self._by_kind.get(_without_kinds(base))))
         return found[0] if len(found) == 1 and _has_kind(base) else None
 
 
@@ -77,9 +81,9 @@ def _parts(path: str) -> list[str]:
     return [part for part in path.split("/") if part not in ("", ".")]
 
 
-def _without_kinds(base: str) -> tuple[str, ...]:
+def _without_kinds(base: str) -> str:
     *folders, stem = _parts(base.casefold())
-    return (*(part for part in folders if part not in _KINDS), stem)
+    return "/".join((*(part for part in folders if part not in _KINDS), stem))
 
 
 def _has_kind(base: str) -> bool:

@@ -109,5 +109,6 @@ class Batches:
 
 @functools.lru_cache(maxsize=2)                 # a batch spans at most two epochs, unless the data set is tiny
 def _order(seed: int, epoch: int, length: int) -> Tensor:
-    """The order of `length` training pictures in an epoch."""
-    return randomness.permutation(length, seed, "order", epoch)
+    """The order of `length` training pictures in an epoch. → (length,) int32, or int64 if there are too many"""
+    order = randomness.permutation(length, seed, "order", epoch)
+    return order.int() if length < 2**31 else order

@@ -38,5 +38,9 @@ def preview_prompts(session: Session) -> tuple[tuple[str, ...], int]:
     if prompts := session.run.machine.preview_prompt:
         return prompts, max(1, config.PREVIEW_PICTURES // len(prompts))
     positions = (session.split.held_out if len(session.split.held_out) else session.split.train).tolist()
-    captions = dict.fromkeys(caption for position in positions for caption in session.dataset.captions[position][:1])
-    return tuple(captions)[:config.PREVIEW_PICTURES] or ("",), 1
+    captions: dict[str, None] = {}
+    for position in positions:
+        captions.update(dict.fromkeys(session.dataset.captions[position][:1]))
+        if len(captions) == config.PREVIEW_PICTURES:
+            break
+    return tuple(captions) or ("",), 1
