@@ -122,11 +122,13 @@ def test_captions_of_equal_pixels_become_alternatives(folder, directory):
     shutil.copy(folder / "0.png", folder / "3.png")
     shutil.copy(folder / "0.png", folder / "5.png")
     (folder / "5.txt").write_text("caption 5\ncaption 0")
+    shutil.copy(folder / "1.png", folder / "4.png")                  # another group between them
     dataset = opened(folder, directory)
     assert len(dataset.names) == 10
     assert {dataset.captions[index] for index in (0, 3, 5)} == {("caption 0", "caption 3", "caption 5")}
-    assert dataset.captions[1] == ("caption 1",)
-    assert dataset.warnings == ("2 pictures with the same pixels as another, for example 3.png (as 0.png)",)
+    assert dataset.captions[1] == dataset.captions[4] == ("caption 1", "caption 4")
+    assert dataset.captions[2] == ("caption 2",)
+    assert dataset.warnings == ("3 pictures with the same pixels as another, for example 3.png (as 0.png)",)
 
 
 def test_a_duplicate_without_a_caption_gets_one(folder, directory):
@@ -352,7 +354,7 @@ def test_a_damaged_cache_is_made_again(folder, directory):
         assert (home / "index.jsonl").read_bytes() == index
     (home / "images.u8").write_bytes(b"short")
     np.testing.assert_array_equal(opened(folder, directory).images, first.images)
-    (seen,) = directory.glob("seen-*.json")
+    (seen,) = directory.glob("seen-*.jsonl")
     for damaged in (b"", b"[]", b'{"format": 1, "files": {"0.png": 7}}', b'{"format": 1, "files": {"0.png": [1]}}'):
         seen.write_bytes(damaged)
         assert opened(folder, directory).content_id == first.content_id

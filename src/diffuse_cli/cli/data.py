@@ -4,7 +4,9 @@ Reports for people go to stderr. stdout gets only what a program may want: the p
 """
 
 import contextlib
+import itertools
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -196,10 +198,12 @@ def _warn_of_long_captions(dataset: "Dataset") -> list[str]:
     """A warning if captions are too long for the tokenizer that a training on them would make."""
     from ..network.tokenizer import LENGTH, train_tokenizer, truncation_warning
 
-    captions = [caption for alternatives in dataset.captions for caption in alternatives]
-    if all(len(caption) < LENGTH // 4 for caption in captions):        # at most four bytes a character
+    def captions() -> Iterator[str]:
+        return itertools.chain.from_iterable(dataset.captions)
+
+    if all(len(caption) < LENGTH // 4 for caption in captions()):      # at most four bytes a character
         return []
-    warning = truncation_warning(train_tokenizer(captions), captions)
+    warning = truncation_warning(train_tokenizer(captions()), captions())
     return [warning] if warning else []
 
 

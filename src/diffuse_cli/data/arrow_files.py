@@ -29,6 +29,14 @@ class Cell:
     def __str__(self) -> str:
         return f"{self.container}/{self.row}"
 
+    def packed(self) -> tuple[tuple[Any, ...], tuple[str, int, int | None]]:
+        """→ what the cells of a file share, what is its own"""
+        return (Cell._of, self.container), (self.column, self.row, None)
+
+    @staticmethod
+    def _of(container: Path, column: str, row: int, _: None) -> "Cell":
+        return Cell(container, column, row)
+
     def stat(self) -> os.stat_result:
         """The status of the container: a row changes with it."""
         return os.stat(self.container)

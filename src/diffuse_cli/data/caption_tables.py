@@ -3,19 +3,22 @@
 import itertools
 import os
 import re
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
 
 from ..errors import DataError
 from .annotations import FILE_KEY, normalised
-from .caption_text import SourceCaptions, captions_under, distinct_captions
+from .caption_text import captions_under, distinct_captions
 from .containers import File, read_head
 from .file_types import picture_suffixes
-from .picture_index import PictureIndex
-from .tables import NAMELESS, NoTable, read_rows
+from .picture_numbers import PictureNumbers, number_in
+from .spilled import SpilledDict, SpilledTuples
+from .tables import NAMELESS, NoTable, Row, read_rows
 
 # Names of columns, as `normalised` spells them; the first that holds what it should counts.
 FILE_COLUMNS = (FILE_KEY, "filename", "file", "image", "img", "image_path", "img_path", "image_name", "img_name",
@@ -30,25 +33,32 @@ _NO_CAPTION = re.compile(r"[a-z]+://\S*|[0-9a-fA-F]{8,}|[\d\s:.,TZ+/-]+|\S+\.\w{
 _SAMPLE = 2000                                  # rows by which the columns are recognised
 
 
+class NameIndex(Protocol):
+    """What `PictureIndex` does."""
+
+    @property
+    def numbers(self) -> PictureNumbers:
+        """The pictures by the numbers in their names."""
+
+    def find(self, written: str, *, directory: str = "") -> str | None:
+        """The picture that a table in `directory` means by `written`, or None."""
+
+
 @dataclass
 class CaptionTable:
     """The captions in one table. `missing`: what it lists besides. `rank`: 1 if they are names of classes or tags."""
 
     file: File
     rank: int = 0
-    by_name: dict[str, tuple[str, ...]] = field(default_factory=dict)   # of each picture that it lists, even if empty
+    listed: SpilledDict[None] = field(default_factory=SpilledDict)      # all pictures in it, with captions or without
+    by_name: SpilledTuples = field(default_factory=SpilledTuples)       # only those with at least one caption
     missing: dict[str, str] = field(default_factory=dict)               # … → the place where it is listed first
     problems: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    @property
-    def captioned(self) -> dict[str, tuple[str, ...]]:
-        """The pictures that have at least one caption in it."""
-        return {name: captions for name, captions in self.by_name.items() if captions}
 
-
-def read_table(file: File, index: PictureIndex, column: str | None, *, required: bool) -> CaptionTable | None:
+def read_table(file: File, index: NameIndex, column: str | None, *, required: bool) -> CaptionTable | None:
     """The captions in a file. Unless it is required to be a table, None for one that lists no picture.
 
     Raises DataError if a row cannot be read, or if a required table has no column with names of files.
@@ -59,8 +69,7 @@ def read_table(file: File, index: PictureIndex, column: str | None, *, required:
             value, directory=file.directory) is not None
 
     table = CaptionTable(file)
-    source = SourceCaptions("", present=True)
-    sample: list[tuple[str, dict[str, Any]]] = []
+    sample: list[Row] = []
     try:
         rows = iter(read_rows(file, is_picture=is_picture, notes=table.notes))
         for row_with_place in itertools.islice(rows, _SAMPLE):
@@ -73,16 +82,17 @@ def read_table(file: File, index: PictureIndex, column: str | None, *, required:
         raise UnrelatedFile(str(error)) from error
     columns = list(dict.fromkeys(key for _, row in sample for key in row))
     file_column, numbers = _file_column(sample, columns, index, file), None
-    if file_column is None and (numbers := index.numbers()):
-        sample += rows                          # all are needed to tell whether the numbers are safe
-        file_column = _number_column(sample, columns, numbers)
+    if file_column is None and (numbers := index.numbers):
+        every = (row for _, row in itertools.chain(sample, rows))      # needed to tell whether the numbers are safe
+        file_column = _number_column(every, columns, numbers)
+        rows = itertools.islice(read_rows(file, is_picture=is_picture, notes=[]), len(sample), None)
     if file_column is None and required:
         file_column, numbers = _named_column(sample, columns, file), None
     if file_column is None:
         return table if required else None
     if numbers:
-        number = min(numbers)
-        table.notes.append(f"{file.name} gives pictures by their numbers: {number} is taken for {numbers[number]}")
+        number, picture = numbers.first()
+        table.notes.append(f"{file.name} gives pictures by their numbers: {number} is taken for {picture}")
     keys = _text_columns(table, sample, columns, file_column, column)
     table.rank = int(bool(keys) and normalised(keys[0]) in TEXT_COLUMNS[_FIRST_CLASS:])
     for place, row in itertools.chain(sample, rows):
@@ -91,39 +101,37 @@ def read_table(file: File, index: PictureIndex, column: str | None, *, required:
             continue
         if written is None:
             raise DataError(f"{place} has no {file_column}", hint="Every row names its picture")
-        captions = captions_under(keys, row, place, source)
-        name = numbers.get(_number_in(written, -1)) if numbers else index.find(written, directory=file.directory)
+        captions = captions_under(keys, row, place, table.problems)
+        name = numbers.find(written) if numbers else index.find(written, directory=file.directory)
         if name is None:
             table.missing.setdefault(written, place)
-        else:
+            continue
+        if captions:
             table.by_name[name] = tuple(dict.fromkeys((*table.by_name.get(name, ()), *captions)))
-    table.problems = source.problems
+        table.listed[name] = None
     return table
 
 
 def captions_of_rows(
-    name: str, rows: Iterable[dict[str, Any]], column: str | None, source: SourceCaptions,
+    table: CaptionTable, rows: Iterable[dict[str, Any]], column: str | None,
 ) -> Iterator[tuple[str, ...]]:
-    """The captions of each row of a table whose rows hold the pictures themselves. Problems and notes go to `source`.
+    """The captions of each row of a table whose rows hold the pictures themselves. Problems and notes go to `table`.
 
-    name: the name of the table. Raises DataError if it has no column `column`.
+    Raises DataError if it has no column `column`.
     """
-    numbered = ((f"{name} row {number}", row) for number, row in enumerate(rows, 1))
+    numbered = ((f"{table.file.name} row {number}", row) for number, row in enumerate(rows, 1))
     sample = list(itertools.islice(numbered, _SAMPLE))
-    table = CaptionTable(File(name, Path(name)))
     columns = list(dict.fromkeys(key for _, row in sample for key in row))
     keys = _text_columns(table, sample, columns, "", column) if columns else ()
-    source.warnings += table.warnings
-    source.notes += table.notes
     for place, row in itertools.chain(sample, numbered):
-        yield captions_under(keys, row, place, source)
+        yield captions_under(keys, row, place, table.problems)
 
 
 class UnrelatedFile(Exception):
     """A file cannot be read as a table, and does not name any picture."""
 
 
-def _names_pictures(file: File, sample: list[tuple[str, dict[str, Any]]], index: PictureIndex) -> bool:
+def _names_pictures(file: File, sample: list[Row], index: NameIndex) -> bool:
     """Whether the rows before an error name a picture; or the text of a damaged JSON document does."""
     for _, row in sample:
         if any(isinstance(value, str) and len(value) < 1000 and index.find(value, directory=file.directory)
@@ -138,8 +146,7 @@ def _names_pictures(file: File, sample: list[tuple[str, dict[str, Any]]], index:
     return any(index.find(value, directory=file.directory) for value in re.findall(r'"([^"\n]{1,200})"', text)[:1000])
 
 
-def _file_column(sample: list[tuple[str, dict[str, Any]]], columns: list[str], index: PictureIndex,
-                 file: File) -> str | None:
+def _file_column(sample: list[Row], columns: list[str], index: NameIndex, file: File) -> str | None:
     """The column whose values name most pictures; the first in FILE_COLUMNS, or any other, of those with as many."""
     known = _known_columns(columns)
     matches: Counter[str] = Counter()
@@ -161,28 +168,27 @@ def _known_columns(columns: list[str]) -> list[str]:
                   key=lambda column: ranks[normalised(column)])
 
 
-def _number_column(sample: list[tuple[str, dict[str, Any]]], columns: list[str],
-                   numbers: dict[int, str]) -> str | None:
+def _number_column(rows: Iterable[dict[str, Any]], columns: list[str], numbers: PictureNumbers) -> str | None:
     """The first column in FILE_COLUMNS that holds the numbers of pictures, without zeros in front; None without any.
 
     A column that counts rows must not be taken for it: either each number must be that of a picture, or each picture
     must have its number, and no other column may hold names of pictures. Numbers without gaps must begin where those of
     the pictures do.
     """
-    if any(_is_file_name(value) and _number_in(value, -1) < 0 for _, row in sample for value in row.values()):
-        return None
-    for column in _known_columns(columns):
-        written = [_name_in(row.get(column)) for _, row in sample]
-        found = {_number_in(value, -1) for value in written if value is not None}
-        if not found & numbers.keys() or -1 in found:
-            continue
-        has_gaps = max(found) - min(found) >= len(found)
-        if found <= numbers.keys() or (numbers.keys() <= found and (has_gaps or min(found) == min(numbers))):
-            return column
-    return None
+    written = {column: array("q") for column in _known_columns(columns)}
+    for row in rows:
+        if not written or any(_is_file_name(value) and number_in(value) is None for value in row.values()):
+            return None
+        for column in tuple(written):
+            name = _name_in(row.get(column))
+            if name is not None and (number := number_in(name)) is not None:
+                written[column].append(number)
+            elif name is not None:
+                del written[column]
+    return next((column for column, found in written.items() if numbers.fit(np.unique(np.array(found)))), None)
 
 
-def _named_column(sample: list[tuple[str, dict[str, Any]]], columns: list[str], file: File) -> str | None:
+def _named_column(sample: list[Row], columns: list[str], file: File) -> str | None:
     """The first column in FILE_COLUMNS of a table that must list pictures, since all of them may be missing.
 
     None for a table without rows. Raises DataError if there is no such column.
@@ -198,12 +204,6 @@ def _is_file_name(value: Any) -> bool:
     return isinstance(value, str) and os.path.splitext(value)[1].lower() in picture_suffixes()
 
 
-def _number_in(written: str, default: int) -> int:
-    """The number that a value is: 42 for '42', '42.0', and '42.png'."""
-    match = re.fullmatch(r"(\d{1,18})(\.0|\.[A-Za-z]\w{2,3})?", written.strip())
-    return int(match[1]) if match else default
-
-
 def _name_in(value: Any) -> str | None:
     """The name of a file in a value of a row: a text, a number, or {"path": …} as in data sets of Hugging Face."""
     if isinstance(value, dict):
@@ -213,7 +213,7 @@ def _name_in(value: Any) -> str | None:
     return value if isinstance(value, str) and value.strip() and "\0" not in value else None
 
 
-def _text_columns(table: CaptionTable, sample: list[tuple[str, dict[str, Any]]], columns: list[str], file_column: str,
+def _text_columns(table: CaptionTable, sample: list[Row], columns: list[str], file_column: str,
                   column: str | None) -> tuple[str, ...]:
     """The columns in which captions stand, the most important first. Raises DataError if `column` is not there."""
     others = [name for name in columns if name != file_column]
@@ -226,8 +226,7 @@ def _text_columns(table: CaptionTable, sample: list[tuple[str, dict[str, Any]]],
         return tuple(chosen)
     ranks = {name: rank for rank, name in enumerate(TEXT_COLUMNS)}
     known = sorted((name for name in others if normalised(name) in ranks), key=lambda name: ranks[normalised(name)])
-    filled = [name for name in known if any(captions_under((name,), row, "", SourceCaptions("", True))
-                                            for _, row in sample)]
+    filled = [name for name in known if any(captions_under((name,), row, "", []) for _, row in sample)]
     if filled:
         if len(filled) > 1:
             table.notes.append(f"captions are taken from the column {filled[0]} of {table.file.name}; "

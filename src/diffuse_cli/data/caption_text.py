@@ -1,4 +1,4 @@
-"""The captions of one source, and how text or JSON values become captions.
+"""How text or JSON values become captions.
 
 Standard library only. Text is kept as it is, apart from white space and control characters: one caption is one line.
 """
@@ -6,7 +6,6 @@ Standard library only. Text is kept as it is, apart from white space and control
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
@@ -15,27 +14,13 @@ LANGUAGE_KEYS = ("en", "en_US", "en-US", "english")                     # of tra
 TAG_KEYS = ("tags", "tag", "keywords", "labels", "classes", "tags_general")     # a list is one caption of tags
 SPACED_TAG_KEYS = ("tag_string", "tag_string_general")                  # tags of image boards, with blanks between
 _ASKING = ("human", "user", "system")           # who does not say the caption in a conversation
+_CONTROL = dict.fromkeys((*range(32), *range(127, 160)), " ")          # control characters
 _LANGUAGE = re.compile(r"([a-z]{2,3})(?:[_@-][A-Za-z]+)*(?:\.utf-?8)?\s*=\s*(?=\S)", re.IGNORECASE)
-
-
-@dataclass
-class SourceCaptions:
-    """The captions that one kind of source holds, and what is wrong with it. `problems` are (name, reason)."""
-
-    label: str                                  # how the user is told of the source: "sidecar .txt"
-    present: bool                               # whether there is such a source at all, with captions or without
-    by_name: dict[str, tuple[str, ...]] = field(default_factory=dict)   # only pictures with at least one caption
-    excluded: set[str] = field(default_factory=set)     # names of pictures that a metadata file leaves out
-    warnings: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)      # other captions that are there, and the option that uses them
-    problems: list[tuple[str, str]] = field(default_factory=list)
-    files: set[str] = field(default_factory=set)        # names of the files that captions were read from
 
 
 def tidy(text: str) -> str:
     """The text in one line: control characters and runs of white space become one space, lone surrogates '?'."""
-    text = "".join(" " if ord(letter) < 32 or 127 <= ord(letter) < 160 else letter for letter in text)
-    return " ".join(text.split()).encode("utf-8", "replace").decode("utf-8")
+    return " ".join(text.translate(_CONTROL).split()).encode("utf-8", "replace").decode("utf-8")
 
 
 def distinct_captions(value: Any) -> tuple[str, ...]:
@@ -65,16 +50,16 @@ def without_translations(lines: Iterable[str]) -> list[str]:
 
 
 def captions_under(
-    keys: Iterable[str], row: dict[str, Any], place: str, source: SourceCaptions,
+    keys: Iterable[str], row: dict[str, Any], place: str, problems: list[tuple[str, str]],
 ) -> tuple[str, ...]:
     """The captions of `row` under the first of `keys` that holds any.
 
-    A value that is not text becomes a problem of `source`, reported for `place`.
+    A value that is not text becomes one of the `problems`, reported for `place`.
     """
     for key in keys:
         value = _plain(key, row.get(key))
         if value is not None and None in _texts(value):
-            source.problems.append((place, "caption is not text"))
+            problems.append((place, "caption is not text"))
         if captions := distinct_captions(value):
             return captions
     return ()

@@ -4,11 +4,16 @@ from collections import Counter
 from collections.abc import Iterable
 
 MAX_WORDS = 20_000                              # maximum words counted of a data set, the most frequent first
+_DIFFERENT = 500_000                            # maximum different words in memory
 
 
 def count_words(captions: Iterable[str]) -> dict[str, int]:
     """The MAX_WORDS most frequent words of the captions → how often each occurs; for warnings about prompts only."""
-    counts = Counter(word for caption in captions for word in split_words(caption))
+    counts: Counter[str] = Counter()
+    for caption in captions:
+        counts.update(split_words(caption))
+        if len(counts) > _DIFFERENT:            # of so many words, those that occur least are hardly among the frequent
+            counts = Counter(dict(counts.most_common(_DIFFERENT // 2)))
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_WORDS])
 
 

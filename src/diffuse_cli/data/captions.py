@@ -5,21 +5,28 @@ constant, else from metadata files, else from sidecar files or another table, el
 there are none. Every other file that could hold captions is named.
 """
 
+import itertools
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ..checks import check_choice
 from ..config import CAPTION_SOURCES, is_table
 from ..errors import DataError
-from . import caption_accounts, folder_texts, garbage, metadata_files, name_captions, sidecar_files
+from . import caption_accounts, folder_texts, metadata_files, name_captions, sidecar_files
 from .caption_tables import CaptionTable
-from .caption_text import SourceCaptions, distinct_captions
+from .caption_text import distinct_captions
 from .derived_pictures import warn_of_derived
 from .folder_texts import FolderTexts
-from .folders import Tree
-from .listing import PictureFile, PictureListing
+from .folders import FileList, Tree
+from .listing import PictureFiles, PictureListing
+from .picture_index import PictureIndex
+from .source_captions import SourceCaptions
 from .sources import open_sources
+from .spilled import SpilledDict, SpilledList, SpilledTuples, packed
 from .split import side_by_side_splits
 
 
@@ -34,7 +41,6 @@ class _Options:
     checking: bool
 
 
-@garbage.paused()
 def find_pictures(folder: Path, *, more_folders: Sequence[str] = (), captions: str = "auto", caption: str | None = None,
                   caption_column: str | None = None, caption_ext: str | None = None,
                   caption_template: str = "{label}", join_lines: bool = False, strict: bool = False,
@@ -54,19 +60,20 @@ def find_pictures(folder: Path, *, more_folders: Sequence[str] = (), captions: s
     options = _Options(column=caption_column, extension=caption_ext, template=caption_template, joined=join_lines,
                        checking=checking)
     tree, manifest = open_sources([folder, *map(Path, more_folders)], column=caption_column, checking=checking)
+    index = PictureIndex(tree.known_names)
     if caption is not None:
         kind, source = "constant", _constant(tree, caption)
     elif captions == "none":
         kind, source = "none", SourceCaptions("none (unconditional model)", present=True)
     elif captions == "auto":
-        kind, source = _first_present(tree, manifest, options)
+        kind, source = _first_present(tree, index, manifest, options)
     elif is_table(captions):
-        kind, source = _named_table(Path(captions), tree, options)
+        kind, source = _named_table(Path(captions), tree, index, options)
     else:
-        kind, source = captions, _forced(captions, tree, manifest, options)
-    pictures = tuple(PictureFile(file.path, file.name, source.by_name.get(file.name, ()))
-                     for file in tree.pictures if file.name not in source.excluded)
-    if not pictures:
+        kind, source = captions, _forced(captions, tree, index, manifest, options)
+    files = tree.pictures if not source.excluded else FileList(
+        file for file in tree.pictures if file.name not in source.excluded)
+    if not files:
         raise DataError(f"{folder}: none of its {len(tree.pictures)} pictures is listed in {source.label}",
                         hint="Use --captions sidecar, folder, filename or none to do without it")
     unusable = tuple((name, reason) for name, reason in tree.unusable if name not in source.excluded)
@@ -74,11 +81,14 @@ def find_pictures(folder: Path, *, more_folders: Sequence[str] = (), captions: s
         name, reason = problems[0]
         raise DataError(f"{name}: {reason}, and --strict stops at the first problem",
                         hint=f"`diffuse data check {folder}` lists them all")
-    if splits := side_by_side_splits(picture.name for picture in pictures):
+    if splits := side_by_side_splits(files.names()):
         source.warnings.append(f"{splits[0]} and {splits[1]} lie side by side, and pictures of both are trained on; "
                                f"--held-out {splits[1]} keeps the latter for validation")
-    source.warnings += warn_of_derived([picture.name for picture in pictures], folder)
-    return PictureListing(tree.root, folder, pictures, kind, _summary(pictures, source), _examples(pictures),
+    source.warnings += warn_of_derived(files.names, folder)
+    pictures = PictureFiles(files, SpilledList(
+        (packed(source.by_name.get(name, ())),) for name in files.names()))
+    counts, examples = _look_through(pictures)
+    return PictureListing(tree.root, folder, pictures, counts.captioned > 0, kind, _summary(counts, source), examples,
                           tuple(source.notes), tuple(source.warnings), unusable, tuple(source.problems), tree.litter)
 
 
@@ -87,18 +97,20 @@ def find_pictures(folder: Path, *, more_folders: Sequence[str] = (), captions: s
 
 def _constant(tree: Tree, caption: str) -> SourceCaptions:
     captions = distinct_captions(caption)
-    return SourceCaptions("the same for all", True, {file.name: captions for file in tree.pictures if captions})
+    by_name = SpilledTuples((name, captions) for name in tree.pictures.names() if captions)
+    return SourceCaptions("the same for all", True, by_name)
 
 
-def _first_present(tree: Tree, manifest: SourceCaptions | None, options: _Options) -> tuple[str, SourceCaptions]:
+def _first_present(tree: Tree, index: PictureIndex, manifest: SourceCaptions | None,
+                   options: _Options) -> tuple[str, SourceCaptions]:
     """The kind and the captions of the first source, in the order of precedence, that is there."""
-    metadata = manifest or metadata_files.read_metadata(tree, column=options.column, checking=options.checking)
+    metadata = manifest or metadata_files.read_metadata(tree, index, column=options.column, checking=options.checking)
     sidecars = sidecar_files.read_sidecars(tree, extension=options.extension, joined=options.joined)
-    taken = metadata.files | sidecars.files
-    tables, unused = metadata_files.read_other_tables(tree, column=options.column, taken=taken)
-    taken |= {table.file.name for table in tables}
+    taken = SpilledDict((name, None) for name in itertools.chain(metadata.files, sidecars.files))
+    tables, unused = metadata_files.read_other_tables(tree, index, column=options.column, taken=taken)
+    taken.update((table.file.name, None) for table in tables)
     texts = folder_texts.read_folder_texts(tree, joined=options.joined, taken=taken)
-    from_tables, _ = metadata_files.captions_of_tables(tables, set())
+    from_tables, _ = metadata_files.captions_of_tables(tables)
     has_captions = bool(metadata.by_name or sidecars.by_name or from_tables.by_name)
     names = _names(tree, texts, options, files=not has_captions)
     problems = [*metadata.problems, *sidecars.problems]         # whichever source counts, these files need attention
@@ -121,14 +133,15 @@ def _first_present(tree: Tree, manifest: SourceCaptions | None, options: _Option
         if named := folder_texts.name_ids(source, tree, taken):
             texts.names_file = texts.names_file or named
             if texts.names:                     # classes in a table and in folders, as in Tiny ImageNet
-                source.by_name = {**names.by_name, **source.by_name}
+                source.by_name = SpilledTuples(itertools.chain(names.by_name.items(), source.by_name.items()))
     if kind == "none":
         source.notes += [*(sidecars.notes if source is not sidecars else ()), *names.notes]
     source.problems = problems + texts.problems
     source.warnings += texts.warnings
-    read = {*taken, *texts.files, texts.names_file}
-    caption_accounts.account(source, tree, kind=kind, left=left, names=names, read=read,
-                             unused=[(name, reason) for name, reason in unused if name not in read])
+    taken.update((name, None) for name in (*texts.files, texts.names_file))
+    caption_accounts.account(source, tree, index, kind=kind, left=left, names=names, read=taken,
+                             unused=[(name, reason) for name, reason in unused if name not in taken],
+                             names_folders=lambda path: folder_texts.read_named_file(path, tree) is not None)
     return kind, source
 
 
@@ -139,34 +152,32 @@ def _names(tree: Tree, texts: FolderTexts, options: _Options, *, folders: bool =
                                       class_names=texts.names)
     if texts.names and source.present:
         source.label += f" by {texts.names_file}"
-    captions = {picture.name: found for picture in tree.pictures if (found := texts.caption_of(picture))}
+    captions = SpilledTuples(texts.captions_of(tree.pictures.names()))
     if captions:
-        source.label = texts.label() + (f" and {source.label}" if source.by_name.keys() - captions.keys() else "")
-        source.by_name |= captions
+        others = any(name not in captions for name in source.by_name)
+        source.label = texts.label() + (f" and {source.label}" if others else "")
+        source.by_name.update(captions.items())
         source.present = True
     return source
 
 
 def _fill_from_sidecars(source: SourceCaptions, sidecars: SourceCaptions) -> None:
     """Give the pictures that the tables in `source` lack the captions in the texts beside them, or name these texts."""
-    filled = {name: captions for name, captions in sidecars.by_name.items() if name not in source.by_name}
-    if len(filled) < len(sidecars.by_name):
+    if any(name in source.by_name for name in sidecars.by_name):
         source.notes.append(f"{sidecars.label} is not used, because {source.label} has more captions; "
                             "--captions sidecar would use it")
-    elif filled:
+    elif sidecars.by_name:
         source.label += f" and {sidecars.label}"
-        source.by_name |= filled
-        source.files |= sidecars.files
+        source.by_name.update(sidecars.by_name.items())
 
 
 def _fill_from_tables(source: SourceCaptions, tables: list[CaptionTable]) -> list[CaptionTable]:
     """Add the tables that list only pictures without captions to `source`, and return the others."""
     fitting = [table for table in tables if table.file.name not in source.files]
-    more, left = metadata_files.captions_of_tables(fitting, source.by_name.keys() | source.excluded)
+    more, left = metadata_files.captions_of_tables(fitting, source.by_name, source.excluded)
     if more.present:
         source.label += f" and {more.label}"
-        source.by_name |= more.by_name
-        source.files |= more.files
+        source.by_name.update(more.by_name.items())
         source.notes += more.notes
         source.problems += more.problems
     return left
@@ -174,42 +185,45 @@ def _fill_from_tables(source: SourceCaptions, tables: list[CaptionTable]) -> lis
 
 def _fill_from_folders(source: SourceCaptions, tree: Tree, texts: FolderTexts) -> None:
     """Give the pictures without a caption that of their folder."""
-    filled = {picture.name: captions for picture in tree.pictures
-              if picture.name not in source.by_name and picture.name not in source.excluded
-              and (captions := texts.caption_of(picture))}
+    filled = SpilledTuples((name, captions) for name, captions in texts.captions_of(tree.pictures.names())
+                           if name not in source.by_name and name not in source.excluded)
     if filled:
-        source.by_name |= filled
+        source.by_name.update(filled.items())
         source.label += f" and {texts.label()}"
 
 
 def _metadata_then_sidecars(metadata: SourceCaptions, sidecars: SourceCaptions) -> tuple[str, SourceCaptions]:
     """Metadata decides which pictures there are; a sidecar counts only for a picture without a caption in it."""
-    disagree = [name for name in metadata.by_name
-                if name in sidecars.by_name and metadata.by_name[name] != sidecars.by_name[name]]
-    filled = [name for name in sidecars.by_name if name not in metadata.by_name and name not in metadata.excluded]
+    both = SpilledTuples(sidecars.by_name.items())
+    disagree, first = 0, ""
+    for name, captions in metadata.by_name.items():
+        if captions != both.get(name, captions):
+            disagree, first = disagree + 1, first or name
+        both[name] = captions
+    filled = any(name not in metadata.by_name and name not in metadata.excluded for name in sidecars.by_name)
     warnings = [*metadata.warnings, *sidecars.warnings]
     if disagree:
-        count = "1 picture" if len(disagree) == 1 else f"{len(disagree):,} pictures"
-        warnings.append(f"{metadata.label} and sidecar files disagree about {count}, for example {disagree[0]}; "
+        count = "1 picture" if disagree == 1 else f"{disagree:,} pictures"
+        warnings.append(f"{metadata.label} and sidecar files disagree about {count}, for example {first}; "
                         "the metadata counts")
     label = f"{metadata.label} and {sidecars.label}" if filled else metadata.label
     kind = "metadata" if metadata.by_name else "sidecar" if filled else "none"
-    return kind, SourceCaptions(label, True, {**sidecars.by_name, **metadata.by_name}, metadata.excluded, warnings,
-                                [*metadata.notes, *sidecars.notes], files=metadata.files | sidecars.files)
+    return kind, SourceCaptions(label, True, both, metadata.excluded, warnings, [*metadata.notes, *sidecars.notes])
 
 
-def _named_table(path: Path, tree: Tree, options: _Options) -> tuple[str, SourceCaptions]:
+def _named_table(path: Path, tree: Tree, index: PictureIndex, options: _Options) -> tuple[str, SourceCaptions]:
     """The kind and the captions of the table at `path`: of pictures, or of folders and classes."""
     texts = folder_texts.read_named_file(path, tree)
     if texts is None:
-        return "table", metadata_files.read_named_table(path, tree, column=options.column)
+        return "table", metadata_files.read_named_table(path, tree, index, column=options.column)
     return "folder", _names(tree, texts, options, files=False)
 
 
-def _forced(kind: str, tree: Tree, manifest: SourceCaptions | None, options: _Options) -> SourceCaptions:
+def _forced(kind: str, tree: Tree, index: PictureIndex, manifest: SourceCaptions | None,
+            options: _Options) -> SourceCaptions:
     """The source that the user named. Raises DataError if it holds no caption of any picture."""
     if kind == "metadata":
-        source = manifest or metadata_files.read_metadata(tree, column=options.column, checking=options.checking)
+        source = manifest or metadata_files.read_metadata(tree, index, column=options.column, checking=options.checking)
         looked_for = "metadata.jsonl or metadata.csv with a column text, caption or prompt"
     elif kind == "sidecar":
         source = sidecar_files.read_sidecars(tree, extension=options.extension, joined=options.joined)
@@ -231,24 +245,40 @@ def _forced(kind: str, tree: Tree, manifest: SourceCaptions | None, options: _Op
 # ── The report ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _summary(pictures: tuple[PictureFile, ...], source: SourceCaptions) -> str:
-    with_caption = [picture.captions for picture in pictures if picture.captions]
-    if not with_caption and not source.by_name and source.label.startswith("none"):
+@dataclass(frozen=True)
+class _Counts:
+    pictures: int
+    captioned: int                              # pictures with a caption
+    captions: int
+
+
+def _look_through(pictures: PictureFiles) -> tuple[_Counts, tuple[str, ...]]:
+    """Count the captions. → the counts; up to three examples: the first, the middle and the last of the distinct ones
+    """
+    captioned = count = 0
+    hashes, positions = array("q"), array("L")  # of the first caption of each picture
+    for position, captions in enumerate(pictures.captions):
+        if captions:
+            captioned += 1
+            count += len(captions)
+            hashes.append(hash(captions[0]))
+            positions.append(position)
+    _, first = np.unique(np.frombuffer(hashes, np.int64), return_index=True) if hashes else (None, np.empty(0, int))
+    distinct = np.sort(first)
+    chosen = sorted({0, len(distinct) // 2, len(distinct) - 1}) if len(distinct) else []
+    examples = tuple(pictures.captions[positions[distinct[number]]][0] for number in chosen)
+    return _Counts(len(pictures), captioned, count), examples
+
+
+def _summary(counts: _Counts, source: SourceCaptions) -> str:
+    if not counts.captioned and not source.by_name and source.label.startswith("none"):
         return source.label
-    parts = [f"{len(with_caption)} of {len(pictures)} files"]   # not pictures: some may turn out to be unusable
-    if without := len(pictures) - len(with_caption):
+    parts = [f"{counts.captioned} of {counts.pictures} files"]         # some may turn out to be no pictures
+    if without := counts.pictures - counts.captioned:
         parts.append(f"{without} {'have' if without > 1 else 'has'} none → empty")
     if source.excluded:
         parts.append(f"{len(source.excluded)} more not listed → left out")
-    count = sum(map(len, with_caption))
-    if count > len(with_caption):
+    if counts.captions > counts.captioned:
         lines = ", one a line" if source.label.startswith("sidecar") else ""
-        parts.append(f"{count / len(with_caption):.1f} captions a picture{lines}")
+        parts.append(f"{counts.captions / counts.captioned:.1f} captions a picture{lines}")
     return f"{source.label} ({'; '.join(parts)})"
-
-
-def _examples(pictures: tuple[PictureFile, ...]) -> tuple[str, ...]:
-    """Up to three captions: the first, the middle and the last of the distinct ones."""
-    captions = [picture.captions[0] for picture in pictures if picture.captions]
-    distinct = list(dict.fromkeys(captions))
-    return tuple(distinct[index] for index in sorted({0, len(distinct) // 2, len(distinct) - 1})) if distinct else ()

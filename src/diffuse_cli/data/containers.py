@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal, Protocol
+from typing import IO, Any, Literal, Protocol
 
 MEMBER_LIMIT = 256 * 2**20                      # maximum bytes of a member, before it is compressed
 
@@ -20,6 +20,12 @@ class Inner(Protocol):
     """A file inside a container. It has those methods of `Path` that readers of files need."""
 
     container: Path                             # the file on the disk
+
+    def packed(self) -> tuple[tuple[Any, ...], tuple[str, int, int | None]]:
+        """→ what many files share: a function and its first arguments; a text and two numbers, its other arguments
+
+        The function makes the same file again.
+        """
 
     def stat(self) -> os.stat_result:
         """The status of the container: what is in it changes with it."""
@@ -83,6 +89,10 @@ class Member:
 
     def __str__(self) -> str:
         return f"{self.container}/{self.inner}"
+
+    def packed(self) -> tuple[tuple[Any, ...], tuple[str, int, int | None]]:
+        """→ what its container's members share, what is its own"""
+        return (Member, self.container), (self.inner, self.size, self.start)
 
     def stat(self) -> os.stat_result:
         """The status of the container: a member changes with it."""

@@ -10,30 +10,37 @@ not in it. `decode_workers` decodes the pictures; nothing is written into their 
 
 import contextlib
 import hashlib
+import itertools
 import json
+import math
 import time
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
-from ..errors import DataError, InUseError
+from ..errors import DataError, InUseError, StorageError
 from ..events import Noticed, Scanned
 from ..files import durable
-from . import decode_workers, garbage
+from . import decode_workers
 from .colours import Rendering, background_colour
 from .file_hashes import REFUSED, hash_files
 from .file_types import PICTURE_LIKE, remedies
+from .folders import name_of_key, sort_key
 from .listing import Dataset, PictureFile, PictureListing
-from .remarks import Entry, describe_litter, warnings_about
+from .remarks import Entry, Remarks, describe_litter
+from .spilled import Column, SpilledList, SpilledTuples, packed, unpacked
+from .split import numbers_of
 
 FORMAT = 2                                      # of the files above
 TRANSFORM = "upright srgb, centre square, lanczos or bicubic, 4"    # change it with anything that changes a pixel
-_PIECE = 16 * 2**20                             # bytes of pixels collected before they are written
+_PIECE = 4 * 2**20                              # bytes that are read or written at once
+_BATCH = 1000                                   # items of a long list that are handled at once
 
-
+T = TypeVar("T")
 Progress = Generator[Scanned | Noticed, None, Dataset]
 
 
@@ -71,18 +78,20 @@ def decode_pictures(
     rendering = rendering or Rendering()
     background_colour(rendering)                # refused here, once, and not in each worker
     durable.make_directory(directory)
-    files = [(picture.name, picture.path) for picture in found.pictures]
-    file_hashes = yield from hash_files(found.folder, files, directory=directory, threads=decode_workers.cores())
-    key = _key(file_hashes, resolution, rendering)
+    hashes = yield from hash_files(found.folder, found.pictures, directory=directory, threads=decode_workers.cores())
+    key = _key(hashes, resolution, rendering)
     home = directory / key
-    entries = _read_index(home, file_hashes, resolution)
-    if entries is None:
+    dataset = _read(found, hashes, home, resolution, rendering)
+    if dataset is None:
         with contextlib.ExitStack() as held:
             yield from _wait_for_lock(held, directory / f"{key}.lock")
-            entries = _read_index(home, file_hashes, resolution)        # another process may have decoded them by now
-            if entries is None:
-                entries = yield from _decode(found, file_hashes, home, resolution, rendering)
-    return _dataset(found, entries, home, resolution, rendering)
+            dataset = _read(found, hashes, home, resolution, rendering)     # another process may have decoded them
+            if dataset is None:
+                yield from _decode(found, hashes, home, resolution, rendering)
+                dataset = _read(found, hashes, home, resolution, rendering)
+    if dataset is None:
+        raise StorageError(f"{home} changed while it was being read", hint="Run the same command again")
+    return dataset
 
 
 def describe_skipped(skipped: Iterable[tuple[str, str]], total: int) -> str:
@@ -106,7 +115,7 @@ def clear_cache(directory: Path) -> int:
                 durable.remove_tree(path)
                 with contextlib.suppress(OSError):      # Windows does not remove an open file
                     (directory / f"{path.name}.lock").unlink()
-        elif path.suffix == ".json":            # the memory of `file_hashes`
+        elif path.suffix in (".json", ".jsonl"):            # the memory of `file_hashes`
             freed += path.stat().st_size
             path.unlink(missing_ok=True)
     return freed
@@ -115,9 +124,9 @@ def clear_cache(directory: Path) -> int:
 # ── Files → cache ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _key(file_hashes: list[str], resolution: int, rendering: Rendering) -> str:
-    facts = json.dumps([FORMAT, TRANSFORM, resolution, asdict(rendering), file_hashes])
-    return hashlib.sha256(facts.encode()).hexdigest()[:32]
+def _key(hashes: Iterable[str], resolution: int, rendering: Rendering) -> str:
+    start = json.dumps([FORMAT, TRANSFORM, resolution, asdict(rendering)]).removesuffix("]")
+    return _sha256(f"{start}, ".encode(), _json(hashes), b"]")[:32]
 
 
 def _wait_for_lock(held: contextlib.ExitStack, path: Path) -> Generator[Noticed, None, None]:
@@ -135,33 +144,37 @@ def _wait_for_lock(held: contextlib.ExitStack, path: Path) -> Generator[Noticed,
 
 
 def _decode(
-    found: PictureListing, file_hashes: list[str], home: Path, resolution: int, rendering: Rendering,
-) -> Generator[Scanned, None, list[Entry]]:
+    found: PictureListing, hashes: Sequence[str], home: Path, resolution: int, rendering: Rendering,
+) -> Generator[Scanned, None, None]:
     """Decode every file that could be read; write the array first, then the index, which makes the array valid."""
     durable.make_directory(home)
     durable.remove_temporaries(home)
-    total, entries = len(found.pictures), []
-    readable = [picture.path for picture, file_hash in zip(found.pictures, file_hashes, strict=True)
-                if not file_hash.startswith(REFUSED)]
+    readable = (picture.path for picture, file_hash in zip(found.pictures, hashes, strict=True)
+                if not file_hash.startswith(REFUSED))
     decoding = decode_workers.decode_all(readable, resolution=resolution, rendering=rendering)
+    lines, checksum = SpilledList(), hashlib.sha256()
     with durable.stream(home / "images.u8") as write, contextlib.closing(decoding) as decoded:
         piece = bytearray()
-        for picture, file_hash in zip(found.pictures, file_hashes, strict=True):
+        for picture, file_hash in zip(found.pictures, hashes, strict=True):
             entry, pixels = _next_entry(picture, file_hash, decoded)
-            entries.append(entry)
+            line = json.dumps(vars(entry)).encode() + b"\n"
+            lines.append((line,))
+            checksum.update(line)
             piece += pixels
             if len(piece) >= _PIECE:
                 write(bytes(piece))
                 piece.clear()
-            yield Scanned(done=len(entries), total=total)
+            yield Scanned(done=len(lines), total=len(found.pictures))
         write(bytes(piece))
-    body = "".join(json.dumps(vars(entry)) + "\n" for entry in entries).encode()
-    durable.write(home / "index.jsonl", _index_header(body) + body)
-    return entries
+    with durable.stream(home / "index.jsonl") as write:
+        write(_index_header(checksum.hexdigest()))
+        for batch in _batches(line for line, in lines):
+            write(b"".join(batch))
 
 
-def _index_header(body: bytes) -> bytes:
-    return json.dumps({"format": FORMAT, "sha256": hashlib.sha256(body).hexdigest()}).encode() + b"\n"
+def _index_header(checksum: str) -> bytes:
+    """checksum: SHA-256 of the lines below."""
+    return json.dumps({"format": FORMAT, "sha256": checksum}).encode() + b"\n"
 
 
 def _next_entry(
@@ -178,47 +191,94 @@ def _next_entry(
     return entry, result.pixels
 
 
-@garbage.paused()
-def _read_index(home: Path, file_hashes: list[str], resolution: int) -> list[Entry] | None:
-    """The entries of a complete cache of these files; None if there is none."""
-    try:
-        header, end, body = (home / "index.jsonl").read_bytes().partition(b"\n")
-        if header + end != _index_header(body):
-            return None
-        entries = [Entry(**json.loads(line)) for line in body.splitlines()]
-        used = sum(not entry.reason for entry in entries)
-        complete = (home / "images.u8").stat().st_size == used * resolution * resolution * 3
-    except (OSError, ValueError, TypeError):
-        return None
-    return entries if complete and [entry.file_hash for entry in entries] == file_hashes else None
-
-
 # ── Cache → data set ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@garbage.paused()
-def _dataset(
-    found: PictureListing, entries: list[Entry], home: Path, resolution: int, rendering: Rendering,
-) -> Dataset:
-    pairs = list(zip(found.pictures, entries, strict=True))
-    used = [(picture, entry) for picture, entry in pairs if not entry.reason]
-    hashes = tuple(entry.pixels_hash for _, entry in used)
-    captions = _shared_captions([picture.captions for picture, _ in used], hashes)
-    shape = (len(used), resolution, resolution, 3)
+def _read(found: PictureListing, hashes: Iterable[str], home: Path, resolution: int, rendering: Rendering,
+          ) -> Dataset | None:
+    """The data set, if there is a complete cache of files with these hashes."""
+    try:
+        with (home / "index.jsonl").open("rb") as index:
+            header, start = index.readline(), index.tell()
+            if header != _index_header(_sha256(iter(lambda: index.read(_PIECE), b""))):
+                return None
+            index.seek(start)
+            rows, remarks, skipped = SpilledList(), Remarks(resolution, rendering), list(found.unusable)
+            for picture, own, file_hash, line in zip(
+                    found.pictures.names(), found.pictures.captions, hashes, index, strict=True):
+                entry = Entry(**json.loads(line))
+                if entry.file_hash != file_hash:
+                    return None
+                if entry.reason:
+                    skipped.append((picture, entry.reason))
+                else:
+                    rows.append((sort_key(picture), packed(own), bytes.fromhex(entry.pixels_hash)))
+                    remarks.add(picture, entry)
+        shape = (len(rows), resolution, resolution, 3)
+        if (home / "images.u8").stat().st_size != math.prod(shape):
+            return None
+    except (OSError, ValueError, TypeError):
+        return None
+    images = np.memmap(home / "images.u8", np.uint8, "r", shape=shape) if rows else np.empty(shape, np.uint8)
+    names, hashes_of_pixels = rows.column(0, name_of_key), rows.column(2, bytes.hex)
+    captions, copies = _shared_captions(rows)
+    pairs = [(names[copy], names[original]) for copy, original in copies[:1].tolist()]
     return Dataset(
-        images=np.memmap(home / "images.u8", np.uint8, "r", shape=shape) if used else np.empty(shape, np.uint8),
-        captions=captions,
-        names=tuple(picture.name for picture, _ in used),
-        pixel_hashes=hashes,
-        content_id=hashlib.sha256(json.dumps([hashes, captions]).encode()).hexdigest(),
-        skipped=(*found.unusable, *((picture.name, entry.reason) for picture, entry in pairs if entry.reason)),
-        warnings=tuple(warnings_about([(picture.name, entry) for picture, entry in used], resolution, rendering)),
-    )
+        images=images, captions=captions, names=names, pixel_hashes=hashes_of_pixels,
+        content_id=_sha256(b"[", _json(hashes_of_pixels), b", ", _json(captions), b"]"),
+        skipped=tuple(skipped), warnings=tuple(remarks.warnings(len(copies), *pairs)))
 
 
-def _shared_captions(captions: list[tuple[str, ...]], hashes: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-    """The captions of each picture: those of all pictures with the same pixels, as alternatives of one another."""
-    shared: dict[str, dict[str, None]] = {}
-    for alternatives, pixels in zip(captions, hashes, strict=True):
-        shared.setdefault(pixels, {}).update(dict.fromkeys(alternatives))
-    return tuple(tuple(shared[pixels]) for pixels in hashes)
+def _shared_captions(rows: SpilledList) -> tuple[Column[tuple[str, ...]], np.ndarray]:
+    """The captions of each picture: those of all pictures with the same pixels, as alternatives of one another.
+
+    rows: name, captions and hash of pixels of each picture. → the captions; (C, 2) int64 the position of each picture
+    with the pixels of an earlier one, ascending, and the position of the first with these pixels
+    """
+    numbers = numbers_of(rows.column(2, bytes))
+    ordered = np.sort(numbers)
+    repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    if not len(repeated):
+        return rows.column(1, unpacked), np.empty((0, 2), np.int64)
+    places = np.flatnonzero(np.isin(numbers, repeated))                 # (P,), positions of pictures that are not alone
+    _, first, inverse = np.unique(numbers[places], return_index=True, return_inverse=True)
+    pairs = np.stack([places, places[first[inverse]]], axis=1)          # (P, 2)
+
+    # The captions of each group, and a list with the group's hash in the place of a picture's own captions
+    group = SpilledList((rows[place][2], rows[place][1]) for place in places.tolist())
+    group.sort(1)
+    shared = SpilledTuples((pixels.hex(), tuple(dict.fromkeys(caption for _, text in of_group
+                                                            for caption in unpacked(text))))
+                         for pixels, of_group in itertools.groupby(group, lambda row: row[0]))
+    is_shared = np.zeros(len(rows), bool)
+    is_shared[places] = True
+    own = SpilledList((pixels if together else text,) for (_, text, pixels), together in zip(
+        rows, is_shared, strict=True))
+    return own.column(0, lambda value: unpacked(value) if isinstance(value, str) else shared[value.hex()]), \
+        pairs[pairs[:, 0] != pairs[:, 1]]
+
+
+# ── Hashes of long lists ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _sha256(*pieces: bytes | Iterable[bytes]) -> str:
+    """SHA-256 of bytes that are given in pieces, in hexadecimal digits."""
+    result = hashlib.sha256()
+    for piece in pieces:
+        for part in [piece] if isinstance(piece, bytes) else piece:
+            result.update(part)
+    return result.hexdigest()
+
+
+def _json(items: Iterable[Any]) -> Iterator[bytes]:
+    """The bytes of `json.dumps(list(items))`, piece by piece."""
+    yield b"["
+    for number, batch in enumerate(_batches(items)):
+        yield (b", " if number else b"") + json.dumps(batch)[1:-1].encode()
+    yield b"]"
+
+
+def _batches(items: Iterable[T]) -> Iterator[list[T]]:
+    waiting = iter(items)
+    while batch := list(itertools.islice(waiting, _BATCH)):
+        yield batch

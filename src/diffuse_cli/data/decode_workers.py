@@ -7,6 +7,7 @@ worker whose parent is gone reads the end of its input and exits.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import queue
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -55,12 +56,15 @@ class Decoded:
 
 
 def decode_all(
-    paths: Sequence[Location], *, resolution: int, rendering: Rendering | None = None,
+    paths: Iterable[Location], *, resolution: int, rendering: Rendering | None = None,
 ) -> Generator[Decoded, None, None]:
     """Decode every file to a square of `resolution` pixels, in order. Closing the generator ends the workers."""
     request = [resolution, asdict(rendering or Rendering())]
-    count = max(1, min(cores(), len(paths) // _PICTURES_PER_WORKER))
-    size = max(1, min(_BATCH, len(paths) // (2 * count)))               # few files: each worker gets some of them
+    waiting = iter(paths)
+    first = list(itertools.islice(waiting, 2 * cores() * _BATCH))       # a number that keeps all workers busy
+    waiting = itertools.chain(first, waiting)
+    count = max(1, min(cores(), len(first) // _PICTURES_PER_WORKER))
+    size = max(1, min(_BATCH, len(first) // (2 * count)))               # few files: each worker gets some of them
     idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
     workers = [_Worker() for _ in range(count)]
     for worker in workers:
@@ -76,8 +80,8 @@ def decode_all(
     with ThreadPoolExecutor(count, thread_name_prefix="decode") as threads:
         pending: deque[Future[list[Decoded]]] = deque()
         try:
-            for start in range(0, len(paths), size):
-                pending.append(threads.submit(decode_batch, paths[start:start + size]))
+            while batch := list(itertools.islice(waiting, size)):
+                pending.append(threads.submit(decode_batch, batch))
                 if len(pending) >= AHEAD * count:
                     yield from _result(pending.popleft())
             while pending:

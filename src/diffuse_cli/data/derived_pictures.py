@@ -1,11 +1,14 @@
 """Pictures that were made from others and lie beside them: masks, depth maps, thumbnails. Judges names alone."""
 
+import functools
 import posixpath
 import re
 import shlex
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+
+from .spilled import SpilledDict
 
 _KINDS = r"""masks?|masklabel|condlabel|matte|alpha|trimap|seg|segmentation|depth|depths|depth_?map|disparity|normals?|
     normal_?map|canny|edges?|hed|lineart|scribble|sketch|pose|openpose|conditioning|control|thumb|thumbs|thumbnail|tn|
@@ -19,57 +22,84 @@ _FOLDERS = re.compile(r"""masks?|trimaps|segmentations?|segmentation(class|objec
 _SHARE = 0.5                                    # of a folder's pictures that must have the names of others
 
 
-def warn_of_derived(names: Collection[str], root: Path) -> Iterator[str]:
+Names = Callable[[], Iterable[str]]             # gives the names of all pictures, in order
+Derived = tuple[str, str, str]                  # a picture, what it was made from, a pattern for its name or path
+
+
+def warn_of_derived(names: Names, root: Path) -> Iterator[str]:
     """A warning, if some of the pictures are called like others with a word such as "mask" added to the name or path.
 
-    names: those of all pictures that would be trained on, relative to the data set. root: where they lie.
+    names: gives those of all pictures that would be trained on, relative to the data set. root: where they lie.
     """
-    found = {**_by_folder(names), **_by_name(names)}            # name → (the name of the other, a pattern for both)
-    if not found:
+    patterns: Counter[str] = Counter()
+    example = original = ""
+    for name, other, pattern in _derived(names):
+        patterns[pattern] += 1
+        if not example:
+            example, original = name, other
+    if not example:
         return
-    patterns = Counter(pattern for _, pattern in found.values())
-    example, (original, _) = next(iter(found.items()))
+    total = patterns.total()
     counted = ", ".join(f"{pattern} {count:,}" for pattern, count in patterns.most_common(4))
     without = " ".join(f"! -{'path' if pattern.endswith('/*') else 'name'} {shlex.quote(pattern)}"
                        for pattern in patterns)
     step = f"find {shlex.quote(str(root))} -type f {without} > pictures.txt, and give pictures.txt" if root.is_dir() \
         else "save the others in an archive of their own"
-    yield (f"{len(found):,} {'picture seems' if len(found) == 1 else 'pictures seem'} to be made from others, as masks "
+    yield (f"{total:,} {'picture seems' if total == 1 else 'pictures seem'} to be made from others, as masks "
            f"and thumbnails are, and will be trained on ({counted}; for example {example} from {original}). To leave "
            f"them out: {step}")
 
 
-def _by_name(names: Collection[str]) -> dict[str, tuple[str, str]]:
-    """Pictures called like one in the same folder, with a word before or behind the name: photo_mask.png, tn_1.jpg."""
-    bases = {posixpath.splitext(name)[0]: name for name in names}
-    found = {}
-    for base, name in bases.items():
-        folder, stem = posixpath.split(base)
-        for pattern in (_BEHIND, _BEFORE):
-            if (match := pattern.fullmatch(stem)) and (original := bases.get(posixpath.join(folder, match[1]))):
-                word = re.sub(r"\d+x\d+", "[0-9]*x[0-9]*", stem.replace(match[1], "*", 1))
-                found[name] = original, f"{word}.*" if pattern is _BEHIND else word
-                break
-    return found
+def _derived(names: Names) -> Iterator[Derived]:
+    """The pictures that are made from others, by their own names or by those of their folders."""
+    by_base: SpilledDict[str] = SpilledDict()   # name without suffix → the picture
+    if any(True for name in names() for _ in _names_of_originals(name)):
+        by_base.update((posixpath.splitext(name)[0], name) for name in names())
+    outside = _outside_of_folders(names)
+    folders = _folders_of_derived(names, outside)
+    for name in names() if by_base or folders else ():
+        found = next(((by_base[base], pattern) for base, pattern in _names_of_originals(name) if base in by_base), None)
+        folder = _folder(posixpath.dirname(name))
+        if found is None and folder in folders and (original := outside.get(_stem(name))):
+            found = original, f"*/{folder}/*"
+        if found is not None:
+            yield name, *found
 
 
-def _by_folder(names: Collection[str]) -> dict[str, tuple[str, str]]:
-    """Pictures in folders such as "masks", if at least half of them are called like pictures in other folders."""
-    inside: dict[str, list[str]] = {}           # folder → its pictures
-    outside: dict[str, str] = {}                # stem → the first picture
-    for name in names:
-        parts = posixpath.dirname(name).split("/")
-        special = next((part for part in parts if _FOLDERS.fullmatch(part)), None)
-        if special is None:
-            outside.setdefault(_stem(name), name)
-        else:
-            inside.setdefault(special, []).append(name)
-    found: dict[str, tuple[str, str]] = {}
-    for folder, pictures in inside.items():
-        originals = {name: original for name in pictures if (original := outside.get(_stem(name)))}
-        if len(originals) >= _SHARE * len(pictures):
-            found |= {name: (original, f"*/{folder}/*") for name, original in originals.items()}
-    return found
+def _names_of_originals(name: str) -> Iterator[tuple[str, str]]:
+    """(name without suffix, pattern) of what a name with a word before or behind says: photo_mask.png, tn_1.jpg."""
+    directory, stem = posixpath.split(posixpath.splitext(name)[0])
+    for expression in (_BEHIND, _BEFORE):
+        if match := expression.fullmatch(stem):
+            word = re.sub(r"\d+x\d+", "[0-9]*x[0-9]*", stem.replace(match[1], "*", 1))
+            yield posixpath.join(directory, match[1]), f"{word}.*" if expression is _BEHIND else word
+
+
+def _outside_of_folders(names: Names) -> SpilledDict[str]:
+    """Stem → the first picture outside of folders such as "masks"; empty if there are no such folders."""
+    outside: SpilledDict[str] = SpilledDict()
+    if any(_folder(posixpath.dirname(name)) for name in names()):
+        for name in names():
+            if not _folder(posixpath.dirname(name)) and (stem := _stem(name)) not in outside:
+                outside[stem] = name
+    return outside
+
+
+def _folders_of_derived(names: Names, outside: SpilledDict[str]) -> set[str]:
+    """The folders such as "masks" in which at least half of the pictures are called like pictures in other folders."""
+    total: Counter[str] = Counter()
+    derived: Counter[str] = Counter()
+    for name in names() if outside else ():
+        if folder := _folder(posixpath.dirname(name)):
+            total[folder] += 1
+            derived[folder] += _stem(name) in outside
+    return {folder for folder in total if derived[folder] >= _SHARE * total[folder]}
+
+
+@functools.lru_cache(maxsize=1000)
+def _folder(directory: str) -> str:
+    """The first folder in a path that is called like "masks"; "" without any."""
+    return next((part for part in directory.split("/") if _FOLDERS.fullmatch(part)), "")
 
 
 def _stem(name: str) -> str:

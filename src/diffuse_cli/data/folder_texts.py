@@ -3,11 +3,12 @@
 An id is a name without words, such as n02084071 or 3. Standard library only, except for parquet.
 """
 
+import heapq
 import json
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from ..config import TABLE_SUFFIXES
 from ..errors import DataError
 from .annotations import normalised
 from .caption_tables import TEXT_COLUMNS
-from .caption_text import SourceCaptions, distinct_captions, tidy
+from .caption_text import distinct_captions, tidy
 from .containers import File, read_head
 from .folders import Tree
-from .name_captions import words_of_name
+from .name_captions import is_id, words_of_name
 from .sidecar_files import FOLDER_TEXTS, SIDECAR_SUFFIXES, SidecarReader
+from .source_captions import SourceCaptions
+from .spilled import SpilledTuples
 from .tables import NoTable, read_rows
 from .text_files import NotText, decode_text
 
@@ -28,11 +31,12 @@ _CLASS_LISTS = frozenset(("classes", "class_names", "classnames", "labels", "lab
                           "class_list", "obj", "predefined_classes", "synset_words"))
 _CAPTIONS = ("text", "caption", "captions", "prompt", "description")       # columns of captions, not of classes
 _YAML = (".yaml", ".yml")
+_CLASS_SUFFIXES = frozenset((*TABLE_SUFFIXES, *_YAML))
 _TEXT_LIMIT = 4 * 2**20                         # maximum bytes of a text that maps ids to names
 _MAX_FILES = 30                                 # files that are looked into for names of classes
+_MAX_IDS = 100_000                              # different ids in captions that are looked at
 _ONE_CAPTION = 5                                # maximum lines of a text that is named like a folder
 _SYNSET = re.compile(r"n\d{8}")                 # an id of WordNet, whose name is a list of synonyms
-_ID = re.compile(r"n\d{8}|\d{1,9}")
 _PAIR = re.compile(r"(\S+?)\s*[\s,;:=]\s*(\S.*)")
 _YAML_NAMES = re.compile(r"^names\s*:[ \t]*(\[.*?\]|\{.*?\}|(?:\s*\n\s*(?:-|[\w\"']+\s*:)[ \t]+[^\n]+)+)", re.M | re.S)
 
@@ -52,44 +56,56 @@ class FolderTexts:
         """'cat/caption.txt and 3 more'."""
         return self.files[0] + (f" and {len(self.files) - 1:,} more" if len(self.files) > 1 else "")
 
-    def caption_of(self, picture: File) -> tuple[str, ...]:
-        """The captions of the nearest folder, looking upwards; () if none has any."""
-        directory = picture.directory
-        while directory and directory not in self.captions:
-            directory = posixpath.dirname(directory)
-        return self.captions.get(directory, ())
+    def captions_of(self, names: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Those of the pictures for which there are captions, with those of the nearest folder, looking upwards."""
+        if not self.captions:
+            return
+        for name in names:
+            found = (self.captions[folder] for folder in _upwards(posixpath.dirname(name)) if folder in self.captions)
+            if captions := next(found, ()):
+                yield name, captions
 
 
-def read_folder_texts(tree: Tree, *, joined: bool, taken: set[str]) -> FolderTexts:
+def read_folder_texts(tree: Tree, *, joined: bool, taken: Container[str]) -> FolderTexts:
     """What the files of a tree say about its folders. taken: names of files that are captions of single pictures."""
     texts = FolderTexts()
-    pictures = Counter(directory for picture in tree.pictures for directory in _upwards(picture.directory))
-    files = [file for file in tree.others if file.name not in taken]
+    pictures: Counter[str] = Counter()          # folder → the number of pictures in it and below
+    for directory, count in tree.directories.items():
+        pictures.update(dict.fromkeys(_upwards(directory), count))
     parts = {posixpath.basename(directory) for directory in pictures if directory}
-    texts.names, texts.names_file = class_names(parts, files)
-    _read_captions(texts, [file for file in files if file.suffix in SIDECAR_SUFFIXES and file.name != texts.names_file],
-                   pictures, joined)
+    texts.names, texts.names_file = class_names(parts, _files_with(_CLASS_SUFFIXES, tree, taken))
+    _read_captions(texts, (file for file in _files_with(SIDECAR_SUFFIXES, tree, taken)
+                           if file.name != texts.names_file), pictures, joined)
     return texts
+
+
+def _files_with(suffixes: Collection[str], tree: Tree, taken: Container[str]) -> Iterator[File]:
+    """The files with one of these suffixes that are not taken."""
+    return (tree.others[position] for position, name in enumerate(tree.others.names())
+            if posixpath.splitext(name)[1].lower() in suffixes and name not in taken)
 
 
 def read_named_file(path: Path, tree: Tree) -> FolderTexts | None:
     """The names of folders or classes in a file, wherever it lies; None if it gives no names to the folders."""
-    parts = {part for picture in tree.pictures for part in picture.directory.split("/") if part}
+    parts = {part for directory in tree.directories for part in directory.split("/") if part}
     names, _ = class_names(parts, [File(path.name, path)])
     return FolderTexts(names=names, names_file=path.name) if names else None
 
 
-def name_ids(source: SourceCaptions, tree: Tree, taken: set[str]) -> str:
+def name_ids(source: SourceCaptions, tree: Tree, taken: Container[str]) -> str:
     """Replace captions that are ids of classes, all of them, by the names that a file gives; warn if there is none.
 
     taken: names of files that are captions. → the name of the file that gives the names; "" without any
     """
-    if not all(len(captions) == 1 and is_id(captions[0]) for captions in source.by_name.values()):
-        return ""
-    ids = {captions[0] for captions in source.by_name.values()}
-    names, file = class_names(ids, [file for file in tree.others if file.name not in taken])
+    ids: set[str] = set()
+    for _, captions in source.by_name.items():
+        if len(captions) > 1 or not is_id(captions[0]):
+            return ""
+        if len(ids) < _MAX_IDS:
+            ids.add(captions[0])
+    names, file = class_names(ids, _files_with(_CLASS_SUFFIXES, tree, taken))
     if names:
-        source.by_name = {name: (names.get(captions[0], captions[0]),) for name, captions in source.by_name.items()}
+        source.by_name = SpilledTuples((name, (names.get(one, one),)) for name, (one,) in source.by_name.items())
         source.label += f" by {file}"
     else:
         source.warnings.append(f"the captions are only numbers, such as {min(ids)}; a file classes.txt beside the "
@@ -105,23 +121,22 @@ def _upwards(directory: str) -> Iterator[str]:
         yield directory
 
 
-def _read_captions(texts: FolderTexts, files: list[File], pictures: Counter[str], joined: bool) -> None:
+def _read_captions(texts: FolderTexts, files: Iterable[File], pictures: Counter[str], joined: bool) -> None:
     """Captions in texts that are named for it, as in cat/caption.txt, or named like their folder, as in cat.txt."""
-    folder_of: dict[str, str] = {}              # name of a file → the folder that it describes
+    chosen: list[tuple[File, str]] = []         # with the folders that they describe
     for file in files:
         stem = posixpath.basename(file.base)
         if file.base in pictures and _means_something(stem):
-            folder_of[file.name] = file.base
+            chosen.append((file, file.base))
         elif file.directory in pictures and (
                 normalised(stem) in FOLDER_TEXTS or (stem == posixpath.basename(file.directory) != "")):
-            folder_of[file.name] = file.directory
+            chosen.append((file, file.directory))
     source = SourceCaptions("", present=False)
     reader = SidecarReader(source, joined)
-    chosen = [file for file in files if file.name in folder_of]
-    reader.read(chosen)
+    reader.read(file for file, _ in chosen)
     texts.problems = source.problems
-    for file in chosen:
-        captions, folder = reader.captions[file.name], folder_of[file.name]
+    for file, folder in chosen:
+        captions = reader.captions.get(file.name, ())
         is_named_so = normalised(posixpath.basename(file.base)) in FOLDER_TEXTS
         if not captions or any(re.match(r"\S+\.\w{3,4}\b", caption) for caption in captions):     # names of files
             continue
@@ -135,21 +150,10 @@ def _read_captions(texts: FolderTexts, files: list[File], pictures: Counter[str]
 
 
 def _means_something(part: str) -> bool:
-    return bool(words_of_name(part, numbers=True)) or bool(_ID.fullmatch(part))
+    return bool(words_of_name(part, numbers=True)) or is_id(part)
 
 
 # ── Names of classes ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def is_id(text: str) -> bool:
-    """Whether a name or caption is a number or an id of WordNet, which needs a name to mean anything."""
-    return bool(_ID.fullmatch(text))
-
-
-def id_among_folders(tree: Tree) -> str:
-    """The first folder of pictures whose name is an id, if most pictures lie in such folders; "" otherwise."""
-    parts = [part for picture in tree.pictures if is_id(part := posixpath.basename(picture.directory))]
-    return parts[0] if 2 * len(parts) > len(tree.pictures) and len(set(parts)) > 1 else ""
 
 
 def class_names(ids: set[str], files: Iterable[File]) -> tuple[dict[str, str], str]:
@@ -158,9 +162,9 @@ def class_names(ids: set[str], files: Iterable[File]) -> tuple[dict[str, str], s
     ids: ids of classes, or names of folders. Without a fitting file, ({}, "").
     """
     wanted = {part for part in ids if is_id(part)} or {part for part in ids if words_of_name(part, numbers=True)}
-    candidates = [file for file in files if file.suffix in (*TABLE_SUFFIXES, *_YAML)]
-    candidates.sort(key=lambda file: (not _is_class_list(file), file.name.count("/")))
-    for file in candidates[:_MAX_FILES] if wanted else ():
+    candidates = (file for file in files if file.suffix in _CLASS_SUFFIXES) if wanted else ()
+    for file in heapq.nsmallest(_MAX_FILES, candidates, key=lambda file: (
+            not _is_class_list(file), file.name.count("/"))):
         names = {key: name for key, value in _pairs_in(file, wanted) if key in wanted and (name := _name(key, value))}
         if 2 * len(names) >= len(wanted):
             return names, file.name
@@ -182,7 +186,8 @@ def _pairs_in(file: File, wanted: set[str]) -> list[tuple[str, str]]:
     """Pairs of id and name in a file, in whatever form: a map, a map from names to ids, lines, rows, or a list."""
     try:
         if file.suffix in (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson"):
-            return _pairs_of_rows([row for _, row in read_rows(file, is_picture=wanted.__contains__, notes=[])], wanted)
+            return _pairs_of_rows(
+                lambda: (row for _, row in read_rows(file, is_picture=wanted.__contains__, notes=[])), wanted)
         data = read_head(file.path, _TEXT_LIMIT + 1)
         if len(data) > _TEXT_LIMIT:
             return []
@@ -204,7 +209,7 @@ def _pairs_of_json(document: Any, wanted: set[str]) -> list[tuple[str, str]]:
     if isinstance(document, list) and all(isinstance(name, str) for name in document):
         return _numbered(document, wanted)
     if not isinstance(document, dict):
-        return _pairs_of_rows([row for row in document if isinstance(row, dict)], wanted) if isinstance(
+        return _pairs_of_rows(lambda: (row for row in document if isinstance(row, dict)), wanted) if isinstance(
             document, list) else []
     pairs = []
     for key, value in document.items():
@@ -217,22 +222,39 @@ def _pairs_of_json(document: Any, wanted: set[str]) -> list[tuple[str, str]]:
     return fitting or _with_zeros(((value, key) for key, value in pairs), wanted)   # {"dog": 0}
 
 
-def _pairs_of_rows(rows: list[dict[str, Any]], wanted: set[str]) -> list[tuple[str, str]]:
-    """The column that holds most ids, and the one of names: the first in TEXT_COLUMNS, or the only other with words."""
-    texts = [{key: str(value) for key, value in row.items() if isinstance(value, str | int)} for row in rows]
-    columns = list(dict.fromkeys(key for row in texts for key in row))
-    fitting = {column: _with_zeros(((row.get(column, ""), "") for row in texts), wanted) for column in columns}
-    key = max(columns, key=lambda column: len(fitting[column]), default="")
-    others = [column for column in columns if column != key and any(_name("", row.get(column, "")) for row in texts)]
+def _pairs_of_rows(rows: Callable[[], Iterable[dict[str, Any]]], wanted: set[str]) -> list[tuple[str, str]]:
+    """The column that holds most ids, and the one of names: the first in TEXT_COLUMNS, or the only other with words.
+
+    rows: gives the rows, which are looked at twice.
+    """
+    fitting: dict[str, int] = {}                # column → number of its ids
+    wordy: set[str] = set()
+    id_in = _id_reader(wanted)
+    for row in rows():
+        for column, value in _texts_of(row):
+            fitting[column] = fitting.get(column, 0) + (id_in(value) is not None)
+            if column not in wordy and _name("", value):
+                wordy.add(column)
+    key = max(fitting, key=fitting.__getitem__, default="")
+    others = [column for column in fitting if column != key and column in wordy]
     known = sorted((column for column in others if normalised(column) in TEXT_COLUMNS),
                    key=lambda column: TEXT_COLUMNS.index(normalised(column)))
     are_ids = all(map(is_id, wanted))           # a table may say more about folders with words than their captions
-    if not known and (len(others) != 1 or not are_ids):
+    if not fitting.get(key) or (not known and (len(others) != 1 or not are_ids)):
         return []
     if not are_ids and normalised(known[0]) not in _CAPTIONS:
         return []
-    column = (known or others)[0]
-    return _with_zeros(((row.get(key, ""), row.get(column, "")) for row in texts), wanted)
+    column, names = (known or others)[0], {}
+    for row in rows():
+        texts = dict(_texts_of(row))
+        part, text = id_in(texts.get(key, "")), texts.get(column, "")
+        if part is not None and _name(part, text):
+            names[part] = text
+    return list(names.items())
+
+
+def _texts_of(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    return ((column, str(value)) for column, value in row.items() if isinstance(value, str | int))
 
 
 def _pairs_of_yaml(text: str, wanted: set[str]) -> list[tuple[str, str]]:
@@ -250,11 +272,17 @@ def _pairs_of_yaml(text: str, wanted: set[str]) -> list[tuple[str, str]]:
 
 
 def _with_zeros(pairs: Iterable[tuple[str, str]], wanted: set[str]) -> list[tuple[str, str]]:
-    """The pairs whose id is wanted, written as it is there: "7" counts for a folder "00007" if all are numbers."""
+    """The pairs whose id is wanted, written as it is there."""
+    id_in = _id_reader(wanted)
+    return [(part, name) for key, name in pairs if (part := id_in(key)) is not None]
+
+
+def _id_reader(wanted: set[str]) -> Callable[[str], str | None]:
+    """A function from a text to the wanted id that it is: "7" counts for a folder "00007" if all are numbers."""
     by_number = {int(part): part for part in wanted if part.isdecimal()}
     if len(by_number) < len(wanted):
-        return [(key, name) for key, name in pairs if key in wanted]
-    return [(by_number[int(key)], name) for key, name in pairs if key.isdecimal() and int(key) in by_number]
+        return lambda text: text if text in wanted else None
+    return lambda text: by_number.get(int(text)) if text.isdecimal() else None
 
 
 def _numbered(names: list[str], wanted: set[str]) -> list[tuple[str, str]]:

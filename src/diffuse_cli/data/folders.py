@@ -7,13 +7,16 @@ machine, file system and locale. What other programs leave there is skipped by i
 """
 
 import contextlib
+import functools
 import os
 import posixpath
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, overload
 
 from ..errors import DataError
 from .containers import File, Inner, Location
@@ -33,22 +36,104 @@ from .file_types import (
     what_else,
 )
 from .litter import litter_label
+from .spilled import Row, SpilledList, SpilledLists
 
 UNREADABLE_FOLDER = "unreadable folder"         # a reason in `Tree.unusable`
 _NOT_DOWNLOADED = re.compile(r"\.(.+)\.icloud")     # the name of a picture that iCloud keeps elsewhere
 
 
+def sort_key(name: str) -> bytes:
+    """The bytes of a name: names are sorted by them, whatever the locale."""
+    return name.encode("utf-8", "surrogateescape")
+
+
+def name_of_key(key: bytes) -> str:
+    """The name with this `sort_key`."""
+    return key.decode("utf-8", "surrogateescape")
+
+
+class FileList(Sequence[File]):
+    """Any number of files: names and places are packed, and most of them are not in memory."""
+
+    def __init__(self, files: Iterable[File] = ()) -> None:
+        self._rows = SpilledList()              # the name; the path of a file on the disk; what another is made from
+        self._shared: dict[tuple[Any, ...], int] = {}       # what many files inside a container share → its number
+        self._kinds: list[tuple[Any, ...]] = []             # the same by number
+        for file in files:
+            self.append(file)
+
+    def append(self, file: File) -> None:
+        """Add a file to the end."""
+        if isinstance(file.path, Path):
+            self._rows.append((sort_key(file.name), os.fsencode(file.path), None, None, None, None))
+            return
+        shared, own = file.path.packed()
+        number = self._shared.setdefault(shared, len(self._kinds))
+        if number == len(self._kinds):
+            self._kinds.append(shared)
+        inner, first, second = own
+        self._rows.append((sort_key(file.name), b"", number, sort_key(inner), first, second))
+
+    def sort(self) -> None:
+        """Sort by the bytes of the names, and files of one name by their paths."""
+        self._rows.sort(2)
+
+    def names(self) -> Iterator[str]:
+        """The names alone, which takes less time."""
+        return (name_of_key(row[0]) for row in self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> File: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[File]: ...
+    def __getitem__(self, index: int | slice) -> File | list[File]:
+        if isinstance(index, slice):
+            return [self._file(row) for row in self._rows[index]]
+        return self._file(self._rows[index])
+
+    def __iter__(self) -> Iterator[File]:
+        return map(self._file, self._rows)
+
+    def _file(self, row: Row) -> File:
+        name, path, number, inner, first, second = row
+        if number is None:
+            return File(name_of_key(name), Path(os.fsdecode(path)))
+        make, *shared = self._kinds[number]
+        return File(name_of_key(name), make(*shared, name_of_key(inner), first, second))
+
+
 @dataclass(frozen=True)
 class Tree:
-    """The files below `root`, each tuple in the order of the names."""
+    """The files below `root`, in the order of the names."""
 
     root: Path
-    pictures: tuple[File, ...]
-    others: tuple[File, ...]                    # all other regular files, where captions may be
+    pictures: FileList
+    others: FileList                            # all other regular files, where captions may be
     unusable: tuple[tuple[str, str], ...]       # (name, reason): pictures not to open, unreadable folders
     irregular: tuple[tuple[File, str], ...]     # (file, reason): others that are not regular files
     litter: tuple[tuple[str, int], ...] = ()    # (name or pattern, number): files of other programs, most first
 
+    @functools.cached_property
+    def directories(self) -> Counter[str]:
+        """The folders of pictures, in their order, with the number of pictures right in each; '' if it is the root."""
+        return Counter(name.rpartition("/")[0] for name in self.pictures.names())
+
+    @functools.cached_property
+    def by_base(self) -> SpilledLists:
+        """The names of pictures by their base without differences in case."""
+        return SpilledLists((posixpath.splitext(name)[0].casefold(), name) for name in self.pictures.names())
+
+    def known_names(self) -> Iterator[str]:
+        """The names that a table may list: of the pictures, and of those that cannot be used."""
+        yield from self.pictures.names()
+        yield from (name for name, reason in self.unusable if reason != UNREADABLE_FOLDER)
+
+    def is_picture(self, name: str) -> bool:
+        """Whether a picture has exactly this name."""
+        return name in self.by_base.get(posixpath.splitext(name)[0].casefold())
 
     def no_picture(self, path: Path) -> DataError:
         """The error for a folder or manifest at `path` that holds no picture: what is there, and what would help."""
@@ -60,11 +145,6 @@ class Tree:
                          hint=help or hint)
 
 
-def sort_key(name: str) -> bytes:
-    """The bytes of a name: names are sorted by them, whatever the locale."""
-    return name.encode("utf-8", "surrogateescape")
-
-
 def portable_name(relative: str) -> str:
     """A relative path as the file system spells it → NFC; bytes that are not UTF-8 are kept as surrogates."""
     return unicodedata.normalize("NFC", os.fsencode(relative).decode("utf-8", "surrogateescape"))
@@ -73,7 +153,7 @@ def portable_name(relative: str) -> str:
 def list_tree(folder: Path) -> Tree:
     """The pictures and other files below `folder`. Raises DataError if the folder itself cannot be read."""
     readable = picture_suffixes()
-    files: list[tuple[bool, File]] = []
+    pictures, others = FileList(), FileList()
     unusable: list[tuple[str, str]] = []
     irregular: list[tuple[File, str]] = []
     litter: Counter[str] = Counter()
@@ -89,15 +169,14 @@ def list_tree(folder: Path) -> Tree:
             else:
                 irregular.append((file, kind))
         else:
-            judgement = judge_contents(folder / relative, judgement)
+            judgement = judge_contents(file.path, judgement)
             if judgement in (PICTURE, NO_PICTURE):
-                files.append((judgement == PICTURE, file))
+                (pictures if judgement == PICTURE else others).append(file)
             else:
                 unusable.append((file.name, judgement))
-    files.sort(key=lambda entry: (sort_key(entry[1].name), os.fsencode(str(entry[1].path))))
-    return Tree(folder, tuple(file for is_picture, file in files if is_picture),
-                tuple(file for is_picture, file in files if not is_picture),
-                tuple(sorted(unusable, key=lambda problem: sort_key(problem[0]))),
+    pictures.sort()
+    others.sort()
+    return Tree(folder, pictures, others, tuple(sorted(unusable, key=lambda problem: sort_key(problem[0]))),
                 tuple(sorted(irregular, key=lambda problem: sort_key(problem[0].name))), tuple(litter.most_common()))
 
 
@@ -138,12 +217,11 @@ def _head(path: Path) -> bytes:
         os.close(descriptor)
 
 
-def _walk(folder: Path, unusable: list[tuple[str, str]], litter: Counter[str]) -> list[tuple[str, str]]:
+def _walk(folder: Path, unusable: list[tuple[str, str]], litter: Counter[str]) -> Iterator[tuple[str, str]]:
     """(relative path, kind) of everything but directories; `kind` is "file", or says what is there instead.
 
     Appends the name of each folder that cannot be read to `unusable`, and counts the files to skip in `litter`.
     """
-    files: list[tuple[str, str]] = []
     visited: set[tuple[int, int]] = set()
     for parent in folder.resolve().parents:     # a link to one of these, "/" for instance, would lead everywhere
         with contextlib.suppress(OSError):
@@ -173,13 +251,12 @@ def _walk(folder: Path, unusable: list[tuple[str, str]], litter: Counter[str]) -
                     if kind == "directory":
                         (links if entry.is_symlink() else pending).append(relative)
                     else:
-                        files.append((relative, kind))
+                        yield relative, kind
         except OSError as error:
             if not directory:
                 reason = (error.strerror or str(error)).lower()
                 raise DataError(f"cannot read the folder {folder}: {reason}", hint="Check its permissions") from error
             unusable.append((portable_name(directory), UNREADABLE_FOLDER))
-    return files
 
 
 def _count_files(directory: str) -> int:

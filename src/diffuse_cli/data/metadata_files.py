@@ -4,47 +4,46 @@ A metadata file and a manifest also decide which pictures belong to the data set
 Standard library only, except for parquet.
 """
 
+import itertools
 import posixpath
-from collections.abc import Collection, Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 from ..config import TABLE_SUFFIXES
 from ..errors import DataError
 from .caption_tables import CaptionTable, UnrelatedFile, read_table
-from .caption_text import SourceCaptions
 from .containers import File
-from .folders import UNREADABLE_FOLDER, Tree, list_tree
+from .folders import FileList, Tree, list_tree
 from .picture_index import PictureIndex
+from .source_captions import SourceCaptions
+from .spilled import SpilledDict, SpilledTuples
 
 METADATA_NAMES = tuple(f"metadata{suffix}" for suffix in TABLE_SUFFIXES if suffix != ".txt")
 MISSING_LIMIT = 0.01                            # maximum share of rows that name a file which does not exist
 MAX_TABLES = 100                                # files of other names that are tried as tables
 
 
-
 # ── Metadata files and manifests, which decide on the pictures ──────────────────────────────────────────────────────
 
 
-def read_metadata(tree: Tree, *, column: str | None, checking: bool) -> SourceCaptions:
+def read_metadata(tree: Tree, index: PictureIndex, *, column: str | None, checking: bool) -> SourceCaptions:
     """Captions of the metadata files in `tree`; each picture takes them from the nearest file, looking upwards.
 
     A picture that its metadata file does not list is excluded. Raises DataError for a row that cannot be read, two
     formats side by side, or, unless `checking`, more than 1 % of rows that name files which do not exist.
     """
-    names = known_names(tree)
-    tables = _metadata_by_directory(tree, names, column)
+    tables = _metadata_by_directory(tree, index, column)
     source = SourceCaptions(_label([table.file for table in tables.values()], column), present=bool(tables))
     source.problems += [(file.name, reason) for file, reason in tree.irregular
                         if posixpath.basename(file.name).lower() in METADATA_NAMES]
-    for name in names if tables else ():
+    for name in tree.known_names() if tables else ():
         directory = next((above for above in _upwards(posixpath.dirname(name)) if above in tables), None)
         if directory is None:
             continue
-        captions = tables[directory].by_name.get(name)
-        if captions is None:
-            source.excluded.add(name)
-        elif captions:
+        if captions := tables[directory].by_name.get(name):
             source.by_name[name] = captions
+        elif name not in tables[directory].listed:
+            source.excluded[name] = None
     _add(source, list(tables.values()))
     _check_missing(source, list(tables.values()), checking=checking)
     return source
@@ -58,38 +57,25 @@ def read_manifest(path: Path, *, column: str | None, checking: bool) -> tuple[Tr
     file = File(path.name, path)
     source = SourceCaptions(_label([file], column), present=True)
     tree = list_tree(path.parent)
-    table = read_table(file, PictureIndex(known_names(tree)), column, required=True)
+    table = read_table(file, PictureIndex(tree.known_names), column, required=True)
     assert table is not None
     _add(source, [table])
-    pictures = tuple(picture for picture in tree.pictures if picture.name in table.by_name)
-    unusable = tuple((name, reason) for name, reason in tree.unusable if name in table.by_name)
-    source.by_name = {name: captions for name, captions in table.captioned.items()
-                      if name in {picture.name for picture in pictures}}
+    pictures = FileList(picture for picture in tree.pictures if picture.name in table.listed)
+    unusable = tuple((name, reason) for name, reason in tree.unusable if name in table.listed)
+    source.by_name.update((name, captions) for name, captions in table.by_name.items() if tree.is_picture(name))
     _check_missing(source, [table], checking=checking)
-    stems = {posixpath.splitext(name)[0] for name in table.by_name}
-    others = tuple(file for file in tree.others if file.base in stems)
+    bases = SpilledDict((posixpath.splitext(name)[0], None) for name in table.listed)
+    others = FileList(file for file in tree.others if file.base in bases)
     return Tree(path.parent, pictures, others, unusable, tree.irregular, tree.litter), source
 
 
-def known_names(tree: Tree) -> list[str]:
-    """The names of the pictures, and of those that cannot be used: a table may list them as well."""
-    return [*(picture.name for picture in tree.pictures),
-            *(name for name, reason in tree.unusable if reason != UNREADABLE_FOLDER)]
-
-
-def _metadata_by_directory(tree: Tree, names: list[str], column: str | None) -> dict[str, CaptionTable]:
-    """Directory → its metadata file. A `metadata.json` that lists no picture describes something else.
-
-    names: of all files that may be listed.
-    """
+def _metadata_by_directory(tree: Tree, index: PictureIndex, column: str | None) -> dict[str, CaptionTable]:
+    """Directory → its metadata file. A `metadata.json` that lists no picture describes something else."""
     candidates = [file for file in tree.others if posixpath.basename(file.name).lower() in METADATA_NAMES]
-    if not candidates:
-        return {}
-    index, stems = PictureIndex(names), {picture.base for picture in tree.pictures}
     files: dict[str, File] = {}
     tables: dict[str, CaptionTable] = {}
     for file in candidates:
-        if file.base in stems:
+        if any(posixpath.splitext(name)[0] == file.base for name in tree.by_base.get(file.base.casefold())):
             continue
         if file.suffix != ".json":
             if file.directory in files:
@@ -116,7 +102,7 @@ def _upwards(directory: str) -> Iterator[str]:
 
 def _add(source: SourceCaptions, tables: list[CaptionTable]) -> None:
     for table in tables:
-        source.files.add(table.file.name)
+        source.files[table.file.name] = None
         source.problems += table.problems
         source.warnings += table.warnings
         source.notes += table.notes
@@ -124,7 +110,7 @@ def _add(source: SourceCaptions, tables: list[CaptionTable]) -> None:
 
 def _check_missing(source: SourceCaptions, tables: list[CaptionTable], *, checking: bool) -> None:
     missing = {name: place for table in tables for name, place in table.missing.items()}
-    listed = sum(len(table.by_name) for table in tables) + len(missing)
+    listed = sum(len(table.listed) for table in tables) + len(missing)
     if len(missing) > MISSING_LIMIT * listed and not checking:
         raise DataError(f"{source.label} lists {listed} files, of which {len(missing)} "
                         f"{'is' if len(missing) == 1 else 'are'} not there, for example "
@@ -137,18 +123,16 @@ def _check_missing(source: SourceCaptions, tables: list[CaptionTable], *, checki
 
 
 def read_other_tables(
-    tree: Tree, *, column: str | None, taken: set[str],
+    tree: Tree, index: PictureIndex, *, column: str | None, taken: Container[str],
 ) -> tuple[list[CaptionTable], list[tuple[str, str]]]:
     """The tables that list pictures of `tree`, those with most captions first, and (name, reason) of the other files.
 
     taken: names of files that have been read as something else. Raises DataError if a table that lists pictures has a
     row that cannot be read.
     """
-    files = [file for file in tree.others if file.name not in taken
-             and file.suffix in TABLE_SUFFIXES][:MAX_TABLES]
-    if not files:
-        return [], []
-    index, tables, unused = PictureIndex(known_names(tree)), [], []
+    candidates = (file for file in tree.others if file.suffix in TABLE_SUFFIXES and file.name not in taken)
+    files = list(itertools.islice(candidates, MAX_TABLES))
+    tables, unused = [], []
     for file in files:
         try:
             table = read_table(file, index, column, required=False)
@@ -160,25 +144,24 @@ def read_other_tables(
             tables.append(table)
         elif file.suffix != ".txt":
             unused.append((file.name, "lists none of the pictures"))
-    tables.sort(key=lambda table: (-len(table.captioned), table.rank, "caption" not in table.file.name.lower(),
+    tables.sort(key=lambda table: (-len(table.by_name), table.rank, "caption" not in table.file.name.lower(),
                                    len(table.file.name)))
     return tables, unused
 
 
 def captions_of_tables(
-    tables: list[CaptionTable], taken: Collection[str],
+    tables: list[CaptionTable], *taken: Container[str],
 ) -> tuple[SourceCaptions, list[CaptionTable]]:
     """The captions of the first table and of those that list other pictures, and the tables that are left over.
 
     taken: names of pictures that have captions. Tables that list them are left over.
     """
     used: list[CaptionTable] = []
-    captions: dict[str, tuple[str, ...]] = {}
+    captions = SpilledTuples()
     rest = []
     for table in tables:
-        if table.captioned and captions.keys().isdisjoint(table.captioned) and not any(
-                name in taken for name in table.captioned):
-            captions.update(table.captioned)
+        if table.by_name and not any(name in some for name in table.by_name for some in (captions, *taken)):
+            captions.update(table.by_name.items())
             used.append(table)
         else:
             rest.append(table)
@@ -189,18 +172,18 @@ def captions_of_tables(
     return source, rest
 
 
-def read_named_table(path: Path, tree: Tree, *, column: str | None) -> SourceCaptions:
+def read_named_table(path: Path, tree: Tree, index: PictureIndex, *, column: str | None) -> SourceCaptions:
     """The captions in the table at `path`, wherever it lies. Raises DataError if it lists none of the pictures."""
     if not path.is_file():
         raise DataError(f"there is no file {path}", hint="--captions takes the name of a source, or a table")
     inside = next((
         file for file in tree.others if isinstance(file.path, Path) and file.path.resolve() == path.resolve()), None)
-    table = read_table(inside or File(path.name, path), PictureIndex(known_names(tree)), column, required=True)
+    table = read_table(inside or File(path.name, path), index, column, required=True)
     assert table is not None
-    if not table.captioned:
+    if not table.by_name:
         raise DataError(f"{path} holds no caption of the pictures in {tree.root}", hint=" ".join(table.warnings) or (
             f"It lists {len(table.missing):,} other files, for example {next(iter(table.missing))[:100]!r}"
             if table.missing else "It lists no file"))
-    source, _ = captions_of_tables([table], ())
+    source, _ = captions_of_tables([table])
     source.label = f"{path}, column {column}" if column else str(path)
     return source

@@ -8,8 +8,10 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 
-from .caption_text import SourceCaptions, tidy
+from .caption_text import tidy
 from .folders import Tree
+from .source_captions import SourceCaptions
+from .spilled import SpilledDict
 from .split import split_of
 
 WORDY_NAMES = 0.8                               # minimum share of file names that hold a word, to be captions
@@ -33,6 +35,7 @@ _WORDS = """
 """
 _SAY_NOTHING = frozenset(_WORDS.split())
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
+_ID = re.compile(r"n\d{8}|\d{1,9}")
 _HEX = re.compile(r"(?=[a-f]*\d)[0-9a-f]{6,}", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _SEPARATORS = re.compile(r"[\s_\-.,;+()\[\]{}#@!=&~]+")
@@ -73,23 +76,24 @@ def read_names(tree: Tree, *, template: str, folders: bool = True, files: bool =
     is `present` if any names count.
     """
     labels = _folder_labels(tree, class_names or {}) if folders else {}
-    words = _file_words(tree) if files else {}
-    same = len({text.casefold() for text in words.values()}) == 1 and len(tree.pictures) > 1
-    names = {} if same else words
-    source = SourceCaptions("folder name" if labels and not names else "file name" if names and not labels
-                            else "folder and file name", present=bool(labels or names))
-    for picture in tree.pictures:
-        folder, name = labels.get(picture.name, ""), names.get(picture.name, "")
+    words = _file_words(tree) if files else SpilledDict[str]()
+    first = next((text for _, text in words.items()), "")
+    same = bool(first) and len(tree.pictures) > 1 and all(
+        text.casefold() == first.casefold() for _, text in words.items())
+    has_names = bool(words) and not same
+    source = SourceCaptions("folder name" if labels and not has_names else "file name" if has_names and not labels
+                            else "folder and file name", present=bool(labels) or has_names)
+    for picture in tree.pictures.names() if source.present else ():
+        folder, name = labels.get(picture.rpartition("/")[0], ""), words.get(picture, "") if has_names else ""
         name = _without_repetition(folder.split(), name.split())
         label = f"{folder} {name}"
         if label.strip():
-            source.by_name[picture.name] = (
+            source.by_name[picture] = (
                 tidy(template.replace("{label}", label).replace("{folder}", folder).replace("{name}", name)),)
     if same and not labels:
-        text = next(iter(words.values()))
-        source.notes.append(f"the names of all files say “{text}”, which tells no picture from another; "
-                            f"--caption \"{text}\" would use it")
-    numbered = sorted({part for picture in tree.pictures for part in picture.directory.split("/")
+        source.notes.append(f"the names of all files say “{first}”, which tells no picture from another; "
+                            f"--caption \"{first}\" would use it")
+    numbered = sorted({part for directory in tree.directories for part in directory.split("/")
                        if _REPEATS.match(part)}) if labels else []
     if numbered:
         source.warnings.append(f"the number in front of {numbered[0]!r} is not part of the caption, "
@@ -106,11 +110,16 @@ def _without_repetition(folder: list[str], name: list[str]) -> str:
 
 
 def _folder_labels(tree: Tree, class_names: Mapping[str, str]) -> dict[str, str]:
-    """Picture → the words of its folders, without those in which nearly all pictures lie; {} if they are no labels."""
-    folders: dict[str, list[str]] = {
-        picture.name: picture.directory.split("/") if picture.directory else [] for picture in tree.pictures}
-    prefixes = Counter(tuple(parts[:depth]) for parts in folders.values() for depth in range(1, len(parts) + 1))
-    inside = sum(map(bool, folders.values()))
+    """Folder → its words and those of the folders above, without those in which nearly all pictures lie.
+
+    {} if they are no labels.
+    """
+    folders = {directory: directory.split("/") if directory else [] for directory in tree.directories}
+    prefixes: Counter[tuple[str, ...]] = Counter()
+    for directory, parts in folders.items():
+        for depth in range(1, len(parts) + 1):
+            prefixes[tuple(parts[:depth])] += tree.directories[directory]
+    inside = len(tree.pictures) - tree.directories[""]
     words: dict[str, str] = {}                  # a folder's name → its words
 
     def words_of(parts: list[str]) -> str:
@@ -127,16 +136,31 @@ def _folder_labels(tree: Tree, class_names: Mapping[str, str]) -> dict[str, str]
                 result.append(words[part])
         return " ".join(filter(None, result))
 
-    labels = {name: label for name, parts in folders.items() if (label := words_of(parts))}
+    labels = {directory: label for directory, parts in folders.items() if (label := words_of(parts))}
     is_certain = any(_REPEATS.match(part) or part in class_names for parts in folders.values() for part in parts)
-    enough = len(labels) >= LABELLED * len(tree.pictures)
+    enough = sum(tree.directories[directory] for directory in labels) >= LABELLED * len(tree.pictures)
     return labels if enough and (len(set(labels.values())) >= 2 or is_certain) else {}
 
 
-def _file_words(tree: Tree) -> dict[str, str]:
-    """Picture → the words of its file's name; {} if too few names hold a word."""
-    words = {picture.name: words_of_name(posixpath.basename(picture.base)) for picture in tree.pictures}
-    wordy = {name: text for name, text in words.items() if _WORD.search(text)}
-    return wordy if len(wordy) >= WORDY_NAMES * len(words) else {}
+def _file_words(tree: Tree) -> SpilledDict[str]:
+    """Picture → the words of its file's name, if it holds any; empty if too few do."""
+    words: SpilledDict[str] = SpilledDict()
+    wordy = 0
+    for name in tree.pictures.names():
+        text = words_of_name(posixpath.splitext(posixpath.basename(name))[0])
+        if _WORD.search(text):
+            words[name] = text
+            wordy += 1
+    return words if wordy >= WORDY_NAMES * len(tree.pictures) else SpilledDict()
 
 
+def is_id(text: str) -> bool:
+    """Whether a name or caption is a number or an id of WordNet, which needs a name to mean anything."""
+    return bool(_ID.fullmatch(text))
+
+
+def id_among_folders(tree: Tree) -> str:
+    """The first folder of pictures whose name is an id, if most pictures lie in such folders; "" otherwise."""
+    found = {directory: part for directory in tree.directories if is_id(part := posixpath.basename(directory))}
+    pictures = sum(tree.directories[directory] for directory in found)
+    return next(iter(found.values())) if 2 * pictures > len(tree.pictures) and len(set(found.values())) > 1 else ""

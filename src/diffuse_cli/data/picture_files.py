@@ -63,7 +63,7 @@ def _open_inner(path: Inner) -> io.BytesIO:
     return io.BytesIO(data)
 
 
-def size_and_times(path: Location) -> list[int]:
-    """[bytes, modified, changed], times in nanoseconds; of a member those of its container. Raises OSError."""
+def size_and_times(path: Location) -> tuple[int, int, int]:
+    """Bytes, modified and changed, times in nanoseconds; of a member those of its container. Raises OSError."""
     status = os.stat(path) if isinstance(path, Path) else path.stat()
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns

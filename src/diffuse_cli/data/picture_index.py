@@ -3,38 +3,48 @@
 A name is matched leniently only where no other picture could be meant.
 """
 
+import functools
 import posixpath
 import re
 import unicodedata
 import urllib.parse
-from collections.abc import Iterable
+from array import array
+from collections.abc import Callable, Iterable
+
+import numpy as np
 
 from .file_types import picture_suffixes
+from .picture_numbers import PictureNumbers, number_key
+from .spilled import SpilledDict, SpilledLists
 
 # Names of folders that only say what kind of file is in them, in the layouts images/… and captions/….
 _KINDS = frozenset(("images", "image", "imgs", "img", "pictures", "pics", "photos", "jpg", "jpegs", "png", "pngs",
                     "captions", "caption", "labels", "label", "texts", "text", "txt", "txts", "tags", "prompts",
                     "annotations", "descriptions", "metadata", "meta"))
 
-
-_NUMBERED = re.compile(r"(.*?)(\d{1,18})", re.DOTALL)
+_NUMBERED = re.compile(r"(.*?)(\d{1,18})", re.DOTALL)                   # a name with a number at its end
 _LEADING = re.compile(r"(?:.*/)?upload/(?:.*/)?[0-9a-f]{8}-")           # of an uploaded file in Label Studio
 
 
 class PictureIndex:
-    """The pictures of a data set by name. names: their POSIX paths relative to the data set."""
+    """The pictures of a data set by name. names: gives their POSIX paths relative to the data set."""
 
-    def __init__(self, names: Iterable[str]) -> None:
-        self._names = set(names)
-        self._by_file: dict[str, list[str]] = {}
-        self._by_stem: dict[str, list[str]] = {}
-        self._by_kind: dict[tuple[str, ...], list[str]] = {}
+    def __init__(self, names: Callable[[], Iterable[str]]) -> None:
+        self._names = names
+        self._is_prepared = False
+        self._by_file, self._by_stem, self._by_kind = SpilledLists(), SpilledLists(), SpilledLists()
         self._suffixes = picture_suffixes()
-        for name in self._names:
+
+    def _prepare(self) -> None:
+        """Look at the names, with the first question."""
+        if self._is_prepared:
+            return
+        self._is_prepared = True
+        for name in self._names():
             file = posixpath.basename(name).casefold()
-            self._by_file.setdefault(file, []).append(name)
-            self._by_stem.setdefault(posixpath.splitext(file)[0], []).append(name)
-            self._by_kind.setdefault(_without_kinds(posixpath.splitext(name)[0]), []).append(name)
+            self._by_file.add(file, name)
+            self._by_stem.add(posixpath.splitext(file)[0], name)
+            self._by_kind.add(_without_kinds(posixpath.splitext(name)[0]), name)
 
     def find(self, written: str, *, directory: str = "") -> str | None:
         """The picture that a table in `directory` means by `written`, or None.
@@ -43,6 +53,7 @@ class PictureIndex:
         suffix, in another case, or with the number of a caption as in "1000.jpg#2". A folder in it must not contradict
         the picture's folders.
         """
+        self._prepare()
         path = unicodedata.normalize("NFC", re.sub(r"#\d+$", "", written.strip())).replace("\\", "/")
         path = path.rpartition("/?d=")[2]       # a local file in Label Studio
         return self._find(path, directory) or (
@@ -51,7 +62,7 @@ class PictureIndex:
 
     def _find(self, path: str, directory: str) -> str | None:
         exact = posixpath.normpath(posixpath.join(directory, path))
-        if exact in self._names:
+        if exact in self._by_file.get(posixpath.basename(exact).casefold()):
             return exact
         if exact.startswith("../"):             # outside of the data set
             return None
@@ -63,24 +74,32 @@ class PictureIndex:
         found = self._by_file.get(file)
         if not found:
             stem, suffix = posixpath.splitext(file)
-            found = self._by_stem.get(stem if suffix in self._suffixes else file, [])
-        return _only([name for name in found if _agree(parents, posixpath.dirname(name).casefold())], directory)
+            found = self._by_stem.get(stem if suffix in self._suffixes else file)
+        names = [name for name in dict.fromkeys(found) if _agree(parents, posixpath.dirname(name).casefold())]
+        return _only(names, directory)
 
-    def numbers(self) -> dict[int, str]:
-        """The number at the end of each picture's name → the picture: 42 → "000042.png".
+    @functools.cached_property
+    def numbers(self) -> PictureNumbers:
+        """The number at the end of each picture's name: 42 for "000042.png".
 
         Empty unless all names have the same words before it, no number is there twice, and one has zeros in front.
         """
-        stems = {name: _NUMBERED.fullmatch(posixpath.splitext(posixpath.basename(name))[0]) for name in self._names}
-        found = {name: match for name, match in stems.items() if match is not None}
-        by_number = {int(match[2]): name for name, match in found.items()}
-        is_safe = (len(by_number) == len(self._names) and len({match[1] for match in found.values()}) == 1
-                   and any(match[2][0] == "0" < match[2] for match in found.values()))
-        return by_number if is_safe else {}
+        names: SpilledDict[str] = SpilledDict()
+        found, words, has_zeros = array("q"), None, False
+        for name in self._names():
+            match = _NUMBERED.fullmatch(posixpath.splitext(posixpath.basename(name))[0])
+            if match is None or (words is not None and match[1] != words):
+                return PictureNumbers(np.empty(0, np.int64), {})
+            words, has_zeros = match[1], has_zeros or match[2][0] == "0" < match[2]
+            found.append(int(match[2]))
+            names[number_key(int(match[2]))] = name
+        numbers = np.unique(np.array(found, np.int64))
+        return PictureNumbers(numbers if has_zeros and len(numbers) == len(found) else numbers[:0], names)
 
     def find_parallel(self, base: str) -> str | None:
         """The picture images/a/1.png that belongs to the text captions/a/1 (`base`, without its suffix), or None."""
-        found = self._by_kind.get(_without_kinds(base), ())
+        self._prepare()
+        found = list(dict.fromkeys(self._by_kind.get(_without_kinds(base))))
         return found[0] if len(found) == 1 and _has_kind(base) else None
 
 
@@ -100,9 +119,9 @@ def _parts(path: str) -> list[str]:
     return [part for part in path.split("/") if part not in ("", ".")]
 
 
-def _without_kinds(base: str) -> tuple[str, ...]:
+def _without_kinds(base: str) -> str:
     *folders, stem = _parts(base.casefold())
-    return (*(part for part in folders if part not in _KINDS), stem)
+    return "/".join((*(part for part in folders if part not in _KINDS), stem))
 
 
 def _has_kind(base: str) -> bool:

@@ -13,6 +13,7 @@ from .litter import is_conflict_copy
 FEW = 8                                         # minimum pictures of a data set; a model memorises fewer
 _LISTED = 6                                     # kinds of skipped files that are named
 _LEVELS = (255, 1023, 4095, 16383)              # highest values of 8, 10, 12 and 14 bits
+_DARK = "of 16 bits with no value above"
 
 
 @dataclass(frozen=True)
@@ -29,55 +30,65 @@ class Entry:
     notes: list[str] = field(default_factory=list)      # those of `colours`
 
 
-def warnings_about(used: Sequence[tuple[str, Entry]], resolution: int, rendering: Rendering) -> Iterator[str]:
-    """Facts about the pictures, (name, entry), that can be used; each with a count and one example."""
-    if 0 < len(used) < FEW:
-        yield f"{pictures_in_words(len(used))}: the model will memorise {'it' if len(used) == 1 else 'them'}"
-    first: dict[str, str] = {}
-    copies = [(name, original) for name, entry in used
-              if (original := first.setdefault(entry.pixels_hash, name)) != name]
-    if copies:
-        name, original = copies[0]
-        yield f"{pictures_in_words(len(copies))} with the same pixels as another, for example {name} (as {original})"
-    yield from _range_warnings(used, rendering)
-    remarks: tuple[tuple[str, Callable[[Entry], bool]], ...] = (
-        ("longer than 3:1, of which only the centre square is kept",
-         lambda entry: max(entry.width, entry.height) > 3 * min(entry.width, entry.height)),
-        (f"enlarged more than twice to {resolution} pixels",
-         lambda entry: 2 * min(entry.width, entry.height) < resolution),
-        ("of real, negative or large numbers, stretched from lowest to highest (--white-level N takes 0 to N for all)",
-         lambda entry: STRETCHED in entry.notes),
-        ("nearly transparent, although colours are hidden there (to train on these, save the pictures without alpha)",
-         lambda entry: NEARLY_TRANSPARENT in entry.notes),
-        ("of high dynamic range (PQ or HLG), which become pale: export them for sRGB",
-         lambda entry: BRIGHT in entry.notes),
-        (f"empty on the background {rendering.background} (choose another --background)",
-         lambda entry: PLAIN in entry.notes),
-    )
-    for remark, applies in remarks:
-        if names := [name for name, entry in used if applies(entry)]:
-            yield f"{pictures_in_words(len(names))} {remark}, for example {names[0]}"
-    if names := [name for name, _ in used if is_conflict_copy(posixpath.basename(name))]:
-        yield (f"{pictures_in_words(len(names))} named as a sync tool names two versions that contradict each other, "
-               f"for example {names[0]}")
+class Remarks:
+    """Facts about the pictures that can be used, collected one by one."""
 
+    def __init__(self, resolution: int, rendering: Rendering) -> None:
+        level = rendering.white_level
+        self._total = self._deep = self._highest = 0        # pictures; those of 16 bits; the highest value in dark ones
+        self._found: dict[str, tuple[int, str]] = {}        # remark → the number of pictures, the first of them
+        self._kinds: tuple[tuple[str, Callable[[str, Entry], bool]], ...] = (
+            (f"with values above --white-level {level or 0:g}, which become white",
+             lambda _, entry: level is not None and entry.peak > level),
+            (_DARK, lambda _, entry: level is None and 0 < entry.peak <= DARK),
+            ("longer than 3:1, of which only the centre square is kept",
+             lambda _, entry: max(entry.width, entry.height) > 3 * min(entry.width, entry.height)),
+            (f"enlarged more than twice to {resolution} pixels",
+             lambda _, entry: 2 * min(entry.width, entry.height) < resolution),
+            ("of real, negative or large numbers, stretched from lowest to highest (--white-level N takes 0 to N for "
+             "all)", lambda _, entry: STRETCHED in entry.notes),
+            ("nearly transparent, although colours are hidden there (to train on these, save the pictures without "
+             "alpha)", lambda _, entry: NEARLY_TRANSPARENT in entry.notes),
+            ("of high dynamic range (PQ or HLG), which become pale: export them for sRGB",
+             lambda _, entry: BRIGHT in entry.notes),
+            (f"empty on the background {rendering.background} (choose another --background)",
+             lambda _, entry: PLAIN in entry.notes),
+            ("named as a sync tool names two versions that contradict each other",
+             lambda name, _: is_conflict_copy(posixpath.basename(name))))
 
-def _range_warnings(used: Sequence[tuple[str, Entry]], rendering: Rendering) -> Iterator[str]:
-    """Whether values of 16-bit pictures fill only the darkest part of their range, or are above the white level."""
-    deep = [(name, entry.peak) for name, entry in used if entry.peak]
-    level = rendering.white_level
-    if level is not None:
-        if above := [name for name, peak in deep if peak > level]:
-            yield (f"{pictures_in_words(len(above))} with values above --white-level {level:g}, which become white, "
-                   f"for example {above[0]}")
-        return
-    if dark := [(name, peak) for name, peak in deep if peak <= DARK]:
-        highest, name = max(peak for _, peak in dark), dark[0][0]
-        fitting = next(level for level in _LEVELS if level >= highest)
-        remedy = f"with --white-level {fitting}, that value is white in all pictures" if len(dark) == len(deep) \
-            else f"{len(deep) - len(dark):,} others use the whole range: train on them separately"
-        yield (f"{pictures_in_words(len(dark))} of 16 bits with no value above {highest:,} of 65,535, which become "
-               f"dark ({remedy}), for example {name}")
+    def add(self, name: str, entry: Entry) -> None:
+        """Look at the next picture."""
+        self._total += 1
+        self._deep += entry.peak > 0
+        for remark, applies in self._kinds:
+            if applies(name, entry):
+                count, first = self._found.get(remark, (0, name))
+                self._found[remark] = count + 1, first
+                if remark is _DARK:
+                    self._highest = max(self._highest, entry.peak)
+
+    def warnings(self, copies: int, first_copy: tuple[str, str] = ("", "")) -> Iterator[str]:
+        """Each remark with a count and one example.
+
+        copies: number of pictures with the pixels of an earlier one. first_copy: the first of them, and that one.
+        """
+        if 0 < self._total < FEW:
+            yield f"{pictures_in_words(self._total)}: the model will memorise {'it' if self._total == 1 else 'them'}"
+        if copies:
+            name, original = first_copy
+            yield f"{pictures_in_words(copies)} with the same pixels as another, for example {name} (as {original})"
+        for remark, _ in self._kinds:
+            if remark in self._found:
+                count, first = self._found[remark]
+                details = self._about_dark(count) if remark == _DARK else ""
+                yield f"{pictures_in_words(count)} {remark}{details}, for example {first}"
+
+    def _about_dark(self, count: int) -> str:
+        """More about so many pictures of 16 bits that become dark, and what helps."""
+        fitting = next(level for level in _LEVELS if level >= self._highest)
+        remedy = f"with --white-level {fitting}, that value is white in all pictures" if count == self._deep \
+            else f"{self._deep - count:,} others use the whole range: train on them separately"
+        return f" {self._highest:,} of 65,535, which become dark ({remedy})"
 
 
 def describe_litter(litter: Sequence[tuple[str, int]]) -> str:

@@ -11,11 +11,13 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .annotations import normalised
-from .caption_text import SourceCaptions, captions_under, distinct_captions, join_lines, without_translations
+from .caption_text import captions_under, distinct_captions, join_lines, without_translations
 from .containers import File, read_head
 from .file_types import picture_suffixes
-from .folders import Tree
+from .folders import FileList, Tree, name_of_key, sort_key
 from .picture_index import PictureIndex
+from .source_captions import SourceCaptions
+from .spilled import SpilledDict, SpilledList, SpilledLists, SpilledTuples
 from .text_files import NotText, decode_text, is_unicode
 
 SIDECAR_SUFFIXES = (".txt", ".caption", ".json", ".captions", ".tags")
@@ -42,87 +44,101 @@ def read_sidecars(tree: Tree, *, extension: str | None, joined: bool = False) ->
     `extension`, only files with that suffix are read. joined: whether the lines of a file are one caption.
     """
     suffixes = (f".{extension.lower().lstrip('.')}",) if extension else SIDECAR_SUFFIXES
-    files = [file for file in tree.others if file.suffix in suffixes]
     source = SourceCaptions("", present=False)
-    owners = _owners(tree, files)
+    owned = _files_of_pictures(tree, suffixes)
+    for of_pictures in owned.values():
+        source.files.update((name, None) for _, name in of_pictures.items())
     reader = SidecarReader(source, joined)
-    reader.read(file for files_of_picture in owners.values() for file in files_of_picture.values())
+    if owned:
+        reader.read(file for file in tree.others if file.name in source.files)
 
     # Captions of each picture
     used: Counter[str] = Counter()
     lost: Counter[str] = Counter()
-    for picture in tree.pictures:
-        of_picture = owners.get(picture.name, {})
-        for suffix in (suffix for suffix in suffixes if suffix in of_picture):
-            captions = reader.captions[of_picture[suffix].name]
-            if picture.name in source.by_name:          # another file's captions count
-                lost[suffix] += captions is not None and captions != source.by_name[picture.name]
+    several = 0                                 # pictures with more than one caption
+    for picture in tree.pictures.names() if owned else ():
+        for suffix in (suffix for suffix in suffixes if suffix in owned):
+            if (file := owned[suffix].get(picture)) is None:
+                continue
+            captions = reader.captions.get(file)
+            if picture in source.by_name:               # another file's captions count
+                lost[suffix] += captions is not None and captions != source.by_name[picture]
                 continue
             source.present = source.present or captions is not None
             if captions:
-                source.by_name[picture.name] = captions
+                source.by_name[picture] = captions
                 used[suffix] += 1
+                several += len(captions) > 1
     source.label = f"sidecar {', '.join(sorted(used, key=suffixes.index)) or suffixes[0]}"
-    source.notes += _notes(source, reader, lost)
+    source.notes += _notes(source, reader, lost, mostly_several=several > sum(used.values()) / 2)
 
     # Sidecars that cannot be opened, and sidecars of no picture
-    source.files |= {file.name for files_of_picture in owners.values() for file in files_of_picture.values()}
-    _report_others(source, tree, files, used)
+    _report_others(source, tree, used)
     return source
 
 
-def _notes(source: SourceCaptions, reader: "SidecarReader", lost: Counter[str]) -> Iterator[str]:
-    """What there is to say about the files that were read. lost: number of files by suffix that hold other captions."""
+def _notes(
+    source: SourceCaptions, reader: "SidecarReader", lost: Counter[str], *, mostly_several: bool,
+) -> Iterator[str]:
+    """What there is to say about the files that were read. lost: number of files by suffix that hold other captions.
+
+    mostly_several: whether most pictures with captions have more than one.
+    """
     kind = source.label.removeprefix("sidecar ")
     yield from (f"{count:,} {suffix} files are not used, because {kind} files count; "
                 f"--caption-ext {suffix} would use them"
                 for suffix, count in lost.items() if count)
     yield from (f"{count:,} caption files are not UTF-8 and were read as {encoding}"
                 for encoding, count in sorted(reader.encodings.items()) if not encoding.startswith("utf"))
-    if not reader.joined and sum(len(captions) > 1 for captions in source.by_name.values()) > len(source.by_name) / 2:
+    if not reader.joined and mostly_several:
         yield ("each line of a caption file is a caption of its own, and training picks one at random; "
                "--join-lines makes each file one caption")
     if not source.by_name and source.present:
-        yield f"{len(reader.captions):,} caption files hold no text, for example {min(reader.captions)}"
+        yield f"{len(source.files):,} caption files hold no text, for example {min(source.files)}"
     if reader.translated:
         yield f"{reader.translated:,} text files hold translations, of which only the first language counts"
     if reader.boxes:
         yield f"{reader.boxes:,} text files hold only numbers, as boxes for object detection, and no caption"
     problems = {name for name, _ in source.problems}
-    silent = [name for name, captions in reader.captions.items()
-              if captions is None and name.endswith(".json") and name not in problems]
+    silent, first = 0, ""
+    for name in source.files:
+        if name.endswith(".json") and name not in reader.captions and name not in problems:
+            silent, first = silent + 1, first or name
     if silent:
-        yield f"{len(silent):,} .json files beside pictures hold no caption, for example {silent[0]}"
+        yield f"{silent:,} .json files beside pictures hold no caption, for example {first}"
 
 
-def _owners(tree: Tree, files: list[File]) -> dict[str, dict[str, File]]:
-    """Picture → suffix → its file. A name that fits exactly goes before one that fits only leniently."""
-    pictures: dict[str, list[str]] = {}         # base → the pictures: a.jpg and a.png share a.txt
-    for picture in tree.pictures if files else ():
-        pictures.setdefault(picture.base, []).append(picture.name)
-    owners: dict[str, dict[str, File]] = {}
-    rest = []
-    for file in files:
-        if file.base in pictures:
-            for name in pictures[file.base]:
-                owners.setdefault(name, {})[file.suffix] = file
-        else:
-            rest.append(file)
-    lenient: dict[str, list[str]] = {}
-    for picture in tree.pictures if rest else ():
-        folder, key = posixpath.split(picture.base)
+def _files_of_pictures(tree: Tree, suffixes: tuple[str, ...]) -> dict[str, SpilledDict[str]]:
+    """Suffix → picture → the file that belongs to it. A name that fits exactly goes before one that fits leniently."""
+    owned: dict[str, SpilledDict[str]] = {}
+    rest = SpilledList()
+    for file in tree.others.names():
+        base, suffix = posixpath.splitext(file)
+        if (suffix := suffix.lower()) not in suffixes:
+            continue
+        of_pictures = owned.setdefault(suffix, SpilledDict())
+        exact = [name for name in tree.by_base.get(base.casefold()) if posixpath.splitext(name)[0] == base]
+        of_pictures.update((name, file) for name in exact)              # a.jpg and a.png share a.txt
+        if not exact:
+            rest.append((sort_key(file),))
+    if not rest:
+        return owned
+    lenient = SpilledLists()
+    for name in tree.pictures.names():
+        base = posixpath.splitext(name)[0]
+        folder, key = posixpath.split(base)
         shared = posixpath.join(folder, key.split(".")[0])              # 0001.input.png and 0001.txt, as in WebDataset
-        for base in {picture.name.casefold(), picture.base.casefold(), shared.casefold()}:
-            lenient.setdefault(base, []).append(picture.name)
-    index = PictureIndex(picture.name for picture in tree.pictures if rest)
-    for file in rest:
-        base = file.base.casefold()
+        for written in {name.casefold(), base.casefold(), shared.casefold()}:
+            lenient.add(written, name)
+    index = PictureIndex(tree.pictures.names)
+    for file in rest.column(0, name_of_key):
+        base, suffix = posixpath.splitext(file)
         longer = posixpath.splitext(base)[0]                            # 0001.jpg.more.json, 0001.en.txt
-        names = lenient.get(base) or lenient.get(longer) or [
-            name for name in [index.find_parallel(file.base)] if name]
-        for name in dict.fromkeys(names):
-            owners.setdefault(name, {}).setdefault(file.suffix, file)
-    return owners
+        names = lenient.get(base.casefold()) or lenient.get(longer.casefold()) or [
+            name for name in [index.find_parallel(base)] if name]
+        of_pictures = owned[suffix.lower()]
+        of_pictures.update((name, file) for name in dict.fromkeys(names) if name not in of_pictures)
+    return owned
 
 
 class SidecarReader:
@@ -130,25 +146,27 @@ class SidecarReader:
 
     def __init__(self, source: SourceCaptions, joined: bool) -> None:
         self.source, self.joined = source, joined
-        self.captions: dict[str, tuple[str, ...] | None] = {}           # name of a file → its captions
+        self.captions = SpilledTuples()         # of each file, () if it holds none; without files of another kind
         self.encodings: Counter[str] = Counter()
         self.translated = 0                     # number of files with translations of their caption
         self.boxes = 0                          # number of files that hold only numbers
 
     def read(self, files: Iterable[File]) -> None:
-        """Read all files, each once."""
-        foreign: list[tuple[File, bytes]] = []
+        """Read all files."""
+        foreign = FileList()                    # not UTF-8
+        examples: list[bytes] = []
         for file in files:
-            if file.name not in self.captions:          # a.jpg and a.png share a.txt
-                self.captions[file.name] = None
-                data = self._bytes(file)
-                if data is not None and not is_unicode(data):
-                    foreign.append((file, data))
-                elif data is not None:
-                    self.captions[file.name] = self._captions_in(file, data, b"")
-        sample = b"\n".join(data for _, data in foreign[:SAMPLE_FILES])
-        for file, data in foreign:
-            self.captions[file.name] = self._captions_in(file, data, sample)
+            data = self._bytes(file)
+            if data is not None and not is_unicode(data):
+                foreign.append(file)
+                examples += [data] if len(examples) < SAMPLE_FILES else []
+            elif data is not None and (captions := self._captions_in(file, data, b"")) is not None:
+                self.captions[file.name] = captions
+        sample = b"\n".join(examples)
+        for file in foreign:
+            data = self._bytes(file)
+            if data is not None and (captions := self._captions_in(file, data, sample)) is not None:
+                self.captions[file.name] = captions
 
     def _bytes(self, file: File) -> bytes | None:
         """The contents of a file, unless it cannot be read or is too long."""
@@ -196,7 +214,7 @@ class SidecarReader:
             del content["title"]
         if not any(key in content for key in SIDECAR_KEYS):
             return None
-        return captions_under(SIDECAR_KEYS, content, file.name, self.source)
+        return captions_under(SIDECAR_KEYS, content, file.name, problems)
 
 
 def _is_file_name(value: Any) -> bool:
@@ -209,16 +227,19 @@ def _are_boxes(lines: list[str]) -> bool:
     return bool(rows) and all(len(row) >= _BOX and all(map(_NUMBER.fullmatch, row)) for row in rows)
 
 
-def _report_others(source: SourceCaptions, tree: Tree, files: list[File], used: Counter[str]) -> None:
+def _report_others(source: SourceCaptions, tree: Tree, used: Counter[str]) -> None:
     """Add the sidecars that cannot be opened, and those of no picture, to the problems."""
-    stems = {picture.base.casefold() for picture in tree.pictures}
-    stems |= {posixpath.splitext(name)[0].casefold() for name, _ in tree.unusable}
-    stems |= {name.casefold() for name, _ in tree.unusable}
+    unusable = {posixpath.splitext(name)[0].casefold() for name, _ in tree.unusable}
+    unusable |= {name.casefold() for name, _ in tree.unusable}
+
+    def is_of_picture(base: str) -> bool:
+        return base.casefold() in unusable or base.casefold() in tree.by_base
+
     source.problems += [(file.name, reason) for file, reason in tree.irregular
-                        if file.base.casefold() in stems and file.suffix in SIDECAR_SUFFIXES]
-    if source.present:
-        no_orphans, folders = NOT_SIDECARS | FOLDER_TEXTS, {picture.directory for picture in tree.pictures}
-        orphans = [file for file in files if file.name not in source.files and file.base.casefold() not in stems
-                   and file.suffix in used and normalised(posixpath.basename(file.base)) not in no_orphans
-                   and file.base not in folders]
-        source.problems += [(file.name, "caption without a picture") for file in orphans]
+                        if file.suffix in SIDECAR_SUFFIXES and is_of_picture(file.base)]
+    no_orphans = NOT_SIDECARS | FOLDER_TEXTS
+    for name in tree.others.names() if source.present else ():
+        base, suffix = posixpath.splitext(name)
+        if (suffix.lower() in used and name not in source.files and not is_of_picture(base)
+                and normalised(posixpath.basename(base)) not in no_orphans and base not in tree.directories):
+            source.problems.append((name, "caption without a picture"))

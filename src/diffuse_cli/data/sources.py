@@ -4,6 +4,7 @@ Whatever it is, it becomes a `Tree`, so that the same rules find its captions. N
 """
 
 import dataclasses
+import itertools
 import posixpath
 import re
 import tarfile
@@ -17,13 +18,13 @@ from ..config import TABLE_SUFFIXES
 from ..errors import DataError
 from . import metadata_files
 from .arrow_files import ARROW_SUFFIXES, ArrowTable, Cell
-from .caption_tables import captions_of_rows
-from .caption_text import SourceCaptions
+from .caption_tables import CaptionTable, captions_of_rows
 from .containers import File, Member
 from .file_types import NO_PICTURE, PICTURE, judge_suffix, picture_suffixes
-from .folders import Tree, judge_contents, list_tree, sort_key
+from .folders import FileList, Tree, judge_contents, list_tree
 from .hub import fetch, is_address
 from .litter import litter_label
+from .source_captions import SourceCaptions
 from .text_files import NotText, decode_text
 
 ARCHIVES = (".zip", ".tar")
@@ -52,8 +53,8 @@ def open_sources(
         if source is not None:
             sources.append((prefix, source))
     merged = Tree(
-        paths[0], _sorted([_below(prefix, file) for prefix, tree in trees for file in tree.pictures]),
-        _sorted([_below(prefix, file) for prefix, tree in trees for file in tree.others]),
+        paths[0], _sorted(_below(prefix, file) for prefix, tree in trees for file in tree.pictures),
+        _sorted(_below(prefix, file) for prefix, tree in trees for file in tree.others),
         tuple((f"{prefix}/{name}", reason) for prefix, tree in trees for name, reason in tree.unusable),
         tuple((_below(prefix, file), reason) for prefix, tree in trees for file, reason in tree.irregular),
         tuple(item for _, tree in trees for item in tree.litter))
@@ -68,7 +69,7 @@ def _merged(sources: list[tuple[str, SourceCaptions]]) -> SourceCaptions:
     """The captions that came with the lists of pictures, of all lists together. sources: with the folders of names."""
     whole = SourceCaptions(" and ".join(source.label for _, source in sources), present=True)
     for prefix, source in sources:
-        whole.by_name.update({f"{prefix}/{name}": captions for name, captions in source.by_name.items()})
+        whole.by_name.update((f"{prefix}/{name}", captions) for name, captions in source.by_name.items())
         whole.warnings += source.warnings
         whole.notes += source.notes
         whole.problems += source.problems
@@ -122,8 +123,8 @@ def _open_folder(path: Path, column: str | None) -> tuple[Tree, SourceCaptions |
                 if _is_archive(file.name) or file.name.lower().endswith(COMPRESSED_TARS)]
     if archives:
         inside, names = _expand(path, archives), {location for _, location in archives}
-        beside = [file for file in tree.others if file.path not in names]        # a table of captions, perhaps
-        return dataclasses.replace(inside, others=_sorted([*inside.others, *beside])), None
+        beside = (file for file in tree.others if file.path not in names)        # a table of captions, perhaps
+        return dataclasses.replace(inside, others=_sorted(itertools.chain(inside.others, beside))), None
     tables = [(file.base, location) for file, location in others if file.suffix in ARROW_SUFFIXES
               and not posixpath.basename(file.name).startswith("cache-")]       # of datasets, beside the data
     return (tables and _rows_of(tables, path, column)) or (tree, None)
@@ -135,8 +136,7 @@ def _open_folder(path: Path, column: str | None) -> tuple[Tree, SourceCaptions |
 def _expand(root: Path, archives: Iterable[tuple[str, Path]]) -> Tree:
     """The files in archives. A name begins with that of its archive, the first of each pair, if there are several."""
     readable = picture_suffixes()
-    pictures: list[File] = []
-    others: list[File] = []
+    pictures, others = FileList(), FileList()
     unusable: list[tuple[str, str]] = []
     litter: dict[str, int] = {}
     for prefix, path in archives:
@@ -153,7 +153,9 @@ def _expand(root: Path, archives: Iterable[tuple[str, Path]]) -> Tree:
                 others.append(file)
             else:
                 unusable.append((file.name, judgement))
-    return Tree(root, _sorted(pictures), _sorted(others), tuple(sorted(unusable)), (),
+    pictures.sort()
+    others.sort()
+    return Tree(root, pictures, others, tuple(sorted(unusable)), (),
                 tuple(sorted(litter.items(), key=lambda item: -item[1])))
 
 
@@ -189,8 +191,10 @@ def _safe_name(name: str) -> str | None:
     return None if path in ("", ".") or path.startswith("../") or "\0" in path else path
 
 
-def _sorted(files: Iterable[File]) -> tuple[File, ...]:
-    return tuple(sorted(files, key=lambda file: sort_key(file.name)))
+def _sorted(files: Iterable[File]) -> FileList:
+    result = FileList(files)
+    result.sort()
+    return result
 
 
 # ── Rows of parquet and Arrow ───────────────────────────────────────────────────────────────────────────────────────
@@ -198,7 +202,7 @@ def _sorted(files: Iterable[File]) -> tuple[File, ...]:
 
 def _rows_of(tables: list[tuple[str, Path]], root: Path, column: str | None) -> tuple[Tree, SourceCaptions] | None:
     """The pictures in the rows of files, with their captions; None if the first file has no column of pictures."""
-    pictures: list[File] = []
+    pictures = FileList()
     source = SourceCaptions("", present=True)
     for prefix, path in tables:
         table = ArrowTable(path)
@@ -208,15 +212,19 @@ def _rows_of(tables: list[tuple[str, Path]], root: Path, column: str | None) -> 
                 return None
             source.notes.append(f"{path.name} is not used: no column of it holds pictures")
             continue
-        start = len(pictures)
-        pictures += [File(posixpath.join(prefix, f"{row:08d}"), Cell(path, images, row)) for row in range(table.rows)]
-        captions = captions_of_rows(path.name, table.texts(images), column, source)
-        for file, texts in zip(pictures[start:], captions, strict=True):
+        told = CaptionTable(File(path.name, path))
+        captions = captions_of_rows(told, table.texts(images), column)
+        for row, texts in zip(range(table.rows), captions, strict=True):
+            file = File(posixpath.join(prefix, f"{row:08d}"), Cell(path, images, row))
+            pictures.append(file)
             if texts:
                 source.by_name[file.name] = texts
+        source.problems += told.problems
+        source.warnings += told.warnings
+        source.notes += told.notes
     names = [path.name for _, path in tables]
     source.label = names[0] if len(names) == 1 else f"{len(names)} shards"
-    return Tree(root, tuple(pictures), (), (), ()), source
+    return Tree(root, pictures, FileList(), (), ()), source
 
 
 # ── A list of files ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -230,16 +238,15 @@ def _listed_files(path: Path) -> Tree | None:
     except (OSError, NotText):
         return None
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    paths = [path.parent / line for line in lines]
-    if not paths or not (paths[0].exists() or paths[-1].exists()):
+    if not lines or not any((path.parent / line).exists() for line in (lines[0], lines[-1])):
         return None
     readable = picture_suffixes()
-    pictures: list[File] = []
-    others: list[File] = []
+    pictures, others = FileList(), FileList()
     unusable: list[tuple[str, str]] = []
     litter: Counter[str] = Counter()
     folders: dict[tuple[Path, str], None] = {(path.parent, ""): None}   # with the folder in the names of their files
-    for line, listed in zip(lines, paths, strict=True):
+    for line in lines:
+        listed = path.parent / line
         name = unicodedata.normalize("NFC", re.sub(r"^(\.*/)+", "", posixpath.normpath(line.replace("\\", "/"))))
         if not listed.is_file():
             unusable.append((name, "not there" if not listed.exists() else "not a regular file"))
@@ -253,8 +260,9 @@ def _listed_files(path: Path) -> Tree | None:
         else:
             unusable.append((name, judgement))
     for folder, prefix in folders:      # texts and tables beside the pictures, and beside the list
-        others += [File(posixpath.join(prefix, entry.name), entry) for entry in folder.iterdir()
-                   if entry != path and entry.is_file()
-                   and judge_suffix(entry.suffix.lower(), readable) == NO_PICTURE]
-    return Tree(path.parent, tuple(pictures), _sorted({file.name: file for file in others}.values()), tuple(unusable),
-                (), tuple(litter.most_common()))
+        for entry in folder.iterdir():
+            if entry != path and entry.is_file() and judge_suffix(entry.suffix.lower(), readable) == NO_PICTURE:
+                others.append(File(posixpath.join(prefix, entry.name), entry))
+    others.sort()
+    once = FileList(next(of_name) for _, of_name in itertools.groupby(others, lambda file: file.name))
+    return Tree(path.parent, pictures, once, tuple(unusable), (), tuple(litter.most_common()))

@@ -17,7 +17,7 @@ from ..data.colours import Rendering
 from ..data.dataset import open_dataset
 from ..data.hub import is_address
 from ..data.listing import Dataset
-from ..data.split import split_dataset
+from ..data.split import numbers_of, split_dataset
 from ..errors import DataError, UsageError
 from ..events import Noticed, Scanned
 from ..storage import registry, run_directory
@@ -80,8 +80,8 @@ def open_held_out(
         find_pictures(folder, **caption_options), resolution=resolution, directory=registry.cache_directory(),
         rendering=Rendering(**read_model_info(model).training.colour_options))
     if known is not None:
-        seen = {known.dataset.pixel_hashes[position] for position in known.train.tolist()}
-        copies = sum(digest in seen for digest in dataset.pixel_hashes)
+        seen = numbers_of(known.dataset.pixel_hashes)[known.train]
+        copies = int(np.isin(numbers_of(dataset.pixel_hashes), seen).sum())
         if copies:
             yield Noticed(message=f"{copies:,} of the {len(dataset.pixel_hashes):,} pictures in {folder} are among "
                                   "those that the model was trained on", level="warning")

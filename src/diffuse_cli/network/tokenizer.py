@@ -3,10 +3,13 @@
 Its JSON gives the same ids in transformers, so that an export is a copy.
 """
 
+import itertools
 import json
+from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor
@@ -16,6 +19,7 @@ from ..errors import ModelError
 LENGTH = 77                                 # tokens of every caption: the pipelines of diffusers pad every prompt to it
 PAD, END, UNKNOWN = 0, 1, 2
 SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>")         # in the order of their ids
+_BATCH = 1000                               # captions that are looked at together
 
 
 def make_tokenizer(model: models.BPE) -> Tokenizer:
@@ -132,14 +136,21 @@ def truncated(tokenizer: Tokenizer, captions: Iterable[str]) -> list[str]:
     return [caption for caption, encoding in zip(long, encodings, strict=True) if encoding.overflowing]
 
 
-def truncation_warning(tokenizer: Tokenizer, captions: Sequence[str]) -> str | None:
+def truncation_warning(tokenizer: Tokenizer, captions: Iterable[str]) -> str | None:
     """A sentence about the captions that `encode` cuts, with their number and an example; None if it cuts none."""
-    cut = truncated(tokenizer, captions)
-    if not cut:
+    first, numbers, cut_numbers = "", array("q"), array("q")        # hashes take less memory than texts
+    waiting = iter(captions)
+    while batch := list(itertools.islice(waiting, _BATCH)):
+        numbers.extend(map(hash, batch))
+        cut = truncated(tokenizer, batch)
+        cut_numbers.extend(map(hash, cut))
+        first = first or next(iter(cut), "")
+    if not first:
         return None
-    count = "1 caption is" if len(cut) == 1 else f"{len(cut):,} of {len(set(captions)):,} captions are"
-    return (f"{count} longer than the {LENGTH} tokens that a model reads, and the end is ignored, for example "
-            f"“{cut[0][:60]}…”")
+    count, total = (len(np.unique(np.frombuffer(some, np.int64))) for some in (cut_numbers, numbers))
+    count_of_all = "1 caption is" if count == 1 else f"{count:,} of {total:,} captions are"
+    return (f"{count_of_all} longer than the {LENGTH} tokens that a model reads, and the end is ignored, for example "
+            f"“{first[:60]}…”")
 
 
 def _valid(caption: str) -> str:

@@ -107,12 +107,16 @@ class Batches:
         return ", ".join(tags[order[kept[order]]]) if kept.any() else caption
 
 
-def shuffled(positions: np.ndarray, seed: int) -> list[int]:
-    """Positions of pictures in random order, so that the first of them come from all folders of the data set."""
-    return [positions[place] for place in randomness.permutation(len(positions), seed, "validation").tolist()]
+def shuffled(positions: np.ndarray, seed: int) -> np.ndarray:
+    """Positions of pictures in random order, so that the first of them come from all folders of the data set.
+
+    positions: (N,) int64 → (N,) int64
+    """
+    return np.take(positions, randomness.permutation(len(positions), seed, "validation").numpy())
 
 
 @functools.lru_cache(maxsize=2)                 # a batch spans at most two epochs, unless the data set is tiny
 def _order(seed: int, epoch: int, length: int) -> Tensor:
-    """The order of `length` training pictures in an epoch."""
-    return randomness.permutation(length, seed, "order", epoch)
+    """The order of `length` training pictures in an epoch. → (length,) int32, or int64 if there are too many"""
+    order = randomness.permutation(length, seed, "order", epoch)
+    return order.int() if length < 2**31 else order

@@ -1,6 +1,7 @@
 """Preparing a training: the plan, the tokenizer and the trainer of a run are built, or read if the run has begun."""
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ def open_session(
             init = _load_init(run, start.name, device)
     tokenizer = _shared_tokenizer(run, dataset, split, init, world)
     if tokenizer is not None and world.is_main and (warning := truncation_warning(
-            tokenizer, [caption for captions in dataset.captions for caption in captions])):
+            tokenizer, itertools.chain.from_iterable(dataset.captions))):
         yield events.Noticed(message=warning, level="warning")
     builder = PlanBuilder(run, dataset, split, tokenizer, init, device, world)
     plan, trainer = yield from resolve_plan(builder)
@@ -265,7 +266,7 @@ def _validation_data(
 
     → (N, 3, H, W), and the captions' tokens (N, 77), or None without a tokenizer
     """
-    positions = shuffled(split.held_out, plan.seed)[: plan.validation_probe]
+    positions = shuffled(split.held_out, plan.seed)[: plan.validation_probe].tolist()
     images = pixels.from_pixels(dataset.images[positions])
     if tokenizer is None:
         return images, None

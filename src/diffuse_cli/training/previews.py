@@ -39,6 +39,9 @@ def preview_prompts(session: Session) -> tuple[tuple[str, ...], int]:
     if prompts := session.run.machine.preview_prompt:
         return prompts, max(1, config.PREVIEW_PICTURES // len(prompts))
     split = session.split
-    positions = shuffled(split.held_out if len(split.held_out) else split.train, session.plan.seed)
-    captions = dict.fromkeys(caption for position in positions for caption in session.dataset.captions[position][:1])
-    return tuple(captions)[:config.PREVIEW_PICTURES] or ("",), 1
+    captions: dict[str, None] = {}
+    for position in shuffled(split.held_out if len(split.held_out) else split.train, session.plan.seed):
+        captions.update(dict.fromkeys(session.dataset.captions[position][:1]))
+        if len(captions) == config.PREVIEW_PICTURES:
+            break
+    return tuple(captions) or ("",), 1
