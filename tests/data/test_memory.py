@@ -21,6 +21,12 @@ ODD = {
     "data/b/2.JSON": b'{"caption": ["two", "deux"]}', "data/b/bad.png": b"text", "data/b/lost.txt": b"of no picture",
     "data/table.csv": b"file,caption\na/0.png,from a table\n1.png,another\n", "data/b/2.xyz": b"who knows"}
 METADATA = {**ODD, "data/metadata.jsonl": b'{"file_name": "a/0.png", "text": "A"}\n{"file_name": "b/2.png"}\n'}
+IDS = {**{f"{number % 2}/{number}.png": png(number) for number in range(4)}, "classes.csv": b"0,cat\n1,dog\n",
+       "labels.csv": b"file,label\n0.png,0\n1.png,1\n", "0/caption.txt": b"a cat of mine", "2.docx": b"not read"}
+NUMBERS = {**{f"{number:04d}.png": png(number) for number in range(3)},
+           "table.csv": b"id,text\n0,none\n1,one\n2,two\n"}
+MASKS = {**{f"{name}.png": png(number) for number, name in enumerate(["a", "b", "a_mask", "masks/a", "masks/b"])},
+         "a.txt": b"red", "more.csv": b"file,text\nb.png,blue\n"}
 CLASSES = {f"{kind}/{number}.png": png(number) for number, kind in enumerate(["cat", "dog", "cat", "dog", "cat"])}
 
 
@@ -40,7 +46,8 @@ def write_list(path, _):
 
 SOURCES = {
     **{f"{kind}: {name}": (write, files) for kind, write in (("folder", write_folder), *WRITERS.items())
-       for name, files in (("odd", ODD), ("metadata", METADATA), ("classes", CLASSES))},
+       for name, files in (("odd", ODD), ("metadata", METADATA), ("classes", CLASSES),
+                           ("ids", IDS), ("numbers", NUMBERS), ("masks", MASKS))},
     "shards": (write_shards, None), "list": (write_list, None)}
 
 
