@@ -182,7 +182,7 @@ def choose_start(run: Run, device: torch.device, *, train_images: int) -> Start:
     name = registry.foundation(preset, run.resolution)
     if name is None:
         return Start(None, f"there is no foundation for {preset} at {run.resolution} px")
-    return Start(name, "general pictures, from which less is left to learn; --init none starts from nothing")
+    return Start(name, "it has seen other pictures, so less is left to learn; --init none starts from nothing")
 
 
 def _load_init(run: Run, name: str, device: torch.device) -> checkpoint.Model:
