@@ -1,9 +1,14 @@
-"""The entry point of the program, for `diffuse` and for `python -m diffuse_cli`.
+"""The entry point of the program, for `diffuse` and for `python -P -m diffuse_cli`.
 
-Importing the command line takes a fifth of a second. It is imported only after Ctrl-C has been made harmless.
+Importing the command line takes a fifth of a second. It is imported only after Ctrl-C has been made harmless, and
+nothing is imported before the current directory is off the path.
 """
 
-import signal
+from . import python_process
+
+python_process.leave_current_directory(run_by_m=__name__ == "__main__")
+
+import signal  # noqa: E402
 
 
 def main() -> None:

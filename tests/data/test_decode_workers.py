@@ -23,7 +23,6 @@ from diffuse_cli.data.decode_workers import decode_all, decode_one
 # A worker whose decoder does what the contents of the file say.
 FAULTY = """
 import os, signal, sys, time
-sys.path[:] = sys.argv[1:]
 from diffuse_cli.data import decode_server, images
 honest = images.decode_rgb
 def decode_rgb(data, *, target=None, rendering=None):

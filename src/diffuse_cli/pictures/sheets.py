@@ -3,10 +3,10 @@
 Pictures are uint8 arrays (H, W, 3).
 """
 
+import importlib.util
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,10 @@ def animation_frames(films: Sequence[np.ndarray], *, columns: int | None = None)
 
 def label_font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib: Latin, Greek and Cyrillic letters."""
-    return ImageFont.truetype(str(resources.files("matplotlib") / "mpl-data/fonts/ttf/DejaVuSans.ttf"), size)
+    spec = importlib.util.find_spec("matplotlib")                    # its import would take a fifth of a second
+    assert spec is not None
+    assert spec.origin is not None
+    return ImageFont.truetype(str(Path(spec.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf"), size)
 
 
 def wrap(text: str, fits: Callable[[str], bool]) -> list[str]:

@@ -1,10 +1,11 @@
 """A plot of noise schedules, for comparing them side by side."""
 
+import contextlib
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
-from matplotlib.figure import Figure
 
 from ..diffusion.schedule import Schedule
 
@@ -13,7 +14,14 @@ LOG_SNR_LIMIT = 15                              # beyond it, no difference is vi
 
 
 def plot_schedules(shown: Sequence[Schedule]) -> bytes:
-    """Log-SNR, and alpha and sigma, of each schedule against the time t in (0, 1]. → the bytes of a PNG"""
+    """Log-SNR, and alpha and sigma, of each schedule against the time t in (0, 1]. → the bytes of a PNG
+
+    Call it where no other thread runs: the current directory changes while matplotlib is imported, because the library
+    would obey a configuration file there.
+    """
+    with contextlib.chdir(Path(__file__).parent):
+        from matplotlib.figure import Figure
+
     t = torch.linspace(1 / POINTS, 1, POINTS, dtype=torch.float64)
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
