@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import python_process
+from ..errors import OutOfMemoryError
 from .colours import Rendering
 from .containers import Location
 from .picture_files import TOO_MUCH, ImageRefused, read
@@ -266,7 +267,7 @@ def _expire(process: subprocess.Popen[bytes], late: threading.Event) -> None:
 
 
 def _start() -> subprocess.Popen[bytes]:
-    """Start a worker and wait until it is ready. Raises RuntimeError if Python or Pillow cannot be started."""
+    """Start a worker and wait until it is ready. Raises OutOfMemoryError if that fails."""
     process = subprocess.Popen(
         python_process.command(BOOTSTRAP),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -277,5 +278,6 @@ def _start() -> subprocess.Popen[bytes]:
     assert process.stdout is not None
     if process.stdout.readline() != b"ready\n":
         _Worker._end(process)
-        raise RuntimeError("the process that decodes pictures did not start")
+        raise OutOfMemoryError("the process that decodes pictures did not start",
+                               hint="Close other programs, or raise the limits of the system (`ulimit`)")
     return process

@@ -28,6 +28,8 @@ if sys.platform == "win32":
 else:
     import fcntl
 
+LIMITS = {errno.EFBIG: "ulimit -f", errno.EMFILE: "ulimit -n", errno.ENFILE: "ulimit -n", errno.ENOMEM: "ulimit -v"}
+
 
 def write(
     path: Path, data: bytes | Sequence[bytes | memoryview], *, exclusive: bool = False, mode: int = 0o600,
@@ -295,6 +297,8 @@ def fail(error: OSError, path: Path, *, need: int = 0) -> NoReturn:
             reason += f", need {need / 2**20:.1f} MB" if need > 100_000 else ""
             reason += f", {free_bytes(path.parent) / 2**20:.1f} MB free"
         hint = "Make room and run the same command again"
+    elif error.errno in LIMITS:
+        hint = f"Raise the limit of this system, see `{LIMITS[error.errno]}`"
     else:
         hint = "Choose another place (DIFFUSE_HOME moves the cache, -o the output)"
     raise StorageError(f"cannot write {path}: {reason}", hint=hint) from error
