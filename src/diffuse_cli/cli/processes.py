@@ -9,6 +9,7 @@ import faulthandler
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -78,10 +79,11 @@ def process_duties() -> Iterator[ProcessRank]:
 def launch(count: int) -> int:
     """Run this command line in `count` processes. → its exit code; 128 + n if signal n ended it.
 
-    Raises WorkerError, saying which process was lost and how.
+    Raises WorkerError, saying which process was lost and how, and UsageError if they could not reach each other.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std, start_processes
 
+    _check_loopback()
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)          # we report errors in one line
     executable, *arguments = python_process.command("from diffuse_cli.__main__ import main; main()", *sys.argv[1:])
     with durable.staging(durable.scratch_directory() / "processes", mode=0o700) as directory:
@@ -104,6 +106,16 @@ def launch(count: int) -> int:
         if ending_signals and exit_codes[0] == -ending_signals[0]:
             return 128 + ending_signals[0]
         return _explain(exit_codes, directory)
+
+
+def _check_loopback() -> None:
+    """Raise UsageError if processes of this machine cannot reach each other. Sends nothing."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(("127.0.0.1", 9))
+    except OSError as error:
+        raise UsageError("several processes need the loopback network (127.0.0.1), which is down here",
+                         hint="Use one process") from error
 
 
 def _wait(context: "PContext") -> dict[int, int | None]:

@@ -158,6 +158,26 @@ def publish(staged: Path, target: Path, *, replace: bool = False) -> None:
         fail(error, target)
 
 
+def move_all(source: Path, target: Path, names: Sequence[str]) -> None:
+    """Move files from one directory to another on the same disk, in order. If one fails, those before are removed.
+
+    No file is replaced. Raises StorageError.
+    """
+    moved: list[Path] = []
+    try:
+        for name in names:
+            _link(source / name, target / name)
+            moved.append(target / name)
+        sync_directory(target)
+    except BaseException as error:
+        for path in moved:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        if isinstance(error, OSError):
+            fail(error, target)
+        raise
+
+
 def append(path: Path, data: bytes) -> None:
     """Append `data` to a log, without fsync: a crash may lose or tear the last lines, which readers must tolerate.
 
