@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
-from ..errors import DiffuseError, OutOfMemoryError, StorageError
+from ..errors import DiffuseError, OutOfMemoryError, StorageError, UsageError
 
 _HEAVY = ("torch", "numpy")                     # the libraries that start threads and reserve memory at their import
 _MEMORY = 2000 * 2**20                          # bytes of address space for libraries and a small model
@@ -21,6 +21,8 @@ _FILES_PER_CORE = 4
 _THREADS, _THREADS_PER_CORE, _MAX_THREADS = 4, 5, 200      # OpenMP, OpenBLAS, tokenizers, decoders
 
 _DISK = {errno.ENOSPC, errno.EROFS, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_BAD_NAME = {errno.ENAMETOOLONG, errno.ELOOP}
+_NO_ACCESS = {errno.EACCES, errno.EPERM, getattr(errno, "ESTALE", errno.EACCES)}
 _TOO_MANY_FILES = {errno.EMFILE, errno.ENFILE}
 _MEMORY_WORDS = ("failed to map segment", "cannot allocate memory", "can't allocate memory", "bad_alloc",
                  "out of memory", "error return without exception set")
@@ -65,11 +67,14 @@ def check() -> None:
 
 
 def explain(error: BaseException) -> DiffuseError | None:
-    """The error for the user if a limit of the system, or a full or failing disk, is the reason; otherwise None."""
+    """The error for the user if the system, its limits or its disks are the reason; otherwise None."""
     for each in _chain(error):
         text, number = str(each).lower(), each.errno if isinstance(each, OSError) else None
         if number in _DISK:
             return StorageError(f"cannot write: {(getattr(each, 'strerror', '') or text).lower()}")
+        if number in _BAD_NAME | _NO_ACCESS and (name := getattr(each, "filename", None)):
+            kind = UsageError if number in _BAD_NAME else StorageError
+            return kind(f"cannot use {os.fsdecode(name)[:200]!r}: {(getattr(each, 'strerror', '') or text).lower()}")
         if number in _TOO_MANY_FILES or "too many open files" in text:
             return StorageError("too many files are open", hint="Raise the limit, see `ulimit -n`")
         if number == errno.EFBIG:
