@@ -19,11 +19,11 @@ from diffuse_cli.data import decode_workers, images, picture_files
 from diffuse_cli.data.colours import Rendering
 from diffuse_cli.data.containers import Member
 from diffuse_cli.data.decode_workers import decode_all, decode_one
+from diffuse_cli.errors import OutOfMemoryError
 
 # A worker whose decoder does what the contents of the file say.
 FAULTY = """
 import os, signal, sys, time
-sys.path[:] = sys.argv[1:]
 from diffuse_cli.data import decode_server, images
 honest = images.decode_rgb
 def decode_rgb(data, *, target=None, rendering=None):
@@ -293,7 +293,7 @@ def test_closing_early_ends_the_workers(pictures, started, monkeypatch):
 
 def test_a_worker_that_cannot_start_is_not_the_fault_of_a_picture(pictures, started, monkeypatch):
     monkeypatch.setattr(decode_workers, "BOOTSTRAP", "raise SystemExit(1)")
-    with pytest.raises(RuntimeError, match="did not start"):
+    with pytest.raises(OutOfMemoryError, match="did not start"):
         list(decode_all(pictures, resolution=8))
 
 

@@ -1,7 +1,8 @@
 """The data set of a training: pictures decoded once, into a memory-mapped array under the cache directory.
 
     <directory>/<key>/images.u8         N·R·R·3 bytes
-    <directory>/<key>/index.jsonl       one line for each file, in order; written last, so the array is then complete
+    <directory>/<key>/index.jsonl       one line for each file, in order, with the hash of its pixels; written last, so
+                                        the array is then complete
     <directory>/<key>.lock              held while the pictures are decoded
 
 The key is a hash of the files' contents, in order, and of the way in which they are transformed. Names and captions are
@@ -21,8 +22,8 @@ import numpy as np
 
 from ..errors import DataError, InUseError
 from ..events import Noticed, Scanned
-from ..files import durable
-from . import decode_workers, garbage
+from ..files import durable, temporaries
+from . import cached_pixels, decode_workers, garbage
 from .colours import Rendering, background_colour
 from .file_hashes import REFUSED, hash_files
 from .file_types import PICTURE_LIKE, remedies
@@ -75,11 +76,11 @@ def decode_pictures(
     file_hashes = yield from hash_files(found.folder, files, directory=directory, threads=decode_workers.cores())
     key = _key(file_hashes, resolution, rendering)
     home = directory / key
-    entries = _read_index(home, file_hashes, resolution)
+    entries = yield from _read_cache(home, file_hashes, resolution)
     if entries is None:
         with contextlib.ExitStack() as held:
             yield from _wait_for_lock(held, directory / f"{key}.lock")
-            entries = _read_index(home, file_hashes, resolution)        # another process may have decoded them by now
+            entries = yield from _read_cache(home, file_hashes, resolution)     # another process may have decoded them
             if entries is None:
                 entries = yield from _decode(found, file_hashes, home, resolution, rendering)
     return _dataset(found, entries, home, resolution, rendering)
@@ -140,6 +141,8 @@ def _decode(
     """Decode every file that could be read; write the array first, then the index, which makes the array valid."""
     durable.make_directory(home)
     durable.remove_temporaries(home)
+    for other in home.parent.iterdir():
+        temporaries.remove_abandoned(other)     # of trainings that were killed and never started again
     total, entries = len(found.pictures), []
     readable = [picture.path for picture, file_hash in zip(found.pictures, file_hashes, strict=True)
                 if not file_hash.startswith(REFUSED)]
@@ -178,19 +181,32 @@ def _next_entry(
     return entry, result.pixels
 
 
+def _read_cache(
+    home: Path, file_hashes: list[str], resolution: int,
+) -> Generator[Scanned | Noticed, None, list[Entry] | None]:
+    """The entries of a complete and undamaged cache of these files; None if there is none."""
+    entries = _read_index(home, file_hashes)
+    if entries is None:
+        return None
+    hashes = [entry.pixels_hash for entry in entries if not entry.reason]
+    intact = yield from cached_pixels.verify(
+        home / "images.u8", hashes, size=3 * resolution**2, threads=decode_workers.cores())
+    if not intact:
+        yield Noticed(level="warning", message="the cache of decoded pictures is damaged: they are decoded again")
+    return entries if intact else None
+
+
 @garbage.paused()
-def _read_index(home: Path, file_hashes: list[str], resolution: int) -> list[Entry] | None:
-    """The entries of a complete cache of these files; None if there is none."""
+def _read_index(home: Path, file_hashes: list[str]) -> list[Entry] | None:
+    """The entries of a complete index of these files; None if there is none."""
     try:
         header, end, body = (home / "index.jsonl").read_bytes().partition(b"\n")
         if header + end != _index_header(body):
             return None
         entries = [Entry(**json.loads(line)) for line in body.splitlines()]
-        used = sum(not entry.reason for entry in entries)
-        complete = (home / "images.u8").stat().st_size == used * resolution * resolution * 3
     except (OSError, ValueError, TypeError):
         return None
-    return entries if complete and [entry.file_hash for entry in entries] == file_hashes else None
+    return entries if [entry.file_hash for entry in entries] == file_hashes else None
 
 
 # ── Cache → data set ────────────────────────────────────────────────────────────────────────────────────────────────

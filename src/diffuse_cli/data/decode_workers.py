@@ -11,7 +11,6 @@ import json
 import os
 import queue
 import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -20,6 +19,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .. import python_process
+from ..errors import OutOfMemoryError
 from .colours import Rendering
 from .containers import Location
 from .picture_files import TOO_MUCH, ImageRefused, read
@@ -35,8 +36,7 @@ _PICTURES_PER_WORKER = 8                        # minimum pictures for which ano
 # Pillow keeps up to 16 MiB for the next picture: to get new memory for each costs a quarter of the time.
 _KEEP_MEMORY = {"PILLOW_BLOCKS_MAX": "4", "PILLOW_BLOCK_SIZE": "4m"}
 
-# The worker looks for modules in the directories of its parent, but never in the current directory.
-BOOTSTRAP = "import sys; sys.path[:] = sys.argv[1:]; from diffuse_cli.data.decode_server import serve; serve()"
+BOOTSTRAP = "from diffuse_cli.data.decode_server import serve; serve()"
 
 
 @dataclass(frozen=True)
@@ -267,16 +267,17 @@ def _expire(process: subprocess.Popen[bytes], late: threading.Event) -> None:
 
 
 def _start() -> subprocess.Popen[bytes]:
-    """Start a worker and wait until it is ready. Raises RuntimeError if Python or Pillow cannot be started."""
+    """Start a worker and wait until it is ready. Raises OutOfMemoryError if that fails."""
     process = subprocess.Popen(
-        [sys.executable, "-c", BOOTSTRAP, *filter(None, sys.path)],
+        python_process.command(BOOTSTRAP),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,              # libtiff, for example, prints to file descriptor 2
         start_new_session=True,                 # Ctrl-C is for the parent, which then ends its workers
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **_KEEP_MEMORY},
+        env=python_process.environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", **_KEEP_MEMORY),
     )
     assert process.stdout is not None
     if process.stdout.readline() != b"ready\n":
         _Worker._end(process)
-        raise RuntimeError("the process that decodes pictures did not start")
+        raise OutOfMemoryError("the process that decodes pictures did not start",
+                               hint="Close other programs, or raise the limits of the system (`ulimit`)")
     return process

@@ -1,6 +1,6 @@
 """Hashes of the files' contents, remembered so that a file which has not changed is not read again.
 
-    <directory>/seen-<folder>.json      size, times and hash of each file of a folder
+    <directory>/seen-<folder>.json      a line with the hash of the rest; size, times and hash of each file of a folder
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from .picture_files import ImageRefused, open_regular, size_and_times
 
 REFUSED = "!"                                   # begins the text in the place of a hash: a reason follows
 
-_FORMAT = 1                                     # of the JSON file
+_FORMAT = 2                                     # of the JSON file
 _BATCH = 1000                                   # files hashed between two events
 _CHUNK = 25                                     # files that a thread hashes before it asks for more
 _SMALL = 2**20                                  # bytes of a file that is read at once
@@ -50,7 +50,8 @@ def hash_files(
                     now[name] = entry
             yield Scanned(done=0, total=total)
     if now != before:
-        durable.write(memory, json.dumps({"format": _FORMAT, "files": now}).encode())
+        body = json.dumps(now).encode()
+        durable.write(memory, [_header(body), body])
     return hashes
 
 
@@ -75,8 +76,11 @@ def _hash_file(path: Location, before: list[Any] | None) -> list[Any]:
 def _read_memory(path: Path) -> dict[str, list[Any]]:
     """Name of each file → its entry of the last time; empty if `path` is missing or damaged, which only costs time."""
     try:
-        content = json.loads(path.read_bytes())
-        files = content["files"] if content["format"] == _FORMAT else {}
-        return {name: entry for name, entry in files.items() if len(entry) == 4}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        header, end, body = path.read_bytes().partition(b"\n")
+        return json.loads(body) if header + end == _header(body) else {}
+    except (OSError, ValueError):
         return {}
+
+
+def _header(body: bytes) -> bytes:
+    return json.dumps({"format": _FORMAT, "sha256": hashlib.sha256(body).hexdigest()}).encode() + b"\n"

@@ -5,6 +5,7 @@ Everything is under one root: `DIFFUSE_HOME`, else the user's cache directory. D
     root/models/<name>/model.safetensors     with the other files of its training beside it
     root/last                                the name of the model whose training finished last
     root/images/                             decoded pictures
+    root/compiled/                           networks that torch has compiled
     root/crashes/                            reports of unexpected errors
 """
 
@@ -55,6 +56,11 @@ def models_directory() -> Path:
 def cache_directory() -> Path:
     """The directory of decoded pictures."""
     return root() / "images"
+
+
+def compiled_directory() -> Path:
+    """The directory of networks that torch has compiled, which is code: nobody else may write it."""
+    return root() / "compiled"
 
 
 def crash_directory() -> Path:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Generator
 from dataclasses import dataclass
 
@@ -96,6 +97,9 @@ class PlanBuilder:
     def trainer(self, plan: Plan) -> Trainer:
         """A new trainer for a plan, at step 0."""
         machine = self.run.machine
+        if machine.compile:                     # by default torch runs what lies under a known name in /tmp
+            directory = durable.make_directory(registry.compiled_directory())
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(directory))
         micro_batch = devices.choose_micro_batch(
             machine, self.device, batch_size=plan.batch_size, resolution=self.run.resolution)
         batches = Batches(plan, self.dataset, self.split.train, self.tokenizer, self.device)
