@@ -105,12 +105,17 @@ class NetworkConfig:
             raise UsageError("network.widths, depths and attention must have one entry for each level")
         if self.resolution % 2 ** (len(self.widths) - 1):
             raise UsageError(f"--resolution {self.resolution} cannot be halved {len(self.widths) - 1} times")
-        for width, kind in zip(self.widths, (*self.attention[:-1], "full"), strict=True):   # the middle always attends
+        if self.widths[0] % 2:
+            raise UsageError(f"the first of network.widths must be even, for sines and cosines, not {self.widths[0]}")
+        for level, (width, kind) in enumerate(zip(
+                self.widths, (*self.attention[:-1], "full"), strict=True)):                 # the middle always attends
             check_range("network.widths", width, 8, 4_096)
             if width % self.groups:
                 raise UsageError(f"network width {width} is not a multiple of groups {self.groups}")
             if kind != "none" and width % self.head_dim:
                 raise UsageError(f"network width {width} is not a multiple of head_dim {self.head_dim}")
+            if width == self.groups and self.resolution == 2**level:
+                raise UsageError(f"{self.groups} groups of network width {width} normalise single numbers at 1 pixel")
         for depth in self.depths:
             check_range("network.depths", depth, 1, 16)
         for kind in self.attention:

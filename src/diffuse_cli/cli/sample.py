@@ -201,8 +201,7 @@ def _init_image(
         if strength is not None:
             raise UsageError("--strength needs a picture to start from", hint="Add --init")
         return None
-    from ..data.colours import Rendering
-    from ..sampling.request import open_init_image
+    from ..sampling.request import open_init_image, rendering_of
     from ..storage.model_info import read_model_info
 
     if metadata is not None and metadata.mask_sha256 and mask is None:
@@ -210,7 +209,7 @@ def _init_image(
     if strength is None and metadata is not None:
         strength = metadata.strength
     model = read_model_info(path)
-    rendering = Rendering(**model.training.colour_options)
+    rendering = rendering_of(model.training)
     opened = open_init_image(init, mask, model.config.network.resolution, strength, rendering)
     if metadata is not None and metadata.init_sha256 and (opened.image_sha256, opened.mask_sha256) != (
             metadata.init_sha256, metadata.mask_sha256):
