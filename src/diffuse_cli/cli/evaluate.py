@@ -39,7 +39,7 @@ def evaluate(
                                       "pictures.")] = 0,
     features: Annotated[Path | None, typer.Option(
         "--features", show_default=False,
-        help="A TorchScript file whose features compare pictures. Default: an encoder trained on the pictures."
+        help="An ONNX file whose features compare pictures. Default: an encoder trained on the pictures."
         )] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pictures measured at once.",
                                                    show_default=False)] = None,
@@ -96,13 +96,13 @@ def _evaluate(
     with progress.stages() as tell:
         tell("loading", 0, 1)
         from ..evaluation.evaluate import evaluate as measure
-        from ..evaluation.features import load_features
+        from ..evaluation.features_file import load_features
         from ..storage import checkpoint
 
         device = devices.choose_device(machine)
         model = checkpoint.load_model(path, device)
         resolution = model.config.network.resolution
-        chosen = None if features is None else load_features(features, device)
+        chosen = None if features is None else load_features(features)
         pictures = _open_pictures(path, folder, resolution, tell)
         batch_size = devices.choose_micro_batch(machine, device, batch_size=MAX_PICTURES, resolution=resolution)
         return measure(
