@@ -39,6 +39,8 @@ EXPORT_PRECISIONS = ("fp32", "fp16")
 
 RESOLUTION_RANGE = (8, 512)
 SEED_RANGE = (0, 2**63 - 1)
+MAX_VOCABULARY = 65_536                         # tokens of a text encoder
+MAX_WORDS = 20_000                              # words of the captions that a model file remembers
 
 VALIDATIONS = 10                                # validations during a training
 VALIDATION_LEVELS = 8                           # noise levels at which each validation measures the loss
@@ -61,7 +63,7 @@ class TextConfig:
     layers: int
 
     def __post_init__(self) -> None:
-        check_range("text.vocabulary", self.vocabulary, 259, 65_536)
+        check_range("text.vocabulary", self.vocabulary, 259, MAX_VOCABULARY)
         check_range("text.width", self.width, 16, 4_096)
         check_range("text.layers", self.layers, 1, 64)
         if self.width % self.heads:

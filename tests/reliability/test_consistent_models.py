@@ -96,6 +96,18 @@ def test_a_configuration_that_cannot_work_is_refused_at_the_door(command, tmp_pa
     assert path.read_bytes() == before
 
 
+def test_a_small_file_of_large_pictures_is_announced(command, tmp_path, monkeypatch):
+    """The configuration is that of a file of 10 kB. Nothing is sampled: only what is said before counts."""
+    config = configuration(resolution=512, widths=(8,), depths=(1,), attention=("none",))
+    model = sealed(tmp_path / "model.safetensors", config)
+    monkeypatch.setattr("diffuse_cli.cli.sample.write_samples", lambda *_: None)
+    code, _, err = command("sample", "-m", model, "--seed", 1, "-o", tmp_path / "out")
+    assert code == 0
+    assert "pictures of 512 pixels" in err
+    small = sealed(tmp_path / "small.safetensors", configuration())
+    assert "trillion" not in command("sample", "-m", small, "--seed", 1, "-o", tmp_path / "out")[2]
+
+
 @pytest.mark.parametrize("background", ["nothing", "rgb(999,0,0)", "hsl(0,0%", " ", "x" * 99, "#12345"])
 def test_a_colour_that_is_none_is_refused_where_it_would_be_used(command, tmp_path, background):
     model = sealed(tmp_path / "model.safetensors", configuration(),

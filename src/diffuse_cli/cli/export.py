@@ -12,6 +12,7 @@ from ..config import Export, Machine
 from ..errors import UsageError
 from ..storage import registry
 from . import options, output_files, processes
+from .model_cost import warn_of_cost
 from .terminal import progress, view
 
 
@@ -63,6 +64,8 @@ def _export(path: Path, target: Path, choice: Export, *, force: bool) -> None:
 
         publishing.check(choice)
         model = checkpoint.load_model(path, devices.choose_device(Machine(device="cpu")))
+        if choice.verify:
+            warn_of_cost(model, passes=20)
         report = publishing.export(model, target, choice, source=path, replace=force, progress=tell)
     if not choice.verify:
         view.warn("the export was not compared with the model")

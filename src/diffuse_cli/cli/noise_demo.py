@@ -11,6 +11,7 @@ from ..config import Machine
 from ..errors import DataError, UsageError
 from ..storage import registry
 from . import options, output_files
+from .model_cost import warn_of_cost
 from .terminal import progress, view
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def _demonstrate(
             raise UsageError(f"the model generates pictures of {side} pixels, not {resolution}",
                              hint="Leave out --resolution")
         resolution, names = side, [model.config.schedule]
+        warn_of_cost(model, passes=FRAMES if animate else num)
     side = resolution or RESOLUTION
     schedules = [make_schedule(name, side) for name in names]
     for schedule in schedules:

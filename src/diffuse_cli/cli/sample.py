@@ -19,6 +19,7 @@ from ..errors import UsageError
 from ..runtime import launch_environment
 from ..storage import registry
 from . import options
+from .model_cost import warn_of_cost
 from .output_files import SampleTarget, names_a_file
 from .processes import launch, process_duties, processes_to_start
 from .prompt_files import PromptLine, read_prompts, warn_about
@@ -253,6 +254,7 @@ def _sample(
         requests = defaults.requests([from_dict(PromptLine, line) for line in shared["lines"]], seed)
         if target is not None:
             warn_about(requests, model)
+            warn_of_cost(model, passes=2 * max(request.sampling.number_of_steps for request in requests))
             view.say(f"model {_display_name(path, model)}" + (f", seed {seed}" if defaults.seed is None else ""))
         generate = functools.partial(loaded.generate, requests, frames=output.animate, world=world)
         if rank.is_main and target is not None:

@@ -13,6 +13,7 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -20,12 +21,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..errors import DataError
 from .colours import Rendering
 from .containers import Location
 from .picture_files import TOO_MUCH, ImageRefused, read
 
 SECONDS = 30.0                                  # maximum seconds for one picture
 BATCH_SHARE = 1 / 3                             # of SECONDS, after which a batch is given up, and each file tried alone
+BUDGET = 300.0                                  # seconds that files which took too long may cost, besides as much time
+#                                                 as all other files took; a folder full of them would take hours
 TOO_LONG, CRASHED = "took too long", "crashed the decoder"
 DEATHS = (TOO_LONG, CRASHED, TOO_MUCH)          # reasons with which the hash of the file may be missing
 AHEAD = 2                                       # maximum batches in flight for each worker
@@ -57,12 +61,16 @@ class Decoded:
 def decode_all(
     paths: Sequence[Location], *, resolution: int, rendering: Rendering | None = None,
 ) -> Generator[Decoded, None, None]:
-    """Decode every file to a square of `resolution` pixels, in order. Closing the generator ends the workers."""
+    """Decode every file to a square of `resolution` pixels, in order. Closing the generator ends the workers.
+
+    Raises DataError if files that take too long have cost more time than BUDGET, and than all other files.
+    """
     request = [resolution, asdict(rendering or Rendering())]
     count = max(1, min(cores(), len(paths) // _PICTURES_PER_WORKER))
     size = max(1, min(_BATCH, len(paths) // (2 * count)))               # few files: each worker gets some of them
     idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
-    workers = [_Worker() for _ in range(count)]
+    lost = _LostTime(count)
+    workers = [_Worker(lost) for _ in range(count)]
     for worker in workers:
         idle.put(worker)
 
@@ -146,10 +154,27 @@ def _requests(batch: Sequence[Location]) -> Iterator[list[_File] | Decoded]:
         yield files
 
 
+class _LostTime:
+    """The time that files which took too long have cost so far, in all workers of one data set."""
+
+    def __init__(self, workers: int) -> None:
+        self._begun, self._lost, self._workers, self._lock = time.monotonic(), 0.0, workers, threading.Lock()
+
+    def add(self, seconds: float) -> None:
+        """Count seconds of one worker. Raises DataError once they are more than the budget."""
+        with self._lock:
+            self._lost += seconds
+            lost = self._lost / self._workers
+            if lost > BUDGET and lost > (time.monotonic() - self._begun) / 2:
+                raise DataError(f"pictures that take over {SECONDS:.0f} s to decode have cost {lost / 60:.0f} minutes",
+                                hint="Take them out: `diffuse data check` on a part of the pictures lists those in it")
+
+
 class _Worker:
     """One process, started when it is first needed and again after each death. One thread at a time uses it."""
 
-    def __init__(self) -> None:
+    def __init__(self, lost: _LostTime) -> None:
+        self._lost = lost
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
         self._lock = threading.Lock()           # between the thread that decodes and the thread that closes
@@ -196,6 +221,8 @@ class _Worker:
                     return results[:-1], TOO_MUCH
         except (OSError, EOFError, ValueError, TypeError):
             self._end(process)
+            if late.is_set():
+                self._lost.add(seconds)
             return results, TOO_LONG if late.is_set() else CRASHED
         return results, ""
 

@@ -9,7 +9,6 @@ import errno
 import io
 import os
 import stat
-from pathlib import Path
 from typing import Any
 
 NOT_REGULAR, GREW = "not a regular file", "it grew while it was read"
@@ -33,12 +32,9 @@ def read_input(path: str | os.PathLike[str], *, limit: int) -> bytes:
         return file.read()
 
 
-def exists_as_input(path: Path) -> bool:
-    """Whether there is anything at `path`; False also for a name that no file can have."""
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
+def check_input(path: str | os.PathLike[str], *, limit: int) -> None:
+    """Raise OSError unless a library that opens `path` itself would find a regular file of at most `limit` bytes."""
+    open_input(path, limit=limit).close()
 
 
 class _Bounded(io.FileIO):
@@ -59,13 +55,16 @@ class _Bounded(io.FileIO):
 
     def readinto(self, buffer: Any) -> int:
         count = super().readinto(buffer) or 0
-        self._check()
+        if count:                               # a seek may have gone beyond the end
+            self._check()
         return count
 
     def readall(self) -> bytes:
-        data = self.read(max(0, self.size - self.tell()) + 1)
-        self._check()
-        return data or b""
+        pieces = []
+        while piece := self.read(max(0, self.size - self.tell()) + 1):
+            self._check()
+            pieces.append(piece)
+        return b"".join(pieces)
 
     def _check(self) -> None:
         if self.tell() > self.size:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..checks import check_range, from_dict
 from ..config import RESOLUTION_RANGE, SEED_RANGE, Sampling
-from ..data import images
 from ..data.picture_files import ImageRefused
+from ..data.png_texts import read_png_text
 from ..errors import DataError, ModelError, UsageError
 from ..files.strict_json import JsonError, loads_strict
 from ..storage import registry
@@ -135,7 +135,7 @@ def _quoted(value: str) -> str:
 def read_sample_metadata(path: Path) -> SampleMetadata:
     """Read the settings that are recorded in the PNG at `path`. Raises DataError."""
     try:
-        text = images.read_png_texts(path).get("diffuse")
+        text = read_png_text(path, "diffuse")
     except ImageRefused as error:
         raise DataError(f"{path} holds no sampling settings: {error.reason}",
                         hint="Give a PNG made by `diffuse sample`") from error
