@@ -69,8 +69,8 @@ def decode_all(
     count = max(1, min(cores(), len(paths) // _PICTURES_PER_WORKER))
     size = max(1, min(_BATCH, len(paths) // (2 * count)))               # few files: each worker gets some of them
     idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
-    lost = _LostTime(count)
-    workers = [_Worker(lost) for _ in range(count)]
+    times = _Times()
+    workers = [_Worker(times) for _ in range(count)]
     for worker in workers:
         idle.put(worker)
 
@@ -154,27 +154,28 @@ def _requests(batch: Sequence[Location]) -> Iterator[list[_File] | Decoded]:
         yield files
 
 
-class _LostTime:
-    """The time that files which took too long have cost so far, in all workers of one data set."""
+class _Times:
+    """The seconds that all workers of one data set spent: on files that took too long, and on all others."""
 
-    def __init__(self, workers: int) -> None:
-        self._begun, self._lost, self._workers, self._lock = time.monotonic(), 0.0, workers, threading.Lock()
+    def __init__(self) -> None:
+        self._lost, self._used, self._lock = 0.0, 0.0, threading.Lock()
 
-    def add(self, seconds: float) -> None:
-        """Count seconds of one worker. Raises DataError once they are more than the budget."""
+    def add(self, *, lost: float = 0.0, used: float = 0.0) -> None:
+        """Count seconds. Raises DataError once those that were lost exceed BUDGET, and those that were used."""
         with self._lock:
-            self._lost += seconds
-            lost = self._lost / self._workers
-            if lost > BUDGET and lost > (time.monotonic() - self._begun) / 2:
-                raise DataError(f"pictures that take over {SECONDS:.0f} s to decode have cost {lost / 60:.0f} minutes",
+            self._lost += lost
+            self._used += used
+            if self._lost > max(BUDGET, self._used):
+                raise DataError(f"pictures that take over {SECONDS:.0f} s to decode have cost "
+                                f"{self._lost / 60:.0f} minutes",
                                 hint="Take them out: `diffuse data check` on a part of the pictures lists those in it")
 
 
 class _Worker:
     """One process, started when it is first needed and again after each death. One thread at a time uses it."""
 
-    def __init__(self, lost: _LostTime) -> None:
-        self._lost = lost
+    def __init__(self, times: _Times) -> None:
+        self._times = times
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
         self._lock = threading.Lock()           # between the thread that decodes and the thread that closes
@@ -209,7 +210,7 @@ class _Worker:
         if process is None:
             return [], CRASHED
         seconds = SECONDS if len(files) == 1 else SECONDS * BATCH_SHARE
-        late, results = threading.Event(), list[Decoded]()
+        begun, late, results = time.monotonic(), threading.Event(), list[Decoded]()
         try:
             with _time_limit(process, late, seconds):
                 _send(process, files, request)
@@ -222,8 +223,9 @@ class _Worker:
         except (OSError, EOFError, ValueError, TypeError):
             self._end(process)
             if late.is_set():
-                self._lost.add(seconds)
+                self._times.add(lost=seconds)
             return results, TOO_LONG if late.is_set() else CRASHED
+        self._times.add(used=time.monotonic() - begun)
         return results, ""
 
     def close(self) -> None:
