@@ -12,6 +12,7 @@ from ..checks import check_choice, check_range
 from ..config import Machine, Sampling
 from ..errors import DataError, UsageError
 from ..storage import registry
+from ..storage.model_info import read_model_info
 from . import options
 from .terminal import progress, view
 from .terminal.plain_text import clean
@@ -65,6 +66,7 @@ def evaluate(
         raise UsageError("--features compares generated pictures, and --num 0 generates none",
                          hint="Leave out one of them")
     path = registry.resolve(model)
+    read_model_info(path)                       # one that is refused is refused before the slow import of torch
     from ..storage import run_directory
 
     is_of_a_run = run_directory.read_config(path.parent) is not None

@@ -11,6 +11,7 @@ from ..checks import choices
 from ..config import Export, Machine
 from ..errors import UsageError
 from ..storage import registry
+from ..storage.model_info import read_model_info
 from . import options, output_files, processes
 from .model_cost import warn_of_cost
 from .terminal import progress, view
@@ -48,6 +49,7 @@ def export(
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
     choice = Export(format=to, scheduler=scheduler, precision=precision, verify=not no_verify)
     path = registry.resolve(model)
+    read_model_info(path)                       # one that is refused is refused before the slow import of torch
     target = out or Path(_base_name(path) + (choice.suffix or f"-{choice.format}"))
     _check_target(target, choice, source=path, force=force)
     with processes.unwinding_on_signals():

@@ -10,6 +10,7 @@ from ..checks import check_choice, check_range, choices
 from ..config import Machine
 from ..errors import DataError, UsageError
 from ..storage import registry
+from ..storage.model_info import read_model_info
 from . import options, output_files
 from .model_cost import warn_of_cost
 from .terminal import progress, view
@@ -77,6 +78,8 @@ def noise_demo(
                                    suffixes=(".webp", ".gif") if animate else (".png",))
     names = list(dict.fromkeys(schedule or (config.SCHEDULES if plot else (config.Recipe.schedule,))))
     path = registry.resolve(model) if model is not None else None
+    if path is not None:
+        read_model_info(path)                   # one that is refused is refused before the slow import of torch
     _demonstrate(image, names, resolution, num, path, target, animate=animate, plot=plot, seed=seed)
 
 

@@ -18,6 +18,7 @@ from ..config import Machine, Sampling
 from ..errors import UsageError
 from ..runtime import launch_environment
 from ..storage import registry
+from ..storage.model_info import read_model_info
 from . import options
 from .model_cost import warn_of_cost
 from .output_files import SampleTarget, names_a_file
@@ -153,6 +154,7 @@ def sample(
         seed, prompts = metadata.seed if seed is None else seed, prompts or [metadata.prompt]
         negative = metadata.negative if negative is None else negative
     path = _model_file(model, metadata)
+    read_model_info(path)                       # one that is refused is refused before torch and before any directory
     defaults = _Defaults(sampling=sampling, guidances=guidance or [sampling.guidance], negative=negative or "",
                          count=num, seed=seed, init=_init_image(path, init, mask, strength, metadata))
 
@@ -203,7 +205,6 @@ def _init_image(
             raise UsageError("--strength needs a picture to start from", hint="Add --init")
         return None
     from ..sampling.request import open_init_image, rendering_of
-    from ..storage.model_info import read_model_info
 
     if metadata is not None and metadata.mask_sha256 and mask is None:
         raise UsageError("the picture was generated with a mask, which must be given again", hint="Add --mask")
