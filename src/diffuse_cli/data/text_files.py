@@ -127,11 +127,12 @@ def guess_code_page(data: bytes) -> str | None:
     data = data[:SAMPLE_LIMIT]
     if not data or _is_binary(data):
         return None
-    guesses = {str(guess["encoding"]): guess["confidence"] for guess in chardet.detect_all(data, ignore_threshold=True)}
+    guesses = {str(guess["encoding"]): guess["confidence"] for guess in chardet.detect_all(data, ignore_threshold=True)
+               if _is_known(str(guess["encoding"]))}                    # None where it finds nothing
     best = max(guesses, key=lambda name: guesses[name], default=None)
     if best is not None and guesses[best] >= _CERTAIN:
         return codecs.lookup(best).name
-    confidence = {codecs.lookup(name).name: value for name, value in guesses.items() if _is_known(name)}
+    confidence = {codecs.lookup(name).name: value for name, value in guesses.items()}
     if sum(byte > 127 for byte in data) < _FEW:
         confidence = {}
     usable = [name for name in _LATIN if _decodes(data, name)]
