@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 
-MAX_WORDS = 20_000                              # maximum words counted of a data set, the most frequent first
+from ..config import MAX_WORDS
 
 
 def count_words(captions: Iterable[str]) -> dict[str, int]:
