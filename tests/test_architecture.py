@@ -283,7 +283,8 @@ OWN_FILES = {
     "files.durable", "files.input_files", SHIPPED,
     "reporting.loggers", "reporting.report", "exporting.onnx_folder", "exporting.onnx_comparison",
     "exporting.diffusers_comparison", "runtime.devices", "training.saving", "training.prepare", "storage.registry",
-    "storage.training_states", "cli.processes", "cli.limits", "data.cached_pixels", "data.dataset", "data.file_hashes", "data.decode_server",
+    "storage.training_states", "cli.processes", "cli.limits", "data.cached_pixels",
+    "data.dataset", "data.file_hashes", "data.decode_server",
 }
 
 
