@@ -57,7 +57,7 @@ MUTANTS = {
                                'if zlib.crc32(kind + data).to_bytes(4, "big") != file.read(4):', "if False:",
                                f"{PNG} -k damaged"),
     "pictures of any size": ("data/images.py", "if width * height > MAX_PIXELS:", "if False:",
-                             f"{IMAGES} -k megapixels"),
+                             f"{IMAGES} -k limit_is_ours"),
     "decoders of any time": ("data/decode_workers.py", "if self._lost > max(BUDGET, self._used):", "if False:",
                              f"{WORKERS} -k given_up"),
     "weights in other files": (ONNX,
