@@ -87,7 +87,7 @@ def main() -> None:
     if not (scenes / "metadata.jsonl").exists():
         diffuse(work, "data", "demo", scenes, "-n", str(PICTURES), "--resolution", str(RESOLUTION), "-s", str(SEED))
     diffuse(work, "train", scenes, "--name", NAME, "--resolution", str(RESOLUTION), "--preset", "nano",
-            "--steps", str(STEPS), "--batch-size", str(BATCH), "--seed", str(SEED))
+            "--steps", str(STEPS), "--batch-size", str(BATCH), "--seed", str(SEED), "--init", "none")
     MODELS.mkdir(exist_ok=True)
     model = MODELS / "demo.safetensors"
     diffuse(work, "export", NAME, "--to", "safetensors", "--precision", "fp16", "-o", model, "--force")

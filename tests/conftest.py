@@ -1,6 +1,7 @@
 """Every test has a home of its own: nothing reaches the user's cache. What is slow to make is made once."""
 
 import os
+import random
 import shutil
 import signal
 
@@ -78,6 +79,14 @@ def decoded(trained, home):
 def counted(record_property):
     """Called with a promise, the method that tried to break it, and how often it did; summed by `counts`."""
     return lambda promise, method, count: record_property(counts.PROPERTY, (promise, method, count))
+
+
+@pytest.fixture
+def seed():
+    """A new random seed for every test, printed when the test fails. DIFFUSE_TEST_SEED repeats one."""
+    chosen = int(os.environ.get("DIFFUSE_TEST_SEED") or random.SystemRandom().randrange(2**32))
+    print(f"DIFFUSE_TEST_SEED={chosen}")
+    return chosen
 
 
 def pytest_terminal_summary(terminalreporter):

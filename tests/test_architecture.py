@@ -5,6 +5,7 @@ Plain `ast`: no module is executed to be judged. A room is a folder of `src/diff
 
 import ast
 import functools
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +21,10 @@ TREES = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in
 CHOICES = {"config", "checks", "errors"}
 # Room → the rooms that it imports. Each imports only rooms that stand below it.
 TABLE: dict[str, set[str]] = {
-    "__main__": {"cli"},
+    "__main__": {"cli", "python_process"},
     "cli": {"api", "cli.terminal", "training", "exporting", "evaluation", "sampling", "reporting", "data",
             "data.demo_scenes", "storage", "network", "runtime", "diffusion", "pictures", "files", "events", "version",
-            *CHOICES},
+            "python_process", *CHOICES},
     "cli.terminal": {"pictures", "storage", "events", "checks", "errors"},
     "__init__": {"api", "sampling", "config", "errors", "version"},
     "api": {"training", "exporting", "sampling", "data", "storage", "runtime", "events", *CHOICES},
@@ -36,27 +37,28 @@ TABLE: dict[str, set[str]] = {
                    "events", "version", *CHOICES},
     "sampling": {"data", "storage", "denoiser", "network", "runtime", "diffusion", "pictures", "files", "version",
                  *CHOICES},
-    "reporting": {"storage", "diffusion", "pictures", "files", "events", "version", *CHOICES},
+    "reporting": {"storage", "diffusion", "pictures", "files", "events", "version", "python_process", *CHOICES},
     "data.demo_scenes": {"files", *CHOICES},
-    "data": {"files", "events", *CHOICES},
+    "data": {"files", "events", "python_process", *CHOICES},
     "storage": {"network", "diffusion", "files", *CHOICES},
     "denoiser": {"diffusion", "config"},
-    "network": {*CHOICES},
+    "network": {"files", *CHOICES},
     "runtime": {"config", "errors"},
     "diffusion": set(),
-    "pictures": set(),
+    "pictures": {"python_process"},
     "files": {"errors"},
     "config": {"checks", "errors"},
     "checks": {"errors"},
     "events": set(),
     "errors": set(),
     "version": set(),
+    "python_process": set(),
 }
-STANDARD_LIBRARY_ALONE = {"files", "config", "checks", "events", "errors", "version"}
+STANDARD_LIBRARY_ALONE = {"files", "config", "checks", "events", "errors", "version", "python_process"}
 SEE_PIXELS = {"api", "data", "data.demo_scenes", "pictures"}           # rooms that may decode or encode pictures
 HEAVY = {"torch", "numpy", "PIL", "safetensors", "tokenizers", "matplotlib"}
 SHIPPED = "exporting.standalone.sample"         # leaves with a model, for machines where none of our code is
-LONGEST_CHAIN = 11                              # files, from an entry point down
+LONGEST_CHAIN = 12                              # files, from an entry point down
 LONGEST_FUNCTION = 60                           # lines; a command's list of options may be longer
 
 
@@ -191,14 +193,58 @@ def test_nothing_is_executed_that_was_read(module):
     assert not _roots(_imports(module)) & {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
     for name, call in _calls(module):
         assert name not in {"eval", "exec", "compile", "__import__", "torch.load", "torch.save", "torch.hub.load",
-                            "os.system", "os.popen", "tempfile.mktemp"}, f"{module}: {name}"
+                            "torch.jit.load", "torch.export.load", "torch.package.PackageImporter", "np.load",
+                            "torch.classes.load_library", "torch.ops.load_library", "numpy.load", "os.system",
+                            "os.popen", "tempfile.mktemp"}, f"{module}: {name}"
         assert not name.endswith(("extractall", ".torch_load")), f"{module}: {name}"
         for keyword in call.keywords:
             value = ast.unparse(keyword.value)
             assert (keyword.arg, value) not in {("shell", "True"), ("allow_pickle", "True"), ("weights_only", "False")}
 
 
-@pytest.mark.parametrize("module", sorted(FILES.keys() - {"files.durable", SHIPPED}))
+@pytest.mark.parametrize("module", FILES)
+def test_python_is_started_in_one_place_and_safely(module):
+    """Every other way of starting a Python puts the current directory on its path, or may do so one day."""
+    assert not _roots(_imports(module)) & {"multiprocessing", "runpy"}
+    for name in {ast.unparse(node) for node in ast.walk(TREES[module]) if isinstance(node, ast.Attribute | ast.Name)}:
+        assert name != "sys.executable" or module == "python_process"
+        assert not re.fullmatch(r"os\.(exec|spawn|posix_spawn|fork).*", name), f"{module}: {name}"
+        assert not re.search(r"\b(mp|multiprocessing)\.spawn|ProcessPool|DataLoader", name), f"{module}: {name}"
+    for name, call in _calls(module):
+        if name.startswith("subprocess.") or name == "start_processes":
+            assert _is_safe_command(module, call), f"{module}: {ast.unparse(call)}"
+
+
+def _is_safe_command(module: str, call: ast.Call) -> bool:
+    """Whether what is started comes from `python_process`, or is a program with a constant name."""
+    text = ast.unparse(call.args[0])
+    if "python_process.command(" in text:
+        return True
+    if ast.unparse(call.func) == "start_processes":
+        return f"{ast.unparse(call.args[1])}, *arguments = python_process.command(" in ast.unparse(TREES[module])
+    first = call.args[0].elts[0] if isinstance(call.args[0], ast.List) else None
+    return isinstance(first, ast.Constant) and "python" not in first.value
+
+
+def test_the_one_place_starts_python_with_the_safe_flag():
+    lists = [ast.unparse(node) for node in ast.walk(TREES["python_process"]) if isinstance(node, ast.List)]
+    assert [text for text in lists if "sys.executable" in text] == [
+        next(text for text in lists if text.startswith("[sys.executable, '-P', "))]
+
+
+@pytest.mark.parametrize("module", ["__init__", "__main__", "python_process", "version"])
+def test_nothing_is_imported_before_the_path_is_safe(module):
+    """`python -m diffuse_cli` runs these files with the current directory on the path; Python has imported `os`."""
+    early: set[str] = set()
+    for node in TREES[module].body:
+        if isinstance(node, ast.Expr) and ast.unparse(node).startswith("python_process.leave_current_directory("):
+            break
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            early |= {getattr(node, "module", None) or alias.name for alias in node.names}
+    assert early <= {"os", "sys", "version", "python_process"}
+
+
+@pytest.mark.parametrize("module", sorted(FILES.keys() - {"files.durable", "files.temporaries", SHIPPED}))
 def test_files_are_written_through_the_one_door(module):
     for name, call in _calls(module):
         assert not name.endswith((".write_text", ".write_bytes", ".touch", ".mkdir", ".tofile", ".symlink_to",
@@ -230,3 +276,22 @@ def test_the_script_that_leaves_needs_nothing_of_ours():
 @pytest.mark.parametrize("module", [module for module in FILES if FILES[module].read_text(encoding="utf-8").strip()])
 def test_every_module_says_what_it_does(module):
     assert ast.get_docstring(TREES[module])
+
+
+# What may be opened elsewhere than by `files.input_files`: our own files, and those of Python and the system.
+OWN_FILES = {
+    "files.durable", "files.input_files", SHIPPED,
+    "reporting.loggers", "reporting.report", "exporting.onnx_folder", "exporting.onnx_comparison",
+    "exporting.diffusers_comparison", "runtime.devices", "training.saving", "training.prepare", "storage.registry",
+    "storage.training_states", "cli.processes", "cli.limits", "data.cached_pixels",
+    "data.dataset", "data.file_hashes", "data.decode_server",
+}
+
+
+@pytest.mark.parametrize("module", sorted(FILES.keys() - OWN_FILES))
+def test_files_of_others_are_opened_through_the_one_door(module):
+    for name, call in _calls(module):
+        assert not name.endswith((".read_text", "os.read")), f"{module}: {ast.unparse(call)}"
+        assert name not in ("open", "io.open", "io.FileIO"), f"{module}: {ast.unparse(call)}"
+        if name.endswith(".read_bytes"):                                # of a member of a container
+            assert module in ("data.containers", "data.arrow_files", "data.picture_files"), ast.unparse(call)

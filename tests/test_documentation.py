@@ -17,7 +17,7 @@ from diffuse_cli.cli import app
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src/diffuse_cli"
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MATHEMATICS, TUTORIAL, COMMANDS = "docs/mathematics.md", "docs/tutorial.md", "docs/cli.md"
 ROOMS = ("diffuse_cli.diffusion", "diffuse_cli.training", "diffuse_cli.evaluation", "diffuse_cli.sampling",
          "diffuse_cli.runtime", "diffuse_cli")

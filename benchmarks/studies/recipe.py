@@ -75,7 +75,7 @@ def train_variant(name: str, changes: dict[str, Any], options: argparse.Namespac
     path = registry.models_directory() / f"{name}-{seed}" / registry.MODEL_FILE
     with _level_widths(levels):
         for event in train(folder, name=f"{name}-{seed}", resolution=options.resolution, steps=options.steps,
-                           seed=seed, **arguments):
+                           seed=seed, init="none", **arguments):
             if isinstance(event, Validated):
                 print(f"  {name}-{seed}: step {event.step}, held-out noise loss {event.noise_mse:.4f}", flush=True)
     return path

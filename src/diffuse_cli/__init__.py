@@ -1,9 +1,8 @@
 """Train a text-conditional image diffusion model on a folder of your own pictures, and sample it."""
 
-from typing import TYPE_CHECKING
-
 from .version import __version__
 
+TYPE_CHECKING = False                           # type checkers take it for true; `python_process` says why not `typing`
 if TYPE_CHECKING:
     from .api import LoadedModel as LoadedModel
     from .api import export as export

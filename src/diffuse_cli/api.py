@@ -25,7 +25,7 @@ from .runtime import devices, launch_environment
 from .runtime.distributed import World
 from .sampling import generate as generation
 from .sampling import png_metadata, request
-from .sampling.request import InitImage, SampleRequest, make_init_image, open_fitted
+from .sampling.request import InitImage, SampleRequest, make_init_image, open_fitted, rendering_of
 from .storage import checkpoint, registry
 
 Picture = Image.Image | Path | str
@@ -92,8 +92,7 @@ class LoadedModel:
                 raise UsageError("strength and mask need a picture to start from", hint="Give init")
             return None
         mask_pixels = None if mask is None else self._fitted(mask, Rendering())
-        rendering = Rendering(**self.model.training.colour_options)
-        return make_init_image(self._fitted(init, rendering), mask_pixels, strength)
+        return make_init_image(self._fitted(init, rendering_of(self.model.training)), mask_pixels, strength)
 
     def _fitted(self, picture: Picture, rendering: Rendering) -> np.ndarray:
         """A picture from memory or a file as the model sees it, (R, R, 3) uint8."""

@@ -39,6 +39,8 @@ EXPORT_PRECISIONS = ("fp32", "fp16")
 
 RESOLUTION_RANGE = (8, 512)
 SEED_RANGE = (0, 2**63 - 1)
+MAX_VOCABULARY = 65_536                         # tokens of a text encoder
+MAX_WORDS = 20_000                              # words of the captions that a model file remembers
 
 VALIDATIONS = 10                                # validations during a training
 VALIDATION_LEVELS = 8                           # noise levels at which each validation measures the loss
@@ -61,7 +63,7 @@ class TextConfig:
     layers: int
 
     def __post_init__(self) -> None:
-        check_range("text.vocabulary", self.vocabulary, 259, 65_536)
+        check_range("text.vocabulary", self.vocabulary, 259, MAX_VOCABULARY)
         check_range("text.width", self.width, 16, 4_096)
         check_range("text.layers", self.layers, 1, 64)
         if self.width % self.heads:
@@ -105,12 +107,17 @@ class NetworkConfig:
             raise UsageError("network.widths, depths and attention must have one entry for each level")
         if self.resolution % 2 ** (len(self.widths) - 1):
             raise UsageError(f"--resolution {self.resolution} cannot be halved {len(self.widths) - 1} times")
-        for width, kind in zip(self.widths, (*self.attention[:-1], "full"), strict=True):   # the middle always attends
+        if self.widths[0] % 2:
+            raise UsageError(f"the first of network.widths must be even, for sines and cosines, not {self.widths[0]}")
+        for level, (width, kind) in enumerate(zip(
+                self.widths, (*self.attention[:-1], "full"), strict=True)):                 # the middle always attends
             check_range("network.widths", width, 8, 4_096)
             if width % self.groups:
                 raise UsageError(f"network width {width} is not a multiple of groups {self.groups}")
             if kind != "none" and width % self.head_dim:
                 raise UsageError(f"network width {width} is not a multiple of head_dim {self.head_dim}")
+            if width == self.groups and self.resolution == 2**level:
+                raise UsageError(f"{self.groups} groups of network width {width} normalise single numbers at 1 pixel")
         for depth in self.depths:
             check_range("network.depths", depth, 1, 16)
         for kind in self.attention:

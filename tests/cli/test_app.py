@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -208,45 +207,6 @@ def test_an_interrupt_while_the_command_line_is_imported_ends_it_silently(ignore
     assert (done.returncode, done.stderr) == ((0, b"") if ignored else (-signal.SIGINT, b""))
 
 
-@pytest.mark.parametrize("arguments", [("-h",), ("--version",), ("models", "-h")])
-def test_a_reader_that_left_ends_it_by_sigpipe(arguments):
-    ours, theirs = os.pipe()
-    os.close(ours)
-    done = _run(*arguments, capture_output=False, stdout=theirs, stderr=subprocess.PIPE)
-    os.close(theirs)
-    assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-@pytest.mark.parametrize("arguments", [("-h",), ("--version",)])
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_full_stdout_is_six(arguments, unbuffered):
-    with open("/dev/full", "wb") as full:
-        done = _run(*arguments, capture_output=False, stdout=full, stderr=subprocess.PIPE, text=True,
-                    env={**os.environ, "PYTHONUNBUFFERED": unbuffered})
-    assert done.returncode == 6
-    assert done.stderr.startswith("error: cannot write")
-    assert done.stderr.count("\n") == 1
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_full_stderr_hides_no_exit_code(unbuffered):
-    with open("/dev/full", "wb") as full:
-        done = _run("models", "path", "./x", capture_output=False, stderr=full,
-                    env={**os.environ, "PYTHONUNBUFFERED": unbuffered})
-    assert done.returncode == 4
-
-
-@pytest.mark.parametrize("descriptors", ["0", "1", "2", "0 1 2"])
-def test_closed_streams_are_silent(descriptors):
-    closing = " ".join(f"{number}>&-" if number != "0" else "0<&-" for number in descriptors.split())
-    done = subprocess.run(["bash", "-c", f'"$@" {closing}', "bash", *DIFFUSE, "--version"], capture_output=True,
-                          timeout=60)
-    assert done.returncode == 0
-    assert b"Traceback" not in done.stderr
-
-
 def test_no_file_is_opened_as_a_closed_stream():
     """Otherwise the output of a library to descriptor 1 would end up in that file."""
     code = ("import os, sys\nfrom diffuse_cli.cli import app\nfrom diffuse_cli.storage import registry\n"
@@ -254,49 +214,6 @@ def test_no_file_is_opened_as_a_closed_stream():
             "sys.argv = ['diffuse', 'models', 'ls']\napp.main()")
     done = subprocess.run(["bash", "-c", '"$@" 0<&- 1>&- 2>&-', "bash", sys.executable, "-c", code], timeout=60)
     assert done.returncode > 52
-
-
-ENVIRONMENTS = {
-    "dumb": {"TERM": "dumb"}, "no TERM": {"TERM": ""}, "no colour": {"NO_COLOR": "1"}, "narrow": {"COLUMNS": "1"},
-    "20 columns": {"COLUMNS": "20"}, "CI": {"CI": "1", "GITHUB_ACTIONS": "1", "FORCE_COLOR": "1", "PY_COLORS": "1"},
-    "C": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-    "Latin-1": {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}, "ASCII": {"PYTHONIOENCODING": "ascii"},
-}
-
-
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
-@pytest.mark.parametrize(("arguments", "code"), [(("train", "-h"), 0), (("models", "path", "./é日\x1b"), 4)])
-def test_no_environment_breaks_it(environment, arguments, code):
-    done = _run(*arguments, env={**os.environ, **ENVIRONMENTS[environment]})
-    assert done.returncode == code
-    for stream in (done.stdout, done.stderr):
-        assert b"\x1b" not in stream
-        assert b"Traceback" not in stream
-    if environment in ("C", "ASCII"):
-        assert (done.stdout + done.stderr).isascii()
-
-
-def test_a_terminal_without_escapes(tmp_path):
-    """On a real pseudo-terminal whose owner wants no colour."""
-    for name, value in (("NO_COLOR", "1"), ("TERM", "dumb")):
-        ours, theirs = pty.openpty()
-        environment = {**os.environ, "TERM": "xterm", name: value}
-        done = subprocess.run([*DIFFUSE, "models", "path", "./x"], env=environment, stdin=theirs, stdout=theirs,
-                              stderr=theirs, timeout=60)
-        os.close(theirs)
-        shown = os.read(ours, 10_000)
-        os.close(ours)
-        assert done.returncode == 4
-        assert b"\x1b" not in shown
-        assert b"there is no file" in shown
-
-
-def test_no_home_is_one_line(tmp_path):
-    environment = {name: value for name, value in os.environ.items() if name != "DIFFUSE_HOME"}
-    done = _run("models", "ls", env={**environment, "DIFFUSE_HOME": "relative"}, text=True, cwd=tmp_path)
-    assert done.returncode == 6
-    assert done.stderr.startswith("error: DIFFUSE_HOME is not an absolute path: relative.")
-    assert not list(tmp_path.iterdir())
 
 
 def test_models_are_listed_without_torch():

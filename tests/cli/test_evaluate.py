@@ -135,11 +135,11 @@ def test_a_changed_folder_is_refused_in_one_line(diffuse, model, squares, tmp_pa
 
 
 def test_invalid_arguments_are_refused_in_one_line(diffuse, model, tmp_path):
-    (tmp_path / "no.pt").write_bytes(b"nothing")
+    (tmp_path / "no.onnx").write_bytes(b"nothing")
     for arguments, code in [
         (["absent"], 4), (["tiny", tmp_path / "absent"], 3), (["-n", "-1"], 2), (["--images", "0"], 2),
         (["--seed", "-1"], 2), (["--precision", "fp16"], 2), (["--batch-size", "0"], 2), (["--device", "tpu9"], 2),
-        (["--features", tmp_path / "no.pt"], 4), (["--features", tmp_path / "no.pt", "-n", "0"], 2),
+        (["--features", tmp_path / "no.onnx"], 4), (["--features", tmp_path / "no.onnx", "-n", "0"], 2),
     ]:
         left, out, err = diffuse(*arguments)
         assert (left, out) == (code, ""), arguments

@@ -355,9 +355,28 @@ def test_a_damaged_cache_is_made_again(folder, directory):
     (home / "images.u8").write_bytes(b"short")
     np.testing.assert_array_equal(opened(folder, directory).images, first.images)
     (seen,) = directory.glob("seen-*.jsonl")
-    for damaged in (b"", b"[]", b'{"format": 1, "files": {"0.png": 7}}', b'{"format": 1, "files": {"0.png": [1]}}'):
+    hashed = seen.read_bytes()
+    other = hashed.replace(b'["0.png", ', b'["0.png", 1')
+    assert other != hashed
+    for damaged in (b"", b"[]", b'{"format": 1, "files": {"0.png": 7}}', hashed[:-1], other):
         seen.write_bytes(damaged)
         assert opened(folder, directory).content_id == first.content_id
+        assert seen.read_bytes() == hashed
+
+
+@pytest.mark.parametrize("place", [0, 4000, -1])
+def test_one_flipped_bit_of_the_decoded_pictures_is_found(folder, directory, place):
+    first = opened(folder, directory)
+    array = home_of(directory) / "images.u8"
+    pixels = array.read_bytes()
+    decayed = bytearray(pixels)
+    decayed[place] ^= 1
+    array.write_bytes(decayed)
+    events, dataset = run(decode_pictures(find_pictures(folder), resolution=16, directory=directory))
+    told = [event.message for event in events if isinstance(event, Noticed)]
+    assert "the cache of decoded pictures is damaged: they are decoded again" in told
+    assert array.read_bytes() == dataset.images.tobytes() == pixels
+    assert dataset.content_id == first.content_id
 
 
 def test_a_full_disk_is_a_storage_error_and_leaves_nothing(folder, directory, monkeypatch):

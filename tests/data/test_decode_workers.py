@@ -19,11 +19,11 @@ from diffuse_cli.data import decode_workers, images, picture_files
 from diffuse_cli.data.colours import Rendering
 from diffuse_cli.data.containers import Member
 from diffuse_cli.data.decode_workers import decode_all, decode_one
+from diffuse_cli.errors import DataError, OutOfMemoryError
 
 # A worker whose decoder does what the contents of the file say.
 FAULTY = """
 import os, signal, sys, time
-sys.path[:] = sys.argv[1:]
 from diffuse_cli.data import decode_server, images
 honest = images.decode_rgb
 def decode_rgb(data, *, target=None, rendering=None):
@@ -91,6 +91,22 @@ def test_only_the_file_at_fault_is_lost(pictures, started, monkeypatch, fault, r
     expected = [(index, 2 * index, 3 * index) for index in range(6)]
     expected[position] = reason
     assert colours(decode_all(pictures, resolution=8)) == expected
+
+
+def test_a_folder_of_pictures_that_hang_is_given_up(pictures, started, monkeypatch):
+    """Each would cost two attempts of SECONDS; a few are skipped, but thousands would take hours."""
+    monkeypatch.setattr(decode_workers, "BOOTSTRAP", FAULTY)
+    monkeypatch.setattr(decode_workers, "SECONDS", 0.4)
+    monkeypatch.setattr(decode_workers, "BUDGET", 1.0)
+    monkeypatch.setattr(decode_workers, "cores", lambda: 1)
+    for path in pictures:
+        path.write_bytes(b"hang")
+    with pytest.raises(DataError, match="have cost"):
+        list(decode_all(pictures, resolution=8))
+    assert 3 <= len(started) < 2 * len(pictures)
+    assert all(process.poll() is not None for process in started)
+    monkeypatch.setattr(decode_workers, "BUDGET", 60.0)
+    assert colours(decode_all(pictures[:1], resolution=8)) == [decode_workers.TOO_LONG]
 
 
 # ── Batches ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -293,7 +309,7 @@ def test_closing_early_ends_the_workers(pictures, started, monkeypatch):
 
 def test_a_worker_that_cannot_start_is_not_the_fault_of_a_picture(pictures, started, monkeypatch):
     monkeypatch.setattr(decode_workers, "BOOTSTRAP", "raise SystemExit(1)")
-    with pytest.raises(RuntimeError, match="did not start"):
+    with pytest.raises(OutOfMemoryError, match="did not start"):
         list(decode_all(pictures, resolution=8))
 
 

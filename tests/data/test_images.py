@@ -379,7 +379,7 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path):
     assert reasons == {"pipe": "not a regular file", "empty": "empty file", "huge": "over 256 MB",
                        "missing": "not there", "loop": "unreadable"}
     assert refused(tmp_path / "folder.png") in ("not a regular file", "unreadable")     # the latter on Windows
-    assert refused(images.Path("/dev/zero")) == "not a regular file"
+    assert refused(type(tmp_path)("/dev/zero")) == "not a regular file"
     assert read_short_side(tmp_path / "pipe.png") is None
 
 

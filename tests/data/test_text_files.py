@@ -69,3 +69,7 @@ def test_a_letter_on_the_border_between_two_blocks_is_no_damage(tmp_path):
     assert encoding_of_file(tmp_path / "long") == "utf-8"
     (tmp_path / "long").write_text(text, encoding="cp1252")
     assert encoding_of_file(tmp_path / "long") == "cp1252"
+
+
+def test_a_text_of_which_the_library_guesses_nothing_is_read_all_the_same():
+    assert decode_text(b"\x1b\xff")[0] == "\x1b\xff"

@@ -12,10 +12,9 @@ from PIL import Image, ImageFilter
 from diffuse_cli.data import dataset as cache
 from diffuse_cli.data.demo_scenes import scenes
 from diffuse_cli.data.listing import Dataset
-from diffuse_cli.errors import ModelError
 from diffuse_cli.evaluation import features
 from diffuse_cli.evaluation.distances import compare
-from diffuse_cli.evaluation.features import Features, load_features, nt_xent, open_features
+from diffuse_cli.evaluation.features import Features, nt_xent, open_features
 
 CPU = torch.device("cpu")
 
@@ -178,63 +177,3 @@ def test_the_encoder_learns_the_words_that_tell_pictures_apart():
     found = features._words(tiny.dataset(captions), torch.arange(4))
     assert found.T.tolist() == [[0, 0, 1, 1], [1, 0, 1, 0], [1, 1, 0, 0]]         # blue, car, red; not "a"
     assert features._words(tiny.dataset([()] * 3), torch.arange(3)).shape == (3, 0)
-
-
-# ── Features of the user's choice ───────────────────────────────────────────────────────────────────────────────────
-
-
-class Colours(torch.nn.Module):
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return images.mean((2, 3))
-
-
-class Published(torch.nn.Module):
-    """Like published extractors: it returns features only if `return_features` is set, else a class."""
-
-    def forward(self, images: torch.Tensor, return_features: bool = False) -> torch.Tensor:
-        return images.amax((2, 3)) if return_features else images.mean((1, 2, 3))
-
-
-class Broken(torch.nn.Module):
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return images.mean((2, 3)) / 0
-
-
-class Picky(torch.nn.Module):
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return images.view(-1, 7)
-
-
-def saved(module: torch.nn.Module, path):
-    torch.jit.script(module).save(str(path))
-    return path
-
-
-def test_a_file_of_the_user_is_called_with_pixels_from_0_to_255(tmp_path, demo):
-    pixels = demo.images[:40]
-    found = load_features(saved(Colours(), tmp_path / "colours.pt"), CPU)
-    assert found.name == "colours.pt"
-    np.testing.assert_allclose(found(pixels), pixels.mean((1, 2)), rtol=1e-4, atol=1e-3)
-    found = load_features(saved(Published(), tmp_path / "published.pt"), CPU)
-    np.testing.assert_allclose(found(pixels), pixels.max((1, 2)), rtol=1e-4, atol=1e-3)
-
-
-@pytest.mark.parametrize(("module", "reason"), [
-    (Broken(), "does not answer with finite features"), (torch.nn.Identity(), "does not answer with finite features"),
-    (Picky(), "does not take pictures")])
-def test_outputs_that_are_no_features_are_refused(tmp_path, demo, module, reason):
-    found = load_features(saved(module, tmp_path / "module.pt"), CPU)
-    with pytest.raises(ModelError, match=reason) as refusal:
-        found(demo.images[:3])
-    assert "\n" not in str(refusal.value)
-
-
-def test_files_that_are_no_torchscript_are_refused(tmp_path):
-    torch.save({"weight": torch.zeros(3)}, tmp_path / "pickle.pt")
-    (tmp_path / "text.pt").write_text("nothing")
-    for name, reason in (("pickle.pt", "as TorchScript"), ("text.pt", "as TorchScript"),
-                         ("missing.pt", "there is no file"), (".", "there is no file")):
-        with pytest.raises(ModelError, match=reason) as refusal:
-            load_features(tmp_path / name, CPU)
-        assert "\n" not in str(refusal.value)
-        assert refusal.value.exit_code == 4

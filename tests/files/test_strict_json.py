@@ -30,3 +30,16 @@ def test_strict_json_has_a_limit():
     assert loads_strict("[1]", limit=3) == [1]
     with pytest.raises(JsonError, match="4 bytes, at most 3"):
         loads_strict("[10]", limit=3)
+
+
+@pytest.mark.parametrize("text", ["9223372036854775808", "18446744073709551615", "-9223372036854775808",
+                                  "999999999999999999", "[1, 2, -3]", '{"a": 1000000000000000000}'])
+def test_integers_of_64_bits_are_read_whatever_their_length(text):
+    assert loads_strict(text) == json.loads(text)
+
+
+@pytest.mark.parametrize("text", ["18446744073709551616", "-9223372036854775809", "1" + "0" * 30,
+                                  "[1, 2, 1" + "0" * 20 + "]", '{"a": ' + "9" * 5000 + "}"])
+def test_integers_beyond_are_refused_whatever_their_length(text):
+    with pytest.raises(JsonError):
+        loads_strict(text)

@@ -181,3 +181,20 @@ def test_captions_that_are_cut_are_counted_with_an_example():
         f"{len(cut)} of 5 captions are longer than the 77 tokens that a model reads, and the end is ignored, for "
         f"example “{long[:60]}…”")
     assert truncation_warning(tokenizer, ["a red car"]) is None
+
+
+@pytest.mark.parametrize("change", [
+    lambda text: text.replace('"version"', '"model": {}, "version"', 1), lambda text: text[:-1] + ', "a": NaN}',
+    lambda text: text[:-1] + f', "a": {"9" * 30}' + "}", lambda text: text + " " * 2**23,
+])
+def test_the_json_of_a_tokenizer_is_read_strictly(tokenizer: Tokenizer, change: Callable[[str], str]) -> None:
+    """A key that occurs twice, no number, a number beyond 64 bits, more than 8 MB: other readers would differ."""
+    with pytest.raises(ModelError, match="damaged"):
+        load_tokenizer(change(tokenizer.to_str()))
+
+
+def test_a_tokenizer_of_too_many_tokens_or_merges_is_refused_before_it_is_built(tokenizer, monkeypatch) -> None:
+    monkeypatch.setattr("diffuse_cli.network.tokenizer.MAX_VOCABULARY", 258)
+    monkeypatch.setattr("diffuse_cli.network.tokenizer.make_tokenizer", lambda model: pytest.fail("it was built"))
+    with pytest.raises(ModelError, match="damaged"):
+        load_tokenizer(tokenizer.to_str())

@@ -1,7 +1,4 @@
-"""Fixtures of the tests of reliability: a seed that can be repeated, and a working directory of its own."""
-
-import os
-import random
+"""Fixtures of the tests of reliability: a working directory of its own."""
 
 import pytest
 
@@ -10,11 +7,3 @@ import pytest
 def _elsewhere(tmp_path, monkeypatch):
     """A model is written to the working directory if the run's directory cannot take it."""
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def seed():
-    """A new random seed for every test, printed when the test fails. DIFFUSE_TEST_SEED repeats one."""
-    chosen = int(os.environ.get("DIFFUSE_TEST_SEED") or random.SystemRandom().randrange(2**32))
-    print(f"DIFFUSE_TEST_SEED={chosen}")
-    return chosen

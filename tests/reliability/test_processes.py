@@ -15,7 +15,10 @@ from real import command, environment, is_learning, processes_of, sha256_of, wai
 from diffuse_cli.runtime.distributed import PATIENT_TIMEOUTS
 
 INJECTED = Path(__file__).parent / "injected"
-POINTS = {"start": ("1 open_session 1", "0 open_session 1"), "step": ("1 Trainer.step 5", "0 Trainer.step 5"),
+POINTS = {"meeting": ("1 join 1", "0 join 1"), "reading of pictures": ("1 open_dataset 1", "0 open_dataset 1"),
+          "validation": ("1 World.all_reduce_max 4", "0 measure 1"),
+          "preview": ("1 World.all_reduce_max 5", "0 preview 1"),
+          "start": ("1 open_session 1", "0 open_session 1"), "step": ("1 Trainer.step 5", "0 Trainer.step 5"),
           "all-reduce": ("1 World.all_reduce_sum 4", "0 World.all_reduce_sum 4"),
           "save": ("1 Trainer.step 4", "0 save_state 1")}
 KINDS = ("SIGKILL", "SIGABRT", "raise", "exit", "SIGSTOP")

@@ -25,7 +25,7 @@ for machine in 1 0; do                          # each with a cache of its own: 
     mkdir -m 700 "$work/home$machine"
     DIFFUSE_HOME="$work/home$machine" ip netns exec diffuse$machine torchrun --nnodes 2 --nproc-per-node 1 \
         --node-rank $machine --master-addr 10.77.0.1 --master-port 29400 \
-        -m diffuse_cli train "$work/scenes" $options &
+        --no-python diffuse train "$work/scenes" $options &
     pids[machine]=$!
 done
 wait "${pids[0]}"

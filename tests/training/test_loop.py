@@ -53,9 +53,12 @@ def test_another_seed_gives_another_model(trained, squares, home):
 def test_a_compiled_training_says_what_its_start_took(squares, home, compiled, monkeypatch):
     asked = []
     monkeypatch.setattr(torch, "compile", lambda network: asked.append(network) or network)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     stream = tiny.train(squares, stop_at=2, compile=compiled)
     told = [event.message for event in tiny.of_kind(events.Noticed, stream) if event.message.startswith("compiled: ")]
     assert len(told) == len(asked) == int(compiled)
+    assert os.environ.get("TORCHINDUCTOR_CACHE_DIR") == (str(home / "compiled") if compiled else None)
 
 
 def test_a_training_interrupted_again_and_again_ends_bit_identical(trained, squares, home):

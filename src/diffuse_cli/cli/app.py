@@ -4,7 +4,6 @@ Commands import everything that needs torch inside their bodies, so that help an
 """
 
 import difflib
-import errno
 import os
 import platform
 import re
@@ -19,12 +18,12 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from ..errors import DiffuseError, OutOfMemoryError, StorageError, UsageError
+from ..errors import DiffuseError, UsageError
 from ..files import durable
 from ..runtime import launch_environment
 from ..storage import registry
 from ..version import __version__
-from . import data, evaluate, export, models, noise_demo, options, sample, train
+from . import data, evaluate, export, limits, models, noise_demo, options, sample, train
 from .processes import CRASH
 from .terminal import view
 from .terminal.plain_text import clean
@@ -34,7 +33,6 @@ _ParserError: type[Exception] = typer.BadParameter.__mro__[1]
 _PARSER_TYPE_ERROR = re.compile(r"Input should be a valid (integer|number)\b.*")
 _TYPE_NAMES = {"integer": "a whole number", "number": "a number"}              # the parser's word → ours
 _READER_LEFT = 128 + 13                         # exit code for SIGPIPE, which Windows does not know
-_DISK_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 app = typer.Typer(name="diffuse", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",
                   context_settings={"help_option_names": ["-h", "--help"]})
@@ -86,6 +84,7 @@ def main() -> NoReturn:
     _open_standard_streams()
     _let_waiting_threads_sleep()
     _enable_mps_fallback()
+    sys.meta_path.insert(0, limits.CheckBeforeImport())                 # type: ignore[arg-type]
     view.start()
     if not view.is_drawable(sys.stdout):
         os.environ["_TYPER_FORCE_DISABLE_TERMINAL"] = "1"          # or Typer colours help on every CI system
@@ -132,14 +131,9 @@ def _run(arguments: Sequence[str]) -> int:
         return _fail(_usage_error(error))
     except DiffuseError as error:
         return _fail(error)
-    except MemoryError as error:
-        return _fail(OutOfMemoryError("out of memory", hint="Close other programs, or ask for less"), cause=error)
-    except OSError as error:
-        if error.errno in _DISK_ERRORS:
-            return _fail(StorageError(f"cannot write: {(error.strerror or str(error)).lower()}"), cause=error)
-        return _crash(error)
-    except Exception as error:
-        return _crash(error)
+    except BaseException as error:                                 # a panic of a library in Rust is no Exception
+        known = limits.explain(error)
+        return _crash(error) if known is None else _fail(known, cause=error)
 
 
 def _command() -> Any:
@@ -151,14 +145,14 @@ def _command() -> Any:
     return command
 
 
-def _fail(error: DiffuseError, *, cause: Exception | None = None) -> int:
+def _fail(error: DiffuseError, *, cause: BaseException | None = None) -> int:
     if view.settings.debug:
         view.trace(cause or error)
     view.error(str(error))
     return error.exit_code
 
 
-def _crash(error: Exception) -> int:
+def _crash(error: BaseException) -> int:
     """Report an unforeseen error in one line, and save a report for the developers."""
     report = "\n".join((f"diffuse-cli {__version__}, Python {platform.python_version()}, {platform.platform()}",
                         shlex.join(sys.argv), "", *traceback.format_exception(error)))

@@ -12,6 +12,7 @@ from ..checks import check_choice, check_range
 from ..config import Machine, Sampling
 from ..errors import DataError, UsageError
 from ..storage import registry
+from ..storage.model_info import read_model_info
 from . import options
 from .terminal import progress, view
 from .terminal.plain_text import clean
@@ -39,7 +40,7 @@ def evaluate(
                                       "pictures.")] = 0,
     features: Annotated[Path | None, typer.Option(
         "--features", show_default=False,
-        help="A TorchScript file whose features compare pictures. Default: an encoder trained on the pictures."
+        help="An ONNX file whose features compare pictures. Default: an encoder trained on the pictures."
         )] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pictures measured at once.",
                                                    show_default=False)] = None,
@@ -65,6 +66,7 @@ def evaluate(
         raise UsageError("--features compares generated pictures, and --num 0 generates none",
                          hint="Leave out one of them")
     path = registry.resolve(model)
+    read_model_info(path)                       # one that is refused is refused before the slow import of torch
     from ..storage import run_directory
 
     is_of_a_run = run_directory.read_config(path.parent) is not None
@@ -96,13 +98,13 @@ def _evaluate(
     with progress.stages() as tell:
         tell("loading", 0, 1)
         from ..evaluation.evaluate import evaluate as measure
-        from ..evaluation.features import load_features
+        from ..evaluation.features_file import load_features
         from ..storage import checkpoint
 
         device = devices.choose_device(machine)
         model = checkpoint.load_model(path, device)
         resolution = model.config.network.resolution
-        chosen = None if features is None else load_features(features, device)
+        chosen = None if features is None else load_features(features)
         pictures = _open_pictures(path, folder, resolution, tell)
         batch_size = devices.choose_micro_batch(machine, device, batch_size=MAX_PICTURES, resolution=resolution)
         return measure(

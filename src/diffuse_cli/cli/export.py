@@ -11,7 +11,9 @@ from ..checks import choices
 from ..config import Export, Machine
 from ..errors import UsageError
 from ..storage import registry
+from ..storage.model_info import read_model_info
 from . import options, output_files, processes
+from .model_cost import warn_of_cost
 from .terminal import progress, view
 
 
@@ -47,6 +49,7 @@ def export(
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
     choice = Export(format=to, scheduler=scheduler, precision=precision, verify=not no_verify)
     path = registry.resolve(model)
+    read_model_info(path)                       # one that is refused is refused before the slow import of torch
     target = out or Path(_base_name(path) + (choice.suffix or f"-{choice.format}"))
     _check_target(target, choice, source=path, force=force)
     with processes.unwinding_on_signals():
@@ -63,6 +66,8 @@ def _export(path: Path, target: Path, choice: Export, *, force: bool) -> None:
 
         publishing.check(choice)
         model = checkpoint.load_model(path, devices.choose_device(Machine(device="cpu")))
+        if choice.verify:
+            warn_of_cost(model, passes=20)
         report = publishing.export(model, target, choice, source=path, replace=force, progress=tell)
     if not choice.verify:
         view.warn("the export was not compared with the model")

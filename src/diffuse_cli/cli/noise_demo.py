@@ -10,7 +10,9 @@ from ..checks import check_choice, check_range, choices
 from ..config import Machine
 from ..errors import DataError, UsageError
 from ..storage import registry
+from ..storage.model_info import read_model_info
 from . import options, output_files
+from .model_cost import warn_of_cost
 from .terminal import progress, view
 
 if TYPE_CHECKING:
@@ -76,6 +78,8 @@ def noise_demo(
                                    suffixes=(".webp", ".gif") if animate else (".png",))
     names = list(dict.fromkeys(schedule or (config.SCHEDULES if plot else (config.Recipe.schedule,))))
     path = registry.resolve(model) if model is not None else None
+    if path is not None:
+        read_model_info(path)                   # one that is refused is refused before the slow import of torch
     _demonstrate(image, names, resolution, num, path, target, animate=animate, plot=plot, seed=seed)
 
 
@@ -101,6 +105,7 @@ def _demonstrate(
             raise UsageError(f"the model generates pictures of {side} pixels, not {resolution}",
                              hint="Leave out --resolution")
         resolution, names = side, [model.config.schedule]
+        warn_of_cost(model, passes=FRAMES if animate else num)
     side = resolution or RESOLUTION
     schedules = [make_schedule(name, side) for name in names]
     for schedule in schedules:
@@ -133,14 +138,13 @@ def _demonstrate(
 def _open_picture(image: Path | None, side: int, model: "Model | None") -> "tuple[np.ndarray, str]":
     """The picture as the model sees it, (side, side, 3) uint8, and its caption, empty if unknown. Raises DataError."""
     from ..data import images
-    from ..data.colours import Rendering
     from ..data.demo_scenes import scenes
-    from ..sampling.request import open_fitted
+    from ..sampling.request import open_fitted, rendering_of
 
     if image is None:
         scene = scenes.scene_with("red", "car", seed=0, index=0)
         return images.crop_and_resize(scenes.draw(scene, side), side), scene.caption
-    rendering = None if model is None else Rendering(**model.training.colour_options)
+    rendering = None if model is None else rendering_of(model.training)
     try:
         return open_fitted(image, side, rendering), ""
     except DataError as error:

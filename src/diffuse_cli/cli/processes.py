@@ -9,8 +9,8 @@ import faulthandler
 import logging
 import os
 import signal
+import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from .. import python_process
 from ..config import Machine
 from ..errors import DivergedError, UsageError, WorkerError
+from ..files import durable
 from ..runtime import launch_environment
 from ..runtime.launch_environment import ProcessRank
 from .terminal import view
@@ -77,21 +79,23 @@ def process_duties() -> Iterator[ProcessRank]:
 def launch(count: int) -> int:
     """Run this command line in `count` processes. → its exit code; 128 + n if signal n ended it.
 
-    Raises WorkerError, saying which process was lost and how.
+    Raises WorkerError, saying which process was lost and how, and UsageError if they could not reach each other.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std, start_processes
 
+    _check_loopback()
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)          # we report errors in one line
-    with tempfile.TemporaryDirectory(prefix="diffuse-") as directory:
+    executable, *arguments = python_process.command("from diffuse_cli.__main__ import main; main()", *sys.argv[1:])
+    with durable.staging(durable.scratch_directory() / "processes", mode=0o700) as directory:
         common = {launch_environment.PARENT: str(os.getpid()),
                   launch_environment.RENDEZVOUS: f"{directory}/meeting", "WORLD_SIZE": str(count),
                   "LOCAL_WORLD_SIZE": str(count),
                   "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count))),
                   "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo"}
         context = start_processes(
-            "diffuse", sys.executable, dict.fromkeys(range(count), ("-m", "diffuse_cli", *sys.argv[1:])),
+            "diffuse", executable, dict.fromkeys(range(count), tuple(arguments)),
             {rank: {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)},
-            DefaultLogsSpecs(log_dir=directory, redirects=dict.fromkeys(range(1, count), Std.ALL)))
+            DefaultLogsSpecs(log_dir=str(directory), redirects=dict.fromkeys(range(1, count), Std.ALL)))
         try:
             with _forward_signals(context) as ending_signals:
                 exit_codes = _wait(context)
@@ -101,7 +105,17 @@ def launch(count: int) -> int:
             return 0
         if ending_signals and exit_codes[0] == -ending_signals[0]:
             return 128 + ending_signals[0]
-        return _explain(exit_codes, Path(directory))
+        return _explain(exit_codes, directory)
+
+
+def _check_loopback() -> None:
+    """Raise UsageError if processes of this machine cannot reach each other. Sends nothing."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(("127.0.0.1", 9))
+    except OSError as error:
+        raise UsageError("several processes need the loopback network (127.0.0.1), which is down here",
+                         hint="Use one process") from error
 
 
 def _wait(context: "PContext") -> dict[int, int | None]:

@@ -4,13 +4,13 @@ import difflib
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import config
 from ..checks import check_range, from_dict
 from ..config import Sampling
 from ..errors import DataError, UsageError
+from ..files.input_files import NOT_REGULAR, read_input
 from . import options
 from .terminal import view
 from .terminal.plain_text import clean
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 16 * 2**20                          # size limit of a file of prompts
 MAX_WARNINGS = 5                                # words that are warned about one by one
+COMPARED = 4_000                                # known words, the most frequent, with which an unknown one is compared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,13 +79,13 @@ def _read_text(source: str, name: str) -> str:
 
     try:
         if source != "-":
-            with Path(source).open("rb") as file:
-                data = file.read(MAX_BYTES + 1)
+            data = read_input(source, limit=MAX_BYTES)
         else:
             data = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin is not None else b""
-    except (OSError, ValueError) as error:
-        reason = (getattr(error, "strerror", None) or str(error)).lower()
-        raise DataError(f"cannot read the prompts in {name}: {reason}") from error
+    except OSError as error:
+        hint = "Give - to read stdin" if error.strerror == NOT_REGULAR else ""
+        raise DataError(f"cannot read the prompts in {name}: {(error.strerror or str(error)).lower()}",
+                        hint=hint) from error
     if len(data) > MAX_BYTES:
         raise DataError(f"{name} is over {MAX_BYTES // 2**20} MB", hint="Split it into several files")
     try:
@@ -129,7 +130,8 @@ def _warn_about_words(texts: Iterable[str], model: "Model") -> None:
         return
     unknown = [word for word in words if word not in model.words]
     for word in unknown[:MAX_WARNINGS]:
-        near = difflib.get_close_matches(word, model.words, 3)
+        alike = [known for known in model.words if abs(len(known) - len(word)) < 4][:COMPARED]
+        near = difflib.get_close_matches(word, alike, 3)
         suggestion = f"; it knows {', '.join(near)}" if near else ""
         view.warn(f"the model has never seen the word {word!r}{suggestion}")
     if len(unknown) > MAX_WARNINGS:

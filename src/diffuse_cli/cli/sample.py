@@ -18,7 +18,9 @@ from ..config import Machine, Sampling
 from ..errors import UsageError
 from ..runtime import launch_environment
 from ..storage import registry
+from ..storage.model_info import read_model_info
 from . import options
+from .model_cost import warn_of_cost
 from .output_files import SampleTarget, names_a_file
 from .processes import launch, process_duties, processes_to_start
 from .prompt_files import PromptLine, read_prompts, warn_about
@@ -152,6 +154,7 @@ def sample(
         seed, prompts = metadata.seed if seed is None else seed, prompts or [metadata.prompt]
         negative = metadata.negative if negative is None else negative
     path = _model_file(model, metadata)
+    read_model_info(path)                       # one that is refused is refused before torch and before any directory
     defaults = _Defaults(sampling=sampling, guidances=guidance or [sampling.guidance], negative=negative or "",
                          count=num, seed=seed, init=_init_image(path, init, mask, strength, metadata))
 
@@ -201,16 +204,14 @@ def _init_image(
         if strength is not None:
             raise UsageError("--strength needs a picture to start from", hint="Add --init")
         return None
-    from ..data.colours import Rendering
-    from ..sampling.request import open_init_image
-    from ..storage.model_info import read_model_info
+    from ..sampling.request import open_init_image, rendering_of
 
     if metadata is not None and metadata.mask_sha256 and mask is None:
         raise UsageError("the picture was generated with a mask, which must be given again", hint="Add --mask")
     if strength is None and metadata is not None:
         strength = metadata.strength
     model = read_model_info(path)
-    rendering = Rendering(**model.training.colour_options)
+    rendering = rendering_of(model.training)
     opened = open_init_image(init, mask, model.config.network.resolution, strength, rendering)
     if metadata is not None and metadata.init_sha256 and (opened.image_sha256, opened.mask_sha256) != (
             metadata.init_sha256, metadata.mask_sha256):
@@ -254,6 +255,7 @@ def _sample(
         requests = defaults.requests([from_dict(PromptLine, line) for line in shared["lines"]], seed)
         if target is not None:
             warn_about(requests, model)
+            warn_of_cost(model, passes=2 * max(request.sampling.number_of_steps for request in requests))
             view.say(f"model {_display_name(path, model)}" + (f", seed {seed}" if defaults.seed is None else ""))
         generate = functools.partial(loaded.generate, requests, frames=output.animate, world=world)
         if rank.is_main and target is not None:

@@ -4,7 +4,6 @@ Also handles the signals that stop a training or ask for a save.
 """
 
 import contextlib
-import json as jsonlib
 import os
 import shlex
 import signal
@@ -20,6 +19,8 @@ from .. import config
 from ..checks import choices, from_dict, parse_duration
 from ..config import Machine, Recipe
 from ..errors import StorageError, UsageError
+from ..files.input_files import read_input
+from ..files.strict_json import MAX_JSON_BYTES, loads_strict
 from . import options
 from .processes import SIGNALS, handle_signals, launch, process_duties, processes_to_start
 from .terminal import view
@@ -204,11 +205,12 @@ def _read_config(path: Path | None, folder: Path | None, typed: dict[str, Any]) 
     recipe: dict[str, Any] = {}
     if path is not None:
         try:
-            request = jsonlib.loads(path.read_text(encoding="utf-8"))["request"]
+            request = loads_strict(read_input(path, limit=MAX_JSON_BYTES))["request"]
             folder = folder or Path(request["folder"])
             recipe = dict(request["recipe"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"--config cannot use {path}", hint="Give the config.json of a run") from error
+            reason = f": {(error.strerror or str(error)).lower()}" if isinstance(error, OSError) else ""
+            raise UsageError(f"--config cannot use {path}{reason}", hint="Give the config.json of a run") from error
     if folder is None:
         raise options.no_folder()
     recipe = {config.RENAMED_FIELDS.get(name, name): value for name, value in recipe.items()}

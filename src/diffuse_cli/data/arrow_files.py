@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from ..errors import DataError
-from .containers import MEMBER_LIMIT, identity_of
+from ..files.input_files import check_input
+from .containers import ARCHIVE_LIMIT, MEMBER_LIMIT, identity_of
 
 ARROW_SUFFIXES = (".parquet", ".arrow")
 
@@ -93,6 +94,7 @@ class ArrowTable:
         except ImportError as error:
             raise DataError(f"{path.name} needs pyarrow", hint="pip install 'diffuse-cli[parquet]'") from error
         try:
+            check_input(path, limit=ARCHIVE_LIMIT)
             if path.suffix.lower() == ".parquet":
                 self._file, self._table = parquet.ParquetFile(path), None
                 self.schema, self.rows = self._file.schema_arrow, self._file.metadata.num_rows

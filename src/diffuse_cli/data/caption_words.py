@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable
 
-MAX_WORDS = 20_000                              # maximum words counted of a data set, the most frequent first
+from ..config import MAX_WORDS
+
 _DIFFERENT = 500_000                            # maximum different words in memory
 
 

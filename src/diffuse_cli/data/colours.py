@@ -50,7 +50,10 @@ def background_colour(rendering: Rendering) -> tuple[int, int, int]:
     from PIL import ImageColor
 
     try:
-        return ImageColor.getrgb(rendering.background.strip())[:3]
+        colour = ImageColor.getrgb(rendering.background.strip())[:3]
+        if min(colour) < 0 or max(colour) > 255:
+            raise ValueError
+        return colour
     except ValueError as error:
         raise UsageError(f"--background does not know the colour {rendering.background!r}",
                          hint="Give a name, such as white, black or grey, or #rrggbb") from error

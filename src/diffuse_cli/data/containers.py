@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol
 
+from ..files.input_files import check_input, open_input
+
 MEMBER_LIMIT = 256 * 2**20                      # maximum bytes of a member, before it is compressed
+ARCHIVE_LIMIT = 2**42                           # maximum bytes of an archive, or of a file of rows
 
 
 class Inner(Protocol):
@@ -47,7 +50,7 @@ def read_head(location: Location, count: int) -> bytes:
     """The first `count` bytes of a file, or all if there are fewer. Raises OSError."""
     if not isinstance(location, Path):
         return location.head(count)
-    with location.open("rb") as file:
+    with open_input(location, limit=ARCHIVE_LIMIT) as file:
         return file.read(count)
 
 
@@ -108,7 +111,7 @@ class Member:
         """The first `count` bytes, or all if there are fewer. Raises OSError."""
         count = min(count, self.size)
         if self.start is not None:
-            with self.container.open("rb") as file:
+            with open_input(self.container, limit=ARCHIVE_LIMIT) as file:
                 file.seek(self.start)
                 data = file.read(count)
         else:
@@ -138,6 +141,7 @@ class _ZipFiles:
                 if cls.identity != identity or cls.file is None:
                     if cls.file is not None:
                         cls.file.close()
+                    check_input(path, limit=ARCHIVE_LIMIT)
                     cls.file, cls.identity = zipfile.ZipFile(path), identity
                 with cls.file.open(inner) as member:
                     return member.read(size)

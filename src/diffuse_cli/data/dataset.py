@@ -1,7 +1,8 @@
 """The data set of a training: pictures decoded once, into a memory-mapped array under the cache directory.
 
     <directory>/<key>/images.u8         N·R·R·3 bytes
-    <directory>/<key>/index.jsonl       one line for each file, in order; written last, so the array is then complete
+    <directory>/<key>/index.jsonl       one line for each file, in order, with the hash of its pixels; written last, so
+                                        the array is then complete
     <directory>/<key>.lock              held while the pictures are decoded
 
 The key is a hash of the files' contents, in order, and of the way in which they are transformed. Names and captions are
@@ -24,8 +25,8 @@ import numpy as np
 
 from ..errors import DataError, InUseError, StorageError
 from ..events import Noticed, Scanned
-from ..files import durable
-from . import decode_workers
+from ..files import durable, temporaries
+from . import cached_pixels, decode_workers
 from .colours import Rendering, background_colour
 from .file_hashes import REFUSED, hash_files
 from .file_types import PICTURE_LIKE, remedies
@@ -81,11 +82,12 @@ def decode_pictures(
     hashes = yield from hash_files(found.folder, found.pictures, directory=directory, threads=decode_workers.cores())
     key = _key(hashes, resolution, rendering)
     home = directory / key
-    dataset = _read(found, hashes, home, resolution, rendering)
+    dataset = yield from _read_intact(found, hashes, home, resolution, rendering)
     if dataset is None:
         with contextlib.ExitStack() as held:
             yield from _wait_for_lock(held, directory / f"{key}.lock")
-            dataset = _read(found, hashes, home, resolution, rendering)     # another process may have decoded them
+            # Another process may have decoded them
+            dataset = yield from _read_intact(found, hashes, home, resolution, rendering)
             if dataset is None:
                 yield from _decode(found, hashes, home, resolution, rendering)
                 dataset = _read(found, hashes, home, resolution, rendering)
@@ -149,6 +151,8 @@ def _decode(
     """Decode every file that could be read; write the array first, then the index, which makes the array valid."""
     durable.make_directory(home)
     durable.remove_temporaries(home)
+    for other in home.parent.iterdir():
+        temporaries.remove_abandoned(other)     # of trainings that were killed and never started again
     readable = (picture.path for picture, file_hash in zip(found.pictures, hashes, strict=True)
                 if not file_hash.startswith(REFUSED))
     decoding = decode_workers.decode_all(readable, resolution=resolution, rendering=rendering)
@@ -192,6 +196,20 @@ def _next_entry(
 
 
 # ── Cache → data set ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _read_intact(
+    found: PictureListing, hashes: Iterable[str], home: Path, resolution: int, rendering: Rendering,
+) -> Generator[Scanned | Noticed, None, Dataset | None]:
+    """The data set, if there is a complete and undamaged cache of files with these hashes; yields progress."""
+    dataset = _read(found, hashes, home, resolution, rendering)
+    if dataset is None:
+        return None
+    intact = yield from cached_pixels.verify(
+        home / "images.u8", dataset.pixel_hashes, size=3 * resolution**2, threads=decode_workers.cores())
+    if not intact:
+        yield Noticed(level="warning", message="the cache of decoded pictures is damaged: they are decoded again")
+    return dataset if intact else None
 
 
 def _read(found: PictureListing, hashes: Iterable[str], home: Path, resolution: int, rendering: Rendering,

@@ -12,8 +12,8 @@ import json
 import os
 import queue
 import subprocess
-import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -21,12 +21,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .. import python_process
+from ..errors import DataError, OutOfMemoryError
 from .colours import Rendering
 from .containers import Location
 from .picture_files import TOO_MUCH, ImageRefused, read
 
 SECONDS = 30.0                                  # maximum seconds for one picture
 BATCH_SHARE = 1 / 3                             # of SECONDS, after which a batch is given up, and each file tried alone
+BUDGET = 300.0                                  # seconds that files which took too long may cost, besides as much time
+#                                                 as all other files took; a folder full of them would take hours
 TOO_LONG, CRASHED = "took too long", "crashed the decoder"
 DEATHS = (TOO_LONG, CRASHED, TOO_MUCH)          # reasons with which the hash of the file may be missing
 AHEAD = 2                                       # maximum batches in flight for each worker
@@ -36,8 +40,7 @@ _PICTURES_PER_WORKER = 8                        # minimum pictures for which ano
 # Pillow keeps up to 16 MiB for the next picture: to get new memory for each costs a quarter of the time.
 _KEEP_MEMORY = {"PILLOW_BLOCKS_MAX": "4", "PILLOW_BLOCK_SIZE": "4m"}
 
-# The worker looks for modules in the directories of its parent, but never in the current directory.
-BOOTSTRAP = "import sys; sys.path[:] = sys.argv[1:]; from diffuse_cli.data.decode_server import serve; serve()"
+BOOTSTRAP = "from diffuse_cli.data.decode_server import serve; serve()"
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,10 @@ class Decoded:
 def decode_all(
     paths: Iterable[Location], *, resolution: int, rendering: Rendering | None = None,
 ) -> Generator[Decoded, None, None]:
-    """Decode every file to a square of `resolution` pixels, in order. Closing the generator ends the workers."""
+    """Decode every file to a square of `resolution` pixels, in order. Closing the generator ends the workers.
+
+    Raises DataError if files that take too long have cost more time than BUDGET, and than all other files.
+    """
     request = [resolution, asdict(rendering or Rendering())]
     waiting = iter(paths)
     first = list(itertools.islice(waiting, 2 * cores() * _BATCH))       # a number that keeps all workers busy
@@ -66,7 +72,8 @@ def decode_all(
     count = max(1, min(cores(), len(first) // _PICTURES_PER_WORKER))
     size = max(1, min(_BATCH, len(first) // (2 * count)))               # few files: each worker gets some of them
     idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
-    workers = [_Worker() for _ in range(count)]
+    times = _Times()
+    workers = [_Worker(times) for _ in range(count)]
     for worker in workers:
         idle.put(worker)
 
@@ -150,10 +157,28 @@ def _requests(batch: Sequence[Location]) -> Iterator[list[_File] | Decoded]:
         yield files
 
 
+class _Times:
+    """The seconds that all workers of one data set spent: on files that took too long, and on all others."""
+
+    def __init__(self) -> None:
+        self._lost, self._used, self._lock = 0.0, 0.0, threading.Lock()
+
+    def add(self, *, lost: float = 0.0, used: float = 0.0) -> None:
+        """Count seconds. Raises DataError once those that were lost exceed BUDGET, and those that were used."""
+        with self._lock:
+            self._lost += lost
+            self._used += used
+            if self._lost > max(BUDGET, self._used):
+                raise DataError(f"pictures that take over {SECONDS:.0f} s to decode have cost "
+                                f"{self._lost / 60:.0f} minutes",
+                                hint="Take them out: `diffuse data check` on a part of the pictures lists those in it")
+
+
 class _Worker:
     """One process, started when it is first needed and again after each death. One thread at a time uses it."""
 
-    def __init__(self) -> None:
+    def __init__(self, times: _Times) -> None:
+        self._times = times
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
         self._lock = threading.Lock()           # between the thread that decodes and the thread that closes
@@ -188,7 +213,7 @@ class _Worker:
         if process is None:
             return [], CRASHED
         seconds = SECONDS if len(files) == 1 else SECONDS * BATCH_SHARE
-        late, results = threading.Event(), list[Decoded]()
+        begun, late, results = time.monotonic(), threading.Event(), list[Decoded]()
         try:
             with _time_limit(process, late, seconds):
                 _send(process, files, request)
@@ -200,7 +225,10 @@ class _Worker:
                     return results[:-1], TOO_MUCH
         except (OSError, EOFError, ValueError, TypeError):
             self._end(process)
+            if late.is_set():
+                self._times.add(lost=seconds)
             return results, TOO_LONG if late.is_set() else CRASHED
+        self._times.add(used=time.monotonic() - begun)
         return results, ""
 
     def close(self) -> None:
@@ -271,16 +299,17 @@ def _expire(process: subprocess.Popen[bytes], late: threading.Event) -> None:
 
 
 def _start() -> subprocess.Popen[bytes]:
-    """Start a worker and wait until it is ready. Raises RuntimeError if Python or Pillow cannot be started."""
+    """Start a worker and wait until it is ready. Raises OutOfMemoryError if that fails."""
     process = subprocess.Popen(
-        [sys.executable, "-c", BOOTSTRAP, *filter(None, sys.path)],
+        python_process.command(BOOTSTRAP),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,              # libtiff, for example, prints to file descriptor 2
         start_new_session=True,                 # Ctrl-C is for the parent, which then ends its workers
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **_KEEP_MEMORY},
+        env=python_process.environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", **_KEEP_MEMORY),
     )
     assert process.stdout is not None
     if process.stdout.readline() != b"ready\n":
         _Worker._end(process)
-        raise RuntimeError("the process that decodes pictures did not start")
+        raise OutOfMemoryError("the process that decodes pictures did not start",
+                               hint="Close other programs, or raise the limits of the system (`ulimit`)")
     return process

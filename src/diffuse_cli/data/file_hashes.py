@@ -1,6 +1,6 @@
 """Hashes of the files' contents, remembered so that a file which has not changed is not read again.
 
-    <directory>/seen-<folder>.jsonl     a line with the format, then one for each file: name, size, times and hash
+    <directory>/seen-<folder>.jsonl     a line for each file: name, size, times and hash; the last line is their hash
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from .spilled import Column, SpilledDict, SpilledList
 
 REFUSED = "!"                                   # begins the text in the place of a hash: a reason follows
 
-_FORMAT = 2                                     # of the JSON lines
+_FORMAT = 3                                     # of the JSON lines
 _BATCH = 1000                                   # files hashed between two events
 _CHUNK = 25                                     # files that a thread hashes before it asks for more
 _SMALL = 2**20                                  # bytes of a file that is read at once
@@ -86,11 +86,14 @@ def _hash_file(path: Location, before: Entry | None) -> Entry:
 
 
 def _write_memory(path: Path, now: SpilledList) -> None:
+    checksum = hashlib.sha256()
     with durable.stream(path) as write:
-        write(json.dumps({"format": _FORMAT}).encode() + b"\n")
         lines = (line for line, _ in now)
         while batch := list(islice(lines, _BATCH)):
-            write("".join(f"{line}\n" for line in batch).encode())
+            piece = "".join(f"{line}\n" for line in batch).encode()
+            checksum.update(piece)
+            write(piece)
+        write(_seal(checksum.hexdigest()))
 
 
 def _read_memory(path: Path) -> _Entries:
@@ -103,9 +106,18 @@ def _read_memory(path: Path) -> _Entries:
 
 def _lines(path: Path) -> Iterator[tuple[str, Entry]]:
     """The names and entries in a file. Raises OSError, ValueError and TypeError, also for a damaged file."""
+    checksum, last = hashlib.sha256(), b""
     with path.open("rb") as file:
-        if json.loads(file.readline()) != {"format": _FORMAT}:
-            return
         for line in file:
-            name, size, modified, changed, digest = json.loads(line)
-            yield name, (int(size), int(modified), int(changed), str(digest))
+            if last:
+                name, size, modified, changed, digest = json.loads(last)
+                yield name, (int(size), int(modified), int(changed), str(digest))
+                checksum.update(last)
+            last = line
+    if last != _seal(checksum.hexdigest()):
+        raise ValueError("damaged")
+
+
+def _seal(checksum: str) -> bytes:
+    """The last line. checksum: SHA-256 of the lines above it."""
+    return json.dumps({"format": _FORMAT, "sha256": checksum}).encode() + b"\n"

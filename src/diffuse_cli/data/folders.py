@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from ..errors import DataError
-from .containers import File, Inner, Location
+from .containers import File, Inner, Location, read_head
 from .file_types import (
     HEAD,
     NO_PICTURE,
@@ -205,16 +205,9 @@ def _head_of_member(path: Inner) -> bytes:
 def _head(path: Path) -> bytes:
     """The first bytes of a regular file; none if it cannot be read."""
     try:
-        # Without O_NONBLOCK, opening a pipe that has just replaced the file would wait for somebody who writes into it.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except (OSError, ValueError):
-        return b""
-    try:
-        return os.read(descriptor, HEAD)
+        return read_head(path, HEAD)
     except OSError:
         return b""
-    finally:
-        os.close(descriptor)
 
 
 def _walk(folder: Path, unusable: list[tuple[str, str]], litter: Counter[str]) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,6 @@ import io
 import logging
 import sys
 import warnings
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -138,21 +137,6 @@ def _decode_without_end(data: bytes, target: int | None, rendering: Rendering) -
     image, *others = (_decode(end, target, rendering) for end in ends)
     same = np.all([np.asarray(other) == np.asarray(image) for other in others], axis=(0, -1))
     return image if same.mean() >= WHOLE else None
-
-
-def read_png_texts(path: Path) -> dict[str, str]:
-    """The text chunks of a PNG. Raises ImageRefused, for other formats as well."""
-    with open_regular(path) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            image = _open(file)
-            if image.format != "PNG":
-                raise ImageRefused("not a PNG, and only those hold how they were made")
-            return {str(name): str(text) for name, text in image.text.items()}         # type: ignore[attr-defined]
-        except ImageRefused:
-            raise
-        except Exception as error:
-            raise ImageRefused(_reason(error, b"")) from error
 
 
 def read_short_side(path: Location) -> int | None:

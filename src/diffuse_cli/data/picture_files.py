@@ -2,10 +2,10 @@
 
 import io
 import os
-import stat
 from pathlib import Path
 from typing import IO
 
+from ..files.input_files import NOT_REGULAR, open_input
 from .containers import MEMBER_LIMIT, Inner, Location
 
 MAX_BYTES = MEMBER_LIMIT                        # maximum size of a file
@@ -24,30 +24,24 @@ def open_regular(path: Location) -> IO[bytes]:
     """Open a regular file of 1 byte to 256 MiB for reading. Raises ImageRefused if the file is missing or different."""
     if not isinstance(path, Path):
         return _open_inner(path)
-    flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     try:
-        # Without O_NONBLOCK, opening a pipe in the place of a picture would wait until somebody writes into it.
-        descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+        file = open_input(path, limit=MAX_BYTES)
     except FileNotFoundError as error:
         raise ImageRefused("not there") from error
-    except (OSError, ValueError) as error:
-        raise ImageRefused("unreadable") from error
-    status = os.fstat(descriptor)
-    reason = ("not a regular file" if not stat.S_ISREG(status.st_mode) else "empty file" if not status.st_size
-              else "over 256 MB" if status.st_size > MAX_BYTES else None)
-    if reason:
-        os.close(descriptor)
-        raise ImageRefused(reason)
-    return os.fdopen(descriptor, "rb")
+    except OSError as error:
+        known = error.strerror if error.strerror in (NOT_REGULAR, f"over {MAX_BYTES // 2**20} MB") else "unreadable"
+        raise ImageRefused(known) from error
+    if os.fstat(file.fileno()).st_size == 0:
+        file.close()
+        raise ImageRefused("empty file")
+    return file
 
 
 def read(path: Location) -> bytes:
     """All bytes of the file; raises ImageRefused."""
     with open_regular(path) as file:
         try:
-            # Not MAX_BYTES: Python would allocate as many, for each file.
-            size = os.fstat(file.fileno()).st_size if isinstance(path, Path) else MAX_BYTES
-            return file.read(min(size, MAX_BYTES))
+            return file.read()
         except OSError as error:
             raise ImageRefused("unreadable") from error
 

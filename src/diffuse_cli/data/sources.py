@@ -16,10 +16,11 @@ from pathlib import Path
 
 from ..config import TABLE_SUFFIXES
 from ..errors import DataError
+from ..files.input_files import check_input, read_input
 from . import metadata_files
 from .arrow_files import ARROW_SUFFIXES, ArrowTable, Cell
 from .caption_tables import CaptionTable, captions_of_rows
-from .containers import File, Member
+from .containers import ARCHIVE_LIMIT, File, Member
 from .file_types import NO_PICTURE, PICTURE, judge_suffix, picture_suffixes
 from .folders import FileList, Tree, judge_contents, list_tree
 from .hub import fetch, is_address
@@ -170,6 +171,7 @@ def _members(path: Path) -> Iterator[Member]:
         raise DataError(f"{path} is a compressed tar, in which no picture can be read alone",
                         hint=f"Unpack it first: tar xf {path}")
     try:
+        check_input(path, limit=ARCHIVE_LIMIT)
         if path.suffix.lower() == ".zip":
             with zipfile.ZipFile(path) as archive:
                 for entry in archive.infolist():
@@ -233,8 +235,7 @@ def _rows_of(tables: list[tuple[str, Path]], root: Path, column: str | None) -> 
 def _listed_files(path: Path) -> Tree | None:
     """The pictures and texts that a file names, one a line; None if its lines are not names of existing files."""
     try:
-        with path.open("rb") as file:
-            text, _ = decode_text(file.read(LIST_LIMIT))
+        text, _ = decode_text(read_input(path, limit=LIST_LIMIT))
     except (OSError, NotText):
         return None
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]

@@ -11,8 +11,8 @@ from typing import Any
 
 from ..errors import DataError
 from .annotations import flattened, rows_of
-from .containers import File, Location
-from .text_files import NotText, decode_text, encoding_of_file, read_lines
+from .containers import ARCHIVE_LIMIT, File, Location
+from .text_files import NotText, decode_text, encoding_of_file, open_text, read_lines
 
 SEPARATED = (".csv", ".tsv", ".txt")
 JSON_LINES = (".jsonl", ".ndjson")
@@ -107,7 +107,7 @@ def _document_rows(file: File) -> Iterator[Row]:
 def read_document(path: Location, name: str, *, limit: int) -> Any:
     """The value of a JSON file. Raises DataError if it is not JSON, not text, or has more than `limit` bytes."""
     try:
-        with path.open("rb") as stream:
+        with open_text(path) as stream:
             data = stream.read(limit + 1)
     except OSError as error:
         raise DataError(f"cannot read {name}: {(error.strerror or str(error)).lower()}") from error
@@ -194,7 +194,7 @@ def _parquet_rows(file: File) -> Iterator[Row]:
     except ImportError as error:
         raise DataError(f"{file.name} needs pyarrow", hint="pip install 'diffuse-cli[parquet]'") from error
     try:
-        with parquet.ParquetFile(file.path) as table:
+        with open_text(file.path, limit=ARCHIVE_LIMIT) as stream, parquet.ParquetFile(stream) as table:
             number = 0
             for batch in table.iter_batches(batch_size=1024):
                 for row in batch.to_pylist():

@@ -7,8 +7,12 @@ good as the text is long, so the caller may show more text of the same origin.
 import codecs
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO, Literal, Protocol
 
+from ..files.input_files import open_input
+
+TABLE_LIMIT = 4 * 2**30                         # maximum bytes of a text that is read line by line
 SAMPLE_LIMIT = 64 * 1024                        # maximum bytes from which a code page is guessed
 _BLOCK = 2**20                                  # bytes read at once
 
@@ -31,6 +35,11 @@ class Opens(Protocol):
 
 class NotText(Exception):
     """The bytes are no text in any encoding that is known."""
+
+
+def open_text(path: Opens, *, limit: int = TABLE_LIMIT) -> IO[bytes]:
+    """The bytes of a file of at most `limit` bytes, as an open file. Raises OSError."""
+    return open_input(path, limit=limit) if isinstance(path, Path) else path.open("rb")
 
 
 def decode_text(data: bytes, *, sample: bytes = b"") -> tuple[str, str]:
@@ -71,7 +80,7 @@ def is_unicode(data: bytes) -> bool:
 
 def encoding_of_file(path: Opens) -> str:
     """The encoding of a file of any size, which is read in pieces. Raises NotText, OSError."""
-    with path.open("rb") as file:
+    with open_text(path) as file:
         block = file.read(_BLOCK)
         if encoding := _marked_encoding(block):
             return encoding
@@ -104,7 +113,8 @@ def read_lines(path: Opens, encoding: str, *, limit: int) -> Iterator[str]:
     A line of more than `limit` characters comes in pieces. Raises NotText if the bytes are not in the encoding.
     """
     try:
-        with path.open("rb") as binary, io.TextIOWrapper(binary, encoding=encoding, newline=None) as file:
+        with open_text(path) as binary, \
+                io.TextIOWrapper(binary, encoding=encoding, newline=None) as file:
             yield from iter(lambda: file.readline(limit + 1), "")
     except UnicodeError as error:
         raise NotText from error
@@ -117,11 +127,12 @@ def guess_code_page(data: bytes) -> str | None:
     data = data[:SAMPLE_LIMIT]
     if not data or _is_binary(data):
         return None
-    guesses = {str(guess["encoding"]): guess["confidence"] for guess in chardet.detect_all(data, ignore_threshold=True)}
+    guesses = {str(guess["encoding"]): guess["confidence"] for guess in chardet.detect_all(data, ignore_threshold=True)
+               if _is_known(str(guess["encoding"]))}                    # None where it finds nothing
     best = max(guesses, key=lambda name: guesses[name], default=None)
     if best is not None and guesses[best] >= _CERTAIN:
         return codecs.lookup(best).name
-    confidence = {codecs.lookup(name).name: value for name, value in guesses.items() if _is_known(name)}
+    confidence = {codecs.lookup(name).name: value for name, value in guesses.items()}
     if sum(byte > 127 for byte in data) < _FEW:
         confidence = {}
     usable = [name for name in _LATIN if _decodes(data, name)]

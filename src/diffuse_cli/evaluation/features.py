@@ -1,14 +1,13 @@
 """Pictures → features, in which distances between pictures mean something.
 
 The features come from a small encoder that is trained on the data set itself, with its captions if there are any. So
-nothing is downloaded. The encoder is kept beside the decoded pictures. Instead, the user may name a TorchScript file.
+nothing is downloaded. The encoder is kept beside the decoded pictures. `features_file` reads features of the user.
 """
 
 import contextlib
 import hashlib
 import itertools
 import json
-import warnings
 from collections import Counter
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -269,38 +268,3 @@ def _initialised(module: AnyModule, generator: torch.Generator) -> AnyModule:
             else:
                 parameter.fill_(float("norm" in name and name.endswith("weight")))
     return module
-
-
-# ── Features of the user's choice ───────────────────────────────────────────────────────────────────────────────────
-
-
-def load_features(path: Path, device: torch.device) -> Features:
-    """The features from a TorchScript file: a function from (N, 3, H, W) float32 in [0, 255] to (N, D).
-
-    The extractors of published metrics have this form. Like them, the function resizes and normalises pictures itself,
-    and is called with `return_features=True` if it has such an argument. Raises ModelError if the file cannot be read,
-    or later if the function refuses a picture or returns anything else.
-    """
-    if not path.is_file():
-        raise ModelError(f"there is no file {path}", hint="Give a TorchScript file to --features, or leave it out")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            module = torch.jit.load(str(path), map_location=device).eval()  # type: ignore[no-untyped-call]
-            names = [argument.name for argument in module.forward.schema.arguments]
-    except Exception as error:
-        raise ModelError(f"cannot read {path} as TorchScript", hint="Save it with torch.jit.save") from error
-    options = {"return_features": True} if "return_features" in names else {}
-
-    def function(images: Tensor) -> Tensor:
-        try:
-            features = module((images + 1) * 127.5, **options)
-        except Exception as error:
-            raise ModelError(f"{path} does not take pictures {tuple(images.shape)}",
-                             hint="It must accept float32 (N, 3, H, W) in [0, 255]") from error
-        if not (isinstance(features, Tensor) and features.ndim == 2 and len(features) == len(images)
-                and features.is_floating_point() and torch.isfinite(features).all()):
-            raise ModelError(f"{path} does not answer with finite features (N, D)")
-        return features
-
-    return Features(path.name, device, function)

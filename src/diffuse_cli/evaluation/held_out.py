@@ -20,6 +20,7 @@ from ..data.listing import Dataset
 from ..data.split import numbers_of, split_dataset
 from ..errors import DataError, UsageError
 from ..events import Noticed, Scanned
+from ..sampling.request import rendering_of
 from ..storage import registry, run_directory
 from ..storage.model_info import read_model_info
 
@@ -78,7 +79,7 @@ def open_held_out(
             yield Noticed(message=f"memorisation cannot be measured: {error.what}", level="warning")
     dataset = yield from open_dataset(
         find_pictures(folder, **caption_options), resolution=resolution, directory=registry.cache_directory(),
-        rendering=Rendering(**read_model_info(model).training.colour_options))
+        rendering=rendering_of(read_model_info(model).training))
     if known is not None:
         seen = numbers_of(known.dataset.pixel_hashes)[known.train]
         copies = int(np.isin(numbers_of(dataset.pixel_hashes), seen).sum())

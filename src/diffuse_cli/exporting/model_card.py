@@ -14,7 +14,8 @@ import numpy as np
 from ..config import Sampling
 from ..events import ProgressCallback, without_non_finite
 from ..files import durable
-from ..files.strict_json import JsonError, loads_strict
+from ..files.input_files import read_input
+from ..files.strict_json import MAX_JSON_BYTES, JsonError, loads_strict
 from ..pictures import image_files, pixels, sheets
 from ..sampling.generate import generate
 from ..sampling.png_metadata import MAX_PROMPT
@@ -146,8 +147,7 @@ def _training(model: Model) -> list[tuple[str, str]]:
 def _metrics(model: Model, run: Path) -> list[tuple[str, str]]:
     """Return the results of an evaluation of exactly these weights, else the noise loss of the last validation."""
     try:
-        with open(run / EVALUATION_FILE, "rb") as file:
-            evaluation = loads_strict(file.read(2**20))
+        evaluation = loads_strict(read_input(run / EVALUATION_FILE, limit=MAX_JSON_BYTES))
     except (OSError, JsonError):
         evaluation = None
     if isinstance(evaluation, dict) and evaluation.get("model_sha256") == model.sha256:

@@ -13,22 +13,22 @@ import platform
 import shutil
 import stat
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from ..errors import InUseError, StorageError
+from . import temporaries
+from .temporaries import BINARY, CLOEXEC, NOFOLLOW, TEMPORARY
 
 if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
 
-_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
-_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
-_BINARY = getattr(os, "O_BINARY", 0)
-TEMPORARY = ".tmp-"                             # prefix of the names that a crash may leave behind
+LIMITS = {errno.EFBIG: "ulimit -f", errno.EMFILE: "ulimit -n", errno.ENFILE: "ulimit -n", errno.ENOMEM: "ulimit -v"}
 
 
 def write(
@@ -38,25 +38,18 @@ def write(
 
     With `exclusive`, an existing file is never replaced: FileExistsError is raised. All other errors are StorageErrors.
     """
-    temporary = path.with_name(f"{TEMPORARY}{os.urandom(8).hex()}")
     pieces = [data] if isinstance(data, bytes) else data
     try:
-        try:
-            descriptor = _create(temporary, os.O_WRONLY | os.O_EXCL, mode)
-            try:
-                for piece in pieces:
-                    _write_all(descriptor, piece)
-                _sync(descriptor)
-            finally:
-                os.close(descriptor)
+        with temporaries.file_beside(path, mode) as temporary:
+            for piece in pieces:
+                _write_all(temporary.descriptor, piece)
+            _sync(temporary.descriptor)
+            if sys.platform == "win32":
+                temporary.close()                                  # an open file cannot be renamed there
             if exclusive:
-                _link(temporary, path)
+                _link(temporary.path, path)
             else:
-                os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
+                os.replace(temporary.path, path)
         sync_directory(path.parent)
     except FileExistsError:
         raise
@@ -70,33 +63,26 @@ def stream(path: Path, *, mode: int = 0o600) -> Iterator[Callable[[bytes], None]
 
     Yields the function that adds a piece. Raises StorageError.
     """
-    temporary = path.with_name(f"{TEMPORARY}{os.urandom(8).hex()}")
     written = 0
 
     def add(piece: bytes) -> None:
         nonlocal written
         written += len(piece)
         with _reported(path, need=written):
-            _write_all(descriptor, piece)
+            _write_all(temporary.descriptor, piece)
 
-    with _reported(path):
-        descriptor = _create(temporary, os.O_WRONLY | os.O_EXCL, mode)
-    try:
-        try:
-            yield add
-            with _reported(path, need=written):
-                if os.fstat(descriptor).st_size != written:
-                    raise OSError(errno.EIO, "the file is shorter than what was written")
-                _sync(descriptor)
-        finally:
-            os.close(descriptor)
+    with contextlib.ExitStack() as held:
+        with _reported(path):
+            temporary = held.enter_context(temporaries.file_beside(path, mode))
+        yield add
         with _reported(path, need=written):
-            os.replace(temporary, path)
+            if os.fstat(temporary.descriptor).st_size != written:
+                raise OSError(errno.EIO, "the file is shorter than what was written")
+            _sync(temporary.descriptor)
+            if sys.platform == "win32":
+                temporary.close()
+            os.replace(temporary.path, path)
             sync_directory(path.parent)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
 
 
 @contextlib.contextmanager
@@ -107,30 +93,25 @@ def draft(path: Path, write: Callable[[Path], None]) -> Iterator[BinaryIO]:
     is removed when the block ends. So the block must copy it to `path` with `stream`. Raises StorageError, also for an
     OSError of `write`.
     """
-    temporary = path.with_name(f"{TEMPORARY}{os.urandom(8).hex()}")
-    try:
+    with contextlib.ExitStack() as held:
         with _reported(path):
-            write(temporary)
-        with open(temporary, "rb") as file:
+            draft_path = held.enter_context(temporaries.directory_in(path.parent, 0o700)) / path.name
+            write(draft_path)
+        with open(draft_path, "rb") as file:
             yield file
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
 
 
 @contextlib.contextmanager
-def staging(target: Path) -> Iterator[Path]:
+def staging(target: Path, *, mode: int = 0o777) -> Iterator[Path]:
     """Yields a new directory beside `target`, in which the target is prepared. It is removed when the block ends.
 
     Missing parents are created, and removed again if they are still empty. Raises StorageError.
     """
     parent = target.absolute().parent
-    staging_directory = parent / f"{TEMPORARY}{os.urandom(8).hex()}"
-    with directory_to_fill(parent, mode=0o777):
-        try:
-            yield make_directory(staging_directory, mode=0o777)
-        finally:
-            shutil.rmtree(staging_directory, ignore_errors=True)
+    with directory_to_fill(parent, mode=mode), contextlib.ExitStack() as held:
+        with _reported(target):
+            directory = held.enter_context(temporaries.directory_in(parent, mode))
+        yield directory
 
 
 @contextlib.contextmanager
@@ -152,11 +133,12 @@ def directory_to_fill(path: Path, *, mode: int = 0o700) -> Iterator[None]:
 def publish(staged: Path, target: Path, *, replace: bool = False) -> None:
     """Give a file or a whole directory from `staging` its name `target`, durably and in one instant.
 
-    With `replace`, a directory of that name is moved to the staging directory first, and moved back if the new one
-    cannot take its place. So for an instant neither has the name, but both are on the disk. Raises FileExistsError if
-    the name is taken and `replace` is not set, StorageError.
+    With `replace`, a directory of that name is moved to the staging directory first. So for an instant neither has the
+    name, but both are on the disk. If the new one cannot take its place, the old one is moved back at the end of
+    `staging`, or after `kill -9` when the next one begins. Raises FileExistsError if the name is taken and `replace` is
+    not set, StorageError.
     """
-    aside = staged.with_name(f"{TEMPORARY}{os.urandom(8).hex()}")
+    aside = staged.parent / temporaries.ASIDE
     try:
         _sync_tree(staged)
         if staged.is_file() and not replace:
@@ -166,18 +148,34 @@ def publish(staged: Path, target: Path, *, replace: bool = False) -> None:
         elif not replace:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
         else:
-            try:
-                os.replace(target, aside)
-                os.replace(staged, target)
-            except BaseException:                                  # also for Ctrl-C between the two
-                if os.path.lexists(aside) and not os.path.lexists(target):
-                    os.replace(aside, target)
-                raise
+            aside.mkdir()
+            os.replace(target, aside / target.name)
+            os.replace(staged, target)
         sync_directory(target.absolute().parent)
     except FileExistsError:
         raise
     except OSError as error:
         fail(error, target)
+
+
+def move_all(source: Path, target: Path, names: Sequence[str]) -> None:
+    """Move files from one directory to another on the same disk, in order. If one fails, those before are removed.
+
+    No file is replaced. Raises StorageError.
+    """
+    moved: list[Path] = []
+    try:
+        for name in names:
+            _link(source / name, target / name)
+            moved.append(target / name)
+        sync_directory(target)
+    except BaseException as error:
+        for path in moved:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        if isinstance(error, OSError):
+            fail(error, target)
+        raise
 
 
 def append(path: Path, data: bytes) -> None:
@@ -186,7 +184,7 @@ def append(path: Path, data: bytes) -> None:
     Raises StorageError.
     """
     try:
-        descriptor = _create(path, os.O_WRONLY | os.O_APPEND)
+        descriptor = temporaries.create(path, os.O_WRONLY | os.O_APPEND)
         try:
             _write_all(descriptor, data)
         finally:
@@ -213,7 +211,7 @@ def sync_directory(path: Path) -> None:
     """Make the names in a directory durable. Does nothing on Windows, where directories cannot be opened."""
     if sys.platform == "win32":
         return
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | CLOEXEC)
     try:
         _sync(descriptor)
     finally:
@@ -227,6 +225,15 @@ def remove(path: Path) -> None:
         sync_directory(path.parent)
     except OSError as error:
         fail(error, path)
+
+
+def scratch_directory() -> Path:
+    """The system's directory for temporary files. Raises StorageError if none can be written into."""
+    try:
+        return Path(tempfile.gettempdir()).absolute()
+    except OSError as error:
+        raise StorageError("there is no directory for temporary files that can be written into",
+                           hint="Set TMPDIR to one, or make room") from error
 
 
 def remove_tree(path: Path) -> None:
@@ -258,7 +265,7 @@ def lock(path: Path, *, doing: str) -> Iterator[None]:
     """
     make_directory(path.parent)
     try:
-        descriptor = _create(path, os.O_RDWR)
+        descriptor = temporaries.create(path, os.O_RDWR)
     except OSError as error:
         fail(error, path)
     try:
@@ -272,7 +279,7 @@ def lock(path: Path, *, doing: str) -> Iterator[None]:
                 fail(error, path)
             raise InUseError(f"{path.parent.name!r} is in use: {_holder(descriptor)}",
                              hint="Wait for it to end, or choose another --name") from error
-        if not _is_still(path, descriptor):
+        if not temporaries.is_still(path, descriptor):
             raise InUseError(f"{path.parent.name!r} was just removed", hint="Run the same command again")
         with contextlib.suppress(OSError):                         # on a full disk, the lock works without the name
             os.ftruncate(descriptor, 0)
@@ -304,12 +311,14 @@ def free_bytes(path: Path) -> int:
 
 def fail(error: OSError, path: Path, *, need: int = 0) -> NoReturn:
     """Raise the StorageError that users see for an OSError. need: bytes that were to be written to `path`."""
-    reason = (error.strerror or str(error)).lower()
+    path, reason = temporaries.target_of(path), (error.strerror or str(error)).lower()
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
         with contextlib.suppress(OSError):
             reason += f", need {need / 2**20:.1f} MB" if need > 100_000 else ""
             reason += f", {free_bytes(path.parent) / 2**20:.1f} MB free"
         hint = "Make room and run the same command again"
+    elif error.errno in LIMITS:
+        hint = f"Raise the limit of this system, see `{LIMITS[error.errno]}`"
     else:
         hint = "Choose another place (DIFFUSE_HOME moves the cache, -o the output)"
     raise StorageError(f"cannot write {path}: {reason}", hint=hint) from error
@@ -322,23 +331,6 @@ def _reported(path: Path, *, need: int = 0) -> Iterator[None]:
         yield
     except OSError as error:
         fail(error, path, need=need)
-
-
-def _create(path: Path, flags: int, mode: int = 0o600) -> int:
-    """Open a file for writing, never through a link. Its owner may read and write it, whatever the umask is."""
-    descriptor = os.open(path, flags | os.O_CREAT | _NOFOLLOW | _CLOEXEC | _BINARY, mode)
-    permissions = stat.S_IMODE(os.fstat(descriptor).st_mode)
-    if permissions & 0o600 != 0o600:
-        os.chmod(path, permissions | 0o600)
-    return descriptor
-
-
-def _is_still(path: Path, descriptor: int) -> bool:
-    """Whether `path` still names the opened file: it may have been removed before the lock was held."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except FileNotFoundError:
-        return False
 
 
 def _write_all(descriptor: int, data: bytes | memoryview) -> None:
@@ -356,7 +348,7 @@ def _sync_tree(path: Path) -> None:
             _sync_tree(inner)
         sync_directory(path)
         return
-    descriptor = os.open(path, os.O_RDWR | _NOFOLLOW | _CLOEXEC | _BINARY)      # Windows flushes only writable files
+    descriptor = os.open(path, os.O_RDWR | NOFOLLOW | CLOEXEC | BINARY)      # Windows flushes only writable files
     try:
         _sync(descriptor)
     finally:
@@ -381,7 +373,7 @@ def _link(temporary: Path, path: Path) -> None:
     except FileExistsError:
         raise
     except OSError:                                                # the file system has no hard links
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _CLOEXEC, 0o600))
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NOFOLLOW | CLOEXEC, 0o600))
         os.replace(temporary, path)
     else:
         os.unlink(temporary)

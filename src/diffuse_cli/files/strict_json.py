@@ -5,9 +5,11 @@ The callers turn `JsonError` into the error of the file that they read.
 
 import json
 import math
+import re
 from typing import Any
 
 MAX_JSON_BYTES = 2**20                          # default limit of one document
+_LONG = re.compile("[0-9]{19}")                 # digits that may be an integer beyond 64 bits
 
 
 class JsonError(ValueError):
@@ -24,9 +26,10 @@ def loads_strict(text: str | bytes, *, limit: int = MAX_JSON_BYTES, infinities: 
     if len(text) > limit:
         raise JsonError(f"its JSON is too long ({len(text):,} bytes, at most {limit:,})")
     try:
-        return json.loads(text.decode() if isinstance(text, bytes) else text, object_pairs_hook=_unique_keys,
-                          parse_constant=_no_constant if infinities else _refuse_constant,
-                          parse_float=_finite_float, parse_int=_small_int)
+        text = text.decode() if isinstance(text, bytes) else text
+        whole = _small_int if _LONG.search(text) else int               # a call for each number takes most of the time
+        return json.loads(text, object_pairs_hook=_unique_keys, parse_float=_finite_float, parse_int=whole,
+                          parse_constant=_no_constant if infinities else _refuse_constant)
     except RecursionError as error:
         raise JsonError("its JSON is nested too deeply") from error
     except ValueError as error:                                    # includes JSONDecodeError and UnicodeDecodeError

@@ -14,9 +14,12 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor
 
+from ..config import MAX_VOCABULARY
 from ..errors import ModelError
+from ..files.strict_json import loads_strict
 
 LENGTH = 77                                 # tokens of every caption: the pipelines of diffusers pad every prompt to it
+MAX_BYTES = 8 * 2**20                       # maximum bytes of a tokenizer's JSON
 PAD, END, UNKNOWN = 0, 1, 2
 SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>")         # in the order of their ids
 _BATCH = 1000                               # captions that are looked at together
@@ -70,8 +73,11 @@ def load_tokenizer(text: str) -> Tokenizer:
     entries must be those that `make_tokenizer` would write.
     """
     try:
-        data = json.loads(text)
-        vocabulary, merges = data["model"]["vocab"], [(left, right) for left, right in data["model"]["merges"]]
+        data = loads_strict(text, limit=MAX_BYTES)
+        vocabulary, merges = data["model"]["vocab"], data["model"]["merges"]
+        if len(vocabulary) > MAX_VOCABULARY or len(merges) > 2 * MAX_VOCABULARY:
+            raise ValueError("too many tokens")
+        merges = [(left, right) for left, right in merges]
         _check_vocabulary(vocabulary, merges)
         tokenizer = make_tokenizer(models.BPE(vocabulary, merges))
         is_known = _agree(data, json.loads(tokenizer.to_str()))

@@ -5,15 +5,17 @@ DejaVu Sans comes with matplotlib and has Latin, Greek, Cyrillic and Arabic lett
 
 import contextlib
 import functools
+import importlib.util
 import itertools
 import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
-from importlib import resources
 from pathlib import Path
 
 from PIL import ImageDraw, ImageFont
+
+from .. import python_process
 
 _SUFFIXES = (".ttf", ".otf", ".ttc")
 _MAX_FONTS = 500                                # maximum fonts of the computer that are looked into
@@ -66,7 +68,10 @@ def _substitute(letter: str, fallback: str) -> str:
 
 @functools.cache
 def _dejavu() -> str:
-    return str(resources.files("matplotlib") / "mpl-data/fonts/ttf/DejaVuSans.ttf")
+    spec = importlib.util.find_spec("matplotlib")                      # its import would take a fifth of a second
+    assert spec is not None
+    assert spec.origin is not None
+    return str(Path(spec.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf")
 
 
 @functools.lru_cache(maxsize=256)
@@ -93,7 +98,8 @@ def _font(path: str, size: int) -> ImageFont.FreeTypeFont:
 @functools.cache
 def _letters_in(path: str) -> frozenset[str]:
     """The letters that a font has. Raises RuntimeError or OSError if it cannot be read."""
-    from matplotlib.ft2font import FT2Font
+    with python_process.elsewhere():
+        from matplotlib.ft2font import FT2Font
 
     return frozenset(map(chr, FT2Font(path).get_charmap()))
 

@@ -18,7 +18,8 @@ from string import Template
 from typing import Any
 
 from ..errors import ModelError
-from ..files.strict_json import JsonError, loads_strict
+from ..files.input_files import read_input
+from ..files.strict_json import MAX_JSON_BYTES, JsonError, loads_strict
 from ..storage.evaluation_file import EVALUATION_FILE, GALLERY_FILE, nested_entry, readable
 from ..storage.event_log import Entry, EventLog, number, read_event_log
 from ..storage.run_directory import read_config
@@ -173,7 +174,7 @@ def _list(value: Any) -> list[Any]:
 def _read_png(path: Path) -> bytes:
     """The bytes of a PNG; empty if the file is missing, too large or no PNG."""
     try:
-        data = path.read_bytes() if path.stat().st_size <= MAX_PICTURE_BYTES else b""
+        data = read_input(path, limit=MAX_PICTURE_BYTES)
     except OSError:
         return b""
     return data if data.startswith(_PNG) else b""
@@ -233,7 +234,7 @@ def _by_level(validations: Sequence[Entry]) -> list[Curve]:
 def _evaluation(directory: Path) -> str:
     """The results of `diffuse evaluate`, if there are any. Distances and memorisation are shown key by key."""
     try:
-        evaluation = loads_strict((directory / EVALUATION_FILE).read_bytes())
+        evaluation = loads_strict(read_input(directory / EVALUATION_FILE, limit=MAX_JSON_BYTES))
     except (OSError, JsonError):
         return ""
     if not isinstance(evaluation, dict):

@@ -4,8 +4,8 @@ import io
 from collections.abc import Sequence
 
 import torch
-from matplotlib.figure import Figure
 
+from .. import python_process
 from ..diffusion.schedule import Schedule
 
 POINTS = 400                                    # of each curve
@@ -14,6 +14,9 @@ LOG_SNR_LIMIT = 15                              # beyond it, no difference is vi
 
 def plot_schedules(shown: Sequence[Schedule]) -> bytes:
     """Log-SNR, and alpha and sigma, of each schedule against the time t in (0, 1]. → the bytes of a PNG"""
+    with python_process.elsewhere():
+        from matplotlib.figure import Figure
+
     t = torch.linspace(1 / POINTS, 1, POINTS, dtype=torch.float64)
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..checks import check_range, from_dict
 from ..config import RESOLUTION_RANGE, SEED_RANGE, Sampling
-from ..data import images
 from ..data.picture_files import ImageRefused
+from ..data.png_texts import read_png_text
 from ..errors import DataError, ModelError, UsageError
 from ..files.strict_json import JsonError, loads_strict
 from ..storage import registry
@@ -138,12 +138,12 @@ def _quoted(value: str) -> str:
 def read_sample_metadata(path: Path) -> SampleMetadata:
     """Read the settings that are recorded in the PNG at `path`. Raises DataError."""
     try:
-        texts = images.read_png_texts(path)
+        text = read_png_text(path, "diffuse")
+        foreign = None if text else next((name for name in _FOREIGN if read_png_text(path, name) is not None), None)
     except ImageRefused as error:
         raise DataError(f"{path} holds no sampling settings: {error.reason}",
                         hint="Give a PNG made by `diffuse sample`") from error
-    text = texts.get("diffuse")
-    if text is None and (foreign := next((name for name in _FOREIGN if name in texts), None)):
+    if foreign is not None:
         raise DataError(f"{path} was made by another program, whose settings ({foreign}) cannot be used",
                         hint="Give a prompt, and --init with this picture to begin from it")
     if text is None:

@@ -13,11 +13,12 @@ import numpy as np
 
 from ..checks import check_range
 from ..config import SEED_RANGE, STRENGTH, Sampling
-from ..data.colours import Rendering
+from ..data.colours import Rendering, background_colour
 from ..data.decode_workers import decode_one
 from ..data.file_types import remedies
 from ..data.picture_files import ImageRefused
-from ..errors import DataError, UsageError
+from ..errors import DataError, ModelError, UsageError
+from ..storage.model_info import TrainingSummary
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +68,16 @@ class SampleRequest:
             object.__setattr__(self, name, int(getattr(self, name)))
         check_range("--num", self.count, 1, 1_000_000)
         check_range("--seed", self.seed, 0, SEED_RANGE[1] - self.count)
+
+
+def rendering_of(training: TrainingSummary) -> Rendering:
+    """How pictures became colours in the training of a model. Raises ModelError if its file says what cannot be."""
+    try:
+        rendering = Rendering(**training.colour_options)
+        background_colour(rendering)
+    except UsageError as error:
+        raise ModelError(f"the model's colours are impossible: {error.what}", hint="Use another copy of it") from error
+    return rendering
 
 
 def open_init_image(

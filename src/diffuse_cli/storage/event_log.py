@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..files.input_files import read_input
 from ..files.strict_json import JsonError, loads_strict
 
 LOG_FILE = "events.jsonl"
+MAX_LOG_BYTES = 2**30
 Entry = dict[str, Any]                          # the fields of an event as they were written
 _SERIES = {"stepped": "steps", "validated": "validations", "previewed": "previews"}    # event → field of EventLog
 
@@ -35,7 +37,7 @@ def read_event_log(directory: Path) -> EventLog:
     """Read the log of the run in `directory`. → an empty one if there is no log. Damaged lines are skipped."""
     log, running = EventLog(), 0.0              # seconds of the start that is being read
     try:
-        lines = (directory / LOG_FILE).read_bytes().splitlines()
+        lines = read_input(directory / LOG_FILE, limit=MAX_LOG_BYTES).splitlines()
     except OSError:
         return log
     for line in lines:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checks import check_colours, from_dict
-from ..config import FORMAT_VERSION, ModelConfig, Recipe
+from ..config import FORMAT_VERSION, MAX_WORDS, ModelConfig, Recipe
 from ..errors import ModelError, UsageError
 from ..files.strict_json import MAX_JSON_BYTES
 from . import safetensors_file
@@ -112,7 +112,7 @@ def info_of_header(head: safetensors_file.Header) -> ModelInfo:
         raise ModelError(f"its configuration is impossible: {error.what}") from error
     words = object_of(head, "diffuse.words", limit=safetensors_file.MAX_HEADER_BYTES)
     if not _are_counts(words):
-        raise ModelError("its word counts are not numbers")
+        raise ModelError(f"its word counts are not up to {MAX_WORDS:,} numbers")
     return ModelInfo(
         config=config, training=TrainingSummary.from_json(object_of(head, "diffuse.training")), words=words,
         parameters=head.parameters, bytes=head.size,
@@ -130,7 +130,7 @@ def info_of_folder(name: str, folder: DiffusersFolder) -> ModelInfo:
 
 
 def _are_counts(words: dict[str, Any]) -> bool:
-    return all(type(count) is int and count > 0 for count in words.values())
+    return len(words) <= MAX_WORDS and all(type(count) is int and count > 0 for count in words.values())
 
 
 def check_version(head: safetensors_file.Header) -> None:

@@ -5,6 +5,7 @@ Everything is under one root: `DIFFUSE_HOME`, else the user's cache directory. D
     root/models/<name>/model.safetensors     with the other files of its training beside it
     root/last                                the name of the model whose training finished last
     root/images/                             decoded pictures
+    root/compiled/                           networks that torch has compiled
     root/crashes/                            reports of unexpected errors
 """
 
@@ -26,6 +27,7 @@ REPORT_FILE = "report.html"
 LAST, DEMO = "last", "demo"                     # names that no directory has
 _FOUNDATION = "foundation-"                     # no directory's name begins so
 _SUFFIX = ".safetensors"
+_DEMO_SHAPE = ("nano", 64)                      # preset and resolution of the demo model, the foundation of its shape
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?")          # Windows opens a device for such a name
@@ -54,6 +56,11 @@ def models_directory() -> Path:
 def cache_directory() -> Path:
     """The directory of decoded pictures."""
     return root() / "images"
+
+
+def compiled_directory() -> Path:
+    """The directory of networks that torch has compiled, which is code: nobody else may write it."""
+    return root() / "compiled"
 
 
 def crash_directory() -> Path:
@@ -209,7 +216,9 @@ def bundled(name: str = DEMO) -> Path | None:
 def foundation(preset: str, resolution: int) -> str | None:
     """The name of the bundled model from which trainings of this preset and resolution can start, if there is one."""
     name = f"{_FOUNDATION}{preset}-{resolution}"
-    return name if bundled(name) else None
+    if bundled(name):
+        return name
+    return DEMO if (preset, resolution) == _DEMO_SHAPE and bundled() else None
 
 
 def bundled_files() -> dict[str, Path]:

@@ -17,7 +17,8 @@ from ..checks import to_dict
 from ..config import RENAMED_FIELDS, Recipe
 from ..errors import StorageError
 from ..files import durable
-from ..files.strict_json import JsonError, loads_strict
+from ..files.input_files import read_input
+from ..files.strict_json import MAX_JSON_BYTES, JsonError, loads_strict
 from . import registry, training_states
 from .event_log import LOG_FILE
 
@@ -39,7 +40,7 @@ def read_config(directory: Path) -> dict[str, Any] | None:
     defaults. Raises StorageError when the file is damaged.
     """
     try:
-        raw = (directory / CONFIG_FILE).read_bytes()
+        raw = read_input(directory / CONFIG_FILE, limit=MAX_JSON_BYTES)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -16,20 +16,22 @@ import json
 import math
 import os
 import re
-import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import ModelError
+from ..files.input_files import open_input
 from ..files.strict_json import MAX_JSON_BYTES, JsonError, loads_strict
 
 SEAL_KEY = "diffuse.seal"
 UNSEALED = "0" * 64                             # stands in place of the seal while the seal is computed
 
+MAX_FILE_BYTES = 64 * 2**30
 MAX_HEADER_BYTES = 8 * 2**20
-MAX_TENSORS = 65_536
+MAX_TENSORS = 32_768
+MAX_ENTRIES = 600_000                           # values in a JSON text; to parse more would take seconds
 MAX_DIMENSIONS = 8
 
 ITEM_BYTES = {
@@ -90,9 +92,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     its name meanwhile.
     """
     try:
-        with open(path, "rb", opener=_open_without_waiting) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ModelError("it is not a regular file")
+        with open_input(path, limit=MAX_FILE_BYTES) as file:
             yield file
     except OSError as error:
         raise ModelError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
@@ -122,6 +122,9 @@ def read_header(source: Path | BinaryIO) -> Header:
 
 def parse_json(text: str | bytes, *, limit: int = MAX_JSON_BYTES, infinities: bool = False) -> Any:
     """As `loads_strict`, for the JSON in the files of a model. Raises ModelError."""
+    comma, brace = (",", "{") if isinstance(text, str) else (b",", b"{")
+    if text.count(comma) > MAX_ENTRIES or text.count(brace) > 2 * MAX_TENSORS:      # type: ignore[arg-type]
+        raise ModelError("its JSON has too many entries", hint="Only models made by diffuse can be used")
     try:
         return loads_strict(text, limit=limit, infinities=infinities)
     except JsonError as error:
@@ -325,10 +328,6 @@ def _why_not_safetensors(start: bytes, length: int, size: int) -> str:
 
 
 # ── Small parts ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))     # a plain open of a FIFO waits for ever
 
 
 def _data_pieces(file: BinaryIO, header: Header) -> Iterator[bytes]:

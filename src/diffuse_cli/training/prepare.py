@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import os
 from collections.abc import Generator
 from dataclasses import dataclass
 
@@ -97,6 +98,9 @@ class PlanBuilder:
     def trainer(self, plan: Plan) -> Trainer:
         """A new trainer for a plan, at step 0."""
         machine = self.run.machine
+        if machine.compile:                     # by default torch runs what lies under a known name in /tmp
+            directory = durable.make_directory(registry.compiled_directory())
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(directory))
         micro_batch = devices.choose_micro_batch(
             machine, self.device, batch_size=plan.batch_size, resolution=self.run.resolution)
         batches = Batches(plan, self.dataset, self.split.train, self.tokenizer, self.device)
@@ -183,7 +187,7 @@ def choose_start(run: Run, device: torch.device, *, train_images: int) -> Start:
     name = registry.foundation(preset, run.resolution)
     if name is None:
         return Start(None, f"there is no foundation for {preset} at {run.resolution} px")
-    return Start(name, "general pictures, from which less is left to learn; --init none starts from nothing")
+    return Start(name, "it has seen other pictures, so less is left to learn; --init none starts from nothing")
 
 
 def _load_init(run: Run, name: str, device: torch.device) -> checkpoint.Model:

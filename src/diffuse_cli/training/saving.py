@@ -1,7 +1,6 @@
 """Saving: the states from which a training resumes, the best weights so far, and the model that it delivers."""
 
 import dataclasses
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -84,9 +83,9 @@ def rescue(session: Session, error: StorageError) -> StorageError:
 
     The places are the current directory and the one for temporary files. An existing file is not replaced.
     """
-    for directory in (Path(), Path(tempfile.gettempdir())):
-        path = directory / f"{session.run.name}-{session.trainer.global_step:08d}.safetensors"
+    for place in (Path, durable.scratch_directory):
         try:
+            path = place() / f"{session.run.name}-{session.trainer.global_step:08d}.safetensors"
             if not path.exists():
                 save_model(session, path, delivered="last")
                 where = f"The current model, without the state of the training, was written to {path.absolute()}"

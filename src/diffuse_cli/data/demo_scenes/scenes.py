@@ -6,7 +6,6 @@ and object is held out, and normally not drawn, so that composition can be measu
 red cars and blue buses draw a red bus? Outlines are in `shapes`, backdrops in `backdrops`, colours in `tones`.
 """
 
-import contextlib
 import json
 import math
 import random
@@ -191,7 +190,7 @@ def write_demo_folder(directory: Path, *, count: int, resolution: int, seed: int
 
     Raises UsageError, before anything is written, if the folder is not empty or a number is out of range, and
     StorageError if the disk does not take a file. If it ends early for any reason, even that the caller closes the
-    generator, the files written so far are removed, and nothing else.
+    generator, nothing is left in the folder: the files are drawn beside it, and moved there at the end.
     """
     check_range("-n", count, 1, 100_000)
     check_range("--resolution", resolution, *RESOLUTION_RANGE)
@@ -202,35 +201,28 @@ def write_demo_folder(directory: Path, *, count: int, resolution: int, seed: int
         durable.fail(error, directory)
     if occupied:
         raise UsageError(f"{directory} already holds something", hint="Name a new or an empty folder")
-    written: list[Path] = []
-    with durable.directory_to_fill(directory, mode=0o755):
-        try:
-            yield from _fill_folder(directory, written, count=count, resolution=resolution, seed=seed)
-        except BaseException:
-            for path in written:
-                with contextlib.suppress(OSError):
-                    path.unlink()
-            raise
+    with durable.staging(directory.absolute(), mode=0o755) as staging:
+        names = yield from _draw_files(staging, count=count, resolution=resolution, seed=seed)
+        with durable.directory_to_fill(directory, mode=0o755):
+            durable.move_all(staging, directory, names)
 
 
-def _fill_folder(
-    directory: Path, written: list[Path], *, count: int, resolution: int, seed: int,
-) -> Generator[int, None, None]:
-    """Write the metadata and the pictures; appends each path to `written` before the file exists.
+def _draw_files(
+    directory: Path, *, count: int, resolution: int, seed: int,
+) -> Generator[int, None, list[str]]:
+    """Write the metadata and the pictures. → the names of the files, the metadata first
 
-    The metadata comes first, so the pictures need no fsync: training refuses a folder that lists pictures which do not
-    exist, as this one would after a kill.
+    So the pictures need no fsync: training refuses a folder that lists pictures which do not exist.
     """
     scenes = {f"{index:05d}.png": random_scene(seed, index) for index in range(count)}
     rows = [json.dumps({"file_name": name, "text": content.caption, "colour": content.colour,
                         "object": content.object, "backdrop": content.backdrop, "size": content.size})
             for name, content in scenes.items()]
-    written.append(directory / "metadata.jsonl")
-    durable.write(written[-1], ("\n".join(rows) + "\n").encode(), mode=0o644)
+    durable.write(directory / "metadata.jsonl", ("\n".join(rows) + "\n").encode(), mode=0o644)
     for done, (name, content) in enumerate(scenes.items(), 1):
-        written.append(directory / name)
         try:
-            draw(content, resolution).save(written[-1])
+            draw(content, resolution).save(directory / name)
         except OSError as error:
-            durable.fail(error, written[-1])
+            durable.fail(error, directory / name)
         yield done
+    return ["metadata.jsonl", *scenes]

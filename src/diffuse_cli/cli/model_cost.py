@@ -1,0 +1,24 @@
+"""Says beforehand that a model is expensive: a small file may declare large pictures, whose sampling takes minutes."""
+
+from typing import TYPE_CHECKING
+
+from .terminal import view
+
+if TYPE_CHECKING:
+    from ..storage.checkpoint import Model
+
+LARGE = 128                                     # pixels along a side from which the operations are counted
+MANY = 5e11                                     # operations for one picture from which a CPU takes many seconds
+
+
+def warn_of_cost(model: "Model", *, passes: int) -> None:
+    """Warn if one picture takes very many operations on the CPU. passes: of the network, for one picture."""
+    from ..network.network import flops
+
+    side = model.config.network.resolution
+    if side < LARGE or next(model.network.parameters()).device.type != "cpu":
+        return
+    operations = passes * flops(model.config.network)
+    if operations > MANY:
+        view.warn(f"this model makes pictures of {side} pixels, each of which takes about {operations / 1e12:.1f} "
+                  "trillion operations: on a CPU that may be minutes, and gigabytes of memory")

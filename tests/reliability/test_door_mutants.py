@@ -1,0 +1,117 @@
+"""Checks the tests of the doors themselves: with any of these checks removed or limits lifted, one of them must fail.
+
+Each mutant is a patch of one file, applied to a temporary copy of the package, in which the named test is run.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import diffuse_cli
+
+TESTS = Path(__file__).parents[1]
+MODELS, STRICT, OPENING = "storage/safetensors_file.py", "files/strict_json.py", "files/input_files.py"
+ONNX = "evaluation/features_file.py"
+SEALS, INPUTS, HEADERS = "storage/test_safetensors_file.py", "files/test_input_files.py", "test_security.py"
+CHECKPOINT, PNG, FEATURES = "storage/test_checkpoint.py", "data/test_png_texts.py", "evaluation/test_features_file.py"
+IMAGES, WORKERS, JSON = "data/test_images.py", "data/test_decode_workers.py", "files/test_strict_json.py"
+
+# name → (file, the code, what stands there instead, the tests that notice)
+MUTANTS = {
+    "the seal is not compared": (MODELS, "if digest.hexdigest() != header.metadata[SEAL_KEY]:",
+                                 "if False:", f"{SEALS} -k flipped_bit"),
+    "a seal may be missing": (MODELS, 'if any(key.startswith("diffuse.") for key in metadata):',
+                              "if False:", f"{SEALS} -k without_its_seal"),
+    "tensors may overlap": (MODELS, "if entry.start != end:", "if False:", f"{SEALS} -k overlaps"),
+    "there may be data after the tensors": (MODELS, "if end != data_bytes:", "if False:",
+                                            f"{SEALS} -k impostors"),
+    "any name of a tensor": (MODELS, "if not _TENSOR_NAME.fullmatch(name):", "if False:",
+                             f"{SEALS} -k bad_names"),
+    "any metadata": (MODELS, "if not _METADATA_NAME.fullmatch(key):", "if False:",
+                     f"{SEALS} -k impostors"),
+    "shapes need not fit": (MODELS,
+                            "if offsets[1] - offsets[0] != math.prod(shape) * ITEM_BYTES[dtype]:", "if False:",
+                            f"{SEALS} -k bad_tensors"),
+    "headers of any number of values": (MODELS, "MAX_ENTRIES = 600_000", "MAX_ENTRIES = 10**9",
+                                        HEADERS),
+    "a key may occur twice": (STRICT, "if len(result) != len(pairs):", "if False:", f"{SEALS} -k impostors"),
+    "long integers are read": (STRICT, "whole = _small_int if _LONG.search(text) else int", "whole = int",
+                               f"{JSON} -k beyond"),
+    "numbers may be infinite": (STRICT, "if not math.isfinite(value):", "if False:", f"{SEALS} -k impostors"),
+    "pipes are opened": (OPENING, "if not stat.S_ISREG(status.st_mode):", "if False:",
+                         f"{INPUTS} -k no_regular"),
+    "files of any size": (OPENING, "if raw.size > limit:", "if False:", f"{INPUTS} -k larger"),
+    "growing files": (OPENING, "if self.tell() > self.size:", "if False:", f"{INPUTS} -k grows"),
+    "an odd first width": ("config.py", "if self.widths[0] % 2:", "if False:", "test_config.py -k impossible_network"),
+    "any number of channels": ("config.py", "if self.channels != 3:", "if False:",
+                               "test_config.py -k impossible_network"),
+    "tokenizers of any JSON": ("network/tokenizer.py", "data = loads_strict(text, limit=MAX_BYTES)",
+                               "data = json.loads(text)", "network/test_tokenizer.py -k strictly"),
+    "texts unpacked without limit": ("data/png_texts.py", "body = unpacking.decompress(body, MAX_TEXT_BYTES)",
+                                     "body = unpacking.decompress(body)", f"{PNG} -k bounded"),
+    "texts with a wrong sum": ("data/png_texts.py",
+                               'if zlib.crc32(kind + data).to_bytes(4, "big") != file.read(4):', "if False:",
+                               f"{PNG} -k damaged"),
+    "pictures of any size": ("data/images.py", "if width * height > MAX_PIXELS:", "if False:",
+                             f"{IMAGES} -k limit_is_ours"),
+    "decoders of any time": ("data/decode_workers.py", "if self._lost > max(BUDGET, self._used):", "if False:",
+                             f"{WORKERS} -k given_up"),
+    "weights in other files": (ONNX,
+                               "if message.data_location != onnx.TensorProto.DEFAULT or message.external_data:",
+                               "if False:", f"{FEATURES} -k other_files"),
+    "operators of others": (ONNX, "if message.domain not in DOMAINS:", "if False:",
+                            f"{FEATURES} -k not_of_the_standard"),
+    "loops": (ONNX, "if message.op_type in LOOPS:", "if False:", f"{FEATURES} -k loops"),
+    "control characters": ("cli/terminal/plain_text.py", "if unicodedata.category(character) in _INVISIBLE and",
+                           "if False and", "cli/terminal/test_plain_text.py"),
+}
+
+
+def fails(package: Path, tests: str) -> bool:
+    """Whether one of the tests fails with this copy of the package. Raises AssertionError if none ran."""
+    name, *selection = tests.split(" ", 1)
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-n", "0", "-x", "-q", "-p", "no:cacheprovider", TESTS / name,
+         *(selection[0].split() if selection else [])],
+        env={**os.environ, "PYTHONPATH": str(package.parent)}, cwd=TESTS.parent, capture_output=True, text=True,
+        timeout=900, check=False)
+    assert ran.returncode in (0, 1), ran.stdout + ran.stderr
+    return ran.returncode == 1
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    return Path(shutil.copytree(Path(diffuse_cli.__file__).parent, tmp_path_factory.mktemp("mutant") / "diffuse_cli",
+                                ignore=shutil.ignore_patterns("__pycache__")))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_missing_check_is_noticed(package, counted, name):
+    file, code, instead, tests = MUTANTS[name]
+    sound = (package / file).read_text(encoding="utf-8")
+    (package / file).write_text(sound.replace(code, instead), encoding="utf-8")
+    try:
+        assert fails(package, tests)
+    finally:
+        (package / file).write_text(sound, encoding="utf-8")
+    counted("The tests of the doors notice a missing check", "doors broken on purpose", 1)
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_the_code_that_mutants_replace_is_there(name):
+    file, code, _, tests = MUTANTS[name]
+    assert (Path(diffuse_cli.__file__).parent / file).read_text(encoding="utf-8").count(code) == 1
+    assert (TESTS / tests.split(" ")[0]).is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_package_as_it_is_fails_none_of_them(package):
+    for tests in {tests for *_, tests in MUTANTS.values()}:
+        assert not fails(package, tests), tests

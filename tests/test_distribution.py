@@ -1,0 +1,58 @@
+"""What is published: a wheel and a source archive, equal whenever they are built, with these files and no others."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "diffuse_cli"
+NOT_PYTHON = {f"diffuse_cli/{name}" for name in (
+    "py.typed", "exporting/standalone/README.md", "reporting/report.html", "reporting/report.js",
+    "models/demo.safetensors", "models/demo.md", "models/demo.accuracy.json", "models/demo.evaluation.json",
+    "models/demo.training.jsonl")}
+METADATA = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
+OF_THE_SOURCE = {"CHANGELOG.md", "LICENSE", "README.md", "PKG-INFO", "pyproject.toml", ".gitignore"}
+OPTIONAL = {"SECURITY.md"}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """(wheel, source archive) of two builds, an hour apart for the files that a build makes."""
+    pairs = []
+    for number in range(2):
+        place = tmp_path_factory.mktemp("built")
+        subprocess.run([sys.executable, "-m", "hatchling", "build", "-d", str(place)], cwd=ROOT, check=True,
+                       capture_output=True, timeout=120, umask=0o022 if number else 0o077,
+                       env={**os.environ, "SOURCE_DATE_EPOCH": "1767225600", "TZ": ("UTC", "Asia/Tokyo")[number],
+                            "PYTHONHASHSEED": str(number)})
+        pairs.append((next(place.glob("*.whl")), next(place.glob("*.tar.gz"))))
+    return pairs
+
+
+def test_two_builds_are_equal_byte_for_byte(built, counted):
+    for one, two in zip(*built, strict=True):
+        assert one.name == two.name
+        assert hashlib.sha256(one.read_bytes()).digest() == hashlib.sha256(two.read_bytes()).digest(), one.name
+    counted("What is published can be built again, byte for byte", "wheel and source archive, twice", 2)
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(built):
+    python = {f"diffuse_cli/{path.relative_to(PACKAGE).as_posix()}" for path in PACKAGE.rglob("*.py")}
+    names = set(zipfile.ZipFile(built[0][0]).namelist())
+    metadata = {name for name in names if ".dist-info/" in name}
+    assert names - metadata == python | NOT_PYTHON
+    assert {name.split(".dist-info/")[1] for name in metadata} == METADATA
+
+
+def test_the_source_archive_holds_what_is_needed_to_build_and_test(built):
+    with tarfile.open(built[0][1]) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {name for name in names if "/" not in name} - OPTIONAL == OF_THE_SOURCE
+    assert {name.split("/")[0] for name in names if "/" in name} == {"src", "tests", "docs", "benchmarks"}
+    assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
