@@ -78,3 +78,9 @@ class ExportError(DiffuseError):
 
     def __init__(self, what: str) -> None:
         super().__init__(what, hint="Nothing was written; please report this, with the model's configuration")
+
+
+def system_reason(error: OSError) -> str:
+    """What the system says about an error, as the end of a sentence, such as "no space left on device"."""
+    reason = error.strerror or str(error)
+    return reason[:1].lower() + reason[1:]

@@ -17,7 +17,7 @@ from diffuse_cli.cli import app
 from diffuse_cli.cli.terminal import view
 from diffuse_cli.data import images
 from diffuse_cli.pictures import sheets
-from diffuse_cli.storage import checkpoint
+from diffuse_cli.storage import checkpoint, registry
 
 
 def read(path):
@@ -327,7 +327,8 @@ def test_a_preview_shows_every_picture(diffuse, model):
 
 
 @pytest.mark.parametrize(("line", "expected"), [
-    ("diffuse sample -m c", {"cars", "cats"}), ("diffuse sample --model ", {"cars", "cats", "demo", "dogs", "last"}),
+    ("diffuse sample -m c", {"cars", "cats"}),
+    ("diffuse sample --model ", {"cars", "cats", "dogs", "last", *registry.bundled_files()}),
     ("diffuse models show d", {"demo", "dogs"}), ("diffuse models rm ", {"cars", "cats", "dogs"}),
     ("diffuse noise-demo -m l", {"last"})])
 def test_the_shell_completes_models_without_torch(home, line, expected):

@@ -188,6 +188,7 @@ def test_mutated_pictures_are_decoded_or_skipped_by_the_workers(tmp_path, times,
         paths += [tmp_path / f"{number}-mutated", tmp_path / f"{number}-sound"]
         paths[-2].write_bytes(data or b"x")
         paths[-1].write_bytes(sound[number % len(sound)])
+    capfd.readouterr()                          # making the pictures may print
     results = list(decode_all(paths, resolution=8))
     assert len(results) == len(paths)
     for result in results:

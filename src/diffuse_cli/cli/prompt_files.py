@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .. import config
 from ..checks import check_range, from_dict
 from ..config import Sampling
-from ..errors import DataError, UsageError
+from ..errors import DataError, UsageError, system_reason
 from ..files.input_files import NOT_REGULAR, read_input
 from . import options
 from .terminal import view
@@ -84,7 +84,7 @@ def _read_text(source: str, name: str) -> str:
             data = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin is not None else b""
     except OSError as error:
         hint = "Give - to read stdin" if error.strerror == NOT_REGULAR else ""
-        raise DataError(f"cannot read the prompts in {name}: {(error.strerror or str(error)).lower()}",
+        raise DataError(f"cannot read the prompts in {name}: {system_reason(error)}",
                         hint=hint) from error
     if len(data) > MAX_BYTES:
         raise DataError(f"{name} is over {MAX_BYTES // 2**20} MB", hint="Split it into several files")

@@ -18,7 +18,7 @@ import typer
 from .. import config
 from ..checks import choices, from_dict, parse_duration
 from ..config import Machine, Recipe
-from ..errors import StorageError, UsageError
+from ..errors import StorageError, UsageError, system_reason
 from ..files.input_files import read_input
 from ..files.strict_json import MAX_JSON_BYTES, loads_strict
 from . import options
@@ -209,7 +209,7 @@ def _read_config(path: Path | None, folder: Path | None, typed: dict[str, Any]) 
             folder = folder or Path(request["folder"])
             recipe = dict(request["recipe"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = f": {(error.strerror or str(error)).lower()}" if isinstance(error, OSError) else ""
+            reason = f": {system_reason(error)}" if isinstance(error, OSError) else ""
             raise UsageError(f"--config cannot use {path}{reason}", hint="Give the config.json of a run") from error
     if folder is None:
         raise options.no_folder()

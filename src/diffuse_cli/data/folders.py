@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
-from ..errors import DataError
+from ..errors import DataError, system_reason
 from .containers import File, Inner, Location, read_head
 from .file_types import (
     HEAD,
@@ -247,7 +247,7 @@ def _walk(folder: Path, unusable: list[tuple[str, str]], litter: Counter[str]) -
                         yield relative, kind
         except OSError as error:
             if not directory:
-                reason = (error.strerror or str(error)).lower()
+                reason = system_reason(error)
                 raise DataError(f"cannot read the folder {folder}: {reason}", hint="Check its permissions") from error
             unusable.append((portable_name(directory), UNREADABLE_FOLDER))
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from ..errors import DataError
+from ..errors import DataError, system_reason
 from .annotations import flattened, rows_of
 from .containers import ARCHIVE_LIMIT, File, Location
 from .text_files import NotText, decode_text, encoding_of_file, open_text, read_lines
@@ -62,7 +62,7 @@ def _lines(file: File, notes: list[str]) -> Iterator[str]:
     except NotText as error:
         raise DataError(f"{file.name} is not text", hint="Save it as UTF-8") from error
     except OSError as error:
-        raise DataError(f"cannot read {file.name}: {(error.strerror or str(error)).lower()}") from error
+        raise DataError(f"cannot read {file.name}: {system_reason(error)}") from error
 
 
 # ── JSON ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -110,7 +110,7 @@ def read_document(path: Location, name: str, *, limit: int) -> Any:
         with open_text(path) as stream:
             data = stream.read(limit + 1)
     except OSError as error:
-        raise DataError(f"cannot read {name}: {(error.strerror or str(error)).lower()}") from error
+        raise DataError(f"cannot read {name}: {system_reason(error)}") from error
     if len(data) > limit:
         raise DataError(f"{name} is larger than {limit // 2**20} MB", hint="Write it as JSON lines (.jsonl)")
     try:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ModelError, UsageError
+from ..errors import ModelError, UsageError, system_reason
 from ..files.input_files import read_input
 from .features import Features
 
@@ -36,7 +36,7 @@ def load_features(path: Path) -> Features:
     try:
         data = read_input(path, limit=MAX_BYTES)
     except OSError as error:
-        raise ModelError(f"cannot read {path}: {(error.strerror or str(error)).lower()}",
+        raise ModelError(f"cannot read {path}: {system_reason(error)}",
                          hint="Give an ONNX file to --features, or leave it out") from error
     if data.startswith((b"PK\x03\x04", b"\x80")):
         raise ModelError(f"{path} is a file of PyTorch, TorchScript perhaps, whose code diffuse does not run",

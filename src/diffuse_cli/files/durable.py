@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-from ..errors import InUseError, StorageError
+from ..errors import InUseError, StorageError, system_reason
 from . import temporaries
 from .temporaries import BINARY, CLOEXEC, NOFOLLOW, TEMPORARY
 
@@ -311,7 +311,7 @@ def free_bytes(path: Path) -> int:
 
 def fail(error: OSError, path: Path, *, need: int = 0) -> NoReturn:
     """Raise the StorageError that users see for an OSError. need: bytes that were to be written to `path`."""
-    path, reason = temporaries.target_of(path), (error.strerror or str(error)).lower()
+    path, reason = temporaries.target_of(path), system_reason(error)
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
         with contextlib.suppress(OSError):
             reason += f", need {need / 2**20:.1f} MB" if need > 100_000 else ""

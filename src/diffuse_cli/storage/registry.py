@@ -18,7 +18,7 @@ import sys
 import unicodedata
 from pathlib import Path
 
-from ..errors import InUseError, ModelError, StorageError, UsageError
+from ..errors import InUseError, ModelError, StorageError, UsageError, system_reason
 from ..files import durable
 
 MODEL_FILE = "model.safetensors"
@@ -98,7 +98,7 @@ def _check_owner(path: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise StorageError(f"cannot use {path}: {(error.strerror or str(error)).lower()}", hint=_HOME_HINT) from error
+        raise StorageError(f"cannot use {path}: {system_reason(error)}", hint=_HOME_HINT) from error
     if not stat.S_ISDIR(mode):
         raise StorageError(f"{path} is not a directory", hint=_HOME_HINT)
     if owners != {os.geteuid()}:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..errors import ModelError
+from ..errors import ModelError, system_reason
 from ..files.input_files import open_input
 from ..files.strict_json import MAX_JSON_BYTES, JsonError, loads_strict
 
@@ -95,7 +95,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         with open_input(path, limit=MAX_FILE_BYTES) as file:
             yield file
     except OSError as error:
-        raise ModelError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+        raise ModelError(f"cannot read {path}: {system_reason(error)}") from error
     except ModelError as error:
         raise ModelError(f"cannot use {path}: {error.what}", hint=error.hint) from error
 

@@ -25,7 +25,7 @@ from diffuse_cli.data.demo_scenes.scenes import (
     random_scene,
     scene_with,
 )
-from diffuse_cli.errors import DataError, StorageError, UsageError
+from diffuse_cli.errors import StorageError, UsageError
 from diffuse_cli.files import durable
 
 
@@ -275,14 +275,14 @@ def test_demo_accepts_an_empty_folder_and_refuses_numbers_out_of_range(tmp_path:
     assert list(scenes.write_demo_folder(tmp_path, count=1, resolution=16)) == [1]
 
 
-def test_half_a_folder_is_refused_by_training(tmp_path: Path) -> None:
-    """Metadata comes first: a kill leaves a folder that lists what is not there."""
-    writing = scenes.write_demo_folder(tmp_path, count=2, resolution=16)
+def test_the_folder_is_filled_when_all_is_drawn(tmp_path: Path) -> None:
+    """So a kill leaves no half of a folder that could be trained on."""
+    writing = scenes.write_demo_folder(tmp_path / "demo", count=2, resolution=16)
     assert next(writing) == 1
-    with pytest.raises(DataError, match="of which 1 is not there"):
-        find_pictures(tmp_path)
-    assert next(writing) == 2
-    assert len(find_pictures(tmp_path).pictures) == 2
+    assert not (tmp_path / "demo").exists()
+    assert list(writing) == [2]
+    assert len(find_pictures(tmp_path / "demo").pictures) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
 
 
 @pytest.mark.parametrize("there", [Path(), Path("new", "deep")])
@@ -291,6 +291,7 @@ def test_demo_that_is_interrupted_leaves_what_was_there_before(
     monkeypatch.chdir(tmp_path)
     writing = scenes.write_demo_folder(there, count=3, resolution=16)
     assert next(writing) == 1
+    there.mkdir(parents=True, exist_ok=True)
     (there / "holiday.txt").write_text("mine")
     with pytest.raises(KeyboardInterrupt):
         writing.throw(KeyboardInterrupt)

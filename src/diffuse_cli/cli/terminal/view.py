@@ -20,7 +20,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ...errors import StorageError
+from ...errors import StorageError, system_reason
 from .half_blocks import fitted, half_blocks
 from .plain_text import clean, visible
 
@@ -197,7 +197,7 @@ def out(text: str) -> None:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise StorageError(f"cannot write to stdout: {(error.strerror or str(error)).lower()}") from error
+            raise StorageError(f"cannot write to stdout: {system_reason(error)}") from error
 
 
 def out_json(obj: dict[str, Any]) -> None:
