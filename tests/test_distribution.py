@@ -15,7 +15,8 @@ PACKAGE = ROOT / "src" / "diffuse_cli"
 NOT_PYTHON = {f"diffuse_cli/{name}" for name in (
     "py.typed", "exporting/standalone/README.md", "reporting/report.html", "reporting/report.js",
     "models/demo.safetensors", "models/demo.md", "models/demo.accuracy.json", "models/demo.evaluation.json",
-    "models/demo.training.jsonl")}
+    "models/demo.training.jsonl", "models/foundation-nano-32.safetensors", "models/foundation-nano-32.md",
+    "models/foundation-nano-32.training.jsonl")}
 METADATA = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
 OF_THE_SOURCE = {"CHANGELOG.md", "LICENSE", "README.md", "PKG-INFO", "pyproject.toml", ".gitignore"}
 OPTIONAL = {"SECURITY.md"}

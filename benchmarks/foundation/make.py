@@ -80,7 +80,7 @@ def main() -> None:
             "-o", MODELS / f"{name}.safetensors", "--force")
     measured = work / f"{shape}.evaluation.json"
     if not measured.exists():
-        diffuse(work, "evaluate", run.name, "--json", into=measured)
+        diffuse(work, "evaluate", run.name, "--images", "128", "-n", "128", "--json", into=measured)
     plan, evaluation = json.loads((run / "config.json").read_text())["plan"], json.loads(measured.read_text())
     (MODELS / f"{name}.training.jsonl").write_text(thinned(run / "events.jsonl"))
     (MODELS / f"{name}.md").write_text(card(name, plan, evaluation))
