@@ -1,0 +1,48 @@
+"""Which model a training starts from: a foundation that comes with the program, one that the user names, or none."""
+
+from dataclasses import dataclass
+
+import torch
+
+from ..errors import ModelError
+from ..storage import checkpoint, registry
+from .plan import choose_preset
+from .run import Run
+
+
+@dataclass(frozen=True)
+class Start:
+    """The model whose weights a training starts from, and the reason. name: None for a new network."""
+
+    name: str | None
+    why: str
+
+
+def choose_start(run: Run, device: torch.device, *, train_images: int) -> Start:
+    """The model that --init names; with "auto" the foundation of the same shape, if the recipe leaves it its form.
+
+    A run that has begun keeps its start.
+    """
+    recipe = run.recipe
+    if recipe.init == "none" or (run.plan is not None and run.plan.init_id is None):
+        return Start(None, "as asked" if recipe.init == "none" else "as the run was begun")
+    if recipe.init != "auto":
+        return Start(recipe.init, "as asked")
+    if not run.found.conditional:
+        return Start(None, "a foundation reads captions, and there are none")
+    if (recipe.prediction, recipe.variance, recipe.schedule) != ("v", "learned", "interpolated"):
+        return Start(None, "the foundations have the default --prediction, --variance and --schedule")
+    preset = choose_preset(recipe, device, train_images)[0] if run.plan is None else run.plan.preset
+    name = registry.foundation(preset, run.resolution)
+    if name is None:
+        return Start(None, f"there is no foundation for {preset} at {run.resolution} px")
+    return Start(name, "it has seen other pictures, so less is left to learn; --init none starts from nothing")
+
+
+def load_start(run: Run, name: str, device: torch.device) -> checkpoint.Model:
+    """The model of --init. Raises ModelError if the run was begun from another model of that name."""
+    init = checkpoint.load_model(registry.resolve(name), device)
+    if run.plan is not None and init.sha256 != run.plan.init_id:
+        raise ModelError(f"{name} is no longer the model that the run {run.name!r} was begun from",
+                         hint="Start anew with --fresh")
+    return init
