@@ -160,3 +160,12 @@ def test_a_manifest_is_the_data_set(folder, name, content):
     assert (found.folder, found.requested_path, found.caption_source) == (root, root / name, "metadata")
     assert (found.unusable, found.caption_problems) == ((), ())
     assert captions_of(find_pictures(root / name, captions="none")) == {"a.png": (), "sub/b.png": ()}
+
+
+def test_texts_beside_files_that_are_no_pictures_are_no_tables(folder):
+    """As in Tux Paint's stamps: drawings with translations of a sentence that begins with the name of another one."""
+    prose = "Bread, sliced, and shared.\nach.utf8=Mugati, Gingolo, weng,\naf.utf8=Brood, gesny.\n"
+    found = find_pictures(folder({
+        "a.png": None, "a.txt": "An apple.", "bread.svg": "<svg/>", "bread.txt": "Bread.",
+        "loaf.svg": "<svg/>", "loaf.txt": prose, "about.txt": prose.replace("Bread", "a")}))
+    assert captions_of(found) == {"a.png": ("An apple.",)}

@@ -132,11 +132,14 @@ class UnrelatedFile(Exception):
 
 
 def _names_pictures(file: File, sample: list[Row], index: NameIndex) -> bool:
-    """Whether the rows before an error name a picture; or the text of a damaged JSON document does."""
-    for _, row in sample:
-        if any(isinstance(value, str) and len(value) < 1000 and index.find(value, directory=file.directory)
-               for value in row.values()):
-            return True
+    """Whether the rows before an error name a picture; or the text of a damaged JSON document does.
+
+    Of a .txt, which may be prose, more than half of the rows must.
+    """
+    named = sum(any(isinstance(value, str) and len(value) < 1000 and index.find(value, directory=file.directory)
+                    for value in row.values()) for _, row in sample)
+    if named and (file.suffix != ".txt" or 2 * named > len(sample)):
+        return True
     if file.suffix not in (".json", ".jsonl", ".ndjson"):
         return False
     try:

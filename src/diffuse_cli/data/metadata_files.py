@@ -130,7 +130,9 @@ def read_other_tables(
     taken: names of files that have been read as something else. Raises DataError if a table that lists pictures has a
     row that cannot be read.
     """
-    candidates = (file for file in tree.others if file.suffix in TABLE_SUFFIXES and file.name not in taken)
+    unusable = {posixpath.splitext(name)[0] for name, _ in tree.unusable}         # their texts are no tables either
+    candidates = (file for file in tree.others if file.suffix in TABLE_SUFFIXES and file.name not in taken
+                  and not (file.suffix == ".txt" and file.base in unusable))
     files = list(itertools.islice(candidates, MAX_TABLES))
     tables, unused = [], []
     for file in files:
