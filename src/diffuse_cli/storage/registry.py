@@ -158,7 +158,7 @@ def model_names() -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise StorageError(f"cannot read {models_directory()}: {(error.strerror or '').lower()}") from error
+        raise StorageError(f"cannot read {models_directory()}: {system_reason(error)}") from error
     return sorted(path.name for path in entries if _NAME.fullmatch(path.name) and (path / MODEL_FILE).is_file())
 
 

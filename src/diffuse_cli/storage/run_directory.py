@@ -15,7 +15,7 @@ from typing import Any
 
 from ..checks import to_dict
 from ..config import RENAMED_FIELDS, Recipe
-from ..errors import StorageError
+from ..errors import StorageError, system_reason
 from ..files import durable
 from ..files.input_files import read_input
 from ..files.strict_json import MAX_JSON_BYTES, JsonError, loads_strict
@@ -44,7 +44,7 @@ def read_config(directory: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StorageError(f"cannot read {directory / CONFIG_FILE}: {(error.strerror or '').lower()}") from error
+        raise StorageError(f"cannot read {directory / CONFIG_FILE}: {system_reason(error)}") from error
     try:
         content = loads_strict(raw)
         request, plan = content["request"], content["plan"]
