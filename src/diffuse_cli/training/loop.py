@@ -161,8 +161,8 @@ def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, 
 def _count_again(session: Session, first: int) -> Plan | None:
     """The plan with the steps that --time allows, recorded before it is followed; None while that is not due.
 
-    The main process measures. If it cannot write, it tries again after the next step. first: the step at which this
-    session began.
+    The main process measures. If it cannot write, it tries again after the next step. first: the step at which
+    training began or was resumed.
     """
     plan, trainer, steps = session.plan, session.trainer, 0
     seconds = time.monotonic() - session.begun

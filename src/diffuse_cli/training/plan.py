@@ -93,8 +93,8 @@ def extend(plan: Plan, recipe: Recipe, name: str) -> Plan:
 def is_count_due(plan: Plan, step: int, *, first: int, seconds: float) -> bool:
     """Whether the steps of --time are to be counted again: once, before the learning rate falls.
 
-    seconds: the time since step `first`, where this session began. The steps before it count as if they had been as
-    fast.
+    seconds: the time since step `first`, at which training began or was resumed. The steps before it count as if they
+    had been as fast.
     """
     if plan.deadline is None or step == first:
         return False
