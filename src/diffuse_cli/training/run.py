@@ -144,10 +144,8 @@ def _is_free_for(directory: Path, request: dict[str, Any]) -> bool:
     stored = run_directory.read_config(directory)
     if stored is None:
         return not run_directory.holds_foreign_model(directory)
-    old, new = _without_budget(stored["request"]), _without_budget(request)
-    if old["recipe"].get("init") is None and new["recipe"]["init"] in ("auto", "none"):
-        old["recipe"]["init"] = new["recipe"]["init"]
-    return old == new
+    old, new = stored["request"], request
+    return old.get("folder") == new["folder"] and not _changed(old["recipe"], new["recipe"]) - set(BUDGET_FIELDS)
 
 
 # ── Requests ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -159,18 +157,13 @@ def _request(folder: Path, recipe: Recipe) -> dict[str, Any]:
     return request
 
 
-def _without_budget(request: dict[str, Any]) -> dict[str, Any]:
-    recipe = {key: value for key, value in request["recipe"].items() if key not in BUDGET_FIELDS}
-    return {**request, "recipe": recipe}
-
-
 def _compare(old: dict[str, Any], new: dict[str, Any], name: str) -> tuple[bool, Path | None]:
     """Compare two requests. → whether the budgets differ; the old folder, if the folders differ
 
     Raises UsageError if any other field of the recipes differs.
     """
     before, now = old["recipe"], new["recipe"]
-    differing = [key for key in now if not _agrees(key, before.get(key), now[key])]
+    differing = [key for key in now if key in _changed(before, now)]
     if changes := [f"{key}: {_shown(before.get(key))} → {_shown(now[key])}"
                    for key in differing if key not in BUDGET_FIELDS]:
         raise UsageError(f"the run {name!r} was begun with another recipe ({'; '.join(changes)})",
@@ -179,9 +172,10 @@ def _compare(old: dict[str, Any], new: dict[str, Any], name: str) -> tuple[bool,
     return bool(differing), Path(str(old.get("folder"))) if moved else None
 
 
-def _agrees(key: str, before: Any, now: Any) -> bool:
-    """Whether an option has the same value. Runs that were begun before there were foundations have null for --init."""
-    return bool(before == now) or (key == "init" and before is None and now in ("auto", "none"))
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> set[str]:
+    """The options of a recipe with another value. Runs begun before there were foundations have null for --init."""
+    return {key for key in now if before.get(key) != now[key]
+            and not (key == "init" and before.get(key) is None and now[key] in ("auto", "none"))}
 
 
 def _shown(value: Any) -> str:
