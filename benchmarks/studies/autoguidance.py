@@ -26,7 +26,8 @@ from diffuse_cli.diffusion.samplers import Denoised, Denoiser, run_sampler
 from diffuse_cli.diffusion.schedule import make_schedule
 from diffuse_cli.pictures import pixels
 from diffuse_cli.runtime import randomness
-from diffuse_cli.sampling.generate import encode_prompts, guided_denoiser
+from diffuse_cli.sampling.generate import encode_prompts
+from diffuse_cli.sampling.guided import guided_denoiser
 from diffuse_cli.sampling.steps import sampling_times_of
 from diffuse_cli.storage import checkpoint, registry
 
@@ -40,11 +41,12 @@ def guided_by(
     schedule = make_schedule(model.config.schedule, model.config.network.resolution)
     text, null = encode_prompts(model, prompts)
     if guide is None:
-        return guided_denoiser(model.network, model.config, schedule, text=text, null=null, sampling=sampling)
+        return guided_denoiser(model.network, model.config, schedule, text=text, negative=null, sampling=sampling)
     unguided = dataclasses.replace(sampling, guidance=1.0)
     guide_text, guide_null = encode_prompts(guide, prompts)
-    strong = guided_denoiser(model.network, model.config, schedule, text=text, null=null, sampling=unguided)
-    weak = guided_denoiser(guide.network, guide.config, schedule, text=guide_text, null=guide_null, sampling=unguided)
+    strong = guided_denoiser(model.network, model.config, schedule, text=text, negative=null, sampling=unguided)
+    weak = guided_denoiser(
+        guide.network, guide.config, schedule, text=guide_text, negative=guide_null, sampling=unguided)
 
     def both(noisy: Tensor, t: float) -> tuple[Denoised, Denoised]:
         return strong(noisy, t), weak(noisy, t)

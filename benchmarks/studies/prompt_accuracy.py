@@ -31,7 +31,7 @@ def generate_pictures(model: checkpoint.Model, prompts: list[str], seed: int, sa
     for start in range(0, len(prompts), sampling.batch_size):
         part = text[start : start + sampling.batch_size]
         seeds = [seed + start + k for k in range(len(part))]
-        *_, last = generate.reverse_diffusion(model.network, model.config, text=part, null=null, seeds=seeds,
+        *_, last = generate.reverse_diffusion(model.network, model.config, text=part, negative=null, seeds=seeds,
                                               sampling=sampling)
         batches.append(pixels.to_pixels(last.noisy))
     return np.concatenate(batches)

@@ -44,6 +44,7 @@ from diffuse_cli.network import presets
 from diffuse_cli.pictures import pixels
 from diffuse_cli.runtime import randomness
 from diffuse_cli.sampling import generate
+from diffuse_cli.sampling.guided import guided_denoiser
 from diffuse_cli.sampling.request import SampleRequest
 from diffuse_cli.sampling.steps import sampling_times_of
 from diffuse_cli.storage import checkpoint, registry
@@ -110,8 +111,8 @@ def generate_by_ddpm(model: checkpoint.Model, prompts: list[str], steps: int, ru
             return randomness.normal(keys, (network.channels, network.resolution, network.resolution))
 
         text, null = generate.encode_prompts(model, part)
-        denoise = within_range(generate.guided_denoiser(
-            model.network, model.config, schedule, text=text, null=null, sampling=sampling))
+        denoise = within_range(guided_denoiser(
+            model.network, model.config, schedule, text=text, negative=null, sampling=sampling))
         *_, last = ddpm(denoise, noise(-1), sampling_times_of(model.config, sampling), schedule, fresh_noise=noise,
                         variance_rule=rule)
         batches.append(pixels.to_pixels(last.noisy))

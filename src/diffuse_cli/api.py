@@ -67,7 +67,7 @@ class LoadedModel:
         options: fields of `Sampling` (sampler, steps, guidance, guidance_interval, batch_size, precision). They
         replace those of `sampling`. Raises UsageError, DataError, OutOfMemoryError.
         """
-        defaults = to_dict(sampling or Sampling())
+        defaults = to_dict(sampling or Sampling.of(self.model.config))
         chosen = from_dict(
             Sampling, {**defaults, **_known(options, Sampling, also=_SAMPLE_PARAMETERS)}, where="sample")
         sample_request = SampleRequest(

@@ -39,6 +39,8 @@ EXPORT_PRECISIONS = ("fp32", "fp16")
 
 RESOLUTION_RANGE = (8, 512)
 SEED_RANGE = (0, 2**63 - 1)
+GUIDANCE_RANGE = (0, 100)
+EVALUATIONS_RANGE = (1, 8)                      # of distilled models
 MAX_VOCABULARY = 65_536                         # tokens of a text encoder
 MAX_WORDS = 20_000                              # words of the captions that a model file remembers
 
@@ -132,12 +134,27 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Student:
+    """What a model was distilled to do: to sample in few DDIM steps, each of one evaluation, with guidance built in."""
+
+    evaluations: int                            # the number of steps, at the times 1, 1 - 1/evaluations, …
+    guidance: float                             # the scale at which its teacher was guided
+    teacher: str                                # the name of that model
+
+    def __post_init__(self) -> None:
+        check_range("--evaluations", self.evaluations, *EVALUATIONS_RANGE)
+        check_range("--guidance", self.guidance, *GUIDANCE_RANGE)
+        check_range("the length of the teacher's name", len(self.teacher), 0, 200)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """All that is needed to build a model and to sample from it. Saved in every model file."""
 
     network: NetworkConfig
     schedule: str
     prediction: str
+    student: Student | None = None              # None: no distilled model
 
     def __post_init__(self) -> None:
         check_choice("--schedule", self.schedule, SCHEDULES)
@@ -197,6 +214,8 @@ class Recipe:
     flip: bool | None = None
     seed: int = 0
     init: str = "auto"                          # a model to start from; "auto": a foundation if one fits; "none"
+    evaluations: int | None = None              # distil the model `init` into a student of so many; None: train
+    guidance: float | None = None               # at which the teacher of a student is guided
 
     def __post_init__(self) -> None:
         if self.resolution is not None:
@@ -211,6 +230,7 @@ class Recipe:
             ("--steps", self.steps, 1, 100_000_000), ("--images", self.images, 1, 100_000_000_000),
             ("--time, in seconds,", self.time, 1, 365 * 86_400), ("--batch-size", self.batch_size, 1, 65_536),
             ("--lr", self.lr, 1e-7, 1.0), ("--seed", self.seed, *SEED_RANGE),
+            ("--evaluations", self.evaluations, *EVALUATIONS_RANGE), ("--guidance", self.guidance, *GUIDANCE_RANGE),
         ):
             if value is not None:
                 check_range(option, value, low, high)
@@ -300,7 +320,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         check_choice("--sampler", self.sampler, SAMPLERS)
-        check_range("--guidance", self.guidance, 0, 100)
+        check_range("--guidance", self.guidance, *GUIDANCE_RANGE)
         check_range("--batch-size", self.batch_size, 1, 4_096)
         check_choice("--precision", self.precision, PRECISIONS[1:])
         if self.steps is not None:
@@ -308,6 +328,26 @@ class Sampling:
         if self.guidance_interval is not None and not (
                 0 <= self.guidance_interval[0] <= self.guidance_interval[1] < math.inf):
             raise UsageError("--guidance-interval takes two levels, low and high, of sigma/alpha")
+
+    @classmethod
+    def of(cls, model: ModelConfig, **options: Any) -> "Sampling":
+        """The options with the defaults for this model. Raises UsageError if it cannot be sampled so."""
+        student, own = model.student, {}
+        if student is not None:
+            own = {"sampler": "ddim", "steps": student.evaluations, "guidance": 1.0}
+        sampling = cls(**{**own, **options})
+        sampling.check_fits(model)
+        return sampling
+
+    def check_fits(self, model: ModelConfig) -> None:
+        """Raise UsageError for settings other than those which a distilled model was taught."""
+        student = model.student
+        if student is not None and (self.sampler not in ("ddim", "euler") or self.guidance != 1
+                                    or self.number_of_steps != student.evaluations):
+            raise UsageError(
+                f"this model was distilled to sample in {student.evaluations} DDIM steps, with a guidance of "
+                f"{student.guidance:g} built in", hint="Leave out --sampler, --steps and --guidance, or use its "
+                f"teacher{student.teacher and f', {student.teacher}'}")
 
     @property
     def number_of_steps(self) -> int:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from diffuse_cli.config import SAMPLER_STEPS, SAMPLERS
 from diffuse_cli.diffusion.editing import JUMP_STEPS, diffuse_further, inpaint, start_from
-from diffuse_cli.diffusion.samplers import Denoised, Step, ddim, run_sampler, sampling_times
+from diffuse_cli.diffusion.samplers import Denoised, Step, ddim, run_sampler
+from diffuse_cli.diffusion.sampling_times import sampling_times
 from diffuse_cli.diffusion.schedule import Schedule, make_schedule
 
 SCHEDULE = make_schedule("interpolated", 64)

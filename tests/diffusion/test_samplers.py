@@ -32,9 +32,9 @@ from diffuse_cli.diffusion.samplers import (
     dpmpp_2m,
     dpmpp_sde,
     run_sampler,
-    sampling_times,
     unipc,
 )
+from diffuse_cli.diffusion.sampling_times import sampling_times
 from diffuse_cli.diffusion.schedule import FIRST_TIME, STEPS, Schedule, make_schedule
 from diffuse_cli.pictures.pixels import to_pixels
 
@@ -266,13 +266,15 @@ def test_the_mean_brightness_of_pictures_varies_as_it_should(sampler: str, resol
 
 def test_the_shortest_grids_and_one_that_cannot_reach_the_wide_level() -> None:
     assert sampling_times(COSINE, 1, 64) == [1, 0]
-    first, middle, last = sampling_times(COSINE, 2, 64)
-    alpha, sigma = level(COSINE, middle)
-    assert (first, last) == (1, 0)
+    assert (sampling_times(COSINE, 2, 64)[0], sampling_times(COSINE, 2, 64)[2]) == (1, 0)
+    first, second, *_ = sampling_times(COSINE, 20, 64)
+    alpha, sigma = level(COSINE, second)
+    assert first == 1
     assert sigma / alpha == pytest.approx(96)
     linear = make_schedule("linear", 256)               # its noisiest level is sigma/alpha = 157, not 1.5·256
-    times = sampling_times(linear, 10, 256)
-    assert all(t > s for t, s in itertools.pairwise(times))
+    for steps, resolution in ((12, 256), (10, 256), (10, 512)):
+        times = sampling_times(linear, steps, resolution)
+        assert all(t > s for t, s in itertools.pairwise(times))
 
 
 # ── Samplers that draw noise: variances ─────────────────────────────────────────────────────────────────────────────

@@ -24,7 +24,8 @@ from diffuse_cli.exporting.onnx_graphs import Graph
 from diffuse_cli.exporting.standalone.sample import Sampler, noise_of, step_table
 from diffuse_cli.network.presets import network_config
 from diffuse_cli.network.tokenizer import encode
-from diffuse_cli.sampling.generate import encode_prompts, generate, guided_denoiser
+from diffuse_cli.sampling.generate import encode_prompts, generate
+from diffuse_cli.sampling.guided import guided_denoiser
 from diffuse_cli.sampling.request import SampleRequest
 from diffuse_cli.sampling.steps import guided_steps, sampling_times_of
 

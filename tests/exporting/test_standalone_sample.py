@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from diffuse_cli.config import PREDICTIONS, SCHEDULES, ModelConfig, Sampling
-from diffuse_cli.diffusion.samplers import DETERMINISTIC, Denoised, sampling_times
+from diffuse_cli.diffusion.samplers import DETERMINISTIC, Denoised
+from diffuse_cli.diffusion.sampling_times import sampling_times
 from diffuse_cli.diffusion.schedule import make_schedule
 from diffuse_cli.exporting.onnx_folder import constants
 from diffuse_cli.exporting.standalone.sample import noise_of, step_table

@@ -14,7 +14,8 @@ from diffuse_cli.diffusion.schedule import make_schedule
 from diffuse_cli.errors import OutOfMemoryError
 from diffuse_cli.runtime import randomness
 from diffuse_cli.sampling import generate as generation
-from diffuse_cli.sampling.generate import encode_prompts, guided_denoiser, reverse_diffusion
+from diffuse_cli.sampling.generate import encode_prompts, reverse_diffusion
+from diffuse_cli.sampling.guided import guided_denoiser
 from diffuse_cli.sampling.request import InitImage, SampleRequest
 from diffuse_cli.storage import checkpoint
 

@@ -23,7 +23,7 @@ from ..files import durable
 from ..runtime import launch_environment
 from ..storage import registry
 from ..version import __version__
-from . import data, evaluate, export, limits, models, noise_demo, options, sample, train
+from . import data, distill, evaluate, export, limits, models, noise_demo, options, sample, train
 from .processes import CRASH
 from .terminal import view
 from .terminal.plain_text import clean
@@ -38,6 +38,7 @@ app = typer.Typer(name="diffuse", no_args_is_help=True, pretty_exceptions_enable
                   context_settings={"help_option_names": ["-h", "--help"]})
 app.command()(train.train)
 app.command()(sample.sample)
+app.command()(distill.distill)
 app.command()(evaluate.evaluate)
 app.command()(noise_demo.noise_demo)
 app.command()(export.export)

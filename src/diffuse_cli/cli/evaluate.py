@@ -19,7 +19,7 @@ from .terminal.plain_text import clean
 
 if TYPE_CHECKING:
     from ..evaluation.held_out import HeldOutPictures
-    from ..evaluation.likelihood import Estimate
+    from ..evaluation.likelihood import Estimate, Likelihood
     from ..evaluation.result import CaptionEffect, Evaluation
 
 GENERATED_PICTURES = 256                        # default of --num: a minute or two on a CPU at 32 pixels
@@ -142,19 +142,30 @@ def _print(evaluation: "Evaluation") -> None:
     width = max(len(label) for label, _ in lines)
     for label, text in lines:
         view.out(f"{label:<{width}}  {clean(text, limit=300)}")
-    view.out("")
-    columns, rows = _levels(evaluation)
-    view.table(columns, rows, right=columns)
+    if evaluation.likelihood is not None:
+        view.out("")
+        columns, rows = _levels(evaluation.likelihood, evaluation.prompts)
+        view.table(columns, rows, right=columns)
 
 
 def _lines(evaluation: "Evaluation") -> Iterator[tuple[str, str]]:
     """A (label, text) for every figure: its value, and which values are good."""
-    likelihood = evaluation.likelihood
     after = "" if evaluation.step is None else f", after {evaluation.step:,} steps"
     yield "model", f"{evaluation.model_sha256[:10]}{after}"
     source = "held out by its training" if evaluation.held_out_by_run else "in the given folder"
     yield "measured on", f"{evaluation.held_out:,} picture{'' if evaluation.held_out == 1 else 's'} {source}" + (
         "" if evaluation.train is None else f"; trained on {evaluation.train:,}")
+    if evaluation.likelihood is None:
+        yield "noise loss", "none, and no bits/dim: a distilled model knows only the noise levels of its own steps"
+    else:
+        yield from _likelihood_lines(evaluation.likelihood)
+        yield "captions", "none: unconditional" if evaluation.prompts is None else _prompts_text(evaluation.prompts)
+    yield from _distance_lines(evaluation)
+    if evaluation.memorisation is not None:
+        yield "memorisation", evaluation.memorisation.sentence
+
+
+def _likelihood_lines(likelihood: "Likelihood") -> Iterator[tuple[str, str]]:
     yield "noise loss", f"{_text(likelihood.noise_mse)}; lower is better, on the model's own schedule"
     yield "reference", f"{_text(likelihood.noise_mse_ref)} on the cosine schedule: comparable between any two models"
     yield "bits/dim", f"{_text(likelihood.bound)} by the bound of 1000 steps; lower is better, 8 means it knows nothing"
@@ -163,10 +174,6 @@ def _lines(evaluation: "Evaluation") -> Iterator[tuple[str, str]]:
         yield "variance", (f"{_text(likelihood.variance_gain)} bits/dim gained over the best fixed variance; above 0 "
                            "is better")
         yield "", f"the squared error is {_text(likelihood.variance_calibration)} times the expected one; 1 is right"
-    yield "captions", "none: unconditional" if evaluation.prompts is None else _prompts_text(evaluation.prompts)
-    yield from _distance_lines(evaluation)
-    if evaluation.memorisation is not None:
-        yield "memorisation", evaluation.memorisation.sentence
 
 
 def _prompts_text(prompts: "CaptionEffect") -> str:
@@ -192,17 +199,17 @@ def _distance_lines(evaluation: "Evaluation") -> Iterator[tuple[str, str]]:
     yield "features", f"{evaluation.features}"
 
 
-def _levels(evaluation: "Evaluation") -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def _levels(likelihood: "Likelihood", prompts: "CaptionEffect | None") -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return a table of the noise loss: the column headings, and one row of texts for each noise level.
 
     The level with the least noise comes first. A model with captions has further columns, for no and wrong captions.
     """
-    columns = {"LOG-SNR": [f"{value:+.2f}" for value in evaluation.likelihood.log_snr],
-               "NOISE LOSS": [_text(figure) for figure in evaluation.likelihood.noise_mse_at]}
-    if evaluation.prompts is not None:
-        columns["NO CAPTION"] = [_text(figure) for figure in evaluation.prompts.empty_at]
-        if evaluation.prompts.shuffled_at is not None:
-            columns["WRONG CAPTION"] = [_text(figure) for figure in evaluation.prompts.shuffled_at]
+    columns = {"LOG-SNR": [f"{value:+.2f}" for value in likelihood.log_snr],
+               "NOISE LOSS": [_text(figure) for figure in likelihood.noise_mse_at]}
+    if prompts is not None:
+        columns["NO CAPTION"] = [_text(figure) for figure in prompts.empty_at]
+        if prompts.shuffled_at is not None:
+            columns["WRONG CAPTION"] = [_text(figure) for figure in prompts.shuffled_at]
     return tuple(columns), list(zip(*columns.values(), strict=True))
 
 

@@ -211,6 +211,9 @@ def _lines(path: Path, info: "ModelInfo") -> list[tuple[str, str]]:
         ("prediction", f"{info.config.prediction}, {'learned' if info.config.learned_variance else 'fixed'} variance"),
         ("schedule", info.config.schedule),
     ]
+    if (student := info.config.student) is not None:
+        lines.append(("distilled", f"from {clean(student.teacher, limit=60)}, guided at {student.guidance:g}; samples "
+                                   f"in {student.evaluations} steps"))
     lines += [(_LABELS.get(key, key.replace("_", " ")), _value(value)) for key, value in info.training.to_json().items()
               if value is not None]
     if info.words:

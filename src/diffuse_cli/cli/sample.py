@@ -154,7 +154,11 @@ def sample(
         seed, prompts = metadata.seed if seed is None else seed, prompts or [metadata.prompt]
         negative = metadata.negative if negative is None else negative
     path = _model_file(model, metadata)
-    read_model_info(path)                       # one that is refused is refused before torch and before any directory
+    config_of_model = read_model_info(path).config         # refused before torch and before any directory
+    if metadata is None:
+        sampling = Sampling.of(config_of_model, **settings)
+    for scale in guidance or ():
+        options.override(sampling, guidance=scale).check_fits(config_of_model)
     defaults = _Defaults(sampling=sampling, guidances=guidance or [sampling.guidance], negative=negative or "",
                          count=num, seed=seed, init=_init_image(path, init, mask, strength, metadata))
 
@@ -268,4 +272,7 @@ def _display_name(path: Path, model: "Model") -> str:
     """The name under which users know the model."""
     if path == registry.bundled():
         return f"{registry.DEMO}, which comes with the program (`diffuse models show {registry.DEMO}` lists its words)"
-    return model.training.name or path.name
+    name, student = model.training.name or path.name, model.config.student
+    if student is None:
+        return name
+    return f"{name}, distilled to {student.evaluations} steps with a guidance of {student.guidance:g} built in"

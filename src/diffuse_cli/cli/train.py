@@ -41,17 +41,43 @@ def _machine(*names: str, help: str) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=MACHINE, show_default=False)
 
 
+# Options that `distill` has as well
+Steps = Annotated[int | None, _recipe("--steps", help="Budget: the number of steps.")]
+Images = Annotated[int | None, _recipe("--images", help="Budget: the number of pictures seen.")]
+Time = Annotated[str | None, _recipe("--time", help="Budget: the duration, such as 30m or 2h.")]
+BatchSize = Annotated[int | None, _recipe("--batch-size", help="Pictures in a step, on all devices together.")]
+LearningRate = Annotated[float | None, _recipe("--lr", help="Learning rate.")]
+Seed = Annotated[int | None, _recipe("--seed", help=f"Seed of all random numbers. Default {Recipe.seed}.")]
+Name = Annotated[str | None, _machine("--name", help="Name of the model. Default: that of the folder.")]
+Out = Annotated[str | None, _machine("-o", "--out", help="Copy the finished model to this file.")]
+Gpus = Annotated[str | None, _machine("--gpus", help="Number of GPUs, or all; 0 means the CPU.")]
+Procs = Annotated[int | None, typer.Option("--procs", hidden=True)]
+Device = Annotated[str | None, _machine("--device", help="cpu, cuda or mps.")]
+Precision = Annotated[str | None, _machine("--precision", help=f"{choices(config.PRECISIONS, Machine.precision)}.")]
+MicroBatch = Annotated[int | None, _machine("--micro-batch", help="Pictures that a device processes at once.")]
+SaveEvery = Annotated[str | None, _machine(
+    "--save-every", help=f"Interval between saves, such as 500 (steps), 5m or 10%. Default {Machine.save_every}.")]
+PreviewEvery = Annotated[str | None, _machine(
+    "--preview-every", help=f"Interval between previews. Default {Machine.preview_every}.")]
+PreviewPrompt = Annotated[list[str] | None, _machine(
+    "--preview-prompt", help="Prompt of the previews; can be repeated.")]
+Log = Annotated[str | None, _machine("--log", help=f"Also log to {' or '.join(config.LOGS)}.")]
+Strict = Annotated[bool, _machine("--strict", help="Stop at the first problem with the data.")]
+AcceptChanges = Annotated[bool, _machine("--accept-changes", help="Resume although pictures have changed.")]
+Fresh = Annotated[bool, _machine("--fresh", help="Move an old run of this name aside, and start anew.")]
+DryRun = Annotated[bool, _machine("--dry-run", help="Print the plan and stop.")]
+
+
 def train(
     folders: Annotated[list[Path] | None, options.folders()] = None,
     resolution: Annotated[int | None, _recipe("--resolution", help="Width and height of the pictures, a multiple of 8."
                                               )] = None,
     preset: Annotated[str | None, _recipe("--preset", help=f"Size of the network: {choices(config.PRESETS)}.")] = None,
-    steps: Annotated[int | None, _recipe("--steps", help="Budget: the number of steps.")] = None,
-    images: Annotated[int | None, _recipe("--images", help="Budget: the number of pictures seen.")] = None,
-    time: Annotated[str | None, _recipe("--time", help="Budget: the duration, such as 30m or 2h.")] = None,
-    batch_size: Annotated[int | None, _recipe("--batch-size", help="Pictures in a step, on all devices together.")
-                          ] = None,
-    lr: Annotated[float | None, _recipe("--lr", help="Learning rate.")] = None,
+    steps: Steps = None,
+    images: Images = None,
+    time: Time = None,
+    batch_size: BatchSize = None,
+    lr: LearningRate = None,
     captions: options.Captions = None, caption: options.Caption = None, caption_column: options.CaptionColumn = None,
     caption_ext: options.CaptionExt = None, caption_template: options.CaptionTemplate = None,
     join_lines: options.JoinLines = None,
@@ -79,34 +105,28 @@ def train(
                                              )] = None,
     flip: Annotated[bool | None, _recipe("--flip/--no-flip", help="Mirror pictures at random. Default: only without "
                                          "captions.")] = None,
-    seed: Annotated[int | None, _recipe("--seed", help=f"Seed of all random numbers. Default {Recipe.seed}.")] = None,
+    seed: Seed = None,
     init: Annotated[str | None, _recipe("--init", help="The model to start from; auto (default): a foundation that "
                                         "comes with the program, if one fits; none.")] = None,
-    name: Annotated[str | None, _machine("--name", help="Name of the model. Default: that of the folder.")] = None,
-    out: Annotated[str | None, _machine("-o", "--out", help="Copy the finished model to this file.")] = None,
-    gpus: Annotated[str | None, _machine("--gpus", help="Number of GPUs, or all; 0 means the CPU.")] = None,
-    procs: Annotated[int | None, typer.Option("--procs", hidden=True)] = None,
-    device: Annotated[str | None, _machine("--device", help="cpu, cuda or mps.")] = None,
-    precision: Annotated[str | None, _machine("--precision", help=f"{choices(config.PRECISIONS, Machine.precision)}."
-                                              )] = None,
+    name: Name = None,
+    out: Out = None,
+    gpus: Gpus = None,
+    procs: Procs = None,
+    device: Device = None,
+    precision: Precision = None,
     compile: Annotated[bool, _machine("--compile", help="Compile the network: a slow start, then faster steps.")
                        ] = False,
-    micro_batch: Annotated[int | None, _machine("--micro-batch", help="Pictures that a device processes at once.")
-                           ] = None,
-    save_every: Annotated[str | None, _machine("--save-every", help="Interval between saves, such as 500 (steps), 5m "
-                                               f"or 10%. Default {Machine.save_every}.")] = None,
-    preview_every: Annotated[str | None, _machine("--preview-every", help="Interval between previews. Default "
-                                                  f"{Machine.preview_every}.")] = None,
-    preview_prompt: Annotated[list[str] | None, _machine("--preview-prompt", help="Prompt of the previews; can be "
-                                                         "repeated.")] = None,
-    log: Annotated[str | None, _machine("--log", help=f"Also log to {' or '.join(config.LOGS)}.")] = None,
-    strict: Annotated[bool, _machine("--strict", help="Stop at the first problem with the data.")] = False,
-    accept_changes: Annotated[bool, _machine("--accept-changes", help="Resume although pictures have changed.")
-                              ] = False,
-    fresh: Annotated[bool, _machine("--fresh", help="Move an old run of this name aside, and start anew.")] = False,
+    micro_batch: MicroBatch = None,
+    save_every: SaveEvery = None,
+    preview_every: PreviewEvery = None,
+    preview_prompt: PreviewPrompt = None,
+    log: Log = None,
+    strict: Strict = False,
+    accept_changes: AcceptChanges = False,
+    fresh: Fresh = False,
     config_file: Annotated[Path | None, _machine("--config", help="Take folder and recipe from a run's config.json.")
                            ] = None,
-    dry_run: Annotated[bool, _machine("--dry-run", help="Print the plan and stop.")] = False,
+    dry_run: DryRun = False,
     quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -125,11 +145,11 @@ def train(
     arguments = options.absolute_paths(arguments, (folders or [])[1:])
     folder, recipe = _read_config(config_file, folders[0] if folders else None, options.fields_of(Recipe, arguments))
     machine = from_dict(Machine, options.fields_of(Machine, arguments), where="")
-    _check_out(machine.out)
-    _train(folder, recipe, machine, dry_run=dry_run)
+    check_out(machine.out)
+    run_training(folder, recipe, machine, dry_run=dry_run)
 
 
-def _train(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: bool) -> None:
+def run_training(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: bool) -> None:
     from ..events import Finished, Scanned
     from ..reporting import loggers
     from ..training.run import join_run, open_run
@@ -219,7 +239,7 @@ def _read_config(path: Path | None, folder: Path | None, typed: dict[str, Any]) 
     return folder, from_dict(Recipe, {**recipe, **typed}, where="--config" if path else "")
 
 
-def _check_out(out: str | None) -> None:
+def check_out(out: str | None) -> None:
     """Raise UsageError or StorageError unless the finished model can be copied to `out`."""
     if out is None:
         return

@@ -39,24 +39,9 @@ class Step(NamedTuple):
 Denoiser = Callable[[Tensor, float], Denoised]  # (noisy picture (N, C, H, W), its time) → estimate
 FreshNoise = Callable[[int], Tensor]            # number of the step → standard normal noise, (N, C, H, W)
 
-HIDING_LEVEL = 1.5              # standard deviation of noise that hides the mean of a channel, which is within [-1, 1]
-VISIBLE_LEVEL = 0.03            # sigma/alpha below which the noise in a picture cannot be seen
 
 
-# ── Times and levels ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def sampling_times(schedule: Schedule, steps: int, resolution: int) -> list[float]:
-    """steps + 1 times from 1 to 0: one step to sigma/alpha = 1.5·resolution, then even in log-SNR to 0.03, then 0.
-
-    At sigma/alpha = 1.5·resolution, the noise in the mean of a channel, which has resolution² pixels, has the standard
-    deviation 1.5: more than any mean. So nothing of the picture is decided at higher noise, and its brightness is
-    decided first below. Below 0.03 there is no noise left to see.
-    """
-    coarse, fine = -2 * math.log(HIDING_LEVEL * resolution), -2 * math.log(VISIBLE_LEVEL)       # log-SNRs
-    top = schedule.log_snr(torch.ones(1, dtype=torch.float64)).item()
-    log_snr = torch.linspace(max(coarse, top + 0.5), fine, max(steps - 1, 0), dtype=torch.float64)
-    return [1.0, *schedule.time_of(log_snr).tolist(), 0.0]
+# ── Levels ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class _Level(NamedTuple):

@@ -45,7 +45,8 @@ def evaluate(
     """Measure a model on at most `limit` of the pictures, and generate `num` pictures to compare with real ones.
 
     Distances are measured in `features`. If None, an encoder is trained on the model's training pictures, or if they
-    are unknown on the given ones, and is kept in the directory `cache`. The seed decides the noise, the captions and
+    are unknown on the given ones, and is kept in the directory `cache`. A distilled model has no likelihood: it knows
+    only the noise levels of its own steps. The seed decides the noise, the captions and
     the generated pictures. `progress` is called with the progress. Raises OutOfMemoryError.
     """
     chosen = _random_subset(pictures.positions, limit, seed)
@@ -54,13 +55,13 @@ def evaluate(
     training = pictures.training
     distances, memorisation, nearest_pairs = None, None, None
     with out_of_memory.for_pictures(batch_size):
-        measured, prompts = measure(
+        measured, prompts = (None, None) if model.config.student is not None else measure(
             model, pixels, captions, seed=seed, batch_size=batch_size, precision=precision, progress=progress)
         if num:
             even_batch = math.ceil(num / math.ceil(num / batch_size))  # a small last batch would be filled up in vain
             generated = _generate(
                 model, [captions[k % len(captions)] for k in range(num)], seed=seed,
-                sampling=Sampling(batch_size=even_batch, precision=precision), progress=progress)
+                sampling=Sampling.of(model.config, batch_size=even_batch, precision=precision), progress=progress)
             if min(num, len(pixels) // 2) > 1:
                 features = features or _train_features(pictures, model, cache, progress)
                 distances = compare_with_floor(features(pixels), features(generated), seed=seed)

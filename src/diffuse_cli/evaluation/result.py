@@ -55,7 +55,7 @@ class Evaluation:
     held_out: int                               # number of pictures that the model was evaluated on
     held_out_by_run: bool                             # whether the model's run held these pictures out
     train: int | None                           # number of pictures that the model was trained on, if known
-    likelihood: Likelihood
+    likelihood: Likelihood | None               # None of a distilled model
     prompts: CaptionEffect | None                     # None without captions
     features: str | None                        # name of the features in which distances are measured
     distances: DistancesWithFloor | None        # None if too few pictures were generated or held out
@@ -64,21 +64,25 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """As a dictionary that JSON can hold: non-finite numbers are None. It contains no path."""
-        likelihood = self.likelihood
         record: dict[str, Any] = without_non_finite({
             "schema": SCHEMA, "version": __version__, "model_sha256": self.model_sha256, "step": self.step,
             "seed": self.seed,
             "pictures": {"held_out": self.held_out, "train": self.train, "own": self.held_out_by_run},
-            "levels": [{"log_snr": log_snr, "noise_mse": loss.value, "standard_error": loss.standard_error}
-                       for log_snr, loss in zip(likelihood.log_snr, likelihood.noise_mse_at, strict=True)],
-            "noise_mse": _estimate(likelihood.noise_mse), "noise_mse_ref": _estimate(likelihood.noise_mse_ref),
-            "bits_per_dim": {"bound": _estimate(likelihood.bound), "area": _estimate(likelihood.area)},
-            "variance_gain_bpd": _estimate(likelihood.variance_gain),
-            "variance_calibration": _estimate(likelihood.variance_calibration),
-            "prompts": None if self.prompts is None else self.prompts.to_dict(likelihood.log_snr),
+            **({} if self.likelihood is None else _likelihood(self.likelihood, self.prompts)),
             "distances": None if self.distances is None else {"features": self.features, **self.distances.to_dict()},
             "memorisation": None if self.memorisation is None else self.memorisation.to_dict()})
         return record
+
+
+def _likelihood(likelihood: Likelihood, prompts: CaptionEffect | None) -> dict[str, Any]:
+    return {
+        "levels": [{"log_snr": log_snr, "noise_mse": loss.value, "standard_error": loss.standard_error}
+                   for log_snr, loss in zip(likelihood.log_snr, likelihood.noise_mse_at, strict=True)],
+        "noise_mse": _estimate(likelihood.noise_mse), "noise_mse_ref": _estimate(likelihood.noise_mse_ref),
+        "bits_per_dim": {"bound": _estimate(likelihood.bound), "area": _estimate(likelihood.area)},
+        "variance_gain_bpd": _estimate(likelihood.variance_gain),
+        "variance_calibration": _estimate(likelihood.variance_calibration),
+        "prompts": None if prompts is None else prompts.to_dict(likelihood.log_snr)}
 
 
 def save_evaluation(directory: Path, evaluation: Evaluation) -> None:

@@ -192,10 +192,12 @@ def _compare_text(model: Model, pipeline: Any) -> list[Comparison]:
 
 def _compare_pictures(model: Model, pipeline: Any) -> Comparison:
     prompts = comparison_captions(list(model.words))[1:3]
-    exported = sample_with_pipeline(pipeline, prompts, steps=SAMPLING_STEPS, guidance=GUIDANCE,
+    student = model.config.student
+    steps, guidance = (SAMPLING_STEPS, GUIDANCE) if student is None else (student.evaluations, 1.0)
+    exported = sample_with_pipeline(pipeline, prompts, steps=steps, guidance=guidance,
                                     generator=randomness.generator("export"))
     sampler, timesteps = SAMPLERS[type(pipeline.scheduler).__name__], pipeline.scheduler.timesteps.tolist()
-    expected = sample_like_pipeline(model, sampler, timesteps, prompts, guidance=GUIDANCE,
+    expected = sample_like_pipeline(model, sampler, timesteps, prompts, guidance=guidance,
                                     generator=randomness.generator("export"))
     difference = abs(exported.astype(int) - expected.astype(int)).max() / 255
     return Comparison("diffusers: pixels of the pipeline's pictures", float(difference), 1 / 255)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..config import Export, NetworkConfig
 from ..diffusion.schedule import make_schedule
+from ..errors import UsageError
 from ..files import durable
 from ..network.tokenizer import SPECIAL_TOKENS, joined_merges
 from ..storage import diffusers_config
@@ -22,7 +23,7 @@ from ..storage.checkpoint import Model, save_folder_part
 from ..storage.diffusers_config import INDEX_FILE
 from ..storage.diffusers_folder import SCHEDULER_FILE, TEXT_ENCODER_FILE, TOKENIZER_FILE, UNET_FILE
 
-DEFAULT_SCHEDULER = "ddpm"
+DEFAULT_SCHEDULER, STUDENT_SCHEDULER = "ddpm", "ddim"
 
 
 def write(model: Model, folder: Path, settings: Export) -> None:
@@ -30,11 +31,16 @@ def write(model: Model, folder: Path, settings: Export) -> None:
 
     Raises UsageError if the stock classes cannot represent the model, and StorageError.
     """
-    config, scheduler = model.config, settings.scheduler or DEFAULT_SCHEDULER
+    config, student = model.config, model.config.student
+    scheduler = settings.scheduler or (DEFAULT_SCHEDULER if student is None else STUDENT_SCHEDULER)
+    if student is not None and scheduler != STUDENT_SCHEDULER:
+        raise UsageError(f"a distilled model samples with {STUDENT_SCHEDULER} alone, not with {scheduler}",
+                         hint="Leave --scheduler out")
     network = _with_expected_channels(config.network, learned=config.learned_variance, scheduler=scheduler)
     betas = make_schedule(config.schedule, network.resolution).betas()
     scheduler_config = diffusers_config.scheduler_config(config, scheduler, betas.tolist())
-    _write_json(folder / INDEX_FILE, diffusers_config.pipeline_index(network, scheduler_config["_class_name"]))
+    _write_json(folder / INDEX_FILE, diffusers_config.pipeline_index(
+        network, scheduler_config["_class_name"], student))
     _write_json(folder / SCHEDULER_FILE, scheduler_config)
     _write_json(folder / "unet/config.json", diffusers_config.unet_config(network))
     parts = {prefix: {name.removeprefix(prefix): tensor for name, tensor in model.network.state_dict().items()

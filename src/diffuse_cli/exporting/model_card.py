@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..config import Sampling
+from ..config import Sampling, Student
 from ..events import ProgressCallback, without_non_finite
 from ..files import durable
 from ..files.input_files import read_input
@@ -41,7 +41,7 @@ def write(model: Model, folder: Path, *, source: Path, progress: ProgressCallbac
     prompts = _prompts(model, source.parent)
     samples = []
     progress("generating samples", 0, len(prompts))
-    sampling = Sampling(batch_size=len(prompts))
+    sampling = Sampling.of(model.config, batch_size=len(prompts))
     requests = [SampleRequest(prompt=prompt, seed=k, sampling=sampling) for k, prompt in enumerate(prompts)]
     for sample in generate(model, requests):
         samples.append(sample.pixels)
@@ -90,7 +90,7 @@ def _readme(model: Model, prompts: Sequence[str], run: Path) -> str:
         "own to be loaded.",
         f"![samples of the model]({PICTURE_FILE})",
         *([", ".join(f"*{_text(prompt)}*" for prompt in prompts)] if any(prompts) else []),
-        "## How to load it", _loading(conditional=conditional),
+        "## How to load it", _loading(conditional=conditional, student=model.config.student),
         "## Training data", _table(_data(model)),
         "## Training", _table(_training(model)),
     ]
@@ -107,7 +107,13 @@ def _front_matter(task: str) -> str:
     return "\n".join(lines)
 
 
-def _loading(*, conditional: bool) -> str:
+def _loading(*, conditional: bool, student: Student | None) -> str:
+    if student is not None:                     # its guidance is a part of it
+        call = '"a prompt", guidance_scale=1.0, ' if conditional else ""
+        last = ", clean_caption=False" if conditional else ""
+        return _code("from diffusers import DiffusionPipeline\n\n"
+                     'pipeline = DiffusionPipeline.from_pretrained("path/to/this/folder")\n'
+                     f"picture = pipeline({call}num_inference_steps={student.evaluations}{last}).images[0]")
     if not conditional:
         return _code("from diffusers import DiffusionPipeline\n\n"
                      'pipeline = DiffusionPipeline.from_pretrained("path/to/this/folder")\n'
@@ -137,6 +143,8 @@ def _training(model: Model) -> list[tuple[str, str]]:
     rows = [
         ("parameters", f"{parameters:,}"),
         ("prediction", f"{config.prediction}, {'learned' if config.learned_variance else 'fixed'} variance"),
+        ("distilled", "" if config.student is None else f"from {_text(config.student.teacher)}, guided at "
+         f"{config.student.guidance:g}, to {config.student.evaluations} steps"),
         ("noise schedule", config.schedule), ("objective", _figure(training.loss_weighting)),
         ("steps", _figure(training.step)), ("pictures seen", _figure(training.images_seen)),
         ("batch size", _figure(training.batch_size)), ("seed", _figure(training.seed)),

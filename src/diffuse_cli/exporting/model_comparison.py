@@ -68,6 +68,7 @@ def _features(model: Model, captions: list[str]) -> Tensor:
 def _picture(model: Model, caption: str) -> Tensor:
     """Generate a picture, (1, C, R, R), before it is rounded to pixels."""
     text, null = encode_prompts(model, [caption])
+    steps = {} if model.config.student is not None else {"sampler": "ddim", "steps": STEPS}
     *_, last = reverse_diffusion(model.network, model.config, text=text, negative=null, seeds=[0],
-                                 sampling=Sampling(sampler="ddim", steps=STEPS))
+                                 sampling=Sampling.of(model.config, **steps))
     return last.noisy

@@ -49,7 +49,9 @@ def compare(model: Model, folder: Path, settings: Export) -> list[Comparison]:
     onnxruntime.set_default_logger_severity(3)                          # errors only: the terminal shows no warnings
     gc.collect()                                                        # frees memory that writing the folder left
     captions = comparison_captions(list(model.words))
-    references = [_reference(model, captions[2:3], Sampling()), _reference(model, captions[:3], FEW_STEPS)]
+    usual = Sampling.of(model.config)
+    references = [_reference(model, captions[2:3], usual),
+                  _reference(model, captions[:3], FEW_STEPS if model.config.student is None else usual)]
     comparisons = _compare_networks_and_script(model, folder, references)
     gc.collect()                                                        # frees two sessions before the next is opened
     return [*comparisons, *_compare_sampler_graph(model, folder, references)]

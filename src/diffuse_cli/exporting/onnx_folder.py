@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..config import SAMPLER_STEPS, Export, Sampling
+from ..config import SAMPLER_STEPS, Export, ModelConfig, Sampling
 from ..diffusion.guidance import THRESHOLD_SHARE
-from ..diffusion.samplers import sampling_times
+from ..diffusion.sampling_times import FEW_STEPS, many_levels
 from ..diffusion.schedule import make_schedule
 from ..files import durable
 from ..network.tokenizer import END, LENGTH, PAD
+from ..sampling.steps import sampling_times_of
 from ..storage.checkpoint import Model
 from .onnx_graphs import (
     CONSTANTS_FILE,
@@ -49,7 +50,7 @@ def write(model: Model, folder: Path, settings: Export) -> None:
         _write(folder / TOKENIZER_FILE, model.tokenizer.to_str(pretty=True))
     unet = unet_graph(model.network, model.config)
     _write_graph(folder / UNET_FILE, unet)
-    _write_graph(folder / SAMPLER_FILE, sampler_graph(unet, text_encoder, model.config.network))
+    _write_graph(folder / SAMPLER_FILE, sampler_graph(unet, text_encoder, model.config))
     lines = (f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in constants(model).items())
     _write(folder / CONSTANTS_FILE, "{\n" + ",\n".join(lines) + "\n}")
     for name in STANDALONE:
@@ -60,12 +61,13 @@ def constants(model: Model) -> dict[str, Any]:
     """Return the content of sampler.json: all numbers that sampling needs beside the weights."""
     from .standalone.sample import step_table
 
-    config, network, defaults = model.config, model.config.network, Sampling()
+    config, network, defaults = model.config, model.config.network, Sampling.of(model.config)
     schedule = make_schedule(config.schedule, network.resolution)
-    interval = defaults.interval_at(network.resolution) if config.conditional else (0, 0)    # no prompts, no guidance
-    first, second, *_, last, _ = sampling_times(schedule, 3, network.resolution)
-    levels = schedule.log_snr(torch.tensor([first, second, last], dtype=torch.float64)).tolist()
-    times = schedule.time_of(torch.from_numpy(np.linspace(levels[1], levels[2], TABULATED_TIMES)))
+    unguided = not config.conditional or config.student is not None    # no prompts, or guidance is built in
+    interval = (0, 0) if unguided else defaults.interval_at(network.resolution)
+    first = schedule.log_snr(torch.ones(1, dtype=torch.float64)).item()
+    levels = many_levels(schedule, 3, network.resolution)
+    times = schedule.time_of(torch.from_numpy(np.linspace(levels[0].item(), levels[-1].item(), TABULATED_TIMES)))
     numbers: dict[str, Any] = {
         "resolution": network.resolution,
         "channels": network.channels,
@@ -76,13 +78,30 @@ def constants(model: Model) -> dict[str, Any]:
             "width": network.text.width},
         "guidance": {"scale": defaults.guidance if config.conditional else 1.0, "interval": interval},
         "threshold_share": THRESHOLD_SHARE,
-        "schedule": {"name": config.schedule, "first_level": levels[0], "levels": levels[1:],
-                     "times": [round(time, 10) for time in times.tolist()]},
+        "range": 1.0 if config.student is None else None,
+        "distilled": config.student is not None,
+        "schedule": {"name": config.schedule, "first_level": first, "levels": levels.tolist(),
+                     "times": [round(time, 10) for time in times.tolist()],
+                     "few": _few_levels(config)},
     }
-    for sampler in ("dpmpp-2m", "ddim"):
-        table = step_table(numbers, SAMPLER_STEPS[sampler], sampler=sampler)
+    samplers = {defaults.sampler: defaults.number_of_steps} if config.student is not None else {
+        sampler: SAMPLER_STEPS[sampler] for sampler in ("dpmpp-2m", "ddim")}
+    for sampler, steps in samplers.items():
+        table = step_table(numbers, steps, sampler=sampler)
         numbers.setdefault("steps", {"columns": COLUMNS})[sampler] = table.tolist()
     return numbers
+
+
+def _few_levels(config: ModelConfig) -> dict[str, list[float]]:
+    """The log-SNRs between the first and the last time, for the numbers of steps whose levels are not even.
+
+    A distilled model has no other number of steps.
+    """
+    schedule = make_schedule(config.schedule, config.network.resolution)
+    numbers = range(1, FEW_STEPS + 1) if config.student is None else [config.student.evaluations]
+    times = {str(steps): sampling_times_of(config, Sampling(steps=steps))[1:-1] for steps in numbers}
+    return {steps: schedule.log_snr(torch.tensor(inner, dtype=torch.float64)).tolist()
+            for steps, inner in times.items()}
 
 
 def _write_graph(path: Path, graph: Graph) -> None:

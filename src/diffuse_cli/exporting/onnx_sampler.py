@@ -8,13 +8,15 @@ import math
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from ..config import NetworkConfig
+from ..config import ModelConfig
 from ..diffusion.guidance import THRESHOLD_SHARE
 from ..network.tokenizer import LENGTH
 from .onnx_graphs import OPSET, Graph, document
 
 if TYPE_CHECKING:
     import onnx
+
+UNBOUNDED = 1e9                                 # larger than any estimate; those of distilled models are not clipped
 
 # A row of `steps` has the columns of `step_table` in standalone/sample.py, and the arithmetic is that of its
 # `Sampler.generate`. UNet and TextEncoder are the placeholders for the traced graphs. The names in these texts, without
@@ -44,7 +46,7 @@ _PREDICT_UNGUIDED = """
     asked = Identity (count)
     noisies = Identity (noisy)
     $estimate
-    image = Clip (images, minus_unit, unit)
+    image = Clip (images, lowest_value, highest_value)
 """
 # The batch is doubled only where guidance acts. Elsewhere both halves are the same slice, and guidance changes nothing.
 _PREDICT_GUIDED = """
@@ -73,7 +75,7 @@ _PREDICT_GUIDED = """
     clipped = Max (not_above, lowest)
     thresholded = Div (clipped, limit)
     acts = CastLike (guided, yes)
-    within = Clip (pushed, minus_unit, unit)
+    within = Clip (pushed, lowest_value, highest_value)
     image = Where (acts, thresholded, within)
 """
 _PROMPTS = f"int64[batch, {LENGTH}] tokens, int64[negatives, {LENGTH}] negative_tokens, float guidance,"
@@ -101,7 +103,8 @@ sampler ($prompts float[batch, $channels, $side, $side] noise, float[steps, 7] s
     nothing = Constant <value = float {0.0}> ()
     half = Constant <value = float {0.5}> ()
     unit = Constant <value = float {1.0}> ()
-    minus_unit = Constant <value = float {-1.0}> ()
+    highest_value = Constant <value = float {$range}> ()
+    lowest_value = Neg (highest_value)
     count = Shape <start = 0, end = 1> (noise)
     $both_texts
     rows = Shape <start = 0, end = 1> (steps)
@@ -122,17 +125,18 @@ sampler ($prompts float[batch, $channels, $side, $side] noise, float[steps, 7] s
 """
 
 
-def sampler_graph(unet: Graph, text_encoder: Graph | None, network: NetworkConfig) -> Graph:
+def sampler_graph(unet: Graph, text_encoder: Graph | None, config: ModelConfig) -> Graph:
     """Build the sampler: prompts, noise and the table of steps → pictures in [0, 1], for any batch size and any steps.
 
     It takes the weights of the two networks and renames them, so the two graphs must not be used afterwards.
     """
     import onnx
 
+    network = config.network
     size = network.channels * network.resolution**2
     values: dict[str, Any] = {
         "channels": network.channels, "side": network.resolution, "opset": OPSET, "ir_version": unet.model.ir_version,
-        "above": size - math.ceil(THRESHOLD_SHARE * size) + 1}
+        "range": 1.0 if config.student is None else UNBOUNDED, "above": size - math.ceil(THRESHOLD_SHARE * size) + 1}
     if text_encoder is None:
         values |= {"prompts": "", "both_texts": "", "predict": _PREDICT_UNGUIDED,
                    "output": "output = UNet (noisies, times)"}

@@ -16,7 +16,8 @@ from ..diffusion.schedule import FIRST_TIME, Schedule
 from ..pictures.pixels import from_pixels, to_pixels
 from ..runtime import randomness
 from ..storage.checkpoint import Model
-from .generate import encode_prompts, guided_denoiser
+from .generate import encode_prompts
+from .guided import guided_denoiser
 
 # Natural logarithm of the highest SNR of the mean brightness at t = 1 that does not count as a leak. The mean of R×R
 # pixels has R² times their SNR; the default schedule ends with a log-SNR of -11 at 64 pixels.

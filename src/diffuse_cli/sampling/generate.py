@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 
 from ..config import ModelConfig, Sampling
-from ..denoiser import denoise
 from ..diffusion.editing import inpaint, start_from
-from ..diffusion.guidance import classifier_free, within_range
-from ..diffusion.samplers import Denoised, Denoiser, Step, run_sampler
-from ..diffusion.schedule import Schedule, make_schedule
+from ..diffusion.guidance import within_range
+from ..diffusion.samplers import Step, run_sampler
+from ..diffusion.schedule import make_schedule
 from ..network.network import Network
 from ..network.tokenizer import encode
 from ..pictures.pixels import from_pixels, to_pixels
 from ..runtime import out_of_memory, randomness
 from ..runtime.distributed import World
 from ..storage.checkpoint import Model
+from .guided import guided_denoiser
 from .request import InitImage, Sample, SampleRequest
 from .steps import sampling_times_of
 
@@ -44,8 +44,10 @@ def generate(
     same size and is filled up with pictures that are thrown away: kernels may round differently at another batch size,
     and a picture must not depend on the others. frames: each sample also holds the picture after every step. world:
     each process generates its own batch; the main process yields all samples, the others yield none. Raises
-    OutOfMemoryError.
+    UsageError for settings that a distilled model has not learnt, OutOfMemoryError.
     """
+    for request in requests:
+        request.sampling.check_fits(model.config)
     finished = 0
     for _, group in itertools.groupby(requests, _batch_key):
         batched = list(group)
@@ -144,7 +146,9 @@ def reverse_diffusion(
     """
     resolution = config.network.resolution
     schedule = make_schedule(config.schedule, resolution)
-    denoise = within_range(guided_denoiser(network, config, schedule, text=text, negative=negative, sampling=sampling))
+    denoise = guided_denoiser(network, config, schedule, text=text, negative=negative, sampling=sampling)
+    if config.student is None:                  # the steps of a distilled model are those of stock programs
+        denoise = within_range(denoise)
     device = next(network.parameters()).device
     shape = (config.network.channels, resolution, resolution)
 
@@ -172,32 +176,3 @@ def reverse_diffusion(
             mask=torch.from_numpy(np.stack(masks))[:, None].to(device))
     else:
         yield from run_sampler(sampling.sampler, denoise, noisy, times, schedule, fresh_noise=noise)
-
-
-def guided_denoiser(
-    network: Network, config: ModelConfig, schedule: Schedule, *, text: Tensor | None, negative: Tensor | None,
-    sampling: Sampling,
-) -> Denoiser:
-    """Return the network as a function of noisy pictures (N, C, R, R) and one time, as `run_sampler` needs it.
-
-    text, negative: as for `reverse_diffusion`. With text, the estimates are guided (`guidance.classifier_free`). Where
-    guidance acts, one pass over a batch of 2·N computes the estimates with and without the prompt.
-    """
-
-    def estimate(noisy: Tensor, t: float, features: Tensor | None) -> Denoised:
-        times = torch.full((len(noisy),), t, dtype=torch.float64)
-        return denoise(network, noisy, times, features, config=config, schedule=schedule, precision=sampling.precision)
-
-    if text is None or negative is None:
-        return lambda noisy, t: estimate(noisy, t, None)
-    doubled = torch.cat([text, negative.expand_as(text)])                                      # (2·N, 77, width)
-
-    def both(noisy: Tensor, t: float) -> tuple[Denoised, Denoised]:
-        images, fractions, _ = estimate(torch.cat([noisy, noisy]), t, doubled)
-        count = len(noisy)
-        fraction, negative_fraction = (None, None) if fractions is None else (fractions[:count], fractions[count:])
-        return Denoised(images[:count], fraction), Denoised(images[count:], negative_fraction)
-
-    return classifier_free(
-        lambda noisy, t: estimate(noisy, t, text), both, schedule=schedule, scale=sampling.guidance,
-        interval=sampling.interval_at(config.network.resolution))

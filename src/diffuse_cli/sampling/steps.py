@@ -3,19 +3,27 @@
 import torch
 
 from ..config import ModelConfig, Sampling
-from ..diffusion.samplers import sampling_times
+from ..diffusion.distillation import student_times
+from ..diffusion.sampling_times import sampling_times
 from ..diffusion.schedule import make_schedule
 
 
 def sampling_times_of(config: ModelConfig, sampling: Sampling) -> list[float]:
-    """The steps + 1 times that the sampler visits, from 1 down to 0."""
+    """The steps + 1 times that the sampler visits, from 1 down to 0. Those of a distilled model are even."""
     resolution = config.network.resolution
+    if config.student is not None:
+        return student_times(config.student.evaluations)
     schedule = make_schedule(config.schedule, resolution)
     return sampling_times(schedule, sampling.number_of_steps, resolution)
 
 
 def guided_steps(config: ModelConfig, sampling: Sampling) -> int:
-    """Count the steps that begin at a noise level inside the guidance interval; with few steps it may be 0."""
+    """Count the steps that begin at a noise level inside the guidance interval; with few steps it may be 0.
+
+    It is 0 with a guidance of 1, too, which is none.
+    """
+    if sampling.guidance == 1:
+        return 0
     resolution = config.network.resolution
     schedule, (low, high) = make_schedule(config.schedule, resolution), sampling.interval_at(resolution)
     times = torch.tensor(sampling_times_of(config, sampling)[:-1], dtype=torch.float64)

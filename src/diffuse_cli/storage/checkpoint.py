@@ -73,7 +73,7 @@ def save_model(
     sha256 = _tensors_sha256(tensors)
     metadata = {
         "diffuse.format_version": str(FORMAT_VERSION),
-        "diffuse.config": _compact_json(to_dict(config)),
+        "diffuse.config": _compact_json(_described(config)),
         "diffuse.words": _compact_json(dict(words)),
         "diffuse.training": _compact_json(training.to_json()),
         "modelspec.sai_model_spec": "1.0.1",
@@ -110,6 +110,12 @@ def save_folder_part(path: Path, tensors: Mapping[str, Tensor]) -> None:
         durable.fail(cause, path, need=sum(tensor.nbytes for tensor in tensors.values()))
     except ModelError as error:                 # the draft on the disk is not a sound file
         durable.fail(OSError(errno.EIO, error.what), path)
+
+
+def _described(config: ModelConfig) -> dict[str, Any]:
+    """The config as JSON. Only distilled models have the entry that versions without distillation do not know."""
+    entries = to_dict(config)
+    return entries if config.student is not None else {key: value for key, value in entries.items() if key != "student"}
 
 
 def load_model(path: Path, device: torch.device) -> Model:

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config import ModelConfig, NetworkConfig, TextConfig
+from ..checks import from_dict, to_dict
+from ..config import ModelConfig, NetworkConfig, Student, TextConfig
 from ..errors import ModelError, UsageError
 
 INDEX_FILE = "model_index.json"                 # its path stands for the folder wherever a model's path is expected
@@ -212,9 +213,14 @@ def read_scheduler(entries: Mapping[str, Any]) -> tuple[str, str, list[float] | 
 # ── The pipeline ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def pipeline_index(network: NetworkConfig, scheduler_class: str) -> dict[str, Any]:
-    """The entries of `model_index.json`."""
-    parts = {"scheduler": ["diffusers", scheduler_class], "unet": ["diffusers", unet_class(network)]}
+STUDENT = "_diffuse_student"                    # entry of `model_index.json`; diffusers skips names that begin with _
+
+
+def pipeline_index(network: NetworkConfig, scheduler_class: str, student: Student | None = None) -> dict[str, Any]:
+    """The entries of `model_index.json`. student: of a distilled model."""
+    parts: dict[str, Any] = {"scheduler": ["diffusers", scheduler_class], "unet": ["diffusers", unet_class(network)]}
+    if student is not None:
+        parts[STUDENT] = to_dict(student)
     if network.text is None:
         return {"_class_name": "DDPMPipeline", "_diffusers_version": WRITTEN_FOR, **parts}
     return {
@@ -222,6 +228,11 @@ def pipeline_index(network: NetworkConfig, scheduler_class: str) -> dict[str, An
         "text_encoder": ["transformers", "T5EncoderModel"], "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
         "feature_extractor": [None, None], "safety_checker": [None, None], "watermarker": [None, None],
         "requires_safety_checker": False}
+
+
+def read_student(index: Mapping[str, Any]) -> Student | None:
+    """Read what a `model_index.json` of ours says about a distilled model. Raises UsageError if it is impossible."""
+    return None if STUDENT not in index else from_dict(Student, index[STUDENT], where=STUDENT)
 
 
 # ── Small parts ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -44,7 +44,8 @@ def read_folder(index: Path) -> DiffusersFolder:
     """Judge the folder whose `model_index.json` is given. Raises ModelError."""
     folder = index.parent
     with safetensors_file.opened(index) as file:
-        kind = _read_object(file).get("_class_name")
+        content = _read_object(file)
+        kind = content.get("_class_name")
         if not isinstance(kind, str) or kind not in _PIPELINES:
             raise ModelError(f"pipelines of the kind {str(kind)[:60]!r} are not supported, only "
                              f"{' and '.join(_PIPELINES)}")
@@ -60,7 +61,8 @@ def read_folder(index: Path) -> DiffusersFolder:
                 weights["unet."], headers["unet."], network):
             network = replace(network, out_channels=network.channels)
         try:
-            config = ModelConfig(network=network, schedule=schedule, prediction=prediction)
+            config = ModelConfig(network=network, schedule=schedule, prediction=prediction,
+                                 student=diffusers_config.read_student(content))
         except UsageError as error:
             raise ModelError(error.what) from error
         return DiffusersFolder(

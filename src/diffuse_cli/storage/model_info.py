@@ -35,6 +35,7 @@ class TrainingSummary:
     batch_size: int | None = None
     captions: str | None = None                 # one of config.CAPTION_SOURCES
     noise_mse: float | None = None              # mean squared error of the noise on held-out pictures, last measured
+    teacher_mse: float | None = None            # of a distilled model: its `student_loss` on them, last measured
     delivered: str | None = None                # "last" or "best"
     data_id: str | None = None                  # hash of the decoded pictures and their captions
     init_id: str | None = None                  # hash of the tensors of the model that it started from
@@ -57,7 +58,7 @@ class TrainingSummary:
     def to_json(self) -> dict[str, Any]:
         """The entries for a file. A summary that was read keeps its order of entries and its unknown ones."""
         entries = {key: getattr(self, name) for name, key in _summary_keys().items()}
-        for name in Recipe().colour_options:    # as in files of versions without these options
+        for name in (*Recipe().colour_options, "teacher_mse"):         # as in files of versions without these entries
             if entries[name] is None:
                 del entries[name]
         if self.as_read is None:

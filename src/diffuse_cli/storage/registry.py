@@ -185,7 +185,7 @@ def resolve(model: str | None) -> Path:
         model = LAST if last() else DEMO
         if model == DEMO and bundled() is None:
             raise ModelError("there is no model yet", hint="Train one first: diffuse train ./images")
-    if _is_path(model):
+    if is_path(model):
         path = Path(os.path.expanduser(model))
         if path.is_dir():
             from .diffusers_config import INDEX_FILE
@@ -273,7 +273,7 @@ def remove(name: str) -> None:
             (root() / LAST).unlink()
 
 
-def _is_path(model: str) -> bool:
+def is_path(model: str) -> bool:
     separators = {os.sep, os.altsep or os.sep}
     return model.startswith((".", "~")) or model.endswith(".safetensors") or any(mark in model for mark in separators)
 

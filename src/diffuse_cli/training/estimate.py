@@ -58,7 +58,7 @@ def _overhead(plan: Plan, machine: Machine, *, images: float, seconds: float) ->
     """
     kind, every = parse_interval("--preview-every", machine.preview_every)
     previews = {"share": 1 / every, "steps": images / plan.batch_size / every, "seconds": max(1, seconds / every)}[kind]
-    sampling = Sampling()
+    sampling = Sampling.of(plan.model)
     passes = sampling.number_of_steps + (guided_steps(plan.model, sampling) if plan.model.conditional else 0)
     validated = config.VALIDATIONS * config.VALIDATION_LEVELS * min(
         config.MIN_VALIDATION_PICTURES, plan.validation_images)

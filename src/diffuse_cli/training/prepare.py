@@ -39,14 +39,16 @@ def open_session(
     """Build a session at step 0, and record the plan if it is new. → the session, and the facts for the header
 
     The main process decides, and broadcasts its decisions. A model named by --init is needed only until the first state
-    of the run is saved. A rehearsal writes nothing. Raises DiffuseError of many kinds.
+    of the run is saved, and the teacher of a student to the end. A rehearsal writes nothing. Raises DiffuseError of
+    many kinds.
     """
     limit = world.broadcast_json(run.plan and run.plan.held_out_limit)
     split = split_dataset(dataset.pixel_hashes, names=dataset.names, folder=run.recipe.held_out, limit=limit)
     start, init = Start(None, ""), None
     if world.is_main:
         start = choose_start(run, device, train_images=len(split.train))
-        if start.name is not None and not (run.plan and training_states.saved_states(run.directory)):
+        begun = run.plan is not None and bool(training_states.saved_states(run.directory))
+        if start.name is not None and (run.recipe.evaluations is not None or not begun):
             init = load_start(run, start.name, device)
     tokenizer = _shared_tokenizer(run, dataset, split, init, world)
     if tokenizer is not None and world.is_main and (warning := truncation_warning(

@@ -18,7 +18,7 @@ def preview(session: Session) -> events.Previewed:
     trainer, plan = session.trainer, session.plan
     model = checkpoint.Model(plan.model, trainer.averaged, session.tokenizer)
     prompts, count = preview_prompts(session)
-    sampling = Sampling(batch_size=config.PREVIEW_PICTURES, precision=trainer.precision)
+    sampling = Sampling.of(plan.model, batch_size=config.PREVIEW_PICTURES, precision=trainer.precision)
     requests = [SampleRequest(prompt=prompt, count=count, seed=plan.seed, sampling=sampling) for prompt in prompts]
     samples = list(generate(model, requests))
     strip = sheets.tile(np.stack([sample.pixels for sample in samples]), columns=len(samples))

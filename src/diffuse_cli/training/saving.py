@@ -106,7 +106,9 @@ def save_model(session: Session, path: Path, *, delivered: str) -> None:
         name=session.run.name, preset=plan.preset, step=trainer.global_step, steps=plan.steps,
         images_seen=trainer.global_step * plan.batch_size, train_images=plan.train_images, seed=plan.seed,
         loss_weighting=plan.loss_weighting, optimizer=plan.optimizer, lr=plan.lr, batch_size=plan.batch_size,
-        captions=session.run.found.caption_source, noise_mse=session.noise_mse, delivered=delivered,
+        captions=session.run.found.caption_source, delivered=delivered,
+        noise_mse=session.noise_mse if plan.model.student is None else None,
+        teacher_mse=None if plan.model.student is None else session.noise_mse,
         data_id=plan.data_id, init_id=plan.init_id, white_level=recipe.white_level,
         background=None if recipe.background == Recipe.background else recipe.background)
     checkpoint.save_model(

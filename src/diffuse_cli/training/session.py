@@ -10,6 +10,7 @@ from torch import Tensor
 from ..config import Plan
 from ..data.listing import Dataset
 from ..data.split import Split
+from .distillation import Probe
 from .run import Run
 from .trainer import Trainer
 
@@ -34,6 +35,7 @@ class Session:
     tokenizer: Tokenizer | None                 # None for an unconditional model
     trainer: Trainer
     validation: tuple[Tensor, Tensor | None]    # the pictures of a validation (N, 3, H, W), and their tokens (N, 77)
+    probes: list[Probe] = field(default_factory=list)      # what the validations of a student compare, once made
     best: Best | None = None
     noise_mse: float | None = None              # loss of the newest validation
     failed_writes: int = 0                      # number of writes in a row that failed

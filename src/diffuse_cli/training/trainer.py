@@ -19,10 +19,12 @@ from ..config import Plan
 from ..diffusion.schedule import Schedule, make_schedule
 from ..errors import DivergedError, OutOfMemoryError, UsageError
 from ..network.network import Network
+from ..network.tokenizer import encode
 from ..runtime import out_of_memory, randomness
 from ..runtime.distributed import World, lost_process_as_error
 from . import ema
 from .batches import Batches
+from .distillation import DistillationLoss, Segments, Teacher
 from .loss import TrainingLoss
 from .optimizer import Optimizer, learning_rate_at
 
@@ -68,7 +70,10 @@ class Trainer:
         # Loss and optimiser
         self.schedule: Schedule = make_schedule(plan.model.schedule, plan.model.network.resolution)
         forward = cast(Network, torch.compile(self.network)) if compiled else self.network
-        self.loss = world.wrap(TrainingLoss(forward, plan, self.schedule, precision=precision))
+        self.teacher = Network(plan.model.network) if plan.model.student is not None else None
+        self.segments = None if self.teacher is None else self._segments(self.teacher)
+        self.loss = world.wrap(TrainingLoss(forward, plan, self.schedule, precision=precision)
+                               if self.segments is None else DistillationLoss(forward, plan, self.segments))
         self.optimizer = Optimizer(self.network, plan, precision=precision)
 
         # Counters, and recent gradient norms
@@ -89,10 +94,22 @@ class Trainer:
         """The number of parameters of the network."""
         return sum(parameter.numel() for parameter in self.network.parameters())
 
+    def _segments(self, teacher: Network) -> Segments:
+        """What a student learns from its teacher; its own text encoder is not trained."""
+        device, tokenizer = self.batches.device, self.batches.tokenizer
+        teacher.place_on(device).requires_grad_(False).eval()
+        if self.network.text_encoder is not None:
+            self.network.text_encoder.requires_grad_(False)
+        empty = None if tokenizer is None else encode(tokenizer, [""]).to(device)
+        return Segments(Teacher(teacher, empty), self.plan.model, self.schedule, self.precision)
+
     def start_from(self, weights: Mapping[str, Tensor]) -> None:
-        """Replace the weights and their average by another model's. Raises RuntimeError if those do not fit."""
-        self.network.load_state_dict(weights)
-        self.averaged.load_state_dict(weights)
+        """Replace the weights and their average by another model's, which a student learns from.
+
+        Raises RuntimeError if those do not fit.
+        """
+        for network in filter(None, (self.network, self.averaged, self.teacher)):
+            network.load_state_dict(weights)
 
     # ── The step ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -233,7 +250,8 @@ class Trainer:
         """Replace the state in every process by that of the main process."""
         if self.world.size > 1:
             self._restore_numbers(self.world.broadcast_json(self.record()))
-            self.world.broadcast_([*self.tensors().values(), *self.optimizer.counts])
+            of_teacher = [] if self.teacher is None else self.teacher.state_dict().values()
+            self.world.broadcast_([*self.tensors().values(), *self.optimizer.counts, *of_teacher])
 
     def _restore_numbers(self, record: Mapping[str, Any]) -> None:
         self.global_step, self.updates, self.bad_steps = record["step"], record["updates"], record["bad"]

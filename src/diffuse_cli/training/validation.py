@@ -1,8 +1,17 @@
-"""Validation: the noise loss of the averaged weights on held-out pictures."""
+"""Validation: the noise loss of the averaged weights on held-out pictures; of a student, its distance to its teacher.
+"""
+
+import torch
 
 from .. import events
+from ..diffusion import distillation
 from ..evaluation.noise_curve import noise_curve, validation_times
+from ..runtime import randomness
+from .distillation import Probe, Segments
+from .loss import Batch
 from .session import Session
+
+PROBE_PICTURES = 32                             # held-out pictures in each validation of a student, at most
 
 
 def measure(session: Session) -> events.Validated:
@@ -10,6 +19,8 @@ def measure(session: Session) -> events.Validated:
 
     `Validated.best` is true if no earlier loss of the run was as low.
     """
+    if session.trainer.segments is not None:
+        return _measure_student(session, session.trainer.segments)
     trainer, (images, tokens) = session.trainer, session.validation
     curve = noise_curve(
         trainer.averaged, config=session.plan.model, schedule=trainer.schedule, images=images, tokens=tokens,
@@ -19,3 +30,46 @@ def measure(session: Session) -> events.Validated:
         step=trainer.global_step, noise_mse=session.noise_mse, noise_mse_at=tuple(curve),
         best=session.best is None or session.noise_mse < session.best.noise_mse,
         log_snr=tuple(trainer.schedule.log_snr(validation_times()).tolist()))
+
+
+# ── Students ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _probes(session: Session, segments: Segments) -> list[Probe]:
+    """A probe for each of the student's times, from the first `PROBE_PICTURES` of the validation. The noise is fixed.
+    """
+    device, size = session.trainer.batches.device, session.trainer.micro_batch
+    images, tokens = (None if part is None else part[:PROBE_PICTURES].to(device) for part in session.validation)
+    assert images is not None
+    probes = []
+    for time in distillation.student_times(segments.evaluations)[:-1]:
+        for start in range(0, len(images), size):
+            image = images[start : start + size]
+            part = None if tokens is None else tokens[start : start + size]
+            index = torch.arange(start, start + len(image))
+            noise = randomness.normal(
+                randomness.keys(0, "validation", round(1000 * time), index).to(device), tuple(image.shape[1:]))
+            t = torch.full((len(image),), time, dtype=torch.float64)
+            noisy = segments.schedule.add_noise(image, noise, t)
+            everyone = None if part is None else torch.arange(len(part), device=device)
+            text, negative = segments.encode(Batch(image, noise, t, part, everyone))
+            probes.append(Probe(t, noisy, segments.targets(noisy, time, text, negative), text))
+    return probes
+
+
+@torch.no_grad()
+def _measure_student(session: Session, segments: Segments) -> events.Validated:
+    """The loss of the averaged student on held-out pictures, at each of its times, and their mean."""
+    trainer = session.trainer
+    if not session.probes:
+        session.probes = _probes(session, segments)
+    sums: dict[float, list[float]] = {}
+    for probe in session.probes:
+        loss = segments.loss(trainer.averaged, probe.noisy, probe.target, probe.t, probe.text)
+        sums.setdefault(probe.t[0].item(), []).extend(loss.tolist())
+    curve = {time: sum(losses) / len(losses) for time, losses in sums.items()}
+    session.noise_mse = sum(curve.values()) / len(curve)
+    return events.Validated(
+        step=trainer.global_step, noise_mse=session.noise_mse, noise_mse_at=tuple(curve.values()),
+        best=session.best is None or session.noise_mse < session.best.noise_mse,
+        log_snr=tuple(segments.schedule.log_snr(torch.tensor(list(curve), dtype=torch.float64)).tolist()))

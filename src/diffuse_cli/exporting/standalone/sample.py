@@ -36,8 +36,8 @@ def step_table(constants: dict[str, Any], steps: int, *, guided: bool = True, sa
     """Return a row of seven numbers for each step, which hold the noise schedule and the sampler. (S, 7) float32
 
     A noisy picture at log-SNR λ is alpha·image + sigma·noise, with alpha² + sigma² = 1 and λ = 2 ln(alpha/sigma). The
-    first noise level is pure noise. The others are evenly spaced in λ, down to invisible noise. The last step ends at
-    the clean picture, λ = ∞. The columns:
+    first noise level is pure noise. The others are evenly spaced in λ, down to invisible noise, or for few steps those
+    of a table. The last step ends at the clean picture, λ = ∞. The columns:
 
     time         input of the U-Net: 0 (hardly any noise) … 999 (pure noise)
     from_noisy   the U-Net's output implies the clean picture from_noisy·noisy + from_output·output
@@ -51,7 +51,7 @@ def step_table(constants: dict[str, Any], steps: int, *, guided: bool = True, sa
     """
     schedule, (low, high) = constants["schedule"], constants["guidance"]["interval"]
     (second, last), times = schedule["levels"], schedule["times"]
-    levels = np.linspace(second, last, steps - 1)
+    levels = np.array(schedule["few"].get(str(steps), np.linspace(second, last, max(0, steps - 1))))
     t = np.array([1.0, *np.interp(levels, np.linspace(second, last, len(times)), times)])       # (S,), 1 to nearly 0
     log_snr = np.array([schedule["first_level"], *levels, math.inf])                    # (S + 1,)
     alphas, sigmas = 1 / np.sqrt(1 + np.exp(-log_snr)), 1 / np.sqrt(1 + np.exp(log_snr))
@@ -152,7 +152,9 @@ class Sampler:
             if guided and text is not None and negative is not None:
                 image = self.guided_estimate(noisy, text, negative, row, guidance)
             else:
-                image = np.clip(self.estimate(noisy, text, row), -1, 1)
+                image = self.estimate(noisy, text, row)
+                if self.constants["range"] is not None:                 # None: a distilled model is not clipped
+                    image = np.clip(image, -self.constants["range"], self.constants["range"])
             noisy = keep * noisy + gain * (image + memory * (image - previous))
             previous = image
         pictures: Array = np.clip(noisy / 2 + 0.5, 0, 1)
@@ -211,7 +213,7 @@ def main() -> None:
     parser.add_argument("--negative", default="", help="a description of what to avoid")
     parser.add_argument("--guidance", type=float, help="how closely to follow the prompt; 1 is none (the model's)")
     parser.add_argument("--steps", type=int, help="more are better and slower (the model's)")
-    parser.add_argument("--sampler", choices=["dpmpp-2m", "ddim"], default="dpmpp-2m")
+    parser.add_argument("--sampler", choices=["dpmpp-2m", "ddim"], help="how it steps (the model's)")
     options = parser.parse_args()
     if options.num < 1 or options.seed < 0 or (options.steps is not None and options.steps < 1):
         parser.error("--num and --steps must be at least 1, --seed at least 0")
@@ -219,8 +221,12 @@ def main() -> None:
     sampler = Sampler(Path(__file__).parent)
     constants = sampler.constants
     guidance = constants["guidance"]["scale"] if options.guidance is None else options.guidance
-    steps = options.steps or len(constants["steps"][options.sampler])
-    table = step_table(constants, steps, guided=guidance != 1, sampler=options.sampler)
+    tables = {name: table for name, table in constants["steps"].items() if name != "columns"}
+    name = options.sampler or next(iter(tables))
+    if name not in tables or (constants["distilled"] and options.steps not in (None, len(tables[name]))):
+        parser.error(f"this model is distilled: it samples in {len(next(iter(tables.values())))} steps of ddim alone")
+    steps = options.steps or len(tables[name])
+    table = step_table(constants, steps, guided=guidance != 1, sampler=name)
     options.out.mkdir(parents=True, exist_ok=True)
     for prompt in options.prompts:
         text, negative = None, None

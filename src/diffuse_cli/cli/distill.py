@@ -1,0 +1,87 @@
+"""`diffuse distill`: a training whose teacher is a model, and whose result samples in few evaluations."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..checks import from_dict, parse_duration
+from ..config import Machine, Recipe, Sampling
+from ..errors import DataError
+from ..storage import registry, run_directory
+from ..storage.model_info import read_model_info
+from . import options, train
+from .terminal import view
+
+
+def distill(
+    model: Annotated[str, typer.Argument(help="The teacher: name or file of a model.", show_default=False,
+                                         autocompletion=options.complete_model)],
+    folders: Annotated[list[Path] | None, options.folders()] = None,
+    evaluations: Annotated[int, typer.Option(
+        "--evaluations", help="Steps in which the student samples, each of one evaluation: 1, 2, 4 or up to 8.")] = 4,
+    guidance: Annotated[float, typer.Option(
+        "--guidance", help="Guidance of the teacher, which becomes a part of the student.")] = Sampling.guidance,
+    steps: train.Steps = None, images: train.Images = None, time: train.Time = None,
+    batch_size: train.BatchSize = None, lr: train.LearningRate = None, seed: train.Seed = None,
+    name: train.Name = None, out: train.Out = None, gpus: train.Gpus = None, procs: train.Procs = None,
+    device: train.Device = None, precision: train.Precision = None, micro_batch: train.MicroBatch = None,
+    save_every: train.SaveEvery = None, preview_every: train.PreviewEvery = None,
+    preview_prompt: train.PreviewPrompt = None, log: train.Log = None, strict: train.Strict = False,
+    accept_changes: train.AcceptChanges = False, fresh: train.Fresh = False, dry_run: train.DryRun = False,
+    quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Teach a new model to sample in few steps what a trained model samples in many. The same command resumes.
+
+    The pictures are those on which the teacher was trained, unless a folder is given.
+
+    [bold]diffuse distill cars[/]
+
+    [bold]diffuse distill cars --evaluations 2 --time 20m[/]
+
+    [bold]diffuse distill demo ./scenes[/]
+    """
+    arguments = options.given(locals())                                # before there are other local variables
+    view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
+    if time is not None:
+        arguments["time"] = parse_duration("--time", time)
+    arguments = options.absolute_paths(arguments, (folders or [])[1:])
+    teacher = _lasting_name(model)
+    path = registry.resolve(teacher)
+    read_model_info(path)                       # one that is refused is refused before anything else
+    folder, recipe = _data_of(teacher, path, folders[0] if folders else None)
+    typed = {**options.fields_of(Recipe, arguments), "init": teacher, "evaluations": evaluations, "guidance": guidance}
+    machine = {"name": registry.slug(f"{path.stem if path.parent.name != teacher else teacher}-{evaluations}-steps"),
+               **options.fields_of(Machine, arguments)}
+    train.check_out(out)
+    train.run_training(folder, from_dict(Recipe, {**recipe, **typed}, where=""), from_dict(Machine, machine, where=""),
+                       dry_run=dry_run)
+
+
+def _lasting_name(model: str) -> str:
+    """The teacher in a form that means the same when the command is given again. Raises ModelError, UsageError."""
+    if model == registry.LAST:
+        return registry.last() or registry.DEMO
+    return str(registry.resolve(model).absolute()) if Path(model).exists() and registry.is_path(model) else model
+
+
+def _data_of(teacher: str, path: Path, folder: Path | None) -> tuple[Path, dict[str, Any]]:
+    """The folder of the teacher's pictures, and how their captions and colours were read.
+
+    folder: one that was given; it takes the place of the teacher's own. Raises DataError if there is none.
+    """
+    stored = run_directory.read_config(path.parent)
+    if stored is None:
+        if folder is None:
+            raise DataError(f"{teacher} does not know the pictures on which it was trained",
+                            hint=f"Give a folder: diffuse distill {teacher} ./images")
+        return folder, {}
+    recipe = stored["request"]["recipe"]
+    data = {name: recipe[name] for name in (*Recipe().caption_options, *Recipe().colour_options, "held_out")}
+    own = Path(stored["request"]["folder"])
+    if folder is None and not own.exists():
+        raise DataError(f"the pictures on which {teacher} was trained are no longer in {own}",
+                        hint=f"Give another folder, or let the teacher fill one: diffuse sample -m {teacher} "
+                        "--prompts captions.txt -n 4 -o pictures")
+    return folder or own, data

@@ -1,0 +1,55 @@
+"""Distillation in segments: a student learns to do in one step what its teacher does in several.
+
+The student steps through the times 1, 1 - 1/E, …, 0 by DDIM, whose step t → s is noisy_s = alpha_s·image +
+sigma_s·noise, with noise = (noisy_t - alpha_t·image)/sigma_t. There is one `image` for which this step ends where the
+teacher's small steps from t to s end; the student is trained to estimate it (Salimans & Ho 2022, 2202.00512, section 3,
+with more than two steps of the teacher; Luhman & Luhman 2021).
+
+In formulas alpha and sigma are the amplitudes of picture and noise, and E is the number of the student's evaluations.
+"""
+
+import torch
+from torch import Tensor
+
+from .schedule import Schedule
+
+
+def student_times(evaluations: int) -> list[float]:
+    """The evaluations + 1 times that a student visits, 1, 1 - 1/E, …, 0; programs call them trailing time steps."""
+    return [(evaluations - number) / evaluations for number in range(evaluations + 1)]
+
+
+def student_time_at(t: Tensor, evaluations: int) -> Tensor:
+    """The first of the student's times that is not below t, where its step over t begins. t: any shape, in (0, 1]"""
+    return torch.ceil(t * evaluations).clamp(1, evaluations) / evaluations
+
+
+def segment_times(t: float, evaluations: int, substeps: int) -> list[float]:
+    """The substeps + 1 times from the student's time t to its next, at equal distances, that the teacher visits."""
+    return [t - number / (substeps * evaluations) for number in range(substeps)] + [max(0.0, t - 1 / evaluations)]
+
+
+def student_target(noisy_t: Tensor, noisy_s: Tensor, t: Tensor, s: Tensor, schedule: Schedule) -> Tensor:
+    """The image with which DDIM's step takes noisy_t to noisy_s: (noisy_s - r·noisy_t)/(alpha_s - r·alpha_t).
+
+    r = sigma_s/sigma_t. noisy_t, noisy_s: (N, C, H, W); t, s: (N,) float64, with s < t and s ≥ 0 → (N, C, H, W)
+    """
+    alpha_t, sigma_t = schedule.alpha_sigma(t)
+    alpha_s, sigma_s = schedule.alpha_sigma(s.clamp(min=torch.finfo(torch.float64).tiny))
+    alpha_s, sigma_s = torch.where(s > 0, alpha_s, 1.0), torch.where(s > 0, sigma_s, 0.0)
+    ratio = sigma_s / sigma_t
+    scale = 1 / (alpha_s - ratio * alpha_t)
+    return _column(scale, noisy_t) * noisy_s - _column(scale * ratio, noisy_t) * noisy_t
+
+
+def student_loss(image: Tensor, target: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+    """‖image - target‖²/(D·sigma_t²), the error of v over the D values of a picture (Salimans & Ho 2022, appendix D).
+
+    image: (N, C, H, W), the student's estimate at times t (N,); target: (N, C, H, W) → (N,) float32
+    """
+    sigma = schedule.alpha_sigma(t)[1]
+    return (image - target).square().flatten(1).mean(1) / sigma.square().to(image)
+
+
+def _column(values: Tensor, like: Tensor) -> Tensor:
+    return values.to(like)[:, None, None, None]

@@ -1,0 +1,143 @@
+"""The loss of a student: its teacher walks a segment in small guided steps, and the student learns to do it in one.
+
+Half of the noisy pictures are real pictures with noise. The others are states that the student itself reaches from
+noise, so that it also learns to mend the errors of its own earlier steps.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..config import ModelConfig, Plan, Sampling
+from ..denoiser import Network, encode_captions, predict
+from ..diffusion import distillation
+from ..diffusion.guidance import within_range
+from ..diffusion.samplers import Denoiser, run_sampler
+from ..diffusion.schedule import Schedule
+from ..runtime import randomness
+from ..sampling.guided import guided_denoiser
+from .loss import Batch
+
+SUBSTEPS = 4                                    # steps of the teacher in each segment
+TEACHER_SAMPLER = "dpmpp-2m"
+OWN_SHARE = 0.5                                 # share of the noisy pictures that the student makes itself
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The model that a student learns from, and the empty caption from which its guidance leads away."""
+
+    network: Network
+    empty: Tensor | None                        # (1, 77) tokens, on the network's device; None when unconditional
+
+
+@dataclass(frozen=True)
+class Segments:
+    """The steps of a student, and those of its teacher in the same segments. Nothing has gradients."""
+
+    teacher: Teacher
+    config: ModelConfig                         # of the student
+    schedule: Schedule
+    precision: str
+
+    @property
+    def evaluations(self) -> int:
+        """The number of the student's steps."""
+        assert self.config.student is not None
+        return self.config.student.evaluations
+
+    def encode(self, batch: Batch) -> tuple[Tensor | None, Tensor | None]:
+        """The teacher's text features of each caption (N, 77, width), and of the empty one (1, 77, width), or None.
+
+        A student has the same text encoder: it is not trained.
+        """
+        if self.teacher.empty is None:
+            return None, None
+        with torch.no_grad():
+            text = encode_captions(
+                self.teacher.network, batch.tokens, batch.caption_of, precision=self.precision)
+            zero = torch.zeros(1, dtype=torch.int64, device=self.teacher.empty.device)
+            return text, encode_captions(self.teacher.network, self.teacher.empty, zero, precision=self.precision)
+
+    @torch.no_grad()
+    def own_states(self, student: Network, noise: Tensor, t: float, text: Tensor | None, negative: Tensor | None,
+                   ) -> Tensor:
+        """The noisy pictures (N, C, H, W) which the student reaches at its time t from pure noise (N, C, H, W)."""
+        times = [time for time in distillation.student_times(self.evaluations) if time >= t]
+        return self._last("ddim", self._denoiser(student, text, negative, guidance=1.0), noise, times)
+
+    @torch.no_grad()
+    def targets(self, noisy: Tensor, t: float, text: Tensor | None, negative: Tensor | None) -> Tensor:
+        """The images (N, C, H, W) which the student should estimate in noisy pictures (N, C, H, W) at its time t."""
+        assert self.config.student is not None
+        denoise = within_range(
+            self._denoiser(self.teacher.network, text, negative, guidance=self.config.student.guidance))
+        times = distillation.segment_times(t, self.evaluations, SUBSTEPS)
+        reached = self._last(TEACHER_SAMPLER, denoise, noisy, times)
+        t_all, s_all = (torch.full((len(noisy),), time, dtype=torch.float64) for time in (times[0], times[-1]))
+        return distillation.student_target(noisy, reached, t_all, s_all, self.schedule)
+
+    def loss(self, student: Network, noisy: Tensor, target: Tensor, t: Tensor, text: Tensor | None) -> Tensor:
+        """`student_loss` of the student's estimates in noisy pictures (N, C, H, W) at times t (N,), with gradients."""
+        prediction, _ = predict(student, noisy, t, text, config=self.config, precision=self.precision)
+        image = self.schedule.image_of(self.config.prediction, prediction, noisy, t)
+        return distillation.student_loss(image, target, t, self.schedule)
+
+    def _denoiser(self, network: Network, text: Tensor | None, negative: Tensor | None, *, guidance: float) -> Denoiser:
+        sampling = Sampling(guidance=guidance, precision=self.precision)
+        return guided_denoiser(
+            network, self.config, self.schedule, text=text, negative=negative, sampling=sampling)
+
+    def _last(self, sampler: str, denoise: Denoiser, noisy: Tensor, times: list[float]) -> Tensor:
+        *_, last = run_sampler(sampler, denoise, noisy, times, self.schedule, fresh_noise=lambda _: noisy)
+        return last.noisy
+
+
+class DistillationLoss(nn.Module):
+    """Student and loss as one module, in the place of `loss.TrainingLoss`."""
+
+    def __init__(self, network: Network, plan: Plan, segments: Segments) -> None:
+        super().__init__()
+        self.network, self.plan = network, plan
+        self.segments = (segments,)             # in a tuple, so that the teacher's parameters are not this module's
+
+    def forward(self, batch: Batch, keys: Tensor) -> Tensor:
+        """N pictures of a step's batch, and a key for each (N,) → (3,) their part of the loss, of the loss, and 0.
+
+        The parts of all pictures of a batch add up to `StepResult.losses`.
+        """
+        (segments,) = self.segments
+        text, negative = segments.encode(batch)
+        t = distillation.student_time_at(batch.t, segments.evaluations)
+        own = randomness.uniform(keys.cpu(), 1)[:, 0] < OWN_SHARE
+        noisy = segments.schedule.add_noise(batch.image, batch.noise, t)
+        target = torch.empty_like(noisy)
+        for time, rows in rows_at(t):
+            features = None if text is None else text[rows.to(text.device)]
+            starts = rows & own if time < 1 else torch.zeros_like(rows)
+            if starts.any():
+                own_features = None if text is None else text[starts.to(text.device)]
+                noisy[starts.to(noisy.device)] = segments.own_states(
+                    self.network, batch.noise[starts.to(noisy.device)], time, own_features, negative)
+            target[rows.to(noisy.device)] = segments.targets(
+                noisy[rows.to(noisy.device)], time, features, negative)
+        loss = segments.loss(self.network, noisy, target, t, text)
+        return torch.stack([loss, loss.detach(), torch.zeros_like(loss)], dim=1).sum(0) / self.plan.batch_size
+
+
+def rows_at(t: Tensor) -> Iterator[tuple[float, Tensor]]:
+    """Each distinct time in t (N,), and which pictures have it: (N,) bool."""
+    for time in sorted(set(t.tolist())):
+        yield time, t == time
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Noisy held-out pictures at one of the student's times, with the answers of the teacher."""
+
+    t: Tensor                                   # (N,), all equal
+    noisy: Tensor                               # (N, C, H, W)
+    target: Tensor                              # (N, C, H, W)
+    text: Tensor | None                         # (N, 77, width)

@@ -1,0 +1,156 @@
+"""A student: it learns its teacher's steps, resumes exactly, and samples in few evaluations alone."""
+
+import dataclasses
+import itertools
+
+import pytest
+import runs
+import tiny
+import torch
+
+from diffuse_cli import events
+from diffuse_cli.config import ModelConfig, Recipe, Sampling, Student
+from diffuse_cli.diffusion import distillation as mathematics
+from diffuse_cli.diffusion.schedule import make_schedule
+from diffuse_cli.errors import ModelError, UsageError
+from diffuse_cli.network.tokenizer import encode
+from diffuse_cli.sampling.generate import encode_prompts, generate
+from diffuse_cli.sampling.request import SampleRequest
+from diffuse_cli.sampling.steps import guided_steps, sampling_times_of
+from diffuse_cli.storage import checkpoint
+from diffuse_cli.training.distillation import Segments, Teacher
+
+pytestmark = pytest.mark.usefixtures("decoded")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def teacher(trained):
+    return trained[0] / "model.safetensors"
+
+
+def recipe_of(teacher, **changes):
+    return Recipe(**{"init": str(teacher), "evaluations": 2, "steps": 8, "batch_size": 4, **changes})
+
+
+def distil(squares, teacher, **changes):
+    return tiny.train(squares, recipe_of(teacher), name="student", **changes)
+
+
+def model_of(home, name="student"):
+    return checkpoint.load_model(tiny.run_directory(home, name) / "model.safetensors", CPU)
+
+
+def test_a_student_learns(squares, home, teacher):
+    stream = tiny.train(squares, recipe_of(teacher, steps=40, lr=0.01), name="student")
+    losses = [event.noise_mse for event in tiny.of_kind(events.Validated, stream)]
+    assert len(losses) == 2
+    assert losses[-1] < losses[0]
+    model, source = model_of(home), checkpoint.load_model(teacher, CPU)
+    assert model.config.student == Student(evaluations=2, guidance=Sampling.guidance, teacher="tiny")
+    assert model.training.init_id == source.sha256
+    changed = {name for name, value in model.network.state_dict().items()
+               if not torch.equal(value, source.network.state_dict()[name])}
+    assert "unet.conv_in.weight" in changed
+    assert not any(name.startswith("text_encoder.") for name in changed)
+
+
+def test_a_student_interrupted_again_and_again_ends_bit_identical(squares, home, teacher):
+    distil(squares, teacher)
+    straight = runs.results(tiny.run_directory(home, "student"))
+    for more in (1, 2, None):
+        stream = tiny.train(squares, recipe_of(teacher), name="student", fresh=more == 1, stop_at=more)
+    assert stream[-1].complete
+    assert runs.results(tiny.run_directory(home, "student")) == straight
+
+
+def test_a_student_does_not_go_on_with_another_teacher(squares, home, teacher, tmp_path, unconditional):
+    copy = tmp_path / "teacher.safetensors"
+    copy.write_bytes(teacher.read_bytes())
+    tiny.train(squares, recipe_of(copy), name="student", stop_at=3)
+    source = checkpoint.load_model(teacher, CPU)
+    source.network.unet.conv_in.weight.data.mul_(2)
+    checkpoint.save_model(copy, config=source.config, weights=source.network.state_dict(), tokenizer=source.tokenizer,
+                          words={}, training=source.training)
+    with pytest.raises(ModelError, match="no longer the model"):
+        tiny.train(squares, recipe_of(copy), name="student")
+
+
+def test_an_unconditional_student(squares, home, unconditional):
+    recipe = recipe_of(unconditional[0] / "model.safetensors", captions="none")
+    assert tiny.train(squares, recipe, name="student")[-1].complete
+    model = model_of(home)
+    assert model.config.student.guidance == 1
+    assert len(list(generate(model, [SampleRequest(sampling=Sampling.of(model.config))]))) == 1
+
+
+def test_a_student_has_no_student(squares, home, teacher):
+    distil(squares, teacher)
+    with pytest.raises(UsageError, match="distilled already"):
+        tiny.train(squares, recipe_of(tiny.run_directory(home, "student") / "model.safetensors"), name="grandchild")
+
+
+def test_a_model_trained_further_from_a_student_is_none(squares, home, teacher):
+    distil(squares, teacher)
+    init = str(tiny.run_directory(home, "student") / "model.safetensors")
+    tiny.train(squares, Recipe(init=init, steps=2, batch_size=4), name="further")
+    assert model_of(home, "further").config.student is None
+
+
+# ── The targets and the states ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def segments(teacher):
+    model = checkpoint.load_model(teacher, CPU)
+    config = dataclasses.replace(model.config, student=Student(evaluations=2, guidance=3.0, teacher="tiny"))
+    schedule = make_schedule(config.schedule, 8)
+    return model, Segments(Teacher(model.network, encode(model.tokenizer, [""])), config, schedule, "fp32")
+
+
+def test_the_states_of_a_student_are_those_through_which_it_samples(segments):
+    model, segments = segments
+    text, negative = encode_prompts(model, ["a red square", "a blue square"])
+    noise = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    student = dataclasses.replace(model, config=segments.config)
+    (sample,) = generate(student, [SampleRequest(prompt="a red square", sampling=Sampling.of(segments.config))])
+    assert sample.pixels.shape == (8, 8, 3)
+    half = segments.own_states(model.network, noise, 0.5, text, negative)
+    again = segments.own_states(model.network, noise[:1], 0.5, text[:1], negative)
+    torch.testing.assert_close(half[:1], again, rtol=0, atol=1e-5)
+    assert not torch.equal(half, noise)
+
+
+def test_the_targets_are_the_guided_teachers(segments):
+    model, segments = segments
+    text, negative = encode_prompts(model, ["a red square"])
+    noisy = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    guided = segments.targets(noisy, 0.5, text, negative)
+    plain = dataclasses.replace(segments, config=dataclasses.replace(
+        segments.config, student=Student(evaluations=2, guidance=1.0, teacher="tiny"))).targets(
+            noisy, 0.5, text, negative)
+    unguided = segments.targets(noisy, 0.5, negative, negative)
+    assert (guided - plain).abs().max() > 1e-3
+    assert (plain - unguided).abs().max() > 1e-4
+    assert guided.abs().max() < 1.5
+
+
+# ── Sampling ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_student_samples_in_its_steps_alone(segments):
+    config: ModelConfig = segments[1].config
+    sampling = Sampling.of(config, batch_size=3)
+    assert (sampling.sampler, sampling.steps, sampling.guidance, sampling.batch_size) == ("ddim", 2, 1, 3)
+    assert sampling_times_of(config, sampling) == mathematics.student_times(2)
+    assert guided_steps(config, sampling) == 0
+    for wrong in ({"steps": 20}, {"guidance": 3.0}, {"sampler": "ddpm"}):
+        with pytest.raises(UsageError, match="distilled to sample in 2 DDIM steps"):
+            Sampling.of(config, **wrong)
+    model = dataclasses.replace(segments[0], config=config)
+    with pytest.raises(UsageError, match="distilled"):
+        list(generate(model, [SampleRequest(sampling=Sampling())]))
+
+
+def test_the_students_steps_are_in_order():
+    assert all(t > s for t, s in itertools.pairwise(mathematics.student_times(8)))
