@@ -77,7 +77,8 @@ class ExportError(DiffuseError):
     exit_code = 10
 
     def __init__(self, what: str) -> None:
-        super().__init__(what, hint="Nothing was written; please report this, with the model's configuration")
+        super().__init__(what, hint="Nothing was written. Please report this, with the model's configuration; "
+                         "--no-verify exports without the comparison")
 
 
 def system_reason(error: OSError) -> str:

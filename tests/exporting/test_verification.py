@@ -6,8 +6,17 @@ import pytest
 import torch
 from random_models import make_model
 
+from diffuse_cli import api
+from diffuse_cli.config import EXPORT_FORMATS
 from diffuse_cli.errors import ExportError
-from diffuse_cli.exporting.verification import Comparison, largest_difference, network_inputs, require_agreement
+from diffuse_cli.exporting.verification import (
+    Comparison,
+    answers_and_limit,
+    largest_difference,
+    network_inputs,
+    require_agreement,
+)
+from diffuse_cli.network.tokenizer import encode
 
 
 @pytest.mark.parametrize(("difference", "limit", "holds"), [
@@ -35,3 +44,52 @@ def test_network_inputs_cover_several_sizes_noise_levels_and_lengths_of_captions
     lengths = {len(caption.split()) for batch in batches for caption in batch.captions}
     assert min(lengths) == 0
     assert max(lengths) > 77
+
+
+def _inputs(model):
+    *_, batch = network_inputs(model.config, list(model.words))
+    text = model.network.encode(encode(model.tokenizer, batch.captions))
+    return batch.noisy, batch.time, text
+
+
+@torch.no_grad()
+def test_the_limit_is_what_rounding_does_to_this_model():
+    model = make_model("the default")
+    noisy, time, text = _inputs(model)
+    before = {name: value.clone() for name, value in model.network.state_dict().items()}
+    answers, limit = answers_and_limit(model.network, noisy, time, text)
+    assert all(torch.equal(value, before[name]) and value.dtype == torch.float32
+               for name, value in model.network.state_dict().items())
+    assert torch.equal(answers, model.network(noisy, time, text))
+    one_by_one = torch.cat([model.network(noisy[k : k + 1], time[k : k + 1], text[k : k + 1])
+                            for k in range(len(noisy))])
+    assert largest_difference(answers, one_by_one) <= limit < 1e-3
+
+
+@torch.no_grad()
+def test_a_wrong_weight_is_beyond_the_limit():
+    model = make_model("the default")
+    noisy, time, text = _inputs(model)
+    answers, limit = answers_and_limit(model.network, noisy, time, text)
+    weight = model.network.unet.conv_out.weight
+    weight[0, 0, 1, 1] += 0.01 * weight.abs().mean()
+    assert largest_difference(answers, model.network(noisy, time, text)) > limit
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("form", ["diffusers", "onnx", "safetensors"])
+def test_the_bundled_model_is_exported_whatever_the_number_of_threads(form, threads, tmp_path):
+    pytest.importorskip({"diffusers": "diffusers", "onnx": "onnxruntime", "safetensors": "safetensors"}[form])
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        report = api.export("demo", tmp_path / f"demo{EXPORT_FORMATS[form]}", to=form)
+    finally:
+        torch.set_num_threads(before)
+    assert report["verified"]
+
+
+def test_a_refusal_names_the_way_around_it():
+    with pytest.raises(ExportError) as caught:
+        require_agreement([Comparison("answers", 1.0, 0.1)])
+    assert "--no-verify" in caught.value.hint

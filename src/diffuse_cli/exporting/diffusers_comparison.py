@@ -32,6 +32,7 @@ from ..storage.diffusers_folder import SCHEDULER_FILE, TOKENIZER_FILE
 from .verification import (
     LIMIT,
     Comparison,
+    answers_and_limit,
     compare_tokenizers,
     comparison_captions,
     largest_difference,
@@ -171,9 +172,9 @@ def _compare_unet(model: Model, pipeline: Any) -> list[Comparison]:
             text = model.network.encode(encode(model.tokenizer, batch.captions))
         options = {} if text is None else {"encoder_hidden_states": text}
         exported = pipeline.unet(batch.noisy, batch.time, **options).sample
-        expected = model.network(batch.noisy, batch.time, text)
+        expected, limit = answers_and_limit(model.network, batch.noisy, batch.time, text)
         comparisons.append(Comparison(f"diffusers: answers to {len(batch.noisy)} at once",
-                                      largest_difference(expected[:, :channels], exported[:, :channels]), LIMIT))
+                                      largest_difference(expected[:, :channels], exported[:, :channels]), limit))
     return comparisons
 
 

@@ -18,7 +18,14 @@ from ..runtime import randomness
 from ..sampling.generate import encode_prompts, reverse_diffusion
 from ..storage.checkpoint import Model
 from .onnx_graphs import CONSTANTS_FILE, SAMPLER_FILE, TOKENIZER_FILE, check_extra
-from .verification import LIMIT, Comparison, compare_tokenizers, comparison_captions, largest_difference
+from .verification import (
+    LIMIT,
+    Comparison,
+    answers_and_limit,
+    compare_tokenizers,
+    comparison_captions,
+    largest_difference,
+)
 
 if TYPE_CHECKING:
     from .standalone.sample import Sampler
@@ -80,8 +87,8 @@ def _compare_networks(model: Model, folder: Path, sampler: "Sampler") -> Iterato
             yield Comparison(f"text encoder: features of {size} at once", largest_difference(
                 _text_features(model, prompts), torch.from_numpy(sampler.encode(prompts))), LIMIT)
     for size in BATCH_SIZES:
-        yield Comparison(f"U-Net: answers to {size} at once", _unet_difference(model, sampler, (captions * 2)[-size:]),
-                         LIMIT)
+        difference, limit = _unet_difference(model, sampler, (captions * 2)[-size:])
+        yield Comparison(f"U-Net: answers to {size} at once", difference, limit)
 
 
 def _compare_script(sampler: "Sampler", model: Model, references: Sequence[_Reference]) -> Iterator[Comparison]:
@@ -132,12 +139,14 @@ def _label(reference: _Reference) -> str:
 
 
 @torch.no_grad()
-def _unet_difference(model: Model, sampler: "Sampler", captions: list[str]) -> float:
+def _unet_difference(model: Model, sampler: "Sampler", captions: list[str]) -> tuple[float, float]:
+    """The largest difference between the answers of model and graph, and how large it may be."""
     noisy, time = _noise(model, len(captions)), torch.tensor(TIMES[: len(captions)])
     text = None if model.tokenizer is None else _text_features(model, captions)
     inputs = {"noisy": noisy.numpy(), "time": time.numpy()}
     exported = sampler.unet.run(None, inputs if text is None else {**inputs, "text": text.numpy()})[0]
-    return largest_difference(model.network(noisy, time, text), torch.from_numpy(exported))
+    answers, limit = answers_and_limit(model.network, noisy, time, text)
+    return largest_difference(answers, torch.from_numpy(exported)), limit
 
 
 def _text_features(model: Model, captions: list[str]) -> Tensor:

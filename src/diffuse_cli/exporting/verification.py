@@ -14,11 +14,14 @@ from torch import Tensor
 
 from ..config import ModelConfig
 from ..errors import ExportError
+from ..network.network import Network
 from ..network.tokenizer import encode
 from ..runtime import randomness
 from ..storage.checkpoint import Model
 
-LIMIT = 1e-4                                    # largest allowed difference of a network's outputs, which are about 1
+LIMIT = 1e-4                                    # largest allowed difference of text features, which are about 1
+RELATIVE_LIMIT = 1e-5                           # of a network's answers, as a share of the largest of them; to it comes
+ROUNDINGS = 8                                   # this many times the error that rounding makes in the model's answers
 TIMES_BY_BATCH_SIZE = {1: (999.0,), 3: (0.0, 250.5, 998.0), 5: (3.0, 100.0, 499.0, 700.0, 950.0)}      # stock times
 
 
@@ -72,6 +75,21 @@ def network_inputs(config: ModelConfig, words: Sequence[str]) -> Iterator[Networ
     for size, times in TIMES_BY_BATCH_SIZE.items():
         keys = randomness.keys(0, "export", size, torch.arange(size))
         yield NetworkInput(randomness.normal(keys, shape), torch.tensor(times), [captions[-1 - k] for k in range(size)])
+
+
+@torch.no_grad()
+def answers_and_limit(network: Network, noisy: Tensor, time: Tensor, text: Tensor | None) -> tuple[Tensor, float]:
+    """The answers of a network in float32 (N, out_channels, R, R), and how far other right answers may be from them.
+
+    A network that adds the same numbers in another order answers differently. How differently depends on the model and
+    on the machine. So the model is asked in float64 as well: its own float32 answers are as wrong as those of others.
+    """
+    answers: Tensor = network(noisy, time, text)
+    network.double()
+    exact = network(noisy.double(), time, None if text is None else text.double())
+    network.float()                             # exactly what it was
+    rounding = largest_difference(exact, answers.double())
+    return answers, RELATIVE_LIMIT * answers.abs().max().item() + ROUNDINGS * rounding
 
 
 def compare_tokenizers(model: Model, path: Path) -> Comparison:
