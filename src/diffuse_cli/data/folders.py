@@ -38,7 +38,7 @@ from .file_types import (
 from .litter import litter_label
 from .spilled import Row, SpilledList, SpilledLists
 
-UNREADABLE_FOLDER = "unreadable folder"         # a reason in `Tree.unusable`
+UNREADABLE_FOLDER, BROKEN_LINK = "unreadable folder", "broken link"     # reasons in `Tree.unusable`
 _NOT_DOWNLOADED = re.compile(r"\.(.+)\.icloud")     # the name of a picture that iCloud keeps elsewhere
 
 
@@ -115,6 +115,7 @@ class Tree:
     unusable: tuple[tuple[str, str], ...]       # (name, reason): pictures not to open, unreadable folders
     irregular: tuple[tuple[File, str], ...]     # (file, reason): others that are not regular files
     litter: tuple[tuple[str, int], ...] = ()    # (name or pattern, number): files of other programs, most first
+    notes: tuple[str, ...] = ()                 # what else is worth knowing about the files
 
     @functools.cached_property
     def directories(self) -> Counter[str]:
@@ -272,9 +273,9 @@ def _kind(entry: os.DirEntry[str]) -> str:
             return "directory"
         if entry.is_file():
             return "file"
-        return "broken link" if entry.is_symlink() and not os.path.exists(entry.path) else "not a regular file"
+        return BROKEN_LINK if entry.is_symlink() and not os.path.exists(entry.path) else "not a regular file"
     except OSError:                             # a link to itself
-        return "broken link"
+        return BROKEN_LINK
 
 
 def _identity(directory: Path) -> tuple[int, int]:
