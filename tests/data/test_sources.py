@@ -63,6 +63,27 @@ def test_a_list_of_files_is_the_data_set(tmp_path):
     assert found.unusable == (("pictures/gone.png", "not there"),)
 
 
+def test_a_list_may_have_quotes_around_paths(tmp_path):
+    write_folder(tmp_path, FILES)
+    (tmp_path / "list.txt").write_text('"1.png"\n\'2.png\'\n')
+    assert list(captions_of(find_pictures(tmp_path / "list.txt")).values()) == [("picture 1",), ("picture 2",)]
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+
+
+@pytest.mark.parametrize(("files", "message"), [
+    ({"0.parquet": POINTER}, "0.parquet is not a readable parquet file.*run `git lfs pull`"),
+    ({"0.tar": POINTER}, "0.tar is not a readable archive.*run `git lfs pull`"),
+    ({"0.zip": POINTER}, "0.zip is not a readable archive.*run `git lfs pull`"),
+    ({"0.png": png(0), "metadata.csv": POINTER}, "metadata.csv is no table.*run `git lfs pull`"),
+    ({"0.png": png(0), "metadata.jsonl": b"<html></html>"}, "metadata.jsonl is no table.*the download failed"),
+    ({"0.7z": b"7z"}, "Unpack 0.7z first"), ({"data/0.cbz": b"PK"}, "Unpack data/0.cbz first")])
+def test_what_is_elsewhere_or_packed_is_told_how_to_get_it(tmp_path, files, message):
+    with pytest.raises(DataError, match=message):
+        find_pictures(write_folder(tmp_path, files))
+
+
 def test_what_is_no_data_set_is_told_what_would_be_one(tmp_path):
     (tmp_path / "a.doc").write_text("x")
     with pytest.raises(DataError, match="is neither a folder, an archive nor a table"):

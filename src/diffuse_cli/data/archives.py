@@ -16,8 +16,8 @@ from pathlib import Path
 
 from ..errors import DataError
 from ..files.input_files import check_input
-from .containers import ARCHIVE_LIMIT, File, Member
-from .file_types import NO_PICTURE, PICTURE, judge_suffix, picture_suffixes
+from .containers import ARCHIVE_LIMIT, File, Member, read_head
+from .file_types import HEAD, NO_PICTURE, PICTURE, judge_suffix, picture_suffixes, remedies, what_else
 from .folders import BROKEN_LINK, FileList, Tree, judge_contents
 from .litter import litter_label
 
@@ -99,7 +99,16 @@ def _members(path: Path) -> Iterator[tuple[str, Member | None]]:
         if links:
             yield from _linked(links, read(path, {}))
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, ValueError) as error:
-        raise DataError(f"{path} is not a readable archive", hint="Was it copied or downloaded to its end?") from error
+        hints = remedies([what_else(_head(path))])
+        raise DataError(f"{path} is not a readable archive",
+                        hint=hints[0] if hints else "Was it copied or downloaded to its end?") from error
+
+
+def _head(path: Path) -> bytes:
+    try:
+        return read_head(path, HEAD)
+    except OSError:
+        return b""
 
 
 def _zip_members(path: Path, links: dict[str, str]) -> Iterator[tuple[str, Member]]:

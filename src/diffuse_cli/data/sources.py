@@ -180,6 +180,8 @@ def _listed_files(path: Path) -> Tree | None:
     except (OSError, NotText):
         return None
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    lines = [line[1:-1] if len(line) > 2 and line[0] == line[-1] in "\"'" and not (path.parent / line).exists()
+             else line for line in lines]       # as file managers of Windows copy paths
     if not lines or not any((path.parent / line).exists() for line in (lines[0], lines[-1])):
         return None
     readable = picture_suffixes()
