@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 import unicodedata
 
 import pytest
@@ -92,3 +93,11 @@ def test_a_folder_that_cannot_be_read_is_a_problem_unless_it_is_the_only_one(fol
     assert find_pictures(root).unusable == (("closed", "unreadable folder"),)
     with pytest.raises(DataError, match="permission denied"):
         find_pictures(root / "closed")
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="this system knows one composition of a name")
+def test_one_name_in_two_compositions_is_said(tmp_path):
+    for name in ("e\u0301.png", "\u00e9.png", "o\u0308.png"):
+        (tmp_path / name).write_bytes(b"")
+    (note,) = folders.list_tree(tmp_path).notes
+    assert note.startswith("1 name is there twice, with composed and with decomposed accents, for example \u00e9.png")

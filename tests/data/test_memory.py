@@ -87,6 +87,7 @@ def dot(number):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)                       # tracemalloc makes it slow
 @pytest.mark.parametrize("kind", ["tar", "folder"])
 def test_memory_for_each_picture_is_a_few_bytes(tmp_path, monkeypatch, kind):
     """At a second start: what Python allocates at most for 9,000 pictures, beyond what it does for 3,000."""

@@ -37,11 +37,22 @@ def test_sidecars_in_their_order_of_precedence(folder):
     ("a red car\r\nund ein Möwe".encode("utf-16"), ("a red car", "und ein Möwe"), None),
     ("一辆红色的汽车在桥上".encode("gbk"), ("一辆红色的汽车在桥上",), None),
     (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", (), "not text"),
+    ("<!DOCTYPE html>\n<html><body>404</body></html>", (), "web page"),
+    ("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", (), "Git LFS pointer"),
+    (r"{\rtf1\ansi a red car}", (), "formatted text"),
+    ('{"caption": "a red car", "seed": 1}', ("a red car",), None),
+    ('{"no caption": 1}', ('{"no caption": 1}',), None),
+    ("a red car,\n<lora:x:0.8>\nNegative prompt: ugly,\nbad\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1",
+     ("a red car",), None),
+    ("a red car\nSteps: 20, Size: 8x8, Seed: 1, Model: x", ("a red car",), None),
+    ("Steps: 3, leading to a door", ("Steps: 3, leading to a door",), None),
+    ("a red car\nNegative prompt: what is that?", ("a red car", "Negative prompt: what is that?"), None),
     ("0 0.5 0.5 0.25 1e-2\n3 0.1 0.2 0.3 0.4\n", (), None),
     ("7\n", ("7",), None),
     ("x" * 65_537, (), "longer than 64 KB, ignored"),
 ], ids=["line", "bom", "crlf", "empty", "blank", "control", "emoji", "markup", "latin-1", "utf-16", "gbk",
-        "binary", "boxes", "digit", "too long"])
+        "binary", "web page", "lfs", "rtf", "json", "other json", "webui", "webui short", "steps", "negative", "boxes",
+        "digit", "too long"])
 def test_text_of_a_sidecar(folder, content, expected, problem):
     found = find_pictures(folder({"a.png": None, "a.txt": content, "b.png": None, "b.txt": "b"}))
     assert captions_of(found)["a.png"] == expected

@@ -5,97 +5,10 @@ import os
 import numpy as np
 import pytest
 from picture_folders import captions_of
-from source_files import EXPECTED, FILES, WRITERS, opened, png, write_arrow, write_folder, write_tar, write_zip
+from source_files import FILES, opened, png, write_arrow, write_folder, write_zip
 
-from diffuse_cli.data import containers, file_hashes
 from diffuse_cli.data.captions import find_pictures
 from diffuse_cli.errors import DataError
-
-# ── Archives ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize("name", WRITERS)
-def test_an_archive_is_what_its_folder_would_be(tmp_path, name):
-    archive = find_pictures(WRITERS[name](tmp_path / name, FILES))
-    folder = find_pictures(write_folder(tmp_path / "folder", FILES))
-    assert captions_of(archive) == captions_of(folder) == EXPECTED
-    before = sorted(os.listdir(tmp_path))
-    one, other = opened(archive, tmp_path / "cache"), opened(folder, tmp_path / "cache")
-    assert (one.content_id, one.names) == (other.content_id, other.names)
-    assert np.array_equal(one.images, other.images)
-    assert sorted(os.listdir(tmp_path)) == sorted([*before, "cache"])       # nothing else was written
-
-
-@pytest.mark.parametrize("name", WRITERS)
-def test_metadata_classes_and_litter_in_an_archive(tmp_path, name):
-    files = {"data/metadata.csv": b"file_name,text\na.png,A\nsub/b.png,B\n", "data/a.png": png(1),
-             "data/sub/b.png": png(2), "__MACOSX/data/._a.png": b"x", "data/.DS_Store": b"x"}
-    found = find_pictures(WRITERS[name](tmp_path / name, files))
-    assert captions_of(found) == {"data/a.png": ("A",), "data/sub/b.png": ("B",)}
-    assert sum(count for _, count in found.litter) == 2
-    classes = WRITERS[name](tmp_path / f"classes-{name}", {"cat/1.png": png(1), "dog/2.png": png(2)})
-    assert captions_of(find_pictures(classes)) == {"cat/1.png": ("cat",), "dog/2.png": ("dog",)}
-
-
-def test_a_folder_of_shards_is_one_data_set(tmp_path):
-    for shard in range(3):
-        write_tar(tmp_path / f"{shard:05d}.tar", {
-            "000.png": png(shard), "000.txt": b"shard %d" % shard, "001.png": png(shard + 5),
-            "001.json": b'{"caption": "x"}'})
-    found = find_pictures(tmp_path)
-    assert captions_of(found) == {f"{shard:05d}/00{k}.png": (f"shard {shard}" if k == 0 else "x",)
-                                  for shard in range(3) for k in (0, 1)}
-
-
-@pytest.mark.parametrize("name", WRITERS)
-def test_an_archive_is_not_read_again_unless_it_changes(tmp_path, name, monkeypatch):
-    path = WRITERS[name](tmp_path / name, FILES)
-    first = opened(find_pictures(path), tmp_path / "cache")
-    with monkeypatch.context() as patched:
-        patched.setattr(file_hashes, "open_regular", lambda _: pytest.fail("a file was read again"))
-        assert opened(find_pictures(path), tmp_path / "cache").content_id == first.content_id
-    WRITERS[name](path, {**FILES, "0.png": png(9), "0.txt": b"other"})
-    os.utime(path, ns=(1, 1))
-    changed = opened(find_pictures(path), tmp_path / "cache")
-    assert changed.content_id != first.content_id
-    assert changed.captions[0] == ("other", "picture 9")               # the same pixels share their captions
-
-
-def test_names_that_lead_out_of_an_archive_are_left_out(tmp_path):
-    files = {"../../out.png": png(1), "/root.png": png(2), "a/../in.png": png(3), "win\\dows.png": png(4)}
-    found = find_pictures(write_zip(tmp_path / "a.zip", files))
-    assert sorted(captions_of(found)) == ["in.png", "root.png", "win/dows.png"]
-
-
-@pytest.mark.parametrize(("name", "content"), [
-    ("a.zip", b"PK\x03\x04 no archive"), ("a.tar", b"no archive" * 100), ("a.zip", b""), ("a.tar", b"")])
-def test_a_damaged_archive_is_one_line(tmp_path, name, content):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=r"is not a readable archive|holds no picture"):
-        find_pictures(tmp_path / name)
-
-
-def test_an_archive_that_is_cut_short_loses_only_what_is_gone(tmp_path):
-    path = write_tar(tmp_path / "a.tar", {**FILES, "last.png": b"\x89PNG" + b"x" * 50_000})
-    os.truncate(path, path.stat().st_size - 40_000)
-    with pytest.raises(DataError, match="is not a readable archive"):
-        find_pictures(path)
-
-
-def test_a_member_with_too_many_bytes_is_refused_before_it_is_read(tmp_path):
-    path = write_zip(tmp_path / "a.zip", {"ok.png": png(1), "bomb.png": b"\0" * (256 * 2**20 + 1)})
-    assert path.stat().st_size < 2**20
-    dataset = opened(find_pictures(path), tmp_path / "cache")
-    assert (dataset.names, dataset.skipped) == (("ok.png",), (("bomb.png", "unreadable in its archive"),))
-
-
-@pytest.mark.parametrize("suffix", ["tar.gz", "tgz", "tar.bz2", "tar.xz"])
-def test_a_compressed_tar_says_what_to_do(tmp_path, suffix):
-    path = write_tar(tmp_path / f"a.{suffix}", FILES, {"gz": "w:gz", "2": "w:bz2", "z": "w:xz"}[
-        "gz" if suffix in ("tar.gz", "tgz") else suffix[-1]])
-    with pytest.raises(DataError, match=r"is a compressed tar.*Unpack it first: tar xf"):
-        find_pictures(path)
-
 
 # ── Parquet and Arrow ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -150,6 +63,27 @@ def test_a_list_of_files_is_the_data_set(tmp_path):
     assert found.unusable == (("pictures/gone.png", "not there"),)
 
 
+def test_a_list_may_have_quotes_around_paths(tmp_path):
+    write_folder(tmp_path, FILES)
+    (tmp_path / "list.txt").write_text('"1.png"\n\'2.png\'\n')
+    assert list(captions_of(find_pictures(tmp_path / "list.txt")).values()) == [("picture 1",), ("picture 2",)]
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+
+
+@pytest.mark.parametrize(("files", "message"), [
+    ({"0.parquet": POINTER}, "0.parquet is not a readable parquet file.*run `git lfs pull`"),
+    ({"0.tar": POINTER}, "0.tar is not a readable archive.*run `git lfs pull`"),
+    ({"0.zip": POINTER}, "0.zip is not a readable archive.*run `git lfs pull`"),
+    ({"0.png": png(0), "metadata.csv": POINTER}, "metadata.csv is no table.*run `git lfs pull`"),
+    ({"0.png": png(0), "metadata.jsonl": b"<html></html>"}, "metadata.jsonl is no table.*the download failed"),
+    ({"0.7z": b"7z"}, "Unpack 0.7z first"), ({"data/0.cbz": b"PK"}, "Unpack data/0.cbz first")])
+def test_what_is_elsewhere_or_packed_is_told_how_to_get_it(tmp_path, files, message):
+    with pytest.raises(DataError, match=message):
+        find_pictures(write_folder(tmp_path, files))
+
+
 def test_what_is_no_data_set_is_told_what_would_be_one(tmp_path):
     (tmp_path / "a.doc").write_text("x")
     with pytest.raises(DataError, match="is neither a folder, an archive nor a table"):
@@ -188,14 +122,3 @@ def test_a_pipe_is_no_data_set(tmp_path, name):
     os.mkfifo(tmp_path / name)
     with pytest.raises(DataError, match="is not a regular file"):
         find_pictures(tmp_path / name)
-
-
-def test_texts_that_unpack_to_much_are_unpacked_only_as_far_as_they_are_read(tmp_path, monkeypatch):
-    unpacked = []
-    read = containers._ZipFiles.read
-    monkeypatch.setattr(containers._ZipFiles, "read", lambda path, inner, size: unpacked.append(size) or read(
-        path, inner, size))
-    path = write_zip(tmp_path / "a.zip", {"0.png": png(0), "0.txt": b" " * 2**24, "nosuffix": b"\0" * 2**24})
-    found = find_pictures(path)
-    assert found.caption_problems == (("0.txt", "longer than 64 KB, ignored"),)
-    assert max(unpacked) <= 2**16 + 1

@@ -2,16 +2,19 @@
 
 import dataclasses
 import json
+import shutil
 from unittest import mock
 
 import pytest
 import tiny
 import torch
+from PIL import Image
 
 from diffuse_cli import events
 from diffuse_cli.config import Machine, Recipe
-from diffuse_cli.errors import DataError, ModelError, UsageError
-from diffuse_cli.storage import checkpoint, run_directory
+from diffuse_cli.errors import DataError, ModelError, StorageError, UsageError
+from diffuse_cli.evaluation.held_out import open_held_out
+from diffuse_cli.storage import checkpoint, run_directory, trained_pictures
 from diffuse_cli.storage.model_info import TrainingSummary
 from diffuse_cli.training import estimate, loop
 from diffuse_cli.training.run import open_run
@@ -41,6 +44,48 @@ def test_changed_pictures_are_refused_unless_accepted(home, tmp_path):
     assert stream[-1].step == 2
     assert dict(tiny.of_kind(events.Started, stream)[0].facts)["pictures"] == "40 used (38 to train on, 2 held out)"
     assert tiny.train(folder)[-1].complete                 # the change was recorded
+
+
+def test_a_picture_that_was_trained_on_is_never_held_out_in_a_folder(home, tmp_path):
+    folder = tiny.draw_squares(tmp_path / "pictures", 24)
+    (folder / "test").mkdir()
+    for number in range(4):
+        (folder / f"{number:03d}.png").rename(folder / "test" / f"{number:03d}.png")
+    recipe = dataclasses.replace(tiny.RECIPE, captions="none", held_out="test")
+    tiny.train(folder, recipe, stop_at=1)
+    for number in (4, 5):                                  # one moves, of the other a copy under another name appears
+        shutil.copy(folder / f"{number:03d}.png", folder / "test" / f"new-{number}.png")
+        (folder / f"{number:03d}.png").unlink()
+    shutil.copy(folder / "test" / "000.png", folder / "test" / "999.png")
+    Image.new("RGB", (16, 16), "orange").save(folder / "test" / "fresh.png")
+
+    stream = tiny.train(folder, recipe, accept_changes=True, stop_at=1)
+    assert dict(tiny.of_kind(events.Started, stream)[0].facts)["pictures"] == "26 used (18 to train on, 6 held out)"
+    warnings = [event.message for event in tiny.of_kind(events.Noticed, stream) if event.level == "warning"]
+    assert "2 pictures in test were trained on before, so they are not held out: for example test/new-4.png" in warnings
+
+    (folder / "000.png").write_bytes((folder / "test" / "000.png").read_bytes())     # no longer held out
+    tiny.train(folder, recipe, accept_changes=True, stop_at=1)
+    (folder / "000.png").unlink()
+    tiny.train(folder, recipe, accept_changes=True, stop_at=1)                             # what is recorded adds up
+    found = list_held_out(tiny.run_directory(home))
+    assert [found.dataset.names[position] for position in found.positions] == [
+        "test/001.png", "test/002.png", "test/003.png", "test/fresh.png"]
+
+    record = tiny.run_directory(home) / trained_pictures.TRAINED_FILE
+    record.write_bytes(record.read_bytes()[:-8])
+    with pytest.raises(StorageError, match="is damaged"):
+        tiny.train(folder, recipe)
+
+
+def list_held_out(directory):
+    """The pictures on which `diffuse evaluate` would measure a run."""
+    steps = open_held_out(directory / "model.safetensors", None, resolution=8)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 def test_a_folder_that_was_moved_is_found_again_by_the_name_of_its_run(home, tmp_path):

@@ -13,7 +13,8 @@ from typing import IO, Any, Literal
 
 from ..errors import DataError
 from ..files.input_files import check_input
-from .containers import ARCHIVE_LIMIT, MEMBER_LIMIT, identity_of
+from .containers import ARCHIVE_LIMIT, MEMBER_LIMIT, identity_of, read_head
+from .file_types import HEAD, remedies, what_else
 
 ARROW_SUFFIXES = (".parquet", ".arrow")
 
@@ -106,7 +107,8 @@ class ArrowTable:
                     self._table = ipc.open_file(source).read_all()
                 self._file, self.schema, self.rows = None, self._table.schema, self._table.num_rows
         except (pyarrow.ArrowException, OSError, ValueError) as error:
-            raise DataError(f"{path.name} is not a readable {path.suffix[1:]} file") from error
+            raise DataError(f"{path.name} is not a readable {path.suffix[1:]} file",
+                            hint="; ".join(remedies([what_else(read_head(path, HEAD))]))) from error
 
     def piece_with(self, row: int, column: str) -> tuple[int, Any]:
         """Some rows of a column, among them `row`. → the number of the first of them, the values"""

@@ -24,10 +24,11 @@ _TABLE = "; a table has the name of a picture and its caption in each line, with
 _LIST = ": lists of pictures, without captions"
 # Suffixes of files that are not read as captions → what to do. Those without a remedy hold captions least often.
 _REMEDIES = {
-    **dict.fromkeys((".xlsx", ".xls", ".ods"), "; save the table as CSV"), ".xml": "; export them as JSON or CSV",
+    **dict.fromkeys((".xlsx", ".xls", ".ods", ".sqlite", ".sqlite3"), "; save the table as CSV"),
+    ".xml": "; export them as JSON or CSV",
     **dict.fromkeys((".docx", ".odt", ".rtf"), "; save the text as .txt, or as a table NAME, CAPTION in .csv"),
     **dict.fromkeys((*TABLE_SUFFIXES, ".caption", ".captions", ".tags"), _TABLE),
-    **dict.fromkeys((".yaml", ".yml", ".xmp", ".html", ".md", ".cls"), "")}
+    **dict.fromkeys((".yaml", ".yml", ".xmp", ".html", ".md", ".cls", ".toml"), "")}
 _OUTSIDE_LIMIT = 64 * 2**20                     # maximum bytes of a table beside the folder that is looked into
 _OUTSIDE_ENTRIES = 2000                         # maximum entries of the folder above that are looked at
 

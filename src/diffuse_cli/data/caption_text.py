@@ -15,6 +15,8 @@ TAG_KEYS = ("tags", "tag", "keywords", "labels", "classes", "tags_general")     
 SPACED_TAG_KEYS = ("tag_string", "tag_string_general")                  # tags of image boards, with blanks between
 _ASKING = ("human", "user", "system")           # who does not say the caption in a conversation
 _CONTROL = dict.fromkeys((*range(32), *range(127, 160)), " ")          # control characters
+_PARAMETERS = re.compile(r"Steps: \d+, (?:\w[\w ]*: [^,]+, )*(Sampler|Seed|CFG scale): ")
+_ADAPTER = re.compile(r"<(lora|lyco|hypernet):[^<>]*>", re.IGNORECASE)
 _LANGUAGE = re.compile(r"([a-z]{2,3})(?:[_@-][A-Za-z]+)*(?:\.utf-?8)?\s*=\s*(?=\S)", re.IGNORECASE)
 
 
@@ -47,6 +49,21 @@ def without_translations(lines: Iterable[str]) -> list[str]:
     english = [line[mark.end():] for line, mark in zip(lines, marks, strict=True)
                if mark is not None and mark[1].lower() == "en"]
     return plain or english[:1] or lines
+
+
+def prompt_of_parameters(lines: Iterable[str]) -> str | None:
+    """The prompt in the text that stable-diffusion-webui and its like save beside a picture; None for another text.
+
+    Its lines up to "Negative prompt: …" and "Steps: …, Sampler: …", without marks such as `<lora:name:1>`.
+    """
+    prompt: list[str] = []
+    is_over = is_generated = False
+    for line in lines:
+        is_generated = is_generated or bool(_PARAMETERS.match(line))
+        is_over = is_over or is_generated or line.startswith("Negative prompt:")
+        if not is_over:
+            prompt.append(line)
+    return tidy(_ADAPTER.sub("", " ".join(prompt))).strip(" ,") if is_generated else None
 
 
 def captions_under(

@@ -89,7 +89,8 @@ def find_pictures(folder: Path, *, more_folders: Sequence[str] = (), captions: s
         (packed(source.by_name.get(name, ())),) for name in files.names()))
     counts, examples = _look_through(pictures)
     return PictureListing(tree.root, folder, pictures, counts.captioned > 0, kind, _summary(counts, source), examples,
-                          tuple(source.notes), tuple(source.warnings), unusable, tuple(source.problems), tree.litter)
+                          (*tree.notes, *source.notes), tuple(source.warnings), unusable, tuple(source.problems),
+                          tree.litter)
 
 
 # ── The decision ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -9,9 +9,8 @@ import posixpath
 import threading
 import zipfile
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol
+from typing import IO, Any, Literal, NamedTuple, Protocol
 
 from ..files.input_files import check_input, open_input
 
@@ -54,8 +53,7 @@ def read_head(location: Location, count: int) -> bytes:
         return file.read(count)
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(NamedTuple):
     """A regular file: `name` is its NFC POSIX path relative to the folder."""
 
     name: str
@@ -111,9 +109,7 @@ class Member:
         """The first `count` bytes, or all if there are fewer. Raises OSError."""
         count = min(count, self.size)
         if self.start is not None:
-            with open_input(self.container, limit=ARCHIVE_LIMIT) as file:
-                file.seek(self.start)
-                data = file.read(count)
+            data = _TarFiles.read(self.container, self.start, count)
         else:
             data = _ZipFiles.read(self.container, self.inner, count)
         if len(data) != count:
@@ -123,6 +119,27 @@ class Member:
     def open(self, mode: Literal["rb"]) -> IO[bytes]:
         """The contents as an open file. Raises OSError."""
         return io.BytesIO(self.read_bytes())
+
+
+class _TarFiles:
+    """The tar file that was read last stays open: to open it takes longer than to read a small member."""
+
+    lock = threading.Lock()
+    identity: tuple[Path, int, int] | None = None
+    file: io.BufferedReader | None = None
+
+    @classmethod
+    def read(cls, path: Path, start: int, size: int) -> bytes:
+        """`size` bytes from an offset; fewer at the end of the file. Raises OSError."""
+        with cls.lock:
+            identity = identity_of(path)
+            if cls.identity != identity or cls.file is None:
+                opened = open_input(path, limit=ARCHIVE_LIMIT)
+                if cls.file is not None:
+                    cls.file.close()
+                cls.file, cls.identity = opened, identity
+            cls.file.seek(start)
+            return cls.file.read(size)
 
 
 class _ZipFiles:
@@ -139,10 +156,11 @@ class _ZipFiles:
             try:
                 identity = identity_of(path)
                 if cls.identity != identity or cls.file is None:
+                    check_input(path, limit=ARCHIVE_LIMIT)
+                    opened = zipfile.ZipFile(path)
                     if cls.file is not None:
                         cls.file.close()
-                    check_input(path, limit=ARCHIVE_LIMIT)
-                    cls.file, cls.identity = zipfile.ZipFile(path), identity
+                    cls.file, cls.identity = opened, identity
                 with cls.file.open(inner) as member:
                     return member.read(size)
             except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, KeyError, EOFError) as error:

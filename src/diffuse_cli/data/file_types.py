@@ -36,10 +36,11 @@ REMEDIES = {                                    # reason → remedy, the rest of
     "empty file": "copy or download it again",
     "only zeros": "its contents were lost: copy or download it again",
     "truncated": "its end is missing: copy or download it again",
-    "Git LFS pointer": "the picture is elsewhere: run `git lfs pull` in its repository",
-    "web page": "the download failed: a page was saved under the name of the picture",
-    "error message": "the download failed: a message was saved under the name of the picture",
+    "Git LFS pointer": "the contents are elsewhere: run `git lfs pull` in the repository",
+    "web page": "the download failed: a page was saved under the name of the file",
+    "error message": "the download failed: a message was saved under the name of the file",
     "PDF": "export its pages as PNG",
+    "formatted text": "save it as plain text",
     "video": "save single frames as pictures",
     "archive": "unpack it",
     "gzip data": "unpack it with `gunzip`",
@@ -130,6 +131,7 @@ _OTHERS = tuple((reason, re.compile(pattern, re.DOTALL | re.IGNORECASE)) for rea
     (LAYERS, rb"8BPS|gimp xcf"),
     (DRAWING, _XML + rb"(<!DOCTYPE svg|<svg)|%!PS|\xc5\xd0\xd3\xc6|\xd7\xcd\xc6\x9a"),
     ("PDF", rb"%PDF"),
+    ("formatted text", rb"\{\\rtf"),
     ("web page", _XML + rb"<(!DOCTYPE|html|head|body|script|meta)|HTTP/\d"),
     ("error message", rb"\s*(<\?xml|<Error|\{\s*\"|\[\s*\{|Not Found|Access Denied|Forbidden|[45]\d\d )"),
     ("gzip data", rb"\x1f\x8b"),
@@ -139,6 +141,7 @@ _OTHERS = tuple((reason, re.compile(pattern, re.DOTALL | re.IGNORECASE)) for rea
     (OTHER_TYPE, rb"P7\n|PF\s\d|SIMPLE  =|\x76\x2f\x31\x01|#\?R(ADIANCE|GBE)|BPG\xfb|AT&TFORM|/\* XPM|II\xbc\x01"
                  rb"|\xabKTX|.{128}DICM"),
 ))
+_NO_TEXTS = tuple(item for item in _OTHERS if item[0] in ("Git LFS pointer", "PDF", "formatted text", "web page"))
 _AVIF_BRANDS = {b"avif", b"avis"}
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
@@ -162,6 +165,11 @@ def what_else(head: bytes) -> str:
     if brands := _brands(head):
         return HEIC if brands & _HEIF_BRANDS else RAW if b"crx " in brands else "video"
     return _other(head) or "not a picture"
+
+
+def reason_against_text(head: bytes) -> str | None:
+    """The reason why a file that could be read as text is none that a person wrote, by its first bytes, or None."""
+    return next((reason for reason, pattern in _NO_TEXTS if pattern.match(head)), None)
 
 
 def remedies(reasons: Iterable[str]) -> list[str]:

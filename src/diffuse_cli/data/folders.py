@@ -8,6 +8,7 @@ machine, file system and locale. What other programs leave there is skipped by i
 
 import contextlib
 import functools
+import itertools
 import os
 import posixpath
 import re
@@ -38,7 +39,9 @@ from .file_types import (
 from .litter import litter_label
 from .spilled import Row, SpilledList, SpilledLists
 
-UNREADABLE_FOLDER = "unreadable folder"         # a reason in `Tree.unusable`
+UNREADABLE_FOLDER, BROKEN_LINK = "unreadable folder", "broken link"     # reasons in `Tree.unusable`
+# Archives that are not read: of other kinds, or inside others.
+_PACKED = (".zip", ".tar", ".7z", ".rar", ".cbz", ".cbr", ".cb7", ".gz", ".bz2", ".xz", ".zst", ".lzma", ".dmg", ".iso")
 _NOT_DOWNLOADED = re.compile(r"\.(.+)\.icloud")     # the name of a picture that iCloud keeps elsewhere
 
 
@@ -80,7 +83,7 @@ class FileList(Sequence[File]):
 
     def names(self) -> Iterator[str]:
         """The names alone, which takes less time."""
-        return (name_of_key(row[0]) for row in self._rows)
+        return map(name_of_key, self._rows.values(0))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -115,6 +118,7 @@ class Tree:
     unusable: tuple[tuple[str, str], ...]       # (name, reason): pictures not to open, unreadable folders
     irregular: tuple[tuple[File, str], ...]     # (file, reason): others that are not regular files
     litter: tuple[tuple[str, int], ...] = ()    # (name or pattern, number): files of other programs, most first
+    notes: tuple[str, ...] = ()                 # what else is worth knowing about the files
 
     @functools.cached_property
     def directories(self) -> Counter[str]:
@@ -139,7 +143,8 @@ class Tree:
         """The error for a folder or manifest at `path` that holds no picture: what is there, and what would help."""
         counts = Counter(reason for _, reason in self.unusable)
         found = ", ".join(f"{reason} {count:,}" for reason, count in counts.most_common())
-        help = "; ".join(remedies(counts))
+        packed = [name for name in self.others.names() if name.lower().endswith(_PACKED)]
+        help = "; ".join((*(f"Unpack {name} first" for name in packed[:1]), *remedies(counts)))
         hint = f"Looked, at any depth, for {' '.join(sorted(SUFFIXES))}, and into files without a suffix"
         return DataError(f"{path} holds no picture that can be read" + (f" ({found})" if found else ""),
                          hint=help or hint)
@@ -157,8 +162,10 @@ def list_tree(folder: Path) -> Tree:
     unusable: list[tuple[str, str]] = []
     irregular: list[tuple[File, str]] = []
     litter: Counter[str] = Counter()
+    renamed = False
     for relative, kind in _walk(folder, unusable, litter):
         file = File(portable_name(relative), folder / relative)
+        renamed = renamed or file.name != relative
         judgement = judge_suffix(file.suffix, readable)
         if placeholder := _NOT_DOWNLOADED.fullmatch(posixpath.basename(file.name)):
             if judge_suffix(os.path.splitext(placeholder[1])[1].lower(), readable) not in (NO_PICTURE, UNKNOWN):
@@ -177,7 +184,16 @@ def list_tree(folder: Path) -> Tree:
     pictures.sort()
     others.sort()
     return Tree(folder, pictures, others, tuple(sorted(unusable, key=lambda problem: sort_key(problem[0]))),
-                tuple(sorted(irregular, key=lambda problem: sort_key(problem[0].name))), tuple(litter.most_common()))
+                tuple(sorted(irregular, key=lambda problem: sort_key(problem[0].name))), tuple(litter.most_common()),
+                tuple(_describe_twins(pictures, others)) if renamed else ())
+
+
+def _describe_twins(*lists: FileList) -> Iterator[str]:
+    """A line if files on the disk have one name in two compositions of its letters."""
+    twins = [name for files in lists for name, following in itertools.pairwise(files.names()) if name == following]
+    if twins:
+        yield (f"{len(twins):,} {'name is' if len(twins) == 1 else 'names are'} there twice, with composed and with "
+               f"decomposed accents, for example {twins[0]}: captions of one count for both")
 
 
 def judge_contents(path: Location, judgement: str) -> str:
@@ -272,9 +288,9 @@ def _kind(entry: os.DirEntry[str]) -> str:
             return "directory"
         if entry.is_file():
             return "file"
-        return "broken link" if entry.is_symlink() and not os.path.exists(entry.path) else "not a regular file"
+        return BROKEN_LINK if entry.is_symlink() and not os.path.exists(entry.path) else "not a regular file"
     except OSError:                             # a link to itself
-        return "broken link"
+        return BROKEN_LINK
 
 
 def _identity(directory: Path) -> tuple[int, int]:

@@ -39,6 +39,8 @@ _PATTERNS = tuple((re.compile(pattern, re.IGNORECASE | re.DOTALL), label) for pa
     (r".*\.(part|crdownload|download|partial|opdownload|filepart|aria2|!ut|!qb|!sync|tmp|temp)$", "partial downloads"),
 ))
 
+_ANY = re.compile("|".join(pattern.pattern for pattern, _ in _PATTERNS), re.IGNORECASE | re.DOTALL)
+
 # Copies that sync tools make when a file was changed in two places. They are pictures, so they are only named.
 _CONFLICT = re.compile(
     r"\(.{0,80}conflicted copy.{0,40}\)|\(.{0,40}'s conflicted|\.sync-conflict-\d{8}-|_conflict-\d{8}-|\[conflict"
@@ -50,9 +52,8 @@ def litter_label(name: str) -> str | None:
 
     name: without its folder.
     """
-    for pattern, label in _PATTERNS:
-        if pattern.match(name):
-            return label
+    if _ANY.match(name):
+        return next(label for pattern, label in _PATTERNS if pattern.match(name))
     if name.lower() in _NAMES:
         return name.strip()
     return ".*" if name.startswith(".") else None

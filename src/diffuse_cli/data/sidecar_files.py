@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .annotations import normalised
-from .caption_text import captions_under, distinct_captions, join_lines, without_translations
+from .caption_text import captions_under, distinct_captions, join_lines, prompt_of_parameters, without_translations
 from .containers import File, read_head
 from .file_types import picture_suffixes
 from .folders import FileList, Tree, name_of_key, sort_key
@@ -97,6 +97,8 @@ def _notes(
         yield f"{len(source.files):,} caption files hold no text, for example {min(source.files)}"
     if reader.translated:
         yield f"{reader.translated:,} text files hold translations, of which only the first language counts"
+    if reader.generated:
+        yield f"{reader.generated:,} text files hold settings of generated pictures, of which only the prompt counts"
     if reader.boxes:
         yield f"{reader.boxes:,} text files hold only numbers, as boxes for object detection, and no caption"
     problems = {name for name, _ in source.problems}
@@ -150,6 +152,7 @@ class SidecarReader:
         self.encodings: Counter[str] = Counter()
         self.translated = 0                     # number of files with translations of their caption
         self.boxes = 0                          # number of files that hold only numbers
+        self.generated = 0                      # number of files with the parameters of a generated picture
 
     def read(self, files: Iterable[File]) -> None:
         """Read all files."""
@@ -188,11 +191,14 @@ class SidecarReader:
             text, encoding = decode_text(data, sample=sample)
             text = text.removeprefix("\ufeff")
             self.encodings[encoding] += 1
-        except NotText:
-            problems.append((file.name, "not text"))
+        except NotText as error:
+            problems.append((file.name, error.reason))
             return None
-        if file.suffix != ".json":
+        if file.suffix != ".json" and not _is_captioned_object(text):
             lines = text.splitlines()
+            if (prompt := prompt_of_parameters(lines)) is not None:
+                self.generated += 1
+                return distinct_captions(prompt)
             if (kept := without_translations(lines)) != [line for line in lines if line.strip()]:
                 self.translated += 1
                 lines = kept
@@ -215,6 +221,17 @@ class SidecarReader:
         if not any(key in content for key in SIDECAR_KEYS):
             return None
         return captions_under(SIDECAR_KEYS, content, file.name, problems)
+
+
+def _is_captioned_object(text: str) -> bool:
+    """Whether a text of another suffix is a JSON object with a caption."""
+    if not text.lstrip().startswith("{"):
+        return False
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and any(key in content for key in SIDECAR_KEYS)
 
 
 def _is_file_name(value: Any) -> bool:

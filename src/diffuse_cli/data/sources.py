@@ -7,20 +7,18 @@ import dataclasses
 import itertools
 import posixpath
 import re
-import tarfile
 import unicodedata
-import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..config import TABLE_SUFFIXES
 from ..errors import DataError
-from ..files.input_files import check_input, read_input
-from . import metadata_files
+from ..files.input_files import read_input
+from . import archives, metadata_files
 from .arrow_files import ARROW_SUFFIXES, ArrowTable, Cell
 from .caption_tables import CaptionTable, captions_of_rows
-from .containers import ARCHIVE_LIMIT, File, Member
+from .containers import File
 from .file_types import NO_PICTURE, PICTURE, judge_suffix, picture_suffixes
 from .folders import FileList, Tree, judge_contents, list_tree
 from .hub import fetch, is_address
@@ -28,8 +26,6 @@ from .litter import litter_label
 from .source_captions import SourceCaptions
 from .text_files import NotText, decode_text
 
-ARCHIVES = (".zip", ".tar")
-COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")       # to be unpacked first
 LIST_LIMIT = 256 * 2**20                        # maximum bytes of a list of files
 
 
@@ -58,7 +54,8 @@ def open_sources(
         _sorted(_below(prefix, file) for prefix, tree in trees for file in tree.others),
         tuple((f"{prefix}/{name}", reason) for prefix, tree in trees for name, reason in tree.unusable),
         tuple((_below(prefix, file), reason) for prefix, tree in trees for file, reason in tree.irregular),
-        tuple(item for _, tree in trees for item in tree.litter))
+        tuple(item for _, tree in trees for item in tree.litter),
+        tuple(note for _, tree in trees for note in tree.notes))
     return merged, _merged(sources) if sources else None
 
 
@@ -91,8 +88,8 @@ def open_source(path: Path, *, column: str | None, checking: bool) -> tuple[Tree
         raise _missing(path)
     elif not path.is_file():
         raise DataError(f"{path} is not a regular file", hint="Give a folder of pictures")
-    elif _is_archive(path.name) or path.name.lower().endswith(COMPRESSED_TARS):
-        tree = _expand(path, [("", path)])
+    elif archives.is_archive(path.name):
+        tree = archives.expand(path, [("", path)])
     elif suffix in ARROW_SUFFIXES and (found := _rows_of([("", path)], path, column)):
         tree, captions = found
     elif suffix == ".txt" and (listed := _listed_files(path)):
@@ -120,77 +117,21 @@ def _open_folder(path: Path, column: str | None) -> tuple[Tree, SourceCaptions |
     if tree.pictures:
         return tree, None
     others = [(file, file.path) for file in tree.others if isinstance(file.path, Path)]
-    archives = [(file.base, location) for file, location in others
-                if _is_archive(file.name) or file.name.lower().endswith(COMPRESSED_TARS)]
-    if archives:
-        inside, names = _expand(path, archives), {location for _, location in archives}
+    shards = _by_prefix((file, location) for file, location in others if archives.is_archive(file.name))
+    if shards:
+        inside, names = archives.expand(path, shards), {location for _, location in shards}
         beside = (file for file in tree.others if file.path not in names)        # a table of captions, perhaps
         return dataclasses.replace(inside, others=_sorted(itertools.chain(inside.others, beside))), None
-    tables = [(file.base, location) for file, location in others if file.suffix in ARROW_SUFFIXES
-              and not posixpath.basename(file.name).startswith("cache-")]       # of datasets, beside the data
+    tables = _by_prefix((file, location) for file, location in others if file.suffix in ARROW_SUFFIXES
+                        and not posixpath.basename(file.name).startswith("cache-"))     # of datasets, beside the data
     return (tables and _rows_of(tables, path, column)) or (tree, None)
 
 
-# ── Archives ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _expand(root: Path, archives: Iterable[tuple[str, Path]]) -> Tree:
-    """The files in archives. A name begins with that of its archive, the first of each pair, if there are several."""
-    readable = picture_suffixes()
-    pictures, others = FileList(), FileList()
-    unusable: list[tuple[str, str]] = []
-    litter: dict[str, int] = {}
-    for prefix, path in archives:
-        for member in _members(path):
-            inner = unicodedata.normalize("NFC", _safe_name(member.inner) or "")
-            if label := next(filter(None, map(litter_label, inner.split("/"))), None):
-                litter[label] = litter.get(label, 0) + 1
-                continue
-            file = File(posixpath.join(prefix, inner), member)
-            judgement = judge_contents(member, judge_suffix(file.suffix, readable))
-            if judgement == PICTURE:
-                pictures.append(file)
-            elif judgement == NO_PICTURE:
-                others.append(file)
-            else:
-                unusable.append((file.name, judgement))
-    pictures.sort()
-    others.sort()
-    return Tree(root, pictures, others, tuple(sorted(unusable)), (),
-                tuple(sorted(litter.items(), key=lambda item: -item[1])))
-
-
-def _is_archive(name: str) -> bool:
-    """Whether a file with this name is an archive whose members are read."""
-    return name.lower().endswith(ARCHIVES)
-
-
-def _members(path: Path) -> Iterator[Member]:
-    """The regular files in an archive, in its order. Raises DataError if it cannot be read or is a compressed tar."""
-    if path.name.lower().endswith(COMPRESSED_TARS):
-        raise DataError(f"{path} is a compressed tar, in which no picture can be read alone",
-                        hint=f"Unpack it first: tar xf {path}")
-    try:
-        check_input(path, limit=ARCHIVE_LIMIT)
-        if path.suffix.lower() == ".zip":
-            with zipfile.ZipFile(path) as archive:
-                for entry in archive.infolist():
-                    if not entry.is_dir() and _safe_name(entry.filename):
-                        yield Member(path, entry.filename, entry.file_size, None)
-        else:
-            with tarfile.open(path, "r:") as tar:
-                for info in tar:
-                    if info.isreg() and _safe_name(info.name):
-                        yield Member(path, info.name, info.size, info.offset_data)
-                    tar.members.clear()         # type: ignore[attr-defined]   # they are not needed again
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, ValueError) as error:
-        raise DataError(f"{path} is not a readable archive", hint="Was it copied or downloaded to its end?") from error
-
-
-def _safe_name(name: str) -> str | None:
-    """A member's name as a relative POSIX path; None for one that leads out of the archive, or that is none."""
-    path = posixpath.normpath(name.replace("\\", "/").lstrip("/"))
-    return None if path in ("", ".") or path.startswith("../") or "\0" in path else path
+def _by_prefix(containers: Iterable[tuple[File, Path]]) -> list[tuple[str, Path]]:
+    """Containers with the folder of their files: the name of each, without its suffix unless two differ only in it."""
+    listed = list(containers)
+    counts = Counter(file.base for file, _ in listed)
+    return [(file.base if counts[file.base] == 1 else file.name, location) for file, location in listed]
 
 
 def _sorted(files: Iterable[File]) -> FileList:
@@ -239,6 +180,8 @@ def _listed_files(path: Path) -> Tree | None:
     except (OSError, NotText):
         return None
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    lines = [line[1:-1] if len(line) > 2 and line[0] == line[-1] in "\"'" and not (path.parent / line).exists()
+             else line for line in lines]       # as file managers of Windows copy paths
     if not lines or not any((path.parent / line).exists() for line in (lines[0], lines[-1])):
         return None
     readable = picture_suffixes()

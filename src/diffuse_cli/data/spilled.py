@@ -4,6 +4,7 @@ SQLite keeps the file in the system's folder for temporary files, or where TMPDI
 ends, however that happens. A collection of few entries has no file. One thread at a time uses a collection.
 """
 
+import operator
 import sqlite3
 import weakref
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ IN_MEMORY = 2000                                # entries of a collection that a
 _CHUNK = 500                                    # rows that are read at once, if the next ones are probably needed
 _FEW = 4                                        # rows that are read otherwise
 _CACHE = 512                                    # KiB of a file that SQLite keeps in memory
+_FIRST = operator.itemgetter(0)
 
 Row = tuple[Any, ...]                           # of texts, bytes, whole numbers and None
 T = TypeVar("T")
@@ -47,6 +49,15 @@ class SpilledList(Sequence[Row]):
         self._table.run(f"CREATE TABLE sorted AS SELECT * FROM entries ORDER BY {order}, rowid")
         self._table.run("DROP TABLE entries")
         self._table.run("ALTER TABLE sorted RENAME TO entries")
+
+    def values(self, number: int) -> Iterator[Any]:
+        """One value of each row, which takes less time than whole rows."""
+        for start in range(0, self._stored, _CHUNK):
+            assert self._table is not None
+            chunk = self._table.read(f"SELECT v{number} FROM entries WHERE rowid > ? AND rowid <= ?", start,
+                                     min(start + _CHUNK, self._stored))
+            yield from map(_FIRST, chunk)
+        yield from map(operator.itemgetter(number), self._newest)
 
     def column(self, number: int, decode: Callable[[Any], T]) -> "Column[T]":
         """One value of each row, as `decode` returns it."""
@@ -104,8 +115,7 @@ class Column(Sequence[T]):
         return self._decode(self._rows[index][self._number])
 
     def __iter__(self) -> Iterator[T]:
-        number, decode = self._number, self._decode
-        return (decode(row[number]) for row in self._rows)
+        return map(self._decode, self._rows.values(self._number))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and len(self) == len(other) and all(
@@ -121,32 +131,35 @@ class _Keyed:
 
     def __init__(self) -> None:
         self._table: _Table | None = None
-        self._ahead: dict[bytes, list[Any]] = {}                       # all entries from _start to before _end
-        self._start: bytes = b""
-        self._end: bytes | None = b""                                  # None: all to the last
+        self._ahead: dict[str, list[Any]] = {}                         # all entries from _start to before _end
+        self._start: str = ""                                          # texts have the order of their UTF-8
+        self._end: str | None = ""                                     # None: all to the last
 
     def _stored(self, key: str) -> list[Any]:
         """The values of a key in the table, in the order in which they came."""
         if self._table is None:
             return []
-        wanted = _bytes(key)
-        if wanted < self._start or (self._end is not None and wanted >= self._end):
-            self._read_ahead(wanted)
-        return self._ahead.get(wanted, [])
+        found = self._ahead.get(key)
+        if found is not None:
+            return found
+        if key < self._start or (self._end is not None and key >= self._end):
+            self._read_ahead(key)
+        return self._ahead.get(key, [])
 
-    def _read_ahead(self, key: bytes) -> None:
+    def _read_ahead(self, key: str) -> None:
         """Keep the entries of this key, and of some keys after it: many if the last question was about those before."""
         assert self._table is not None
         number = _CHUNK if key == self._end else _FEW
         rows = self._table.read(
-            "SELECT key, value FROM entries WHERE key >= ? ORDER BY key, rowid LIMIT ?", key, number)
+            "SELECT key, value FROM entries WHERE key >= ? ORDER BY key, rowid LIMIT ?", _bytes(key), number)
         self._start, self._end, self._ahead = key, None, {}
         if len(rows) == number:
-            self._end = rows[-1][0]                                    # a key of which not all values may be here
+            self._end = _text(rows[-1][0])                             # a key of which not all values may be here
             if self._end == key:
-                rows = self._table.read("SELECT key, value FROM entries WHERE key = ? ORDER BY rowid", key)
-                self._end = key + b"\0"
-        for found, value in rows:
+                rows = self._table.read("SELECT key, value FROM entries WHERE key = ? ORDER BY rowid", _bytes(key))
+                self._end = key + "\0"
+        for stored, value in rows:
+            found = _text(stored)
             if self._end is None or found < self._end:
                 self._ahead.setdefault(found, []).append(value)
 
@@ -157,7 +170,7 @@ class _Keyed:
         self._forget()
 
     def _forget(self) -> None:
-        self._ahead, self._start, self._end = {}, b"", b""
+        self._ahead, self._start, self._end = {}, "", ""
 
 
 class SpilledDict(_Keyed, Mapping[str, V]):

@@ -24,6 +24,10 @@ class Split:
     train: np.ndarray
     held_out: np.ndarray
 
+    def without(self, positions: Sequence[int]) -> "Split":
+        """The same, but the pictures at these positions are not held out."""
+        return Split(self.train, np.setdiff1d(self.held_out, np.array(positions, np.int64)))
+
 
 def validation_count(pictures: int) -> int:
     """How many of so many pictures to hold out: 5 %, at least 64, at most 10 % and 2,048; none of fewer than 20."""
@@ -45,7 +49,9 @@ def split_dataset(
 
     folder: hold out the pictures in this folder instead, or in the shards that begin with its name. names: those of the
     pictures, relative to the data set. A picture in the folder whose pixels are also outside of it is neither held out
-    nor trained on. Raises DataError if the folder holds no picture, or all, and if `limit` leaves none to train on.
+    nor trained on; the caller takes out those that were trained on earlier.
+
+    Raises DataError if the folder holds no picture, or all, and if `limit` leaves none to train on.
     """
     if folder is not None:
         return _split_by_folder(hashes, names, folder)

@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import DataError, system_reason
 from .annotations import flattened, rows_of
 from .containers import ARCHIVE_LIMIT, File, Location
+from .file_types import remedies
 from .text_files import NotText, decode_text, encoding_of_file, open_text, read_lines
 
 SEPARATED = (".csv", ".tsv", ".txt")
@@ -60,9 +61,14 @@ def _lines(file: File, notes: list[str]) -> Iterator[str]:
                                 hint="One row describes one picture")
             yield line
     except NotText as error:
-        raise DataError(f"{file.name} is not text", hint="Save it as UTF-8") from error
+        raise _no_text(file.name, error) from error
     except OSError as error:
         raise DataError(f"cannot read {file.name}: {system_reason(error)}") from error
+
+
+def _no_text(name: str, error: NotText) -> DataError:
+    return DataError(f"{name} is {error.reason if error.reason == 'not text' else f'no table ({error.reason})'}",
+                     hint="; ".join(remedies([error.reason])) or "Save it as UTF-8")
 
 
 # ── JSON ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -116,7 +122,7 @@ def read_document(path: Location, name: str, *, limit: int) -> Any:
     try:
         return json.loads(decode_text(data)[0])
     except NotText as error:
-        raise DataError(f"{name} is not text", hint="Save it as UTF-8") from error
+        raise _no_text(name, error) from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{name} is not JSON") from error
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Literal, Protocol
 
 from ..files.input_files import open_input
+from .file_types import HEAD, reason_against_text
 
 TABLE_LIMIT = 4 * 2**30                         # maximum bytes of a text that is read line by line
 SAMPLE_LIMIT = 64 * 1024                        # maximum bytes from which a code page is guessed
@@ -34,7 +35,11 @@ class Opens(Protocol):
 
 
 class NotText(Exception):
-    """The bytes are no text in any encoding that is known."""
+    """The bytes are no text in any encoding that is known, or that of a web page, for instance: `reason` says so."""
+
+    def __init__(self, reason: str = "not text") -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 def open_text(path: Opens, *, limit: int = TABLE_LIMIT) -> IO[bytes]:
@@ -47,6 +52,8 @@ def decode_text(data: bytes, *, sample: bytes = b"") -> tuple[str, str]:
 
     sample: bytes of other files, none of them UTF-8, that were probably written by the same program.
     """
+    if reason := reason_against_text(data[:HEAD]):
+        raise NotText(reason)
     for encoding in _candidates(data, sample):
         try:
             return data.decode(encoding), encoding
@@ -82,6 +89,8 @@ def encoding_of_file(path: Opens) -> str:
     """The encoding of a file of any size, which is read in pieces. Raises NotText, OSError."""
     with open_text(path) as file:
         block = file.read(_BLOCK)
+        if reason := reason_against_text(block[:HEAD]):
+            raise NotText(reason)
         if encoding := _marked_encoding(block):
             return encoding
         decoder, sample, valid = codecs.getincrementaldecoder("utf-8")(), io.BytesIO(), True

@@ -21,7 +21,7 @@ from ..data.split import numbers_of, split_dataset
 from ..errors import DataError, UsageError
 from ..events import Noticed, Scanned
 from ..sampling.request import rendering_of
-from ..storage import registry, run_directory
+from ..storage import registry, run_directory, trained_pictures
 from ..storage.model_info import read_model_info
 
 _HINT = "Name a folder of pictures that the model has not seen: diffuse evaluate MODEL DIR"
@@ -63,7 +63,7 @@ def open_held_out(
     if folder is None:
         if stored is None:
             raise UsageError("nothing beside this model says which pictures it has not seen", hint=_HINT)
-        training = yield from _open_training_data(stored, name=model.parent.name)
+        training = yield from _open_training_data(stored, model.parent)
         if len(training.held_out) == 0:
             raise DataError(f"the run {model.parent.name!r} held nothing out: it had fewer than 20 pictures",
                             hint=_HINT)
@@ -74,7 +74,7 @@ def open_held_out(
     if stored is not None:
         caption_options = _recipe(stored).caption_options
         try:
-            known = yield from _open_training_data(stored, name=model.parent.name)
+            known = yield from _open_training_data(stored, model.parent)
         except DataError as error:
             yield Noticed(message=f"memorisation cannot be measured: {error.what}", level="warning")
     dataset = yield from open_dataset(
@@ -89,9 +89,12 @@ def open_held_out(
     return HeldOutPictures(dataset, np.arange(len(dataset.images)), known, held_out_by_run=False)
 
 
-def _open_training_data(stored: dict[str, Any], *, name: str) -> Generator[Scanned | Noticed, None, TrainingData]:
-    """The data set of the run `name` with the config `stored`. Raises DataError if it is gone or has changed."""
-    folder, plan = Path(stored["request"]["folder"]), from_dict(Plan, stored["plan"], where="plan")
+def _open_training_data(stored: dict[str, Any], run: Path) -> Generator[Scanned | Noticed, None, TrainingData]:
+    """The data set of the run in the directory `run`, with the config `stored`.
+
+    Raises DataError if it is gone or has changed.
+    """
+    name, folder, plan = run.name, Path(stored["request"]["folder"]), from_dict(Plan, stored["plan"], where="plan")
     if not folder.exists() and not is_address(folder):
         raise DataError(f"the pictures that {name!r} was trained on are gone: {folder}", hint=_HINT)
     dataset = yield from open_dataset(
@@ -101,6 +104,7 @@ def _open_training_data(stored: dict[str, Any], *, name: str) -> Generator[Scann
         raise DataError(f"the pictures or captions in {folder} changed since {name!r} was trained on them", hint=_HINT)
     split = split_dataset(dataset.pixel_hashes, names=dataset.names, folder=_recipe(stored).held_out,
                           limit=plan.held_out_limit)
+    split = split.without(trained_pictures.once_trained(run, dataset.pixel_hashes, split.held_out))
     return TrainingData(dataset, split.train, split.held_out)
 
 

@@ -2,7 +2,7 @@
 
 Uses the standard library only, so that a run is found and locked before torch is imported.
 
-    models/<name>/lock  config.json  tokenizer.json  events.jsonl  skipped.jsonl  previews/
+    models/<name>/lock  config.json  tokenizer.json  events.jsonl  skipped.jsonl  trained-pictures.bin  previews/
                   step-00001000.safetensors  HEAD-0  HEAD-1      training states, and which of them are whole
                   model.safetensors  best.safetensors            averaged weights: of the newest save, and the best
 """

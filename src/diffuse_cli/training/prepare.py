@@ -22,7 +22,7 @@ from ..network.tokenizer import encode, load_tokenizer, train_tokenizer, truncat
 from ..pictures import pixels
 from ..runtime import devices
 from ..runtime.distributed import World
-from ..storage import checkpoint, registry, training_states
+from ..storage import checkpoint, registry, trained_pictures, training_states
 from . import estimate
 from .batches import Batches, shuffled
 from .estimate import Facts
@@ -44,6 +44,7 @@ def open_session(
     """
     limit = world.broadcast_json(run.plan and run.plan.held_out_limit)
     split = split_dataset(dataset.pixel_hashes, names=dataset.names, folder=run.recipe.held_out, limit=limit)
+    split = yield from _without_once_trained(split, run, dataset, world)
     start, init = Start(None, ""), None
     if world.is_main:
         start = choose_start(run, device, train_images=len(split.train))
@@ -59,10 +60,25 @@ def open_session(
     if world.is_main and not rehearsal and (plan != run.plan or run.moved_from is not None):
         if run.plan is not None and plan.steps != run.plan.steps:      # the budget grew: forget the old cool-down
             training_states.rewind(run.directory, limit=run.plan.cooldown_start)
-        _write_run(run, trainer, tokenizer, dataset)
+        _write_run(run, trainer, tokenizer, dataset, split)
     session = Session(run, plan, dataset, split, tokenizer, trainer,
                       _validation_data(plan, dataset, split, tokenizer))
     return session, _facts(session, builder.reasons, start, device)
+
+
+def _without_once_trained(
+    split: Split, run: Run, dataset: Dataset, world: World,
+) -> Generator[events.Noticed, None, Split]:
+    """Take the pictures that the run was trained on in its earlier data set out of those held out, with a warning."""
+    once: list[int] = world.broadcast_json(
+        trained_pictures.once_trained(run.directory, dataset.pixel_hashes, split.held_out)
+        if world.is_main and run.plan is not None else [])
+    if once and world.is_main:
+        count = "1 picture" if len(once) == 1 else f"{len(once):,} pictures"
+        yield events.Noticed(level="warning", message=(
+            f"{count} in {run.recipe.held_out} were trained on before, so they are not held out: "
+            f"for example {dataset.names[once[0]]}"))
+    return split.without(once)
 
 
 # ── The plan ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -209,8 +225,8 @@ def _read_tokenizer(run: Run) -> Tokenizer | None:
 # ── The run's files, the validation data and the header ─────────────────────────────────────────────────────────────
 
 
-def _write_run(run: Run, trainer: Trainer, tokenizer: Tokenizer | None, dataset: Dataset) -> None:
-    """Write the first files of a new run durably: the tokenizer, the list of skipped pictures, and last the plan.
+def _write_run(run: Run, trainer: Trainer, tokenizer: Tokenizer | None, dataset: Dataset, split: Split) -> None:
+    """Write the first files of a run durably: the tokenizer, lists of pictures, and last the plan.
 
     A run without a plan does not count as a run, so a crash before the end leaves nothing that could be resumed. Raises
     StorageError, also if the disk has no room for the whole training.
@@ -224,6 +240,8 @@ def _write_run(run: Run, trainer: Trainer, tokenizer: Tokenizer | None, dataset:
     if dataset.skipped:
         lines = [json.dumps({"name": name, "reason": reason}) for name, reason in dataset.skipped]
         durable.write(run.directory / "skipped.jsonl", ("\n".join(lines) + "\n").encode())
+    if run.recipe.held_out is not None:
+        trained_pictures.record(run.directory, dataset.pixel_hashes, split.train, anew=run.plan is None)
     durable.make_directory(run.directory / "previews")
     run.write_plan(trainer.plan)
 

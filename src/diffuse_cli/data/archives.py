@@ -1,0 +1,157 @@
+"""The files in zip and tar archives, which are read in place: a data set that was never unpacked.
+
+An archive means what unpacking it would leave on the disk: of several members of one name the last counts, and a link
+is the file that it leads to.
+"""
+
+import itertools
+import posixpath
+import stat
+import tarfile
+import unicodedata
+import zipfile
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ..errors import DataError
+from ..files.input_files import check_input
+from .containers import ARCHIVE_LIMIT, File, Member, read_head
+from .file_types import HEAD, NO_PICTURE, PICTURE, judge_suffix, picture_suffixes, remedies, what_else
+from .folders import BROKEN_LINK, FileList, Tree, judge_contents
+from .litter import litter_label
+
+_ARCHIVES = (".zip", ".tar")
+_COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")      # to be unpacked first
+_LINKS = 40                                     # maximum links that are followed to a file, as Linux has it
+
+
+def is_archive(name: str) -> bool:
+    """Whether a file with this name is an archive, perhaps one that must be unpacked first."""
+    return name.lower().endswith((*_ARCHIVES, *_COMPRESSED_TARS))
+
+
+def expand(root: Path, archives: Iterable[tuple[str, Path]]) -> Tree:
+    """The files in archives: a name begins with the first of its archive's pair.
+
+    Raises DataError if an archive cannot be read, or is a compressed tar.
+    """
+    readable = picture_suffixes()
+    pictures, others = FileList(), FileList()
+    unusable: list[tuple[str, str]] = []
+    litter: Counter[str] = Counter()
+    for prefix, path in archives:
+        for inner, member in _members(path):
+            name = unicodedata.normalize("NFC", inner)
+            if label := next(filter(None, map(litter_label, name.split("/"))), None):
+                litter[label] += 1
+                continue
+            name = posixpath.join(prefix, name)
+            judgement = judge_suffix(posixpath.splitext(name)[1].lower(), readable)
+            if member is None:
+                if judgement == PICTURE:
+                    unusable.append((name, BROKEN_LINK))
+                continue
+            judgement = judge_contents(member, judgement)
+            if judgement == PICTURE:
+                pictures.append(File(name, member))
+            elif judgement == NO_PICTURE:
+                others.append(File(name, member))
+            else:
+                unusable.append((name, judgement))
+    (pictures, first), (others, second) = map(_last_of_each_name, (pictures, others))
+    return Tree(root, pictures, others, tuple(sorted(unusable)), (), tuple(litter.most_common()),
+                tuple(_describe_replaced(first + second)))
+
+
+def _last_of_each_name(files: FileList) -> tuple[FileList, list[str]]:
+    """Files in the order of an archive → sorted; of several with one name only the last. The names of the others."""
+    files.sort()
+    replaced = [name for name, following in itertools.pairwise(files.names()) if name == following]
+    if replaced:
+        files = FileList(deque(of_name, maxlen=1)[0] for _, of_name in itertools.groupby(
+            files, lambda file: file.name))
+    return files, replaced
+
+
+def _describe_replaced(names: list[str]) -> Iterator[str]:
+    if names:
+        count = f"{len(names):,} {'member' if len(names) == 1 else 'members'}"
+        yield f"{count} of archives replaced by a later one of the same name, for example {names[0]}"
+
+
+# ── Members ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _members(path: Path) -> Iterator[tuple[str, Member | None]]:
+    """The names of the files in an archive, as relative POSIX paths, in its order, links last.
+
+    Without a member: a link that leads to none. Raises DataError if the archive cannot be read or is a compressed tar.
+    """
+    if path.name.lower().endswith(_COMPRESSED_TARS):
+        raise DataError(f"{path} is a compressed tar, in which no picture can be read alone",
+                        hint=f"Unpack it first: tar xf {path}")
+    links: dict[str, str] = {}
+    try:
+        check_input(path, limit=ARCHIVE_LIMIT)
+        read = _zip_members if path.suffix.lower() == ".zip" else _tar_members
+        yield from read(path, links)
+        if links:
+            yield from _linked(links, read(path, {}))
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, ValueError) as error:
+        hints = remedies([what_else(_head(path))])
+        raise DataError(f"{path} is not a readable archive",
+                        hint=hints[0] if hints else "Was it copied or downloaded to its end?") from error
+
+
+def _head(path: Path) -> bytes:
+    try:
+        return read_head(path, HEAD)
+    except OSError:
+        return b""
+
+
+def _zip_members(path: Path, links: dict[str, str]) -> Iterator[tuple[str, Member]]:
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if entry.is_dir() or not (name := _safe_name(entry.filename)):
+                continue
+            if stat.S_ISLNK(entry.external_attr >> 16) and not entry.flag_bits & 1 and entry.file_size < 2**12:
+                links[name] = posixpath.join(posixpath.dirname(name), archive.read(entry).decode("utf-8", "replace"))
+            else:
+                yield name, Member(path, entry.filename, entry.file_size, None)
+
+
+def _tar_members(path: Path, links: dict[str, str]) -> Iterator[tuple[str, Member]]:
+    with tarfile.open(path, "r:") as archive:
+        for info in archive:
+            if not (name := _safe_name(info.name)):
+                continue
+            if info.isreg():
+                yield name, Member(path, info.name, info.size, info.offset_data)
+            elif info.islnk():                  # another name of an earlier member
+                links[name] = info.linkname
+            elif info.issym():
+                links[name] = posixpath.join(posixpath.dirname(name), info.linkname)
+            archive.members.clear()             # type: ignore[attr-defined]   # they are not needed again
+
+
+def _linked(links: dict[str, str], members: Iterable[tuple[str, Member]]) -> Iterator[tuple[str, Member | None]]:
+    """Each link with the member to which it leads, perhaps through other links."""
+    ends: dict[str, str] = {}
+    for name in links:
+        end: str | None = name
+        for _ in range(_LINKS):
+            if end is not None and end in links:
+                end = _safe_name(links[end])
+        ends[name] = end or ""
+    wanted = set(ends.values())
+    found = {name: member for name, member in members if name in wanted}
+    for name, end in ends.items():
+        yield name, found.get(end)
+
+
+def _safe_name(name: str) -> str | None:
+    """A member's name as a relative POSIX path; None for one that leads out of the archive, or that is none."""
+    path = posixpath.normpath(name.replace("\\", "/").lstrip("/"))
+    return None if path in ("", ".") or path.startswith("../") or "\0" in path else path
