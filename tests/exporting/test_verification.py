@@ -7,8 +7,11 @@ import torch
 from random_models import make_model
 
 from diffuse_cli import api
-from diffuse_cli.config import EXPORT_FORMATS
+from diffuse_cli.config import EXPORT_FORMATS, Export
 from diffuse_cli.errors import ExportError
+from diffuse_cli.exporting import diffusers_comparison, onnx_comparison
+from diffuse_cli.exporting.model_comparison import compare_read_back
+from diffuse_cli.exporting.standalone.sample import Sampler
 from diffuse_cli.exporting.verification import (
     Comparison,
     answers_and_limit,
@@ -17,6 +20,7 @@ from diffuse_cli.exporting.verification import (
     require_agreement,
 )
 from diffuse_cli.network.tokenizer import encode
+from diffuse_cli.storage import checkpoint, registry
 
 
 @pytest.mark.parametrize(("difference", "limit", "holds"), [
@@ -76,17 +80,34 @@ def test_a_wrong_weight_is_beyond_the_limit():
     assert largest_difference(answers, model.network(noisy, time, text)) > limit
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """The bundled model, and where it is exported to each format."""
+    for library in ("diffusers", "onnxruntime"):
+        pytest.importorskip(library)
+    directory = tmp_path_factory.mktemp("exported")
+    for form, suffix in EXPORT_FORMATS.items():
+        api.export("demo", directory / f"{form}{suffix}", to=form, verify=False)
+    return checkpoint.load_model(registry.resolve("demo"), torch.device("cpu")), directory
+
+
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("form", ["diffusers", "onnx", "safetensors"])
-def test_the_bundled_model_is_exported_whatever_the_number_of_threads(form, threads, tmp_path):
-    pytest.importorskip({"diffusers": "diffusers", "onnx": "onnxruntime", "safetensors": "safetensors"}[form])
-    before = torch.get_num_threads()
+@pytest.mark.parametrize("form", EXPORT_FORMATS)
+def test_the_bundled_models_answers_agree_whatever_the_number_of_threads(exported, form, threads):
+    (model, directory), before = exported, torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        report = api.export("demo", tmp_path / f"demo{EXPORT_FORMATS[form]}", to=form)
+        if form == "safetensors":
+            comparisons = compare_read_back(model, directory / "safetensors.safetensors", Export(format=form))
+        elif form == "onnx":
+            comparisons = list(onnx_comparison._compare_networks(model, directory / form, Sampler(directory / form)))
+        else:
+            comparisons = diffusers_comparison._compare_unet(
+                model, diffusers_comparison.open_pipeline(directory / form))
     finally:
         torch.set_num_threads(before)
-    assert report["verified"]
+    require_agreement(comparisons)
+    assert len(comparisons) >= 3
 
 
 def test_a_refusal_names_the_way_around_it():
