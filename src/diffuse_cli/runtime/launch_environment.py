@@ -87,4 +87,5 @@ def slurm_address() -> dict[str, str]:
     except (OSError, subprocess.CalledProcessError, IndexError) as error:
         raise UsageError(f"cannot tell which machine is the first of {nodes!r}",
                          hint="Set MASTER_ADDR and MASTER_PORT for srun") from error
-    return {"MASTER_ADDR": first, "MASTER_PORT": str(20_000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 20_000)}
+    job = os.environ.get("SLURM_JOB_ID", "")
+    return {"MASTER_ADDR": first, "MASTER_PORT": str(20_000 + int(job[-4:] if job.isdecimal() else "0"))}
