@@ -1,10 +1,14 @@
 """Archives, shards and lists: the same pictures and captions as in a folder, and nothing is unpacked."""
 
 import os
+import tarfile
+import zipfile
 
 import numpy as np
+import pyarrow
 import pytest
 from picture_folders import captions_of
+from pyarrow import ipc, parquet
 from source_files import EXPECTED, FILES, WRITERS, opened, png, write_arrow, write_folder, write_tar, write_zip
 
 from diffuse_cli.data import containers, file_hashes
@@ -87,6 +91,52 @@ def test_a_member_with_too_many_bytes_is_refused_before_it_is_read(tmp_path):
     assert path.stat().st_size < 2**20
     dataset = opened(find_pictures(path), tmp_path / "cache")
     assert (dataset.names, dataset.skipped) == (("ok.png",), (("bomb.png", "unreadable in its archive"),))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_members_that_would_be_unpacked_without_a_limit_are_not_read(tmp_path, method):
+    """The library's own limit holds for deflate alone: 90 KB of others became gigabytes."""
+    path = write_zip(tmp_path / "a.zip", {"bomb.png": png(1)}, method)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("ok.png", png(1))
+    dataset = opened(find_pictures(path), tmp_path / "cache")
+    assert (dataset.names, dataset.skipped) == (("ok.png",), (("bomb.png", "unreadable in its archive"),))
+
+
+def tar_header(name, size, kind=b"0"):
+    """A header in GNU's form with a size of any sign, whatever follows."""
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    header = bytearray(info.tobuf(format=tarfile.GNU_FORMAT)[:512])
+    header[124:136] = (b"\x80" if size >= 0 else b"\xff") + size.to_bytes(11, "big", signed=True)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+@pytest.mark.parametrize("content", [
+    tar_header("a.png", 0) + tar_header("b.png", -1024),                        # the same member again and again
+    tar_header("a.png", 0) + tar_header("b", -512, b"5"),
+    tar_header("x", 2**62, b"L"), tar_header("x", -512, b"L"),                  # names
+    tar_header("x", 2**40, b"x"), tar_header("x", 2**30, b"g"),                 # extended headers
+    (tar_header("x", 2, b"L") + b"a".ljust(512, b"\0")) * 900,                   # each name is that of the next header
+])
+def test_headers_of_a_tar_cost_no_time_and_no_memory(tmp_path, content):
+    path = tmp_path / "a.tar"
+    path.write_bytes(content + bytes(1024))
+    os.truncate(path, 2**32)                            # a sparse file: what a header says of its length may be true
+    with pytest.raises(DataError, match="is not a readable archive"):
+        find_pictures(path)
+
+
+@pytest.mark.parametrize("line", ["a" * 300, "a/" * 3000, "a\0b", "\x1b[2J", "..", "/dev/zero", "~"])
+def test_a_list_of_what_are_no_names_is_a_text_like_any_other(tmp_path, line):
+    (tmp_path / "list.txt").write_text(f"{line}\n{line}\n")
+    with pytest.raises(DataError):
+        find_pictures(tmp_path / "list.txt")
+    (tmp_path / "0.png").write_bytes(png(1))
+    (tmp_path / "list.txt").write_text(f"0.png\n{line}\n")
+    assert list(captions_of(find_pictures(tmp_path / "list.txt"))) == ["0.png"]
 
 
 @pytest.mark.parametrize("suffix", ["tar.gz", "tgz", "tar.bz2", "tar.xz"])
@@ -199,3 +249,26 @@ def test_texts_that_unpack_to_much_are_unpacked_only_as_far_as_they_are_read(tmp
     found = find_pictures(path)
     assert found.caption_problems == (("0.txt", "longer than 64 KB, ignored"),)
     assert max(unpacked) <= 2**16 + 1
+
+
+@pytest.mark.parametrize("column", [
+    pyarrow.array([b"\xff\xfe"]).view(pyarrow.string()), pyarrow.array([2**62]).view(pyarrow.timestamp("us")),
+    pyarrow.array([2**30], pyarrow.int32()).view(pyarrow.date32())], ids=["no UTF-8", "no time", "no date"])
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "metadata.parquet"])
+def test_values_that_python_cannot_hold_are_one_line(tmp_path, column, name):
+    table = pyarrow.table({"image": [png(1)], "file_name": ["0.png"], "text": column})
+    (tmp_path / "0.png").write_bytes(png(1))
+    if name == "a.arrow":
+        with pyarrow.OSFile(str(tmp_path / name), "wb") as file, ipc.new_stream(file, table.schema) as writer:
+            writer.write_table(table)
+    else:
+        parquet.write_table(table.drop_columns(["image"]) if name == "metadata.parquet" else table, tmp_path / name)
+    with pytest.raises(DataError, match=r"is not a readable (parquet|arrow) file"):
+        find_pictures(tmp_path if name == "metadata.parquet" else tmp_path / name)
+
+
+def test_classes_that_are_nested_without_end_are_no_classes(tmp_path):
+    table = pyarrow.table({"image": [png(1)], "label": [0]}).replace_schema_metadata(
+        {"huggingface": b'{"info":' + b"[" * 100_000})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    assert len(find_pictures(tmp_path / "a.parquet").pictures) == 1

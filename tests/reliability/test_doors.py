@@ -72,8 +72,8 @@ def test_mutations_are_accepted_or_refused(door, times, seed, counted):
                 (doors.CORPUS / door).mkdir(parents=True, exist_ok=True)
                 (doors.CORPUS / door / f"found-{seed}").write_bytes(data)
                 raise
-    counted(PICTURES if door == "picture" else MODELS if door in ("model_header", "tokenizer", "folder") else TEXTS,
-            f"mutations at the door {door.replace('_', ' ')}", 250 * times)
+    promise = {"picture": PICTURES, "archive": PICTURES, "captions": TEXTS, "png_text": TEXTS}.get(door, MODELS)
+    counted(promise, f"mutations at the door {door.replace('_', ' ')}", 250 * times)
 
 
 # ── Models ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -153,6 +153,7 @@ def commands(path, pictures):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kB on Linux alone")
+@pytest.mark.timeout(1800)
 def test_hostile_models_do_nothing_in_any_command(command, model, squares, tmp_path, monkeypatch, counted):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "hostile.safetensors"
@@ -239,6 +240,7 @@ QUICK, WHOLE = 100, 2000
 def examples(function):
     """The test with few examples, or as many as the whole run has."""
     count = WHOLE if os.environ.get("DIFFUSE_RELIABILITY_PAGE") else QUICK
+    function = pytest.mark.timeout(3600)(function)
     return settings(max_examples=count, deadline=None, derandomize=False, database=None, suppress_health_check=[
         HealthCheck.function_scoped_fixture, HealthCheck.too_slow])(function)
 

@@ -4,6 +4,7 @@ Commands import everything that needs torch inside their bodies, so that help an
 """
 
 import difflib
+import functools
 import os
 import platform
 import re
@@ -137,6 +138,7 @@ def _run(arguments: Sequence[str]) -> int:
         return _crash(error) if known is None else _fail(known, cause=error)
 
 
+@functools.cache
 def _command() -> Any:
     """The command line parser. The options that install completion work, but no help page shows them."""
     command = typer.main.get_command(app)

@@ -3,8 +3,8 @@
 A row holds a picture's bytes in one column, and captions or classes in others.
 """
 
+import contextlib
 import io
-import json
 import os
 import threading
 from collections.abc import Iterator
@@ -13,9 +13,21 @@ from typing import IO, Any, Literal
 
 from ..errors import DataError
 from ..files.input_files import check_input
+from ..files.strict_json import JsonError, loads_strict
 from .containers import ARCHIVE_LIMIT, MEMBER_LIMIT, identity_of
 
 ARROW_SUFFIXES = (".parquet", ".arrow")
+
+
+@contextlib.contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Raise DataError in place of every other error: of pyarrow, and of values that Python cannot hold."""
+    try:
+        yield
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:
+        raise DataError(f"{name} is not a readable {name.rpartition('.')[2]} file") from error
 
 
 class Cell:
@@ -74,7 +86,8 @@ class _Pieces:
                     cls.table, cls.key, cls.piece = ArrowTable(cell.container), key, None
                 if cls.piece is None or not cls.start <= cell.row < cls.start + len(cls.piece):
                     cls.start, cls.piece = cls.table.piece_with(cell.row, cell.column)
-                value = cls.piece[cell.row - cls.start].as_py()
+                with reading(cell.container.name):
+                    value = cls.piece[cell.row - cls.start].as_py()
             except DataError as error:
                 raise OSError(error.what) from error
         data = value.get("bytes") if isinstance(value, dict) else value
@@ -93,7 +106,7 @@ class ArrowTable:
             from pyarrow import ipc, parquet
         except ImportError as error:
             raise DataError(f"{path.name} needs pyarrow", hint="pip install 'diffuse-cli[parquet]'") from error
-        try:
+        with reading(path.name):
             check_input(path, limit=ARCHIVE_LIMIT)
             if path.suffix.lower() == ".parquet":
                 self._file, self._table = parquet.ParquetFile(path), None
@@ -105,8 +118,6 @@ class ArrowTable:
                 except pyarrow.ArrowInvalid:
                     self._table = ipc.open_file(source).read_all()
                 self._file, self.schema, self.rows = None, self._table.schema, self._table.num_rows
-        except (pyarrow.ArrowException, OSError, ValueError) as error:
-            raise DataError(f"{path.name} is not a readable {path.suffix[1:]} file") from error
 
     def piece_with(self, row: int, column: str) -> tuple[int, Any]:
         """Some rows of a column, among them `row`. → the number of the first of them, the values"""
@@ -116,7 +127,8 @@ class ArrowTable:
         for group in range(self._file.metadata.num_row_groups):
             count = self._file.metadata.row_group(group).num_rows
             if row < start + count:
-                return start, self._file.read_row_group(group, columns=[column]).column(column)
+                with reading(self.path.name):
+                    return start, self._file.read_row_group(group, columns=[column]).column(column)
             start += count
         raise DataError(f"{self.path.name} has no row {row}")
 
@@ -128,7 +140,8 @@ class ArrowTable:
             kind = field.type
             is_struct = pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
             if self.rows and (is_struct or pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)):
-                value = self.piece_with(0, field.name)[1][0].as_py()
+                with reading(self.path.name):
+                    value = self.piece_with(0, field.name)[1][0].as_py()
                 data = value.get("bytes") if isinstance(value, dict) else value
                 if isinstance(data, bytes) and is_picture(data):
                     return str(field.name)
@@ -141,20 +154,22 @@ class ArrowTable:
         names = self._class_names()
         columns = [field.name for field in self.schema
                    if field.name != without and not pyarrow.types.is_binary(field.type)]
-        batches = self._table.select(columns).to_batches(1024) if self._table is not None else \
-            self._file.iter_batches(batch_size=1024, columns=columns)
-        for batch in batches:
-            for row in batch.to_pylist():
-                yield {key: names[key][value] if key in names and type(value) is int and 0 <= value < len(names[key])
-                       else value for key, value in row.items()}
+        with reading(self.path.name):
+            batches = self._table.select(columns).to_batches(1024) if self._table is not None else \
+                self._file.iter_batches(batch_size=1024, columns=columns)
+            for batch in batches:
+                for row in batch.to_pylist():
+                    yield {key: names[key][value]
+                           if key in names and type(value) is int and 0 <= value < len(names[key]) else value
+                           for key, value in row.items()}
 
     def _class_names(self) -> dict[str, list[str]]:
         """Column → the names of its classes, from what the library datasets writes into the file."""
         try:
-            features = json.loads((self.schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+            features = loads_strict((self.schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
             return {column: list(map(str, feature["names"])) for column, feature in features.items()
                     if isinstance(feature, dict) and isinstance(feature.get("names"), list)}
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (JsonError, KeyError, TypeError, AttributeError):
             return {}
 
 

@@ -6,6 +6,8 @@ Only what a member's name and place are is read to list a container; a member is
 import io
 import os
 import posixpath
+import struct
+import tarfile
 import threading
 import zipfile
 import zlib
@@ -17,6 +19,11 @@ from ..files.input_files import check_input, open_input
 
 MEMBER_LIMIT = 256 * 2**20                      # maximum bytes of a member, before it is compressed
 ARCHIVE_LIMIT = 2**42                           # maximum bytes of an archive, or of a file of rows
+HEADER_LIMIT = 2**20                            # maximum bytes of the headers of a member of a tar
+# What the standard library raises for archives that are damaged, or made to harm it.
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error, EOFError, OSError, ValueError, OverflowError,
+          RuntimeError, LookupError)
+_PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)       # the library unpacks others without a limit of memory
 
 
 class Inner(Protocol):
@@ -143,10 +150,32 @@ class _ZipFiles:
                         cls.file.close()
                     check_input(path, limit=ARCHIVE_LIMIT)
                     cls.file, cls.identity = zipfile.ZipFile(path), identity
+                if cls.file.getinfo(inner).compress_type not in _PACKED:
+                    raise OSError("packed by another method than deflate")
                 with cls.file.open(inner) as member:
                     return member.read(size)
-            except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, KeyError, EOFError) as error:
+            except OSError:
+                raise
+            except DAMAGE as error:
                 raise OSError(f"damaged or encrypted: {error}") from error
+
+
+class TarHeaders:
+    """An open tar file for the library that lists it, which would read headers of any length into memory."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.tell, self.seek, self._read, self._left = file.tell, file.seek, file.read, HEADER_LIMIT
+
+    def next_member(self) -> None:
+        """HEADER_LIMIT holds for each member."""
+        self._left = HEADER_LIMIT
+
+    def read(self, count: int) -> bytes:
+        """`count` bytes. Raises OSError if they are too many."""
+        if not 0 <= count <= self._left:
+            raise OSError(f"headers over {HEADER_LIMIT // 2**20} MB")
+        self._left -= count
+        return self._read(count)
 
 
 def identity_of(path: Path) -> tuple[Path, int, int]:

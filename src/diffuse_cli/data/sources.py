@@ -5,6 +5,7 @@ Whatever it is, it becomes a `Tree`, so that the same rules find its captions. N
 
 import dataclasses
 import itertools
+import os
 import posixpath
 import re
 import tarfile
@@ -16,11 +17,11 @@ from pathlib import Path
 
 from ..config import TABLE_SUFFIXES
 from ..errors import DataError
-from ..files.input_files import check_input, read_input
+from ..files.input_files import check_input, open_input, read_input
 from . import metadata_files
 from .arrow_files import ARROW_SUFFIXES, ArrowTable, Cell
 from .caption_tables import CaptionTable, captions_of_rows
-from .containers import ARCHIVE_LIMIT, File, Member
+from .containers import ARCHIVE_LIMIT, DAMAGE, File, Member, TarHeaders
 from .file_types import NO_PICTURE, PICTURE, judge_suffix, picture_suffixes
 from .folders import FileList, Tree, judge_contents, list_tree
 from .hub import fetch, is_address
@@ -178,13 +179,23 @@ def _members(path: Path) -> Iterator[Member]:
                     if not entry.is_dir() and _safe_name(entry.filename):
                         yield Member(path, entry.filename, entry.file_size, None)
         else:
-            with tarfile.open(path, "r:") as tar:
-                for info in tar:
-                    if info.isreg() and _safe_name(info.name):
-                        yield Member(path, info.name, info.size, info.offset_data)
-                    tar.members.clear()         # type: ignore[attr-defined]   # they are not needed again
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, ValueError) as error:
+            yield from _members_of_tar(path)
+    except DAMAGE as error:
         raise DataError(f"{path} is not a readable archive", hint="Was it copied or downloaded to its end?") from error
+
+
+def _members_of_tar(path: Path) -> Iterator[Member]:
+    with open_input(path, limit=ARCHIVE_LIMIT) as file:
+        headers, end = TarHeaders(file), -1
+        with tarfile.open(fileobj=headers, mode="r:") as tar:          # type: ignore[call-overload]
+            for info in tar:
+                if info.size < 0 or tar.offset <= end:                 # type: ignore[attr-defined]
+                    raise tarfile.ReadError("a member that lies before its header")       # it would repeat for ever
+                if info.isreg() and _safe_name(info.name):
+                    yield Member(path, info.name, info.size, info.offset_data)
+                end = tar.offset                                       # type: ignore[attr-defined]
+                tar.members.clear()             # type: ignore[attr-defined]   # they are not needed again
+                headers.next_member()
 
 
 def _safe_name(name: str) -> str | None:
@@ -239,7 +250,7 @@ def _listed_files(path: Path) -> Tree | None:
     except (OSError, NotText):
         return None
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    if not lines or not any((path.parent / line).exists() for line in (lines[0], lines[-1])):
+    if not lines or not any(os.path.exists(path.parent / line) for line in (lines[0], lines[-1])):
         return None
     readable = picture_suffixes()
     pictures, others = FileList(), FileList()
@@ -249,8 +260,8 @@ def _listed_files(path: Path) -> Tree | None:
     for line in lines:
         listed = path.parent / line
         name = unicodedata.normalize("NFC", re.sub(r"^(\.*/)+", "", posixpath.normpath(line.replace("\\", "/"))))
-        if not listed.is_file():
-            unusable.append((name, "not there" if not listed.exists() else "not a regular file"))
+        if not os.path.isfile(listed):          # which is false, too, for what cannot be a name
+            unusable.append((name, "not there" if not os.path.exists(listed) else "not a regular file"))
         elif label := litter_label(listed.name):
             litter[label] += 1
         elif (judgement := judge_contents(listed, judge_suffix(listed.suffix.lower(), readable))) == PICTURE:
