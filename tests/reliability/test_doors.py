@@ -180,6 +180,44 @@ def test_hostile_models_do_nothing_in_any_command(command, model, squares, tmp_p
     counted(MODELS, "hostile models × commands", 6 * len(files))
 
 
+def cost(action) -> tuple[float, float]:
+    """(seconds of CPU, MB) of a child that does this; the MB are also those of what it shares with this process."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), \
+                    contextlib.redirect_stderr(nowhere):
+                action()
+        finally:
+            os._exit(0)
+    _, status, usage = os.wait4(pid, 0)
+    assert status == 0
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kB on Linux alone")
+def test_a_hostile_model_costs_less_than_a_second_and_200_mb(command, model, squares, tmp_path, monkeypatch, counted):
+    """Beyond what the idle program takes, whose libraries were imported before."""
+    from diffuse_cli.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "hostile.safetensors"
+    files = hostile_models.hostile(model.read_bytes())
+    path.write_bytes(files["one channel"])
+    for arguments in commands(path, squares):
+        command(*arguments)                             # imports what it needs
+    _, idle = cost(lambda: None)
+    for name, data in files.items():
+        path.write_bytes(data)
+        for arguments in commands(path, squares):
+            seconds, memory = cost(lambda arguments=arguments: app._run([*map(str, arguments)]))
+            assert seconds < 1, f"{name}, {arguments[0]}: {seconds} s"
+            assert memory - idle < 200, f"{name}, {arguments[0]}: {memory - idle} MB"
+    counted(MODELS, "hostile models × commands, each below 1 s and 200 MB", 6 * len(files))
+
+
 # ── Pictures ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
