@@ -3,7 +3,6 @@
 A row holds a picture's bytes in one column, and captions or classes in others.
 """
 
-import contextlib
 import io
 import os
 import threading
@@ -14,20 +13,9 @@ from typing import IO, Any, Literal
 from ..errors import DataError
 from ..files.input_files import check_input
 from ..files.strict_json import JsonError, loads_strict
-from .containers import ARCHIVE_LIMIT, MEMBER_LIMIT, identity_of
+from .containers import ARCHIVE_LIMIT, MEMBER_LIMIT, identity_of, reading
 
 ARROW_SUFFIXES = (".parquet", ".arrow")
-
-
-@contextlib.contextmanager
-def reading(name: str) -> Iterator[None]:
-    """Raise DataError in place of every other error: of pyarrow, and of values that Python cannot hold."""
-    try:
-        yield
-    except (DataError, MemoryError):
-        raise
-    except Exception as error:
-        raise DataError(f"{name} is not a readable {name.rpartition('.')[2]} file") from error
 
 
 class Cell:

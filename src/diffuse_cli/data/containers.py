@@ -3,6 +3,7 @@
 Only what a member's name and place are is read to list a container; a member is read when it is needed.
 """
 
+import contextlib
 import io
 import os
 import posixpath
@@ -11,10 +12,12 @@ import tarfile
 import threading
 import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol
 
+from ..errors import DataError
 from ..files.input_files import check_input, open_input
 
 MEMBER_LIMIT = 256 * 2**20                      # maximum bytes of a member, before it is compressed
@@ -182,3 +185,14 @@ def identity_of(path: Path) -> tuple[Path, int, int]:
     """A file's path, size and time of its last change, by which it is noticed if another takes its place."""
     status = os.stat(path)
     return path, status.st_size, status.st_mtime_ns
+
+
+@contextlib.contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Raise DataError in place of every error of pyarrow, and of values that Python cannot hold."""
+    try:
+        yield
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:
+        raise DataError(f"{name} is not a readable {name.rpartition('.')[2]} file") from error

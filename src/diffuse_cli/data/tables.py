@@ -11,8 +11,7 @@ from typing import Any
 
 from ..errors import DataError, system_reason
 from .annotations import flattened, rows_of
-from .arrow_files import reading
-from .containers import ARCHIVE_LIMIT, File, Location
+from .containers import ARCHIVE_LIMIT, File, Location, reading
 from .text_files import NotText, decode_text, encoding_of_file, open_text, read_lines
 
 SEPARATED = (".csv", ".tsv", ".txt")
