@@ -48,14 +48,18 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, **_safety(), **more}
 
 
-def elsewhere() -> "AbstractContextManager[None]":
-    """A context in which the current directory is that of this package, for libraries that obey files in it.
+def elsewhere(directory: "str | os.PathLike[str]" = _PACKAGES) -> "AbstractContextManager[None]":
+    """A context in which the current directory is this one, for libraries that obey files in the current directory.
 
-    Use it where no other thread runs.
+    Use it where no other thread runs. A current directory that was deleted stays: nothing lies in it.
     """
     import contextlib
 
-    return contextlib.chdir(_PACKAGES)
+    try:
+        os.getcwd()
+    except OSError:
+        return contextlib.nullcontext()
+    return contextlib.chdir(directory)
 
 
 def _safety() -> dict[str, str]:

@@ -279,3 +279,16 @@ def test_torch_uses_the_cpu_for_gaps_of_an_apple_gpu_unless_the_user_forbids_it(
     met = []
     inside(lambda: met.append(os.environ.get("PYTORCH_ENABLE_MPS_FALLBACK")))
     assert met == [seen]
+
+
+@pytest.mark.parametrize("width", ["9" * 20, "9" * 5000, "99999", "²", "-5", "0", "abc", ""])
+def test_a_width_that_no_terminal_has_is_ignored(inside, monkeypatch, width):
+    """Rich would end in a crash, or write lines of that length."""
+    for name in ("COLUMNS", "LINES", "TERMINAL_WIDTH"):
+        monkeypatch.setenv(name, width)
+    met = []
+    inside(lambda: met.append([os.environ.get(name) for name in ("COLUMNS", "LINES", "TERMINAL_WIDTH")]))
+    assert met == [[None, None, None]]
+    monkeypatch.setenv("COLUMNS", "020")
+    inside(lambda: met.append(os.environ.get("COLUMNS")))
+    assert met[1] == "020"

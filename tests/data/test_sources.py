@@ -3,8 +3,10 @@
 import os
 
 import numpy as np
+import pyarrow
 import pytest
 from picture_folders import captions_of
+from pyarrow import ipc, parquet
 from source_files import FILES, opened, png, write_arrow, write_folder, write_zip
 
 from diffuse_cli.data.captions import find_pictures
@@ -122,3 +124,36 @@ def test_a_pipe_is_no_data_set(tmp_path, name):
     os.mkfifo(tmp_path / name)
     with pytest.raises(DataError, match="is not a regular file"):
         find_pictures(tmp_path / name)
+
+
+@pytest.mark.parametrize("line", ["a" * 300, "a/" * 3000, "a\0b", "\x1b[2J", "..", "/dev/zero", "~"])
+def test_a_list_of_what_are_no_names_is_a_text_like_any_other(tmp_path, line):
+    (tmp_path / "list.txt").write_text(f"{line}\n{line}\n")
+    with pytest.raises(DataError):
+        find_pictures(tmp_path / "list.txt")
+    (tmp_path / "0.png").write_bytes(png(1))
+    (tmp_path / "list.txt").write_text(f"0.png\n{line}\n")
+    assert list(captions_of(find_pictures(tmp_path / "list.txt"))) == ["0.png"]
+
+
+@pytest.mark.parametrize("column", [
+    pyarrow.array([b"\xff\xfe"]).view(pyarrow.string()), pyarrow.array([2**62]).view(pyarrow.timestamp("us")),
+    pyarrow.array([2**30], pyarrow.int32()).view(pyarrow.date32())], ids=["no UTF-8", "no time", "no date"])
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "metadata.parquet"])
+def test_values_that_python_cannot_hold_are_one_line(tmp_path, column, name):
+    table = pyarrow.table({"image": [png(1)], "file_name": ["0.png"], "text": column})
+    (tmp_path / "0.png").write_bytes(png(1))
+    if name == "a.arrow":
+        with pyarrow.OSFile(str(tmp_path / name), "wb") as file, ipc.new_stream(file, table.schema) as writer:
+            writer.write_table(table)
+    else:
+        parquet.write_table(table.drop_columns(["image"]) if name == "metadata.parquet" else table, tmp_path / name)
+    with pytest.raises(DataError, match=r"is not a readable (parquet|arrow) file"):
+        find_pictures(tmp_path if name == "metadata.parquet" else tmp_path / name)
+
+
+def test_classes_that_are_nested_without_end_are_no_classes(tmp_path):
+    table = pyarrow.table({"image": [png(1)], "label": [0]}).replace_schema_metadata(
+        {"huggingface": b'{"info":' + b"[" * 100_000})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    assert len(find_pictures(tmp_path / "a.parquet").pictures) == 1

@@ -11,7 +11,9 @@ import json
 import random
 import re
 import struct
+import tarfile
 import tempfile
+import zipfile
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -21,7 +23,7 @@ from PIL import Image, PngImagePlugin
 
 from diffuse_cli.checks import from_dict
 from diffuse_cli.cli.prompt_files import PromptLine
-from diffuse_cli.data import images, tables
+from diffuse_cli.data import images, sources, tables
 from diffuse_cli.data.containers import File
 from diffuse_cli.data.picture_files import ImageRefused
 from diffuse_cli.data.png_texts import read_png_text
@@ -99,8 +101,17 @@ def folder(data: bytes) -> None:
     diffusers_config.read_unet(part["unet"], diffusers_config.read_text_encoder(part["text"]))
 
 
+def archive(data: bytes) -> None:
+    """A zip or tar file; the first byte chooses which. Its members are listed and read."""
+    path = _file(data[1:], "given.zip" if (data[:1] or b"a")[0] % 2 else "given.tar")
+    for number, member in enumerate(sources._members(path)):
+        assert number < 1000
+        with contextlib.suppress(OSError):
+            member.read_bytes()
+
+
 DOORS: dict[str, Callable[[bytes], None]] = {
-    function.__name__: function for function in (model_header, tokenizer, picture, captions, png_text, folder)}
+    function.__name__: function for function in (model_header, tokenizer, picture, captions, png_text, folder, archive)}
 
 
 def is_safe(door: str, data: bytes) -> bool:
@@ -121,7 +132,7 @@ def is_safe(door: str, data: bytes) -> bool:
 def sound(door: str) -> list[bytes]:
     """Inputs that the door accepts."""
     return {"model_header": _models, "tokenizer": _tokenizers, "picture": _pictures, "captions": _captions,
-            "png_text": _png_texts, "folder": _folders}[door]()
+            "png_text": _png_texts, "folder": _folders, "archive": _archives}[door]()
 
 
 CONFIG = {"network": {"resolution": 8, "widths": [8], "depths": [1], "attention": ["none"], "head_dim": 8, "groups": 1,
@@ -209,6 +220,28 @@ def _folders() -> list[bytes]:
     return [json.dumps({"unet": diffusers_config.unet_config(network),
                         "text": diffusers_config.text_encoder_config(network.text),
                         "scheduler": diffusers_config.scheduler_config(config, "ddpm", betas)}).encode()]
+
+
+def _archives() -> list[bytes]:
+    """The first byte says which kind of archive follows."""
+    files = {"a.png": b"x" * 600, f"{'long' * 40}.png": b"y", "dir/é.txt": b"a red car"}
+    found = []
+    for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w", compression) as packed:
+            for name, data in files.items():
+                packed.writestr(name, data)
+        found.append(b"a" + stream.getvalue())
+    for format in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode="w", format=format) as tar:
+            for name, data in files.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                with contextlib.suppress(ValueError):               # a name that is too long for the oldest format
+                    tar.addfile(info, io.BytesIO(data))
+        found.append(b"b" + stream.getvalue()[:8192])
+    return found
 
 
 # ── Mutations ───────────────────────────────────────────────────────────────────────────────────────────────────────

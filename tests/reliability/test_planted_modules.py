@@ -15,6 +15,8 @@ import pytest
 import tiny
 from real import environment
 
+from diffuse_cli import python_process
+
 DIFFUSE = str(Path(sys.executable).with_name("diffuse"))
 PLANT = "import os\nwith open(os.environ['WITNESS'], 'a') as witness: witness.write(__name__ + '\\n')\n"
 # What Python itself imports for `-m` before the program begins. docs/cli.md says to add -P.
@@ -90,3 +92,15 @@ def test_a_planted_module_would_be_noticed(tmp_path):
     subprocess.run([sys.executable, "-c", "import typer"], cwd=tmp_path, capture_output=True,
                    env={**os.environ, "WITNESS": str(witness)})
     assert "typer" in witness.read_text()
+
+
+def test_libraries_that_obey_the_current_directory_are_used_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with python_process.elsewhere():
+        assert Path.cwd() == Path(python_process.__file__).parents[1]
+    assert Path.cwd() == tmp_path
+    (tmp_path / "deleted").mkdir()
+    monkeypatch.chdir(tmp_path / "deleted")
+    (tmp_path / "deleted").rmdir()
+    with python_process.elsewhere(tmp_path), pytest.raises(FileNotFoundError):
+        Path.cwd()                                      # nothing lies in it, and nobody could come back

@@ -144,6 +144,19 @@ def test_wandb_gets_scalars_and_strips_under_one_id(wandb, squares, decoded, hom
     assert "square" in strip[2]
 
 
+def test_wandb_never_begins_in_the_current_directory(wandb, tmp_path, monkeypatch):
+    """It would send its key to the server that `wandb/settings` there names."""
+    places = []
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "pictures")
+    wandb.init.side_effect = lambda **_: places.append(Path.cwd()) or _Run()
+    with loggers.open_log("wandb", tmp_path / "run", warn=pytest.fail) as log:
+        log(STARTED)
+    assert places == [tmp_path / "run"]
+    assert Path.cwd() == tmp_path / "pictures"
+
+
 def test_wandb_that_cannot_begin_is_one_line(wandb, tmp_path):
     wandb.init.side_effect = RuntimeError("api_key not configured\n(no-tty)")
     with pytest.raises(UsageError, match=r"cannot begin: api_key not configured \(no-tty\)") as caught, \

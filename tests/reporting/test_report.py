@@ -2,10 +2,13 @@
 
 import base64
 import hashlib
+import http.server
 import itertools
 import json
 import re
 import shutil
+import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ from diffuse_cli.reporting import report
 from diffuse_cli.storage.event_log import read_event_log
 
 HOSTILE = "</script><script>alert('x')</script> \"&<img src=//evil.example> \x1b[2J \u202e $name ${script}"
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 MEASURED = {"value": 0.5, "standard_error": 0.25}
 EVALUATION = {
     "schema": 1, "version": "0.1.0", "model_sha256": "ab", "step": 8, "seed": 0,
@@ -110,17 +114,22 @@ def test_the_page_of_a_finished_run_says_which_weights_the_model_has(run):
     assert "The model has the weights of the last step: validation loss 0.2019.<" in report.build(run).decode()
 
 
-def test_foreign_text_stays_text(run):
+def _hostile_page(run: Path, text: str) -> str:
+    """The page of a run in which every text of others is `text`."""
     stored = json.loads((run / "config.json").read_text())
-    stored["request"]["folder"] = f"/pictures/{HOSTILE}\udcff"
-    stored["request"]["recipe"]["caption"] = HOSTILE
+    stored["request"]["folder"] = f"/pictures/{text}\udcff"
+    stored["request"]["recipe"]["caption"] = text
     (run / "config.json").write_text(json.dumps(stored))
-    _log(run, _started(captions=HOSTILE), {"event": "noticed", "level": "warning", "message": HOSTILE},
-         {"event": "previewed", "step": 8, "path": "/etc/passwd", "prompts": [HOSTILE, "-n 99"]},
-         {"event": "finished", "step": 8, "complete": True, "delivered": HOSTILE, "prompt": HOSTILE, "seconds": 1})
-    (run / "evaluation.json").write_text(json.dumps(EVALUATION))
-    hostile = run.rename(run.with_name("<i>'name"))
-    html = report.build(hostile).decode()
+    _log(run, _started(captions=text), {"event": "noticed", "level": "warning", "message": text},
+         {"event": "previewed", "step": 8, "path": "/etc/passwd", "prompts": [text, "-n 99"]},
+         {"event": "finished", "step": 8, "complete": True, "delivered": text, "prompt": text, "seconds": 1})
+    (run / "evaluation.json").write_text(json.dumps(EVALUATION).replace(json.dumps(HOSTILE)[1:-1],
+                                                                        json.dumps(text)[1:-1]))
+    return report.build(run.rename(run.with_name("<i>'name"))).decode()
+
+
+def test_foreign_text_stays_text(run):
+    html = _hostile_page(run, HOSTILE)
     assert [html.count(mark) for mark in ("<script", "<img", "<i>", "\x1b", "\u202e")] == [1, 1, 0, 0, 0]
     page = Page(html)
     assert {tag for tag, *_ in page.attributes} <= {
@@ -263,3 +272,47 @@ def test_an_evaluation_is_shown_and_unknown_or_missing_keys_do_no_harm(run):
 def test_an_evaluation_that_makes_no_sense_does_no_harm(run, content):
     (run / "evaluation.json").write_text(content)
     assert "Finished" in _page(run).text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
+def test_nothing_of_others_runs_in_a_real_browser(run, tmp_path, counted):
+    """Its own script runs, no other does, and no request leaves; where the same texts are not escaped, both happen."""
+    requests: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            requests.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    def shown(html: str) -> str:
+        (tmp_path / "page.html").write_text(html)
+        return subprocess.run(
+            [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/browser",
+             "--virtual-time-budget=2000", "--dump-dom", f"file://{tmp_path}/page.html"],
+            capture_output=True, text=True, timeout=200).stdout
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        place = f"http://127.0.0.1:{server.server_port}/seen"
+        texts = [
+            f"</script><script>document.title='RAN'; fetch('{place}')</script>",
+            f"<img src={place} onerror=\"document.title='RAN'\">",
+            f"</title></style></svg><svg onload=\"document.title='RAN'\"><image href='{place}'/>",
+            f"'\" onload=\"document.title='RAN'\" style='background: url({place})' x='",
+            f"<iframe src={place}></iframe><meta http-equiv=refresh content='0;{place}'>",
+            f"${{document.title='RAN'}} javascript:document.title='RAN' {place} &lt;script&gt;",
+        ]
+        seen = shown(_hostile_page(run, " ".join(texts)))
+        assert 'class="strips' in seen
+        assert "with-script" in seen.split("<body>")[1]
+        assert "<title>RAN</title>" not in seen
+        assert requests == []
+        assert "<title>RAN</title>" in shown(f"<title>x</title><body>{' '.join(texts[:4])}")
+        assert "/seen" in requests
+        server.shutdown()
+    counted("A text from a stranger is shown without its control characters, and means nothing else",
+            "hostile texts in a real browser", len(texts))

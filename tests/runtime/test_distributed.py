@@ -74,7 +74,7 @@ def test_the_environment_says_which_process_this_is(environment, rank):
 
 
 @pytest.mark.parametrize("environment", [{"RANK": "2", "WORLD_SIZE": "2"}, {"RANK": "x", "WORLD_SIZE": "2"},
-                                         {"RANK": "0", "WORLD_SIZE": "0"}])
+                                         {"RANK": "0", "WORLD_SIZE": "0"}, {"RANK": "0", "WORLD_SIZE": "9" * 30}])
 def test_an_environment_that_contradicts_itself_is_refused(environment):
     with mock.patch.dict(os.environ, environment), pytest.raises(UsageError, match="RANK="):
         launch_environment.process_rank()
@@ -298,3 +298,11 @@ def test_variables_that_another_program_left_behind_are_named(monkeypatch):
     with pytest.raises(WorkerError, match="not all of the 2 processes") as found, join(torch.device("cpu")):
         pass
     assert "unset them" in found.value.hint
+
+
+@pytest.mark.parametrize("timeout", ["soon", "nan", "inf", "0", "-5", "1e300", " "])
+def test_a_timeout_that_is_none_is_a_usage_error(monkeypatch, timeout):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "DIFFUSE_TIMEOUT": timeout}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="DIFFUSE_TIMEOUT="), join(torch.device("cpu")):
+        pass

@@ -226,6 +226,11 @@ def test_a_damaged_pointer_points_nowhere(home, content):
     assert registry.last() is None
 
 
+def test_a_pipe_in_the_place_of_the_pointer_holds_nothing_up(home):
+    os.mkfifo(home / "last")
+    assert registry.last() is None
+
+
 def test_an_empty_name_is_not_the_last_model():
     """A script passes it for a variable that is not set."""
     with pytest.raises(UsageError, match="empty"):

@@ -4,6 +4,7 @@ Commands import everything that needs torch inside their bodies, so that help an
 """
 
 import difflib
+import functools
 import os
 import platform
 import re
@@ -86,6 +87,7 @@ def main() -> NoReturn:
     _let_waiting_threads_sleep()
     _enable_mps_fallback()
     sys.meta_path.insert(0, limits.CheckBeforeImport())                 # type: ignore[arg-type]
+    _forget_impossible_widths()
     view.start()
     if not view.is_drawable(sys.stdout):
         os.environ["_TYPER_FORCE_DISABLE_TERMINAL"] = "1"          # or Typer colours help on every CI system
@@ -137,6 +139,7 @@ def _run(arguments: Sequence[str]) -> int:
         return _crash(error) if known is None else _fail(known, cause=error)
 
 
+@functools.cache
 def _command() -> Any:
     """The command line parser. The options that install completion work, but no help page shows them."""
     command = typer.main.get_command(app)
@@ -218,6 +221,13 @@ def _let_waiting_threads_sleep() -> None:
 def _enable_mps_fallback() -> None:
     """Let torch use the CPU for functions that it lacks on an Apple GPU. Torch reads the setting at its import."""
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+
+
+def _forget_impossible_widths() -> None:
+    """Unset the sizes of a terminal that are none: Rich and Typer would end in a crash, or draw lines without end."""
+    for name in ("COLUMNS", "LINES", "TERMINAL_WIDTH"):
+        if not re.fullmatch("0*[1-9][0-9]{0,3}", os.environ.get(name, "")):
+            os.environ.pop(name, None)
 
 
 def _silence_failing_streams() -> None:

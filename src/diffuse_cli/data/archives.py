@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..errors import DataError
-from ..files.input_files import check_input
-from .containers import ARCHIVE_LIMIT, File, Member, read_head
+from ..files.input_files import check_input, open_input
+from .containers import ARCHIVE_LIMIT, DAMAGE, PACKED, File, Member, TarHeaders, read_head
 from .file_types import HEAD, NO_PICTURE, PICTURE, judge_suffix, picture_suffixes, remedies, what_else
 from .folders import BROKEN_LINK, FileList, Tree, judge_contents
 from .litter import litter_label
@@ -98,7 +98,7 @@ def _members(path: Path) -> Iterator[tuple[str, Member | None]]:
         yield from read(path, links)
         if links:
             yield from _linked(links, read(path, {}))
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, ValueError) as error:
+    except DAMAGE as error:
         hints = remedies([what_else(_head(path))])
         raise DataError(f"{path} is not a readable archive",
                         hint=hints[0] if hints else "Was it copied or downloaded to its end?") from error
@@ -116,24 +116,30 @@ def _zip_members(path: Path, links: dict[str, str]) -> Iterator[tuple[str, Membe
         for entry in archive.infolist():
             if entry.is_dir() or not (name := _safe_name(entry.filename)):
                 continue
-            if stat.S_ISLNK(entry.external_attr >> 16) and not entry.flag_bits & 1 and entry.file_size < 2**12:
+            is_link = stat.S_ISLNK(entry.external_attr >> 16) and not entry.flag_bits & 1
+            if is_link and entry.file_size < 2**12 and entry.compress_type in PACKED:
                 links[name] = posixpath.join(posixpath.dirname(name), archive.read(entry).decode("utf-8", "replace"))
             else:
                 yield name, Member(path, entry.filename, entry.file_size, None)
 
 
 def _tar_members(path: Path, links: dict[str, str]) -> Iterator[tuple[str, Member]]:
-    with tarfile.open(path, "r:") as archive:
-        for info in archive:
-            if not (name := _safe_name(info.name)):
-                continue
-            if info.isreg():
-                yield name, Member(path, info.name, info.size, info.offset_data)
-            elif info.islnk():                  # another name of an earlier member
-                links[name] = info.linkname
-            elif info.issym():
-                links[name] = posixpath.join(posixpath.dirname(name), info.linkname)
-            archive.members.clear()             # type: ignore[attr-defined]   # they are not needed again
+    with open_input(path, limit=ARCHIVE_LIMIT) as file:
+        headers, end = TarHeaders(file), -1
+        with tarfile.open(fileobj=headers, mode="r:") as archive:      # type: ignore[call-overload]
+            for info in archive:
+                if info.size < 0 or archive.offset <= end:             # type: ignore[attr-defined]
+                    raise tarfile.ReadError("a member that lies before its header")        # it would repeat for ever
+                if name := _safe_name(info.name):
+                    if info.isreg():
+                        yield name, Member(path, info.name, info.size, info.offset_data)
+                    elif info.islnk():          # another name of an earlier member
+                        links[name] = info.linkname
+                    elif info.issym():
+                        links[name] = posixpath.join(posixpath.dirname(name), info.linkname)
+                end = archive.offset                                   # type: ignore[attr-defined]
+                archive.members.clear()         # type: ignore[attr-defined]   # they are not needed again
+                headers.next_member()
 
 
 def _linked(links: dict[str, str], members: Iterable[tuple[str, Member]]) -> Iterator[tuple[str, Member | None]]:

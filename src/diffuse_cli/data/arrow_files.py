@@ -4,7 +4,6 @@ A row holds a picture's bytes in one column, and captions or classes in others.
 """
 
 import io
-import json
 import os
 import threading
 from collections.abc import Iterator
@@ -13,8 +12,8 @@ from typing import IO, Any, Literal
 
 from ..errors import DataError
 from ..files.input_files import check_input
-from .containers import ARCHIVE_LIMIT, MEMBER_LIMIT, identity_of, read_head
-from .file_types import HEAD, remedies, what_else
+from ..files.strict_json import JsonError, loads_strict
+from .containers import ARCHIVE_LIMIT, MEMBER_LIMIT, identity_of, reading
 
 ARROW_SUFFIXES = (".parquet", ".arrow")
 
@@ -75,7 +74,8 @@ class _Pieces:
                     cls.table, cls.key, cls.piece = ArrowTable(cell.container), key, None
                 if cls.piece is None or not cls.start <= cell.row < cls.start + len(cls.piece):
                     cls.start, cls.piece = cls.table.piece_with(cell.row, cell.column)
-                value = cls.piece[cell.row - cls.start].as_py()
+                with reading(cell.container.name, cell.container):
+                    value = cls.piece[cell.row - cls.start].as_py()
             except DataError as error:
                 raise OSError(error.what) from error
         data = value.get("bytes") if isinstance(value, dict) else value
@@ -94,7 +94,7 @@ class ArrowTable:
             from pyarrow import ipc, parquet
         except ImportError as error:
             raise DataError(f"{path.name} needs pyarrow", hint="pip install 'diffuse-cli[parquet]'") from error
-        try:
+        with reading(path.name, path):
             check_input(path, limit=ARCHIVE_LIMIT)
             if path.suffix.lower() == ".parquet":
                 self._file, self._table = parquet.ParquetFile(path), None
@@ -106,9 +106,6 @@ class ArrowTable:
                 except pyarrow.ArrowInvalid:
                     self._table = ipc.open_file(source).read_all()
                 self._file, self.schema, self.rows = None, self._table.schema, self._table.num_rows
-        except (pyarrow.ArrowException, OSError, ValueError) as error:
-            raise DataError(f"{path.name} is not a readable {path.suffix[1:]} file",
-                            hint="; ".join(remedies([what_else(read_head(path, HEAD))]))) from error
 
     def piece_with(self, row: int, column: str) -> tuple[int, Any]:
         """Some rows of a column, among them `row`. → the number of the first of them, the values"""
@@ -118,7 +115,8 @@ class ArrowTable:
         for group in range(self._file.metadata.num_row_groups):
             count = self._file.metadata.row_group(group).num_rows
             if row < start + count:
-                return start, self._file.read_row_group(group, columns=[column]).column(column)
+                with reading(self.path.name, self.path):
+                    return start, self._file.read_row_group(group, columns=[column]).column(column)
             start += count
         raise DataError(f"{self.path.name} has no row {row}")
 
@@ -130,7 +128,8 @@ class ArrowTable:
             kind = field.type
             is_struct = pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
             if self.rows and (is_struct or pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)):
-                value = self.piece_with(0, field.name)[1][0].as_py()
+                with reading(self.path.name, self.path):
+                    value = self.piece_with(0, field.name)[1][0].as_py()
                 data = value.get("bytes") if isinstance(value, dict) else value
                 if isinstance(data, bytes) and is_picture(data):
                     return str(field.name)
@@ -143,20 +142,22 @@ class ArrowTable:
         names = self._class_names()
         columns = [field.name for field in self.schema
                    if field.name != without and not pyarrow.types.is_binary(field.type)]
-        batches = self._table.select(columns).to_batches(1024) if self._table is not None else \
-            self._file.iter_batches(batch_size=1024, columns=columns)
-        for batch in batches:
-            for row in batch.to_pylist():
-                yield {key: names[key][value] if key in names and type(value) is int and 0 <= value < len(names[key])
-                       else value for key, value in row.items()}
+        with reading(self.path.name, self.path):
+            batches = self._table.select(columns).to_batches(1024) if self._table is not None else \
+                self._file.iter_batches(batch_size=1024, columns=columns)
+            for batch in batches:
+                for row in batch.to_pylist():
+                    yield {key: names[key][value]
+                           if key in names and type(value) is int and 0 <= value < len(names[key]) else value
+                           for key, value in row.items()}
 
     def _class_names(self) -> dict[str, list[str]]:
         """Column → the names of its classes, from what the library datasets writes into the file."""
         try:
-            features = json.loads((self.schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+            features = loads_strict((self.schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
             return {column: list(map(str, feature["names"])) for column, feature in features.items()
                     if isinstance(feature, dict) and isinstance(feature.get("names"), list)}
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (JsonError, KeyError, TypeError, AttributeError):
             return {}
 
 

@@ -3,19 +3,30 @@
 Only what a member's name and place are is read to list a container; a member is read when it is needed.
 """
 
+import contextlib
 import io
 import os
 import posixpath
+import struct
+import tarfile
 import threading
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, Protocol
 
+from ..errors import DataError
 from ..files.input_files import check_input, open_input
+from .file_types import HEAD, remedies, what_else
 
 MEMBER_LIMIT = 256 * 2**20                      # maximum bytes of a member, before it is compressed
 ARCHIVE_LIMIT = 2**42                           # maximum bytes of an archive, or of a file of rows
+HEADER_LIMIT = 2**20                            # maximum bytes of the headers of a member of a tar
+# What the standard library raises for archives that are damaged, or made to harm it.
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error, EOFError, OSError, ValueError, OverflowError,
+          RuntimeError, LookupError)
+PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)       # the library unpacks others without a limit of memory
 
 
 class Inner(Protocol):
@@ -161,13 +172,49 @@ class _ZipFiles:
                     if cls.file is not None:
                         cls.file.close()
                     cls.file, cls.identity = opened, identity
+                if cls.file.getinfo(inner).compress_type not in PACKED:
+                    raise OSError("packed by another method than deflate")
                 with cls.file.open(inner) as member:
                     return member.read(size)
-            except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, KeyError, EOFError) as error:
+            except OSError:
+                raise
+            except DAMAGE as error:
                 raise OSError(f"damaged or encrypted: {error}") from error
+
+
+class TarHeaders:
+    """An open tar file for the library that lists it, which would read headers of any length into memory."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.tell, self.seek, self._read, self._left = file.tell, file.seek, file.read, HEADER_LIMIT
+
+    def next_member(self) -> None:
+        """HEADER_LIMIT holds for each member."""
+        self._left = HEADER_LIMIT
+
+    def read(self, count: int) -> bytes:
+        """`count` bytes. Raises OSError if they are too many."""
+        if not 0 <= count <= self._left:
+            raise OSError(f"headers over {HEADER_LIMIT // 2**20} MB")
+        self._left -= count
+        return self._read(count)
 
 
 def identity_of(path: Path) -> tuple[Path, int, int]:
     """A file's path, size and time of its last change, by which it is noticed if another takes its place."""
     status = os.stat(path)
     return path, status.st_size, status.st_mtime_ns
+
+
+@contextlib.contextmanager
+def reading(name: str, location: Location) -> Iterator[None]:
+    """Raise DataError in place of every error of pyarrow, and of values that Python cannot hold."""
+    try:
+        yield
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:
+        hint = ""
+        with contextlib.suppress(OSError):
+            hint = "; ".join(remedies([what_else(read_head(location, HEAD))]))
+        raise DataError(f"{name} is not a readable {name.rpartition('.')[2]} file", hint=hint) from error

@@ -5,6 +5,7 @@ Whatever it is, it becomes a `Tree`, so that the same rules find its captions. N
 
 import dataclasses
 import itertools
+import os
 import posixpath
 import re
 import unicodedata
@@ -180,9 +181,9 @@ def _listed_files(path: Path) -> Tree | None:
     except (OSError, NotText):
         return None
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    lines = [line[1:-1] if len(line) > 2 and line[0] == line[-1] in "\"'" and not (path.parent / line).exists()
+    lines = [line[1:-1] if len(line) > 2 and line[0] == line[-1] in "\"'" and not os.path.exists(path.parent / line)
              else line for line in lines]       # as file managers of Windows copy paths
-    if not lines or not any((path.parent / line).exists() for line in (lines[0], lines[-1])):
+    if not lines or not any(os.path.exists(path.parent / line) for line in (lines[0], lines[-1])):
         return None
     readable = picture_suffixes()
     pictures, others = FileList(), FileList()
@@ -192,8 +193,8 @@ def _listed_files(path: Path) -> Tree | None:
     for line in lines:
         listed = path.parent / line
         name = unicodedata.normalize("NFC", re.sub(r"^(\.*/)+", "", posixpath.normpath(line.replace("\\", "/"))))
-        if not listed.is_file():
-            unusable.append((name, "not there" if not listed.exists() else "not a regular file"))
+        if not os.path.isfile(listed):          # which is false, too, for what cannot be a name
+            unusable.append((name, "not there" if not os.path.exists(listed) else "not a regular file"))
         elif label := litter_label(listed.name):
             litter[label] += 1
         elif (judgement := judge_contents(listed, judge_suffix(listed.suffix.lower(), readable))) == PICTURE:

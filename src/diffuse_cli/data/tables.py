@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import DataError, system_reason
 from .annotations import flattened, rows_of
-from .containers import ARCHIVE_LIMIT, File, Location
+from .containers import ARCHIVE_LIMIT, File, Location, reading
 from .file_types import remedies
 from .text_files import NotText, decode_text, encoding_of_file, open_text, read_lines
 
@@ -196,15 +196,13 @@ def _wrong_number(place: str, values: list[str], header: list[str], separator: s
 def _parquet_rows(file: File) -> Iterator[Row]:
     """Rows of a parquet file, one group of rows at a time."""
     try:
-        from pyarrow import ArrowException, parquet
+        from pyarrow import parquet
     except ImportError as error:
         raise DataError(f"{file.name} needs pyarrow", hint="pip install 'diffuse-cli[parquet]'") from error
-    try:
-        with open_text(file.path, limit=ARCHIVE_LIMIT) as stream, parquet.ParquetFile(stream) as table:
-            number = 0
-            for batch in table.iter_batches(batch_size=1024):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"{file.name} row {number}", row
-    except (ArrowException, OSError) as error:
-        raise DataError(f"{file.name} is not a readable parquet file") from error
+    with reading(file.name, file.path), open_text(file.path, limit=ARCHIVE_LIMIT) as stream, \
+            parquet.ParquetFile(stream) as table:
+        number = 0
+        for batch in table.iter_batches(batch_size=1024):
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{file.name} row {number}", row

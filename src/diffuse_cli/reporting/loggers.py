@@ -11,9 +11,10 @@ import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from .. import events
+from .. import events, python_process
 from ..errors import UsageError
 from ..files import durable
+from ..files.input_files import read_input
 
 DIRECTORY = "tensorboard"                       # of the event files, in the run's directory
 PROJECT = "diffuse-cli"                         # name of the project at Weights & Biases
@@ -102,19 +103,21 @@ class TensorBoard:
 class WeightsAndBiases:
     """One run at Weights & Biases for one run here. If a step is logged twice, the first entry stays.
 
-    The library's own environment variables, such as WANDB_MODE and WANDB_DIR, keep their meaning. Raises UsageError if
-    the library cannot begin.
+    The library's own environment variables, such as WANDB_MODE, keep their meaning. It starts in the
+    run's directory, because it sends its key to the server that `wandb/settings` in the current directory names. Raises
+    UsageError if the library cannot begin.
     """
 
     def __init__(self, directory: Path, started: events.Started) -> None:
-        import wandb
-
-        self._image = wandb.Image
         try:
-            self._run = wandb.init(
-                project=PROJECT, name=started.name, id=_wandb_id(directory), resume="allow", dir=str(directory),
-                config=dict(started.facts), allow_val_change=True,
-                settings=wandb.Settings(silent=True, console="off", disable_git=True, disable_code=True))
+            with python_process.elsewhere(directory):
+                import wandb
+
+                self._image = wandb.Image
+                self._run = wandb.init(
+                    project=PROJECT, name=started.name, id=_wandb_id(directory), resume="allow", dir=str(directory),
+                    config=dict(started.facts), allow_val_change=True,
+                    settings=wandb.Settings(silent=True, console="off", disable_git=True, disable_code=True))
         except Exception as error:                                     # of any kind: the user can put it right
             raise UsageError(f"--log wandb cannot begin: {' '.join(str(error).split())}",
                              hint="`wandb login` first, or set WANDB_MODE=offline") from error
@@ -136,4 +139,4 @@ def _wandb_id(directory: Path) -> str:
     path = directory / ID_FILE
     if not path.exists():
         durable.write(path, f"{secrets.token_hex(8)}\n".encode())
-    return path.read_text(encoding="utf-8").strip()
+    return read_input(path, limit=1024).decode().strip()

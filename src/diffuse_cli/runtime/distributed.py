@@ -17,12 +17,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..errors import WorkerError
+from ..errors import UsageError, WorkerError
 from . import launch_environment
 from .launch_environment import ProcessRank
 
 GLOO_ERRORS = ("gloo", "pair closure", "connection closed", "connection reset")     # words of gloo's error messages
 TIMEOUT_SECONDS = 300.0         # seconds after which a process that does not answer counts as lost
+MAX_TIMEOUT_SECONDS = 1_000_000
 PATIENT_TIMEOUTS = 12                   # number of timeouts to wait for a process that may be working alone
 
 
@@ -142,7 +143,7 @@ def join(device: torch.device) -> Iterator[World]:
         os.environ.update(launch_environment.slurm_address())
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    timeout = timedelta(seconds=float(os.environ.get("DIFFUSE_TIMEOUT", TIMEOUT_SECONDS)))
+    timeout = timedelta(seconds=_timeout())
     try:
         with lost_process_as_error():
             dist.init_process_group(
@@ -162,6 +163,19 @@ def join(device: torch.device) -> Iterator[World]:
         world.barrier()                         # no process leaves while another still waits for its answer
     finally:
         world.leave()
+
+
+def _timeout() -> float:
+    """Seconds from the environment until a silent process is given up. Raises UsageError."""
+    given = os.environ.get("DIFFUSE_TIMEOUT", "")
+    try:
+        seconds = float(given or TIMEOUT_SECONDS)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= MAX_TIMEOUT_SECONDS:
+        raise UsageError(f"DIFFUSE_TIMEOUT={given} is no number of seconds from 1 to {MAX_TIMEOUT_SECONDS:,}",
+                         hint=f"Unset it for {TIMEOUT_SECONDS:g} seconds")
+    return seconds
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ..errors import UsageError
 
 PARENT = "DIFFUSE_PARENT"           # variable with the id of the process that started this one and reports how it ended
+MAX_PROCESSES = 1_000_000
 RENDEZVOUS = "DIFFUSE_RENDEZVOUS"   # variable with the file through which the processes of one machine find each other
 
 
@@ -48,7 +49,7 @@ def process_rank() -> ProcessRank:
                     int(os.environ[rank]), int(os.environ[size]), int(os.environ.get(local_rank, "0")))
             except ValueError:
                 process = ProcessRank(-1, 0)
-            if not 0 <= process.rank < process.world_size:
+            if not 0 <= process.rank < process.world_size <= MAX_PROCESSES:
                 raise UsageError(f"{rank}={os.environ[rank]} and {size}={os.environ[size]} name no process",
                                  hint=f"Unset {rank}, or start with torchrun, srun or --gpus")
             return process
@@ -87,4 +88,5 @@ def slurm_address() -> dict[str, str]:
     except (OSError, subprocess.CalledProcessError, IndexError) as error:
         raise UsageError(f"cannot tell which machine is the first of {nodes!r}",
                          hint="Set MASTER_ADDR and MASTER_PORT for srun") from error
-    return {"MASTER_ADDR": first, "MASTER_PORT": str(20_000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 20_000)}
+    job = os.environ.get("SLURM_JOB_ID", "")
+    return {"MASTER_ADDR": first, "MASTER_PORT": str(20_000 + int(job[-4:] if job.isdecimal() else "0"))}

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from ..errors import InUseError, ModelError, StorageError, UsageError, system_reason
 from ..files import durable
+from ..files.input_files import read_input
 
 MODEL_FILE = "model.safetensors"
 LOCK_FILE = "lock"
@@ -230,7 +231,7 @@ def bundled_files() -> dict[str, Path]:
 def last() -> str | None:
     """The name of the model whose training finished last; None if it was removed."""
     try:
-        name = (root() / LAST).read_text(encoding="utf-8", errors="replace").strip()
+        name = read_input(root() / LAST, limit=1024).decode(errors="replace").strip()
     except OSError:
         return None
     return name if name in model_names() else None

@@ -18,7 +18,8 @@ from ..data.listing import Dataset
 from ..data.split import Split, split_dataset
 from ..errors import DataError, ModelError, StorageError
 from ..files import durable
-from ..network.tokenizer import encode, load_tokenizer, train_tokenizer, truncation_warning
+from ..files.input_files import read_input
+from ..network.tokenizer import MAX_BYTES, encode, load_tokenizer, train_tokenizer, truncation_warning
 from ..pictures import pixels
 from ..runtime import devices
 from ..runtime.distributed import World
@@ -217,7 +218,7 @@ def _read_tokenizer(run: Run) -> Tokenizer | None:
     if not run.plan.model.conditional:
         return None
     try:
-        return load_tokenizer((run.directory / "tokenizer.json").read_text(encoding="utf-8"))
+        return load_tokenizer(read_input(run.directory / "tokenizer.json", limit=MAX_BYTES).decode(errors="replace"))
     except OSError as error:
         raise ModelError(f"the run {run.name!r} has lost its tokenizer.json", hint="Start anew with --fresh") from error
 
