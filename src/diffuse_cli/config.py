@@ -30,7 +30,8 @@ PRESETS = ("nano", "micro", "small", "base", "large")
 SAMPLER_STEPS = {                               # sampler → its default number of steps
     "dpmpp-2m": 20, "unipc": 20, "dpmpp-sde": 40, "ddim": 40, "ddpm": 100, "heun": 20, "euler": 40}
 SAMPLERS = tuple(SAMPLER_STEPS)
-PRECISIONS = ("auto", "bf16", "fp32")
+PRECISIONS = ("auto", "bf16", "fp32")           # of a training; the others take no "auto"
+DEVICES = ("cpu", "cuda", "mps")                # torch's names of the kinds of device that are supported
 LOGS = ("tensorboard", "wandb")
 ATTENTIONS = ("none", "text", "full")
 EXPORT_FORMATS = {"diffusers": "", "onnx": "", "safetensors": ".safetensors"}          # format → suffix of its file

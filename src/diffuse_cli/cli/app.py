@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -34,8 +34,10 @@ _PARSER_TYPE_ERROR = re.compile(r"Input should be a valid (integer|number)\b.*")
 _TYPE_NAMES = {"integer": "a whole number", "number": "a number"}              # the parser's word → ours
 _READER_LEFT = 128 + 13                         # exit code for SIGPIPE, which Windows does not know
 
+_HELP: Any = {"help_option_names": ["-h", "--help"]}
+
 app = typer.Typer(name="diffuse", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",
-                  context_settings={"help_option_names": ["-h", "--help"]})
+                  context_settings=_HELP)
 app.command()(train.train)
 app.command()(sample.sample)
 app.command()(evaluate.evaluate)
@@ -53,7 +55,7 @@ def _print_version(version: bool) -> None:
 
 @app.callback()
 def diffuse(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True,
+    version: Annotated[bool, typer.Option("--version", "-V", help="Print the version.", is_eager=True,
                                           callback=_print_version)] = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -137,12 +139,29 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _command() -> Any:
-    """The command line parser. The options that install completion work, but no help page shows them."""
+    """The command line parser, whose help pages have one form.
+
+    Flags and arguments show no type, and every default stands in the text of its option. The options that install
+    completion work, but no help page shows them.
+    """
     command = typer.main.get_command(app)
-    for parameter in command.params:
-        if parameter.name in ("install_completion", "show_completion"):
-            parameter.hidden = True                                # type: ignore[attr-defined]
+    for _, inner in commands(command):
+        for parameter in inner.get_params(typer.Context(inner, **_HELP)):
+            parameter.show_default = False
+            if parameter.param_type_name == "argument" or getattr(parameter, "is_flag", False):
+                parameter.display_type_rich = lambda ctx: ""
+            if parameter.name in ("help", "version"):
+                parameter.rich_help_panel = options.OUTPUT_PANEL
+            if parameter.name in ("install_completion", "show_completion"):
+                parameter.hidden = True
     return command
+
+
+def commands(command: Any, path: tuple[str, ...] = ("diffuse",)) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """A command of the parser and all commands below it, each with the words that call it."""
+    yield path, command
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, (*path, name))
 
 
 def _fail(error: DiffuseError, *, cause: BaseException | None = None) -> int:
