@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffuse_cli.pictures import image_files
+from diffuse_cli.pictures import image_files, sheets
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
 TEXTS = {"parameters": "a red car, “ü”\nSteps: 20, Seed: 7", "diffuse": '{"prompt": "a red car"}'}
@@ -41,3 +41,16 @@ def test_without_texts_a_file_says_nothing(suffix):
 
 def test_equal_pictures_are_equal_files():
     assert image_files.encode(PIXELS, texts=TEXTS) == image_files.encode(PIXELS.copy(), texts=dict(TEXTS))
+
+
+@pytest.mark.parametrize(("side", "lossless"), [(8, True), (64, False)])
+def test_an_animation_of_noise_stays_below_a_megabyte(side, lossless):
+    """Eight pictures and their states through 20 steps, as `diffuse sample -n 8 --grid --animate` writes them."""
+    films = np.random.default_rng(0).integers(0, 256, (8, 20, side, 2 * side, 3), np.uint8)
+    films[:, :, :, side:] = films[:, :1, :1, :1]
+    frames = sheets.animation_frames(films)
+    data = image_files.encode_animation(frames, suffix=".webp", milliseconds=100)
+    assert len(data) <= 1_000_000
+    with Image.open(io.BytesIO(data)) as animation:
+        assert animation.n_frames >= 20
+        assert np.array_equal(np.asarray(animation.convert("RGB")), frames[0]) == lossless

@@ -23,9 +23,10 @@ from . import options
 from .model_cost import warn_of_cost
 from .output_files import SampleTarget, names_a_file
 from .processes import launch, process_duties, processes_to_start
-from .prompt_files import PromptLine, read_prompts, warn_about
+from .prompt_files import PromptLine, read_prompts, warn_about, warn_of_ignored
 from .sample_output import OutputOptions, write_samples
 from .terminal import progress, view
+from .terminal.plain_text import clean
 
 if TYPE_CHECKING:
     from ..sampling.png_metadata import SampleMetadata
@@ -148,11 +149,19 @@ def sample(
     machine = Machine(**options.given({"gpus": gpus, "procs": procs, "device": device}))
 
     # The defaults of all prompts. Options go before the settings of --from.
-    metadata = _read_metadata(from_png)
-    if metadata is not None:
-        sampling = options.override(metadata.sampling, **settings)
-        seed, prompts = metadata.seed if seed is None else seed, prompts or [metadata.prompt]
-        negative = metadata.negative if negative is None else negative
+    metadata = None
+    if from_png is not None:
+        from ..sampling import png_metadata
+
+        found = png_metadata.read_settings(from_png)
+        seed, prompts = found.seed if seed is None else seed, prompts or [found.prompt]
+        negative = found.negative if negative is None else negative
+        if isinstance(found, png_metadata.SampleMetadata):
+            metadata, sampling = found, options.override(found.sampling, **settings)
+        else:
+            sampling = options.override(sampling, **{**found.sampling, **settings})
+            view.say(f"{from_png} was made by another program; its settings are used with this model")
+            warn_of_ignored(str(from_png), found.ignored)
     path = _model_file(model, metadata)
     read_model_info(path)                       # one that is refused is refused before torch and before any directory
     defaults = _Defaults(sampling=sampling, guidances=guidance or [sampling.guidance], negative=negative or "",
@@ -164,19 +173,14 @@ def sample(
     output = OutputOptions(grid=grid, sheet=sheet, animate=animate, preview=preview, metadata=not no_metadata)
     lines, target = [], None
     if launch_environment.process_rank().is_main:
+        if len(prompts or ()) > 1 and not any(" " in prompt for prompt in prompts or ()):
+            view.warn(f"these are {len(prompts or ())} prompts of one word each; one prompt of several words needs "
+                      f'quotes: diffuse sample "{clean(" ".join(prompts or ()))}"')
         lines = [PromptLine(prompt=prompt) for prompt in prompts or ([""] if prompt_file is None else [])]
         lines += [] if prompt_file is None else read_prompts(prompt_file)
         pictures = sum(line.n or num for line in lines) * len(defaults.guidances)
         target = SampleTarget(out, files=_count_files(out, pictures, output), force=force, animate=animate)
     _sample(path, lines, defaults, target, output, machine)
-
-
-def _read_metadata(from_png: Path | None) -> "SampleMetadata | None":
-    if from_png is None:
-        return None
-    from ..sampling import png_metadata
-
-    return png_metadata.read_sample_metadata(from_png)
 
 
 def _model_file(model: str | None, metadata: "SampleMetadata | None") -> Path:

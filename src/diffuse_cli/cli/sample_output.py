@@ -71,7 +71,7 @@ def _write_grid(target: SampleTarget, samples: "list[Sample]", output: OutputOpt
     from ..pictures import image_files, sheets
 
     if target.file is None or not output.animate:
-        grid = sheets.tile(np.stack([sample.pixels for sample in samples]), columns=_columns(samples))
+        grid = sheets.grid(np.stack([sample.pixels for sample in samples]), columns=_columns(samples))
         print_result(target.write(image_files.encode(grid, suffix=target.suffix), "grid"), {"grid": True})
     if output.animate:
         _write_animation(target, samples, "grid", {"grid": True})

@@ -45,6 +45,11 @@ def tile(pixels: np.ndarray, *, columns: int | None = None, gap: int = 2) -> np.
     return result
 
 
+def grid(pixels: np.ndarray, *, columns: int | None = None) -> np.ndarray:
+    """A `tile` of pictures (N, H, W, 3), in which small ones are enlarged to about ENLARGED_SIDE pixels."""
+    return enlarge(tile(pixels, columns=columns), _scale(pixels.shape[1]))
+
+
 def _columns(count: int) -> int:
     """About the square root, but up to twice as many if then every row is full: 8 pictures are 2 rows of 4."""
     root = math.ceil(math.sqrt(count))
@@ -88,14 +93,14 @@ class Row:
 def column_width(rows: Sequence[Row]) -> int:
     """Width in pixels of a column of `labelled_rows`: of the enlarged picture or of the longest line under it."""
     lines = [line for row in rows for label in row.labels for line in label]
-    return max(len(rows[0].pictures[0][0]) * _scale(rows[0].pictures[0]),
+    return max(len(rows[0].pictures[0][0]) * _scale(len(rows[0].pictures[0][0])),
                *(math.ceil(text_width(line, _FONT_SIZE)) for line in lines))
 
 
 def labelled_rows(rows: Sequence[Row], *, cell: int | None = None) -> np.ndarray:
     """Rows of pictures with their texts, black on white, in columns of `cell` pixels (default: `column_width`)."""
     cell = cell or column_width(rows)
-    scale = _scale(rows[0].pictures[0])
+    scale = _scale(len(rows[0].pictures[0][0]))
     columns = max(len(row.pictures) for row in rows)
     broad = columns * (cell + _GAP) - _GAP
     blocks = []
@@ -128,12 +133,12 @@ def _sheet_with_labels(
     return canvas
 
 
-def _scale(picture: np.ndarray) -> int:
-    """The factor by which a picture is enlarged to about ENLARGED_SIDE pixels in width: a whole number, at least 1.
+def _scale(side: int) -> int:
+    """The factor by which a picture is enlarged to about ENLARGED_SIDE pixels a side: a whole number, at least 1.
 
     A whole number keeps the pixels square and sharp. Pictures are never made smaller.
     """
-    return max(1, round(ENLARGED_SIDE / len(picture[0])))
+    return max(1, round(ENLARGED_SIDE / side))
 
 
 def animation_frames(films: Sequence[np.ndarray], *, columns: int | None = None) -> list[np.ndarray]:
@@ -141,9 +146,8 @@ def animation_frames(films: Sequence[np.ndarray], *, columns: int | None = None)
 
     The last frame is repeated LAST_FRAME_REPEATS times, so that a person can look at it.
     """
-    scale, length = max(1, round(ENLARGED_SIDE / films[0].shape[1])), max(map(len, films))
-    frames = [enlarge(tile(np.stack([one[min(number, len(one) - 1)] for one in films]), columns=columns), scale)
-              for number in range(length)]
+    frames = [grid(np.stack([one[min(number, len(one) - 1)] for one in films]), columns=columns)
+              for number in range(max(map(len, films)))]
     return frames + frames[-1:] * LAST_FRAME_REPEATS
 
 
