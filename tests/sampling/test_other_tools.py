@@ -11,7 +11,8 @@ from diffuse_cli.sampling.other_tools import OtherSettings, parse_png_text, samp
 from diffuse_cli.sampling.png_metadata import read_settings
 
 WEB_UI = ("a (red:1.2) car <lora:shiny:0.8>\nin fog\nNegative prompt: blurry, text\nSteps: 20, "
-          'Sampler: DPM++ 2M Karras, CFG scale: 7.5, Seed: 1234, Size: 512x512, Model hash: 0123456789, Model: "some, model", Clip skip: 2')
+          'Sampler: DPM++ 2M Karras, CFG scale: 7.5, Seed: 1234, Size: 512x512, '
+          'Model hash: 0123456789, Model: "some, model", Clip skip: 2')
 GRAPH = {
     "3": {"class_type": "KSampler", "is_changed": [float("nan")], "inputs": {
         "seed": 8, "steps": 30, "cfg": 6.5, "sampler_name": "euler_ancestral", "scheduler": "karras", "denoise": 1,

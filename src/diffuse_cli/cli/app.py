@@ -23,7 +23,7 @@ from ..files import durable
 from ..runtime import launch_environment
 from ..storage import registry
 from ..version import __version__
-from . import data, evaluate, export, limits, models, noise_demo, options, sample, train
+from . import data, doctor, evaluate, export, limits, models, noise_demo, options, sample, train
 from .processes import CRASH
 from .terminal import view
 from .terminal.plain_text import clean
@@ -43,6 +43,7 @@ app.command()(sample.sample)
 app.command()(evaluate.evaluate)
 app.command()(noise_demo.noise_demo)
 app.command()(export.export)
+app.command()(doctor.doctor)
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
 
@@ -77,6 +78,8 @@ def diffuse(
     [bold]diffuse models ls[/]                   list your models
 
     [bold]diffuse data check ./images[/]         find problems in a folder
+
+    [bold]diffuse doctor[/]                      see what works on this computer
     """
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
 

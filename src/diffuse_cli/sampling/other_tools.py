@@ -138,7 +138,7 @@ def parse_png_text(name: str, text: str) -> OtherSettings | None:
 
 
 def _parse_parameters(text: str) -> OtherSettings | None:
-    """The prompt, "Negative prompt: …", and a last line "Steps: 20, Sampler: …" of the web UI; None without that line."""
+    """The prompt, "Negative prompt: …", and the last line "Steps: 20, Sampler: …" of the web UI; None without it."""
     *lines, last = text.strip().split("\n")
     if not re.match(r"\s*Steps: \d", last):
         return None

@@ -292,6 +292,11 @@ def width() -> int:
     return _console.width
 
 
+def abilities() -> dict[str, Any]:
+    """What this terminal can do, for `diffuse doctor`."""
+    return {"draws": can_draw(), "unicode": not ascii_only(), "columns": _console.width, "lines": _console.height}
+
+
 def ascii_only() -> bool:
     """Whether the terminal can show nothing but ASCII."""
     return _console.options.ascii_only
