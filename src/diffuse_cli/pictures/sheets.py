@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -19,6 +19,7 @@ from .pixels import enlarge
 ENLARGED_SIDE = 112                             # side in pixels, about, to which small pictures are enlarged
 FRAME_MILLISECONDS = 100                        # time of each frame of an animation
 LAST_FRAME_REPEATS = 15                         # extra frames at the end of an animation
+MAX_STRIP_WIDTH = 2**16                         # pixels of a strip that is read
 MAX_LINES = 3                                   # maximum lines of a caption or title; the rest is cut
 _CAPTIONED_SIDE = 128                           # maximum width in pixels to which `captioned_sheet` enlarges pictures
 CAPTION_LETTERS = 200                           # maximum letters of a caption on a sheet
@@ -56,9 +57,11 @@ def _columns(count: int) -> int:
     return next((columns for columns in range(root, 2 * root) if count % columns == 0), root)
 
 
-def read_strip(path: Path, *, gap: int = 2) -> np.ndarray:
-    """The file of a `tile` of square pictures in one row → its pictures (N, H, H, 3)."""
-    with Image.open(path) as image:
+def read_strip(file: Path | IO[bytes], *, gap: int = 2) -> np.ndarray:
+    """The file of a `tile` of square pictures in one row → its pictures (N, H, H, 3). Raises ValueError for others."""
+    with Image.open(file) as image:
+        if not 2 * gap < image.height <= image.width <= MAX_STRIP_WIDTH:
+            raise ValueError("this is no strip of pictures")
         pixels = np.asarray(image.convert("RGB"))[gap:-gap]
     side = len(pixels)
     return np.stack([pixels[:, left : left + side] for left in range(gap, pixels.shape[1] - side, side + gap)])
