@@ -180,7 +180,7 @@ def test_of_many_strips_evenly_spaced_ones_are_shown_and_the_page_says_so(run):
 
 
 def test_the_page_stays_of_modest_size(run):
-    _previews(run, 12, side=400)
+    _previews(run, 12, side=420)
     page = _page(run)
     assert _steps(page) == [1, 7, 12]
     assert len(report.build(run)) < 6_000_000

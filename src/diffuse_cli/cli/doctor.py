@@ -1,6 +1,5 @@
 """`diffuse doctor`: what the program finds on this computer, and what is missing for which of its extras."""
 
-import importlib.metadata
 import os
 import platform
 import re
@@ -47,6 +46,8 @@ def _program() -> dict[str, str]:
 
 def _version(package: str) -> str | None:
     """The version of an installed package, which is not imported; None if it is missing."""
+    import importlib.metadata  # takes as long as the rest of this command's imports
+
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -96,6 +97,8 @@ def _bytes_below(directory: Path) -> int:
 
 def _missing_of_extras() -> dict[str, list[str]]:
     """Extra → the packages of it that are not installed."""
+    import importlib.metadata
+
     missing: dict[str, list[str]] = {}
     for requirement in importlib.metadata.requires("diffuse-cli") or ():
         if (match := _REQUIREMENT.match(requirement)) and match[2] != "dev":
