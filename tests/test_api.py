@@ -1,6 +1,8 @@
 """The Python interface: the same pictures and events as those of the commands, and an import that costs nothing."""
 
 import contextlib
+import dataclasses
+import io
 import json
 import re
 import subprocess
@@ -13,10 +15,10 @@ import tiny
 from PIL import Image
 
 import diffuse_cli
-from diffuse_cli import events
+from diffuse_cli import api, events
 from diffuse_cli.cli import app
 from diffuse_cli.cli.terminal import view
-from diffuse_cli.config import Machine
+from diffuse_cli.config import RENAMED_FIELDS, Machine, Recipe
 from diffuse_cli.errors import InUseError, ModelError, UsageError
 from diffuse_cli.training import loop
 from diffuse_cli.training import run as training_run
@@ -81,6 +83,38 @@ def test_pictures_are_those_of_the_command_line(loaded, trained, tmp_path, capsy
             assert (image.size, image.mode) == ((8, 8), "RGB")
             assert np.array_equal(np.asarray(written), np.asarray(image))
             assert written.text == image.info
+
+
+def test_pictures_and_models_show_themselves_in_a_notebook(trained):
+    loaded = diffuse_cli.load(trained[0] / "model.safetensors", device="cpu")
+    pictures = loaded.sample("a red square", n=2, seed=3, **QUICK)
+    with Image.open(io.BytesIO(pictures._repr_png_())) as sheet:
+        assert sheet.size == ((2 * 10 + 2) * 14, (10 + 2) * 14)        # side by side, enlarged
+    assert isinstance(pictures, list)
+    assert type(pictures)()._repr_png_() is None
+    assert repr(loaded) == "<LoadedModel tiny, 8 px>"
+    page = loaded._repr_html_()
+    assert "<th>trained on</th>" in page
+    assert "red" in page
+    assert page.count("<img") == 1
+    assert "<img" not in dataclasses.replace(loaded, path=None)._repr_html_()
+    renamed = dataclasses.replace(loaded.model, training=dataclasses.replace(loaded.model.training, name="<b>"))
+    assert "<b>" not in dataclasses.replace(loaded, model=renamed)._repr_html_()
+
+
+def test_progress_is_shown_if_it_is_asked_for(loaded, capsys, monkeypatch):
+    loaded.sample("a red square", **QUICK)
+    assert capsys.readouterr() == ("", "")
+    loaded.sample("a red square", progress=True, **QUICK)
+    assert "sampling: 100%" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    with pytest.raises(UsageError, match="pip install tqdm"):
+        loaded.sample("a red square", progress=True, **QUICK)
+
+
+def test_the_typed_options_of_train_are_those_of_the_configs():
+    fields = {field.name for config in (Recipe, Machine) for field in dataclasses.fields(config)}
+    assert set(api.TrainingOptions.__annotations__) == fields - {"log"} | set(RENAMED_FIELDS)
 
 
 def test_numpys_numbers_are_numbers(loaded):

@@ -27,7 +27,7 @@ TABLE: dict[str, set[str]] = {
             "python_process", *CHOICES},
     "cli.terminal": {"pictures", "storage", "events", "checks", "errors"},
     "__init__": {"api", "sampling", "config", "errors", "version"},
-    "api": {"training", "exporting", "sampling", "data", "storage", "runtime", "events", *CHOICES},
+    "api": {"training", "exporting", "sampling", "data", "storage", "runtime", "pictures", "events", *CHOICES},
     "training": {"evaluation", "sampling", "reporting", "data", "storage", "denoiser", "network", "runtime",
                  "diffusion", "pictures", "files", "events", *CHOICES},
     "exporting": {"exporting.standalone", "sampling", "storage", "denoiser", "network", "runtime", "diffusion",

@@ -47,7 +47,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(built):
     python = {f"diffuse_cli/{path.relative_to(PACKAGE).as_posix()}" for path in PACKAGE.rglob("*.py")}
     names = set(zipfile.ZipFile(built[0][0]).namelist())
     metadata = {name for name in names if ".dist-info/" in name}
-    assert names - metadata == python | NOT_PYTHON
+    page = {name for name in names if name.endswith(".data/data/share/man/man1/diffuse.1")}
+    assert len(page) == 1
+    assert names - metadata - page == python | NOT_PYTHON
     assert {name.split(".dist-info/")[1] for name in metadata} == METADATA
 
 

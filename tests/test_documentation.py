@@ -170,6 +170,14 @@ def test_formulas_survive_markdown():
     assert [formula for formula in formulas if re.search(r"\\[^A-Za-z]|[*|\n]|\W_\w", formula)] == []
 
 
+def test_the_manual_page_is_that_of_the_help(monkeypatch):
+    """`python docs/make_man_page.py` writes it anew."""
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    page = importlib.import_module("make_man_page").build()
+    assert page == read("docs/diffuse.1")
+    assert "--preset" in page.replace("\\-", "-")
+
+
 # ── The guide to the code ───────────────────────────────────────────────────────────────────────────────────────────
 
 GUIDE, SOURCES = "docs/code.md", ROOT / "src" / "diffuse_cli"

@@ -3,13 +3,15 @@
 Nothing is printed. Every error that a user can cause is a `DiffuseError`.
 """
 
+import base64
 import contextlib
 import dataclasses
+import html
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from .data import images
 from .data.colours import Rendering, to_rgb
 from .errors import UsageError
 from .events import Event
+from .pictures import image_files, sheets
 from .runtime import devices, launch_environment
 from .runtime.distributed import World
 from .sampling import generate as generation
@@ -29,7 +32,8 @@ from .sampling.request import InitImage, SampleRequest, make_init_image, open_fi
 from .storage import checkpoint, registry
 
 Picture = Image.Image | Path | str
-_SAMPLE_PARAMETERS = ("prompt", "n", "seed", "negative", "init", "strength", "mask", "sampling")
+_SHOWN_WORDS = 40                               # of the captions, the most frequent, in a notebook
+_SAMPLE_PARAMETERS = ("prompt", "n", "seed", "negative", "init", "strength", "mask", "sampling", "progress")
 
 
 def load(model: str | Path | None = None, *, device: str | None = None) -> "LoadedModel":
@@ -38,29 +42,66 @@ def load(model: str | Path | None = None, *, device: str | None = None) -> "Load
     device: cpu, cuda or mps; None chooses the fastest. Raises ModelError, UsageError.
     """
     path = registry.resolve(None if model is None else str(model))
-    return LoadedModel(checkpoint.load_model(path, devices.choose_device(Machine(device=device))))
+    return LoadedModel(checkpoint.load_model(path, devices.choose_device(Machine(device=device))), path)
 
 
-@dataclasses.dataclass(frozen=True)
+class Pictures(list[Image.Image]):
+    """A list of PIL pictures that a notebook shows side by side, enlarged if they are small."""
+
+    def _repr_png_(self) -> bytes | None:
+        if not self:
+            return None
+        return image_files.encode(sheets.grid(np.stack([np.asarray(picture) for picture in self])))
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
 class LoadedModel:
     """A model in memory.
 
-    Its attribute `model` holds the configuration, the words of the training captions, and how it was trained.
+    Its attribute `model` holds the configuration, the words of the training captions, and how it was trained. `path` is
+    its file.
     """
 
     model: checkpoint.Model
+    path: Path | None = None
 
     @property
     def resolution(self) -> int:
         """Width and height of the pictures, in pixels."""
         return self.model.config.network.resolution
 
+    def __repr__(self) -> str:
+        return f"<LoadedModel {self.model.training.name or 'without name'}, {self.resolution} px>"
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: what the model is, how it was trained, and the pictures of its newest preview if any."""
+        config, training = self.model.config, self.model.training
+        words = sorted(self.model.words, key=lambda word: -self.model.words[word])[:_SHOWN_WORDS]
+        facts = {
+            "pictures": f"{self.resolution} x {self.resolution} pixels", "schedule": config.schedule,
+            "prediction": config.prediction, "trained on": training.train_images, "steps": training.step,
+            "validation loss": training.noise_mse and f"{training.noise_mse:.4f}", "words": ", ".join(words)}
+        rows = "".join(f"<tr><th>{name}</th><td>{html.escape(str(value))}</td></tr>"
+                       for name, value in facts.items() if value not in (None, ""))
+        return f"<h4>{html.escape(training.name or 'model')}</h4><table>{rows}</table>{self._preview()}"
+
+    def _preview(self) -> str:
+        """The newest preview of the training as an image of HTML; empty if there is none."""
+        found = sorted(self.path.parent.glob("previews/step-*.png")) if self.path else []
+        try:
+            pictures = sheets.grid(sheets.read_strip(found[-1]))
+        except (IndexError, OSError, ValueError):
+            return ""
+        return f'<img src="data:image/png;base64,{base64.b64encode(image_files.encode(pictures)).decode()}">'
+
     def sample(
         self, prompt: str = "", n: int = 1, *, seed: int | None = None, negative: str = "",
         init: Picture | None = None, strength: float | None = None, mask: Picture | None = None,
-        sampling: Sampling | None = None, **options: Any,
-    ) -> list[Image.Image]:
+        sampling: Sampling | None = None, progress: bool = False, **options: Any,
+    ) -> "Pictures":
         """Generate `n` pictures of a prompt (R×R pixels, RGB). A picture's `info` holds the texts of its PNG.
+
+        The list that is returned shows itself in a notebook. progress: show a bar (tqdm).
 
         seed: picture k has seed + k, and is the same whatever is generated beside it; None chooses a random seed.
         init, mask, strength: as the options of `diffuse sample`; pictures are cropped and resized as for training.
@@ -73,7 +114,8 @@ class LoadedModel:
         sample_request = SampleRequest(
             prompt=prompt, negative=negative, count=n, init=self._init_image(init, strength, mask),
             seed=secrets.randbelow(2**32) if seed is None else seed, sampling=chosen)
-        return [self._to_pil(sample) for sample in self.generate([sample_request])]
+        with _bar("sampling", n) if progress else contextlib.nullcontext(lambda done: None) as advance_to:
+            return Pictures(map(self._to_pil, self.generate([sample_request], progress=advance_to)))
 
     def generate(
         self, requests: Sequence[SampleRequest], *, frames: bool = False, world: World | None = None,
@@ -106,8 +148,57 @@ class LoadedModel:
         return image
 
 
+class TrainingOptions(TypedDict, total=False):
+    """The options of `train`, for editors and type checkers. A test compares them with `Recipe` and `Machine`."""
+
+    resolution: int | None
+    preset: str | None
+    steps: int | None
+    images: int | None
+    time: float | str | None
+    batch_size: int | None
+    lr: float | None
+    more_folders: Sequence[str]
+    captions: str
+    caption: str | None
+    caption_column: str | None
+    caption_ext: str | None
+    caption_template: str
+    join_lines: bool
+    shuffle_tags: bool
+    tag_dropout: float
+    held_out: str | None
+    background: str
+    white_level: float | None
+    loss_weighting: str
+    prediction: str
+    schedule: str
+    variance: str
+    variance_grad: str
+    times: str
+    optimizer: str
+    flip: bool | None
+    seed: int
+    init: str
+    name: str | None
+    out: str | None
+    gpus: int | str | None
+    procs: int | None
+    device: str | None
+    precision: str
+    compile: bool
+    micro_batch: int | None
+    save_every: str
+    preview_every: str
+    preview_prompt: Sequence[str]
+    strict: bool
+    accept_changes: bool
+    fresh: bool
+    objective: str                              # the former name of loss_weighting
+
+
 def train(
-    folder: str | Path, *, should_stop: Callable[[], str | None] = lambda: None, **options: Any,
+    folder: str | Path, *, should_stop: Callable[[], str | None] = lambda: None, **options: Unpack[TrainingOptions],
 ) -> Iterator[Event]:
     """Train on a folder of pictures, or resume the same training, and yield an event for everything that happens.
 
@@ -118,16 +209,16 @@ def train(
     as Ctrl-C, the last save remains. This function handles no signal. It joins several processes where the environment
     names them (torchrun, srun), but never starts any. Raises every kind of DiffuseError, at the first event or later.
     """
-    options = {RENAMED_FIELDS.get(name, name): value for name, value in options.items()}
-    if isinstance(options.get("time"), str):
-        options["time"] = parse_duration("--time", options["time"])
-    if type(options.get("gpus")) is int:
-        options["gpus"] = str(options["gpus"])
-    if options.get("log") is not None:
+    given: dict[str, Any] = {RENAMED_FIELDS.get(name, name): value for name, value in options.items()}
+    if isinstance(given.get("time"), str):
+        given["time"] = parse_duration("--time", given["time"])
+    if type(given.get("gpus")) is int:
+        given["gpus"] = str(given["gpus"])
+    if given.get("log") is not None:
         raise UsageError("only the command line writes --log", hint="Log the events that `train` yields")
     recipe_fields = {field.name for field in dataclasses.fields(Recipe)}
-    of_recipe = {name: value for name, value in options.items() if name in recipe_fields}
-    of_machine = {name: value for name, value in options.items() if name not in recipe_fields}
+    of_recipe = {name: value for name, value in given.items() if name in recipe_fields}
+    of_machine = {name: value for name, value in given.items() if name not in recipe_fields}
     recipe = from_dict(Recipe, of_recipe, where="train")
     machine = from_dict(Machine, _known(of_machine, Machine, Recipe), where="train")
     if devices.count_processes(machine) > launch_environment.process_rank().world_size:
@@ -165,6 +256,17 @@ def export(
     publishing.check(chosen)
     path = registry.resolve(None if model is None else str(model))
     return publishing.export(checkpoint.load_model(path, torch.device("cpu")), target, chosen, source=path)
+
+
+@contextlib.contextmanager
+def _bar(description: str, total: float) -> Iterator[Callable[[float], None]]:
+    """A bar of tqdm, in a terminal or a notebook. Yields `advance_to(done)`. Raises UsageError without tqdm."""
+    try:
+        from tqdm.auto import tqdm
+    except ImportError as error:
+        raise UsageError("progress=True needs tqdm", hint="pip install tqdm") from error
+    with tqdm(total=total, desc=description, bar_format="{l_bar}{bar}| {elapsed}<{remaining}") as bar:
+        yield lambda done: bar.update(done - bar.n) and None
 
 
 def _known(options: dict[str, Any], *configs: type, also: Sequence[str] = ()) -> dict[str, Any]:

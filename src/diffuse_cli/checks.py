@@ -10,7 +10,6 @@ import numbers
 import re
 import types
 import typing
-from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from .errors import UsageError
@@ -22,11 +21,6 @@ def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
         near = difflib.get_close_matches(value, choices, 1)
         meant = f"Did you mean {near[0]!r}? " if near else ""
         raise UsageError(f"{option} does not know {value!r}", hint=f"{meant}Choose from: {', '.join(choices)}")
-
-
-def choices(values: Iterable[str], default: str | None = None) -> str:
-    """The choices as help texts list them: "v (default), epsilon, x0"."""
-    return ", ".join(f"{value} (default)" if value == default else value for value in values)
 
 
 def check_range(option: str, value: float, low: float, high: float) -> None:

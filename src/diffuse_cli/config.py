@@ -30,7 +30,8 @@ PRESETS = ("nano", "micro", "small", "base", "large")
 SAMPLER_STEPS = {                               # sampler → its default number of steps
     "dpmpp-2m": 20, "unipc": 20, "dpmpp-sde": 40, "ddim": 40, "ddpm": 100, "heun": 20, "euler": 40}
 SAMPLERS = tuple(SAMPLER_STEPS)
-PRECISIONS = ("auto", "bf16", "fp32")
+PRECISIONS = ("auto", "bf16", "fp32")           # of a training; the others take no "auto"
+DEVICES = ("cpu", "cuda", "mps")                # torch's names of the kinds of device that are supported
 LOGS = ("tensorboard", "wandb")
 ATTENTIONS = ("none", "text", "full")
 EXPORT_FORMATS = {"diffusers": "", "onnx": "", "safetensors": ".safetensors"}          # format → suffix of its file
@@ -40,7 +41,7 @@ EXPORT_PRECISIONS = ("fp32", "fp16")
 RESOLUTION_RANGE = (8, 512)
 SEED_RANGE = (0, 2**63 - 1)
 GUIDANCE_RANGE = (0, 100)
-EVALUATIONS_RANGE = (1, 8)                      # of distilled models
+EVALUATIONS, EVALUATIONS_RANGE = 4, (1, 8)      # of distilled models: the default, and what is possible
 MAX_VOCABULARY = 65_536                         # tokens of a text encoder
 MAX_WORDS = 20_000                              # words of the captions that a model file remembers
 

@@ -1,5 +1,6 @@
 """The command as a shell sees it: exit codes, one line for each error, no torch before it is needed."""
 
+import contextlib
 import errno
 import json
 import os
@@ -10,15 +11,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
-from diffuse_cli import __version__, errors
+from diffuse_cli import __version__, config, errors
 from diffuse_cli.cli import app
 from diffuse_cli.cli.terminal import view
 from diffuse_cli.storage import registry
 
 DIFFUSE = (sys.executable, "-m", "diffuse_cli")
 GROUPS = ((), ("models",), ("data",))
-COMMANDS = (*GROUPS, ("train",), ("distill",), ("sample",), ("evaluate",), ("noise-demo",), ("export",),
+COMMANDS = (*GROUPS, ("train",), ("distill",), ("sample",), ("evaluate",), ("noise-demo",), ("export",), ("doctor",),
             *(("models", name) for name in ("ls", "show", "path", "rm", "verify")),
             *(("data", name) for name in ("check", "preview", "demo", "clear")))
 
@@ -84,14 +86,44 @@ def test_without_a_command_there_is_help_and_two(command):
     assert done.stderr == ""
 
 
-def test_version():
-    done = _run("--version", text=True)
+def test_help_speaks_one_language(capsys):
+    """Every default is told by a sentence, every choice by its words, and no flag takes a value."""
+    for path, command in app.commands(app._command()):
+        with contextlib.suppress(SystemExit):
+            command.main(["-h"], prog_name=" ".join(path))
+        page = capsys.readouterr().out
+        assert "--help" in page
+        for wrong in ("<bool>", "list[", "[default", "(default", "Default for", "BOOLEAN"):
+            assert wrong not in page, (path, wrong)
+        assert not re.search(r"Default [\w.]", page), path
+
+
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_version(option):
+    done = _run(option, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"diffuse-cli {__version__}\n", "")
 
 
 def test_completion_can_be_had():
     environment = {**os.environ, "_DIFFUSE_COMPLETE": "complete_bash", "COMP_WORDS": "diffuse mod", "COMP_CWORD": "1"}
     assert _run(env=environment, text=True).stdout.split() == ["models"]
+
+
+@pytest.mark.parametrize(("command", "option", "words"), [
+    ("train", "preset", config.PRESETS), ("train", "schedule", config.SCHEDULES),
+    ("train", "captions", config.CAPTION_SOURCES), ("train", "log", config.LOGS), ("train", "device", config.DEVICES),
+    ("train", "precision", config.PRECISIONS), ("sample", "sampler", config.SAMPLERS),
+    ("sample", "device", config.DEVICES), ("evaluate", "precision", config.PRECISIONS[1:]),
+    ("noise-demo", "schedule", config.SCHEDULES), ("export", "to", tuple(config.EXPORT_FORMATS)),
+    ("export", "scheduler", config.EXPORT_SCHEDULERS)])
+def test_choices_can_be_completed_and_are_in_the_help(command, option, words):
+    parsed = dict(app.commands(app._command()))["diffuse", command]
+    (parameter,) = (each for each in parsed.params if each.name == option)
+    context = typer.Context(parsed)
+    assert tuple(item.value for item in parameter.shell_complete(context, "")) == words
+    assert tuple(item.value for item in parameter.shell_complete(context, words[-1][:3])) == tuple(
+        word for word in words if word.startswith(words[-1][:3]))
+    assert ", ".join(words) in parameter.help
 
 
 # ── Usage ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -15,6 +15,7 @@ import tiny
 from PIL import Image
 
 from diffuse_cli.cli import output_files, prompt_files
+from diffuse_cli.cli.terminal import view
 from diffuse_cli.errors import StorageError, UsageError
 from diffuse_cli.files import durable
 from diffuse_cli.sampling import generate
@@ -117,11 +118,28 @@ def test_a_grid_is_one_more_file_with_every_picture(diffuse, model):
     assert (code, len(paths), grid) == (0, 6, "samples/00006-grid.png")
     with Image.open(grid) as image:
         sheet = np.asarray(image)
-    assert sheet.shape == (2 * 10 + 2, 3 * 10 + 2, 3)      # a row for each prompt
+    assert sheet.shape == ((2 * 10 + 2) * 14, (3 * 10 + 2) * 14, 3)        # a row for each prompt, enlarged to be seen
+    assert np.array_equal(sheet, sheet[::14, ::14].repeat(14, 0).repeat(14, 1))
+    sheet = sheet[::14, ::14]
     for index, path in enumerate(paths):
         top, left = 2 + index // 3 * 10, 2 + index % 3 * 10
         with Image.open(path) as image:
             assert np.array_equal(np.asarray(image), sheet[top : top + 8, left : left + 8])
+
+
+def test_the_preview_shows_pictures_side_by_side(diffuse, model, monkeypatch):
+    rows: list[int] = []
+    monkeypatch.setattr(view, "pictures_in_a_row", lambda count: 2)
+    monkeypatch.setattr(view, "pictures", lambda row, of: rows.append(len(row)))
+    assert diffuse("-n", "3", "-m", model, "--preview")[0] == 0
+    assert rows == [2, 1]
+
+
+@pytest.mark.parametrize(("prompts", "warned"), [
+    (("a", "red", "square"), True), (("a red", "square"), False), (("square",), False), (("a red square",), False)])
+def test_a_prompt_without_quotes_is_noticed(diffuse, model, prompts, warned):
+    _, _, err = diffuse(*prompts, "-m", model)
+    assert ('needs quotes: diffuse sample "a red square"' in err) == warned
 
 
 # ── One file ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -41,3 +41,14 @@ def test_without_texts_a_file_says_nothing(suffix):
 
 def test_equal_pictures_are_equal_files():
     assert image_files.encode(PIXELS, texts=TEXTS) == image_files.encode(PIXELS.copy(), texts=dict(TEXTS))
+
+
+@pytest.mark.parametrize(("limit", "lossless"), [(20_000, True), (4_000, False)])
+def test_an_animation_is_lossless_or_below_the_limit(monkeypatch, limit, lossless):
+    monkeypatch.setattr(image_files, "MAX_ANIMATION_BYTES", limit)
+    frames = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    data = image_files.encode_animation(frames, suffix=".webp", milliseconds=100)
+    assert len(data) <= limit
+    with Image.open(io.BytesIO(data)) as animation:
+        assert animation.n_frames == 4
+        assert np.array_equal(np.asarray(animation.convert("RGB")), frames[0]) == lossless

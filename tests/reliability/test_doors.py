@@ -316,7 +316,7 @@ def test_prompts_are_kept_exactly_in_a_picture_and_shown_harmlessly(tmp_path, te
     metadata = png_metadata.SampleMetadata(**{
         **doors.SETTINGS, "prompt": typed, "guidance_interval": (0.2, 6.0), "size": (8, 8)})
     (tmp_path / "made.png").write_bytes(encode(np.zeros((8, 8, 3), np.uint8), texts=png_metadata.png_texts(metadata)))
-    assert png_metadata.read_sample_metadata(tmp_path / "made.png") == metadata
+    assert png_metadata.read_settings(tmp_path / "made.png") == metadata
 
 
 @examples
@@ -350,7 +350,7 @@ def test_settings_of_a_picture_are_used_or_refused(tmp_path, entries):
     chunks.add_text("diffuse", json.dumps({**doors.SETTINGS, **entries}))
     Image.new("RGB", (2, 2)).save(tmp_path / "made.png", pnginfo=chunks)
     with contextlib.suppress(DataError):
-        found = png_metadata.read_sample_metadata(tmp_path / "made.png")
+        found = png_metadata.read_settings(tmp_path / "made.png")
         assert all(getattr(found, name) == (tuple(value) if isinstance(value, list) else value)
                    for name, value in entries.items())
 

@@ -1,5 +1,6 @@
 """The commands that a report suggests: the command line understands them, and they mean the run that they are about."""
 
+import dataclasses
 import json
 import shlex
 
@@ -35,6 +36,21 @@ def test_the_commands_can_be_typed(trained):
     prompt = read_event_log(trained[0]).finished["prompt"]
     assert _parsed(shown[1])[1]["prompts"] == [prompt]
     assert shown[1][shown[1].index("-m") + 1] == "tiny"
+
+
+@pytest.mark.parametrize(("recipe", "budget"), [
+    (Recipe(), {"steps": 20}), (Recipe(steps=10, lr=1e-4), {"steps": 20}), (Recipe(time=90.0), {"time": 180.0}),
+    (Recipe(images=7), {"images": 14})])
+def test_a_finished_training_is_continued_with_twice_the_budget(recipe, budget, tmp_path):
+    request = json.loads(json.dumps({"folder": "/pictures", "recipe": to_dict(recipe)}))
+    log = read_event_log(tmp_path)
+    log = dataclasses.replace(log, finished={"complete": True, "steps": 10})
+    (purpose, words), *_ = commands("cars", request, log)
+    values = _parsed(words)[1]
+    typed = {name: values[name] for name in ("steps", "images", "time", "lr") if values[name] is not None}
+    typed |= {"time": parse_duration("--time", typed["time"])} if "time" in typed else {}
+    assert (purpose, values["name"]) == ("Train twice as long", "cars")
+    assert typed == {**budget, **({"lr": recipe.lr} if recipe.lr else {})}
 
 
 @pytest.mark.parametrize("recipe", [

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import http.server
+import io
 import itertools
 import json
 import re
@@ -11,11 +12,15 @@ import subprocess
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
+from PIL import Image
 from web_page import Page
 
 from diffuse_cli.errors import ModelError, StorageError
+from diffuse_cli.pictures import sheets
+from diffuse_cli.pictures.image_files import encode
 from diffuse_cli.reporting import report
 from diffuse_cli.storage.event_log import read_event_log
 
@@ -97,7 +102,7 @@ def test_everything_can_be_seen_without_the_script(run):
     assert html.count("<script>") == 1
     style = html[html.index("<style>") : html.index("</style>")]
     rules = [rule.strip() for rule in re.findall(r"([^{}]+)\{[^{}]*display: none", style)]
-    assert rules == [".slider", ".with-script figure:not(.chosen)"]
+    assert rules == [".slider", ".with-script section:not(.chosen)"]
     assert "with-script" not in html[html.index("<body>") : html.index("<script>")]
 
 
@@ -130,11 +135,12 @@ def _hostile_page(run: Path, text: str) -> str:
 
 def test_foreign_text_stays_text(run):
     html = _hostile_page(run, HOSTILE)
-    assert [html.count(mark) for mark in ("<script", "<img", "<i>", "\x1b", "\u202e")] == [1, 1, 0, 0, 0]
+    pictures = len(sheets.read_strip(run.with_name("<i>'name") / "previews" / "step-00000008.png"))
+    assert [html.count(mark) for mark in ("<script", "<img", "<i>", "\x1b", "\u202e")] == [1, pictures, 0, 0, 0]
     page = Page(html)
     assert {tag for tag, *_ in page.attributes} <= {
         "html", "meta", "div", "p", "span", "input", "img", "svg", "path", "text", "ul", "table", "figure", "footer"}
-    assert len(page.images) == 1
+    assert len(page.images) == pictures
     shown = HOSTILE.replace("\x1b", "\\x1b").replace("\u202e", "\\u202e")
     assert page.text.count(shown) >= 6
     assert "\\udcff" in page.text
@@ -144,26 +150,36 @@ def test_foreign_text_stays_text(run):
 # ── Previews ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _previews(directory: Path, count: int, *, size: int = 30) -> None:
+def _previews(directory: Path, count: int, *, side: int = 8) -> None:
     shutil.rmtree(directory / "previews")
     (directory / "previews").mkdir()
     for step in range(1, count + 1):
-        (directory / "previews" / f"step-{step:08d}.png").write_bytes(
-            b"\x89PNG\r\n\x1a\n" + step.to_bytes(4, "big") + bytes(size))
+        pictures = np.random.default_rng(step).integers(0, 256, (2, side, side, 3), np.uint8)
+        pictures[:, 0, 0] = step
+        (directory / "previews" / f"step-{step:08d}.png").write_bytes(encode(sheets.tile(pictures, columns=2)))
     _log(directory, _started(), *({"event": "previewed", "step": step, "path": "x", "prompts": ["a cat", "a <dog>"]}
                                   for step in range(1, count + 1)))
 
 
+def _steps(page: Page) -> list[int]:
+    """The steps of the strips in a page of `_previews`."""
+    return [int(np.asarray(Image.open(io.BytesIO(image)))[0, 0, 0]) for image in page.images[::2]]
+
+
 def test_the_strip_of_every_preview_is_in_the_page(run):
     page = _page(run)
-    assert page.images == [path.read_bytes() for path in sorted((run / "previews").iterdir())]
-    assert [data for tag, data in page.texts if tag == "li"] == list(read_event_log(run).previews[-1]["prompts"])
+    pictures = [picture for path in sorted((run / "previews").iterdir()) for picture in sheets.read_strip(path)]
+    shown = [np.asarray(Image.open(io.BytesIO(image))) for image in page.images]
+    assert len(shown) == len(pictures)
+    assert all(map(np.array_equal, shown, pictures))                   # without the white between them
+    prompts = [prompt for entry in read_event_log(run).previews for prompt in entry["prompts"]]
+    assert [data for tag, data in page.texts if tag == "figcaption"] == prompts
 
 
 def test_of_many_strips_evenly_spaced_ones_are_shown_and_the_page_says_so(run):
     _previews(run, 100)
     page = _page(run)
-    steps = [int.from_bytes(image[8:12], "big") for image in page.images]
+    steps = _steps(page)
     assert len(steps) == 20
     assert (steps[0], steps[-1]) == (1, 100)
     gaps = [later - earlier for earlier, later in itertools.pairwise(steps)]
@@ -173,19 +189,20 @@ def test_of_many_strips_evenly_spaced_ones_are_shown_and_the_page_says_so(run):
 
 
 def test_the_page_stays_of_modest_size(run):
-    _previews(run, 12, size=1_000_000)
+    _previews(run, 12, side=420)
     page = _page(run)
-    assert [int.from_bytes(image[8:12], "big") for image in page.images] == [1, 7, 12]
+    assert _steps(page) == [1, 7, 12]
     assert len(report.build(run)) < 6_000_000
 
 
 def test_a_strip_that_is_missing_or_not_a_picture_is_left_out(run):
-    _previews(run, 4)
+    _previews(run, 5)
     (run / "previews" / "step-00000002.png").unlink()
     (run / "previews" / "step-00000003.png").write_text("<svg onload=alert(1)>")
+    (run / "previews" / "step-00000005.png").write_bytes(b"\x89PNG\r\n\x1a\n damaged")
     page = _page(run)
-    assert [int.from_bytes(image[8:12], "big") for image in page.images] == [1, 4]
-    assert "Shown are 2 of 4" in page.text
+    assert _steps(page) == [1, 4]
+    assert "Shown are 2 of 5" in page.text
 
 
 # ── The history behind it ───────────────────────────────────────────────────────────────────────────────────────────

@@ -23,7 +23,7 @@ from diffuse_cli.sampling.png_metadata import (
     collect_metadata,
     find_model,
     png_texts,
-    read_sample_metadata,
+    read_settings,
 )
 from diffuse_cli.sampling.request import InitImage, Sample, SampleRequest
 from diffuse_cli.storage.checkpoint import Model
@@ -187,12 +187,12 @@ def png(path, text):
 def test_written_settings_are_read_back(prompt, negative, tmp_path_factory):
     metadata = metadata_from(prompt, negative=negative)
     path = png(tmp_path_factory.getbasetemp() / "x.png", png_texts(metadata)["diffuse"])
-    assert read_sample_metadata(path) == metadata
+    assert read_settings(path) == metadata
 
 
 def test_the_longest_text_that_is_written_is_read_back(tmp_path):
     metadata = metadata_from("😀" * 5000, negative="😀" * 5000)
-    assert read_sample_metadata(png(tmp_path / "x.png", png_texts(metadata)["diffuse"])) == metadata
+    assert read_settings(png(tmp_path / "x.png", png_texts(metadata)["diffuse"])) == metadata
 
 
 HOSTILE = {
@@ -207,14 +207,14 @@ HOSTILE = {
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in HOSTILE.items() for value in values])
 def test_impossible_values_are_refused(name, value, tmp_path):
     with pytest.raises(DataError, match=r"settings in .*x\.png cannot be used"):
-        read_sample_metadata(png(tmp_path / "x.png", json.dumps({**metadata_from().to_dict(), name: value})))
+        read_settings(png(tmp_path / "x.png", json.dumps({**metadata_from().to_dict(), name: value})))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"seed": 1, "seed": 2}', "{}", "[" * 9999, "9" * 999,
                                   '{"prompt": "' + "x" * 200_000 + '"}'], ids=lambda text: text[:12])
 def test_text_that_is_no_record_is_refused(text, tmp_path):
     with pytest.raises(DataError):
-        read_sample_metadata(png(tmp_path / "x.png", text))
+        read_settings(png(tmp_path / "x.png", text))
 
 
 def test_pictures_without_a_record_are_refused(tmp_path):
@@ -223,16 +223,16 @@ def test_pictures_without_a_record_are_refused(tmp_path):
                        ("b.png", encode(black)), ("c.png", b"not a picture"), ("d.png", b"")):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(DataError, match="holds no sampling settings"):
-            read_sample_metadata(tmp_path / name)
+            read_settings(tmp_path / name)
     with pytest.raises(DataError, match="not there"):
-        read_sample_metadata(tmp_path / "nowhere.png")
+        read_settings(tmp_path / "nowhere.png")
 
 
 @pytest.mark.parametrize("name", ["parameters", "prompt", "workflow", "invokeai_metadata"])
 def test_pictures_of_other_programs_are_called_that(tmp_path, name):
     (tmp_path / "a.png").write_bytes(encode(np.zeros((16, 16, 3), np.uint8), texts={name: "a red square, Steps: 8"}))
     with pytest.raises(DataError, match=rf"made by another program, whose settings \({name}\) cannot be used"):
-        read_sample_metadata(tmp_path / "a.png")
+        read_settings(tmp_path / "a.png")
 
 
 def test_a_model_is_found_by_its_hash_under_any_name(trained, home):

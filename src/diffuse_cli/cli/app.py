@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -24,7 +24,7 @@ from ..files import durable
 from ..runtime import launch_environment
 from ..storage import registry
 from ..version import __version__
-from . import data, distill, evaluate, export, limits, models, noise_demo, options, sample, train
+from . import data, distill, doctor, evaluate, export, limits, models, noise_demo, options, sample, train
 from .processes import CRASH
 from .terminal import view
 from .terminal.plain_text import clean
@@ -35,14 +35,17 @@ _PARSER_TYPE_ERROR = re.compile(r"Input should be a valid (integer|number)\b.*")
 _TYPE_NAMES = {"integer": "a whole number", "number": "a number"}              # the parser's word → ours
 _READER_LEFT = 128 + 13                         # exit code for SIGPIPE, which Windows does not know
 
+_HELP: Any = {"help_option_names": ["-h", "--help"]}
+
 app = typer.Typer(name="diffuse", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",
-                  context_settings={"help_option_names": ["-h", "--help"]})
+                  context_settings=_HELP)
 app.command()(train.train)
 app.command()(sample.sample)
 app.command()(distill.distill)
 app.command()(evaluate.evaluate)
 app.command()(noise_demo.noise_demo)
 app.command()(export.export)
+app.command()(doctor.doctor)
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
 
@@ -55,7 +58,7 @@ def _print_version(version: bool) -> None:
 
 @app.callback()
 def diffuse(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True,
+    version: Annotated[bool, typer.Option("--version", "-V", help="Print the version.", is_eager=True,
                                           callback=_print_version)] = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -77,6 +80,8 @@ def diffuse(
     [bold]diffuse models ls[/]                   list your models
 
     [bold]diffuse data check ./images[/]         find problems in a folder
+
+    [bold]diffuse doctor[/]                      see what works on this computer
     """
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
 
@@ -141,12 +146,29 @@ def _run(arguments: Sequence[str]) -> int:
 
 @functools.cache
 def _command() -> Any:
-    """The command line parser. The options that install completion work, but no help page shows them."""
+    """The command line parser, whose help pages have one form.
+
+    Flags and arguments show no type, and every default stands in the text of its option. The options that install
+    completion work, but no help page shows them.
+    """
     command = typer.main.get_command(app)
-    for parameter in command.params:
-        if parameter.name in ("install_completion", "show_completion"):
-            parameter.hidden = True                                # type: ignore[attr-defined]
+    for _, inner in commands(command):
+        for parameter in inner.get_params(typer.Context(inner, **_HELP)):
+            parameter.show_default = False
+            if parameter.param_type_name == "argument" or getattr(parameter, "is_flag", False):
+                parameter.display_type_rich = lambda ctx: ""
+            if parameter.name in ("help", "version"):
+                parameter.rich_help_panel = options.OUTPUT_PANEL
+            if parameter.name in ("install_completion", "show_completion"):
+                parameter.hidden = True
     return command
+
+
+def commands(command: Any, path: tuple[str, ...] = ("diffuse",)) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """A command of the parser and all commands below it, each with the words that call it."""
+    yield path, command
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, (*path, name))
 
 
 def _fail(error: DiffuseError, *, cause: BaseException | None = None) -> int:

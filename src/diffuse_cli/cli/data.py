@@ -27,7 +27,8 @@ RESOLUTION = 64                                 # default of --resolution, in pi
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look at pictures and captions before training.")
 
 Folders = Annotated[list[Path], options.folders()]
-Resolution = Annotated[int, typer.Option(help="Width and height of the pictures that the model sees, in pixels.")]
+Resolution = Annotated[int, typer.Option(
+    help=f"Width and height of the pictures that the model sees, in pixels. Default: {RESOLUTION}.")]
 
 
 @app.command()
@@ -88,7 +89,8 @@ def preview(folders: Folders, captions: options.Captions = None, caption: option
             caption_template: options.CaptionTemplate = None, join_lines: options.JoinLines = None,
             background: options.Background = None, white_level: options.WhiteLevel = None,
             resolution: Resolution = RESOLUTION,
-            out: Annotated[Path | None, typer.Option("--out", "-o", help="The sheet, a new PNG.")] = None,
+            out: Annotated[Path | None, typer.Option("--out", "-o", help="The sheet, a new PNG. Default: preview.png.")
+                           ] = None,
             quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
             debug: options.Debug = False) -> None:
     """Write a sheet of pictures as the model will see them, each with its caption. Prints the path of the sheet.
@@ -119,9 +121,11 @@ def preview(folders: Folders, captions: options.Captions = None, caption: option
 
 @app.command()
 def demo(folder: Annotated[Path, options.folder("A new or empty folder.")],
-         num: Annotated[int, typer.Option("--num", "-n", help="Number of pictures.")] = 2000,
-         resolution: Annotated[int, typer.Option(help="Width and height of each picture, in pixels.")] = RESOLUTION,
-         seed: Annotated[int, typer.Option("--seed", "-s", help="The same seed draws the same pictures.")] = 0,
+         num: Annotated[int, typer.Option("--num", "-n", help="Number of pictures. Default: 2000.")] = 2000,
+         resolution: Annotated[int, typer.Option(
+             help=f"Width and height of each picture, in pixels. Default: {RESOLUTION}.")] = RESOLUTION,
+         seed: Annotated[int, typer.Option("--seed", "-s", help="The same seed draws the same pictures. Default: 0."
+                                            )] = 0,
          quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
          debug: options.Debug = False) -> None:
     """Draw a captioned data set for first experiments. Nothing is downloaded.

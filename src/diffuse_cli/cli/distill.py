@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from ..checks import from_dict, parse_duration
-from ..config import Machine, Recipe, Sampling
+from ..config import EVALUATIONS, Machine, Recipe, Sampling
 from ..errors import DataError
 from ..storage import registry, run_directory
 from ..storage.model_info import read_model_info
@@ -15,13 +15,15 @@ from .terminal import view
 
 
 def distill(
-    model: Annotated[str, typer.Argument(help="The teacher: name or file of a model.", show_default=False,
+    model: Annotated[str, typer.Argument(help="The teacher: name or file of a model.",
                                          autocompletion=options.complete_model)],
     folders: Annotated[list[Path] | None, options.folders()] = None,
     evaluations: Annotated[int, typer.Option(
-        "--evaluations", help="Steps in which the student samples, each of one evaluation: 1, 2, 4 or up to 8.")] = 4,
+        "--evaluations", help="Steps in which the student samples, each of one evaluation of the network: 1 to 8. "
+                              f"Default: {EVALUATIONS}.")] = EVALUATIONS,
     guidance: Annotated[float, typer.Option(
-        "--guidance", help="Guidance of the teacher, which becomes a part of the student.")] = Sampling.guidance,
+        "--guidance", help="Guidance of the teacher, which becomes a part of the student. "
+                           f"Default: {Sampling.guidance:g}.")] = Sampling.guidance,
     steps: train.Steps = None, images: train.Images = None, time: train.Time = None,
     batch_size: train.BatchSize = None, lr: train.LearningRate = None, seed: train.Seed = None,
     name: train.Name = None, out: train.Out = None, gpus: train.Gpus = None, procs: train.Procs = None,

@@ -28,24 +28,25 @@ MAX_PICTURES = 2048                             # default of --images: the most 
 
 def evaluate(
     model: Annotated[str | None, typer.Argument(
-        metavar="MODEL", show_default=False, autocompletion=options.complete_model,
+        metavar="MODEL", autocompletion=options.complete_model,
         help="Name or path. Default: the last trained model.")] = None,
     folder: Annotated[Path | None, typer.Argument(
-        metavar="DIR", show_default=False, parser=options.path,
+        metavar="DIR", parser=options.path,
         help="Pictures that the model has not seen. Default: those that its training held out.")] = None,
     num: Annotated[int, typer.Option("-n", "--num", help="Pictures to generate, for distances and memorisation. 0 "
-                                     "skips both.")] = GENERATED_PICTURES,
-    images: Annotated[int, typer.Option("--images", help="Pictures to measure on, at most.")] = MAX_PICTURES,
+                                     f"skips both. Default: {GENERATED_PICTURES}.")] = GENERATED_PICTURES,
+    images: Annotated[int, typer.Option("--images", help=f"Pictures to measure on, at most. Default: {MAX_PICTURES}."
+                                        )] = MAX_PICTURES,
     seed: Annotated[int, typer.Option("-s", "--seed", help="Seed of the noise, the shuffled captions and the generated "
-                                      "pictures.")] = 0,
+                                      "pictures. Default: 0.")] = 0,
     features: Annotated[Path | None, typer.Option(
-        "--features", show_default=False,
+        "--features",
         help="An ONNX file whose features compare pictures. Default: an encoder trained on the pictures."
         )] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pictures measured at once.",
-                                                   show_default=False)] = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda or mps.", show_default=False)] = None,
-    precision: Annotated[str, typer.Option("--precision", help="fp32 or bf16.")] = Sampling.precision,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pictures measured at once.")] = None,
+    device: Annotated[str | None, options.device()] = None,
+    precision: Annotated[str, options.choice(
+        "--precision", of=config.PRECISIONS[1:], help="Precision", default=Sampling.precision)] = Sampling.precision,
     quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from .. import config
-from ..checks import choices
 from ..config import Export, Machine
 from ..errors import UsageError
 from ..storage import registry
@@ -18,19 +17,19 @@ from .terminal import progress, view
 
 
 def export(
-    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help=f"{choices(config.EXPORT_FORMATS)}.")],
+    to: Annotated[str, options.choice("--to", of=config.EXPORT_FORMATS, help="Format")],
     model: Annotated[str | None, typer.Argument(
-        metavar="MODEL", show_default=False, autocompletion=options.complete_model,
+        metavar="MODEL", autocompletion=options.complete_model,
         help="Name or path. Default: the last trained model.")] = None,
     out: Annotated[Path | None, typer.Option(
-        "-o", "--out", show_default=False,
+        "-o", "--out",
         help="A new folder, or a new file. Default: named after model and format, in the working directory.")] = None,
-    scheduler: Annotated[str | None, typer.Option(
-        "--scheduler", help=f"Sampler of the pipeline, for diffusers: {choices(config.EXPORT_SCHEDULERS, 'ddpm')}.",
-        show_default=False)] = None,
-    precision: Annotated[str | None, typer.Option(
-        "--precision", help=f"Precision of the weights, for safetensors: {choices(config.EXPORT_PRECISIONS, 'fp32')}.",
-        show_default=False)] = None,
+    scheduler: Annotated[str | None, options.choice(
+        "--scheduler", of=config.EXPORT_SCHEDULERS, help="Sampler of the pipeline, for diffusers", default="ddpm")
+        ] = None,
+    precision: Annotated[str | None, options.choice(
+        "--precision", of=config.EXPORT_PRECISIONS, help="Precision of the weights, for safetensors", default="fp32")
+        ] = None,
     no_verify: Annotated[bool, typer.Option("--no-verify", help="Do not compare the export with the model.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
     quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,

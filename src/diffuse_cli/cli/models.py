@@ -28,7 +28,7 @@ FREQUENT_WORDS = 100                            # words of the captions that are
 
 app = typer.Typer(no_args_is_help=True, help="List, show, locate, remove and verify models.")
 
-Model = Annotated[str | None, typer.Argument(metavar="MODEL", show_default=False,
+Model = Annotated[str | None, typer.Argument(metavar="MODEL",
                                              autocompletion=options.complete_model,
                                              help="Name or path. Default: the last trained model.")]
 
@@ -69,7 +69,7 @@ def show(
     model: Model = None,
     html: Annotated[bool, typer.Option("--html", help="Write the report of the training as an HTML page.")] = False,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="With --html: the page, a new .html file. Default: "
-                                             "report.html beside the model.", show_default=False)] = None,
+                                             "report.html beside the model.")] = None,
     quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -119,7 +119,7 @@ def print_path(
 
 @app.command("rm")
 def remove(
-    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Models to remove.", show_default=False,
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Models to remove.",
                                              autocompletion=options.complete_trained)],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove them without asking.")] = False,
     quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import config
-from ..checks import check_choice, check_range, choices
+from ..checks import check_choice, check_range
 from ..config import Machine
 from ..errors import DataError, UsageError
 from ..storage import registry
@@ -29,24 +29,22 @@ FRAME_MILLISECONDS = 80                         # for which an animation shows e
 
 
 def noise_demo(
-    image: Annotated[Path | None, typer.Argument(metavar="IMAGE", help="A picture. Default: a demo scene.",
-                                                 show_default=False)] = None,
-    schedule: Annotated[list[str] | None, typer.Option(
-        "--schedule", help=f"{choices(config.SCHEDULES, config.Recipe.schedule)}. Give it several times to compare "
-        "schedules.", show_default=False)] = None,
+    image: Annotated[Path | None, typer.Argument(metavar="IMAGE", help="A picture. Default: a demo scene.")] = None,
+    schedule: Annotated[list[str] | None, options.choice(
+        "--schedule", of=config.SCHEDULES, help="Noise schedule, or several to compare them",
+        default=config.Recipe.schedule)] = None,
     resolution: Annotated[int | None, typer.Option(
-        "--resolution", help=f"Width and height of the picture, in pixels. Default: {RESOLUTION}, or the model's.",
-        show_default=False)] = None,
-    num: Annotated[int, typer.Option("-n", "--num", help="Number of noise levels.")] = 8,
+        "--resolution", help=f"Width and height of the picture, in pixels. Default: {RESOLUTION}, or the model's.")
+        ] = None,
+    num: Annotated[int, typer.Option("-n", "--num", help="Number of noise levels. Default: 8.")] = 8,
     model: Annotated[str | None, typer.Option(
-        "-m", "--model", help="Also show how this model restores the picture from each level.", show_default=False,
+        "-m", "--model", help="Also show how this model restores the picture from each level.",
         autocompletion=options.complete_model)] = None,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="A new file. Default: noise-demo.png.",
-                                             show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="A new file. Default: noise-demo.png.")] = None,
     animate: Annotated[bool, typer.Option("--animate", help="Write an animation, .webp or .gif, instead of a strip.")
                        ] = False,
     plot: Annotated[bool, typer.Option("--plot", help="Plot the curves of the schedules instead of a strip.")] = False,
-    seed: Annotated[int, typer.Option("-s", "--seed", help="Seed of the noise.")] = 0,
+    seed: Annotated[int, typer.Option("-s", "--seed", help="Seed of the noise. Default: 0.")] = 0,
     quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -130,7 +128,7 @@ def _demonstrate(
         strip = sheets.labelled_rows(_rows(levels_of))
         output_files.write_new(target, image_files.encode(strip))
         for levels in levels_of.values():
-            view.picture(sheets.tile(np.stack([level.noisy for level in levels]), columns=num))
+            view.pictures([sheets.tile(np.stack([level.noisy for level in levels]), columns=num)])
     records = [_record(name, level) for name, levels in levels_of.items() for level in levels]
     output_files.print_result(target, {"levels": records})
 

@@ -5,14 +5,13 @@ A command passes the four options of its output to `view.configure`.
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from .. import config
-from ..checks import choices
 from ..config import Recipe, Sampling
 from ..data.hub import lasting_place
 from ..errors import DiffuseError, UsageError
@@ -20,23 +19,42 @@ from ..storage import registry
 
 # ── Declarations ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.", rich_help_panel="Output")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print more messages.", rich_help_panel="Output")]
-Json = Annotated[bool, typer.Option("--json", help="Print results as JSON Lines.", rich_help_panel="Output")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Output")]
+OUTPUT_PANEL = "Output and help"
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.",
+                                     rich_help_panel=OUTPUT_PANEL)]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print more messages.", rich_help_panel=OUTPUT_PANEL)]
+Json = Annotated[bool, typer.Option("--json", help="Print results as JSON Lines.", rich_help_panel=OUTPUT_PANEL)]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=OUTPUT_PANEL)]
 
 
 DATA_SET = "A folder of pictures, an archive, or a table that lists them; several are one data set."
 
 
+def choice(*names: str, of: Iterable[str], help: str, default: str | None = None, panel: str | None = None) -> Any:
+    """Declare an option that takes one of the words `of`, which shells complete.
+
+    The parser does not check it: the configs do, also for Python, and their message suggests the nearest word.
+    """
+    words = tuple(of)
+    text = f"{help}: {', '.join(words)}." + ("" if default is None else f" Default: {default}.")
+    return typer.Option(*names, metavar="NAME", help=text, rich_help_panel=panel,
+                        autocompletion=lambda incomplete: [word for word in words if word.startswith(incomplete)])
+
+
+def device(panel: str | None = None) -> Any:
+    """Declare --device."""
+    return choice("--device", of=config.DEVICES, help="Device", default="the fastest", panel=panel)
+
+
 def folder(help: str) -> Any:
     """Declare the argument DIR."""
-    return typer.Argument(metavar="DIR", help=help, show_default=False, parser=path)
+    return typer.Argument(metavar="DIR", help=help, parser=path)
 
 
 def folders() -> Any:
     """Declare the argument DIR..., the places of a data set."""
-    return typer.Argument(metavar="DIR", help=DATA_SET, show_default=False, parser=path)
+    return typer.Argument(metavar="DIR", help=DATA_SET, parser=path)
 
 
 def path(text: str) -> Path:                    # older versions of Typer print the parser's name in the help
@@ -55,29 +73,29 @@ CAPTIONS_PANEL = "Captions: where the text of a picture comes from"
 
 
 def _caption(name: str, help: str) -> Any:
-    return typer.Option(name, help=help, rich_help_panel=CAPTIONS_PANEL, show_default=False)
+    return typer.Option(name, help=help, rich_help_panel=CAPTIONS_PANEL)
 
 
-Captions = Annotated[str | None, _caption(
-    "--captions", f"Source of the captions: {choices(config.CAPTION_SOURCES, Recipe.captions)}; "
-                  "or the path of a table.")]
+Captions = Annotated[str | None, choice(
+    "--captions", of=config.CAPTION_SOURCES, help="Path of a table of captions, or their source",
+    default=Recipe.captions, panel=CAPTIONS_PANEL)]
 Caption = Annotated[str | None, _caption("--caption", "One caption for all pictures.")]
 CaptionColumn = Annotated[str | None, _caption("--caption-column", "Column of the metadata that holds the captions.")]
 CaptionExt = Annotated[str | None, _caption("--caption-ext", "Suffix of caption files.")]
 JoinLines = Annotated[bool | None, typer.Option(
     "--join-lines/--no-join-lines", help="All lines of a caption file are one caption, not one caption a line.",
-    rich_help_panel=CAPTIONS_PANEL, show_default=False)]
+    rich_help_panel=CAPTIONS_PANEL)]
 CaptionTemplate = Annotated[str | None, _caption(
     "--caption-template", "Caption made of the names of a picture: {folder}, {name}, or both as {label}. "
-                           f"Default {Recipe.caption_template}")]
+                           f"Default: {Recipe.caption_template}.")]
 
 
 Background = Annotated[str | None, typer.Option(
-    "--background", help=f"Colour behind transparent pictures, a name or #rrggbb. Default {Recipe.background}.",
-    rich_help_panel="Colours: how the values in a file are read", show_default=False)]
+    "--background", help=f"Colour behind transparent pictures, a name or #rrggbb. Default: {Recipe.background}.",
+    rich_help_panel="Colours: how the values in a file are read")]
 WhiteLevel = Annotated[float | None, typer.Option(
     "--white-level", help="Value that is white in pictures of 16 bits, 4095 for those of 12, or of real numbers.",
-    rich_help_panel="Colours: how the values in a file are read", show_default=False)]
+    rich_help_panel="Colours: how the values in a file are read")]
 
 
 # ── From arguments to configs ───────────────────────────────────────────────────────────────────────────────────────

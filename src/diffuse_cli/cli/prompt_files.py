@@ -1,13 +1,18 @@
-"""Prompts from a file or from stdin, one on each line, and warnings about prompts that a model cannot follow."""
+"""Prompts from a file or from stdin, also of other programs, and warnings about prompts that a model cannot follow."""
 
+import dataclasses
 import difflib
+import io
+import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .. import config
-from ..checks import check_range, from_dict
+from ..checks import check_range, from_dict, to_dict
 from ..config import Sampling
 from ..errors import DataError, UsageError, system_reason
 from ..files.input_files import NOT_REGULAR, read_input
@@ -20,6 +25,8 @@ if TYPE_CHECKING:
     from ..storage.checkpoint import Model
 
 MAX_BYTES = 16 * 2**20                          # size limit of a file of prompts
+MAX_IGNORED = 8                                 # settings of other programs that a warning names
+SHORT = {"n": "negative", "d": "seed", "s": "steps", "l": "guidance", "ss": "sampler", "no": "negative"}    # in lines
 MAX_WARNINGS = 5                                # words that are warned about one by one
 COMPARED = 4_000                                # known words, the most frequent, with which an unknown one is compared
 
@@ -49,28 +56,122 @@ class PromptLine:
 
 
 def read_prompts(source: str) -> list[PromptLine]:
-    """Read the prompts of a file, or of stdin for "-": one on each line. A line that starts with { is a JSON object.
+    """Read the prompts of a file, or of stdin for "-", with the settings that stand beside them.
 
-    Empty lines are skipped. Raises DataError, naming the line.
+    The file has a prompt on each line, or is a table (.csv, .tsv), a JSON document or a .toml file of another program.
+    A line that starts with { is a JSON object, and one that starts with # is a comment. What other programs' settings
+    have no counterpart here is named in a warning. Raises DataError, naming the line.
     """
-    from ..files.strict_json import JsonError, loads_strict
-
     name = "stdin" if source == "-" else source
-    prompts = []
-    for number, line in enumerate(_read_text(source, name).split("\n"), 1):
-        line = line.strip()
-        try:
-            if line.startswith("{"):
-                prompts.append(from_dict(PromptLine, loads_strict(line), where="it"))
-            elif line:
-                prompts.append(PromptLine(prompt=line))
-        except (JsonError, UsageError) as error:
-            hint = error.hint if isinstance(error, UsageError) else 'Write a prompt, or JSON such as {"prompt": …}'
-            what = error.what if isinstance(error, UsageError) else str(error)
-            raise DataError(f"line {number} of {name} cannot be used: {what}", hint=hint) from error
+    ignored: list[str] = []
+    prompts = list(_rows(_read_text(source, name), Path(source).suffix.lower(), name, ignored))
     if not prompts:
         raise DataError(f"{name} holds no prompt")
+    warn_of_ignored(name, ignored)
     return prompts
+
+
+def warn_of_ignored(name: str, ignored: Sequence[str]) -> None:
+    """Warn about settings of other programs that have no counterpart here."""
+    if ignored:
+        counts = Counter(ignored).most_common(MAX_IGNORED)
+        listed = ", ".join(clean(what, limit=60) + (f" ({count} times)" if count > 1 else "") for what, count in counts)
+        view.warn(f"{name} has settings that mean nothing here and were left out: {listed}"
+                  + (" and more" if len(set(ignored)) > MAX_IGNORED else ""))
+
+
+def _rows(text: str, suffix: str, name: str, ignored: list[str]) -> Iterator[PromptLine]:
+    """The prompts in the text of a file. Appends to `ignored` what has no counterpart here. Raises DataError."""
+    if suffix in (".yaml", ".yml"):
+        raise DataError(f"{name} is YAML, which is not read", hint="Save it as JSON or CSV, or one prompt on each line")
+    if suffix in (".csv", ".tsv"):
+        import csv
+
+        rows: Iterable[Any] = csv.DictReader(io.StringIO(text), delimiter=_delimiter(text, suffix), restkey="more")
+    elif suffix == ".toml":
+        rows = _toml_rows(text, name)
+    elif (document := _json_document(text)) is not None:
+        rows = document
+    else:
+        for number, line in enumerate(text.split("\n"), 1):
+            if line.strip() and not line.startswith("#"):
+                yield _prompt_of_line(line.strip(), f"line {number} of {name}", ignored)
+        return
+    for number, row in enumerate(rows, 1):
+        fields = {"prompt": row} if isinstance(row, str) else row
+        if not isinstance(fields, dict) or not (found := _translated(fields, ignored)).prompt:
+            known = f"; it has {', '.join(map(str, fields))[:200]}" if isinstance(fields, dict) else ""
+            raise DataError(f"entry {number} of {name} has no prompt{known}",
+                            hint="The column or key of the prompts is called prompt, text or caption")
+        yield found
+
+
+def _prompt_of_line(line: str, place: str, ignored: list[str]) -> PromptLine:
+    from ..files.strict_json import JsonError, loads_strict
+
+    if not line.startswith("{"):
+        prompt, *options = re.split(r"(?:^|\s+)--([A-Za-z][\w-]*)(?:[=\s]+|$)", line)
+        if not options:
+            return PromptLine(prompt=line)
+        values = {SHORT.get(str(key), str(key)): str(value).strip().strip('"')
+                  for key, value in zip(options[::2], options[1::2], strict=True)}
+        return _translated({**({"prompt": prompt} if prompt else {}), **values}, ignored)
+    try:
+        fields = loads_strict(line)
+        if isinstance(fields, dict) and not set(fields) <= {field.name for field in dataclasses.fields(PromptLine)}:
+            return _translated(fields, ignored)
+        return from_dict(PromptLine, fields, where="it")
+    except (JsonError, UsageError) as error:
+        hint = error.hint if isinstance(error, UsageError) else 'Write a prompt, or JSON such as {"prompt": …}'
+        if re.match(r"\{[^\":]*\|", line):
+            hint = "Alternatives such as {red|blue} are not read: write a line for each"
+        what = error.what if isinstance(error, UsageError) else str(error)
+        raise DataError(f"{place} cannot be used: {what}", hint=hint) from error
+
+
+def _translated(fields: dict[str, Any], ignored: list[str]) -> PromptLine:
+    """The prompt and settings of another program, as far as they have a counterpart here."""
+    from ..sampling.other_tools import translate
+
+    settings = to_dict(translate({str(key): value for key, value in fields.items()}))
+    ignored += settings.pop("ignored")
+    return PromptLine(**{key: value for key, value in settings.items() if value not in (None, "")})
+
+
+def _delimiter(text: str, suffix: str) -> str:
+    """The character between the columns: the most frequent one in the first line."""
+    return "\t" if suffix == ".tsv" else max(",;\t", key=text.partition("\n")[0].count)
+
+
+def _json_document(text: str) -> list[Any] | None:
+    """The entries of a JSON list, or of the only list in a JSON object; None if the text is not such a document."""
+    from ..files.strict_json import JsonError, loads_strict
+
+    try:
+        document = loads_strict(text, limit=MAX_BYTES)
+    except JsonError:
+        return None
+    if isinstance(document, dict):
+        lists = [value for value in document.values() if isinstance(value, list)]
+        document = lists[0] if len(lists) == 1 else None
+    return document if isinstance(document, list) else None
+
+
+def _toml_rows(text: str, name: str) -> list[Any]:
+    """The prompts of a TOML file as kohya's scripts read them: settings in [prompt], one [[prompt.subset]] for each."""
+    import tomllib
+
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise DataError(f"{name} is not TOML: {error}", hint="Save it as JSON, or one prompt on each line") from error
+    shared = document.get("prompt", document)
+    if not isinstance(shared, dict):
+        return [shared]
+    subsets = shared.get("subset")
+    rest = {key: value for key, value in shared.items() if key != "subset"}
+    return [{**rest, **subset} if isinstance(subset, dict) else subset for subset in subsets] \
+        if isinstance(subsets, list) else [rest]
 
 
 def _read_text(source: str, name: str) -> str:

@@ -8,12 +8,12 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .. import config
-from ..checks import check_range, choices, from_dict, to_dict
+from ..checks import check_range, from_dict, to_dict
 from ..config import Machine, Sampling
 from ..errors import UsageError
 from ..runtime import launch_environment
@@ -23,16 +23,19 @@ from . import options
 from .model_cost import warn_of_cost
 from .output_files import SampleTarget, names_a_file
 from .processes import launch, process_duties, processes_to_start
-from .prompt_files import PromptLine, read_prompts, warn_about
+from .prompt_files import PromptLine, read_prompts, warn_about, warn_of_ignored
 from .sample_output import OutputOptions, write_samples
 from .terminal import progress, view
+from .terminal.plain_text import clean
 
 if TYPE_CHECKING:
     from ..sampling.png_metadata import SampleMetadata
     from ..sampling.request import InitImage, SampleRequest
     from ..storage.checkpoint import Model
 
-EDITING, SHOWING = "Start from a picture", "Sheets, animations and previews"         # panels of the help
+# Panels of the help.
+CONTENT, SAMPLING, EDITING = "What is generated", "How it is sampled", "Start from a picture"
+FILES, MACHINE = "Files and previews", "Machine: where and how fast"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,63 +63,61 @@ class _Defaults:
             for guidance in self.guidances for line in prompts]
 
 
+def _option(panel: str, *names: str, help: str, **others: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, **others)
+
+
 def sample(
     prompts: Annotated[list[str] | None, typer.Argument(
-        metavar="PROMPT", help="What the pictures show. Several prompts are sampled one after another. Default: "
-        "no prompt.", show_default=False)] = None,
-    num: Annotated[int, typer.Option("-n", "--num", help="Pictures of each prompt.")] = 1,
-    model: Annotated[str | None, typer.Option(
-        "-m", "--model", "--checkpoint", show_default=False, autocompletion=options.complete_model,
+        metavar="PROMPT", help="What the pictures show, each prompt in quotes. Default: no prompt.")] = None,
+    num: Annotated[int, _option(CONTENT, "-n", "--num", help="Pictures of each prompt. Default: 1.")] = 1,
+    model: Annotated[str | None, _option(
+        CONTENT, "-m", "--model", "--checkpoint", autocompletion=options.complete_model,
         help="Name or path. Default: the last trained model.")] = None,
-    out: Annotated[Path, typer.Option("-o", "--out", help="A directory, or a file for a single picture.")
-                   ] = Path("samples"),
-    seed: Annotated[int | None, typer.Option("-s", "--seed", help="Seed of the first picture; each further one adds 1. "
-                                             "Default: random.", show_default=False)] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="Steps of the sampler. Default: " + ", ".join(
-        f"{count} for {name}" for name, count in config.SAMPLER_STEPS.items()) + ".", show_default=False)] = None,
-    sampler: Annotated[str | None, typer.Option(
-        "--sampler", "--scheduler", help=f"{choices(config.SAMPLERS, Sampling.sampler)}.", show_default=False)] = None,
-    guidance: Annotated[list[float] | None, typer.Option(
-        "--guidance", "--cfg-scale", help=f"Strength of the prompt; 1 is no guidance. Default {Sampling.guidance:g}. "
-        "Give it several times to sample each prompt with each.", show_default=False)] = None,
-    guidance_interval: Annotated[tuple[float, float] | None, typer.Option(
-        "--guidance-interval", help="Apply guidance only where LOW < sigma/alpha <= HIGH.", show_default=False)] = None,
-    negative: Annotated[str | None, typer.Option(
-        "--negative", "--negative-prompt", help="What guidance leads away from.", show_default=False)] = None,
-    prompt_file: Annotated[str | None, typer.Option(
-        "--prompts", metavar="FILE", help="A file with a prompt, or a JSON object with settings, on each line; - is "
-        "stdin.", show_default=False)] = None,
-    from_png: Annotated[Path | None, typer.Option(
-        "--from", help="Generate this PNG again; options given besides replace its settings.", show_default=False)
+    seed: Annotated[int | None, _option(
+        CONTENT, "-s", "--seed", help="Seed of the first picture; each further one adds 1. Default: random.")] = None,
+    negative: Annotated[str | None, _option(
+        CONTENT, "--negative", "--negative-prompt", help="What guidance leads away from.")] = None,
+    prompt_file: Annotated[str | None, _option(
+        CONTENT, "--prompts", metavar="FILE", help="A file of prompts, one on each line, or a table or list of other "
+        "programs; - is stdin.")] = None,
+    from_png: Annotated[Path | None, _option(
+        CONTENT, "--from", help="Generate this PNG again; options given besides replace its settings.")] = None,
+    sampler: Annotated[str | None, options.choice(
+        "--sampler", "--scheduler", of=config.SAMPLERS, help="Sampler", default=Sampling.sampler, panel=SAMPLING)
         ] = None,
-    init: Annotated[Path | None, typer.Option("--init", help="The picture to start from.", show_default=False,
-                                              rich_help_panel=EDITING)] = None,
-    strength: Annotated[float | None, typer.Option(
-        "--strength", help=f"How much of it may change, from 0 to 1. Default {config.STRENGTH}, with a mask 1.",
-        show_default=False, rich_help_panel=EDITING)] = None,
-    mask: Annotated[Path | None, typer.Option("--mask", help="Change only where this picture is white.",
-                                              show_default=False, rich_help_panel=EDITING)] = None,
-    batch_size: Annotated[int | None, typer.Option(
-        "--batch-size", help=f"Pictures generated at once. Default {Sampling.batch_size}.", show_default=False)] = None,
-    gpus: Annotated[str | None, typer.Option("--gpus", help="Number of GPUs, or all; 0 means the CPU.",
-                                             show_default=False)] = None,
+    steps: Annotated[int | None, _option(SAMPLING, "--steps", help="Steps of the sampler. Default: " + ", ".join(
+        f"{count} for {name}" for name, count in config.SAMPLER_STEPS.items()) + ".")] = None,
+    guidance: Annotated[list[float] | None, _option(
+        SAMPLING, "--guidance", "--cfg-scale", metavar="X", help="Strength of the prompt; 1 is no guidance. Give it "
+        f"several times to sample each prompt with each. Default: {Sampling.guidance:g}.")] = None,
+    guidance_interval: Annotated[tuple[float, float] | None, _option(
+        SAMPLING, "--guidance-interval", metavar="LOW HIGH", help="Apply guidance only where LOW < sigma/alpha <= HIGH."
+        )] = None,
+    init: Annotated[Path | None, _option(EDITING, "--init", help="The picture to start from.")] = None,
+    strength: Annotated[float | None, _option(
+        EDITING, "--strength",
+        help=f"How much of it may change, from 0 to 1. Default: {config.STRENGTH}, with a mask 1.")] = None,
+    mask: Annotated[Path | None, _option(EDITING, "--mask", help="Change only where this picture is white.")] = None,
+    out: Annotated[Path, _option(
+        FILES, "-o", "--out", help="A directory, or a file for a single picture. Default: samples.")] = Path("samples"),
+    grid: Annotated[bool, _option(FILES, "--grid", help="Also write one sheet of all pictures.")] = False,
+    sheet: Annotated[bool, _option(
+        FILES, "--sheet", help="Also write one labelled sheet: prompts by seeds, or prompts by guidances.")] = False,
+    animate: Annotated[bool, _option(
+        FILES, "--animate", help="Also write an animation of the sampling of each picture; with --grid, one of all "
+        "together.")] = False,
+    preview: Annotated[bool, _option(FILES, "--preview", help="Show the pictures in the terminal.")] = False,
+    force: Annotated[bool, _option(FILES, "--force", help="Replace the file that -o names.")] = False,
+    no_metadata: Annotated[bool, _option(
+        FILES, "--no-metadata", help="Do not write into the pictures how they were generated.")] = False,
+    batch_size: Annotated[int | None, _option(
+        MACHINE, "--batch-size", help=f"Pictures generated at once. Default: {Sampling.batch_size}.")] = None,
+    gpus: Annotated[str | None, _option(MACHINE, "--gpus", help="Number of GPUs, or all; 0 means the CPU.")] = None,
     procs: Annotated[int | None, typer.Option("--procs", hidden=True)] = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda or mps.", show_default=False)] = None,
-    precision: Annotated[str | None, typer.Option("--precision", help="fp32 (default) or bf16.", show_default=False)
-                         ] = None,
-    grid: Annotated[bool, typer.Option("--grid", help="Also write one sheet of all pictures.", rich_help_panel=SHOWING)
-                    ] = False,
-    sheet: Annotated[bool, typer.Option(
-        "--sheet", help="Also write one labelled sheet: prompts by seeds, or prompts by guidances.",
-        rich_help_panel=SHOWING)] = False,
-    animate: Annotated[bool, typer.Option(
-        "--animate", help="Also write an animation of the sampling of each picture; with --grid, one of all together.",
-        rich_help_panel=SHOWING)] = False,
-    preview: Annotated[bool, typer.Option("--preview", help="Show the pictures in the terminal.",
-                                          rich_help_panel=SHOWING)] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file that -o names.")] = False,
-    no_metadata: Annotated[bool, typer.Option(
-        "--no-metadata", help="Do not write into the pictures how they were generated.")] = False,
+    device: Annotated[str | None, options.device(MACHINE)] = None,
+    precision: Annotated[str | None, options.choice(
+        "--precision", of=config.PRECISIONS[1:], help="Precision", default=Sampling.precision, panel=MACHINE)] = None,
     quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -148,11 +149,19 @@ def sample(
     machine = Machine(**options.given({"gpus": gpus, "procs": procs, "device": device}))
 
     # The defaults of all prompts. Options go before the settings of --from.
-    metadata = _read_metadata(from_png)
-    if metadata is not None:
-        sampling = options.override(metadata.sampling, **settings)
-        seed, prompts = metadata.seed if seed is None else seed, prompts or [metadata.prompt]
-        negative = metadata.negative if negative is None else negative
+    metadata = None
+    if from_png is not None:
+        from ..sampling import png_metadata
+
+        found = png_metadata.read_settings(from_png)
+        seed, prompts = found.seed if seed is None else seed, prompts or [found.prompt]
+        negative = found.negative if negative is None else negative
+        if isinstance(found, png_metadata.SampleMetadata):
+            metadata, sampling = found, options.override(found.sampling, **settings)
+        else:
+            sampling = options.override(sampling, **{**found.sampling, **settings})
+            view.say(f"{from_png} was made by another program; its settings are used with this model")
+            warn_of_ignored(str(from_png), found.ignored)
     path = _model_file(model, metadata)
     config_of_model = read_model_info(path).config         # refused before torch and before any directory
     if metadata is None:
@@ -168,19 +177,14 @@ def sample(
     output = OutputOptions(grid=grid, sheet=sheet, animate=animate, preview=preview, metadata=not no_metadata)
     lines, target = [], None
     if launch_environment.process_rank().is_main:
+        if len(prompts or ()) > 1 and not any(" " in prompt for prompt in prompts or ()):
+            view.warn(f"these are {len(prompts or ())} prompts of one word each; one prompt of several words needs "
+                      f'quotes: diffuse sample "{clean(" ".join(prompts or ()))}"')
         lines = [PromptLine(prompt=prompt) for prompt in prompts or ([""] if prompt_file is None else [])]
         lines += [] if prompt_file is None else read_prompts(prompt_file)
         pictures = sum(line.n or num for line in lines) * len(defaults.guidances)
         target = SampleTarget(out, files=_count_files(out, pictures, output), force=force, animate=animate)
     _sample(path, lines, defaults, target, output, machine)
-
-
-def _read_metadata(from_png: Path | None) -> "SampleMetadata | None":
-    if from_png is None:
-        return None
-    from ..sampling import png_metadata
-
-    return png_metadata.read_sample_metadata(from_png)
 
 
 def _model_file(model: str | None, metadata: "SampleMetadata | None") -> Path:

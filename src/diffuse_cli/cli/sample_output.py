@@ -9,6 +9,8 @@ from .terminal import progress, view
 from .terminal.plain_text import clean
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..pictures.sheets import Row
     from ..sampling.request import Sample
     from ..storage.checkpoint import Model
@@ -37,6 +39,8 @@ def write_samples(
     from ..sampling import png_metadata
 
     samples: list[Sample] = []                  # kept for the sheets only
+    row: list[np.ndarray] = []                  # pictures that wait until they fill a row of the terminal
+    places = view.pictures_in_a_row(count)
     with progress.of("sampling", count) as advance_to:
         for sample in generate(progress=advance_to):
             metadata = png_metadata.collect_metadata(sample, model)
@@ -48,9 +52,13 @@ def write_samples(
             if output.animate and not output.grid:
                 _write_animation(target, [sample], sample, record)
             if output.preview:
-                view.picture(sample.pixels)
+                row.append(sample.pixels)
+                if len(row) == places:
+                    view.pictures(row, of=places)
+                    row.clear()
             if output.grid or output.sheet:
                 samples.append(sample)
+        view.pictures(row, of=places)
     if output.grid:
         _write_grid(target, samples, output)
     if output.sheet:
@@ -63,7 +71,7 @@ def _write_grid(target: SampleTarget, samples: "list[Sample]", output: OutputOpt
     from ..pictures import image_files, sheets
 
     if target.file is None or not output.animate:
-        grid = sheets.tile(np.stack([sample.pixels for sample in samples]), columns=_columns(samples))
+        grid = sheets.grid(np.stack([sample.pixels for sample in samples]), columns=_columns(samples))
         print_result(target.write(image_files.encode(grid, suffix=target.suffix), "grid"), {"grid": True})
     if output.animate:
         _write_animation(target, samples, "grid", {"grid": True})

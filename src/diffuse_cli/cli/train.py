@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import config
-from ..checks import choices, from_dict, parse_duration
+from ..checks import from_dict, parse_duration
 from ..config import Machine, Recipe
 from ..errors import StorageError, UsageError, system_reason
 from ..files.input_files import read_input
@@ -34,11 +34,15 @@ STOPPING = "\nstopping after this step and saving; a second Ctrl-C stops at once
 
 
 def _recipe(*names: str, help: str) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=RECIPE, show_default=False)
+    return typer.Option(*names, help=help, rich_help_panel=RECIPE)
+
+
+def _recipe_choice(name: str, of: tuple[str, ...], help: str, default: str | None = None) -> Any:
+    return options.choice(name, of=of, help=help, default=default, panel=RECIPE)
 
 
 def _machine(*names: str, help: str) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=MACHINE, show_default=False)
+    return typer.Option(*names, help=help, rich_help_panel=MACHINE)
 
 
 # Options that `distill` has as well
@@ -47,21 +51,23 @@ Images = Annotated[int | None, _recipe("--images", help="Budget: the number of p
 Time = Annotated[str | None, _recipe("--time", help="Budget: the duration, such as 30m or 2h.")]
 BatchSize = Annotated[int | None, _recipe("--batch-size", help="Pictures in a step, on all devices together.")]
 LearningRate = Annotated[float | None, _recipe("--lr", help="Learning rate.")]
-Seed = Annotated[int | None, _recipe("--seed", help=f"Seed of all random numbers. Default {Recipe.seed}.")]
+Seed = Annotated[int | None, _recipe("--seed", help=f"Seed of all random numbers. Default: {Recipe.seed}.")]
 Name = Annotated[str | None, _machine("--name", help="Name of the model. Default: that of the folder.")]
 Out = Annotated[str | None, _machine("-o", "--out", help="Copy the finished model to this file.")]
 Gpus = Annotated[str | None, _machine("--gpus", help="Number of GPUs, or all; 0 means the CPU.")]
 Procs = Annotated[int | None, typer.Option("--procs", hidden=True)]
-Device = Annotated[str | None, _machine("--device", help="cpu, cuda or mps.")]
-Precision = Annotated[str | None, _machine("--precision", help=f"{choices(config.PRECISIONS, Machine.precision)}.")]
+Device = Annotated[str | None, options.device(MACHINE)]
+Precision = Annotated[str | None, options.choice(
+    "--precision", of=config.PRECISIONS, help="Precision", default=Machine.precision, panel=MACHINE)]
 MicroBatch = Annotated[int | None, _machine("--micro-batch", help="Pictures that a device processes at once.")]
 SaveEvery = Annotated[str | None, _machine(
-    "--save-every", help=f"Interval between saves, such as 500 (steps), 5m or 10%. Default {Machine.save_every}.")]
+    "--save-every", help=f"Interval between saves, such as 500 (steps), 5m or 10%. Default: {Machine.save_every}.")]
 PreviewEvery = Annotated[str | None, _machine(
-    "--preview-every", help=f"Interval between previews. Default {Machine.preview_every}.")]
-PreviewPrompt = Annotated[list[str] | None, _machine(
-    "--preview-prompt", help="Prompt of the previews; can be repeated.")]
-Log = Annotated[str | None, _machine("--log", help=f"Also log to {' or '.join(config.LOGS)}.")]
+    "--preview-every", help=f"Interval between previews. Default: {Machine.preview_every}.")]
+PreviewPrompt = Annotated[list[str] | None, typer.Option(
+    "--preview-prompt", metavar="TEXT", help="Prompt of the previews; can be repeated.", rich_help_panel=MACHINE)]
+Log = Annotated[str | None, options.choice(
+    "--log", of=config.LOGS, help="Also log to one of these programs", panel=MACHINE)]
 Strict = Annotated[bool, _machine("--strict", help="Stop at the first problem with the data.")]
 AcceptChanges = Annotated[bool, _machine("--accept-changes", help="Resume although pictures have changed.")]
 Fresh = Annotated[bool, _machine("--fresh", help="Move an old run of this name aside, and start anew.")]
@@ -72,7 +78,7 @@ def train(
     folders: Annotated[list[Path] | None, options.folders()] = None,
     resolution: Annotated[int | None, _recipe("--resolution", help="Width and height of the pictures, a multiple of 8."
                                               )] = None,
-    preset: Annotated[str | None, _recipe("--preset", help=f"Size of the network: {choices(config.PRESETS)}.")] = None,
+    preset: Annotated[str | None, _recipe_choice("--preset", config.PRESETS, "Size of the network")] = None,
     steps: Steps = None,
     images: Images = None,
     time: Time = None,
@@ -88,26 +94,26 @@ def train(
     held_out: Annotated[str | None, _recipe("--held-out", help="Hold out the pictures in this folder of the data set, "
                                             "for example test. Default: some pictures at random.")] = None,
     background: options.Background = None, white_level: options.WhiteLevel = None,
-    loss_weighting: Annotated[str | None, _recipe("--loss-weighting", help=f"Weight of the noise loss: "
-                                                  f"{choices(config.LOSS_WEIGHTINGS, Recipe.loss_weighting)}.")] = None,
+    loss_weighting: Annotated[str | None, _recipe_choice(
+        "--loss-weighting", config.LOSS_WEIGHTINGS, "Weight of the noise loss", Recipe.loss_weighting)] = None,
     objective: Annotated[str | None, typer.Option("--objective", hidden=True)] = None,             # its former name
-    prediction: Annotated[str | None, _recipe("--prediction", help=f"What the network predicts: "
-                                              f"{choices(config.PREDICTIONS, Recipe.prediction)}.")] = None,
-    schedule: Annotated[str | None, _recipe("--schedule", help=f"Noise schedule: "
-                                            f"{choices(config.SCHEDULES, Recipe.schedule)}.")] = None,
-    variance: Annotated[str | None, _recipe("--variance", help=f"Variance of the reverse process: "
-                                            f"{choices(config.VARIANCES, Recipe.variance)}.")] = None,
-    variance_grad: Annotated[str | None, _recipe("--variance-grad", help=f"What the variance loss trains: "
-                                                 f"{choices(config.VARIANCE_GRADS, Recipe.variance_grad)}.")] = None,
-    times: Annotated[str | None, _recipe("--times", help=f"Diffusion times in training: "
-                                         f"{choices(config.TIMES, Recipe.times)}.")] = None,
-    optimizer: Annotated[str | None, _recipe("--optimizer", help=f"{choices(config.OPTIMIZERS, Recipe.optimizer)}."
-                                             )] = None,
+    prediction: Annotated[str | None, _recipe_choice(
+        "--prediction", config.PREDICTIONS, "What the network predicts", Recipe.prediction)] = None,
+    schedule: Annotated[str | None, _recipe_choice(
+        "--schedule", config.SCHEDULES, "Noise schedule", Recipe.schedule)] = None,
+    variance: Annotated[str | None, _recipe_choice(
+        "--variance", config.VARIANCES, "Variance of the reverse process", Recipe.variance)] = None,
+    variance_grad: Annotated[str | None, _recipe_choice(
+        "--variance-grad", config.VARIANCE_GRADS, "What the variance loss trains", Recipe.variance_grad)] = None,
+    times: Annotated[str | None, _recipe_choice(
+        "--times", config.TIMES, "Diffusion times in training", Recipe.times)] = None,
+    optimizer: Annotated[str | None, _recipe_choice(
+        "--optimizer", config.OPTIMIZERS, "Optimizer", Recipe.optimizer)] = None,
     flip: Annotated[bool | None, _recipe("--flip/--no-flip", help="Mirror pictures at random. Default: only without "
                                          "captions.")] = None,
     seed: Seed = None,
-    init: Annotated[str | None, _recipe("--init", help="The model to start from; auto (default): a foundation that "
-                                        "comes with the program, if one fits; none.")] = None,
+    init: Annotated[str | None, _recipe("--init", help="The model to start from; none; or auto: a foundation that "
+                                        f"comes with the program, if one fits. Default: {Recipe.init}.")] = None,
     name: Name = None,
     out: Out = None,
     gpus: Gpus = None,

@@ -97,6 +97,8 @@ def open_source(path: Path, *, column: str | None, checking: bool) -> tuple[Tree
         tree = listed
     elif suffix in TABLE_SUFFIXES:
         tree, captions = metadata_files.read_manifest(path, column=column, checking=checking)
+    elif suffix in picture_suffixes():
+        raise DataError(f"{path} is one picture", hint=f"Give the folder that holds the pictures: {path.parent}")
     else:
         raise DataError(f"{path} is neither a folder, an archive nor a table",
                         hint=f"Give a folder of pictures, a .zip, a .tar, or one of {' '.join(TABLE_SUFFIXES)}")

@@ -10,6 +10,8 @@ from PIL import Image, PngImagePlugin
 # Suffix of a file → Pillow's name of the format.
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 ANIMATIONS = {".webp": "WEBP", ".gif": "GIF"}
+MAX_ANIMATION_BYTES = 1_000_000                 # that are sent and opened without waiting
+QUALITIES = (90, 70, 50, 30)                    # of lossy WebP
 _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286       # EXIF tags
 
 
@@ -35,13 +37,17 @@ def encode(pixels: np.ndarray, *, suffix: str = ".png", texts: Mapping[str, str]
 
 
 def encode_animation(frames: Sequence[np.ndarray], *, suffix: str, milliseconds: int) -> bytes:
-    """Frames (H, W, 3) uint8 → the bytes of a WebP (lossless) or GIF that repeats for ever.
+    """Frames (H, W, 3) uint8 → the bytes of a WebP or GIF that repeats for ever.
 
-    `milliseconds` is the time of each frame; `suffix` is one of ANIMATIONS.
+    A WebP is lossless, or has the highest of QUALITIES that keeps it below MAX_ANIMATION_BYTES, because noise does not
+    compress. `milliseconds` is the time of each frame; `suffix` is one of ANIMATIONS.
     """
     first, *others = (Image.fromarray(frame) for frame in frames)
-    stream = io.BytesIO()
-    options: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
-    first.save(stream, ANIMATIONS[suffix], save_all=True, append_images=others, duration=milliseconds, loop=0,
-               **options)
+    tries: list[dict[str, Any]] = [{"lossless": True}, *({"quality": quality} for quality in QUALITIES)]
+    for options in tries if suffix == ".webp" else [{}]:
+        stream = io.BytesIO()
+        first.save(stream, ANIMATIONS[suffix], save_all=True, append_images=others, duration=milliseconds, loop=0,
+                   **options)
+        if stream.tell() <= MAX_ANIMATION_BYTES:
+            break
     return stream.getvalue()

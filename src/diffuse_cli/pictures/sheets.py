@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -19,6 +19,7 @@ from .pixels import enlarge
 ENLARGED_SIDE = 112                             # side in pixels, about, to which small pictures are enlarged
 FRAME_MILLISECONDS = 100                        # time of each frame of an animation
 LAST_FRAME_REPEATS = 15                         # extra frames at the end of an animation
+MAX_STRIP_WIDTH = 2**16                         # pixels of a strip that is read
 MAX_LINES = 3                                   # maximum lines of a caption or title; the rest is cut
 _CAPTIONED_SIDE = 128                           # maximum width in pixels to which `captioned_sheet` enlarges pictures
 CAPTION_LETTERS = 200                           # maximum letters of a caption on a sheet
@@ -45,15 +46,22 @@ def tile(pixels: np.ndarray, *, columns: int | None = None, gap: int = 2) -> np.
     return result
 
 
+def grid(pixels: np.ndarray, *, columns: int | None = None) -> np.ndarray:
+    """A `tile` of pictures (N, H, W, 3), in which small ones are enlarged to about ENLARGED_SIDE pixels."""
+    return enlarge(tile(pixels, columns=columns), _scale(pixels.shape[1]))
+
+
 def _columns(count: int) -> int:
     """About the square root, but up to twice as many if then every row is full: 8 pictures are 2 rows of 4."""
     root = math.ceil(math.sqrt(count))
     return next((columns for columns in range(root, 2 * root) if count % columns == 0), root)
 
 
-def read_strip(path: Path, *, gap: int = 2) -> np.ndarray:
-    """The file of a `tile` of square pictures in one row → its pictures (N, H, H, 3)."""
-    with Image.open(path) as image:
+def read_strip(file: Path | IO[bytes], *, gap: int = 2) -> np.ndarray:
+    """The file of a `tile` of square pictures in one row → its pictures (N, H, H, 3). Raises ValueError for others."""
+    with Image.open(file) as image:
+        if not 2 * gap < image.height <= image.width <= MAX_STRIP_WIDTH:
+            raise ValueError("this is no strip of pictures")
         pixels = np.asarray(image.convert("RGB"))[gap:-gap]
     side = len(pixels)
     return np.stack([pixels[:, left : left + side] for left in range(gap, pixels.shape[1] - side, side + gap)])
@@ -88,14 +96,14 @@ class Row:
 def column_width(rows: Sequence[Row]) -> int:
     """Width in pixels of a column of `labelled_rows`: of the enlarged picture or of the longest line under it."""
     lines = [line for row in rows for label in row.labels for line in label]
-    return max(len(rows[0].pictures[0][0]) * _scale(rows[0].pictures[0]),
+    return max(len(rows[0].pictures[0][0]) * _scale(len(rows[0].pictures[0][0])),
                *(math.ceil(text_width(line, _FONT_SIZE)) for line in lines))
 
 
 def labelled_rows(rows: Sequence[Row], *, cell: int | None = None) -> np.ndarray:
     """Rows of pictures with their texts, black on white, in columns of `cell` pixels (default: `column_width`)."""
     cell = cell or column_width(rows)
-    scale = _scale(rows[0].pictures[0])
+    scale = _scale(len(rows[0].pictures[0][0]))
     columns = max(len(row.pictures) for row in rows)
     broad = columns * (cell + _GAP) - _GAP
     blocks = []
@@ -128,12 +136,12 @@ def _sheet_with_labels(
     return canvas
 
 
-def _scale(picture: np.ndarray) -> int:
-    """The factor by which a picture is enlarged to about ENLARGED_SIDE pixels in width: a whole number, at least 1.
+def _scale(side: int) -> int:
+    """The factor by which a picture is enlarged to about ENLARGED_SIDE pixels a side: a whole number, at least 1.
 
     A whole number keeps the pixels square and sharp. Pictures are never made smaller.
     """
-    return max(1, round(ENLARGED_SIDE / len(picture[0])))
+    return max(1, round(ENLARGED_SIDE / side))
 
 
 def animation_frames(films: Sequence[np.ndarray], *, columns: int | None = None) -> list[np.ndarray]:
@@ -141,9 +149,8 @@ def animation_frames(films: Sequence[np.ndarray], *, columns: int | None = None)
 
     The last frame is repeated LAST_FRAME_REPEATS times, so that a person can look at it.
     """
-    scale, length = max(1, round(ENLARGED_SIDE / films[0].shape[1])), max(map(len, films))
-    frames = [enlarge(tile(np.stack([one[min(number, len(one) - 1)] for one in films]), columns=columns), scale)
-              for number in range(length)]
+    frames = [grid(np.stack([one[min(number, len(one) - 1)] for one in films]), columns=columns)
+              for number in range(max(map(len, films)))]
     return frames + frames[-1:] * LAST_FRAME_REPEATS
 
 

@@ -12,10 +12,11 @@ def commands(name: str, request: Entry, event_log: EventLog) -> list[tuple[str, 
     """
     prompt = _example_prompt(event_log)
     prompt_words = [] if not prompt else ["--", prompt] if prompt.startswith("-") else [prompt]
-    resume = "Resume, with a longer budget (--steps, --images or --time)" if event_log.finished.get("complete") \
-        else "Resume"
+    training = ("Resume", _training_command(name, request))
+    if event_log.finished.get("complete"):
+        training = ("Train twice as long", _training_command(name, _longer(request, event_log)))
     return [
-        (resume, _training_command(name, request)),
+        training,
         ("Generate pictures", ["diffuse", "sample", "-m", name, "-n", "8", "--grid", *prompt_words]),
         ("Evaluate", ["diffuse", "evaluate", name]),
         ("Export to the format of other programs", ["diffuse", "export", name, "--to", "diffusers"]),
@@ -28,6 +29,14 @@ def _example_prompt(event_log: EventLog) -> str:
     prompts = event_log.previews[-1].get("prompts") if event_log.previews else None
     previewed = prompts[0] if isinstance(prompts, list) and prompts else ""
     return str(event_log.finished.get("prompt") or previewed)
+
+
+def _longer(request: Entry, event_log: EventLog) -> Entry:
+    """The same request with twice the budget, in the unit that was asked for; in steps, if none was."""
+    recipe = request["recipe"]
+    budgets = {unit: recipe[unit] for unit in ("steps", "images", "time") if recipe.get(unit)}
+    unit, amount = next(iter(budgets.items()), ("steps", event_log.finished.get("steps") or event_log.step))
+    return {**request, "recipe": {**recipe, unit: 2 * amount}}
 
 
 def _training_command(name: str, request: Entry) -> list[str]:

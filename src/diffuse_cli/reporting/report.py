@@ -6,6 +6,7 @@ captions and prompts are untrusted text, and pass through `_text`.
 
 import base64
 import hashlib
+import io
 import json
 import math
 import shlex
@@ -143,11 +144,12 @@ def _previews(directory: Path, event_log: EventLog) -> str:
     largest = max(path.stat().st_size for _, path in existing)
     count = min(len(existing), max(2, min(MAX_STRIPS, MAX_PICTURE_BYTES // max(1, largest))))
     places = [round(index * (len(existing) - 1) / max(1, count - 1)) for index in range(count)]
-    strips = [(entry, data) for entry, path in map(existing.__getitem__, places) if (data := _read_png(path))]
+    strips = [(entry, pictures) for entry, path in map(existing.__getitem__, places) if (pictures := _cut(path))]
     if not strips:
         return ""
-    figures = "\n".join(f"<figure>{_picture(data, 'samples at this step')}"
-                        f"<figcaption>step <b>{entry['step']:,}</b></figcaption></figure>" for entry, data in strips)
+    figures = "\n".join(f'<section><div class="faint">step <b>{entry["step"]:,}</b></div>\n'
+                        f'<div class="strip">{_captioned(entry, pictures)}</div></section>'
+                        for entry, pictures in strips)
     selection = f" Shown are {len(strips)} of {len(event_log.previews)}, evenly chosen." \
         if len(strips) < len(event_log.previews) else ""
     last = len(strips) - 1
@@ -156,15 +158,27 @@ def _previews(directory: Path, event_log: EventLog) -> str:
         f'<p class="faint">The same prompts and seeds over time, sampled with the averaged weights.{selection}</p>\n'
         f'<div class="strips card"><div class="slider"><span>first</span><input type="range" min="0" max="{last}" '
         f'value="{last}" aria-label="which strip is shown"><span>last</span></div>\n'
-        f"{figures}\n{_prompts(strips[-1][0])}</div>")
+        f"{figures}\n</div>")
 
 
-def _prompts(entry: Entry) -> str:
-    """The prompts of a strip, from the left picture to the right one."""
+def _cut(path: Path) -> list[bytes]:
+    """The pictures of a preview strip as PNGs, without the white between them; none if it cannot be read."""
+    if not (data := _read_png(path)):
+        return []
+    from ..pictures import image_files, sheets
+
+    try:
+        return [image_files.encode(picture) for picture in sheets.read_strip(io.BytesIO(data))]
+    except (OSError, ValueError, SyntaxError):                         # Pillow's errors for what is no picture
+        return []
+
+
+def _captioned(entry: Entry, pictures: Sequence[bytes]) -> str:
+    """Each picture with its prompt below."""
     prompts = [str(prompt)[:MAX_PROMPT_LENGTH] for prompt in _list(entry.get("prompts"))[:MAX_PROMPTS]]
-    if not any(prompts):
-        return ""
-    return "<ol>" + "".join(f"<li>{_text(prompt)}</li>" for prompt in prompts) + "</ol>"
+    prompts += [""] * (len(pictures) - len(prompts))
+    return "\n".join(f"<figure>{_picture(data, prompt or 'sample')}<figcaption>{_text(prompt)}</figcaption></figure>"
+                     for data, prompt in zip(pictures, prompts, strict=False))
 
 
 def _list(value: Any) -> list[Any]:

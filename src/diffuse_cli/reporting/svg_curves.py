@@ -52,11 +52,13 @@ def svg(curves: Sequence[Curve], *, name: str, x_label: str = "step", log: bool 
         right=WIDTH - 8 - (26 + LETTER_WIDTH * max(len(curve.label) for curve in curves) if legend_beside else 0),
         top=26 if legend_above else 8, bottom=HEIGHT - 32)
     chart = ET.Element("svg", {"viewBox": f"0 0 {WIDTH} {HEIGHT}", "role": "img", "aria-label": name,
-                               "style": f"font-size: {FONT_SIZE}px"})
+                               "style": f"font-size: {FONT_SIZE}px", "data-x": x_label,
+                               "data-axes": _placed_axes(frame, x_axis, y_axis)})
     _draw_axes(chart, frame, x_axis, y_axis, x_label)
     for curve, line in zip(curves, lines, strict=True):
         placed = [(frame.x(x_axis.share(x)), frame.y(y_axis.share(y))) for x, y in line]
         _draw_curve(chart, curve, placed, dots=placed)
+        chart[-1 - curve.dots].set("data-label", curve.label)         # its line, before the dots
     if legend_beside:
         for row, curve in enumerate(curves):
             _draw_legend(chart, curve, frame.right + 10, frame.top + 6 + 14 * row)
@@ -145,6 +147,16 @@ def _text_of(value: float, decimals: int | None) -> str:
             text = f"{value / size:.10g}{letter}"
             break
     return text.replace("-", "−")
+
+
+def _placed_axes(frame: "_Frame", x_axis: _Axis, y_axis: _Axis) -> str:
+    """From where to where an axis lies in pixels, and its range there: x, then y, then 1 if y is logarithmic.
+
+    The page's script turns places back into values by it.
+    """
+    numbers = (frame.left, frame.right, x_axis.low, x_axis.high, frame.bottom, frame.top, y_axis.low, y_axis.high,
+               int(y_axis.log))
+    return " ".join(f"{number:.6g}" for number in numbers)
 
 
 # ── Drawing ─────────────────────────────────────────────────────────────────────────────────────────────────────────

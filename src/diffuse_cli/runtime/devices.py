@@ -6,14 +6,12 @@ from pathlib import Path
 
 import torch
 
-from ..config import Machine
+from ..config import DEVICES, Machine
 from ..errors import UsageError
 from . import launch_environment
 
 if sys.platform != "win32":
     import resource
-
-SUPPORTED_DEVICES = ("cpu", "cuda", "mps")      # torch's names of the kinds of device that this program is written for
 
 
 def count_processes(machine: Machine) -> int:
@@ -55,7 +53,7 @@ def choose_device(machine: Machine) -> torch.device:
 def _checked_device(name: str) -> torch.device:
     """The device of that name. Raises UsageError if it cannot be used here; the hint names the kinds that can."""
     cause: Exception | None = None
-    if name.partition(":")[0] in SUPPORTED_DEVICES:
+    if name.partition(":")[0] in DEVICES:
         try:
             device = torch.device(name)
             torch.zeros(1, device=device)

@@ -20,6 +20,7 @@ from ..files.strict_json import JsonError, loads_strict
 from ..storage import registry
 from ..storage.model_info import read_model_info
 from ..version import __version__
+from .other_tools import OtherSettings, parse_png_text
 
 if TYPE_CHECKING:
     from ..storage.checkpoint import Model
@@ -106,7 +107,7 @@ def collect_metadata(sample: "Sample", model: "Model") -> SampleMetadata:
 def png_texts(metadata: SampleMetadata) -> dict[str, str]:
     """Return the text chunks of a PNG: "parameters" in the form that other tools parse, and "diffuse", lossless JSON.
 
-    `read_sample_metadata` reads the JSON alone.
+    `read_settings` reads the JSON alone.
     """
     width, height = metadata.size
     settings = {
@@ -135,15 +136,20 @@ def _quoted(value: str) -> str:
 # ── Reading ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def read_sample_metadata(path: Path) -> SampleMetadata:
-    """Read the settings that are recorded in the PNG at `path`. Raises DataError."""
+def read_settings(path: Path) -> SampleMetadata | OtherSettings:
+    """Read the settings that are recorded in the PNG at `path`, by this program or another. Raises DataError."""
+    foreign = ""
     try:
         text = read_png_text(path, "diffuse")
-        foreign = None if text else next((name for name in _FOREIGN if read_png_text(path, name) is not None), None)
+        for name in () if text else _FOREIGN:
+            if other_text := read_png_text(path, name):
+                foreign = foreign or name
+                if settings := parse_png_text(name, other_text):
+                    return settings
     except ImageRefused as error:
         raise DataError(f"{path} holds no sampling settings: {error.reason}",
                         hint="Give a PNG made by `diffuse sample`") from error
-    if foreign is not None:
+    if foreign:
         raise DataError(f"{path} was made by another program, whose settings ({foreign}) cannot be used",
                         hint="Give a prompt, and --init with this picture to begin from it")
     if text is None:

@@ -177,18 +177,48 @@ def _terminal(monkeypatch, columns: int, lines: int, terminal: io.StringIO | Non
     view.start()
 
 
-@pytest.mark.parametrize(("columns", "lines", "shown", "side"), [
-    (80, 24, 4, 16), (200, 50, 8, 16), (40, 24, 2, 16), (20, 24, 1, 16), (10, 24, 0, 16), (80, 12, 0, 16)])
-def test_the_newest_preview_is_drawn_where_there_is_room(monkeypatch, tmp_path, columns, lines, shown, side):
+@pytest.mark.parametrize(("columns", "lines", "in_a_row", "shown", "side"), [
+    (80, 24, 4, 8, 14), (80, 40, 4, 8, 16), (200, 50, 8, 8, 16), (40, 24, 2, 2, 16), (20, 24, 1, 1, 16),
+    (10, 24, 0, 0, 16), (80, 12, 0, 0, 16)])
+def test_the_newest_preview_is_drawn_where_there_is_room(monkeypatch, tmp_path, columns, lines, in_a_row, shown, side):
+    """All pictures if there is room, every prompt if they must be small for it, else as many as possible."""
     _terminal(monkeypatch, columns, lines)
     with TrainingView() as display:
         for event in (STARTED, _stepped(10), _strip(tmp_path / "strip.png")):
             display.show(event)
         rows = [line for line in _frame(display, columns).splitlines() if "▀" in line]
-    assert len(rows) == (side // 2 if shown else 0)
-    for row in rows:
-        assert row.count("▀") == shown * side
-        assert {int(level) for level in re.findall(r"38;2;(\d+);", row)} == {255 * k // 7 for k in range(shown)}
+    assert len(rows) == side // 2 * math.ceil(shown / max(1, in_a_row))
+    for number, row in enumerate(rows):
+        first = number // (side // 2) * in_a_row
+        pictures = range(first, min(shown, first + in_a_row))
+        assert row.count("▀") == len(pictures) * side
+        assert {int(level) for level in re.findall(r"38;2;(\d+);", row)} == {255 * k // 7 for k in pictures}
+
+
+def test_every_prompt_is_shown_before_a_second_picture_of_one(monkeypatch, tmp_path):
+    """Of eight pictures four have room: two of each prompt, not four of the first."""
+    _terminal(monkeypatch, 67, 20)
+    strip = dataclasses.replace(_strip(tmp_path / "strip.png"), prompts=("car",) * 4 + ("fish",) * 4)
+    with TrainingView() as display:
+        for event in (STARTED, _stepped(10), strip):
+            display.show(event)
+        rows = _frame(display, 67).splitlines()
+    assert re.findall("car|fish", " ".join(rows)) == ["car", "car", "fish", "fish"]
+    levels = {int(level) for row in rows for level in re.findall(r"38;2;(\d+);\d+;\d+m▀", row)}
+    assert {255 * k // 7 for k in (0, 1, 4, 5)} >= levels - {249}
+
+
+def test_the_display_leaves_curve_pictures_and_validation_behind(monkeypatch, tmp_path):
+    terminal = _Terminal()
+    _terminal(monkeypatch, 80, 24, terminal)
+    monkeypatch.setattr(TrainingView, "_render", lambda _: Text(""))                # only what is printed for good
+    _shown([STARTED, _stepped(10, noise_mse=0.8), _strip(tmp_path / "strip.png"),
+            *(events.Validated(step=step, noise_mse=loss, log_snr=(), noise_mse_at=(), best=True)
+              for step, loss in ((10, 0.25), (20, 0.5))), _stepped(20, noise_mse=0.4), FINISHED])
+    left = Text.from_ansi(terminal.getvalue()).plain
+    assert "█▁  noise 0.800 to 0.400" in left
+    assert left.count("▀" * 16) == 8 * 4                                            # one row of four
+    assert "validation 0.5000 at step 20, best 0.2500 at step 10\nfinished 1,000 steps in 1:01:01" in left
 
 
 def test_under_each_picture_is_its_prompt_and_foreign_text_is_harmless(monkeypatch, tmp_path):
@@ -207,7 +237,7 @@ def test_large_pictures_are_shrunk(monkeypatch, tmp_path):
         for event in (STARTED, _stepped(10), _strip(tmp_path / "strip.png", size=128)):
             display.show(event)
         frame = _frame(display, 200)
-    assert frame.count("▀") == 8 * 24 * 12
+    assert frame.count("▀") == 8 * 32 * 16
 
 
 def test_a_preview_that_cannot_be_read_is_no_error(monkeypatch, tmp_path):
@@ -231,8 +261,9 @@ def test_validation_is_shown_by_noise_level_with_the_best_so_far(monkeypatch):
                                           best=False))
         frame = Text.from_ansi(_frame(display, 80)).plain
         assert "validation 0.5000  best 0.1250 at step 20" in frame
-        assert "log-SNR        +4.0   +3.0   +2.0   +1.0   +0.0   -1.0   -2.0   -3.0\n" in frame
-        assert "validation    0.500" in frame
+        assert "log-SNR     nearly clean   +4.0   +3.0   +2.0   +0.0   -1.0   -3.0  nearly noise\n" in frame
+        assert "\nvalidation" + " " * 16 + "0.500  0.500" in frame
+        assert "━" * 77 in frame                                       # the bar is as wide as the terminal
         monkeypatch.setenv("COLUMNS", "30")
         view.start()
         narrow = Text.from_ansi(_frame(display, 30)).plain
@@ -255,7 +286,7 @@ def test_a_resumed_training_shows_the_whole_run(monkeypatch, tmp_path):
         frame = Text.from_ansi(_frame(display, 80)).plain
         assert "noise 0.800 to 0.200" in frame
         assert "validation 0.1250" in frame
-        assert "validation    0.125" in frame
+        assert "\nvalidation" + " " * 16 + "0.125" in frame
 
 
 def test_a_pause_between_steps_is_explained_until_it_ends(monkeypatch):

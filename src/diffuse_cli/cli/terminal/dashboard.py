@@ -24,6 +24,8 @@ MAX_LOSSES = 2048                               # losses that are kept for the c
 LEVEL_WIDTH = 7                                 # columns for the loss at one noise level
 MIN_CURVE_WIDTH = 20                            # columns of the curve, below which its scale is left out
 MIN_LEVELS = 3                                  # noise levels, below which none is shown
+LEVEL_ENDS = "nearly clean", "  nearly noise"   # what the first and the last noise level mean
+LABELLED_WIDTH = 60                             # columns of the terminal, below which these are left out
 SPARKS, ASCII_SPARKS = "▁▂▃▄▅▆▇█", "_.-=+*#"    # characters of the curve, from the lowest value to the highest
 
 
@@ -133,6 +135,13 @@ class TrainingView:
 
     def _end(self, event: events.Finished) -> None:
         self._stack.close()
+        if self._stepped is not None:                                  # what the live display showed last
+            columns, lines = view.size()
+            strip = [] if self._strip is None else self._strip.render(columns, lines, max_rows=1)
+            view.show(Group(self._curve(), *strip))
+        if self._validated is not None and self._best is not None:
+            view.say(f"validation {self._validated.noise_mse:.4f} at step {self._validated.step:,}, "
+                     f"best {self._best.noise_mse:.4f} at step {self._best.step:,}")
         if event.complete:
             view.say(f"finished {event.steps:,} steps in {duration(event.seconds)}")
             view.say(f"the model has the weights of the {event.delivered}")
@@ -173,7 +182,8 @@ class TrainingView:
             *self._levels(),
         ]
         if self._strip is not None:
-            lines += self._strip.render(room=view.size(), used_lines=len(lines) + 4)   # some lines may be broken in two
+            columns, room = view.size()
+            lines += self._strip.render(columns, room - len(lines) - 4)                # some lines may be broken in two
         saved = "" if self._saved is None else f"saved at step {self._saved.step:,}"
         lines.append(Text(f"{self._doing} ..." if self._doing else saved, style="dim", no_wrap=True))
         return Group(*lines)
@@ -195,14 +205,15 @@ class TrainingView:
         if self._validated is None:
             return []
         pairs = list(zip(self._validated.log_snr, self._validated.noise_mse_at, strict=False))
-        count = min(len(pairs), (view.width() - 12) // LEVEL_WIDTH)
+        ends = LEVEL_ENDS if view.width() >= LABELLED_WIDTH else ("", "")
+        count = min(len(pairs), (view.width() - 12 - len("".join(ends))) // LEVEL_WIDTH)
         if count < MIN_LEVELS:
             return []
         shown = [pairs[index * (len(pairs) - 1) // (count - 1)] for index in range(count)]
-        rows = (("log-SNR", [f"{level:+.1f}" for level, _ in shown]),
-                ("validation", [f"{loss:.3f}" for _, loss in shown]))
-        return [Text(f"{label:<12}" + "".join(f"{cell:>{LEVEL_WIDTH}}" for cell in cells), style="dim", no_wrap=True)
-                for label, cells in rows]
+        levels = "".join(f"{level:>+{LEVEL_WIDTH}.1f}" for level, _ in shown)
+        losses = "".join(f"{loss:>{LEVEL_WIDTH}.3f}" for _, loss in shown)
+        rows = (f"{'log-SNR':<12}{ends[0]}{levels}{ends[1]}", f"{'validation':<12}{' ' * len(ends[0])}{losses}")
+        return [Text(row, style="dim", no_wrap=True) for row in rows]
 
 
 def _speed(event: events.Stepped) -> list[str]:

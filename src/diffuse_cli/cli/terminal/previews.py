@@ -1,5 +1,6 @@
-"""The newest preview of a training in the live display: each picture over its prompt, as many as there is room for."""
+"""The newest preview of a training in the live display: each picture over its prompt, and every prompt if it fits."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from .plain_text import clean
 if TYPE_CHECKING:
     import numpy as np
 
-MIN_SIDE, MAX_SIDE = 16, 32                     # columns of a picture
+MIN_SIDE, SMALLEST_SIDE, MAX_SIDE = 16, 10, 32  # columns of a picture; the smallest only where prompts need it
 
 
 @dataclass
@@ -25,7 +26,7 @@ class Strip:
     step: int
     pictures: "np.ndarray"
     prompts: Sequence[str]
-    _rendered: dict[tuple[int, int], list[RenderableType]] = field(default_factory=dict)   # (pictures, side) → lines
+    _rendered: dict[tuple[int, int, int], list[RenderableType]] = field(default_factory=dict)    # by layout
 
     @classmethod
     def read(cls, event: events.Previewed) -> "Strip | None":
@@ -37,26 +38,53 @@ class Strip:
         except (OSError, ValueError):
             return None
 
-    def render(self, *, room: tuple[int, int], used_lines: int) -> list[RenderableType]:
-        """Pictures and prompts for a terminal of `room` (columns, lines); nothing if they do not fit."""
-        columns, lines = room
-        count = len(self.pictures)
-        side = min(self.pictures.shape[1], MAX_SIDE, max(MIN_SIDE, columns // count - 1)) // 2 * 2
-        shown = min(count, (columns + 1) // (side + 1))
-        if shown < 1 or used_lines + side // 2 + 2 > lines:
+    def render(self, columns: int, lines: int, *, max_rows: int = 100) -> list[RenderableType]:
+        """Pictures and prompts in so many columns and lines of the terminal; nothing if they do not fit."""
+        layout = self._layout(columns, lines, max_rows)
+        if layout is None:
             return []
-        if (shown, side) not in self._rendered:                        # rendered once, shown four times a second
-            self._rendered[shown, side] = self._render(shown, side)
-        return self._rendered[shown, side]
+        if layout not in self._rendered:                               # rendered once, shown four times a second
+            self._rendered[layout] = self._render(*layout)
+        return self._rendered[layout]
 
-    def _render(self, shown: int, side: int) -> list[RenderableType]:
+    def _layout(self, columns: int, lines: int, max_rows: int) -> tuple[int, int, int] | None:
+        """(pictures in a row, rows, side) with the largest pictures that leave room for all pictures.
+
+        If not all of them fit, there is room for every prompt; if not even that, for as many as possible.
+        """
+        most = min(self.pictures.shape[1], MAX_SIDE) // 2 * 2
+        layouts = [((columns + 1) // (side + 1), min(max_rows, lines // (side // 2 + 1)), side)
+                   for side in range(most, min(most, SMALLEST_SIDE) - 1, -2)]
+        layouts = [layout for layout in layouts if min(layout[:2]) > 0]
+        large = [layout for layout in layouts if layout[2] >= min(most, MIN_SIDE)]
+        for candidates, wanted in ((large, len(self.pictures)), (layouts, len(set(self.prompts)))):
+            for in_a_row, rows, side in candidates:
+                if in_a_row * rows >= wanted:
+                    return in_a_row, rows, side
+        return large[-1] if large else None
+
+    def _render(self, in_a_row: int, rows: int, side: int) -> list[RenderableType]:
         from ...pictures import pixels
 
-        small = [pixels.shrink(picture, side) for picture in self.pictures[:shown]]
-        labels = Text(no_wrap=True)
-        for prompt in self.prompts[:shown]:
-            label = Text(clean(prompt), style="dim")
-            label.truncate(side, overflow="ellipsis", pad=True)
-            labels.append_text(label).append(" ")
-        labels.right_crop()
-        return [half_blocks(small), labels]
+        shown = self._chosen(in_a_row * rows)
+        in_a_row = math.ceil(len(shown) / math.ceil(len(shown) / in_a_row))            # rows of nearly equal length
+        lines: list[RenderableType] = []
+        for start in range(0, len(shown), in_a_row):
+            row = shown[start : start + in_a_row]
+            labels = Text(no_wrap=True)
+            for index in row:
+                label = Text(clean(self.prompts[index]), style="dim")
+                label.truncate(side, overflow="ellipsis", pad=True)
+                labels.append_text(label).append(" ")
+            labels.right_crop()
+            lines += [half_blocks([pixels.shrink(self.pictures[index], side) for index in row]), labels]
+        return lines
+
+    def _chosen(self, count: int) -> list[int]:
+        """The numbers of at most `count` pictures: the first of every prompt, then the second of every prompt, …"""
+        seen: dict[str, int] = {}
+        rounds = []
+        for index, prompt in enumerate(self.prompts[: len(self.pictures)]):
+            seen[prompt] = seen.get(prompt, 0) + 1
+            rounds.append((seen[prompt], index))
+        return sorted(index for _, index in sorted(rounds)[:count])

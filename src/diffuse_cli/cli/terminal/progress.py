@@ -64,7 +64,7 @@ def stages() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def bar(done: float, total: int) -> RenderableType:
-    """A bar as wide as the terminal, at most `view.MAX_WIDTH`."""
+    """A bar as wide as the terminal."""
     line = Table.grid()                                                # because a ProgressBar does not end its line
     line.add_row(ProgressBar(total=max(1, total), completed=done, width=view.width()))
     return line

@@ -27,7 +27,7 @@ from .plain_text import clean, visible
 if TYPE_CHECKING:
     import numpy as np
 
-MAX_WIDTH = 100                                 # columns of a bar or curve, as many as a line of text has
+MIN_PICTURE_WIDTH = 24                          # columns of each of several pictures side by side
 
 
 # ── State ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -173,10 +173,25 @@ def confirm(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def picture(pixels: "np.ndarray") -> None:
-    """Show a picture (H, W, 3) uint8 if stderr can be drawn on, at most as wide as the terminal."""
-    if not is_silent() and can_draw() and not ascii_only():
-        _console.print(half_blocks([fitted(pixels, _console.width)]), end="")
+def show(renderable: RenderableType) -> None:
+    """Print what only a terminal can show, such as a curve, if messages are wanted and stderr can be drawn on."""
+    if not is_silent() and can_draw():
+        _console.print(renderable)
+
+
+def pictures_in_a_row(count: int) -> int:
+    """How many of `count` pictures stand side by side on this terminal."""
+    return max(1, min(count, (_console.width + 1) // (MIN_PICTURE_WIDTH + 1)))
+
+
+def pictures(row: "Sequence[np.ndarray]", *, of: int = 1) -> None:
+    """Show pictures of one size, (H, W, 3) uint8 each, side by side, if stderr can be drawn on.
+
+    of: places in the row, which are not all taken where the last pictures do not fill it.
+    """
+    if row and not is_silent() and can_draw() and not ascii_only():
+        columns = (_console.width + 1) // of - 1
+        _console.print(half_blocks([fitted(pixels, columns) for pixels in row]), end="")
 
 
 def _print(text: Text, *, end: str = "\n") -> None:
@@ -267,14 +282,19 @@ def leave() -> None:
             os.write(sys.stderr.fileno(), b"\n\x1b[?25h")
 
 
-def width() -> int:
-    """Columns that bars and curves may take."""
-    return min(_console.width, MAX_WIDTH)
-
-
 def size() -> tuple[int, int]:
     """Columns and lines of the terminal."""
     return _console.width, _console.height
+
+
+def width() -> int:
+    """Columns of the terminal."""
+    return _console.width
+
+
+def abilities() -> dict[str, Any]:
+    """What this terminal can do, for `diffuse doctor`."""
+    return {"draws": can_draw(), "unicode": not ascii_only(), "columns": _console.width, "lines": _console.height}
 
 
 def ascii_only() -> bool:
