@@ -180,6 +180,8 @@ class TrainingOptions(TypedDict, total=False):
     flip: bool | None
     seed: int
     init: str
+    evaluations: int | None
+    guidance: float | None
     name: str | None
     out: str | None
     gpus: int | str | None

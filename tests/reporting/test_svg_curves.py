@@ -65,7 +65,8 @@ def test_a_plot_takes_the_colours_of_its_page_and_leaves_its_letters_alone():
     assert drawing == svg(curves, name="Noise loss", log=True)
     assert len(drawing) < 20_000
     names = {name for _, name, _ in page.attributes}
-    assert names == {"viewbox", "role", "aria-label", "style", "d", "x", "y", "text-anchor"}
+    assert names == {"viewbox", "role", "aria-label", "style", "d", "x", "y", "text-anchor", "data-x", "data-label",
+                     "data-axes"}
     assert "id" not in names                                           # so two plots in one page cannot clash
 
 

@@ -159,7 +159,7 @@ def sample(
         if isinstance(found, png_metadata.SampleMetadata):
             metadata, sampling = found, options.override(found.sampling, **settings)
         else:
-            sampling = options.override(sampling, **{**found.sampling, **settings})
+            settings = {**found.sampling, **settings}
             view.say(f"{from_png} was made by another program; its settings are used with this model")
             warn_of_ignored(str(from_png), found.ignored)
     path = _model_file(model, metadata)
@@ -177,14 +177,19 @@ def sample(
     output = OutputOptions(grid=grid, sheet=sheet, animate=animate, preview=preview, metadata=not no_metadata)
     lines, target = [], None
     if launch_environment.process_rank().is_main:
-        if len(prompts or ()) > 1 and not any(" " in prompt for prompt in prompts or ()):
-            view.warn(f"these are {len(prompts or ())} prompts of one word each; one prompt of several words needs "
-                      f'quotes: diffuse sample "{clean(" ".join(prompts or ()))}"')
-        lines = [PromptLine(prompt=prompt) for prompt in prompts or ([""] if prompt_file is None else [])]
-        lines += [] if prompt_file is None else read_prompts(prompt_file)
+        lines = _prompt_lines(prompts or [], prompt_file)
         pictures = sum(line.n or num for line in lines) * len(defaults.guidances)
         target = SampleTarget(out, files=_count_files(out, pictures, output), force=force, animate=animate)
     _sample(path, lines, defaults, target, output, machine)
+
+
+def _prompt_lines(prompts: list[str], prompt_file: str | None) -> list[PromptLine]:
+    """The prompts of the command line and of a file, or one without words. Warns of a prompt that lacks its quotes."""
+    if len(prompts) > 1 and not any(" " in prompt for prompt in prompts):
+        view.warn(f"these are {len(prompts)} prompts of one word each; one prompt of several words needs quotes: "
+                  f'diffuse sample "{clean(" ".join(prompts))}"')
+    lines = [PromptLine(prompt=prompt) for prompt in prompts or ([""] if prompt_file is None else [])]
+    return lines + ([] if prompt_file is None else read_prompts(prompt_file))
 
 
 def _model_file(model: str | None, metadata: "SampleMetadata | None") -> Path:
