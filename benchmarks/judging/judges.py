@@ -84,7 +84,12 @@ class Judge:
         """The projection of pictures onto the first principal components of the real pictures' pixels."""
         flat = from_pixels(self.real.pixels).flatten(1).double()
         mean = flat.mean(0)
-        directions = torch.linalg.eigh((flat - mean).T @ (flat - mean)).eigenvectors[:, -COMPONENTS:]
+        centred = flat - mean
+        if len(flat) < flat.shape[1]:           # the same directions from the smaller of the two products
+            directions = centred.T @ torch.linalg.eigh(centred @ centred.T).eigenvectors[:, -COMPONENTS:]
+            directions /= directions.norm(dim=0)
+        else:
+            directions = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -COMPONENTS:]
         return lambda other: (from_pixels(other).flatten(1).double() - mean) @ directions
 
     @torch.no_grad()

@@ -1,9 +1,11 @@
 """Are few steps enough? The same model and prompts are sampled in several ways, and a judge scores the pictures.
 
-The usual way of a pipeline, 50 DDIM steps guided at every step, stands beside the program's own. The judge measures how
-far the pictures are from real ones, and whether they show what the prompts ask for.
+The usual way of a pipeline, 50 DDIM steps guided at every step, stands beside the program's own, and the even grid of
+many steps beside the levels of few. A distilled model has one way, its own. The judge measures how far the pictures are
+from real ones, and whether they show what the prompts ask for.
 
     python -m benchmarks.studies.steps demo --count 512 --classifier classifier.safetensors
+    python -m benchmarks.studies.steps demo-4-steps --count 512 --classifier classifier.safetensors
 """
 
 import argparse
@@ -11,6 +13,7 @@ import dataclasses
 import json
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -18,13 +21,18 @@ import torch
 from benchmarks.judging.judges import labelled_prompts, make_judge, print_result
 from diffuse_cli import __version__
 from diffuse_cli.config import Sampling
+from diffuse_cli.diffusion import sampling_times
 from diffuse_cli.sampling import generate
 from diffuse_cli.sampling.request import SampleRequest
 from diffuse_cli.storage import checkpoint, registry
 
+FEW = (1, 2, 3, 4, 6, 8, 10)
+EVEN = ", even grid"                            # ending of the ways that take the grid of many steps
 ALL_LEVELS = (0.0, 1e9)                         # guidance interval, as sigma/alpha: guidance at every step
 WAYS = {
-    **{f"{steps} steps": Sampling(steps=steps) for steps in (8, 10, 12, 14, 16, 20, 25, 50)},
+    **{f"{steps} steps{grid}": Sampling(steps=steps) for steps in FEW for grid in ("", EVEN)},
+    **{f"{steps} DDIM steps{grid}": Sampling(sampler="ddim", steps=steps) for steps in FEW for grid in ("", EVEN)},
+    **{f"{steps} steps": Sampling(steps=steps) for steps in (12, 14, 16, 20, 25, 50)},
     "20 steps, guided throughout": Sampling(guidance_interval=ALL_LEVELS),
     "20 DDIM steps": Sampling(sampler="ddim", steps=20),
     "50 DDIM steps, guided throughout": Sampling(sampler="ddim", steps=50, guidance_interval=ALL_LEVELS),
@@ -46,12 +54,15 @@ def main() -> None:
                               resolution=model.config.network.resolution)
     prompts = labelled_prompts("scenes", options.count)
     results = [print_result("real scenes", floor)]
-    for name in options.ways:
-        sampling = dataclasses.replace(WAYS[name], batch_size=32)
+    ways = WAYS if model.config.student is None else {"as distilled": Sampling.of(model.config)}
+    for name in options.ways if model.config.student is None else ways:
+        sampling = dataclasses.replace(ways[name], batch_size=32)
         requests = [SampleRequest(prompt=prompt, seed=seed, sampling=sampling)
                     for seed, prompt in enumerate(prompts.captions)]
         begun = time.process_time()
-        pixels = np.stack([sample.pixels for sample in generate.generate(model, requests)])
+        few = 0 if name.endswith(EVEN) else sampling_times.FEW_STEPS
+        with mock.patch.object(sampling_times, "FEW_STEPS", few):
+            pixels = np.stack([sample.pixels for sample in generate.generate(model, requests)])
         cost = (time.process_time() - begun) / options.count
         score = judge.score(dataclasses.replace(prompts, pixels=pixels))
         results.append(print_result(name, {"cpu_seconds": cost, **score}))
