@@ -43,6 +43,7 @@ class Started:
     precision: str
     directory: str
     facts: tuple[tuple[str, str], ...]
+    student: bool = False                       # whether the losses are distances to a teacher, not errors of the noise
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import shutil
 
 import pytest
 import runs
@@ -46,6 +47,8 @@ def test_a_student_learns(squares, home, teacher):
     losses = [event.noise_mse for event in tiny.of_kind(events.Validated, stream)]
     assert len(losses) == 2
     assert losses[-1] < losses[0]
+    assert tiny.of_kind(events.Started, stream)[0].student
+    assert all(event.variance_loss is None for event in tiny.of_kind(events.Stepped, stream))
     model, source = model_of(home), checkpoint.load_model(teacher, CPU)
     assert model.config.student == Student(evaluations=2, guidance=Sampling.guidance, teacher="tiny")
     assert model.training.init_id == source.sha256
@@ -95,6 +98,32 @@ def test_a_model_trained_further_from_a_student_is_none(squares, home, teacher):
     init = str(tiny.run_directory(home, "student") / "model.safetensors")
     tiny.train(squares, Recipe(init=init, steps=2, batch_size=4), name="further")
     assert model_of(home, "further").config.student is None
+
+
+def test_the_command_finds_the_teachers_pictures_and_says_what_a_student_is(squares, home, trained, command):
+    shutil.copytree(trained[0], tiny.run_directory(home))
+    with tiny.scaled_down():
+        arguments = ("distill", "tiny", "--evaluations", "2", "--steps", "2", "--batch-size", "4", "--device", "cpu")
+        code, out, err = command(*arguments)
+        assert code == 0, err
+        assert "distance 0." in err
+        assert tiny.run_directory(home, "tiny-2-steps").name in out
+        assert "already trained" in command(*arguments)[2]
+        code, out, err = command("sample", "a red square", "-m", "tiny-2-steps", "-o", home / "pictures")
+        assert code == 0
+        assert "distilled to 2 steps with a guidance of 3 built in" in err
+    code, _, err = command("sample", "a red square", "-m", "tiny-2-steps", "--steps", "20")
+    assert code == 2
+    assert "2 DDIM steps" in err
+    assert "from tiny, guided at 3; samples in 2 steps" in command("models", "show", "tiny-2-steps")[1]
+
+
+def test_the_command_needs_pictures(home, trained, command, tmp_path):
+    path = tmp_path / "alone.safetensors"
+    path.write_bytes((trained[0] / "model.safetensors").read_bytes())
+    code, _, err = command("distill", path)
+    assert code == 3
+    assert "does not know the pictures" in err
 
 
 # ── The targets and the states ──────────────────────────────────────────────────────────────────────────────────────

@@ -199,9 +199,10 @@ def _read_png(path: Path) -> bytes:
 
 def _curves(event_log: EventLog) -> str:
     steps, validations = event_log.steps, event_log.validations
-    cards = [_card("Noise loss", "Error of the predicted noise on training pictures, and of the averaged weights on "
-                   "held-out pictures. If the second rises while the first falls, the model memorises its training "
-                   "pictures.",
+    name, of = ("Distance to the teacher", "Error of the student's estimates against its teacher's") if \
+        event_log.started.get("student") is True else ("Noise loss", "Error of the predicted noise")
+    cards = [_card(name, f"{of} on training pictures, and of the averaged weights on held-out pictures. If the second "
+                   "rises while the first falls, the model memorises its training pictures.",
                    [_curve(steps, "noise_mse", "training", 1),
                     _curve(validations, "noise_mse", "held out", 2, dots=True)], log=True),
              _card("Validation loss by noise level", _LOG_SNR, _by_level(validations), log=True),

@@ -204,7 +204,8 @@ def _started(session: Session, facts: Facts) -> events.Started:
     return events.Started(
         name=session.run.name, step=trainer.global_step, steps=plan.steps, parameters=trainer.parameters,
         batch_size=plan.batch_size, micro_batch=trainer.micro_batch, device=str(trainer.batches.device),
-        precision=trainer.precision, directory=str(session.directory), facts=facts)
+        precision=trainer.precision, directory=str(session.directory), facts=facts,
+        student=plan.model.student is not None)
 
 
 def _finished(session: Session, *, reason: str) -> events.Finished:

@@ -42,7 +42,8 @@ class LossMonitor:
         now = time.monotonic()
         event = events.Stepped(
             step=trainer.global_step, steps=plan.steps, train_objective=train_objective, noise_mse=noise_mse,
-            variance_loss=variance_loss if plan.model.learned_variance else None, gradient_norm=self.gradient_norm,
+            variance_loss=variance_loss if plan.model.learned_variance and plan.model.student is None else None,
+            gradient_norm=self.gradient_norm,
             lr=trainer.optimizer.lr, images_per_second=speed, seconds=now - self.session.begun,
             remaining=(plan.steps - trainer.global_step) * plan.batch_size / self.images_per_second,
             skipped=trainer.skipped, memory=devices.peak_memory(trainer.batches.device))

@@ -46,6 +46,7 @@ class TrainingView:
         self._saved: events.Saved | None = None
         self._strip: Strip | None = None
         self._doing = ""                                               # what the steps wait for
+        self._loss = "noise"                                            # what the losses measure
         self._losses: list[float] = []                                 # noise loss, averaged over neighbours
 
     def __enter__(self) -> "TrainingView":
@@ -94,7 +95,7 @@ class TrainingView:
 
     def _begin(self, event: events.Started) -> None:
         self._stack.close()                                            # ends the progress of reading pictures
-        self._name = event.name
+        self._name, self._loss = event.name, "distance" if event.student else "noise"
         name = clean(event.name)
         doing = f"resuming {name} at step {event.step:,}" if event.step else f"training {name}"
         view.say(f"{doing}: {event.parameters / 1e6:.1f} M parameters, {event.steps:,} steps of {event.batch_size:,}, "
@@ -158,7 +159,7 @@ class TrainingView:
             view.say(text)
 
     def _figures(self, event: events.Stepped) -> list[str]:
-        figures = [f"noise {event.noise_mse:.4f}"]
+        figures = [f"{self._loss} {event.noise_mse:.4f}"]
         if event.variance_loss is not None:
             figures.append(f"variance {event.variance_loss:.4f}")
         if self._validated is not None:
@@ -189,10 +190,10 @@ class TrainingView:
         return Group(*lines)
 
     def _curve(self) -> Text:
-        """The noise loss of the whole run on a logarithmic scale, with its largest and smallest value."""
+        """The loss of the whole run on a logarithmic scale, with its largest and smallest value."""
         if not self._losses:
             return Text("")
-        scale = f"  noise {max(self._losses):.3f} to {min(self._losses):.3f}"
+        scale = f"  {self._loss} {max(self._losses):.3f} to {min(self._losses):.3f}"
         curve_width = view.width() - len(scale)
         if curve_width < MIN_CURVE_WIDTH:
             scale, curve_width = "", view.width()
