@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffuse_cli.checks import from_dict, parse_duration, parse_interval, to_dict
-from diffuse_cli.config import ModelConfig, NetworkConfig, Recipe, TextConfig
+from diffuse_cli.config import Recipe
 from diffuse_cli.errors import UsageError
+from diffuse_cli.model_config import ModelConfig, NetworkConfig, TextConfig
 
 MODEL = ModelConfig(schedule="cosine", prediction="v", network=NetworkConfig(
     resolution=32, widths=(32, 64), depths=(1, 1), attention=("none", "text"), head_dim=32, groups=8, time_width=128,

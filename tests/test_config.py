@@ -4,8 +4,9 @@ import math
 
 import pytest
 
-from diffuse_cli.config import Machine, ModelConfig, NetworkConfig, Recipe, TextConfig
+from diffuse_cli.config import Machine, Recipe
 from diffuse_cli.errors import UsageError
+from diffuse_cli.model_config import ModelConfig, NetworkConfig, TextConfig
 
 TEXT = {"vocabulary": 1000, "width": 64, "layers": 2}
 NETWORK = {"resolution": 32, "widths": (32, 64), "depths": (1, 1), "attention": ("none", "text"), "head_dim": 32,

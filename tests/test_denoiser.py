@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from diffuse_cli.config import ModelConfig, NetworkConfig
 from diffuse_cli.denoiser import network_time, split_prediction
+from diffuse_cli.model_config import ModelConfig, NetworkConfig
 
 
 def model_config(*, out_channels: int) -> ModelConfig:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from diffuse_cli import config
+from diffuse_cli import config, model_config
 from diffuse_cli.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -70,9 +70,10 @@ def test_every_function_of_the_mathematics_is_explained():
 
 
 @pytest.mark.parametrize(("values", "page"), [
-    (config.SCHEDULES, MATHEMATICS), (config.PREDICTIONS, MATHEMATICS), (config.LOSS_WEIGHTINGS, MATHEMATICS),
+    (model_config.SCHEDULES, MATHEMATICS), (model_config.PREDICTIONS, MATHEMATICS),
+    (config.LOSS_WEIGHTINGS, MATHEMATICS),
     (config.SAMPLERS, MATHEMATICS), (config.PRESETS, TUTORIAL), (config.PRESETS, COMMANDS),
-    (config.SCHEDULES, COMMANDS), (config.PREDICTIONS, COMMANDS), (config.LOSS_WEIGHTINGS, COMMANDS),
+    (model_config.SCHEDULES, COMMANDS), (model_config.PREDICTIONS, COMMANDS), (config.LOSS_WEIGHTINGS, COMMANDS),
     (config.VARIANCES, COMMANDS), (config.VARIANCE_GRADS, COMMANDS), (config.TIMES, COMMANDS),
     (config.OPTIMIZERS, COMMANDS), (config.CAPTION_SOURCES, COMMANDS), (config.SAMPLERS, COMMANDS),
     (config.PRECISIONS, COMMANDS), (config.LOGS, COMMANDS), (tuple(config.EXPORT_FORMATS), COMMANDS)])

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 
 from diffuse_cli.checks import to_dict
-from diffuse_cli.config import Machine, ModelConfig, Recipe, Sampling
+from diffuse_cli.config import Machine, Recipe, Sampling
 from diffuse_cli.data.demo_scenes import scenes
 from diffuse_cli.data.listing import Dataset
 from diffuse_cli.data.split import split_dataset
+from diffuse_cli.model_config import ModelConfig
 from diffuse_cli.network.network import Network, flops
 from diffuse_cli.network.presets import network_config
 from diffuse_cli.network.tokenizer import train_tokenizer

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffuse_cli.config import ModelConfig
+from diffuse_cli.model_config import ModelConfig
 from diffuse_cli.network.network import Network
 from diffuse_cli.network.presets import network_config
 from diffuse_cli.network.tokenizer import END, PAD, encode, train_tokenizer

@@ -22,7 +22,7 @@ def write_model(path: Path, preset: str, resolution: int) -> None:
     """Write a model file with untrained weights."""
     import torch
 
-    from diffuse_cli.config import ModelConfig
+    from diffuse_cli.model_config import ModelConfig
     from diffuse_cli.network.network import Network
     from diffuse_cli.network.presets import network_config
     from diffuse_cli.network.tokenizer import train_tokenizer

@@ -53,7 +53,7 @@ def _step(**changes: Any) -> Side:
 def _parameters(preset: str) -> int:
     from benchmarks.contenders.ours import shape  # imports torch: only to measure
     from diffuse_cli.checks import from_dict
-    from diffuse_cli.config import NetworkConfig
+    from diffuse_cli.model_config import NetworkConfig
     from diffuse_cli.network.network import parameter_count
 
     return parameter_count(from_dict(NetworkConfig, shape(preset, 32, conditional=True)))

@@ -38,7 +38,7 @@ def sides(data: str, work: Path, *, seconds: float, prompts: list[str], resoluti
     """The contenders; each writes its pictures to a file in `work`, where {data}.npz has the pictures to train on."""
     from benchmarks.contenders.ours import shape  # imports torch: only to measure
     from diffuse_cli.checks import from_dict
-    from diffuse_cli.config import NetworkConfig
+    from diffuse_cli.model_config import NetworkConfig
     from diffuse_cli.network.network import parameter_count
 
     network = shape("nano", resolution, conditional=True)

@@ -21,7 +21,7 @@ def sides(preset: str, resolution: int, batch: int, conditional: bool) -> dict[s
     """The contenders of a case; two of the peers have no captions."""
     from benchmarks.contenders.ours import shape  # imports torch: only to measure
     from diffuse_cli.checks import from_dict
-    from diffuse_cli.config import NetworkConfig
+    from diffuse_cli.model_config import NetworkConfig
     from diffuse_cli.network.network import parameter_count
 
     network = shape(preset, resolution, conditional=conditional)

@@ -2,8 +2,7 @@
 
 Uses the standard library only: it is imported before torch. The defaults of options are written here and nowhere else.
 A `Recipe` may leave choices open (None); `training.plan` makes them, and a `Plan` leaves nothing open. The part of a
-plan that builds a model (`ModelConfig`) is saved in the model's file and read back strictly: unknown keys, wrong types
-and impossible values are refused.
+plan that builds a model is in `model_config`.
 """
 
 import math
@@ -14,11 +13,10 @@ from typing import Any
 
 from .checks import check_choice, check_colours, check_range, parse_interval
 from .errors import UsageError
+from .model_config import EVALUATIONS_RANGE, GUIDANCE_RANGE, PREDICTIONS, RESOLUTION_RANGE, SCHEDULES, ModelConfig
 
 FORMAT_VERSION = 1                              # of model files and training states
 
-SCHEDULES = ("interpolated", "cosine", "linear", "sigmoid")
-PREDICTIONS = ("v", "epsilon", "x0")
 LOSS_WEIGHTINGS = ("sigmoid", "simple", "min-snr")
 VARIANCES = ("learned", "fixed")
 VARIANCE_GRADS = ("head", "trunk")
@@ -33,16 +31,11 @@ SAMPLERS = tuple(SAMPLER_STEPS)
 PRECISIONS = ("auto", "bf16", "fp32")           # of a training; the others take no "auto"
 DEVICES = ("cpu", "cuda", "mps")                # torch's names of the kinds of device that are supported
 LOGS = ("tensorboard", "wandb")
-ATTENTIONS = ("none", "text", "full")
 EXPORT_FORMATS = {"diffusers": "", "onnx": "", "safetensors": ".safetensors"}          # format → suffix of its file
 EXPORT_SCHEDULERS = ("ddpm", "dpmpp-2m", "ddim")
 EXPORT_PRECISIONS = ("fp32", "fp16")
 
-RESOLUTION_RANGE = (8, 512)
 SEED_RANGE = (0, 2**63 - 1)
-GUIDANCE_RANGE = (0, 100)
-EVALUATIONS, EVALUATIONS_RANGE = 4, (1, 8)      # of distilled models: the default, and what is possible
-MAX_VOCABULARY = 65_536                         # tokens of a text encoder
 MAX_WORDS = 20_000                              # words of the captions that a model file remembers
 
 VALIDATIONS = 10                                # validations during a training
@@ -52,122 +45,6 @@ PREVIEW_PICTURES = 8                            # pictures in one preview
 STRENGTH = 0.75                                 # default of --strength; with a mask, the default is 1
 
 RENAMED_FIELDS = {"objective": "loss_weighting"}      # of `Recipe` and `Plan`: name in earlier versions → name
-
-
-# ── The model ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextConfig:
-    """Shape of the T5-shaped text encoder: `vocabulary` tokens, `width` features, `layers` blocks."""
-
-    vocabulary: int
-    width: int
-    layers: int
-
-    def __post_init__(self) -> None:
-        check_range("text.vocabulary", self.vocabulary, 259, MAX_VOCABULARY)
-        check_range("text.width", self.width, 16, 4_096)
-        check_range("text.layers", self.layers, 1, 64)
-        if self.width % self.heads:
-            raise UsageError(f"text.width {self.width} is not a multiple of its {self.heads} heads")
-
-    @property
-    def heads(self) -> int:
-        return max(1, self.width // 64)
-
-    @property
-    def feed_forward(self) -> int:
-        """8/3 of the width, rounded up to a multiple of 32."""
-        return math.ceil(self.width * 8 / 3 / 32) * 32
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkConfig:
-    """Shape of the U-Net. Lists go from the highest resolution to the lowest.
-
-    `text=None` makes an unconditional network. `channels` is 3: pictures are RGB everywhere, grey ones included.
-    `out_channels` is 6 when the variance is learned.
-    """
-
-    resolution: int
-    widths: tuple[int, ...]
-    depths: tuple[int, ...]
-    attention: tuple[str, ...]
-    head_dim: int
-    groups: int
-    time_width: int
-    text: TextConfig | None
-    channels: int = 3
-    out_channels: int = 6
-
-    def __post_init__(self) -> None:
-        check_range("network.resolution", self.resolution, *RESOLUTION_RANGE)
-        check_range("number of levels", len(self.widths), 1, 8)
-        check_range("network.head_dim", self.head_dim, 1, 512)
-        check_range("network.groups", self.groups, 1, 512)
-        if not len(self.widths) == len(self.depths) == len(self.attention):
-            raise UsageError("network.widths, depths and attention must have one entry for each level")
-        if self.resolution % 2 ** (len(self.widths) - 1):
-            raise UsageError(f"--resolution {self.resolution} cannot be halved {len(self.widths) - 1} times")
-        if self.widths[0] % 2:
-            raise UsageError(f"the first of network.widths must be even, for sines and cosines, not {self.widths[0]}")
-        for level, (width, kind) in enumerate(zip(
-                self.widths, (*self.attention[:-1], "full"), strict=True)):                 # the middle always attends
-            check_range("network.widths", width, 8, 4_096)
-            if width % self.groups:
-                raise UsageError(f"network width {width} is not a multiple of groups {self.groups}")
-            if kind != "none" and width % self.head_dim:
-                raise UsageError(f"network width {width} is not a multiple of head_dim {self.head_dim}")
-            if width == self.groups and self.resolution == 2**level:
-                raise UsageError(f"{self.groups} groups of network width {width} normalise single numbers at 1 pixel")
-        for depth in self.depths:
-            check_range("network.depths", depth, 1, 16)
-        for kind in self.attention:
-            check_choice("network.attention", kind, ATTENTIONS)
-        check_range("network.time_width", self.time_width, 8, 16_384)
-        if self.channels != 3:
-            raise UsageError(f"the model has {self.channels} picture channels; only RGB, 3 channels, is supported")
-        if self.out_channels not in (3, 6):
-            raise UsageError("network.out_channels must be 3, or 6 when the variance is learned")
-        if self.text is None and "text" in self.attention:
-            raise UsageError("an unconditional network has no text to attend to")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Student:
-    """What a model was distilled to do: to sample in few DDIM steps, each of one evaluation, with guidance built in."""
-
-    evaluations: int                            # the number of steps, at the times 1, 1 - 1/evaluations, …
-    guidance: float                             # the scale at which its teacher was guided
-    teacher: str                                # the name of that model
-
-    def __post_init__(self) -> None:
-        check_range("--evaluations", self.evaluations, *EVALUATIONS_RANGE)
-        check_range("--guidance", self.guidance, *GUIDANCE_RANGE)
-        check_range("the length of the teacher's name", len(self.teacher), 0, 200)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """All that is needed to build a model and to sample from it. Saved in every model file."""
-
-    network: NetworkConfig
-    schedule: str
-    prediction: str
-    student: Student | None = None              # None: no distilled model
-
-    def __post_init__(self) -> None:
-        check_choice("--schedule", self.schedule, SCHEDULES)
-        check_choice("--prediction", self.prediction, PREDICTIONS)
-
-    @property
-    def conditional(self) -> bool:
-        return self.network.text is not None
-
-    @property
-    def learned_variance(self) -> bool:
-        return self.network.out_channels == 6
 
 
 # ── Requests ────────────────────────────────────────────────────────────────────────────────────────────────────────

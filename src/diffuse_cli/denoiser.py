@@ -9,10 +9,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .config import ModelConfig
 from .diffusion import losses
 from .diffusion.samplers import Denoised
 from .diffusion.schedule import STEPS, Schedule
+from .model_config import ModelConfig
 
 
 class Network(Protocol):

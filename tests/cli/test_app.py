@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from diffuse_cli import __version__, config, errors
+from diffuse_cli import __version__, config, errors, model_config
 from diffuse_cli.cli import app
 from diffuse_cli.cli.terminal import view
 from diffuse_cli.storage import registry
@@ -110,11 +110,11 @@ def test_completion_can_be_had():
 
 
 @pytest.mark.parametrize(("command", "option", "words"), [
-    ("train", "preset", config.PRESETS), ("train", "schedule", config.SCHEDULES),
+    ("train", "preset", config.PRESETS), ("train", "schedule", model_config.SCHEDULES),
     ("train", "captions", config.CAPTION_SOURCES), ("train", "log", config.LOGS), ("train", "device", config.DEVICES),
     ("train", "precision", config.PRECISIONS), ("sample", "sampler", config.SAMPLERS),
     ("sample", "device", config.DEVICES), ("evaluate", "precision", config.PRECISIONS[1:]),
-    ("noise-demo", "schedule", config.SCHEDULES), ("export", "to", tuple(config.EXPORT_FORMATS)),
+    ("noise-demo", "schedule", model_config.SCHEDULES), ("export", "to", tuple(config.EXPORT_FORMATS)),
     ("export", "scheduler", config.EXPORT_SCHEDULERS)])
 def test_choices_can_be_completed_and_are_in_the_help(command, option, words):
     parsed = dict(app.commands(app._command()))["diffuse", command]

@@ -12,8 +12,8 @@ import pytest
 from diffuse_cli.checks import to_dict
 from diffuse_cli.cli import app
 from diffuse_cli.cli.terminal import view
-from diffuse_cli.config import ModelConfig, NetworkConfig
 from diffuse_cli.files import durable
+from diffuse_cli.model_config import ModelConfig, NetworkConfig
 from diffuse_cli.storage import registry, safetensors_file
 
 CONFIG = ModelConfig(schedule="cosine", prediction="v", network=NetworkConfig(

@@ -5,10 +5,10 @@ import itertools
 import pytest
 import torch
 
-from diffuse_cli.config import SCHEDULES
 from diffuse_cli.diffusion import distillation
 from diffuse_cli.diffusion.samplers import Denoised, ddim, run_sampler
 from diffuse_cli.diffusion.schedule import make_schedule
+from diffuse_cli.model_config import SCHEDULES
 
 SCHEDULE = make_schedule("interpolated", 64)
 

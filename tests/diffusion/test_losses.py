@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from diffuse_cli.config import PREDICTIONS, SCHEDULES
 from diffuse_cli.diffusion.losses import (
     discretised_log_likelihood,
     fine_log_variances,
@@ -22,6 +21,7 @@ from diffuse_cli.diffusion.losses import (
     variance_loss,
 )
 from diffuse_cli.diffusion.schedule import FIRST_TIME, STEPS, Schedule, make_schedule
+from diffuse_cli.model_config import PREDICTIONS, SCHEDULES
 
 COSINE = make_schedule("cosine", 64)
 GRID = torch.arange(1, STEPS + 1, dtype=torch.float64) / STEPS

@@ -10,10 +10,10 @@ import math
 import pytest
 import torch
 
-from diffuse_cli.config import SCHEDULES
 from diffuse_cli.diffusion.samplers import Denoised, ddim
 from diffuse_cli.diffusion.sampling_times import FEW_STEPS, few_levels, many_levels, sampling_times
 from diffuse_cli.diffusion.schedule import make_schedule
+from diffuse_cli.model_config import SCHEDULES
 
 SCHEDULE = make_schedule("interpolated", 64)
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from diffuse_cli.config import PREDICTIONS, SCHEDULES
 from diffuse_cli.diffusion.schedule import FIRST_TIME, STEPS, Schedule, jump_log_variances, make_schedule
+from diffuse_cli.model_config import PREDICTIONS, SCHEDULES
 
 RESOLUTIONS = (8, 16, 32, 64, 128, 256, 512)
 GRID = torch.arange(1, STEPS + 1, dtype=torch.float64) / STEPS

@@ -10,7 +10,6 @@ import tiny
 import torch
 from torch import nn
 
-from diffuse_cli.config import ModelConfig, NetworkConfig, TextConfig
 from diffuse_cli.data.split import split_dataset
 from diffuse_cli.diffusion.losses import fine_log_variances, prior_bits
 from diffuse_cli.diffusion.schedule import STEPS, make_schedule
@@ -20,6 +19,7 @@ from diffuse_cli.evaluation.evaluate import evaluate, measure, shuffle_captions
 from diffuse_cli.evaluation.held_out import HeldOutPictures, TrainingData
 from diffuse_cli.evaluation.result import save_evaluation
 from diffuse_cli.files import durable
+from diffuse_cli.model_config import ModelConfig, NetworkConfig, TextConfig
 from diffuse_cli.network.network import Network
 from diffuse_cli.network.tokenizer import train_tokenizer
 from diffuse_cli.pictures.pixels import from_pixels

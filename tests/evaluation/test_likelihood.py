@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffuse_cli.config import SCHEDULES
 from diffuse_cli.diffusion.losses import fine_log_variances, gaussian_kl
 from diffuse_cli.diffusion.samplers import Denoised
 from diffuse_cli.diffusion.schedule import FIRST_TIME, STEPS, Schedule, make_schedule
@@ -29,6 +28,7 @@ from diffuse_cli.evaluation.likelihood import (
     summarise,
     variational_bound,
 )
+from diffuse_cli.model_config import SCHEDULES
 from diffuse_cli.runtime import randomness
 
 BIN = 2 / 255

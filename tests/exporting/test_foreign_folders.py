@@ -11,10 +11,11 @@ import safetensors.torch
 import torch
 from random_models import make_model
 
-from diffuse_cli.config import SCHEDULES, Export
+from diffuse_cli.config import Export
 from diffuse_cli.diffusion.schedule import make_schedule
 from diffuse_cli.errors import ModelError
 from diffuse_cli.exporting import diffusers_export
+from diffuse_cli.model_config import SCHEDULES
 from diffuse_cli.network.network import Network
 from diffuse_cli.storage import safetensors_file
 from diffuse_cli.storage.checkpoint import load_model

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffuse_cli.config import PREDICTIONS, SCHEDULES, Export, Sampling
+from diffuse_cli.config import Export, Sampling
 from diffuse_cli.diffusion.guidance import within_range
 from diffuse_cli.diffusion.samplers import dpmpp_2m
 from diffuse_cli.diffusion.schedule import make_schedule
@@ -22,6 +22,7 @@ from diffuse_cli.errors import UsageError
 from diffuse_cli.exporting import onnx_comparison, onnx_folder
 from diffuse_cli.exporting.onnx_graphs import Graph
 from diffuse_cli.exporting.standalone.sample import Sampler, noise_of, step_table
+from diffuse_cli.model_config import PREDICTIONS, SCHEDULES
 from diffuse_cli.network.presets import network_config
 from diffuse_cli.network.tokenizer import encode
 from diffuse_cli.sampling.generate import encode_prompts, generate

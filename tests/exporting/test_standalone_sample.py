@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from diffuse_cli.config import PREDICTIONS, SCHEDULES, ModelConfig, Sampling
+from diffuse_cli.config import Sampling
 from diffuse_cli.diffusion.samplers import DETERMINISTIC, Denoised
 from diffuse_cli.diffusion.sampling_times import sampling_times
 from diffuse_cli.diffusion.schedule import make_schedule
 from diffuse_cli.exporting.onnx_folder import constants
 from diffuse_cli.exporting.standalone.sample import noise_of, step_table
+from diffuse_cli.model_config import PREDICTIONS, SCHEDULES, ModelConfig
 from diffuse_cli.network.presets import network_config
 from diffuse_cli.runtime import randomness
 from diffuse_cli.sampling.steps import sampling_times_of

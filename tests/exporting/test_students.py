@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 
 from diffuse_cli import api
-from diffuse_cli.config import Sampling, Student
+from diffuse_cli.config import Sampling
 from diffuse_cli.diffusion.distillation import student_times
 from diffuse_cli.errors import UsageError
+from diffuse_cli.model_config import Student
 from diffuse_cli.pictures.pixels import to_pixels
 from diffuse_cli.runtime import randomness
 from diffuse_cli.sampling.generate import encode_prompts, reverse_diffusion

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from random_models import CAPTIONS
 
-from diffuse_cli.config import ATTENTIONS, PREDICTIONS, SCHEDULES, ModelConfig, NetworkConfig, TextConfig
 from diffuse_cli.errors import UsageError
+from diffuse_cli.model_config import ATTENTIONS, PREDICTIONS, SCHEDULES, ModelConfig, NetworkConfig, TextConfig
 from diffuse_cli.network.network import parameter_shapes
 from diffuse_cli.network.tokenizer import train_tokenizer
 from diffuse_cli.storage import checkpoint

@@ -7,7 +7,7 @@ import diffusers
 import torch
 import transformers
 
-from diffuse_cli.config import NetworkConfig, TextConfig
+from diffuse_cli.model_config import NetworkConfig, TextConfig
 
 UNCONDITIONAL_BLOCKS = {"none": "Resnet{}sampleBlock2D", "full": "Attn{}Block2D"}
 CONDITIONAL_BLOCKS = {

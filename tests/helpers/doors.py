@@ -211,7 +211,7 @@ def _png_texts() -> list[bytes]:
 
 
 def _folders() -> list[bytes]:
-    from diffuse_cli.config import ModelConfig, NetworkConfig, TextConfig
+    from diffuse_cli.model_config import ModelConfig, NetworkConfig, TextConfig
 
     network = NetworkConfig(resolution=8, widths=(8, 8), depths=(1, 1), attention=("none", "full"), head_dim=4,
                             groups=4, time_width=16, text=TextConfig(vocabulary=280, width=16, layers=1))

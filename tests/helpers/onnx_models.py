@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import torch
 
-from diffuse_cli.config import ModelConfig, NetworkConfig, TextConfig
 from diffuse_cli.data import caption_words
+from diffuse_cli.model_config import ModelConfig, NetworkConfig, TextConfig
 from diffuse_cli.network.network import Network
 from diffuse_cli.network.tokenizer import train_tokenizer
 from diffuse_cli.runtime import randomness

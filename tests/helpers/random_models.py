@@ -6,9 +6,9 @@ Not a test itself.
 import torch
 from torch.nn import functional
 
-from diffuse_cli.config import ModelConfig
 from diffuse_cli.data.caption_words import count_words
 from diffuse_cli.diffusion.schedule import make_schedule
+from diffuse_cli.model_config import ModelConfig
 from diffuse_cli.network.network import Network
 from diffuse_cli.network.presets import network_config
 from diffuse_cli.network.tokenizer import encode, train_tokenizer

@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers_models import stock_text_encoder, stock_unet
 
-from diffuse_cli.config import NetworkConfig
+from diffuse_cli.model_config import NetworkConfig
 from diffuse_cli.network.network import Network
 from diffuse_cli.network.presets import network_config
 from diffuse_cli.network.tokenizer import END

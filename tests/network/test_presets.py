@@ -6,8 +6,9 @@ import pytest
 import torch
 from diffusers_models import stock_text_encoder, stock_unet
 
-from diffuse_cli.config import PRESETS, NetworkConfig
+from diffuse_cli.config import PRESETS
 from diffuse_cli.errors import UsageError
+from diffuse_cli.model_config import NetworkConfig
 from diffuse_cli.network.network import Network, flops, parameter_count, parameter_shapes
 from diffuse_cli.network.presets import map_sizes, network_config
 

@@ -5,7 +5,7 @@ import torch
 import transformers
 from diffusers_models import stock_text_encoder
 
-from diffuse_cli.config import TextConfig
+from diffuse_cli.model_config import TextConfig
 from diffuse_cli.network.text_encoder import TextEncoder, relative_buckets
 from diffuse_cli.network.tokenizer import END, LENGTH, PAD
 

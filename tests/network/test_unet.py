@@ -7,7 +7,7 @@ import torch
 from diffusers_models import stock_unet
 from torch import Tensor
 
-from diffuse_cli.config import NetworkConfig, TextConfig
+from diffuse_cli.model_config import NetworkConfig, TextConfig
 from diffuse_cli.network.blocks import sinusoids
 from diffuse_cli.network.unet import UNet
 

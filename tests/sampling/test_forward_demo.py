@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from diffuse_cli.config import SCHEDULES
 from diffuse_cli.diffusion.schedule import make_schedule
+from diffuse_cli.model_config import SCHEDULES
 from diffuse_cli.network.tokenizer import encode
 from diffuse_cli.pictures.pixels import from_pixels
 from diffuse_cli.runtime import randomness

@@ -14,8 +14,9 @@ from PIL import Image
 
 from diffuse_cli import __version__
 from diffuse_cli.checks import from_dict
-from diffuse_cli.config import ModelConfig, NetworkConfig, Sampling
+from diffuse_cli.config import Sampling
 from diffuse_cli.errors import DataError, ModelError
+from diffuse_cli.model_config import ModelConfig, NetworkConfig
 from diffuse_cli.pictures.image_files import encode
 from diffuse_cli.sampling.png_metadata import (
     MAX_PROMPT,

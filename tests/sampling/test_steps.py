@@ -5,10 +5,11 @@ import itertools
 import pytest
 import torch
 
-from diffuse_cli.config import SAMPLERS, SCHEDULES, ModelConfig, Sampling
+from diffuse_cli.config import SAMPLERS, Sampling
 from diffuse_cli.diffusion.guidance import classifier_free
 from diffuse_cli.diffusion.samplers import Denoised
 from diffuse_cli.diffusion.schedule import make_schedule
+from diffuse_cli.model_config import SCHEDULES, ModelConfig
 from diffuse_cli.network.presets import network_config
 from diffuse_cli.sampling.steps import guided_steps, sampling_times_of
 

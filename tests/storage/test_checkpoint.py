@@ -14,10 +14,10 @@ import tiny
 import torch
 
 from diffuse_cli.checks import from_dict, to_dict
-from diffuse_cli.config import ModelConfig, NetworkConfig, TextConfig
 from diffuse_cli.data import caption_words
 from diffuse_cli.data.caption_words import count_words
 from diffuse_cli.errors import ModelError
+from diffuse_cli.model_config import ModelConfig, NetworkConfig, TextConfig
 from diffuse_cli.network.network import Network
 from diffuse_cli.network.tokenizer import train_tokenizer
 from diffuse_cli.storage import safetensors_file

@@ -8,8 +8,9 @@ import sys
 import pytest
 
 from diffuse_cli.checks import to_dict
-from diffuse_cli.config import ModelConfig, NetworkConfig, Recipe
+from diffuse_cli.config import Recipe
 from diffuse_cli.errors import ModelError, UsageError
+from diffuse_cli.model_config import ModelConfig, NetworkConfig
 from diffuse_cli.storage import safetensors_file
 from diffuse_cli.storage.model_info import TrainingSummary, read_model_info
 

@@ -10,10 +10,11 @@ import tiny
 import torch
 
 from diffuse_cli import events
-from diffuse_cli.config import ModelConfig, Recipe, Sampling, Student
+from diffuse_cli.config import Recipe, Sampling
 from diffuse_cli.diffusion import distillation as mathematics
 from diffuse_cli.diffusion.schedule import make_schedule
 from diffuse_cli.errors import ModelError, UsageError
+from diffuse_cli.model_config import ModelConfig, Student
 from diffuse_cli.network.tokenizer import encode
 from diffuse_cli.sampling.generate import encode_prompts, generate
 from diffuse_cli.sampling.request import SampleRequest

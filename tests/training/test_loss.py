@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from diffuse_cli.config import LOSS_WEIGHTINGS, PREDICTIONS, ModelConfig, NetworkConfig, TextConfig
+from diffuse_cli.config import LOSS_WEIGHTINGS
 from diffuse_cli.denoiser import network_time
 from diffuse_cli.diffusion.losses import noise_weight
 from diffuse_cli.diffusion.schedule import STEPS, make_schedule
+from diffuse_cli.model_config import PREDICTIONS, ModelConfig, NetworkConfig, TextConfig
 from diffuse_cli.network.network import Network
 from diffuse_cli.runtime import randomness
 from diffuse_cli.training.loss import Batch, Losses, compute_losses

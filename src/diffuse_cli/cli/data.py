@@ -168,11 +168,12 @@ def _read(folder: Path, resolution: int | None, data_options: dict[str, Any]) ->
     resolution: in pixels; None is the one that training would choose. Raises DataError, UsageError.
     """
     from ..checks import check_range
-    from ..config import RESOLUTION_RANGE, Machine, Recipe
+    from ..config import Machine, Recipe
     from ..data import dataset as cache
     from ..data.captions import find_pictures
     from ..data.colours import Rendering
     from ..events import Scanned
+    from ..model_config import RESOLUTION_RANGE
     from ..training.run import choose_resolution
 
     if resolution is not None:

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from ..checks import from_dict, parse_duration
-from ..config import EVALUATIONS, Machine, Recipe, Sampling
+from ..config import Machine, Recipe, Sampling
 from ..errors import DataError
+from ..model_config import EVALUATIONS
 from ..storage import registry, run_directory
 from ..storage.model_info import read_model_info
 from . import options, train

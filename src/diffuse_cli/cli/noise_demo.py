@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .. import config
+from .. import config, model_config
 from ..checks import check_choice, check_range
 from ..config import Machine
 from ..errors import DataError, UsageError
@@ -31,7 +31,7 @@ FRAME_MILLISECONDS = 80                         # for which an animation shows e
 def noise_demo(
     image: Annotated[Path | None, typer.Argument(metavar="IMAGE", help="A picture. Default: a demo scene.")] = None,
     schedule: Annotated[list[str] | None, options.choice(
-        "--schedule", of=config.SCHEDULES, help="Noise schedule, or several to compare them",
+        "--schedule", of=model_config.SCHEDULES, help="Noise schedule, or several to compare them",
         default=config.Recipe.schedule)] = None,
     resolution: Annotated[int | None, typer.Option(
         "--resolution", help=f"Width and height of the picture, in pixels. Default: {RESOLUTION}, or the model's.")
@@ -62,7 +62,7 @@ def noise_demo(
     if resolution is not None:
         check_range("--resolution", resolution, 8, 512)
     for name in schedule or ():
-        check_choice("--schedule", name, config.SCHEDULES)
+        check_choice("--schedule", name, model_config.SCHEDULES)
     if animate and plot:
         raise UsageError("--animate and --plot write two different files", hint="Give one of them")
     if model is not None and (schedule or plot):
@@ -74,7 +74,7 @@ def noise_demo(
         raise DataError(f"there is no picture {image}", hint="Give another picture, or none for a demo scene")
     target = output_files.new_file(out, default="noise-demo.webp" if animate else "noise-demo.png",
                                    suffixes=(".webp", ".gif") if animate else (".png",))
-    names = list(dict.fromkeys(schedule or (config.SCHEDULES if plot else (config.Recipe.schedule,))))
+    names = list(dict.fromkeys(schedule or (model_config.SCHEDULES if plot else (config.Recipe.schedule,))))
     path = registry.resolve(model) if model is not None else None
     if path is not None:
         read_model_info(path)                   # one that is refused is refused before the slow import of torch

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .. import config
+from .. import config, model_config
 from ..checks import from_dict, parse_duration
 from ..config import Machine, Recipe
 from ..errors import StorageError, UsageError, system_reason
@@ -98,9 +98,9 @@ def train(
         "--loss-weighting", config.LOSS_WEIGHTINGS, "Weight of the noise loss", Recipe.loss_weighting)] = None,
     objective: Annotated[str | None, typer.Option("--objective", hidden=True)] = None,             # its former name
     prediction: Annotated[str | None, _recipe_choice(
-        "--prediction", config.PREDICTIONS, "What the network predicts", Recipe.prediction)] = None,
+        "--prediction", model_config.PREDICTIONS, "What the network predicts", Recipe.prediction)] = None,
     schedule: Annotated[str | None, _recipe_choice(
-        "--schedule", config.SCHEDULES, "Noise schedule", Recipe.schedule)] = None,
+        "--schedule", model_config.SCHEDULES, "Noise schedule", Recipe.schedule)] = None,
     variance: Annotated[str | None, _recipe_choice(
         "--variance", config.VARIANCES, "Variance of the reverse process", Recipe.variance)] = None,
     variance_grad: Annotated[str | None, _recipe_choice(

@@ -99,7 +99,7 @@ class Schedule:
 
 
 def make_schedule(name: str, resolution: int) -> Schedule:
-    """The schedule `name` of config.SCHEDULES for pictures with `resolution` pixels along a side.
+    """The schedule `name` of model_config.SCHEDULES for pictures with `resolution` pixels along a side.
 
     Only `interpolated` depends on the resolution.
     """

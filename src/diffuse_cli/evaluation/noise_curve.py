@@ -7,9 +7,10 @@ during training uses this measurement.
 import torch
 from torch import Tensor
 
-from ..config import VALIDATION_LEVELS, ModelConfig
+from ..config import VALIDATION_LEVELS
 from ..denoiser import Network, denoise, encode_captions
 from ..diffusion.schedule import FIRST_TIME, Schedule
+from ..model_config import ModelConfig
 from . import likelihood
 from .likelihood import BatchDenoiser
 

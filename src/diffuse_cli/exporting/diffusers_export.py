@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import Export, NetworkConfig
+from ..config import Export
 from ..diffusion.schedule import make_schedule
 from ..errors import UsageError
 from ..files import durable
+from ..model_config import NetworkConfig
 from ..network.tokenizer import SPECIAL_TOKENS, joined_merges
 from ..storage import diffusers_config
 from ..storage.checkpoint import Model, save_folder_part

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from ..config import Sampling, Student
+from ..config import Sampling
 from ..events import ProgressCallback, without_non_finite
 from ..files import durable
 from ..files.input_files import read_input
 from ..files.strict_json import MAX_JSON_BYTES, JsonError, loads_strict
+from ..model_config import Student
 from ..pictures import image_files, pixels, sheets
 from ..sampling.generate import generate
 from ..sampling.png_metadata import MAX_PROMPT

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..config import SAMPLER_STEPS, Export, ModelConfig, Sampling
+from ..config import SAMPLER_STEPS, Export, Sampling
 from ..diffusion.guidance import THRESHOLD_SHARE
 from ..diffusion.sampling_times import FEW_STEPS, many_levels
 from ..diffusion.schedule import make_schedule
 from ..files import durable
+from ..model_config import ModelConfig
 from ..network.tokenizer import END, LENGTH, PAD
 from ..sampling.steps import sampling_times_of
 from ..storage.checkpoint import Model

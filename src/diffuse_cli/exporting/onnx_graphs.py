@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..config import ModelConfig
 from ..errors import UsageError
+from ..model_config import ModelConfig
 from ..network.network import Network
 from ..network.tokenizer import LENGTH
 

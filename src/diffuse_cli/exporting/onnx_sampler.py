@@ -8,8 +8,8 @@ import math
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from ..config import ModelConfig
 from ..diffusion.guidance import THRESHOLD_SHARE
+from ..model_config import ModelConfig
 from ..network.tokenizer import LENGTH
 from .onnx_graphs import OPSET, Graph, document
 

@@ -12,8 +12,8 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from ..config import ModelConfig
 from ..errors import ExportError
+from ..model_config import ModelConfig
 from ..network.network import Network
 from ..network.tokenizer import encode
 from ..runtime import randomness

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import NetworkConfig
+from ..model_config import NetworkConfig
 from .cpu_kernels import attend, normalise
 
 Dropout = Callable[[Tensor], Tensor]

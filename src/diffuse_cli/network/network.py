@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..config import NetworkConfig
+from ..model_config import NetworkConfig
 from .blocks import Dropout
 from .text_encoder import TextEncoder
 from .tokenizer import END, LENGTH, PAD

@@ -9,8 +9,9 @@ import math
 from dataclasses import dataclass
 
 from ..checks import check_choice
-from ..config import PRESETS, RESOLUTION_RANGE, NetworkConfig, TextConfig
+from ..config import PRESETS
 from ..errors import UsageError
+from ..model_config import RESOLUTION_RANGE, NetworkConfig, TextConfig
 
 LOWEST_SIZE = 8                 # pixels along a side to which the lowest map comes nearest; 6 to 11 where possible
 ATTENTION_MAX_SIZE = 22         # largest side in pixels of a map with attention, so that the two lowest levels have it;

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import TextConfig
+from ..model_config import TextConfig
 from .blocks import merge_heads, split_heads
 from .tokenizer import END, PAD
 

@@ -14,9 +14,9 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor
 
-from ..config import MAX_VOCABULARY
 from ..errors import ModelError
 from ..files.strict_json import loads_strict
+from ..model_config import MAX_VOCABULARY
 
 LENGTH = 77                                 # tokens of every caption: the pipelines of diffusers pad every prompt to it
 MAX_BYTES = 8 * 2**20                       # maximum bytes of a tokenizer's JSON

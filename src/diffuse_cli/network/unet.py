@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import NetworkConfig
+from ..model_config import NetworkConfig
 from .blocks import Context, DownBlock, Dropout, MidBlock, TextEmbedding, TimeEmbedding, UpBlock, sinusoids
 from .cpu_kernels import normalise
 

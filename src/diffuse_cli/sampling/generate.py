@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..config import ModelConfig, Sampling
+from ..config import Sampling
 from ..diffusion.editing import inpaint, start_from
 from ..diffusion.guidance import within_range
 from ..diffusion.samplers import Step, run_sampler
 from ..diffusion.schedule import make_schedule
+from ..model_config import ModelConfig
 from ..network.network import Network
 from ..network.tokenizer import encode
 from ..pictures.pixels import from_pixels, to_pixels

@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor
 
-from ..config import ModelConfig, Sampling
+from ..config import Sampling
 from ..denoiser import Network, denoise
 from ..diffusion.guidance import classifier_free
 from ..diffusion.samplers import Denoised, Denoiser
 from ..diffusion.schedule import Schedule
+from ..model_config import ModelConfig
 
 
 def guided_denoiser(

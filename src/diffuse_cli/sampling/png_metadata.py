@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checks import check_range, from_dict
-from ..config import RESOLUTION_RANGE, SEED_RANGE, Sampling
+from ..config import SEED_RANGE, Sampling
 from ..data.picture_files import ImageRefused
 from ..data.png_texts import read_png_text
 from ..errors import DataError, ModelError, UsageError
 from ..files.strict_json import JsonError, loads_strict
+from ..model_config import RESOLUTION_RANGE
 from ..storage import registry
 from ..storage.model_info import read_model_info
 from ..version import __version__

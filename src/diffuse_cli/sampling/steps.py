@@ -2,10 +2,11 @@
 
 import torch
 
-from ..config import ModelConfig, Sampling
+from ..config import Sampling
 from ..diffusion.distillation import student_times
 from ..diffusion.sampling_times import sampling_times
 from ..diffusion.schedule import make_schedule
+from ..model_config import ModelConfig
 
 
 def sampling_times_of(config: ModelConfig, sampling: Sampling) -> list[float]:

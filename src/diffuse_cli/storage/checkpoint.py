@@ -28,10 +28,11 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from ..checks import to_dict
-from ..config import FORMAT_VERSION, ModelConfig
+from ..config import FORMAT_VERSION
 from ..diffusion.schedule import make_schedule
 from ..errors import ModelError
 from ..files import durable
+from ..model_config import ModelConfig
 from ..network.network import Network, parameter_shapes
 from ..network.tokenizer import load_tokenizer, paired_merges
 from . import safetensors_file

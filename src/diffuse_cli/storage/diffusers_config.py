@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..checks import from_dict, to_dict
-from ..config import ModelConfig, NetworkConfig, Student, TextConfig
 from ..errors import ModelError, UsageError
+from ..model_config import ModelConfig, NetworkConfig, Student, TextConfig
 
 INDEX_FILE = "model_index.json"                 # its path stands for the folder wherever a model's path is expected
 WRITTEN_FOR = "0.27.0"                          # the oldest generation of diffusers that reads what is written here

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..config import ModelConfig, NetworkConfig
 from ..errors import ModelError, UsageError
 from ..files.strict_json import MAX_JSON_BYTES
+from ..model_config import ModelConfig, NetworkConfig
 from . import diffusers_config, safetensors_file
 from .diffusers_config import is_folder
 

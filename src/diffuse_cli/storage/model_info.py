@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ..checks import check_colours, from_dict
-from ..config import FORMAT_VERSION, MAX_WORDS, ModelConfig, Recipe
+from ..config import FORMAT_VERSION, MAX_WORDS, Recipe
 from ..errors import ModelError, UsageError
 from ..files.strict_json import MAX_JSON_BYTES
+from ..model_config import ModelConfig
 from . import safetensors_file
 from .diffusers_config import is_folder
 from .diffusers_folder import DiffusersFolder, read_folder

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..config import ModelConfig, Plan, Sampling
+from ..config import Plan, Sampling
 from ..denoiser import Network, encode_captions, predict
 from ..diffusion import distillation
 from ..diffusion.guidance import within_range
 from ..diffusion.samplers import Denoiser, run_sampler
 from ..diffusion.schedule import Schedule
+from ..model_config import ModelConfig
 from ..runtime import randomness
 from ..sampling.guided import guided_denoiser
 from .loss import Batch

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..config import ModelConfig, Plan
+from ..config import Plan
 from ..denoiser import Network, encode_captions, predict
 from ..diffusion import losses
 from ..diffusion.schedule import Schedule
+from ..model_config import ModelConfig
 from ..runtime import randomness
 
 

@@ -12,10 +12,11 @@ import torch
 from tokenizers import Tokenizer
 
 from .. import config
-from ..config import ModelConfig, Plan, Recipe, Sampling, Student
+from ..config import Plan, Recipe, Sampling
 from ..data.listing import Dataset
 from ..data.split import Split, held_out_limit
 from ..errors import UsageError
+from ..model_config import ModelConfig, Student
 from ..network.network import parameter_count
 from ..network.presets import network_config
 from ..storage.checkpoint import Model

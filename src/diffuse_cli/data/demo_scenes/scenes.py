@@ -17,9 +17,10 @@ from typing import TypeVar
 from PIL import Image, ImageDraw, ImageFilter
 
 from ...checks import check_choice, check_range
-from ...config import RESOLUTION_RANGE, SEED_RANGE
+from ...config import SEED_RANGE
 from ...errors import UsageError
 from ...files import durable
+from ...model_config import RESOLUTION_RANGE
 from . import backdrops, shapes, tones
 from .outlines import Polygon, turn
 from .tones import COLOURS, RGB
