@@ -4,6 +4,9 @@ It may be interrupted at any point; the same command resumes. It needs Debian's 
 wordnet-base, and openclipart-svg, which may also be unpacked elsewhere.
 
     python -m benchmarks.foundation.make work --preset nano --resolution 32 --steps 8000
+    python -m benchmarks.foundation.make work --preset nano --resolution 64 --steps 9500
+
+A foundation of 64 px begins with the inner levels of that of 32 px, if this was made before.
 """
 
 import argparse
@@ -73,7 +76,13 @@ def main() -> None:
         module("material", material, "--svg", options.svg)
     if not (words / "micro-64.safetensors").exists():                  # the last that is written
         module("words", material, words)
-    diffuse(work, "train", material, "--name", run.name, "--init", words / f"{shape}.safetensors", "--lr",
+    init = words / f"{shape}.safetensors"
+    small = run.with_name(f"general-{options.preset}-{options.resolution // 2}") / "model.safetensors"
+    if small.exists():
+        init = words / f"grown-{shape}.safetensors"
+        if not init.exists():
+            module("grow", small, words / f"{shape}.safetensors", init)
+    diffuse(work, "train", material, "--name", run.name, "--init", init, "--lr",
             str(LEARNING_RATE), "--steps", str(options.steps), "--batch-size", str(BATCH))
     name = f"foundation-{shape}"
     diffuse(work, "export", run.name, "--to", "safetensors", "--precision", "fp16",

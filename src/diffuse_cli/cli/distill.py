@@ -16,18 +16,20 @@ from .terminal import view
 
 
 def distill(
-    model: Annotated[str, typer.Argument(help="The teacher: name or file of a model.",
+    model: Annotated[str, typer.Argument(help="The teacher: name or file of a model.", metavar="MODEL",
                                          autocompletion=options.complete_model)],
     folders: Annotated[list[Path] | None, options.folders()] = None,
     evaluations: Annotated[int, typer.Option(
         "--evaluations", help="Steps in which the student samples, each of one evaluation of the network: 1 to 8. "
-                              f"Default: {EVALUATIONS}.")] = EVALUATIONS,
+                              f"Default: {EVALUATIONS}.", rich_help_panel=train.RECIPE)] = EVALUATIONS,
     guidance: Annotated[float, typer.Option(
         "--guidance", help="Guidance of the teacher, which becomes a part of the student. "
-                           f"Default: {Sampling.guidance:g}.")] = Sampling.guidance,
+                           f"Default: {Sampling.guidance:g}.", rich_help_panel=train.RECIPE)] = Sampling.guidance,
     steps: train.Steps = None, images: train.Images = None, time: train.Time = None,
     batch_size: train.BatchSize = None, lr: train.LearningRate = None, seed: train.Seed = None,
-    name: train.Name = None, out: train.Out = None, gpus: train.Gpus = None, procs: train.Procs = None,
+    name: Annotated[str | None, typer.Option(
+        "--name", help="Name of the student. Default: MODEL-N-steps.", rich_help_panel=train.MACHINE)] = None,
+    out: train.Out = None, gpus: train.Gpus = None, procs: train.Procs = None,
     device: train.Device = None, precision: train.Precision = None, micro_batch: train.MicroBatch = None,
     save_every: train.SaveEvery = None, preview_every: train.PreviewEvery = None,
     preview_prompt: train.PreviewPrompt = None, log: train.Log = None, strict: train.Strict = False,

@@ -52,7 +52,6 @@ Time = Annotated[str | None, _recipe("--time", help="Budget: the duration, such 
 BatchSize = Annotated[int | None, _recipe("--batch-size", help="Pictures in a step, on all devices together.")]
 LearningRate = Annotated[float | None, _recipe("--lr", help="Learning rate.")]
 Seed = Annotated[int | None, _recipe("--seed", help=f"Seed of all random numbers. Default: {Recipe.seed}.")]
-Name = Annotated[str | None, _machine("--name", help="Name of the model. Default: that of the folder.")]
 Out = Annotated[str | None, _machine("-o", "--out", help="Copy the finished model to this file.")]
 Gpus = Annotated[str | None, _machine("--gpus", help="Number of GPUs, or all; 0 means the CPU.")]
 Procs = Annotated[int | None, typer.Option("--procs", hidden=True)]
@@ -114,7 +113,7 @@ def train(
     seed: Seed = None,
     init: Annotated[str | None, _recipe("--init", help="The model to start from; none; or auto: a foundation that "
                                         f"comes with the program, if one fits. Default: {Recipe.init}.")] = None,
-    name: Name = None,
+    name: Annotated[str | None, _machine("--name", help="Name of the model. Default: that of the folder.")] = None,
     out: Out = None,
     gpus: Gpus = None,
     procs: Procs = None,
