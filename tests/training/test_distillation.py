@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import shutil
 
 import pytest
@@ -117,6 +118,10 @@ def test_the_command_finds_the_teachers_pictures_and_says_what_a_student_is(squa
     assert code == 2
     assert "2 DDIM steps" in err
     assert "from tiny, guided at 3; samples in 2 steps" in command("models", "show", "tiny-2-steps")[1]
+    code, out, _ = command("evaluate", "tiny-2-steps", "-n", "0", "--json")
+    assert code == 0
+    assert "bits_per_dim" not in json.loads(out)
+    assert "knows only the noise levels of its own steps" in command("evaluate", "tiny-2-steps", "-n", "0")[1]
 
 
 def test_the_command_needs_pictures(home, trained, command, tmp_path):
