@@ -17,7 +17,7 @@ import tiny
 import torch
 
 from diffuse_cli import events
-from diffuse_cli.cli import app, options, train
+from diffuse_cli.cli import app, distill, options, train
 from diffuse_cli.cli.terminal import view
 from diffuse_cli.config import Machine, Recipe
 from diffuse_cli.errors import UsageError
@@ -319,13 +319,16 @@ def test_the_folder_can_come_from_the_config_alone(tmp_path):
 def requested(monkeypatch):
     """(recipe, machine) of every training that was asked for; none is run."""
     runs = []
-    monkeypatch.setattr(train, "_train", lambda folder, recipe, machine, *, dry_run: runs.append((recipe, machine)))
+    monkeypatch.setattr(
+        train, "run_training", lambda folder, recipe, machine, *, dry_run: runs.append((recipe, machine)))
     return runs
 
 
 def test_every_field_of_recipe_and_machine_is_an_option():
     fields = {field.name for kind in (Recipe, Machine) for field in dataclasses.fields(kind)}
-    assert fields - {"more_folders"} <= set(inspect.signature(train.train).parameters)     # those are arguments
+    fields -= {"more_folders", "evaluations", "guidance"}              # arguments, and options of `distill`
+    assert fields <= set(inspect.signature(train.train).parameters)
+    assert {"evaluations", "guidance"} <= set(inspect.signature(distill.distill).parameters)
 
 
 def test_options_come_to_the_recipe_and_to_the_machine(diffuse, requested):

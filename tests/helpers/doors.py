@@ -23,7 +23,7 @@ from PIL import Image, PngImagePlugin
 
 from diffuse_cli.checks import from_dict
 from diffuse_cli.cli.prompt_files import PromptLine
-from diffuse_cli.data import images, sources, tables
+from diffuse_cli.data import archives, images, tables
 from diffuse_cli.data.containers import File
 from diffuse_cli.data.picture_files import ImageRefused
 from diffuse_cli.data.png_texts import read_png_text
@@ -104,10 +104,11 @@ def folder(data: bytes) -> None:
 def archive(data: bytes) -> None:
     """A zip or tar file; the first byte chooses which. Its members are listed and read."""
     path = _file(data[1:], "given.zip" if (data[:1] or b"a")[0] % 2 else "given.tar")
-    for number, member in enumerate(sources._members(path)):
+    for number, (_, member) in enumerate(archives._members(path)):
         assert number < 1000
         with contextlib.suppress(OSError):
-            member.read_bytes()
+            if member is not None:              # None: a link that leads nowhere
+                member.read_bytes()
 
 
 DOORS: dict[str, Callable[[bytes], None]] = {

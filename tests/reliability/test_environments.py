@@ -38,6 +38,8 @@ COMMANDS = {
     "train in two": Command(f"{TRAIN} --procs 2", writes_cache=True, writes_much=True),
     "sample": Command("sample red -m tiny --steps 1 -o {out}"),
     "sample in two": Command("sample red blue -m tiny --steps 1 --batch-size 1 -o {out} --procs 2"),
+    "distill": Command("distill tiny {pictures} --evaluations 1 --steps 1 --batch-size 2 --name taught",
+                       writes_cache=True),
     "evaluate": Command("evaluate tiny {pictures} -n 4"),
     "noise-demo": Command("noise-demo --num 2 -o {out}/strip.png", writes_much=True),
     "export": Command("export tiny --to safetensors -o {out}/slim.safetensors", writes_much=True),
@@ -50,6 +52,7 @@ COMMANDS = {
     "data preview": Command("data preview {pictures} --resolution 8 -o {out}/sheet.png", writes_much=True),
     "data demo": Command("data demo {out}/scenes -n 2 --resolution 16"),
     "data clear": Command("data clear", LIGHT, prints=False, writes_cache=True),
+    "doctor": Command("doctor"),
     "help": Command("-h", LIGHT),
     "an unknown model": Command("models show \x1b[31mé日", LIGHT, prints=False, usual=MODEL),
     "a wrong option": Command("sample red --steps many", LIGHT, prints=False, usual=USAGE),
@@ -140,7 +143,7 @@ ENVIRONMENTS = {
 ALL = [(command, name) for command in COMMANDS for name in ENVIRONMENTS]
 # One cell for each environment; light commands wherever the environment allows, because torch takes seconds to import.
 QUICK = {(command, name) for command, name in zip([
-    "data demo", "models rm", "models verify", "an unknown model", "help", "models ls", "models show",
+    "distill", "models rm", "models verify", "an unknown model", "doctor", "data demo", "models show",
     "an unknown model", "data check", "help", "models path", "models ls", "help", "models ls", "models show", "help",
     "models ls", "data clear",
     "noise-demo", "a wrong option", "models rm", "models verify", "data clear", "models show", "noise-demo", "sample",

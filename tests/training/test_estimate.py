@@ -46,6 +46,6 @@ def test_previews_are_counted_over_the_time_that_there_is(every, seconds, previe
     """The steps of a provisional plan do not count. 8 previews: 160 pictures in batches of 4, every 5 steps."""
     network = mock.Mock(resolution=8)
     plan = mock.Mock(batch_size=4, steps=10**6, validation_images=0,
-                     model=mock.Mock(conditional=False, network=network))
+                     model=mock.Mock(conditional=False, network=network, student=None))
     found = estimate._overhead(plan, Machine(preview_every=every), images=160, seconds=seconds)
     assert found == pytest.approx(previews * config.PREVIEW_PICTURES * Sampling().number_of_steps / 3)
