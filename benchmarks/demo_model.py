@@ -10,6 +10,7 @@ sampled from the file in half precision, which is the one that comes with the pr
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -42,7 +43,7 @@ def thinned(log: Path) -> str:
             kept.pop()                                                 # nothing was left to do
         elif event["event"] in KEPT_EVENTS:
             kept.append({key: value for key, value in event.items() if key not in PATHS})
-    return "".join(json.dumps(event) + "\n" for event in kept)
+    return "".join(re.sub(r"(?<=[\" ])/[^\" ]*/", "", json.dumps(event)) + "\n" for event in kept)      # in facts, too
 
 
 def card(training: dict[str, object], evaluation: dict[str, dict], accuracy: dict[str, list[dict]]) -> str:

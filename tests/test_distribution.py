@@ -16,7 +16,8 @@ NOT_PYTHON = {f"diffuse_cli/{name}" for name in (
     "py.typed", "exporting/standalone/README.md", "reporting/report.html", "reporting/report.js",
     "models/demo.safetensors", "models/demo.md", "models/demo.accuracy.json", "models/demo.evaluation.json",
     "models/demo.training.jsonl", "models/foundation-nano-32.safetensors", "models/foundation-nano-32.md",
-    "models/foundation-nano-32.training.jsonl")}
+    "models/foundation-nano-32.training.jsonl", "models/foundation-nano-64.safetensors",
+    "models/foundation-nano-64.md", "models/foundation-nano-64.training.jsonl")}
 METADATA = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
 OF_THE_SOURCE = {"CHANGELOG.md", "LICENSE", "README.md", "PKG-INFO", "pyproject.toml", ".gitignore"}
 OPTIONAL = {"SECURITY.md"}

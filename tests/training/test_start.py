@@ -82,14 +82,6 @@ def test_another_start_is_another_recipe(squares, home, foundation):
         tiny.train(squares, dataclasses.replace(tiny.RECIPE, init="none"))
 
 
-def test_the_demo_model_is_the_foundation_of_its_shape_until_there_is_another(foundation):
-    (registry._BUNDLED / "demo.safetensors").write_bytes(b"")
-    assert registry.foundation("nano", 64) == "demo"
-    assert registry.foundation("nano", 32) is None
-    assert registry.foundation("micro", 64) is None
-    (registry._BUNDLED / "foundation-nano-64.safetensors").write_bytes(b"")
-    assert registry.foundation("nano", 64) == "foundation-nano-64"
-
 
 def test_a_foundation_is_a_model_like_any_other(foundation):
     assert registry.resolve("foundation-nano-8") == registry._BUNDLED / "foundation-nano-8.safetensors"

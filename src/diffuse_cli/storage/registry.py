@@ -28,7 +28,6 @@ REPORT_FILE = "report.html"
 LAST, DEMO = "last", "demo"                     # names that no directory has
 _FOUNDATION = "foundation-"                     # no directory's name begins so
 _SUFFIX = ".safetensors"
-_DEMO_SHAPE = ("nano", 64)                      # preset and resolution of the demo model, the foundation of its shape
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?")          # Windows opens a device for such a name
@@ -217,9 +216,7 @@ def bundled(name: str = DEMO) -> Path | None:
 def foundation(preset: str, resolution: int) -> str | None:
     """The name of the bundled model from which trainings of this preset and resolution can start, if there is one."""
     name = f"{_FOUNDATION}{preset}-{resolution}"
-    if bundled(name):
-        return name
-    return DEMO if (preset, resolution) == _DEMO_SHAPE and bundled() else None
+    return name if bundled(name) else None
 
 
 def bundled_files() -> dict[str, Path]:
