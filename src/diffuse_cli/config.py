@@ -112,6 +112,11 @@ class Recipe:
         ):
             if value is not None:
                 check_range(option, value, low, high)
+        if self.evaluations is not None and self.init in ("auto", "none"):
+            raise UsageError("a student needs the name of its teacher", hint="Give a model as init")
+        if self.guidance is not None and self.evaluations is None:
+            raise UsageError("guidance is for students; other trainings learn without it",
+                             hint="Give evaluations as well, or leave it out")
         if not is_table(self.captions):
             check_choice("--captions", self.captions, CAPTION_SOURCES)
         check_colours(self.background, self.white_level)

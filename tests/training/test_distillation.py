@@ -124,6 +124,26 @@ def test_the_command_finds_the_teachers_pictures_and_says_what_a_student_is(squa
     assert "knows only the noise levels of its own steps" in command("evaluate", "tiny-2-steps", "-n", "0")[1]
 
 
+@pytest.mark.parametrize(("options", "said"), [
+    ({"evaluations": 4}, "name of its teacher"), ({"evaluations": 4, "init": "none"}, "name of its teacher"),
+    ({"guidance": 3.0}, "for students"), ({"guidance": 3.0, "init": "demo"}, "for students")])
+def test_options_of_a_student_are_refused_where_they_would_be_ignored(options, said):
+    with pytest.raises(UsageError, match=said):
+        Recipe(**options)
+
+
+@pytest.mark.parametrize("place", ["cars", "cars/model.safetensors", "alone.safetensors"])
+def test_a_student_has_the_name_of_its_teacher(squares, trained, command, tmp_path, place):
+    directory = tmp_path / "cars"
+    shutil.copytree(trained[0], directory)
+    (tmp_path / "alone.safetensors").write_bytes((directory / "model.safetensors").read_bytes())
+    with tiny.scaled_down():
+        code, out, err = command("distill", tmp_path / place, squares, "--evaluations", "1", "--steps", "1",
+                                 "--batch-size", "2", "--device", "cpu")
+    assert code == 0, err
+    assert f"models/{place.partition('/')[0].removesuffix('.safetensors')}-1-steps/" in out
+
+
 def test_the_command_needs_pictures(home, trained, command, tmp_path):
     path = tmp_path / "alone.safetensors"
     path.write_bytes((trained[0] / "model.safetensors").read_bytes())

@@ -57,7 +57,8 @@ def distill(
     read_model_info(path)                       # one that is refused is refused before anything else
     folder, recipe = _data_of(teacher, path, folders[0] if folders else None)
     typed = {**options.fields_of(Recipe, arguments), "init": teacher, "evaluations": evaluations, "guidance": guidance}
-    machine = {"name": registry.slug(f"{path.stem if path.parent.name != teacher else teacher}-{evaluations}-steps"),
+    label = path.stem if path.suffix == ".safetensors" and path.name != registry.MODEL_FILE else path.parent.name
+    machine = {"name": registry.slug(f"{label}-{evaluations}-steps"),
                **options.fields_of(Machine, arguments)}
     train.check_out(out)
     train.run_training(folder, from_dict(Recipe, {**recipe, **typed}, where=""), from_dict(Machine, machine, where=""),

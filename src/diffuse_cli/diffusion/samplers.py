@@ -40,7 +40,6 @@ Denoiser = Callable[[Tensor, float], Denoised]  # (noisy picture (N, C, H, W), i
 FreshNoise = Callable[[int], Tensor]            # number of the step → standard normal noise, (N, C, H, W)
 
 
-
 # ── Levels ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
