@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import shutil
+from unittest import mock
 
 import pytest
 import runs
@@ -21,7 +22,9 @@ from diffuse_cli.sampling.generate import encode_prompts, generate
 from diffuse_cli.sampling.request import SampleRequest
 from diffuse_cli.sampling.steps import guided_steps, sampling_times_of
 from diffuse_cli.storage import checkpoint
+from diffuse_cli.training import distillation
 from diffuse_cli.training.distillation import Segments, Teacher
+from diffuse_cli.training.loss import Batch
 
 pytestmark = pytest.mark.usefixtures("decoded")
 CPU = torch.device("cpu")
@@ -174,6 +177,31 @@ def test_the_states_of_a_student_are_those_through_which_it_samples(segments):
     again = segments.own_states(model.network, noise[:1], 0.5, text[:1], negative)
     torch.testing.assert_close(half[:1], again, rtol=0, atol=1e-5)
     assert not torch.equal(half, noise)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_share_of_the_noisy_pictures_are_the_students_own(segments, share, monkeypatch):
+    """Only at its second step; at the first there is noise alone. The others are pictures with noise."""
+    monkeypatch.setattr(distillation, "OWN_SHARE", share)
+    model, segments = segments
+    asked, started = [], []
+    monkeypatch.setattr(Segments, "own_states", lambda self, student, noise, t, text, negative: (
+        asked.append((t, len(noise))), torch.full_like(noise, 9.0))[1])
+    monkeypatch.setattr(Segments, "targets", lambda self, noisy, t, text, negative: (
+        started.append((t, noisy)), torch.zeros_like(noisy))[1])
+    count = 64
+    generator = torch.Generator().manual_seed(0)
+    batch = Batch(torch.zeros(count, 3, 8, 8), torch.randn(count, 3, 8, 8, generator=generator),
+                  torch.tensor([0.4, 0.9], dtype=torch.float64).repeat(count // 2), encode(model.tokenizer, ["red"]),
+                  torch.zeros(count, dtype=torch.int64))
+    loss = distillation.DistillationLoss(model.network, mock.Mock(batch_size=count), segments)
+    loss(batch, torch.arange(count))
+    own = {t: sum(bool((one == 9).all()) for one in noisy) for t, noisy in started}
+    assert own[1.0] == 0
+    assert own[0.5] == sum(number for _, number in asked)
+    assert {t for t, _ in asked} <= {0.5}
+    assert own[0.5] == {0.0: 0, 1.0: count // 2}.get(share, own[0.5])
+    assert share != 0.5 or count // 8 < own[0.5] < 3 * count // 8
 
 
 def test_the_targets_are_the_guided_teachers(segments):
