@@ -50,7 +50,7 @@ def hash_files(
     folder_hash = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     memory = directory / f"seen-{folder_hash}.jsonl"
     before = _read_memory(memory)
-    now = SpilledList()                         # a JSON line for each file, and its hash
+    now = SpilledList()                         # the name of each file, and its entry
     is_same = True
     files = iter(pictures)
     with ThreadPoolExecutor(threads) as pool:
@@ -61,11 +61,11 @@ def hash_files(
                 lambda chunk: [_hash_file(path, entry) for path, entry in chunk], chunks))
             for file, (_, old), entry in zip(batch, known, entries, strict=True):
                 is_same = is_same and entry == old
-                now.append((json.dumps((file.name, *entry)), entry[-1]))
+                now.append((file.name, *entry))
             yield Scanned(done=0, total=len(pictures))
     if not is_same or len(before) != len(now):
         _write_memory(memory, now)
-    return now.column(1, str)
+    return now.column(4, str)
 
 
 def _hash_file(path: Location, before: Entry | None) -> Entry:
@@ -88,9 +88,9 @@ def _hash_file(path: Location, before: Entry | None) -> Entry:
 def _write_memory(path: Path, now: SpilledList) -> None:
     checksum = hashlib.sha256()
     with durable.stream(path) as write:
-        lines = (line for line, _ in now)
-        while batch := list(islice(lines, _BATCH)):
-            piece = "".join(f"{line}\n" for line in batch).encode()
+        rows = iter(now)
+        while batch := list(islice(rows, _BATCH)):
+            piece = "".join(f"{json.dumps(row)}\n" for row in batch).encode()
             checksum.update(piece)
             write(piece)
         write(_seal(checksum.hexdigest()))
