@@ -9,7 +9,7 @@ from picture_folders import captions_of
 from PIL import Image
 from source_files import EXPECTED, FILES, WRITERS, opened, png, write_arrow, write_folder, write_tar
 
-from diffuse_cli.data import dataset, spilled
+from diffuse_cli.data import cached_pixels, dataset, spilled
 from diffuse_cli.data.caption_words import count_words
 from diffuse_cli.data.captions import find_pictures
 from diffuse_cli.data.split import split_dataset
@@ -87,11 +87,12 @@ def dot(number):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)                       # tracemalloc makes it slow
+@pytest.mark.timeout(600)                        # tracemalloc makes it slow
 @pytest.mark.parametrize("kind", ["tar", "folder"])
 def test_memory_for_each_picture_is_a_few_bytes(tmp_path, monkeypatch, kind):
     """At a second start: what Python allocates at most for 9,000 pictures, beyond what it does for 3,000."""
     monkeypatch.setattr(dataset, "_PIECE", 2**16)
+    monkeypatch.setattr(cached_pixels, "_PICTURES", 10)
     peaks = []
     for count in (3000, 9000):
         files = {f"{number:06d}.bmp": dot(number) for number in range(count)}

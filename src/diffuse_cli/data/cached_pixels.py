@@ -12,13 +12,14 @@ from pathlib import Path
 
 from ..events import Scanned
 
-_PIECE = 4 * 2**20                              # bytes, about, that a thread reads at once
+_PIECE = 4 * 2**20                              # bytes that a thread reads at once, at most
+_PICTURES = 500                                 # pictures that it reads at once, at most
 _TOLD = 64                                      # pieces between two events
 
 
 def verify(path: Path, hashes: Sequence[str], *, size: int, threads: int) -> Generator[Scanned, None, bool]:
     """Whether the file holds exactly the pictures with these SHA-256, `size` bytes each, in order; yields progress."""
-    count, total, rows = max(1, _PIECE // size), len(hashes), iter(hashes)
+    count, total, rows = min(_PICTURES, max(1, _PIECE // size)), len(hashes), iter(hashes)
     pieces = ((start, list(islice(rows, count))) for start in range(0, total, count))
     try:
         if path.stat().st_size != size * total:
