@@ -109,6 +109,19 @@ def test_completion_can_be_had():
     assert _run(env=environment, text=True).stdout.split() == ["models"]
 
 
+@pytest.mark.parametrize("others", [{}, {"COMP_WORDS": "diffuse mod"}, {"COMP_WORDS": "diffuse", "COMP_CWORD": "x"}])
+def test_a_completion_that_no_shell_asks_for_is_one_line(others, monkeypatch, capsys):
+    for name in ("COMP_WORDS", "COMP_CWORD"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {**others, "_DIFFUSE_COMPLETE": "complete_bash"}.items():
+        monkeypatch.setenv(name, value)
+    assert app._run([]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") <= 3
+    assert "_DIFFUSE_COMPLETE is set" in " ".join(err.split())
+
+
 @pytest.mark.parametrize(("command", "option", "words"), [
     ("train", "preset", config.PRESETS), ("train", "schedule", model_config.SCHEDULES),
     ("train", "captions", config.CAPTION_SOURCES), ("train", "log", config.LOGS), ("train", "device", config.DEVICES),

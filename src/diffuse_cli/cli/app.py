@@ -113,11 +113,11 @@ def _run(arguments: Sequence[str]) -> int:
     program = Path(sys.argv[0]).name
     program = program if program in ("diffuse", "diffuse-cli") else "diffuse"
     command = _command()
-    if f"_{program.replace('-', '_').upper()}_COMPLETE" in os.environ:
-        command.main(prog_name=program)                            # the shell asks for completions; this exits
     try:
         code = 0
         try:
+            if (variable := f"_{program.replace('-', '_').upper()}_COMPLETE") in os.environ:
+                _complete(command, program, variable)
             with command.make_context(program, list(arguments)) as context:
                 command.invoke(context)
         except typer.Exit as exiting:
@@ -142,6 +142,16 @@ def _run(arguments: Sequence[str]) -> int:
     except BaseException as error:                                 # a panic of a library in Rust is no Exception
         known = limits.explain(error)
         return _crash(error) if known is None else _fail(known, cause=error)
+
+
+def _complete(command: Any, program: str, variable: str) -> NoReturn:
+    """Print what the shell asks for by environment variables, and exit. Raises UsageError if they make no sense."""
+    try:
+        command.main(prog_name=program)
+    except (KeyError, ValueError, IndexError) as error:
+        raise UsageError(f"{variable} is set, but what else a shell sets to complete a command is missing or wrong "
+                         f"({error}): unset it") from error
+    raise AssertionError("a completion ends the process")
 
 
 @functools.cache
