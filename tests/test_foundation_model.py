@@ -13,7 +13,7 @@ from diffuse_cli.storage import checkpoint, model_info, registry
 from diffuse_cli.storage.registry import bundled_files
 
 MODELS = registry._BUNDLED
-NAMES = [name for name in bundled_files() if name != "demo"]
+NAMES = [name for name in bundled_files() if name.startswith("foundation-")]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -42,7 +42,8 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--count", type=int, default=400, help="pictures of seen pairs, and as many of held-out pairs")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first picture")
-    parser.add_argument("--sampler", default="dpmpp-2m")
+    parser.add_argument("--sampler", default="dpmpp-2m", help="a distilled model has a sampler, steps and guidance of "
+                        "its own, and ignores these three")
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--guidance", type=float, nargs="*", default=[Sampling.guidance], help="one or more scales")
     parser.add_argument("--renders", type=int, default=24_000, help="scenes that the classifier is trained on")
@@ -58,13 +59,15 @@ def main() -> None:
         model.config.network.resolution, renders=options.renders, epochs=options.epochs, file=options.classifier)
     results = [{"pairs": "real scenes", **ceiling}]
     print(f"classifier ready after {time.monotonic() - begun:.0f} s: {results[0]}", flush=True)
-    for guidance in options.guidance:
-        sampling = Sampling(sampler=options.sampler, steps=options.steps, guidance=guidance, batch_size=32)
+    student = model.config.student
+    for guidance in options.guidance if student is None else [student.guidance]:
+        sampling = Sampling(sampler=options.sampler, steps=options.steps, guidance=guidance, batch_size=32) \
+            if student is None else Sampling.of(model.config, batch_size=32)
         for pairs in ("seen", "held-out"):
             prompts, colours, objects = make_prompts(pairs, options.count)
             images = generate_pictures(model, prompts, options.seed, sampling)
             figures = agreement(classifier, pixels.from_pixels(images), colours, objects)
-            results.append({"pairs": pairs, "guidance": guidance, "sampler": options.sampler,
+            results.append({"pairs": pairs, "guidance": guidance, "sampler": sampling.sampler,
                             "steps": sampling.number_of_steps, "count": options.count, **figures})
             print(results[-1], flush=True)
             if options.sheet and pairs == "seen":

@@ -162,7 +162,9 @@ def sample(
             settings = {**found.sampling, **settings}
             view.say(f"{from_png} was made by another program; its settings are used with this model")
             warn_of_ignored(str(from_png), found.ignored)
-    path = _model_file(model, metadata)
+    usual = not ({"sampler", "steps", "guidance_interval"} & settings.keys() or guidance or negative or init
+                 or prompt_file)
+    path = _model_file(model, metadata, untrained=registry.FAST if usual else registry.DEMO)
     config_of_model = read_model_info(path).config         # refused before torch and before any directory
     if metadata is None:
         sampling = Sampling.of(config_of_model, **settings)
@@ -192,10 +194,13 @@ def _prompt_lines(prompts: list[str], prompt_file: str | None) -> list[PromptLin
     return lines + ([] if prompt_file is None else read_prompts(prompt_file))
 
 
-def _model_file(model: str | None, metadata: "SampleMetadata | None") -> Path:
-    """The file of the model to sample; without -m, that of the model which generated the PNG. Raises ModelError."""
+def _model_file(model: str | None, metadata: "SampleMetadata | None", *, untrained: str) -> Path:
+    """The file of the model to sample; without -m, that of the model which generated the PNG. Raises ModelError.
+
+    untrained: the bundled model to sample while none is trained. Only `demo` has every setting.
+    """
     if metadata is None:
-        return registry.resolve(model)
+        return registry.resolve(model, untrained=untrained)
     from ..sampling import png_metadata
 
     if model is None:
@@ -279,9 +284,9 @@ def _sample(
 
 def _display_name(path: Path, model: "Model") -> str:
     """The name under which users know the model."""
-    if path == registry.bundled():
-        return f"{registry.DEMO}, which comes with the program (`diffuse models show {registry.DEMO}` lists its words)"
     name, student = model.training.name or path.name, model.config.student
+    if path in (registry.bundled(), registry.bundled(registry.FAST)):
+        name = f"{path.stem}, which comes with the program (`diffuse models show {path.stem}` lists its words)"
     if student is None:
         return name
     return f"{name}, distilled to {student.evaluations} steps with a guidance of {student.guidance:g} built in"

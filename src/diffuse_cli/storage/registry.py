@@ -26,6 +26,7 @@ MODEL_FILE = "model.safetensors"
 LOCK_FILE = "lock"
 REPORT_FILE = "report.html"
 LAST, DEMO = "last", "demo"                     # names that no directory has
+FAST = "demo-fast"                              # the student of `demo`; no directory has its name either
 _FOUNDATION = "foundation-"                     # no directory's name begins so
 _SUFFIX = ".safetensors"
 
@@ -122,7 +123,7 @@ def check_name(name: str) -> None:
 
 def is_reserved(name: str) -> bool:
     """Whether a name is kept for models that come with the program."""
-    return name == DEMO or name.startswith(_FOUNDATION)
+    return name in (DEMO, FAST) or name.startswith(_FOUNDATION)
 
 
 def plain(text: str) -> str:
@@ -170,20 +171,20 @@ def model_files() -> dict[str, Path]:
 # ── The model that an option means ──────────────────────────────────────────────────────────────────────────────────
 
 
-def resolve(model: str | None) -> Path:
+def resolve(model: str | None, *, untrained: str = DEMO) -> Path:
     """The model file that `-m MODEL` means. `model` is a path, a name, or None.
 
     It is a path if it contains a separator, starts with `.` or `~`, or ends in `.safetensors`. A directory stands for
     the model in it, a directory in diffusers' form for its `model_index.json`. None means $DIFFUSE_MODEL, else the
-    model that was trained last, else `demo`. Raises ModelError, with the nearest names, and UsageError for an empty
-    name, which a script passes when a variable is not set.
+    model that was trained last, else the bundled one with the name `untrained`. Raises ModelError, with the nearest
+    names, and UsageError for an empty name, which a script passes when a variable is not set.
     """
     if model == "":
         raise UsageError("which model? Its name is empty", hint="`diffuse models ls` shows the names")
     model = model or os.environ.get("DIFFUSE_MODEL") or None
     if model is None:
-        model = LAST if last() else DEMO
-        if model == DEMO and bundled() is None:
+        model = LAST if last() else untrained
+        if model == untrained and bundled(untrained) is None:
             raise ModelError("there is no model yet", hint="Train one first: diffuse train ./images")
     if is_path(model):
         path = Path(os.path.expanduser(model))
