@@ -23,7 +23,7 @@ MODELS = ROOT / "src" / "diffuse_cli" / "models"
 NAME = "demo-64"                                # of the run: the name `demo` is reserved
 PICTURES, RESOLUTION, STEPS, BATCH, SEED = 20_000, 64, 20_000, 16, 0
 FAST = "demo-4"                                 # of the student's run
-FAST_PICTURES, FAST_STEPS = 4_000, 1_500        # the first of the same scenes, in a folder of their own
+FAST_PICTURES, FAST_STEPS = 4_000, 1_000        # the first of the same scenes, in a folder of their own
 KEPT_EVENTS = ("started", "validated", "finished")                     # in the published log
 PATHS = ("directory", "path")                                          # fields of events that it leaves out
 

@@ -7,6 +7,7 @@ import torch
 
 from diffuse_cli.diffusion import distillation
 from diffuse_cli.diffusion.samplers import Denoised, ddim, run_sampler
+from diffuse_cli.diffusion.sampling_times import many_levels
 from diffuse_cli.diffusion.schedule import make_schedule
 from diffuse_cli.model_config import SCHEDULES
 
@@ -51,15 +52,24 @@ def test_every_time_belongs_to_the_step_over_it():
     assert torch.all((knots >= t) & (knots - t < 0.25))
 
 
-@pytest.mark.parametrize("substeps", [1, 3, 4])
-def test_the_teachers_times_lead_from_one_of_the_students_to_the_next(substeps):
-    visited = distillation.student_times(4)
-    for t, s in itertools.pairwise(visited):
-        times = distillation.segment_times(t, 4, substeps)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("evaluations", [1, 2, 4, 8])
+@pytest.mark.parametrize("resolution", [8, 64, 256])
+def test_the_teachers_times_lead_from_one_of_the_students_to_the_next(schedule, evaluations, resolution):
+    schedule = make_schedule(schedule, resolution)
+    usual = many_levels(schedule, 20, resolution)
+    count = 0
+    for t, s in itertools.pairwise(distillation.student_times(evaluations)):
+        times = distillation.segment_times(t, evaluations, schedule, steps=20, resolution=resolution)
         assert times[0] == t
         assert times[-1] == pytest.approx(s, abs=1e-12)
-        assert len(times) == substeps + 1
         assert all(earlier > later for earlier, later in itertools.pairwise(times))
+        inner = schedule.log_snr(torch.tensor([time for time in times if 0 < time < 1], dtype=torch.float64))
+        assert (inner.diff() <= (usual[1] - usual[0]) * (1 + 1e-6)).all()
+        count += len(times) - 1
+    assert 20 <= count + 1e-9 <= 20 + 2 * evaluations
+    if evaluations == 1:
+        torch.testing.assert_close(inner, usual, rtol=0, atol=1e-6)                   # simply the usual times
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -78,11 +88,12 @@ def test_a_student_that_hits_its_targets_ends_where_its_teacher_ends(evaluations
     times = distillation.student_times(evaluations)
 
     def student(noisy, t):
-        small = distillation.segment_times(t, evaluations, 50)
+        small = distillation.segment_times(t, evaluations, SCHEDULE, steps=200, resolution=64)
         reached = end("ddim", teacher, noisy, small, SCHEDULE)
         return Denoised(distillation.student_target(noisy, reached, times_of(t), times_of(small[-1]), SCHEDULE))
 
-    small = list(itertools.chain(*(distillation.segment_times(t, evaluations, 50)[:-1] for t in times[:-1]), [0.0]))
+    small = list(itertools.chain(*(distillation.segment_times(
+        t, evaluations, SCHEDULE, steps=200, resolution=64)[:-1] for t in times[:-1]), [0.0]))
     *_, last = ddim(student, noisy, times, SCHEDULE)
     torch.testing.assert_close(last.noisy, end("ddim", teacher, noisy, small, SCHEDULE), rtol=0, atol=1e-9)
     # and that is the right spread, which so few steps of the teacher itself miss

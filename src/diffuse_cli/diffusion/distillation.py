@@ -8,9 +8,12 @@ with more than two steps of the teacher; Luhman & Luhman 2021).
 In formulas alpha and sigma are the amplitudes of picture and noise, and E is the number of the student's evaluations.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
+from .sampling_times import many_levels
 from .schedule import Schedule
 
 
@@ -24,9 +27,22 @@ def student_time_at(t: Tensor, evaluations: int) -> Tensor:
     return torch.ceil(t * evaluations).clamp(1, evaluations) / evaluations
 
 
-def segment_times(t: float, evaluations: int, substeps: int) -> list[float]:
-    """The substeps + 1 times from the student's time t to its next, at equal distances, that the teacher visits."""
-    return [t - number / (substeps * evaluations) for number in range(substeps)] + [max(0.0, t - 1 / evaluations)]
+def segment_times(t: float, evaluations: int, schedule: Schedule, *, steps: int, resolution: int) -> list[float]:
+    """The times from the student's time t to its next that the teacher visits, both included.
+
+    They are even in log-SNR, and no further apart than in `many_levels` of so many steps. From pure noise the teacher
+    first goes to the highest of these levels, and to the clean picture from the lowest.
+    """
+    s = max(0.0, t - 1 / evaluations)
+    usual = many_levels(schedule, steps, resolution)
+    at_t, at_s = (schedule.log_snr(torch.tensor([time], dtype=torch.float64)) for time in (t, s or 1.0))    # (1,) each
+    noisy, clean = usual[:1] if t == 1 else at_t, usual[-1:] if s == 0 else at_s
+    count = math.ceil((clean - noisy).item() / (usual[1] - usual[0]).item() - 1e-6)
+    if count < 1:
+        return [t, s]
+    levels = torch.lerp(noisy, clean, torch.linspace(0, 1, count + 1, dtype=torch.float64))
+    inner = levels[0 if t == 1 else 1 : None if s == 0 else -1]
+    return [t, *schedule.time_of(inner).tolist(), s]
 
 
 def student_target(noisy_t: Tensor, noisy_s: Tensor, t: Tensor, s: Tensor, schedule: Schedule) -> Tensor:

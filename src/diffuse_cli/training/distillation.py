@@ -21,8 +21,8 @@ from ..runtime import randomness
 from ..sampling.guided import guided_denoiser
 from .loss import Batch
 
-SUBSTEPS = 4                                    # steps of the teacher in each segment
 TEACHER_SAMPLER = "dpmpp-2m"
+TEACHER_STEPS = 20                              # of the teacher from noise to picture; segments add a few
 OWN_SHARE = 0.5                                 # share of the noisy pictures that the student makes itself
 
 
@@ -75,7 +75,8 @@ class Segments:
         assert self.config.student is not None
         denoise = within_range(
             self._denoiser(self.teacher.network, text, negative, guidance=self.config.student.guidance))
-        times = distillation.segment_times(t, self.evaluations, SUBSTEPS)
+        times = distillation.segment_times(t, self.evaluations, self.schedule, steps=TEACHER_STEPS,
+                                           resolution=self.config.network.resolution)
         reached = self._last(TEACHER_SAMPLER, denoise, noisy, times)
         t_all, s_all = (torch.full((len(noisy),), time, dtype=torch.float64) for time in (times[0], times[-1]))
         return distillation.student_target(noisy, reached, t_all, s_all, self.schedule)
