@@ -118,7 +118,7 @@ def test_check_and_preview_take_the_background_and_the_white_level(diffuse, fold
 
 def test_check_and_preview_name_the_fit_and_show_it(diffuse, folder, tmp_path):
     result = diffuse("check", folder)
-    assert "fit: pad — 9 of 9 pictures that are not square stand on a plain ground" in result.stderr
+    assert "fit: pad — 9 of 9 pictures that are not square stand on a plain or transparent ground" in result.stderr
     (line,) = map(json.loads, diffuse("check", folder, "--json").stdout.splitlines())
     assert (line["fit"], line["fit_reason"][:6]) == ("pad", "9 of 9")
     assert "fit: crop — as asked" in diffuse("check", folder, "--fit", "crop").stderr

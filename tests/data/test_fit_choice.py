@@ -31,6 +31,13 @@ def sprite(index, size=(60, 40)):
     return image
 
 
+def letter(index, size=(20, 60)):
+    """A black "i", whose dot and stem fill the whole width."""
+    image = Image.new("RGBA", size, (0, 0, 0, 255))
+    image.paste((0, 0, 0, 0), (0, 10, 20, 15))
+    return image
+
+
 def chosen(folder, *kinds, rendering=None):
     for index, image in enumerate(kinds):
         image.save(folder / f"{index:04d}.png")
@@ -40,8 +47,8 @@ def chosen(folder, *kinds, rendering=None):
 def test_drawings_are_padded_and_the_figure_is_what_the_crop_would_lose(tmp_path):
     """Of a bar from 0.05 to 0.95 of the width, the middle two thirds keep 0.6667 / 0.9, so 26 % are lost."""
     fit, why = chosen(tmp_path, *map(drawing, range(8)), photograph(8))
-    assert (fit, why) == ("pad", "8 of 9 pictures that are not square stand on a plain ground, and the centre square "
-                                 "would cut off 26% of what is on it")
+    assert (fit, why) == ("pad", "8 of 9 pictures that are not square stand on a plain or transparent ground, and the "
+                                 "centre square would cut off 26% of what is on it")
 
 
 def test_upright_drawings_have_the_same_figure(tmp_path):
@@ -55,14 +62,15 @@ def test_a_picture_that_is_turned_upright_is_measured_as_it_is_seen(tmp_path):
     assert choose_fit(find_pictures(tmp_path), Rendering())[1].endswith("26% of what is on it")
 
 
-def test_transparent_pictures_stand_on_the_background(tmp_path):
-    assert chosen(tmp_path, *map(sprite, range(8)))[0] == "pad"
-    assert chosen(tmp_path, *map(sprite, range(8)), rendering=Rendering(background="black", fit="stretch"))[0] == "pad"
+@pytest.mark.parametrize("background", ["white", "black"])
+def test_transparent_pictures_stand_on_the_background_however_little_of_it_is_in_their_border(tmp_path, background):
+    assert chosen(tmp_path, *map(sprite, range(8)), rendering=Rendering(background))[0] == "pad"
+    assert chosen(tmp_path, *map(letter, range(8)), rendering=Rendering(background))[0] == "pad"
 
 
 def test_photographs_are_cropped(tmp_path):
     fit, why = chosen(tmp_path, *map(photograph, range(8)), drawing(8))
-    assert (fit, why) == ("crop", "only 1 of 9 pictures that are not square stand on a plain ground; "
+    assert (fit, why) == ("crop", "only 1 of 9 pictures that are not square stand on a plain or transparent ground; "
                                   "33% of the area of the others is cut off")
 
 

@@ -1,10 +1,13 @@
 """A picture of any shape becomes a square: its middle, or all of it, padded with its ground or stretched."""
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from diffuse_cli.data.colours import Rendering
+from diffuse_cli.data.images import decode_rgb
 from diffuse_cli.data.squares import ground_colour, square_pixels
 
 SEED = 20_261_129
@@ -91,6 +94,21 @@ def test_a_ground_that_is_not_plain_is_padded_with_the_background():
     result = square_pixels(noise, 40, Rendering(fit="pad", background="#0a1428"))
     assert (result[:10] == (10, 20, 40)).all()
     assert (result[30:] == (10, 20, 40)).all()
+
+
+def test_a_transparent_picture_is_padded_with_the_background_whatever_its_border_shows():
+    """A letter that is cut out tightly: most of its border is ink."""
+    letter = Image.new("RGBA", (4, 20), (0, 0, 0, 255))
+    letter.paste((9, 9, 9, 0), (0, 4, 4, 6))
+    stream = io.BytesIO()
+    letter.save(stream, "PNG")
+    for background, colour in (("white", 255), ("#646464", 100)):
+        rendering = Rendering(fit="pad", background=background)
+        result = square_pixels(decode_rgb(stream.getvalue(), rendering=rendering), 20, rendering)
+        assert (result[:, :8] == colour).all()
+        assert (result[:, 12:] == colour).all()
+        assert (result[4:6, 8:12] == colour).all()
+        assert (result[:4, 8:12] == 0).all()
 
 
 def test_stretching_keeps_every_pixel_and_fills_the_square():

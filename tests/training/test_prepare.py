@@ -54,7 +54,7 @@ def test_a_run_keeps_its_fit_and_all_that_compares_pictures_has_it(home, tmp_pat
     folder = tiny.draw_bars(tmp_path / "bars")
     stream = tiny.train(folder, stop_at=1)
     told = dict(tiny.of_kind(events.Started, stream)[0].facts)["fit"]
-    assert told.startswith("pad — 24 of 24 pictures that are not square stand on a plain ground, and the centre ")
+    assert told.startswith("pad — 24 of 24 pictures that are not square stand on a plain or transparent ground, ")
     random = np.random.default_rng(1)                      # of these pictures, some are held out
     for path in folder.glob("*.png"):                      # of which a new run would take the centre
         Image.fromarray(random.integers(0, 256, (8, 24, 3), dtype=np.uint8)).save(path)

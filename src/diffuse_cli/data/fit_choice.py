@@ -1,6 +1,7 @@
 """How the pictures of a data set become squares, if the user leaves it open: judged by some of them, always the same.
 
-Pictures on a plain ground are padded, because more of the same ground changes nothing about them; others are cropped.
+Pictures on a plain or transparent ground are padded, because more of the same ground changes nothing about them; others
+are cropped.
 """
 
 import contextlib
@@ -10,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from . import decode_workers
-from .colours import Rendering
+from .colours import TRANSPARENT_GROUND, Rendering, background_colour
 from .images import read_size
 from .listing import PictureListing
 from .squares import TOLERANCE, Colour, ground_colour
@@ -33,16 +34,16 @@ def choose_fit(found: PictureListing, rendering: Rendering) -> tuple[str, str]:
     oblong = [path for path, size in readable if max(size) > NEARLY_SQUARE * min(size)]
     if readable and not oblong:
         return "crop", "all pictures that were looked at are square"
-    lost: list[float] = []                      # of each picture on a plain ground, what the centre square loses of it
+    lost: list[float] = []                      # of each picture on such a ground, what the centre square loses of it
     lost_area: list[float] = []                 # the same of each other picture
-    whole = replace(rendering, fit="stretch")
+    whole, background = replace(rendering, fit="stretch"), background_colour(rendering)
     with contextlib.closing(decode_workers.decode_all(oblong, resolution=SIDE, rendering=whole)) as decoding:
         for picture in decoding:
             if picture.reason:
                 continue
             short, long = sorted((picture.width, picture.height))
             image = Image.frombytes("RGB", (SIDE, SIDE), picture.pixels)
-            ground = ground_colour(image)
+            ground = background if TRANSPARENT_GROUND in picture.notes else ground_colour(image)
             if ground is None:
                 lost_area.append(1 - short / long)
             else:
@@ -52,10 +53,10 @@ def choose_fit(found: PictureListing, rendering: Rendering) -> tuple[str, str]:
         return "crop", "no picture can be looked at"
     counted = f"{len(lost)} of {total} pictures that are not square"
     if 2 * len(lost) > total:
-        return "pad", (f"{counted} stand on a plain ground, and the centre square would cut off "
+        return "pad", (f"{counted} stand on a plain or transparent ground, and the centre square would cut off "
                        f"{np.mean(lost):.0%} of what is on it")
     cut_off = f"; {np.mean(lost_area):.0%} of the area of the others is cut off" if lost_area else ""
-    return "crop", f"only {counted} stand on a plain ground{cut_off}"
+    return "crop", f"only {counted} stand on a plain or transparent ground{cut_off}"
 
 
 def lost_share(image: Image.Image, ground: Colour, aspect: float, *, upright: bool) -> float:

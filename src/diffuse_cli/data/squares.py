@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from .colours import Rendering, background_colour
+from .colours import TRANSPARENT_GROUND, Rendering, background_colour, border
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +32,7 @@ def square(image: Image.Image, resolution: int, rendering: Rendering | None = No
     """An RGB picture as a square of `resolution` pixels, by the `fit` of `rendering`.
 
     `crop` keeps the centre square. `pad` keeps all, between bars in the colour of the picture's ground, or of the
-    background if its ground is not plain. `stretch` keeps all, and changes the proportions.
+    background if its ground is transparent or not plain. `stretch` keeps all, and changes the proportions.
 
     A picture is made larger by bicubic interpolation, and smaller by Lanczos, after averages over whole boxes of pixels
     have brought it near twice the size. What has the right size is copied.
@@ -50,7 +50,9 @@ def square(image: Image.Image, resolution: int, rendering: Rendering | None = No
     inner = _resized(image, (0, 0, width, height), size)
     if size == (resolution, resolution):
         return inner
-    result = Image.new("RGB", (resolution, resolution), ground_colour(image) or background_colour(rendering))
+    is_laid_on_it = TRANSPARENT_GROUND in image.info.get("notes", ())
+    ground = None if is_laid_on_it else ground_colour(image)
+    result = Image.new("RGB", (resolution, resolution), ground or background_colour(rendering))
     result.paste(inner, ((resolution - size[0]) // 2, (resolution - size[1]) // 2))
     return result
 
@@ -71,11 +73,7 @@ def ground_colour(image: Image.Image) -> Colour | None:
     The border, one pixel wide, shows it: its median colour is that of a plain ground if in each channel at least
     PLAIN_SHARE of the border differ from it by at most TOLERANCE.
     """
-    width, height = image.size
-    strips = [(0, 0, width, 1)]
-    if height > 1:
-        strips += [(0, height - 1, width, height), (0, 1, 1, height - 1), (width - 1, 1, width, height - 1)]
-    counts = [sum(of_strips) for of_strips in zip(*(image.crop(strip).histogram() for strip in strips), strict=True)]
+    counts = [sum(values) for values in zip(*(strip.histogram() for strip in border(image)), strict=True)]
     red, green, blue = (_plain_level(counts[start:start + 256]) for start in (0, 256, 512))
     return None if red is None or green is None or blue is None else (red, green, blue)
 
