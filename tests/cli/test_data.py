@@ -212,7 +212,7 @@ def test_preview_shows_the_crop_enlarged_and_prints_its_path(diffuse, folder, tm
     for path in folder.glob("*.png"):
         Image.fromarray(split).save(path)
     target = tmp_path / "new" / "sheet.png"
-    result = diffuse("preview", folder, "-o", target, "--resolution", 32)
+    result = diffuse("preview", folder, "-o", target, "--resolution", 32, "--fit", "crop")
     assert (result.exit_code, result.stdout) == (0, f"{target}\n")
     picture = np.asarray(Image.open(target))
     blue = (picture == (0, 0, 255)).all(-1)
