@@ -31,10 +31,10 @@ def sprite(index, size=(60, 40)):
     return image
 
 
-def letter(index, size=(20, 60)):
-    """A black "i", whose dot and stem fill the whole width."""
-    image = Image.new("RGBA", size, (0, 0, 0, 255))
-    image.paste((0, 0, 0, 0), (0, 10, 20, 15))
+def cut_out(index, size=(20, 60)):
+    """Something of all colours that fills the picture, but for a gap of three pixels."""
+    image = photograph(index, size).convert("RGBA")
+    image.paste((0, 0, 0, 0), (0, 10, 20, 13))
     return image
 
 
@@ -65,7 +65,7 @@ def test_a_picture_that_is_turned_upright_is_measured_as_it_is_seen(tmp_path):
 @pytest.mark.parametrize("background", ["white", "black"])
 def test_transparent_pictures_stand_on_the_background_however_little_of_it_is_in_their_border(tmp_path, background):
     assert chosen(tmp_path, *map(sprite, range(8)), rendering=Rendering(background))[0] == "pad"
-    assert chosen(tmp_path, *map(letter, range(8)), rendering=Rendering(background))[0] == "pad"
+    assert chosen(tmp_path, *map(cut_out, range(8)), rendering=Rendering(background))[0] == "pad"
 
 
 def test_photographs_are_cropped(tmp_path):
