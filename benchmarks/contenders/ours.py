@@ -60,8 +60,8 @@ def make_trainer(dataset: Dataset, recipe: Recipe, *, precision: str = "auto", d
     conditional, resolution = recipe.captions != "none", int(dataset.images.shape[1])
     split = split_dataset(dataset.pixel_hashes)
     tokenizer = train_tokenizer(one[0] for one in dataset.captions) if conditional else None
-    plan, _ = planning.make_plan(recipe, dataset, split, resolution=resolution, tokenizer=tokenizer, init=None,
-                                 device=torch_device)
+    plan, _ = planning.make_plan(recipe, dataset, split, resolution=resolution, fit="crop", tokenizer=tokenizer,
+                                 init=None, device=torch_device)
     machine = Machine(precision=precision)
     micro_batch = devices.choose_micro_batch(machine, torch_device, batch_size=plan.batch_size,
                                              resolution=resolution)

@@ -26,7 +26,9 @@ from benchmarks.judging.judges import print_result
 from benchmarks.studies.recipe import generate_pictures
 from diffuse_cli import train
 from diffuse_cli.data.captions import find_pictures
+from diffuse_cli.data.colours import Rendering
 from diffuse_cli.data.dataset import open_dataset
+from diffuse_cli.data.fit_choice import choose_fit
 from diffuse_cli.data.listing import Dataset
 from diffuse_cli.evaluation.distances import frechet_distance
 from diffuse_cli.events import Finished, Validated
@@ -72,7 +74,9 @@ def retrieval(real: Tensor, generated: Tensor, *, seed: int = 0) -> float:
 
 def decoded(folder: Path, resolution: int) -> Dataset:
     """The pictures of the folder as a training sees them."""
-    stream = open_dataset(find_pictures(folder), resolution=resolution, directory=registry.cache_directory())
+    found = find_pictures(folder)
+    stream = open_dataset(found, resolution=resolution, directory=registry.cache_directory(),
+                          rendering=Rendering(fit=choose_fit(found, Rendering())[0]))
     while True:
         try:
             next(stream)

@@ -21,6 +21,7 @@ from .checks import check_choice, from_dict, parse_duration, to_dict
 from .config import RENAMED_FIELDS, Export, Machine, Recipe, Sampling
 from .data import images
 from .data.colours import Rendering, to_rgb
+from .data.squares import square_pixels
 from .errors import UsageError
 from .events import Event
 from .pictures import image_files, sheets
@@ -104,7 +105,7 @@ class LoadedModel:
         The list that is returned shows itself in a notebook. progress: show a bar (tqdm).
 
         seed: picture k has seed + k, and is the same whatever is generated beside it; None chooses a random seed.
-        init, mask, strength: as the options of `diffuse sample`; pictures are cropped and resized as for training.
+        init, mask, strength: as the options of `diffuse sample`; pictures become squares as for training.
         options: fields of `Sampling` (sampler, steps, guidance, guidance_interval, batch_size, precision). They
         replace those of `sampling`. Raises UsageError, DataError, OutOfMemoryError.
         """
@@ -133,14 +134,15 @@ class LoadedModel:
             if mask is not None or strength is not None:
                 raise UsageError("strength and mask need a picture to start from", hint="Give init")
             return None
-        mask_pixels = None if mask is None else self._fitted(mask, Rendering())
-        return make_init_image(self._fitted(init, rendering_of(self.model.training)), mask_pixels, strength)
+        rendering = rendering_of(self.model.training)
+        mask_pixels = None if mask is None else self._fitted(mask, Rendering(fit=rendering.fit))
+        return make_init_image(self._fitted(init, rendering), mask_pixels, strength)
 
     def _fitted(self, picture: Picture, rendering: Rendering) -> np.ndarray:
         """A picture from memory or a file as the model sees it, (R, R, 3) uint8."""
         if not isinstance(picture, Image.Image):
             return open_fitted(Path(picture), self.resolution, rendering)
-        return images.crop_and_resize(to_rgb(images.upright(picture), rendering), self.resolution)
+        return square_pixels(to_rgb(images.upright(picture), rendering), self.resolution, rendering)
 
     def _to_pil(self, sample: request.Sample) -> Image.Image:
         image = Image.fromarray(sample.pixels)
@@ -170,6 +172,7 @@ class TrainingOptions(TypedDict, total=False):
     held_out: str | None
     background: str
     white_level: float | None
+    fit: str
     loss_weighting: str
     prediction: str
     schedule: str

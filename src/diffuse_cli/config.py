@@ -23,6 +23,7 @@ VARIANCE_GRADS = ("head", "trunk")
 TIMES = ("continuous", "discrete")
 OPTIMIZERS = ("muon", "adamw", "adam")
 CAPTION_SOURCES = ("auto", "metadata", "sidecar", "folder", "filename", "none")
+FITS = ("auto", "crop", "pad", "stretch")       # how a picture that is not square becomes one
 TABLE_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt")    # of tables of captions
 PRESETS = ("nano", "micro", "small", "base", "large")
 SAMPLER_STEPS = {                               # sampler → its default number of steps
@@ -82,6 +83,7 @@ class Recipe:
     held_out: str | None = None                 # folder of the pictures that are held out, below the data set's
     background: str = "white"                   # colour behind transparent pictures: a name, or #rrggbb
     white_level: float | None = None            # value that is white in pictures of 16 bits or real numbers
+    fit: str = "auto"                           # one of FITS; "auto" is chosen from the pictures
     loss_weighting: str = "sigmoid"
     prediction: str = "v"
     schedule: str = "interpolated"
@@ -120,6 +122,7 @@ class Recipe:
         if not is_table(self.captions):
             check_choice("--captions", self.captions, CAPTION_SOURCES)
         check_colours(self.background, self.white_level)
+        check_choice("--fit", self.fit, FITS)
         check_choice("--loss-weighting", self.loss_weighting, LOSS_WEIGHTINGS)
         check_choice("--prediction", self.prediction, PREDICTIONS)
         check_choice("--schedule", self.schedule, SCHEDULES)
@@ -306,6 +309,7 @@ class Plan:
     tag_drop: float = 0.0                       # probability of each such part to be left out
     deadline: float | None = None               # --time in seconds, until its steps are counted before the cool-down
     held_out_limit: str | None = None           # highest hash of the pictures held out; None: unknown, or a folder
+    fit: str = "crop"                           # how pictures became squares, never "auto"; earlier versions cropped
 
     @property
     def cooldown_start(self) -> int:

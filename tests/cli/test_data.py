@@ -116,6 +116,34 @@ def test_check_and_preview_take_the_background_and_the_white_level(diffuse, fold
             diffuse("check", folder, *wrong)
 
 
+def test_check_and_preview_name_the_fit_and_show_it(diffuse, folder, tmp_path):
+    result = diffuse("check", folder)
+    assert "fit: pad — 9 of 9 pictures that are not square stand on a plain or transparent ground" in result.stderr
+    (line,) = map(json.loads, diffuse("check", folder, "--json").stdout.splitlines())
+    assert (line["fit"], line["fit_reason"][:6]) == ("pad", "9 of 9")
+    assert "fit: crop — as asked" in diffuse("check", folder, "--fit", "crop").stderr
+
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 96, 3), dtype=np.uint8)).save(folder / "0.png")
+    said = {}
+    for fit in ("pad", "crop", "stretch"):
+        result = diffuse("preview", folder, "--fit", fit, "--background", "#00ff00", "--resolution", 32,
+                         "-o", tmp_path / f"{fit}.png")
+        assert f"fit: {fit} — as asked" in result.stderr
+        said[fit] = (np.asarray(Image.open(tmp_path / f"{fit}.png")) == (0, 255, 0)).all(-1).sum()
+    assert said["crop"] == said["stretch"] == 0
+    assert said["pad"] > 32 * 16                           # the bars of the one picture without a plain ground
+    with pytest.raises(UsageError, match="--fit does not know 'padd'"):
+        diffuse("check", folder, "--fit", "padd")
+
+
+def test_long_pictures_are_warned_of_as_the_fit_treats_them(diffuse, folder):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 96, 3), dtype=np.uint8)).save(folder / "0.png")
+    for fit, said in (("crop", "of which only the centre square is kept"), ("pad", "which are narrow between bars"),
+                      ("stretch", "which are squeezed")):
+        assert f"1 picture longer than 3:1, {said}, for example 0.png" in " ".join(
+            diffuse("check", folder, "--fit", fit).stderr.split())
+
+
 def test_check_of_nothing_but_rubbish_still_reports(diffuse, folder):
     for path in folder.glob("*.png"):
         path.write_text("text")
@@ -134,7 +162,7 @@ def test_check_as_json(diffuse, folder):
     assert len(report.pop("id")) == 64
     assert report == {
         "schema": 1, "folder": str(folder), "images": 9, "captioned": 9, "source": "sidecar", "notes": [],
-        "warnings": [],
+        "warnings": [], "fit": "pad", "fit_reason": mock.ANY,
         "captions": "sidecar .txt (9 of 10 files; 1 has none → empty)",
         "examples": [f"a red thing, number {index}" for index in (0, 4, 8)],
         "problems": [{"name": "bad.png", "reason": "not a picture"}],
@@ -184,7 +212,7 @@ def test_preview_shows_the_crop_enlarged_and_prints_its_path(diffuse, folder, tm
     for path in folder.glob("*.png"):
         Image.fromarray(split).save(path)
     target = tmp_path / "new" / "sheet.png"
-    result = diffuse("preview", folder, "-o", target, "--resolution", 32)
+    result = diffuse("preview", folder, "-o", target, "--resolution", 32, "--fit", "crop")
     assert (result.exit_code, result.stdout) == (0, f"{target}\n")
     picture = np.asarray(Image.open(target))
     blue = (picture == (0, 0, 255)).all(-1)

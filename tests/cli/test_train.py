@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+import consistent_models
 import pytest
 import tiny
 import torch
@@ -22,6 +23,7 @@ from diffuse_cli.cli.terminal import view
 from diffuse_cli.config import Machine, Recipe
 from diffuse_cli.errors import UsageError
 from diffuse_cli.storage import registry
+from diffuse_cli.storage.model_info import TrainingSummary
 from diffuse_cli.training import estimate, loop
 from diffuse_cli.training.run import open_run
 from diffuse_cli.training.trainer import Trainer
@@ -338,6 +340,14 @@ def test_options_come_to_the_recipe_and_to_the_machine(diffuse, requested):
                           Machine(compile=True, gpus="all", preview_prompt=("a", "b"), fresh=True))]
     assert diffuse("train", "x")[0] == 0
     assert requested[1] == (Recipe(), Machine())
+
+
+def test_a_student_reads_pictures_as_a_teacher_without_its_run_did(diffuse, requested, tmp_path):
+    teacher = consistent_models.sealed(tmp_path / "a.safetensors", consistent_models.configuration(), training=(
+        TrainingSummary(background="black", white_level=4095.0, fit="pad")))
+    assert diffuse("distill", teacher, "x")[0] == 0
+    (recipe, _), = requested
+    assert (recipe.background, recipe.white_level, recipe.fit) == ("black", 4095.0, "pad")
 
 
 def test_the_former_name_of_an_option_asks_for_the_same_run(diffuse, requested):

@@ -119,21 +119,31 @@ def test_the_defaults_of_a_recipe_are_those_of_a_picture():
 
 
 def test_alpha_that_hides_nearly_everything_is_noted():
-    assert notes(encoded(rgba(10), "PNG")) == [colours.NEARLY_TRANSPARENT]
+    assert notes(encoded(rgba(10), "PNG")) == [colours.TRANSPARENT_GROUND, colours.NEARLY_TRANSPARENT]
     assert notes(encoded(rgba(200), "PNG")) == []
     flat = np.full_like(RGB, 77)
     small = np.zeros((HEIGHT, WIDTH))
     small[3, 4] = 255
     flat[3, 4] = 0
-    assert notes(encoded(rgba(small, flat), "PNG")) == []               # a dot on an empty ground hides nothing
+    assert notes(encoded(rgba(small, flat), "PNG")) == [colours.TRANSPARENT_GROUND]     # hides nothing else
+
+
+def test_a_ground_is_transparent_if_it_is_so_in_the_border():
+    inside = np.full((HEIGHT, WIDTH), 255)
+    inside[2:-2, 2:-2] = 0
+    assert notes(encoded(rgba(inside), "PNG")) == []
+    for row, column in ((0, 5), (HEIGHT - 1, 5), (5, 0), (5, WIDTH - 1)):
+        hole = inside.copy()
+        hole[row, column] = 0
+        assert notes(encoded(rgba(hole), "PNG")) == [colours.TRANSPARENT_GROUND]
 
 
 def test_a_white_drawing_on_white_is_noted_and_shown_on_black():
     alpha = np.zeros((HEIGHT, WIDTH))
     alpha[4:20, 6:26] = 255
     data = encoded(rgba(alpha, np.full_like(RGB, 255)), "PNG")
-    assert notes(data) == [colours.PLAIN]
-    assert notes(data, background="black") == []
+    assert notes(data) == [colours.TRANSPARENT_GROUND, colours.PLAIN]
+    assert notes(data, background="black") == [colours.TRANSPARENT_GROUND]
     np.testing.assert_array_equal(pixels(data, background="black")[..., 0], alpha)
     assert notes(encoded(Image.new("RGB", (9, 9), "white"), "PNG")) == []           # which no background would change
     assert notes(encoded(rgba(255, np.full_like(RGB, 255)), "PNG")) == []

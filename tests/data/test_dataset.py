@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffuse_cli.config import FITS
 from diffuse_cli.data import dataset as cache
-from diffuse_cli.data import decode_workers, file_hashes, images
+from diffuse_cli.data import decode_workers, file_hashes, images, squares
 from diffuse_cli.data.captions import find_pictures
 from diffuse_cli.data.colours import Rendering
 from diffuse_cli.data.dataset import clear_cache, decode_pictures, open_dataset
@@ -73,7 +74,7 @@ def forbid(monkeypatch):
 def test_pixels_captions_names_and_hashes(folder, directory):
     found = find_pictures(folder)
     events, dataset = run(open_dataset(found, resolution=16, directory=directory))
-    expected = np.stack([images.crop_and_resize(images.open_rgb(picture.path), 16) for picture in found.pictures])
+    expected = np.stack([squares.square_pixels(images.open_rgb(picture.path), 16) for picture in found.pictures])
     np.testing.assert_array_equal(dataset.images, expected)
     assert isinstance(dataset.images, np.memmap)
     assert not dataset.images.flags.writeable
@@ -296,6 +297,13 @@ def test_removed_and_restored_pictures(folder, directory, forbid, tmp_path):
     shutil.copy(tmp_path / "4.txt", folder)
     forbid(reading=False)
     assert opened(folder, directory).content_id == first.content_id
+
+
+def test_caches_of_versions_that_always_cropped_are_found():
+    """The keys that those versions made."""
+    assert cache._key(["a" * 64, "b" * 64], 16, Rendering()) == "d51cbd02f3e6d5a6f8ccd9956ebf60dd"
+    assert cache._key(["a" * 64], 32, Rendering(background="black")) == "2831bbcd58174e3624d2e421302842a8"
+    assert len({cache._key(["a" * 64], 32, Rendering(fit=fit)) for fit in FITS[1:]}) == 3
 
 
 @pytest.mark.parametrize("name", ["TRANSFORM", "FORMAT"])

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image, ImageCms
 
 from diffuse_cli.data import images, picture_files
-from diffuse_cli.data.images import crop_and_resize, decode_rgb, open_rgb, read_short_side
+from diffuse_cli.data.images import decode_rgb, open_rgb, read_size
 from diffuse_cli.data.picture_files import ImageRefused
+from diffuse_cli.data.squares import square_pixels
 
 SEED = 20240
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM", "TGA", "QOI", "PCX", "ICO", "JPEG2000",
@@ -380,7 +381,7 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path):
                        "missing": "not there", "loop": "unreadable"}
     assert refused(tmp_path / "folder.png") in ("not a regular file", "unreadable")     # the latter on Windows
     assert refused(type(tmp_path)("/dev/zero")) == "not a regular file"
-    assert read_short_side(tmp_path / "pipe.png") is None
+    assert read_size(tmp_path / "pipe.png") is None
 
 
 # ── Damage ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -441,7 +442,7 @@ def test_mutated_files_are_refused_or_pictures(samples):
                 outcomes[error.reason] = outcomes.get(error.reason, 0) + 1
                 continue
             outcomes["picture"] += 1
-            result = crop_and_resize(image, 16)
+            result = square_pixels(image, 16)
             assert (image.mode, result.shape, result.dtype) == ("RGB", (16, 16, 3), np.uint8)
     assert all(len(reason) < 40 for reason in outcomes)
     assert outcomes["picture"] > 50
@@ -449,58 +450,6 @@ def test_mutated_files_are_refused_or_pictures(samples):
 
 
 # ── Size ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize("size", [(64, 64), (65, 64), (64, 67), (100, 64), (64, 129)])
-def test_a_square_of_the_right_size_is_cut_out_exactly(size):
-    random = np.random.default_rng(SEED)
-    rgb = random.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    left, top = (size[0] - 64) // 2, (size[1] - 64) // 2
-    np.testing.assert_array_equal(crop_and_resize(Image.fromarray(rgb), 64), rgb[top:top + 64, left:left + 64])
-
-
-@pytest.mark.parametrize("size", [(640, 480), (333, 500), (70, 64), (9, 7), (1, 1), (3000, 40)])
-@pytest.mark.parametrize("resolution", [8, 64])
-def test_any_size_becomes_the_square_and_a_constant_stays(size, resolution):
-    result = crop_and_resize(Image.new("RGB", size, (10, 200, 30)), resolution)
-    assert (result == (10, 200, 30)).all()
-    assert result.shape == (resolution, resolution, 3)
-    assert result.dtype == np.uint8
-
-
-def test_stripes_finer_than_a_pixel_become_grey():
-    stripes = np.zeros((512, 512, 3), np.uint8)
-    stripes[:, ::2] = 255
-    assert np.abs(crop_and_resize(Image.fromarray(stripes), 60).astype(int) - 127.5).max() < 10
-
-
-@pytest.mark.parametrize(("size", "resolution"), [(256, 64), (512, 60), (200, 64), (1000, 32)])
-def test_fine_stripes_alias_no_more_than_with_pillows_own_gap_of_two(size, resolution):
-    """Waves of every length below two pixels of the result; what is left of them is aliasing."""
-    place = np.arange(size) + 0.5
-    for waves in np.arange(0.55, min(2.5, size / resolution / 2), 0.05):            # in a pixel of the result
-        row = np.round(127.5 + 120 * np.sin(2 * np.pi * waves * place * resolution / size)).astype(np.uint8)
-        image = Image.fromarray(np.repeat(row[None], size, axis=0)).convert("RGB")
-        pillows = image.resize((resolution, resolution), Image.Resampling.LANCZOS, reducing_gap=2.0)
-        left = crop_and_resize(image, resolution).astype(float).std()
-        assert left <= np.asarray(pillows).astype(float).std() + 0.5
-
-
-def test_a_step_is_sharp_and_rings_no_more_than_lanczos_does():
-    """The step response of Lanczos with three lobes overshoots by 6.5 % of the step, and reaches 98 % in two pixels."""
-    step = np.full((256, 256, 3), 50, np.uint8)
-    step[:, 128:] = 200
-    row = crop_and_resize(Image.fromarray(step), 64)[32, :, 0].astype(float)
-    assert row.max() <= 200 + 0.08 * 150
-    assert row.min() >= 50 - 0.08 * 150
-    assert (np.abs(row[:29] - 50) <= 0.08 * 150).all()
-    assert (np.abs(row[34:] - 200) <= 0.08 * 150).all()
-
-
-def test_fitting_commutes_with_mirroring():
-    rgb = np.random.default_rng(SEED).integers(0, 256, (120, 90, 3), dtype=np.uint8)
-    mirrored = crop_and_resize(Image.fromarray(np.fliplr(rgb)), 32).astype(int)
-    assert np.abs(np.fliplr(crop_and_resize(Image.fromarray(rgb), 32)).astype(int) - mirrored).max() <= 2
 
 
 def test_a_drafted_jpeg_is_nearly_the_full_one(tmp_path):
@@ -512,14 +461,14 @@ def test_a_drafted_jpeg_is_nearly_the_full_one(tmp_path):
     assert full.size == (1024, 768)
     assert 128 <= min(drafted.size) < 768       # smaller, but never below twice the target
     assert drafted.info["size"] == (1024, 768)
-    assert np.abs(crop_and_resize(drafted, 64).astype(int) - crop_and_resize(full, 64)).mean() < 1.5
+    assert np.abs(square_pixels(drafted, 64).astype(int) - square_pixels(full, 64)).mean() < 1.5
 
 
-def test_short_side_reads_the_header_only(tmp_path):
+def test_the_size_is_read_from_the_header_only(tmp_path):
     (tmp_path / "a.png").write_bytes(png_header(640, 480)[:60])
     (tmp_path / "b.png").write_bytes(b"text")
     (tmp_path / "c.png").write_bytes(png_header(100_000, 100_000))
-    assert [read_short_side(tmp_path / f"{name}.png") for name in "abc"] == [480, None, None]
+    assert [read_size(tmp_path / f"{name}.png") for name in "abc"] == [(640, 480), None, None]
 
 
 def test_torch_is_not_needed():

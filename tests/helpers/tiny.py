@@ -36,6 +36,18 @@ def draw_squares(folder: Path, count: int = 24) -> Path:
     return folder
 
 
+def draw_bars(folder: Path, count: int = 24) -> Path:
+    """`count` pictures three times as wide as high, each a bar on a plain ground, with captions beside them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        name = list(COLOURS)[index % 3]
+        picture = Image.new("RGB", (24, 8), (20 + 5 * index,) * 3)
+        picture.paste(COLOURS[name], (1, 2, 23, 6))
+        picture.save(folder / f"{index:03d}.png")
+        (folder / f"{index:03d}.txt").write_text(f"a {name} bar")
+    return folder
+
+
 def dataset(captions: list[tuple[str, ...]], *, size: int = 8, hashes: list[str] | None = None) -> Dataset:
     """A data set in memory with different pictures, one for each entry of `captions`."""
     count = len(captions)

@@ -37,7 +37,7 @@ def trainer(world, *, micro_batch=4, batch_size=12):
     split = split_dataset(data.pixel_hashes)
     tokenizer = train_tokenizer(text for texts in CAPTIONS for text in texts)
     recipe = Recipe(preset="nano", batch_size=batch_size, steps=100, flip=True)
-    plan, _ = make_plan(recipe, data, split, resolution=8, tokenizer=tokenizer, init=None, device=CPU)
+    plan, _ = make_plan(recipe, data, split, resolution=8, fit="crop", tokenizer=tokenizer, init=None, device=CPU)
     batches = Batches(plan, data, split.train, tokenizer, CPU)
     with tiny.scaled_down():
         one = Trainer(plan, batches, precision="fp32", micro_batch=micro_batch, compiled=False, world=world)

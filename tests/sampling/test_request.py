@@ -53,6 +53,20 @@ def test_a_picture_from_a_file_is_rendered_as_in_training_and_the_mask_is_not(tm
     assert start.mask[0].tolist() == [True] * 4 + [False] * 4       # transparent is white, as it always was
 
 
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_a_picture_and_its_mask_have_the_same_fit(tmp_path, fit):
+    """A wide picture, and a mask whose left half is white."""
+    Image.new("RGB", (24, 8), (10, 20, 30)).save(tmp_path / "a.png")
+    mask = Image.new("RGB", (24, 8), "black")
+    mask.paste("white", (0, 1, 8 if fit == "pad" else 12, 7))
+    mask.save(tmp_path / "mask.png")
+    start = open_init_image(tmp_path / "a.png", tmp_path / "mask.png", 24, None, Rendering(fit=fit))
+    assert (start.image == (10, 20, 30)).all()
+    columns, rows = np.flatnonzero(start.mask.any(0)), np.flatnonzero(start.mask.any(1))
+    assert (columns[0], columns[-1] + 1) == {"crop": (0, 12), "pad": (0, 8), "stretch": (0, 12)}[fit]
+    assert (rows[0], rows[-1] + 1) == {"crop": (3, 21), "pad": (9, 15), "stretch": (3, 21)}[fit]
+
+
 def test_a_picture_that_cannot_be_used_says_what_helps_and_nothing_else(tmp_path, capfd):
     random = np.random.default_rng(0)
     Image.fromarray(random.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(

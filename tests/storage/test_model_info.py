@@ -55,14 +55,14 @@ def test_a_new_summary_writes_every_entry_under_its_key_in_order():
 
 
 def test_the_rendering_is_written_only_if_it_is_not_the_default():
-    assert TrainingSummary().colour_options == Recipe().colour_options
-    summary = TrainingSummary(background="#102030", white_level=4095)
-    assert list(summary.to_json())[-2:] == ["background", "white_level"]
-    assert TrainingSummary.from_json(json.loads(json.dumps(summary.to_json()))).colour_options == {
-        "background": "#102030", "white_level": 4095}
-    for impossible in ({"background": ""}, {"white_level": 0}, {"white_level": -1.0}):
-        with pytest.raises(UsageError, match=r"--background|--white-level"):
-            _ = TrainingSummary.from_json(impossible).colour_options
+    assert TrainingSummary().rendering_options == {**Recipe().colour_options, "fit": "crop"}
+    summary = TrainingSummary(background="#102030", white_level=4095, fit="pad")
+    assert list(summary.to_json())[-3:] == ["background", "white_level", "fit"]
+    assert TrainingSummary.from_json(json.loads(json.dumps(summary.to_json()))).rendering_options == {
+        "background": "#102030", "white_level": 4095, "fit": "pad"}
+    for impossible in ({"background": ""}, {"white_level": 0}, {"white_level": -1.0}, {"fit": "auto"}, {"fit": "tile"}):
+        with pytest.raises(UsageError, match=r"--background|--white-level|--fit"):
+            _ = TrainingSummary.from_json(impossible).rendering_options
 
 
 @pytest.mark.parametrize("value", [True, 1.5, "7", [7], {"a": 7}, None])

@@ -27,7 +27,7 @@ def make(captions, *, batch_size=4, seed=0, flip=False, word_drop=0.0, caption_d
     conditional = any(captions)
     tokenizer = train_tokenizer(text for texts in captions for text in texts) if conditional else None
     recipe = Recipe(preset="nano", batch_size=batch_size, steps=10, seed=seed, times=times)
-    plan, _ = make_plan(recipe, data, split, resolution=8, tokenizer=tokenizer, init=None, device=CPU)
+    plan, _ = make_plan(recipe, data, split, resolution=8, fit="crop", tokenizer=tokenizer, init=None, device=CPU)
     plan = dataclasses.replace(plan, flip=flip, word_drop=word_drop, caption_drop=caption_drop, **tags)
     return Batches(plan, data, split.train, tokenizer, CPU)
 

@@ -23,7 +23,7 @@ def plan():
     recipe = Recipe(preset="nano", batch_size=4, steps=100, lr=1e-3, optimizer="muon")
     with tiny.scaled_down():
         split = split_dataset(data.pixel_hashes)
-        plan, _ = make_plan(recipe, data, split, resolution=8, tokenizer=tokenizer, init=None,
+        plan, _ = make_plan(recipe, data, split, resolution=8, fit="crop", tokenizer=tokenizer, init=None,
                             device=torch.device("cpu"))
     return plan
 

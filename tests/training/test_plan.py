@@ -22,7 +22,7 @@ def plan_for(train, held_out=0, *, conditional=True, device=CPU, resolution=32, 
     """The plan for so many pictures, which need not exist."""
     split = Split(torch.arange(train), torch.arange(train, train + held_out))
     data = mock.Mock(content_id="d", pixel_hashes=["0"] * (train + held_out))
-    return make_plan(Recipe(**recipe), data, split, resolution=resolution, init=None,
+    return make_plan(Recipe(**recipe), data, split, resolution=resolution, fit="crop", init=None,
                      device=device, tokenizer=TOKENIZER if conditional else None)
 
 
@@ -134,8 +134,8 @@ def test_captions_decide_flips_and_drops():
 
 def test_the_counts_are_those_of_the_split():
     data = tiny.dataset([("x",)] * 30, hashes=["same"] * 30)         # all copies of one picture: none can be held out
-    plan, _ = make_plan(Recipe(steps=10), data, split_dataset(data.pixel_hashes), resolution=8, tokenizer=TOKENIZER,
-                        init=None, device=CPU)
+    plan, _ = make_plan(Recipe(steps=10), data, split_dataset(data.pixel_hashes), resolution=8, fit="crop",
+                        tokenizer=TOKENIZER, init=None, device=CPU)
     assert (plan.train_images, plan.validation_images, plan.validation_probe, plan.keep_best) == (30, 0, 0, False)
 
 

@@ -5,6 +5,7 @@ import json
 import shutil
 from unittest import mock
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -12,12 +13,15 @@ from PIL import Image
 
 from diffuse_cli import events
 from diffuse_cli.config import Machine, Recipe
+from diffuse_cli.data.captions import find_pictures
+from diffuse_cli.data.colours import Rendering
+from diffuse_cli.data.squares import square_pixels
 from diffuse_cli.errors import DataError, ModelError, StorageError, UsageError
 from diffuse_cli.evaluation.held_out import open_held_out
 from diffuse_cli.storage import checkpoint, run_directory, trained_pictures
-from diffuse_cli.storage.model_info import TrainingSummary
+from diffuse_cli.storage.model_info import TrainingSummary, read_model_info
 from diffuse_cli.training import estimate, loop
-from diffuse_cli.training.run import open_run
+from diffuse_cli.training.run import choose_fit, open_run
 
 pytestmark = pytest.mark.usefixtures("decoded")
 
@@ -44,6 +48,40 @@ def test_changed_pictures_are_refused_unless_accepted(home, tmp_path):
     assert stream[-1].step == 2
     assert dict(tiny.of_kind(events.Started, stream)[0].facts)["pictures"] == "40 used (38 to train on, 2 held out)"
     assert tiny.train(folder)[-1].complete                 # the change was recorded
+
+
+def test_a_run_keeps_its_fit_and_all_that_compares_pictures_has_it(home, tmp_path):
+    folder = tiny.draw_bars(tmp_path / "bars")
+    stream = tiny.train(folder, stop_at=1)
+    told = dict(tiny.of_kind(events.Started, stream)[0].facts)["fit"]
+    assert told.startswith("pad — 24 of 24 pictures that are not square stand on a plain or transparent ground, ")
+    random = np.random.default_rng(1)                      # of these pictures, some are held out
+    for path in folder.glob("*.png"):                      # of which a new run would take the centre
+        Image.fromarray(random.integers(0, 256, (8, 24, 3), dtype=np.uint8)).save(path)
+    with pytest.raises(DataError, match="changed since the run 'tiny' was begun"):
+        tiny.train(folder)
+    stream = tiny.train(folder, accept_changes=True)
+    assert stream[-1].complete
+    assert dict(tiny.of_kind(events.Started, stream)[0].facts)["fit"] == "pad — that of the run"
+
+    path = tiny.run_directory(home) / "model.safetensors"
+    assert read_model_info(path).training.fit == "pad"
+    assert choose_fit(find_pictures(folder), Recipe(init=str(path), evaluations=2)) == ("pad", "that of its teacher")
+    assert choose_fit(find_pictures(folder), Recipe())[0] == "crop"
+    other = tiny.draw_bars(tmp_path / "other", 3)
+    for found, source in ((held_out(path, None), folder), (held_out(path, other), other)):
+        for name, image in zip(found.dataset.names, found.dataset.images, strict=True):
+            padded = square_pixels(Image.open(source / name), 8, Rendering(fit="pad"))
+            np.testing.assert_array_equal(image, padded)
+
+
+def held_out(path, folder):
+    steps = open_held_out(path, folder, resolution=8)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 def test_a_picture_that_was_trained_on_is_never_held_out_in_a_folder(home, tmp_path):

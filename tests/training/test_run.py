@@ -1,6 +1,7 @@
 """Finding, locking and leaving runs, and the protocol by which states are saved; without any tensor."""
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import json
@@ -15,6 +16,7 @@ from PIL import Image
 
 from diffuse_cli.checks import from_dict
 from diffuse_cli.config import Machine, Plan, Recipe
+from diffuse_cli.data import fit_choice
 from diffuse_cli.errors import DataError, InUseError, ModelError, StorageError, UsageError
 from diffuse_cli.files import durable
 from diffuse_cli.storage import registry, run_directory, safetensors_file, training_states
@@ -88,8 +90,8 @@ def test_a_run_of_a_version_without_an_option_has_its_default(squares, home):
     begin(squares)
     path = home / "models/squares-8/config.json"
     config = json.loads(path.read_text())
-    assert (config["request"]["recipe"].pop("background"), config["request"]["recipe"].pop("white_level")) == (
-        "white", None)
+    assert [config["request"]["recipe"].pop(name) for name in ("background", "white_level", "fit")] == [
+        "white", None, "auto"]
     path.write_text(json.dumps(config))
     assert begin(squares) == ("squares-8", PLAN)
     path.write_text(json.dumps(config))
@@ -97,6 +99,29 @@ def test_a_run_of_a_version_without_an_option_has_its_default(squares, home):
     path.write_text(json.dumps(config))
     with pytest.raises(UsageError, match="background: white → black"):
         begin(squares, Recipe(resolution=8, background="black"), name="squares-8")
+
+
+def test_the_fit_is_chosen_once_and_a_run_of_a_version_without_it_keeps_its_crop(tmp_path, home, monkeypatch):
+    folder = tiny.draw_bars(tmp_path / "bars")
+    with open_run(folder, RECIPE, Machine()) as run:
+        assert (run.fit, run.rendering.fit, run.why_fit[:8]) == ("pad", "pad", "24 of 24")
+        run.write_plan(dataclasses.replace(PLAN, fit="pad"))
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_choice, "choose_fit", None)
+        with open_run(folder, RECIPE, Machine()) as run:
+            assert (run.fit, run.why_fit) == ("pad", "that of the run")
+        path = home / "models/bars-8/config.json"
+        config = json.loads(path.read_text())
+        del config["plan"]["fit"], config["request"]["recipe"]["fit"]
+        path.write_text(json.dumps(config))
+        with open_run(folder, RECIPE, Machine(name="bars-8")) as run:
+            assert (run.fit, run.rendering.fit) == ("crop", "crop")
+        with open_run(folder, dataclasses.replace(RECIPE, fit="stretch"), Machine(name="other")) as run:
+            assert (run.fit, run.why_fit) == ("stretch", "as asked")
+    with pytest.raises(UsageError, match=r"fit: auto → stretch"):
+        begin(folder, dataclasses.replace(RECIPE, fit="stretch"), name="bars-8")
+    with pytest.raises(UsageError, match="--fit does not know 'fill'"):
+        Recipe(fit="fill")
 
 
 def test_an_unknown_colour_is_refused_before_there_is_a_run(squares, home):

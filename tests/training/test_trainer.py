@@ -32,7 +32,7 @@ def batches():
     tokenizer = train_tokenizer(text for texts in CAPTIONS for text in texts)
     recipe = Recipe(preset="nano", batch_size=4, steps=100, lr=1e-3)
     with tiny.scaled_down():
-        plan, _ = make_plan(recipe, data, split, resolution=8, tokenizer=tokenizer, init=None, device=CPU)
+        plan, _ = make_plan(recipe, data, split, resolution=8, fit="crop", tokenizer=tokenizer, init=None, device=CPU)
     return Batches(plan, data, split.train, tokenizer, CPU)
 
 

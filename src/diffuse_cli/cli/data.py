@@ -35,7 +35,7 @@ Resolution = Annotated[int, typer.Option(
 def check(folders: Folders, captions: options.Captions = None, caption: options.Caption = None,
           caption_column: options.CaptionColumn = None, caption_ext: options.CaptionExt = None,
           caption_template: options.CaptionTemplate = None, join_lines: options.JoinLines = None,
-          background: options.Background = None, white_level: options.WhiteLevel = None,
+          background: options.Background = None, white_level: options.WhiteLevel = None, fit: options.Fit = None,
           quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
           debug: options.Debug = False) -> None:
     """Read every picture and caption, and report the problems that training would meet. If any, the exit code is 3.
@@ -45,7 +45,7 @@ def check(folders: Folders, captions: options.Captions = None, caption: options.
     data_options = options.data_options(locals())
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
     folder = folders[0]
-    found, dataset = _read(folder, None, data_options)
+    found, dataset, (fit, why_fit) = _read(folder, None, data_options)
     problems = (*dataset.skipped, *found.caption_problems)
     warnings = [*found.warnings, *dataset.warnings, *_warn_of_long_captions(dataset)]
     from ..data.file_types import remedies
@@ -53,6 +53,7 @@ def check(folders: Folders, captions: options.Captions = None, caption: options.
 
     # For people.
     view.say(f"{pictures_in_words(len(dataset.names))} in {', '.join(map(str, folders))}")
+    view.say(f"fit: {fit} — {why_fit}")
     view.say(f"captions: {found.caption_summary}")
     for example in found.caption_examples:
         view.say(f"  {clean(example)}")
@@ -70,7 +71,7 @@ def check(folders: Folders, captions: options.Captions = None, caption: options.
     # For programs.
     if view.settings.json:
         view.out_json({"folder": str(folder), "images": len(dataset.names), "id": dataset.content_id,
-                       "source": found.caption_source,
+                       "fit": fit, "fit_reason": why_fit, "source": found.caption_source,
                        "captions": found.caption_summary, "captioned": sum(map(bool, dataset.captions)),
                        "examples": found.caption_examples, "notes": found.notes, "warnings": warnings,
                        "problems": [{"name": name, "reason": reason} for name, reason in problems]})
@@ -87,7 +88,7 @@ def check(folders: Folders, captions: options.Captions = None, caption: options.
 def preview(folders: Folders, captions: options.Captions = None, caption: options.Caption = None,
             caption_column: options.CaptionColumn = None, caption_ext: options.CaptionExt = None,
             caption_template: options.CaptionTemplate = None, join_lines: options.JoinLines = None,
-            background: options.Background = None, white_level: options.WhiteLevel = None,
+            background: options.Background = None, white_level: options.WhiteLevel = None, fit: options.Fit = None,
             resolution: Resolution = RESOLUTION,
             out: Annotated[Path | None, typer.Option("--out", "-o", help="The sheet, a new PNG. Default: preview.png.")
                            ] = None,
@@ -101,7 +102,7 @@ def preview(folders: Folders, captions: options.Captions = None, caption: option
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
     folder = folders[0]
     target = output_files.new_file(out, default="preview.png", suffixes=(".png",), outside=folder)
-    found, dataset = _read(folder, resolution, data_options)
+    found, dataset, (fit, why_fit) = _read(folder, resolution, data_options)
     if not dataset.names:
         raise DataError(_skipped_line(dataset), hint=f"diffuse data check {folder} lists them")
 
@@ -116,6 +117,7 @@ def preview(folders: Folders, captions: options.Captions = None, caption: option
         view.warn(f"on the sheet, “?” stands for letters that no font of this computer has ({' '.join(missing[:8])}"
                   f"{' …' if len(missing) > 8 else ''}); a font such as Noto Sans CJK has most of them")
     view.say(f"{count} of {len(dataset.names):,} pictures, captions: {found.caption_summary}")
+    view.say(f"fit: {fit} — {why_fit}")
     output_files.print_result(target, {})
 
 
@@ -162,10 +164,12 @@ def clear(quiet: options.Quiet = False, verbose: options.Verbose = False, json: 
         view.out_json({"freed": freed_bytes})
 
 
-def _read(folder: Path, resolution: int | None, data_options: dict[str, Any]) -> "tuple[PictureListing, Dataset]":
+def _read(folder: Path, resolution: int | None, data_options: dict[str, Any],
+          ) -> "tuple[PictureListing, Dataset, tuple[str, str]]":
     """Find and decode the pictures of a folder, and show the progress. Pictures that cannot be used are skipped.
 
-    resolution: in pixels; None is the one that training would choose. Raises DataError, UsageError.
+    resolution: in pixels; None is the one that training would choose. → the pictures as found and as decoded; the fit,
+    and the reason for it. Raises DataError, UsageError.
     """
     from ..checks import check_range
     from ..config import Machine, Recipe
@@ -174,7 +178,7 @@ def _read(folder: Path, resolution: int | None, data_options: dict[str, Any]) ->
     from ..data.colours import Rendering
     from ..events import Scanned
     from ..model_config import RESOLUTION_RANGE
-    from ..training.run import choose_resolution
+    from ..training.run import choose_fit, choose_resolution
 
     if resolution is not None:
         check_range("--resolution", resolution, *RESOLUTION_RANGE)
@@ -185,14 +189,15 @@ def _read(folder: Path, resolution: int | None, data_options: dict[str, Any]) ->
             resolution, _ = choose_resolution(found, recipe, Machine())
         except DataError:                                              # no picture can be read: all will be listed
             resolution = RESOLUTION
+    fit, why_fit = choose_fit(found, recipe)
     with progress.of("reading pictures", len(found.pictures)) as advance_to:
         scan = cache.decode_pictures(found, resolution=resolution, directory=registry.cache_directory(),
-                                     rendering=Rendering(**recipe.colour_options))
+                                     rendering=Rendering(**recipe.colour_options, fit=fit))
         while True:
             try:
                 event = next(scan)
             except StopIteration as end:
-                return found, end.value
+                return found, end.value, (fit, why_fit)
             if isinstance(event, Scanned):
                 advance_to(event.done)
             else:

@@ -1,5 +1,6 @@
 """`diffuse distill`: a training whose teacher is a model, and whose result samples in few evaluations."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,12 +78,14 @@ def _data_of(teacher: str, path: Path, folder: Path | None) -> tuple[Path, dict[
 
     folder: one that was given; it takes the place of the teacher's own. Raises DataError if there is none.
     """
+    from ..sampling.request import rendering_of  # imports NumPy
+
     stored = run_directory.read_config(path.parent)
     if stored is None:
         if folder is None:
             raise DataError(f"{teacher} does not know the pictures on which it was trained",
                             hint=f"Give a folder: diffuse distill {teacher} ./images")
-        return folder, {}
+        return folder, asdict(rendering_of(read_model_info(path).training))
     recipe = stored["request"]["recipe"]
     data = {name: recipe[name] for name in (*Recipe().caption_options, *Recipe().colour_options, "held_out")}
     own = Path(stored["request"]["folder"])

@@ -135,13 +135,13 @@ def _demonstrate(
 
 def _open_picture(image: Path | None, side: int, model: "Model | None") -> "tuple[np.ndarray, str]":
     """The picture as the model sees it, (side, side, 3) uint8, and its caption, empty if unknown. Raises DataError."""
-    from ..data import images
     from ..data.demo_scenes import scenes
+    from ..data.squares import square_pixels
     from ..sampling.request import open_fitted, rendering_of
 
     if image is None:
         scene = scenes.scene_with("red", "car", seed=0, index=0)
-        return images.crop_and_resize(scenes.draw(scene, side), side), scene.caption
+        return square_pixels(scenes.draw(scene, side), side), scene.caption
     rendering = None if model is None else rendering_of(model.training)
     try:
         return open_fitted(image, side, rendering), ""

@@ -90,12 +90,19 @@ CaptionTemplate = Annotated[str | None, _caption(
                            f"Default: {Recipe.caption_template}.")]
 
 
+PICTURES_PANEL = "Pictures: how a file becomes what the model sees"
+
 Background = Annotated[str | None, typer.Option(
     "--background", help=f"Colour behind transparent pictures, a name or #rrggbb. Default: {Recipe.background}.",
-    rich_help_panel="Colours: how the values in a file are read")]
+    rich_help_panel=PICTURES_PANEL)]
 WhiteLevel = Annotated[float | None, typer.Option(
     "--white-level", help="Value that is white in pictures of 16 bits, 4095 for those of 12, or of real numbers.",
-    rich_help_panel="Colours: how the values in a file are read")]
+    rich_help_panel=PICTURES_PANEL)]
+
+
+Fit = Annotated[str | None, choice(
+    "--fit", of=config.FITS, help="How pictures that are not square become so: auto pads those on a plain ground and "
+    "crops others", default=Recipe.fit, panel=PICTURES_PANEL)]
 
 
 # ── From arguments to configs ───────────────────────────────────────────────────────────────────────────────────────
@@ -125,10 +132,10 @@ def absolute_paths(arguments: dict[str, Any], more: Sequence[Path]) -> dict[str,
 
 
 def data_options(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Those of a command's arguments that were given and decide on captions or colours."""
+    """Those of a command's arguments that were given and decide on captions, colours or the fit."""
     _, *more = arguments["folders"]
     arguments = {**absolute_paths(arguments, more), "folders": None}
-    names = (*Recipe().caption_options, *Recipe().colour_options)
+    names = (*Recipe().caption_options, *Recipe().colour_options, "fit")
     return {name: value for name, value in given(arguments).items() if name in names}
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # Notes about a picture.
 STRETCHED, NEARLY_TRANSPARENT, PLAIN, BRIGHT = "stretched", "nearly transparent", "plain", "high dynamic range"
+TRANSPARENT_GROUND = "transparent ground"       # there are invisible pixels in the border, one pixel wide
 
 _INTEGER_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _WHITE = 65535                                  # what is white in pictures of 16 bits
@@ -39,10 +40,11 @@ _SRGB_GAMMA = 1 / 2.2                           # what a gAMA chunk says about s
 
 @dataclass(frozen=True)
 class Rendering:
-    """How the values in the file of a picture become colours. The defaults are those of `config.Recipe`."""
+    """How the file of a picture becomes the pixels of a square. The defaults are what the first versions did."""
 
     background: str = "white"                   # colour behind transparent pictures: a name, or #rrggbb
     white_level: float | None = None            # value that is white in pictures of 16 bits or real numbers
+    fit: str = "crop"                           # one of `config.FITS`, but not "auto": see `squares.square`
 
 
 def background_colour(rendering: Rendering) -> tuple[int, int, int]:
@@ -179,12 +181,26 @@ def _on_background(rgb: Image.Image, alpha: Image.Image, rendering: Rendering, n
         return rgb
     result = Image.new("RGB", rgb.size, background_colour(rendering))
     result.paste(rgb, mask=alpha)
+    if min(_lowest(strip) for strip in border(alpha)) <= _FAINT:
+        notes.append(TRANSPARENT_GROUND)
     faint = alpha.point(lambda value: 255 if value <= _FAINT else 0)
     if faint.histogram()[255] > 0.99 * alpha.width * alpha.height and _spread(rgb, faint) > _PLAIN:
         notes.append(NEARLY_TRANSPARENT)
     elif _spread(result) <= _PLAIN and _highest(ImageChops.invert(alpha)) > 0:
         notes.append(PLAIN)
     return result
+
+
+def border(image: Image.Image) -> list[Image.Image]:
+    """The border of a picture, one pixel wide, in one to four strips, each pixel once."""
+    width, height = image.size
+    boxes = [(0, 0, width, 1), (0, height - 1, width, height), (0, 1, 1, height - 1), (width - 1, 1, width, height - 1)]
+    lengths = (1, height - 1, height - 2, min(width - 1, height - 2))  # none above 0 if the strip repeats another
+    return [image.crop(box) for box, length in zip(boxes, lengths, strict=True) if length > 0]
+
+
+def _lowest(channel: Image.Image) -> int:
+    return int(channel.getextrema()[0])         # type: ignore[arg-type]
 
 
 def _highest(channel: Image.Image) -> int:

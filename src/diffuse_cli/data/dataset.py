@@ -127,7 +127,10 @@ def clear_cache(directory: Path) -> int:
 
 
 def _key(hashes: Iterable[str], resolution: int, rendering: Rendering) -> str:
-    start = json.dumps([FORMAT, TRANSFORM, resolution, asdict(rendering)]).removesuffix("]")
+    options = asdict(rendering)
+    if rendering.fit == Rendering.fit:          # as in caches of versions that always cropped
+        del options["fit"]
+    start = json.dumps([FORMAT, TRANSFORM, resolution, options]).removesuffix("]")
     return _sha256(f"{start}, ".encode(), _json(hashes), b"]")[:32]
 
 

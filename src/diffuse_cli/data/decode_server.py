@@ -18,7 +18,7 @@ import warnings
 from pathlib import Path
 from typing import IO, Any
 
-from . import images
+from . import images, squares
 from .colours import Rendering
 from .picture_files import TOO_MUCH, ImageRefused, read
 
@@ -75,7 +75,7 @@ def _decode(path: str, data: bytes, resolution: int, rendering: Rendering) -> tu
             data = read(Path(os.fsdecode(bytes.fromhex(path))))
         file_hash = hashlib.sha256(data).hexdigest()
         image = images.decode_rgb(data, target=resolution, rendering=rendering)
-        pixels = images.fit(image, resolution).tobytes()
+        pixels = squares.square(image, resolution, rendering).tobytes()
         (width, height), mode, facts = image.info["size"], image.info["mode"], image.info
         pixels_hash = hashlib.sha256(pixels).hexdigest()
         return ["", file_hash, width, height, mode, facts["peak"], facts["notes"], pixels_hash], pixels

@@ -1,4 +1,4 @@
-"""Decode a file to an upright sRGB picture and crop it to a square of pixels, or say in short why that fails.
+"""Decode a file to an upright sRGB picture, or say in short why that fails.
 
 Every picture of a user is opened here: only regular files, only formats from a list, and limits are checked before
 anything is decoded. `decode_workers` runs this module in processes in which a decoder that crashes does no harm.
@@ -21,6 +21,7 @@ from .containers import Location
 from .file_types import HEAD, format_of, plugins, what_else
 from .picture_files import TOO_MUCH, ImageRefused, open_regular, read
 from .rgb_profiles import note_colours
+from .squares import REDUCING_GAP
 
 if TYPE_CHECKING:
     import numpy as np  # `colours` says why it is imported where it is used
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 MAX_PIXELS = 178_956_970                        # 179 megapixels, above which Pillow too calls it a bomb
 MAX_ASPECT = 100                                # maximum longer side / shorter side: a line of pixels is no picture
 HUGE = 2**26                                    # pixels of a transparent picture that is first made smaller
-REDUCING_GAP = 2                                # minimum size before Lanczos, in sizes after it
 WHOLE = 0.98                                    # minimum share of the pixels of a file that lacks its end
 
 _UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -48,8 +48,8 @@ def open_rgb(path: Location, *, target: int | None = None, rendering: Rendering 
     """The first frame of the picture at `path`: upright, sRGB, mode RGB, on a background where it is transparent.
 
     With `target`, a JPEG may be decoded smaller, which is several times faster, but with at least twice `target` pixels
-    on each side. `info` of the result holds "size", the width and height in the file, "mode", the mode in the file, and
-    "peak" and "notes", as `colours.to_rgb` describes them. Raises ImageRefused.
+    on each side. `info` of the result holds "size", the width and height in the file, upright, "mode", the mode in the
+    file, and "peak" and "notes", as `colours.to_rgb` describes them. Raises ImageRefused.
     """
     return decode_rgb(read(path), target=target, rendering=rendering)
 
@@ -76,7 +76,7 @@ def _decode(data: bytes, target: int | None, rendering: Rendering) -> Image.Imag
     """`decode_rgb` for a sound file. Raises ImageRefused, and whatever a decoder raises."""
     opened = _open(io.BytesIO(data))
     note_colours(data, opened.info, opened.format)
-    facts: dict[str | tuple[int, int], Any] = {"size": opened.size, "mode": opened.mode}
+    size, facts = opened.size, {"mode": opened.mode}
     if target is not None:
         opened.draft(None, (REDUCING_GAP * target, REDUCING_GAP * target))      # has an effect on JPEG only
     coding = _coding(opened)
@@ -93,9 +93,9 @@ def _decode(data: bytes, target: int | None, rendering: Rendering) -> Image.Imag
         deep = _sixteen_bits(data, image, coding)[..., :3]
     orientation = _orientation(opened)
     result, more = convert(image, rendering, deep=deep)
-    result = _turned(result, orientation)
-    result.info = facts | more
-    return result
+    turned = _turned(result, orientation)
+    turned.info = more | facts | {"size": size if turned.size == result.size else size[::-1]}
+    return turned
 
 
 def _affordable(image: ImageFile.ImageFile, target: int) -> Image.Image:
@@ -139,10 +139,10 @@ def _decode_without_end(data: bytes, target: int | None, rendering: Rendering) -
     return image if same.mean() >= WHOLE else None
 
 
-def read_short_side(path: Location) -> int | None:
-    """Pixels on the shorter side, read from the header alone; None if the file is no picture."""
+def read_size(path: Location) -> tuple[int, int] | None:
+    """Width and height in the file, read from the header alone; None if the file is no picture."""
     try:
-        return _read_short_side(path)
+        return _read_size(path)
     except Exception:
         return None
 
@@ -150,7 +150,7 @@ def read_short_side(path: Location) -> int | None:
 def reason_in_header(path: Location) -> str:
     """The reason why the header of a file is not that of a picture; empty if it is."""
     try:
-        _read_short_side(path)
+        _read_size(path)
     except ImageRefused as error:
         return error.reason
     except Exception:
@@ -158,10 +158,10 @@ def reason_in_header(path: Location) -> str:
     return ""
 
 
-def _read_short_side(path: Location) -> int:
+def _read_size(path: Location) -> tuple[int, int]:
     with open_regular(path) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return min(_open(file).size)
+        return _open(file).size
 
 
 def _open(file: IO[bytes]) -> ImageFile.ImageFile:
@@ -265,29 +265,3 @@ def _orientation(image: Image.Image) -> Any:
 def _turned(image: Image.Image, orientation: Any) -> Image.Image:
     method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
     return image if method is None else image.transpose(method)
-
-
-# ── Picture → square ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def crop_and_resize(image: Image.Image, resolution: int) -> "np.ndarray[Any, np.dtype[np.uint8]]":
-    """The square of `fit` as an array → uint8 (R, R, 3)."""
-    import numpy as np
-
-    return np.array(fit(image, resolution), dtype=np.uint8)
-
-
-def fit(image: Image.Image, resolution: int) -> Image.Image:
-    """The centre square of an RGB picture, resized to `resolution`.
-
-    It is made larger by bicubic interpolation, and smaller by Lanczos, after averages over whole boxes of pixels have
-    brought it near twice the resolution. A square of the right size is copied.
-    """
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    box = (left, top, left + side, top + side)
-    if side == resolution:
-        return image.crop(box)
-    if side < resolution:
-        return image.resize((resolution, resolution), Image.Resampling.BICUBIC, box=box)
-    return image.resize((resolution, resolution), Image.Resampling.LANCZOS, box=box, reducing_gap=REDUCING_GAP)

@@ -99,7 +99,7 @@ def _open_training_data(stored: dict[str, Any], run: Path) -> Generator[Scanned 
         raise DataError(f"the pictures that {name!r} was trained on are gone: {folder}", hint=_HINT)
     dataset = yield from open_dataset(
         find_pictures(folder, **_recipe(stored).caption_options), resolution=plan.model.network.resolution,
-        directory=registry.cache_directory(), rendering=Rendering(**_recipe(stored).colour_options))
+        directory=registry.cache_directory(), rendering=Rendering(**_recipe(stored).colour_options, fit=plan.fit))
     if dataset.content_id != plan.data_id:
         raise DataError(f"the pictures or captions in {folder} changed since {name!r} was trained on them", hint=_HINT)
     split = split_dataset(dataset.pixel_hashes, names=dataset.names, folder=_recipe(stored).held_out,

@@ -71,24 +71,25 @@ class SampleRequest:
 
 
 def rendering_of(training: TrainingSummary) -> Rendering:
-    """How pictures became colours in the training of a model. Raises ModelError if its file says what cannot be."""
+    """How pictures became squares in the training of a model. Raises ModelError if its file says what cannot be."""
     try:
-        rendering = Rendering(**training.colour_options)
+        rendering = Rendering(**training.rendering_options)
         background_colour(rendering)
     except UsageError as error:
-        raise ModelError(f"the model's colours are impossible: {error.what}", hint="Use another copy of it") from error
+        raise ModelError(f"the model says something impossible about its pictures: {error.what}",
+                         hint="Use another copy of it") from error
     return rendering
 
 
 def open_init_image(
-    image: Path, mask: Path | None, resolution: int, strength: float | None, rendering: Rendering | None = None,
+    image: Path, mask: Path | None, resolution: int, strength: float | None, rendering: Rendering,
 ) -> InitImage:
     """Open a picture to start from, and its mask: both are fitted to R×R pixels as training fits pictures.
 
-    rendering: how the picture, but not the mask, becomes colours. Mask and strength: see `make_init_image`. Raises
-    DataError, and UsageError for a strength out of range.
+    rendering: how the picture becomes a square; of it, the mask only has the fit. Mask and strength: see
+    `make_init_image`. Raises DataError, and UsageError for a strength out of range.
     """
-    mask_pixels = None if mask is None else open_fitted(mask, resolution)
+    mask_pixels = None if mask is None else open_fitted(mask, resolution, Rendering(fit=rendering.fit))
     return make_init_image(open_fitted(image, resolution, rendering), mask_pixels, strength)
 
 

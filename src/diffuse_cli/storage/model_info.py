@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..checks import check_colours, from_dict
-from ..config import FORMAT_VERSION, MAX_WORDS, Recipe
+from ..checks import check_choice, check_colours, from_dict
+from ..config import FITS, FORMAT_VERSION, MAX_WORDS, Plan, Recipe
 from ..errors import ModelError, UsageError
 from ..files.strict_json import MAX_JSON_BYTES
 from ..model_config import ModelConfig
@@ -42,6 +42,7 @@ class TrainingSummary:
     init_id: str | None = None                  # hash of the tensors of the model that it started from
     background: str | None = None               # colour behind transparent pictures; None: the default
     white_level: float | None = None            # value that is white in pictures of 16 bits; None: the default
+    fit: str | None = None                      # how pictures became squares; None: they were cropped
     as_read: dict[str, Any] | None = field(default=None, compare=False, repr=False)     # all entries of the file
 
     @classmethod
@@ -59,7 +60,7 @@ class TrainingSummary:
     def to_json(self) -> dict[str, Any]:
         """The entries for a file. A summary that was read keeps its order of entries and its unknown ones."""
         entries = {key: getattr(self, name) for name, key in _summary_keys().items()}
-        for name in (*Recipe().colour_options, "teacher_mse"):         # as in files of versions without these entries
+        for name in (*Recipe().colour_options, "fit", "teacher_mse"):  # as in files of versions without these entries
             if entries[name] is None:
                 del entries[name]
         if self.as_read is None:
@@ -67,13 +68,15 @@ class TrainingSummary:
         return self.as_read | {key: value for key, value in entries.items() if value is not None}
 
     @property
-    def colour_options(self) -> dict[str, Any]:
-        """How the pictures of the training became colours, as `config.Recipe` says it. Raises UsageError if the file
-        says something impossible.
+    def rendering_options(self) -> dict[str, Any]:
+        """How the pictures of the training became squares, as arguments of `data.colours.Rendering`. Raises UsageError
+        if the file says something impossible.
         """
         background = Recipe.background if self.background is None else self.background
         check_colours(background, self.white_level)
-        return {"background": background, "white_level": self.white_level}
+        fit = Plan.fit if self.fit is None else self.fit
+        check_choice("--fit", fit, FITS[1:])
+        return {"background": background, "white_level": self.white_level, "fit": fit}
 
 
 def _summary_keys() -> dict[str, str]:

@@ -88,7 +88,8 @@ def _train(run: Run, should_stop: ShouldStop) -> Iterator[events.Event]:
         yield events.Noticed(message=f"the old run is kept as {run.aside}")
     device = devices.choose_device(run.machine)
     with join(device) as world:     # before pictures are decoded, which takes longer on some machines than on others
-        run = dataclasses.replace(run, resolution=world.broadcast_json(run.resolution))
+        resolution, fit = world.broadcast_json([run.resolution, run.fit])
+        run = dataclasses.replace(run, resolution=resolution, fit=fit)
         dataset = yield from open_dataset(
             run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict,
             rendering=run.rendering)

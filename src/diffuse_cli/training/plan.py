@@ -43,7 +43,7 @@ class Reasons:
 
 
 def make_plan(
-    recipe: Recipe, dataset: Dataset, split: Split, *, resolution: int, tokenizer: Tokenizer | None,
+    recipe: Recipe, dataset: Dataset, split: Split, *, resolution: int, fit: str, tokenizer: Tokenizer | None,
     init: Model | None, device: torch.device,
 ) -> tuple[Plan, Reasons]:
     """Resolve a recipe. `--time` must have been turned into `images` by a measurement before.
@@ -76,7 +76,8 @@ def make_plan(
         keep_best=held_out > 0 and train_images < SMALL_DATASET,
         data_id=dataset.content_id, init_id=None if init is None else init.sha256,
         shuffle_tags=recipe.shuffle_tags and conditional, tag_drop=recipe.tag_dropout if conditional else 0.0,
-        held_out_limit=held_out_limit(split, dataset.pixel_hashes) if recipe.held_out is None else None)
+        held_out_limit=held_out_limit(split, dataset.pixel_hashes) if recipe.held_out is None else None,
+        fit=fit)
     return plan, Reasons(why_preset, why_batch, why_budget)
 
 

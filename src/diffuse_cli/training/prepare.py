@@ -103,8 +103,8 @@ class PlanBuilder:
         plan = None
         if self.world.is_main:
             plan, self.reasons = make_plan(
-                recipe, self.dataset, self.split, resolution=self.run.resolution, tokenizer=self.tokenizer,
-                init=self.init, device=self.device)
+                recipe, self.dataset, self.split, resolution=self.run.resolution, fit=self.run.fit,
+                tokenizer=self.tokenizer, init=self.init, device=self.device)
         return self.broadcast(plan)
 
     def broadcast(self, plan: Plan | None) -> Plan:
@@ -277,6 +277,7 @@ def _facts(session: Session, reasons: Reasons | None, start: Start, device: torc
     network = plan.model.network
     facts += [
         ("resolution", f"{network.resolution} px — {run.why_resolution}"),
+        ("fit", f"{plan.fit} — {run.why_fit}"),
         ("network", f"{plan.preset}, {size:.1f} million parameters{why('preset')}"),
         ("starts from", f"{start.name or 'a new network'} — {start.why}"),
         ("diffusion", f"{plan.model.schedule} schedule, {plan.model.prediction} prediction, "

@@ -13,14 +13,16 @@ from typing import Any
 
 from ..checks import from_dict, to_dict
 from ..config import Machine, Plan, Recipe
+from ..data import fit_choice
 from ..data.captions import find_pictures
 from ..data.colours import Rendering, background_colour
 from ..data.file_types import remedies
 from ..data.hub import is_address, lasting_place
-from ..data.images import read_short_side, reason_in_header
+from ..data.images import read_size, reason_in_header
 from ..data.listing import PictureListing
 from ..errors import DataError, UsageError
 from ..files import durable
+from ..sampling.request import rendering_of
 from ..storage import registry, run_directory
 from ..storage.model_info import read_model_info
 
@@ -44,6 +46,8 @@ class Run:
     machine: Machine
     resolution: int                             # pixels along a side; 0 until the main process has broadcast it
     why_resolution: str                         # the reason for it
+    fit: str                                    # how pictures become squares; "" until the main process has told it
+    why_fit: str                                # the reason for it
     plan: Plan | None                           # None for a new run
     extended: bool = False                      # whether the request has another budget than the earlier one
     moved_from: Path | None = None              # the folder in the earlier request, if it was another
@@ -52,8 +56,8 @@ class Run:
 
     @property
     def rendering(self) -> Rendering:
-        """How the values in the files of its pictures become colours."""
-        return Rendering(**self.recipe.colour_options)
+        """How the files of its pictures become squares."""
+        return Rendering(**self.recipe.colour_options, fit=self.fit)
 
     def write_plan(self, plan: Plan) -> None:
         """Record the request and the plan durably. Raises StorageError."""
@@ -87,31 +91,32 @@ def open_run(folder: Path, recipe: Recipe, machine: Machine, *, rehearsal: bool 
     with _locked(directory):
         # The run of that name, if there is one
         durable.remove_temporaries(directory)
-        plan, extended, moved_from = None, False, None
+        plan, fit_of_run, extended, moved_from = None, None, False, None
         stored = None if machine.fresh else run_directory.read_config(directory)
         if stored is not None:
             plan = from_dict(Plan, stored["plan"], where=f"{directory / run_directory.CONFIG_FILE}: plan")
-            choice = plan.model.network.resolution, "that of the run"
+            choice, fit_of_run = (plan.model.network.resolution, "that of the run"), (plan.fit, "that of the run")
             extended, moved_from = _compare(stored["request"], request, name)
         elif run_directory.holds_foreign_model(directory) and not machine.fresh:
             raise UsageError(f"{name!r} is a model that was not trained here",
                              hint="Choose another --name, or move it aside with --fresh")
         resolution, why = choice or choose_resolution(found, recipe, machine)
+        fit, why_fit = fit_of_run or choose_fit(found, recipe)
 
         # Move an old run aside: last, because nothing is refused any more
         aside = None
         if (machine.fresh or run_directory.is_half_moved(directory)) and not rehearsal:
             aside = run_directory.move_aside(directory)
         yield Run(
-            name, directory, folder, found, recipe, machine, resolution, why, plan, extended=extended,
-            moved_from=moved_from, aside=aside)
+            name, directory, folder, found, recipe, machine, resolution, why, fit, why_fit, plan,
+            extended=extended, moved_from=moved_from, aside=aside)
 
 
 def join_run(folder: Path, recipe: Recipe, machine: Machine) -> Run:
-    """The run for all processes but the main one: without its directory, plan and resolution. Raises DataError."""
+    """The run for all processes but the main one: without its directory, plan, resolution and fit. Raises DataError."""
     found = find_pictures(folder, **recipe.caption_options, strict=machine.strict)
-    return Run(machine.name or "", Path(), lasting_place(folder), found, recipe, machine, 0, "", None,
-               is_main=False)
+    return Run(machine.name or "", Path(), lasting_place(folder), found, recipe, machine, 0, "", "", "",
+               None, is_main=False)
 
 
 @contextlib.contextmanager
@@ -183,7 +188,7 @@ def _shown(value: Any) -> str:
     return "not given" if value is None else str(value)
 
 
-# ── Resolution ──────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Resolution and fit ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def choose_resolution(found: PictureListing, recipe: Recipe, machine: Machine) -> tuple[int, str]:
@@ -197,7 +202,7 @@ def choose_resolution(found: PictureListing, recipe: Recipe, machine: Machine) -
     if recipe.init not in ("auto", "none"):
         return read_model_info(registry.resolve(recipe.init)).config.network.resolution, "that of --init"
     every = max(1, len(found.pictures) // PROBED_PICTURES)
-    sides = sorted(side for picture in found.pictures[::every] if (side := read_short_side(picture.path)) is not None)
+    sides = sorted(min(size) for picture in found.pictures[::every] if (size := read_size(picture.path)) is not None)
     if not sides:
         first = found.pictures[0]
         reason = reason_in_header(first.path)
@@ -208,6 +213,18 @@ def choose_resolution(found: PictureListing, recipe: Recipe, machine: Machine) -
     largest, where = (64, "on a GPU") if _has_accelerator(machine) else (32, "on a CPU")
     resolution = max((size for size in RESOLUTIONS if size <= min(largest, median)), default=min(RESOLUTIONS))
     return resolution, f"for pictures of about {median} px {where}"
+
+
+def choose_fit(found: PictureListing, recipe: Recipe) -> tuple[str, str]:
+    """How pictures become squares, and the reason: by --fit, as those of a student's teacher, or as the data need it.
+
+    Raises DataError, ModelError.
+    """
+    if recipe.fit != "auto":
+        return recipe.fit, "as asked"
+    if recipe.evaluations is not None:
+        return rendering_of(read_model_info(registry.resolve(recipe.init)).training).fit, "that of its teacher"
+    return fit_choice.choose_fit(found, Rendering(**recipe.colour_options))
 
 
 def _has_accelerator(machine: Machine) -> bool:

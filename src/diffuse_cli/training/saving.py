@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .. import events
-from ..config import Recipe
+from ..config import Plan, Recipe
 from ..data import caption_words
 from ..errors import StorageError
 from ..files import durable
@@ -110,7 +110,8 @@ def save_model(session: Session, path: Path, *, delivered: str) -> None:
         noise_mse=session.noise_mse if plan.model.student is None else None,
         teacher_mse=None if plan.model.student is None else session.noise_mse,
         data_id=plan.data_id, init_id=plan.init_id, white_level=recipe.white_level,
-        background=None if recipe.background == Recipe.background else recipe.background)
+        background=None if recipe.background == Recipe.background else recipe.background,
+        fit=None if plan.fit == Plan.fit else plan.fit)
     checkpoint.save_model(
         path, config=plan.model, weights=trainer.averaged.state_dict(), tokenizer=session.tokenizer,
         words=caption_words.count_words(captions), training=training)

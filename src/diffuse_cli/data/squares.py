@@ -1,0 +1,88 @@
+"""From an RGB picture of any shape to a square: its middle, or all of it, padded or stretched (`--fit`).
+
+Pillow alone does it, because the processes that decode pictures do not import NumPy.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from .colours import TRANSPARENT_GROUND, Rendering, background_colour, border
+
+if TYPE_CHECKING:
+    import numpy as np
+
+REDUCING_GAP = 2                                # minimum size before Lanczos, in sizes after it
+TOLERANCE = 16                                  # levels of 255 by which a channel of a plain ground may vary
+PLAIN_SHARE = 0.6                               # minimum share of the border in the colour of a plain ground
+
+Colour = tuple[int, int, int]                   # red, green, blue, 0 to 255
+
+
+def square_pixels(
+    image: Image.Image, resolution: int, rendering: Rendering | None = None,
+) -> "np.ndarray[Any, np.dtype[np.uint8]]":
+    """The result of `square` as an array → uint8 (R, R, 3)."""
+    import numpy as np
+
+    return np.array(square(image, resolution, rendering), dtype=np.uint8)
+
+
+def square(image: Image.Image, resolution: int, rendering: Rendering | None = None) -> Image.Image:
+    """An RGB picture as a square of `resolution` pixels, by the `fit` of `rendering`.
+
+    `crop` keeps the centre square. `pad` keeps all, between bars in the colour of the picture's ground, or of the
+    background if its ground is transparent or not plain. `stretch` keeps all, and changes the proportions.
+
+    A picture is made larger by bicubic interpolation, and smaller by Lanczos, after averages over whole boxes of pixels
+    have brought it near twice the size. What has the right size is copied.
+    """
+    rendering = rendering or Rendering()
+    width, height = image.size
+    if rendering.fit == "stretch":
+        return _resized(image, (0, 0, width, height), (resolution, resolution))
+    if rendering.fit == "crop":
+        side = min(width, height)
+        left, top = (width - side) // 2, (height - side) // 2
+        return _resized(image, (left, top, left + side, top + side), (resolution, resolution))
+    long = max(width, height)
+    size = max(1, round(resolution * width / long)), max(1, round(resolution * height / long))
+    inner = _resized(image, (0, 0, width, height), size)
+    if size == (resolution, resolution):
+        return inner
+    is_laid_on_it = TRANSPARENT_GROUND in image.info.get("notes", ())
+    ground = None if is_laid_on_it else ground_colour(image)
+    result = Image.new("RGB", (resolution, resolution), ground or background_colour(rendering))
+    result.paste(inner, ((resolution - size[0]) // 2, (resolution - size[1]) // 2))
+    return result
+
+
+def _resized(image: Image.Image, box: tuple[int, int, int, int], size: tuple[int, int]) -> Image.Image:
+    """The pixels in the box (left, top, right, bottom), resized to (width, height)."""
+    width, height = box[2] - box[0], box[3] - box[1]
+    if (width, height) == size:
+        return image.crop(box)
+    if width <= size[0] and height <= size[1]:
+        return image.resize(size, Image.Resampling.BICUBIC, box=box)
+    return image.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=REDUCING_GAP)
+
+
+def ground_colour(image: Image.Image) -> Colour | None:
+    """The colour of the ground on which an RGB picture stands; None unless the ground is plain.
+
+    The border, one pixel wide, shows it: its median colour is that of a plain ground if in each channel at least
+    PLAIN_SHARE of the border differ from it by at most TOLERANCE.
+    """
+    counts = [sum(values) for values in zip(*(strip.histogram() for strip in border(image)), strict=True)]
+    red, green, blue = (_plain_level(counts[start:start + 256]) for start in (0, 256, 512))
+    return None if red is None or green is None or blue is None else (red, green, blue)
+
+
+def _plain_level(counts: list[int]) -> int | None:
+    """The median of a channel; None unless enough values are near it. counts: how often each of 256 values occurs."""
+    total, below, median = sum(counts), 0, 0
+    while 2 * (below + counts[median]) < total:
+        below += counts[median]
+        median += 1
+    near = sum(counts[max(0, median - TOLERANCE):median + TOLERANCE + 1])
+    return median if near >= PLAIN_SHARE * total else None
