@@ -18,18 +18,15 @@ from ..files.input_files import read_input
 from ..files.strict_json import MAX_JSON_BYTES, JsonError, loads_strict
 from ..model_config import Student
 from ..pictures import image_files, pixels, sheets
+from ..sampling.example_prompts import example_prompts, frequent_words
 from ..sampling.generate import generate
-from ..sampling.png_metadata import MAX_PROMPT
 from ..sampling.request import SampleRequest
 from ..storage.checkpoint import Model
 from ..storage.evaluation_file import EVALUATION_FILE, nested_entry, readable
-from ..storage.event_log import read_event_log
 from ..version import __version__
 
 PICTURE_FILE = "samples.png"
 PICTURES, WORDS = 4, 24                         # largest numbers of samples and of frequent words on the card
-_FUNCTION_WORDS = frozenset((                   # words that no picture can show
-    "a", "an", "and", "at", "by", "for", "from", "in", "is", "it", "of", "on", "or", "the", "to", "with"))
 _ESCAPES = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_{}[]<>()#+-!|~$&"})      # of Markdown
 _METRICS = {                                    # key of evaluation.json → its name on the card
     "noise_mse": "noise loss, held out", "noise_mse_ref": "noise loss, on the cosine schedule",
@@ -39,7 +36,8 @@ _METRICS = {                                    # key of evaluation.json → its
 
 def write(model: Model, folder: Path, *, source: Path, progress: ProgressCallback) -> None:
     """Generate some samples and write them and README.md into the folder. source: the file of the model."""
-    prompts = _prompts(model, source.parent)
+    prompts = [""] * PICTURES if model.tokenizer is None else \
+        example_prompts(model.words, source.parent, count=PICTURES)
     samples = []
     progress("generating samples", 0, len(prompts))
     sampling = Sampling.of(model.config, batch_size=len(prompts))
@@ -57,22 +55,6 @@ def write_report(path: Path, model: Model, report: dict[str, Any]) -> None:
     content = {**report, "training": model.training.to_json(), "words": model.words}
     text = json.dumps(without_non_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
     durable.write(path, f"{text}\n".encode(), mode=0o666)
-
-
-def _prompts(model: Model, run: Path) -> list[str]:
-    """Return the prompts of the run's previews, else the most frequent words; empty prompts if unconditional."""
-    if model.tokenizer is None:
-        return [""] * PICTURES
-    previews = read_event_log(run).previews
-    logged = previews[-1].get("prompts") if previews else None
-    prompts = [prompt for prompt in logged if isinstance(prompt, str) and prompt] if isinstance(logged, list) else []
-    return [prompt[:MAX_PROMPT] for prompt in (prompts or _words(model) or [""])][:PICTURES]
-
-
-def _words(model: Model) -> list[str]:
-    """Return the words of the captions without function words, the most frequent first."""
-    ordered = sorted(model.words.items(), key=lambda item: (-item[1], item[0]))
-    return [word for word, _ in ordered if word not in _FUNCTION_WORDS]
 
 
 # ── The text ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -134,7 +116,7 @@ def _loading(*, conditional: bool, student: Student | None) -> str:
 def _data(model: Model) -> list[tuple[str, str]]:
     training = model.training
     rows = [("pictures", _figure(training.train_images)), ("captions from", _figure(training.captions)),
-            ("most frequent words", ", ".join(_text(word[:40]) for word in _words(model)[:WORDS]))]
+            ("most frequent words", ", ".join(_text(word[:40]) for word in frequent_words(model.words)[:WORDS]))]
     return [(label, value) for label, value in rows if value]
 
 

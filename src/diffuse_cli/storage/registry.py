@@ -24,7 +24,7 @@ from ..files.input_files import read_input
 
 MODEL_FILE = "model.safetensors"
 LOCK_FILE = "lock"
-REPORT_FILE = "report.html"
+REPORT_FILE, RESULTS_FILE = "report.html", "results.png"
 LAST, DEMO = "last", "demo"                     # names that no directory has
 _FOUNDATION = "foundation-"                     # no directory's name begins so
 _SUFFIX = ".safetensors"
