@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .. import config
+from .. import config, hub
 from ..checks import check_range
 from ..config import Machine, Sampling
 from ..errors import UsageError
@@ -71,7 +71,7 @@ def _paths(names: Sequence[str]) -> dict[str, Path]:
         path = registry.resolve(name)
         generic = path.name == registry.MODEL_FILE or is_folder(path)
         label = path.absolute().parent.name if generic else path.stem
-        if label in result:                                            # models of one name in two places
+        if hub.parse_address(name) or label in result:                 # or models of one name in two places
             label = name
         if label in result or path in result.values():
             raise UsageError(f"{name} is named twice", hint="Name two or more different models")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 GENERATED_PICTURES = 256                        # default of --num: a minute or two on a CPU at 32 pixels
 MAX_PICTURES = 2048                             # default of --images: the most that a training holds out
-QUICK_PICTURES = 16                             # the same with --quick, which generates none
+QUICK_PICTURES = 8                              # the same with --quick, which generates none
 DEMO_SCENES, DEMO_SEED = 512, 1                 # that the demo model is measured on; its own have the seed 0
 
 

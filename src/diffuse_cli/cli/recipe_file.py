@@ -76,9 +76,9 @@ def write(path: Path, folder: Path, recipe: Recipe, plan: "Plan") -> None:
     chosen = dataclasses.replace(
         recipe, resolution=plan.model.network.resolution, preset=plan.preset, batch_size=plan.batch_size, lr=plan.lr,
         flip=plan.flip, steps=plan.steps if recipe.images is None and recipe.time is None else None)
-    settings: dict[str, Any] = options.given(dataclasses.asdict(chosen))
+    settings: dict[str, Any] = {name: list(value) if isinstance(value, tuple) else value
+                                for name, value in dataclasses.asdict(chosen).items() if value not in (None, ())}
     if "time" in settings:
         settings["time"] = f"{settings['time']:g}s"
-    settings["more_folders"] = list(settings["more_folders"])
     text = tomli_w.dumps({"folder": os.fspath(folder), **settings})
     output_files.write_new(path, f"{_HEAD}\n{text}".encode(), option="--save")

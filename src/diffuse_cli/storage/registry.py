@@ -18,6 +18,7 @@ import sys
 import unicodedata
 from pathlib import Path
 
+from .. import hub
 from ..errors import InUseError, ModelError, StorageError, UsageError, system_reason
 from ..files import durable
 from ..files.input_files import read_input
@@ -171,12 +172,14 @@ def model_files() -> dict[str, Path]:
 
 
 def resolve(model: str | None) -> Path:
-    """The model file that `-m MODEL` means. `model` is a path, a name, or None.
+    """The model file that `-m MODEL` means. `model` is a path, a name, an address, or None.
 
     It is a path if it contains a separator, starts with `.` or `~`, or ends in `.safetensors`. A directory stands for
     the model in it, a directory in diffusers' form for its `model_index.json`. None means $DIFFUSE_MODEL, else the
-    model that was trained last, else `demo`. Raises ModelError, with the nearest names, and UsageError for an empty
-    name, which a script passes when a variable is not set.
+    model that was trained last, else `demo`. Only an address of the Hub, `hf://owner/name`, downloads anything.
+
+    Raises ModelError, with the nearest names, and UsageError for an empty name, which a script passes when a variable
+    is not set.
     """
     if model == "":
         raise UsageError("which model? Its name is empty", hint="`diffuse models ls` shows the names")
@@ -185,6 +188,10 @@ def resolve(model: str | None) -> Path:
         model = LAST if last() else DEMO
         if model == DEMO and bundled() is None:
             raise ModelError("there is no model yet", hint="Train one first: diffuse train ./images")
+    if hub.parse_address(model):
+        from .hub_models import fetch
+
+        return fetch(model)
     if is_path(model):
         path = Path(os.path.expanduser(model))
         if path.is_dir():
