@@ -77,11 +77,12 @@ def _readme(model: Model, prompts: Sequence[str], run: Path, *, place: str, lice
     name, conditional = _text(training.name or "model"), model.tokenizer is not None
     task = "text-to-image" if conditional else "unconditional-image-generation"
     kind = "text-conditional" if conditional else "unconditional"
+    start = "from scratch" if training.init_id is None else "from the weights of another model"
     blocks = [
         _front_matter(task, prompts if conditional else (), license),
         f"# {name}",
-        f"A {kind} diffusion model for pictures of {network.resolution} × {network.resolution} pixels, trained from "
-        f"scratch with diffuse-cli {__version__}. It works on pixels, without an autoencoder, and needs no code of its "
+        f"A {kind} diffusion model for pictures of {network.resolution} × {network.resolution} pixels, trained "
+        f"{start} with diffuse-cli {__version__}. It works on pixels, without an autoencoder, and needs no code of its "
         "own to be loaded.",
         " ".join(f"![a sample of the model]({name})" for name in _picture_names(prompts)),
         *([", ".join(f"*{_text(prompt)}*" for prompt in prompts)] if any(prompts) else []),
