@@ -25,7 +25,7 @@ MAX_PROMPTS, MAX_PICTURES = 16, 16
 
 
 def compare(
-    names: Annotated[list[str], typer.Argument(metavar="MODEL...", autocompletion=options.complete_model,
+    names: Annotated[list[str], typer.Argument(metavar="MODEL", autocompletion=options.complete_model,
                                                help="Two or more models, by name or path.")],
     prompts: Annotated[list[str] | None, typer.Option(
         "-p", "--prompt", metavar="TEXT", help="Prompt that every model draws; can be repeated. Default: those of the "

@@ -16,7 +16,7 @@ from ..errors import UsageError
 from ..events import ProgressCallback
 from ..files import durable
 from ..storage.checkpoint import Model
-from ..storage.diffusers_folder import REPORT_FILE
+from ..storage.diffusers_config import REPORT_FILE
 from ..version import __version__
 from . import (
     diffusers_comparison,

@@ -10,16 +10,15 @@ from typing import Any
 from .. import hub
 from ..errors import ModelError
 from ..files.strict_json import MAX_JSON_BYTES
-from . import diffusers_folder
-from .diffusers_config import INDEX_FILE
+from .diffusers_config import INDEX_FILE, REPORT_FILE, SCHEDULER_FILE, TEXT_ENCODER_FILE, TOKENIZER_FILE, UNET_FILE
 from .safetensors_file import MAX_FILE_BYTES, MAX_HEADER_BYTES
 
 MODEL_FILE = "model.safetensors"
 _LIMITS = {                                     # file of a folder in diffusers' form → its maximum number of bytes
-    **dict.fromkeys((INDEX_FILE, diffusers_folder.SCHEDULER_FILE, "unet/config.json", "text_encoder/config.json",
-                     diffusers_folder.REPORT_FILE), MAX_JSON_BYTES),
-    diffusers_folder.TOKENIZER_FILE: MAX_HEADER_BYTES,
-    **dict.fromkeys((diffusers_folder.UNET_FILE, diffusers_folder.TEXT_ENCODER_FILE), MAX_FILE_BYTES)}
+    **dict.fromkeys((INDEX_FILE, SCHEDULER_FILE, "unet/config.json", "text_encoder/config.json",
+                     REPORT_FILE), MAX_JSON_BYTES),
+    TOKENIZER_FILE: MAX_HEADER_BYTES,
+    **dict.fromkeys((UNET_FILE, TEXT_ENCODER_FILE), MAX_FILE_BYTES)}
 
 
 def fetch(address: str) -> Path:
