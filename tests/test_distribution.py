@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "diffuse_cli"
 NOT_PYTHON = {f"diffuse_cli/{name}" for name in (
-    "py.typed", "exporting/standalone/README.md", "reporting/report.html", "reporting/report.js",
+    "py.typed", "exporting/standalone/README.md", "reporting/page.html", "reporting/page.js",
     "models/demo.safetensors", "models/demo.md", "models/demo.accuracy.json", "models/demo.evaluation.json",
     "models/demo.training.jsonl", "models/foundation-nano-32.safetensors", "models/foundation-nano-32.md",
     "models/foundation-nano-32.training.jsonl", "models/foundation-nano-64.safetensors",

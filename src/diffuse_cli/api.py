@@ -242,19 +242,21 @@ def train(
 
 def export(
     model: str | Path | None, out: str | Path, *, to: str, scheduler: str | None = None, precision: str | None = None,
-    verify: bool = True,
+    verify: bool = True, license: str | None = None, push: str | None = None,
 ) -> dict[str, Any]:
     """Write a model in another form to the new path `out`, as `diffuse export` does, and return the report.
 
-    model: a name or a path, as for `load`. to, scheduler, precision: as the options of the command. verify: whether the
-    outputs of the exported model are compared with those of the original; the report lists each comparison.
+    model: a name or a path, as for `load`. to, scheduler, precision, license, push: as the options of the command.
+    verify: whether the outputs of the exported model are compared with those of the original; the report lists each
+    comparison.
 
     Raises UsageError, ModelError, StorageError. Raises ExportError if the outputs differ by more than a comparison
-    allows; then nothing was written.
+    allows; then nothing was written. Raises UploadError if the Hub did not take what is to be pushed.
     """
     from .exporting import publishing
 
-    chosen, target = Export(format=to, scheduler=scheduler, precision=precision, verify=verify), Path(out)
+    chosen, target = Export(format=to, scheduler=scheduler, precision=precision, verify=verify, license=license,
+                            push=push), Path(out)
     chosen.check_name(target)
     if os.path.lexists(target):
         raise UsageError(f"{target} exists already", hint="Choose another place")

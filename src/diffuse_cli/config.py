@@ -252,6 +252,8 @@ class Export:
     scheduler: str | None = None                # for diffusers: the scheduler of the pipeline
     precision: str | None = None                # for safetensors: the precision of the numbers in the file
     verify: bool = True
+    license: str | None = None                  # for diffusers: that of the model card, as the Hub writes it
+    push: str | None = None                     # for diffusers: owner/name on the Hub to which it is uploaded
 
     def __post_init__(self) -> None:
         check_choice("--to", self.format, tuple(EXPORT_FORMATS))
@@ -261,6 +263,15 @@ class Export:
                 check_choice(option, value, known)
                 if self.format != owner:
                     raise UsageError(f"{option} is for --to {owner}, not for {self.format}", hint="Leave it out")
+        if self.license is not None and not re.fullmatch("[a-z0-9][a-z0-9.+-]{0,60}", self.license):
+            raise UsageError(f"--license takes a name such as mit or cc-by-4.0, not {self.license[:60]!r}",
+                             hint="The names are at https://huggingface.co/docs/hub/repositories-licenses")
+        for option, value in (("--push", self.push), ("--license", self.license)):
+            if value is not None and self.format != "diffusers":
+                raise UsageError(f"{option} is for --to diffusers, the form with a model card", hint="Leave it out")
+        if self.push is not None and self.license is None:
+            raise UsageError("--push publishes the model, and needs its licence",
+                             hint="For example: --license mit. The pictures that it was trained on may set conditions")
 
     @property
     def suffix(self) -> str:

@@ -1,7 +1,7 @@
 """The errors that a user can cause or repair, each with its exit code.
 
 Exit codes (documented in docs/cli.md): 0 ok, 2 usage, 3 input data, 4 model,
-5 in use, 6 storage, 7 memory, 8 diverged, 9 worker, 10 export, 70 internal bug, 128 + n signal n.
+5 in use, 6 storage, 7 memory, 8 diverged, 9 worker, 10 export, 11 upload, 70 internal bug, 128 + n signal n.
 """
 
 
@@ -79,6 +79,12 @@ class ExportError(DiffuseError):
     def __init__(self, what: str) -> None:
         super().__init__(what, hint="Nothing was written. Please report this, with the model's configuration; "
                          "--no-verify exports without the comparison")
+
+
+class UploadError(DiffuseError):
+    """The Hub did not take a model. The export on the disk is whole."""
+
+    exit_code = 11
 
 
 def system_reason(error: OSError) -> str:

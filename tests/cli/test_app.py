@@ -21,7 +21,7 @@ from diffuse_cli.storage import registry
 DIFFUSE = (sys.executable, "-m", "diffuse_cli")
 GROUPS = ((), ("models",), ("data",))
 COMMANDS = (*GROUPS, ("train",), ("distill",), ("sample",), ("evaluate",), ("noise-demo",), ("export",), ("doctor",),
-            *(("models", name) for name in ("ls", "show", "path", "rm", "verify")),
+            *(("models", name) for name in ("ls", "show", "compare", "path", "rm", "verify")),
             *(("data", name) for name in ("check", "preview", "demo", "clear")))
 
 

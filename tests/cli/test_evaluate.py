@@ -8,6 +8,7 @@ import shutil
 import pytest
 import tiny
 
+from diffuse_cli.data.demo_scenes import scenes
 from diffuse_cli.errors import StorageError
 from diffuse_cli.evaluation import features
 from diffuse_cli.files import durable
@@ -163,3 +164,42 @@ def test_an_empty_name_is_not_the_current_directory(diffuse, model):
     code, out, err = diffuse("tiny", "")
     assert (code, out) == (2, "")
     assert "no folder of pictures was given" in err
+
+
+# ── Quickly, and the demo model ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_quick_look_generates_nothing_and_keeps_nothing(diffuse, model):
+    code, out, err = diffuse("--quick", "--json")
+    record = json.loads(out)
+    assert code == 0, err
+    assert (record["pictures"]["held_out"], record["distances"], record["memorisation"]) == (2, None, None)
+    assert "not kept" in err
+    assert not (model / "evaluation.json").exists()
+    assert json.loads(diffuse("--quick", "-n", "1", "--json")[1])["memorisation"] is not None
+
+
+def test_the_time_of_an_encoder_is_told_once_before_it_is_trained(diffuse, model, squares):
+    told = "distances need an encoder of these pictures: it is trained now, in about 0:0"
+    _, out, err = diffuse("tiny", squares, "-n", "2")
+    assert told in err
+    assert "kernel distance" in out
+    assert told not in diffuse("tiny", squares, "-n", "2")[2]          # it was kept
+
+
+def test_the_demo_model_is_measured_on_new_demo_scenes(diffuse, model, home, monkeypatch, tmp_path):
+    demo = tmp_path / "demo.safetensors"
+    shutil.copy(model / "model.safetensors", demo)
+    monkeypatch.setattr(registry, "_BUNDLED", tmp_path)
+    code, out, err = diffuse("demo", "-n", "0", "--images", "3")
+    assert code == 0, err
+    assert "3 pictures of new demo scenes" in out
+    folder = home / "images" / "demo-scenes-3-8"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert len(before) == 4
+    (folder / "00002.png").unlink()                                    # as if drawing it had been killed
+    assert diffuse("demo", "-n", "0", "--images", "3")[:2] == (0, out)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    own = tmp_path / "own"
+    list(scenes.write_demo_folder(own, count=3, resolution=8, seed=0))         # as the training's
+    assert not {path.read_bytes() for path in own.glob("*.png")} & set(before.values())

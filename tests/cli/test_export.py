@@ -54,15 +54,15 @@ def test_a_folder_named_after_the_model_whose_path_is_all_that_is_printed(diffus
     assert "compared with the model" in err
     assert set(os.listdir()) == {"tiny-diffusers"}
     assert set(os.listdir("tiny-diffusers")) == {
-        "model_index.json", "scheduler", "unet", "text_encoder", "tokenizer", "README.md", "samples.png", "export.json"}
+        "model_index.json", "scheduler", "unet", "text_encoder", "tokenizer", "README.md", "samples", "export.json"}
     assert same(home / "models/tiny/model.safetensors", registry.resolve("./tiny-diffusers"))
 
 
 def test_the_card_tells_of_pictures_data_and_figures(diffuse, model):
     assert diffuse("export", model, "--to", "diffusers", "-o", "out")[0] == 0
     card = (Path("out") / "README.md").read_text(encoding="utf-8")
-    assert card.startswith("---\nlicense: unknown\nlibrary_name: diffusers\npipeline_tag: text-to-image\n")
-    for text in ("# tiny", "samples.png", "AutoPipelineForText2Image", "| pictures | 22 |", "square", "noise loss"):
+    assert card.startswith("---\nlibrary_name: diffusers\npipeline_tag: text-to-image\n")
+    for text in ("# tiny", "samples/1.png", "AutoPipelineForText2Image", "| pictures | 22 |", "square", "noise loss"):
         assert text in card, text
 
 
@@ -166,9 +166,9 @@ def test_nothing_is_replaced_without_force_and_with_it_only_an_earlier_export(di
 
     assert diffuse("export", model, "--to", "diffusers", "-o", "again", "--no-verify")[0] == 0
     assert diffuse("export", model, "--to", "diffusers", "-o", "again", "--no-verify")[0] == 2
-    os.remove("again/samples.png")
+    os.remove("again/samples/1.png")
     assert diffuse("export", model, "--to", "diffusers", "-o", "again", "--no-verify", "--force")[0] == 0
-    assert os.path.exists("again/samples.png")
+    assert os.path.exists("again/samples/1.png")
     assert set(os.listdir()) == {"out", "again"}
 
 

@@ -9,7 +9,9 @@ import re
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import consistent_models
@@ -18,7 +20,7 @@ import tiny
 import torch
 
 from diffuse_cli import events
-from diffuse_cli.cli import app, distill, options, train
+from diffuse_cli.cli import app, distill, options, recipe_file, train
 from diffuse_cli.cli.terminal import view
 from diffuse_cli.config import Machine, Recipe
 from diffuse_cli.errors import UsageError
@@ -301,17 +303,54 @@ def test_a_run_in_use_ends_with_5(diffuse, squares, decoded):
     assert (code, f"process {os.getpid()}" in err) == (5, True)
 
 
+def test_a_dry_run_saves_the_whole_recipe_which_trains_the_same(diffuse, squares, decoded, home, tmp_path):
+    file, machine = tmp_path / "recipe.toml", OPTIONS[8:]
+    assert diffuse("train", squares, *OPTIONS, "--dry-run", "--save", file)[:2] == (0, f"{file}\n")
+    told = tomllib.loads(file.read_text())
+    assert told["folder"] == str(squares)
+    assert {"resolution", "preset", "steps", "batch_size", "lr", "flip", "seed"} < told.keys()
+    assert told.keys() - {"folder"} <= {field.name for field in dataclasses.fields(Recipe)}
+    diffuse("train", squares, *OPTIONS)
+    diffuse("train", "--config", file, *machine, "--name", "again")
+    assert model_of(home, "again").exists()
+    first, second = (json.loads((home / "models" / name / "config.json").read_text()) for name in ("tiny", "again"))
+    assert second["plan"] == first["plan"]
+    code, _, err = diffuse("train", squares, *OPTIONS, "--dry-run", "--save", file)
+    assert (code, "exists already" in err, "--save" in err) == (2, True, True)
+    assert diffuse("train", squares, *OPTIONS, "--save", tmp_path / "new.toml")[0] == 2
+
+
+def test_a_recipe_file_says_what_is_typed(tmp_path):
+    """What is written is read again; names may have hyphens, a time is written as it is typed."""
+    plan = SimpleNamespace(model=SimpleNamespace(network=SimpleNamespace(resolution=64)), preset="nano", batch_size=16,
+                           lr=0.004, flip=True, steps=100)
+    asked = Recipe(time=5400.0, caption='"a" {name}\n\x7f\u2603', more_folders=("/b", "/c"), seed=2**62)
+    recipe_file.write(tmp_path / "a.toml", Path("/a b"), asked, plan)
+    folder, recipe = recipe_file.read(tmp_path / "a.toml", None, {})
+    assert folder == Path("/a b")
+    assert recipe == dataclasses.replace(asked, resolution=64, preset="nano", batch_size=16, lr=0.004, flip=True)
+    assert 'time = "5400s"' in (tmp_path / "a.toml").read_text()
+    (tmp_path / "b.toml").write_text('folder = "/a"\nbatch-size = 8\ntime = "1h30m"\n')
+    assert recipe_file.read(tmp_path / "b.toml", None, {}) == (Path("/a"), Recipe(batch_size=8, time=5400.0))
+    assert recipe_file.read(tmp_path / "b.toml", None, {"steps": 5})[1] == Recipe(batch_size=8, steps=5)
+    for content in ("folder = 3", "x", "steps = nan", "surprise = 1", "seed = 1\nseed = 2", "lr = '1'", "a.b = 1",
+                    "x = " + "[" * 100_000, "time = 'soon'", "steps = 1979-05-27", "\udcff"):
+        (tmp_path / "c.toml").write_text(content, errors="surrogateescape")
+        with pytest.raises(UsageError, match="--config"):
+            recipe_file.read(tmp_path / "c.toml", Path("/a"), {})
+
+
 def test_the_folder_can_come_from_the_config_alone(tmp_path):
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"request": {"folder": "/a", "recipe": {"steps": 5, "seed": 3}}, "plan": {}}))
-    folder, recipe = train._read_config(config, None, options.fields_of(Recipe, {"seed": None, "lr": 0.5}))
+    folder, recipe = recipe_file.read(config, None, options.fields_of(Recipe, {"seed": None, "lr": 0.5}))
     assert (folder, recipe.steps, recipe.seed, recipe.lr) == (Path("/a"), 5, 3, 0.5)
-    folder, recipe = train._read_config(config, Path("/b"), {"time": 60.0})
+    folder, recipe = recipe_file.read(config, Path("/b"), {"time": 60.0})
     assert (folder, recipe.steps, recipe.time) == (Path("/b"), None, 60.0)
     for content in ("", "{}", "[]", '{"request": {}}', '{"request": {"folder": "/a", "recipe": {"surprise": 1}}}'):
         config.write_text(content)
         with pytest.raises(UsageError, match="--config"):
-            train._read_config(config, None, {})
+            recipe_file.read(config, None, {})
 
 
 # ── Names of options ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -322,7 +361,7 @@ def requested(monkeypatch):
     """(recipe, machine) of every training that was asked for; none is run."""
     runs = []
     monkeypatch.setattr(
-        train, "run_training", lambda folder, recipe, machine, *, dry_run: runs.append((recipe, machine)))
+        train, "run_training", lambda folder, recipe, machine, **_: runs.append((recipe, machine)))
     return runs
 
 
@@ -362,8 +401,8 @@ def test_a_config_with_the_former_name_of_a_field_asks_for_the_same_run(tmp_path
     recipes = []
     for name in ("objective", "loss_weighting"):
         config.write_text(json.dumps({"request": {"folder": "/a", "recipe": {name: "simple", "steps": 5}}, "plan": {}}))
-        recipes.append(train._read_config(config, None, {})[1])
-        assert train._read_config(config, None, {"loss_weighting": "min-snr"})[1].loss_weighting == "min-snr"
+        recipes.append(recipe_file.read(config, None, {})[1])
+        assert recipe_file.read(config, None, {"loss_weighting": "min-snr"})[1].loss_weighting == "min-snr"
     assert recipes == [Recipe(loss_weighting="simple", steps=5)] * 2
 
 

@@ -20,7 +20,6 @@ from diffuse_cli.config import Machine, Recipe
 from diffuse_cli.data.captions import find_pictures
 from diffuse_cli.data.dataset import open_dataset
 from diffuse_cli.files import durable
-from diffuse_cli.reporting import report
 from diffuse_cli.storage import registry, training_states
 from diffuse_cli.training import loop, plan, prepare, previews
 from diffuse_cli.training.optimizer import learning_rate_at
@@ -68,7 +67,7 @@ def cheap() -> Iterator[None]:
     blank = [SimpleNamespace(prompt="", pixels=np.zeros((8, 8, 3), np.uint8))]
     with mock.patch.object(prepare, "Trainer", Walker), mock.patch.object(previews, "generate", return_value=blank), \
             mock.patch.object(plan, "parameter_count", return_value=Walker.parameters), \
-            mock.patch.object(report, "svg", return_value="<svg></svg>"):
+            tiny.without_curves():
         yield
 
 

@@ -14,7 +14,7 @@ from diffuse_cli import config, events
 from diffuse_cli.config import SAMPLER_STEPS, Machine, Recipe
 from diffuse_cli.data.listing import Dataset
 from diffuse_cli.network import presets
-from diffuse_cli.reporting import report
+from diffuse_cli.reporting import page, results_picture
 from diffuse_cli.training import loop
 from diffuse_cli.training.run import open_run
 
@@ -87,12 +87,20 @@ class StopAfter:
 
 
 @contextlib.contextmanager
+def without_curves() -> Iterator[None]:
+    """Draw no curves in reports, nor beside them."""
+    with mock.patch.object(page, "svg", return_value="<svg></svg>"), \
+            mock.patch.object(results_picture, "build", return_value=b""):
+        yield
+
+
+@contextlib.contextmanager
 def scaled_down(*, drawn: bool = False) -> Iterator[None]:
     """Make trainings cheap: a narrow network, 2 validations, previews of 2 pictures in 4 steps.
 
     The curves of the report are left out as well, unless `drawn` is set.
     """
-    curves = contextlib.nullcontext() if drawn else mock.patch.object(report, "svg", return_value="<svg></svg>")
+    curves = contextlib.nullcontext() if drawn else without_curves()
     with mock.patch.dict(presets.LEVELS, nano={3: presets.Levels((16, 16, 32), (1, 1, 1), 16, 16, 32, 1)}), \
             mock.patch.dict(presets.TEXT, nano=(16, 1)), mock.patch.object(config, "VALIDATIONS", 2), \
             mock.patch.object(config, "PREVIEW_PICTURES", 2), mock.patch.dict(SAMPLER_STEPS, {"dpmpp-2m": 4}), curves:

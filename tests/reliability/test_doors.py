@@ -28,7 +28,7 @@ from diffuse_cli.data.decode_workers import decode_all
 from diffuse_cli.errors import DataError, ModelError
 from diffuse_cli.exporting import diffusers_export
 from diffuse_cli.pictures.image_files import encode
-from diffuse_cli.reporting import report
+from diffuse_cli.reporting import page
 from diffuse_cli.sampling import png_metadata
 from diffuse_cli.storage import checkpoint, safetensors_file
 from diffuse_cli.storage.diffusers_config import INDEX_FILE
@@ -334,7 +334,7 @@ def test_captions_are_read_as_they_are_written(tmp_path, text):
 @examples
 @given(text=ANYTHING)
 def test_html_is_inert(text):
-    shown = report._text(text)
+    shown = page.text(text)
     assert "<" not in shown
     assert '"' not in shown
     assert is_harmless(shown)

@@ -15,6 +15,7 @@ TOO_LARGE = 2**43                               # more than any limit; a sparse 
 # option → the command line with the path at {}, and the exit code of a refusal
 PATHS = {
     "train --config": (("train", "--config", "{}"), 2),
+    "train --config as TOML": (("train", "--config", "{}.toml"), 2),
     "train --captions": (("train", "PICTURES", "--captions", "{}.csv", "--dry-run"), 3),
     "train DIR as a table": (("train", "{}.jsonl", "--dry-run"), 3),
     "train DIR as a list": (("train", "{}.txt", "--dry-run"), 3),

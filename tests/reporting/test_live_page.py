@@ -5,11 +5,12 @@ from pathlib import Path
 from unittest import mock
 
 import tiny
+from PIL import Image
 from web_page import Page
 
 from diffuse_cli import events
 from diffuse_cli.files import durable
-from diffuse_cli.reporting import live_page, report
+from diffuse_cli.reporting import live_page, report, results_picture
 from diffuse_cli.storage import registry
 from diffuse_cli.training import monitor
 
@@ -36,6 +37,9 @@ def test_a_training_writes_its_report_which_changes_no_bit_of_the_models(trained
         "step 4 of 8", "step 5 of 8", "step 7 of 8", "Finished"]
     assert all(Page(html) and "<path" in html for html in written)
     assert (directory / registry.REPORT_FILE).read_bytes() == report.build(directory)
+    assert (directory / registry.RESULTS_FILE).read_bytes() == results_picture.build(directory)
+    with Image.open(directory / registry.RESULTS_FILE) as picture:
+        assert picture.height > picture.width / 2                      # more than one row of charts
     assert _tensors(directory) == _tensors(trained[0])
 
 

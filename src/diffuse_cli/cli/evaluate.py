@@ -1,5 +1,6 @@
 """`diffuse evaluate`: measure a model on pictures that it has not seen, and print each figure with how to read it."""
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from ..storage import registry
 from ..storage.model_info import read_model_info
 from . import options
 from .terminal import progress, view
-from .terminal.plain_text import clean
+from .terminal.plain_text import clean, duration
 
 if TYPE_CHECKING:
     from ..evaluation.held_out import HeldOutPictures
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 GENERATED_PICTURES = 256                        # default of --num: a minute or two on a CPU at 32 pixels
 MAX_PICTURES = 2048                             # default of --images: the most that a training holds out
+QUICK_PICTURES = 8                              # the same with --quick, which generates none
+DEMO_SCENES, DEMO_SEED = 512, 1                 # that the demo model is measured on; its own have the seed 0
 
 
 def evaluate(
@@ -32,11 +35,15 @@ def evaluate(
         help="Name or path. Default: the last trained model.")] = None,
     folder: Annotated[Path | None, typer.Argument(
         metavar="DIR", parser=options.path,
-        help="Pictures that the model has not seen. Default: those that its training held out.")] = None,
-    num: Annotated[int, typer.Option("-n", "--num", help="Pictures to generate, for distances and memorisation. 0 "
-                                     f"skips both. Default: {GENERATED_PICTURES}.")] = GENERATED_PICTURES,
-    images: Annotated[int, typer.Option("--images", help=f"Pictures to measure on, at most. Default: {MAX_PICTURES}."
-                                        )] = MAX_PICTURES,
+        help="Pictures that the model has not seen. Default: those that its training held out; for the demo model, new "
+             "scenes.")] = None,
+    num: Annotated[int | None, typer.Option(
+        "-n", "--num", help="Pictures to generate, for distances and memorisation. 0 skips both. Default: "
+                            f"{GENERATED_PICTURES}.")] = None,
+    images: Annotated[int | None, typer.Option(
+        "--images", help=f"Pictures to measure on, at most. Default: {MAX_PICTURES}.")] = None,
+    quick: Annotated[bool, typer.Option(
+        "--quick", help=f"A rough look in seconds: --images {QUICK_PICTURES} -n 0, and nothing is kept.")] = False,
     seed: Annotated[int, typer.Option("-s", "--seed", help="Seed of the noise, the shuffled captions and the generated "
                                       "pictures. Default: 0.")] = 0,
     features: Annotated[Path | None, typer.Option(
@@ -54,9 +61,15 @@ def evaluate(
 
     [bold]diffuse evaluate cars[/]
 
+    [bold]diffuse evaluate cars --quick[/]
+
     [bold]diffuse evaluate cars ./heldout -n 1000[/]
     """
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
+    if num is None:
+        num = 0 if quick else GENERATED_PICTURES
+    if images is None:
+        images = QUICK_PICTURES if quick else MAX_PICTURES
     check_range("--num", num, 0, 100_000)
     check_range("--images", images, 1, 1_000_000)
     check_range("--seed", seed, 0, config.SEED_RANGE[1] - num)
@@ -71,7 +84,8 @@ def evaluate(
     from ..storage import run_directory
 
     is_of_a_run = run_directory.read_config(path.parent) is not None
-    if folder is None and not is_of_a_run:
+    is_demo = folder is None and path == registry.bundled()
+    if folder is None and not is_of_a_run and not is_demo:
         raise UsageError("it is not known which pictures this model has not seen",
                          hint="Name a folder of such pictures: diffuse evaluate MODEL DIR")
     from ..data.hub import is_address
@@ -79,15 +93,42 @@ def evaluate(
     if folder is not None and not folder.exists() and not is_address(folder):
         raise DataError(f"{folder} does not exist", hint="Give a folder of pictures")
     machine = Machine(**options.given({"device": device, "micro_batch": batch_size}))
+    if is_demo:
+        folder = _demo_scenes(min(images, DEMO_SCENES), read_model_info(path).config.network.resolution)
     evaluation = _evaluate(path, folder, num, images, seed, features, machine, precision)
     if view.settings.json:
         view.out_json(evaluation.to_dict())
     else:
-        _print(evaluation)
-    if is_of_a_run and evaluation.held_out_by_run:          # a folder may hold pictures that the model was trained on
+        _print(evaluation, is_demo=is_demo)
+    if quick:
+        view.say("a rough look, which is not kept; leave out --quick for figures to compare models by")
+    elif is_of_a_run and evaluation.held_out_by_run:        # a folder may hold pictures that the model was trained on
         from ..evaluation.result import save_evaluation
 
         save_evaluation(path.parent, evaluation)
+
+
+def _demo_scenes(count: int, resolution: int) -> Path:
+    """A folder of demo scenes that the demo model was not trained on. They are drawn once, and kept with the caches."""
+    from ..data.demo_scenes.scenes import write_demo_folder
+    from ..files import durable
+
+    durable.make_directory(registry.cache_directory())
+    folder = registry.cache_directory() / f"demo-scenes-{count}-{resolution}"
+    if folder.is_dir():
+        if len(list(folder.iterdir())) == count + 1:                   # the pictures and their captions
+            return folder
+        durable.remove_tree(folder)                                    # somebody was killed while they were moved there
+    with progress.of("drawing scenes", count) as advance_to, contextlib.closing(
+            write_demo_folder(folder, count=count, resolution=resolution, seed=DEMO_SEED)) as drawing:
+        for done in drawing:
+            advance_to(done)
+    return folder
+
+
+def _announce_encoder(seconds: float) -> None:
+    view.say(f"distances need an encoder of these pictures: it is trained now, in about {duration(seconds)}, and kept "
+             "for later evaluations; -n 0 does without")
 
 
 def _evaluate(
@@ -110,7 +151,7 @@ def _evaluate(
         batch_size = devices.choose_micro_batch(machine, device, batch_size=MAX_PICTURES, resolution=resolution)
         return measure(
             model, pictures, num=num, seed=seed, limit=images, batch_size=batch_size, precision=precision,
-            features=chosen, cache=registry.cache_directory(), progress=tell)
+            features=chosen, cache=registry.cache_directory(), progress=tell, announce=_announce_encoder)
 
 
 def _open_pictures(
@@ -138,8 +179,8 @@ def _open_pictures(
 # ── For people ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _print(evaluation: "Evaluation") -> None:
-    lines = list(_lines(evaluation))
+def _print(evaluation: "Evaluation", *, is_demo: bool) -> None:
+    lines = list(_lines(evaluation, is_demo=is_demo))
     width = max(len(label) for label, _ in lines)
     for label, text in lines:
         view.out(f"{label:<{width}}  {clean(text, limit=300)}")
@@ -149,11 +190,12 @@ def _print(evaluation: "Evaluation") -> None:
         view.table(columns, rows, right=columns)
 
 
-def _lines(evaluation: "Evaluation") -> Iterator[tuple[str, str]]:
+def _lines(evaluation: "Evaluation", *, is_demo: bool) -> Iterator[tuple[str, str]]:
     """A (label, text) for every figure: its value, and which values are good."""
     after = "" if evaluation.step is None else f", after {evaluation.step:,} steps"
     yield "model", f"{evaluation.model_sha256[:10]}{after}"
-    source = "held out by its training" if evaluation.held_out_by_run else "in the given folder"
+    source = "held out by its training" if evaluation.held_out_by_run else \
+        "of new demo scenes" if is_demo else "in the given folder"
     yield "measured on", f"{evaluation.held_out:,} picture{'' if evaluation.held_out == 1 else 's'} {source}" + (
         "" if evaluation.train is None else f"; trained on {evaluation.train:,}")
     if evaluation.likelihood is None:

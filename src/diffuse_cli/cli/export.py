@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .. import config
+from .. import config, hub
 from ..config import Export, Machine
 from ..errors import UsageError
 from ..storage import registry
@@ -30,6 +30,12 @@ def export(
     precision: Annotated[str | None, options.choice(
         "--precision", of=config.EXPORT_PRECISIONS, help="Precision of the weights, for safetensors", default="fp32")
         ] = None,
+    push: Annotated[str | None, typer.Option(
+        "--push", metavar="OWNER/NAME", help="Also upload it to this repository of the Hugging Face Hub, for "
+        "diffusers.")] = None,
+    license: Annotated[str | None, typer.Option(
+        "--license", metavar="NAME", help="Licence on the model card, such as mit or cc-by-4.0, for diffusers. --push "
+        "needs it.")] = None,
     no_verify: Annotated[bool, typer.Option("--no-verify", help="Do not compare the export with the model.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
     quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
@@ -44,12 +50,15 @@ def export(
     [bold]diffuse export cars --to onnx[/]
 
     [bold]diffuse export cars --to safetensors --precision fp16[/]
+
+    [bold]diffuse export cars --to diffusers --push me/cars --license cc-by-4.0[/]
     """
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
-    choice = Export(format=to, scheduler=scheduler, precision=precision, verify=not no_verify)
+    choice = Export(format=to, scheduler=scheduler, precision=precision, verify=not no_verify,
+                    license=license, push=push)
     path = registry.resolve(model)
     read_model_info(path)                       # one that is refused is refused before the slow import of torch
-    target = out or Path(_base_name(path) + (choice.suffix or f"-{choice.format}"))
+    target = out or Path(_base_name(model, path) + (choice.suffix or f"-{choice.format}"))
     _check_target(target, choice, source=path, force=force)
     with processes.unwinding_on_signals():
         _export(path, target, choice, force=force)
@@ -73,11 +82,15 @@ def _export(path: Path, target: Path, choice: Export, *, force: bool) -> None:
     else:
         libraries = " and ".join(f"{name} {version}" for name, version in report["opened_by"].items())
         view.say("the export was compared with the model" + (f", also in {libraries}" if libraries else ""))
+    if "pushed" in report:
+        view.say(f"uploaded to {report['pushed']}")
     output_files.print_result(target, report)
 
 
-def _base_name(path: Path) -> str:
+def _base_name(model: str | None, path: Path) -> str:
     """The name of an export without suffix: that of the model's directory, or of a model file with its own name."""
+    if model is not None and (address := hub.parse_address(model)):
+        return address[0].partition("/")[2]
     from ..storage.diffusers_config import is_folder
 
     generic = path.name == registry.MODEL_FILE or is_folder(path)

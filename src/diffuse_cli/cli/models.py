@@ -1,6 +1,6 @@
-"""`diffuse models`: list, show, locate, remove and verify trained models, without torch.
+"""`diffuse models`: list, show, compare, locate, remove and verify trained models, without torch.
 
-All except `verify` read only the headers of model files.
+All except `compare` and `verify` read only the headers of model files.
 """
 
 import time
@@ -14,6 +14,7 @@ from ..errors import ModelError, UsageError
 from ..files import durable
 from ..storage import registry
 from . import options, output_files
+from .compare import compare
 from .terminal import view
 from .terminal.plain_text import clean
 
@@ -26,7 +27,8 @@ _LABELS = {"images_seen": "pictures seen", "train_images": "trained on", "noise_
            "lr": "learning rate"}
 FREQUENT_WORDS = 100                            # words of the captions that are shown; enough for the demo model
 
-app = typer.Typer(no_args_is_help=True, help="List, show, locate, remove and verify models.")
+app = typer.Typer(no_args_is_help=True, help="List, show, compare, locate, remove and verify models.")
+app.command("compare")(compare)
 
 Model = Annotated[str | None, typer.Argument(metavar="MODEL",
                                              autocompletion=options.complete_model,
@@ -175,12 +177,13 @@ def verify(
 
 def _write_report(directory: Path, out: Path | None) -> None:
     target = None if out is None else output_files.new_file(out, default="", suffixes=(".html",))
-    from ..reporting import report
+    from ..reporting import report, results_picture
 
     page = report.build(directory)
     if target is None:
         target = directory / registry.REPORT_FILE
         durable.write(target, page)
+        results_picture.write(directory)
     else:
         output_files.write_new(target, page)
     output_files.print_result(target, {"bytes": len(page)})

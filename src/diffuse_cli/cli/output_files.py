@@ -101,37 +101,39 @@ def _slug(prompt: str) -> str:
 # ── One new file ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def new_file(out: Path | None, *, default: str, suffixes: Sequence[str], outside: Path | None = None) -> Path:
+def new_file(
+    out: Path | None, *, default: str, suffixes: Sequence[str], outside: Path | None = None, option: str = "-o",
+) -> Path:
     """Check that a new file may be written to `out`. → its path; without `out`, `default` or a free name like it.
 
-    outside: the user's folder of pictures, where nothing is ever written. Raises UsageError if the file exists, has
-    another suffix, or lies in that folder. Creates the directory of the file.
+    option: the one that names the file. outside: the user's folder of pictures, where nothing is ever written. Raises
+    UsageError if the file exists, has another suffix, or lies in that folder. Creates the directory of the file.
     """
     if out is None:
         stem, suffix = Path(default).stem, Path(default).suffix
         names = (default, *(f"{stem}-{number}{suffix}" for number in range(2, 10_000)))
         out = next(path for name in names if not (path := Path(name)).exists())
     if out.suffix.lower() not in suffixes:
-        raise UsageError(f"-o takes the name of a {' or '.join(suffixes)} file, not {out}")
+        raise UsageError(f"{option} takes the name of a {' or '.join(suffixes)} file, not {out}")
     if out.exists():
-        raise _new_file_exists(out)
+        raise _new_file_exists(out, option)
     if outside is not None and outside.is_dir() and outside.resolve() in out.resolve().parents:
         raise UsageError(f"{out} would lie among the pictures, where nothing is ever written",
-                         hint="Choose another place with -o")
+                         hint=f"Choose another place with {option}")
     durable.make_directory(out.parent, mode=0o777)
     return out
 
 
-def write_new(path: Path, data: bytes) -> None:
+def write_new(path: Path, data: bytes, *, option: str = "-o") -> None:
     """Write a new file. Raises UsageError if it has appeared meanwhile, and StorageError."""
     try:
         durable.write(path, data, exclusive=True, mode=0o666)
     except FileExistsError as error:
-        raise _new_file_exists(path) from error
+        raise _new_file_exists(path, option) from error
 
 
-def _new_file_exists(path: Path) -> UsageError:
-    return UsageError(f"{path} exists already", hint="Choose another name with -o")
+def _new_file_exists(path: Path, option: str) -> UsageError:
+    return UsageError(f"{path} exists already", hint=f"Choose another name with {option}")
 
 
 # ── What was written, on stdout ─────────────────────────────────────────────────────────────────────────────────────

@@ -18,18 +18,16 @@ import typer
 from .. import config, model_config
 from ..checks import from_dict, parse_duration
 from ..config import Machine, Recipe
-from ..errors import StorageError, UsageError, system_reason
-from ..files.input_files import read_input
-from ..files.strict_json import MAX_JSON_BYTES, loads_strict
-from . import options
+from ..errors import StorageError, UsageError
+from . import options, output_files, recipe_file
 from .processes import SIGNALS, handle_signals, launch, process_duties, processes_to_start
 from .terminal import view
 
 if TYPE_CHECKING:
-    from ..events import Finished
+    from ..events import Event, Finished
+    from ..training.run import Run
 
 RECIPE, MACHINE = "Recipe: what is trained (saved; must match to resume)", "Machine: where and how fast"     # panels
-BUDGETS = ("steps", "images", "time")           # fields of `Recipe` of which a command gives one
 STOPPING = "\nstopping after this step and saving; a second Ctrl-C stops at once"
 
 
@@ -129,9 +127,11 @@ def train(
     strict: Strict = False,
     accept_changes: AcceptChanges = False,
     fresh: Fresh = False,
-    config_file: Annotated[Path | None, _machine("--config", help="Take folder and recipe from a run's config.json.")
-                           ] = None,
+    config_file: Annotated[Path | None, _machine("--config", help="Take folder and recipe from a .toml that --save "
+                                                 "wrote, or from a run's config.json.")] = None,
     dry_run: DryRun = False,
+    save: Annotated[Path | None, _machine("--save", help="With --dry-run: write the recipe, with all that the plan "
+                                          "chose, to this new .toml file.")] = None,
     quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -148,13 +148,18 @@ def train(
     if time is not None:
         arguments["time"] = parse_duration("--time", time)
     arguments = options.absolute_paths(arguments, (folders or [])[1:])
-    folder, recipe = _read_config(config_file, folders[0] if folders else None, options.fields_of(Recipe, arguments))
+    folder, recipe = recipe_file.read(
+        config_file, folders[0] if folders else None, options.fields_of(Recipe, arguments))
     machine = from_dict(Machine, options.fields_of(Machine, arguments), where="")
     check_out(machine.out)
-    run_training(folder, recipe, machine, dry_run=dry_run)
+    if save is not None:
+        if not dry_run:
+            raise UsageError("--save writes the recipe of a plan", hint="Add --dry-run; a run keeps a config.json")
+        recipe_file.check_new(save)
+    run_training(folder, recipe, machine, dry_run=dry_run, save=save)
 
 
-def run_training(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: bool) -> None:
+def run_training(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: bool, save: Path | None = None) -> None:
     from ..events import Finished, Scanned
     from ..reporting import loggers
     from ..training.run import join_run, open_run
@@ -187,7 +192,7 @@ def run_training(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: boo
             machine.log if rank.is_main and not dry_run else None, run.directory, warn=view.warn))
 
         # The training. A signal to stop while pictures are read ends it at once, because there is nothing to save.
-        for event in loop.rehearse(run) if dry_run else loop.train(run, should_stop=should_stop):
+        for event in _rehearse(run, save) if dry_run else loop.train(run, should_stop=should_stop):
             if rank.is_main:
                 display.show(event)
             log(event)
@@ -198,6 +203,16 @@ def run_training(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: boo
                 raise typer.Exit(_exit_code(signal_name))
     if finished is not None:
         _conclude(finished, machine, is_main=rank.is_main)
+
+
+def _rehearse(run: "Run", save: Path | None) -> Iterator["Event"]:
+    """The events of a dry run. At its end, the recipe is written to the file `save`, and its path is printed."""
+    from ..training import loop
+
+    plan = yield from loop.rehearse(run)
+    if save is not None:
+        recipe_file.write(save, run.folder, run.recipe, plan)
+        output_files.print_result(save, {})
 
 
 def _conclude(finished: "Finished", machine: Machine, *, is_main: bool) -> None:
@@ -220,28 +235,6 @@ def _exit_code(signal_name: str) -> int:
 
 
 # ── Checks of the options ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _read_config(path: Path | None, folder: Path | None, typed: dict[str, Any]) -> tuple[Path, Recipe]:
-    """Folder and recipe of the run's config.json at `path`, if there is one. What was typed replaces its settings.
-
-    Settings may have their names of earlier versions. Raises UsageError.
-    """
-    recipe: dict[str, Any] = {}
-    if path is not None:
-        try:
-            request = loads_strict(read_input(path, limit=MAX_JSON_BYTES))["request"]
-            folder = folder or Path(request["folder"])
-            recipe = dict(request["recipe"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = f": {system_reason(error)}" if isinstance(error, OSError) else ""
-            raise UsageError(f"--config cannot use {path}{reason}", hint="Give the config.json of a run") from error
-    if folder is None:
-        raise options.no_folder()
-    recipe = {config.RENAMED_FIELDS.get(name, name): value for name, value in recipe.items()}
-    if any(budget in typed for budget in BUDGETS):                     # a typed budget replaces the file's
-        recipe = {name: value for name, value in recipe.items() if name not in BUDGETS}
-    return folder, from_dict(Recipe, {**recipe, **typed}, where="--config" if path else "")
 
 
 def check_out(out: str | None) -> None:

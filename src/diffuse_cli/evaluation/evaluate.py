@@ -25,7 +25,7 @@ from ..sampling.request import SampleRequest
 from ..storage.checkpoint import Model
 from . import likelihood
 from .distances import compare_with_floor
-from .features import Features, open_features
+from .features import Features, open_features, training_seconds
 from .held_out import HeldOutPictures
 from .likelihood import BatchDenoiser, Estimate, Likelihood
 from .memorisation import detect_memorisation, gallery
@@ -41,13 +41,15 @@ GALLERY_PAIRS = 12                              # largest number of pairs in the
 def evaluate(
     model: Model, pictures: HeldOutPictures, *, num: int, seed: int, limit: int, batch_size: int, precision: str,
     features: Features | None = None, cache: Path, progress: ProgressCallback = lambda what, done, total: None,
+    announce: Callable[[float], None] = lambda seconds: None,
 ) -> Evaluation:
     """Measure a model on at most `limit` of the pictures, and generate `num` pictures to compare with real ones.
 
     Distances are measured in `features`. If None, an encoder is trained on the model's training pictures, or if they
     are unknown on the given ones, and is kept in the directory `cache`. A distilled model has no likelihood: it knows
     only the noise levels of its own steps. The seed decides the noise, the captions and
-    the generated pictures. `progress` is called with the progress. Raises OutOfMemoryError.
+    the generated pictures. `progress` is called with the progress, `announce` with about the seconds that
+    training an encoder will take, before it begins. Raises OutOfMemoryError.
     """
     chosen = _random_subset(pictures.positions, limit, seed)
     captions = [next(iter(pictures.dataset.captions[position]), "") for position in chosen.tolist()]
@@ -63,7 +65,7 @@ def evaluate(
                 model, [captions[k % len(captions)] for k in range(num)], seed=seed,
                 sampling=Sampling.of(model.config, batch_size=even_batch, precision=precision), progress=progress)
             if min(num, len(pixels) // 2) > 1:
-                features = features or _train_features(pictures, model, cache, progress)
+                features = features or _train_features(pictures, model, cache, progress, announce)
                 distances = compare_with_floor(features(pixels), features(generated), seed=seed)
             if training is not None:
                 training_pixels = training.dataset.images[training.train]
@@ -84,13 +86,19 @@ def _random_subset(positions: np.ndarray, limit: int, seed: int) -> np.ndarray:
     return chosen
 
 
-def _train_features(pictures: HeldOutPictures, model: Model, cache: Path, progress: ProgressCallback) -> Features:
+def _train_features(
+    pictures: HeldOutPictures, model: Model, cache: Path, progress: ProgressCallback, announce: Callable[[float], None],
+) -> Features:
     """The features of an encoder trained on the model's training pictures if there are two or more of them."""
     dataset, positions = pictures.dataset, pictures.positions
     if pictures.training is not None and len(pictures.training.train) > 1:        # one picture shows no differences
         dataset, positions = pictures.training.dataset, pictures.training.train
     durable.make_directory(cache)
-    steps = open_features(dataset, positions, directory=cache, device=next(model.network.parameters()).device)
+    device = next(model.network.parameters()).device
+    seconds = training_seconds(dataset, positions, directory=cache, device=device)
+    if seconds is not None:
+        announce(seconds)
+    steps = open_features(dataset, positions, directory=cache, device=device)
     while True:
         try:
             progress("training an encoder", *next(steps))

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -76,8 +77,7 @@ def open_features(dataset: Dataset, positions: np.ndarray, *, directory: Path, d
     pictures, under a hash of the pictures, captions and positions. If it is there already, it is not trained again. A
     damaged file is replaced.
     """
-    facts = json.dumps([VERSION, dataset.content_id, positions.tolist()])
-    folder = directory / f"encoder-{hashlib.sha256(facts.encode()).hexdigest()[:32]}"
+    folder = _folder(dataset, positions, directory)
     encoder = _read(folder / _FILE, dataset.images.shape[1])
     if encoder is None:
         encoder = yield from train_encoder(dataset, positions, device=device)
@@ -87,6 +87,26 @@ def open_features(dataset: Dataset, positions: np.ndarray, *, directory: Path, d
             checkpoint.save_state(folder / _FILE, encoder.state_dict(), {"version": VERSION})
     encoder = encoder.to(device).eval().requires_grad_(False)
     return Features("an encoder trained on these pictures", device, encoder.features)
+
+
+def training_seconds(dataset: Dataset, positions: np.ndarray, *, directory: Path, device: torch.device) -> float | None:
+    """About how long `open_features` will train an encoder; None if it finds one. Measures a step on grey pictures."""
+    if (_folder(dataset, positions, directory) / _FILE).exists():
+        return None
+    encoder = Encoder(dataset.images.shape[1]).to(device)
+    side = dataset.images.shape[1] // encoder.reduction
+    grey = torch.zeros(2 * min(BATCH, len(positions)), 3, -(-3 * side // 4), -(-3 * side // 4), device=device)
+    started = 0.0
+    for _ in range(2):                          # the first step is slower than the others
+        started = time.monotonic()
+        with torch.enable_grad():
+            encoder(grey).square().mean().backward()
+    return STEPS * (time.monotonic() - started)
+
+
+def _folder(dataset: Dataset, positions: np.ndarray, directory: Path) -> Path:
+    facts = json.dumps([VERSION, dataset.content_id, positions.tolist()])
+    return directory / f"encoder-{hashlib.sha256(facts.encode()).hexdigest()[:32]}"
 
 
 def _read(path: Path, resolution: int) -> "Encoder | None":

@@ -28,7 +28,7 @@ from ..pictures.pixels import to_pixels
 from ..runtime import randomness
 from ..sampling.generate import encode_prompts
 from ..storage.checkpoint import Model
-from ..storage.diffusers_folder import SCHEDULER_FILE, TOKENIZER_FILE
+from ..storage.diffusers_config import SCHEDULER_FILE, TOKENIZER_FILE
 from .verification import (
     LIMIT,
     Comparison,

@@ -21,8 +21,7 @@ from ..model_config import NetworkConfig
 from ..network.tokenizer import SPECIAL_TOKENS, joined_merges
 from ..storage import diffusers_config
 from ..storage.checkpoint import Model, save_folder_part
-from ..storage.diffusers_config import INDEX_FILE
-from ..storage.diffusers_folder import SCHEDULER_FILE, TEXT_ENCODER_FILE, TOKENIZER_FILE, UNET_FILE
+from ..storage.diffusers_config import INDEX_FILE, SCHEDULER_FILE, TEXT_ENCODER_FILE, TOKENIZER_FILE, UNET_FILE
 
 DEFAULT_SCHEDULER, STUDENT_SCHEDULER = "ddpm", "ddim"
 

@@ -1,4 +1,4 @@
-"""Writes the model card: README.md of an exported diffusers folder, and a picture with samples of the model.
+"""Writes the model card: README.md of an exported diffusers folder, with metadata for the Hub, and samples.
 
 Its facts come from the model file and from the event log and the evaluation beside it. Names and captions are foreign
 text, so `_text` escapes them.
@@ -18,18 +18,15 @@ from ..files.input_files import read_input
 from ..files.strict_json import MAX_JSON_BYTES, JsonError, loads_strict
 from ..model_config import Student
 from ..pictures import image_files, pixels, sheets
+from ..sampling.example_prompts import example_prompts, frequent_words
 from ..sampling.generate import generate
-from ..sampling.png_metadata import MAX_PROMPT
 from ..sampling.request import SampleRequest
 from ..storage.checkpoint import Model
 from ..storage.evaluation_file import EVALUATION_FILE, nested_entry, readable
-from ..storage.event_log import read_event_log
 from ..version import __version__
 
-PICTURE_FILE = "samples.png"
+PICTURE_FOLDER = "samples"                      # of the pictures on the card
 PICTURES, WORDS = 4, 24                         # largest numbers of samples and of frequent words on the card
-_FUNCTION_WORDS = frozenset((                   # words that no picture can show
-    "a", "an", "and", "at", "by", "for", "from", "in", "is", "it", "of", "on", "or", "the", "to", "with"))
 _ESCAPES = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_{}[]<>()#+-!|~$&"})      # of Markdown
 _METRICS = {                                    # key of evaluation.json → its name on the card
     "noise_mse": "noise loss, held out", "noise_mse_ref": "noise loss, on the cosine schedule",
@@ -37,19 +34,32 @@ _METRICS = {                                    # key of evaluation.json → its
     "variance_gain_bpd": "bits/dim gained by the learned variance", "prompts.shuffled_rise": "rise with wrong captions"}
 
 
-def write(model: Model, folder: Path, *, source: Path, progress: ProgressCallback) -> None:
-    """Generate some samples and write them and README.md into the folder. source: the file of the model."""
-    prompts = _prompts(model, source.parent)
-    samples = []
+def write(
+    model: Model, folder: Path, *, source: Path, place: str, license: str | None, progress: ProgressCallback,
+) -> None:
+    """Generate some samples and write them and README.md into the folder.
+
+    source: the file of the model; place: from where the card loads the export, a folder or owner/name on the Hub.
+    """
+    prompts = [""] * PICTURES if model.tokenizer is None else \
+        example_prompts(model.words, source.parent, count=PICTURES)
+    samples: list[np.ndarray] = []
     progress("generating samples", 0, len(prompts))
     sampling = Sampling.of(model.config, batch_size=len(prompts))
     requests = [SampleRequest(prompt=prompt, seed=k, sampling=sampling) for k, prompt in enumerate(prompts)]
     for sample in generate(model, requests):
         samples.append(sample.pixels)
         progress("generating samples", len(samples), len(prompts))
-    enlarged = pixels.enlarge(np.stack(samples), max(1, round(sheets.ENLARGED_SIDE / model.config.network.resolution)))
-    durable.write(folder / PICTURE_FILE, image_files.encode(sheets.tile(enlarged, columns=len(samples))), mode=0o666)
-    durable.write(folder / "README.md", _readme(model, prompts, source.parent).encode(), mode=0o666)
+    durable.make_directory(folder / PICTURE_FOLDER, mode=0o777)
+    for name, picture in zip(_picture_names(prompts), samples, strict=True):
+        enlarged = pixels.enlarge(picture, max(1, round(sheets.ENLARGED_SIDE / model.config.network.resolution)))
+        durable.write(folder / name, image_files.encode(enlarged), mode=0o666)
+    text = _readme(model, prompts, source.parent, place=place, license=license)
+    durable.write(folder / "README.md", text.encode(), mode=0o666)
+
+
+def _picture_names(prompts: Sequence[str]) -> list[str]:
+    return [f"{PICTURE_FOLDER}/{number}.png" for number in range(1, len(prompts) + 1)]
 
 
 def write_report(path: Path, model: Model, report: dict[str, Any]) -> None:
@@ -59,69 +69,69 @@ def write_report(path: Path, model: Model, report: dict[str, Any]) -> None:
     durable.write(path, f"{text}\n".encode(), mode=0o666)
 
 
-def _prompts(model: Model, run: Path) -> list[str]:
-    """Return the prompts of the run's previews, else the most frequent words; empty prompts if unconditional."""
-    if model.tokenizer is None:
-        return [""] * PICTURES
-    previews = read_event_log(run).previews
-    logged = previews[-1].get("prompts") if previews else None
-    prompts = [prompt for prompt in logged if isinstance(prompt, str) and prompt] if isinstance(logged, list) else []
-    return [prompt[:MAX_PROMPT] for prompt in (prompts or _words(model) or [""])][:PICTURES]
-
-
-def _words(model: Model) -> list[str]:
-    """Return the words of the captions without function words, the most frequent first."""
-    ordered = sorted(model.words.items(), key=lambda item: (-item[1], item[0]))
-    return [word for word, _ in ordered if word not in _FUNCTION_WORDS]
-
-
 # ── The text ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _readme(model: Model, prompts: Sequence[str], run: Path) -> str:
+def _readme(model: Model, prompts: Sequence[str], run: Path, *, place: str, license: str | None) -> str:
     network, training = model.config.network, model.training
     name, conditional = _text(training.name or "model"), model.tokenizer is not None
     task = "text-to-image" if conditional else "unconditional-image-generation"
     kind = "text-conditional" if conditional else "unconditional"
+    start = "from scratch" if training.init_id is None else "from the weights of another model"
     blocks = [
-        _front_matter(task),
+        _front_matter(task, prompts if conditional else (), license),
         f"# {name}",
-        f"A {kind} diffusion model for pictures of {network.resolution} × {network.resolution} pixels, trained from "
-        f"scratch with diffuse-cli {__version__}. It works on pixels, without an autoencoder, and needs no code of its "
+        f"A {kind} diffusion model for pictures of {network.resolution} × {network.resolution} pixels, trained "
+        f"{start} with diffuse-cli {__version__}. It works on pixels, without an autoencoder, and needs no code of its "
         "own to be loaded.",
-        f"![samples of the model]({PICTURE_FILE})",
+        " ".join(f"![a sample of the model]({name})" for name in _picture_names(prompts)),
         *([", ".join(f"*{_text(prompt)}*" for prompt in prompts)] if any(prompts) else []),
-        "## How to load it", _loading(conditional=conditional, student=model.config.student),
+        "## How to load it", _loading(place, conditional=conditional, student=model.config.student),
         "## Training data", _table(_data(model)),
         "## Training", _table(_training(model)),
     ]
     if metrics := _metrics(model, run):
         blocks += ["## Evaluation", _table(metrics)]
-    blocks += ["## Licence", "Not chosen yet. Before you publish the model, name a licence in the first lines of this "
-               "file. The training data may set conditions."]
+    if license is not None:
+        blocks += ["## Licence", f"`{license}`"]
     return "\n\n".join(blocks) + "\n"
 
 
-def _front_matter(task: str) -> str:
-    lines = ["---", "license: unknown", "library_name: diffusers", f"pipeline_tag: {task}", "tags:",
-             *(f"- {tag}" for tag in (task, "diffusion", "ddpm", "pixel-space", "diffuse-cli")), "---"]
-    return "\n".join(lines)
+def _front_matter(task: str, prompts: Sequence[str], license: str | None) -> str:
+    """The metadata that the Hub reads, as YAML. The widget shows the samples with their prompts."""
+    lines = ["---", *([] if license is None else [f"license: {license}"]), "library_name: diffusers",
+             f"pipeline_tag: {task}", "tags:",
+             *(f"- {tag}" for tag in (task, "diffusion", "ddpm", "pixel-space", "diffuse-cli"))]
+    shown = [(prompt, name) for prompt, name in zip(prompts, _picture_names(prompts), strict=True) if prompt.strip()]
+    if shown:
+        lines.append("widget:")
+    for prompt, name in shown:
+        lines += [f"- text: {_quoted(prompt)}", "  output:", f"    url: {name}"]
+    return "\n".join([*lines, "---"])
 
 
-def _loading(*, conditional: bool, student: Student | None) -> str:
+def _quoted(text: str) -> str:
+    """A text in the quotation marks of YAML. Invisible letters are written by their numbers; half a pair becomes ?."""
+    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    marks = {'"': '\\"', "\\": "\\\\"}
+    return '"' + "".join(marks.get(letter, letter if letter.isprintable() else f"\\U{ord(letter):08x}")
+                         for letter in whole) + '"'
+
+
+def _loading(place: str, *, conditional: bool, student: Student | None) -> str:
     if student is not None:                     # its guidance is a part of it
         call = '"a prompt", guidance_scale=1.0, ' if conditional else ""
         last = ", clean_caption=False" if conditional else ""
         return _code("from diffusers import DiffusionPipeline\n\n"
-                     'pipeline = DiffusionPipeline.from_pretrained("path/to/this/folder")\n'
+                     f'pipeline = DiffusionPipeline.from_pretrained({json.dumps(place)})\n'
                      f"picture = pipeline({call}num_inference_steps={student.evaluations}{last}).images[0]")
     if not conditional:
         return _code("from diffusers import DiffusionPipeline\n\n"
-                     'pipeline = DiffusionPipeline.from_pretrained("path/to/this/folder")\n'
+                     f'pipeline = DiffusionPipeline.from_pretrained({json.dumps(place)})\n'
                      "picture = pipeline(num_inference_steps=100).images[0]")
     return _code(
         "from diffusers import AutoPipelineForText2Image\n\n"
-        'pipeline = AutoPipelineForText2Image.from_pretrained("path/to/this/folder")\n'
+        f'pipeline = AutoPipelineForText2Image.from_pretrained({json.dumps(place)})\n'
         'picture = pipeline("a prompt", guidance_scale=3.0, num_inference_steps=100, clean_caption=False).images[0]'
     ) + ("\n\n`AutoPipelineForImage2Image` and `AutoPipelineForInpainting` load the same folder. Another scheduler "
          "needs to know that there are no variance channels:\n\n") + _code(
@@ -134,7 +144,7 @@ def _loading(*, conditional: bool, student: Student | None) -> str:
 def _data(model: Model) -> list[tuple[str, str]]:
     training = model.training
     rows = [("pictures", _figure(training.train_images)), ("captions from", _figure(training.captions)),
-            ("most frequent words", ", ".join(_text(word[:40]) for word in _words(model)[:WORDS]))]
+            ("most frequent words", ", ".join(_text(word[:40]) for word in frequent_words(model.words)[:WORDS]))]
     return [(label, value) for label, value in rows if value]
 
 

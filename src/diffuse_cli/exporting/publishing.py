@@ -16,9 +16,18 @@ from ..errors import UsageError
 from ..events import ProgressCallback
 from ..files import durable
 from ..storage.checkpoint import Model
-from ..storage.diffusers_folder import REPORT_FILE
+from ..storage.diffusers_config import REPORT_FILE
 from ..version import __version__
-from . import diffusers_comparison, diffusers_export, model_card, onnx_comparison, onnx_folder, onnx_graphs, single_file
+from . import (
+    diffusers_comparison,
+    diffusers_export,
+    hub_upload,
+    model_card,
+    onnx_comparison,
+    onnx_folder,
+    onnx_graphs,
+    single_file,
+)
 from .model_comparison import compare_read_back
 from .verification import Comparison, require_agreement
 
@@ -45,8 +54,10 @@ FORMATS = {
 
 
 def check(settings: Export) -> None:
-    """Raise UsageError, with the command that installs it, if a library that the format needs is missing."""
+    """Raise UsageError, with the command that installs it, if a library that the export needs is missing."""
     FORMATS[settings.format].check()
+    if settings.push is not None:
+        hub_upload.check(settings.push)
 
 
 def export(
@@ -57,7 +68,7 @@ def export(
 
     source: the file of the model; the model card uses what the training left beside it. replace: whether an earlier
     export at `target` may be replaced. Raises ExportError if the export differs from the model, UsageError if the
-    target exists, and StorageError; then nothing was changed.
+    target exists, and StorageError; then nothing was changed. Raises UploadError if the Hub did not take the export.
     """
     form, started = FORMATS[settings.format], time.monotonic()
     with durable.staging(target) as staging:
@@ -67,7 +78,8 @@ def export(
             durable.make_directory(staged, mode=0o777)
         form.write(model, staged, settings)
         if settings.format == "diffusers":
-            model_card.write(model, staged, source=source, progress=progress)
+            model_card.write(model, staged, source=source, place=settings.push or target.name,
+                             license=settings.license, progress=progress)
         comparisons: list[Comparison] = []
         if settings.verify:
             progress("comparing", 0, 1)
@@ -85,6 +97,9 @@ def export(
             durable.publish(staged, target, replace=replace)
         except FileExistsError as error:
             raise UsageError(f"{target} exists already", hint="Use --force to replace it, or another name") from error
+    if settings.push is not None:
+        progress("uploading", 0, 1)
+        report["pushed"] = hub_upload.upload(target, report["files"], settings.push)
     return {**report, "seconds": time.monotonic() - started}
 
 

@@ -32,6 +32,22 @@ class Curve:
     dots: bool = False                          # whether each point is marked, as suits curves of few points
 
 
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """Some curves with their title and explanation."""
+
+    title: str
+    explanation: str
+    curves: Sequence[Curve]
+    x_label: str = "step"
+    log: bool = False                           # whether the y axis is logarithmic
+
+    @property
+    def known(self) -> list[Curve]:
+        """The curves that have a number."""
+        return [curve for curve in self.curves if any(map(math.isfinite, curve.y))]
+
+
 def mixed(share: float) -> str:
     """A CSS colour between that of the first curve (share 0) and that of the second (share 1)."""
     return f"color-mix(in oklab, var(--curve-2) {share:.0%}, var(--curve-1))"

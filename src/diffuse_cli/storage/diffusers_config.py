@@ -15,6 +15,11 @@ from ..errors import ModelError, UsageError
 from ..model_config import ModelConfig, NetworkConfig, Student, TextConfig
 
 INDEX_FILE = "model_index.json"                 # its path stands for the folder wherever a model's path is expected
+REPORT_FILE = "export.json"                     # the report of an export, which other programs do not read
+UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
+TEXT_ENCODER_FILE = "text_encoder/model.safetensors"
+TOKENIZER_FILE = "tokenizer/tokenizer.json"
+SCHEDULER_FILE = "scheduler/scheduler_config.json"
 WRITTEN_FOR = "0.27.0"                          # the oldest generation of diffusers that reads what is written here
 LENGTH = 77                                     # tokens of a prompt
 BETAS = 1000                                    # steps of the noise process

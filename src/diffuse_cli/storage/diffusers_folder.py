@@ -12,13 +12,8 @@ from ..errors import ModelError, UsageError
 from ..files.strict_json import MAX_JSON_BYTES
 from ..model_config import ModelConfig, NetworkConfig
 from . import diffusers_config, safetensors_file
-from .diffusers_config import is_folder
+from .diffusers_config import REPORT_FILE, SCHEDULER_FILE, TEXT_ENCODER_FILE, TOKENIZER_FILE, UNET_FILE, is_folder
 
-REPORT_FILE = "export.json"                     # the report of an export, which other programs do not read
-UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
-TEXT_ENCODER_FILE = "text_encoder/model.safetensors"
-TOKENIZER_FILE = "tokenizer/tokenizer.json"
-SCHEDULER_FILE = "scheduler/scheduler_config.json"
 _PIPELINES = {"IFPipeline": True, "DDPMPipeline": False}            # class → whether it takes prompts
 
 

@@ -18,13 +18,14 @@ import sys
 import unicodedata
 from pathlib import Path
 
+from .. import hub
 from ..errors import InUseError, ModelError, StorageError, UsageError, system_reason
 from ..files import durable
 from ..files.input_files import read_input
 
 MODEL_FILE = "model.safetensors"
 LOCK_FILE = "lock"
-REPORT_FILE = "report.html"
+REPORT_FILE, RESULTS_FILE = "report.html", "results.png"
 LAST, DEMO = "last", "demo"                     # names that no directory has
 FAST = "demo-fast"                              # the student of `demo`; no directory has its name either
 _FOUNDATION = "foundation-"                     # no directory's name begins so
@@ -172,12 +173,15 @@ def model_files() -> dict[str, Path]:
 
 
 def resolve(model: str | None, *, untrained: str = DEMO) -> Path:
-    """The model file that `-m MODEL` means. `model` is a path, a name, or None.
+    """The model file that `-m MODEL` means. `model` is a path, a name, an address, or None.
 
     It is a path if it contains a separator, starts with `.` or `~`, or ends in `.safetensors`. A directory stands for
     the model in it, a directory in diffusers' form for its `model_index.json`. None means $DIFFUSE_MODEL, else the
-    model that was trained last, else the bundled one with the name `untrained`. Raises ModelError, with the nearest
-    names, and UsageError for an empty name, which a script passes when a variable is not set.
+    model that was trained last, else the bundled one with the name `untrained`. Only an address of the Hub,
+    `hf://owner/name`, downloads anything.
+
+    Raises ModelError, with the nearest names, and UsageError for an empty name, which a script passes when a variable
+    is not set.
     """
     if model == "":
         raise UsageError("which model? Its name is empty", hint="`diffuse models ls` shows the names")
@@ -186,6 +190,10 @@ def resolve(model: str | None, *, untrained: str = DEMO) -> Path:
         model = LAST if last() else untrained
         if model == untrained and bundled(untrained) is None:
             raise ModelError("there is no model yet", hint="Train one first: diffuse train ./images")
+    if hub.parse_address(model):
+        from .hub_models import fetch
+
+        return fetch(model)
     if is_path(model):
         path = Path(os.path.expanduser(model))
         if path.is_dir():

@@ -64,8 +64,8 @@ def train(run: Run, *, should_stop: ShouldStop = lambda: None) -> Iterator[event
         raise
 
 
-def rehearse(run: Run) -> Iterator[events.Event]:
-    """Do everything that comes before the first step, and write nothing.
+def rehearse(run: Run) -> Generator[events.Event, None, Plan]:
+    """Do everything that comes before the first step, and write nothing. → the plan
 
     The last event is a `Started` whose facts also say what the run would cost. Raises DiffuseError of every kind.
     """
@@ -80,6 +80,7 @@ def rehearse(run: Run) -> Iterator[events.Event]:
     if session.trainer.global_step < session.plan.steps:
         yield events.Noticed(message="measuring the speed to estimate the time")
     yield dataclasses.replace(started, facts=(*facts, *estimate.facts(session.trainer, run.machine)))
+    return session.plan
 
 
 def _train(run: Run, should_stop: ShouldStop) -> Iterator[events.Event]:
