@@ -105,6 +105,11 @@ def describe_device(device: torch.device) -> str:
     return f"CPU, {torch.get_num_threads()} of {os.cpu_count()} cores" if device.type == "cpu" else device.type.upper()
 
 
+def free_memory(device: torch.device) -> int:
+    """The bytes of a GPU that nothing has taken yet. 0 on other devices, which share their memory with the program."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+
+
 def peak_memory(device: torch.device) -> int:
     """The largest memory used so far, in bytes: of the GPU's allocator, otherwise of this process. 0 on Windows."""
     if device.type == "cuda":

@@ -97,7 +97,8 @@ def _train(run: Run, should_stop: ShouldStop) -> Iterator[events.Event]:
         yield from restore(session)
         yield _started(session, facts)
         if session.trainer.global_step < session.plan.steps:
-            reason = yield from _loop(session, should_stop)
+            with contextlib.closing(session.trainer.batches):
+                reason = yield from _loop(session, should_stop)
         else:
             reason = None
             yield events.Noticed(message=f"already trained to {session.plan.steps:,} steps; use --fresh to start anew")

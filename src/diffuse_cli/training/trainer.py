@@ -83,6 +83,7 @@ class Trainer:
         # Whether the micro-batch is known to fit into memory. Several processes must find out before they depend on
         # each other; a single process can halve it at any time.
         self.micro_batch_fits = world.size == 1
+        self.settled = False                    # whether the pictures are where they stay: on the device if they fit
 
     @property
     def skipped(self) -> int:
@@ -137,13 +138,16 @@ class Trainer:
         if finite:
             self.norms.append(norm)
         self.global_step += 1
+        if not self.settled:                    # all memory that a step needs is now taken
+            self.batches.settle()
+            self.settled = True
         return StepResult(losses, norm)
 
     def _gradient_of_batch(self) -> Tensor:
         """Leave the gradient of the batch's mean loss in the parameters. → (3,) the losses of `StepResult`
 
-        The batch is cut into micro-batches. If one does not fit into memory, the micro-batch is halved and the batch is
-        started again. Raises OutOfMemoryError if that is not possible.
+        The batch is cut into micro-batches. If one does not fit into memory, the pictures leave the device, or else the
+        micro-batch is halved, and the batch is started again. Raises OutOfMemoryError if that is not possible.
         """
         # Several processes: find a micro-batch that fits all of them, before the first step.
         while not self.micro_batch_fits:
@@ -160,13 +164,16 @@ class Trainer:
                     stop = min(start + self.micro_batch, self.share.stop)
                     with self._averaged_over_processes(last=stop == self.share.stop):
                         losses += self._accumulate(start, stop - start)
+                    self._draw_ahead(stop)
                 return self.world.all_reduce_sum(losses)
             except torch.OutOfMemoryError as error:
                 if self.world.size > 1:         # the other processes are already waiting for this gradient
                     raise OutOfMemoryError(
                         f"{self.micro_batch} pictures at once no longer fit into the device's memory",
                         hint=f"Resume with --micro-batch {max(1, self.micro_batch // 2)}") from error
-            self._halve_micro_batch()           # after the handler, which keeps the tensors of the failed pass alive
+            # After the handler, which keeps the tensors of the failed pass alive
+            if not self.batches.release():
+                self._halve_micro_batch()
 
     @out_of_memory.as_torch_error()
     def _accumulate(self, start: int, count: int) -> Tensor:
@@ -176,6 +183,16 @@ class Trainer:
         # The losses are parts of the whole batch's mean. DDP averages gradients over the processes; this undoes it.
         torch.autograd.backward(losses[0] * self.world.size)
         return cast(Tensor, losses.detach())
+
+    def _draw_ahead(self, start: int) -> None:
+        """Begin to draw the micro-batch from `start` on, or the first one of the next step if the share ends there.
+
+        The device still works on the last one, and the thread that draws leaves this one's calls of it undisturbed.
+        """
+        if start < self.share.stop:
+            self.batches.draw_ahead(self.global_step, start, min(self.micro_batch, self.share.stop - start))
+        elif self.global_step + 1 < self.plan.steps:
+            self.batches.draw_ahead(self.global_step + 1, self.share.start, min(self.micro_batch, len(self.share)))
 
     def _averaged_over_processes(self, *, last: bool) -> AbstractContextManager[None]:
         """The context of a backward pass; the one of the last micro-batch averages the gradients over the processes."""
