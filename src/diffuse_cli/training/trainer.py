@@ -3,11 +3,11 @@
 A `Trainer` holds all state that changes from step to step, and can hand it out and restore it exactly.
 """
 
+import contextlib
 import math
 import statistics
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -119,19 +119,20 @@ class Trainer:
         # Draw the batch, and compute the gradient of its mean loss.
         losses = self._gradient_of_batch()
 
-        # Clip the gradient. Only here does a step wait for the device, to read the norm.
-        unclipped = torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
-        norm, *means = torch.cat((unclipped.reshape(1), losses)).tolist()
+        with out_of_memory.for_update(self.micro_batch):
+            # Clip the gradient. Only here does a step wait for the device, to read the norm.
+            unclipped = torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
+            norm, *means = torch.cat((unclipped.reshape(1), losses)).tolist()
 
-        # Skip the step if a number is not finite, or if the gradient is a spike.
-        finite = all(map(math.isfinite, (norm, *means)))
-        if finite and not self._is_spike(norm):
-            # Update the weights.
-            self.optimizer.step(learning_rate_at(self.plan, self.global_step))
-            self.updates += 1
+            # Skip the step if a number is not finite, or if the gradient is a spike.
+            finite = all(map(math.isfinite, (norm, *means)))
+            if finite and not self._is_spike(norm):
+                # Update the weights.
+                self.optimizer.step(learning_rate_at(self.plan, self.global_step))
+                self.updates += 1
 
-            # Update their average.
-            ema.update(list(self.averaged.parameters()), self.network, self.updates)
+                # Update their average.
+                ema.update(list(self.averaged.parameters()), self.network, self.updates)
 
         # Count.
         self._check_divergence(finite)
@@ -139,7 +140,8 @@ class Trainer:
             self.norms.append(norm)
         self.global_step += 1
         if not self.settled:                    # all memory that a step needs is now taken
-            self.batches.settle()
+            with contextlib.suppress(torch.OutOfMemoryError), out_of_memory.as_torch_error():
+                self.batches.settle()
             self.settled = True
         return StepResult(losses, norm)
 
@@ -162,7 +164,7 @@ class Trainer:
                 losses = torch.zeros(3, device=self.batches.device)
                 for start in range(self.share.start, self.share.stop, self.micro_batch):
                     stop = min(start + self.micro_batch, self.share.stop)
-                    with self._averaged_over_processes(last=stop == self.share.stop):
+                    with out_of_memory.as_torch_error(), self._averaged_over_processes(last=stop == self.share.stop):
                         losses += self._accumulate(start, stop - start)
                     self._draw_ahead(stop)
                 return self.world.all_reduce_sum(losses)
@@ -175,7 +177,6 @@ class Trainer:
             if not self.batches.release():
                 self._halve_micro_batch()
 
-    @out_of_memory.as_torch_error()
     def _accumulate(self, start: int, count: int) -> Tensor:
         """Add the gradient of `count` pictures of the batch, from `start` on. → (3,) their part of the losses"""
         batch, dropout_keys = self.batches.draw(self.global_step, start, count)
@@ -194,7 +195,7 @@ class Trainer:
         elif self.global_step + 1 < self.plan.steps:
             self.batches.draw_ahead(self.global_step + 1, self.share.start, min(self.micro_batch, len(self.share)))
 
-    def _averaged_over_processes(self, *, last: bool) -> AbstractContextManager[None]:
+    def _averaged_over_processes(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
         """The context of a backward pass; the one of the last micro-batch averages the gradients over the processes."""
         if not last and isinstance(self.loss, DistributedDataParallel):
             return self.loss.no_sync()
@@ -206,7 +207,7 @@ class Trainer:
         It is tried without communication, so that no process waits for one that has failed.
         """
         try:
-            with cast(DistributedDataParallel, self.loss).no_sync():
+            with out_of_memory.as_torch_error(), cast(DistributedDataParallel, self.loss).no_sync():
                 self._accumulate(self.share.start, min(self.micro_batch, len(self.share)))
         except torch.OutOfMemoryError:
             return True
