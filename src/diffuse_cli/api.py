@@ -188,7 +188,7 @@ class TrainingOptions(TypedDict, total=False):
     procs: int | None
     device: str | None
     precision: str
-    compile: bool
+    compile: bool | None
     micro_batch: int | None
     save_every: str
     preview_every: str

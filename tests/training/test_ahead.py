@@ -45,6 +45,11 @@ def threads_ahead():
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("ahead")]
 
 
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(Batches, "draw_ahead", lambda self, *args: self._prepare.begin(*args))
+
+
 # ── The thread ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -97,6 +102,7 @@ def test_an_error_ahead_is_raised_where_the_value_is_asked_for_and_only_there():
 # ── Batches ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.usefixtures("as_on_a_gpu")
 def test_a_batch_drawn_ahead_is_the_one_that_is_drawn_at_once():
     batches, plain = make_batches(), make_batches()
     for step, start, count in ((0, 0, 4), (1, 0, 2), (1, 2, 2), (9, 0, 4)):
@@ -108,6 +114,13 @@ def test_a_batch_drawn_ahead_is_the_one_that_is_drawn_at_once():
     batches.close()
 
 
+def test_nothing_is_drawn_ahead_on_a_cpu():
+    batches = make_batches()
+    batches.draw_ahead(0, 0, 4)
+    assert not threads_ahead()
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
 @pytest.mark.parametrize("end", ["complete", "stopped", "failed"])
 def test_no_thread_is_left_when_a_training_ends(squares, home, monkeypatch, end):
     drawn, prepare = [], Batches._prepare_now
@@ -156,6 +169,7 @@ def test_a_caption_that_is_remembered_is_not_encoded_again(monkeypatch):
 # ── Pictures on the device ──────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.usefixtures("as_on_a_gpu")
 def test_pictures_on_the_device_are_those_that_would_be_read(monkeypatch):
     batches, plain = make_batches(), make_batches()
     size = batches.dataset.images.nbytes

@@ -173,13 +173,16 @@ def test_a_cpu_that_runs_out_of_memory_is_no_surprise(batches):
         starved.step()
 
 
+AcceleratorError = getattr(torch, "AcceleratorError", RuntimeError)     # not in every version
+
+
 class OutOfResources(RuntimeError):
     """An error of a library that is not about memory."""
 
 
 FULL = [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
-        torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be reported asynchronously"),
-        torch.AcceleratorError("HIP error: out of memory"), RuntimeError("MPS backend out of memory (MPS allocated)"),
+        AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be reported asynchronously"),
+        AcceleratorError("HIP error: out of memory"), RuntimeError("MPS backend out of memory (MPS allocated)"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
@@ -189,7 +192,7 @@ FULL = [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.
         RuntimeError("NCCL error: unhandled cuda error. Last error: Cuda failure 2 'out of memory'"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried"),
         MemoryError("Unable to allocate 9.00 GiB for an array")]
-OTHER = [torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
+OTHER = [AcceleratorError("CUDA error: an illegal memory access was encountered"),
          RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), ValueError("out of memory"),
          OutOfResources("out of resource: shared memory, Required: 98304, Hardware limit: 65536")]
 

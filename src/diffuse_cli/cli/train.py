@@ -119,8 +119,8 @@ def train(
     procs: Procs = None,
     device: Device = None,
     precision: Precision = None,
-    compile: Annotated[bool, _machine("--compile", help="Compile the network: a slow start, then faster steps.")
-                       ] = False,
+    compile: Annotated[bool | None, _machine("--compile/--no-compile", help="Compile the network: a slow start, then "
+                                             "faster steps. Default: in long runs on a GPU.")] = None,
     micro_batch: MicroBatch = None,
     save_every: SaveEvery = None,
     preview_every: PreviewEvery = None,

@@ -13,6 +13,8 @@ from . import launch_environment
 if sys.platform != "win32":
     import resource
 
+COMPILED_STEPS = 10_000                         # steps of a run on a GPU from which compiling should pay: an estimate
+
 
 def count_processes(machine: Machine) -> int:
     """The number of processes that --gpus or --procs asks for: with --gpus, one for each GPU.
@@ -85,6 +87,16 @@ def _cpu_is_faster_with_bf16() -> bool:
     except OSError:
         return False
     return "amx_bf16" in cpuinfo or ("avx512_bf16" in cpuinfo and "AuthenticAMD" in cpuinfo)
+
+
+def choose_compile(machine: Machine, device: torch.device, *, steps: int) -> bool | None:
+    """Whether torch compiles the network: as --compile says, otherwise None, if it can, in long runs on a GPU.
+
+    steps: of the whole run.
+    """
+    if machine.compile is not None:
+        return machine.compile
+    return None if device.type == "cuda" and steps >= COMPILED_STEPS else False
 
 
 def choose_micro_batch(machine: Machine, device: torch.device, *, batch_size: int, resolution: int) -> int:

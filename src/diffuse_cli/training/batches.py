@@ -54,8 +54,12 @@ class Batches:
         return Batch(image, noise, t, tokens, caption_of, Coefficients.from_flat(rest[1:])), rest[0]
 
     def draw_ahead(self, step: int, start: int, count: int) -> None:
-        """Begin to draw in a thread, so that the next `draw` with the same arguments need not wait for it."""
-        self._prepare.begin(step, start, count)
+        """Begin to draw in a thread, so that the next `draw` with the same arguments need not wait for it.
+
+        Not on a CPU, where the thread would take the time that it saves from the network.
+        """
+        if self.device.type != "cpu":
+            self._prepare.begin(step, start, count)
 
     def settle(self) -> None:
         """Keep all pictures on the device from now on, if it is a GPU with room for them: see `Pictures.settle`.

@@ -117,15 +117,16 @@ def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, 
     trainer, plan, machine, world = session.trainer, session.plan, session.run.machine, session.trainer.world
     monitor, saver = LossMonitor(session), saving.Saver(session)
     preview_every = Every(machine.preview_every, "--preview-every", steps=plan.steps, step=trainer.global_step)
-    stop_signal, compiling, first = None, machine.compile, trainer.global_step
+    stop_signal, first = None, trainer.global_step
     while trainer.global_step < plan.steps and stop_signal is None:
         # Train
         begun, micro_batch = time.monotonic(), trainer.micro_batch
         result = trainer.step()
         monitor.record(result, time.monotonic() - begun)
-        if compiling:
-            yield events.Noticed(message=f"compiled: the first step took {monitor.step_seconds:.0f} s")
-            compiling = False
+        if trainer.global_step == first + 1 and trainer.compiled is not None:
+            failure = trainer.compiled.failure
+            yield events.Noticed(message=f"not compiled, because torch cannot do it here: {failure}" if failure else
+                                 f"compiled: the first step took {monitor.step_seconds:.0f} s")
         if trainer.micro_batch < micro_batch:
             yield events.Noticed(message=f"out of memory: from now on {trainer.micro_batch} pictures at once",
                                  level="warning")

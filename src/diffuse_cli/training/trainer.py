@@ -24,6 +24,7 @@ from ..runtime import out_of_memory, randomness
 from ..runtime.distributed import World, lost_process_as_error
 from . import ema
 from .batches import Batches
+from .compiled import CompiledNetwork
 from .distillation import DistillationLoss, Segments, Teacher
 from .loss import TrainingLoss
 from .optimizer import Optimizer, learning_rate_at
@@ -50,10 +51,10 @@ class Trainer:
     has a trainer with the same weights, and computes the gradient of its share of every batch.
 
     precision: of the network, "bf16" or "fp32". micro_batch: pictures at once. compiled: whether torch compiles the
-    network. Raises UsageError if the batch has fewer pictures than there are processes.
+    network; None: if it can. Raises UsageError if the batch has fewer pictures than there are processes.
     """
 
-    def __init__(self, plan: Plan, batches: Batches, *, precision: str, micro_batch: int, compiled: bool,
+    def __init__(self, plan: Plan, batches: Batches, *, precision: str, micro_batch: int, compiled: bool | None,
                  world: World) -> None:
         self.plan, self.batches, self.precision, self.micro_batch = plan, batches, precision, micro_batch
         self.world, self.share = world, world.process.share(plan.batch_size)
@@ -69,7 +70,8 @@ class Trainer:
 
         # Loss and optimiser
         self.schedule: Schedule = make_schedule(plan.model.schedule, plan.model.network.resolution)
-        forward = cast(Network, torch.compile(self.network)) if compiled else self.network
+        self.compiled = None if compiled is False else CompiledNetwork(self.network, required=compiled is True)
+        forward = self.compiled or self.network
         self.teacher = Network(plan.model.network) if plan.model.student is not None else None
         self.segments = None if self.teacher is None else self._segments(self.teacher)
         self.loss = world.wrap(TrainingLoss(forward, plan, self.schedule, precision=precision)
