@@ -189,6 +189,7 @@ class TrainingOptions(TypedDict, total=False):
     device: str | None
     precision: str
     compile: bool | None
+    deterministic: bool
     micro_batch: int | None
     save_every: str
     preview_every: str

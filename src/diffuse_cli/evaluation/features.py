@@ -24,7 +24,7 @@ from ..data.listing import Dataset
 from ..errors import InUseError, ModelError
 from ..files import durable
 from ..pictures.pixels import from_pixels
-from ..runtime import randomness
+from ..runtime import devices, randomness
 from ..storage import checkpoint
 
 VERSION = 2                                     # of the encoder; must change with anything that changes a feature
@@ -73,10 +73,11 @@ def open_features(dataset: Dataset, positions: np.ndarray, *, directory: Path, d
     """The features of an encoder that is trained on the pictures at `positions`, of which there must be two or more.
 
     Yields (steps done, number of steps), returns the Features. The encoder is kept in `directory`, that of the decoded
-    pictures, under a hash of the pictures, captions and positions. If it is there already, it is not trained again. A
-    damaged file is replaced.
+    pictures, under a hash of all that made it: pictures, captions, positions, torch and the device. If it is there
+    already, it is not trained again. A damaged file is replaced.
     """
-    facts = json.dumps([VERSION, dataset.content_id, positions.tolist()])
+    made_by = [torch.__version__, devices.describe_device(device), torch.backends.cpu.get_cpu_capability()]
+    facts = json.dumps([VERSION, dataset.content_id, positions.tolist(), *made_by])
     folder = directory / f"encoder-{hashlib.sha256(facts.encode()).hexdigest()[:32]}"
     encoder = _read(folder / _FILE, dataset.images.shape[1])
     if encoder is None:

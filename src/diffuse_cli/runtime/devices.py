@@ -1,7 +1,9 @@
 """The device to compute on: which one, with which precision, and how many pictures at once."""
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -87,6 +89,26 @@ def _cpu_is_faster_with_bf16() -> bool:
     except OSError:
         return False
     return "amx_bf16" in cpuinfo or ("avx512_bf16" in cpuinfo and "AuthenticAMD" in cpuinfo)
+
+
+@contextlib.contextmanager
+def deterministic(asked: bool) -> Iterator[None]:
+    """Let torch use only kernels that add in a fixed order, if that is asked for; it raises where it has none.
+
+    On a CPU it always does. Enter this before anything is computed: cuBLAS reads its setting when it begins.
+    """
+    if not asked:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]
 
 
 def choose_compile(machine: Machine, device: torch.device, *, steps: int) -> bool | None:

@@ -87,7 +87,8 @@ def _train(run: Run, should_stop: ShouldStop) -> Iterator[events.Event]:
     if run.aside is not None:
         yield events.Noticed(message=f"the old run is kept as {run.aside}")
     device = devices.choose_device(run.machine)
-    with join(device) as world:     # before pictures are decoded, which takes longer on some machines than on others
+    # The processes join before pictures are decoded, which takes longer on some machines than on others.
+    with devices.deterministic(run.machine.deterministic), join(device) as world:
         run = dataclasses.replace(run, resolution=world.broadcast_json(run.resolution))
         dataset = yield from open_dataset(
             run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict,
