@@ -191,7 +191,8 @@ class TrainingOptions(TypedDict, total=False):
     procs: int | None
     device: str | None
     precision: str
-    compile: bool
+    compile: bool | None
+    deterministic: bool
     micro_batch: int | None
     save_every: str
     preview_every: str

@@ -162,7 +162,8 @@ class Machine:
     procs: int | None = None                    # number of processes on the CPU
     device: str | None = None
     precision: str = "auto"
-    compile: bool = False
+    compile: bool | None = None                 # None: on a GPU if the run is long, and if torch can
+    deterministic: bool = False                 # only kernels of torch that always add in the same order
     micro_batch: int | None = None
     save_every: str = "5m"
     preview_every: str = "10%"

@@ -51,17 +51,17 @@ def encode_captions(
 
 
 def predict(
-    network: Network, noisy: Tensor, t: Tensor, text: Tensor | None, *, config: ModelConfig, precision: str,
+    network: Network, noisy: Tensor, time: Tensor, text: Tensor | None, *, config: ModelConfig, precision: str,
     dropout: Callable[[Tensor], Tensor] | None = None, detach_variance: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """Call the network on noisy pictures (N, C, H, W) at times t (N,). → the two tensors of `split_prediction`
+    """Call the network on noisy pictures (N, C, H, W). → the two tensors of `split_prediction`
 
-    text: (N, 77, width), or None. precision: of the network's arithmetic, "bf16" or "fp32". dropout: see
-    `UNet.forward`. detach_variance: let the variance loss train the last layer alone.
+    time: (N,) float32 on their device, the `network_time`. text: (N, 77, width), or None. precision: of the network's
+    arithmetic, "bf16" or "fp32". dropout: see `UNet.forward`. detach_variance: let the variance loss train the last
+    layer alone.
     """
     with _autocast(noisy.device, precision):
-        output = network(noisy, network_time(t).float().to(noisy.device), text, dropout=dropout,
-                         detach_variance=detach_variance)
+        output = network(noisy, time, text, dropout=dropout, detach_variance=detach_variance)
     return split_prediction(output, config)
 
 
@@ -80,12 +80,17 @@ def denoise(
     network: Network, noisy: Tensor, t: Tensor, text: Tensor | None, *, config: ModelConfig, schedule: Schedule,
     precision: str,
 ) -> Denoised:
-    """Estimate the clean pictures in noisy ones (N, C, H, W) at times t (N,), without gradients.
+    """Estimate the clean pictures in noisy ones (N, C, H, W), without gradients.
+
+    t: their times (N,) float64 on the CPU, which are copied to the device; or one time of no dimension, which is not.
 
     The estimate is `Schedule.image_of` the network's prediction. A learned variance is given as its fraction of the way
-    from ln beta_tilde to ln beta, clamped to [0, 1]; without one it is None. Arguments as of `predict`.
+    from ln beta_tilde to ln beta, clamped to [0, 1]; without one it is None. Other arguments
+    as of `predict`.
     """
-    prediction, variance_channels = predict(network, noisy, t, text, config=config, precision=precision)
+    time = network_time(t).float()
+    time = time.to(noisy.device) if time.ndim else torch.full((len(noisy),), time.item(), device=noisy.device)
+    prediction, variance_channels = predict(network, noisy, time, text, config=config, precision=precision)
     image = schedule.image_of(config.prediction, prediction, noisy, t)
     fraction = None if variance_channels is None else losses.log_fraction(variance_channels).clamp(0, 1)
     return Denoised(image, fraction)

@@ -15,6 +15,7 @@ from diffuse_cli.data.listing import Dataset
 from diffuse_cli.evaluation import features
 from diffuse_cli.evaluation.distances import compare
 from diffuse_cli.evaluation.features import Features, nt_xent, open_features
+from diffuse_cli.runtime import devices
 
 CPU = torch.device("cpu")
 
@@ -122,6 +123,18 @@ def test_other_pictures_have_another_encoder(demo, tmp_path, few_steps):
     assert more
     assert not torch.equal(first(demo.images), second(demo.images))
     assert torch.equal(first(demo.images), third(demo.images))
+
+
+def test_another_torch_or_device_makes_its_own_encoder(demo, tmp_path, few_steps, monkeypatch):
+    """Their sums are rounded in other ways, and so would the distances be, depending on who was first."""
+    opened(demo, tmp_path)
+    for owner, name, value in ((torch, "__version__", "9.9"), (devices, "describe_device", lambda device: "NVIDIA X"),
+                               (torch.backends.cpu, "get_cpu_capability", lambda: "other")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, value)
+            assert opened(demo, tmp_path)[1]    # it is trained
+            assert not opened(demo, tmp_path)[1]
+    assert not opened(demo, tmp_path)[1]
 
 
 @pytest.mark.parametrize("damage", [

@@ -4,6 +4,7 @@ Tensors on it refuse to meet those of the CPU (numbers of no dimension apart), a
 Its name is "meta", the one that torch knows everywhere; every operation is caught before torch's own meta tensors are.
 """
 
+import collections
 import contextlib
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +19,11 @@ from diffuse_cli.runtime import devices
 
 DEVICE = torch.device("meta")
 MOVES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
+READS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)   # the CPU must know the values
+
+# What has happened since `counted` began: "to device", of which "waiting" are those that the program waits for; "to
+# host", for all of which it waits; "launches", operations that a GPU would have to begin.
+COUNTS: collections.Counter[str] = collections.Counter()
 
 
 class There(Tensor):
@@ -38,6 +44,7 @@ class There(Tensor):
         return _compute(operation, args, kwargs or {})
 
     def tolist(self) -> Any:
+        COUNTS["to host"] += 1
         return self.here.tolist()
 
 
@@ -51,6 +58,7 @@ def _compute(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     there = any(isinstance(tensor, There) for tensor in tensors)
     if there and operation not in MOVES and any(not isinstance(tensor, There) and tensor.ndim for tensor in tensors):
         raise RuntimeError(f"{operation} of tensors on two devices")
+    _count(operation, args, kwargs, tensors)
     if kwargs.get("device") is not None:
         there = torch.device(kwargs["device"]) == DEVICE
         kwargs = {**kwargs, "device": torch.device("cpu")}
@@ -68,6 +76,34 @@ def _compute(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return same[0] if same else There(value)               # what was changed in place stays itself
 
     return tree_map(sent, result)
+
+
+def _count(operation: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -> None:
+    """Note a move between the devices, or an operation on this one that is more than another view of a tensor."""
+    if operation in MOVES:
+        source = isinstance(tensors[-1], There)
+        target = isinstance(tensors[0], There) if operation is MOVES[1] else \
+            torch.device(kwargs.get("device") or tensors[0].device) == DEVICE
+        waits = not (args[2] if len(args) > 2 else kwargs.get("non_blocking"))
+        if source != target:
+            COUNTS["to device" if target else "to host"] += 1
+            COUNTS["waiting"] += target and waits
+            return
+    there = any(isinstance(tensor, There) for tensor in tensors)
+    by_mask = operation in (torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default) and any(
+        isinstance(index, There) and index.dtype == torch.bool for index in args[1])
+    if there and (operation in READS or by_mask):
+        COUNTS["to host"] += 1
+    COUNTS["launches"] += there and not operation.is_view
+
+
+@contextlib.contextmanager
+def counted() -> Iterator[collections.Counter[str]]:
+    """What happens meanwhile, in a new `COUNTS`."""
+    COUNTS.clear()
+    counts: collections.Counter[str] = collections.Counter()
+    yield counts
+    counts.update(COUNTS)
 
 
 @contextlib.contextmanager

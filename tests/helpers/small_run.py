@@ -35,7 +35,7 @@ PICTURES = 3                                    # too few for any to be held out
 class Walker:
     """Replaces `Trainer`: the same attributes and methods, but no network."""
 
-    micro_batch, precision, skipped, parameters = 2, "fp32", 0, 8
+    micro_batch, precision, skipped, parameters, compiled = 2, "fp32", 0, 8, None
 
     def __init__(self, plan, batches, *, world=None, **_):
         self.plan, self.batches, self.world, self.global_step = plan, batches, world, 0

@@ -1,13 +1,16 @@
 """The device, its precision, and how many pictures it computes at once, on machines that are only imitated."""
 
+import os
 from unittest import mock
 
 import pytest
+import tiny
 import torch
 
 from diffuse_cli.config import Machine
 from diffuse_cli.errors import UsageError
 from diffuse_cli.runtime import devices
+from diffuse_cli.training.trainer import Trainer
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -82,3 +85,34 @@ def test_the_precision_of_a_cpu(facts, precision):
         assert devices.choose_precision(Machine(precision="bf16"), CPU) == "bf16"
     with mock.patch.object(devices.Path, "read_text", side_effect=OSError):
         assert devices.choose_precision(Machine(), CPU) == "fp32"
+
+
+# ── Equal bits ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_torch_is_deterministic_while_that_is_asked_for_and_as_before_afterwards(monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    assert not torch.are_deterministic_algorithms_enabled()
+    with devices.deterministic(False):
+        assert not torch.are_deterministic_algorithms_enabled()
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    with devices.deterministic(True):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"       # without it, torch refuses cuBLAS
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_deterministic_training_uses_only_such_kernels_and_changes_no_bit_on_a_cpu(trained, squares, home):
+    seen, step = [], Trainer.step
+
+    def told(self):
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        return step(self)
+
+    with mock.patch.object(Trainer, "step", told), mock.patch.dict(os.environ):
+        tiny.train(squares, deterministic=True)
+    assert set(seen) == {True}
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert (tiny.run_directory(home) / "model.safetensors").read_bytes() \
+        == (trained[0] / "model.safetensors").read_bytes()

@@ -13,11 +13,12 @@ from diffuse_cli.config import Recipe
 from diffuse_cli.data.split import split_dataset
 from diffuse_cli.errors import DivergedError, OutOfMemoryError
 from diffuse_cli.network.tokenizer import train_tokenizer
+from diffuse_cli.runtime import devices
 from diffuse_cli.runtime.distributed import World
 from diffuse_cli.training import ema
 from diffuse_cli.training.batches import Batches
-from diffuse_cli.training.loss import Batch
-from diffuse_cli.training.optimizer import TEXT_LAYERS, learning_rate_at
+from diffuse_cli.training.loss import Batch, TrainingLoss
+from diffuse_cli.training.optimizer import TEXT_LAYERS, Optimizer, learning_rate_at
 from diffuse_cli.training.plan import make_plan
 from diffuse_cli.training.trainer import NORM_WINDOW, Trainer
 
@@ -170,6 +171,83 @@ def test_a_cpu_that_runs_out_of_memory_is_no_surprise(batches):
     with mock.patch.object(Batches, "draw", side_effect=RuntimeError("a defect")), \
             pytest.raises(RuntimeError, match="a defect"):
         starved.step()
+
+
+AcceleratorError = getattr(torch, "AcceleratorError", RuntimeError)     # not in every version
+
+
+class OutOfResources(RuntimeError):
+    """An error of a library that is not about memory."""
+
+
+FULL = [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+        AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be reported asynchronously"),
+        AcceleratorError("HIP error: out of memory"), RuntimeError("MPS backend out of memory (MPS allocated)"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+        RuntimeError("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`"),
+        RuntimeError("NCCL error: unhandled cuda error. Last error: Cuda failure 2 'out of memory'"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried"),
+        MemoryError("Unable to allocate 9.00 GiB for an array")]
+OTHER = [AcceleratorError("CUDA error: an illegal memory access was encountered"),
+         RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), ValueError("out of memory"),
+         OutOfResources("out of resource: shared memory, Required: 98304, Hardware limit: 65536")]
+
+
+def test_every_form_of_full_memory_halves_the_micro_batch_and_no_other_error_does(batches):
+    forward = TrainingLoss.forward
+    for error in FULL:
+        one = make(batches)
+
+        def scarce(self, batch, keys, error=error):
+            if len(batch.image) > 2:
+                raise error
+            return forward(self, batch, keys)
+
+        with mock.patch.object(TrainingLoss, "forward", scarce):
+            one.step()
+        assert (one.micro_batch, one.updates) == (2, 1), error
+    for error in OTHER:
+        one = make(batches)
+        with mock.patch.object(TrainingLoss, "forward", side_effect=error), pytest.raises(type(error)) as caught:
+            one.step()
+        assert caught.value is error
+        assert one.micro_batch == 4
+
+
+@pytest.mark.parametrize("part", [(torch.nn.utils, "clip_grad_norm_"), (Optimizer, "step"), (ema, "update")])
+def test_full_memory_in_the_update_ends_the_training_with_the_size_to_resume_with(batches, part):
+    one = make(batches)
+    for error in FULL:
+        with mock.patch.object(*part, side_effect=error), \
+                pytest.raises(OutOfMemoryError, match="Resume with --micro-batch 2") as caught:
+            one.step()
+        assert caught.value.exit_code == 7
+    for error in OTHER:
+        with mock.patch.object(*part, side_effect=error), pytest.raises(type(error)):
+            one.step()
+
+
+def test_pictures_leave_a_full_device_before_the_micro_batch_is_halved(batches):
+    one, plain, forward, failures = make(batches), make(batches), TrainingLoss.forward, [FULL[1]]
+
+    def scarce(self, batch, keys):
+        if one.batches._pictures.resident is not None and failures:
+            raise failures.pop()
+        return forward(self, batch, keys)
+
+    with mock.patch.object(TrainingLoss, "forward", scarce), \
+            mock.patch.object(devices, "free_memory", return_value=2**40):
+        for _ in range(3):
+            one.step()
+    for _ in range(3):
+        plain.step()
+    assert (one.micro_batch, failures) == (4, [])
+    assert one.batches._pictures.resident is None
+    assert same(weights(one), weights(plain))
 
 
 # ── The average ─────────────────────────────────────────────────────────────────────────────────────────────────────

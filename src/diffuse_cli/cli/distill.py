@@ -31,7 +31,8 @@ def distill(
     name: Annotated[str | None, typer.Option(
         "--name", help="Name of the student. Default: MODEL-N-steps.", rich_help_panel=train.MACHINE)] = None,
     out: train.Out = None, gpus: train.Gpus = None, procs: train.Procs = None,
-    device: train.Device = None, precision: train.Precision = None, micro_batch: train.MicroBatch = None,
+    device: train.Device = None, precision: train.Precision = None,
+    deterministic: train.Deterministic = False, micro_batch: train.MicroBatch = None,
     save_every: train.SaveEvery = None, preview_every: train.PreviewEvery = None,
     preview_prompt: train.PreviewPrompt = None, log: train.Log = None, strict: train.Strict = False,
     accept_changes: train.AcceptChanges = False, fresh: train.Fresh = False, dry_run: train.DryRun = False,

@@ -56,6 +56,7 @@ Procs = Annotated[int | None, typer.Option("--procs", hidden=True)]
 Device = Annotated[str | None, options.device(MACHINE)]
 Precision = Annotated[str | None, options.choice(
     "--precision", of=config.PRECISIONS, help="Precision", default=Machine.precision, panel=MACHINE)]
+Deterministic = Annotated[bool, _machine("--deterministic", help="Slower kernels that give equal bits on a GPU, too.")]
 MicroBatch = Annotated[int | None, _machine("--micro-batch", help="Pictures that a device processes at once.")]
 SaveEvery = Annotated[str | None, _machine(
     "--save-every", help=f"Interval between saves, such as 500 (steps), 5m or 10%. Default: {Machine.save_every}.")]
@@ -117,8 +118,9 @@ def train(
     procs: Procs = None,
     device: Device = None,
     precision: Precision = None,
-    compile: Annotated[bool, _machine("--compile", help="Compile the network: a slow start, then faster steps.")
-                       ] = False,
+    compile: Annotated[bool | None, _machine("--compile/--no-compile", help="Compile the network: a slow start, then "
+                                             "faster steps. Default: in long runs on a GPU.")] = None,
+    deterministic: Deterministic = False,
     micro_batch: MicroBatch = None,
     save_every: SaveEvery = None,
     preview_every: PreviewEvery = None,

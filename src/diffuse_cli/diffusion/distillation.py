@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .sampling_times import many_levels
-from .schedule import Schedule
+from .schedule import Level, Schedule, column
 
 
 def student_times(evaluations: int) -> list[float]:
@@ -48,24 +48,22 @@ def segment_times(t: float, evaluations: int, schedule: Schedule, *, steps: int,
 def student_target(noisy_t: Tensor, noisy_s: Tensor, t: Tensor, s: Tensor, schedule: Schedule) -> Tensor:
     """The image with which DDIM's step takes noisy_t to noisy_s: (noisy_s - r·noisy_t)/(alpha_s - r·alpha_t).
 
-    r = sigma_s/sigma_t. noisy_t, noisy_s: (N, C, H, W); t, s: (N,) float64, with s < t and s ≥ 0 → (N, C, H, W)
+    r = sigma_s/sigma_t. noisy_t, noisy_s: (N, C, H, W); t, s: (N,) or of no dimension, float64, with s < t and s ≥ 0
+    → (N, C, H, W)
     """
     alpha_t, sigma_t = schedule.alpha_sigma(t)
     alpha_s, sigma_s = schedule.alpha_sigma(s.clamp(min=torch.finfo(torch.float64).tiny))
     alpha_s, sigma_s = torch.where(s > 0, alpha_s, 1.0), torch.where(s > 0, sigma_s, 0.0)
     ratio = sigma_s / sigma_t
     scale = 1 / (alpha_s - ratio * alpha_t)
-    return _column(scale, noisy_t) * noisy_s - _column(scale * ratio, noisy_t) * noisy_t
+    return column(scale, noisy_t) * noisy_s - column(scale * ratio, noisy_t) * noisy_t
 
 
-def student_loss(image: Tensor, target: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+def student_loss(image: Tensor, target: Tensor, t: Tensor | Level, schedule: Schedule) -> Tensor:
     """‖image - target‖²/(D·sigma_t²), the error of v over the D values of a picture (Salimans & Ho 2022, appendix D).
 
-    image: (N, C, H, W), the student's estimate at times t (N,); target: (N, C, H, W) → (N,) float32
+    image: (N, C, H, W), the student's estimate at times or levels t (N,); target: (N, C, H, W)
+    → (N,) float32
     """
-    sigma = schedule.alpha_sigma(t)[1]
+    sigma = schedule.at(t).sigma
     return (image - target).square().flatten(1).mean(1) / sigma.square().to(image)
-
-
-def _column(values: Tensor, like: Tensor) -> Tensor:
-    return values.to(like)[:, None, None, None]

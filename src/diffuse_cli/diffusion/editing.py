@@ -37,7 +37,7 @@ def start_from(
         return image, [0.0]
     start = max(strength, FIRST_TIME)                                   # no network was trained below
     nearest = min(range(len(times) - 1), key=lambda number: abs(times[number] - start))
-    return schedule.add_noise(image, noise, torch.tensor([start], dtype=torch.float64)), [start, *times[nearest + 1 :]]
+    return schedule.add_noise(image, noise, torch.tensor(start, dtype=torch.float64)), [start, *times[nearest + 1 :]]
 
 
 def inpaint(

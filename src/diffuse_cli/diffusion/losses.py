@@ -4,12 +4,13 @@ Every function returns one number for each picture; the caller takes the mean ov
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .schedule import FIRST_TIME, STEPS, Schedule, jump_log_variances
+from .schedule import FIRST_TIME, STEPS, Schedule, column, jump_log_variances
 
 # ── Times ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -99,7 +100,25 @@ def fine_log_variances(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
     return log_beta, torch.where(last, floor, log_beta_tilde)
 
 
-def variance_loss(schedule: Schedule, *, image: Tensor, estimate: Tensor, log_fraction: Tensor, t: Tensor) -> Tensor:
+class FineStep(NamedTuple):
+    """The coefficients of the fine steps t → t - 1/1000 of N pictures, (N,) each; see `schedule.Level`."""
+
+    log_beta: Tensor
+    log_beta_tilde: Tensor
+    mean_coefficient: Tensor                    # the factor of (image - estimate) in the difference of two means
+    last: Tensor                                # 1 where the step goes to the clean picture, otherwise 0
+
+
+def fine_step(schedule: Schedule, t: Tensor | FineStep) -> FineStep:
+    """The coefficients of the fine steps from times t (N,), float64. Coefficients are returned as they are."""
+    if isinstance(t, FineStep):
+        return t
+    return FineStep(*fine_log_variances(schedule, t), _mean_coefficient(schedule, t), _is_last(t))
+
+
+def variance_loss(
+    schedule: Schedule, *, image: Tensor, estimate: Tensor, log_fraction: Tensor, t: Tensor | FineStep,
+) -> Tensor:
     """The variational bound of one fine step, in bits per dimension (Nichol & Dhariwal 2021, eq. 4 to 7, 14 to 16).
 
     KL(q(noisy_s | noisy_t, image) ‖ p(noisy_s | noisy_t)) with s = t - 1/1000; for the last step, the negative log
@@ -108,15 +127,14 @@ def variance_loss(schedule: Schedule, *, image: Tensor, estimate: Tensor, log_fr
 
     image: (N, C, H, W). estimate: (N, C, H, W), the clean picture that the network's prediction implies, detached,
     because this loss trains the variance alone. log_fraction: (N, C, H, W), or one number, 0 for beta_tilde and 1 for
-    beta. t: (N,) float64. → (N,) in the type of `image`
+    beta. t: (N,) float64, or the coefficients at these times. → (N,) in the type of `image`
     """
-    last = _is_last(t)
-    log_beta, log_beta_tilde = (_column(x, image) for x in fine_log_variances(schedule, t))     # (N, 1, 1, 1) each
-    log_variance = torch.lerp(log_beta_tilde, log_beta, log_fraction)                           # (N, C, H, W)
-    difference = _column(_mean_coefficient(schedule, t), image) * (image - estimate)
-    divergence = gaussian_kl(difference, log_beta_tilde, log_variance)
+    step = FineStep(*(column(values, image) for values in fine_step(schedule, t)))              # (N, 1, 1, 1) each
+    log_variance = torch.lerp(step.log_beta_tilde, step.log_beta, log_fraction)                 # (N, C, H, W)
+    difference = step.mean_coefficient * (image - estimate)
+    divergence = gaussian_kl(difference, step.log_beta_tilde, log_variance)
     decoder = -discretised_log_likelihood(image, mean=estimate, log_variance=log_variance)
-    nats = torch.where(_column(last, image).bool(), decoder, divergence)
+    nats = torch.where(step.last.bool(), decoder, divergence)
     return nats.flatten(1).mean(1) / math.log(2)                                                # (N,)
 
 
@@ -133,8 +151,8 @@ def variance_excesses(
     """
     log_beta, log_beta_tilde = fine_log_variances(schedule, t)
     width = log_beta.exp() - log_beta_tilde.exp()                                               # (N,)
-    error = _column(_mean_coefficient(schedule, t) / width.sqrt(), image) * (image - estimate)
-    log_ratio = _column(log_beta - log_beta_tilde, image)
+    error = column(_mean_coefficient(schedule, t) / width.sqrt(), image) * (image - estimate)
+    log_ratio = column(log_beta - log_beta_tilde, image)
     excess = linear_fraction(log_fraction, log_ratio)                                           # (N, C, H, W)
     return error.square().flatten(1).mean(1), excess.flatten(1).mean(1)
 
@@ -208,8 +226,3 @@ def prior_bits(schedule: Schedule, image: Tensor) -> Tensor:
 def _is_last(t: Tensor) -> Tensor:
     """Whether the fine step from t goes to the clean picture. The step from 2/1000 itself does not."""
     return t < 2 / STEPS - 1e-9                 # the margin allows for rounding
-
-
-def _column(values: Tensor, like: Tensor) -> Tensor:
-    """(N,) → (N, 1, 1, 1), in the type and on the device of `like`."""
-    return values.to(like).reshape(-1, *(1,) * (like.ndim - 1))

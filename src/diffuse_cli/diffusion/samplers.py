@@ -279,8 +279,8 @@ def _jump_deviation(
         return math.exp(log_beta_tilde / 2)
     if rule == "log":
         return torch.exp((log_beta_tilde + log_fraction * (log_beta - log_beta_tilde)) / 2)
-    fine_log_beta, fine_log_beta_tilde = fine_log_variances(schedule, torch.tensor([t], dtype=torch.float64))
-    fraction = linear_fraction(log_fraction, (fine_log_beta - fine_log_beta_tilde).to(log_fraction))
+    fine_log_beta, fine_log_beta_tilde = fine_log_variances(schedule, torch.tensor(t, dtype=torch.float64))
+    fraction = linear_fraction(log_fraction, (fine_log_beta - fine_log_beta_tilde).to(log_fraction.dtype))
     beta, beta_tilde = math.exp(log_beta), math.exp(log_beta_tilde)
     return torch.sqrt(beta_tilde + fraction * (beta - beta_tilde))
 

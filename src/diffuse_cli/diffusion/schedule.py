@@ -9,6 +9,7 @@ and cast to a picture's type when they meet one.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,17 @@ from torch import Tensor
 
 STEPS = 1000                                    # steps of the papers' discrete process: index i is t = (i + 1) / 1000
 FIRST_TIME = 1 / STEPS                          # smallest time on which a network is trained
+
+
+class Level(NamedTuple):
+    """The noise levels of N pictures, (N,) each, or one level of all, of no dimension.
+
+    They are computed in float64 on the CPU. Moved to a device, they are float32.
+    """
+
+    alpha: Tensor                               # amplitude of the picture
+    sigma: Tensor                               # amplitude of the noise
+    log_snr: Tensor
 
 
 @dataclass(frozen=True)
@@ -37,19 +49,23 @@ class Schedule:
         log_snr = self.log_snr(t)
         return torch.sigmoid(log_snr).sqrt(), torch.sigmoid(-log_snr).sqrt()
 
-    # The next four functions take pictures (N, C, H, W) and times (N,), and return pictures (N, C, H, W).
+    def at(self, t: Tensor | Level) -> Level:
+        """The level at times t, (N,) or one time of no dimension, float64. Levels are returned as they are."""
+        return t if isinstance(t, Level) else Level(*self.alpha_sigma(t), self.log_snr(t))
 
-    def add_noise(self, image: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    # The next four functions take pictures (N, C, H, W) and their times or levels, and return pictures (N, C, H, W).
+
+    def add_noise(self, image: Tensor, noise: Tensor, t: Tensor | Level) -> Tensor:
         """alpha·image + sigma·noise: a draw from the forward process q(noisy_t | image) (Ho et al. 2020, eq. 4)."""
-        alpha, sigma = self._broadcast(t, image)
+        alpha, sigma = self._amplitudes(t, image)
         return alpha * image + sigma * noise
 
-    def noise_of(self, image: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
+    def noise_of(self, image: Tensor, noisy: Tensor, t: Tensor | Level) -> Tensor:
         """(noisy - alpha·image) / sigma: the noise for which `add_noise` turns `image` into `noisy`."""
-        alpha, sigma = self._broadcast(t, image)
+        alpha, sigma = self._amplitudes(t, image)
         return (noisy - alpha * image) / sigma
 
-    def target(self, prediction: str, image: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    def target(self, prediction: str, image: Tensor, noise: Tensor, t: Tensor | Level) -> Tensor:
         """The output that a network should give: the noise for `epsilon`, the image for `x0`, and for `v` the velocity.
 
         v = alpha·noise - sigma·image (Salimans & Ho 2022, section 4).
@@ -58,26 +74,25 @@ class Schedule:
             return noise
         if prediction == "x0":
             return image
-        alpha, sigma = self._broadcast(t, image)
+        alpha, sigma = self._amplitudes(t, image)
         return alpha * noise - sigma * image
 
-    def image_of(self, prediction: str, output: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
+    def image_of(self, prediction: str, output: Tensor, noisy: Tensor, t: Tensor | Level) -> Tensor:
         """The clean picture that a network's output implies: the inverse of `target`.
 
         (noisy - sigma·output) / alpha for `epsilon`, output for `x0`, alpha·noisy - sigma·output for `v`.
         """
         if prediction == "x0":
             return output
-        alpha, sigma = self._broadcast(t, noisy)
+        alpha, sigma = self._amplitudes(t, noisy)
         if prediction == "epsilon":
             return (noisy - sigma * output) / alpha
         return alpha * noisy - sigma * output
 
-    def _broadcast(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """alpha and sigma at times (N,), as (N, 1, 1, 1) in the type and on the device of `like`."""
-        alpha, sigma = self.alpha_sigma(t)
-        shape = (-1,) + (1,) * (like.ndim - 1)
-        return alpha.to(like).reshape(shape), sigma.to(like).reshape(shape)
+    def _amplitudes(self, t: Tensor | Level, like: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha and sigma of times or levels, as `column` makes them."""
+        level = self.at(t)
+        return column(level.alpha, like), column(level.sigma, like)
 
     def time_of(self, log_snr: Tensor) -> Tensor:
         """The inverse of λ(t), by bisection. log_snr: float64 → times of the same shape, clamped to [1/1000, 1]."""
@@ -110,6 +125,16 @@ def make_schedule(name: str, resolution: int) -> Schedule:
         "interpolated": lambda: _interpolated(resolution),
     }
     return Schedule(name, makers[name]())
+
+
+def column(values: Tensor, like: Tensor) -> Tensor:
+    """One number for each picture, (N,) → (N, 1, 1, 1), in the type and on the device of the pictures `like`.
+
+    One number for all, of no dimension, stays on the CPU: every device takes it as it is, without a copy.
+    """
+    if values.ndim == 0:
+        return values.to(like.dtype)
+    return values.to(like).reshape(-1, *(1,) * (like.ndim - 1))
 
 
 # ── The four schedules ──────────────────────────────────────────────────────────────────────────────────────────────

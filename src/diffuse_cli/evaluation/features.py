@@ -25,7 +25,7 @@ from ..data.listing import Dataset
 from ..errors import InUseError, ModelError
 from ..files import durable
 from ..pictures.pixels import from_pixels
-from ..runtime import randomness
+from ..runtime import devices, randomness
 from ..storage import checkpoint
 
 VERSION = 2                                     # of the encoder; must change with anything that changes a feature
@@ -74,10 +74,10 @@ def open_features(dataset: Dataset, positions: np.ndarray, *, directory: Path, d
     """The features of an encoder that is trained on the pictures at `positions`, of which there must be two or more.
 
     Yields (steps done, number of steps), returns the Features. The encoder is kept in `directory`, that of the decoded
-    pictures, under a hash of the pictures, captions and positions. If it is there already, it is not trained again. A
-    damaged file is replaced.
+    pictures, under a hash of all that made it: pictures, captions, positions, torch and the device. If it is there
+    already, it is not trained again. A damaged file is replaced.
     """
-    folder = _folder(dataset, positions, directory)
+    folder = _folder(dataset, positions, directory, device)
     encoder = _read(folder / _FILE, dataset.images.shape[1])
     if encoder is None:
         encoder = yield from train_encoder(dataset, positions, device=device)
@@ -91,7 +91,7 @@ def open_features(dataset: Dataset, positions: np.ndarray, *, directory: Path, d
 
 def training_seconds(dataset: Dataset, positions: np.ndarray, *, directory: Path, device: torch.device) -> float | None:
     """About how long `open_features` will train an encoder; None if it finds one. Measures a step on grey pictures."""
-    if (_folder(dataset, positions, directory) / _FILE).exists():
+    if (_folder(dataset, positions, directory, device) / _FILE).exists():
         return None
     encoder = Encoder(dataset.images.shape[1]).to(device)
     side = dataset.images.shape[1] // encoder.reduction
@@ -104,8 +104,9 @@ def training_seconds(dataset: Dataset, positions: np.ndarray, *, directory: Path
     return STEPS * (time.monotonic() - started)
 
 
-def _folder(dataset: Dataset, positions: np.ndarray, directory: Path) -> Path:
-    facts = json.dumps([VERSION, dataset.content_id, positions.tolist()])
+def _folder(dataset: Dataset, positions: np.ndarray, directory: Path, device: torch.device) -> Path:
+    made_by = [torch.__version__, devices.describe_device(device), torch.backends.cpu.get_cpu_capability()]
+    facts = json.dumps([VERSION, dataset.content_id, positions.tolist(), *made_by])
     return directory / f"encoder-{hashlib.sha256(facts.encode()).hexdigest()[:32]}"
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..config import Export
-from ..denoiser import predict
+from ..denoiser import network_time, predict
 from ..diffusion.losses import log_fraction
 from ..diffusion.samplers import Denoised, Denoiser, ddpm, run_sampler
 from ..diffusion.schedule import STEPS, make_schedule
@@ -143,7 +143,8 @@ def _always_guided_denoiser(model: Model, prompts: Sequence[str], *, guidance: f
 
     def estimate(noisy: Tensor, t: float, features: Tensor | None) -> Denoised:
         time = torch.full((len(noisy),), t, dtype=torch.float64)
-        prediction, channels = predict(model.network, noisy, time, features, config=model.config, precision="fp32")
+        prediction, channels = predict(model.network, noisy, network_time(time).float().to(noisy.device), features,
+                                       config=model.config, precision="fp32")
         return Denoised(schedule.image_of(model.config.prediction, prediction, noisy, time),
                         None if channels is None else log_fraction(channels))             # stock DDPM does not clamp it
 

@@ -22,6 +22,7 @@ LENGTH = 77                                 # tokens of every caption: the pipel
 MAX_BYTES = 8 * 2**20                       # maximum bytes of a tokenizer's JSON
 PAD, END, UNKNOWN = 0, 1, 2
 SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>")         # in the order of their ids
+CACHED_CAPTIONS = 65_536                    # captions of which the tokens are remembered: about 30 MB
 _BATCH = 1000                               # captions that are looked at together
 
 
@@ -127,6 +128,24 @@ def encode(tokenizer: Tokenizer, captions: Sequence[str]) -> Tensor:
     """M captions → tokens (M, 77) int64: the caption, END, then PAD. Longer captions are cut, but keep END."""
     rows = [encoding.ids for encoding in tokenizer.encode_batch([_valid(caption) for caption in captions])]
     return torch.tensor(rows, dtype=torch.int64).reshape(len(rows), LENGTH)
+
+
+class CachedTokens:
+    """`encode` with a memory for the tokens of the captions that it met last."""
+
+    def __init__(self, tokenizer: Tokenizer, limit: int = CACHED_CAPTIONS) -> None:
+        self.tokenizer, self.limit = tokenizer, limit
+        self.rows: dict[str, Tensor] = {}       # caption → (77,) int32, in the order in which they were added
+
+    def __call__(self, captions: Sequence[str]) -> Tensor:
+        """M captions → tokens (M, 77) int64"""
+        unknown = [caption for caption in dict.fromkeys(captions) if caption not in self.rows]
+        found = dict(zip(unknown, encode(self.tokenizer, unknown).int(), strict=True))
+        result = torch.stack([self.rows[caption] if caption in self.rows else found[caption] for caption in captions])
+        self.rows |= found
+        for caption in list(itertools.islice(self.rows, max(0, len(self.rows) - self.limit))):
+            del self.rows[caption]
+        return result.long()
 
 
 def is_truncated(tokenizer: Tokenizer, caption: str) -> bool:

@@ -14,7 +14,12 @@ def to_pixels(images: Tensor) -> np.ndarray:
 
 def from_pixels(pixels: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     """(N, H, W, 3) uint8 → (N, 3, H, W) float32 in [-1, 1], converted on the device: moving uint8 is cheaper."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    return to_unit_range(torch.from_numpy(np.ascontiguousarray(pixels)).to(device))
+
+
+def to_unit_range(pixels: Tensor) -> Tensor:
+    """(N, H, W, 3) uint8 → (N, 3, H, W) float32 in [-1, 1], on the device of the pixels."""
+    return pixels.permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
 def shrink(pixels: np.ndarray, side: int) -> np.ndarray:

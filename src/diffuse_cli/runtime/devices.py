@@ -1,7 +1,9 @@
 """The device to compute on: which one, with which precision, and how many pictures at once."""
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -12,6 +14,8 @@ from . import launch_environment
 
 if sys.platform != "win32":
     import resource
+
+COMPILED_STEPS = 10_000                         # steps of a run on a GPU from which compiling should pay: an estimate
 
 
 def count_processes(machine: Machine) -> int:
@@ -87,6 +91,36 @@ def _cpu_is_faster_with_bf16() -> bool:
     return "amx_bf16" in cpuinfo or ("avx512_bf16" in cpuinfo and "AuthenticAMD" in cpuinfo)
 
 
+@contextlib.contextmanager
+def deterministic(asked: bool) -> Iterator[None]:
+    """Let torch use only kernels that add in a fixed order, if that is asked for; it raises where it has none.
+
+    On a CPU it always does. Enter this before anything is computed: cuBLAS reads its setting when it begins.
+    """
+    if not asked:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]
+
+
+def choose_compile(machine: Machine, device: torch.device, *, steps: int) -> bool | None:
+    """Whether torch compiles the network: as --compile says, otherwise None, if it can, in long runs on a GPU.
+
+    steps: of the whole run.
+    """
+    if machine.compile is not None:
+        return machine.compile
+    return None if device.type == "cuda" and steps >= COMPILED_STEPS else False
+
+
 def choose_micro_batch(machine: Machine, device: torch.device, *, batch_size: int, resolution: int) -> int:
     """The number of pictures at once: as --micro-batch says, otherwise the most that fit a fixed number of pixels.
 
@@ -103,6 +137,11 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} of {os.cpu_count()} cores" if device.type == "cpu" else device.type.upper()
+
+
+def free_memory(device: torch.device) -> int:
+    """The bytes of a GPU that nothing has taken yet. 0 on other devices, which share their memory with the program."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
 
 
 def peak_memory(device: torch.device) -> int:

@@ -153,14 +153,18 @@ def reverse_diffusion(
     device = next(network.parameters()).device
     shape = (config.network.channels, resolution, resolution)
 
+    times = sampling_times_of(config, sampling)
+    masks = [init.mask for init in inits if init.mask is not None]
+    draws = 1 + len(times) * (2 * RESAMPLINGS if masks else 1)         # at most; all keys move in one copy
+    keys = torch.tensor([[randomness.key(seed, "sample", step) for seed in seeds] for step in range(-1, draws - 1)],
+                        device=device)                                 # (draws, N)
+
     def noise(step: int) -> Tensor:
         """The noise of each picture at a step, a function of its seed; step -1 is the noise at the start. (N, C, R, R)
         """
-        keys = torch.tensor([randomness.key(seed, "sample", step) for seed in seeds], device=device)
-        return randomness.normal(keys, shape)
+        return randomness.normal(keys[step + 1], shape)
 
     # Start from noise alone
-    times = sampling_times_of(config, sampling)
     if not inits:
         yield from run_sampler(sampling.sampler, denoise, noise(-1), times, schedule, fresh_noise=noise)
         return
@@ -168,7 +172,6 @@ def reverse_diffusion(
     # Start from pictures: add the noise of a time between 0 and 1, and remove it again
     image = from_pixels(np.stack([init.image for init in inits]), device)
     noisy, times = start_from(image, noise(-1), times, inits[0].strength, schedule)
-    masks = [init.mask for init in inits if init.mask is not None]
     if len(times) == 1:                                                # strength 0: nothing to do
         yield Step(0.0, image, image)
     elif masks:

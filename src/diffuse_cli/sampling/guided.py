@@ -24,8 +24,8 @@ def guided_denoiser(
     """
 
     def estimate(noisy: Tensor, t: float, features: Tensor | None) -> Denoised:
-        times = torch.full((len(noisy),), t, dtype=torch.float64)
-        return denoise(network, noisy, times, features, config=config, schedule=schedule, precision=sampling.precision)
+        return denoise(network, noisy, torch.tensor(t, dtype=torch.float64), features, config=config,
+                       schedule=schedule, precision=sampling.precision)
 
     if text is None or negative is None:
         return lambda noisy, t: estimate(noisy, t, None)

@@ -15,10 +15,13 @@ from torch import Tensor
 from ..config import Plan
 from ..data.listing import Dataset
 from ..diffusion.losses import training_times
-from ..network.tokenizer import encode
-from ..pictures.pixels import from_pixels
-from ..runtime import randomness
-from .loss import Batch
+from ..diffusion.schedule import Schedule, make_schedule
+from ..network.tokenizer import CachedTokens
+from ..runtime import devices, randomness
+from ..runtime.transfer import Packed
+from .ahead import Ahead
+from .loss import Batch, Coefficients
+from .pictures import Pictures
 
 
 @dataclass(frozen=True)
@@ -35,21 +38,77 @@ class Batches:
         """Pictures start … start + count - 1 of the global batch of `step`. → them, and the keys of their dropout masks
 
         Every picture occurs once in an epoch, in an order of the epoch's own. A batch may span two epochs.
+
+        A device gets everything in one copy. The keys of a student's batch stay on the CPU, where they are used.
         """
+        t, keys, packed = self._prepare(step, start, count)
+        read, noise_keys, *rest = packed.send()
+        image = self._pictures.on_device(read)                                          # (N, 3, H, W)
+        flipped = rest.pop(0) if self.plan.flip else None
+        if flipped is not None:
+            image = torch.where(flipped[:, None, None, None], image.flip(3), image)
+        noise = randomness.normal(noise_keys, tuple(image.shape[1:]))
+        tokens, caption_of = (rest.pop(0), rest.pop(0)) if self.tokenizer is not None else (None, None)
+        if self.plan.model.student is not None:
+            return Batch(image, noise, t, tokens, caption_of), keys
+        return Batch(image, noise, t, tokens, caption_of, Coefficients.from_flat(rest[1:])), rest[0]
+
+    def draw_ahead(self, step: int, start: int, count: int) -> None:
+        """Begin to draw in a thread, so that the next `draw` with the same arguments need not wait for it.
+
+        Not on a CPU, where the thread would take the time that it saves from the network.
+        """
+        if self.device.type != "cpu":
+            self._prepare.begin(step, start, count)
+
+    def settle(self) -> None:
+        """Keep all pictures on the device from now on, if it is a GPU with room for them: see `Pictures.settle`.
+
+        To be called after a step, when the memory is in use that training needs.
+        """
+        self._pictures.settle(devices.free_memory(self.device))
+
+    def release(self) -> bool:
+        """Free the device's memory that the pictures take. → whether they took any"""
+        self._prepare.forget()                  # a batch drawn ahead may count on them
+        return self._pictures.release()
+
+    def close(self) -> None:
+        """End the thread that draws ahead."""
+        self._prepare.close()
+
+    @functools.cached_property
+    def _pictures(self) -> Pictures:
+        return Pictures(self.dataset.images, self.device)
+
+    @functools.cached_property
+    def _schedule(self) -> Schedule:
+        return make_schedule(self.plan.model.schedule, self.plan.model.network.resolution)
+
+    @functools.cached_property
+    def _encode(self) -> CachedTokens:
+        assert self.tokenizer is not None
+        return CachedTokens(self.tokenizer)
+
+    @functools.cached_property
+    def _prepare(self) -> Ahead[tuple[Tensor, Tensor, Packed]]:
+        return Ahead(self._prepare_now)
+
+    def _prepare_now(self, step: int, start: int, count: int) -> tuple[Tensor, Tensor, Packed]:
+        """What `draw` needs from the CPU. → times t (N,), keys of dropout masks (N,), and the tensors that it moves"""
         plan = self.plan
         index = torch.arange(start, start + count)                                      # (N,), in the global batch
-        # Pictures
         positions = self._positions(step * plan.batch_size + index)
-        image = from_pixels(self.dataset.images[positions], self.device)                # (N, 3, H, W)
-        if plan.flip:
-            flipped = randomness.uniform(self._keys("flip", step, index), 1)[:, 0] < 0.5
-            image = torch.where(flipped.to(self.device)[:, None, None, None], image.flip(3), image)
-        # Times, noise and captions
         uniform = randomness.uniform(self._keys("time", step, index), 1)[:, 0]          # (N,)
         t = training_times(uniform, index=index, batch_size=plan.batch_size, times=plan.times)
-        noise = randomness.normal(self._keys("noise", step, index).to(self.device), tuple(image.shape[1:]))
-        tokens, caption_of = self._tokens(step, index, positions)
-        return Batch(image, noise, t, tokens, caption_of), self._keys("dropout", step, index).to(self.device)
+        keys = self._keys("dropout", step, index)
+        tensors = [self._pictures.read(positions), self._keys("noise", step, index)]
+        if plan.flip:
+            tensors.append(randomness.uniform(self._keys("flip", step, index), 1)[:, 0] < 0.5)
+        tensors += self._tokens(step, index, positions)
+        if plan.model.student is None:          # a student's times are others
+            tensors += [keys, *Coefficients.of(self._schedule, t).flat()]
+        return t, keys, Packed(tensors, self.device)
 
     def _keys(self, purpose: str, step: int, index: Tensor) -> Tensor:
         return randomness.keys(self.plan.seed, purpose, step, index)
@@ -60,51 +119,55 @@ class Batches:
         return self.train[[
             _order(self.plan.seed, number // length, length)[number % length] for number in drawn.tolist()]]
 
-    def _tokens(self, step: int, index: Tensor, positions: np.ndarray) -> tuple[Tensor | None, Tensor | None]:
+    def _tokens(self, step: int, index: Tensor, positions: np.ndarray) -> list[Tensor]:
         """Draw a caption for each of N pictures. → (M, 77) the M distinct captions, (N,) which one each picture has
 
-        Both are None without a tokenizer.
+        Nothing without a tokenizer.
         """
         if self.tokenizer is None:
-            return None, None
+            return []
         draws = randomness.uniform(self._keys("caption", step, index), 2).numpy()       # (N, 2)
-        word_keys, tag_keys = self._keys("words", step, index), self._keys("tags", step, index)      # (N,) each
-        captions = [
-            self._caption(self.dataset.captions[position], pick, drop, word_keys[number : number + 1],
-                          tag_keys[number : number + 1])
-            for number, (position, (pick, drop)) in enumerate(zip(positions.tolist(), draws, strict=True))]
+        captions = [self._caption(self.dataset.captions[position], pick, drop)
+                    for position, (pick, drop) in zip(positions.tolist(), draws, strict=True)]
+        if self.plan.shuffle_tags or self.plan.tag_drop:
+            captions = self._varied_tags(captions, self._keys("tags", step, index))
+        if self.plan.word_drop:
+            captions = self._without_words(captions, self._keys("words", step, index))
         distinct = {caption: number for number, caption in enumerate(dict.fromkeys(captions))}
         caption_of = torch.tensor([distinct[caption] for caption in captions])          # (N,)
-        return encode(self.tokenizer, list(distinct)).to(self.device), caption_of.to(self.device)
+        return [self._encode(list(distinct)), caption_of]
 
-    def _caption(
-        self, alternatives: tuple[str, ...], pick: float, drop: float, word_key: Tensor, tag_key: Tensor,
-    ) -> str:
+    def _caption(self, alternatives: tuple[str, ...], pick: float, drop: float) -> str:
         """One of a picture's captions; with probability `caption_drop` the empty one, for classifier-free guidance.
 
-        Each tag is left out with probability `tag_drop`, and each word with `word_drop`, unless none would be left.
         pick, drop: uniform in [0, 1).
         """
         if not alternatives or drop < self.plan.caption_drop:
             return ""
-        caption = alternatives[int(pick * len(alternatives))]
-        if self.plan.shuffle_tags or self.plan.tag_drop:
-            caption = self._varied_tags(caption, tag_key)
-        if self.plan.word_drop == 0:
-            return caption
-        words = caption.split()
-        kept = randomness.uniform(word_key, len(words))[0].numpy() >= self.plan.word_drop
-        return " ".join(np.array(words, dtype=object)[kept]) if kept.any() else caption
+        return alternatives[int(pick * len(alternatives))]
 
-    def _varied_tags(self, caption: str, key: Tensor) -> str:
-        """A caption of tags between commas, some of them left out and the others in another order, as the plan says."""
-        tags = np.array([tag.strip() for tag in caption.split(",") if tag.strip()], dtype=object)
-        if len(tags) < 2:
-            return caption
-        draws = randomness.uniform(key, 2 * len(tags))[0].numpy()
-        kept = draws[:len(tags)] >= self.plan.tag_drop
-        order = np.argsort(draws[len(tags):]) if self.plan.shuffle_tags else np.arange(len(tags))
-        return ", ".join(tags[order[kept[order]]]) if kept.any() else caption
+    def _without_words(self, captions: list[str], keys: Tensor) -> list[str]:
+        """N captions, each word left out with probability `word_drop`, unless none would be left. keys: (N,)"""
+        split = [np.array(caption.split(), dtype=object) for caption in captions]
+        draws = randomness.uniform(keys, max(map(len, split))).numpy()                  # (N, words): all in one call
+        kept = [row[:len(words)] >= self.plan.word_drop for row, words in zip(draws, split, strict=True)]
+        return [" ".join(words[which]) if which.any() else caption
+                for caption, words, which in zip(captions, split, kept, strict=True)]
+
+    def _varied_tags(self, captions: list[str], keys: Tensor) -> list[str]:
+        """N captions of tags between commas, some left out and the others in another order, as the plan says.
+
+        keys: (N,)
+        """
+        split = [np.array([tag.strip() for tag in caption.split(",") if tag.strip()], dtype=object)
+                 for caption in captions]
+        draws = randomness.uniform(keys, 2 * max(map(len, split))).numpy()              # (N, 2·tags): all in one call
+        varied = []
+        for caption, tags, row in zip(captions, split, draws, strict=True):
+            kept = row[:len(tags)] >= self.plan.tag_drop
+            order = np.argsort(row[len(tags):2 * len(tags)]) if self.plan.shuffle_tags else np.arange(len(tags))
+            varied.append(", ".join(tags[order[kept[order]]]) if len(tags) >= 2 and kept.any() else caption)
+        return varied
 
 
 def shuffled(positions: np.ndarray, seed: int) -> np.ndarray:

@@ -18,8 +18,9 @@ from ..diffusion.samplers import Denoiser, run_sampler
 from ..diffusion.schedule import Schedule
 from ..model_config import ModelConfig
 from ..runtime import randomness
+from ..runtime.transfer import Packed
 from ..sampling.guided import guided_denoiser
-from .loss import Batch
+from .loss import Batch, Coefficients
 
 TEACHER_SAMPLER = "dpmpp-2m"
 TEACHER_STEPS = 20                              # of the teacher from noise to picture; segments add a few
@@ -78,14 +79,17 @@ class Segments:
         times = distillation.segment_times(t, self.evaluations, self.schedule, steps=TEACHER_STEPS,
                                            resolution=self.config.network.resolution)
         reached = self._last(TEACHER_SAMPLER, denoise, noisy, times)
-        t_all, s_all = (torch.full((len(noisy),), time, dtype=torch.float64) for time in (times[0], times[-1]))
-        return distillation.student_target(noisy, reached, t_all, s_all, self.schedule)
+        first, last = (torch.tensor(time, dtype=torch.float64) for time in (times[0], times[-1]))
+        return distillation.student_target(noisy, reached, first, last, self.schedule)
 
-    def loss(self, student: Network, noisy: Tensor, target: Tensor, t: Tensor, text: Tensor | None) -> Tensor:
-        """`student_loss` of the student's estimates in noisy pictures (N, C, H, W) at times t (N,), with gradients."""
-        prediction, _ = predict(student, noisy, t, text, config=self.config, precision=self.precision)
-        image = self.schedule.image_of(self.config.prediction, prediction, noisy, t)
-        return distillation.student_loss(image, target, t, self.schedule)
+    def loss(self, student: Network, noisy: Tensor, target: Tensor, at: Coefficients, text: Tensor | None) -> Tensor:
+        """`student_loss` of the student's estimates in noisy pictures (N, C, H, W), with gradients.
+
+        at: the coefficients of their times, on their device.
+        """
+        prediction, _ = predict(student, noisy, at.time, text, config=self.config, precision=self.precision)
+        image = self.schedule.image_of(self.config.prediction, prediction, noisy, at.level)
+        return distillation.student_loss(image, target, at.level, self.schedule)
 
     def _denoiser(self, network: Network, text: Tensor | None, negative: Tensor | None, *, guidance: float) -> Denoiser:
         sampling = Sampling(guidance=guidance, precision=self.precision)
@@ -108,24 +112,27 @@ class DistillationLoss(nn.Module):
     def forward(self, batch: Batch, keys: Tensor) -> Tensor:
         """N pictures of a step's batch, and a key for each (N,) → (3,) their part of the loss, of the loss, and 0.
 
-        The parts of all pictures of a batch add up to `StepResult.losses`.
+        The parts of all pictures of a batch add up to `StepResult.losses`. The keys are on the CPU, like the times, so
+        that which picture is at which time, and which noisy picture is the student's own, is known without waiting.
         """
         (segments,) = self.segments
         text, negative = segments.encode(batch)
         t = distillation.student_time_at(batch.t, segments.evaluations)
-        own = randomness.uniform(keys.cpu(), 1)[:, 0] < OWN_SHARE
-        noisy = segments.schedule.add_noise(batch.image, batch.noise, t)
+        own = randomness.uniform(keys, 1)[:, 0] < OWN_SHARE
+        groups = [(time, rows, rows & own if time < 1 else torch.zeros_like(rows)) for time, rows in rows_at(t)]
+        numbers = [which.nonzero()[:, 0] for _, *both in groups for which in both]         # of the pictures, on the CPU
+        coefficients = Coefficients.of(segments.schedule, t).flat()
+        sent = Packed([*coefficients, *numbers], batch.image.device).send()
+        at, where = Coefficients.from_flat(sent[: len(coefficients)]), iter(sent[len(coefficients):])
+
+        noisy = segments.schedule.add_noise(batch.image, batch.noise, at.level)
         target = torch.empty_like(noisy)
-        for time, rows in rows_at(t):
-            features = None if text is None else text[rows.to(text.device)]
-            starts = rows & own if time < 1 else torch.zeros_like(rows)
-            if starts.any():
-                own_features = None if text is None else text[starts.to(text.device)]
-                noisy[starts.to(noisy.device)] = segments.own_states(
-                    self.network, batch.noise[starts.to(noisy.device)], time, own_features, negative)
-            target[rows.to(noisy.device)] = segments.targets(
-                noisy[rows.to(noisy.device)], time, features, negative)
-        loss = segments.loss(self.network, noisy, target, t, text)
+        for (time, _, _), rows, starts in zip(groups, where, where, strict=True):
+            if len(starts):
+                noisy[starts] = segments.own_states(
+                    self.network, batch.noise[starts], time, None if text is None else text[starts], negative)
+            target[rows] = segments.targets(noisy[rows], time, None if text is None else text[rows], negative)
+        loss = segments.loss(self.network, noisy, target, at, text)
         return torch.stack([loss, loss.detach(), torch.zeros_like(loss)], dim=1).sum(0) / self.plan.batch_size
 
 

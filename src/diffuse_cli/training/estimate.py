@@ -1,5 +1,6 @@
 """Estimates of the cost of a training: time, memory and disk, from arithmetic and a short measurement."""
 
+import contextlib
 import time
 from datetime import timedelta
 
@@ -72,9 +73,10 @@ def disk_bytes(trainer: Trainer) -> int:
 
 def _images_per_second(trainer: Trainer, seconds: float) -> float:
     """The speed of training, measured for `seconds`, but for three steps at least."""
-    trainer.step()                                                  # the first step also compiles and allocates
-    begun, steps = time.monotonic(), 0
-    while trainer.world.all_reduce_max(steps < 3 or time.monotonic() - begun < seconds):
-        trainer.step()
-        steps += 1
-    return steps * trainer.plan.batch_size / (time.monotonic() - begun)
+    with contextlib.closing(trainer.batches):
+        trainer.step()                                              # the first step also compiles and allocates
+        begun, steps = time.monotonic(), 0
+        while trainer.world.all_reduce_max(steps < 3 or time.monotonic() - begun < seconds):
+            trainer.step()
+            steps += 1
+        return steps * trainer.plan.batch_size / (time.monotonic() - begun)

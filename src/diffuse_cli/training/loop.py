@@ -88,7 +88,8 @@ def _train(run: Run, should_stop: ShouldStop) -> Iterator[events.Event]:
     if run.aside is not None:
         yield events.Noticed(message=f"the old run is kept as {run.aside}")
     device = devices.choose_device(run.machine)
-    with join(device) as world:     # before pictures are decoded, which takes longer on some machines than on others
+    # The processes join before pictures are decoded, which takes longer on some machines than on others.
+    with devices.deterministic(run.machine.deterministic), join(device) as world:
         resolution, fit = world.broadcast_json([run.resolution, run.fit])
         run = dataclasses.replace(run, resolution=resolution, fit=fit)
         dataset = yield from open_dataset(
@@ -99,7 +100,8 @@ def _train(run: Run, should_stop: ShouldStop) -> Iterator[events.Event]:
         yield from restore(session)
         yield _started(session, facts)
         if session.trainer.global_step < session.plan.steps:
-            reason = yield from _loop(session, should_stop)
+            with contextlib.closing(session.trainer.batches):
+                reason = yield from _loop(session, should_stop)
         else:
             reason = None
             yield events.Noticed(message=f"already trained to {session.plan.steps:,} steps; use --fresh to start anew")
@@ -118,15 +120,16 @@ def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, 
     trainer, plan, machine, world = session.trainer, session.plan, session.run.machine, session.trainer.world
     monitor, saver = LossMonitor(session), saving.Saver(session)
     preview_every = Every(machine.preview_every, "--preview-every", steps=plan.steps, step=trainer.global_step)
-    stop_signal, compiling, first = None, machine.compile, trainer.global_step
+    stop_signal, first = None, trainer.global_step
     while trainer.global_step < plan.steps and stop_signal is None:
         # Train
         begun, micro_batch = time.monotonic(), trainer.micro_batch
         result = trainer.step()
         monitor.record(result, time.monotonic() - begun)
-        if compiling:
-            yield events.Noticed(message=f"compiled: the first step took {monitor.step_seconds:.0f} s")
-            compiling = False
+        if trainer.global_step == first + 1 and trainer.compiled is not None:
+            failure = trainer.compiled.failure
+            yield events.Noticed(message=f"not compiled, because torch cannot do it here: {failure}" if failure else
+                                 f"compiled: the first step took {monitor.step_seconds:.0f} s")
         if trainer.micro_batch < micro_batch:
             yield events.Noticed(message=f"out of memory: from now on {trainer.micro_batch} pictures at once",
                                  level="warning")

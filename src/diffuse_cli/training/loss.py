@@ -1,17 +1,49 @@
 """The training loss: a batch of pictures, captions, times and noise in, the loss of every picture out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..config import Plan
-from ..denoiser import Network, encode_captions, predict
+from ..denoiser import Network, encode_captions, network_time, predict
 from ..diffusion import losses
-from ..diffusion.schedule import Schedule
+from ..diffusion.schedule import Level, Schedule
 from ..model_config import ModelConfig
 from ..runtime import randomness
+from ..runtime.transfer import Packed
+
+
+class Coefficients(NamedTuple):
+    """All that network and losses need to know of N times, (N,) each: computed once in float64, and moved together.
+
+    They are float64 on the CPU, and float32 on any other device.
+    """
+
+    time: Tensor                                # `network_time`, float32 everywhere
+    level: Level
+    fine_step: losses.FineStep
+
+    @classmethod
+    def of(cls, schedule: Schedule, t: Tensor) -> "Coefficients":
+        """t: (N,) float64 on the CPU, where the coefficients are, too."""
+        return cls(network_time(t).float(), schedule.at(t), losses.fine_step(schedule, t))
+
+    def flat(self) -> list[Tensor]:
+        """All coefficients in a fixed order, ready to be moved."""
+        return [self.time, *self.level, *self.fine_step]
+
+    @classmethod
+    def from_flat(cls, tensors: Sequence[Tensor]) -> "Coefficients":
+        """The inverse of `flat`."""
+        levels = len(Level._fields)
+        return cls(tensors[0], Level(*tensors[1 : 1 + levels]), losses.FineStep(*tensors[1 + levels :]))
+
+    def on(self, device: torch.device) -> "Coefficients":
+        """The same on a device, moved in one copy."""
+        return self.from_flat(Packed(self.flat(), device).send())
 
 
 @dataclass(frozen=True)
@@ -23,6 +55,7 @@ class Batch:
     t: Tensor                                   # (N,) float64 in (0, 1], on the CPU
     tokens: Tensor | None                       # (M, 77) the M distinct captions; None when unconditional
     caption_of: Tensor | None                   # (N,) which of the M captions each picture has
+    coefficients: Coefficients | None = None    # of t, if they are already on the pictures' device
 
 
 @dataclass(frozen=True)
@@ -48,27 +81,28 @@ def compute_losses(
     "bf16" or "fp32"; the losses are float32.
     """
     # Forward diffusion
-    noisy = schedule.add_noise(batch.image, batch.noise, batch.t)                          # (N, C, H, W)
+    at = batch.coefficients or Coefficients.of(schedule, batch.t).on(batch.image.device)
+    noisy = schedule.add_noise(batch.image, batch.noise, at.level)                         # (N, C, H, W)
 
     # Prediction
     text = encode_captions(network, batch.tokens, batch.caption_of, precision=precision)   # (N, 77, width)
     prediction, variance_channels = predict(
-        network, noisy, batch.t, text, config=config, precision=precision, dropout=dropout,
+        network, noisy, at.time, text, config=config, precision=precision, dropout=dropout,
         detach_variance=variance_grad == "head")
 
     # Noise loss
-    log_snr = schedule.log_snr(batch.t)                                                    # (N,)
-    target = schedule.target(config.prediction, batch.image, batch.noise, batch.t)
+    log_snr = at.level.log_snr                                                             # (N,)
+    target = schedule.target(config.prediction, batch.image, batch.noise, at.level)
     noise_mse = losses.noise_loss(prediction, target, prediction=config.prediction, log_snr=log_snr)
     weight = losses.noise_weight(loss_weighting, log_snr, config.network.resolution).to(noise_mse)
 
     # Variance loss
     variance = None
     if variance_channels is not None:
-        estimate = schedule.image_of(config.prediction, prediction.detach(), noisy, batch.t)
+        estimate = schedule.image_of(config.prediction, prediction.detach(), noisy, at.level)
         variance = losses.variance_loss(
             schedule, image=batch.image, estimate=estimate, log_fraction=losses.log_fraction(variance_channels),
-            t=batch.t)
+            t=at.fine_step)
     return Losses(noise_mse, weight * noise_mse, variance)
 
 

@@ -118,7 +118,8 @@ class PlanBuilder:
     def trainer(self, plan: Plan) -> Trainer:
         """A new trainer for a plan, at step 0."""
         machine = self.run.machine
-        if machine.compile:                     # by default torch runs what lies under a known name in /tmp
+        compiled = devices.choose_compile(machine, self.device, steps=plan.steps)
+        if compiled is not False:               # by default torch runs what lies under a known name in /tmp
             directory = durable.make_directory(registry.compiled_directory())
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(directory))
         micro_batch = devices.choose_micro_batch(
@@ -126,7 +127,7 @@ class PlanBuilder:
         batches = Batches(plan, self.dataset, self.split.train, self.tokenizer, self.device)
         trainer = Trainer(
             plan, batches, precision=devices.choose_precision(machine, self.device), micro_batch=micro_batch,
-            compiled=machine.compile, world=self.world)
+            compiled=compiled, world=self.world)
         if self.init is not None:
             trainer.start_from(self.init.network.state_dict())
         return trainer

@@ -3,11 +3,11 @@
 A `Trainer` holds all state that changes from step to step, and can hand it out and restore it exactly.
 """
 
+import contextlib
 import math
 import statistics
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -24,6 +24,7 @@ from ..runtime import out_of_memory, randomness
 from ..runtime.distributed import World, lost_process_as_error
 from . import ema
 from .batches import Batches
+from .compiled import CompiledNetwork
 from .distillation import DistillationLoss, Segments, Teacher
 from .loss import TrainingLoss
 from .optimizer import Optimizer, learning_rate_at
@@ -50,10 +51,10 @@ class Trainer:
     has a trainer with the same weights, and computes the gradient of its share of every batch.
 
     precision: of the network, "bf16" or "fp32". micro_batch: pictures at once. compiled: whether torch compiles the
-    network. Raises UsageError if the batch has fewer pictures than there are processes.
+    network; None: if it can. Raises UsageError if the batch has fewer pictures than there are processes.
     """
 
-    def __init__(self, plan: Plan, batches: Batches, *, precision: str, micro_batch: int, compiled: bool,
+    def __init__(self, plan: Plan, batches: Batches, *, precision: str, micro_batch: int, compiled: bool | None,
                  world: World) -> None:
         self.plan, self.batches, self.precision, self.micro_batch = plan, batches, precision, micro_batch
         self.world, self.share = world, world.process.share(plan.batch_size)
@@ -69,7 +70,8 @@ class Trainer:
 
         # Loss and optimiser
         self.schedule: Schedule = make_schedule(plan.model.schedule, plan.model.network.resolution)
-        forward = cast(Network, torch.compile(self.network)) if compiled else self.network
+        self.compiled = None if compiled is False else CompiledNetwork(self.network, required=compiled is True)
+        forward = self.compiled or self.network
         self.teacher = Network(plan.model.network) if plan.model.student is not None else None
         self.segments = None if self.teacher is None else self._segments(self.teacher)
         self.loss = world.wrap(TrainingLoss(forward, plan, self.schedule, precision=precision)
@@ -83,6 +85,7 @@ class Trainer:
         # Whether the micro-batch is known to fit into memory. Several processes must find out before they depend on
         # each other; a single process can halve it at any time.
         self.micro_batch_fits = world.size == 1
+        self.settled = False                    # whether the pictures are where they stay: on the device if they fit
 
     @property
     def skipped(self) -> int:
@@ -118,32 +121,37 @@ class Trainer:
         # Draw the batch, and compute the gradient of its mean loss.
         losses = self._gradient_of_batch()
 
-        # Clip the gradient. Only here does a step wait for the device, to read the norm.
-        unclipped = torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
-        norm, *means = torch.cat((unclipped.reshape(1), losses)).tolist()
+        with out_of_memory.for_update(self.micro_batch):
+            # Clip the gradient. Only here does a step wait for the device, to read the norm.
+            unclipped = torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
+            norm, *means = torch.cat((unclipped.reshape(1), losses)).tolist()
 
-        # Skip the step if a number is not finite, or if the gradient is a spike.
-        finite = all(map(math.isfinite, (norm, *means)))
-        if finite and not self._is_spike(norm):
-            # Update the weights.
-            self.optimizer.step(learning_rate_at(self.plan, self.global_step))
-            self.updates += 1
+            # Skip the step if a number is not finite, or if the gradient is a spike.
+            finite = all(map(math.isfinite, (norm, *means)))
+            if finite and not self._is_spike(norm):
+                # Update the weights.
+                self.optimizer.step(learning_rate_at(self.plan, self.global_step))
+                self.updates += 1
 
-            # Update their average.
-            ema.update(list(self.averaged.parameters()), self.network, self.updates)
+                # Update their average.
+                ema.update(list(self.averaged.parameters()), self.network, self.updates)
 
         # Count.
         self._check_divergence(finite)
         if finite:
             self.norms.append(norm)
         self.global_step += 1
+        if not self.settled:                    # all memory that a step needs is now taken
+            with contextlib.suppress(torch.OutOfMemoryError), out_of_memory.as_torch_error():
+                self.batches.settle()
+            self.settled = True
         return StepResult(losses, norm)
 
     def _gradient_of_batch(self) -> Tensor:
         """Leave the gradient of the batch's mean loss in the parameters. → (3,) the losses of `StepResult`
 
-        The batch is cut into micro-batches. If one does not fit into memory, the micro-batch is halved and the batch is
-        started again. Raises OutOfMemoryError if that is not possible.
+        The batch is cut into micro-batches. If one does not fit into memory, the pictures leave the device, or else the
+        micro-batch is halved, and the batch is started again. Raises OutOfMemoryError if that is not possible.
         """
         # Several processes: find a micro-batch that fits all of them, before the first step.
         while not self.micro_batch_fits:
@@ -158,17 +166,19 @@ class Trainer:
                 losses = torch.zeros(3, device=self.batches.device)
                 for start in range(self.share.start, self.share.stop, self.micro_batch):
                     stop = min(start + self.micro_batch, self.share.stop)
-                    with self._averaged_over_processes(last=stop == self.share.stop):
+                    with out_of_memory.as_torch_error(), self._averaged_over_processes(last=stop == self.share.stop):
                         losses += self._accumulate(start, stop - start)
+                    self._draw_ahead(stop)
                 return self.world.all_reduce_sum(losses)
             except torch.OutOfMemoryError as error:
                 if self.world.size > 1:         # the other processes are already waiting for this gradient
                     raise OutOfMemoryError(
                         f"{self.micro_batch} pictures at once no longer fit into the device's memory",
                         hint=f"Resume with --micro-batch {max(1, self.micro_batch // 2)}") from error
-            self._halve_micro_batch()           # after the handler, which keeps the tensors of the failed pass alive
+            # After the handler, which keeps the tensors of the failed pass alive
+            if not self.batches.release():
+                self._halve_micro_batch()
 
-    @out_of_memory.as_torch_error()
     def _accumulate(self, start: int, count: int) -> Tensor:
         """Add the gradient of `count` pictures of the batch, from `start` on. → (3,) their part of the losses"""
         batch, dropout_keys = self.batches.draw(self.global_step, start, count)
@@ -177,7 +187,17 @@ class Trainer:
         torch.autograd.backward(losses[0] * self.world.size)
         return cast(Tensor, losses.detach())
 
-    def _averaged_over_processes(self, *, last: bool) -> AbstractContextManager[None]:
+    def _draw_ahead(self, start: int) -> None:
+        """Begin to draw the micro-batch from `start` on, or the first one of the next step if the share ends there.
+
+        The device still works on the last one, and the thread that draws leaves this one's calls of it undisturbed.
+        """
+        if start < self.share.stop:
+            self.batches.draw_ahead(self.global_step, start, min(self.micro_batch, self.share.stop - start))
+        elif self.global_step + 1 < self.plan.steps:
+            self.batches.draw_ahead(self.global_step + 1, self.share.start, min(self.micro_batch, len(self.share)))
+
+    def _averaged_over_processes(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
         """The context of a backward pass; the one of the last micro-batch averages the gradients over the processes."""
         if not last and isinstance(self.loss, DistributedDataParallel):
             return self.loss.no_sync()
@@ -189,7 +209,7 @@ class Trainer:
         It is tried without communication, so that no process waits for one that has failed.
         """
         try:
-            with cast(DistributedDataParallel, self.loss).no_sync():
+            with out_of_memory.as_torch_error(), cast(DistributedDataParallel, self.loss).no_sync():
                 self._accumulate(self.share.start, min(self.micro_batch, len(self.share)))
         except torch.OutOfMemoryError:
             return True

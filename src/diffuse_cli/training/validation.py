@@ -8,7 +8,7 @@ from ..diffusion import distillation
 from ..evaluation.noise_curve import noise_curve, validation_times
 from ..runtime import randomness
 from .distillation import Probe, Segments
-from .loss import Batch
+from .loss import Batch, Coefficients
 from .session import Session
 
 PROBE_PICTURES = 32                             # held-out pictures in each validation of a student, at most
@@ -65,7 +65,8 @@ def _measure_student(session: Session, segments: Segments) -> events.Validated:
         session.probes = _probes(session, segments)
     sums: dict[float, list[float]] = {}
     for probe in session.probes:
-        loss = segments.loss(trainer.averaged, probe.noisy, probe.target, probe.t, probe.text)
+        at = Coefficients.of(segments.schedule, probe.t).on(probe.noisy.device)
+        loss = segments.loss(trainer.averaged, probe.noisy, probe.target, at, probe.text)
         sums.setdefault(probe.t[0].item(), []).extend(loss.tolist())
     curve = {time: sum(losses) / len(losses) for time, losses in sums.items()}
     session.noise_mse = sum(curve.values()) / len(curve)
