@@ -162,9 +162,7 @@ def sample(
             settings = {**found.sampling, **settings}
             view.say(f"{from_png} was made by another program; its settings are used with this model")
             warn_of_ignored(str(from_png), found.ignored)
-    usual = not ({"sampler", "steps", "guidance_interval"} & settings.keys() or guidance or negative or init
-                 or prompt_file)
-    path = _model_file(model, metadata, untrained=registry.FAST if usual else registry.DEMO)
+    path = _model_file(model, metadata, (settings, guidance, negative, init, prompt_file))
     config_of_model = read_model_info(path).config         # refused before torch and before any directory
     if metadata is None:
         sampling = Sampling.of(config_of_model, **settings)
@@ -194,13 +192,14 @@ def _prompt_lines(prompts: list[str], prompt_file: str | None) -> list[PromptLin
     return lines + ([] if prompt_file is None else read_prompts(prompt_file))
 
 
-def _model_file(model: str | None, metadata: "SampleMetadata | None", *, untrained: str) -> Path:
+def _model_file(model: str | None, metadata: "SampleMetadata | None", wishes: tuple[object, ...]) -> Path:
     """The file of the model to sample; without -m, that of the model which generated the PNG. Raises ModelError.
 
-    untrained: the bundled model to sample while none is trained. Only `demo` has every setting.
+    wishes: what is asked for that a distilled model may not do. While no model is trained, one of those that come with
+    the program stands in: the student of `demo`, or `demo` if there are wishes.
     """
     if metadata is None:
-        return registry.resolve(model, untrained=untrained)
+        return registry.resolve(model, untrained=registry.DEMO if any(wishes) else registry.FAST)
     from ..sampling import png_metadata
 
     if model is None:
