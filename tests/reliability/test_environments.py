@@ -47,6 +47,7 @@ COMMANDS = {
     "models show": Command("models show tiny", LIGHT),
     "models path": Command("models path tiny", LIGHT),
     "models verify": Command("models verify tiny", LIGHT),
+    "models compare": Command("models compare tiny tiny -n 0 -o {out}/page.html", writes_much=True),
     "models rm": Command("models rm other --yes", LIGHT, prints=False, writes_cache=True),
     "data check": Command("data check {pictures}"),
     "data preview": Command("data preview {pictures} --resolution 8 -o {out}/sheet.png", writes_much=True),
@@ -145,7 +146,7 @@ ALL = [(command, name) for command in COMMANDS for name in ENVIRONMENTS]
 QUICK = {(command, name) for command, name in zip([
     "distill", "models rm", "models verify", "an unknown model", "doctor", "data demo", "models show",
     "an unknown model", "data check", "help", "models path", "models ls", "help", "models ls", "models show", "help",
-    "models ls", "data clear",
+    "models compare", "data clear",
     "noise-demo", "a wrong option", "models rm", "models verify", "data clear", "models show", "noise-demo", "sample",
     "noise-demo", "sample in two", "models ls", "export", "data preview", "evaluate", "models verify", "train in two",
     "train"], ENVIRONMENTS, strict=True)}

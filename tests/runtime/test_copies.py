@@ -35,7 +35,7 @@ def make_trainer(*, micro_batch=4, model=None, **changes):
     split = split_dataset(data.pixel_hashes)
     tokenizer = train_tokenizer(text for texts in CAPTIONS for text in texts)
     with tiny.scaled_down():
-        plan, _ = make_plan(Recipe(preset="nano", batch_size=4, steps=100), data, split, resolution=8,
+        plan, _ = make_plan(Recipe(preset="nano", batch_size=4, steps=100), data, split, resolution=8, fit="crop",
                             tokenizer=tokenizer, init=None, device=torch.device("cpu"))
     plan = dataclasses.replace(plan, model=dataclasses.replace(plan.model, **model or {}), **changes)
     trainer = Trainer(plan, Batches(plan, data, split.train, tokenizer, elsewhere.DEVICE), precision="fp32",

@@ -26,8 +26,8 @@ def make_batches():
     data = tiny.dataset(CAPTIONS)
     split = split_dataset(data.pixel_hashes)
     tokenizer = train_tokenizer(text for texts in CAPTIONS for text in texts)
-    plan, _ = make_plan(Recipe(preset="nano", batch_size=4, steps=100), data, split, resolution=8, tokenizer=tokenizer,
-                        init=None, device=CPU)
+    plan, _ = make_plan(Recipe(preset="nano", batch_size=4, steps=100), data, split, resolution=8, fit="crop",
+                        tokenizer=tokenizer, init=None, device=CPU)
     plan = dataclasses.replace(plan, flip=True, word_drop=0.3, dropout=0.1)
     return Batches(plan, data, split.train, tokenizer, CPU)
 

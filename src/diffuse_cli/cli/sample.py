@@ -162,7 +162,7 @@ def sample(
             settings = {**found.sampling, **settings}
             view.say(f"{from_png} was made by another program; its settings are used with this model")
             warn_of_ignored(str(from_png), found.ignored)
-    path = _model_file(model, metadata, (settings, guidance, negative, init, prompt_file))
+    path = _model_file(model, metadata)
     config_of_model = read_model_info(path).config         # refused before torch and before any directory
     if metadata is None:
         sampling = Sampling.of(config_of_model, **settings)
@@ -192,14 +192,10 @@ def _prompt_lines(prompts: list[str], prompt_file: str | None) -> list[PromptLin
     return lines + ([] if prompt_file is None else read_prompts(prompt_file))
 
 
-def _model_file(model: str | None, metadata: "SampleMetadata | None", wishes: tuple[object, ...]) -> Path:
-    """The file of the model to sample; without -m, that of the model which generated the PNG. Raises ModelError.
-
-    wishes: what is asked for that a distilled model may not do. While no model is trained, one of those that come with
-    the program stands in: the student of `demo`, or `demo` if there are wishes.
-    """
+def _model_file(model: str | None, metadata: "SampleMetadata | None") -> Path:
+    """The file of the model to sample; without -m, that of the model which generated the PNG. Raises ModelError."""
     if metadata is None:
-        return registry.resolve(model, untrained=registry.DEMO if any(wishes) else registry.FAST)
+        return registry.resolve(model)
     from ..sampling import png_metadata
 
     if model is None:

@@ -172,13 +172,12 @@ def model_files() -> dict[str, Path]:
 # ── The model that an option means ──────────────────────────────────────────────────────────────────────────────────
 
 
-def resolve(model: str | None, *, untrained: str = DEMO) -> Path:
+def resolve(model: str | None) -> Path:
     """The model file that `-m MODEL` means. `model` is a path, a name, an address, or None.
 
     It is a path if it contains a separator, starts with `.` or `~`, or ends in `.safetensors`. A directory stands for
     the model in it, a directory in diffusers' form for its `model_index.json`. None means $DIFFUSE_MODEL, else the
-    model that was trained last, else the bundled one with the name `untrained`. Only an address of the Hub,
-    `hf://owner/name`, downloads anything.
+    model that was trained last, else `demo`. Only an address of the Hub, `hf://owner/name`, downloads anything.
 
     Raises ModelError, with the nearest names, and UsageError for an empty name, which a script passes when a variable
     is not set.
@@ -187,8 +186,8 @@ def resolve(model: str | None, *, untrained: str = DEMO) -> Path:
         raise UsageError("which model? Its name is empty", hint="`diffuse models ls` shows the names")
     model = model or os.environ.get("DIFFUSE_MODEL") or None
     if model is None:
-        model = LAST if last() else untrained
-        if model == untrained and bundled(untrained) is None:
+        model = LAST if last() else DEMO
+        if model == DEMO and bundled() is None:
             raise ModelError("there is no model yet", hint="Train one first: diffuse train ./images")
     if hub.parse_address(model):
         from .hub_models import fetch
