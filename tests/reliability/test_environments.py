@@ -47,7 +47,7 @@ COMMANDS = {
     "models show": Command("models show tiny", LIGHT),
     "models path": Command("models path tiny", LIGHT),
     "models verify": Command("models verify tiny", LIGHT),
-    "models compare": Command("models compare tiny tiny -n 0 -o {out}/page.html", writes_much=True),
+    "models compare": Command("models compare tiny other -n 0 -o {out}/page.html", writes_much=True),
     "models rm": Command("models rm other --yes", LIGHT, prints=False, writes_cache=True),
     "data check": Command("data check {pictures}"),
     "data preview": Command("data preview {pictures} --resolution 8 -o {out}/sheet.png", writes_much=True),
