@@ -14,10 +14,10 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "diffuse_cli"
 NOT_PYTHON = {f"diffuse_cli/{name}" for name in (
     "py.typed", "exporting/standalone/README.md", "reporting/page.html", "reporting/page.js",
-    "models/demo.safetensors", "models/demo.md", "models/demo.accuracy.json", "models/demo.evaluation.json",
-    "models/demo.training.jsonl", "models/foundation-nano-32.safetensors", "models/foundation-nano-32.md",
-    "models/foundation-nano-32.training.jsonl", "models/foundation-nano-64.safetensors",
-    "models/foundation-nano-64.md", "models/foundation-nano-64.training.jsonl")}
+    *(f"models/{name}.{ending}" for name in ("demo", "demo-fast")
+      for ending in ("safetensors", "md", "accuracy.json", "evaluation.json", "training.jsonl")),
+    *(f"models/foundation-nano-{side}.{ending}" for side in (32, 64)
+      for ending in ("safetensors", "md", "training.jsonl")))}
 METADATA = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
 OF_THE_SOURCE = {"CHANGELOG.md", "LICENSE", "README.md", "PKG-INFO", "pyproject.toml", ".gitignore"}
 OPTIONAL = {"SECURITY.md"}
