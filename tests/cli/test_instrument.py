@@ -336,7 +336,7 @@ def test_a_preview_shows_every_picture(diffuse, model):
 @pytest.mark.parametrize(("line", "expected"), [
     ("diffuse sample -m c", {"cars", "cats"}),
     ("diffuse sample --model ", {"cars", "cats", "dogs", "last", *registry.bundled_files()}),
-    ("diffuse models show d", {"demo", "dogs"}), ("diffuse models rm ", {"cars", "cats", "dogs"}),
+    ("diffuse models show d", {"demo", "demo-fast", "dogs"}), ("diffuse models rm ", {"cars", "cats", "dogs"}),
     ("diffuse noise-demo -m l", {"last"})])
 def test_the_shell_completes_models_without_torch(home, line, expected):
     for name in ("cars", "cats", "dogs"):

@@ -104,6 +104,7 @@ def fake_hub(cache: str) -> Iterator[FakeHub]:
     try:
         with mock.patch.object(constants, "ENDPOINT", address), mock.patch.object(constants, "HF_HUB_CACHE", cache), \
                 mock.patch.object(constants, "HF_HUB_DISABLE_XET", True), \
+                mock.patch.object(constants, "HF_HUB_OFFLINE", False), \
                 mock.patch.object(constants, "HUGGINGFACE_CO_URL_TEMPLATE",
                                   address + "/{repo_id}/resolve/{revision}/{filename}"), \
                 mock.patch.dict("os.environ", HF_TOKEN="hf_" + "a" * 20), \
