@@ -47,13 +47,13 @@ COMMANDS = {
     "models show": Command("models show tiny", LIGHT),
     "models path": Command("models path tiny", LIGHT),
     "models verify": Command("models verify tiny", LIGHT),
-    "models compare": Command("models compare tiny other -n 0 -o {out}/page.html", writes_much=True),
+    "models compare": Command("models compare tiny other -n 0 -o {out}/page.html", LIGHT, writes_much=True),
     "models rm": Command("models rm other --yes", LIGHT, prints=False, writes_cache=True),
     "data check": Command("data check {pictures}"),
     "data preview": Command("data preview {pictures} --resolution 8 -o {out}/sheet.png", writes_much=True),
     "data demo": Command("data demo {out}/scenes -n 2 --resolution 16"),
     "data clear": Command("data clear", LIGHT, prints=False, writes_cache=True),
-    "doctor": Command("doctor"),
+    "doctor": Command("doctor", LIGHT),         # tells what is too little, in its table
     "help": Command("-h", LIGHT),
     "an unknown model": Command("models show \x1b[31mé日", LIGHT, prints=False, usual=MODEL),
     "a wrong option": Command("sample red --steps many", LIGHT, prints=False, usual=USAGE),
@@ -75,7 +75,7 @@ def if_it_prints(code):
 def if_it_needs_the_cache(code):
     """Help, usage errors, and drawings that need no model, use nothing below DIFFUSE_HOME."""
     return lambda command: {code, command.usual} if command.words[:2] in ("-h", "no") or command.usual == USAGE or \
-        command.words.startswith("data demo") else {code}
+        command.words.startswith(("data demo", "doctor")) else {code}   # doctor tells it in a row of its table
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ class Place:
         self.home.symlink_to(self.directory / "elsewhere")              # of root, to a directory of the stranger
 
     def plant_links(self):
-        for name in ("strip.png", "slim.safetensors", "sheet.png", "scenes", "00000-0-red.png"):
+        for name in ("strip.png", "slim.safetensors", "sheet.png", "scenes", "00000-0-red.png", "page.html"):
             (self.out / name).symlink_to(self.victim)
 
 
