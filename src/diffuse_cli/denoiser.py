@@ -85,8 +85,8 @@ def denoise(
     t: their times (N,) float64 on the CPU, which are copied to the device; or one time of no dimension, which is not.
 
     The estimate is `Schedule.image_of` the network's prediction. A learned variance is given as its fraction of the way
-    from ln beta_tilde to ln beta, clamped to [0, 1]; without one it is None. Other arguments
-    as of `predict`.
+    from ln beta_tilde to ln beta, clamped to [0, 1]; without one it is None. Other arguments as of
+    `predict`.
     """
     time = network_time(t).float()
     time = time.to(noisy.device) if time.ndim else torch.full((len(noisy),), time.item(), device=noisy.device)

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from collections.abc import Callable
 from types import ModuleType
 
 EXTRA = "pip install 'diffuse-cli[hub]'"
@@ -19,6 +20,17 @@ def parse_address(text: str) -> tuple[str, str | None] | None:
 def is_repository(text: str) -> bool:
     """Whether this can be the name of a repository, owner/name."""
     return re.fullmatch(_NAME, text) is not None
+
+
+def open_address(address: str, failure: Callable[..., Exception]) -> tuple[ModuleType, str, str | None]:
+    """An address → the library, the repository, the revision or None. Raises `failure(what, hint=…)` without the extra.
+    """
+    parsed = parse_address(address)
+    assert parsed is not None
+    try:
+        return library(), *parsed
+    except ImportError as error:
+        raise failure(f"{address} needs huggingface_hub", hint=EXTRA) from error
 
 
 def library() -> ModuleType:

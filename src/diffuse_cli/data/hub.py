@@ -27,13 +27,7 @@ def lasting_place(path: Path) -> Path:
 
 def fetch(path: Path) -> Path:
     """The folder with the files of the data set at an address; downloads what is not in the cache. Raises DataError."""
-    parsed = hub.parse_address(str(path))
-    assert parsed is not None
-    repository, revision = parsed
-    try:
-        library = hub.library()
-    except ImportError as error:
-        raise DataError(f"{_shown(path)} needs huggingface_hub", hint=hub.EXTRA) from error
+    library, repository, revision = hub.open_address(_shown(path), DataError)
     try:
         return Path(library.HfApi().snapshot_download(
             repository, revision=revision, repo_type="dataset", allow_patterns=list(PATTERNS)))

@@ -23,13 +23,7 @@ _LIMITS = {                                     # file of a folder in diffusers'
 
 def fetch(address: str) -> Path:
     """The file of the model at an address, as `registry.resolve` gives it. Raises ModelError."""
-    parsed = hub.parse_address(address)
-    assert parsed is not None
-    repository, revision = parsed
-    try:
-        library = hub.library()
-    except ImportError as error:
-        raise ModelError(f"{address} needs huggingface_hub", hint=hub.EXTRA) from error
+    library, repository, revision = hub.open_address(address, ModelError)
     interface = library.HfApi()
     try:
         info = interface.model_info(repository, revision=revision, files_metadata=True)
