@@ -24,7 +24,7 @@ TIMES = ("continuous", "discrete")
 OPTIMIZERS = ("muon", "adamw", "adam")
 CAPTION_SOURCES = ("auto", "metadata", "sidecar", "folder", "filename", "none")
 FITS = ("auto", "crop", "pad", "stretch")       # how a picture that is not square becomes one
-TABLE_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt")    # of tables of captions
+TABLE_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt", ".token")  # of tables of captions
 PRESETS = ("nano", "micro", "small", "base", "large")
 SAMPLER_STEPS = {                               # sampler → its default number of steps
     "dpmpp-2m": 20, "unipc": 20, "dpmpp-sde": 40, "ddim": 40, "ddpm": 100, "heun": 20, "euler": 40}

@@ -121,3 +121,26 @@ def test_a_pipe_in_the_folder_above_is_left_alone(folder):
     root = folder({"images/0.png": None})
     os.mkfifo(root / "captions.csv")
     assert find_pictures(root / "images").warnings == ()
+
+
+def test_a_table_with_an_unknown_suffix_is_named_and_one_of_flickr_is_read(folder):
+    table = "".join(f"{name}#{number}\ta red car {number}\n" for name in PICTURES for number in range(2))
+    found = find_pictures(folder({**PICTURES, "captions.lst": table}))
+    assert found.warnings == ("not read as captions: captions.lst; a copy with the suffix .txt would be read as a "
+                              "table",)
+    found = find_pictures(folder({**PICTURES, "results.token": table}))
+    assert captions_of(found)["0.png"] == ("a red car 0", "a red car 1")
+
+
+def test_documents_and_longer_suffixes_beside_pictures_are_named(folder):
+    found = find_pictures(folder({**PICTURES, **files(".docx", "PK")}))
+    assert "not read as captions: 0.docx and 3 more; save the text as .txt" in found.warnings[0]
+    found = find_pictures(folder({**PICTURES, **files(".site.info", "a red car")}))
+    assert found.warnings[0] == ("4 .info files lie beside pictures and are not used; --caption-ext .info would read "
+                                 "captions from them")
+
+
+def test_packed_texts_beside_pictures_are_named(folder):
+    found = find_pictures(folder({**PICTURES, **files(".json.xz", "x"), "more.zip": ""}))
+    assert found.notes[0] == "not read as captions: 0.json.xz and 3 more; unpack what holds captions"
+    assert found.notes[1].startswith("more.zip: not read, because pictures lie beside")

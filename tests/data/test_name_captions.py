@@ -37,6 +37,7 @@ def test_folders_that_are_no_labels(folder, names):
     ("20240131_beach", "beach"), ("3f2b8c9d-1234-4abc-9def-0123456789ab", ""), ("d41d8cd98f00b204e9800998ecf8427e", ""),
     ("a cat (3)", "a cat"), ("photo of a dog", "photo of a dog"), ("WhatsApp Image 2020-01-01 at 10.00.00", ""),
     ("rotes_auto12", "rotes auto"), ("facade", "facade"), ("00001", ""), ("frame0001", ""), ("帽子和花", "帽子和花"),
+    ("a_red_car_--ar_16_9_--v_6", "a red car"), ("red--car", "red car"),
 ])
 def test_words_of_a_file_name(stem, words):
     assert words_of_name(stem) == words

@@ -192,3 +192,35 @@ def test_sidecars_of_other_programs(folder, files, expected):
     ({"tag_string_general": "hat cat"}, "hat, cat"), ({"tag_string": "red hat, cat"}, "red hat, cat")])
 def test_tags_of_image_boards_get_commas(folder, content, caption):
     assert captions_of(find_pictures(folder({"1.png": None, "1.json": json.dumps(content)})))["1.png"] == (caption,)
+
+
+@pytest.mark.parametrize("text", ["a_caption.txt", "A-Prompt.txt", "a description.txt", "a_tags.txt", "a_text.caption"])
+def test_a_word_behind_the_name_of_the_picture(folder, text):
+    found = find_pictures(folder({"a.png": None, text: "of a", "b.png": None, "b.txt": "of b"}))
+    assert captions_of(found) == {"a.png": ("of a",), "b.png": ("of b",)}
+    assert not found.caption_problems
+
+
+def test_a_text_of_the_picture_itself_goes_before_one_with_a_word_behind(folder):
+    found = find_pictures(folder({"a.png": None, "a.txt": "its own", "a_caption.txt": "another"}))
+    assert captions_of(found)["a.png"] == ("its own",)
+
+
+def test_one_text_serves_the_numbered_pictures_of_a_post(folder):
+    found = find_pictures(folder({
+        "2024-01-31_UTC_1.jpg": None, "2024-01-31_UTC_2.jpg": None, "2024-01-31_UTC.txt": "a day at the lake",
+        "2024-02-01_UTC.jpg": None, "2024-02-01_UTC.txt": "snow",
+        "2024-02-02_1.jpg": None, "2024-02-02_2.jpg": None, "2024-02-02_2.txt": "its own", "2024-02-02.txt": "theirs"}))
+    assert [captions for captions, in captions_of(found).values()] == [
+        "a day at the lake", "a day at the lake", "snow", "theirs", "its own"]
+    assert not found.caption_problems
+
+
+def test_a_text_is_not_taken_for_many_numbered_pictures_nor_for_a_name_without_a_number(folder):
+    many = {f"set1_{number}.png": None for number in range(21)}
+    found = find_pictures(folder({**many, "set1.txt": "x", "cat_1.png": None, "cat.txt": "y",
+                                  "set1_3.txt": "its own"}))
+    assert {name: captions for name, captions in captions_of(found).items() if captions} == {
+        "set1_3.png": ("its own",)}
+    assert set(found.caption_problems) == {("set1.txt", "caption without a picture"),
+                                           ("cat.txt", "caption without a picture")}

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 FILE_KEY = "file_name"                          # the column in which names stand that had no column of their own
+NAMELESS = "column "                            # begins the names of columns of a table without a header
 TEXT_KEY = "text"                               # the same of captions
 OBJECTS = "objects"                             # the column with the names of marked objects, between commas
 _FILE_KEYS = frozenset((FILE_KEY, "filename", "file", "image", "path", "image_path"))

@@ -10,7 +10,7 @@ from ..config import TABLE_SUFFIXES
 from ..errors import DataError
 from .caption_tables import CaptionTable, UnrelatedFile, read_table
 from .containers import File, read_head
-from .file_types import picture_suffixes
+from .file_types import UNKNOWN, judge_suffix, picture_suffixes
 from .folders import Tree
 from .metadata_files import MAX_TABLES
 from .name_captions import id_among_folders
@@ -22,6 +22,10 @@ from .text_files import NotText, decode_text
 
 _TABLE = "; a table has the name of a picture and its caption in each line, with a comma or tab between"
 _LIST = ": lists of pictures, without captions"
+_RENAME = "; a copy with the suffix .txt would be read as a table"
+_ARCHIVES = (".zip", ".tar", ".arrow", ".tgz", ".tar.gz", ".tar.xz", ".tar.bz2", ".tar.zst")
+_PACKED = (*_ARCHIVES, ".gz", ".xz", ".bz2", ".zst")
+_NO_TEXTS = (".xlsx", ".xls", ".ods", ".sqlite", ".sqlite3", ".xml", ".docx", ".odt", ".rtf", ".xmp")
 # Suffixes of files that are not read as captions → what to do. Those without a remedy hold captions least often.
 _REMEDIES = {
     **dict.fromkeys((".xlsx", ".xls", ".ods", ".sqlite", ".sqlite3"), "; save the table as CSV"),
@@ -77,8 +81,11 @@ def _beside_pictures(source: SourceCaptions, tree: Tree, index: PictureIndex, kn
     problems = {name.split(": ")[0] for name, _ in source.problems}
     twins: dict[str, tuple[int, int]] = {}      # suffix → number of files, the position of the first of them
     others: dict[str, tuple[int, str]] = {}     # what to do about files → their number, the first of them
-    archives = [name for name in tree.others.names()
-                if posixpath.splitext(name)[1].lower() in (".zip", ".tar", ".tgz", ".gz", ".xz", ".arrow")]
+    looked_into = 0                             # files with unknown suffixes
+    packed = [name for name in tree.others.names() if name.lower().endswith(_PACKED)]
+    archives = [name for name in packed if name.lower().endswith(_ARCHIVES)]
+    if texts := [name for name in packed if not name.lower().endswith(_ARCHIVES)]:
+        source.notes.append(f"not read as captions: {texts[0]}{_and_more(len(texts))}; unpack what holds captions")
     if archives:
         source.notes.append(f"{archives[0]}{_and_more(len(archives))}: not read, because pictures lie beside; "
                             f"give {tree.root / archives[0]} to read it")
@@ -86,20 +93,26 @@ def _beside_pictures(source: SourceCaptions, tree: Tree, index: PictureIndex, kn
         if name in known or name in problems:
             continue
         base, suffix = posixpath.splitext(name)
-        suffix = suffix.lower()
-        if base.casefold() in tree.by_base and suffix not in (".xml", ".npz", ".npy", ".pt", ".xmp"):
+        suffix, longer = suffix.lower(), posixpath.splitext(base)[0]
+        beside = base.casefold() in tree.by_base or longer.casefold() in tree.by_base       # 1.txt or 1.civitai.info
+        if beside and suffix not in (*_NO_TEXTS, ".npz", ".npy", ".pt"):
             count, example = twins.get(suffix, (0, position))
             twins[suffix] = count + 1, example
         elif suffix in _REMEDIES and posixpath.basename(name).lower().split(".")[0] not in NOT_SIDECARS:
             remedy = _LIST if suffix == ".txt" and _lists_pictures(tree.others[position], index) else _REMEDIES[suffix]
             count, first = others.get(remedy, (0, name))
             others[remedy] = count + 1, first
+        elif judge_suffix(suffix, picture_suffixes()) == UNKNOWN and looked_into < MAX_TABLES:
+            looked_into += 1
+            if _lists_pictures(tree.others[position], index):
+                count, first = others.get(_RENAME, (0, name))
+                others[_RENAME] = count + 1, first
     for suffix, (count, example) in twins.items():
         if _is_text(tree.others[example]):
             (source.notes if source.by_name else source.warnings).append(
                 f"{count:,} {suffix} files lie beside pictures and are not used; "
                 f"--caption-ext {suffix} would read captions from them")
-    for remedy in (_LIST, *dict.fromkeys(_REMEDIES.values())):
+    for remedy in (_LIST, _RENAME, *dict.fromkeys(_REMEDIES.values())):
         count, first = others.get(remedy, (0, ""))
         files = f"{first}{_and_more(count)}"
         if count and remedy == _LIST:

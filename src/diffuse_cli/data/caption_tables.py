@@ -1,4 +1,4 @@
-"""One table of captions: which of its columns names pictures, which holds captions, and whose they are."""
+"""One table of captions: which of its columns names pictures, and whose its captions are."""
 
 import itertools
 import os
@@ -13,23 +13,17 @@ import numpy as np
 
 from ..errors import DataError
 from .annotations import FILE_KEY, normalised
-from .caption_text import captions_under, distinct_captions
+from .caption_columns import TEXT_COLUMNS, CaptionColumns, choose_columns
 from .containers import File, read_head
 from .file_types import picture_suffixes
 from .picture_numbers import PictureNumbers, number_in
 from .spilled import SpilledDict, SpilledTuples
-from .tables import NAMELESS, NoTable, Row, read_rows
+from .tables import NoTable, Row, read_rows
 
-# Names of columns, as `normalised` spells them; the first that holds what it should counts.
+# Names of columns, as `normalised` spells them; the first that names pictures counts.
 FILE_COLUMNS = (FILE_KEY, "filename", "file", "image", "img", "image_path", "img_path", "image_name", "img_name",
                 "image_file", "image_filename", "file_path", "filepath", "path", "picture", "photo", "name", "key",
                 "id", "image_id", "url")
-TEXT_COLUMNS = ("text", "caption", "captions", "prompt", "description", "sentence", "sentences", "comment", "raw",
-                "alt_text", "alt", "title", "conversations", "messages", "label", "labels", "class", "class_name",
-                "category", "choice", "tags", "tag_string", "tags_general", "tag_string_general")
-_FIRST_CLASS = TEXT_COLUMNS.index("label")      # from here on, they hold classes or tags
-
-_NO_CAPTION = re.compile(r"[a-z]+://\S*|[0-9a-fA-F]{8,}|[\d\s:.,TZ+/-]+|\S+\.\w{2,5}(#\d+)?")
 _SAMPLE = 2000                                  # rows by which the columns are recognised
 
 
@@ -93,15 +87,16 @@ def read_table(file: File, index: NameIndex, column: str | None, *, required: bo
     if numbers:
         number, picture = numbers.first()
         table.notes.append(f"{file.name} gives pictures by their numbers: {number} is taken for {picture}")
-    keys = _text_columns(table, sample, columns, file_column, column)
-    table.rank = int(bool(keys) and normalised(keys[0]) in TEXT_COLUMNS[_FIRST_CLASS:])
+    others = [name for name in columns if name != file_column]
+    reader = choose_columns(table.file.name, [row for _, row in sample], others, column)
+    _take_over(table, reader)
     for place, row in itertools.chain(sample, rows):
         written = _name_in(row.get(file_column))
         if written is None and not required:
             continue
         if written is None:
             raise DataError(f"{place} has no {file_column}", hint="Every row names its picture")
-        captions = captions_under(keys, row, place, table.problems)
+        captions = reader.captions_of(row, place, table.problems)
         name = numbers.find(written) if numbers else index.find(written, directory=file.directory)
         if name is None:
             table.missing.setdefault(written, place)
@@ -122,9 +117,17 @@ def captions_of_rows(
     numbered = ((f"{table.file.name} row {number}", row) for number, row in enumerate(rows, 1))
     sample = list(itertools.islice(numbered, _SAMPLE))
     columns = list(dict.fromkeys(key for _, row in sample for key in row))
-    keys = _text_columns(table, sample, columns, "", column) if columns else ()
+    reader = choose_columns(table.file.name, [row for _, row in sample], columns, column)
+    _take_over(table, reader)
     for place, row in itertools.chain(sample, numbered):
-        yield captions_under(keys, row, place, table.problems)
+        yield reader.captions_of(row, place, table.problems)
+
+
+def _take_over(table: CaptionTable, reader: CaptionColumns) -> None:
+    """What there is to say about the columns that were chosen."""
+    table.rank = int(reader.classes)
+    table.notes += reader.notes
+    table.warnings += reader.warnings
 
 
 class UnrelatedFile(Exception):
@@ -214,39 +217,3 @@ def _name_in(value: Any) -> str | None:
     if type(value) is int or (type(value) is float and value.is_integer()):
         value = str(int(value))
     return value if isinstance(value, str) and value.strip() and "\0" not in value else None
-
-
-def _text_columns(table: CaptionTable, sample: list[Row], columns: list[str], file_column: str,
-                  column: str | None) -> tuple[str, ...]:
-    """The columns in which captions stand, the most important first. Raises DataError if `column` is not there."""
-    others = [name for name in columns if name != file_column]
-    listed = ", ".join(others)[:200] or "none"
-    if column is not None:
-        chosen = [name for name in others if name == column] or [
-            name for name in others if normalised(name) == normalised(column)]
-        if not chosen and sample:
-            raise DataError(f"{table.file.name} has no column {column!r}", hint=f"Its columns are: {listed}")
-        return tuple(chosen)
-    ranks = {name: rank for rank, name in enumerate(TEXT_COLUMNS)}
-    known = sorted((name for name in others if normalised(name) in ranks), key=lambda name: ranks[normalised(name)])
-    filled = [name for name in known if any(captions_under((name,), row, "", []) for _, row in sample)]
-    if filled:
-        if len(filled) > 1:
-            table.notes.append(f"captions are taken from the column {filled[0]} of {table.file.name}; "
-                               f"--caption-column {filled[1]} would take another")
-        return tuple(known)
-    if known:
-        return tuple(known)
-    texts = [name for name in others if name.startswith(NAMELESS) and any(_is_text(row.get(name)) for _, row in sample)]
-    if texts:                                   # a table without a header
-        return (texts[0],)
-    if sample:
-        hint = "; --caption-column names another" if others else ""
-        table.warnings.append(f"{table.file.name} has no column text, caption or prompt (it has: {listed}){hint}")
-    return ()
-
-
-def _is_text(value: Any) -> bool:
-    """Whether a value may be a caption: words, and no address, hash, date, number or name of a file."""
-    return (isinstance(value, str) and any(letter.isalpha() for letter in value) and bool(distinct_captions(value))
-            and not _NO_CAPTION.fullmatch(value.strip()))

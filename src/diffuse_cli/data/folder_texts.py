@@ -16,7 +16,7 @@ from typing import Any
 from ..config import TABLE_SUFFIXES
 from ..errors import DataError
 from .annotations import normalised
-from .caption_tables import TEXT_COLUMNS
+from .caption_columns import TEXT_COLUMNS
 from .caption_text import distinct_captions, tidy
 from .containers import File, read_head
 from .folders import Tree

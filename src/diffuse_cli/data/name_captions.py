@@ -35,6 +35,7 @@ _WORDS = """
 """
 _SAY_NOTHING = frozenset(_WORDS.split())
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
+_SETTINGS = re.compile(r"[\s_]--[a-z]+(?=[\s_]|$).*")                        # a_red_car_--ar_16_9: of the generator
 _ID = re.compile(r"n\d{8}|\d{1,9}")
 _HEX = re.compile(r"(?=[a-f]*\d)[0-9a-f]{6,}", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]{3,}")
@@ -51,7 +52,7 @@ def words_of_name(name: str, *, numbers: bool = False) -> str:
     if re.search(r"[-_ ]unsplash\b", name, re.IGNORECASE):              # a photographer's name
         return ""
     words = []
-    for token in _SEPARATORS.split(_UUID.sub(" ", name)):
+    for token in _SEPARATORS.split(_UUID.sub(" ", _SETTINGS.sub("", name))):
         word = token if numbers else re.sub(r"\d+$", "", token)
         if not word or word[0].isdigit() or _HEX.fullmatch(token) or _is_random(token):
             continue

@@ -27,6 +27,10 @@ SIDECAR_LIMIT = 64 * 1024                       # maximum bytes of a sidecar fil
 
 SAMPLE_FILES = 1000                             # maximum files that a guess of their encoding is based on
 
+# What follows the name of a picture in that of its text, p_caption.txt; and in its own, where a text serves p_1 to p_3.
+_WORD_BEHIND = re.compile(r"(.+?)[-_ ]+(?:captions?|prompts?|descriptions?|tags|text)", re.IGNORECASE)
+_NUMBER_BEHIND = re.compile(r"(.*\d.*?)[-_ ]\d{1,3}")
+_SHARED = 20                                    # maximum pictures that one text serves in this way
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?", re.IGNORECASE)
 _BOX = 4                                        # numbers in a line from which a file of numbers describes boxes
 NOT_SIDECARS = frozenset(("readme", "license", "licence", "notice", "classes", "labels", "requirements", "changelog",
@@ -40,8 +44,9 @@ FOLDER_TEXTS = frozenset(("caption", "captions", "prompt", "prompts", "label", "
 def read_sidecars(tree: Tree, *, extension: str | None, joined: bool = False) -> SourceCaptions:
     """Captions of `photo.txt` beside `photo.png`, or of one of the other SIDECAR_SUFFIXES: the first that holds any.
 
-    `photo.png.txt`, names that differ in case, and `captions/photo.txt` beside `images/photo.png` count as well. With
-    `extension`, only files with that suffix are read. joined: whether the lines of a file are one caption.
+    `photo.png.txt`, names with “_caption” behind or that differ in case, and `captions/photo.txt` beside
+    `images/photo.png` count as well. `2024-01-31.txt` is also of `2024-01-31_1.jpg` and its like, if these have no text
+    of their own. With `extension`, only files with that suffix are read. joined: whether the lines of a file are one caption.
     """
     suffixes = (f".{extension.lower().lstrip('.')}",) if extension else SIDECAR_SUFFIXES
     source = SourceCaptions("", present=False)
@@ -69,7 +74,7 @@ def read_sidecars(tree: Tree, *, extension: str | None, joined: bool = False) ->
                 source.by_name[picture] = captions
                 used[suffix] += 1
                 several += len(captions) > 1
-    source.label = f"sidecar {', '.join(sorted(used, key=suffixes.index)) or suffixes[0]}"
+    source.label = f"sidecar {', '.join(sorted(used or owned, key=suffixes.index)) or suffixes[0]}"
     source.notes += _notes(source, reader, lost, mostly_several=several > sum(used.values()) / 2)
 
     # Sidecars that cannot be opened, and sidecars of no picture
@@ -125,19 +130,24 @@ def _files_of_pictures(tree: Tree, suffixes: tuple[str, ...]) -> dict[str, Spill
             rest.append((sort_key(file),))
     if not rest:
         return owned
-    lenient = SpilledLists()
+    lenient, numbered = SpilledLists(), SpilledLists()
     for name in tree.pictures.names():
         base = posixpath.splitext(name)[0]
         folder, key = posixpath.split(base)
         shared = posixpath.join(folder, key.split(".")[0])              # 0001.input.png and 0001.txt, as in WebDataset
         for written in {name.casefold(), base.casefold(), shared.casefold()}:
             lenient.add(written, name)
+        if match := _NUMBER_BEHIND.fullmatch(base.casefold()):
+            numbered.add(match[1], name)
     index = PictureIndex(tree.pictures.names)
     for file in rest.column(0, name_of_key):
         base, suffix = posixpath.splitext(file)
         longer = posixpath.splitext(base)[0]                            # 0001.jpg.more.json, 0001.en.txt
-        names = lenient.get(base.casefold()) or lenient.get(longer.casefold()) or [
-            name for name in [index.find_parallel(base)] if name]
+        named = _WORD_BEHIND.fullmatch(base)
+        of_post = numbered.get(base.casefold())
+        names = lenient.get(base.casefold()) or lenient.get(longer.casefold()) or (
+            lenient.get(named[1].casefold()) if named else []) or [
+            name for name in [index.find_parallel(base)] if name] or (of_post if len(of_post) <= _SHARED else [])
         of_pictures = owned[suffix.lower()]
         of_pictures.update((name, file) for name in dict.fromkeys(names) if name not in of_pictures)
     return owned

@@ -10,16 +10,15 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ..errors import DataError, system_reason
-from .annotations import flattened, rows_of
+from .annotations import NAMELESS, flattened, rows_of
 from .containers import ARCHIVE_LIMIT, File, Location, reading
 from .file_types import remedies
 from .text_files import NotText, decode_text, encoding_of_file, open_text, read_lines
 
-SEPARATED = (".csv", ".tsv", ".txt")
+SEPARATED = (".csv", ".tsv", ".txt", ".token")          # the last: captions of Flickr30k
 JSON_LINES = (".jsonl", ".ndjson")
 LINE_LIMIT = 1024 * 1024                        # maximum characters of one line
 DOCUMENT_LIMIT = 256 * 2**20                    # maximum bytes of a JSON document, which is read as a whole
-NAMELESS = "column "                            # begins the names of columns of a table without a header
 
 Row = tuple[str, dict[str, Any]]                # ("metadata.csv line 3", the row)
 

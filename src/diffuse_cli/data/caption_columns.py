@@ -1,0 +1,117 @@
+"""Which columns of a table hold captions, and the captions in a row."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import DataError
+from .annotations import NAMELESS, normalised
+from .caption_text import captions_under, distinct_captions
+
+# Names of columns, as `normalised` spells them; the first that holds captions counts.
+TEXT_COLUMNS = ("text", "caption", "captions", "prompt", "description", "sentence", "sentences", "comment", "raw",
+                "alt_text", "alt", "title", "conversations", "messages", "label", "labels", "class", "class_name",
+                "category", "choice", "tags", "tag_string", "tags_general", "tag_string_general")
+_FIRST_CLASS = TEXT_COLUMNS.index("label")      # from here on, they hold classes or tags
+_FIRST_CLASS = TEXT_COLUMNS.index("label")      # from here on, they hold classes or tags
+_CAPTION_WORD = re.compile(r"(^|_)(captions?|prompts?|descriptions?)(_|\d|$)")        # in the name of a column
+_PHRASE = 3                                     # words from which a value is a phrase
+_MARKS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "-1": False, "false": False}
+_NO_CAPTION = re.compile(r"[a-z]+://\S*|[0-9a-fA-F]{8,}|[\d\s:.,TZ+/-]+|\S+\.\w{2,5}(#\d+)?")
+
+
+@dataclass
+class CaptionColumns:
+    """The columns with captions, the most important first, and what there is to say about this choice.
+
+    marks: whether they say of each picture, by 1 or by 0 or -1, if it shows what their name says.
+    """
+
+    names: tuple[str, ...]
+    marks: bool
+    notes: list[str]
+    warnings: list[str]
+
+    @property
+    def classes(self) -> bool:
+        """Whether the captions are names of classes, or tags."""
+        return self.marks or (bool(self.names) and normalised(self.names[0]) in TEXT_COLUMNS[_FIRST_CLASS:])
+
+    def captions_of(self, row: dict[str, Any], place: str, problems: list[tuple[str, str]]) -> tuple[str, ...]:
+        """The alternative captions of a row. A value that is not text becomes one of the `problems` of this place."""
+        return _marked(self.names, row) if self.marks else captions_under(self.names, row, place, problems)
+
+
+def choose_columns(table: str, sample: list[dict[str, Any]], others: list[str], column: str | None) -> CaptionColumns:
+    """The columns of captions in a table, by some of its rows.
+
+    table: the name of its file. others: all columns but that of the pictures. column: the one that the user named.
+    Raises DataError if it is not there.
+    """
+    listed = ", ".join(others)[:200] or "none"
+    chosen = CaptionColumns((), False, [], [])
+    if column is not None:
+        named = [name for name in others if name == column] or [
+            name for name in others if normalised(name) == normalised(column)]
+        if not named and sample:
+            raise DataError(f"{table} has no column {column!r}", hint=f"Its columns are: {listed}")
+        chosen.names = tuple(named)
+        return chosen
+    ranks = {name: rank for rank, name in enumerate(TEXT_COLUMNS)}
+    known = sorted((name for name in others if normalised(name) in ranks), key=lambda name: ranks[normalised(name)])
+    filled = [name for name in known if any(captions_under((name,), row, "", []) for row in sample)]
+    nameless = [name for name in others if name.startswith(NAMELESS) and any(_is_text(row.get(name)) for row in sample)]
+    if known:
+        chosen.names = tuple(known)
+        _say_which(chosen, table, filled if len(filled) > 1 else [])
+    elif nameless:                              # a table without a header
+        chosen.names = (nameless[0],)
+    elif described := _described(sample, others):
+        chosen.names = (described[0],)
+        _say_which(chosen, table, described)
+    elif marks := _columns_of_marks(sample, others):
+        chosen.names, chosen.marks = marks, True
+        chosen.notes.append(f"captions are the names of the columns of {table} that hold a 1: "
+                            f"{', '.join(marks[:4])}{', …' if len(marks) > 4 else ''}")
+    elif sample:
+        hint = "; --caption-column names another" if others else ""
+        chosen.warnings.append(f"{table} has no column text, caption or prompt (it has: {listed}){hint}")
+    return chosen
+
+
+def _say_which(chosen: CaptionColumns, table: str, columns: list[str]) -> None:
+    """Note that the first of the columns counts, and how to take the second."""
+    if columns:
+        other = f"; --caption-column {columns[1]} would take another" if len(columns) > 1 else ""
+        chosen.notes.append(f"captions are taken from the column {columns[0]} of {table}{other}")
+
+
+def _described(sample: list[dict[str, Any]], others: list[str]) -> list[str]:
+    """Columns whose names hold the word caption or the like, as caption_en does; or else the only one with phrases."""
+    texts = {name: [str(row[name]) for row in sample if _is_text(row.get(name))] for name in others}
+    named = [name for name in others if _CAPTION_WORD.search(normalised(name)) and texts[name]]
+    phrases = [name for name, values in texts.items() if len(set(values)) > 1 and
+               2 * sum(len(value.split()) >= _PHRASE for value in values) > len(sample)]
+    return named or (phrases if len(phrases) == 1 else [])
+
+
+def _columns_of_marks(sample: list[dict[str, Any]], others: list[str]) -> tuple[str, ...]:
+    """The columns that hold nothing but marks, if they are at least two and not all are empty."""
+    found = tuple(name for name in others if name.strip() and not name.startswith(NAMELESS) and all(
+        _mark(row.get(name)) is not None for row in sample))
+    return found if len(found) >= 2 and any(_marked(found, row) for row in sample) else ()
+
+
+def _mark(value: Any) -> bool | None:
+    return _MARKS.get(str(value).strip().lower())
+
+
+def _marked(columns: tuple[str, ...], row: dict[str, Any]) -> tuple[str, ...]:
+    """The names of the columns that hold a 1, as one caption of tags."""
+    return distinct_captions(", ".join(name.strip().replace("_", " ") for name in columns if _mark(row.get(name))))
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value may be a caption: words, and no address, hash, date, number or name of a file."""
+    return (isinstance(value, str) and any(letter.isalpha() for letter in value) and bool(distinct_captions(value))
+            and not _NO_CAPTION.fullmatch(value.strip()))
