@@ -12,7 +12,7 @@ from diffuse_cli.data.captions import find_pictures
 
 VALUES = [(5, ("5",), False), (0, ("0",), False), (0.5, ("0.5",), False), (["x", 2], ("x", "2"), False),
           (None, ("else",), False), ("", ("else",), False), ([], ("else",), False),
-          ({"a": 1}, ("else",), True), (True, ("else",), True), (False, ("else",), True), (math.nan, ("else",), True),
+          ({"a": 1}, ("else",), True), (True, ("else",), True), (False, ("else",), True), (math.nan, ("else",), False),
           ([1, None, "x"], ("1", "x"), True), ([["x"]], ("else",), True)]
 
 

@@ -37,6 +37,8 @@ def test_folders_that_are_no_labels(folder, names):
     ("20240131_beach", "beach"), ("3f2b8c9d-1234-4abc-9def-0123456789ab", ""), ("d41d8cd98f00b204e9800998ecf8427e", ""),
     ("a cat (3)", "a cat"), ("photo of a dog", "photo of a dog"), ("WhatsApp Image 2020-01-01 at 10.00.00", ""),
     ("rotes_auto12", "rotes auto"), ("facade", "facade"), ("00001", ""), ("frame0001", ""), ("帽子和花", "帽子和花"),
+    ("猫", "猫"), ("屏幕截图 2024-01-01", ""), ("Captura de pantalla (3)", ""), ("Bildschirmfoto 2020", ""),
+    ("red%20car", "red car"), ("rotes_foto", "rotes foto"),
     ("a_red_car_--ar_16_9_--v_6", "a red car"), ("red--car", "red car"),
 ])
 def test_words_of_a_file_name(stem, words):
@@ -112,3 +114,8 @@ def test_splits_are_no_classes_and_are_asked_about(folder):
 def test_a_folder_of_regularisation_is_its_class(folder):
     root = folder({"img/10_sks dog/1.png": None, "reg/1_dog/2.png": None})
     assert captions_of(find_pictures(root)) == {"img/10_sks dog/1.png": ("sks dog",), "reg/1_dog/2.png": ("dog",)}
+
+
+def test_names_of_one_or_two_ideographs_are_captions(folder):
+    found = find_pictures(folder({"红车1.png": None, "猫.png": None, "いぬ.png": None, "말.png": None}))
+    assert set(captions_of(found).values()) == {("红车",), ("猫",), ("いぬ",), ("말",)}

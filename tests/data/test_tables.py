@@ -249,3 +249,31 @@ def test_numbers_that_may_mean_something_else_mean_no_picture(folder, pictures, 
     found = find_pictures(folder({**dict.fromkeys(pictures), "labels.csv": rows}), captions="auto")
     assert found.caption_source in ("none", "folder")
     assert "labels.csv is not used: lists none of the pictures" in (*found.notes, *found.warnings)
+
+
+@pytest.mark.parametrize("nothing", ["nan", "NaN", "NULL", "null", "None", "N/A", "#N/A", "<NA>", "\\N", ""])
+def test_words_that_programs_write_where_no_caption_is(folder, nothing):
+    found = find_pictures(folder({"0.png": None, "1.png": None, "x.csv": f"file,text\n0.png,{nothing}\n1.png,a car\n"}))
+    assert captions_of(found) == {"0.png": (), "1.png": ("a car",)}
+
+
+def test_a_number_that_is_none_is_no_caption_in_json(folder):
+    found = find_pictures(folder({"0.png": None, "1.png": None, "x.json": '{"0.png": NaN, "1.png": "a red car"}'}))
+    assert captions_of(found) == {"0.png": (), "1.png": ("a red car",)}
+    assert not found.caption_problems
+
+
+@pytest.mark.parametrize(("row", "problem"), [
+    ("0.png,a red car, fast", "table.csv line 2 has 3 fields where the header has 2: 0.png | a red car | fast"),
+    ('0.png,"a red car\n1.png,two\n2.png,three', "table.csv line 2 is not CSV: unexpected end of data"),
+])
+def test_an_error_in_the_first_row_is_one_as_in_any_other(folder, row, problem):
+    with pytest.raises(DataError) as caught:
+        find_pictures(folder({f"{number}.png": None for number in range(3)} | {"table.csv": f"file,text\n{row}\n"}))
+    assert str(caught.value).startswith(problem)
+
+
+def test_an_open_quote_is_named_by_the_line_where_it_opens(folder):
+    rows = "0.png,a\n1.png,\"b\n2.png,c\n"
+    with pytest.raises(DataError, match=r"^table\.csv line 3 is not CSV"):
+        find_pictures(folder({f"{number}.png": None for number in range(3)} | {"table.csv": f"file,text\n{rows}"}))

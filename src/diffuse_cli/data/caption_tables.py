@@ -18,7 +18,8 @@ from .containers import File, read_head
 from .file_types import picture_suffixes
 from .picture_numbers import PictureNumbers, number_in
 from .spilled import SpilledDict, SpilledTuples
-from .tables import NoTable, Row, read_rows
+from .tables import SEPARATED, NoTable, Row, read_rows
+from .text_files import NotText, decode_text
 
 # Names of columns, as `normalised` spells them; the first that names pictures counts.
 FILE_COLUMNS = (FILE_KEY, "filename", "file", "image", "img", "image_path", "img_path", "image_name", "img_name",
@@ -135,21 +136,29 @@ class UnrelatedFile(Exception):
 
 
 def _names_pictures(file: File, sample: list[Row], index: NameIndex) -> bool:
-    """Whether the rows before an error name a picture; or the text of a damaged JSON document does.
+    """Whether the rows before an error name a picture; or the text of the damaged file does.
 
-    Of a .txt, which may be prose, more than half of the rows must.
+    Of a .txt, which may be prose, more than half of the rows or lines must.
     """
     named = sum(any(isinstance(value, str) and len(value) < 1000 and index.find(value, directory=file.directory)
                     for value in row.values()) for _, row in sample)
-    if named and (file.suffix != ".txt" or 2 * named > len(sample)):
+    is_prose = file.suffix in (".txt", ".token")
+    if named and (not is_prose or 2 * named > len(sample)):
         return True
-    if file.suffix not in (".json", ".jsonl", ".ndjson"):
-        return False
     try:
-        text = read_head(file.path, 64 * 1024).decode("utf-8", "replace")
+        data = read_head(file.path, 64 * 1024)
+        text, _ = decode_text(data)
     except OSError:
         return False
-    return any(index.find(value, directory=file.directory) for value in re.findall(r'"([^"\n]{1,200})"', text)[:1000])
+    except NotText:                             # for instance because a character was cut in two
+        text = data.decode("utf-8", "replace")
+    if file.suffix in SEPARATED:
+        rows = [re.split(r"[,;\t|]", line) for line in text.splitlines()[:1000]]
+    else:
+        rows = [[value] for value in re.findall(r'"([^"\n]{1,200})"', text)[:1000]]
+    named = sum(any(len(value) < 200 and index.find(value.strip(' "'), directory=file.directory) for value in values)
+                for values in rows)
+    return named > (len(rows) / 2 if is_prose else 0)
 
 
 def _file_column(sample: list[Row], columns: list[str], index: NameIndex, file: File) -> str | None:

@@ -13,6 +13,7 @@ CAPTION_KEYS = ("caption", "text", "raw", "sentence", "value", "content")       
 LANGUAGE_KEYS = ("en", "en_US", "en-US", "english")                     # of translations, instead of CAPTION_KEYS
 TAG_KEYS = ("tags", "tag", "keywords", "labels", "classes", "tags_general")     # a list is one caption of tags
 SPACED_TAG_KEYS = ("tag_string", "tag_string_general")                  # tags of image boards, with blanks between
+_NOTHING = ("nan", "NaN", "NULL", "null", "None", "N/A", "#N/A", "<NA>", "\\N")        # written where no caption is
 _ASKING = ("human", "user", "system")           # who does not say the caption in a conversation
 _CONTROL = dict.fromkeys((*range(32), *range(127, 160)), " ")          # control characters
 _PARAMETERS = re.compile(r"Steps: \d+, (?:\w[\w ]*: [^,]+, )*(Sampler|Seed|CFG scale): ")
@@ -71,10 +72,13 @@ def captions_under(
 ) -> tuple[str, ...]:
     """The captions of `row` under the first of `keys` that holds any.
 
-    A value that is not text becomes one of the `problems`, reported for `place`.
+    Words by which programs write that there is none, as NULL, are no captions. A value that is not text becomes one of
+    the `problems`, reported for `place`.
     """
     for key in keys:
         value = _plain(key, row.get(key))
+        if value in _NOTHING or value != value:                         # a float that is not a number is not itself
+            continue
         if value is not None and None in _texts(value):
             problems.append((place, "caption is not text"))
         if captions := distinct_captions(value):

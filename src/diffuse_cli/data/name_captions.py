@@ -5,6 +5,7 @@ Names that cameras, programs and web sites give say nothing, and mean no caption
 
 import posixpath
 import re
+import urllib.parse
 from collections import Counter
 from collections.abc import Mapping
 
@@ -32,13 +33,19 @@ _WORDS = """
     database collection album albums gallery folder batch part page slide sheet document doc attachment upload uploads
     uploaded tmp temp test train training validation valid val dev testing set split class label labels n at am pm jpg
     jpeg png gif webp bmp tif tiff heic min max hd uhd px x
+    bild bilder foto fotos imagen imagenes imagem immagine afbeelding obraz kuva zdjęcie изображение фото resim
+    写真 画像 图片 照片 圖片 사진 이미지 bildschirmfoto d'écran d’écran captura pantalla tela ecrã schermata
+    schermafbeelding skärmavbild skærmbillede skjermbilde näyttökuva zrzut ekranu snímek obrazovky снимок экрана
+    ekran resmi görüntüsü スクリーンショット 屏幕截图 截图 截屏 螢幕截圖 스크린샷 微信图片 qq图片 mmexport
+    unbenannt sans titre sin título titolo senza безымянный 未命名 無題 무제 제목 없음
+    kopie copie copia kopia копия von de di da コピー 副本 복사본
 """
 _SAY_NOTHING = frozenset(_WORDS.split())
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 _SETTINGS = re.compile(r"[\s_]--[a-z]+(?=[\s_]|$).*")                        # a_red_car_--ar_16_9: of the generator
 _ID = re.compile(r"n\d{8}|\d{1,9}")
 _HEX = re.compile(r"(?=[a-f]*\d)[0-9a-f]{6,}", re.IGNORECASE)
-_WORD = re.compile(r"[^\W\d_]{3,}")
+_WORD = re.compile(r"[^\W\d_]{3,}|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")       # 猫 is a word
 _SEPARATORS = re.compile(r"[\s_\-.,;+()\[\]{}#@!=&~]+")
 _TWO_WORDS = re.compile(r"(?<=[A-Za-z][a-z]{2})(?=[A-Z][a-z]{2})")             # RedCar
 _REPEATS = re.compile(r"^[1-9]\d*_(?=\S)")                                 # 10_sks dog: each picture ten times
@@ -52,7 +59,7 @@ def words_of_name(name: str, *, numbers: bool = False) -> str:
     if re.search(r"[-_ ]unsplash\b", name, re.IGNORECASE):              # a photographer's name
         return ""
     words = []
-    for token in _SEPARATORS.split(_UUID.sub(" ", _SETTINGS.sub("", name))):
+    for token in _SEPARATORS.split(_UUID.sub(" ", _SETTINGS.sub("", urllib.parse.unquote(name)))):
         word = token if numbers else re.sub(r"\d+$", "", token)
         if not word or word[0].isdigit() or _HEX.fullmatch(token) or _is_random(token):
             continue

@@ -46,7 +46,8 @@ def read_sidecars(tree: Tree, *, extension: str | None, joined: bool = False) ->
 
     `photo.png.txt`, names with “_caption” behind or that differ in case, and `captions/photo.txt` beside
     `images/photo.png` count as well. `2024-01-31.txt` is also of `2024-01-31_1.jpg` and its like, if these have no text
-    of their own. With `extension`, only files with that suffix are read. joined: whether the lines of a file are one caption.
+    of their own. With `extension`, only files with that suffix are read. joined: whether the lines of a file are one
+    caption.
     """
     suffixes = (f".{extension.lower().lstrip('.')}",) if extension else SIDECAR_SUFFIXES
     source = SourceCaptions("", present=False)

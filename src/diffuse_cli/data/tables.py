@@ -139,9 +139,11 @@ def _separated_rows(file: File, lines: Iterator[str], is_picture: Callable[[str]
     reader = csv.reader(itertools.chain(sample, lines), delimiter=separator, quoting=quoting, skipinitialspace=True,
                         strict=True)
     header: list[str] | None = None
+    ended = 0                                   # lines of the rows so far
     try:
         for values in reader:
             values = [value.strip() for value in values]
+            ended = reader.line_num
             if not any(values):
                 continue
             place = f"{file.name} line {reader.line_num + skipped}"
@@ -157,7 +159,7 @@ def _separated_rows(file: File, lines: Iterator[str], is_picture: Callable[[str]
                 raise _wrong_number(place, values, header, separator)
             yield place, {column: value for column, value in zip(header, values, strict=True) if column}
     except csv.Error as error:
-        raise DataError(f"{file.name} line {reader.line_num + skipped} is not CSV: {error}",
+        raise DataError(f"{file.name} line {ended + skipped + 1} is not CSV: {error}",
                         hint="Check its quotes") from error
     if header is None or (len(header) < 2 and file.suffix == ".txt"):
         raise NoTable

@@ -21,6 +21,8 @@ _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (code
           (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 # Code pages of Latin scripts. The library's confidence tells them apart badly, so letters are looked at in their place.
 _LATIN = ("cp1252", "mac_roman", "cp850", "cp1250", "cp1254", "cp852", "iso8859_2")
+# Encodings of 7 bits, which are UTF-8 as well: what begins their other letters, and their names.
+_ESCAPES = ((b"\x1b$)C", "iso2022_kr"), (b"\x1b$", "iso2022_jp_ext"))
 _CERTAIN = 0.2                                  # minimum confidence of a non-Latin script; a Latin one reaches 0.16
 _FEW = 4                                        # letters beyond ASCII with fewer of which that confidence is chance
 _CONFIDENCE_STEP = 0.03                         # difference of confidence that counts between Latin code pages
@@ -150,9 +152,12 @@ def guess_code_page(data: bytes) -> str | None:
 
 
 def _marked_encoding(data: bytes) -> str | None:
-    """The Unicode encoding that a mark at the beginning, or else the places of zero bytes, give away."""
+    """The encoding that a mark at the beginning, escape sequences, or else the places of zero bytes, give away."""
     for mark, encoding in _MARKS:
         if data.startswith(mark):
+            return encoding
+    for escape, encoding in _ESCAPES:
+        if escape in data and _begins_in(data, encoding):
             return encoding
     start = data[:4096]
     even, odd = start[::2].count(0), start[1::2].count(0)
@@ -182,6 +187,15 @@ def _is_known(name: str) -> bool:
 def _decodes(data: bytes, encoding: str) -> bool:
     try:
         data.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _begins_in(data: bytes, encoding: str) -> bool:
+    """Whether bytes are the beginning of a text, which may end within a character."""
+    try:
+        codecs.getincrementaldecoder(encoding)().decode(data)
     except UnicodeDecodeError:
         return False
     return True
