@@ -140,6 +140,12 @@ def test_documents_and_longer_suffixes_beside_pictures_are_named(folder):
                                  "captions from them")
 
 
+def test_numbers_of_classes_beside_pictures_are_named(folder):
+    found = find_pictures(folder({**PICTURES, **{f"{number}.cls": str(number) for number in range(4)}}))
+    assert found.warnings == ("4 .cls files lie beside pictures and are not used; --caption-ext .cls would read "
+                              "captions from them",)
+
+
 def test_packed_texts_beside_pictures_are_named(folder):
     found = find_pictures(folder({**PICTURES, **files(".json.xz", "x"), "more.zip": ""}))
     assert found.notes[0] == "not read as captions: 0.json.xz and 3 more; unpack what holds captions"

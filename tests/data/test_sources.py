@@ -71,6 +71,17 @@ def test_a_list_may_have_quotes_around_paths(tmp_path):
     assert list(captions_of(find_pictures(tmp_path / "list.txt")).values()) == [("picture 1",), ("picture 2",)]
 
 
+def test_a_list_of_shards_is_the_data_set(tmp_path):
+    for number in range(3):
+        write_arrow(tmp_path / f"{number}.parquet", [{"image": png(number), "text": f"picture {number}"}])
+    write_zip(tmp_path / "more.zip", FILES)
+    (tmp_path / "list.txt").write_text("2.parquet\nmore.zip\n")
+    found = captions_of(find_pictures(tmp_path / "list.txt"))
+    assert found["2/00000000"] == ("picture 2",)
+    assert found["more/1.png"] == ("picture 1",)
+    assert len(found) == 1 + sum(name.endswith(".png") for name in FILES)
+
+
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 
 
@@ -92,6 +103,19 @@ def test_what_is_no_data_set_is_told_what_would_be_one(tmp_path):
         find_pictures(tmp_path / "a.doc")
     with pytest.raises(DataError, match="is an address, from which nothing is downloaded"):
         find_pictures("https://example.com/pictures")
+    for pattern in ("shard-{000..002}.tar", "*.tar"):
+        with pytest.raises(DataError, match=r"does not exist\. Without quotes, the shell finds the files"):
+            find_pictures(tmp_path / pattern)
+
+
+@pytest.mark.parametrize("rows", [[{"url": "https://example.com/0.png", "text": "red"}],
+                                  [{"image": "iVBORw0KGgo=", "text": "red"}], [{"text": "red"}]])
+def test_a_table_without_pictures_says_so(tmp_path, rows):
+    with pytest.raises(DataError, match=r"holds no pictures and lists none that are there|has no column file_name"):
+        find_pictures(write_arrow(tmp_path / "0.parquet", rows), checking=True)
+    (tmp_path / "empty.txt").write_text("")
+    with pytest.raises(DataError, match=r"empty\.txt holds no pictures and lists none that are there"):
+        find_pictures(tmp_path / "empty.txt")
 
 
 # ── Several places ────────────────────────────────────────────────────────────────────────────────────────────────────

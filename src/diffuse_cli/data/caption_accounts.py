@@ -108,7 +108,7 @@ def _beside_pictures(source: SourceCaptions, tree: Tree, index: PictureIndex, kn
                 count, first = others.get(_RENAME, (0, name))
                 others[_RENAME] = count + 1, first
     for suffix, (count, example) in twins.items():
-        if _is_text(tree.others[example]):
+        if suffix == ".cls" or _is_text(tree.others[example]):          # the former: numbers of classes
             (source.notes if source.by_name else source.warnings).append(
                 f"{count:,} {suffix} files lie beside pictures and are not used; "
                 f"--caption-ext {suffix} would read captions from them")

@@ -93,6 +93,8 @@ def open_source(path: Path, *, column: str | None, checking: bool) -> tuple[Tree
         tree = archives.expand(path, [("", path)])
     elif suffix in ARROW_SUFFIXES and (found := _rows_of([("", path)], path, column)):
         tree, captions = found
+    elif suffix == ".txt" and (containers := _listed_containers(path)):
+        return open_sources(containers, column=column, checking=checking)
     elif suffix == ".txt" and (listed := _listed_files(path)):
         tree = listed
     elif suffix in TABLE_SUFFIXES:
@@ -102,6 +104,9 @@ def open_source(path: Path, *, column: str | None, checking: bool) -> tuple[Tree
     else:
         raise DataError(f"{path} is neither a folder, an archive nor a table",
                         hint=f"Give a folder of pictures, a .zip, a .tar, or one of {' '.join(TABLE_SUFFIXES)}")
+    if not tree.pictures and suffix in TABLE_SUFFIXES:
+        raise DataError(f"{path} holds no pictures and lists none that are there", hint=(
+            "Names in it are relative to its folder, and pictures at addresses must be downloaded first"))
     if not tree.pictures:
         raise tree.no_picture(path)
     return tree, captions
@@ -111,7 +116,9 @@ def _missing(path: Path) -> DataError:
     if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
         return DataError(f"{path} is an address, from which nothing is downloaded",
                          hint="Give a folder of pictures, or hf://owner/name for a data set of the Hugging Face hub")
-    return DataError(f"{path} does not exist", hint="Give a folder of pictures")
+    pattern = any(letter in str(path) for letter in "*?{[")
+    return DataError(f"{path} does not exist", hint=(
+        "Without quotes, the shell finds the files; or give their folder" if pattern else "Give a folder of pictures"))
 
 
 def _open_folder(path: Path, column: str | None) -> tuple[Tree, SourceCaptions | None]:
@@ -176,15 +183,27 @@ def _rows_of(tables: list[tuple[str, Path]], root: Path, column: str | None) -> 
 # ── A list of files ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _listed_files(path: Path) -> Tree | None:
-    """The pictures and texts that a file names, one a line; None if its lines are not names of existing files."""
+def _lines_of(path: Path) -> list[str]:
+    """The lines of a list of files, without comments; [] if it is no text."""
     try:
         text, _ = decode_text(read_input(path, limit=LIST_LIMIT))
     except (OSError, NotText):
-        return None
+        return []
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    lines = [line[1:-1] if len(line) > 2 and line[0] == line[-1] in "\"'" and not os.path.exists(path.parent / line)
-             else line for line in lines]       # as file managers of Windows copy paths
+    return [line[1:-1] if len(line) > 2 and line[0] == line[-1] in "\"'" and not os.path.exists(path.parent / line)
+            else line for line in lines]        # as file managers of Windows copy paths
+
+
+def _listed_containers(path: Path) -> list[Path]:
+    """The archives and shards that a file names, one a line; [] if a line names anything else."""
+    found = [path.parent / line for line in _lines_of(path)]
+    return found if all((archives.is_archive(one.name) or one.suffix.lower() in ARROW_SUFFIXES) and one.is_file()
+                        for one in found) else []
+
+
+def _listed_files(path: Path) -> Tree | None:
+    """The pictures and texts that a file names, one a line; None if its lines are not names of existing files."""
+    lines = _lines_of(path)
     if not lines or not any(os.path.exists(path.parent / line) for line in (lines[0], lines[-1])):
         return None
     readable = picture_suffixes()
