@@ -36,7 +36,7 @@ class Settings:
     @property
     def patience(self) -> float:
         """The factor of all deadlines: a busy CPU starts programs slowly."""
-        return 2.0 if self.tiny else 1.0
+        return 3.0 if self.tiny else 1.0
 
     @contextlib.contextmanager
     def scaled_down(self) -> Iterator[None]:

@@ -127,7 +127,7 @@ def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, 
         result = trainer.step()
         monitor.record(result, time.monotonic() - begun)
         if trainer.global_step == first + 1 and trainer.compiled is not None:
-            failure = trainer.compiled.failure
+            failure = trainer.compile_failure
             yield events.Noticed(message=f"not compiled, because torch cannot do it here: {failure}" if failure else
                                  f"compiled: the first step took {monitor.step_seconds:.0f} s")
         if trainer.micro_batch < micro_batch:
