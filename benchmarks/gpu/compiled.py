@@ -11,7 +11,7 @@ from torch._dynamo.utils import counters
 
 from benchmarks.contenders import finish
 from benchmarks.gpu import Settings, Units
-from benchmarks.gpu.throughput import make_trainer, rate
+from benchmarks.gpu.throughput import as_in_training, make_trainer, rate
 
 
 def units(settings: Settings) -> Units:
@@ -27,6 +27,7 @@ def backend(settings: Settings) -> contextlib.AbstractContextManager[Any]:
     return mock.patch.object(torch, "compile", functools.partial(torch.compile, backend="eager"))
 
 
+@as_in_training
 def measure(settings: Settings, preset: str, resolution: int, batch: int) -> dict[str, Any]:
     eager = make_trainer(settings, preset, resolution, batch)
     plain = rate(eager, settings, seconds=2.0)

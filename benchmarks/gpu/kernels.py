@@ -9,7 +9,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.contenders import finish
 from benchmarks.gpu import Settings, Units
-from benchmarks.gpu.throughput import make_trainer
+from benchmarks.gpu.throughput import as_in_training, make_trainer
 
 SLOWEST = 25                                    # kernels that are named
 COPIES = re.compile("memcpy", re.IGNORECASE)
@@ -22,6 +22,7 @@ def units(settings: Settings) -> Units:
             for case in cases]
 
 
+@as_in_training
 def measure(settings: Settings, preset: str, resolution: int, batch: int) -> dict[str, Any]:
     trainer = make_trainer(settings, preset, resolution, batch)
     cuda, steps = settings.device == "cuda", 1 if settings.tiny else 3

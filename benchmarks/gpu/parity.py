@@ -9,7 +9,7 @@ from torch import Tensor
 from benchmarks.contenders import ours
 from benchmarks.gpu import Settings, Units
 from diffuse_cli.config import Recipe
-from diffuse_cli.runtime import randomness
+from diffuse_cli.runtime import devices, randomness
 from diffuse_cli.training.trainer import Trainer
 
 TOLERANCE = 1e-4                                # of losses and gradients in float32, relative
@@ -55,7 +55,8 @@ def compare(settings: Settings, precision: str, tolerance: float) -> dict[str, A
     begun = time.perf_counter()
     losses, gradients = step(here, weights)
     seconds = time.perf_counter() - begun
-    found, found_gradients = step(there, weights)
+    with devices.arithmetic(there.batches.device):
+        found, found_gradients = step(there, weights)
     differences = [float((one - other).norm()) for one, other in zip(gradients, found_gradients, strict=True)]
     norms = [float(one.norm()) for one in gradients]
     total = (sum(one**2 for one in differences) / sum(one**2 for one in norms)) ** 0.5

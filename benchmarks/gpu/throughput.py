@@ -4,7 +4,9 @@ A step as the program makes it gives the rate. The parts of a step are measured 
 finished, so that their sum is more than the step.
 """
 
+import functools
 import time
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
@@ -15,6 +17,7 @@ from benchmarks.gpu import Settings, Units, per_call, stopwatch
 from benchmarks.gpu.facts import matrix_rate
 from diffuse_cli.config import Recipe
 from diffuse_cli.network.network import flops
+from diffuse_cli.runtime import devices
 from diffuse_cli.training import ema
 from diffuse_cli.training.batches import Batches
 from diffuse_cli.training.trainer import Trainer
@@ -31,6 +34,15 @@ def units(settings: Settings) -> Units:
               for case in cases),
             (f"diffusers example, {preset}, {resolution} px, batches of {batch}",
              lambda: diffusers(settings, preset, resolution, batch))]
+
+
+def as_in_training(measure: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """A measurement, with the kernels that a training chooses."""
+    @functools.wraps(measure)
+    def measured(settings: Settings, *args: Any) -> dict[str, Any]:
+        with devices.arithmetic(torch.device(settings.device), search=True):
+            return measure(settings, *args)
+    return measured
 
 
 def make_trainer(settings: Settings, preset: str, resolution: int, batch: int, *, compiled: bool = False) -> Trainer:
@@ -52,6 +64,7 @@ def rate(trainer: Trainer, settings: Settings, seconds: float = 6.0) -> dict[str
             "micro-batch": trainer.micro_batch}
 
 
+@as_in_training
 def measure(settings: Settings, preset: str, resolution: int, batch: int) -> dict[str, Any]:
     cuda = settings.device == "cuda"
     if cuda:

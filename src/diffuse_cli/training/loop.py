@@ -70,16 +70,17 @@ def rehearse(run: Run) -> Generator[events.Event, None, Plan]:
     The last event is a `Started` whose facts also say what the run would cost. Raises DiffuseError of every kind.
     """
     device = devices.choose_device(run.machine)
-    dataset = yield from open_dataset(
-        run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict,
-        rendering=run.rendering)
-    yield from _remarks(run, dataset)
-    session, facts = yield from open_session(run, dataset, device, world=World(), rehearsal=True)
-    yield from restore(session)
-    started = _started(session, facts)
-    if session.trainer.global_step < session.plan.steps:
-        yield events.Noticed(message="measuring the speed to estimate the time")
-    yield dataclasses.replace(started, facts=(*facts, *estimate.facts(session.trainer, run.machine)))
+    with devices.arithmetic(device, search=True, deterministic=run.machine.deterministic):
+        dataset = yield from open_dataset(
+            run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict,
+            rendering=run.rendering)
+        yield from _remarks(run, dataset)
+        session, facts = yield from open_session(run, dataset, device, world=World(), rehearsal=True)
+        yield from restore(session)
+        started = _started(session, facts)
+        if session.trainer.global_step < session.plan.steps:
+            yield events.Noticed(message="measuring the speed to estimate the time")
+        yield dataclasses.replace(started, facts=(*facts, *estimate.facts(session.trainer, run.machine)))
     return session.plan
 
 
@@ -89,7 +90,7 @@ def _train(run: Run, should_stop: ShouldStop) -> Iterator[events.Event]:
         yield events.Noticed(message=f"the old run is kept as {run.aside}")
     device = devices.choose_device(run.machine)
     # The processes join before pictures are decoded, which takes longer on some machines than on others.
-    with devices.deterministic(run.machine.deterministic), join(device) as world:
+    with devices.arithmetic(device, search=True, deterministic=run.machine.deterministic), join(device) as world:
         resolution, fit = world.broadcast_json([run.resolution, run.fit])
         run = dataclasses.replace(run, resolution=resolution, fit=fit)
         dataset = yield from open_dataset(

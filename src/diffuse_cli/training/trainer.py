@@ -89,6 +89,7 @@ class Trainer:
         # Whether the micro-batch is known to fit into memory. Several processes must find out before they depend on
         # each other; a single process can halve it at any time.
         self.micro_batch_fits = world.size == 1
+        self.order_is_final = world.size == 1   # that in which gradients are exchanged, see `World.wrap`
         self.settled = False                    # whether the pictures are where they stay: on the device if they fit
 
     @property
@@ -172,6 +173,10 @@ class Trainer:
         # Add up the gradients of this process's share, in micro-batches.
         while True:
             try:
+                if not self.order_is_final:     # a pass that trains nothing, so that all steps add in the same order
+                    with out_of_memory.as_torch_error(), lost_process_as_error():
+                        self._accumulate(self.share.start, min(self.micro_batch, len(self.share)))
+                    self.order_is_final = True
                 self.optimizer.zero_grad()
                 losses = torch.zeros(3, device=self.batches.device)
                 for start in range(self.share.start, self.share.stop, self.micro_batch):
