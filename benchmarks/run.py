@@ -1,9 +1,8 @@
 """Measures every claim of speed and quality again, side by side with the peers, with one command.
 
     python -m benchmarks.run peers                      make the environment of the peers (once; minutes)
-    python -m benchmarks.run --quick                    measure everything but gpu, briefly
+    python -m benchmarks.run --quick                    measure everything, briefly
     python -m benchmarks.run training sampling          measure only these
-    python -m benchmarks.run gpu                        on a machine with a GPU
     python -m benchmarks.run render                     write docs/benchmarks.md from the results again
 
 Each measurement is written to benchmarks/results/NAME.json with all its repetitions, and docs/benchmarks.md is
@@ -56,21 +55,19 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="keep the results of `quality` in this directory, and reuse those "
                         "that are there")
     parser.add_argument("--core", type=int, default=1, help="the one core to measure on; -1: any")
-    parser.add_argument("--device", default="cuda", help="device of `gpu`; cpu tries its script without a GPU")
     parser.add_argument("--peers", type=Path, default=peers.DIRECTORY, help="directory of the peers' environment")
     parser.add_argument("--alone", action="store_true", help="without the peers")
     options = parser.parse_args()
     if unknown := set(options.names) - {*render.NAMES, "peers", "render"}:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
 
-    names = options.names or [name for name in render.NAMES if name != "gpu"]
+    names = options.names or list(render.NAMES)
     interpreter = None if options.alone or names == ["render"] else peers.make(options.peers.absolute())
     seeds = options.seeds if options.seeds is not None else [0] if options.quick else [0, 1, 2]
     settings = Settings(
         peers=interpreter, core=None if options.core < 0 else options.core, seconds=options.seconds,
         repetitions=options.repetitions or (3 if options.quick else 5), seeds=tuple(seeds), minutes=options.minutes,
-        data=tuple(options.data), work=options.work and options.work.absolute(), quick=options.quick,
-        device=options.device)
+        data=tuple(options.data), work=options.work and options.work.absolute(), quick=options.quick)
     for name in names:
         if name in render.NAMES:
             measure(name, settings)

@@ -54,11 +54,10 @@ class Trainer:
     """
 
     def __init__(self, shape: dict[str, Any], *, mixed_precision: str, lr: float, steps: int, seed: int,
-                 device: str = "cpu", compiled: bool = False) -> None:
+                 device: str = "cpu") -> None:
         torch.manual_seed(seed)
         self.conditional = shape["text"] is not None
-        self.accelerator = Accelerator(cpu=device == "cpu", mixed_precision=mixed_precision,
-                                       dynamo_backend="inductor" if compiled else "no")
+        self.accelerator = Accelerator(cpu=device == "cpu", mixed_precision=mixed_precision)
         network = build(shape)
         self.gflop = gflop(network, shape)
         self.ema = EMAModel(network.parameters(), model_cls=type(network), model_config=network.config,
@@ -105,10 +104,9 @@ def gflop(network: nn.Module, shape: dict[str, Any]) -> float:
 
 
 def training(*, shape: dict[str, Any], batch: int, mixed_precision: str = "no", seed: int = 0, device: str = "cpu",
-             compiled: bool = False) -> Contender:
+             ) -> Contender:
     """A unit is a training step, on pictures and text features that lie ready in the device's memory."""
-    trainer = Trainer(shape, mixed_precision=mixed_precision, lr=1e-4, steps=100_000, seed=seed, device=device,
-                      compiled=compiled)
+    trainer = Trainer(shape, mixed_precision=mixed_precision, lr=1e-4, steps=100_000, seed=seed, device=device)
     images = torch.rand(batch, 3, shape["resolution"], shape["resolution"], device=device) * 2 - 1
     text = torch.randn(batch, LENGTH, shape["text"]["width"], device=device) if shape["text"] else None
 
@@ -123,8 +121,7 @@ def training(*, shape: dict[str, Any], batch: int, mixed_precision: str = "no", 
 
 
 def sampling(*, shape: dict[str, Any], pictures: int, steps: int = 50, guidance: float = 7.5,
-             scheduler: str = "DDIMScheduler", precision: str = "fp32", seed: int = 0,
-             device: str = "cpu") -> Contender:
+             scheduler: str = "DDIMScheduler", precision: str = "fp32", seed: int = 0) -> Contender:
     """A unit is one batch of `pictures` pictures, generated with guidance at every step where there is text.
 
     This is the loop of a pipeline, with both halves of guidance in one pass. The pipelines of the library add a VAE, a
@@ -132,15 +129,15 @@ def sampling(*, shape: dict[str, Any], pictures: int, steps: int = 50, guidance:
     """
     torch.manual_seed(seed)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    network = build(shape).to(device, dtype).eval().requires_grad_(False)
+    network = build(shape).to(dtype).eval().requires_grad_(False)
     solver = getattr(diffusers, scheduler)(num_train_timesteps=1000, beta_schedule="linear")
     size, width = shape["resolution"], shape["text"] and shape["text"]["width"]
-    text = torch.randn(2 * pictures, LENGTH, width, dtype=dtype, device=device) if width else None
+    text = torch.randn(2 * pictures, LENGTH, width, dtype=dtype) if width else None
 
     @torch.no_grad()
     def work(times: int) -> None:
         for _ in range(times):
-            noise = torch.randn(pictures, 3, size, size, dtype=dtype, device=device)
+            noise = torch.randn(pictures, 3, size, size, dtype=dtype)
             generate(network, solver, noise, text, steps, guidance).cpu()
 
     return Contender(work, {

@@ -96,9 +96,7 @@ def training(*, preset: str, resolution: int, batch: int, conditional: bool, pre
         "optimizer": trainer.plan.optimizer})
 
 
-def random_model(
-    preset: str, resolution: int, *, conditional: bool, seed: int = 0, device: str = "cpu"
-) -> checkpoint.Model:
+def random_model(preset: str, resolution: int, *, conditional: bool, seed: int = 0) -> checkpoint.Model:
     """A model with the weights that training starts from, ready to sample."""
     tokenizer = train_tokenizer(CAPTIONS) if conditional else None
     config = ModelConfig(schedule="interpolated", prediction="v", network=network_config(
@@ -106,15 +104,15 @@ def random_model(
         learned_variance=True))
     network = Network(config.network)
     network.initialise(randomness.generator(seed, "weights"))
-    network.place_on(torch.device(device)).requires_grad_(False).eval()
+    network.place_on(torch.device("cpu")).requires_grad_(False).eval()
     return checkpoint.Model(config, network, tokenizer)
 
 
 def sampling(*, preset: str, resolution: int, pictures: int, conditional: bool, precision: str = "fp32",
              sampler: str = "dpmpp-2m", steps: int | None = None, guidance: float = 3.0, everywhere: bool = False,
-             batch_size: int = 8, seed: int = 0, device: str = "cpu") -> Contender:
+             batch_size: int = 8, seed: int = 0) -> Contender:
     """A unit is `pictures` generated pictures. everywhere: guided at every step, as the peers are."""
-    model = random_model(preset, resolution, conditional=conditional, device=device)
+    model = random_model(preset, resolution, conditional=conditional)
     settings = Sampling(sampler=sampler, steps=steps, guidance=guidance, batch_size=batch_size, precision=precision,
                         guidance_interval=(0.0, 1e9) if everywhere else None)
 

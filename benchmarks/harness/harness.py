@@ -34,7 +34,6 @@ class Settings:
     data: tuple[str, ...] = ("scenes", "digits")        # data sets of `quality`
     work: Path | None = None                    # directory that keeps the results of `quality`; None: a temporary one
     quick: bool = False                         # fewer cases
-    device: str = "cuda"                        # of `gpu`; everything else is measured on the CPU
 
 
 @dataclass(frozen=True)
@@ -105,12 +104,12 @@ class Worker:
 
 
 def interleave(
-    sides: Mapping[str, Side], settings: Settings, *, count: int | None = None, clock: str = "cpu"
+    sides: Mapping[str, Side], settings: Settings, *, count: int | None = None,
 ) -> dict[str, Any]:
     """Measure all sides in turn. → name → facts, repetitions, peak memory
 
-    count: units of work in a repetition; None: as many as take about `settings.seconds` on the clock ("cpu" or
-    "wall"). A side that cannot be made ready, or that dies at work, is left out.
+    count: units of work in a repetition; None: as many as take about `settings.seconds` of CPU time. A side that
+    cannot be made ready, or that dies at work, is left out.
     """
     results: dict[str, Any] = {}
     workers: dict[str, Worker] = {}
@@ -144,9 +143,8 @@ def interleave(
         for name in list(workers):
             if count is not None:
                 counts[name] = count
-            elif (warm_up := ask(name, count=2)) and (unit := ask(name, count=1)):
-                results[name]["warm_up"] = warm_up["wall"]
-                counts[name] = max(1, round(settings.seconds / max(unit[clock], 1e-6)))
+            elif ask(name, count=2) and (unit := ask(name, count=1)):
+                counts[name] = max(1, round(settings.seconds / max(unit["cpu"], 1e-6)))
 
         # Measure in turn.
         for _ in range(settings.repetitions):

@@ -12,14 +12,13 @@ from benchmarks.harness.tables import circumstances
 
 NAMES = {"training": "Training throughput and memory", "sampling": "Sampling",
          "quality": "Quality for the time spent", "feeding": "Feeding pictures", "startup": "Start-up",
-         "exporting": "Exporting", "growth": "How costs grow", "gpu": "On a GPU"}
+         "exporting": "Exporting", "growth": "How costs grow"}
 INTRODUCTION = """# Benchmarks
 
 The commands below write this page from their measurements; nothing here was typed by hand.
 
-    python -m benchmarks.run            # everything but gpu, hours
+    python -m benchmarks.run            # everything, hours
     python -m benchmarks.run --quick    # the same, briefly
-    python -m benchmarks.run gpu        # on a machine that has one
     python -m benchmarks.run render     # this page, from benchmarks/results/*.json
 
 Each contender runs in a process and an environment of its own, with one thread, all on the same core. They take turns:
@@ -27,6 +26,9 @@ one works while the others wait. A ratio compares two contenders within one turn
 lowest and the highest value, and every repetition is in the JSON. The peers are diffusers, with the loops of its
 training examples restated, denoising-diffusion-pytorch and k-diffusion, each in the version that PyPI has;
 improved-diffusion is not on PyPI and is not compared.
+
+All of this was measured on CPUs. `gpu_acceptance.py` measures speed, parity and memory on a GPU by one command; it has
+run on CPUs only, as a rehearsal.
 """
 
 

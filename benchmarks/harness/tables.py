@@ -14,7 +14,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def rates(side: Mapping[str, Any], clock: str = "cpu") -> list[float]:
-    """Pictures per second of every repetition."""
+    """Pictures per second of every repetition, on the clock "cpu" or "wall"."""
     pictures = side["facts"].get("pictures", 1)
     return [pictures * one["count"] / one[clock] for one in side["repetitions"]]
 
@@ -34,13 +34,13 @@ def comparison(report: Mapping[str, Any], *, rate: str, latency: bool = False) -
     return lines[1:]
 
 
-def ratio(side: Mapping[str, Any], base: Mapping[str, Any] | None, clock: str = "cpu") -> str:
+def ratio(side: Mapping[str, Any], base: Mapping[str, Any] | None) -> str:
     """The ratio of a side's rate to the baseline's, with the range; – where there is no baseline."""
     if base is None:
         return "–"
     if side is base:
         return "1"
-    result = ratios(rates(side, clock), rates(base, clock))
+    result = ratios(rates(side), rates(base))
     between = f" ({result.low:.2f} – {result.high:.2f})" if len(side["repetitions"]) > 1 else ""
     return f"**{result.median:.2f}**{between}"
 

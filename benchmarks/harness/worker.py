@@ -31,12 +31,6 @@ def memory(entry: str) -> int:
     return 0
 
 
-def device_memory() -> int:
-    """Peak bytes that this process allocated on a GPU; 0 without one."""
-    torch = sys.modules.get("torch")
-    return int(torch.cuda.max_memory_allocated()) if torch is not None and torch.cuda.is_available() else 0
-
-
 def seconds() -> float:
     """CPU seconds of this process and of its children that have ended."""
     spent = os.times()
@@ -71,7 +65,7 @@ def serve(requests: TextIO, answers: TextIO) -> None:
     for line in requests:
         request = json.loads(line)
         if request.get("end"):
-            answer(peak=memory("VmHWM"), device_peak=device_memory())
+            answer(peak=memory("VmHWM"))
             return
         begun, cpu = time.perf_counter(), seconds()
         result = contender.work(request["count"])

@@ -109,7 +109,9 @@ class LoadedModel:
         options: fields of `Sampling` (sampler, steps, guidance, guidance_interval, batch_size, precision). They
         replace those of `sampling`. Raises UsageError, DataError, OutOfMemoryError.
         """
-        defaults = to_dict(sampling or Sampling.of(self.model.config))
+        device = next(self.model.network.parameters()).device
+        defaults = to_dict(sampling or Sampling.of(
+            self.model.config, precision=devices.choose_sampling_precision(device)))
         chosen = from_dict(
             Sampling, {**defaults, **_known(options, Sampling, also=_SAMPLE_PARAMETERS)}, where="sample")
         sample_request = SampleRequest(

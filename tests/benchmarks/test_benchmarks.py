@@ -9,7 +9,7 @@ from PIL import Image
 
 from benchmarks import contenders
 from benchmarks.harness import figures, harness, peers, render, tables
-from benchmarks.measurements import gpu, training
+from benchmarks.measurements import training
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -67,16 +67,6 @@ def test_a_table_holds_rates_ratios_and_memory():
 
 def test_without_peers_there_is_a_table_without_ratios():
     assert "| – |" in "".join(training.render(report(ours=side([1.0]))))
-
-
-def test_utilisation_is_relative_to_the_matrix_product():
-    """8 pictures of 2 GFLOP in 3 s are 5.33 GFLOP/s; the product's 32 GFLOP in 3 s are 10.7, twice as many."""
-    ours = {**side([1.0]), "warm_up": 60.0, "device_peak": 5 * 2**20}
-    matrix = {**side([1.0]), "facts": {"flop": 32e9}}
-    measured = {**report(), "device": "a GPU", "drawn": [],
-                "cases": [{"title": "a case", "sides": {"ours": ours, gpu.BASELINE: ours, gpu.MATRIX: matrix}}]}
-    (line,) = [line for line in gpu.render(measured) if line.startswith("| ours")]
-    assert line.split(" | ")[3:] == ["50 %", "60.0", "5 |"]
 
 
 @pytest.mark.parametrize(("load", "mentioned"), [(0.3, False), (6.0, True)])

@@ -7,9 +7,13 @@ import pytest
 import tiny
 import torch
 
-from diffuse_cli.config import Machine
+from diffuse_cli import api
+from diffuse_cli.config import Machine, Sampling
 from diffuse_cli.errors import UsageError
+from diffuse_cli.evaluation import evaluate
 from diffuse_cli.runtime import devices
+from diffuse_cli.sampling import generate as generation
+from diffuse_cli.sampling import png_metadata
 from diffuse_cli.training.trainer import Trainer
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -94,10 +98,10 @@ def test_torch_is_deterministic_while_that_is_asked_for_and_as_before_afterwards
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     assert not torch.are_deterministic_algorithms_enabled()
-    with devices.deterministic(False):
+    with devices.arithmetic(CPU):
         assert not torch.are_deterministic_algorithms_enabled()
     assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
-    with devices.deterministic(True):
+    with devices.arithmetic(CPU, deterministic=True):
         assert torch.are_deterministic_algorithms_enabled()
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"       # without it, torch refuses cuBLAS
     assert not torch.are_deterministic_algorithms_enabled()
@@ -116,3 +120,98 @@ def test_a_deterministic_training_uses_only_such_kernels_and_changes_no_bit_on_a
     assert not torch.are_deterministic_algorithms_enabled()
     assert (tiny.run_directory(home) / "model.safetensors").read_bytes() \
         == (trained[0] / "model.safetensors").read_bytes()
+
+
+# ── Arithmetic and precision on a GPU ───────────────────────────────────────────────────────────────────────────────
+
+
+def _flags():
+    cudnn = torch.backends.cudnn
+    return torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.benchmark
+
+
+@pytest.mark.parametrize(("device", "options", "expected"), [
+    (CUDA, {}, ("highest", False, False)), (CUDA, {"search": True}, ("highest", False, True)),
+    (CUDA, {"search": True, "deterministic": True}, ("highest", False, False)), (CPU, {"search": True}, None)])
+def test_float32_is_float32_on_a_gpu_and_as_before_afterwards(device, options, expected, monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_float32_matmul_precision("high")
+    before = _flags()
+    try:
+        with devices.arithmetic(device, **options):
+            assert _flags() == (expected or before)
+        assert _flags() == before == ("high", True, False)
+        with pytest.raises(KeyError), devices.arithmetic(device, **options):
+            raise KeyError
+        assert _flags() == before
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_the_plan_says_which_arithmetic_was_chosen():
+    assert devices.describe_arithmetic(CPU, deterministic=True) == ""
+    assert devices.describe_arithmetic(CUDA, deterministic=False) == "no TF32, cuDNN searches for fast convolutions"
+    assert "fixed order" in devices.describe_arithmetic(CUDA, deterministic=True)
+
+
+def test_pictures_are_drawn_in_bf16_only_on_a_gpu_that_has_it():
+    with mock.patch.object(devices, "_cpu_is_faster_with_bf16", return_value=True):
+        assert devices.choose_sampling_precision(CPU) == "fp32"
+    assert devices.choose_sampling_precision(torch.device("mps")) == "fp32"
+    for supported, precision in ((True, "bf16"), (False, "fp32")):
+        with mock.patch.object(torch.cuda, "is_bf16_supported", return_value=supported):
+            assert devices.choose_sampling_precision(CUDA) == precision
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """The choice of a GPU, while everything is computed here."""
+    monkeypatch.setattr(devices, "choose_sampling_precision", lambda device: "bf16")
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize(("options", "precision"), [((), "bf16"), (("--precision", "fp32"), "fp32")])
+def test_a_picture_says_in_which_precision_it_was_drawn_and_is_drawn_so_again(
+        trained, command, tmp_path, options, precision):
+    code, *_ = command("sample", "a red square", "-m", trained[0] / "model.safetensors", "--steps", 2, "-o",
+                       tmp_path / "one.png", *options)
+    assert code == 0
+    assert _precision(tmp_path / "one.png") == precision
+    with mock.patch.object(devices, "choose_sampling_precision", return_value="fp32"):         # on another machine
+        code, *_ = command("sample", "--from", tmp_path / "one.png", "-m", trained[0] / "model.safetensors", "-o",
+                           tmp_path / "again.png")
+    assert code == 0
+    assert _precision(tmp_path / "again.png") == precision
+
+
+def _precision(path):
+    return png_metadata.read_settings(path).precision
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+def test_python_and_evaluations_choose_the_same_precision(trained, command, monkeypatch):
+    model = api.load(trained[0] / "model.safetensors")
+    seen = []
+    monkeypatch.setattr(generation, "generate", lambda model, requests, **others: iter(
+        seen.append(requests[0].sampling.precision) or ()))
+    model.sample("a red square", steps=2)
+    model.sample("a red square", steps=2, precision="fp32")
+    model.sample("a red square", sampling=Sampling(steps=2))
+    assert seen == ["bf16", "fp32", "fp32"]
+
+    def measured(*args, precision, **others):
+        seen.append(precision)
+        raise UsageError("seen")
+
+    monkeypatch.setattr(evaluate, "evaluate", measured)
+    monkeypatch.setenv("DIFFUSE_HOME", str(trained[0].parent.parent))
+    for options in ((), ("--precision", "fp32")):
+        assert command("evaluate", "tiny", "-n", 0, *options)[0] == 2
+    assert seen[3:] == ["bf16", "fp32"]
+
+
+def test_pictures_and_measurements_choose_the_arithmetic_of_the_models_device(trained, monkeypatch):
+    seen, arithmetic = [], devices.arithmetic
+    monkeypatch.setattr(devices, "arithmetic", lambda device, **options: seen.append(device) or arithmetic(device))
+    api.load(trained[0] / "model.safetensors").sample("a red square", steps=2)
+    assert seen == [CPU]

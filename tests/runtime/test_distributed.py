@@ -8,13 +8,14 @@ from unittest import mock
 import pytest
 import tiny
 import torch
+import torch.distributed as dist
 import worlds
 from safetensors.torch import load_file
 
 from diffuse_cli import events
 from diffuse_cli.config import Machine, Recipe
 from diffuse_cli.data.split import split_dataset
-from diffuse_cli.errors import OutOfMemoryError, UsageError, WorkerError
+from diffuse_cli.errors import DiffuseError, OutOfMemoryError, UsageError, WorkerError
 from diffuse_cli.network.tokenizer import train_tokenizer
 from diffuse_cli.runtime import launch_environment
 from diffuse_cli.runtime.distributed import World, join
@@ -32,11 +33,11 @@ CAPTIONS = [("a red square", "red"), ("a blue square",)] * 6
 SIZES = (1, 2, 4)
 
 
-def trainer(world, *, micro_batch=4, batch_size=12):
+def trainer(world, *, micro_batch=4, batch_size=12, captioned=True, **recipe):
     data = tiny.dataset(CAPTIONS)
     split = split_dataset(data.pixel_hashes)
-    tokenizer = train_tokenizer(text for texts in CAPTIONS for text in texts)
-    recipe = Recipe(preset="nano", batch_size=batch_size, steps=100, flip=True)
+    tokenizer = train_tokenizer(text for texts in CAPTIONS for text in texts) if captioned else None
+    recipe = Recipe(preset="nano", batch_size=batch_size, steps=100, flip=True, **recipe)
     plan, _ = make_plan(recipe, data, split, resolution=8, fit="crop", tokenizer=tokenizer, init=None, device=CPU)
     batches = Batches(plan, data, split.train, tokenizer, CPU)
     with tiny.scaled_down():
@@ -226,6 +227,61 @@ def test_memory_that_runs_out_while_others_wait_ends_with_a_smaller_micro_batch(
         return {"refused": torch.tensor(1)}
 
     worlds.run(2, work, tmp_path)
+
+
+@pytest.mark.parametrize(("captioned", "recipe"), [
+    (True, {}), (False, {}), (True, {"variance": "fixed"}), (True, {"variance_grad": "trunk"}),
+    (False, {"times": "discrete"})])
+def test_every_parameter_gets_a_gradient(captioned, recipe):
+    """So that DistributedDataParallel need not look for unused ones."""
+    one = trainer(World(), captioned=captioned, **recipe)
+    torch.autograd.backward(one.loss(*one.batches.draw(0, 0, 4))[0])
+    assert [name for name, parameter in one.network.named_parameters()
+            if parameter.requires_grad and parameter.grad is None] == []
+
+
+def test_a_gpu_is_named_to_nccl_and_what_waits_for_it_is_given_up_after_an_error(monkeypatch):
+    """A process that fails must not wait for the others' part of a gradient: that would take until the timeout."""
+    called, backend, asked = [], mock.Mock(), {}
+    backend.abort.side_effect = lambda: called.append("abort")
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(dist, "init_process_group", lambda *args, **kwargs: asked.update(kwargs))
+    monkeypatch.setattr(dist, "new_group", lambda **kwargs: None)
+    monkeypatch.setattr(dist, "group", mock.Mock(WORLD=mock.Mock(_get_backend=lambda device: backend)))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: called.append("destroy"))
+    monkeypatch.setattr(World, "barrier", lambda self: None)
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    with join(torch.device("cuda", 0)):
+        pass
+    assert (called, asked["device_id"]) == (["destroy"], torch.device("cuda", 0))
+    with pytest.raises(OutOfMemoryError), join(torch.device("cuda", 0)):
+        raise OutOfMemoryError("full", hint="")
+    assert called == ["destroy", "abort", "destroy"]
+
+
+def test_a_process_without_memory_ends_at_once_and_the_other_hears_of_it(squares, decoded, home, tmp_path):
+    """The timeout of 300 s is longer than this test may take."""
+    def work():
+        main = launch_environment.process_rank().is_main
+        opened = open_run(squares, tiny.RECIPE, Machine(**tiny.OPTIONS)) if main else \
+            contextlib.nullcontext(join_run(squares, tiny.RECIPE, Machine(**tiny.OPTIONS)))
+        accumulate = Trainer._accumulate
+
+        def scarce(self, start, count):
+            if not main and self.global_step == 2:
+                raise torch.OutOfMemoryError
+            return accumulate(self, start, count)
+
+        with opened as run, tiny.scaled_down(), mock.patch.object(Trainer, "_accumulate", scarce):
+            try:
+                list(loop.train(run))
+            except DiffuseError as error:
+                return {"code": torch.tensor(error.exit_code)}
+        return {}
+
+    codes = [ended["code"].item() for ended in worlds.run(2, work, tmp_path)]
+    assert codes == [WorkerError.exit_code, OutOfMemoryError.exit_code] == [WorkerError.exit_code, 7]
 
 
 # ── Whole trainings ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from diffuse_cli.training.muon import UPDATE_RMS, Muon, orthogonal
+from diffuse_cli.training.muon import UPDATE_RMS, Muon, orthogonal_steps
 
 
 def moved(optimizer, parameter, gradients):
@@ -18,7 +18,7 @@ def moved(optimizer, parameter, gradients):
 def muon(weight, lr=0.02, dtype=torch.float32):
     """(optimiser, parameter) with a copy of this weight and no momentum yet."""
     parameter = nn.Parameter(weight.clone(memory_format=torch.preserve_format))
-    optimizer = Muon([parameter], lr=lr, dtype=dtype)
+    optimizer = Muon([parameter], lr=lr, dtype=dtype, directions=orthogonal_steps)
     optimizer.state[parameter] = {"momentum": torch.zeros_like(parameter)}
     return optimizer, parameter
 
@@ -28,7 +28,8 @@ def muon(weight, lr=0.02, dtype=torch.float32):
 def test_every_direction_becomes_as_long(shape, dtype, rounding):
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
-    in_its_bases = left.T @ orthogonal(matrix[None], dtype)[0] @ right.T           # diagonal: the same singular vectors
+    found = orthogonal_steps([matrix], dtype)[0] / (UPDATE_RMS * max(shape) ** 0.5)
+    in_its_bases = left.T @ found @ right.T                                        # diagonal: the same singular vectors
     lengths = in_its_bases.diagonal()
     assert (in_its_bases - torch.diag(lengths)).abs().max() < rounding
     assert lengths.min() > 0.6

@@ -10,7 +10,7 @@ import typer
 
 from .. import config
 from ..checks import check_choice, check_range
-from ..config import Machine, Sampling
+from ..config import Machine
 from ..errors import DataError, UsageError
 from ..storage import registry
 from ..storage.model_info import read_model_info
@@ -52,8 +52,8 @@ def evaluate(
         )] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pictures measured at once.")] = None,
     device: Annotated[str | None, options.device()] = None,
-    precision: Annotated[str, options.choice(
-        "--precision", of=config.PRECISIONS[1:], help="Precision", default=Sampling.precision)] = Sampling.precision,
+    precision: Annotated[str | None, options.choice(
+        "--precision", of=config.PRECISIONS[1:], help="Precision", default=options.PRECISION)] = None,
     quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -73,7 +73,8 @@ def evaluate(
     check_range("--num", num, 0, 100_000)
     check_range("--images", images, 1, 1_000_000)
     check_range("--seed", seed, 0, config.SEED_RANGE[1] - num)
-    check_choice("--precision", precision, config.PRECISIONS[1:])
+    if precision is not None:
+        check_choice("--precision", precision, config.PRECISIONS[1:])
     if batch_size is not None:
         check_range("--batch-size", batch_size, 1, 4_096)
     if features is not None and num == 0:
@@ -133,7 +134,7 @@ def _announce_encoder(seconds: float) -> None:
 
 def _evaluate(
     path: Path, folder: Path | None, num: int, images: int, seed: int, features: Path | None, machine: Machine,
-    precision: str,
+    precision: str | None,
 ) -> "Evaluation":
     from ..runtime import devices
 
@@ -150,8 +151,9 @@ def _evaluate(
         pictures = _open_pictures(path, folder, resolution, tell)
         batch_size = devices.choose_micro_batch(machine, device, batch_size=MAX_PICTURES, resolution=resolution)
         return measure(
-            model, pictures, num=num, seed=seed, limit=images, batch_size=batch_size, precision=precision,
-            features=chosen, cache=registry.cache_directory(), progress=tell, announce=_announce_encoder)
+            model, pictures, num=num, seed=seed, limit=images, batch_size=batch_size,
+            precision=precision or devices.choose_sampling_precision(device), features=chosen,
+            cache=registry.cache_directory(), progress=tell, announce=_announce_encoder)
 
 
 def _open_pictures(

@@ -31,6 +31,9 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 DATA_SET = "A folder of pictures, an archive, or a table that lists them; several are one data set."
 
 
+PRECISION = "fp32, on a GPU bf16"               # the default of sampling and of evaluations
+
+
 def choice(*names: str, of: Iterable[str], help: str, default: str | None = None, panel: str | None = None) -> Any:
     """Declare an option that takes one of the words `of`, which shells complete.
 

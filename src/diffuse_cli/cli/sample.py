@@ -49,6 +49,10 @@ class _Defaults:
     seed: int | None                            # None: random, but the same for all prompts
     init: "InitImage | None"
 
+    def with_precision(self, precision: str) -> "_Defaults":
+        """The same in that precision."""
+        return dataclasses.replace(self, sampling=options.override(self.sampling, precision=precision))
+
     def requests(self, prompts: Sequence[PromptLine], seed: int) -> "list[SampleRequest]":
         """A request for each prompt and guidance, in an order that lets them share batches.
 
@@ -117,7 +121,7 @@ def sample(
     procs: Annotated[int | None, typer.Option("--procs", hidden=True)] = None,
     device: Annotated[str | None, options.device(MACHINE)] = None,
     precision: Annotated[str | None, options.choice(
-        "--precision", of=config.PRECISIONS[1:], help="Precision", default=Sampling.precision, panel=MACHINE)] = None,
+        "--precision", of=config.PRECISIONS[1:], help="Precision", default=options.PRECISION, panel=MACHINE)] = None,
     quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -180,7 +184,7 @@ def sample(
         lines = _prompt_lines(prompts or [], prompt_file)
         pictures = sum(line.n or num for line in lines) * len(defaults.guidances)
         target = SampleTarget(out, files=_count_files(out, pictures, output), force=force, animate=animate)
-    _sample(path, lines, defaults, target, output, machine)
+    _sample(path, lines, defaults, target, output, machine, precise=bool(precision or metadata))
 
 
 def _prompt_lines(prompts: list[str], prompt_file: str | None) -> list[PromptLine]:
@@ -241,11 +245,11 @@ def _count_files(out: Path, pictures: int, output: OutputOptions) -> int:
 
 def _sample(
     path: Path, lines: Sequence[PromptLine], defaults: _Defaults, target: SampleTarget | None, output: OutputOptions,
-    machine: Machine,
+    machine: Machine, *, precise: bool,
 ) -> None:
     """Load the model, generate the pictures, together with the other processes if there are any, and write them.
 
-    lines, target: given in the main process only.
+    lines, target: given in the main process only. precise: the precision was asked for, or is that of the PNG.
     """
     from ..runtime import devices
 
@@ -258,6 +262,8 @@ def _sample(
             from ..runtime.distributed import join
 
             device = devices.choose_device(machine)
+            if not precise:
+                defaults = defaults.with_precision(devices.choose_sampling_precision(device))
             world = stack.enter_context(join(device))
             loaded = api.load(path, device=str(device))
             model = loaded.model

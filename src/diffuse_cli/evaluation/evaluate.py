@@ -19,7 +19,7 @@ from ..events import ProgressCallback
 from ..files import durable
 from ..network.tokenizer import encode
 from ..pictures.pixels import from_pixels
-from ..runtime import out_of_memory, randomness
+from ..runtime import devices, out_of_memory, randomness
 from ..sampling.generate import generate
 from ..sampling.request import SampleRequest
 from ..storage.checkpoint import Model
@@ -56,7 +56,7 @@ def evaluate(
     pixels = pictures.dataset.images[chosen]
     training = pictures.training
     distances, memorisation, nearest_pairs = None, None, None
-    with out_of_memory.for_pictures(batch_size):
+    with out_of_memory.for_pictures(batch_size), devices.arithmetic(next(model.network.parameters()).device):
         measured, prompts = (None, None) if model.config.student is not None else measure(
             model, pixels, captions, seed=seed, batch_size=batch_size, precision=precision, progress=progress)
         if num:

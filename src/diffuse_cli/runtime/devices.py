@@ -91,24 +91,47 @@ def _cpu_is_faster_with_bf16() -> bool:
     return "amx_bf16" in cpuinfo or ("avx512_bf16" in cpuinfo and "AuthenticAMD" in cpuinfo)
 
 
-@contextlib.contextmanager
-def deterministic(asked: bool) -> Iterator[None]:
-    """Let torch use only kernels that add in a fixed order, if that is asked for; it raises where it has none.
+def choose_sampling_precision(device: torch.device) -> str:
+    """The precision of pictures that nobody asked for: bf16 on a GPU that computes with it, otherwise fp32."""
+    return choose_precision(Machine(), device) if device.type == "cuda" else "fp32"
 
-    On a CPU it always does. Enter this before anything is computed: cuBLAS reads its setting when it begins.
+
+@contextlib.contextmanager
+def arithmetic(device: torch.device, *, search: bool = False, deterministic: bool = False) -> Iterator[None]:
+    """Choose how torch computes inside; afterwards it is as before. `describe_arithmetic` says it in words.
+
+    On a GPU, float32 is float32: TF32, which torch allows in convolutions by itself, has 11 of its 24 bits. search:
+    cuDNN tries its convolutions and takes the fastest, which may be another one in the next run. deterministic: only
+    kernels that add in a fixed order, as they always do on a CPU; torch raises where it has none. Enter this before
+    anything is computed, because cuBLAS reads its setting when it begins.
     """
-    if not asked:
-        yield
-        return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
+    cudnn, cuda = torch.backends.cudnn, device.type == "cuda"
+    before = torch.are_deterministic_algorithms_enabled(), cudnn.benchmark      # setting the first imports the compiler
+    exact = (torch.get_float32_matmul_precision(), cudnn.allow_tf32) if cuda else None
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    cudnn.benchmark = cuda and search and not deterministic
+    if cuda:
+        torch.set_float32_matmul_precision("highest")
+        cudnn.allow_tf32 = False
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
-        torch.backends.cudnn.benchmark = before[1]
+        if deterministic:
+            torch.use_deterministic_algorithms(before[0])
+        cudnn.benchmark = before[1]
+        if exact is not None:
+            torch.set_float32_matmul_precision(exact[0])
+            cudnn.allow_tf32 = exact[1]
+
+
+def describe_arithmetic(device: torch.device, *, deterministic: bool) -> str:
+    """What a training chooses with `arithmetic`, in words; empty where there is nothing to choose."""
+    if device.type != "cuda":
+        return ""
+    kernels = "only kernels that add in a fixed order" if deterministic else "cuDNN searches for fast convolutions"
+    return f"no TF32, {kernels}"
 
 
 def choose_compile(machine: Machine, device: torch.device, *, steps: int) -> bool | None:

@@ -52,14 +52,22 @@ class World:
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module, with its gradients averaged over all processes during the backward pass.
 
-        `find_unused_parameters` is set only because the gradient buckets then keep their first order. So sums over
-        processes are rounded in the same way before and after an interruption.
+        Every parameter must get a gradient in it. After the first such pass the gradients are exchanged in another
+        order, that of their arrival; so sums are rounded differently in the passes before and after.
         """
         if self.size == 1:
             return module
-        parallel = DistributedDataParallel(module, find_unused_parameters=True)
+        parallel = DistributedDataParallel(module, gradient_as_bucket_view=True)
         self._wrapped.add(parallel)
         return parallel
+
+    def abort(self) -> None:
+        """Give up what this process waits for on a GPU, so that `leave` does not wait for it either.
+
+        Nothing else would end a wait for a process that has failed before the timeout. gloo's waits end by themselves.
+        """
+        with contextlib.suppress(RuntimeError):
+            dist.group.WORLD._get_backend(torch.device("cuda")).abort()        # type: ignore[union-attr]
 
     def leave(self) -> None:
         """Leave the other processes for good. Wrapped modules can no longer be trained.
@@ -149,7 +157,7 @@ def join(device: torch.device) -> Iterator[World]:
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", rank=process.rank,
                 world_size=process.world_size, init_method=f"file://{rendezvous}" if rendezvous else "env://",
-                timeout=timeout)
+                timeout=timeout, device_id=device if device.type == "cuda" else None)
             patient_group = dist.new_group(backend="gloo", timeout=PATIENT_TIMEOUTS * timeout)
     except WorkerError as error:
         if rendezvous:
@@ -161,6 +169,9 @@ def join(device: torch.device) -> Iterator[World]:
     try:
         yield world
         world.barrier()                         # no process leaves while another still waits for its answer
+    except BaseException:
+        world.abort()
+        raise
     finally:
         world.leave()
 

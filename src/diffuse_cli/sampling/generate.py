@@ -21,7 +21,7 @@ from ..model_config import ModelConfig
 from ..network.network import Network
 from ..network.tokenizer import encode
 from ..pictures.pixels import from_pixels, to_pixels
-from ..runtime import out_of_memory, randomness
+from ..runtime import devices, out_of_memory, randomness
 from ..runtime.distributed import World
 from ..storage.checkpoint import Model
 from .guided import guided_denoiser
@@ -82,7 +82,7 @@ def _generate_batched(
         finished, count = turn * size, sum(map(len, turn_batches))
         # A process without a batch of its own repeats the last one: a process that waits too long would count as lost.
         padded = (batches[min(turn + world.process.rank, len(batches) - 1)] * size)[:size]
-        with out_of_memory.for_pictures(size):
+        with out_of_memory.for_pictures(size), devices.arithmetic(next(model.network.parameters()).device):
             films = _generate_batch(model, [(requests[number], k) for number, k in padded], frames=frames,
                                     progress=_shifted(progress, finished, count))
         gathered = world.gather(torch.from_numpy(films))

@@ -1,4 +1,4 @@
-"""The network, compiled by torch: both its text encoder and its U-Net, or neither if that is not possible here."""
+"""What torch compiles, where it can: the network, both its text encoder and its U-Net, and the directions of Muon."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,34 +10,23 @@ from ..errors import UsageError
 from ..network.network import Network
 from ..runtime import out_of_memory
 
-Call = Callable[..., Tensor]
 
-
-class CompiledNetwork(nn.Module):
-    """A network whose calls are compiled when they are first made. It has the weights of the given network.
+class CompiledCall:
+    """A function that is compiled when it is first called.
 
     required: raise UsageError if torch cannot compile it, for example because there is no C++ compiler. Otherwise it
     is then called as it is, and `failure` says why.
     """
 
-    def __init__(self, network: Network, *, required: bool) -> None:
-        super().__init__()
-        self.network, self.required, self.failure = network, required, ""
-        self.calls: dict[str, Call] = {
-            "encode": torch.compile(network.encode), "forward": torch.compile(network.forward)}
+    def __init__(self, call: Callable[..., Any], *, required: bool) -> None:
+        self.plain, self.required, self.failure = call, required, ""
+        self.compiled: Callable[..., Any] = torch.compile(call)
 
-    def encode(self, tokens: Tensor) -> Tensor:
-        """As `Network.encode`. Raises UsageError."""
-        return self._call("encode", tokens)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """As `Network.forward`. Raises UsageError."""
-        return self._call("forward", *args, **kwargs)
-
-    def _call(self, name: str, *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Raises UsageError."""
         if not self.failure:
             try:
-                return self.calls[name](*args, **kwargs)
+                return self.compiled(*args, **kwargs)
             except RuntimeError as error:
                 if out_of_memory.is_full(error) or not _is_of_the_compiler(error):
                     raise
@@ -46,8 +35,32 @@ class CompiledNetwork(nn.Module):
                     raise UsageError(f"torch cannot compile the network here: {reason}",
                                      hint="Leave --compile out, or install a compiler for C++") from error
                 self.failure = reason
-        plain: Call = getattr(self.network, name)
-        return plain(*args, **kwargs)
+        return self.plain(*args, **kwargs)
+
+
+class CompiledNetwork(nn.Module):
+    """A network whose two calls are each a `CompiledCall`. It has the weights of the given network."""
+
+    def __init__(self, network: Network, *, required: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.calls = {"encode": CompiledCall(network.encode, required=required),
+                      "forward": CompiledCall(network.forward, required=required)}
+
+    @property
+    def failure(self) -> str:
+        """Why torch cannot compile a part of it; empty if it can, or if that is not known yet."""
+        return next((call.failure for call in self.calls.values() if call.failure), "")
+
+    def encode(self, tokens: Tensor) -> Tensor:
+        """As `Network.encode`. Raises UsageError."""
+        text: Tensor = self.calls["encode"](tokens)
+        return text
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """As `Network.forward`. Raises UsageError."""
+        output: Tensor = self.calls["forward"](*args, **kwargs)
+        return output
 
 
 def _is_of_the_compiler(error: BaseException | None) -> bool:

@@ -70,16 +70,17 @@ def rehearse(run: Run) -> Generator[events.Event, None, Plan]:
     The last event is a `Started` whose facts also say what the run would cost. Raises DiffuseError of every kind.
     """
     device = devices.choose_device(run.machine)
-    dataset = yield from open_dataset(
-        run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict,
-        rendering=run.rendering)
-    yield from _remarks(run, dataset)
-    session, facts = yield from open_session(run, dataset, device, world=World(), rehearsal=True)
-    yield from restore(session)
-    started = _started(session, facts)
-    if session.trainer.global_step < session.plan.steps:
-        yield events.Noticed(message="measuring the speed to estimate the time")
-    yield dataclasses.replace(started, facts=(*facts, *estimate.facts(session.trainer, run.machine)))
+    with devices.arithmetic(device, search=True, deterministic=run.machine.deterministic):
+        dataset = yield from open_dataset(
+            run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict,
+            rendering=run.rendering)
+        yield from _remarks(run, dataset)
+        session, facts = yield from open_session(run, dataset, device, world=World(), rehearsal=True)
+        yield from restore(session)
+        started = _started(session, facts)
+        if session.trainer.global_step < session.plan.steps:
+            yield events.Noticed(message="measuring the speed to estimate the time")
+        yield dataclasses.replace(started, facts=(*facts, *estimate.facts(session.trainer, run.machine)))
     return session.plan
 
 
@@ -89,7 +90,7 @@ def _train(run: Run, should_stop: ShouldStop) -> Iterator[events.Event]:
         yield events.Noticed(message=f"the old run is kept as {run.aside}")
     device = devices.choose_device(run.machine)
     # The processes join before pictures are decoded, which takes longer on some machines than on others.
-    with devices.deterministic(run.machine.deterministic), join(device) as world:
+    with devices.arithmetic(device, search=True, deterministic=run.machine.deterministic), join(device) as world:
         resolution, fit = world.broadcast_json([run.resolution, run.fit])
         run = dataclasses.replace(run, resolution=resolution, fit=fit)
         dataset = yield from open_dataset(
@@ -127,7 +128,7 @@ def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, 
         result = trainer.step()
         monitor.record(result, time.monotonic() - begun)
         if trainer.global_step == first + 1 and trainer.compiled is not None:
-            failure = trainer.compiled.failure
+            failure = trainer.compile_failure
             yield events.Noticed(message=f"not compiled, because torch cannot do it here: {failure}" if failure else
                                  f"compiled: the first step took {monitor.step_seconds:.0f} s")
         if trainer.micro_batch < micro_batch:

@@ -1,7 +1,7 @@
 """The Muon optimiser."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import cast
 
 import torch
@@ -13,6 +13,8 @@ ITERATIONS = 5                                  # number of Newton-Schulz iterat
 MOMENTUM = 0.95                                 # weight of the earlier gradients in the momentum
 UPDATE_RMS = 0.2                                # root mean square of AdamW's updates, as a factor of the learning rate
 
+Directions = Callable[[list[Tensor], torch.dtype], list[Tensor]]
+
 
 class Muon(torch.optim.Optimizer):
     """Muon: steps along the orthogonalised momentum (Jordan et al. 2024, "Muon").
@@ -21,52 +23,81 @@ class Muon(torch.optim.Optimizer):
     A kernel (C_out, C_in, 3, 3) is treated as a matrix (C_out, 9·C_in). The update is scaled by 0.2·√max(m, n), which
     makes it as long as AdamW's at the same learning rate (Liu et al. 2025, 2502.16982, eq. 4).
 
-    dtype: of the iterations. `lr_factor` of a parameter group multiplies the learning rate, see `Optimizer.step`.
+    dtype: of the iterations. directions: `orthogonal_steps`, or the same compiled. `lr_factor` of a parameter group
+    multiplies the learning rate, see `Optimizer.step`.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], *, lr: float, dtype: torch.dtype) -> None:
+    def __init__(self, parameters: Iterable[nn.Parameter], *, lr: float, dtype: torch.dtype,
+                 directions: Directions) -> None:
         super().__init__(parameters, {"lr": lr, "weight_decay": WEIGHT_DECAY, "lr_factor": 1.0})
-        self.dtype = dtype
+        self.dtype, self.directions = dtype, directions
 
     @torch.no_grad()
     def step(self) -> None:                                            # type: ignore[override]
         """Update all parameters, which must have gradients and, in `state`, their "momentum"."""
         for group in self.param_groups:
-            for same_shape in _by_shape(group["params"]):
-                # Momentum of Nesterov's kind
-                gradients = cast(list[Tensor], [parameter.grad for parameter in same_shape])
-                momenta = [self.state[parameter]["momentum"] for parameter in same_shape]
-                torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
-                ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)
+            parameters: list[Tensor] = group["params"]
 
-                # Orthogonal direction
-                directions = orthogonal(torch.stack([one.flatten(1) for one in ahead]), self.dtype)         # (N, m, n)
-                length = UPDATE_RMS * math.sqrt(max(directions.shape[1:]))
+            # Momentum of Nesterov's kind
+            gradients = cast(list[Tensor], [parameter.grad for parameter in parameters])
+            momenta = [self.state[parameter]["momentum"] for parameter in parameters]
+            torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+            ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)
 
-                # Weight decay, then the step
-                torch._foreach_mul_(same_shape, 1 - group["lr"] * group["weight_decay"])
-                updates = list(directions.view(-1, *same_shape[0].shape))
-                torch._foreach_add_(same_shape, updates, alpha=-group["lr"] * length)
+            # Weight decay, then a step in the orthogonal direction
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(parameters, self.directions(list(ahead), self.dtype), alpha=-group["lr"])
 
 
-def _by_shape(parameters: list[Tensor]) -> list[list[Tensor]]:
-    """The parameters in groups of one shape. Each group is orthogonalised at once, in a quarter of the calls."""
-    groups: dict[torch.Size, list[Tensor]] = {}
-    for parameter in parameters:
-        groups.setdefault(parameter.shape, []).append(parameter)
-    return list(groups.values())
+def orthogonal_steps(momenta: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """The step of each momentum at a learning rate of 1, of its shape: its direction, as long as AdamW's.
+
+    Matrices of one shape, lying or standing, are orthogonalised at once; so a GPU begins a quarter of the operations.
+    """
+    matrices = [_as_matrix(momentum) for momentum in momenta]
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for number, matrix in enumerate(matrices):
+        groups.setdefault(tuple(sorted(matrix.shape)), []).append(number)
+    result = list(momenta)
+    for (_, longer), numbers in groups.items():
+        wide = torch.stack([_laid(matrices[number]) for number in numbers])             # (N, shorter, longer)
+        found = orthogonal(wide, dtype) * (UPDATE_RMS * math.sqrt(longer))
+        for number, direction in zip(numbers, found, strict=True):
+            of_matrix = direction if matrices[number].shape[0] <= matrices[number].shape[1] else direction.mT
+            result[number] = _as_kernel(of_matrix, momenta[number])
+    return result
+
+
+def _as_matrix(momentum: Tensor) -> Tensor:
+    """(C_out, …) → (C_out, the rest): of a kernel (C_out, C_in, h, w) in the order of channels-last memory.
+
+    The order of a matrix's columns makes no difference to its orthogonal direction but for that of its columns.
+    """
+    return momentum if momentum.ndim == 2 else momentum.movedim(1, -1).flatten(1)
+
+
+def _as_kernel(matrix: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `_as_matrix`, in the shape of `like`."""
+    if like.ndim == 2:
+        return matrix
+    return matrix.reshape(like.shape[0], *like.shape[2:], like.shape[1]).movedim(-1, 1)
+
+
+def _laid(matrix: Tensor) -> Tensor:
+    """The matrix, or its transpose if it is higher than wide."""
+    return matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
 
 
 def orthogonal(matrices: Tensor, dtype: torch.dtype) -> Tensor:
     """Orthogonalise matrices by Newton-Schulz iteration: X ← a·X + b·(X·Xᵀ)·X + c·(X·Xᵀ)²·X (Jordan et al. 2024).
 
-    It maps U·S·Vᵀ to nearly U·Vᵀ. matrices: (N, m, n) → (N, m, n) of the same type; the iteration runs in `dtype`.
+    It maps U·S·Vᵀ to nearly U·Vᵀ. matrices: (N, m, n), m <= n → (N, m, n) of the same type; the iteration runs in
+    `dtype`.
     """
-    tall = matrices.shape[1] > matrices.shape[2]
-    x = (matrices.mT if tall else matrices).to(dtype)                                   # (N, min(m, n), max(m, n))
+    x = matrices.to(dtype)
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     a, b, c = NEWTON_SCHULZ
     for _ in range(ITERATIONS):
-        gram = x @ x.mT                                                                 # (N, min(m, n), min(m, n))
+        gram = x @ x.mT                                                                 # (N, m, m)
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x.mT if tall else x).to(matrices.dtype).contiguous()
+    return x.to(matrices.dtype)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Plan
-from .muon import WEIGHT_DECAY, Muon
+from .muon import WEIGHT_DECAY, Directions, Muon, orthogonal_steps
 
 TEXT_LR_FACTOR = 0.002                          # learning rate of the layers that read text, as a factor of the plan's:
 #                                                 a higher rate would lose the bag of words as which they start
@@ -18,10 +18,11 @@ class Optimizer:
     With `plan.optimizer` "muon", Muon has all matrices and kernels except those of the first, the last and the text
     layers; AdamW has the other parameters. With "adamw" or "adam" there is one optimiser for everything.
 
-    precision: "bf16" lets Muon's iterations run in bf16, "fp32" in float32.
+    precision: "bf16" lets Muon's iterations run in bf16, "fp32" in float32. directions: of Muon, see `Muon`.
     """
 
-    def __init__(self, network: nn.Module, plan: Plan, *, precision: str) -> None:
+    def __init__(self, network: nn.Module, plan: Plan, *, precision: str, directions: Directions = orthogonal_steps,
+                 ) -> None:
         parameters = dict(network.named_parameters())
         muon_params = {
             name for name, parameter in parameters.items() if plan.optimizer == "muon" and parameter.ndim >= 2
@@ -38,7 +39,8 @@ class Optimizer:
             torch.optim.AdamW(groups, lr=plan.lr, betas=betas, eps=1e-8, fused=True)]
         if muon_params:
             dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-            self.parts.append(Muon([parameters[name] for name in sorted(muon_params)], lr=plan.lr, dtype=dtype))
+            matrices = [parameters[name] for name in sorted(muon_params)]
+            self.parts.append(Muon(matrices, lr=plan.lr, dtype=dtype, directions=directions))
 
         # All moments, so that a saved state has the same tensors after any number of steps.
         self.lr = plan.lr                       # learning rate of the last step

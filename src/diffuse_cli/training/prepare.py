@@ -286,7 +286,9 @@ def _facts(session: Session, reasons: Reasons | None, start: Start, device: torc
         ("batch", f"{plan.batch_size} pictures{why('batch')}"),
         ("budget", f"{plan.steps:,} steps{why('budget')}"),
         ("learning rate", f"{plan.lr:g}, {plan.optimizer}"),
-        ("machine", f"{devices.describe_device(device)}, {trainer.precision}, {trainer.micro_batch} at once"),
+        ("machine", ", ".join(filter(None, (
+            devices.describe_device(device), trainer.precision, f"{trainer.micro_batch} at once",
+            devices.describe_arithmetic(device, deterministic=run.machine.deterministic))))),
         ("seed", str(plan.seed)),
     ]
     return tuple(facts)

@@ -24,9 +24,10 @@ from ..runtime import out_of_memory, randomness
 from ..runtime.distributed import World, lost_process_as_error
 from . import ema
 from .batches import Batches
-from .compiled import CompiledNetwork
+from .compiled import CompiledCall, CompiledNetwork
 from .distillation import DistillationLoss, Segments, Teacher
 from .loss import TrainingLoss
+from .muon import orthogonal_steps
 from .optimizer import Optimizer, learning_rate_at
 
 MAX_GRADIENT_NORM = 1.0         # norm of the gradient to which longer gradients are clipped
@@ -76,7 +77,10 @@ class Trainer:
         self.segments = None if self.teacher is None else self._segments(self.teacher)
         self.loss = world.wrap(TrainingLoss(forward, plan, self.schedule, precision=precision)
                                if self.segments is None else DistillationLoss(forward, plan, self.segments))
-        self.optimizer = Optimizer(self.network, plan, precision=precision)
+        self.directions = CompiledCall(orthogonal_steps, required=compiled is True) if (
+            self.compiled is not None and batches.device.type != "cpu") else None  # a CPU begins operations at once
+        self.optimizer = Optimizer(self.network, plan, precision=precision,
+                                   directions=self.directions or orthogonal_steps)
 
         # Counters, and recent gradient norms
         self.global_step = self.updates = self.bad_steps = 0
@@ -85,12 +89,19 @@ class Trainer:
         # Whether the micro-batch is known to fit into memory. Several processes must find out before they depend on
         # each other; a single process can halve it at any time.
         self.micro_batch_fits = world.size == 1
+        self.order_is_final = world.size == 1   # that in which gradients are exchanged, see `World.wrap`
         self.settled = False                    # whether the pictures are where they stay: on the device if they fit
 
     @property
     def skipped(self) -> int:
         """The number of steps so far that did not change the weights."""
         return self.global_step - self.updates
+
+    @property
+    def compile_failure(self) -> str:
+        """Why torch cannot compile all that it was to compile; empty if it can, or if that is not known yet."""
+        failures = [call.failure for call in (self.compiled, self.directions) if call is not None]
+        return next(filter(None, failures), "")
 
     @property
     def parameters(self) -> int:
@@ -162,6 +173,10 @@ class Trainer:
         # Add up the gradients of this process's share, in micro-batches.
         while True:
             try:
+                if not self.order_is_final:     # a pass that trains nothing, so that all steps add in the same order
+                    with out_of_memory.as_torch_error(), lost_process_as_error():
+                        self._accumulate(self.share.start, min(self.micro_batch, len(self.share)))
+                    self.order_is_final = True
                 self.optimizer.zero_grad()
                 losses = torch.zeros(3, device=self.batches.device)
                 for start in range(self.share.start, self.share.stop, self.micro_batch):

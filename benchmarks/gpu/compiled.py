@@ -1,0 +1,50 @@
+"""The network compiled: the seconds that compiling takes, what it gains, and how often it happens again."""
+
+import contextlib
+import functools
+import time
+from typing import Any
+from unittest import mock
+
+import torch
+from torch._dynamo.utils import counters
+
+from benchmarks.contenders import finish
+from benchmarks.gpu import Settings, Units
+from benchmarks.gpu.throughput import as_in_training, make_trainer, rate
+
+
+def units(settings: Settings) -> Units:
+    cases = (("nano", 8, 2),) if settings.tiny else (("small", 64, 256), ("micro", 32, 512))
+    return [(f"{case[0]}, {case[1]} px, batches of {case[2]}", lambda case=case: measure(settings, *case))
+            for case in cases]
+
+
+def backend(settings: Settings) -> contextlib.AbstractContextManager[Any]:
+    """In a rehearsal the graphs run as they are: compiling them takes a CPU minutes."""
+    if not settings.tiny:
+        return contextlib.nullcontext()
+    return mock.patch.object(torch, "compile", functools.partial(torch.compile, backend="eager"))
+
+
+@as_in_training
+def measure(settings: Settings, preset: str, resolution: int, batch: int) -> dict[str, Any]:
+    eager = make_trainer(settings, preset, resolution, batch)
+    plain = rate(eager, settings, seconds=2.0)
+    eager.batches.close()
+    del eager
+    counters.clear()
+    with backend(settings):
+        trainer = make_trainer(settings, preset, resolution, batch, compiled=True)
+    compiled, graphs = rate(trainer, settings, seconds=4.0), counters["stats"]["unique_graphs"]
+    facts = {"eager": plain, "compiled": compiled, "gain": compiled["pictures/s"] / plain["pictures/s"],
+             "graphs": graphs, "breaks": sum(counters["graph_break"].values())}
+    if not settings.tiny:                       # a smaller micro-batch, as after a full memory
+        trainer.micro_batch //= 2
+        begun = time.perf_counter()
+        trainer.step()
+        finish(settings.device)
+        facts |= {"half the micro-batch, first step, s": time.perf_counter() - begun,
+                  "graphs then": counters["stats"]["unique_graphs"]}
+    trainer.batches.close()
+    return facts
