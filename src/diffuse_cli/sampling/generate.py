@@ -89,7 +89,7 @@ def _generate_batched(
         seconds = (time.monotonic() - started) / count
         for batch, batch_films in zip(turn_batches, gathered, strict=False):
             for (number, k), film in zip(batch, batch_films.numpy(), strict=False):
-                last = film[-1][:, : film.shape[1]]                    # the noisy picture, left of the estimate
+                last = film[-1][:, : model.config.network.resolution.width]    # the noisy picture, left of the estimate
                 yield Sample(requests[number], k, last, seconds, film if frames else None)
 
 

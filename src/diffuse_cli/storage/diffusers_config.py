@@ -109,7 +109,9 @@ def read_unet(entries: Mapping[str, Any], text: TextConfig | None) -> NetworkCon
             groups=_whole(values["norm_num_groups"]), text=text, channels=_whole(values["in_channels"]),
             time_width=_whole(values.get("time_embedding_dim") or 4 * widths[0]),
             out_channels=_whole(values["out_channels"]))
-        _check_same(unet_config(network), values, _USUAL[kind], where="unet/config.json")
+        own = unet_config(network)
+        values["sample_size"] = own["sample_size"]                     # which says the same in one of its two forms
+        _check_same(own, values, _USUAL[kind], where="unet/config.json")
     except (KeyError, TypeError, IndexError) as error:
         raise ModelError("its unet/config.json is not that of a network") from error
     except UsageError as error:
