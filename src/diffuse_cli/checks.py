@@ -47,9 +47,9 @@ def check_size(option: str, size: Size, *, multiple: int = 1) -> None:
         raise UsageError(f"{option} {size} has {size.pixels:,} pixels, and at most {MAX_SIDE**2:,} are possible",
                          hint=f"{MAX_SIDE}x{MAX_SIDE} has so many")
     if any(side % multiple for side in size):
-        if size.is_square:
-            raise UsageError(f"{option} must be a multiple of {multiple}, not {size}")
-        raise UsageError(f"{option} must have multiples of {multiple} as width and height, not {size}")
+        near = Size(*(max(multiple, round(side / multiple) * multiple) for side in size))
+        what = f"a multiple of {multiple}" if size.is_square else f"multiples of {multiple} as width and height"
+        raise UsageError(f"{option} must be {what}, not {size}", hint=f"For example {near}")
 
 
 def check_colours(background: str, white_level: float | None) -> None:

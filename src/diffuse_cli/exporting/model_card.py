@@ -120,6 +120,7 @@ def _quoted(text: str) -> str:
 def _loading(place: str, config: ModelConfig) -> str:
     conditional, student, size = config.conditional, config.student, config.network.resolution
     sides = "" if size.is_square else f"height={size.height}, width={size.width}, "        # needed by these pipelines
+    tensors = "" if size.is_square else ", with pictures and masks as tensors (N, C, H, W) of the model's size"
     if student is not None:                     # its guidance is a part of it
         call = f'"a prompt", {sides}guidance_scale=1.0, ' if conditional else ""
         last = ", clean_caption=False" if conditional else ""
@@ -135,8 +136,8 @@ def _loading(place: str, config: ModelConfig) -> str:
         f'pipeline = AutoPipelineForText2Image.from_pretrained({json.dumps(place)})\n'
         f'picture = pipeline("a prompt", {sides}guidance_scale=3.0, num_inference_steps=100, '
         'clean_caption=False).images[0]'
-    ) + ("\n\n`AutoPipelineForImage2Image` and `AutoPipelineForInpainting` load the same folder. Another scheduler "
-         "needs to know that there are no variance channels:\n\n") + _code(
+    ) + (f"\n\n`AutoPipelineForImage2Image` and `AutoPipelineForInpainting` load the same folder{tensors}. Another "
+         "scheduler needs to know that there are no variance channels:\n\n") + _code(
         "from diffusers import DPMSolverMultistepScheduler\n\n"
         "settings = {**pipeline.scheduler.config, \"variance_type\": \"fixed_small\", \"thresholding\": True,\n"
         '            "sample_max_value": 1.0}\n'
