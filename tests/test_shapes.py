@@ -24,6 +24,7 @@ from diffuse_cli import api, events
 from diffuse_cli.cli.terminal.previews import Strip
 from diffuse_cli.config import Recipe
 from diffuse_cli.evaluation import features
+from diffuse_cli.exporting import diffusers_comparison
 from diffuse_cli.network.network import flops
 from diffuse_cli.network.presets import network_config
 from diffuse_cli.picture_size import Size
@@ -31,7 +32,7 @@ from diffuse_cli.pictures import sheets
 from diffuse_cli.reporting import report
 from diffuse_cli.storage import checkpoint, registry
 
-SHAPES = ("16x8", "8x16")                       # width x height
+SHAPES = ("16x8", pytest.param("8x16", marks=pytest.mark.slow))         # width x height
 CPU = torch.device("cpu")
 
 
@@ -286,6 +287,18 @@ def test_exports_draw_the_shape(diffuse, trained, tmp_path):
     assert f"height={trained.size.height}, width={trained.size.width}" in card
     read = checkpoint.load_model(tmp_path / "stock/model_index.json", CPU)
     assert read.config.network.resolution == trained.size
+    compared = [entry["what"] for entry in json.loads((tmp_path / "stock/export.json").read_text())["comparisons"]]
+    assert "diffusers: pixels of the pipeline's pictures" in compared or not diffusers_comparison.versions()
+
+
+@pytest.mark.slow
+def test_a_model_without_captions_is_drawn_by_a_stock_pipeline(diffuse, trained, tmp_path):
+    with tiny.at_home(tmp_path / "home"):
+        tiny.train(trained.pictures, dataclasses.replace(tiny.UNCONDITIONAL, resolution=trained.size, steps=1))
+    diffuse("export", "tiny", "--to", "diffusers", "-o", tmp_path / "stock", home=tmp_path / "home")
+    pipeline = pytest.importorskip("diffusers").DDPMPipeline.from_pretrained(str(tmp_path / "stock"))
+    (picture,) = pipeline(num_inference_steps=2).images
+    assert picture.size == trained.size
 
 
 def test_an_onnx_folder_draws_the_shape(diffuse, trained, tmp_path):

@@ -1,4 +1,4 @@
-"""A picture of any shape becomes a square: its middle, or all of it, padded with its ground or stretched."""
+"""A picture of any shape gets that of the model: its middle, or all of it, padded with its ground or stretched."""
 
 import io
 
@@ -9,6 +9,7 @@ from PIL import Image
 from diffuse_cli.data.colours import Rendering
 from diffuse_cli.data.fitting import fitted_pixels, ground_colour
 from diffuse_cli.data.images import decode_rgb
+from diffuse_cli.picture_size import Size
 
 SEED = 20_261_129
 
@@ -159,3 +160,31 @@ def test_fitting_commutes_with_mirroring():
     rgb = np.random.default_rng(SEED).integers(0, 256, (120, 90, 3), dtype=np.uint8)
     mirrored = fitted_pixels(Image.fromarray(np.fliplr(rgb)), 32).astype(int)
     assert np.abs(np.fliplr(fitted_pixels(Image.fromarray(rgb), 32)).astype(int) - mirrored).max() <= 2
+
+
+@pytest.mark.parametrize(("size", "kept"), [((48, 24), (48, 24)), ((60, 24), (48, 24)), ((48, 40), (48, 24))])
+def test_a_crop_to_another_shape_is_the_centre(size, kept):
+    rgb = np.random.default_rng(SEED).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    left, top = (size[0] - kept[0]) // 2, (size[1] - kept[1]) // 2
+    for turned in (rgb, np.ascontiguousarray(rgb.transpose(1, 0, 2))):
+        target = Size(*kept) if turned is rgb else Size(*kept[::-1])
+        result = fitted_pixels(Image.fromarray(turned), target)
+        result = result if turned is rgb else result.transpose(1, 0, 2)
+        np.testing.assert_array_equal(result, rgb[top:top + kept[1], left:left + kept[0]])
+
+
+@pytest.mark.parametrize(("size", "inner"), [((48, 12), (32, 8)), ((10, 40), (4, 16)), ((64, 32), (32, 16)),
+                                             ((16, 16), (16, 16)), ((1, 90), (1, 16))])
+def test_bars_fill_what_another_shape_leaves(size, inner):
+    image = Image.new("RGB", size, (10, 200, 30))
+    result = fitted_pixels(image, Size(32, 16), Rendering(fit="pad", background="red"))
+    assert result.shape == (16, 32, 3)
+    left, top = (32 - inner[0]) // 2, (16 - inner[1]) // 2
+    noise = Image.fromarray(np.random.default_rng(SEED).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    bars = np.ones((16, 32), bool)
+    bars[top:top + inner[1], left:left + inner[0]] = False
+    found = fitted_pixels(noise, Size(32, 16), Rendering(fit="pad", background="red"))
+    assert (found[bars] == (255, 0, 0)).all()
+    assert not (found[~bars] == (255, 0, 0)).all(axis=1).any()
+    assert (result == (10, 200, 30)).all()                              # bars of a plain picture have its colour
+    assert fitted_pixels(noise, Size(32, 16), Rendering(fit="stretch")).shape == (16, 32, 3)
