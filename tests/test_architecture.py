@@ -18,7 +18,7 @@ PACKAGE = Path(diffuse_cli.__file__).parent
 FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
 TREES = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in FILES.items()}
 
-CHOICES = {"config", "checks", "errors"}
+CHOICES = {"config", "checks", "picture_size", "errors"}
 # Room → the rooms that it imports. Each imports only rooms that stand below it.
 TABLE: dict[str, set[str]] = {
     "__main__": {"cli", "python_process"},
@@ -37,8 +37,9 @@ TABLE: dict[str, set[str]] = {
                    "events", "version", "model_config", *CHOICES},
     "sampling": {"data", "storage", "denoiser", "network", "runtime", "diffusion", "pictures", "files", "version",
                  "model_config", *CHOICES},
-    "reporting": {"storage", "diffusion", "pictures", "files", "events", "version", "python_process", *CHOICES},
-    "data.demo_scenes": {"files", "model_config", *CHOICES},
+    "reporting": {"storage", "diffusion", "pictures", "files", "events", "version", "python_process", "config",
+                  "checks", "errors"},
+    "data.demo_scenes": {"files", "config", "checks", "errors"},
     "data": {"hub", "files", "events", "python_process", *CHOICES},
     "storage": {"network", "diffusion", "hub", "files", "model_config", *CHOICES},
     "denoiser": {"diffusion", "model_config"},
@@ -48,15 +49,17 @@ TABLE: dict[str, set[str]] = {
     "pictures": {"python_process"},
     "hub": set(),
     "files": {"errors"},
-    "config": {"model_config", "checks", "errors"},
-    "model_config": {"checks", "errors"},
-    "checks": {"errors"},
+    "config": {"model_config", "checks", "picture_size", "errors"},
+    "model_config": {"checks", "picture_size", "errors"},
+    "checks": {"picture_size", "errors"},
+    "picture_size": set(),
     "events": set(),
     "errors": set(),
     "version": set(),
     "python_process": set(),
 }
-STANDARD_LIBRARY_ALONE = {"files", "config", "model_config", "checks", "events", "errors", "version", "python_process"}
+STANDARD_LIBRARY_ALONE = {"files", "config", "model_config", "checks", "picture_size", "events", "errors", "version",
+                          "python_process"}
 SEE_PIXELS = {"api", "data", "data.demo_scenes", "pictures"}           # rooms that may decode or encode pictures
 HEAVY = {"torch", "numpy", "PIL", "safetensors", "tokenizers", "matplotlib"}
 SHIPPED = "exporting.standalone.sample"         # leaves with a model, for machines where none of our code is

@@ -24,7 +24,7 @@ def demo():
 
 def test_it_is_small_and_has_words_and_a_learned_variance(demo):
     assert demo.bytes <= 12_000_000
-    assert demo.config.network.resolution == SIDE
+    assert demo.config.network.resolution == (SIDE, SIDE)
     assert demo.config.learned_variance
     assert {*scenes.OBJECTS, *scenes.COLOURS} <= set(demo.words)
 
@@ -33,7 +33,7 @@ def test_the_script_that_makes_it_has_the_settings_of_its_training(demo):
     training = demo.training
     assert (training.steps, training.batch_size, training.seed) == (
         demo_model.STEPS, demo_model.BATCH, demo_model.SEED)
-    assert (training.step, demo.config.network.resolution) == (demo_model.STEPS, demo_model.RESOLUTION)
+    assert (training.step, demo.config.network.resolution.width) == (demo_model.STEPS, demo_model.RESOLUTION)
 
 
 @pytest.fixture(scope="module")

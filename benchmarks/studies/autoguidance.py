@@ -38,7 +38,7 @@ def guided_by(
     model: checkpoint.Model, guide: checkpoint.Model | None, prompts: list[str], sampling: Sampling
 ) -> Denoiser:
     """The model's denoiser, guided away from another model with the same prompts; None: from the empty caption."""
-    schedule = make_schedule(model.config.schedule, model.config.network.resolution)
+    schedule = make_schedule(model.config.schedule, model.config.network.resolution.side)
     text, null = encode_prompts(model, prompts)
     if guide is None:
         return guided_denoiser(model.network, model.config, schedule, text=text, negative=null, sampling=sampling)
@@ -52,7 +52,7 @@ def guided_by(
         return strong(noisy, t), weak(noisy, t)
 
     return classifier_free(strong, both, schedule=schedule, scale=sampling.guidance,
-                           interval=sampling.interval_at(model.config.network.resolution))
+                           interval=sampling.interval_at(model.config.network.resolution.side))
 
 
 def generate_pictures(
@@ -60,14 +60,14 @@ def generate_pictures(
 ) -> np.ndarray:
     """One picture of each prompt, picture k with seed k, (N, R, R, 3) uint8."""
     network, size = model.config.network, sampling.batch_size
-    schedule, batches = make_schedule(model.config.schedule, network.resolution), []
+    schedule, batches = make_schedule(model.config.schedule, network.resolution.side), []
     for start in range(0, len(prompts), size):
         part = prompts[start : start + size]
         seeds = range(start, start + len(part))
 
         def noise(step: int, seeds: range = seeds) -> Tensor:
             keys = torch.tensor([randomness.key(seed, "sample", step) for seed in seeds])
-            return randomness.normal(keys, (network.channels, network.resolution, network.resolution))
+            return randomness.normal(keys, network.shape)
 
         *_, last = run_sampler(sampling.sampler, within_range(guided_by(model, guide, part, sampling)), noise(-1),
                                sampling_times_of(model.config, sampling), schedule, fresh_noise=noise)
@@ -94,7 +94,7 @@ def main() -> None:
     guides: dict[str, checkpoint.Model | None] = {"null caption": None} if model.tokenizer else {}
     guides |= {name: checkpoint.load_model(registry.resolve(name), cpu) for name in options.guides}
     judge, floor = make_judge(options.data, options.count, quick=options.quick, file=options.classifier,
-                              resolution=model.config.network.resolution)
+                              resolution=model.config.network.resolution.side)
     prompts = labelled_prompts(options.data, options.count)
     results = [print_result("real scenes", floor)]
     runs = [("none", None, 1.0, "default")] + [

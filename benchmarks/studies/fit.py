@@ -21,7 +21,7 @@ from PIL import Image
 from diffuse_cli.data.captions import find_pictures
 from diffuse_cli.data.colours import Rendering
 from diffuse_cli.data.fit_choice import choose_fit
-from diffuse_cli.data.squares import square_pixels
+from diffuse_cli.data.fitting import fitted_pixels
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 OPAQUE = 51                                     # alpha above which a pixel belongs to the subject
@@ -49,7 +49,7 @@ def kept_by(fit: str, subject: np.ndarray) -> float:
     noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     noise[..., 0] = np.where(subject, 255, 0)
     side = min(height, width) if fit == "crop" else max(height, width)
-    pixels = square_pixels(Image.fromarray(noise), side, Rendering(fit=fit, background="black"))
+    pixels = fitted_pixels(Image.fromarray(noise), side, Rendering(fit=fit, background="black"))
     return float((pixels[..., 0] == 255).sum() / subject.sum())
 
 

@@ -56,7 +56,7 @@ def main() -> None:
     model = checkpoint.load_model(registry.resolve(options.model), torch.device("cpu"))
     begun = time.monotonic()
     classifier, ceiling = make_classifier(
-        model.config.network.resolution, renders=options.renders, epochs=options.epochs, file=options.classifier)
+        model.config.network.resolution.width, renders=options.renders, epochs=options.epochs, file=options.classifier)
     results = [{"pairs": "real scenes", **ceiling}]
     print(f"classifier ready after {time.monotonic() - begun:.0f} s: {results[0]}", flush=True)
     student = model.config.student

@@ -101,14 +101,15 @@ def generate_pictures(model: checkpoint.Model, prompts: list[str]) -> np.ndarray
 def generate_by_ddpm(model: checkpoint.Model, prompts: list[str], steps: int, rule: str) -> np.ndarray:
     """The same by ancestral sampling. rule: how `samplers.ddpm` interpolates the learned variance."""
     network, batches = model.config.network, []
-    schedule, sampling = make_schedule(model.config.schedule, network.resolution), Sampling(sampler="ddpm", steps=steps)
+    schedule = make_schedule(model.config.schedule, network.resolution.side)
+    sampling = Sampling(sampler="ddpm", steps=steps)
     for start in range(0, len(prompts), 32):
         part = prompts[start : start + 32]
         seeds = range(start, start + len(part))
 
         def noise(step: int, seeds: range = seeds) -> Tensor:
             keys = torch.tensor([randomness.key(seed, "sample", step) for seed in seeds])
-            return randomness.normal(keys, (network.channels, network.resolution, network.resolution))
+            return randomness.normal(keys, network.shape)
 
         text, null = generate.encode_prompts(model, part)
         denoise = within_range(guided_denoiser(

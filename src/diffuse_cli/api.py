@@ -21,9 +21,10 @@ from .checks import check_choice, from_dict, parse_duration, to_dict
 from .config import RENAMED_FIELDS, Export, Machine, Recipe, Sampling
 from .data import images
 from .data.colours import Rendering, to_rgb
-from .data.squares import square_pixels
+from .data.fitting import fitted_pixels
 from .errors import UsageError
 from .events import Event
+from .picture_size import Size
 from .pictures import image_files, sheets
 from .runtime import devices, launch_environment
 from .runtime.distributed import World
@@ -67,7 +68,12 @@ class LoadedModel:
     path: Path | None = None
 
     @property
-    def resolution(self) -> int:
+    def resolution(self) -> int | str:
+        """The size of the pictures as `train` takes it: 64, or "96x64" if they are no squares."""
+        return self.size.to_json()
+
+    @property
+    def size(self) -> Size:
         """Width and height of the pictures, in pixels."""
         return self.model.config.network.resolution
 
@@ -79,7 +85,7 @@ class LoadedModel:
         config, training = self.model.config, self.model.training
         words = sorted(self.model.words, key=lambda word: -self.model.words[word])[:_SHOWN_WORDS]
         facts = {
-            "pictures": f"{self.resolution} x {self.resolution} pixels", "schedule": config.schedule,
+            "pictures": "{} x {} pixels".format(*self.size), "schedule": config.schedule,
             "prediction": config.prediction, "trained on": training.train_images, "steps": training.step,
             "validation loss": training.noise_mse and f"{training.noise_mse:.4f}", "words": ", ".join(words)}
         rows = "".join(f"<tr><th>{name}</th><td>{html.escape(str(value))}</td></tr>"
@@ -100,12 +106,12 @@ class LoadedModel:
         init: Picture | None = None, strength: float | None = None, mask: Picture | None = None,
         sampling: Sampling | None = None, progress: bool = False, **options: Any,
     ) -> "Pictures":
-        """Generate `n` pictures of a prompt (R×R pixels, RGB). A picture's `info` holds the texts of its PNG.
+        """Generate `n` pictures of a prompt (RGB). A picture's `info` holds the texts of its PNG.
 
         The list that is returned shows itself in a notebook. progress: show a bar (tqdm).
 
         seed: picture k has seed + k, and is the same whatever is generated beside it; None chooses a random seed.
-        init, mask, strength: as the options of `diffuse sample`; pictures become squares as for training.
+        init, mask, strength: as the options of `diffuse sample`; pictures get its shape as in training.
         options: fields of `Sampling` (sampler, steps, guidance, guidance_interval, batch_size, precision). They
         replace those of `sampling`. Raises UsageError, DataError, OutOfMemoryError.
         """
@@ -141,10 +147,10 @@ class LoadedModel:
         return make_init_image(self._fitted(init, rendering), mask_pixels, strength)
 
     def _fitted(self, picture: Picture, rendering: Rendering) -> np.ndarray:
-        """A picture from memory or a file as the model sees it, (R, R, 3) uint8."""
+        """A picture from memory or a file as the model sees it, (H, W, 3) uint8."""
         if not isinstance(picture, Image.Image):
-            return open_fitted(Path(picture), self.resolution, rendering)
-        return square_pixels(to_rgb(images.upright(picture), rendering), self.resolution, rendering)
+            return open_fitted(Path(picture), self.size, rendering)
+        return fitted_pixels(to_rgb(images.upright(picture), rendering), self.size, rendering)
 
     def _to_pil(self, sample: request.Sample) -> Image.Image:
         image = Image.fromarray(sample.pixels)
@@ -155,7 +161,7 @@ class LoadedModel:
 class TrainingOptions(TypedDict, total=False):
     """The options of `train`, for editors and type checkers. A test compares them with `Recipe` and `Machine`."""
 
-    resolution: int | None
+    resolution: int | str | None                # 64, or "96x64": width x height
     preset: str | None
     steps: int | None
     images: int | None

@@ -13,6 +13,9 @@ import typing
 from typing import Any, TypeVar
 
 from .errors import UsageError
+from .picture_size import Size
+
+MIN_SIDE, MAX_SIDE = 8, 512                     # pixels along a side of a square; others have at most as many pixels
 
 
 def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
@@ -31,6 +34,24 @@ def check_range(option: str, value: float, low: float, high: float) -> None:
         raise UsageError(f"{option} must be between {low:,} and {high:,}, not {value}")
 
 
+def check_size(option: str, size: Size, *, multiple: int = 1) -> None:
+    """Raise UsageError unless each side has at least MIN_SIDE pixels, all together at most MAX_SIDE².
+
+    multiple: each side must be a multiple of it.
+    """
+    if size.is_square:
+        check_range(option, size.width, MIN_SIDE, MAX_SIDE)
+    elif min(size) < MIN_SIDE:
+        raise UsageError(f"{option} {size} is too small", hint=f"Each side must have at least {MIN_SIDE} pixels")
+    elif size.pixels > MAX_SIDE**2:
+        raise UsageError(f"{option} {size} has {size.pixels:,} pixels, and at most {MAX_SIDE**2:,} are possible",
+                         hint=f"{MAX_SIDE}x{MAX_SIDE} has so many")
+    if any(side % multiple for side in size):
+        near = Size(*(max(multiple, round(side / multiple) * multiple) for side in size))
+        what = f"a multiple of {multiple}" if size.is_square else f"multiples of {multiple} as width and height"
+        raise UsageError(f"{option} must be {what}, not {size}", hint=f"For example {near}")
+
+
 def check_colours(background: str, white_level: float | None) -> None:
     """Raise UsageError unless these can be the values of --background and --white-level. Knows no names of colours."""
     if not background.strip() or len(background) > 40:
@@ -46,6 +67,15 @@ def parse_duration(option: str, text: str) -> float:
         raise UsageError(f"{option} does not understand {text!r}", hint="Write 90s, 30m, 2h or 1h30m")
     hours, minutes, seconds = (float(group or 0) for group in match.groups())
     return hours * 3600 + minutes * 60 + seconds
+
+
+def parse_size(text: str) -> Size:
+    """'64' or '96x64', the value of --resolution, → the size of a square, or width and height. Raises UsageError."""
+    match = re.fullmatch(r"(\d{1,9})(?:[xX×](\d{1,9}))?", text.strip())
+    if match is None:
+        raise UsageError(f"--resolution does not understand {text[:40]!r}",
+                         hint="Write 64 for squares, or width x height in pixels: 96x64")
+    return Size(int(match[1]), int(match[2] or match[1]))
 
 
 def parse_interval(option: str, text: str) -> tuple[str, float]:
@@ -72,7 +102,8 @@ T = TypeVar("T")
 
 def to_dict(config: Any) -> dict[str, Any]:
     """A config as dictionaries and lists that can be written as JSON."""
-    return dataclasses.asdict(config)
+    return dataclasses.asdict(config, dict_factory=lambda entries: {
+        name: value.to_json() if isinstance(value, Size) else value for name, value in entries})
 
 
 def from_dict(cls: type[T], data: Any, *, where: str = "config") -> T:
@@ -104,6 +135,8 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         if value is None and type(None) in hint.__args__:
             return None
         (hint,) = (option for option in hint.__args__ if option is not type(None))
+    if hint is Size:
+        return value if isinstance(value, Size) else _size_of_json(value, where)
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, list | tuple) or len(value) > 10_000:
             raise UsageError(f"{where} is not a list")
@@ -117,3 +150,13 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     if hint is int and abs(value) >= 2**63:
         raise UsageError(f"{where} is out of range")
     return value
+
+
+def _size_of_json(value: Any, where: str) -> Size:
+    """The inverse of `Size.to_json`. Raises UsageError for any other value."""
+    if type(value) is int and abs(value) < 2**31:
+        return Size(value, value)
+    match = re.fullmatch(r"(\d{1,9})x(\d{1,9})", value) if isinstance(value, str) else None
+    if match is None:
+        raise UsageError(f"{where} should be a whole number, or a text such as 96x64, not {str(value)[:40]!r}")
+    return Size(int(match[1]), int(match[2]))

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .checks import check_choice, check_colours, check_range, parse_interval
+from .checks import check_choice, check_colours, check_range, check_size, parse_interval
 from .errors import UsageError
-from .model_config import EVALUATIONS_RANGE, GUIDANCE_RANGE, PREDICTIONS, RESOLUTION_RANGE, SCHEDULES, ModelConfig
+from .model_config import EVALUATIONS_RANGE, GUIDANCE_RANGE, PREDICTIONS, SCHEDULES, SIDE_MULTIPLE, ModelConfig
+from .picture_size import Size
 
 FORMAT_VERSION = 1                              # of model files and training states
 
@@ -23,7 +24,7 @@ VARIANCE_GRADS = ("head", "trunk")
 TIMES = ("continuous", "discrete")
 OPTIMIZERS = ("muon", "adamw", "adam")
 CAPTION_SOURCES = ("auto", "metadata", "sidecar", "folder", "filename", "none")
-FITS = ("auto", "crop", "pad", "stretch")       # how a picture that is not square becomes one
+FITS = ("auto", "crop", "pad", "stretch")       # how a picture of another shape gets that of the model
 TABLE_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt", ".token")  # of tables of captions
 PRESETS = ("nano", "micro", "small", "base", "large")
 SAMPLER_STEPS = {                               # sampler → its default number of steps
@@ -64,7 +65,7 @@ class Recipe:
     option that is None was not given: its value is chosen from the data and the machine, or nothing takes its place.
     """
 
-    resolution: int | None = None
+    resolution: Size | None = None              # an int is the side of a square
     preset: str | None = None
     steps: int | None = None
     images: int | None = None
@@ -99,9 +100,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.resolution is not None:
-            check_range("--resolution", self.resolution, *RESOLUTION_RANGE)
-            if self.resolution % 8:
-                raise UsageError(f"--resolution must be a multiple of 8, not {self.resolution}")
+            object.__setattr__(self, "resolution", Size.of(self.resolution))
+            check_size("--resolution", self.resolution, multiple=SIDE_MULTIPLE)
         if self.preset is not None:
             check_choice("--preset", self.preset, PRESETS)
         if sum(budget is not None for budget in (self.steps, self.images, self.time)) > 1:
@@ -240,7 +240,7 @@ class Sampling:
     def number_of_steps(self) -> int:
         return self.steps if self.steps is not None else SAMPLER_STEPS[self.sampler]
 
-    def interval_at(self, resolution: int) -> tuple[float, float]:
+    def interval_at(self, resolution: float) -> tuple[float, float]:
         """(low, high): guidance acts where low < sigma/alpha ≤ high. Default: 0.2 and 6·resolution/64."""
         return self.guidance_interval or (0.2, 6 * resolution / 64)
 
@@ -321,7 +321,7 @@ class Plan:
     tag_drop: float = 0.0                       # probability of each such part to be left out
     deadline: float | None = None               # --time in seconds, until its steps are counted before the cool-down
     held_out_limit: str | None = None           # highest hash of the pictures held out; None: unknown, or a folder
-    fit: str = "crop"                           # how pictures became squares, never "auto"; earlier versions cropped
+    fit: str = "crop"                           # how pictures got their shape, never "auto"; earlier versions cropped
 
     @property
     def cooldown_start(self) -> int:

@@ -7,13 +7,14 @@ Uses the standard library only: it is imported before torch.
 import math
 from dataclasses import dataclass
 
-from .checks import check_choice, check_range
+from .checks import check_choice, check_range, check_size
 from .errors import UsageError
+from .picture_size import Size
 
 SCHEDULES = ("interpolated", "cosine", "linear", "sigmoid")
 PREDICTIONS = ("v", "epsilon", "x0")
 ATTENTIONS = ("none", "text", "full")
-RESOLUTION_RANGE = (8, 512)
+SIDE_MULTIPLE = 8                               # sides of the pictures of a new model are multiples of it
 MAX_VOCABULARY = 65_536                         # tokens of a text encoder
 GUIDANCE_RANGE = (0, 100)
 EVALUATIONS, EVALUATIONS_RANGE = 4, (1, 8)      # of distilled models: the default, and what is possible
@@ -46,13 +47,13 @@ class TextConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """Shape of the U-Net. Lists go from the highest resolution to the lowest.
+    """Shape of the U-Net, and of its pictures. Lists go from the highest resolution to the lowest.
 
     `text=None` makes an unconditional network. `channels` is 3: pictures are RGB everywhere, grey ones included.
     `out_channels` is 6 when the variance is learned.
     """
 
-    resolution: int
+    resolution: Size                            # an int is the side of a square
     widths: tuple[int, ...]
     depths: tuple[int, ...]
     attention: tuple[str, ...]
@@ -64,13 +65,14 @@ class NetworkConfig:
     out_channels: int = 6
 
     def __post_init__(self) -> None:
-        check_range("network.resolution", self.resolution, *RESOLUTION_RANGE)
+        object.__setattr__(self, "resolution", Size.of(self.resolution))
+        check_size("network.resolution", self.resolution)
         check_range("number of levels", len(self.widths), 1, 8)
         check_range("network.head_dim", self.head_dim, 1, 512)
         check_range("network.groups", self.groups, 1, 512)
         if not len(self.widths) == len(self.depths) == len(self.attention):
             raise UsageError("network.widths, depths and attention must have one entry for each level")
-        if self.resolution % 2 ** (len(self.widths) - 1):
+        if any(side % 2 ** (len(self.widths) - 1) for side in self.resolution):
             raise UsageError(f"--resolution {self.resolution} cannot be halved {len(self.widths) - 1} times")
         if self.widths[0] % 2:
             raise UsageError(f"the first of network.widths must be even, for sines and cosines, not {self.widths[0]}")
@@ -81,7 +83,7 @@ class NetworkConfig:
                 raise UsageError(f"network width {width} is not a multiple of groups {self.groups}")
             if kind != "none" and width % self.head_dim:
                 raise UsageError(f"network width {width} is not a multiple of head_dim {self.head_dim}")
-            if width == self.groups and self.resolution == 2**level:
+            if width == self.groups and self.resolution == (2**level, 2**level):
                 raise UsageError(f"{self.groups} groups of network width {width} normalise single numbers at 1 pixel")
         for depth in self.depths:
             check_range("network.depths", depth, 1, 16)
@@ -94,6 +96,11 @@ class NetworkConfig:
             raise UsageError("network.out_channels must be 3, or 6 when the variance is learned")
         if self.text is None and "text" in self.attention:
             raise UsageError("an unconditional network has no text to attend to")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of a picture."""
+        return self.channels, self.resolution.height, self.resolution.width
 
 
 @dataclass(frozen=True, kw_only=True)

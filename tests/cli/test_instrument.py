@@ -15,7 +15,7 @@ from PIL import Image
 
 from diffuse_cli.cli import app
 from diffuse_cli.cli.terminal import view
-from diffuse_cli.data import images, squares
+from diffuse_cli.data import fitting, images
 from diffuse_cli.pictures import sheets
 from diffuse_cli.storage import checkpoint, registry
 
@@ -84,13 +84,13 @@ def test_a_negative_that_does_nothing_is_warned_about(diffuse, model, unconditio
 
 def test_strength_0_returns_the_picture(diffuse, model, photo):
     assert diffuse("a red square", "-m", model, "--init", photo, "--strength", "0", "-o", "x.png")[0] == 0
-    assert np.array_equal(read("x.png"), squares.square_pixels(images.open_rgb(photo), 8))
+    assert np.array_equal(read("x.png"), fitting.fitted_pixels(images.open_rgb(photo), 8))
 
 
 def test_pixels_outside_the_mask_stay_exactly_as_they_were(diffuse, model, photo, mask):
     assert diffuse("a red square", "-m", model, "--init", photo, "--mask", mask, "-o", "x.png")[0] == 0
-    kept, drawn = squares.square_pixels(images.open_rgb(photo), 8), read("x.png")
-    new = squares.square_pixels(images.open_rgb(mask), 8).mean(2) >= 127.5
+    kept, drawn = fitting.fitted_pixels(images.open_rgb(photo), 8), read("x.png")
+    new = fitting.fitted_pixels(images.open_rgb(mask), 8).mean(2) >= 127.5
     assert 0 < new.sum() < 64
     assert np.array_equal(drawn[~new], kept[~new])
     assert not np.array_equal(drawn[new], kept[new])

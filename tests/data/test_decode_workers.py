@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffuse_cli.data import decode_workers, images, picture_files, squares
+from diffuse_cli.data import decode_workers, fitting, images, picture_files
 from diffuse_cli.data.colours import Rendering
 from diffuse_cli.data.containers import Member
 from diffuse_cli.data.decode_workers import decode_all, decode_one
@@ -73,7 +73,7 @@ def test_results_come_in_order_and_equal_those_of_one_process(pictures, started,
     paths = pictures * 5                        # enough for three workers
     results = list(decode_all(paths, resolution=16))
     for path, result in zip(paths, results, strict=True):
-        expected = squares.square_pixels(images.open_rgb(path, target=16), 16)
+        expected = fitting.fitted_pixels(images.open_rgb(path, target=16), 16)
         assert result.pixels == expected.tobytes()
         assert result.file_hash == hashlib.sha256(path.read_bytes()).hexdigest()
         assert (result.reason, result.width, result.height, result.mode) == ("", 20, 16, "RGB")
@@ -234,7 +234,7 @@ def test_a_refused_picture_leaves_no_memory_behind(tmp_path):
 
 def test_one_picture_is_decoded_as_those_of_a_data_set(pictures, started):
     for path in pictures[:2]:
-        expected = squares.square_pixels(images.open_rgb(path, target=8), 8)
+        expected = fitting.fitted_pixels(images.open_rgb(path, target=8), 8)
         assert decode_one(path, resolution=8) == expected.tobytes()
     pictures[0].write_text("<html>")
     with pytest.raises(images.ImageRefused) as caught:

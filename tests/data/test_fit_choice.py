@@ -41,7 +41,7 @@ def cut_out(index, size=(20, 60)):
 def chosen(folder, *kinds, rendering=None):
     for index, image in enumerate(kinds):
         image.save(folder / f"{index:04d}.png")
-    return choose_fit(find_pictures(folder), rendering or Rendering())
+    return choose_fit(find_pictures(folder), rendering or Rendering(), 64)
 
 
 def test_drawings_are_padded_and_the_figure_is_what_the_crop_would_lose(tmp_path):
@@ -59,7 +59,7 @@ def test_a_picture_that_is_turned_upright_is_measured_as_it_is_seen(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     drawing(0).save(tmp_path / "a.png", exif=exif)
-    assert choose_fit(find_pictures(tmp_path), Rendering())[1].endswith("26% of what is on it")
+    assert choose_fit(find_pictures(tmp_path), Rendering(), 64)[1].endswith("26% of what is on it")
 
 
 @pytest.mark.parametrize("background", ["white", "black"])
@@ -83,11 +83,11 @@ def test_squares_are_not_decoded(tmp_path, monkeypatch):
 def test_files_that_are_no_pictures_do_not_count(tmp_path):
     for index in range(9):
         (tmp_path / f"9{index}.png").write_bytes(b"not a picture")
-    assert choose_fit(find_pictures(tmp_path), Rendering()) == ("crop", "no picture can be looked at")
+    assert choose_fit(find_pictures(tmp_path), Rendering(), 64) == ("crop", "no picture can be looked at")
     assert chosen(tmp_path, drawing(0))[0] == "pad"
     data = (tmp_path / "0000.png").read_bytes()                        # the header is sound, the pixels are not there
     (tmp_path / "0000.png").write_bytes(data[:60])
-    assert choose_fit(find_pictures(tmp_path), Rendering()) == ("crop", "no picture can be looked at")
+    assert choose_fit(find_pictures(tmp_path), Rendering(), 64) == ("crop", "no picture can be looked at")
 
 
 @pytest.mark.parametrize("count", [1, PLACES * NEIGHBOURS, PLACES * NEIGHBOURS + 1, 100_000])

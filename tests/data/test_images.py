@@ -13,9 +13,9 @@ import pytest
 from PIL import Image, ImageCms
 
 from diffuse_cli.data import images, picture_files
+from diffuse_cli.data.fitting import fitted_pixels
 from diffuse_cli.data.images import decode_rgb, open_rgb, read_size
 from diffuse_cli.data.picture_files import ImageRefused
-from diffuse_cli.data.squares import square_pixels
 
 SEED = 20240
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM", "TGA", "QOI", "PCX", "ICO", "JPEG2000",
@@ -442,7 +442,7 @@ def test_mutated_files_are_refused_or_pictures(samples):
                 outcomes[error.reason] = outcomes.get(error.reason, 0) + 1
                 continue
             outcomes["picture"] += 1
-            result = square_pixels(image, 16)
+            result = fitted_pixels(image, 16)
             assert (image.mode, result.shape, result.dtype) == ("RGB", (16, 16, 3), np.uint8)
     assert all(len(reason) < 40 for reason in outcomes)
     assert outcomes["picture"] > 50
@@ -461,7 +461,7 @@ def test_a_drafted_jpeg_is_nearly_the_full_one(tmp_path):
     assert full.size == (1024, 768)
     assert 128 <= min(drafted.size) < 768       # smaller, but never below twice the target
     assert drafted.info["size"] == (1024, 768)
-    assert np.abs(square_pixels(drafted, 64).astype(int) - square_pixels(full, 64)).mean() < 1.5
+    assert np.abs(fitted_pixels(drafted, 64).astype(int) - fitted_pixels(full, 64)).mean() < 1.5
 
 
 def test_the_size_is_read_from_the_header_only(tmp_path):

@@ -75,7 +75,7 @@ def test_stock_diffusers_takes_the_students_steps(student, tmp_path):
 
 def start_of(model, seeds):
     """The noise from which `diffuse sample` starts."""
-    side = model.config.network.resolution
+    side = model.config.network.resolution.width
     return randomness.normal(torch.tensor([randomness.key(seed, "sample", -1) for seed in seeds]), (3, side, side))
 
 

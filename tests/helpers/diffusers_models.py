@@ -19,7 +19,7 @@ def stock_unet(config: NetworkConfig) -> torch.nn.Module:
     """Build the model of diffusers that computes the same as `UNet(config)`."""
     blocks = CONDITIONAL_BLOCKS if config.text else UNCONDITIONAL_BLOCKS
     common = {
-        "sample_size": config.resolution, "in_channels": config.channels, "out_channels": config.out_channels,
+        "sample_size": config.resolution.width, "in_channels": config.channels, "out_channels": config.out_channels,
         "block_out_channels": config.widths, "norm_num_groups": config.groups, "norm_eps": 1e-5, "act_fn": "silu",
         "down_block_types": tuple(blocks[kind].format("Down") for kind in config.attention),
         "up_block_types": tuple(blocks[kind].format("Up") for kind in reversed(config.attention)),

@@ -23,7 +23,7 @@ from PIL import Image, PngImagePlugin
 
 from diffuse_cli.checks import from_dict
 from diffuse_cli.cli.prompt_files import PromptLine
-from diffuse_cli.data import archives, images, squares, tables
+from diffuse_cli.data import archives, fitting, images, tables
 from diffuse_cli.data.containers import File
 from diffuse_cli.data.picture_files import ImageRefused
 from diffuse_cli.data.png_texts import read_png_text
@@ -64,7 +64,7 @@ def tokenizer(data: bytes) -> None:
 
 def picture(data: bytes) -> None:
     image = images.decode_rgb(data, target=8)
-    pixels = squares.square_pixels(image, 8)
+    pixels = fitting.fitted_pixels(image, 8)
     assert (image.mode, pixels.shape, pixels.dtype) == ("RGB", (8, 8, 3), np.uint8)
 
 

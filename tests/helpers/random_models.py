@@ -58,15 +58,16 @@ def make_model(name: str, *, seed: int = 0) -> Model:
 
 def train_on_noise(network: Network, config: ModelConfig, tokenizer, steps: int = 150) -> None:
     """Train for some steps: without any idea of noise, pictures are only black and white, with little to compare."""
-    schedule, resolution = make_schedule(config.schedule, config.network.resolution), config.network.resolution
+    side = config.network.resolution.width
+    schedule = make_schedule(config.schedule, side)
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
     generator = torch.Generator().manual_seed(1)
     tokens = None if tokenizer is None else encode(tokenizer, CAPTIONS[:2])
     for _ in range(steps):
         coarse = torch.rand(8, 3, 2, 2, generator=generator) * 2 - 1
         batch = Batch(
-            image=functional.interpolate(coarse, size=(resolution, resolution), mode="bilinear"), tokens=tokens,
-            noise=torch.randn(8, 3, resolution, resolution, generator=generator),
+            image=functional.interpolate(coarse, size=(side, side), mode="bilinear"), tokens=tokens,
+            noise=torch.randn(8, 3, side, side, generator=generator),
             t=torch.rand(8, generator=generator, dtype=torch.float64) * 0.999 + 0.001,
             caption_of=None if tokens is None else torch.arange(8) % 2)
         losses = compute_losses(network, batch, config=config, schedule=schedule, loss_weighting="simple")

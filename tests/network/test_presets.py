@@ -9,8 +9,10 @@ from diffusers_models import stock_text_encoder, stock_unet
 from diffuse_cli.config import PRESETS
 from diffuse_cli.errors import UsageError
 from diffuse_cli.model_config import NetworkConfig
+from diffuse_cli.network import presets
 from diffuse_cli.network.network import Network, flops, parameter_count, parameter_shapes
-from diffuse_cli.network.presets import map_sizes, network_config
+from diffuse_cli.network.presets import network_config
+from diffuse_cli.picture_size import Size
 
 RESOLUTIONS = range(8, 513, 8)
 # Million parameters and GFLOP of the U-Net, as designed.
@@ -26,6 +28,13 @@ def make(
     preset: str, resolution: int, *, vocabulary: int | None = 4096, learned_variance: bool = True
 ) -> NetworkConfig:
     return network_config(preset, resolution, vocabulary=vocabulary, learned_variance=learned_variance)
+
+
+def sides(resolution: int) -> list[int]:
+    """The side of the maps at every level, for squares."""
+    sizes = presets.map_sizes(Size.of(resolution))
+    assert all(size.is_square for size in sizes)
+    return [size.width for size in sizes]
 
 
 def stock_shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
@@ -71,7 +80,7 @@ def test_every_resolution_has_a_network(preset: str) -> None:
     for resolution in RESOLUTIONS:
         for vocabulary in (1000, None):
             config = make(preset, resolution, vocabulary=vocabulary, learned_variance=False)
-            sizes = map_sizes(resolution)
+            sizes = sides(resolution)
             assert len(config.widths) == len(sizes)
             assert list(config.widths) == sorted(config.widths)
             assert config.attention == (*("full" if size <= 22 else "none" for size in sizes[:-1]), "full")
@@ -82,15 +91,15 @@ def test_every_resolution_has_a_network(preset: str) -> None:
 
 
 def test_maps_are_halved_to_about_8_pixels() -> None:
-    assert map_sizes(8) == [8, 4]
-    assert map_sizes(16) == [16, 8]
-    assert map_sizes(24) == [24, 12, 6]
-    assert map_sizes(48) == [48, 24, 12, 6]
-    assert map_sizes(96) == [96, 48, 24, 12, 6]
-    assert map_sizes(256)[-2:] == [16, 8]
-    assert map_sizes(104)[-1] == 13                                         # half of it would not be whole
+    assert sides(8) == [8, 4]
+    assert sides(16) == [16, 8]
+    assert sides(24) == [24, 12, 6]
+    assert sides(48) == [48, 24, 12, 6]
+    assert sides(96) == [96, 48, 24, 12, 6]
+    assert sides(256)[-2:] == [16, 8]
+    assert sides(104)[-1] == 13                                         # half of it would not be whole
     for resolution in RESOLUTIONS:
-        sizes = map_sizes(resolution)
+        sizes = sides(resolution)
         assert all(upper == 2 * lower for upper, lower in itertools.pairwise(sizes))
         assert sizes[-1] >= 4
         assert sizes[-1] <= 11 or sizes[-1] % 2

@@ -51,7 +51,7 @@ def make_unet(config: NetworkConfig, seed: int = 0) -> UNet:
 
 def make_inputs(config: NetworkConfig, count: int = 2, seed: int = 1) -> tuple[Tensor, Tensor, Tensor | None]:
     generator = torch.Generator().manual_seed(seed)
-    noisy = torch.randn(count, config.channels, config.resolution, config.resolution, generator=generator)
+    noisy = torch.randn(count, *config.shape, generator=generator)
     time = torch.rand(count, generator=generator) * 999
     text = None if config.text is None else torch.randn(count, 77, config.text.width, generator=generator)
     return noisy, time, text
@@ -68,7 +68,7 @@ def test_output_and_gradients_are_those_of_diffusers(config: NetworkConfig) -> N
     noisy, time, text = make_inputs(config)
 
     ours_out, stock_out = ours(noisy, time, text), call_stock(stock, noisy, time, text)
-    assert ours_out.shape == (2, config.out_channels, config.resolution, config.resolution)
+    assert ours_out.shape == (2, config.out_channels, *config.resolution)
     assert stock_out.std() > 0.3
     assert (ours_out - stock_out).abs().max() < 1e-5
 

@@ -34,6 +34,5 @@ def test_what_leaves_the_range_is_clamped_and_the_rest_rounded_to_the_nearest():
 
 def test_a_shrunk_picture_keeps_its_means():
     picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
-    assert np.abs(pixels.shrink(picture, 4) - picture.reshape(4, 2, 4, 2, 3).mean((1, 3))).max() <= 1  # rounded twice
-    assert pixels.shrink(picture, 8) is picture
-    assert pixels.shrink(picture, 16) is picture
+    assert np.abs(pixels.shrink(picture, 4, 4) - picture.reshape(4, 2, 4, 2, 3).mean((1, 3))).max() <= 1  # twice
+    assert pixels.shrink(picture, 8, 8) is picture

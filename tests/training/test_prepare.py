@@ -15,9 +15,10 @@ from diffuse_cli import events
 from diffuse_cli.config import Machine, Recipe
 from diffuse_cli.data.captions import find_pictures
 from diffuse_cli.data.colours import Rendering
-from diffuse_cli.data.squares import square_pixels
+from diffuse_cli.data.fitting import fitted_pixels
 from diffuse_cli.errors import DataError, ModelError, StorageError, UsageError
 from diffuse_cli.evaluation.held_out import open_held_out
+from diffuse_cli.picture_size import Size
 from diffuse_cli.storage import checkpoint, run_directory, trained_pictures
 from diffuse_cli.storage.model_info import TrainingSummary, read_model_info
 from diffuse_cli.training import estimate, loop
@@ -66,12 +67,13 @@ def test_a_run_keeps_its_fit_and_all_that_compares_pictures_has_it(home, tmp_pat
 
     path = tiny.run_directory(home) / "model.safetensors"
     assert read_model_info(path).training.fit == "pad"
-    assert choose_fit(find_pictures(folder), Recipe(init=str(path), evaluations=2)) == ("pad", "that of its teacher")
-    assert choose_fit(find_pictures(folder), Recipe())[0] == "crop"
+    assert choose_fit(find_pictures(folder), Recipe(init=str(path), evaluations=2), Size(8, 8)) == (
+        "pad", "that of its teacher")
+    assert choose_fit(find_pictures(folder), Recipe(), Size(8, 8))[0] == "crop"
     other = tiny.draw_bars(tmp_path / "other", 3)
     for found, source in ((held_out(path, None), folder), (held_out(path, other), other)):
         for name, image in zip(found.dataset.names, found.dataset.images, strict=True):
-            padded = square_pixels(Image.open(source / name), 8, Rendering(fit="pad"))
+            padded = fitted_pixels(Image.open(source / name), 8, Rendering(fit="pad"))
             np.testing.assert_array_equal(image, padded)
 
 

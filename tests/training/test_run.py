@@ -291,12 +291,12 @@ def test_the_resolution_follows_pictures_and_machine(tmp_path, sides, device, re
     for index, side in enumerate(sides):
         Image.new("RGB", (side, side + index)).save(tmp_path / f"{index}.png")
     with open_run(tmp_path, Recipe(), Machine(device=device), rehearsal=True) as run:
-        assert run.resolution == resolution
+        assert run.resolution == (resolution, resolution)
 
 
 def test_the_resolution_of_init_counts(squares, trained):
     with open_run(squares, Recipe(init=str(trained[0])), Machine()) as run:
-        assert (run.resolution, run.why_resolution) == (8, "that of --init")
+        assert (run.resolution, run.why_resolution) == ((8, 8), "that of --init")
 
 
 def test_a_run_keeps_its_resolution_whatever_pictures_and_machine_are_now(tmp_path, home):
@@ -307,7 +307,7 @@ def test_a_run_keeps_its_resolution_whatever_pictures_and_machine_are_now(tmp_pa
     with open_run(folder, Recipe(), Machine(device="cuda", name="cars")) as run:
         assert (run.resolution, run.why_resolution) == (PLAN.model.network.resolution, "that of the run")
     with open_run(folder, Recipe(), Machine(device="cuda", name="cars", fresh=True)) as run:
-        assert run.resolution == 64
+        assert run.resolution == (64, 64)
 
 
 def test_no_readable_picture_means_no_resolution(tmp_path):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import DataError
+from ..picture_size import Size
 from ..storage import registry
 from . import options, output_files
 from .terminal import progress, view
@@ -27,8 +28,8 @@ RESOLUTION = 64                                 # default of --resolution, in pi
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look at pictures and captions before training.")
 
 Folders = Annotated[list[Path], options.folders()]
-Resolution = Annotated[int, typer.Option(
-    help=f"Width and height of the pictures that the model sees, in pixels. Default: {RESOLUTION}.")]
+Resolution = Annotated[Size | None, options.resolution(
+    f"Size of the pictures that the model sees: 64, or width x height, 96x64. Default: {RESOLUTION}.")]
 
 
 @app.command()
@@ -89,7 +90,7 @@ def preview(folders: Folders, captions: options.Captions = None, caption: option
             caption_column: options.CaptionColumn = None, caption_ext: options.CaptionExt = None,
             caption_template: options.CaptionTemplate = None, join_lines: options.JoinLines = None,
             background: options.Background = None, white_level: options.WhiteLevel = None, fit: options.Fit = None,
-            resolution: Resolution = RESOLUTION,
+            resolution: Resolution = None,
             out: Annotated[Path | None, typer.Option("--out", "-o", help="The sheet, a new PNG. Default: preview.png.")
                            ] = None,
             quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
@@ -102,7 +103,7 @@ def preview(folders: Folders, captions: options.Captions = None, caption: option
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
     folder = folders[0]
     target = output_files.new_file(out, default="preview.png", suffixes=(".png",), outside=folder)
-    found, dataset, (fit, why_fit) = _read(folder, resolution, data_options)
+    found, dataset, (fit, why_fit) = _read(folder, resolution or Size.of(RESOLUTION), data_options)
     if not dataset.names:
         raise DataError(_skipped_line(dataset), hint=f"diffuse data check {folder} lists them")
 
@@ -125,7 +126,7 @@ def preview(folders: Folders, captions: options.Captions = None, caption: option
 def demo(folder: Annotated[Path, options.folder("A new or empty folder.")],
          num: Annotated[int, typer.Option("--num", "-n", help="Number of pictures. Default: 2000.")] = 2000,
          resolution: Annotated[int, typer.Option(
-             help=f"Width and height of each picture, in pixels. Default: {RESOLUTION}.")] = RESOLUTION,
+             help=f"Side of each picture, a square, in pixels. Default: {RESOLUTION}.")] = RESOLUTION,
          seed: Annotated[int, typer.Option("--seed", "-s", help="The same seed draws the same pictures. Default: 0."
                                             )] = 0,
          quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
@@ -164,32 +165,31 @@ def clear(quiet: options.Quiet = False, verbose: options.Verbose = False, json: 
         view.out_json({"freed": freed_bytes})
 
 
-def _read(folder: Path, resolution: int | None, data_options: dict[str, Any],
+def _read(folder: Path, resolution: Size | None, data_options: dict[str, Any],
           ) -> "tuple[PictureListing, Dataset, tuple[str, str]]":
     """Find and decode the pictures of a folder, and show the progress. Pictures that cannot be used are skipped.
 
-    resolution: in pixels; None is the one that training would choose. → the pictures as found and as decoded; the fit,
+    resolution: None is the one that training would choose. → the pictures as found and as decoded; the fit,
     and the reason for it. Raises DataError, UsageError.
     """
-    from ..checks import check_range
+    from ..checks import check_size
     from ..config import Machine, Recipe
     from ..data import dataset as cache
     from ..data.captions import find_pictures
     from ..data.colours import Rendering
     from ..events import Scanned
-    from ..model_config import RESOLUTION_RANGE
     from ..training.run import choose_fit, choose_resolution
 
     if resolution is not None:
-        check_range("--resolution", resolution, *RESOLUTION_RANGE)
+        check_size("--resolution", resolution)
     recipe = Recipe(**data_options)
     found = find_pictures(folder, **recipe.caption_options, checking=True)
     if resolution is None:
         try:
             resolution, _ = choose_resolution(found, recipe, Machine())
         except DataError:                                              # no picture can be read: all will be listed
-            resolution = RESOLUTION
-    fit, why_fit = choose_fit(found, recipe)
+            resolution = Size.of(RESOLUTION)
+    fit, why_fit = choose_fit(found, recipe, resolution)
     with progress.of("reading pictures", len(found.pictures)) as advance_to:
         scan = cache.decode_pictures(found, resolution=resolution, directory=registry.cache_directory(),
                                      rendering=Rendering(**recipe.colour_options, fit=fit))

@@ -12,6 +12,7 @@ from .. import config
 from ..checks import check_choice, check_range
 from ..config import Machine
 from ..errors import DataError, UsageError
+from ..picture_size import Size
 from ..storage import registry
 from ..storage.model_info import read_model_info
 from . import options
@@ -95,7 +96,7 @@ def evaluate(
         raise DataError(f"{folder} does not exist", hint="Give a folder of pictures")
     machine = Machine(**options.given({"device": device, "micro_batch": batch_size}))
     if is_demo:
-        folder = _demo_scenes(min(images, DEMO_SCENES), read_model_info(path).config.network.resolution)
+        folder = _demo_scenes(min(images, DEMO_SCENES), read_model_info(path).config.network.resolution.width)
     evaluation = _evaluate(path, folder, num, images, seed, features, machine, precision)
     if view.settings.json:
         view.out_json(evaluation.to_dict())
@@ -149,7 +150,7 @@ def _evaluate(
         resolution = model.config.network.resolution
         chosen = None if features is None else load_features(features)
         pictures = _open_pictures(path, folder, resolution, tell)
-        batch_size = devices.choose_micro_batch(machine, device, batch_size=MAX_PICTURES, resolution=resolution)
+        batch_size = devices.choose_micro_batch(machine, device, batch_size=MAX_PICTURES, resolution=resolution.side)
         return measure(
             model, pictures, num=num, seed=seed, limit=images, batch_size=batch_size,
             precision=precision or devices.choose_sampling_precision(device), features=chosen,
@@ -157,7 +158,7 @@ def _evaluate(
 
 
 def _open_pictures(
-    path: Path, folder: Path | None, resolution: int, tell: Callable[[str, int, int], None],
+    path: Path, folder: Path | None, resolution: Size, tell: Callable[[str, int, int], None],
 ) -> "HeldOutPictures":
     """Open the pictures to measure on, and show the progress: those in `folder`, or those that the run held out."""
     from ..evaluation.held_out import open_held_out

@@ -7,7 +7,7 @@ from .terminal import view
 if TYPE_CHECKING:
     from ..storage.checkpoint import Model
 
-LARGE = 128                                     # pixels along a side from which the operations are counted
+LARGE = 128                                     # √pixels of a picture from which the operations are counted
 MANY = 5e11                                     # operations for one picture from which a CPU takes many seconds
 
 
@@ -15,10 +15,10 @@ def warn_of_cost(model: "Model", *, passes: int) -> None:
     """Warn if one picture takes very many operations on the CPU. passes: of the network, for one picture."""
     from ..network.network import flops
 
-    side = model.config.network.resolution
-    if side < LARGE or next(model.network.parameters()).device.type != "cpu":
+    size = model.config.network.resolution
+    if size.side < LARGE or next(model.network.parameters()).device.type != "cpu":
         return
     operations = passes * flops(model.config.network)
     if operations > MANY:
-        view.warn(f"this model makes pictures of {side} pixels, each of which takes about {operations / 1e12:.1f} "
+        view.warn(f"this model makes pictures of {size} pixels, each of which takes about {operations / 1e12:.1f} "
                   "trillion operations: on a CPU that may be minutes, and gigabytes of memory")

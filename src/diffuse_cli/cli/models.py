@@ -56,7 +56,7 @@ def list_models(
             continue
         if view.settings.json:
             view.out_json({"name": name, "path": str(path), "last": name == last, "changed": path.stat().st_mtime,
-                           "resolution": info.config.network.resolution, "parameters": info.parameters,
+                           "resolution": info.config.network.resolution.to_json(), "parameters": info.parameters,
                            "bytes": info.bytes, "training": info.training.to_json()})
         rows.append(_row(name, info, path))
     if not rows:
@@ -206,7 +206,7 @@ def _lines(path: Path, info: "ModelInfo") -> list[tuple[str, str]]:
     lines = [
         ("file", str(path)),
         ("size", f"{info.bytes / 1e6:.1f} MB, {info.parameters:,} parameters"),
-        ("pictures", f"{network.resolution} x {network.resolution} pixels, {network.channels} channels"),
+        ("pictures", "{} x {} pixels, ".format(*network.resolution) + f"{network.channels} channels"),
         ("network", f"widths {_joined(network.widths)}; depths {_joined(network.depths)}; "
                     f"attention {_joined(network.attention)}"),
         ("text", "none: unconditional" if text is None else

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import config, model_config
-from ..checks import check_choice, check_range
+from ..checks import MAX_SIDE, check_choice, check_range, check_size
 from ..config import Machine
 from ..errors import DataError, UsageError
+from ..picture_size import Size
 from ..storage import registry
 from ..storage.model_info import read_model_info
 from . import options, output_files
@@ -33,9 +34,8 @@ def noise_demo(
     schedule: Annotated[list[str] | None, options.choice(
         "--schedule", of=model_config.SCHEDULES, help="Noise schedule, or several to compare them",
         default=config.Recipe.schedule)] = None,
-    resolution: Annotated[int | None, typer.Option(
-        "--resolution", help=f"Width and height of the picture, in pixels. Default: {RESOLUTION}, or the model's.")
-        ] = None,
+    resolution: Annotated[Size | None, options.resolution(
+        f"Size of the picture: 64, or width x height, 96x64. Default: {RESOLUTION}, or the model's.")] = None,
     num: Annotated[int, typer.Option("-n", "--num", help="Number of noise levels. Default: 8.")] = 8,
     model: Annotated[str | None, typer.Option(
         "-m", "--model", help="Also show how this model restores the picture from each level.",
@@ -60,7 +60,7 @@ def noise_demo(
     check_range("--num", num, 2, 64)
     check_range("--seed", seed, *config.SEED_RANGE)
     if resolution is not None:
-        check_range("--resolution", resolution, 8, 512)
+        check_size("--resolution", resolution)
     for name in schedule or ():
         check_choice("--schedule", name, model_config.SCHEDULES)
     if animate and plot:
@@ -82,7 +82,7 @@ def noise_demo(
 
 
 def _demonstrate(
-    image: Path | None, names: list[str], resolution: int | None, num: int, path: Path | None, target: Path, *,
+    image: Path | None, names: list[str], resolution: Size | None, num: int, path: Path | None, target: Path, *,
     animate: bool, plot: bool, seed: int,
 ) -> None:
     from ..pictures import sheets
@@ -98,23 +98,23 @@ def _demonstrate(
 
         model = None if path is None else checkpoint.load_model(path, devices.choose_device(Machine()))
     if model is not None:
-        side = model.config.network.resolution
-        if resolution not in (None, side):
-            raise UsageError(f"the model generates pictures of {side} pixels, not {resolution}",
+        of_model = model.config.network.resolution
+        if resolution not in (None, of_model):
+            raise UsageError(f"the model generates pictures of {of_model} pixels, not {resolution}",
                              hint="Leave out --resolution")
-        resolution, names = side, [model.config.schedule]
+        resolution, names = of_model, [model.config.schedule]
         warn_of_cost(model, passes=FRAMES if animate else num)
-    side = resolution or RESOLUTION
-    schedules = [make_schedule(name, side) for name in names]
+    size = resolution or Size.of(RESOLUTION)
+    schedules = [make_schedule(name, size.side) for name in names]
     for schedule in schedules:
-        _warn_about_leak(schedule, side)
+        _warn_about_leak(schedule, size)
     if plot:
         from ..reporting import schedule_plot
 
         output_files.write_new(target, schedule_plot.plot_schedules(schedules))
         output_files.print_result(target, {"schedules": names})
         return
-    pixels, caption = _open_picture(image, side, model)
+    pixels, caption = _open_picture(image, size, model)
     times = forward_demo.evenly_spaced_times(FRAMES if animate else num)
     levels_of = {schedule.name: list(forward_demo.forward_diffusion(
         pixels, schedule, times, seed=seed, model=model, caption=caption)) for schedule in schedules}
@@ -133,18 +133,18 @@ def _demonstrate(
     output_files.print_result(target, {"levels": records})
 
 
-def _open_picture(image: Path | None, side: int, model: "Model | None") -> "tuple[np.ndarray, str]":
-    """The picture as the model sees it, (side, side, 3) uint8, and its caption, empty if unknown. Raises DataError."""
+def _open_picture(image: Path | None, size: Size, model: "Model | None") -> "tuple[np.ndarray, str]":
+    """The picture as the model sees it, (H, W, 3) uint8, and its caption, empty if unknown. Raises DataError."""
     from ..data.demo_scenes import scenes
-    from ..data.squares import square_pixels
+    from ..data.fitting import fitted_pixels
     from ..sampling.request import open_fitted, rendering_of
 
     if image is None:
         scene = scenes.scene_with("red", "car", seed=0, index=0)
-        return square_pixels(scenes.draw(scene, side), side), scene.caption
+        return fitted_pixels(scenes.draw(scene, min(MAX_SIDE, max(size))), size), scene.caption
     rendering = None if model is None else rendering_of(model.training)
     try:
-        return open_fitted(image, side, rendering), ""
+        return open_fitted(image, size, rendering), ""
     except DataError as error:
         raise DataError(error.what, hint="Give another picture, or none for a demo scene") from error
 
@@ -186,10 +186,10 @@ def _record(name: str, level: "Level") -> dict[str, Any]:
             "snr": level.snr, "snr_db": level.snr_db, "noise_mse": level.noise_mse}
 
 
-def _warn_about_leak(schedule: "Schedule", side: int) -> None:
+def _warn_about_leak(schedule: "Schedule", size: Size) -> None:
     from ..sampling.forward_demo import brightness_decibels, leaks_brightness
 
-    if leaks_brightness(schedule, side):
-        view.warn(f"{schedule.name} leaks at {side} px: its last level still shows the brightness of a picture "
-                  f"(its mean has an SNR of {brightness_decibels(schedule, side):+.1f} dB), but sampling starts from "
-                  "pure noise; choose another schedule for pictures of this size")
+    if leaks_brightness(schedule, size.side):
+        view.warn(f"{schedule.name} leaks at {size} px: its last level still shows the brightness of a picture "
+                  f"(its mean has an SNR of {brightness_decibels(schedule, size.side):+.1f} dB), but sampling starts "
+                  "from pure noise; choose another schedule for pictures of this size")

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import config
+from ..checks import parse_size
 from ..config import Recipe, Sampling
 from ..data.hub import lasting_place
 from ..errors import DiffuseError, UsageError
@@ -43,6 +44,11 @@ def choice(*names: str, of: Iterable[str], help: str, default: str | None = None
     text = f"{help}: {', '.join(words)}." + ("" if default is None else f" Default: {default}.")
     return typer.Option(*names, metavar="NAME", help=text, rich_help_panel=panel,
                         autocompletion=lambda incomplete: [word for word in words if word.startswith(incomplete)])
+
+
+def resolution(help: str, panel: str | None = None) -> Any:
+    """Declare --resolution."""
+    return typer.Option("--resolution", metavar="SIZE", parser=parse_size, help=help, rich_help_panel=panel)
 
 
 def device(panel: str | None = None) -> Any:
@@ -104,8 +110,8 @@ WhiteLevel = Annotated[float | None, typer.Option(
 
 
 Fit = Annotated[str | None, choice(
-    "--fit", of=config.FITS, help="How pictures that are not square become so: auto pads those on a plain ground and "
-    "crops others", default=Recipe.fit, panel=PICTURES_PANEL)]
+    "--fit", of=config.FITS, help="How pictures of another shape get that of the model: auto pads those on a plain "
+    "ground and crops others", default=Recipe.fit, panel=PICTURES_PANEL)]
 
 
 # ── From arguments to configs ───────────────────────────────────────────────────────────────────────────────────────

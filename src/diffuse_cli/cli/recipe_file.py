@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import config
-from ..checks import from_dict, parse_duration
+from ..checks import from_dict, parse_duration, to_dict
 from ..config import Recipe
 from ..errors import UsageError, system_reason
 from ..files.input_files import read_input
@@ -77,7 +77,7 @@ def write(path: Path, folder: Path, recipe: Recipe, plan: "Plan") -> None:
         recipe, resolution=plan.model.network.resolution, preset=plan.preset, batch_size=plan.batch_size, lr=plan.lr,
         flip=plan.flip, steps=plan.steps if recipe.images is None and recipe.time is None else None)
     settings: dict[str, Any] = {name: list(value) if isinstance(value, tuple) else value
-                                for name, value in dataclasses.asdict(chosen).items() if value not in (None, ())}
+                                for name, value in to_dict(chosen).items() if value not in (None, ())}
     if "time" in settings:
         settings["time"] = f"{settings['time']:g}s"
     text = tomli_w.dumps({"folder": os.fspath(folder), **settings})

@@ -19,6 +19,7 @@ from .. import config, model_config
 from ..checks import from_dict, parse_duration
 from ..config import Machine, Recipe
 from ..errors import StorageError, UsageError
+from ..picture_size import Size
 from . import options, output_files, recipe_file
 from .processes import SIGNALS, handle_signals, launch, process_duties, processes_to_start
 from .terminal import view
@@ -74,8 +75,8 @@ DryRun = Annotated[bool, _machine("--dry-run", help="Print the plan and stop.")]
 
 def train(
     folders: Annotated[list[Path] | None, options.folders()] = None,
-    resolution: Annotated[int | None, _recipe("--resolution", help="Width and height of the pictures, a multiple of 8."
-                                              )] = None,
+    resolution: Annotated[Size | None, options.resolution(
+        "Size of the pictures: 64 for squares, or width x height, 96x64; multiples of 8.", panel=RECIPE)] = None,
     preset: Annotated[str | None, _recipe_choice("--preset", config.PRESETS, "Size of the network")] = None,
     steps: Steps = None,
     images: Images = None,

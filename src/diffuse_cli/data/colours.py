@@ -40,11 +40,11 @@ _SRGB_GAMMA = 1 / 2.2                           # what a gAMA chunk says about s
 
 @dataclass(frozen=True)
 class Rendering:
-    """How the file of a picture becomes the pixels of a square. The defaults are what the first versions did."""
+    """How the file of a picture becomes pixels of the model's size. The defaults are what the first versions did."""
 
     background: str = "white"                   # colour behind transparent pictures: a name, or #rrggbb
     white_level: float | None = None            # value that is white in pictures of 16 bits or real numbers
-    fit: str = "crop"                           # one of `config.FITS`, but not "auto": see `squares.square`
+    fit: str = "crop"                           # one of `config.FITS`, but not "auto": see `fitting.fitted`
 
 
 def background_colour(rendering: Rendering) -> tuple[int, int, int]:

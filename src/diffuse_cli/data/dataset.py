@@ -1,6 +1,6 @@
 """The data set of a training: pictures decoded once, into a memory-mapped array under the cache directory.
 
-    <directory>/<key>/images.u8         N·R·R·3 bytes
+    <directory>/<key>/images.u8         N·H·W·3 bytes
     <directory>/<key>/index.jsonl       one line for each file, in order, with the hash of its pixels; written last, so
                                         the array is then complete
     <directory>/<key>.lock              held while the pictures are decoded
@@ -26,6 +26,7 @@ import numpy as np
 from ..errors import DataError, InUseError, StorageError
 from ..events import Noticed, Scanned
 from ..files import durable, temporaries
+from ..picture_size import Size
 from . import cached_pixels, decode_workers
 from .colours import Rendering, background_colour
 from .file_hashes import REFUSED, hash_files
@@ -45,13 +46,14 @@ T = TypeVar("T")
 Progress = Generator[Scanned | Noticed, None, Dataset]
 
 
-def open_dataset(found: PictureListing, *, resolution: int, directory: Path, strict: bool = False,
+def open_dataset(found: PictureListing, *, resolution: Size | int, directory: Path, strict: bool = False,
                  rendering: Rendering | None = None) -> Progress:
     """Decode the pictures, or read them from the cache; yields progress, returns the Dataset (`yield from` it).
 
-    Raises DataError if no picture is left or more than half cannot be used, not counting files whose suffix is that of
-    an unsupported type, and with `strict` if any picture cannot be used. All other problems become one warning, as a
-    `Noticed`. Raises UsageError if `rendering` names an unknown colour.
+    resolution: of the decoded pictures; an int is the side of squares. Raises DataError if no picture is left or more
+    than half cannot be used, not counting files whose suffix is that of an unsupported type, and with `strict` if any
+    picture cannot be used. All other problems become one warning, as a `Noticed`. Raises UsageError if `rendering`
+    names an unknown colour.
     """
     dataset = yield from decode_pictures(found, resolution=resolution, directory=directory, rendering=rendering)
     beside = {name for name, reason in found.unusable if reason in PICTURE_LIKE}
@@ -73,24 +75,24 @@ def open_dataset(found: PictureListing, *, resolution: int, directory: Path, str
 
 
 def decode_pictures(
-    found: PictureListing, *, resolution: int, directory: Path, rendering: Rendering | None = None,
+    found: PictureListing, *, resolution: Size | int, directory: Path, rendering: Rendering | None = None,
 ) -> Progress:
     """Decode the pictures as `open_dataset` does, but accept any number of unusable ones, even all."""
-    rendering = rendering or Rendering()
+    rendering, size = rendering or Rendering(), Size.of(resolution)
     background_colour(rendering)                # refused here, once, and not in each worker
     durable.make_directory(directory)
     hashes = yield from hash_files(found.folder, found.pictures, directory=directory, threads=decode_workers.cores())
-    key = _key(hashes, resolution, rendering)
+    key = _key(hashes, size, rendering)
     home = directory / key
-    dataset = yield from _read_intact(found, hashes, home, resolution, rendering)
+    dataset = yield from _read_intact(found, hashes, home, size, rendering)
     if dataset is None:
         with contextlib.ExitStack() as held:
             yield from _wait_for_lock(held, directory / f"{key}.lock")
             # Another process may have decoded them
-            dataset = yield from _read_intact(found, hashes, home, resolution, rendering)
+            dataset = yield from _read_intact(found, hashes, home, size, rendering)
             if dataset is None:
-                yield from _decode(found, hashes, home, resolution, rendering)
-                dataset = _read(found, hashes, home, resolution, rendering)
+                yield from _decode(found, hashes, home, size, rendering)
+                dataset = _read(found, hashes, home, size, rendering)
     if dataset is None:
         raise StorageError(f"{home} changed while it was being read", hint="Run the same command again")
     return dataset
@@ -126,11 +128,11 @@ def clear_cache(directory: Path) -> int:
 # ── Files → cache ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _key(hashes: Iterable[str], resolution: int, rendering: Rendering) -> str:
+def _key(hashes: Iterable[str], size: Size, rendering: Rendering) -> str:
     options = asdict(rendering)
     if rendering.fit == Rendering.fit:          # as in caches of versions that always cropped
         del options["fit"]
-    start = json.dumps([FORMAT, TRANSFORM, resolution, options]).removesuffix("]")
+    start = json.dumps([FORMAT, TRANSFORM, size.to_json(), options]).removesuffix("]")
     return _sha256(f"{start}, ".encode(), _json(hashes), b"]")[:32]
 
 
@@ -149,7 +151,7 @@ def _wait_for_lock(held: contextlib.ExitStack, path: Path) -> Generator[Noticed,
 
 
 def _decode(
-    found: PictureListing, hashes: Sequence[str], home: Path, resolution: int, rendering: Rendering,
+    found: PictureListing, hashes: Sequence[str], home: Path, size: Size, rendering: Rendering,
 ) -> Generator[Scanned, None, None]:
     """Decode every file that could be read; write the array first, then the index, which makes the array valid."""
     durable.make_directory(home)
@@ -158,7 +160,7 @@ def _decode(
         temporaries.remove_abandoned(other)     # of trainings that were killed and never started again
     readable = (picture.path for picture, file_hash in zip(found.pictures, hashes, strict=True)
                 if not file_hash.startswith(REFUSED))
-    decoding = decode_workers.decode_all(readable, resolution=resolution, rendering=rendering)
+    decoding = decode_workers.decode_all(readable, resolution=size, rendering=rendering)
     lines, checksum = SpilledList(), hashlib.sha256()
     with durable.stream(home / "images.u8") as write, contextlib.closing(decoding) as decoded:
         piece = bytearray()
@@ -202,20 +204,20 @@ def _next_entry(
 
 
 def _read_intact(
-    found: PictureListing, hashes: Iterable[str], home: Path, resolution: int, rendering: Rendering,
+    found: PictureListing, hashes: Iterable[str], home: Path, size: Size, rendering: Rendering,
 ) -> Generator[Scanned | Noticed, None, Dataset | None]:
     """The data set, if there is a complete and undamaged cache of files with these hashes; yields progress."""
-    dataset = _read(found, hashes, home, resolution, rendering)
+    dataset = _read(found, hashes, home, size, rendering)
     if dataset is None:
         return None
     intact = yield from cached_pixels.verify(
-        home / "images.u8", dataset.pixel_hashes, size=3 * resolution**2, threads=decode_workers.cores())
+        home / "images.u8", dataset.pixel_hashes, size=3 * size.pixels, threads=decode_workers.cores())
     if not intact:
         yield Noticed(level="warning", message="the cache of decoded pictures is damaged: they are decoded again")
     return dataset if intact else None
 
 
-def _read(found: PictureListing, hashes: Iterable[str], home: Path, resolution: int, rendering: Rendering,
+def _read(found: PictureListing, hashes: Iterable[str], home: Path, size: Size, rendering: Rendering,
           ) -> Dataset | None:
     """The data set, if there is a complete cache of files with these hashes."""
     try:
@@ -224,7 +226,7 @@ def _read(found: PictureListing, hashes: Iterable[str], home: Path, resolution: 
             if header != _index_header(_sha256(iter(lambda: index.read(_PIECE), b""))):
                 return None
             index.seek(start)
-            rows, remarks, skipped = SpilledList(), Remarks(resolution, rendering), list(found.unusable)
+            rows, remarks, skipped = SpilledList(), Remarks(size, rendering), list(found.unusable)
             for picture, own, file_hash, line in zip(
                     found.pictures.names(), found.pictures.captions, hashes, index, strict=True):
                 entry = Entry(**json.loads(line))
@@ -235,7 +237,7 @@ def _read(found: PictureListing, hashes: Iterable[str], home: Path, resolution: 
                 else:
                     rows.append((sort_key(picture), packed(own), bytes.fromhex(entry.pixels_hash)))
                     remarks.add(picture, entry)
-        shape = (len(rows), resolution, resolution, 3)
+        shape = (len(rows), size.height, size.width, 3)
         if (home / "images.u8").stat().st_size != math.prod(shape):
             return None
     except (OSError, ValueError, TypeError):

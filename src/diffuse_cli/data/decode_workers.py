@@ -23,6 +23,7 @@ from typing import Any
 
 from .. import python_process
 from ..errors import DataError, OutOfMemoryError
+from ..picture_size import Size
 from .colours import Rendering
 from .containers import Location
 from .picture_files import TOO_MUCH, ImageRefused, read
@@ -55,17 +56,18 @@ class Decoded:
     peak: int = 0                               # highest value of a picture of 16 bits, otherwise 0
     notes: list[str] = field(default_factory=list)      # those of `colours`
     pixels_hash: str = ""                       # SHA-256 of `pixels`; empty if there are none
-    pixels: bytes = b""                         # R·R·3 bytes
+    pixels: bytes = b""                         # H·W·3 bytes
 
 
 def decode_all(
-    paths: Iterable[Location], *, resolution: int, rendering: Rendering | None = None,
+    paths: Iterable[Location], *, resolution: Size | int, rendering: Rendering | None = None,
 ) -> Generator[Decoded, None, None]:
-    """Decode every file to a square of `resolution` pixels, in order. Closing the generator ends the workers.
+    """Decode every file to the size `resolution`, in order. Closing the generator ends the workers.
 
-    Raises DataError if files that take too long have cost more time than BUDGET, and than all other files.
+    resolution: an int is the side of squares. Raises DataError if files that take too long have cost more time than
+    BUDGET, and than all other files.
     """
-    request = [resolution, asdict(rendering or Rendering())]
+    request = [Size.of(resolution), asdict(rendering or Rendering())]
     waiting = iter(paths)
     first = list(itertools.islice(waiting, 2 * cores() * _BATCH))       # a number that keeps all workers busy
     waiting = itertools.chain(first, waiting)
@@ -100,8 +102,8 @@ def decode_all(
                 worker.close()
 
 
-def decode_one(path: Path, *, resolution: int, rendering: Rendering | None = None) -> bytes:
-    """The R·R·3 bytes of one picture, which is decoded as safely as those of a data set. Raises ImageRefused."""
+def decode_one(path: Path, *, resolution: Size | int, rendering: Rendering | None = None) -> bytes:
+    """The H·W·3 bytes of one picture, which is decoded as safely as those of a data set. Raises ImageRefused."""
     with contextlib.closing(decode_all([path], resolution=resolution, rendering=rendering)) as decoding:
         decoded = next(decoding)
     if decoded.reason:
@@ -265,13 +267,13 @@ def _send(process: subprocess.Popen[bytes], files: list[_File], request: list[An
     process.stdin.flush()
 
 
-def _receive(process: subprocess.Popen[bytes], most: int, resolution: int) -> list[Decoded]:
+def _receive(process: subprocess.Popen[bytes], most: int, resolution: Size) -> list[Decoded]:
     """Read one reply, to at most `most` files. Raises EOFError, ValueError or TypeError if the process has died."""
     assert process.stdout is not None
     facts = json.loads(process.stdout.readline())
     results = []
     for reason, file_hash, width, height, mode, peak, notes, pixels_hash in facts:
-        size = 0 if reason else 3 * resolution**2
+        size = 0 if reason else 3 * resolution.pixels
         pixels = process.stdout.read(size)
         if len(pixels) < size:
             raise EOFError

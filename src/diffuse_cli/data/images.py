@@ -19,9 +19,9 @@ from . import damage, tiff
 from .colours import DARK, Rendering, convert
 from .containers import Location
 from .file_types import HEAD, format_of, plugins, what_else
+from .fitting import REDUCING_GAP
 from .picture_files import TOO_MUCH, ImageRefused, open_regular, read
 from .rgb_profiles import note_colours
-from .squares import REDUCING_GAP
 
 if TYPE_CHECKING:
     import numpy as np  # `colours` says why it is imported where it is used

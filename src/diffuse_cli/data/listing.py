@@ -71,7 +71,7 @@ class PictureListing:
 class Dataset:
     """Pictures and their captions, in the order of the names; all fields but the last three have one entry for each."""
 
-    images: np.ndarray[Any, np.dtype[np.uint8]]     # (N, R, R, 3), memory-mapped, read-only
+    images: np.ndarray[Any, np.dtype[np.uint8]]     # (N, H, W, 3), memory-mapped, read-only
     captions: Sequence[tuple[str, ...]]         # alternatives; empty: the picture has no caption
     names: Sequence[str]
     pixel_hashes: Sequence[str]                 # SHA-256 of each decoded picture's R·R·3 bytes

@@ -7,13 +7,14 @@ import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from ..picture_size import Size
 from .colours import BRIGHT, DARK, NEARLY_TRANSPARENT, PLAIN, STRETCHED, Rendering
 from .litter import is_conflict_copy
 
 FEW = 8                                         # minimum pictures of a data set; a model memorises fewer
 _LISTED = 6                                     # kinds of skipped files that are named
 _LEVELS = (255, 1023, 4095, 16383)              # highest values of 8, 10, 12 and 14 bits
-_LONG = {"crop": "of which only the centre square is kept", "pad": "which are narrow between bars",
+_LONG = {"crop": "of which only the centre {} is kept", "pad": "which are narrow between bars",
          "stretch": "which are squeezed"}       # fit → what happens to long pictures
 _DARK = "of 16 bits with no value above"
 
@@ -35,19 +36,22 @@ class Entry:
 class Remarks:
     """Facts about the pictures that can be used, collected one by one."""
 
-    def __init__(self, resolution: int, rendering: Rendering) -> None:
+    def __init__(self, size: Size, rendering: Rendering) -> None:
         level = rendering.white_level
-        decisive_side = max if rendering.fit == "pad" else min          # the side that becomes the square's
+        decisive = min if rendering.fit == "pad" else max               # of the factors of both sides
+        long, part = ("longer than 3:1", "square") if size.is_square else (
+            f"over three times as wide or as high as the shape {size}", "part")
         self._total = self._deep = self._highest = 0        # pictures; those of 16 bits; the highest value in dark ones
         self._found: dict[str, tuple[int, str]] = {}        # remark → the number of pictures, the first of them
         self._kinds: tuple[tuple[str, Callable[[str, Entry], bool]], ...] = (
             (f"with values above --white-level {level or 0:g}, which become white",
              lambda _, entry: level is not None and entry.peak > level),
             (_DARK, lambda _, entry: level is None and 0 < entry.peak <= DARK),
-            (f"longer than 3:1, {_LONG[rendering.fit]}",
-             lambda _, entry: max(entry.width, entry.height) > 3 * min(entry.width, entry.height)),
-            (f"enlarged more than twice to {resolution} pixels",
-             lambda _, entry: 2 * decisive_side(entry.width, entry.height) < resolution),
+            (f"{long}, {_LONG[rendering.fit].format(part)}",
+             lambda _, entry: max(entry.width * size.height, entry.height * size.width)
+             > 3 * min(entry.width * size.height, entry.height * size.width)),
+            (f"enlarged more than twice to {size} pixels",
+             lambda _, entry: decisive(size.width / entry.width, size.height / entry.height) > 2),
             ("of real, negative or large numbers, stretched from lowest to highest (--white-level N takes 0 to N for "
              "all)", lambda _, entry: STRETCHED in entry.notes),
             ("nearly transparent, although colours are hidden there (to train on these, save the pictures without "

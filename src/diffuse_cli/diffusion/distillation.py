@@ -27,7 +27,7 @@ def student_time_at(t: Tensor, evaluations: int) -> Tensor:
     return torch.ceil(t * evaluations).clamp(1, evaluations) / evaluations
 
 
-def segment_times(t: float, evaluations: int, schedule: Schedule, *, steps: int, resolution: int) -> list[float]:
+def segment_times(t: float, evaluations: int, schedule: Schedule, *, steps: int, resolution: float) -> list[float]:
     """The times from the student's time t to its next that the teacher visits, both included.
 
     They are even in log-SNR, and no further apart than in `many_levels` of so many steps. From pure noise the teacher

@@ -49,8 +49,8 @@ def noise_loss(output: Tensor, target: Tensor, *, prediction: str, log_snr: Tens
     return error * scale.to(error)
 
 
-def noise_weight(loss_weighting: str, log_snr: Tensor, resolution: int) -> Tensor:
-    """The weight w(λ) of the noise loss at log-SNR λ, for pictures with `resolution` pixels along a side.
+def noise_weight(loss_weighting: str, log_snr: Tensor, resolution: float) -> Tensor:
+    """The weight w(λ) of the noise loss at log-SNR λ, for pictures of resolution² pixels.
 
     `simple`: 1 (Ho et al. 2020). `min-snr`: min(SNR, 5)/SNR (Hang et al. 2023, written for the error of the noise).
     `sigmoid`: sigmoid(b - λ)·√(1 + 1/SNR), where the bias b shifts with the resolution (Hoogeboom et al. 2024).

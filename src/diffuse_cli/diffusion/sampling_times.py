@@ -1,6 +1,7 @@
 """Which times a sampler visits on its way from 1, noise, to 0, the clean picture.
 
-In formulas rho is the noise level sigma/alpha, λ = -2 ln rho the log-SNR, and R the number of pixels along a side.
+In formulas rho is the noise level sigma/alpha, λ = -2 ln rho the log-SNR, and R² the number of pixels, so that R is the
+side of a square.
 """
 
 import math
@@ -18,13 +19,13 @@ VARIANCE = 0.3                  # mean variance of pixels in [-1, 1]
 _LEVELS = 4_001                 # at which the density of steps is integrated
 
 
-def sampling_times(schedule: Schedule, steps: int, resolution: int) -> list[float]:
+def sampling_times(schedule: Schedule, steps: int, resolution: float) -> list[float]:
     """steps + 1 times from 1 to 0: those of `few_levels` for at most 10 steps, otherwise those of `many_levels`."""
     levels = few_levels(schedule, steps, resolution) if steps <= FEW_STEPS else many_levels(schedule, steps, resolution)
     return [1.0, *schedule.time_of(levels).tolist(), 0.0]
 
 
-def many_levels(schedule: Schedule, steps: int, resolution: int) -> Tensor:
+def many_levels(schedule: Schedule, steps: int, resolution: float) -> Tensor:
     """One step to rho = 1.5·R, then steps even in log-SNR to 0.03. → (steps - 1,) log-SNRs, float64
 
     At rho = 1.5·R, the noise in the mean of a channel, which has R² pixels, has the standard deviation 1.5: more than
@@ -36,7 +37,7 @@ def many_levels(schedule: Schedule, steps: int, resolution: int) -> Tensor:
     return torch.linspace(max(coarse, top + 0.5), fine, steps - 1, dtype=torch.float64)
 
 
-def few_levels(schedule: Schedule, steps: int, resolution: int) -> Tensor:
+def few_levels(schedule: Schedule, steps: int, resolution: float) -> Tensor:
     """The levels of few steps, where the estimate of a picture changes most. → (steps - 1,) log-SNRs, float64
 
     A step of DDIM from rho_t to rho_s loses the share v·(rho_t - rho_s)²/((v + rho_s²)(v + rho_t²)) of the variance v

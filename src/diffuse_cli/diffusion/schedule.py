@@ -113,8 +113,8 @@ class Schedule:
         return -torch.expm1(torch.diff(log_alpha_bar, prepend=torch.zeros(1, dtype=torch.float64)))
 
 
-def make_schedule(name: str, resolution: int) -> Schedule:
-    """The schedule `name` of model_config.SCHEDULES for pictures with `resolution` pixels along a side.
+def make_schedule(name: str, resolution: float) -> Schedule:
+    """The schedule `name` of model_config.SCHEDULES for pictures of resolution² pixels.
 
     Only `interpolated` depends on the resolution.
     """
@@ -183,7 +183,7 @@ def _linear() -> Callable[[Tensor], Tensor]:
     return log_snr
 
 
-def _interpolated(resolution: int) -> Callable[[Tensor], Tensor]:
+def _interpolated(resolution: float) -> Callable[[Tensor], Tensor]:
     """λ(u) = -2 ln tan(πu/2) + u·2 ln(32/resolution): cosine with a shifted noisy end (Hoogeboom et al. 2023).
 
     Larger pictures need more noise before nothing can be seen in them, smaller ones less. u runs linearly with t,

@@ -133,7 +133,7 @@ def measure(
     pixels: (N, H, W, 3) uint8; captions: one for each picture, "" for none.
     """
     config, device = model.config, next(model.network.parameters()).device
-    schedule = make_schedule(config.schedule, config.network.resolution)
+    schedule = make_schedule(config.schedule, config.network.resolution.side)
     times = schedule.time_of(likelihood.level_log_snrs(schedule))
     variants = {"true": captions, **_other_captions(model, captions, seed)}
     curves: dict[str, list[Tensor]] = {name: [] for name in variants}

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Generator
@@ -24,6 +25,7 @@ from ..data import caption_words
 from ..data.listing import Dataset
 from ..errors import InUseError, ModelError
 from ..files import durable
+from ..picture_size import Size
 from ..pictures.pixels import from_pixels
 from ..runtime import devices, randomness
 from ..storage import checkpoint
@@ -31,8 +33,9 @@ from ..storage import checkpoint
 VERSION = 2                                     # of the encoder; must change with anything that changes a feature
 STEPS, BATCH, LEARNING_RATE = 300, 64, 2e-3     # of training the encoder; the batch is in pictures
 WIDTHS = (24, 48, 64, 96)                       # channels of the stem, then of the levels
-SIDE, GRID = 64, 16                             # pixels: width of the encoder's pictures, and of maps after its stem;
-                                                # reached by whole factors, so the width may be nearly twice as large
+SIDE, GRID = 64, 16                             # √pixels of the encoder's pictures, and of maps after its stem; reached
+                                                # by whole factors, so that they may be nearly twice as large
+LEAST = 8                                       # pixels that the shorter side of the encoder's pictures keeps
 WORDS = 200                                     # largest number of caption words that the encoder learns to predict
 SCALE = 4096                                    # largest number of pictures from which features are standardised
 TEMPERATURE = 0.2                               # of the NT-Xent loss
@@ -78,7 +81,7 @@ def open_features(dataset: Dataset, positions: np.ndarray, *, directory: Path, d
     already, it is not trained again. A damaged file is replaced.
     """
     folder = _folder(dataset, positions, directory, device)
-    encoder = _read(folder / _FILE, dataset.images.shape[1])
+    encoder = _read(folder / _FILE, _size_of(dataset))
     if encoder is None:
         encoder = yield from train_encoder(dataset, positions, device=device)
         lock = directory / f"{folder.name}.lock"
@@ -93,9 +96,10 @@ def training_seconds(dataset: Dataset, positions: np.ndarray, *, directory: Path
     """About how long `open_features` will train an encoder; None if it finds one. Measures a step on grey pictures."""
     if (_folder(dataset, positions, directory, device) / _FILE).exists():
         return None
-    encoder = Encoder(dataset.images.shape[1]).to(device)
-    side = dataset.images.shape[1] // encoder.reduction
-    grey = torch.zeros(2 * min(BATCH, len(positions)), 3, -(-3 * side // 4), -(-3 * side // 4), device=device)
+    size = _size_of(dataset)
+    encoder = Encoder(size).to(device)
+    height, width = (_three_quarters(side // encoder.reduction) for side in (size.height, size.width))
+    grey = torch.zeros(2 * min(BATCH, len(positions)), 3, height, width, device=device)
     started = 0.0
     for _ in range(2):                          # the first step is slower than the others
         started = time.monotonic()
@@ -104,14 +108,18 @@ def training_seconds(dataset: Dataset, positions: np.ndarray, *, directory: Path
     return STEPS * (time.monotonic() - started)
 
 
+def _size_of(dataset: Dataset) -> Size:
+    return Size(width=dataset.images.shape[2], height=dataset.images.shape[1])
+
+
 def _folder(dataset: Dataset, positions: np.ndarray, directory: Path, device: torch.device) -> Path:
     made_by = [torch.__version__, devices.describe_device(device), torch.backends.cpu.get_cpu_capability()]
     facts = json.dumps([VERSION, dataset.content_id, positions.tolist(), *made_by])
     return directory / f"encoder-{hashlib.sha256(facts.encode()).hexdigest()[:32]}"
 
 
-def _read(path: Path, resolution: int) -> "Encoder | None":
-    """The encoder in a file for pictures of this resolution; None if the file is missing or damaged."""
+def _read(path: Path, resolution: Size) -> "Encoder | None":
+    """The encoder in a file for pictures of this size; None if the file is missing or damaged."""
     with torch.device("meta"):
         encoder = Encoder(resolution)
     shapes = {name: tuple(tensor.shape) for name, tensor in encoder.state_dict().items()}
@@ -149,10 +157,12 @@ class Encoder(nn.Module):
     mean: Tensor                                # (D,) of the raw features of the training pictures
     std: Tensor                                 # (D,) of the same
 
-    def __init__(self, resolution: int) -> None:
+    def __init__(self, resolution: Size | int) -> None:
         super().__init__()
-        self.reduction = max(1, resolution // SIDE)
-        self.pooling = max(1, min(resolution, SIDE) // GRID)
+        size = Size.of(resolution)
+        side = int(size.side)
+        self.reduction = max(1, min(side // SIDE, min(size) // LEAST))
+        self.pooling = max(1, min(side, SIDE) // GRID)
         self.stem = nn.Conv2d(3, WIDTHS[0], 3, padding=1)
         self.levels = nn.ModuleList(ResidualBlock(*widths) for widths in itertools.pairwise(WIDTHS))
         self.width = 2 * WIDTHS[0] + 2 * WIDTHS[1] + sum(WIDTHS[2:])
@@ -171,7 +181,7 @@ class Encoder(nn.Module):
         return torch.cat(outputs, dim=1)
 
     def features(self, images: Tensor) -> Tensor:
-        """(N, 3, R, R) in [-1, 1] → (N, ROUGHNESS_FEATURES + width), mean 0 and deviation 1 over the training data."""
+        """(N, 3, H, W) in [-1, 1] → (N, ROUGHNESS_FEATURES + width), mean 0 and deviation 1 over the training data."""
         features: Tensor = (self.raw_features(images) - self.mean) / self.std
         return features
 
@@ -181,7 +191,7 @@ class Encoder(nn.Module):
         return torch.cat([roughness(images), self(images)], dim=1)
 
     def reduced(self, images: Tensor) -> Tensor:
-        """The pictures as the network sees them: averaged by a whole factor to less than twice SIDE. (N, 3, R, R)"""
+        """The pictures as the network sees them: averaged by a whole factor to less than twice SIDE. (N, 3, H, W)"""
         return F.avg_pool2d(images, self.reduction) if self.reduction > 1 else images
 
 
@@ -211,11 +221,11 @@ def train_encoder(dataset: Dataset, positions: np.ndarray, *, device: torch.devi
     NT-Xent loss (Chen et al. 2020, eq. 1). Crops are not resized, recoloured or blurred. So two crops of one picture
     have colour, sharpness and shape in common, and the features keep all three.
     """
-    resolution, count = dataset.images.shape[1], len(positions)
+    count = len(positions)
     words = _words(dataset, positions)                                 # (N, W)
     generator = randomness.generator(0, "encoder")
     with torch.device("meta"):
-        encoder = Encoder(resolution)
+        encoder = Encoder(_size_of(dataset))
         heads = nn.ModuleDict({
             "instance": nn.Linear(encoder.width, 64), "words": nn.Linear(encoder.width, max(1, words.shape[1]))})
     encoder, heads = _initialised(encoder, generator).to(device), _initialised(heads, generator).to(device)
@@ -258,11 +268,16 @@ def nt_xent(projections: Tensor) -> Tensor:
 
 
 def _crops(images: Tensor, generator: torch.Generator) -> Tensor:
-    """A square from a random place of each picture, with three quarters of its side. (N, 3, R, R) → (N, 3, S, S)"""
-    size = -(-3 * images.shape[2] // 4)
-    places = torch.randint(images.shape[2] - size + 1, (len(images), 2), generator=generator).tolist()
-    return torch.stack([image[:, top : top + size, left : left + size]
-                        for image, (top, left) in zip(images, places, strict=True)])
+    """A part from a random place of each picture, with three quarters of its sides. (N, 3, H, W) → (N, 3, h, w)"""
+    height, width = map(_three_quarters, images.shape[2:])
+    tops, lefts = images.shape[2] - height + 1, images.shape[3] - width + 1         # numbers of places
+    draws = torch.randint(math.lcm(tops, lefts), (len(images), 2), generator=generator)
+    return torch.stack([image[:, top : top + height, left : left + width] for image, (top, left) in zip(
+        images, (draws % torch.tensor([tops, lefts])).tolist(), strict=True)])
+
+
+def _three_quarters(side: int) -> int:
+    return -(-3 * side // 4)
 
 
 def _words(dataset: Dataset, positions: np.ndarray) -> Tensor:

@@ -20,6 +20,7 @@ from ..data.listing import Dataset
 from ..data.split import numbers_of, split_dataset
 from ..errors import DataError, UsageError
 from ..events import Noticed, Scanned
+from ..picture_size import Size
 from ..sampling.request import rendering_of
 from ..storage import registry, run_directory, trained_pictures
 from ..storage.model_info import read_model_info
@@ -47,9 +48,9 @@ class HeldOutPictures:
 
 
 def open_held_out(
-    model: Path, folder: Path | None, *, resolution: int
+    model: Path, folder: Path | None, *, resolution: Size | int
 ) -> Generator[Scanned | Noticed, None, HeldOutPictures]:
-    """Find and decode the pictures on which the model in the file `model` is evaluated.
+    """Find and decode the pictures on which the model in the file `model` is evaluated, in its size `resolution`.
 
     Yields progress and warnings, returns the HeldOutPictures. A model in the directory of its run is evaluated on the
     pictures that the run held out. If a folder (or manifest) is named, its pictures are used instead, with captions as

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..pictures import image_files, sheets
 
-SIDE = 8                                        # pictures are compared as SIDE × SIDE mean colours
+SIDE = 8                                        # pictures are compared as about SIDE² mean colours
 NEIGHBOURS = 20                                 # number of nearest training pictures in the denominator of the ratio
 CONTROLS = 2000                                 # largest number of training pictures in the control
 QUANTILE = 0.01                                 # of the control's ratios; a picture below it is suspect
@@ -96,7 +96,7 @@ def detect_memorisation(generated: np.ndarray, training: np.ndarray, held_out: n
 
     All arrays are (N, H, W, 3) uint8, and `held_out` may be empty. The ratio is that of Carlini et al. 2023, section
     5.1: the distance to the nearest training picture over the mean distance to the NEIGHBOURS nearest. Pictures are
-    compared as SIDE × SIDE mean colours, so that noise, sharpening or a shift by a pixel hides little. Mirrored
+    compared as about SIDE² mean colours, so that noise, sharpening or a shift by a pixel hides little. Mirrored
     training pictures count as well. The control consists of training pictures, each compared with all others: if a
     model samples from the distribution of its data, its ratios are distributed like theirs.
     """
@@ -154,7 +154,7 @@ class _Reference:
     """The training pictures, with which others are compared."""
 
     def __init__(self, colours: Tensor) -> None:
-        self.colours = colours                                         # (N, SIDE, SIDE, 3), all distinct
+        self.colours = colours                                         # (N, G, L, 3), all distinct
         self.points = torch.cat([colours, colours.flip(2)]).flatten(1)             # (2N, D) with mirrored ones
         self.neighbours = min(NEIGHBOURS, len(colours) - 1)            # or all others, if fewer
 
@@ -167,7 +167,7 @@ class _Reference:
         return self.neighbours >= 2
 
     def ratios(self, colours: Tensor, *, itself: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """(M, SIDE, SIDE, 3) colours → ratio (M,), distance to the nearest (M,), position of the nearest (M,).
+        """(M, G, L, 3) colours → ratio (M,), distance to the nearest (M,), position of the nearest (M,).
 
         `itself` (M,): positions of the same pictures among the training pictures; none is compared with itself.
         """
@@ -190,13 +190,19 @@ class _Reference:
 
 
 def _colours(pixels: np.ndarray) -> Tensor:
-    """(N, H, W, 3) uint8 → (N, SIDE, SIDE, 3) mean colours in [0, 1]. Smaller pictures keep their size."""
+    """(N, H, W, 3) uint8 → (N, G, L, 3) mean colours in [0, 1], in a grid of about SIDE² square cells.
+
+    Smaller pictures keep their size.
+    """
+    height, width = pixels.shape[1:3]
+    aspect = math.sqrt(width / height)
+    grid = min(max(1, round(SIDE / aspect)), height), min(max(1, round(SIDE * aspect)), width)
     if not len(pixels):
-        return torch.empty(0, SIDE, SIDE, 3)
+        return torch.empty(0, *grid, 3)
     parts = []
     for start in range(0, len(pixels), 1024):
         image = torch.from_numpy(np.ascontiguousarray(pixels[start : start + 1024])).permute(0, 3, 1, 2).float() / 255
-        parts.append(F.adaptive_avg_pool2d(image, min(SIDE, image.shape[2])).permute(0, 2, 3, 1))
+        parts.append(F.adaptive_avg_pool2d(image, grid).permute(0, 2, 3, 1))
     return torch.cat(parts)
 
 

@@ -63,7 +63,7 @@ def compare(model: Model, folder: Path, settings: Export) -> list[Comparison]:
     """
     comparisons = [] if model.tokenizer is None else [compare_tokenizers(model, folder / TOKENIZER_FILE)]
     betas = json.loads((folder / SCHEDULER_FILE).read_bytes())["trained_betas"]
-    difference = make_schedule(model.config.schedule, model.config.network.resolution).betas() - torch.tensor(
+    difference = make_schedule(model.config.schedule, model.config.network.resolution.side).betas() - torch.tensor(
         betas, dtype=torch.float64)
     comparisons.append(Comparison("betas of the scheduler", difference.abs().max().item(), 0.0))
     return comparisons + _compare_pipeline(model, folder)
@@ -101,10 +101,14 @@ def open_pipeline(folder: Path) -> Any:
 def sample_with_pipeline(
     pipeline: Any, prompts: Sequence[str], *, steps: int, guidance: float, generator: torch.Generator,
 ) -> np.ndarray:
-    """Generate one picture for each prompt; unconditional pipelines ignore the prompts. → (N, R, R, 3) uint8"""
+    """Generate one picture for each prompt; unconditional pipelines ignore the prompts. → (N, H, W, 3) uint8
+
+    A conditional pipeline has to be told the height and the width of pictures that are no squares.
+    """
     if hasattr(pipeline, "tokenizer"):
+        height, width = np.broadcast_to(pipeline.unet.config.sample_size, 2).tolist()
         output = pipeline(prompt=list(prompts), num_inference_steps=steps, guidance_scale=guidance, generator=generator,
-                          clean_caption=False)
+                          height=height, width=width, clean_caption=False)
     else:
         output = pipeline(batch_size=len(prompts), num_inference_steps=steps, generator=generator)
     return np.stack([np.asarray(image) for image in output.images])
@@ -114,14 +118,13 @@ def sample_like_pipeline(
     model: Model, sampler: str, timesteps: Sequence[int], prompts: Sequence[str], *, guidance: float,
     generator: torch.Generator,
 ) -> np.ndarray:
-    """Generate the pictures of `sample_with_pipeline` with our `sampler`. → (N, R, R, 3) uint8
+    """Generate the pictures of `sample_with_pipeline` with our `sampler`. → (N, H, W, 3) uint8
 
     They have the time steps and the clipping of the pipeline's scheduler, the noise of an equal generator, and guidance
     at every step. `diffuse sample` guides in an interval and thresholds dynamically, which no stock pipeline can do.
     """
-    schedule = make_schedule(model.config.schedule, model.config.network.resolution)
-    network = model.config.network
-    shape = (len(prompts), network.channels, network.resolution, network.resolution)
+    schedule = make_schedule(model.config.schedule, model.config.network.resolution.side)
+    shape = (len(prompts), *model.config.network.shape)
 
     def noise(_: int = 0) -> Tensor:
         return torch.randn(shape, generator=generator)
@@ -138,7 +141,7 @@ def sample_like_pipeline(
 
 def _always_guided_denoiser(model: Model, prompts: Sequence[str], *, guidance: float, clip: bool) -> Denoiser:
     """Return a denoiser that guides at every noise level without thresholding, as stock pipelines do."""
-    schedule = make_schedule(model.config.schedule, model.config.network.resolution)
+    schedule = make_schedule(model.config.schedule, model.config.network.resolution.side)
     text, null = encode_prompts(model, prompts)
 
     def estimate(noisy: Tensor, t: float, features: Tensor | None) -> Denoised:

@@ -16,7 +16,7 @@ from ..events import ProgressCallback, without_non_finite
 from ..files import durable
 from ..files.input_files import read_input
 from ..files.strict_json import MAX_JSON_BYTES, JsonError, loads_strict
-from ..model_config import Student
+from ..model_config import ModelConfig
 from ..pictures import image_files, pixels, sheets
 from ..sampling.example_prompts import example_prompts, frequent_words
 from ..sampling.generate import generate
@@ -52,7 +52,7 @@ def write(
         progress("generating samples", len(samples), len(prompts))
     durable.make_directory(folder / PICTURE_FOLDER, mode=0o777)
     for name, picture in zip(_picture_names(prompts), samples, strict=True):
-        enlarged = pixels.enlarge(picture, max(1, round(sheets.ENLARGED_SIDE / model.config.network.resolution)))
+        enlarged = pixels.enlarge(picture, sheets.scale_of(picture))
         durable.write(folder / name, image_files.encode(enlarged), mode=0o666)
     text = _readme(model, prompts, source.parent, place=place, license=license)
     durable.write(folder / "README.md", text.encode(), mode=0o666)
@@ -73,7 +73,7 @@ def write_report(path: Path, model: Model, report: dict[str, Any]) -> None:
 
 
 def _readme(model: Model, prompts: Sequence[str], run: Path, *, place: str, license: str | None) -> str:
-    network, training = model.config.network, model.training
+    (width, height), training = model.config.network.resolution, model.training
     name, conditional = _text(training.name or "model"), model.tokenizer is not None
     task = "text-to-image" if conditional else "unconditional-image-generation"
     kind = "text-conditional" if conditional else "unconditional"
@@ -81,12 +81,11 @@ def _readme(model: Model, prompts: Sequence[str], run: Path, *, place: str, lice
     blocks = [
         _front_matter(task, prompts if conditional else (), license),
         f"# {name}",
-        f"A {kind} diffusion model for pictures of {network.resolution} × {network.resolution} pixels, trained "
-        f"{start} with diffuse-cli {__version__}. It works on pixels, without an autoencoder, and needs no code of its "
-        "own to be loaded.",
+        f"A {kind} diffusion model for pictures of {width} × {height} pixels, trained {start} with diffuse-cli "
+        f"{__version__}. It works on pixels, without an autoencoder, and needs no code of its own to be loaded.",
         " ".join(f"![a sample of the model]({name})" for name in _picture_names(prompts)),
         *([", ".join(f"*{_text(prompt)}*" for prompt in prompts)] if any(prompts) else []),
-        "## How to load it", _loading(place, conditional=conditional, student=model.config.student),
+        "## How to load it", _loading(place, model.config),
         "## Training data", _table(_data(model)),
         "## Training", _table(_training(model)),
     ]
@@ -118,9 +117,12 @@ def _quoted(text: str) -> str:
                          for letter in whole) + '"'
 
 
-def _loading(place: str, *, conditional: bool, student: Student | None) -> str:
+def _loading(place: str, config: ModelConfig) -> str:
+    conditional, student, size = config.conditional, config.student, config.network.resolution
+    sides = "" if size.is_square else f"height={size.height}, width={size.width}, "        # needed by these pipelines
+    tensors = "" if size.is_square else ", with pictures and masks as tensors (N, C, H, W) of the model's size"
     if student is not None:                     # its guidance is a part of it
-        call = '"a prompt", guidance_scale=1.0, ' if conditional else ""
+        call = f'"a prompt", {sides}guidance_scale=1.0, ' if conditional else ""
         last = ", clean_caption=False" if conditional else ""
         return _code("from diffusers import DiffusionPipeline\n\n"
                      f'pipeline = DiffusionPipeline.from_pretrained({json.dumps(place)})\n'
@@ -132,9 +134,10 @@ def _loading(place: str, *, conditional: bool, student: Student | None) -> str:
     return _code(
         "from diffusers import AutoPipelineForText2Image\n\n"
         f'pipeline = AutoPipelineForText2Image.from_pretrained({json.dumps(place)})\n'
-        'picture = pipeline("a prompt", guidance_scale=3.0, num_inference_steps=100, clean_caption=False).images[0]'
-    ) + ("\n\n`AutoPipelineForImage2Image` and `AutoPipelineForInpainting` load the same folder. Another scheduler "
-         "needs to know that there are no variance channels:\n\n") + _code(
+        f'picture = pipeline("a prompt", {sides}guidance_scale=3.0, num_inference_steps=100, '
+        'clean_caption=False).images[0]'
+    ) + (f"\n\n`AutoPipelineForImage2Image` and `AutoPipelineForInpainting` load the same folder{tensors}. Another "
+         "scheduler needs to know that there are no variance channels:\n\n") + _code(
         "from diffusers import DPMSolverMultistepScheduler\n\n"
         "settings = {**pipeline.scheduler.config, \"variance_type\": \"fixed_small\", \"thresholding\": True,\n"
         '            "sample_max_value": 1.0}\n'

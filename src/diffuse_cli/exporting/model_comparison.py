@@ -50,7 +50,7 @@ def compare_models(
 
 @torch.no_grad()
 def network_output(model: Model, batch: NetworkInput) -> Tensor:
-    """Run the model's network on its own device. → (N, out_channels, R, R) float32"""
+    """Run the model's network on its own device. → (N, out_channels, H, W) float32"""
     device = next(model.network.parameters()).device
     text = None
     if model.tokenizer is not None:
@@ -66,7 +66,7 @@ def _features(model: Model, captions: list[str]) -> Tensor:
 
 
 def _picture(model: Model, caption: str) -> Tensor:
-    """Generate a picture, (1, C, R, R), before it is rounded to pixels."""
+    """Generate a picture, (1, C, H, W), before it is rounded to pixels."""
     text, null = encode_prompts(model, [caption])
     steps = {} if model.config.student is not None else {"sampler": "ddim", "steps": STEPS}
     *_, last = reverse_diffusion(model.network, model.config, text=text, negative=null, seeds=[0],

@@ -43,8 +43,8 @@ class _Reference:
 
     prompts: list[str]
     sampling: Sampling
-    noise: Tensor                               # (N, C, R, R), from which sampling started
-    pictures: Tensor                            # (N, C, R, R) in [0, 1]
+    noise: Tensor                               # (N, C, H, W), from which sampling started
+    pictures: Tensor                            # (N, C, H, W) in [0, 1]
 
 
 def compare(model: Model, folder: Path, settings: Export) -> list[Comparison]:
@@ -156,10 +156,9 @@ def _text_features(model: Model, captions: list[str]) -> Tensor:
 
 
 def _noise(model: Model, count: int) -> Tensor:
-    """Return the noise from which the seeds 0, 1, 2, … start: (count, C, R, R)."""
-    network = model.config.network
+    """Return the noise from which the seeds 0, 1, 2, … start: (count, C, H, W)."""
     keys = torch.tensor([randomness.key(seed, "sample", -1) for seed in range(count)])
-    return randomness.normal(keys, (network.channels, network.resolution, network.resolution))
+    return randomness.normal(keys, model.config.network.shape)
 
 
 def _reference(model: Model, prompts: list[str], sampling: Sampling) -> _Reference:

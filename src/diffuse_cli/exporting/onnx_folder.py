@@ -63,14 +63,14 @@ def constants(model: Model) -> dict[str, Any]:
     from .standalone.sample import step_table
 
     config, network, defaults = model.config, model.config.network, Sampling.of(model.config)
-    schedule = make_schedule(config.schedule, network.resolution)
+    schedule = make_schedule(config.schedule, network.resolution.side)
     unguided = not config.conditional or config.student is not None    # no prompts, or guidance is built in
-    interval = (0, 0) if unguided else defaults.interval_at(network.resolution)
+    interval = (0, 0) if unguided else defaults.interval_at(network.resolution.side)
     first = schedule.log_snr(torch.ones(1, dtype=torch.float64)).item()
-    levels = many_levels(schedule, 3, network.resolution)
+    levels = many_levels(schedule, 3, network.resolution.side)
     times = schedule.time_of(torch.from_numpy(np.linspace(levels[0].item(), levels[-1].item(), TABULATED_TIMES)))
     numbers: dict[str, Any] = {
-        "resolution": network.resolution,
+        "resolution": network.resolution.width if network.resolution.is_square else network.shape[1:],
         "channels": network.channels,
         "prediction": config.prediction,
         "learned_variance": config.learned_variance,
@@ -98,7 +98,7 @@ def _few_levels(config: ModelConfig) -> dict[str, list[float]]:
 
     A distilled model has no other number of steps.
     """
-    schedule = make_schedule(config.schedule, config.network.resolution)
+    schedule = make_schedule(config.schedule, config.network.resolution.side)
     numbers = range(1, FEW_STEPS + 1) if config.student is None else [config.student.evaluations]
     times = {str(steps): sampling_times_of(config, Sampling(steps=steps))[1:-1] for steps in numbers}
     return {steps: schedule.log_snr(torch.tensor(inner, dtype=torch.float64)).tolist()

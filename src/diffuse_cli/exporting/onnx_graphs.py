@@ -81,18 +81,18 @@ def _field_start(number: int, length: int) -> bytes:
 
 
 def unet_graph(network: Network, config: ModelConfig) -> Graph:
-    """Trace the U-Net: noisy (batch, C, R, R), time (batch), text (batch, 77, width) → (batch, out_channels, R, R)."""
-    shape = config.network
-    noisy = torch.zeros(2, shape.channels, shape.resolution, shape.resolution)
+    """Trace the U-Net: noisy (batch, C, H, W), time (batch), text (batch, 77, width) → (batch, out_channels, H, W)."""
+    network_config = config.network
+    noisy = torch.zeros(2, *network_config.shape)
     inputs = {"noisy": noisy, "time": torch.tensor([3.0, 500.0])}
     descriptions = {
         "noisy": "the pictures, in [-1, 1], with their noise",
         "time": "the noise level as the index of 1000 discrete steps, 0 to 999; fractions are allowed",
-        "output": f"channels 0 to {shape.channels - 1}: the prediction ({config.prediction})" + (
+        "output": f"channels 0 to {network_config.channels - 1}: the prediction ({config.prediction})" + (
             "; the others: the learned variance" if config.learned_variance else ""),
     }
-    if shape.text is not None:
-        inputs["text"] = torch.zeros(2, LENGTH, shape.text.width)
+    if network_config.text is not None:
+        inputs["text"] = torch.zeros(2, LENGTH, network_config.text.width)
         descriptions["text"] = "what text_encoder.onnx says of the prompts"
     return _trace(network.unet, inputs, "output", descriptions)
 

@@ -91,8 +91,8 @@ _BOTH_TEXTS = """
 """
 _SAMPLER = """
 <ir_version: $ir_version, opset_import: ["" : $opset]>
-sampler ($prompts float[batch, $channels, $side, $side] noise, float[steps, 7] steps)
-    => (float[batch, $channels, $side, $side] pictures)
+sampler ($prompts float[batch, $channels, $height, $width] noise, float[steps, 7] steps)
+    => (float[batch, $channels, $height, $width] pictures)
 {
     zero = Constant <value_ints = [0]> ()
     one = Constant <value_ints = [1]> ()
@@ -110,11 +110,11 @@ sampler ($prompts float[batch, $channels, $side, $side] noise, float[steps, 7] s
     rows = Shape <start = 0, end = 1> (steps)
     trips = Squeeze (rows)
     drawn, last_image = Loop (trips, yes, noise, noise) <body = step (
-        int64 number, bool go_on, float[batch, $channels, $side, $side] noisy,
-        float[batch, $channels, $side, $side] before
+        int64 number, bool go_on, float[batch, $channels, $height, $width] noisy,
+        float[batch, $channels, $height, $width] before
     ) => (
-        bool next_go_on, float[batch, $channels, $side, $side] next_noisy,
-        float[batch, $channels, $side, $side] image
+        bool next_go_on, float[batch, $channels, $height, $width] next_noisy,
+        float[batch, $channels, $height, $width] image
     ) {
         $step
     }>
@@ -132,10 +132,10 @@ def sampler_graph(unet: Graph, text_encoder: Graph | None, config: ModelConfig) 
     """
     import onnx
 
-    network = config.network
-    size = network.channels * network.resolution**2
+    channels, height, width = config.network.shape
+    size = channels * height * width
     values: dict[str, Any] = {
-        "channels": network.channels, "side": network.resolution, "opset": OPSET, "ir_version": unet.model.ir_version,
+        "channels": channels, "height": height, "width": width, "opset": OPSET, "ir_version": unet.model.ir_version,
         "range": 1.0 if config.student is None else UNBOUNDED, "above": size - math.ceil(THRESHOLD_SHARE * size) + 1}
     if text_encoder is None:
         values |= {"prompts": "", "both_texts": "", "predict": _PREDICT_UNGUIDED,

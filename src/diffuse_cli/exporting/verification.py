@@ -46,7 +46,7 @@ class Comparison:
 class NetworkInput:
     """One batch of inputs for a network."""
 
-    noisy: Tensor                               # (N, C, R, R)
+    noisy: Tensor                               # (N, C, H, W)
     time: Tensor                                # (N,) float32, indices of the 1000 stock time steps
     captions: list[str]                         # N; ignored by unconditional models
 
@@ -70,16 +70,16 @@ def comparison_captions(words: Sequence[str]) -> list[str]:
 
 def network_inputs(config: ModelConfig, words: Sequence[str]) -> Iterator[NetworkInput]:
     """Yield the batches on which exported networks are compared: one for each entry of TIMES_BY_BATCH_SIZE."""
-    network, captions = config.network, comparison_captions(words)
-    shape = (network.channels, network.resolution, network.resolution)
+    captions = comparison_captions(words)
     for size, times in TIMES_BY_BATCH_SIZE.items():
         keys = randomness.keys(0, "export", size, torch.arange(size))
-        yield NetworkInput(randomness.normal(keys, shape), torch.tensor(times), [captions[-1 - k] for k in range(size)])
+        yield NetworkInput(randomness.normal(keys, config.network.shape), torch.tensor(times),
+                           [captions[-1 - k] for k in range(size)])
 
 
 @torch.no_grad()
 def answers_and_limit(network: Network, noisy: Tensor, time: Tensor, text: Tensor | None) -> tuple[Tensor, float]:
-    """The answers of a network in float32 (N, out_channels, R, R), and how far other right answers may be from them.
+    """The answers of a network in float32 (N, out_channels, H, W), and how far other right answers may be from them.
 
     A network that adds the same numbers in another order answers differently. How differently depends on the model and
     on the machine. So the model is asked in float64 as well: its own float32 answers are as wrong as those of others.

@@ -21,7 +21,7 @@ from .cpu_kernels import attend, normalise
 Dropout = Callable[[Tensor], Tensor]
 Resample = Callable[[Tensor], Tensor]
 
-DROPOUT_MAX_SIZE = 16       # largest side in pixels of a map with dropout: few parameters work on larger ones, and
+DROPOUT_MAX_SIZE = 16       # √pixels of the largest map with dropout: few parameters work on larger ones, and
                             # dropout there only costs quality
 LONGEST_PERIOD = 10_000     # period of the slowest sinusoid of the time, divided by 2π, in steps of 1/1000
 
@@ -150,7 +150,7 @@ class ResBlock(nn.Module):
 
         scale, shift = self.time_emb_proj(context.embedding).chunk(2, dim=1)            # (N, C_out) each
         hidden = F.silu(normalise(self.norm2, hidden, (scale, shift)))
-        if context.dropout is not None and max(hidden.shape[-2:]) <= DROPOUT_MAX_SIZE:
+        if context.dropout is not None and hidden.shape[-2:].numel() <= DROPOUT_MAX_SIZE**2:
             hidden = context.dropout(hidden)
 
         residual: Tensor = self.conv_shortcut(features) + self.conv2(hidden)

@@ -137,5 +137,5 @@ def flops(config: NetworkConfig) -> int:
     network = _on_meta_device(config)
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         text = None if config.text is None else network.encode(torch.empty(1, LENGTH, dtype=torch.int64))
-        network(torch.empty(1, config.channels, config.resolution, config.resolution), torch.empty(1), text)
+        network(torch.empty(1, *config.shape), torch.empty(1), text)
     return int(counter.get_total_flops())

@@ -8,13 +8,13 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-from ..checks import check_choice
+from ..checks import check_choice, check_size
 from ..config import PRESETS
-from ..errors import UsageError
-from ..model_config import RESOLUTION_RANGE, NetworkConfig, TextConfig
+from ..model_config import SIDE_MULTIPLE, NetworkConfig, TextConfig
+from ..picture_size import Size
 
-LOWEST_SIZE = 8                 # pixels along a side to which the lowest map comes nearest; 6 to 11 where possible
-ATTENTION_MAX_SIZE = 22         # largest side in pixels of a map with attention, so that the two lowest levels have it;
+LOWEST_SIZE = 8                 # pixels to which the shorter side of the lowest map comes nearest; 6 to 11 if possible
+ATTENTION_MAX_SIZE = 22         # √pixels of the largest map with attention, so that the two lowest levels have it;
 #                                 at 32×32 pixels it would slow the whole network by 62 %
 
 
@@ -64,16 +64,17 @@ LEVELS: dict[str, dict[int, Levels]] = {
 TEXT = {"nano": (64, 2), "micro": (128, 3), "small": (256, 4), "base": (384, 6), "large": (512, 8)}
 
 
-def network_config(preset: str, resolution: int, *, vocabulary: int | None, learned_variance: bool) -> NetworkConfig:
-    """The network of a preset for pictures with `resolution` pixels along a side, a multiple of 8 in [8, 512].
+def network_config(
+    preset: str, resolution: Size | int, *, vocabulary: int | None, learned_variance: bool,
+) -> NetworkConfig:
+    """The network of a preset for pictures of the size `resolution`, whose sides are multiples of 8.
 
-    vocabulary: number of tokens; None makes an unconditional network. Raises UsageError for an unknown preset, or for a
-    resolution that is not such a multiple.
+    resolution: an int is the side of a square. vocabulary: number of tokens; None makes an unconditional network.
+    Raises UsageError for an unknown preset, or for a size that is not possible.
     """
     check_choice("--preset", preset, PRESETS)
-    low, high = RESOLUTION_RANGE
-    if resolution % 8 or not low <= resolution <= high:
-        raise UsageError(f"--resolution must be a multiple of 8 between {low} and {high}, not {resolution}")
+    resolution = Size.of(resolution)
+    check_size("--resolution", resolution, multiple=SIDE_MULTIPLE)
 
     sizes = map_sizes(resolution)
     levels = fit_levels(LEVELS[preset], len(sizes))
@@ -83,7 +84,7 @@ def network_config(preset: str, resolution: int, *, vocabulary: int | None, lear
         resolution=resolution,
         widths=levels.widths,
         depths=levels.depths if conditional else (levels.depth,) * len(sizes),
-        attention=tuple("full" if size <= ATTENTION_MAX_SIZE or size == sizes[-1] else "none" for size in sizes),
+        attention=tuple("full" if size.side <= ATTENTION_MAX_SIZE or size == sizes[-1] else "none" for size in sizes),
         head_dim=levels.head_dim,
         groups=levels.groups,
         time_width=levels.time_width if conditional else 4 * levels.widths[0],
@@ -92,15 +93,15 @@ def network_config(preset: str, resolution: int, *, vocabulary: int | None, lear
     )
 
 
-def map_sizes(resolution: int) -> list[int]:
-    """Pixels along a side at every level, the highest first.
+def map_sizes(resolution: Size) -> list[Size]:
+    """The size of the maps at every level, the highest first.
 
-    They are halved until the lowest is nearest to 8, but at least once, and never to a fraction.
+    They are halved until the shorter side of the lowest is nearest to 8, but at least once, and never to a fraction.
     """
-    halvings = max(1, round(math.log2(resolution / LOWEST_SIZE)))
-    while resolution % 2**halvings:
+    halvings = max(1, round(math.log2(min(resolution) / LOWEST_SIZE)))
+    while any(side % 2**halvings for side in resolution):
         halvings -= 1
-    return [resolution >> level for level in range(halvings + 1)]
+    return [Size(resolution.width >> level, resolution.height >> level) for level in range(halvings + 1)]
 
 
 def fit_levels(rows: dict[int, Levels], count: int) -> Levels:

@@ -57,7 +57,7 @@ class UNet(nn.Module):
 
         Channels [:C] of the output are the prediction, channels [C:], if there are any, the variance channels.
         time: (N,), the index 1000·t - 1 as a float. text: (N, T, text width), the captions' features; None in an
-        unconditional network. dropout: called on the hidden map of every residual block of at most 16×16 pixels, in a
+        unconditional network. dropout: called on the hidden map of every residual block of at most 256 pixels, in a
         fixed order. detach_variance: let the variance channels train only their own rows of `conv_out`, not the layers
         before it.
         """

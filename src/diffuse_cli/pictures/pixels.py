@@ -22,11 +22,12 @@ def to_unit_range(pixels: Tensor) -> Tensor:
     return pixels.permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
-def shrink(pixels: np.ndarray, side: int) -> np.ndarray:
-    """(H, W, 3) → (side, side, 3), each pixel the mean of those it replaces; a smaller picture is returned as is."""
-    if len(pixels) <= side:
+def shrink(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """(H, W, 3) → (height, width, 3), each pixel the mean of those it replaces. What has that size is returned as is.
+    """
+    if pixels.shape[:2] == (height, width):
         return pixels
-    return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BOX))
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BOX))
 
 
 def enlarge(pixels: np.ndarray, scale: int) -> np.ndarray:

@@ -16,13 +16,15 @@ from .fonts import draw_text, text_width
 from .image_files import encode
 from .pixels import enlarge
 
-ENLARGED_SIDE = 112                             # side in pixels, about, to which small pictures are enlarged
+ENLARGED_SIDE = 112                             # √pixels, about, to which small pictures are enlarged
 FRAME_MILLISECONDS = 100                        # time of each frame of an animation
 LAST_FRAME_REPEATS = 15                         # extra frames at the end of an animation
-MAX_STRIP_WIDTH = 2**16                         # pixels of a strip that is read
+MAX_STRIP_WIDTH = 2**19                         # pixels of a strip that is read
+MAX_STRIP_PIXELS = 2**25                        # in all
 MAX_LINES = 3                                   # maximum lines of a caption or title; the rest is cut
 _CAPTIONED_SIDE = 128                           # maximum width in pixels to which `captioned_sheet` enlarges pictures
 CAPTION_LETTERS = 200                           # maximum letters of a caption on a sheet
+_STRIP_TEXT = "width"                           # text of the PNG of a strip: pixels of each of its pictures
 _LINE = 14                                      # height of a line of text, in pixels
 _GAP, _CAPTION_GAP = 6, 8                       # white pixels around each picture of `labelled_rows`, `captioned_sheet`
 _FONT_SIZE, _CAPTION_FONT_SIZE = 11, 10         # of the texts of `labelled_rows`, `captioned_sheet`, in pixels
@@ -37,7 +39,7 @@ def tile(pixels: np.ndarray, *, columns: int | None = None, gap: int = 2) -> np.
     Without `columns`, it is nearly a square.
     """
     count, height, width, _ = pixels.shape
-    columns = columns or _columns(count)
+    columns = columns or _columns(count, width, height)
     rows = math.ceil(count / columns)
     result = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, np.uint8)
     for index, picture in enumerate(pixels):
@@ -48,39 +50,56 @@ def tile(pixels: np.ndarray, *, columns: int | None = None, gap: int = 2) -> np.
 
 def grid(pixels: np.ndarray, *, columns: int | None = None) -> np.ndarray:
     """A `tile` of pictures (N, H, W, 3), in which small ones are enlarged to about ENLARGED_SIDE pixels."""
-    return enlarge(tile(pixels, columns=columns), _scale(pixels.shape[1]))
+    return enlarge(tile(pixels, columns=columns), scale_of(pixels[0]))
 
 
-def _columns(count: int) -> int:
-    """About the square root, but up to twice as many if then every row is full: 8 pictures are 2 rows of 4."""
-    root = math.ceil(math.sqrt(count))
+def _columns(count: int, width: int, height: int) -> int:
+    """So many that the sheet is nearly a square, or up to twice as many if then every row is full.
+
+    For squares that is about the square root: 8 pictures are 2 rows of 4.
+    """
+    root = _root(count, width, height)
     return next((columns for columns in range(root, 2 * root) if count % columns == 0), root)
 
 
+def _root(count: int, width: int, height: int) -> int:
+    """Columns with which a sheet of `count` pictures is nearly a square."""
+    return min(count, math.ceil(math.sqrt(count * height / width)))
+
+
+def encode_strip(pixels: np.ndarray) -> bytes:
+    """The PNG of a `tile` of pictures (N, H, W, 3) in one row. It holds their width, unless they are squares."""
+    count, height, width, _ = pixels.shape
+    return encode(tile(pixels, columns=count), texts={} if width == height else {_STRIP_TEXT: str(width)})
+
+
 def read_strip(file: Path | IO[bytes], *, gap: int = 2) -> np.ndarray:
-    """The file of a `tile` of square pictures in one row → its pictures (N, H, H, 3). Raises ValueError for others."""
+    """The file that `encode_strip` wrote → its pictures (N, H, W, 3). Raises ValueError for others."""
     with Image.open(file) as image:
-        if not 2 * gap < image.height <= image.width <= MAX_STRIP_WIDTH:
+        height, text = image.height - 2 * gap, image.info.get(_STRIP_TEXT)
+        width = int(text) if isinstance(text, str) and text.isdecimal() and len(text) < 9 else height
+        if not (height > 0 and 0 < width <= image.width - 2 * gap and image.width <= MAX_STRIP_WIDTH
+                and image.width * image.height <= MAX_STRIP_PIXELS):
             raise ValueError("this is no strip of pictures")
         pixels = np.asarray(image.convert("RGB"))[gap:-gap]
-    side = len(pixels)
-    return np.stack([pixels[:, left : left + side] for left in range(gap, pixels.shape[1] - side, side + gap)])
+    return np.stack([pixels[:, left : left + width] for left in range(gap, pixels.shape[1] - width, width + gap)])
 
 
 def captioned_sheet(images: np.ndarray[Any, np.dtype[np.uint8]], captions: Sequence[Sequence[str]]) -> bytes:
-    """Pictures (N, R, R, 3), each with its first caption below → the bytes of a PNG, nearly square.
+    """Pictures (N, H, W, 3), each with its first caption below → the bytes of a PNG, nearly square.
 
     `captions` holds the alternatives of each picture. " (+2)" after a caption counts the other alternatives; under a
     picture without a caption, a grey line says so.
     """
-    scale = max(1, _CAPTIONED_SIDE // images.shape[1])
-    side = images.shape[1] * scale
+    count, height, width, _ = images.shape
+    scale = max(1, _CAPTIONED_SIDE // width)
+    cell = width * scale
     texts = [alternatives[0][:CAPTION_LETTERS] + (f" (+{len(alternatives) - 1})" if len(alternatives) > 1 else "")
              if alternatives else "(no caption)" for alternatives in captions]
-    labels = [_wrapped(text, _CAPTION_FONT_SIZE, side) for text in texts]
+    labels = [_wrapped(text, _CAPTION_FONT_SIZE, cell) for text in texts]
     colours = ["black" if alternatives else "grey" for alternatives in captions]
-    canvas = _sheet_with_labels(images, labels, colours, scale=scale, cell=side, lines=MAX_LINES,
-                                columns=math.ceil(math.sqrt(len(images))), gap=_CAPTION_GAP, size=_CAPTION_FONT_SIZE)
+    canvas = _sheet_with_labels(images, labels, colours, scale=scale, cell=cell, lines=MAX_LINES,
+                                columns=_root(count, width, height), gap=_CAPTION_GAP, size=_CAPTION_FONT_SIZE)
     return encode(np.asarray(canvas))
 
 
@@ -96,14 +115,15 @@ class Row:
 def column_width(rows: Sequence[Row]) -> int:
     """Width in pixels of a column of `labelled_rows`: of the enlarged picture or of the longest line under it."""
     lines = [line for row in rows for label in row.labels for line in label]
-    return max(len(rows[0].pictures[0][0]) * _scale(len(rows[0].pictures[0][0])),
+    picture = rows[0].pictures[0]
+    return max(len(picture[0]) * scale_of(picture),
                *(math.ceil(text_width(line, _FONT_SIZE)) for line in lines))
 
 
 def labelled_rows(rows: Sequence[Row], *, cell: int | None = None) -> np.ndarray:
     """Rows of pictures with their texts, black on white, in columns of `cell` pixels (default: `column_width`)."""
     cell = cell or column_width(rows)
-    scale = _scale(len(rows[0].pictures[0][0]))
+    scale = scale_of(rows[0].pictures[0])
     columns = max(len(row.pictures) for row in rows)
     broad = columns * (cell + _GAP) - _GAP
     blocks = []
@@ -136,20 +156,24 @@ def _sheet_with_labels(
     return canvas
 
 
-def _scale(side: int) -> int:
-    """The factor by which a picture is enlarged to about ENLARGED_SIDE pixels a side: a whole number, at least 1.
+def scale_of(picture: np.ndarray) -> int:
+    """The factor by which a picture (H, W, 3) is enlarged to about ENLARGED_SIDE² pixels: a whole number, at least 1.
 
     A whole number keeps the pixels square and sharp. Pictures are never made smaller.
     """
-    return max(1, round(ENLARGED_SIDE / side))
+    height, width, _ = picture.shape
+    return max(1, round(ENLARGED_SIDE / math.sqrt(height * width)))
 
 
 def animation_frames(films: Sequence[np.ndarray], *, columns: int | None = None) -> list[np.ndarray]:
-    """Films (frames, H, W, 3) → the frames of an enlarged `tile` of all; a shorter film keeps its last frame.
+    """Films (frames, H, 2·W, 3) of two pictures each, side by side → the frames of an enlarged `tile` of all films.
 
-    The last frame is repeated LAST_FRAME_REPEATS times, so that a person can look at it.
+    A shorter film keeps its last frame. The last frame of all is repeated LAST_FRAME_REPEATS times, so that a person
+    can look at it.
     """
-    frames = [grid(np.stack([one[min(number, len(one) - 1)] for one in films]), columns=columns)
+    picture = films[0][0][:, : films[0].shape[2] // 2]
+    columns, scale = columns or _columns(len(films), picture.shape[1], picture.shape[0]), scale_of(picture)
+    frames = [enlarge(tile(np.stack([one[min(number, len(one) - 1)] for one in films]), columns=columns), scale)
               for number in range(max(map(len, films)))]
     return frames + frames[-1:] * LAST_FRAME_REPEATS
 

@@ -144,10 +144,11 @@ def choose_compile(machine: Machine, device: torch.device, *, steps: int) -> boo
     return None if device.type == "cuda" and steps >= COMPILED_STEPS else False
 
 
-def choose_micro_batch(machine: Machine, device: torch.device, *, batch_size: int, resolution: int) -> int:
+def choose_micro_batch(machine: Machine, device: torch.device, *, batch_size: int, resolution: float) -> int:
     """The number of pictures at once: as --micro-batch says, otherwise the most that fit a fixed number of pixels.
 
-    At 64×64 pixels these are 512 pictures on a GPU, and 64 on a CPU or MPS. Never more than `batch_size`.
+    resolution: √pixels of a picture. At 64×64 pixels these are 512 pictures on a GPU, and 64 on a CPU or MPS. Never
+    more than `batch_size`.
     """
     if machine.micro_batch is not None:
         return min(machine.micro_batch, batch_size)

@@ -19,7 +19,7 @@ from ..storage.checkpoint import Model
 from .generate import encode_prompts
 from .guided import guided_denoiser
 
-# Natural logarithm of the highest SNR of the mean brightness at t = 1 that does not count as a leak. The mean of R×R
+# Natural logarithm of the highest SNR of the mean brightness at t = 1 that does not count as a leak. The mean of R²
 # pixels has R² times their SNR; the default schedule ends with a log-SNR of -11 at 64 pixels.
 MAX_BRIGHTNESS_LOG_SNR = -11 + 2 * math.log(64)
 
@@ -57,7 +57,7 @@ def forward_diffusion(
 ) -> Iterator[Level]:
     """Add the same noise to a picture (H, W, 3) at each of the times; with a model, estimate the clean picture as well.
 
-    A conditional model gets the caption, without guidance. The picture must have the model's resolution.
+    A conditional model gets the caption, without guidance. The picture must have the model's size.
     """
     image = from_pixels(pixels[None])
     noise = randomness.normal(torch.tensor([randomness.key(seed, "noise-demo")]), tuple(image.shape[1:]))
@@ -78,20 +78,21 @@ def forward_diffusion(
                     estimated_pixels, noise_mse)
 
 
-def brightness_decibels(schedule: Schedule, resolution: int) -> float:
+def brightness_decibels(schedule: Schedule, resolution: float) -> float:
     """Return the signal-to-noise ratio, in dB at t = 1, of a picture's mean brightness.
 
-    The mean of R×R pixels (R: `resolution`) keeps the whole signal, but its noise has only 1/R² of a pixel's variance.
+    The mean of R² pixels (R: `resolution`, the side of a square) keeps the whole signal, but its noise has only 1/R² of
+    a pixel's variance.
     """
     return _decibels(_brightness_log_snr(schedule, resolution))
 
 
-def leaks_brightness(schedule: Schedule, resolution: int) -> bool:
+def leaks_brightness(schedule: Schedule, resolution: float) -> bool:
     """Whether pictures at t = 1 still show their mean brightness, which the noise that sampling starts from lacks."""
     return _brightness_log_snr(schedule, resolution) > MAX_BRIGHTNESS_LOG_SNR + 0.01
 
 
-def _brightness_log_snr(schedule: Schedule, resolution: int) -> float:
+def _brightness_log_snr(schedule: Schedule, resolution: float) -> float:
     return schedule.log_snr(torch.ones(1, dtype=torch.float64)).item() + 2 * math.log(resolution)
 
 

@@ -89,7 +89,7 @@ def _generate_batched(
         seconds = (time.monotonic() - started) / count
         for batch, batch_films in zip(turn_batches, gathered, strict=False):
             for (number, k), film in zip(batch, batch_films.numpy(), strict=False):
-                last = film[-1][:, : film.shape[1]]                    # the noisy picture, left of the estimate
+                last = film[-1][:, : model.config.network.resolution.width]    # the noisy picture, left of the estimate
                 yield Sample(requests[number], k, last, seconds, film if frames else None)
 
 
@@ -145,13 +145,11 @@ def reverse_diffusion(
     are None for unconditional models. seeds: N of them. inits: the pictures to start from, none or N of them, all with
     the same strength and either all with a mask or none.
     """
-    resolution = config.network.resolution
-    schedule = make_schedule(config.schedule, resolution)
+    schedule = make_schedule(config.schedule, config.network.resolution.side)
     denoise = guided_denoiser(network, config, schedule, text=text, negative=negative, sampling=sampling)
     if config.student is None:                  # the steps of a distilled model are those of stock programs
         denoise = within_range(denoise)
     device = next(network.parameters()).device
-    shape = (config.network.channels, resolution, resolution)
 
     times = sampling_times_of(config, sampling)
     masks = [init.mask for init in inits if init.mask is not None]
@@ -160,9 +158,9 @@ def reverse_diffusion(
                         device=device)                                 # (draws, N)
 
     def noise(step: int) -> Tensor:
-        """The noise of each picture at a step, a function of its seed; step -1 is the noise at the start. (N, C, R, R)
+        """The noise of each picture at a step, a function of its seed; step -1 is the noise at the start. (N, C, H, W)
         """
-        return randomness.normal(keys[step + 1], shape)
+        return randomness.normal(keys[step + 1], config.network.shape)
 
     # Start from noise alone
     if not inits:

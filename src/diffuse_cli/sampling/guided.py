@@ -15,7 +15,7 @@ def guided_denoiser(
     network: Network, config: ModelConfig, schedule: Schedule, *, text: Tensor | None, negative: Tensor | None,
     sampling: Sampling,
 ) -> Denoiser:
-    """Return the network as a function of noisy pictures (N, C, R, R) and one time, as `run_sampler` needs it.
+    """Return the network as a function of noisy pictures (N, C, H, W) and one time, as `run_sampler` needs it.
 
     text: features of the prompts (N, 77, width). negative: features that guidance leads away from, of the negative
     prompts or of the empty caption (N or 1, 77, width). Both are None for unconditional models. With text, the
@@ -39,4 +39,4 @@ def guided_denoiser(
 
     return classifier_free(
         lambda noisy, t: estimate(noisy, t, text), both, schedule=schedule, scale=sampling.guidance,
-        interval=sampling.interval_at(config.network.resolution))
+        interval=sampling.interval_at(config.network.resolution.side))

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checks import check_range, from_dict
+from ..checks import check_range, check_size, from_dict
 from ..config import SEED_RANGE, Sampling
 from ..data.picture_files import ImageRefused
 from ..data.png_texts import read_png_text
 from ..errors import DataError, ModelError, UsageError
 from ..files.strict_json import JsonError, loads_strict
-from ..model_config import RESOLUTION_RANGE
+from ..picture_size import Size
 from ..storage import registry
 from ..storage.model_info import read_model_info
 from ..version import __version__
@@ -65,8 +65,7 @@ class SampleMetadata:
                 raise UsageError("a hash is not 64 hexadecimal digits")
         if len(self.guidance_interval) != 2 or len(self.size) != 2:
             raise UsageError("guidance_interval and size are two numbers each")
-        for side in self.size:
-            check_range("size", side, *RESOLUTION_RANGE)
+        check_size("size", Size(*self.size))
         check_range("seed", self.seed, *SEED_RANGE)
         if (self.strength is None) != (self.init_sha256 is None) or (self.mask_sha256 and not self.init_sha256):
             raise UsageError("strength, init_sha256 and mask_sha256 do not go together")
@@ -98,10 +97,10 @@ def collect_metadata(sample: "Sample", model: "Model") -> SampleMetadata:
     return SampleMetadata(
         prompt=request.prompt[:MAX_PROMPT], negative=request.negative[:MAX_PROMPT], seed=sample.seed,
         sampler=sampling.sampler, steps=sampling.number_of_steps, guidance=sampling.guidance,
-        guidance_interval=sampling.interval_at(resolution), batch_size=sampling.batch_size,
+        guidance_interval=sampling.interval_at(resolution.side), batch_size=sampling.batch_size,
         precision=sampling.precision, strength=None if init is None else init.strength,
         init_sha256=None if init is None else init.image_sha256,
-        mask_sha256=None if init is None else init.mask_sha256, size=(resolution, resolution),
+        mask_sha256=None if init is None else init.mask_sha256, size=tuple(resolution),
         model=(model.training.name or "model")[:64], model_sha256=model.sha256, version=__version__)
 
 

@@ -18,6 +18,7 @@ from ..data.decode_workers import decode_one
 from ..data.file_types import remedies
 from ..data.picture_files import ImageRefused
 from ..errors import DataError, ModelError, UsageError
+from ..picture_size import Size
 from ..storage.model_info import TrainingSummary
 
 
@@ -25,9 +26,9 @@ from ..storage.model_info import TrainingSummary
 class InitImage:
     """A picture to start from, at the model's resolution, and how much of it may change."""
 
-    image: np.ndarray                           # (R, R, 3) uint8
+    image: np.ndarray                           # (H, W, 3) uint8
     strength: float                             # diffusion time to start at: 0 keeps it as it is, 1 hardly at all
-    mask: np.ndarray | None = None              # (R, R) bool, True where new content is generated; None: everywhere
+    mask: np.ndarray | None = None              # (H, W) bool, True where new content is generated; None: everywhere
 
     def __post_init__(self) -> None:
         check_range("--strength", self.strength, 0, 1)
@@ -82,11 +83,11 @@ def rendering_of(training: TrainingSummary) -> Rendering:
 
 
 def open_init_image(
-    image: Path, mask: Path | None, resolution: int, strength: float | None, rendering: Rendering,
+    image: Path, mask: Path | None, resolution: Size, strength: float | None, rendering: Rendering,
 ) -> InitImage:
-    """Open a picture to start from, and its mask: both are fitted to R×R pixels as training fits pictures.
+    """Open a picture to start from, and its mask: both are fitted to the size `resolution` as training fits them.
 
-    rendering: how the picture becomes a square; of it, the mask only has the fit. Mask and strength: see
+    rendering: how the picture gets that shape; of it, the mask only has the fit. Mask and strength: see
     `make_init_image`. Raises DataError, and UsageError for a strength out of range.
     """
     mask_pixels = None if mask is None else open_fitted(mask, resolution, Rendering(fit=rendering.fit))
@@ -94,7 +95,7 @@ def open_init_image(
 
 
 def make_init_image(image: np.ndarray, mask: np.ndarray | None, strength: float | None) -> InitImage:
-    """Make an `InitImage` of pixels, (R, R, 3) uint8 each. New content is generated where the mask is at least half
+    """Make an `InitImage` of pixels, (H, W, 3) uint8 each. New content is generated where the mask is at least half
     white.
 
     strength None means STRENGTH, or 1 with a mask. Raises UsageError for a strength out of range.
@@ -103,18 +104,19 @@ def make_init_image(image: np.ndarray, mask: np.ndarray | None, strength: float 
     return InitImage(image, strength if strength is not None else STRENGTH if inpainted is None else 1.0, inpainted)
 
 
-def open_fitted(path: Path, resolution: int, rendering: Rendering | None = None) -> np.ndarray:
+def open_fitted(path: Path, resolution: Size | int, rendering: Rendering | None = None) -> np.ndarray:
     """Open the picture at `path` and fit it as training would, in a process of its own, where it can do no harm.
 
-    → (R, R, 3) uint8. Raises DataError.
+    resolution: an int is the side of a square. → (H, W, 3) uint8. Raises DataError.
     """
+    size = Size.of(resolution)
     try:
-        pixels = decode_one(path, resolution=resolution, rendering=rendering)
+        pixels = decode_one(path, resolution=size, rendering=rendering)
     except ImageRefused as error:
         reason = "it is a folder" if path.is_dir() else error.reason
         raise DataError(f"{path} cannot be used: {reason}",
                         hint="; ".join(remedies([reason])) or "Give another picture") from error
-    return np.frombuffer(pixels, np.uint8).reshape(resolution, resolution, 3).copy()       # writable, for PyTorch
+    return np.frombuffer(pixels, np.uint8).reshape(size.height, size.width, 3).copy()       # writable, for PyTorch
 
 
 @dataclass(frozen=True)

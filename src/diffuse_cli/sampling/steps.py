@@ -11,11 +11,11 @@ from ..model_config import ModelConfig
 
 def sampling_times_of(config: ModelConfig, sampling: Sampling) -> list[float]:
     """The steps + 1 times that the sampler visits, from 1 down to 0. Those of a distilled model are even."""
-    resolution = config.network.resolution
+    side = config.network.resolution.side
     if config.student is not None:
         return student_times(config.student.evaluations)
-    schedule = make_schedule(config.schedule, resolution)
-    return sampling_times(schedule, sampling.number_of_steps, resolution)
+    schedule = make_schedule(config.schedule, side)
+    return sampling_times(schedule, sampling.number_of_steps, side)
 
 
 def guided_steps(config: ModelConfig, sampling: Sampling) -> int:
@@ -25,8 +25,8 @@ def guided_steps(config: ModelConfig, sampling: Sampling) -> int:
     """
     if sampling.guidance == 1:
         return 0
-    resolution = config.network.resolution
-    schedule, (low, high) = make_schedule(config.schedule, resolution), sampling.interval_at(resolution)
+    side = config.network.resolution.side
+    schedule, (low, high) = make_schedule(config.schedule, side), sampling.interval_at(side)
     times = torch.tensor(sampling_times_of(config, sampling)[:-1], dtype=torch.float64)
     ratio = torch.exp(-schedule.log_snr(times) / 2)                    # sigma/alpha
     return int(((low < ratio) & (ratio <= high)).sum())

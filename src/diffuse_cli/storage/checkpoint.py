@@ -81,7 +81,7 @@ def save_model(
         "modelspec.architecture": "diffuse-unet",
         "modelspec.implementation": "diffuse-cli",
         "modelspec.title": training.name or "model",
-        "modelspec.resolution": f"{config.network.resolution}x{config.network.resolution}",
+        "modelspec.resolution": "{}x{}".format(*config.network.resolution),
         "modelspec.prediction_type": {"v": "v", "epsilon": "epsilon", "x0": "sample"}[config.prediction],
         "modelspec.hash_sha256": f"0x{sha256}",
     }
@@ -146,7 +146,7 @@ def _load_folder(index: Path, device: torch.device) -> Model:
     expected = parameter_shapes(config.network)
     with safetensors_file.opened(index):
         if folder.betas is not None:
-            betas = make_schedule(config.schedule, config.network.resolution).betas()
+            betas = make_schedule(config.schedule, config.network.resolution.side).betas()
             if (betas - torch.tensor(folder.betas, dtype=torch.float64)).abs().max() > BETA_TOLERANCE:
                 raise ModelError("its noise schedule is none of those that are supported")
         for prefix, path in folder.weights.items():

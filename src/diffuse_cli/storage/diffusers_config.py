@@ -13,6 +13,7 @@ from typing import Any
 from ..checks import from_dict, to_dict
 from ..errors import ModelError, UsageError
 from ..model_config import ModelConfig, NetworkConfig, Student, TextConfig
+from ..picture_size import Size
 
 INDEX_FILE = "model_index.json"                 # its path stands for the folder wherever a model's path is expected
 REPORT_FILE = "export.json"                     # the report of an export, which other programs do not read
@@ -65,7 +66,7 @@ def unet_config(network: NetworkConfig) -> dict[str, Any]:
     kind, text = unet_class(network), network.text
     blocks = [_DOWN_BLOCKS[kind][attention] for attention in network.attention]
     config: dict[str, Any] = {
-        "_class_name": kind, "_diffusers_version": WRITTEN_FOR, "sample_size": network.resolution,
+        "_class_name": kind, "_diffusers_version": WRITTEN_FOR, "sample_size": _sample_size(network.resolution),
         "in_channels": network.channels, "out_channels": network.out_channels,
         "block_out_channels": list(network.widths), "down_block_types": blocks,
         "up_block_types": [block.replace("Down", "Up") for block in reversed(blocks)],
@@ -102,13 +103,15 @@ def read_unet(entries: Mapping[str, Any], text: TextConfig | None) -> NetworkCon
         attention = tuple("text" if kinds[block] == "full" and only and (only is True or only[level]) else kinds[block]
                           for level, block in enumerate(blocks))
         network = NetworkConfig(
-            resolution=_whole(values["sample_size"]), widths=tuple(map(_whole, widths)),
+            resolution=_read_sample_size(values["sample_size"]), widths=tuple(map(_whole, widths)),
             depths=tuple(map(_whole, depths)) if isinstance(depths, list) else (_whole(depths),) * len(widths),
             attention=attention, head_dim=_whole(values["attention_head_dim"]),
             groups=_whole(values["norm_num_groups"]), text=text, channels=_whole(values["in_channels"]),
             time_width=_whole(values.get("time_embedding_dim") or 4 * widths[0]),
             out_channels=_whole(values["out_channels"]))
-        _check_same(unet_config(network), values, _USUAL[kind], where="unet/config.json")
+        own = unet_config(network)
+        values["sample_size"] = own["sample_size"]                     # which says the same in one of its two forms
+        _check_same(own, values, _USUAL[kind], where="unet/config.json")
     except (KeyError, TypeError, IndexError) as error:
         raise ModelError("its unet/config.json is not that of a network") from error
     except UsageError as error:
@@ -265,6 +268,19 @@ def _equal(found: Any, expected: Any) -> bool:
     if isinstance(expected, float) and type(found) in (int, float):
         return math.isclose(found, expected, rel_tol=1e-9, abs_tol=0)
     return type(found) is type(expected) and bool(found == expected)
+
+
+def _sample_size(resolution: Size) -> int | list[int]:
+    """Pixels of a picture as diffusers writes them: the side of a square, otherwise height and width."""
+    return resolution.width if resolution.is_square else [resolution.height, resolution.width]
+
+
+def _read_sample_size(value: Any) -> Size:
+    """The inverse of `_sample_size`. Raises TypeError for any other value."""
+    if not isinstance(value, list):
+        return Size.of(_whole(value))
+    height, width = map(_whole, value) if len(value) == 2 else (None, None)
+    return Size(_whole(width), _whole(height))
 
 
 def _whole(value: Any) -> int:

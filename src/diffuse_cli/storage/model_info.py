@@ -42,7 +42,7 @@ class TrainingSummary:
     init_id: str | None = None                  # hash of the tensors of the model that it started from
     background: str | None = None               # colour behind transparent pictures; None: the default
     white_level: float | None = None            # value that is white in pictures of 16 bits; None: the default
-    fit: str | None = None                      # how pictures became squares; None: they were cropped
+    fit: str | None = None                      # how pictures got their shape; None: they were cropped
     as_read: dict[str, Any] | None = field(default=None, compare=False, repr=False)     # all entries of the file
 
     @classmethod
@@ -69,7 +69,7 @@ class TrainingSummary:
 
     @property
     def rendering_options(self) -> dict[str, Any]:
-        """How the pictures of the training became squares, as arguments of `data.colours.Rendering`. Raises UsageError
+        """How the pictures of the training got their shape, as arguments of `data.colours.Rendering`. Raises UsageError
         if the file says something impossible.
         """
         background = Recipe.background if self.background is None else self.background

@@ -22,6 +22,7 @@ from .. import hub
 from ..errors import InUseError, ModelError, StorageError, UsageError, system_reason
 from ..files import durable
 from ..files.input_files import read_input
+from ..picture_size import Size
 
 MODEL_FILE = "model.safetensors"
 LOCK_FILE = "lock"
@@ -221,7 +222,7 @@ def bundled(name: str = DEMO) -> Path | None:
     return path if is_reserved(name) and path.is_file() else None
 
 
-def foundation(preset: str, resolution: int) -> str | None:
+def foundation(preset: str, resolution: Size) -> str | None:
     """The name of the bundled model from which trainings of this preset and resolution can start, if there is one."""
     name = f"{_FOUNDATION}{preset}-{resolution}"
     return name if bundled(name) else None

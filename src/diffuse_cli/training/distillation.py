@@ -77,7 +77,7 @@ class Segments:
         denoise = within_range(
             self._denoiser(self.teacher.network, text, negative, guidance=self.config.student.guidance))
         times = distillation.segment_times(t, self.evaluations, self.schedule, steps=TEACHER_STEPS,
-                                           resolution=self.config.network.resolution)
+                                           resolution=self.config.network.resolution.side)
         reached = self._last(TEACHER_SAMPLER, denoise, noisy, times)
         first, last = (torch.tensor(time, dtype=torch.float64) for time in (times[0], times[-1]))
         return distillation.student_target(noisy, reached, first, last, self.schedule)

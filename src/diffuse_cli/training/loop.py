@@ -16,6 +16,7 @@ from ..data.dataset import open_dataset
 from ..data.listing import Dataset
 from ..errors import DivergedError, StorageError
 from ..files import durable
+from ..picture_size import Size
 from ..reporting.live_page import LivePage
 from ..runtime import devices
 from ..runtime.distributed import World, join
@@ -92,7 +93,7 @@ def _train(run: Run, should_stop: ShouldStop) -> Iterator[events.Event]:
     # The processes join before pictures are decoded, which takes longer on some machines than on others.
     with devices.arithmetic(device, search=True, deterministic=run.machine.deterministic), join(device) as world:
         resolution, fit = world.broadcast_json([run.resolution, run.fit])
-        run = dataclasses.replace(run, resolution=resolution, fit=fit)
+        run = dataclasses.replace(run, resolution=Size(*resolution), fit=fit)
         dataset = yield from open_dataset(
             run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict,
             rendering=run.rendering)

@@ -94,7 +94,7 @@ def compute_losses(
     log_snr = at.level.log_snr                                                             # (N,)
     target = schedule.target(config.prediction, batch.image, batch.noise, at.level)
     noise_mse = losses.noise_loss(prediction, target, prediction=config.prediction, log_snr=log_snr)
-    weight = losses.noise_weight(loss_weighting, log_snr, config.network.resolution).to(noise_mse)
+    weight = losses.noise_weight(loss_weighting, log_snr, config.network.resolution.side).to(noise_mse)
 
     # Variance loss
     variance = None

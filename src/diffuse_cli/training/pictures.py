@@ -13,23 +13,23 @@ PIECE = 64 * 2**20                              # bytes, about, that are moved a
 
 
 class Pictures:
-    """All pictures of a data set. images: (N, R, R, 3) uint8, memory-mapped."""
+    """All pictures of a data set. images: (N, H, W, 3) uint8, memory-mapped."""
 
     def __init__(self, images: np.ndarray[Any, np.dtype[np.uint8]], device: torch.device) -> None:
         self.images, self.device = images, device
-        self.resident: Tensor | None = None     # the same on the device, (N, R, R, 3) uint8
+        self.resident: Tensor | None = None     # the same on the device, (N, H, W, 3) uint8
 
     def read(self, positions: np.ndarray) -> Tensor:
         """What `on_device` needs for the pictures at these positions: their pixels, or else the positions.
 
-        positions: (M,) int64 → (M, R, R, 3) uint8, or (M,) int64 if all pictures are on the device
+        positions: (M,) int64 → (M, H, W, 3) uint8, or (M,) int64 if all pictures are on the device
         """
         if self.resident is not None:
             return torch.from_numpy(positions)
         return torch.from_numpy(np.ascontiguousarray(self.images[positions]))
 
     def on_device(self, read: Tensor) -> Tensor:
-        """What `read` returned, moved to the device → (M, 3, R, R) float32 in [-1, 1]"""
+        """What `read` returned, moved to the device → (M, 3, H, W) float32 in [-1, 1]"""
         if read.ndim == 1:
             assert self.resident is not None
             read = self.resident[read]

@@ -19,6 +19,7 @@ from ..errors import UsageError
 from ..model_config import ModelConfig, Student
 from ..network.network import parameter_count
 from ..network.presets import network_config
+from ..picture_size import Size
 from ..storage.checkpoint import Model
 
 COOLDOWN_SHARE = 0.25                           # share of the run in which the learning rate falls to 0
@@ -43,16 +44,16 @@ class Reasons:
 
 
 def make_plan(
-    recipe: Recipe, dataset: Dataset, split: Split, *, resolution: int, fit: str, tokenizer: Tokenizer | None,
+    recipe: Recipe, dataset: Dataset, split: Split, *, resolution: Size | int, fit: str, tokenizer: Tokenizer | None,
     init: Model | None, device: torch.device,
 ) -> tuple[Plan, Reasons]:
     """Resolve a recipe. `--time` must have been turned into `images` by a measurement before.
 
-    tokenizer: None for an unconditional model; init: the model of --init, or None. Raises UsageError if the recipe
-    contradicts `init`.
+    resolution: an int is the side of squares. tokenizer: None for an unconditional model; init: the model of --init, or
+    None. Raises UsageError if the recipe contradicts `init`.
     """
     train_images, held_out = len(split.train), len(split.held_out)
-    model, preset, why_preset = _choose_model(recipe, resolution, tokenizer, init, device, train_images)
+    model, preset, why_preset = _choose_model(recipe, Size.of(resolution), tokenizer, init, device, train_images)
     batch_size, why_batch = _choose_batch(recipe, train_images, device)
     if model.student is not None and (recipe.steps, recipe.images) == (None, None):
         recipe = dataclasses.replace(recipe, images=_student_images(init))
@@ -154,7 +155,7 @@ def choose_preset(recipe: Recipe, device: torch.device, train_images: int) -> tu
 
 
 def _choose_model(
-    recipe: Recipe, resolution: int, tokenizer: Tokenizer | None, init: Model | None, device: torch.device,
+    recipe: Recipe, resolution: Size, tokenizer: Tokenizer | None, init: Model | None, device: torch.device,
     train_images: int,
 ) -> tuple[ModelConfig, str, str]:
     """→ the model's config, its preset, and the reason for the preset. Raises UsageError if they contradict `init`."""

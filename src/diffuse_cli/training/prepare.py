@@ -123,7 +123,7 @@ class PlanBuilder:
             directory = durable.make_directory(registry.compiled_directory())
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(directory))
         micro_batch = devices.choose_micro_batch(
-            machine, self.device, batch_size=plan.batch_size, resolution=self.run.resolution)
+            machine, self.device, batch_size=plan.batch_size, resolution=self.run.resolution.side)
         batches = Batches(plan, self.dataset, self.split.train, self.tokenizer, self.device)
         trainer = Trainer(
             plan, batches, precision=devices.choose_precision(machine, self.device), micro_batch=micro_batch,

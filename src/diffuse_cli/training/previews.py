@@ -5,7 +5,7 @@ import numpy as np
 from .. import config, events
 from ..config import Sampling
 from ..files import durable
-from ..pictures import image_files, sheets
+from ..pictures import sheets
 from ..sampling.generate import generate
 from ..sampling.request import SampleRequest
 from ..storage import checkpoint
@@ -21,9 +21,9 @@ def preview(session: Session) -> events.Previewed:
     sampling = Sampling.of(plan.model, batch_size=config.PREVIEW_PICTURES, precision=trainer.precision)
     requests = [SampleRequest(prompt=prompt, count=count, seed=plan.seed, sampling=sampling) for prompt in prompts]
     samples = list(generate(model, requests))
-    strip = sheets.tile(np.stack([sample.pixels for sample in samples]), columns=len(samples))
+    strip = sheets.encode_strip(np.stack([sample.pixels for sample in samples]))
     path = session.directory / "previews" / f"step-{trainer.global_step:08d}.png"
-    durable.write(path, image_files.encode(strip))
+    durable.write(path, strip)
     return events.Previewed(
         step=trainer.global_step, path=str(path), prompts=tuple(sample.prompt for sample in samples))
 

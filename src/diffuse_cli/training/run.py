@@ -22,12 +22,13 @@ from ..data.images import read_size, reason_in_header
 from ..data.listing import PictureListing
 from ..errors import DataError, UsageError
 from ..files import durable
+from ..picture_size import Size
 from ..sampling.request import rendering_of
 from ..storage import registry, run_directory
 from ..storage.model_info import read_model_info
 
 BUDGET_FIELDS = ("steps", "images", "time")     # fields of a recipe whose values may grow when a run is resumed
-RESOLUTIONS = (16, 32, 64)                      # resolutions to choose from if the user gives none, in pixels
+RESOLUTIONS = (16, 32, 64)                      # sides of squares to choose from if the user gives none, in pixels
 PROBED_PICTURES = 500                           # rough number of pictures whose size decides on the resolution
 
 
@@ -44,9 +45,9 @@ class Run:
     found: PictureListing                                # the pictures and captions in it
     recipe: Recipe
     machine: Machine
-    resolution: int                             # pixels along a side; 0 until the main process has broadcast it
+    resolution: Size                            # of the pictures; 0 until the main process has broadcast it
     why_resolution: str                         # the reason for it
-    fit: str                                    # how pictures become squares; "" until the main process has told it
+    fit: str                                    # how pictures get its shape; "" until the main process has told it
     why_fit: str                                # the reason for it
     plan: Plan | None                           # None for a new run
     extended: bool = False                      # whether the request has another budget than the earlier one
@@ -56,7 +57,7 @@ class Run:
 
     @property
     def rendering(self) -> Rendering:
-        """How the files of its pictures become squares."""
+        """How the files of its pictures become pixels."""
         return Rendering(**self.recipe.colour_options, fit=self.fit)
 
     def write_plan(self, plan: Plan) -> None:
@@ -101,7 +102,7 @@ def open_run(folder: Path, recipe: Recipe, machine: Machine, *, rehearsal: bool 
             raise UsageError(f"{name!r} is a model that was not trained here",
                              hint="Choose another --name, or move it aside with --fresh")
         resolution, why = choice or choose_resolution(found, recipe, machine)
-        fit, why_fit = fit_of_run or choose_fit(found, recipe)
+        fit, why_fit = fit_of_run or choose_fit(found, recipe, resolution)
 
         # Move an old run aside: last, because nothing is refused any more
         aside = None
@@ -115,7 +116,7 @@ def open_run(folder: Path, recipe: Recipe, machine: Machine, *, rehearsal: bool 
 def join_run(folder: Path, recipe: Recipe, machine: Machine) -> Run:
     """The run for all processes but the main one: without its directory, plan, resolution and fit. Raises DataError."""
     found = find_pictures(folder, **recipe.caption_options, strict=machine.strict)
-    return Run(machine.name or "", Path(), lasting_place(folder), found, recipe, machine, 0, "", "", "",
+    return Run(machine.name or "", Path(), lasting_place(folder), found, recipe, machine, Size(0, 0), "", "", "",
                None, is_main=False)
 
 
@@ -130,7 +131,7 @@ def _locked(directory: Path) -> Iterator[None]:
             run_directory.remove_if_empty(directory)
 
 
-def _choose_name(folder: Path, resolution: int, request: dict[str, Any]) -> str:
+def _choose_name(folder: Path, resolution: Size, request: dict[str, Any]) -> str:
     """The name of the run that has this request with any budget, otherwise the first free name.
 
     Names are FOLDER-RESOLUTION, then FOLDER-RESOLUTION-2, and so on.
@@ -191,7 +192,7 @@ def _shown(value: Any) -> str:
 # ── Resolution and fit ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def choose_resolution(found: PictureListing, recipe: Recipe, machine: Machine) -> tuple[int, str]:
+def choose_resolution(found: PictureListing, recipe: Recipe, machine: Machine) -> tuple[Size, str]:
     """The resolution, and the reason: that of --resolution, otherwise of --init, otherwise one of `RESOLUTIONS`.
 
     The largest is chosen that the median picture fills, up to 64 on a GPU and 32 on a CPU. Raises DataError if no
@@ -211,20 +212,21 @@ def choose_resolution(found: PictureListing, recipe: Recipe, machine: Machine) -
                         hint="; ".join((*remedies([reason]), f"`diffuse data check {found.folder}` lists them")))
     median = sides[len(sides) // 2]
     largest, where = (64, "on a GPU") if _has_accelerator(machine) else (32, "on a CPU")
-    resolution = max((size for size in RESOLUTIONS if size <= min(largest, median)), default=min(RESOLUTIONS))
-    return resolution, f"for pictures of about {median} px {where}"
+    side = max((size for size in RESOLUTIONS if size <= min(largest, median)), default=min(RESOLUTIONS))
+    return Size(side, side), f"for pictures of about {median} px {where}"
 
 
-def choose_fit(found: PictureListing, recipe: Recipe) -> tuple[str, str]:
-    """How pictures become squares, and the reason: by --fit, as those of a student's teacher, or as the data need it.
+def choose_fit(found: PictureListing, recipe: Recipe, resolution: Size) -> tuple[str, str]:
+    """How pictures get the shape of `resolution`, and the reason.
 
+    It is that of --fit, that of a student's teacher, or what the data need.
     Raises DataError, ModelError.
     """
     if recipe.fit != "auto":
         return recipe.fit, "as asked"
     if recipe.evaluations is not None:
         return rendering_of(read_model_info(registry.resolve(recipe.init)).training).fit, "that of its teacher"
-    return fit_choice.choose_fit(found, Rendering(**recipe.colour_options))
+    return fit_choice.choose_fit(found, Rendering(**recipe.colour_options), resolution)
 
 
 def _has_accelerator(machine: Machine) -> bool:

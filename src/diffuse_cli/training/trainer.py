@@ -70,7 +70,7 @@ class Trainer:
         self.averaged.load_state_dict(self.network.state_dict())
 
         # Loss and optimiser
-        self.schedule: Schedule = make_schedule(plan.model.schedule, plan.model.network.resolution)
+        self.schedule: Schedule = make_schedule(plan.model.schedule, plan.model.network.resolution.side)
         self.compiled = None if compiled is False else CompiledNetwork(self.network, required=compiled is True)
         forward = self.compiled or self.network
         self.teacher = Network(plan.model.network) if plan.model.student is not None else None

@@ -16,12 +16,13 @@ from .plain_text import clean
 if TYPE_CHECKING:
     import numpy as np
 
-MIN_SIDE, SMALLEST_SIDE, MAX_SIDE = 16, 10, 32  # columns of a picture; the smallest only where prompts need it
+MIN_SIDE, SMALLEST_SIDE, MAX_SIDE = 16, 10, 32  # of the longer side of a picture, in columns or half lines; the
+#                                                 smallest only where prompts need it
 
 
 @dataclass
 class Strip:
-    """The pictures of one preview, (N, H, H, 3) uint8, with their prompts."""
+    """The pictures of one preview, (N, H, W, 3) uint8, with their prompts."""
 
     step: int
     pictures: "np.ndarray"
@@ -48,13 +49,14 @@ class Strip:
         return self._rendered[layout]
 
     def _layout(self, columns: int, lines: int, max_rows: int) -> tuple[int, int, int] | None:
-        """(pictures in a row, rows, side) with the largest pictures that leave room for all pictures.
+        """(pictures in a row, rows, longer side) with the largest pictures that leave room for all pictures.
 
         If not all of them fit, there is room for every prompt; if not even that, for as many as possible.
         """
-        most = min(self.pictures.shape[1], MAX_SIDE) // 2 * 2
-        layouts = [((columns + 1) // (side + 1), min(max_rows, lines // (side // 2 + 1)), side)
-                   for side in range(most, min(most, SMALLEST_SIDE) - 1, -2)]
+        most = min(max(self.pictures.shape[1:3]), MAX_SIDE) // 2 * 2
+        sizes = {side: self._size(side) for side in range(most, min(most, SMALLEST_SIDE) - 1, -2)}
+        layouts = [((columns + 1) // (width + 1), min(max_rows, lines // (height // 2 + 1)), side)
+                   for side, (width, height) in sizes.items()]
         layouts = [layout for layout in layouts if min(layout[:2]) > 0]
         large = [layout for layout in layouts if layout[2] >= min(most, MIN_SIDE)]
         for candidates, wanted in ((large, len(self.pictures)), (layouts, len(set(self.prompts)))):
@@ -63,10 +65,16 @@ class Strip:
                     return in_a_row, rows, side
         return large[-1] if large else None
 
+    def _size(self, side: int) -> tuple[int, int]:
+        """Width and height of a picture whose longer side is `side`. The height is even."""
+        height, width = self.pictures.shape[1:3]
+        longer = max(width, height)
+        return max(1, round(side * width / longer)), 2 * max(1, round(side * height / longer / 2))
+
     def _render(self, in_a_row: int, rows: int, side: int) -> list[RenderableType]:
         from ...pictures import pixels
 
-        shown = self._chosen(in_a_row * rows)
+        shown, (width, height) = self._chosen(in_a_row * rows), self._size(side)
         in_a_row = math.ceil(len(shown) / math.ceil(len(shown) / in_a_row))            # rows of nearly equal length
         lines: list[RenderableType] = []
         for start in range(0, len(shown), in_a_row):
@@ -74,10 +82,10 @@ class Strip:
             labels = Text(no_wrap=True)
             for index in row:
                 label = Text(clean(self.prompts[index]), style="dim")
-                label.truncate(side, overflow="ellipsis", pad=True)
+                label.truncate(width, overflow="ellipsis", pad=True)
                 labels.append_text(label).append(" ")
             labels.right_crop()
-            lines += [half_blocks([pixels.shrink(self.pictures[index], side) for index in row]), labels]
+            lines += [half_blocks([pixels.shrink(self.pictures[index], width, height) for index in row]), labels]
         return lines
 
     def _chosen(self, count: int) -> list[int]:

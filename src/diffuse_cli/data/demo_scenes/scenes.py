@@ -16,11 +16,10 @@ from typing import TypeVar
 
 from PIL import Image, ImageDraw, ImageFilter
 
-from ...checks import check_choice, check_range
+from ...checks import MAX_SIDE, MIN_SIDE, check_choice, check_range
 from ...config import SEED_RANGE
 from ...errors import UsageError
 from ...files import durable
-from ...model_config import RESOLUTION_RANGE
 from . import backdrops, shapes, tones
 from .outlines import Polygon, turn
 from .tones import COLOURS, RGB
@@ -123,7 +122,7 @@ def draw(scene: Scene, resolution: int) -> Image.Image:
     It is painted four times larger and averaged, so edges are smooth. Raises UsageError if `resolution` is outside the
     range of --resolution.
     """
-    check_range("--resolution", resolution, *RESOLUTION_RANGE)
+    check_range("--resolution", resolution, MIN_SIDE, MAX_SIDE)
     rng = _rng(scene.pose, "look")
     main = tones.shaded(scene.colour, rng.uniform(-1, 1))
     parts = _placed(rng, scene)
@@ -194,7 +193,7 @@ def write_demo_folder(directory: Path, *, count: int, resolution: int, seed: int
     generator, nothing is left in the folder: the files are drawn beside it, and moved there at the end.
     """
     check_range("-n", count, 1, 100_000)
-    check_range("--resolution", resolution, *RESOLUTION_RANGE)
+    check_range("--resolution", resolution, MIN_SIDE, MAX_SIDE)
     check_range("--seed", seed, *SEED_RANGE)
     try:
         occupied = directory.exists() and (not directory.is_dir() or any(directory.iterdir()))

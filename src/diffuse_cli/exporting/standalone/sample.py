@@ -7,7 +7,7 @@ A picture starts as pure noise. At each of a few noise levels, from the highest 
 clean picture from the noisy one, and the sampler takes a step towards that estimate. The same seed gives the same
 picture as `diffuse sample`.
 
-In comments on shapes: N pictures of C channels and R × R pixels, S steps, T = 77 text positions.
+In comments on shapes: N pictures of C channels and H × W pixels, S steps, T = 77 text positions.
 """
 
 import argparse
@@ -110,9 +110,9 @@ class Sampler:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, R, R)"""
-        side = self.constants["resolution"]
-        return self.constants["channels"], side, side
+        """(C, H, W)"""
+        height, width = np.broadcast_to(self.constants["resolution"], 2).tolist()       # one number for squares
+        return self.constants["channels"], height, width
 
     def encode(self, prompts: list[str]) -> Array:
         """Turn prompts into text features for the U-Net: (N, T, width)."""
@@ -123,7 +123,7 @@ class Sampler:
         return text
 
     def estimate(self, noisy: Array, text: Array | None, row: Array) -> Array:
-        """Estimate the clean pictures from the noisy ones. row: of a step table. (N, C, R, R) → the same"""
+        """Estimate the clean pictures from the noisy ones. row: of a step table. (N, C, H, W) → the same"""
         time, from_noisy, from_output = row[:3]
         inputs = {"noisy": noisy, "time": np.full(len(noisy), time)}
         output = self.unet.run(None, inputs if text is None else {**inputs, "text": text})[0]
@@ -141,7 +141,7 @@ class Sampler:
         self, noise: Array, table: Array, *, text: Array | None = None, negative: Array | None = None,
         guidance: float = 1.0,
     ) -> Array:
-        """Turn noise (N, C, R, R) into pictures in [0, 1], (N, C, R, R), by the steps of a table.
+        """Turn noise (N, C, H, W) into pictures in [0, 1], (N, C, H, W), by the steps of a table.
 
         text, negative: features of the prompts and of the negative prompts (N, T, width); without them, or where the
         table says so, there is no guidance.
@@ -165,7 +165,7 @@ def dynamic_threshold(image: Array, share: float) -> Array:
     """Bring each picture, which guidance exaggerates, back into [-1, 1] (Saharia et al. 2022, section 2.3).
 
     The limit is the magnitude that `share` of the picture's values do not exceed, at least 1: the values are clipped to
-    it and divided by it. (N, C, R, R) → the same
+    it and divided by it. (N, C, H, W) → the same
     """
     magnitudes = np.sort(np.abs(image).reshape(len(image), -1))
     limit = np.maximum(magnitudes[:, math.ceil(share * magnitudes.shape[1]) - 1], 1).reshape(-1, 1, 1, 1)
@@ -177,8 +177,8 @@ def dynamic_threshold(image: Array, share: float) -> Array:
 
 
 def png(picture: Array) -> bytes:
-    """Encode a picture in [0, 1], (C, R, R), as a PNG with 8 bits per channel."""
-    pixels = np.rint(picture * 255).astype(np.uint8).transpose(1, 2, 0)                 # (R, R, C)
+    """Encode a picture in [0, 1], (C, H, W), as a PNG with 8 bits per channel."""
+    pixels = np.rint(picture * 255).astype(np.uint8).transpose(1, 2, 0)                 # (H, W, C)
     height, width, channels = pixels.shape
     rows = b"".join(b"\0" + row.tobytes() for row in pixels)                            # filter 0 before each row
 

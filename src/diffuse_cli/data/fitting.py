@@ -1,4 +1,4 @@
-"""From an RGB picture of any shape to a square: its middle, or all of it, padded or stretched (`--fit`).
+"""From an RGB picture of any shape to that of the model: its middle, or all of it, padded or stretched (`--fit`).
 
 Pillow alone does it, because the processes that decode pictures do not import NumPy.
 """
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from ..picture_size import Size
 from .colours import TRANSPARENT_GROUND, Rendering, background_colour, border
 
 if TYPE_CHECKING:
@@ -19,42 +20,49 @@ PLAIN_SHARE = 0.6                               # minimum share of the border in
 Colour = tuple[int, int, int]                   # red, green, blue, 0 to 255
 
 
-def square_pixels(
-    image: Image.Image, resolution: int, rendering: Rendering | None = None,
+def fitted_pixels(
+    image: Image.Image, resolution: Size | int, rendering: Rendering | None = None,
 ) -> "np.ndarray[Any, np.dtype[np.uint8]]":
-    """The result of `square` as an array → uint8 (R, R, 3)."""
+    """The result of `fitted` as an array → uint8 (H, W, 3)."""
     import numpy as np
 
-    return np.array(square(image, resolution, rendering), dtype=np.uint8)
+    return np.array(fitted(image, resolution, rendering), dtype=np.uint8)
 
 
-def square(image: Image.Image, resolution: int, rendering: Rendering | None = None) -> Image.Image:
-    """An RGB picture as a square of `resolution` pixels, by the `fit` of `rendering`.
+def fitted(image: Image.Image, resolution: Size | int, rendering: Rendering | None = None) -> Image.Image:
+    """An RGB picture in the size `resolution` (an int: of a square), by the `fit` of `rendering`.
 
-    `crop` keeps the centre square. `pad` keeps all, between bars in the colour of the picture's ground, or of the
-    background if its ground is transparent or not plain. `stretch` keeps all, and changes the proportions.
+    `crop` keeps the centre, as much as has the proportions of the result. `pad` keeps all, between bars in the colour
+    of the picture's ground, or of the background if its ground is transparent or not plain. `stretch` keeps all, and
+    changes the proportions.
 
     A picture is made larger by bicubic interpolation, and smaller by Lanczos, after averages over whole boxes of pixels
     have brought it near twice the size. What has the right size is copied.
     """
-    rendering = rendering or Rendering()
+    rendering, target = rendering or Rendering(), Size.of(resolution)
     width, height = image.size
     if rendering.fit == "stretch":
-        return _resized(image, (0, 0, width, height), (resolution, resolution))
+        return _resized(image, (0, 0, width, height), target)
     if rendering.fit == "crop":
-        side = min(width, height)
-        left, top = (width - side) // 2, (height - side) // 2
-        return _resized(image, (left, top, left + side, top + side), (resolution, resolution))
-    long = max(width, height)
-    size = max(1, round(resolution * width / long)), max(1, round(resolution * height / long))
+        kept = _largest(Size(width, height), aspect=target)
+        left, top = (width - kept.width) // 2, (height - kept.height) // 2
+        return _resized(image, (left, top, left + kept.width, top + kept.height), target)
+    size = _largest(target, aspect=Size(width, height))
     inner = _resized(image, (0, 0, width, height), size)
-    if size == (resolution, resolution):
+    if size == target:
         return inner
     is_laid_on_it = TRANSPARENT_GROUND in image.info.get("notes", ())
     ground = None if is_laid_on_it else ground_colour(image)
-    result = Image.new("RGB", (resolution, resolution), ground or background_colour(rendering))
-    result.paste(inner, ((resolution - size[0]) // 2, (resolution - size[1]) // 2))
+    result = Image.new("RGB", target, ground or background_colour(rendering))
+    result.paste(inner, ((target.width - size.width) // 2, (target.height - size.height) // 2))
     return result
+
+
+def _largest(room: Size, *, aspect: Size) -> Size:
+    """The largest size within `room` that has the proportions of `aspect`, rounded to whole pixels."""
+    if room.width * aspect.height >= room.height * aspect.width:
+        return Size(max(1, round(room.height * aspect.width / aspect.height)), room.height)
+    return Size(room.width, max(1, round(room.width * aspect.height / aspect.width)))
 
 
 def _resized(image: Image.Image, box: tuple[int, int, int, int], size: tuple[int, int]) -> Image.Image:
