@@ -85,7 +85,7 @@ class Page:
     def press(self, key: str, text: str = "") -> None:
         """Press and release a key, such as Tab, or Enter with the text "\\r"."""
         for kind in ("keyDown", "keyUp"):
-            codes = {"Enter": 13, "Tab": 9, "Escape": 27}
+            codes = {"Enter": 13, "Tab": 9, "Escape": 27, "ArrowLeft": 37}
             self.command("Input.dispatchKeyEvent", type=kind, key=key, text=text if kind == "keyDown" else "",
                          windowsVirtualKeyCode=codes.get(key, 0))
 

@@ -2,7 +2,7 @@
 
 const byId = id => document.getElementById(id), form = byId("form"), fields = form.elements;
 const model = JSON.parse(byId("model").textContent), {constants, samplers, words} = model;
-const LARGEST_SEED = 2n ** 63n - 1n, MOST_WORKERS = 4, MOST_BYTES = 2 ** 28;    // of the weights of all workers together
+const LARGEST_SEED = 2n ** 63n - 2n, MOST_WORKERS = 4, MOST_BYTES = 2 ** 28;    // of the weights of all workers together
 
 // ── Threads: each holds the model, and draws one picture at a time ──────────────────────────────────────────────────
 
@@ -60,8 +60,8 @@ async function draw() {
   for (let k = 0; k < count; k++) current.pictures.push(figure({...chosen, seed: chosen.seed + BigInt(k)}));
   const seconds = () => ((performance.now() - started) / 1000).toFixed(1), waiting = [...current.pictures];
   const tell = () => {
-    const done = current.pictures.reduce((sum, picture) => sum + picture.frames.length, 0);
-    if (!current.stopped) say(`Drawing, step ${done} of ${count * steps}, ${seconds()} s`);
+    const done = current.pictures.reduce((sum, {frames}) => sum + Math.max(0, frames.length - 1), 0);
+    say(`Drawing, step ${done} of ${count * steps}, ${seconds()} s`);
   };
   const work = async number => {
     const worker = await (workers[number] ??= startWorker());
@@ -74,7 +74,7 @@ async function draw() {
     say(`${count === 1 ? "1 picture" : `${count} pictures`} in ${seconds()} s. ${unknownWords(chosen.prompt)}`);
     const film = byId("film").querySelector("input");
     Object.assign(film, {max: steps, value: steps});
-    byId("film").hidden = steps < 2;
+    byId("film").hidden = false;
   } catch (error) {
     stopWorkers();
     say(error.message);
@@ -104,7 +104,7 @@ function figure(request) {
   caption.append(label, save);
   box.append(canvas, caption);
   byId("gallery").append(box);
-  const frames = [], paint = step => canvas.getContext("2d").putImageData(frames[step - 1], 0, 0);
+  const frames = [], paint = step => canvas.getContext("2d").putImageData(frames[step], 0, 0);
   const show = ({pixels, step, finished}) => {
     frames.push(new ImageData(pixels, side));
     paint(step);

@@ -91,7 +91,7 @@ function stepTable(constants, steps, {guided, sampler}) {
 
 // ── Reverse diffusion ───────────────────────────────────────────────────────────────────────────────────────────────
 
-/** Turn noise into a picture: after every step, yield {noisy, image}, the picture so far and its estimate, in [-1, 1].
+/** Turn noise into a picture: after every step, yield {noisy, image}, the noisy picture and the estimate of the clean one.
  *
  *  text, negative: what `encodeText` says of the prompt and of the negative prompt; null if the model takes none. */
 function* generate(layers, constants, table, {noise, text, negative, guidance}) {

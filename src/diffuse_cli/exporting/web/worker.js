@@ -1,21 +1,21 @@
 // Draws in a thread of its own, so that the page answers while it computes. Messages:
 //
 //     {model}                            first: what the page holds; answered by {ready: true}
-//     {request: {prompt, negative, seed, steps, guidance, sampler}}      one picture; answered after each step by
-//                                        {step, steps, pixels}, at last with {finished: true}
+//     {request: {prompt, negative, seed, steps, guidance, sampler}}      one picture; answered by {step, pixels,
+//                                        finished} for its noise, which is step 0, and after each step
 //     {error}                            answers either, if it failed
 
 "use strict";
 
 let model = null;
 
-onmessage = async ({data}) => {
+onmessage = ({data}) => {
   try {
     if (data.model) {
       model = openModel(data.model);
       postMessage({ready: true});
     } else {
-      await draw(data.request);
+      draw(data.request);
     }
   } catch (error) {
     const old = typeof WebAssembly === "undefined" || error instanceof WebAssembly.CompileError;
@@ -29,19 +29,18 @@ function openModel({network, shapes, weights, tokenizer, constants}) {
   return {layers, constants, tokenizer: tokenizer && new Tokenizer(tokenizer.model)};
 }
 
-async function draw(request) {
-  const {resolution} = model.constants;
+/** Draw the picture of a request, and post its pixels before the first step and after each. */
+function draw({prompt, negative, seed, steps, guidance, sampler}) {
+  const {layers, constants, tokenizer} = model;
+  const noise = noiseOf(seed, constants.channels * constants.resolution ** 2);
   let step = 0;
-  for (const {noisy} of pictures(model, request)) {
+  const post = noisy => {
+    const pixels = toPixels(noisy);
+    postMessage({step, pixels, finished: step === steps}, [pixels.buffer]);
     step += 1;
-    const pixels = toPixels(noisy), finished = step === request.steps;
-    postMessage({step, steps: request.steps, pixels, resolution, finished}, [pixels.buffer]);
-  }
-}
-
-/** The picture of a request after every step: a generator of {noisy, image}. */
-function pictures({layers, constants, tokenizer}, {prompt, negative, seed, steps, guidance, sampler}) {
+  };
+  post(noise);
   const [text, without] = [prompt, negative].map(words => tokenizer && encodeText(layers, tokenizer.encode(words)));
-  return generate(layers, constants, stepTable(constants, steps, {guided: guidance !== 1, sampler}), {
-    noise: noiseOf(seed, constants.channels * constants.resolution ** 2), text, negative: without, guidance});
+  const table = stepTable(constants, steps, {guided: guidance !== 1, sampler});
+  for (const {noisy} of generate(layers, constants, table, {noise, text, negative: without, guidance})) post(noisy);
 }
