@@ -4,6 +4,7 @@ import ast
 import builtins
 import importlib
 import io
+import json
 import re
 import shlex
 import tokenize
@@ -177,6 +178,15 @@ def test_the_manual_page_is_that_of_the_help(monkeypatch):
     page = importlib.import_module("make_man_page").build()
     assert page == read("docs/diffuse.1")
     assert "--preset" in page.replace("\\-", "-")
+
+
+def test_the_front_page_is_that_of_the_program(monkeypatch):
+    """`python docs/make_web_page.py` writes it anew. Numbers of the schedule may differ in their last digit."""
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    built, there = importlib.import_module("make_web_page").build(), read("docs/index.html")
+    model = re.compile('(<script type="application/json" id="model">)(.*?)(</script>)')
+    assert model.sub(r"\1\3", built) == model.sub(r"\1\3", there)
+    assert json.loads(model.search(built)[2])["shapes"] == json.loads(model.search(there)[2])["shapes"]
 
 
 # ── The guide to the code ───────────────────────────────────────────────────────────────────────────────────────────

@@ -33,7 +33,8 @@ SAMPLERS = tuple(SAMPLER_STEPS)
 PRECISIONS = ("auto", "bf16", "fp32")           # of a training; the others take no "auto"
 DEVICES = ("cpu", "cuda", "mps")                # torch's names of the kinds of device that are supported
 LOGS = ("tensorboard", "wandb")
-EXPORT_FORMATS = {"diffusers": "", "onnx": "", "safetensors": ".safetensors"}          # format → suffix of its file
+EXPORT_FORMATS = {                              # format → suffix of its file; "" for a folder
+    "diffusers": "", "onnx": "", "safetensors": ".safetensors", "web": ".html"}
 EXPORT_SCHEDULERS = ("ddpm", "dpmpp-2m", "ddim")
 EXPORT_PRECISIONS = ("fp32", "fp16")
 

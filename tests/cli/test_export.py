@@ -145,6 +145,8 @@ def test_without_verification_the_report_says_so(diffuse, model):
     (("--to", "safetensors", "--scheduler", "ddpm"), "--scheduler is for --to diffusers"),
     (("--to", "diffusers", "--precision", "fp16"), "--precision is for --to safetensors"),
     (("--to", "safetensors", "-o", "out.bin"), "a .safetensors file"),
+    (("--to", "web", "-o", "out"), "a .html file"),
+    (("--to", "web", "--precision", "fp16"), "--precision is for --to safetensors"),
     ((), "--to"),
 ])
 def test_invalid_options_are_refused_before_anything_is_loaded(diffuse, model, monkeypatch, arguments, told):
@@ -226,10 +228,10 @@ def test_a_model_of_a_newer_version(diffuse, model):
     assert os.listdir() == ["new.safetensors"]
 
 
-@pytest.mark.parametrize("to", ["diffusers", "safetensors"])
+@pytest.mark.parametrize("to", ["diffusers", "safetensors", "web"])
 @pytest.mark.parametrize("nth", [1, 3])
 def test_a_full_disk_in_the_middle_leaves_nothing(diffuse, model, monkeypatch, to, nth):
-    target = "new/out" + (".safetensors" if to == "safetensors" else "")
+    target = "new/out" + config.EXPORT_FORMATS[to]
     real, written = os.fsync, []
 
     def fsync(descriptor):

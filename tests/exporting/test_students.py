@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from diffuse_cli import api
-from diffuse_cli.config import Sampling
+from diffuse_cli.config import EXPORT_FORMATS, Sampling
 from diffuse_cli.diffusion.distillation import student_times
 from diffuse_cli.errors import UsageError
 from diffuse_cli.model_config import Student
@@ -41,14 +41,14 @@ def test_a_file_says_what_it_was_distilled_to(student):
     assert checkpoint.load_model(student, CPU).config.student.evaluations == 3
 
 
-@pytest.mark.parametrize("form", ["safetensors", "diffusers", "onnx"])
+@pytest.mark.parametrize("form", EXPORT_FORMATS)
 def test_an_export_is_a_student_too(student, tmp_path, form):
     if form == "onnx":
         pytest.importorskip("onnxruntime")
-    out = tmp_path / ("student.safetensors" if form == "safetensors" else "exported")
+    out = tmp_path / f"exported{EXPORT_FORMATS[form]}"
     report = api.export(student, out, to=form)
     assert report["verified"]
-    if form != "onnx":
+    if form in ("safetensors", "diffusers"):
         path = out if form == "safetensors" else out / "model_index.json"
         again = checkpoint.load_model(path, CPU)
         assert again.config.student == checkpoint.load_model(student, CPU).config.student

@@ -9,7 +9,7 @@ from random_models import make_model
 from diffuse_cli import api
 from diffuse_cli.config import EXPORT_FORMATS, Export
 from diffuse_cli.errors import ExportError
-from diffuse_cli.exporting import diffusers_comparison, onnx_comparison
+from diffuse_cli.exporting import diffusers_comparison, onnx_comparison, web_page
 from diffuse_cli.exporting.model_comparison import compare_read_back
 from diffuse_cli.exporting.standalone.sample import Sampler
 from diffuse_cli.exporting.verification import (
@@ -99,6 +99,8 @@ def test_the_bundled_models_answers_agree_whatever_the_number_of_threads(exporte
     try:
         if form == "safetensors":
             comparisons = compare_read_back(model, directory / "safetensors.safetensors", Export(format=form))
+        elif form == "web":
+            comparisons = web_page.compare(model, directory / "web.html", Export(format=form))
         elif form == "onnx":
             comparisons = list(onnx_comparison._compare_networks(model, directory / form, Sampler(directory / form)))
         else:

@@ -51,6 +51,8 @@ def export(
 
     [bold]diffuse export cars --to safetensors --precision fp16[/]
 
+    [bold]diffuse export cars --to web[/]
+
     [bold]diffuse export cars --to diffusers --push me/cars --license cc-by-4.0[/]
     """
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)

@@ -1,5 +1,6 @@
 """Compares a model with the model that is read back from its export: weights, network outputs and a whole picture."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -21,19 +22,20 @@ def compare_read_back(model: Model, path: Path, settings: Export) -> list[Compar
     """Compare the model with the one that is read from an exported file or an exported diffusers folder."""
     device = next(model.network.parameters()).device
     read_back = load_model(path / INDEX_FILE if path.is_dir() else path, device)
-    return compare_models(model, read_back, rounding=DTYPES[settings.precision or "fp32"],
+    dtype = DTYPES[settings.precision or "fp32"]
+    return compare_models(model, read_back, rounding=lambda weight: weight.to(dtype).float(),
                           limit=HALF_PRECISION_LIMIT if settings.precision == "fp16" else LIMIT)
 
 
 def compare_models(
-    model: Model, read_back: Model, *, rounding: torch.dtype = torch.float32, limit: float = LIMIT,
+    model: Model, read_back: Model, *, rounding: Callable[[Tensor], Tensor] = torch.Tensor.float, limit: float = LIMIT,
 ) -> list[Comparison]:
     """Compare weights exactly, after `rounding` the model's own; outputs, features and a picture up to `limit`.
 
     Variance channels that one of them lacks are left out: some formats have no place for them.
     """
     tensors, channels = read_back.network.state_dict(), read_back.config.network.out_channels
-    weights = [largest_difference(weight.to(rounding).float()[: len(tensors[name])], tensors[name])
+    weights = [largest_difference(rounding(weight)[: len(tensors[name])], tensors[name])
                for name, weight in model.network.state_dict().items()]
     comparisons = [Comparison("weights", max(weights), 0.0)]
     for batch in network_inputs(model.config, list(model.words)):

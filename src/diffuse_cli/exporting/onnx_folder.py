@@ -8,17 +8,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from ..config import SAMPLER_STEPS, Export, Sampling
-from ..diffusion.guidance import THRESHOLD_SHARE
-from ..diffusion.sampling_times import FEW_STEPS, many_levels
-from ..diffusion.schedule import make_schedule
+from ..config import Export
 from ..files import durable
-from ..model_config import ModelConfig
-from ..network.tokenizer import END, LENGTH, PAD
-from ..sampling.steps import sampling_times_of
 from ..storage.checkpoint import Model
 from .onnx_graphs import (
     CONSTANTS_FILE,
@@ -32,9 +23,9 @@ from .onnx_graphs import (
     unet_graph,
 )
 from .onnx_sampler import sampler_graph
+from .sampler_numbers import sampler_numbers, sampler_steps
 
 STANDALONE = ("sample.py", "README.md")         # files that are copied unchanged
-TABULATED_TIMES = 4001                          # so many that linear interpolation is as exact as float32
 COLUMNS = ("time", "from_noisy", "from_output", "guided", "memory", "keep", "gain")      # of `step_table` in the script
 
 
@@ -59,50 +50,13 @@ def write(model: Model, folder: Path, settings: Export) -> None:
 
 
 def constants(model: Model) -> dict[str, Any]:
-    """Return the content of sampler.json: all numbers that sampling needs beside the weights."""
+    """Return the content of sampler.json: the numbers of sampling, and a table of steps for each sampler."""
     from .standalone.sample import step_table
 
-    config, network, defaults = model.config, model.config.network, Sampling.of(model.config)
-    schedule = make_schedule(config.schedule, network.resolution.side)
-    unguided = not config.conditional or config.student is not None    # no prompts, or guidance is built in
-    interval = (0, 0) if unguided else defaults.interval_at(network.resolution.side)
-    first = schedule.log_snr(torch.ones(1, dtype=torch.float64)).item()
-    levels = many_levels(schedule, 3, network.resolution.side)
-    times = schedule.time_of(torch.from_numpy(np.linspace(levels[0].item(), levels[-1].item(), TABULATED_TIMES)))
-    numbers: dict[str, Any] = {
-        "resolution": network.resolution.width if network.resolution.is_square else network.shape[1:],
-        "channels": network.channels,
-        "prediction": config.prediction,
-        "learned_variance": config.learned_variance,
-        "text": None if network.text is None else {
-            "length": LENGTH, "pad": PAD, "end": END, "vocabulary": network.text.vocabulary,
-            "width": network.text.width},
-        "guidance": {"scale": defaults.guidance if config.conditional else 1.0, "interval": interval},
-        "threshold_share": THRESHOLD_SHARE,
-        "range": 1.0 if config.student is None else None,
-        "distilled": config.student is not None,
-        "schedule": {"name": config.schedule, "first_level": first, "levels": levels.tolist(),
-                     "times": [round(time, 10) for time in times.tolist()],
-                     "few": _few_levels(config)},
-    }
-    samplers = {defaults.sampler: defaults.number_of_steps} if config.student is not None else {
-        sampler: SAMPLER_STEPS[sampler] for sampler in ("dpmpp-2m", "ddim")}
-    for sampler, steps in samplers.items():
-        table = step_table(numbers, steps, sampler=sampler)
-        numbers.setdefault("steps", {"columns": COLUMNS})[sampler] = table.tolist()
-    return numbers
-
-
-def _few_levels(config: ModelConfig) -> dict[str, list[float]]:
-    """The log-SNRs between the first and the last time, for the numbers of steps whose levels are not even.
-
-    A distilled model has no other number of steps.
-    """
-    schedule = make_schedule(config.schedule, config.network.resolution.side)
-    numbers = range(1, FEW_STEPS + 1) if config.student is None else [config.student.evaluations]
-    times = {str(steps): sampling_times_of(config, Sampling(steps=steps))[1:-1] for steps in numbers}
-    return {steps: schedule.log_snr(torch.tensor(inner, dtype=torch.float64)).tolist()
-            for steps, inner in times.items()}
+    numbers = sampler_numbers(model.config)
+    tables = {sampler: step_table(numbers, steps, sampler=sampler).tolist()
+              for sampler, steps in sampler_steps(model.config).items()}
+    return {**numbers, "steps": {"columns": COLUMNS, **tables}}
 
 
 def _write_graph(path: Path, graph: Graph) -> None:

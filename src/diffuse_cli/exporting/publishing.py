@@ -15,6 +15,7 @@ from ..config import Export
 from ..errors import UsageError
 from ..events import ProgressCallback
 from ..files import durable
+from ..sampling.example_prompts import example_prompts
 from ..storage.checkpoint import Model
 from ..storage.diffusers_config import REPORT_FILE
 from ..version import __version__
@@ -27,6 +28,7 @@ from . import (
     onnx_folder,
     onnx_graphs,
     single_file,
+    web_page,
 )
 from .model_comparison import compare_read_back
 from .verification import Comparison, require_agreement
@@ -41,7 +43,7 @@ class Format:
 
     write: Callable[[Model, Path, Export], None]
     comparisons: Sequence[Callable[[Model, Path, Export], list[Comparison]]]
-    opened_by: Callable[[], dict[str, str]]     # versions of the stock libraries that took part in the comparisons
+    opened_by: Callable[[], dict[str, str]] = dict      # versions of the libraries that took part in the comparisons
     check: Callable[[], None] = lambda: None    # raises UsageError if a library is missing
 
 
@@ -49,7 +51,8 @@ FORMATS = {
     "diffusers": Format(diffusers_export.write, [compare_read_back, diffusers_comparison.compare],
                         diffusers_comparison.versions),
     "onnx": Format(onnx_folder.write, [onnx_comparison.compare], onnx_comparison.versions, onnx_graphs.check_extra),
-    "safetensors": Format(single_file.write, [compare_read_back], dict),
+    "safetensors": Format(single_file.write, [compare_read_back]),
+    "web": Format(web_page.write, [web_page.compare]),
 }
 
 
@@ -66,9 +69,9 @@ def export(
 ) -> dict[str, Any]:
     """Export the model to `target` in another format. → the report, ready for JSON.
 
-    source: the file of the model; the model card uses what the training left beside it. replace: whether an earlier
-    export at `target` may be replaced. Raises ExportError if the export differs from the model, UsageError if the
-    target exists, and StorageError; then nothing was changed. Raises UploadError if the Hub did not take the export.
+    source: the file of the model; a model card and a web page use what the training left beside it. replace: whether an
+    earlier export at `target` may be replaced. Raises ExportError if the export differs from the model, UsageError if
+    the target exists, and StorageError; then nothing was changed. Raises UploadError if the Hub did not take it.
     """
     form, started = FORMATS[settings.format], time.monotonic()
     with durable.staging(target) as staging:
@@ -91,6 +94,9 @@ def export(
             report["files"] = sorted([REPORT_FILE, *(path.relative_to(staged).as_posix() for path in staged.rglob("*")
                                                      if path.is_file())])
             model_card.write_report(staged / REPORT_FILE, model, report)
+        elif settings.format == "web":
+            prompts = example_prompts(model.words, source.parent, count=web_page.PROMPTS)
+            web_page.write(model, staged, settings, prompts=prompts, report=report)
         else:
             single_file.write(model, staged, settings, report=report)
         try:

@@ -1,0 +1,112 @@
+"""A page of the web export in a real browser: it draws what `diffuse sample` draws, and asks nobody for anything."""
+
+import time
+
+import chromium
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffuse_cli import api
+from diffuse_cli.config import Sampling
+from diffuse_cli.sampling.generate import generate
+from diffuse_cli.sampling.request import SampleRequest
+from diffuse_cli.storage import checkpoint, registry
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900),
+              pytest.mark.skipif(chromium.PROGRAM is None, reason="needs Chromium")]
+READY = "!document.getElementById('draw').disabled"
+FINISHED = "/pictures? in/.test(document.getElementById('status').textContent)"
+PIXELS = """[...document.querySelectorAll("canvas")].map(
+    canvas => Array.from(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data))"""
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """The pages of both bundled models, by name."""
+    directory = tmp_path_factory.mktemp("pages")
+    return {name: api.export(name, directory / f"{name}.html", to="web") and directory / f"{name}.html"
+            for name in ("demo", "demo-fast")}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium.page() as page:
+        yield page
+
+
+def drawn(browser):
+    """The pictures in the gallery: (N, R, R, 3) uint8."""
+    pixels = np.array(browser.run(PIXELS), np.uint8)
+    side = round((pixels.shape[1] // 4) ** 0.5)
+    return pixels.reshape(len(pixels), side, side, 4)[..., :3]
+
+
+@pytest.mark.parametrize(("name", "prompt", "seed", "options"), [
+    ("demo-fast", "a red car", 0, {}), ("demo-fast", "two green fish, under water", 10**15, {}),
+    ("demo", "a blue house", 3, {}),
+    ("demo", "a yellow star at night", 4, {"sampler": "ddim", "steps": 9, "guidance": 5.0})])
+def test_the_browser_draws_what_sample_draws(browser, pages, name, prompt, seed, options):
+    browser.open(pages[name].as_uri())
+    browser.wait_for(READY)
+    browser.requests.clear()
+    for field, value in {"prompt": prompt, "seed": seed, "count": 2, **options}.items():
+        browser.run(f"document.getElementById('form').elements['{field}'].value = {str(value)!r}")
+    browser.run("document.getElementById('form').requestSubmit()")
+    browser.wait_for(FINISHED)
+    model = checkpoint.load_model(registry.resolve(name), torch.device("cpu"))
+    request = SampleRequest(prompt=prompt, seed=seed, count=2, sampling=Sampling.of(model.config, **options))
+    ours = np.stack([sample.pixels for sample in generate(model, [request])])
+    assert np.abs(drawn(browser).astype(int) - ours).max() <= 2
+    assert all(address.startswith("blob:") for address in browser.requests)
+    assert not browser.messages
+
+
+def test_a_link_draws_and_the_keyboard_is_enough(browser, pages):
+    """The denoising is seen, Escape stops it, Enter draws, and a saved PNG is the picture."""
+    browser.open(f"{pages['demo'].as_uri()}#prompt=a+red+car&seed=5&count=1")
+    browser.wait_for("/step [1-9]/.test(document.getElementById('status').textContent)")
+    seen = [drawn(browser)]
+    browser.press("Escape")
+    assert browser.run("document.getElementById('status').textContent") == "Stopped."
+
+    browser.run("document.getElementById('prompt').focus()")
+    browser.press("Enter", "\r")
+    browser.wait_for(FINISHED)
+    seen.append(drawn(browser))
+    browser.run("document.querySelector('#film input').focus()")
+    for _ in range(20):
+        browser.press("ArrowLeft")
+    seen.append(drawn(browser))
+    assert not any(np.array_equal(one, other) for one, other in ((seen[0], seen[1]), (seen[1], seen[2])))
+    assert seen[2].std() > 60                   # noise
+    assert "prompt=a+red+car&negative=&seed=5&count=1" in browser.run("location.hash")
+
+
+def test_a_saved_png_is_the_picture(browser, pages, tmp_path):
+    browser.command("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    browser.open(f"{pages['demo-fast'].as_uri()}#prompt=A+red+Car!&seed=5&count=1")
+    browser.wait_for(FINISHED)
+    browser.run("document.querySelector('figcaption button').click()")
+    target, end = tmp_path / "a-red-car-5.png", time.monotonic() + 60
+    while not target.exists():
+        assert time.monotonic() < end, list(tmp_path.iterdir())
+        time.sleep(0.1)
+    with Image.open(target) as picture:
+        assert np.array_equal(np.asarray(picture.convert("RGB")), drawn(browser)[0])
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_phone_shows_everything_in_its_width(browser, pages, dark):
+    browser.open(f"{pages['demo'].as_uri()}", width=390, height=844, dark=dark)
+    browser.wait_for(READY)
+    browser.run("document.querySelector('details').open = true")
+    browser.run("document.getElementById('prompt').value = 'zebra'; document.getElementById('form').requestSubmit()")
+    browser.wait_for(FINISHED)
+    assert browser.run("document.documentElement.scrollWidth") == 390
+    assert browser.run("[...document.querySelectorAll('button, input, canvas')].every(part => "
+                       "part.getBoundingClientRect().right <= 390)")
+    light = int(browser.run("getComputedStyle(document.body).backgroundColor").split("(")[1].split(",")[0])
+    assert light < 64 if dark else light > 192
+    assert "never saw: zebra" in browser.run("document.getElementById('status').textContent")
