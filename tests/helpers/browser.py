@@ -119,7 +119,7 @@ def opened(profile: Path) -> Iterator[Page]:
     process = subprocess.Popen(
         [CHROMIUM, *_FLAGS, f"--user-data-dir={profile}", "about:blank"], stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=(3, 4),
-        preexec_fn=lambda: (os.dup2(high[0], 3), os.dup2(high[1], 4)) and None)
+        preexec_fn=lambda: [os.dup2(end, place) for place, end in zip((3, 4), high, strict=True)])
     for end in (read_end, write_end, *high):
         os.close(end)
     try:
