@@ -30,11 +30,12 @@ def ui(
     if port is not None:
         check_range("--port", port, 1, 65_535)
     from ..ui.choices import Models
+
+    models = Models.starting_with(model)
     from ..ui.drawing import Queue
     from ..ui.server import PageServer
 
     drawings = Queue()
-    models = Models.starting_with(model)
     with PageServer(port or 0, models, drawings) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         if view.settings.json:

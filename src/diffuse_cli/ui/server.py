@@ -39,7 +39,7 @@ FILES = {"page.html": "text/html; charset=utf-8", "page.css": "text/css; charset
          **dict.fromkeys(("page.js", "form.js", "gallery.js", "start_picture.js", "training.js"),
                          "text/javascript; charset=utf-8")}
 _POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
-           "frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+           "frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'")
 _POLICY_OF_REPORTS = "frame-ancestors 'self'"   # the rest of its policy stands in the page of a run itself
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store",
             "Cross-Origin-Resource-Policy": "same-origin", "Cross-Origin-Opener-Policy": "same-origin"}

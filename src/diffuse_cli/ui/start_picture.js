@@ -3,7 +3,7 @@
 const find = id => document.getElementById(id);
 const canvas = find("start-canvas");
 const mask = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-let tools, original = null, picture = null, pictureFile = null, isMasked = false, isStrengthChosen = false;
+let tools, brushAt = null, original = null, picture = null, pictureFile = null, isMasked = false, isStrengthChosen = false;
 
 export function setUpStartPicture(given) {
   tools = given;
@@ -29,6 +29,7 @@ export function setUpStartPicture(given) {
   });
   canvas.addEventListener("pointerdown", event => {
     canvas.setPointerCapture(event.pointerId);
+    brushAt = null;
     paint(event);
   });
   canvas.addEventListener("pointermove", event => {
@@ -52,6 +53,7 @@ export async function startFrom(file) {
   clearMask();
   find("start").hidden = false;
   find("start-box").open = true;
+  canvas.scrollIntoView({ block: "center" });
 }
 
 // The model was changed: its pixels may be others, so the mask is gone.
@@ -78,19 +80,29 @@ function clearMask() {
   show();
 }
 
-// Whole pixels within the brush's radius become white.
+// Paint a line from where the brush was, because a fast pointer is seen at few places.
 function paint(event) {
-  const box = canvas.getBoundingClientRect(), radius = Number(find("brush").value) / 2;
+  const box = canvas.getBoundingClientRect();
   const x = (event.clientX - box.left) / box.width * canvas.width;
   const y = (event.clientY - box.top) / box.height * canvas.height;
+  const [fromX, fromY] = brushAt ?? [x, y], steps = Math.ceil(Math.hypot(x - fromX, y - fromY)) || 1;
+  for (let step = 1; step <= steps; step++) {
+    dab(fromX + (x - fromX) * step / steps, fromY + (y - fromY) * step / steps);
+  }
+  brushAt = [x, y];
+  isMasked = true;
+  show();
+}
+
+// Whole pixels within the brush's radius become white.
+function dab(x, y) {
+  const radius = Number(find("brush").value) / 2;
   mask.fillStyle = "white";
   for (let row = Math.floor(y - radius); row <= y + radius; row++) {
     for (let column = Math.floor(x - radius); column <= x + radius; column++) {
       if (Math.hypot(column + 0.5 - x, row + 0.5 - y) <= Math.max(radius, 0.71)) mask.fillRect(column, row, 1, 1);
     }
   }
-  isMasked = true;
-  show();
 }
 
 function show() {
