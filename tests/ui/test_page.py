@@ -77,7 +77,7 @@ def test_a_drawing_by_keyboard(page, window, command, tmp_path, monkeypatch):
         .observe(document.getElementById("gallery"), {subtree: true, attributeFilter: ["src"]})""")
     page.run("document.getElementById('prompt').focus()")
     page.press("Enter", 13)
-    page.wait_for(f"{FINISHED} == 2 && !document.getElementById('go').disabled")
+    page.wait_for(f"{FINISHED} == 2 && !document.getElementById('go').hidden")
     assert page.run("seen") >= 2                                       # the estimates of both, at least once
     assert page.run(STATUS).startswith("Drawn with seed ")
 
@@ -107,7 +107,7 @@ def test_a_picture_is_dropped_and_painted_over(page):
     _load(page)
     _fill(page, prompt="a red car", count="1", seed="7")
     page.run("document.getElementById('form').requestSubmit()")
-    page.wait_for(f"{FINISHED} == 1 && !document.getElementById('go').disabled")
+    page.wait_for(f"{FINISHED} == 1 && !document.getElementById('go').hidden")
     (drawn,) = _saved(page)
     _load(page)
     page.run(f"""const text = atob({json.dumps(base64.b64encode(drawn).decode())});
@@ -118,7 +118,7 @@ def test_a_picture_is_dropped_and_painted_over(page):
     assert [_value(page, name) for name in ("prompt", "count", "seed", "model")] == ["a red car", "1", "7", "demo-fast"]
 
     page.run("document.getElementById('form').requestSubmit()")
-    page.wait_for(f"{FINISHED} == 1 && !document.getElementById('go').disabled")
+    page.wait_for(f"{FINISHED} == 1 && !document.getElementById('go').hidden")
     assert _saved(page) == [drawn]
     page.run("document.querySelector('article .start').click()")
     page.wait_for("!document.getElementById('start').hidden")
@@ -132,7 +132,7 @@ def test_a_picture_is_dropped_and_painted_over(page):
     assert _value(page, "strength") == "1"
     _fill(page, seed="8", prompt="a blue fish")
     page.run("document.getElementById('form').requestSubmit()")
-    page.wait_for(f"{FINISHED} == 2 && !document.getElementById('go').disabled")
+    page.wait_for(f"{FINISHED} == 2 && !document.getElementById('go').hidden")
     before, after = (np.asarray(Image.open(io.BytesIO(data))) for data in (drawn, _saved(page)[0]))
     rows, columns = np.nonzero((before != after).any(axis=2))
     assert len(rows) > 5                                               # what was painted has changed

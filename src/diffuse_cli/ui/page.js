@@ -47,15 +47,15 @@ async function* linesOf(stream) {
 
 async function draw() {
   if (cancelling) return;
-  const values = await readForm(), notes = [], progress = find("progress");
+  const notes = [], progress = find("progress");
   let drawing = null, ended = false;
   cancelling = new AbortController();
-  find("go").disabled = true;
-  find("cancel").hidden = progress.hidden = false;
+  swapButtons();
   progress.removeAttribute("value");            // a bar that moves until the first step is done
   say("Waiting …");
   note([]);
   try {
+    const values = await readForm();
     const response = await checked(await fetch(
       "draw", { method: "POST", body: JSON.stringify(values), signal: cancelling.signal }));
     for await (const line of linesOf(response.body)) {
@@ -84,8 +84,16 @@ async function draw() {
   }
   drawing?.end();
   cancelling = null;
-  find("go").disabled = false;
-  find("cancel").hidden = progress.hidden = true;
+  swapButtons();
+}
+
+// While something is drawn, "Cancel" stands in the place of "Draw", also for the keyboard.
+function swapButtons() {
+  const [from, to] = cancelling ? ["go", "cancel"] : ["cancel", "go"], hadFocus = document.activeElement === find(from);
+  find(from).hidden = true;
+  find(to).hidden = false;
+  find("progress").hidden = !cancelling;
+  if (hadFocus) find(to).focus();
 }
 
 find("form").addEventListener("submit", event => {

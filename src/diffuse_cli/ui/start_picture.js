@@ -22,6 +22,7 @@ export function setUpStartPicture(given) {
   find("remove-start").addEventListener("click", () => {
     original = picture = null;
     find("start").hidden = true;
+    find("start-name").textContent = "";
   });
   find("strength").addEventListener("input", () => {
     isStrengthChosen = true;
@@ -51,6 +52,7 @@ export async function startFrom(file) {
   original = file;
   for (const side of ["width", "height"]) canvas[side] = mask.canvas[side] = picture.width;
   clearMask();
+  find("start-name").textContent = file.name;
   find("start").hidden = false;
   find("start-box").open = true;
   canvas.scrollIntoView({ block: "center" });
