@@ -57,7 +57,7 @@ def _is_too_wide(page) -> bool:
 
 
 @pytest.mark.parametrize("window", [{"width": 1280}, {"width": 390, "height": 844, "dark": True}])
-def test_a_drawing_by_keyboard(page, window, command, tmp_path, monkeypatch):
+def test_a_drawing_by_keyboard(page, window, command, home, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     _load(page, **window)
     reached = []
@@ -101,6 +101,9 @@ def test_a_drawing_by_keyboard(page, window, command, tmp_path, monkeypatch):
     page.wait_for("document.getElementById('report').style.height")
     assert page.run("document.getElementById('report').contentDocument.querySelector('h1').textContent") == "tiny"
     assert not _is_too_wide(page)
+    with (home / "models" / "tiny" / "events.jsonl").open("a") as log:          # as if the training went on
+        log.write('{"schema": 1, "event": "noticed", "level": "warning", "message": "something new"}\n')
+    page.wait_for("document.getElementById('report').contentDocument?.body?.textContent.includes('something new')")
 
 
 def test_a_picture_is_dropped_and_painted_over(page):
@@ -142,7 +145,7 @@ def test_a_picture_is_dropped_and_painted_over(page):
 
 def test_a_drawing_is_cancelled_and_errors_are_shown(page):
     _load(page)
-    _fill(page, prompt="a zebra", count="64")
+    _fill(page, prompt="a zebra <img src=//evil.example onerror=alert()>", count="64")
     page.run("document.getElementById('form').requestSubmit()")
     page.wait_for("document.querySelectorAll('.unfinished img[src]').length")
     page.run("document.getElementById('cancel').click()")
@@ -155,4 +158,5 @@ def test_a_drawing_is_cancelled_and_errors_are_shown(page):
     _fill(page, count="1", steps="2", seed=str(2**63 - 1))
     page.run("document.getElementById('form').requestSubmit()")
     page.wait_for(f"/^--seed must be/.test({STATUS})")
+    assert page.run("document.querySelectorAll('#gallery img').length") == 0
     page.errors.clear()                                                # the browser logs the refusal's status
