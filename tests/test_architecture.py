@@ -22,9 +22,11 @@ CHOICES = {"config", "checks", "picture_size", "errors"}
 # Room → the rooms that it imports. Each imports only rooms that stand below it.
 TABLE: dict[str, set[str]] = {
     "__main__": {"cli", "python_process"},
-    "cli": {"api", "cli.terminal", "training", "exporting", "evaluation", "sampling", "reporting", "data",
+    "cli": {"ui", "api", "cli.terminal", "training", "exporting", "evaluation", "sampling", "reporting", "data",
             "data.demo_scenes", "storage", "network", "runtime", "diffusion", "pictures", "hub", "files", "events",
             "version", "python_process", "model_config", *CHOICES},
+    "ui": {"sampling", "reporting", "data", "storage", "runtime", "pictures", "files", "version", "model_config",
+           *CHOICES},
     "cli.terminal": {"pictures", "storage", "events", "checks", "errors"},
     "__init__": {"api", "sampling", "config", "errors", "version"},
     "api": {"training", "exporting", "sampling", "data", "storage", "runtime", "pictures", "events", *CHOICES},
@@ -289,7 +291,7 @@ OWN_FILES = {
     "reporting.loggers", "reporting.page", "exporting.onnx_folder", "exporting.web_page", "exporting.onnx_comparison",
     "exporting.diffusers_comparison", "runtime.devices", "training.saving", "training.prepare", "storage.registry",
     "storage.training_states", "cli.processes", "cli.limits", "data.cached_pixels",
-    "data.dataset", "data.file_hashes", "data.decode_server",
+    "data.dataset", "data.file_hashes", "data.decode_server", "ui.server",
 }
 
 

@@ -17,6 +17,8 @@ PACKAGE = ROOT / "src" / "diffuse_cli"
 NOT_PYTHON = {f"diffuse_cli/{name}" for name in (
     "py.typed", "exporting/standalone/README.md", "reporting/page.html", "reporting/page.js",
     *(f"exporting/web/{name}" for name in ("page.html", "page.css", "page.js", *WORKER)),
+    *(f"ui/{name}" for name in ("page.html", "page.css", "page.js", "form.js", "gallery.js", "start_picture.js",
+                                "training.js")),
     *(f"models/{name}.{ending}" for name in ("demo", "demo-fast")
       for ending in ("safetensors", "md", "accuracy.json", "evaluation.json", "training.jsonl")),
     *(f"models/foundation-nano-{side}.{ending}" for side in (32, 64)

@@ -14,11 +14,11 @@ import pytest
 import tiny
 from PIL import Image
 
-from diffuse_cli.cli import output_files, prompt_files
+from diffuse_cli.cli import output_files
 from diffuse_cli.cli.terminal import view
 from diffuse_cli.errors import StorageError, UsageError
 from diffuse_cli.files import durable
-from diffuse_cli.sampling import generate
+from diffuse_cli.sampling import generate, remarks
 from diffuse_cli.storage import checkpoint
 from diffuse_cli.storage.checkpoint import Model
 
@@ -286,7 +286,7 @@ def test_unknown_words_are_warned_about_with_similar_ones(diffuse, model):
 def test_an_endless_prompt_is_warned_about_briefly(diffuse, model):
     code, _, err = diffuse(" ".join(f"w{index}" for index in range(10_000)), "-m", model)
     assert code == 0
-    assert len(warnings(err)) == prompt_files.MAX_WARNINGS + 2
+    assert len(warnings(err)) == remarks.MAX_WARNINGS + 2
     assert "never seen 9995 more of the words" in err
     assert "the prompt is too long for the model, so its end is ignored: w0 w1" in err
 

@@ -56,6 +56,7 @@ COMMANDS = {
     "doctor": Command("doctor", LIGHT),         # tells what is too little, in its table
     "help": Command("-h", LIGHT),
     "an unknown model": Command("models show \x1b[31mé日", LIGHT, prints=False, usual=MODEL),
+    "ui of an unknown model": Command("ui no-such-model --no-browser", LIGHT, prints=False, usual=MODEL),
     "a wrong option": Command("sample red --steps many", LIGHT, prints=False, usual=USAGE),
 }
 
@@ -145,8 +146,8 @@ ALL = [(command, name) for command in COMMANDS for name in ENVIRONMENTS]
 # One cell for each environment; light commands wherever the environment allows, because torch takes seconds to import.
 QUICK = {(command, name) for command, name in zip([
     "distill", "models rm", "models verify", "an unknown model", "doctor", "data demo", "models show",
-    "an unknown model", "data check", "help", "models path", "models ls", "help", "models ls", "models show", "help",
-    "models compare", "data clear",
+    "ui of an unknown model", "data check", "help", "models path", "models ls", "help", "models ls", "models show",
+    "help", "models compare", "data clear",
     "noise-demo", "a wrong option", "models rm", "models verify", "data clear", "models show", "noise-demo", "sample",
     "noise-demo", "sample in two", "models ls", "export", "data preview", "evaluate", "models verify", "train in two",
     "train"], ENVIRONMENTS, strict=True)}

@@ -24,7 +24,7 @@ from ..files import durable
 from ..runtime import launch_environment
 from ..storage import registry
 from ..version import __version__
-from . import data, distill, doctor, evaluate, export, limits, models, noise_demo, options, sample, train
+from . import data, distill, doctor, evaluate, export, limits, models, noise_demo, options, sample, train, ui
 from .processes import CRASH
 from .terminal import view
 from .terminal.plain_text import clean
@@ -45,6 +45,7 @@ app.command()(distill.distill)
 app.command()(evaluate.evaluate)
 app.command()(noise_demo.noise_demo)
 app.command()(export.export)
+app.command()(ui.ui)
 app.command()(doctor.doctor)
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
@@ -70,6 +71,8 @@ def diffuse(
     [bold]diffuse train ./images[/]              train a model on a folder
 
     [bold]diffuse sample "a red car" -n 8[/]     generate pictures with it
+
+    [bold]diffuse ui[/]                          draw in the browser
 
     [bold]diffuse evaluate cars[/]               measure how good it is
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import StorageError, UsageError
 from ..files import durable
-from ..storage import registry
 from .terminal import view
 
 if TYPE_CHECKING:
@@ -18,7 +17,6 @@ STILLS, ANIMATIONS = (".png", ".jpg", ".jpeg", ".webp"), (".webp", ".gif")     #
 # Other suffixes with which -o names a file and not a directory.
 UNSUPPORTED = (".bmp", ".tif", ".tiff", ".avif", ".heic", ".jxl", ".svg", ".pdf", ".mp4", ".mov", ".avi", ".mkv",
                ".webm", ".apng", ".txt", ".json", ".csv", ".zip")
-PROMPT_CHARACTERS = 48                          # of a prompt at most, in the name of its picture
 _NUMBERED = re.compile(r"(\d{5,})-")
 
 
@@ -67,7 +65,7 @@ class SampleTarget:
                 raise self._file_exists() from error
             return self.file
         if not isinstance(name, str):
-            name = "-".join(filter(None, (str(name.seed), _slug(name.prompt))))
+            name = name.file_stem
         while True:
             path = self.directory / f"{self.number:05d}-{name}{suffix or self.suffix}"
             self.number += 1
@@ -91,11 +89,6 @@ class SampleTarget:
 def names_a_file(out: Path) -> bool:
     """Whether -o names a picture, by its suffix, and not a directory."""
     return out.suffix.lower() in STILLS + ANIMATIONS + UNSUPPORTED
-
-
-def _slug(prompt: str) -> str:
-    """A prompt as part of a file name: letters, digits and hyphens."""
-    return re.sub(r"[^a-z0-9]+", "-", registry.plain(prompt)).strip("-")[:PROMPT_CHARACTERS].strip("-")
 
 
 # ── One new file ────────────────────────────────────────────────────────────────────────────────────────────────────

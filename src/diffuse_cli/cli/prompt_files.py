@@ -1,7 +1,6 @@
-"""Prompts from a file or from stdin, also of other programs, and warnings about prompts that a model cannot follow."""
+"""Prompts from a file or from stdin, also of other programs."""
 
 import dataclasses
-import difflib
 import io
 import re
 import sys
@@ -9,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import config
 from ..checks import check_range, from_dict, to_dict
@@ -20,15 +19,9 @@ from . import options
 from .terminal import view
 from .terminal.plain_text import clean
 
-if TYPE_CHECKING:
-    from ..sampling.request import SampleRequest
-    from ..storage.checkpoint import Model
-
 MAX_BYTES = 16 * 2**20                          # size limit of a file of prompts
 MAX_IGNORED = 8                                 # settings of other programs that a warning names
 SHORT = {"n": "negative", "d": "seed", "s": "steps", "l": "guidance", "ss": "sampler", "no": "negative"}    # in lines
-MAX_WARNINGS = 5                                # words that are warned about one by one
-COMPARED = 4_000                                # known words, the most frequent, with which an unknown one is compared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,44 +189,3 @@ def _read_text(source: str, name: str) -> str:
     if not encoding.startswith("utf"):
         view.say(f"{name} is not UTF-8 and was read as {encoding}")
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-
-
-# ── Warnings ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def warn_about(requests: "Sequence[SampleRequest]", model: "Model") -> None:
-    """Warn about prompts, words and settings that the model ignores."""
-    from ..network.tokenizer import is_truncated
-    from ..sampling.steps import guided_steps
-
-    texts = list(dict.fromkeys(text for request in requests for text in (request.prompt, request.negative) if text))
-    if model.tokenizer is None:
-        if texts:
-            view.warn("this model was trained without captions and ignores prompts")
-        return
-    if any(request.negative for request in requests) and all(request.sampling.guidance == 1 for request in requests):
-        view.warn("--negative does nothing without guidance, and --guidance 1 is no guidance")
-    if any(request.sampling.guidance != 1 and (request.negative or request.sampling.guidance != Sampling.guidance)
-           and not guided_steps(model.config, request.sampling) for request in requests):
-        view.warn("guidance does nothing, because no step begins in the --guidance-interval; widen it, or use more "
-                  "--steps")
-    _warn_about_words(texts, model)
-    for text in texts:
-        if is_truncated(model.tokenizer, text):
-            view.warn(f"the prompt is too long for the model, so its end is ignored: {clean(text, limit=60)}")
-
-
-def _warn_about_words(texts: Iterable[str], model: "Model") -> None:
-    from ..data.caption_words import split_words
-
-    words = dict.fromkeys(word for text in texts for word in split_words(text))
-    if not model.words:                         # the file does not say which words the model was trained on
-        return
-    unknown = [word for word in words if word not in model.words]
-    for word in unknown[:MAX_WARNINGS]:
-        alike = [known for known in model.words if abs(len(known) - len(word)) < 4][:COMPARED]
-        near = difflib.get_close_matches(word, alike, 3)
-        suggestion = f"; it knows {', '.join(near)}" if near else ""
-        view.warn(f"the model has never seen the word {word!r}{suggestion}")
-    if len(unknown) > MAX_WARNINGS:
-        view.warn(f"the model has never seen {len(unknown) - MAX_WARNINGS} more of the words")

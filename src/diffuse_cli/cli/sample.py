@@ -23,7 +23,7 @@ from . import options
 from .model_cost import warn_of_cost
 from .output_files import SampleTarget, names_a_file
 from .processes import launch, process_duties, processes_to_start
-from .prompt_files import PromptLine, read_prompts, warn_about, warn_of_ignored
+from .prompt_files import PromptLine, read_prompts, warn_of_ignored
 from .sample_output import OutputOptions, write_samples
 from .terminal import progress, view
 from .terminal.plain_text import clean
@@ -260,6 +260,7 @@ def _sample(
 
             from .. import api
             from ..runtime.distributed import join
+            from ..sampling.remarks import remarks_on
 
             device = devices.choose_device(machine)
             if not precise:
@@ -273,7 +274,8 @@ def _sample(
         seed = int(shared["seed"]) if defaults.seed is None else defaults.seed
         requests = defaults.requests([from_dict(PromptLine, line) for line in shared["lines"]], seed)
         if target is not None:
-            warn_about(requests, model)
+            for remark in remarks_on(requests, model):
+                view.warn(remark)
             warn_of_cost(model, passes=2 * max(request.sampling.number_of_steps for request in requests))
             view.say(f"model {_display_name(path, model)}" + (f", seed {seed}" if defaults.seed is None else ""))
         generate = functools.partial(loaded.generate, requests, frames=output.animate, world=world)

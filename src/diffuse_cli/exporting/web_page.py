@@ -88,7 +88,7 @@ def _frame(model: Model, title: str, prompts: Sequence[str], report: Mapping[str
 
 
 def _network(config: ModelConfig) -> dict[str, Any]:
-    """The shape of the network, with the numbers that follow from it: sides of its pictures, heads of its text encoder."""
+    """The shape of the network, with what follows from it: sides of its pictures, heads of its text encoder."""
     shape = dataclasses.asdict(config.network)
     _, shape["height"], shape["width"] = config.network.shape
     if config.network.text is not None:

@@ -30,6 +30,7 @@ from .steps import sampling_times_of
 
 RESAMPLINGS = 5                                 # inpainting repeats every stretch of steps so often: docs/decisions.md
 Progress = Callable[[float], None]              # called with the number of finished pictures; parts of pictures count
+Watch = Callable[[Tensor], None]                # called with the estimates of a batch, (N, C, H, W) in [-1, 1]
 
 
 # ── Batches ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -37,14 +38,15 @@ Progress = Callable[[float], None]              # called with the number of fini
 
 def generate(
     model: Model, requests: Sequence[SampleRequest], *, frames: bool = False, world: World | None = None,
-    progress: Progress = lambda done: None,
+    progress: Progress = lambda done: None, watch: Watch = lambda estimates: None,
 ) -> Iterator[Sample]:
     """Yield the pictures of all requests, in the order of the requests, as soon as each batch is finished.
 
     Unconditional models ignore prompts. Neighbouring requests with the same settings share batches. Every batch has the
     same size and is filled up with pictures that are thrown away: kernels may round differently at another batch size,
     and a picture must not depend on the others. frames: each sample also holds the picture after every step. world:
-    each process generates its own batch; the main process yields all samples, the others yield none. Raises
+    each process generates its own batch; the main process yields all samples, the others yield none. watch:
+    called after every step with the estimates of the pictures that are being generated. Raises
     UsageError for settings that a distilled model has not learnt, OutOfMemoryError.
     """
     for request in requests:
@@ -53,7 +55,7 @@ def generate(
     for _, group in itertools.groupby(requests, _batch_key):
         batched = list(group)
         yield from _generate_batched(model, batched, frames=frames, world=world or World(),
-                                     progress=_shifted(progress, finished))
+                                     progress=_shifted(progress, finished), watch=watch)
         finished += sum(request.count for request in batched)
 
 
@@ -70,8 +72,12 @@ def _shifted(progress: Progress, finished: float, scale: float = 1) -> Progress:
     return lambda done: progress(finished + scale * done)
 
 
+def _without_padding(watch: Watch, count: int) -> Watch:
+    return lambda estimates: watch(estimates[:count])
+
+
 def _generate_batched(
-    model: Model, requests: list[SampleRequest], *, frames: bool, world: World, progress: Progress,
+    model: Model, requests: list[SampleRequest], *, frames: bool, world: World, progress: Progress, watch: Watch,
 ) -> Iterator[Sample]:
     """Yield the pictures of requests that can share batches; the world's processes generate one batch each per turn."""
     pictures = [(number, k) for number, request in enumerate(requests) for k in range(request.count)]
@@ -81,10 +87,12 @@ def _generate_batched(
         started, turn_batches = time.monotonic(), batches[turn : turn + world.size]
         finished, count = turn * size, sum(map(len, turn_batches))
         # A process without a batch of its own repeats the last one: a process that waits too long would count as lost.
-        padded = (batches[min(turn + world.process.rank, len(batches) - 1)] * size)[:size]
+        own = batches[min(turn + world.process.rank, len(batches) - 1)]
+        padded = (own * size)[:size]
         with out_of_memory.for_pictures(size), devices.arithmetic(next(model.network.parameters()).device):
             films = _generate_batch(model, [(requests[number], k) for number, k in padded], frames=frames,
-                                    progress=_shifted(progress, finished, count))
+                                    progress=_shifted(progress, finished, count),
+                                    watch=_without_padding(watch, len(own)))
         gathered = world.gather(torch.from_numpy(films))
         seconds = (time.monotonic() - started) / count
         for batch, batch_films in zip(turn_batches, gathered, strict=False):
@@ -94,7 +102,7 @@ def _generate_batched(
 
 
 def _generate_batch(
-    model: Model, batch: Sequence[tuple[SampleRequest, int]], *, frames: bool, progress: Progress,
+    model: Model, batch: Sequence[tuple[SampleRequest, int]], *, frames: bool, progress: Progress, watch: Watch,
 ) -> np.ndarray:
     """Generate picture k of request r for each (r, k) of the batch. → (N, 1, H, W, 3) uint8
 
@@ -117,6 +125,7 @@ def _generate_batch(
             film = [to_pixels(step.noisy)]
         remaining = min(remaining, sum(t < step.t for t in times))     # resampling returns to earlier times
         steps = max(steps, remaining + 1)
+        watch(step.image)
         progress(1 - remaining / steps)
     return np.stack(film, axis=1)
 

@@ -5,6 +5,7 @@ Imports numpy and Pillow at most, so that an unusable picture is refused before 
 
 import hashlib
 import numbers
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,10 @@ from ..data.file_types import remedies
 from ..data.picture_files import ImageRefused
 from ..errors import DataError, ModelError, UsageError
 from ..picture_size import Size
+from ..storage import registry
 from ..storage.model_info import TrainingSummary
+
+PROMPT_CHARACTERS = 48                          # of a prompt at most, in the name of its picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,3 +140,9 @@ class Sample:
     @property
     def seed(self) -> int:
         return self.request.seed + self.index
+
+    @property
+    def file_stem(self) -> str:
+        """The name of its file, without number and suffix: its seed, and its prompt in letters, digits and hyphens."""
+        slug = re.sub(r"[^a-z0-9]+", "-", registry.plain(self.prompt)).strip("-")[:PROMPT_CHARACTERS].strip("-")
+        return f"{self.seed}-{slug}" if slug else str(self.seed)

@@ -1,0 +1,1 @@
+"""The local page of `diffuse ui`: its server, its queue of drawings, and what a browser loads."""
