@@ -22,6 +22,7 @@ from diffuse_cli.sampling import generate
 from diffuse_cli.sampling.request import SampleRequest
 from diffuse_cli.sampling.steps import guided_steps
 from diffuse_cli.storage import checkpoint
+from diffuse_cli.training import memory
 from diffuse_cli.training import plan as planning
 from diffuse_cli.training.batches import Batches
 from diffuse_cli.training.trainer import Trainer
@@ -63,8 +64,7 @@ def make_trainer(dataset: Dataset, recipe: Recipe, *, precision: str = "auto", d
     plan, _ = planning.make_plan(recipe, dataset, split, resolution=resolution, fit="crop", tokenizer=tokenizer,
                                  init=None, device=torch_device)
     machine = Machine(precision=precision)
-    micro_batch = devices.choose_micro_batch(machine, torch_device, batch_size=plan.batch_size,
-                                             resolution=resolution)
+    micro_batch = memory.choose_micro_batch(plan, machine, torch_device, processes=1)
     return Trainer(plan, Batches(plan, dataset, split.train, tokenizer, torch_device), micro_batch=micro_batch,
                    compiled=compiled, precision=devices.choose_precision(machine, torch_device), world=World())
 

@@ -20,6 +20,7 @@ from diffuse_cli.network.network import flops
 from diffuse_cli.runtime import devices
 from diffuse_cli.training import ema
 from diffuse_cli.training.batches import Batches
+from diffuse_cli.training.memory import planned_bytes
 from diffuse_cli.training.trainer import Trainer
 
 CASES = (("small", 64, 256), ("base", 64, 128), ("micro", 32, 512))    # preset, resolution in pixels, batch size
@@ -75,7 +76,8 @@ def measure(settings: Settings, preset: str, resolution: int, batch: int) -> dic
     used = 3 * flops(trainer.plan.model.network) * facts["pictures/s"]
     best = matrix_rate(settings, seconds=0.5)
     facts |= {"parts, ms": parts(trainer, settings), "wait for the batch, ms": wait(trainer),
-              "TFLOP/s": used / 1e12, "share of the matrix rate": used / best, "peak memory, bytes": peak}
+              "TFLOP/s": used / 1e12, "share of the matrix rate": used / best, "peak memory, bytes": peak,
+              "planned, bytes": planned_bytes(trainer.plan, trainer.micro_batch)}
     trainer.batches.close()
     return facts
 

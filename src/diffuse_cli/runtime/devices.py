@@ -148,7 +148,7 @@ def choose_micro_batch(machine: Machine, device: torch.device, *, batch_size: in
     """The number of pictures at once: as --micro-batch says, otherwise the most that fit a fixed number of pixels.
 
     resolution: √pixels of a picture. At 64×64 pixels these are 512 pictures on a GPU, and 64 on a CPU or MPS. Never
-    more than `batch_size`.
+    more than `batch_size`. For a training on a GPU see `training.memory.choose_micro_batch`.
     """
     if machine.micro_batch is not None:
         return min(machine.micro_batch, batch_size)
@@ -166,6 +166,11 @@ def describe_device(device: torch.device) -> str:
 def free_memory(device: torch.device) -> int:
     """The bytes of a GPU that nothing has taken yet. 0 on other devices, which share their memory with the program."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+
+
+def total_memory(device: torch.device) -> int:
+    """The bytes of a GPU, taken or not."""
+    return torch.cuda.mem_get_info(device)[1]
 
 
 def peak_memory(device: torch.device) -> int:

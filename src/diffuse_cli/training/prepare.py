@@ -24,7 +24,7 @@ from ..pictures import pixels
 from ..runtime import devices
 from ..runtime.distributed import World
 from ..storage import checkpoint, registry, trained_pictures, training_states
-from . import estimate
+from . import estimate, memory
 from .batches import Batches, shuffled
 from .estimate import Facts
 from .plan import Reasons, extend, make_plan
@@ -122,8 +122,7 @@ class PlanBuilder:
         if compiled is not False:               # by default torch runs what lies under a known name in /tmp
             directory = durable.make_directory(registry.compiled_directory())
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(directory))
-        micro_batch = devices.choose_micro_batch(
-            machine, self.device, batch_size=plan.batch_size, resolution=self.run.resolution.side)
+        micro_batch = memory.choose_micro_batch(plan, machine, self.device, processes=self.world.size)
         batches = Batches(plan, self.dataset, self.split.train, self.tokenizer, self.device)
         trainer = Trainer(
             plan, batches, precision=devices.choose_precision(machine, self.device), micro_batch=micro_batch,

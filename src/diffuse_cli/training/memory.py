@@ -1,0 +1,39 @@
+"""The memory of a GPU that a training takes, from counts of parameters and activations, and how many pictures fit."""
+
+import math
+
+import torch
+
+from ..config import Machine, Plan
+from ..network.network import activation_bytes, parameter_count
+from ..runtime import devices
+
+SHARE = 0.9                                     # of a GPU's memory that is planned for
+CONTEXT = 2**30                                 # bytes: CUDA itself, and what convolutions and products work in
+FOR_EACH_PARAMETER = 30                         # bytes: weight, gradient and average, 4 each; moments, 8 at most; steps
+#                                                 of Muon, which are made all at once, 8; a copy in bf16, 2
+OF_A_TEACHER = 4                                # bytes, for each of its parameters
+ALLOWANCE = 1.5                                 # bytes for each one that is kept for the backward pass: gradients of
+#                                                 activations, and memory in pieces that nothing fits into
+
+
+def choose_micro_batch(plan: Plan, machine: Machine, device: torch.device, *, processes: int) -> int:
+    """The number of pictures at once: as --micro-batch says, otherwise on a GPU as many as fit into its memory.
+
+    They are as equal shares of a process's part of the batch as possible. Only the size of the memory counts, not what
+    is free, so that the same machine always chooses the same. Elsewhere as `devices.choose_micro_batch`.
+    """
+    if machine.micro_batch is not None or device.type != "cuda":
+        return devices.choose_micro_batch(
+            machine, device, batch_size=plan.batch_size, resolution=plan.model.network.resolution.side)
+    room = SHARE * devices.total_memory(device) - planned_bytes(plan, 0)
+    fitting = max(1, int(room / (ALLOWANCE * activation_bytes(plan.model.network))))
+    part = math.ceil(plan.batch_size / processes)
+    return math.ceil(part / math.ceil(part / fitting))
+
+
+def planned_bytes(plan: Plan, micro_batch: int) -> int:
+    """The memory that a training with so many pictures at once should take of a GPU."""
+    network = plan.model.network
+    each = FOR_EACH_PARAMETER + (OF_A_TEACHER if plan.model.student is not None else 0)
+    return int(CONTEXT + each * parameter_count(network) + micro_batch * ALLOWANCE * activation_bytes(network))

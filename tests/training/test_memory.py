@@ -1,0 +1,116 @@
+"""How many pictures fit into a GPU's memory: what is planned against activations that were counted another way."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import launches
+import pytest
+import tiny
+import torch
+
+from diffuse_cli import denoiser
+from diffuse_cli.config import Machine, Recipe
+from diffuse_cli.data.split import split_dataset
+from diffuse_cli.model_config import Student
+from diffuse_cli.network.network import Network, activation_bytes, parameter_count
+from diffuse_cli.network.presets import network_config
+from diffuse_cli.network.tokenizer import LENGTH
+from diffuse_cli.runtime import devices
+from diffuse_cli.training import memory
+from diffuse_cli.training.plan import make_plan
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+PAGE = Path(__file__).parents[2] / "docs" / "scaling.md"
+
+
+def shape(preset, resolution):
+    return network_config(preset, resolution, vocabulary=400, learned_variance=True)
+
+
+def kept_in_bf16(config, count):
+    """Bytes that a forward pass keeps in bf16, by the sizes of all tensors that its graph still holds."""
+    with launches.on_device("bf16"):
+        network = Network(config)
+        weights = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
+        sizes = {}
+
+        def note(tensor):
+            sizes[tensor.untyped_storage()._cdata] = tensor, tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            tokens = torch.empty(count, LENGTH, dtype=torch.int64, device="meta")
+            caption_of = torch.empty(count, dtype=torch.int64, device="meta")
+            text = denoiser.encode_captions(network, tokens, caption_of, precision="bf16")
+            with denoiser._autocast(launches.DEVICE, "bf16"):
+                network(torch.empty(count, 3, config.resolution, config.resolution, device="meta"),
+                        torch.empty(count, device="meta"), text)
+        return sum(size for key, (_, size) in sizes.items() if key not in weights)
+
+
+@pytest.mark.parametrize("preset", ["nano", pytest.param("small", marks=pytest.mark.slow),
+                                    pytest.param("large", marks=pytest.mark.slow)])
+def test_activations_in_bf16_are_within_what_is_planned(preset):
+    """The difference of two passes: what each further picture keeps."""
+    config = shape(preset, 64)
+    counted = kept_in_bf16(config, 3) - kept_in_bf16(config, 2)
+    planned = activation_bytes(config)
+    assert counted <= planned <= 1.25 * counted
+
+
+def test_what_a_single_convolution_keeps_is_its_input(monkeypatch):
+    """2 channels of 8 x 8 in float32, whatever the weights are; views of it count once."""
+    class Convolution(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Conv2d(3, 5, 3, device="meta")
+
+        def forward(self, noisy, time, text):
+            return self.layer(noisy) + self.layer(noisy.view(1, 3, 8, 8))
+
+    config = dataclasses.replace(shape("nano", 8), text=None)
+    monkeypatch.setattr("diffuse_cli.network.network._on_meta_device", lambda config: Convolution())
+    assert activation_bytes(config) == 3 * 8 * 8 * 4
+
+
+@pytest.fixture(scope="module")
+def plan():
+    data = tiny.dataset([()] * 12)
+    return make_plan(Recipe(preset="nano", batch_size=256, steps=100, captions="none"), data,
+                     split_dataset(data.pixel_hashes), resolution=64, fit="crop", tokenizer=None, init=None,
+                     device=CPU)[0]
+
+
+def chosen(plan, gigabytes, monkeypatch, *, processes=1, **machine):
+    monkeypatch.setattr(devices, "total_memory", lambda device: int(gigabytes * 1e9))
+    return memory.choose_micro_batch(plan, Machine(**machine), CUDA, processes=processes)
+
+
+def test_what_is_chosen_fits_and_one_part_less_would_not(plan, monkeypatch):
+    for gigabytes in (1.5, 2, 3, 5, 8):
+        count = chosen(plan, gigabytes, monkeypatch)
+        parts = -(-plan.batch_size // count)
+        assert count == 1 or memory.planned_bytes(plan, count) <= memory.SHARE * gigabytes * 1e9
+        if parts > 1:
+            larger = -(-plan.batch_size // (parts - 1))
+            assert memory.planned_bytes(plan, larger) > memory.SHARE * gigabytes * 1e9
+    assert chosen(plan, 0.1, monkeypatch) == 1                          # a smaller one is for the step to refuse
+    assert chosen(plan, 80, monkeypatch) == 256
+    assert chosen(plan, 80, monkeypatch, processes=3) == 86
+    assert chosen(plan, 2, monkeypatch, micro_batch=17) == 17
+    assert memory.choose_micro_batch(plan, Machine(), CPU, processes=1) == 64
+
+
+def test_a_student_keeps_its_teachers_weights_besides(plan):
+    taught = dataclasses.replace(plan, model=dataclasses.replace(
+        plan.model, student=Student(evaluations=4, guidance=1.0, teacher="one")))
+    more = memory.planned_bytes(taught, 3) - memory.planned_bytes(plan, 3)
+    assert more == memory.OF_A_TEACHER * parameter_count(plan.model.network)
+
+
+@pytest.mark.parametrize(("preset", "resolution"), [
+    ("nano", 32), ("small", 64), ("base", 64), ("large", 64), ("large", 128)])
+def test_the_page_has_the_bytes_of_a_picture(preset, resolution):
+    (row,) = re.findall(rf"^\| {preset} \| {resolution} \| (\d+) MB \|", PAGE.read_text(), re.MULTILINE)
+    assert int(row) == round(activation_bytes(shape(preset, resolution)) / 1e6)
