@@ -168,7 +168,8 @@ def test_the_sheet_of_the_data_shows_each_fit(diffuse, trained, tmp_path, fit):
     first = sheet[8:8 + trained.size.height * scale, 8:8 + trained.size.width * scale]
     assert first.shape[:2] == (trained.size.height * scale, trained.size.width * scale)
     assert (first < 250).all(axis=2).any()
-    diffuse("data", "check", trained.pictures, "--fit", fit)
+    checked = diffuse("data", "check", trained.pictures, "--fit", fit, "--resolution", trained.text)
+    assert f"over three times as wide or as high as the shape {trained.text}" in checked        # those of 1:3
 
 
 def test_the_fit_is_chosen_for_the_shape(command, tmp_path, home):

@@ -28,8 +28,7 @@ RESOLUTION = 64                                 # default of --resolution, in pi
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look at pictures and captions before training.")
 
 Folders = Annotated[list[Path], options.folders()]
-Resolution = Annotated[Size | None, options.resolution(
-    f"Size of the pictures that the model sees: 64, or width x height, 96x64. Default: {RESOLUTION}.")]
+_SIZE = "Size of the pictures that the model sees: 64, or width x height, 96x64. Default:"
 
 
 @app.command()
@@ -37,6 +36,7 @@ def check(folders: Folders, captions: options.Captions = None, caption: options.
           caption_column: options.CaptionColumn = None, caption_ext: options.CaptionExt = None,
           caption_template: options.CaptionTemplate = None, join_lines: options.JoinLines = None,
           background: options.Background = None, white_level: options.WhiteLevel = None, fit: options.Fit = None,
+          resolution: Annotated[Size | None, options.resolution(f"{_SIZE} what training would choose.")] = None,
           quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
           debug: options.Debug = False) -> None:
     """Read every picture and caption, and report the problems that training would meet. If any, the exit code is 3.
@@ -46,7 +46,7 @@ def check(folders: Folders, captions: options.Captions = None, caption: options.
     data_options = options.data_options(locals())
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
     folder = folders[0]
-    found, dataset, (fit, why_fit) = _read(folder, None, data_options)
+    found, dataset, (fit, why_fit) = _read(folder, resolution, data_options)
     problems = (*dataset.skipped, *found.caption_problems)
     warnings = [*found.warnings, *dataset.warnings, *_warn_of_long_captions(dataset)]
     from ..data.file_types import remedies
@@ -90,7 +90,7 @@ def preview(folders: Folders, captions: options.Captions = None, caption: option
             caption_column: options.CaptionColumn = None, caption_ext: options.CaptionExt = None,
             caption_template: options.CaptionTemplate = None, join_lines: options.JoinLines = None,
             background: options.Background = None, white_level: options.WhiteLevel = None, fit: options.Fit = None,
-            resolution: Resolution = None,
+            resolution: Annotated[Size | None, options.resolution(f"{_SIZE} {RESOLUTION}.")] = None,
             out: Annotated[Path | None, typer.Option("--out", "-o", help="The sheet, a new PNG. Default: preview.png.")
                            ] = None,
             quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
