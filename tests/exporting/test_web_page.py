@@ -23,6 +23,7 @@ from diffuse_cli.exporting import web_page
 from diffuse_cli.exporting.verification import answers_and_limit, largest_difference, require_agreement
 from diffuse_cli.model_config import PREDICTIONS, SCHEDULES, NetworkConfig, Student, TextConfig
 from diffuse_cli.network.tokenizer import encode
+from diffuse_cli.picture_size import Size
 from diffuse_cli.runtime import randomness
 from diffuse_cli.sampling.generate import encode_prompts, generate
 from diffuse_cli.sampling.request import SampleRequest
@@ -51,6 +52,7 @@ def odd_network(text: bool) -> NetworkConfig:
 MODELS = {
     "odd": lambda: onnx_models.make(network=odd_network(True)),
     "odd without text": lambda: onnx_models.make(conditional=False, network=odd_network(False)),
+    "wide": lambda: onnx_models.make(network=dataclasses.replace(odd_network(True), resolution=Size(24, 8))),
     "one pixel": lambda: onnx_models.make(conditional=False, network=dataclasses.replace(
         odd_network(False), resolution=8, widths=(10, 10, 10, 15), depths=(1, 1, 1, 1),
         attention=("none", "none", "none", "full"))),
@@ -66,7 +68,7 @@ def test_the_pages_networks_answer_as_the_model(name, tmp_path):
     model = MODELS[name]()
     model = web_page._read(written(model, tmp_path), model)
     shape = model.config.network
-    noisy = randomness.normal(torch.tensor([randomness.key(3)]), (3, shape.resolution, shape.resolution))
+    noisy = randomness.normal(torch.tensor([randomness.key(3)]), shape.shape)
     text, _ = encode_prompts(model, ["a red car"])
     answer = web_pages.compute(tmp_path / "model.html", """
         const {layers, tokenizer} = openModel(held);

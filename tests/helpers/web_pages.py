@@ -26,7 +26,7 @@ return inputs.map(({seed, ...request}) => {
   answers.length = 0;
   onmessage({data: {request: {...request, seed: BigInt(seed)}}});
   const {error, pixels, finished} = answers.at(-1);
-  return {error, finished, pixels: Array.from(pixels ?? [])};
+  return {error, finished, pixels: Array.from(pixels ?? []), width: held.network.width};
 });
 """
 
@@ -41,9 +41,8 @@ def compute(page: Path, body: str, inputs: Any = None) -> Any:
 
 
 def draw(page: Path, requests: list[dict[str, Any]]) -> np.ndarray:
-    """The pictures that the page's worker draws for requests: (N, R, R, 3) uint8."""
+    """The pictures that the page's worker draws for requests: (N, H, W, 3) uint8."""
     answers = compute(page, SHOW, [{**request, "seed": str(request["seed"])} for request in requests])   # exact
     assert all(answer["finished"] for answer in answers), answers
     pixels = np.array([answer["pixels"] for answer in answers], np.uint8)
-    side = round((pixels.shape[1] // 4) ** 0.5)
-    return pixels.reshape(len(requests), side, side, 4)[..., :3]
+    return pixels.reshape(len(requests), -1, answers[0]["width"], 4)[..., :3]
