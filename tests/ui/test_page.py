@@ -158,5 +158,11 @@ def test_a_drawing_is_cancelled_and_errors_are_shown(page):
     _fill(page, count="1", steps="2", seed=str(2**63 - 1))
     page.run("document.getElementById('form').requestSubmit()")
     page.wait_for(f"/^--seed must be/.test({STATUS})")
+    _fill(page, count="", seed="1", batch_size="0")                    # in a part of the form that is closed
+    page.run("document.getElementById('form').requestSubmit()")
+    page.wait_for(f"/^--batch-size must be/.test({STATUS})")
     assert page.run("document.querySelectorAll('#gallery img').length") == 0
+    _fill(page, batch_size="1")
+    page.run("document.getElementById('form').requestSubmit()")
+    page.wait_for(f"{FINISHED} == 1")
     page.errors.clear()                                                # the browser logs the refusal's status

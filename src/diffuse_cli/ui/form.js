@@ -71,12 +71,13 @@ function showUsualSteps() {
 
 const numberIn = id => find(id).value === "" || find(id).disabled ? null : Number(find(id).value);
 
-// What is sent: the fields of `Form` in form.py.
+// What is sent: the fields of `Form` in form.py, which judges them. The browser does not: a field in a part of the form
+// that is closed could not be shown by it.
 export async function readForm() {
   const values = Object.fromEntries(NUMBERS.map(id => [id, numberIn(id)]));
   const low = numberIn("interval-low"), high = numberIn("interval-high"), usual = model().interval;
   return {
-    ...values, model: model().name, prompt: find("prompt").value.trim(), negative: find("negative").value.trim(),
+    ...values, count: values.count ?? 1, model: model().name, prompt: find("prompt").value.trim(), negative: find("negative").value.trim(),
     seed: find("seed").value.trim(), sampler: find("sampler").disabled ? null : find("sampler").value,
     precision: find("precision").value,
     guidance_interval: low === null && high === null ? null : [low ?? usual[0], high ?? usual[1]],
