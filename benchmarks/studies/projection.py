@@ -1,55 +1,90 @@
-"""How would a step divide among more GPUs than anybody here has measured? Arithmetic on counted FLOPs.
+"""How would a step divide among more GPUs than anybody here has measured? Arithmetic on counts.
 
     python -m benchmarks.studies.projection
 
-A GPU computes the forward and the backward pass (3 times the forward FLOPs) for its share of the batch. Meanwhile a
-ring all-reduce moves every gradient (4 bytes) twice. The GPU waits for the part of it that does not hide behind the
-backward pass (2/3 of the computing). The options are the assumptions.
+Counted are the FLOPs of the network (forward, and twice as many backward), the bytes that a picture keeps for the
+backward pass, the FLOPs of Muon, and the launches of a step (docs/scaling.md). A GPU computes its share of the batch in
+the time of its FLOPs or of its memory traffic, whichever is longer; then every GPU computes Muon, and reads and writes
+the weights, their average and the moments. It waits where the launches take longer than that. Meanwhile a ring
+all-reduce moves every gradient (4 bytes) twice; the GPU waits for the part of it that does not hide behind the backward
+pass (2/3 of the computing). The options are the assumptions.
 """
 
 import argparse
+from dataclasses import dataclass
 
-from diffuse_cli.network.network import flops, parameter_count
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from diffuse_cli.model_config import NetworkConfig
+from diffuse_cli.network.network import activation_bytes, flops, parameter_count, parameter_shapes
 from diffuse_cli.network.presets import network_config
+from diffuse_cli.training.muon import orthogonal_steps
+from diffuse_cli.training.optimizer import FIRST_AND_LAST_LAYERS, TEXT_LAYERS
 
 VOCABULARY = 4096                               # tokens
+LAUNCHES = {"small": 4475, "base": 5291, "large": 5889}        # of a training step that is not compiled
+PASSES = 4                                      # times that a kept byte moves: written, read, and so is its gradient
+UPDATE_BYTES = 36                               # for each parameter: all of its numbers read and written by an update
 
 
-def step(
-    fraction: float, *, work: float, gradients: float, gpus: int, options: argparse.Namespace,
-) -> tuple[float, float]:
-    """The time of a step. → (seconds, share of them spent computing)
+@dataclass(frozen=True)
+class Counts:
+    """What was counted of a network: FLOPs and bytes of a picture, FLOPs of Muon, parameters, launches."""
 
-    fraction: the share of the batch on one GPU; work: FLOPs of the whole batch; gradients: their size in bytes.
-    """
-    compute = work * fraction / (options.teraflops * 1e12)
+    picture: float
+    traffic: float
+    muon: float
+    parameters: int
+    launches: int
+
+
+def count(preset: str, config: NetworkConfig) -> Counts:
+    return Counts(3 * flops(config), PASSES * activation_bytes(config), muon_flops(config), parameter_count(config),
+                  LAUNCHES[preset])
+
+
+def muon_flops(config: NetworkConfig) -> int:
+    """FLOPs of Muon in one step, on the meta device."""
+    matrices = [torch.empty(shape, device="meta") for name, shape in parameter_shapes(config).items()
+                if len(shape) >= 2 and not name.startswith((*FIRST_AND_LAST_LAYERS, *TEXT_LAYERS))]
+    with FlopCounterMode(display=False) as counter:
+        orthogonal_steps(matrices, torch.bfloat16)
+    return counter.get_total_flops()
+
+
+def step(counts: Counts, pictures: float, *, gpus: int, options: argparse.Namespace) -> tuple[float, float]:
+    """The time of a step with so many pictures on each GPU. → (seconds, share of them spent on pictures)"""
+    rate, memory = options.teraflops * 1e12, options.memory * 1e9
+    compute = pictures * max(counts.picture / rate, counts.traffic / memory)
+    update = counts.muon / rate + UPDATE_BYTES * counts.parameters / memory
     bandwidth = options.inside if gpus <= 8 else options.between
-    exchange = 2 * (gpus - 1) / gpus * gradients / (bandwidth * 1e9)
+    exchange = 2 * (gpus - 1) / gpus * 4 * counts.parameters / (bandwidth * 1e9)
     waiting = max(0.0, exchange - compute * 2 / 3)
-    total = compute + waiting + options.overhead / 1e3
+    total = max(compute + update, counts.launches * options.launch / 1e6) + waiting
     return total, compute / total
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teraflops", type=float, default=150.0, help="TFLOP/s that one GPU sustains")
+    parser.add_argument("--memory", type=float, default=2000.0, help="GB/s between a GPU and its memory")
+    parser.add_argument("--launch", type=float, default=5.0, help="microseconds to begin an operation")
     parser.add_argument("--inside", type=float, default=300.0, help="GB/s from one GPU to the others of its machine")
     parser.add_argument("--between", type=float, default=40.0, help="GB/s from one GPU to those of other machines")
-    parser.add_argument("--overhead", type=float, default=10.0, help="ms of a step that more GPUs do not shorten")
     options = parser.parse_args()
-    print("| preset | px | million parameters | GFLOP/picture | batch | 1 GPU | 8 GPUs | 64 GPUs | 512 GPUs |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("| preset | px | million parameters | GFLOP/picture | MB moved/picture | TFLOP of Muon | batch | 1 GPU "
+          "| 8 GPUs | 64 GPUs | 512 GPUs |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     for preset, resolution in (("small", 64), ("base", 64), ("large", 64), ("large", 128)):
-        config = network_config(preset, resolution, vocabulary=VOCABULARY, learned_variance=True)
-        picture, parameters = 3 * flops(config), parameter_count(config)
+        counts = count(preset, network_config(preset, resolution, vocabulary=VOCABULARY, learned_variance=True))
         for batch in (512, 4096):
             cells = []
             for gpus in (1, 8, 64, 512):
-                seconds, busy = step(1 / gpus, work=picture * batch, gradients=4 * parameters, gpus=gpus,
-                                     options=options)
+                seconds, busy = step(counts, batch / gpus, gpus=gpus, options=options)
                 cells.append(f"{batch / seconds:,.0f} pictures/s, {busy:.0%}")
-            print(f"| {preset} | {resolution} | {parameters / 1e6:.0f} | {picture / 1e9:.0f} | {batch:,} | "
-                  + " | ".join(cells) + " |")
+            print(f"| {preset} | {resolution} | {counts.parameters / 1e6:.0f} | {counts.picture / 1e9:.0f} | "
+                  f"{counts.traffic / 1e6:,.0f} | {counts.muon / 1e12:.1f} | {batch:,} | " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":

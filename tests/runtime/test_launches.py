@@ -7,6 +7,7 @@ import launches
 import pytest
 import torch
 
+from benchmarks.studies import projection
 from diffuse_cli.training.compiled import CompiledCall
 from diffuse_cli.training.muon import orthogonal_steps
 
@@ -26,6 +27,7 @@ def test_a_step_begins_as_many_operations_as_documented(preset):
     training, sampling = launches.of_training(preset), launches.of_sampling(preset)
     assert documented(preset)[2:] == [
         training.step, training.muon, training.compiled, training.compiled_muon, sampling]
+    assert projection.LAUNCHES.get(preset, training.step) == training.step
     assert training.compiled <= AT_FIRST[preset] / 3
     assert training.compiled_muon <= 40
 
