@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from html import escape
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -113,8 +114,6 @@ def _hash(text: str) -> str:
 
 def _text(value: str) -> str:
     """A text that is safe in HTML. Unprintable characters are written as their escapes."""
-    from html import escape
-
     return escape("".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in value))
 
 
@@ -138,7 +137,7 @@ def _integers(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _encoded(weight: Tensor) -> Iterator[bytes]:
-    """The bytes of a tensor, little-endian, as `tensorsOf` in model.js reads them."""
+    """The bytes of a tensor, little-endian, as model.js reads them."""
     if weight.ndim < 2:
         yield weight.float().cpu().numpy().astype("<f4").tobytes()
         return
