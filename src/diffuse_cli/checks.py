@@ -71,7 +71,7 @@ def parse_duration(option: str, text: str) -> float:
 
 def parse_size(text: str) -> Size:
     """'64' or '96x64', the value of --resolution, → the size of a square, or width and height. Raises UsageError."""
-    match = re.fullmatch(r"(\d{1,9})(?:[xX×](\d{1,9}))?", text.strip())
+    match = re.fullmatch(r"(-?\d{1,9})(?:[xX×](-?\d{1,9}))?", text.strip())
     if match is None:
         raise UsageError(f"--resolution does not understand {text[:40]!r}",
                          hint="Write 64 for squares, or width x height in pixels: 96x64")

@@ -306,7 +306,7 @@ def test_check_sees_the_pictures_as_large_as_training_would(diffuse, tmp_path):
     assert json.loads(diffuse("check", folder, "--json").stdout)["warnings"] == []           # enlarged, at 64 pixels
     with open_run(folder, config.Recipe(), config.Machine(), rehearsal=True) as run, \
             mock.patch.object(decode_workers, "decode_all", side_effect=AssertionError):
-        assert run.resolution == 16
+        assert run.resolution == (16, 16)
         list(dataset.open_dataset(run.found, resolution=16, directory=registry.cache_directory()))
 
 
