@@ -108,7 +108,7 @@ def test_a_network_that_ours_cannot_be_is_refused_with_the_reason(tmp_path, opti
     ("unet/config.json", {"block_out_channels": [10**9, 64]}, "network is not supported: network.widths"),
     ("unet/config.json", {"block_out_channels": "wide"}, "not that of a network"),
     ("unet/config.json", {"block_out_channels": []}, "network"),
-    ("unet/config.json", {"sample_size": [16, 16]}, "not that of a network"),
+    ("unet/config.json", {"sample_size": [16, 16, 16]}, "not that of a network"),
     ("unet/config.json", {"down_block_types": [["AttnDownBlock2D"]]}, "not that of a network"),
     ("text_encoder/config.json", {"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon is 1e-06, not 0.1"),
     ("text_encoder/config.json", {"model_type": "clip"}, "model_type is clip, not t5"),
