@@ -28,7 +28,7 @@ TABLE: dict[str, set[str]] = {
     "ui": {"sampling", "reporting", "data", "storage", "runtime", "pictures", "files", "version", "model_config",
            *CHOICES},
     "cli.terminal": {"pictures", "storage", "events", "checks", "errors"},
-    "__init__": {"api", "sampling", "config", "errors", "version"},
+    "__init__": {"api", "sampling", "reporting", "config", "errors", "version"},
     "api": {"training", "exporting", "sampling", "data", "storage", "runtime", "pictures", "events", *CHOICES},
     "training": {"evaluation", "sampling", "reporting", "data", "storage", "denoiser", "network", "runtime",
                  "diffusion", "pictures", "files", "events", "model_config", *CHOICES},

@@ -10,12 +10,15 @@ if TYPE_CHECKING:
     from .api import train as train
     from .config import Sampling as Sampling
     from .errors import DiffuseError as DiffuseError
+    from .reporting.notebook import show as show
     from .sampling.request import SampleRequest as SampleRequest
 
-__all__ = ["DiffuseError", "LoadedModel", "SampleRequest", "Sampling", "__version__", "export", "load", "train"]
+__all__ = ["DiffuseError", "LoadedModel", "SampleRequest", "Sampling", "__version__", "export", "load", "show",
+           "train"]
 
 _MODULE_OF = {"load": "api", "train": "api", "export": "api", "LoadedModel": "api", "Sampling": "config",
-              "SampleRequest": "sampling.request", "DiffuseError": "errors"}       # public name → its module
+              "SampleRequest": "sampling.request", "DiffuseError": "errors",
+              "show": "reporting.notebook"}     # public name → its module
 
 
 def __getattr__(name: str) -> object:

@@ -59,9 +59,10 @@ def tile(label: str, value: str) -> str:
     return f'<div class="tile"><b>{text(value)}</b><span class="faint">{text(label)}</span></div>'
 
 
-def picture(data: bytes, description: str, attributes: str = "") -> str:
-    """A PNG inside the page."""
-    return f'<img{attributes} alt="{text(description)}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
+def picture(data: bytes, description: str, attributes: str = "", *, kind: str = "png") -> str:
+    """A picture inside the page, whose media type is image/`kind`."""
+    encoded = base64.b64encode(data).decode()
+    return f'<img{attributes} alt="{text(description)}" src="data:image/{kind};base64,{encoded}">'
 
 
 def list_of(value: Any) -> list[Any]:
