@@ -104,7 +104,7 @@ def test_other_texts_are_named_once(folder):
 
 
 def test_the_texts_of_pictures_that_cannot_be_used_are_not_named(folder):
-    drawings = {"2.svg": "<svg/>", "2.txt": "a house", "3.SVG": "<svg/>", "3.txt": "a cat"}
+    drawings = {"4.svg": "<svg/>", "4.txt": "a house", "5.SVG": "<svg/>", "5.txt": "a cat"}
     found = find_pictures(folder({**PICTURES, **files(".txt", "red"), **drawings}))
     assert (found.notes, found.warnings) == ((), ())
 
