@@ -2,8 +2,8 @@
 
     python docs/make_web_page.py
 
-It is the page of `diffuse export demo-fast --to web`, with prompts of several words to begin with. A test compares its
-code and its weights with those of the program.
+It is the page of `diffuse export demo-fast --to web`. A test compares its code and its weights with those of the
+program.
 """
 
 import tempfile
@@ -13,12 +13,11 @@ import torch
 
 from diffuse_cli.config import Export
 from diffuse_cli.exporting import verification, web_page
+from diffuse_cli.sampling.example_prompts import DEMO_PROMPTS
 from diffuse_cli.storage import checkpoint, registry
 
 PAGE = Path(__file__).with_name("index.html")
 MODEL, SETTINGS = "demo-fast", Export(format="web")
-PROMPTS = ["a red car", "a blue fish in the sea", "a yellow star at night", "a green tree on grass",
-           "a tiny pink mushroom", "a black cat indoors"]
 
 
 def build() -> str:
@@ -26,7 +25,7 @@ def build() -> str:
     model = checkpoint.load_model(registry.resolve(MODEL), torch.device("cpu"))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"{MODEL}.html")                            # a page has the name of its file
-        web_page.write(model, path, SETTINGS, prompts=PROMPTS)
+        web_page.write(model, path, SETTINGS, prompts=DEMO_PROMPTS)
         verification.require_agreement(web_page.compare(model, path, SETTINGS))
         return path.read_text(encoding="utf-8")
 

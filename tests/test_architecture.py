@@ -26,7 +26,7 @@ TABLE: dict[str, set[str]] = {
             "data.demo_scenes", "storage", "network", "runtime", "diffusion", "pictures", "hub", "files", "events",
             "version", "python_process", "model_config", *CHOICES},
     "ui": {"sampling", "reporting", "data", "storage", "runtime", "pictures", "files", "version", "model_config",
-           *CHOICES},
+           *(CHOICES - {"picture_size"})},
     "cli.terminal": {"pictures", "storage", "events", "checks", "errors"},
     "__init__": {"api", "sampling", "reporting", "config", "errors", "version"},
     "api": {"training", "exporting", "sampling", "data", "storage", "runtime", "pictures", "events", *CHOICES},

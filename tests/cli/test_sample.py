@@ -276,7 +276,7 @@ def warnings(err):
 
 
 def test_unknown_words_are_warned_about_with_similar_ones(diffuse, model):
-    _, _, err = diffuse("a redd square, zebra! A", "-m", model)
+    _, _, err = diffuse("a redd square, with the zebra! A", "-m", model)
     assert warnings(err) == ["the model has never seen the word 'redd'; it knows red",
                              "the model has never seen the word 'zebra'"]
     _, _, err = diffuse("a redd square", "-m", model, "-q")

@@ -308,8 +308,8 @@ def test_a_dry_run_saves_the_whole_recipe_which_trains_the_same(diffuse, squares
     assert diffuse("train", squares, *OPTIONS, "--dry-run", "--save", file)[:2] == (0, f"{file}\n")
     told = tomllib.loads(file.read_text())
     assert told["folder"] == str(squares)
-    assert {"resolution", "preset", "steps", "batch_size", "lr", "flip", "seed"} < told.keys()
-    assert told.keys() - {"folder"} <= {field.name for field in dataclasses.fields(Recipe)}
+    assert {"resolution", "preset", "steps", "batch-size", "lr", "flip", "seed"} < told.keys()
+    assert told.keys() - {"folder"} <= {field.name.replace("_", "-") for field in dataclasses.fields(Recipe)}
     diffuse("train", squares, *OPTIONS)
     diffuse("train", "--config", file, *machine, "--name", "again")
     assert model_of(home, "again").exists()

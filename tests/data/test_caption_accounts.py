@@ -103,6 +103,12 @@ def test_other_texts_are_named_once(folder):
     assert (with_captions.notes, with_captions.warnings) == (named, ())
 
 
+def test_the_texts_of_pictures_that_cannot_be_used_are_not_named(folder):
+    drawings = {"4.svg": "<svg/>", "4.txt": "a house", "5.SVG": "<svg/>", "5.txt": "a cat"}
+    found = find_pictures(folder({**PICTURES, **files(".txt", "red"), **drawings}))
+    assert (found.notes, found.warnings) == ((), ())
+
+
 def test_files_of_boxes_are_told_apart_from_captions(folder):
     found = find_pictures(folder({**PICTURES, **{f"{number}.txt": "0 0.5 0.5 0.2 0.1" for number in range(4)}}))
     assert (found.conditional, found.notes) == (

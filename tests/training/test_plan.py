@@ -157,3 +157,9 @@ def test_validation_costs_about_three_hundredths(steps, batch_size, held_out, pr
 @pytest.mark.parametrize(("steps", "every"), [(1, 1), (9, 1), (100, 10), (12_345, 1234)])
 def test_ten_validations_in_a_run(steps, every):
     assert plan_for(1000, 64, steps=steps)[0].validate_steps == every
+
+
+@pytest.mark.parametrize(("train", "steps", "passes"), [
+    (1000, 1, "0.002"), (1000, 470, "0.9"), (1000, 500, "1.0"), (10, 10_000, "2,000.0")])
+def test_a_part_of_one_pass_is_not_told_as_none(train, steps, passes):
+    assert plan_for(train, steps=steps, batch_size=2)[1].budget == f"{2 * steps:,} pictures seen, each {passes} times"

@@ -33,6 +33,6 @@ def test_validations_and_previews_show_pictures_of_all_folders():
     assert len({tuple(row) for row in measured[0][1].tolist()}) >= 8
     assert measured[0][0].equal(measured[1][0])
     assert not measured[0][0].equal(measured[2][0])
-    session = mock.Mock(split=split, dataset=data, plan=plans[0], tokenizer=tokenizer)
+    session = mock.Mock(split=split, dataset=data, plan=plans[0], tokenizer=tokenizer, words={})
     session.run.machine.preview_prompt = ()
     assert len(preview_prompts(session)[0]) >= 4

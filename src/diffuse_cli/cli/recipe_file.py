@@ -76,7 +76,7 @@ def write(path: Path, folder: Path, recipe: Recipe, plan: "Plan") -> None:
     chosen = dataclasses.replace(
         recipe, resolution=plan.model.network.resolution, preset=plan.preset, batch_size=plan.batch_size, lr=plan.lr,
         flip=plan.flip, steps=plan.steps if recipe.images is None and recipe.time is None else None)
-    settings: dict[str, Any] = {name: list(value) if isinstance(value, tuple) else value
+    settings: dict[str, Any] = {name.replace("_", "-"): list(value) if isinstance(value, tuple) else value
                                 for name, value in to_dict(chosen).items() if value not in (None, ())}
     if "time" in settings:
         settings["time"] = f"{settings['time']:g}s"

@@ -79,6 +79,7 @@ def account(source: SourceCaptions, tree: Tree, index: PictureIndex, *, kind: st
 def _beside_pictures(source: SourceCaptions, tree: Tree, index: PictureIndex, known: SpilledDict[None]) -> None:
     """Files in the tree that look like captions, and of which nothing was said yet."""
     problems = {name.split(": ")[0] for name, _ in source.problems}
+    unusable = {posixpath.splitext(name)[0].casefold() for name, _ in tree.unusable}    # skipped with their texts
     twins: dict[str, tuple[int, int]] = {}      # suffix → number of files, the position of the first of them
     others: dict[str, tuple[int, str]] = {}     # what to do about files → their number, the first of them
     looked_into = 0                             # files with unknown suffixes
@@ -93,6 +94,8 @@ def _beside_pictures(source: SourceCaptions, tree: Tree, index: PictureIndex, kn
         if name in known or name in problems:
             continue
         base, suffix = posixpath.splitext(name)
+        if base.casefold() in unusable:
+            continue
         suffix, longer = suffix.lower(), posixpath.splitext(base)[0]
         beside = base.casefold() in tree.by_base or longer.casefold() in tree.by_base       # 1.txt or 1.civitai.info
         if beside and suffix not in (*_NO_TEXTS, ".npz", ".npy", ".pt"):

@@ -74,7 +74,7 @@ def find_pictures(folder: Path, *, more_folders: Sequence[str] = (), captions: s
     files = tree.pictures if not source.excluded else FileList(
         file for file in tree.pictures if file.name not in source.excluded)
     if not files:
-        raise DataError(f"{folder}: none of its {len(tree.pictures)} pictures is listed in {source.label}",
+        raise DataError(f"{folder}: none of its {len(tree.pictures):,} pictures is listed in {source.label}",
                         hint="Use --captions sidecar, folder, filename or none to do without it")
     unusable = tuple((name, reason) for name, reason in tree.unusable if name not in source.excluded)
     if strict and (problems := (*unusable, *source.problems)):
@@ -274,11 +274,11 @@ def _look_through(pictures: PictureFiles) -> tuple[_Counts, tuple[str, ...]]:
 def _summary(counts: _Counts, source: SourceCaptions) -> str:
     if not counts.captioned and not source.by_name and source.label.startswith("none"):
         return source.label
-    parts = [f"{counts.captioned} of {counts.pictures} files"]         # some may turn out to be no pictures
+    parts = [f"{counts.captioned:,} of {counts.pictures:,} files"]         # some may turn out to be no pictures
     if without := counts.pictures - counts.captioned:
-        parts.append(f"{without} {'have' if without > 1 else 'has'} none → empty")
+        parts.append(f"{without:,} {'have' if without > 1 else 'has'} none → empty")
     if source.excluded:
-        parts.append(f"{len(source.excluded)} more not listed → left out")
+        parts.append(f"{len(source.excluded):,} more not listed → left out")
     if counts.captions > counts.captioned:
         lines = ", one a line" if source.label.startswith("sidecar") else ""
         parts.append(f"{counts.captions / counts.captioned:.1f} captions a picture{lines}")

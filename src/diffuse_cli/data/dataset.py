@@ -101,12 +101,12 @@ def decode_pictures(
 def describe_skipped(skipped: Iterable[tuple[str, str]], total: int) -> str:
     """'skipped 7 of 512 (truncated 4, not a picture 3)'."""
     skipped = tuple(skipped)
-    return f"skipped {len(skipped)} of {total} ({_reasons(skipped)})"
+    return f"skipped {len(skipped):,} of {total:,} ({_reasons(skipped)})"
 
 
 def _reasons(problems: Iterable[tuple[str, str]]) -> str:
     """'truncated 4, not a picture 3'."""
-    return ", ".join(f"{reason} {count}" for reason, count in Counter(reason for _, reason in problems).most_common())
+    return ", ".join(f"{reason} {count:,}" for reason, count in Counter(reason for _, reason in problems).most_common())
 
 
 def clear_cache(directory: Path) -> int:

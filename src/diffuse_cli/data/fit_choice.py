@@ -58,7 +58,7 @@ def choose_fit(found: PictureListing, rendering: Rendering, resolution: Size | i
     total = len(lost) + len(lost_area)
     if not total:
         return "crop", f"all pictures that were looked at are {shape}" if fitting else "no picture can be looked at"
-    counted = f"{len(lost)} of {total} pictures that are not {shape}"
+    counted = f"{len(lost):,} of {total:,} pictures that are not {shape}"
     if 2 * len(lost) > total:
         return "pad", (f"{counted} stand on a plain or transparent ground, and {crop} would cut off "
                        f"{np.mean(lost):.0%} of what is on it")

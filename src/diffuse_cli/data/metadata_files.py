@@ -88,7 +88,7 @@ def _metadata_by_directory(tree: Tree, index: PictureIndex, column: str | None) 
 
 
 def _label(files: list[File], column: str | None) -> str:
-    name = files[0].name if len(files) == 1 else f"{len(files)} metadata files"
+    name = files[0].name if len(files) == 1 else f"{len(files):,} metadata files"
     return f"{name}, column {column}" if column else name
 
 
@@ -112,7 +112,7 @@ def _check_missing(source: SourceCaptions, tables: list[CaptionTable], *, checki
     missing = {name: place for table in tables for name, place in table.missing.items()}
     listed = sum(len(table.listed) for table in tables) + len(missing)
     if len(missing) > MISSING_LIMIT * listed and not checking:
-        raise DataError(f"{source.label} lists {listed} files, of which {len(missing)} "
+        raise DataError(f"{source.label} lists {listed:,} files, of which {len(missing):,} "
                         f"{'is' if len(missing) == 1 else 'are'} not there, for example "
                         f"{next(iter(missing))[:100]!r} in {next(iter(missing.values()))}",
                         hint="file_name is relative to the folder of the metadata file")

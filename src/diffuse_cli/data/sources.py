@@ -176,7 +176,7 @@ def _rows_of(tables: list[tuple[str, Path]], root: Path, column: str | None) -> 
         source.warnings += told.warnings
         source.notes += told.notes
     names = [path.name for _, path in tables]
-    source.label = names[0] if len(names) == 1 else f"{len(names)} shards"
+    source.label = names[0] if len(names) == 1 else f"{len(names):,} shards"
     return Tree(root, pictures, FileList(), (), ()), source
 
 

@@ -70,7 +70,7 @@ class Memorisation:
     def sentence(self) -> str:
         """The verdict with its reason, as one sentence for people."""
         if self.verdict == TOO_FEW:
-            return f"{self.verdict}: {self.drawn.count} drawn, {self.control.count} training pictures"
+            return f"{self.verdict}: {self.drawn.count:,} drawn, {self.control.count:,} training pictures"
         return (f"{self.verdict}: {self.drawn.share:.1%} of the drawn pictures are as close to a single training "
                 f"picture as {self.control.share:.1%} of the training pictures are to another")
 

@@ -27,7 +27,7 @@ from ..files import durable
 from ..files.input_files import read_input
 from ..model_config import ModelConfig
 from ..network.tokenizer import load_tokenizer
-from ..sampling.example_prompts import frequent_words
+from ..sampling.example_prompts import FUNCTION_WORDS, frequent_words
 from ..storage.checkpoint import Model
 from ..version import __version__
 from .model_comparison import compare_models
@@ -76,7 +76,8 @@ def _frame(model: Model, title: str, prompts: Sequence[str], report: Mapping[str
         "network": _network(config), "constants": sampler_numbers(config), "samplers": sampler_steps(config),
         "shapes": {name: list(tensor.shape) for name, tensor in model.network.state_dict().items()},
         "tokenizer": None if model.tokenizer is None else json.loads(model.tokenizer.to_str()),
-        "words": words, "prompts": [] if model.tokenizer is None else [
+        "words": words and list(dict.fromkeys((*words, *sorted(FUNCTION_WORDS)))),     # of these none is called unknown
+        "prompts": [] if model.tokenizer is None else [
             prompt for prompt in (prompts or frequent_words(model.words))[:PROMPTS] if prompt],
         "export": report}
     parts = {

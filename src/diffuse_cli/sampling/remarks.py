@@ -8,6 +8,7 @@ from ..config import Sampling
 from ..data.caption_words import split_words
 from ..network.tokenizer import is_truncated
 from ..storage.checkpoint import Model
+from .example_prompts import FUNCTION_WORDS
 from .request import SampleRequest
 from .steps import guided_steps
 
@@ -41,7 +42,7 @@ def _unknown_words(texts: Iterable[str], model: Model) -> Iterator[str]:
     words = dict.fromkeys(word for text in texts for word in split_words(text))
     if not model.words:                         # the file does not say which words the model was trained on
         return
-    unknown = [word for word in words if word not in model.words]
+    unknown = [word for word in words if word not in model.words and word not in FUNCTION_WORDS]
     for word in unknown[:MAX_WARNINGS]:
         alike = [known for known in model.words if abs(len(known) - len(word)) < 4][:COMPARED]
         near = difflib.get_close_matches(word, alike, 3)

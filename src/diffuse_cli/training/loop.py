@@ -28,7 +28,7 @@ from .every import Every
 from .monitor import LossMonitor
 from .plan import is_count_due, steps_within, with_steps
 from .prepare import open_session
-from .previews import preview, preview_prompts
+from .previews import preview, prompt_to_try
 from .restoring import restore
 from .run import Run
 from .session import Session
@@ -222,5 +222,5 @@ def _finished(session: Session, *, reason: str) -> events.Finished:
     delivered = saving.deliver(session, path) if complete and trainer.world.is_main else "last"
     return events.Finished(
         step=trainer.global_step, steps=plan.steps, path=str(path), complete=complete, reason=reason,
-        delivered=delivered, prompt=min(preview_prompts(session)[0], key=len),
+        delivered=delivered, prompt=prompt_to_try(session),
         seconds=time.monotonic() - session.begun)

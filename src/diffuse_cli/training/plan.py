@@ -59,7 +59,8 @@ def make_plan(
         recipe = dataclasses.replace(recipe, images=_student_images(init))
     steps = recipe.steps or math.ceil(_images_seen(recipe, train_images) / batch_size)
     seen = steps * batch_size
-    why_budget = f"{seen:,} pictures seen, each {seen / train_images:,.1f} times"
+    passes = seen / train_images
+    why_budget = f"{seen:,} pictures seen, each {passes:{',.1f' if passes >= 1 else '.1g'}} times"
     conditional = model.conditional
     plan = Plan(
         model=model, preset=preset, loss_weighting=recipe.loss_weighting, variance_grad=recipe.variance_grad,

@@ -264,8 +264,8 @@ def _validation_data(
 def _facts(session: Session, reasons: Reasons | None, start: Start, device: torch.device) -> Facts:
     """The lines of the header: the data and the choices of the plan, with the reasons if the plan is new."""
     run, plan, dataset, trainer = session.run, session.plan, session.dataset, session.trainer
-    used = f"{len(dataset.images)} used ({plan.train_images} to train on, {plan.validation_images} held out)"
-    facts = [("pictures", f"{used}, {len(dataset.skipped)} skipped" if dataset.skipped else used),
+    used = f"{len(dataset.images):,} used ({plan.train_images:,} to train on, {plan.validation_images:,} held out)"
+    facts = [("pictures", f"{used}, {len(dataset.skipped):,} skipped" if dataset.skipped else used),
              ("captions", run.found.caption_summary)]
     if run.found.caption_examples:
         facts.append(("for example", ", ".join(f"“{example[:100]}”" for example in run.found.caption_examples)))
@@ -282,7 +282,7 @@ def _facts(session: Session, reasons: Reasons | None, start: Start, device: torc
         ("starts from", f"{start.name or 'a new network'} — {start.why}"),
         ("diffusion", f"{plan.model.schedule} schedule, {plan.model.prediction} prediction, "
                       f"{'learned' if plan.model.learned_variance else 'fixed'} variance"),
-        ("batch", f"{plan.batch_size} pictures{why('batch')}"),
+        ("batch", f"{plan.batch_size:,} pictures{why('batch')}"),
         ("budget", f"{plan.steps:,} steps{why('budget')}"),
         ("learning rate", f"{plan.lr:g}, {plan.optimizer}"),
         ("machine", ", ".join(filter(None, (

@@ -4,6 +4,7 @@ import numpy as np
 
 from .. import config, events
 from ..config import Sampling
+from ..data.caption_words import split_words
 from ..files import durable
 from ..pictures import sheets
 from ..sampling.generate import generate
@@ -32,16 +33,28 @@ def preview_prompts(session: Session) -> tuple[tuple[str, ...], int]:
     """→ the prompts of a preview, and the number of pictures of each.
 
     They are the prompts of --preview-prompt, otherwise captions of held-out pictures drawn at random, or of training
-    pictures if none are held out.
+    pictures if none are held out. Captions of words that the model is trained on come first.
     """
     if session.tokenizer is None:
         return ("",), config.PREVIEW_PICTURES
     if prompts := session.run.machine.preview_prompt:
         return prompts, max(1, config.PREVIEW_PICTURES // len(prompts))
     split = session.split
-    captions: dict[str, None] = {}
+    known: dict[str, None] = {}
+    others: dict[str, None] = {}
     for position in shuffled(split.held_out if len(split.held_out) else split.train, session.plan.seed):
-        captions.update(dict.fromkeys(session.dataset.captions[position][:1]))
-        if len(captions) == config.PREVIEW_PICTURES:
+        for caption in session.dataset.captions[position][:1]:
+            (others if _unknown_words(session, caption) else known)[caption] = None
+        if len(known) == config.PREVIEW_PICTURES:
             break
-    return tuple(captions) or ("",), 1
+    return (*known, *others)[:config.PREVIEW_PICTURES] or ("",), 1
+
+
+def prompt_to_try(session: Session) -> str:
+    """The prompt of the previews to begin with: the shortest of those with the fewest unknown words."""
+    return min(preview_prompts(session)[0], key=lambda prompt: (_unknown_words(session, prompt), len(prompt)))
+
+
+def _unknown_words(session: Session, prompt: str) -> int:
+    """The number of words of a prompt that are in no caption that is trained on."""
+    return 0 if session.tokenizer is None else sum(word not in session.words for word in split_words(prompt))

@@ -207,7 +207,7 @@ def choose_resolution(found: PictureListing, recipe: Recipe, machine: Machine) -
     if not sides:
         first = found.pictures[0]
         reason = reason_in_header(first.path)
-        raise DataError(f"none of the {len(found.pictures)} pictures in {found.folder} can be read, for example "
+        raise DataError(f"none of the {len(found.pictures):,} pictures in {found.folder} can be read, for example "
                         f"{first.name} ({reason})",
                         hint="; ".join((*remedies([reason]), f"`diffuse data check {found.folder}` lists them")))
     median = sides[len(sides) // 2]

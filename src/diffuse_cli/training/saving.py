@@ -7,7 +7,6 @@ from pathlib import Path
 
 from .. import events
 from ..config import Plan, Recipe
-from ..data import caption_words
 from ..errors import StorageError
 from ..files import durable
 from ..storage import checkpoint, model_info, registry, training_states
@@ -101,7 +100,6 @@ def save_model(session: Session, path: Path, *, delivered: str) -> None:
     Raises StorageError.
     """
     plan, trainer, recipe = session.plan, session.trainer, session.run.recipe
-    captions = (caption for position in session.split.train.tolist() for caption in session.dataset.captions[position])
     training = model_info.TrainingSummary(
         name=session.run.name, preset=plan.preset, step=trainer.global_step, steps=plan.steps,
         images_seen=trainer.global_step * plan.batch_size, train_images=plan.train_images, seed=plan.seed,
@@ -114,7 +112,7 @@ def save_model(session: Session, path: Path, *, delivered: str) -> None:
         fit=None if plan.fit == Plan.fit else plan.fit)
     checkpoint.save_model(
         path, config=plan.model, weights=trainer.averaged.state_dict(), tokenizer=session.tokenizer,
-        words=caption_words.count_words(captions), training=training)
+        words=session.words, training=training)
 
 
 def keep_best(session: Session) -> events.Noticed | None:

@@ -2,12 +2,14 @@
 
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from ..config import Plan
+from ..data.caption_words import count_words
 from ..data.listing import Dataset
 from ..data.split import Split
 from .distillation import Probe
@@ -45,3 +47,8 @@ class Session:
     def directory(self) -> Path:
         """The run's directory."""
         return self.run.directory
+
+    @cached_property
+    def words(self) -> dict[str, int]:
+        """The most frequent words of the captions that are trained on → how often each occurs."""
+        return count_words(text for position in self.split.train.tolist() for text in self.dataset.captions[position])

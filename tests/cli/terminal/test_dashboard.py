@@ -216,7 +216,7 @@ def test_the_display_leaves_curve_pictures_and_validation_behind(monkeypatch, tm
             *(events.Validated(step=step, noise_mse=loss, log_snr=(), noise_mse_at=(), best=True)
               for step, loss in ((10, 0.25), (20, 0.5))), _stepped(20, noise_mse=0.4), FINISHED])
     left = Text.from_ansi(terminal.getvalue()).plain
-    assert "█▁  noise 0.800 to 0.400" in left
+    assert "█▁  noise max 0.800, min 0.400" in left
     assert left.count("▀" * 16) == 8 * 4                                            # one row of four
     assert "validation 0.5000 at step 20, best 0.2500 at step 10\nfinished 1,000 steps in 1:01:01" in left
 
@@ -284,7 +284,7 @@ def test_a_resumed_training_shows_the_whole_run(monkeypatch, tmp_path):
         display.show(again)
         display.show(_stepped(3, noise_mse=0.2))
         frame = Text.from_ansi(_frame(display, 80)).plain
-        assert "noise 0.800 to 0.200" in frame
+        assert "noise max 0.800, min 0.200" in frame
         assert "validation 0.1250" in frame
         assert "\nvalidation" + " " * 16 + "0.125" in frame
 
@@ -308,7 +308,7 @@ def test_the_curve_shows_its_largest_and_smallest_loss(monkeypatch):
         for step, loss in enumerate((0.8, 0.4, 0.2, 0.1), start=1):
             display.show(_stepped(step, noise_mse=loss))
         frame = Text.from_ansi(_frame(display, 80)).plain
-    assert "█▆▃▁  noise 0.800 to 0.100" in frame                       # halvings are equal steps
+    assert "█▆▃▁  noise max 0.800, min 0.100" in frame                       # halvings are equal steps
 
 
 def test_the_last_lines_name_the_report_if_there_is_one(capsys, tmp_path):

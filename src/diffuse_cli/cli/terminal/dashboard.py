@@ -193,7 +193,7 @@ class TrainingView:
         """The loss of the whole run on a logarithmic scale, with its largest and smallest value."""
         if not self._losses:
             return Text("")
-        scale = f"  {self._loss} {max(self._losses):.3f} to {min(self._losses):.3f}"
+        scale = f"  {self._loss} max {max(self._losses):.3f}, min {min(self._losses):.3f}"
         curve_width = view.width() - len(scale)
         if curve_width < MIN_CURVE_WIDTH:
             scale, curve_width = "", view.width()
