@@ -96,6 +96,7 @@ def test_a_link_draws_and_the_keyboard_is_enough(browser, pages):
     ("sampler=toString&count=100000", "Ready.", False),
     ("seed=9223372036854775807", "The largest seed is 9223372036854775806.", False)])
 def test_a_link_sets_no_more_than_the_form_admits(browser, pages, link, says, is_open):
+    browser.errors.clear()                      # remarks of Chromium about the drawings before
     show(browser, f"{pages['demo'].as_uri()}#{link}&prompt=%3C/script%3E%3Cimg src=x onerror=alert(1)%3E{'x' * 3000}")
     browser.wait_for("!document.getElementById('draw').disabled")
     assert browser.run("document.getElementById('status').textContent") == says
