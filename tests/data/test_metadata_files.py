@@ -1,5 +1,7 @@
 """Captions of metadata files and manifests, and every line of them that is refused."""
 
+import os
+
 import pytest
 from picture_folders import captions_of, rows
 
@@ -169,3 +171,15 @@ def test_texts_beside_files_that_are_no_pictures_are_no_tables(folder):
         "a.png": None, "a.txt": "An apple.", "bread.svg": "<svg/>", "bread.txt": "Bread.",
         "loaf.svg": "<svg/>", "loaf.txt": prose, "about.txt": prose.replace("Bread", "a")}))
     assert captions_of(found) == {"a.png": ("An apple.",)}
+
+
+def test_a_named_table_that_is_no_regular_file_is_not_called_missing(folder, tmp_path):
+    pipe, directory = tmp_path / "pipe.csv", tmp_path / "directory.csv"
+    os.mkfifo(pipe)
+    directory.mkdir()
+    root = folder({"a.png": None})
+    for path in (pipe, directory):
+        with pytest.raises(DataError, match=f"{path.name} is not a regular file"):
+            find_pictures(root, captions=str(path))
+    with pytest.raises(DataError, match=r"there is no file .*none\.csv"):
+        find_pictures(root, captions=str(tmp_path / "none.csv"))

@@ -91,6 +91,22 @@ def test_a_link_draws_and_the_keyboard_is_enough(browser, pages):
     assert "prompt=a+red+car&negative=&seed=5&count=1" in browser.run("location.hash")
 
 
+@pytest.mark.parametrize(("link", "says", "is_open"), [
+    ("length=1&item=2&__proto__=3&0=4&form=5&steps=5000", "Ready.", True),
+    ("sampler=toString&count=100000", "Ready.", False),
+    ("seed=9223372036854775807", "The largest seed is 9223372036854775806.", False)])
+def test_a_link_sets_no_more_than_the_form_admits(browser, pages, link, says, is_open):
+    browser.errors.clear()                      # remarks of Chromium about the drawings before
+    show(browser, f"{pages['demo'].as_uri()}#{link}&prompt=%3C/script%3E%3Cimg src=x onerror=alert(1)%3E{'x' * 3000}")
+    browser.wait_for("!document.getElementById('draw').disabled")
+    assert browser.run("document.getElementById('status').textContent") == says
+    assert browser.run("document.getElementById('more').open") == is_open
+    assert browser.run("document.getElementById('form').elements.sampler.value") == "dpmpp-2m"
+    assert browser.run("document.getElementById('prompt').value.length") == 2000
+    assert browser.run("document.querySelectorAll('img').length") == 0
+    assert not browser.errors
+
+
 def test_a_saved_png_is_the_picture(browser, pages, tmp_path):
     browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
     show(browser, f"{pages['demo-fast'].as_uri()}#prompt=A+red+Car!&seed=5&count=1")

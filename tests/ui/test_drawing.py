@@ -200,7 +200,7 @@ def test_errors_are_told_and_unforeseen_ones_end_the_program_as_well(client, mon
     assert client.draw()[-2:] == [{"error": "it is odd. Go"}, {"end": True}]
     monkeypatch.setattr(generate, "generate", mock.Mock(side_effect=ZeroDivisionError))
     queue, path = Queue(), registry.resolve("tiny")
-    drawing = Drawing(path, SampleRequest())
+    drawing = Drawing(path, read_model_info(path).config, SampleRequest())
     queue.add(drawing)
     with pytest.raises(ZeroDivisionError):
         queue.work(path)
@@ -208,6 +208,34 @@ def test_errors_are_told_and_unforeseen_ones_end_the_program_as_well(client, mon
     assert [message for message in messages if "error" in message] == [
         {"error": "an unforeseen error ended the program; the terminal says more"}]
     assert messages[-1] == {"end": True}
+
+
+@pytest.mark.parametrize("name", ["foundation-nano-32", "demo-fast"])
+def test_a_drawing_is_refused_if_another_model_took_the_place_of_its_file(client, name):
+    """The request was judged, and its picture fitted, for the former one."""
+    path = registry.resolve("tiny")
+    info = read_model_info(path)
+    picture = base64.b64encode(encode(np.zeros((8, 8, 3), np.uint8))).decode()
+    drawing, queue = Drawing(path, info.config, Form(model="tiny", init=picture, steps=2).request(info)), Queue()
+    shutil.copy(registry.resolve(name), path)
+    queue.add(drawing)
+    queue.fail(EOFError())
+    with pytest.raises(EOFError):
+        queue.work(path)
+    messages = [drawing.messages.get() for _ in range(drawing.messages.qsize())]
+    assert messages[1:] == [
+        {"error": "the model became another one while the drawing waited. Load the page again"}, {"end": True}]
+
+
+def test_a_drawing_that_ctrl_c_ends_is_told_so(client, monkeypatch):
+    monkeypatch.setattr(generate, "generate", mock.Mock(side_effect=KeyboardInterrupt))
+    queue, path = Queue(), registry.resolve("tiny")
+    drawing = Drawing(path, read_model_info(path).config, SampleRequest())
+    queue.add(drawing)
+    with pytest.raises(KeyboardInterrupt):
+        queue.work(path)
+    messages = [drawing.messages.get() for _ in range(drawing.messages.qsize())]
+    assert messages[-2:] == [{"error": "the program was ended in the terminal"}, {"end": True}]
 
 
 # ── Settings of a picture ───────────────────────────────────────────────────────────────────────────────────────────

@@ -6,6 +6,9 @@ import json
 import re
 import shutil
 import socket
+import threading
+import time
+import urllib.parse
 from pathlib import Path
 from unittest import mock
 
@@ -103,6 +106,25 @@ def test_a_body_has_a_length_within_the_limit(client, name, limit):
     for length, status in ((str(limit + 1), 413), ("9" * 40, 413), ("-1", 411), ("1e3", 411), ("٣", 411), ("5", 400)):
         assert f" {status} ".encode() in _raw(client, f"{head}\r\nContent-Length: {length}", b"1234"), length
     assert b" 411 " in _raw(client, f"{head}\r\nTransfer-Encoding: chunked", b"0\r\n\r\n")
+
+
+def test_so_many_connections_are_held_and_no_more(client, monkeypatch):
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 2)
+    with PageServer(0, client.server.models, Queue()) as small:
+        threading.Thread(target=small.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        for _ in range(3):                      # a connection that has ended leaves its place
+            silent = [socket.create_connection(small.server_address, timeout=60) for _ in range(2)]
+            silent[1].sendall(b"GET / HTTP/1.1\r\n")
+            with socket.create_connection(small.server_address, timeout=60) as third:
+                assert third.recv(1) == b""
+            for connection in silent:
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(1000):
+                    pass
+                connection.close()
+            while small._free._value < 2:
+                time.sleep(0.01)
+        small.shutdown()
 
 
 def test_senseless_requests_are_refused(client):
@@ -209,6 +231,13 @@ def test_a_training_is_watched_through_its_report(client, home):
     policy = client.open("GET", "run?name=tiny").headers["Content-Security-Policy"]
     assert policy == "frame-ancestors 'self'"
     assert b"default-src 'none'; img-src data:;" in page               # which the browser obeys as well
+
+
+@pytest.mark.parametrize("name", ["<img src=x>", "a  b", "a\nb", "\udcff", ".hidden", "Upper", "x" * 200])
+def test_only_directories_with_a_name_of_a_model_are_trainings(client, home, name):
+    shutil.copytree(home / "models" / "tiny", home / "models" / name)
+    assert [run["name"] for run in client.get_json("runs")] == ["tiny"]
+    assert client.ask("GET", f"run?{urllib.parse.urlencode({'name': name}, errors='replace')}")[0] == 404
 
 
 def test_an_error_of_the_server_ends_the_program(client):

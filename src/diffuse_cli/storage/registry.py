@@ -156,13 +156,17 @@ def free_name(base: str) -> str:
 
 def model_names() -> list[str]:
     """The names of all models of the user that have a file, in alphabetical order. Raises StorageError."""
+    return sorted(path.name for path in directories() if (path / MODEL_FILE).is_file())
+
+
+def directories() -> list[Path]:
+    """The directories that a model or a run may have, by their names. Raises StorageError."""
     try:
-        entries = list(models_directory().iterdir())
+        return [path for path in models_directory().iterdir() if _NAME.fullmatch(path.name)]
     except FileNotFoundError:
         return []
     except OSError as error:
         raise StorageError(f"cannot read {models_directory()}: {system_reason(error)}") from error
-    return sorted(path.name for path in entries if _NAME.fullmatch(path.name) and (path / MODEL_FILE).is_file())
 
 
 def model_files() -> dict[str, Path]:

@@ -77,13 +77,12 @@ def _described(name: str, info: ModelInfo) -> dict[str, Any]:
 
 
 def runs() -> list[dict[str, str]]:
-    """The name of each training that can be watched, the latest first, and a text that changes with it."""
+    """The name of each training that can be watched, the latest first, and a text that changes with it.
+
+    Raises StorageError.
+    """
     found = []
-    try:
-        directories = list(registry.models_directory().iterdir())
-    except OSError:
-        return []
-    for directory in directories:
+    for directory in registry.directories():
         try:
             status = (directory / LOG_FILE).stat()
         except OSError:

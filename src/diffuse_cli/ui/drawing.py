@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..config import Machine
 from ..errors import DiffuseError, InUseError, ModelError
+from ..model_config import ModelConfig
 from ..sampling.request import SampleRequest
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Drawing:
     """
 
     path: Path                                  # the file of the model
+    config: ModelConfig                         # of the model for which the request was judged
     request: SampleRequest
     messages: "queue.SimpleQueue[dict[str, Any]]" = field(default_factory=queue.SimpleQueue)
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -74,6 +76,9 @@ class Queue:
                 pass
             except DiffuseError as error:
                 drawing.tell(error=str(error))
+            except KeyboardInterrupt:
+                drawing.tell(error="the program was ended in the terminal")
+                raise
             except BaseException:
                 drawing.tell(error="an unforeseen error ended the program; the terminal says more")
                 raise
@@ -100,6 +105,8 @@ class Queue:
             raise _Cancelled
         drawing.tell(loading=True)
         model = self._model(drawing.path)
+        if model.config != drawing.config:
+            raise ModelError("the model became another one while the drawing waited", hint="Load the page again")
         from ..pictures import image_files
         from ..pictures.pixels import to_pixels
         from ..sampling import png_metadata

@@ -12,6 +12,7 @@ import queue
 import secrets
 import socketserver
 import sys
+import threading
 import urllib.parse
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,7 +33,8 @@ from .form import MAX_FORM_BYTES, Form
 
 HOST = "127.0.0.1"
 HOST_NAMES = (HOST, "localhost")                # with any port, because a tunnel may have another
-SECONDS = 30                                    # that a browser may keep a request, or its answer, waiting
+SECONDS = 30                                    # that a connection may be silent, or leave an answer unread
+MAX_CONNECTIONS = 64                            # at once; each has a thread, and a page needs few
 _ALIVE = 1.0                                    # seconds after which a drawing that waits is told to wait on
 # The files of the page → their types.
 FILES = {"page.html": "text/html; charset=utf-8", "page.css": "text/css; charset=utf-8",
@@ -48,11 +50,13 @@ _HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer
 class PageServer(ThreadingHTTPServer):
     """Listens on a port of this computer; 0 is a free one. Raises UsageError if the port cannot be had."""
 
+    allow_reuse_address = sys.platform != "win32"                      # there, two programs would share the port
     daemon_threads = True
     block_on_close = False
 
     def __init__(self, port: int, models: Models, drawings: Queue) -> None:
         self.models, self.drawings = models, drawings
+        self._free = threading.BoundedSemaphore(MAX_CONNECTIONS)
         self.token, self.ticket = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
         try:
             super().__init__((HOST, port), _Handler)
@@ -63,6 +67,17 @@ class PageServer(ThreadingHTTPServer):
     def server_bind(self) -> None:
         """Without the search for this computer's name, which may ask a server elsewhere."""
         socketserver.TCPServer.server_bind(self)
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Whether a thread is free for another connection. If none is, the connection is closed."""
+        return self._free.acquire(blocking=False)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer on a connection, whose thread is free afterwards."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
 
     @property
     def address(self) -> str:
@@ -197,7 +212,7 @@ class _Handler(BaseHTTPRequestHandler):
         form = Form.read(self._body(MAX_FORM_BYTES))
         path = self.server.models.find(form.model)
         info = read_model_info(path)
-        drawing = Drawing(path, form.request(info))
+        drawing = Drawing(path, info.config, form.request(info))
         self.server.drawings.add(drawing)
         try:
             self._send_head(200, "application/x-ndjson")

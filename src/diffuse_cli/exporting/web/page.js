@@ -3,6 +3,7 @@
 const byId = id => document.getElementById(id), form = byId("form"), fields = form.elements;
 const model = JSON.parse(byId("model").textContent), {constants, samplers, words} = model;
 const LARGEST_SEED = 2n ** 63n - 2n, MOST_WORKERS = 4, MOST_BYTES = 2 ** 28;    // of the weights of all workers together
+const MOST_LETTERS = 2000;              // of a value in the address
 
 // ── Threads: each holds the model, and draws one picture at a time ──────────────────────────────────────────────────
 
@@ -149,11 +150,13 @@ function fill() {
   fields.prompt.value = model.prompts[0] ?? "";
   byId("examples").append(...model.prompts.map(prompt => Object.assign(document.createElement("button"), {
     type: "button", textContent: prompt, onclick: () => { fields.prompt.value = prompt; stop(); draw(); }})));
-  const asked = [...new URLSearchParams(location.hash.slice(1))];
-  for (const [name, value] of asked)
-    if (fields[name] && !(constants.distilled && ["sampler", "steps", "guidance", "negative"].includes(name)))
-      fields[name].value = value;
-  return asked.length > 0;
+  const asked = new URLSearchParams(location.hash.slice(1)), other = ["sampler", "steps", "guidance", "negative"];
+  for (const name of ["prompt", "seed", "count", ...constants.distilled ? [] : other]) {
+    const value = asked.get(name), known = name !== "sampler" || Object.keys(samplers).includes(value);
+    if (value !== null && known) fields[name].value = value.slice(0, MOST_LETTERS);
+  }
+  byId("more").open = Boolean(form.querySelector("#more :invalid"));      // a field that is not seen cannot complain
+  return location.hash.length > 1;
 }
 
 form.onsubmit = event => {
