@@ -44,7 +44,7 @@ def kept_in_bf16(config, count):
             caption_of = torch.empty(count, dtype=torch.int64, device="meta")
             text = denoiser.encode_captions(network, tokens, caption_of, precision="bf16")
             with denoiser._autocast(launches.DEVICE, "bf16"):
-                network(torch.empty(count, 3, config.resolution, config.resolution, device="meta"),
+                network(torch.empty(count, *config.shape, device="meta"),
                         torch.empty(count, device="meta"), text)
         return sum(size for key, (_, size) in sizes.items() if key not in weights)
 
