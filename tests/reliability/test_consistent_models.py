@@ -11,6 +11,7 @@ import tiny
 from consistent_models import UNUSUAL, configuration, configurations, sealed
 
 from diffuse_cli.errors import UsageError
+from diffuse_cli.picture_size import Size
 from diffuse_cli.storage.model_info import TrainingSummary, read_model_info
 
 PROMISE = "A sound model of any configuration works in every command, or is refused with exit 4"
@@ -85,7 +86,8 @@ def test_a_configuration_that_cannot_work_is_refused_at_the_door(command, tmp_pa
         configuration(**change)
     path = tmp_path / "model.safetensors"
     with monkeypatch.context() as patch:
-        patch.setattr(consistent_models.NetworkConfig, "__post_init__", lambda self: None)
+        patch.setattr(consistent_models.NetworkConfig, "__post_init__",
+                      lambda self: object.__setattr__(self, "resolution", Size.of(self.resolution)))
         config = configuration(**change)
         sealed(path, config)
     before = path.read_bytes()
