@@ -63,5 +63,5 @@ def test_the_source_archive_holds_what_is_needed_to_build_and_test(built):
     with tarfile.open(built[0][1]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {name for name in names if "/" not in name} - OPTIONAL == OF_THE_SOURCE
-    assert {name.split("/")[0] for name in names if "/" in name} == {"src", "tests", "docs", "benchmarks"}
+    assert {name.split("/")[0] for name in names if "/" in name} == {"src", "tests", "docs", "benchmarks", "examples"}
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
