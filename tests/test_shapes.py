@@ -129,6 +129,7 @@ def test_previews_report_and_live_display_have_the_shape(trained):
     assert strip.render(60, 20)
 
 
+@pytest.mark.slow
 def test_a_dry_run_counts_the_pixels(diffuse, trained):
     output = diffuse("train", trained.pictures, "--resolution", trained.text, "--preset", "nano", "--steps",
                      "2", "--dry-run", "--device", "cpu", "--name", "other")
@@ -141,6 +142,7 @@ def test_a_dry_run_counts_the_pixels(diffuse, trained):
     assert 1.7 < nano[Size(16, 8)] / nano[Size(8, 8)] <= 2.1
 
 
+@pytest.mark.slow
 def test_a_recipe_with_a_shape_is_saved_and_read(diffuse, trained, tmp_path):
     pytest.importorskip("tomli_w")
     saved = tmp_path / "recipe.toml"
@@ -302,6 +304,7 @@ def test_a_model_without_captions_is_drawn_by_a_stock_pipeline(diffuse, trained,
     assert picture.size == trained.size
 
 
+@pytest.mark.slow
 def test_an_onnx_folder_draws_the_shape(diffuse, trained, tmp_path):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")

@@ -24,7 +24,7 @@ from diffuse_cli.storage import checkpoint
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module", params=["captions", "unconditional"])
+@pytest.fixture(scope="module", params=["captions", pytest.param("unconditional", marks=pytest.mark.slow)])
 def student(request, trained, unconditional, tmp_path_factory):
     """The file of a distilled model of three steps."""
     directory = (trained if request.param == "captions" else unconditional)[0]

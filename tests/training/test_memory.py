@@ -87,6 +87,7 @@ def chosen(plan, gigabytes, monkeypatch, *, processes=1, **machine):
     return memory.choose_micro_batch(plan, Machine(**machine), CUDA, processes=processes)
 
 
+@pytest.mark.slow
 def test_what_is_chosen_fits_and_one_part_less_would_not(plan, monkeypatch):
     for gigabytes in (1.5, 2, 3, 5, 8):
         count = chosen(plan, gigabytes, monkeypatch)
