@@ -13,7 +13,6 @@ TEXT_COLUMNS = ("text", "caption", "captions", "prompt", "description", "sentenc
                 "alt_text", "alt", "title", "conversations", "messages", "label", "labels", "class", "class_name",
                 "category", "choice", "tags", "tag_string", "tags_general", "tag_string_general")
 _FIRST_CLASS = TEXT_COLUMNS.index("label")      # from here on, they hold classes or tags
-_FIRST_CLASS = TEXT_COLUMNS.index("label")      # from here on, they hold classes or tags
 _CAPTION_WORD = re.compile(r"(^|_)(captions?|prompts?|descriptions?)(_|\d|$)")        # in the name of a column
 _PHRASE = 3                                     # words from which a value is a phrase
 _MARKS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "-1": False, "false": False}

@@ -18,7 +18,7 @@ from .picture_index import PictureIndex
 from .source_captions import SourceCaptions
 from .spilled import SpilledDict, SpilledTuples
 
-METADATA_NAMES = tuple(f"metadata{suffix}" for suffix in TABLE_SUFFIXES if suffix != ".txt")
+METADATA_NAMES = tuple(f"metadata{suffix}" for suffix in TABLE_SUFFIXES if suffix not in (".txt", ".token"))
 MISSING_LIMIT = 0.01                            # maximum share of rows that name a file which does not exist
 MAX_TABLES = 100                                # files of other names that are tried as tables
 
