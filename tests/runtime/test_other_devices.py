@@ -82,6 +82,7 @@ def test_drawing_gives_the_pictures_of_the_cpu(trained, sampler, start):
     assert not np.array_equal(drawn[0], drawn[1])
 
 
+@pytest.mark.slow
 def test_an_evaluation_finds_what_it_finds_on_the_cpu(trained, squares, tmp_path, monkeypatch):
     monkeypatch.setattr(features, "STEPS", 20)                          # each device trains an encoder of its own
     path, found = trained[0] / "model.safetensors", []
