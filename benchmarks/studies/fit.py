@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("folder", metavar="FOLDER", nargs="?", type=Path, default=STAMPS)
     folder = parser.parse_args().folder
     found, begun = find_pictures(folder, captions="none"), time.monotonic()
-    fit, why = choose_fit(found, Rendering())
+    fit, why = choose_fit(found, Rendering(), 64)
     print(f"{len(found.pictures)} pictures, fit: {fit} — {why} ({time.monotonic() - begun:.1f} s)\n")
     kept: dict[str, list[float]] = {name: [] for name in ("crop", EDGES, BEST, "pad")}
     for seen, subject in subjects(folder):

@@ -76,7 +76,7 @@ def decoded(folder: Path, resolution: int) -> Dataset:
     """The pictures of the folder as a training sees them."""
     found = find_pictures(folder)
     stream = open_dataset(found, resolution=resolution, directory=registry.cache_directory(),
-                          rendering=Rendering(fit=choose_fit(found, Rendering())[0]))
+                          rendering=Rendering(fit=choose_fit(found, Rendering(), resolution)[0]))
     while True:
         try:
             next(stream)

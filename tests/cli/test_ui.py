@@ -33,8 +33,10 @@ def opened(monkeypatch):
 
 
 def test_it_prints_the_address_and_ctrl_c_ends_it_quietly(command, model, opened):
+    threads = set(threading.enumerate())
     code, out, err = command("ui", model, "--no-browser")
     assert code == 130
+    assert not set(threading.enumerate()) - threads
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{32}/\n", out)
     assert err == "the page is for this computer alone; Ctrl-C ends it\n"
     assert not opened.open.called

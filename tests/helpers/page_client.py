@@ -66,11 +66,9 @@ def served(model: str | None):
         with contextlib.suppress(Stop):
             drawings.work(models.path)
 
-    with PageServer(0, models, drawings) as server:
+    with PageServer(0, models, drawings) as server, server.answering():
         worker = threading.Thread(target=work, daemon=True)
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         worker.start()
         yield Client(server)
         drawings.fail(Stop())
         worker.join(timeout=60)
-        server.shutdown()

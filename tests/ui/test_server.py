@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import socket
-import threading
 import time
 import urllib.parse
 from pathlib import Path
@@ -110,8 +109,7 @@ def test_a_body_has_a_length_within_the_limit(client, name, limit):
 
 def test_so_many_connections_are_held_and_no_more(client, monkeypatch):
     monkeypatch.setattr(server, "MAX_CONNECTIONS", 2)
-    with PageServer(0, client.server.models, Queue()) as small:
-        threading.Thread(target=small.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    with PageServer(0, client.server.models, Queue()) as small, small.answering():
         for _ in range(3):                      # a connection that has ended leaves its place
             silent = [socket.create_connection(small.server_address, timeout=60) for _ in range(2)]
             silent[1].sendall(b"GET / HTTP/1.1\r\n")
@@ -124,7 +122,6 @@ def test_so_many_connections_are_held_and_no_more(client, monkeypatch):
                 connection.close()
             while small._free._value < 2:
                 time.sleep(0.01)
-        small.shutdown()
 
 
 def test_senseless_requests_are_refused(client):

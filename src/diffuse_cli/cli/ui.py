@@ -36,8 +36,7 @@ def ui(
     from ..ui.server import PageServer
 
     drawings = Queue()
-    with PageServer(port or 0, models, drawings) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with PageServer(port or 0, models, drawings) as server, server.answering():
         if view.settings.json:
             view.out_json({"url": server.address})
         else:

@@ -6,6 +6,7 @@ answer lets the browser load anything from elsewhere.
 """
 
 import base64
+import contextlib
 import hmac
 import json
 import queue
@@ -14,7 +15,7 @@ import socketserver
 import sys
 import threading
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from typing import Any
@@ -35,6 +36,7 @@ HOST = "127.0.0.1"
 HOST_NAMES = (HOST, "localhost")                # with any port, because a tunnel may have another
 SECONDS = 30                                    # that a connection may be silent, or leave an answer unread
 MAX_CONNECTIONS = 64                            # at once; each has a thread, and a page needs few
+_PATIENCE = 0.05                                # seconds after which it is noticed that the server shall end
 _ALIVE = 1.0                                    # seconds after which a drawing that waits is told to wait on
 # The files of the page → their types.
 FILES = {"page.html": "text/html; charset=utf-8", "page.css": "text/css; charset=utf-8",
@@ -67,6 +69,17 @@ class PageServer(ThreadingHTTPServer):
     def server_bind(self) -> None:
         """Without the search for this computer's name, which may ask a server elsewhere."""
         socketserver.TCPServer.server_bind(self)
+
+    @contextlib.contextmanager
+    def answering(self) -> Iterator[None]:
+        """While the block runs, a thread of its own answers: one left behind would spin on the closed socket."""
+        thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": _PATIENCE}, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self.shutdown()
+            thread.join()
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Whether a thread is free for another connection. If none is, the connection is closed."""
