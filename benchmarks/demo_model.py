@@ -63,7 +63,7 @@ prompt such as "a red car". It saw the right colour and the right object in thes
 """
 
 
-def card(evaluation: dict[str, dict], accuracy: dict[str, Any]) -> str:
+def card(evaluation: dict[str, dict[str, Any]], accuracy: dict[str, Any]) -> str:
     """The text of the model card of `demo`, from the measurements."""
     training, loss, bound = accuracy["model"], evaluation["noise_mse"], evaluation["bits_per_dim"]["bound"]
     return f"""# demo: the model that comes with diffuse-cli
@@ -83,7 +83,7 @@ noise levels.
 {accuracy_table(accuracy)}"""
 
 
-def card_of_student(evaluation: dict[str, dict], accuracy: dict[str, Any]) -> str:
+def card_of_student(evaluation: dict[str, dict[str, Any]], accuracy: dict[str, Any]) -> str:
     """The text of the model card of `demo-fast`, from the measurements."""
     training = accuracy["model"]
     return f"""# demo-fast: demo, distilled to 4 steps

@@ -16,6 +16,7 @@ from diffuse_cli.model_config import ModelConfig
 from diffuse_cli.network.network import Network, flops
 from diffuse_cli.network.presets import network_config
 from diffuse_cli.network.tokenizer import train_tokenizer
+from diffuse_cli.picture_size import Size
 from diffuse_cli.runtime import devices, randomness
 from diffuse_cli.runtime.distributed import World
 from diffuse_cli.sampling import generate
@@ -78,7 +79,7 @@ def training(*, preset: str, resolution: int, batch: int, conditional: bool, pre
         pixels = random_pictures(pictures, resolution, seed)
     else:
         pixels = np.memmap(Path(memory_map), np.uint8, "r", shape=(pictures, resolution, resolution, 3))
-    recipe = Recipe(resolution=resolution, preset=preset, batch_size=batch, images=EPOCHS * pictures,
+    recipe = Recipe(resolution=Size.of(resolution), preset=preset, batch_size=batch, images=EPOCHS * pictures,
                     captions="auto" if conditional else "none", seed=seed, optimizer=optimizer)
     trainer = make_trainer(dataset_of(pixels, conditional=conditional), recipe, precision=precision, device=device,
                            compiled=compiled)

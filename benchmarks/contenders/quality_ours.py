@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from diffuse_cli.config import Recipe, Sampling
+from diffuse_cli.picture_size import Size
 from diffuse_cli.sampling import generate
 from diffuse_cli.sampling.request import SampleRequest
 from diffuse_cli.storage import checkpoint
@@ -27,7 +28,7 @@ def quality(*, data: str, seconds: float, prompts: list[str], output: str, prese
     loaded = np.load(data)
     pixels, captions = loaded["pixels"], tuple((str(one),) for one in loaded["captions"])
     dataset = dataset_of(pixels, conditional=True, captions=captions)
-    recipe = Recipe(resolution=int(pixels.shape[1]), preset=preset, seed=seed, images=50_000)
+    recipe = Recipe(resolution=Size.of(int(pixels.shape[1])), preset=preset, seed=seed, images=50_000)
 
     def work(_: int) -> dict[str, float]:
         # Measure the CPU seconds of a picture, and choose the budget that fits.

@@ -139,7 +139,8 @@ def main_colours(picture: Image.Image) -> list[str]:
     pixels = pixels[pixels[:, 3] > 127][:, :3]
     if not len(pixels):
         return []
-    names = [min(COLOURS, key=lambda name: distance(tuple(map(int, pixel)), COLOURS[name])) for pixel in pixels]
+    names = [min(COLOURS, key=lambda name: distance((int(red), int(green), int(blue)), COLOURS[name]))
+             for red, green, blue in pixels]
     shares = sorted(((names.count(name) / len(names), name) for name in set(names)), reverse=True)
     return [name for share, name in shares if share > 0.2][:2]
 

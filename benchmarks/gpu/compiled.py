@@ -16,8 +16,8 @@ from benchmarks.gpu.throughput import as_in_training, make_trainer, rate
 
 def units(settings: Settings) -> Units:
     cases = (("nano", 8, 2),) if settings.tiny else (("small", 64, 256), ("micro", 32, 512))
-    return [(f"{case[0]}, {case[1]} px, batches of {case[2]}", lambda case=case: measure(settings, *case))
-            for case in cases]
+    return [(f"{preset}, {resolution} px, batches of {batch}",
+             functools.partial(measure, settings, preset, resolution, batch)) for preset, resolution, batch in cases]
 
 
 def backend(settings: Settings) -> contextlib.AbstractContextManager[Any]:

@@ -1,10 +1,10 @@
 """Three training steps in torch's profiler: kernels, the time between them, copies, changes of memory order."""
 
 import collections
+import functools
 import re
 from typing import Any
 
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.contenders import finish
@@ -18,8 +18,8 @@ REORDERS = re.compile("nchwToNhwc|nhwcToNchw|transpose|contiguous", re.IGNORECAS
 
 def units(settings: Settings) -> Units:
     cases = (("nano", 16, 4),) if settings.tiny else (("small", 64, 256), ("nano", 32, 32))
-    return [(f"{case[0]}, {case[1]} px, batches of {case[2]}", lambda case=case: measure(settings, *case))
-            for case in cases]
+    return [(f"{preset}, {resolution} px, batches of {batch}",
+             functools.partial(measure, settings, preset, resolution, batch)) for preset, resolution, batch in cases]
 
 
 @as_in_training
@@ -34,15 +34,15 @@ def measure(settings: Settings, preset: str, resolution: int, batch: int) -> dic
             trainer.step()
         finish(settings.device)
     trainer.batches.close()
-    wanted = DeviceType.CUDA if cuda else DeviceType.CPU
+    wanted = "CUDA" if cuda else "CPU"
     spans = [(event.name, event.time_range.start, event.time_range.end) for event in profiler.events()
-             if event.device_type == wanted]
+             if event.device_type.name == wanted]
     return {"steps": steps, **summarise(spans)}
 
 
 def summarise(spans: list[tuple[str, float, float]]) -> dict[str, Any]:
     """spans: (name, begin, end) of every kernel, in microseconds."""
-    seconds, counts = collections.Counter[str](), collections.Counter[str]()
+    seconds, counts = collections.defaultdict[str, float](float), collections.Counter[str]()
     busy, until = 0.0, -float("inf")
     for name, begin, end in sorted(spans, key=lambda span: span[1]):
         seconds[name] += (end - begin) / 1e6
@@ -57,6 +57,6 @@ def summarise(spans: list[tuple[str, float, float]]) -> dict[str, Any]:
     return {"kernels": len(spans), "ms": whole / 1e3, "idle share": 1 - busy / whole if whole else None,
             "copies": matching(COPIES), "changes of order": matching(REORDERS),
             "slowest": [{"name": name[:120], "count": counts[name], "ms": round(1e3 * spent, 3)}
-                        for name, spent in seconds.most_common(SLOWEST)]}
+                        for name, spent in sorted(seconds.items(), key=lambda item: item[1], reverse=True)[:SLOWEST]]}
 
 

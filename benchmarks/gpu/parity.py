@@ -9,6 +9,7 @@ from torch import Tensor
 from benchmarks.contenders import ours
 from benchmarks.gpu import Settings, Units
 from diffuse_cli.config import Recipe
+from diffuse_cli.picture_size import Size
 from diffuse_cli.runtime import devices, randomness
 from diffuse_cli.training.trainer import Trainer
 
@@ -33,7 +34,7 @@ def random_numbers(device: str) -> dict[str, Any]:
 
 def trainer(settings: Settings, device: str, precision: str) -> Trainer:
     preset, resolution, batch = ("nano", 16, 4) if settings.tiny else ("small", 64, 16)
-    recipe = Recipe(resolution=resolution, preset=preset, batch_size=batch, steps=100)
+    recipe = Recipe(resolution=Size.of(resolution), preset=preset, batch_size=batch, steps=100)
     pixels = ours.random_pictures(64, resolution, seed=0)
     return ours.make_trainer(ours.dataset_of(pixels, conditional=True), recipe, precision=precision, device=device)
 

@@ -23,9 +23,9 @@ def world_of_one(settings: Settings) -> dict[str, Any]:
     """The gradient of a batch, plain and averaged over a world of one by DistributedDataParallel."""
     cuda = settings.device == "cuda"
     trainer = make_trainer(settings, "nano", *((16, 4) if settings.tiny else (32, 64)))
-    place = {"device_id": torch.device("cuda", 0)} if cuda else {}
     begun = time.perf_counter()
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", rank=0, world_size=1, **place,
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", rank=0, world_size=1,
+                            device_id=torch.device("cuda", 0) if cuda else None,
                             init_method=f"file://{settings.out / 'rendezvous'}")
     numbers = torch.ones(2**20, device=settings.device)
     dist.all_reduce(numbers)

@@ -9,6 +9,7 @@ from torch import Tensor
 from benchmarks.gpu import Settings, Units
 from benchmarks.gpu.scenes import folder
 from diffuse_cli.config import Machine, Recipe
+from diffuse_cli.picture_size import Size
 from diffuse_cli.storage import registry
 from diffuse_cli.training import loop
 from diffuse_cli.training.run import open_run
@@ -34,8 +35,8 @@ def train(settings: Settings, name: str, *, stop_at: int | None = None, determin
           ) -> dict[str, Tensor]:
     """Train a model, in two calls if it stops at a step. → its weights"""
     pictures = folder(settings, resolution=32, count=64 if settings.tiny else 512)
-    recipe = Recipe(resolution=16 if settings.tiny else 32, preset="nano", init="none", batch_size=4, flip=True,
-                    steps=4 if settings.tiny else STEPS)
+    recipe = Recipe(resolution=Size.of(16 if settings.tiny else 32), preset="nano", init="none", batch_size=4,
+                    flip=True, steps=4 if settings.tiny else STEPS)
     machine = Machine(name=name, device=settings.device, deterministic=deterministic, preview_every="100%")
     left = [stop_at or 0]
 

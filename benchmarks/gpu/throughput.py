@@ -17,6 +17,7 @@ from benchmarks.gpu import Settings, Units, per_call, stopwatch
 from benchmarks.gpu.facts import matrix_rate
 from diffuse_cli.config import Recipe
 from diffuse_cli.network.network import flops
+from diffuse_cli.picture_size import Size
 from diffuse_cli.runtime import devices
 from diffuse_cli.training import ema
 from diffuse_cli.training.batches import Batches
@@ -48,7 +49,7 @@ def as_in_training(measure: Callable[..., dict[str, Any]]) -> Callable[..., dict
 
 def make_trainer(settings: Settings, preset: str, resolution: int, batch: int, *, compiled: bool = False) -> Trainer:
     pixels = ours.random_pictures(64 if settings.tiny else PICTURES, resolution, seed=0)
-    recipe = Recipe(resolution=resolution, preset=preset, batch_size=batch, images=ours.EPOCHS * len(pixels))
+    recipe = Recipe(resolution=Size.of(resolution), preset=preset, batch_size=batch, images=ours.EPOCHS * len(pixels))
     return ours.make_trainer(ours.dataset_of(pixels, conditional=True), recipe, precision="bf16",
                              device=settings.device, compiled=compiled)
 

@@ -94,7 +94,7 @@ def main() -> None:
     guides: dict[str, checkpoint.Model | None] = {"null caption": None} if model.tokenizer else {}
     guides |= {name: checkpoint.load_model(registry.resolve(name), cpu) for name in options.guides}
     judge, floor = make_judge(options.data, options.count, quick=options.quick, file=options.classifier,
-                              resolution=model.config.network.resolution.side)
+                              resolution=model.config.network.resolution.width)
     prompts = labelled_prompts(options.data, options.count)
     results = [print_result("real scenes", floor)]
     runs = [("none", None, 1.0, "default")] + [

@@ -37,7 +37,7 @@ def watch(programs: list[subprocess.Popen[bytes]]) -> list[list[int]]:
         time.sleep(INTERVAL)
     for program in programs:
         if program.returncode:
-            raise SystemExit(f"{program.args} ended with {program.returncode}")
+            raise SystemExit(f"{program.args!r} ended with {program.returncode}")
     return series
 
 

@@ -51,7 +51,7 @@ def main() -> None:
 
     model = checkpoint.load_model(registry.resolve(options.model), torch.device("cpu"))
     judge, floor = make_judge("scenes", options.count, quick=options.quick, file=options.classifier,
-                              resolution=model.config.network.resolution.side)
+                              resolution=model.config.network.resolution.width)
     prompts = labelled_prompts("scenes", options.count)
     results = [print_result("real scenes", floor)]
     ways = WAYS if model.config.student is None else {"as distilled": Sampling.of(model.config)}
