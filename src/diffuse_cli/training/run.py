@@ -240,16 +240,16 @@ def choose_fit(found: PictureListing, recipe: Recipe, resolution: Size) -> tuple
 
 
 def choose_sizes(found: PictureListing, recipe: Recipe, resolution: Size, fit: str) -> tuple[tuple[Size, ...], str]:
-    """The sizes of the pictures, the commonest first, and how well they fit: one, or with buckets those of the model of
-    --init if it has several, otherwise what the pictures need.
+    """The sizes of the pictures, the commonest first, and how well they fit: one, or with buckets those of a student's
+    teacher, or of the model of --init if it has several, otherwise what the pictures need.
 
     Raises UsageError, ModelError.
     """
     if fit != "buckets":
         return (resolution,), ""
     of_start = _sizes_of_start(recipe)
-    if len(of_start) > 1:
-        return of_start, f"{len(of_start)} shapes"
+    if len(of_start) > 1 or recipe.evaluations is not None:
+        return of_start, f"{len(of_start)} shape{'' if len(of_start) == 1 else 's'}"
     return bucket_choice.choose_sizes(found, resolution, multiple=max(
         SIDE_MULTIPLE, 2 ** (len(map_sizes(resolution)) - 1)))
 
