@@ -419,7 +419,7 @@ def test_a_scan_waits_for_another_of_the_same_pictures(folder, directory, forbid
         events = [next(waiting), next(waiting)]
         assert isinstance(events[-1], Noticed)
         assert "waiting" in events[-1].message
-        run(cache._decode(found, hashes, directory / key, (Size.of(16),), Rendering()))      # what the other process does
+        run(cache._decode(found, hashes, directory / key, (Size.of(16),), Rendering()))     # what the other one does
     forbid(reading=True)
     assert len(run(waiting)[1].names) == 10
 
