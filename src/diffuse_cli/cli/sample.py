@@ -154,8 +154,7 @@ def sample(
     for scale in guidance or ():
         options.override(sampling, guidance=scale)
     check_range("--num", num, 1, 1_000_000)
-    if seed is not None:
-        check_range("--seed", seed, 0, config.SEED_RANGE[1] - num)
+    check_range("--seed", seed or 0, 0, config.SEED_RANGE[1] - num)
     machine = Machine(**options.given({"gpus": gpus, "procs": procs, "device": device}))
 
     # The defaults of all prompts. Options go before the settings of --from.
@@ -179,9 +178,9 @@ def sample(
     for scale in guidance or ():
         options.override(sampling, guidance=scale).check_fits(config_of_model)
     size = _chosen_size(size, config_of_model.network, metadata)
-    sizes = config_of_model.network.sizes if size is None else (size,)
-    defaults = _Defaults(sampling=sampling, guidances=guidance or [sampling.guidance], negative=negative or "",
-                         count=num, seed=seed, init=_init_image(path, sizes, init, mask, strength, metadata), size=size)
+    defaults = _Defaults(
+        sampling=sampling, guidances=guidance or [sampling.guidance], negative=negative or "", count=num, seed=seed,
+        size=size, init=_init_image(path, size, init, mask, strength, metadata))
 
     # The prompts and the files to write, in the main process only, because stdin can be read only once.
     if (count := processes_to_start(machine)) > 1:
@@ -226,10 +225,10 @@ def _chosen_size(size: Size | None, network: NetworkConfig, metadata: "SampleMet
 
 
 def _init_image(
-    path: Path, sizes: tuple[Size, ...], init: Path | None, mask: Path | None, strength: float | None,
+    path: Path, size: Size | None, init: Path | None, mask: Path | None, strength: float | None,
     metadata: "SampleMetadata | None",
 ) -> "InitImage | None":
-    """The picture to start from, fitted to the nearest of these sizes as the model at `path` fits pictures.
+    """The picture to start from, fitted to `size`, or to the nearest of the sizes of the model at `path`.
 
     Raises DataError, UsageError.
     """
@@ -246,7 +245,9 @@ def _init_image(
         raise UsageError("the picture was generated with a mask, which must be given again", hint="Add --mask")
     if strength is None and metadata is not None:
         strength = metadata.strength
-    opened = open_init_image(init, mask, sizes, strength, rendering_of(read_model_info(path).training))
+    model = read_model_info(path)
+    sizes = model.config.network.sizes if size is None else (size,)
+    opened = open_init_image(init, mask, sizes, strength, rendering_of(model.training))
     if metadata is not None and metadata.init_sha256 and (opened.image_sha256, opened.mask_sha256) != (
             metadata.init_sha256, metadata.mask_sha256):
         view.warn("--init or --mask is not the one that the picture was generated from, so the result will differ")
