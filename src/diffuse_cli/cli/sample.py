@@ -178,9 +178,8 @@ def sample(
     for scale in guidance or ():
         options.override(sampling, guidance=scale).check_fits(config_of_model)
     size = _chosen_size(size, config_of_model.network, metadata)
-    defaults = _Defaults(
-        sampling=sampling, guidances=guidance or [sampling.guidance], negative=negative or "", count=num, seed=seed,
-        size=size, init=_init_image(path, size, init, mask, strength, metadata))
+    defaults = _Defaults(sampling=sampling, guidances=guidance or [sampling.guidance], negative=negative or "",
+                         count=num, seed=seed, init=_init_image(path, size, init, mask, strength, metadata), size=size)
 
     # The prompts and the files to write, in the main process only, because stdin can be read only once.
     if (count := processes_to_start(machine)) > 1:
