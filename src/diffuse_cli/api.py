@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .checks import check_choice, from_dict, parse_duration, to_dict
+from .checks import check_choice, from_dict, parse_duration, size_of_json, to_dict
 from .config import RENAMED_FIELDS, Export, Machine, Recipe, Sampling
 from .data import images
 from .data.colours import Rendering, to_rgb
 from .data.fitting import fitted_pixels
 from .errors import UsageError
 from .events import Event
-from .picture_size import Size
+from .picture_size import Size, nearest
 from .pictures import image_files, sheets
 from .runtime import devices, launch_environment
 from .runtime.distributed import World
@@ -35,7 +35,7 @@ from .storage import checkpoint, registry
 
 Picture = Image.Image | Path | str
 _SHOWN_WORDS = 40                               # of the captions, the most frequent, in a notebook
-_SAMPLE_PARAMETERS = ("prompt", "n", "seed", "negative", "init", "strength", "mask", "sampling", "progress")
+_SAMPLE_PARAMETERS = ("prompt", "n", "seed", "size", "negative", "init", "strength", "mask", "sampling", "progress")
 
 
 def load(model: str | Path | None = None, *, device: str | None = None) -> "LoadedModel":
@@ -74,8 +74,13 @@ class LoadedModel:
 
     @property
     def size(self) -> Size:
-        """Width and height of the pictures, in pixels."""
+        """Width and height of the pictures, in pixels; the first of `sizes`."""
         return self.model.config.network.resolution
+
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        """All sizes of pictures that `sample` can draw. There are several if the training had `fit="buckets"`."""
+        return self.model.config.network.sizes
 
     def __repr__(self) -> str:
         return f"<LoadedModel {self.model.training.name or 'without name'}, {self.resolution} px>"
@@ -85,7 +90,7 @@ class LoadedModel:
         config, training = self.model.config, self.model.training
         words = sorted(self.model.words, key=lambda word: -self.model.words[word])[:_SHOWN_WORDS]
         facts = {
-            "pictures": "{} x {} pixels".format(*self.size), "schedule": config.schedule,
+            "pictures": ", ".join("{} x {} pixels".format(*size) for size in self.sizes), "schedule": config.schedule,
             "prediction": config.prediction, "trained on": training.train_images, "steps": training.step,
             "validation loss": training.noise_mse and f"{training.noise_mse:.4f}", "words": ", ".join(words)}
         rows = "".join(f"<tr><th>{name}</th><td>{html.escape(str(value))}</td></tr>"
@@ -102,8 +107,8 @@ class LoadedModel:
         return f'<img src="data:image/png;base64,{base64.b64encode(image_files.encode(pictures)).decode()}">'
 
     def sample(
-        self, prompt: str = "", n: int = 1, *, seed: int | None = None, negative: str = "",
-        init: Picture | None = None, strength: float | None = None, mask: Picture | None = None,
+        self, prompt: str = "", n: int = 1, *, seed: int | None = None, size: Size | int | str | None = None,
+        negative: str = "", init: Picture | None = None, strength: float | None = None, mask: Picture | None = None,
         sampling: Sampling | None = None, progress: bool = False, **options: Any,
     ) -> "Pictures":
         """Generate `n` pictures of a prompt (RGB). A picture's `info` holds the texts of its PNG.
@@ -111,6 +116,7 @@ class LoadedModel:
         The list that is returned shows itself in a notebook. progress: show a bar (tqdm).
 
         seed: picture k has seed + k, and is the same whatever is generated beside it; None chooses a random seed.
+        size: one of `sizes`, 64 or "96x64"; None is the first, or the one nearest to `init`.
         init, mask, strength: as the options of `diffuse sample`; pictures get its shape as in training.
         options: fields of `Sampling` (sampler, steps, guidance, guidance_interval, batch_size, precision). They
         replace those of `sampling`. Raises UsageError, DataError, OutOfMemoryError.
@@ -120,8 +126,10 @@ class LoadedModel:
             self.model.config, precision=devices.choose_sampling_precision(device)))
         chosen = from_dict(
             Sampling, {**defaults, **_known(options, Sampling, also=_SAMPLE_PARAMETERS)}, where="sample")
+        asked = size if size is None or isinstance(size, Size) else size_of_json(size, "size")
+        self.model.config.network.checked_size(asked)
         sample_request = SampleRequest(
-            prompt=prompt, negative=negative, count=n, init=self._init_image(init, strength, mask),
+            prompt=prompt, negative=negative, count=n, init=self._init_image(init, strength, mask, asked), size=asked,
             seed=secrets.randbelow(2**32) if seed is None else seed, sampling=chosen)
         with _bar("sampling", n) if progress else contextlib.nullcontext(lambda done: None) as advance_to:
             return Pictures(map(self._to_pil, self.generate([sample_request], progress=advance_to)))
@@ -137,25 +145,31 @@ class LoadedModel:
         """
         return generation.generate(self.model, requests, frames=frames, world=world, progress=progress)
 
-    def _init_image(self, init: Picture | None, strength: float | None, mask: Picture | None) -> InitImage | None:
+    def _init_image(
+        self, init: Picture | None, strength: float | None, mask: Picture | None, size: Size | None,
+    ) -> InitImage | None:
         if init is None:
             if mask is not None or strength is not None:
                 raise UsageError("strength and mask need a picture to start from", hint="Give init")
             return None
         rendering = rendering_of(self.model.training)
-        mask_pixels = None if mask is None else self._fitted(mask, Rendering(fit=rendering.fit))
-        return make_init_image(self._fitted(init, rendering), mask_pixels, strength)
-
-    def _fitted(self, picture: Picture, rendering: Rendering) -> np.ndarray:
-        """A picture from memory or a file as the model sees it, (H, W, 3) uint8."""
-        if not isinstance(picture, Image.Image):
-            return open_fitted(Path(picture), self.size, rendering)
-        return fitted_pixels(to_rgb(images.upright(picture), rendering), self.size, rendering)
+        pixels = _fitted(init, self.sizes if size is None else (size,), rendering)
+        height, width, _ = pixels.shape
+        mask_pixels = None if mask is None else _fitted(mask, (Size(width, height),), Rendering(fit=rendering.fit))
+        return make_init_image(pixels, mask_pixels, strength)
 
     def _to_pil(self, sample: request.Sample) -> Image.Image:
         image = Image.fromarray(sample.pixels)
         image.info.update(png_metadata.png_texts(png_metadata.collect_metadata(sample, self.model)))
         return image
+
+
+def _fitted(picture: Picture, sizes: Sequence[Size], rendering: Rendering) -> np.ndarray:
+    """A picture from memory or a file as a model with these sizes sees it, (H, W, 3) uint8."""
+    if not isinstance(picture, Image.Image):
+        return open_fitted(Path(picture), sizes, rendering)
+    rgb = to_rgb(images.upright(picture), rendering)
+    return fitted_pixels(rgb, nearest(sizes, rgb.size), rendering)
 
 
 class TrainingOptions(TypedDict, total=False):

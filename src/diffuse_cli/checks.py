@@ -69,11 +69,11 @@ def parse_duration(option: str, text: str) -> float:
     return hours * 3600 + minutes * 60 + seconds
 
 
-def parse_size(text: str) -> Size:
-    """'64' or '96x64', the value of --resolution, → the size of a square, or width and height. Raises UsageError."""
+def parse_size(text: str, option: str = "--resolution") -> Size:
+    """'64' or '96x64', the value of an option, → the size of a square, or width and height. Raises UsageError."""
     match = re.fullmatch(r"(-?\d{1,9})(?:[xX×](-?\d{1,9}))?", text.strip())
     if match is None:
-        raise UsageError(f"--resolution does not understand {text[:40]!r}",
+        raise UsageError(f"{option} does not understand {text[:40]!r}",
                          hint="Write 64 for squares, or width x height in pixels: 96x64")
     return Size(int(match[1]), int(match[2] or match[1]))
 
@@ -103,7 +103,14 @@ T = TypeVar("T")
 def to_dict(config: Any) -> dict[str, Any]:
     """A config as dictionaries and lists that can be written as JSON."""
     return dataclasses.asdict(config, dict_factory=lambda entries: {
-        name: value.to_json() if isinstance(value, Size) else value for name, value in entries})
+        name: _sizes_as_json(value) for name, value in entries})
+
+
+def _sizes_as_json(value: Any) -> Any:
+    """A size, or a tuple of sizes, as it is written; any other value as it is."""
+    if isinstance(value, Size):
+        return value.to_json()
+    return tuple(map(_sizes_as_json, value)) if isinstance(value, tuple) else value
 
 
 def from_dict(cls: type[T], data: Any, *, where: str = "config") -> T:
@@ -136,7 +143,7 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
             return None
         (hint,) = (option for option in hint.__args__ if option is not type(None))
     if hint is Size:
-        return value if isinstance(value, Size) else _size_of_json(value, where)
+        return value if isinstance(value, Size) else size_of_json(value, where)
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, list | tuple) or len(value) > 10_000:
             raise UsageError(f"{where} is not a list")
@@ -152,7 +159,7 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
-def _size_of_json(value: Any, where: str) -> Size:
+def size_of_json(value: Any, where: str) -> Size:
     """The inverse of `Size.to_json`. Raises UsageError for any other value."""
     if type(value) is int and abs(value) < 2**31:
         return Size(value, value)

@@ -5,7 +5,7 @@ Uses the standard library only: it is imported before torch.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .checks import check_choice, check_range, check_size
 from .errors import UsageError
@@ -15,6 +15,7 @@ SCHEDULES = ("interpolated", "cosine", "linear", "sigmoid")
 PREDICTIONS = ("v", "epsilon", "x0")
 ATTENTIONS = ("none", "text", "full")
 SIDE_MULTIPLE = 8                               # sides of the pictures of a new model are multiples of it
+MAX_SIZES = 16                                  # of the pictures of one model
 MAX_VOCABULARY = 65_536                         # tokens of a text encoder
 GUIDANCE_RANGE = (0, 100)
 EVALUATIONS, EVALUATIONS_RANGE = 4, (1, 8)      # of distilled models: the default, and what is possible
@@ -53,7 +54,7 @@ class NetworkConfig:
     `out_channels` is 6 when the variance is learned.
     """
 
-    resolution: Size                            # an int is the side of a square
+    resolution: Size                            # an int is the side of a square; the first of several sizes
     widths: tuple[int, ...]
     depths: tuple[int, ...]
     attention: tuple[str, ...]
@@ -63,17 +64,23 @@ class NetworkConfig:
     text: TextConfig | None
     channels: int = 3
     out_channels: int = 6
+    buckets: tuple[Size, ...] = ()              # all sizes, the commonest first, if the pictures have several
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "resolution", Size.of(self.resolution))
-        check_size("network.resolution", self.resolution)
+        check_range("number of network.buckets", len(self.buckets), 0, MAX_SIZES)
+        for size in self.sizes:
+            check_size("network.resolution", size)
+        if self.buckets and (self.buckets[0] != self.resolution or len(set(self.buckets)) != len(self.buckets)):
+            raise UsageError("network.buckets must be different sizes, of which network.resolution is the first")
         check_range("number of levels", len(self.widths), 1, 8)
         check_range("network.head_dim", self.head_dim, 1, 512)
         check_range("network.groups", self.groups, 1, 512)
         if not len(self.widths) == len(self.depths) == len(self.attention):
             raise UsageError("network.widths, depths and attention must have one entry for each level")
-        if any(side % 2 ** (len(self.widths) - 1) for side in self.resolution):
-            raise UsageError(f"--resolution {self.resolution} cannot be halved {len(self.widths) - 1} times")
+        for size in self.sizes:
+            if any(side % 2 ** (len(self.widths) - 1) for side in size):
+                raise UsageError(f"--resolution {size} cannot be halved {len(self.widths) - 1} times")
         if self.widths[0] % 2:
             raise UsageError(f"the first of network.widths must be even, for sines and cosines, not {self.widths[0]}")
         for level, (width, kind) in enumerate(zip(
@@ -83,7 +90,7 @@ class NetworkConfig:
                 raise UsageError(f"network width {width} is not a multiple of groups {self.groups}")
             if kind != "none" and width % self.head_dim:
                 raise UsageError(f"network width {width} is not a multiple of head_dim {self.head_dim}")
-            if width == self.groups and self.resolution == (2**level, 2**level):
+            if width == self.groups and (2**level, 2**level) in self.sizes:
                 raise UsageError(f"{self.groups} groups of network width {width} normalise single numbers at 1 pixel")
         for depth in self.depths:
             check_range("network.depths", depth, 1, 16)
@@ -99,8 +106,28 @@ class NetworkConfig:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of a picture."""
-        return self.channels, self.resolution.height, self.resolution.width
+        """(C, H, W) of a picture, of the first size if there are several."""
+        return self.shape_of(self.resolution)
+
+    def shape_of(self, size: Size) -> tuple[int, int, int]:
+        """(C, H, W) of a picture of that size."""
+        return self.channels, size.height, size.width
+
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        """All sizes of pictures that the network is trained on, at least one; the first is drawn by default."""
+        return self.buckets or (self.resolution,)
+
+    def with_sizes(self, sizes: tuple[Size, ...]) -> "NetworkConfig":
+        """The same network for pictures of these sizes, at least one. Raises UsageError if it cannot have them."""
+        return replace(self, resolution=sizes[0], buckets=sizes if len(sizes) > 1 else ())
+
+    def checked_size(self, size: Size | None) -> Size:
+        """The size of a picture to draw; None is the first. Raises UsageError for one that was not trained on."""
+        if size is not None and size not in self.sizes:
+            raise UsageError(f"this model was not trained on pictures of {size} px",
+                             hint=f"It draws {', '.join(map(str, self.sizes))}")
+        return size or self.resolution
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,11 @@
 """The size of a picture: its width and its height in pixels, in this order, as all programs for pictures write them.
 
 A square is written as one number, 64, and any other picture as WxH: 96x64 is wider than it is high. `checks` reads what
-is written so. Uses the standard library only: it is imported before torch.
+is written so. A model may have several sizes. Uses the standard library only: it is imported before torch.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -43,3 +44,26 @@ class Size(NamedTuple):
     def aspect(self) -> float:
         """width / height"""
         return self.width / self.height
+
+
+Resolution = Size | int | Sequence[Size]        # one size, the side of a square, or several sizes
+
+
+def sizes_of(resolution: Resolution) -> tuple[Size, ...]:
+    """The sizes that a resolution stands for, at least one."""
+    return (Size.of(resolution),) if isinstance(resolution, int | Size) else tuple(resolution)
+
+
+def kept_share(picture: tuple[int, int], target: Size) -> float:
+    """The share of a picture that a crop to the proportions of `target` keeps, 0 to 1. picture: its width and height.
+    """
+    ratio = picture[0] / picture[1] / target.aspect
+    return min(ratio, 1 / ratio)
+
+
+def nearest(sizes: Sequence[Size], picture: tuple[int, int]) -> Size:
+    """The size that is nearest to the proportions of a picture: a crop to it keeps most. The first, if several do.
+
+    picture: its width and height.
+    """
+    return max(sizes, key=lambda size: kept_share(picture, size))

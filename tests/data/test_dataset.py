@@ -302,9 +302,9 @@ def test_removed_and_restored_pictures(folder, directory, forbid, tmp_path):
 
 def test_caches_of_versions_that_always_cropped_are_found():
     """The keys that those versions made."""
-    assert cache._key(["a" * 64, "b" * 64], Size.of(16), Rendering()) == "d51cbd02f3e6d5a6f8ccd9956ebf60dd"
-    assert cache._key(["a" * 64], Size.of(32), Rendering(background="black")) == "2831bbcd58174e3624d2e421302842a8"
-    assert len({cache._key(["a" * 64], Size.of(32), Rendering(fit=fit)) for fit in FITS[1:]}) == 3
+    assert cache._key(["a" * 64, "b" * 64], (Size.of(16),), Rendering()) == "d51cbd02f3e6d5a6f8ccd9956ebf60dd"
+    assert cache._key(["a" * 64], (Size.of(32),), Rendering(background="black")) == "2831bbcd58174e3624d2e421302842a8"
+    assert len({cache._key(["a" * 64], (Size.of(32),), Rendering(fit=fit)) for fit in FITS[1:]}) == 4
 
 
 @pytest.mark.parametrize("name", ["TRANSFORM", "FORMAT"])
@@ -413,13 +413,13 @@ def test_a_file_that_changes_meanwhile_ends_the_scan(folder, directory, monkeypa
 def test_a_scan_waits_for_another_of_the_same_pictures(folder, directory, forbid):
     found = find_pictures(folder)
     hashes = [hashlib.sha256(picture.path.read_bytes()).hexdigest() for picture in found.pictures]
-    key = cache._key(hashes, Size.of(16), Rendering())
+    key = cache._key(hashes, (Size.of(16),), Rendering())
     waiting = decode_pictures(found, resolution=16, directory=directory)
     with durable.lock(directory / f"{key}.lock", doing="tested"):
         events = [next(waiting), next(waiting)]
         assert isinstance(events[-1], Noticed)
         assert "waiting" in events[-1].message
-        run(cache._decode(found, hashes, directory / key, 16, Rendering()))      # what the other process does
+        run(cache._decode(found, hashes, directory / key, (Size.of(16),), Rendering()))     # what the other one does
     forbid(reading=True)
     assert len(run(waiting)[1].names) == 10
 

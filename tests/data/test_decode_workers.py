@@ -20,6 +20,7 @@ from diffuse_cli.data.colours import Rendering
 from diffuse_cli.data.containers import Member
 from diffuse_cli.data.decode_workers import decode_all, decode_one
 from diffuse_cli.errors import DataError, OutOfMemoryError
+from diffuse_cli.picture_size import Size
 
 # A worker whose decoder does what the contents of the file say.
 FAULTY = """
@@ -235,7 +236,7 @@ def test_a_refused_picture_leaves_no_memory_behind(tmp_path):
 def test_one_picture_is_decoded_as_those_of_a_data_set(pictures, started):
     for path in pictures[:2]:
         expected = fitting.fitted_pixels(images.open_rgb(path, target=8), 8)
-        assert decode_one(path, resolution=8) == expected.tobytes()
+        assert decode_one(path, resolution=8) == (Size(8, 8), expected.tobytes())
     pictures[0].write_text("<html>")
     with pytest.raises(images.ImageRefused) as caught:
         decode_one(pictures[0], resolution=8)

@@ -21,6 +21,7 @@ from diffuse_cli.training.run import open_run
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 220)}
 RECIPE = Recipe(resolution=8, preset="nano", steps=8, batch_size=4)
 UNCONDITIONAL = Recipe(resolution=8, preset="nano", steps=8, batch_size=4, captions="none")
+BUCKETS = Recipe(resolution=16, preset="nano", steps=6, batch_size=4, fit="buckets")
 OPTIONS = {"name": "tiny", "device": "cpu", "precision": "fp32", "save_every": "3", "preview_every": "100%"}
 
 
@@ -43,6 +44,21 @@ def draw_bars(folder: Path, count: int = 24) -> Path:
         name = list(COLOURS)[index % 3]
         picture = Image.new("RGB", (24, 8), (20 + 5 * index,) * 3)
         picture.paste(COLOURS[name], (1, 2, 23, 6))
+        picture.save(folder / f"{index:03d}.png")
+        (folder / f"{index:03d}.txt").write_text(f"a {name} bar")
+    return folder
+
+
+def draw_shapes(folder: Path, count: int = 40) -> Path:
+    """`count` captioned pictures, in turn 16x16, 32x8, 16x16 and 8x32, each a bar on noise: three sizes with `BUCKETS`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(0)
+    for index in range(count):
+        width, height = ((16, 16), (32, 8), (16, 16), (8, 32))[index % 4]
+        name = list(COLOURS)[index % 3]
+        picture = Image.fromarray(noise.integers(0, 60, (height, width, 3), np.uint8))
+        picture.paste(COLOURS[name], (2, 2, width - 2, height - 2))
         picture.save(folder / f"{index:03d}.png")
         (folder / f"{index:03d}.txt").write_text(f"a {name} bar")
     return folder

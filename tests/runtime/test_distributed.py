@@ -287,13 +287,13 @@ def test_a_process_without_memory_ends_at_once_and_the_other_hears_of_it(squares
 # ── Whole trainings ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def train_in(size, folder, directory, *, stop_at=None):
+def train_in(size, folder, directory, *, recipe=tiny.RECIPE, stop_at=None):
     """Train on `folder` in a world of `size`; → the noise losses of the steps, as the main process reports them."""
     def work():
         main = launch_environment.process_rank().is_main
         machine = Machine(**tiny.OPTIONS)
-        opened = open_run(folder, tiny.RECIPE, machine) if main else \
-            contextlib.nullcontext(join_run(folder, tiny.RECIPE, machine))
+        opened = open_run(folder, recipe, machine) if main else \
+            contextlib.nullcontext(join_run(folder, recipe, machine))
         with opened as run, tiny.scaled_down(), mock.patch.object(monitor, "REPORT_SECONDS", 0):
             stream = list(loop.train(run, should_stop=tiny.StopAfter(stop_at)))
         assert stream[-1].complete == (stop_at is None)
@@ -314,6 +314,17 @@ def test_resuming_in_worlds_of_other_sizes_changes_the_speed_alone(squares, home
         alone = train_in(1, squares, tmp_path / "once")
     torch.testing.assert_close(torch.cat(noise), alone, rtol=1e-4, atol=0)
     counted(PROMISE, "going on in worlds of 1, 2, 1 and 4", 1)
+
+
+def test_pictures_of_several_sizes_are_the_same_in_every_world(home, tmp_path, counted):
+    folder = tiny.draw_shapes(tmp_path / "shapes")
+    noise = [train_in(size, folder, tmp_path / str(size), recipe=tiny.BUCKETS, stop_at=stop_at)
+             for size, stop_at in ((2, 3), (1, None))]
+    assert len(model_of(home).config.network.sizes) == 3
+    with tiny.at_home(tmp_path / "alone"):
+        alone = train_in(1, folder, tmp_path / "once", recipe=tiny.BUCKETS)
+    torch.testing.assert_close(torch.cat(noise), alone, rtol=1e-4, atol=0)
+    counted(PROMISE, "pictures of several sizes, going on in worlds of 2 and 1", 1)
 
 
 @pytest.mark.usefixtures("decoded")

@@ -190,9 +190,9 @@ def test_pictures_on_the_device_are_those_that_would_be_read(monkeypatch):
 def test_pictures_are_moved_in_pieces_without_losing_any(monkeypatch):
     monkeypatch.setattr("diffuse_cli.training.pictures.PIECE", 1000)
     images = np.random.default_rng(0).integers(0, 256, (37, 8, 8, 3), np.uint8)
-    pictures = Pictures(images, CPU)
+    pictures = Pictures([images], CPU)
     pictures.settle(10**9)
-    assert torch.equal(pictures.resident, torch.from_numpy(images))
+    assert torch.equal(pictures.resident[0], torch.from_numpy(images))
 
 
 def test_a_cpu_keeps_no_copy_of_the_pictures():

@@ -10,8 +10,9 @@ import tiny
 import torch
 
 from diffuse_cli.config import Recipe
-from diffuse_cli.data.split import split_dataset
+from diffuse_cli.data.split import Split, split_dataset
 from diffuse_cli.network.tokenizer import encode, train_tokenizer
+from diffuse_cli.picture_size import Size
 from diffuse_cli.pictures.pixels import to_pixels
 from diffuse_cli.training.batches import Batches
 from diffuse_cli.training.plan import make_plan
@@ -62,6 +63,59 @@ def test_every_training_picture_is_seen_once_an_epoch_and_no_other_ever(count, b
     assert all(sorted(epoch) == train for epoch in epochs)           # batches span epochs without losing a picture
     if len(train) > 6:
         assert len(set(map(tuple, epochs))) == len(epochs)           # each epoch in an order of its own
+
+
+def mixed(*, batch_size=4, counts=(12, 9, 3)):
+    """Batches of pictures of three sizes, in turn as far as there are any."""
+    sizes = (Size(16, 16), Size(32, 8), Size(8, 32))
+    numbers = np.array([number for row in itertools.zip_longest(*([k] * count for k, count in enumerate(counts)))
+                        for number in row if number is not None], np.uint8)
+    arrays = [np.zeros((count, size.height, size.width, 3), np.uint8)
+              for count, size in zip(counts, sizes, strict=True)]
+    for number, array in enumerate(arrays):
+        array[:, 0, 0, 1] = np.flatnonzero(numbers == number)       # by which it is recognised
+    data = dataclasses.replace(tiny.dataset([()] * len(numbers)), images=arrays[0], other_images=tuple(arrays[1:]),
+                               size_numbers=numbers)
+    recipe = Recipe(preset="nano", batch_size=batch_size, steps=10)
+    train = np.arange(1, len(numbers))          # the first is held out
+    plan, _ = make_plan(recipe, data, Split(train, np.arange(1)), resolution=16, sizes=sizes, fit="buckets",
+                        tokenizer=None, init=None, device=CPU)
+    return Batches(dataclasses.replace(plan, flip=False), data, train, None, CPU)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 5])
+def test_of_several_sizes_a_batch_has_one_and_every_picture_is_seen_once_an_epoch(batch_size):
+    batches, seen = mixed(batch_size=batch_size), collections.defaultdict(list)
+    for step in range(2 * len(batches.train)):
+        shape = batches.draw(step, 0, batch_size)[0].image.shape
+        assert shape[0] == batch_size
+        seen[tuple(shape[2:])] += positions(batches, step)
+    groups = {(16, 16): 0, (8, 32): 1, (32, 8): 2}
+    assert seen.keys() == groups.keys()
+    for shape, number in groups.items():
+        group = [position for position in batches.train.tolist() if batches.dataset.size_numbers[position] == number]
+        drawn = seen[shape]
+        assert len(drawn) == 2 * batch_size * len(group)            # all pictures equally often
+        for start in range(0, len(drawn), len(group)):
+            assert sorted(drawn[start : start + len(group)]) == group
+
+
+def test_of_several_sizes_a_batch_is_the_same_however_it_is_cut_and_in_any_order():
+    whole, cut = mixed(), mixed()
+    for step in (7, 3, 8, 0):
+        batch, keys = whole.draw(step, 0, 4)
+        parts = [cut.draw(step, start, count) for start, count in ((0, 1), (1, 3))]
+        for field in ("image", "noise", "t"):
+            assert torch.equal(getattr(batch, field), torch.cat([getattr(part, field) for part, _ in parts]))
+        assert torch.equal(keys, torch.cat([part_keys for _, part_keys in parts]))
+
+
+def test_pictures_of_several_sizes_that_are_kept_on_the_device_are_the_same():
+    kept, read = mixed(), mixed()
+    kept._pictures.settle(10**9)
+    assert kept._pictures.resident is not None
+    for step in range(9):
+        assert torch.equal(kept.draw(step, 0, 4)[0].image, read.draw(step, 0, 4)[0].image)
 
 
 def test_another_seed_means_another_order():

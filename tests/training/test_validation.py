@@ -29,7 +29,7 @@ def test_validations_and_previews_show_pictures_of_all_folders():
     split = Split(np.arange(0), np.arange(100))
     tokenizer = train_tokenizer(f"thing {folder}" for folder in range(10))
     plans = [mock.Mock(seed=seed, validation_probe=30) for seed in (0, 0, 1)]
-    measured = [_validation_data(plan, data, split, tokenizer) for plan in plans]
+    measured = [_validation_data(plan, data, split, tokenizer)[0] for plan in plans]
     assert len({tuple(row) for row in measured[0][1].tolist()}) >= 8
     assert measured[0][0].equal(measured[1][0])
     assert not measured[0][0].equal(measured[2][0])

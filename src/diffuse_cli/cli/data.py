@@ -45,8 +45,11 @@ def check(folders: Folders, captions: options.Captions = None, caption: options.
     """
     data_options = options.data_options(locals())
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
+    from ..data.bucket_choice import describe_sizes
+
     folder = folders[0]
     found, dataset, (fit, why_fit) = _read(folder, resolution, data_options)
+    shapes = describe_sizes(dataset) if fit == "buckets" else None
     problems = (*dataset.skipped, *found.caption_problems)
     warnings = [*found.warnings, *dataset.warnings, *_warn_of_long_captions(dataset)]
     from ..data.file_types import remedies
@@ -55,6 +58,8 @@ def check(folders: Folders, captions: options.Captions = None, caption: options.
     # For people.
     view.say(f"{pictures_in_words(len(dataset.names))} in {', '.join(map(str, folders))}")
     view.say(f"fit: {fit} — {why_fit}")
+    if shapes is not None:
+        view.say(f"shapes: {shapes}")
     view.say(f"captions: {found.caption_summary}")
     for example in found.caption_examples:
         view.say(f"  {clean(example)}")
@@ -72,7 +77,7 @@ def check(folders: Folders, captions: options.Captions = None, caption: options.
     # For programs.
     if view.settings.json:
         view.out_json({"folder": str(folder), "images": len(dataset.names), "id": dataset.content_id,
-                       "fit": fit, "fit_reason": why_fit, "source": found.caption_source,
+                       "fit": fit, "fit_reason": why_fit, "shapes": shapes, "source": found.caption_source,
                        "captions": found.caption_summary, "captioned": sum(map(bool, dataset.captions)),
                        "examples": found.caption_examples, "notes": found.notes, "warnings": warnings,
                        "problems": [{"name": name, "reason": reason} for name, reason in problems]})
@@ -107,18 +112,25 @@ def preview(folders: Folders, captions: options.Captions = None, caption: option
     if not dataset.names:
         raise DataError(_skipped_line(dataset), hint=f"diffuse data check {folder} lists them")
 
+    import numpy as np
+
+    from ..data.bucket_choice import describe_sizes
     from ..pictures.fonts import missing_letters
-    from ..pictures.sheets import CAPTION_LETTERS, captioned_sheet
+    from ..pictures.sheets import CAPTION_LETTERS, captioned_sheet, on_one_size
 
     count = min(MAX_PREVIEW_PICTURES, len(dataset.names))
-    chosen = [index * len(dataset.names) // count for index in range(count)]       # evenly spaced over the data set
-    captions_of = [dataset.captions[index] for index in chosen]
-    output_files.write_new(target, captioned_sheet(dataset.images[chosen], captions_of))
+    chosen = np.arange(count) * len(dataset.names) // count            # evenly spaced over the data set
+    groups = [group for group in dataset.by_size(chosen) if len(group)]
+    pictures = on_one_size([dataset.pixels(group) for group in groups])
+    captions_of = [dataset.captions[index] for index in np.concatenate(groups).tolist()]
+    output_files.write_new(target, captioned_sheet(pictures, captions_of))
     if missing := missing_letters(alternatives[0][:CAPTION_LETTERS] for alternatives in captions_of if alternatives):
         view.warn(f"on the sheet, “?” stands for letters that no font of this computer has ({' '.join(missing[:8])}"
                   f"{' …' if len(missing) > 8 else ''}); a font such as Noto Sans CJK has most of them")
     view.say(f"{count} of {len(dataset.names):,} pictures, captions: {found.caption_summary}")
     view.say(f"fit: {fit} — {why_fit}")
+    if fit == "buckets":
+        view.say(f"shapes: {describe_sizes(dataset)}")
     output_files.print_result(target, {})
 
 
@@ -178,7 +190,7 @@ def _read(folder: Path, resolution: Size | None, data_options: dict[str, Any],
     from ..data.captions import find_pictures
     from ..data.colours import Rendering
     from ..events import Scanned
-    from ..training.run import choose_fit, choose_resolution
+    from ..training.run import choose_fit, choose_resolution, choose_sizes
 
     if resolution is not None:
         check_size("--resolution", resolution)
@@ -190,8 +202,10 @@ def _read(folder: Path, resolution: Size | None, data_options: dict[str, Any],
         except DataError:                                              # no picture can be read: all will be listed
             resolution = Size.of(RESOLUTION)
     fit, why_fit = choose_fit(found, recipe, resolution)
+    sizes, why_sizes = choose_sizes(found, recipe, resolution, fit)
+    why_fit = "; ".join(filter(None, (why_fit, why_sizes)))
     with progress.of("reading pictures", len(found.pictures)) as advance_to:
-        scan = cache.decode_pictures(found, resolution=resolution, directory=registry.cache_directory(),
+        scan = cache.decode_pictures(found, resolution=sizes, directory=registry.cache_directory(),
                                      rendering=Rendering(**recipe.colour_options, fit=fit))
         while True:
             try:

@@ -41,6 +41,8 @@ def evaluate(
     num: Annotated[int | None, typer.Option(
         "-n", "--num", help="Pictures to generate, for distances and memorisation. 0 skips both. Default: "
                             f"{GENERATED_PICTURES}.")] = None,
+    size: Annotated[Size | None, options.size(
+        "Measure the pictures of this size, of a model with several. Default: the commonest.")] = None,
     images: Annotated[int | None, typer.Option(
         "--images", help=f"Pictures to measure on, at most. Default: {MAX_PICTURES}.")] = None,
     quick: Annotated[bool, typer.Option(
@@ -82,7 +84,8 @@ def evaluate(
         raise UsageError("--features compares generated pictures, and --num 0 generates none",
                          hint="Leave out one of them")
     path = registry.resolve(model)
-    read_model_info(path)                       # one that is refused is refused before the slow import of torch
+    network = read_model_info(path).config.network      # refused before the slow import of torch, if it must be
+    size = network.checked_size(size)
     from ..storage import run_directory
 
     is_of_a_run = run_directory.read_config(path.parent) is not None
@@ -96,15 +99,16 @@ def evaluate(
         raise DataError(f"{folder} does not exist", hint="Give a folder of pictures")
     machine = Machine(**options.given({"device": device, "micro_batch": batch_size}))
     if is_demo:
-        folder = _demo_scenes(min(images, DEMO_SCENES), read_model_info(path).config.network.resolution.width)
-    evaluation = _evaluate(path, folder, num, images, seed, features, machine, precision)
+        folder = _demo_scenes(min(images, DEMO_SCENES), network.resolution.width)
+    evaluation = _evaluate(path, folder, size, num, images, seed, features, machine, precision)
     if view.settings.json:
         view.out_json(evaluation.to_dict())
     else:
         _print(evaluation, is_demo=is_demo)
     if quick:
         view.say("a rough look, which is not kept; leave out --quick for figures to compare models by")
-    elif is_of_a_run and evaluation.held_out_by_run:        # a folder may hold pictures that the model was trained on
+    elif is_of_a_run and evaluation.held_out_by_run and size == network.resolution:     # a folder may hold pictures
+        #                                         that the model was trained on
         from ..evaluation.result import save_evaluation
 
         save_evaluation(path.parent, evaluation)
@@ -134,8 +138,8 @@ def _announce_encoder(seconds: float) -> None:
 
 
 def _evaluate(
-    path: Path, folder: Path | None, num: int, images: int, seed: int, features: Path | None, machine: Machine,
-    precision: str | None,
+    path: Path, folder: Path | None, size: Size, num: int, images: int, seed: int, features: Path | None,
+    machine: Machine, precision: str | None,
 ) -> "Evaluation":
     from ..runtime import devices
 
@@ -147,10 +151,14 @@ def _evaluate(
 
         device = devices.choose_device(machine)
         model = checkpoint.load_model(path, device)
-        resolution = model.config.network.resolution
+        sizes = model.config.network.sizes
         chosen = None if features is None else load_features(features)
-        pictures = _open_pictures(path, folder, resolution, tell)
-        batch_size = devices.choose_micro_batch(machine, device, batch_size=MAX_PICTURES, resolution=resolution.side)
+        pictures = _open_pictures(path, folder, sizes, tell)
+        if len(sizes) > 1:
+            count = len(pictures.positions)
+            pictures = pictures.of_size(size)
+            view.say(f"the {len(pictures.positions):,} of {count:,} pictures that are of {size} px are measured")
+        batch_size = devices.choose_micro_batch(machine, device, batch_size=MAX_PICTURES, resolution=size.side)
         return measure(
             model, pictures, num=num, seed=seed, limit=images, batch_size=batch_size,
             precision=precision or devices.choose_sampling_precision(device), features=chosen,
@@ -158,13 +166,13 @@ def _evaluate(
 
 
 def _open_pictures(
-    path: Path, folder: Path | None, resolution: Size, tell: Callable[[str, int, int], None],
+    path: Path, folder: Path | None, sizes: tuple[Size, ...], tell: Callable[[str, int, int], None],
 ) -> "HeldOutPictures":
     """Open the pictures to measure on, and show the progress: those in `folder`, or those that the run held out."""
     from ..evaluation.held_out import open_held_out
     from ..events import Scanned
 
-    opening = open_held_out(path, folder, resolution=resolution)
+    opening = open_held_out(path, folder, resolution=sizes)
     while True:
         try:
             event = next(opening)

@@ -206,7 +206,8 @@ def _lines(path: Path, info: "ModelInfo") -> list[tuple[str, str]]:
     lines = [
         ("file", str(path)),
         ("size", f"{info.bytes / 1e6:.1f} MB, {info.parameters:,} parameters"),
-        ("pictures", "{} x {} pixels, ".format(*network.resolution) + f"{network.channels} channels"),
+        ("pictures", "".join("{} x {} pixels, ".format(*size) for size in network.sizes)
+         + f"{network.channels} channels"),
         ("network", f"widths {_joined(network.widths)}; depths {_joined(network.depths)}; "
                     f"attention {_joined(network.attention)}"),
         ("text", "none: unconditional" if text is None else

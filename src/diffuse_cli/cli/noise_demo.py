@@ -98,14 +98,15 @@ def _demonstrate(
 
         model = None if path is None else checkpoint.load_model(path, devices.choose_device(Machine()))
     if model is not None:
-        of_model = model.config.network.resolution
-        if resolution not in (None, of_model):
-            raise UsageError(f"the model generates pictures of {of_model} pixels, not {resolution}",
-                             hint="Leave out --resolution")
-        resolution, names = of_model, [model.config.schedule]
+        network = model.config.network
+        if resolution not in (None, *network.sizes):
+            raise UsageError(f"the model generates pictures of {', '.join(map(str, network.sizes))} pixels, not "
+                             f"{resolution}", hint="Leave out --resolution")
+        resolution, names = resolution or network.resolution, [model.config.schedule]
         warn_of_cost(model, passes=FRAMES if animate else num)
     size = resolution or Size.of(RESOLUTION)
-    schedules = [make_schedule(name, size.side) for name in names]
+    area = size if model is None else model.config.network.resolution        # whose schedule all its sizes have
+    schedules = [make_schedule(name, area.side) for name in names]
     for schedule in schedules:
         _warn_about_leak(schedule, size)
     if plot:

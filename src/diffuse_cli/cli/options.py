@@ -16,6 +16,7 @@ from ..checks import parse_size
 from ..config import Recipe, Sampling
 from ..data.hub import lasting_place
 from ..errors import DiffuseError, UsageError
+from ..picture_size import Size
 from ..storage import registry
 
 # ── Declarations ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -49,6 +50,15 @@ def choice(*names: str, of: Iterable[str], help: str, default: str | None = None
 def resolution(help: str, panel: str | None = None) -> Any:
     """Declare --resolution."""
     return typer.Option("--resolution", metavar="SIZE", parser=parse_size, help=help, rich_help_panel=panel)
+
+
+def size(help: str, panel: str | None = None) -> Any:
+    """Declare --size, which chooses one of a model's sizes."""
+    return typer.Option("--size", metavar="SIZE", parser=_one_size, help=help, rich_help_panel=panel)
+
+
+def _one_size(text: str) -> Size:               # older versions of Typer print the parser's name in the help
+    return parse_size(text, "--size")
 
 
 def device(panel: str | None = None) -> Any:
@@ -111,7 +121,7 @@ WhiteLevel = Annotated[float | None, typer.Option(
 
 Fit = Annotated[str | None, choice(
     "--fit", of=config.FITS, help="How pictures of another shape get that of the model: auto pads those on a plain "
-    "ground and crops others", default=Recipe.fit, panel=PICTURES_PANEL)]
+    "ground and crops others, and buckets gives the model several shapes", default=Recipe.fit, panel=PICTURES_PANEL)]
 
 
 # ── From arguments to configs ───────────────────────────────────────────────────────────────────────────────────────

@@ -12,6 +12,7 @@ from ..config import Recipe
 from ..errors import UsageError, system_reason
 from ..files.input_files import read_input
 from ..files.strict_json import MAX_JSON_BYTES, loads_strict
+from ..picture_size import Size
 from . import options, output_files
 
 if TYPE_CHECKING:
@@ -69,12 +70,15 @@ def check_new(path: Path) -> Path:
     return output_files.new_file(path, default="", suffixes=(SUFFIX,), option="--save")
 
 
-def write(path: Path, folder: Path, recipe: Recipe, plan: "Plan") -> None:
-    """Write a recipe with the choices that the plan made for it. Raises UsageError if the file exists, StorageError."""
+def write(path: Path, folder: Path, recipe: Recipe, plan: "Plan", resolution: Size) -> None:
+    """Write a recipe with the choices that were made for it. Raises UsageError if the file exists, StorageError.
+
+    resolution: the one that was chosen, if the recipe has none.
+    """
     import tomli_w
 
     chosen = dataclasses.replace(
-        recipe, resolution=plan.model.network.resolution, preset=plan.preset, batch_size=plan.batch_size, lr=plan.lr,
+        recipe, resolution=recipe.resolution or resolution, preset=plan.preset, batch_size=plan.batch_size, lr=plan.lr,
         flip=plan.flip, steps=plan.steps if recipe.images is None and recipe.time is None else None)
     settings: dict[str, Any] = {name.replace("_", "-"): list(value) if isinstance(value, tuple) else value
                                 for name, value in to_dict(chosen).items() if value not in (None, ())}

@@ -16,6 +16,8 @@ from .. import config
 from ..checks import check_range, from_dict, to_dict
 from ..config import Machine, Sampling
 from ..errors import UsageError
+from ..model_config import NetworkConfig
+from ..picture_size import Size
 from ..runtime import launch_environment
 from ..storage import registry
 from ..storage.model_info import read_model_info
@@ -48,6 +50,7 @@ class _Defaults:
     count: int
     seed: int | None                            # None: random, but the same for all prompts
     init: "InitImage | None"
+    size: Size | None                           # None: the first of the model's, or that of `init`
 
     def with_precision(self, precision: str) -> "_Defaults":
         """The same in that precision."""
@@ -62,7 +65,7 @@ class _Defaults:
 
         return [SampleRequest(
             prompt=line.prompt, negative=self.negative if line.negative is None else line.negative,
-            count=line.n or self.count, seed=seed if line.seed is None else line.seed, init=self.init,
+            count=line.n or self.count, seed=seed if line.seed is None else line.seed, init=self.init, size=self.size,
             sampling=line.sampling(options.override(self.sampling, guidance=guidance)))
             for guidance in self.guidances for line in prompts]
 
@@ -80,6 +83,9 @@ def sample(
         help="Name or path. Default: the last trained model.")] = None,
     seed: Annotated[int | None, _option(
         CONTENT, "-s", "--seed", help="Seed of the first picture; each further one adds 1. Default: random.")] = None,
+    size: Annotated[Size | None, options.size(
+        "Size of the pictures, 96x64, of a model with several. Default: the commonest, or the nearest to --init.",
+        CONTENT)] = None,
     negative: Annotated[str | None, _option(
         CONTENT, "--negative", "--negative-prompt", help="What guidance leads away from.")] = None,
     prompt_file: Annotated[str | None, _option(
@@ -148,8 +154,7 @@ def sample(
     for scale in guidance or ():
         options.override(sampling, guidance=scale)
     check_range("--num", num, 1, 1_000_000)
-    if seed is not None:
-        check_range("--seed", seed, 0, config.SEED_RANGE[1] - num)
+    check_range("--seed", seed or 0, 0, config.SEED_RANGE[1] - num)
     machine = Machine(**options.given({"gpus": gpus, "procs": procs, "device": device}))
 
     # The defaults of all prompts. Options go before the settings of --from.
@@ -172,8 +177,9 @@ def sample(
         sampling = Sampling.of(config_of_model, **settings)
     for scale in guidance or ():
         options.override(sampling, guidance=scale).check_fits(config_of_model)
+    size = _chosen_size(size, config_of_model.network, metadata)
     defaults = _Defaults(sampling=sampling, guidances=guidance or [sampling.guidance], negative=negative or "",
-                         count=num, seed=seed, init=_init_image(path, init, mask, strength, metadata))
+                         count=num, seed=seed, init=_init_image(path, size, init, mask, strength, metadata), size=size)
 
     # The prompts and the files to write, in the main process only, because stdin can be read only once.
     if (count := processes_to_start(machine)) > 1:
@@ -210,10 +216,21 @@ def _model_file(model: str | None, metadata: "SampleMetadata | None") -> Path:
     return path
 
 
+def _chosen_size(size: Size | None, network: NetworkConfig, metadata: "SampleMetadata | None") -> Size | None:
+    """The size that was asked for, or else that of the PNG if the model has it. Raises UsageError."""
+    if size is None and metadata is not None and Size(*metadata.size) in network.sizes:
+        return Size(*metadata.size)
+    return None if size is None else network.checked_size(size)
+
+
 def _init_image(
-    path: Path, init: Path | None, mask: Path | None, strength: float | None, metadata: "SampleMetadata | None",
+    path: Path, size: Size | None, init: Path | None, mask: Path | None, strength: float | None,
+    metadata: "SampleMetadata | None",
 ) -> "InitImage | None":
-    """The picture to start from, fitted to the size of the model at `path`. Raises DataError, UsageError."""
+    """The picture to start from, fitted to `size`, or to the nearest of the sizes of the model at `path`.
+
+    Raises DataError, UsageError.
+    """
     if init is None:
         if metadata is not None and metadata.init_sha256:
             raise UsageError("the picture was generated from another one, which must be given again",
@@ -228,8 +245,8 @@ def _init_image(
     if strength is None and metadata is not None:
         strength = metadata.strength
     model = read_model_info(path)
-    rendering = rendering_of(model.training)
-    opened = open_init_image(init, mask, model.config.network.resolution, strength, rendering)
+    sizes = model.config.network.sizes if size is None else (size,)
+    opened = open_init_image(init, mask, sizes, strength, rendering_of(model.training))
     if metadata is not None and metadata.init_sha256 and (opened.image_sha256, opened.mask_sha256) != (
             metadata.init_sha256, metadata.mask_sha256):
         view.warn("--init or --mask is not the one that the picture was generated from, so the result will differ")

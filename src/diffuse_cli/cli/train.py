@@ -214,7 +214,7 @@ def _rehearse(run: "Run", save: Path | None) -> Iterator["Event"]:
 
     plan = yield from loop.rehearse(run)
     if save is not None:
-        recipe_file.write(save, run.folder, run.recipe, plan)
+        recipe_file.write(save, run.folder, run.recipe, plan, run.resolution)
         output_files.print_result(save, {})
 
 

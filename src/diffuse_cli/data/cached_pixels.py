@@ -5,7 +5,7 @@ noise that is left. So every picture's hash is compared before the array is used
 """
 
 import hashlib
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -17,9 +17,12 @@ _PICTURES = 500                                 # pictures that it reads at once
 _TOLD = 64                                      # pieces between two events
 
 
-def verify(path: Path, hashes: Sequence[str], *, size: int, threads: int) -> Generator[Scanned, None, bool]:
-    """Whether the file holds exactly the pictures with these SHA-256, `size` bytes each, in order; yields progress."""
-    count, total, rows = min(_PICTURES, max(1, _PIECE // size)), len(hashes), iter(hashes)
+def verify(path: Path, hashes: Iterable[str], *, total: int, size: int, threads: int) -> Generator[Scanned, None, bool]:
+    """Whether the file holds exactly the pictures with these `total` SHA-256, `size` bytes each, in order.
+
+    Yields progress.
+    """
+    count, rows = min(_PICTURES, max(1, _PIECE // size)), iter(hashes)
     pieces = ((start, list(islice(rows, count))) for start in range(0, total, count))
     try:
         if path.stat().st_size != size * total:

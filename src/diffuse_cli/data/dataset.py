@@ -1,8 +1,9 @@
-"""The data set of a training: pictures decoded once, into a memory-mapped array under the cache directory.
+"""The data set of a training: pictures decoded once, into memory-mapped arrays under the cache directory.
 
-    <directory>/<key>/images.u8         N·H·W·3 bytes
+    <directory>/<key>/images.u8         N·H·W·3 bytes; of several sizes, those of the first
+    <directory>/<key>/images-WxH.u8     the same of each further size
     <directory>/<key>/index.jsonl       one line for each file, in order, with the hash of its pixels; written last, so
-                                        the array is then complete
+                                        the arrays are then complete
     <directory>/<key>.lock              held while the pictures are decoded
 
 The key is a hash of the files' contents, in order, and of the way in which they are transformed. Names and captions are
@@ -26,7 +27,7 @@ import numpy as np
 from ..errors import DataError, InUseError, StorageError
 from ..events import Noticed, Scanned
 from ..files import durable, temporaries
-from ..picture_size import Size
+from ..picture_size import Resolution, Size, nearest, sizes_of
 from . import cached_pixels, decode_workers
 from .colours import Rendering, background_colour
 from .file_hashes import REFUSED, hash_files
@@ -46,14 +47,14 @@ T = TypeVar("T")
 Progress = Generator[Scanned | Noticed, None, Dataset]
 
 
-def open_dataset(found: PictureListing, *, resolution: Size | int, directory: Path, strict: bool = False,
+def open_dataset(found: PictureListing, *, resolution: Resolution, directory: Path, strict: bool = False,
                  rendering: Rendering | None = None) -> Progress:
     """Decode the pictures, or read them from the cache; yields progress, returns the Dataset (`yield from` it).
 
-    resolution: of the decoded pictures; an int is the side of squares. Raises DataError if no picture is left or more
-    than half cannot be used, not counting files whose suffix is that of an unsupported type, and with `strict` if any
-    picture cannot be used. All other problems become one warning, as a `Noticed`. Raises UsageError if `rendering`
-    names an unknown colour.
+    resolution: of the decoded pictures; an int is the side of squares; of several sizes, each gets the nearest. Raises
+    DataError if no picture is left or more than half cannot be used, not counting files whose suffix is that of an
+    unsupported type, and with `strict` if any picture cannot be used. All other problems become one warning, as a
+    `Noticed`. Raises UsageError if `rendering` names an unknown colour.
     """
     dataset = yield from decode_pictures(found, resolution=resolution, directory=directory, rendering=rendering)
     beside = {name for name, reason in found.unusable if reason in PICTURE_LIKE}
@@ -75,24 +76,24 @@ def open_dataset(found: PictureListing, *, resolution: Size | int, directory: Pa
 
 
 def decode_pictures(
-    found: PictureListing, *, resolution: Size | int, directory: Path, rendering: Rendering | None = None,
+    found: PictureListing, *, resolution: Resolution, directory: Path, rendering: Rendering | None = None,
 ) -> Progress:
     """Decode the pictures as `open_dataset` does, but accept any number of unusable ones, even all."""
-    rendering, size = rendering or Rendering(), Size.of(resolution)
+    rendering, sizes = rendering or Rendering(), sizes_of(resolution)
     background_colour(rendering)                # refused here, once, and not in each worker
     durable.make_directory(directory)
     hashes = yield from hash_files(found.folder, found.pictures, directory=directory, threads=decode_workers.cores())
-    key = _key(hashes, size, rendering)
+    key = _key(hashes, sizes, rendering)
     home = directory / key
-    dataset = yield from _read_intact(found, hashes, home, size, rendering)
+    dataset = yield from _read_intact(found, hashes, home, sizes, rendering)
     if dataset is None:
         with contextlib.ExitStack() as held:
             yield from _wait_for_lock(held, directory / f"{key}.lock")
             # Another process may have decoded them
-            dataset = yield from _read_intact(found, hashes, home, size, rendering)
+            dataset = yield from _read_intact(found, hashes, home, sizes, rendering)
             if dataset is None:
-                yield from _decode(found, hashes, home, size, rendering)
-                dataset = _read(found, hashes, home, size, rendering)
+                yield from _decode(found, hashes, home, sizes, rendering)
+                dataset = _read(found, hashes, home, sizes, rendering)
     if dataset is None:
         raise StorageError(f"{home} changed while it was being read", hint="Run the same command again")
     return dataset
@@ -128,11 +129,12 @@ def clear_cache(directory: Path) -> int:
 # ── Files → cache ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _key(hashes: Iterable[str], size: Size, rendering: Rendering) -> str:
+def _key(hashes: Iterable[str], sizes: tuple[Size, ...], rendering: Rendering) -> str:
     options = asdict(rendering)
     if rendering.fit == Rendering.fit:          # as in caches of versions that always cropped
         del options["fit"]
-    start = json.dumps([FORMAT, TRANSFORM, size.to_json(), options]).removesuffix("]")
+    shape = sizes[0].to_json() if len(sizes) == 1 else [size.to_json() for size in sizes]
+    start = json.dumps([FORMAT, TRANSFORM, shape, options]).removesuffix("]")
     return _sha256(f"{start}, ".encode(), _json(hashes), b"]")[:32]
 
 
@@ -151,34 +153,47 @@ def _wait_for_lock(held: contextlib.ExitStack, path: Path) -> Generator[Noticed,
 
 
 def _decode(
-    found: PictureListing, hashes: Sequence[str], home: Path, size: Size, rendering: Rendering,
+    found: PictureListing, hashes: Sequence[str], home: Path, sizes: tuple[Size, ...], rendering: Rendering,
 ) -> Generator[Scanned, None, None]:
-    """Decode every file that could be read; write the array first, then the index, which makes the array valid."""
+    """Decode every file that could be read; write the arrays first, then the index, which makes the arrays valid."""
     durable.make_directory(home)
     durable.remove_temporaries(home)
     for other in home.parent.iterdir():
         temporaries.remove_abandoned(other)     # of trainings that were killed and never started again
     readable = (picture.path for picture, file_hash in zip(found.pictures, hashes, strict=True)
                 if not file_hash.startswith(REFUSED))
-    decoding = decode_workers.decode_all(readable, resolution=size, rendering=rendering)
+    decoding = decode_workers.decode_all(readable, resolution=sizes, rendering=rendering)
     lines, checksum = SpilledList(), hashlib.sha256()
-    with durable.stream(home / "images.u8") as write, contextlib.closing(decoding) as decoded:
-        piece = bytearray()
+    with contextlib.ExitStack() as streams, contextlib.closing(decoding) as decoded:
+        writes = [streams.enter_context(durable.stream(path)) for path in _array_files(home, sizes)]
+        pieces = [bytearray() for _ in sizes]
         for picture, file_hash in zip(found.pictures, hashes, strict=True):
             entry, pixels = _next_entry(picture, file_hash, decoded)
             line = json.dumps(vars(entry)).encode() + b"\n"
             lines.append((line,))
             checksum.update(line)
-            piece += pixels
-            if len(piece) >= _PIECE:
-                write(bytes(piece))
-                piece.clear()
+            number = 0 if entry.reason else _size_number(entry, sizes)
+            pieces[number] += pixels
+            if len(pieces[number]) >= _PIECE:
+                writes[number](bytes(pieces[number]))
+                pieces[number].clear()
             yield Scanned(done=len(lines), total=len(found.pictures))
-        write(bytes(piece))
+        for write, piece in zip(writes, pieces, strict=True):
+            write(bytes(piece))
     with durable.stream(home / "index.jsonl") as write:
         write(_index_header(checksum.hexdigest()))
         for batch in _batches(line for line, in lines):
             write(b"".join(batch))
+
+
+def _array_files(home: Path, sizes: tuple[Size, ...]) -> list[Path]:
+    """The file of the pictures of each size."""
+    return [home / "images.u8", *(home / f"images-{size}.u8" for size in sizes[1:])]
+
+
+def _size_number(entry: Entry, sizes: tuple[Size, ...]) -> int:
+    """Which of the sizes the picture of an entry has."""
+    return sizes.index(nearest(sizes, (entry.width, entry.height)))
 
 
 def _index_header(checksum: str) -> bytes:
@@ -204,20 +219,25 @@ def _next_entry(
 
 
 def _read_intact(
-    found: PictureListing, hashes: Iterable[str], home: Path, size: Size, rendering: Rendering,
+    found: PictureListing, hashes: Iterable[str], home: Path, sizes: tuple[Size, ...], rendering: Rendering,
 ) -> Generator[Scanned | Noticed, None, Dataset | None]:
     """The data set, if there is a complete and undamaged cache of files with these hashes; yields progress."""
-    dataset = _read(found, hashes, home, size, rendering)
+    dataset = _read(found, hashes, home, sizes, rendering)
     if dataset is None:
         return None
-    intact = yield from cached_pixels.verify(
-        home / "images.u8", dataset.pixel_hashes, size=3 * size.pixels, threads=decode_workers.cores())
+    intact = True
+    for number, (path, array) in enumerate(zip(_array_files(home, sizes), dataset.arrays, strict=True)):
+        hashes_of_size: Iterable[str] = dataset.pixel_hashes
+        if dataset.size_numbers is not None:
+            hashes_of_size = itertools.compress(dataset.pixel_hashes, (dataset.size_numbers == number).tolist())
+        intact = intact and (yield from cached_pixels.verify(
+            path, hashes_of_size, total=len(array), size=3 * sizes[number].pixels, threads=decode_workers.cores()))
     if not intact:
         yield Noticed(level="warning", message="the cache of decoded pictures is damaged: they are decoded again")
     return dataset if intact else None
 
 
-def _read(found: PictureListing, hashes: Iterable[str], home: Path, size: Size, rendering: Rendering,
+def _read(found: PictureListing, hashes: Iterable[str], home: Path, sizes: tuple[Size, ...], rendering: Rendering,
           ) -> Dataset | None:
     """The data set, if there is a complete cache of files with these hashes."""
     try:
@@ -226,7 +246,8 @@ def _read(found: PictureListing, hashes: Iterable[str], home: Path, size: Size, 
             if header != _index_header(_sha256(iter(lambda: index.read(_PIECE), b""))):
                 return None
             index.seek(start)
-            rows, remarks, skipped = SpilledList(), Remarks(size, rendering), list(found.unusable)
+            rows, remarks, skipped = SpilledList(), Remarks(sizes, rendering), list(found.unusable)
+            numbers = bytearray()
             for picture, own, file_hash, line in zip(
                     found.pictures.names(), found.pictures.captions, hashes, index, strict=True):
                 entry = Entry(**json.loads(line))
@@ -237,19 +258,23 @@ def _read(found: PictureListing, hashes: Iterable[str], home: Path, size: Size, 
                 else:
                     rows.append((sort_key(picture), packed(own), bytes.fromhex(entry.pixels_hash)))
                     remarks.add(picture, entry)
-        shape = (len(rows), size.height, size.width, 3)
-        if (home / "images.u8").stat().st_size != math.prod(shape):
+                    numbers.append(_size_number(entry, sizes))
+        files = _array_files(home, sizes)
+        shapes = [(numbers.count(number), size.height, size.width, 3) for number, size in enumerate(sizes)]
+        if any(file.stat().st_size != math.prod(shape) for file, shape in zip(files, shapes, strict=True)):
             return None
     except (OSError, ValueError, TypeError):
         return None
-    images = np.memmap(home / "images.u8", np.uint8, "r", shape=shape) if rows else np.empty(shape, np.uint8)
+    images, *others = (np.memmap(file, np.uint8, "r", shape=shape) if shape[0] else np.empty(shape, np.uint8)
+                       for file, shape in zip(files, shapes, strict=True))
     names, hashes_of_pixels = rows.column(0, name_of_key), rows.column(2, bytes.hex)
     captions, copies = _shared_captions(rows)
     pairs = [(names[copy], names[original]) for copy, original in copies[:1].tolist()]
     return Dataset(
         images=images, captions=captions, names=names, pixel_hashes=hashes_of_pixels,
         content_id=_sha256(b"[", _json(hashes_of_pixels), b", ", _json(captions), b"]"),
-        skipped=tuple(skipped), warnings=tuple(remarks.warnings(len(copies), *pairs)))
+        skipped=tuple(skipped), warnings=tuple(remarks.warnings(len(copies), *pairs)), other_images=tuple(others),
+        size_numbers=np.frombuffer(numbers, np.uint8) if others else None)
 
 
 def _shared_captions(rows: SpilledList) -> tuple[Column[tuple[str, ...]], np.ndarray]:

@@ -3,9 +3,10 @@
 It imports little, because a folder of a few hundred pictures takes no longer than the imports of NumPy. It never
 imports torch, nor the user's script.
 
-A request is one line of JSON, [[width, height], rendering, [[path, size], …]], and the bytes of the pictures that have
-no path. A reply is one line of JSON with facts about some of these pictures, in order, and their pixels. A request may
-take several replies: one is sent as soon as the last is PATIENCE seconds old, so that slow pictures are answered alone.
+A request is one line of JSON, [[[width, height], …], rendering, [[path, size], …]], and the bytes of the pictures that
+have no path. Each picture gets the nearest of the widths and heights. A reply is one line of JSON with facts about some
+of these pictures, in order, and their pixels. A request may take several replies: one is sent as soon as the last is
+PATIENCE seconds old, so that slow pictures are answered alone.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ import warnings
 from pathlib import Path
 from typing import IO, Any
 
-from ..picture_size import Size
+from ..picture_size import Size, nearest
 from . import fitting, images
 from .colours import Rendering
 from .picture_files import TOO_MUCH, ImageRefused, read
@@ -37,14 +38,16 @@ def serve() -> None:
     replies.write(b"ready\n")
     replies.flush()
     for line in sys.stdin.buffer:
-        resolution, rendering, files = json.loads(line)
+        sizes, rendering, files = json.loads(line)
         # All of it is read before the first reply: else both sides could wait for each other with full pipes.
         members = [b"" if path else sys.stdin.buffer.read(size) for path, size in files]
-        if not _answer(replies, files, members, Size(*resolution), Rendering(**rendering)):
+        if not _answer(replies, files, members, [Size(*size) for size in sizes], Rendering(**rendering)):
             return
 
 
-def _answer(replies: IO[bytes], files: list[Any], members: list[bytes], resolution: Size, rendering: Rendering) -> bool:
+def _answer(
+    replies: IO[bytes], files: list[Any], members: list[bytes], sizes: list[Size], rendering: Rendering,
+) -> bool:
     """Decode the pictures of one request and reply. → False if one took too much memory, which ends the request.
 
     The process may keep memory that the next picture needs.
@@ -53,7 +56,7 @@ def _answer(replies: IO[bytes], files: list[Any], members: list[bytes], resoluti
     pictures: list[bytes] = []
     begun, waiting = time.monotonic(), 0
     for index, (path, _) in enumerate(files):
-        fact, pixels = _decode(path, members[index], resolution, rendering)
+        fact, pixels = _decode(path, members[index], sizes, rendering)
         members[index] = b""
         facts.append(fact)
         pictures.append(pixels)
@@ -68,16 +71,16 @@ def _answer(replies: IO[bytes], files: list[Any], members: list[bytes], resoluti
     return True
 
 
-def _decode(path: str, data: bytes, resolution: Size, rendering: Rendering) -> tuple[list[Any], bytes]:
+def _decode(path: str, data: bytes, sizes: list[Size], rendering: Rendering) -> tuple[list[Any], bytes]:
     """One picture, at a path in hexadecimal or in `data` → the first fields of `decode_workers.Decoded`, and pixels."""
     file_hash = ""
     try:
         if path:
             data = read(Path(os.fsdecode(bytes.fromhex(path))))
         file_hash = hashlib.sha256(data).hexdigest()
-        image = images.decode_rgb(data, target=max(resolution), rendering=rendering)
-        pixels = fitting.fitted(image, resolution, rendering).tobytes()
+        image = images.decode_rgb(data, target=max(map(max, sizes)), rendering=rendering)
         (width, height), mode, facts = image.info["size"], image.info["mode"], image.info
+        pixels = fitting.fitted(image, nearest(sizes, (width, height)), rendering).tobytes()
         pixels_hash = hashlib.sha256(pixels).hexdigest()
         return ["", file_hash, width, height, mode, facts["peak"], facts["notes"], pixels_hash], pixels
     except ImageRefused as error:

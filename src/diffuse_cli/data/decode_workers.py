@@ -23,7 +23,7 @@ from typing import Any
 
 from .. import python_process
 from ..errors import DataError, OutOfMemoryError
-from ..picture_size import Size
+from ..picture_size import Resolution, Size, nearest, sizes_of
 from .colours import Rendering
 from .containers import Location
 from .picture_files import TOO_MUCH, ImageRefused, read
@@ -60,14 +60,14 @@ class Decoded:
 
 
 def decode_all(
-    paths: Iterable[Location], *, resolution: Size | int, rendering: Rendering | None = None,
+    paths: Iterable[Location], *, resolution: Resolution, rendering: Rendering | None = None,
 ) -> Generator[Decoded, None, None]:
     """Decode every file to the size `resolution`, in order. Closing the generator ends the workers.
 
-    resolution: an int is the side of squares. Raises DataError if files that take too long have cost more time than
-    BUDGET, and than all other files.
+    resolution: an int is the side of squares; of several sizes, each picture gets the nearest. Raises DataError if
+    files that take too long have cost more time than BUDGET, and than all other files.
     """
-    request = [Size.of(resolution), asdict(rendering or Rendering())]
+    request = [sizes_of(resolution), asdict(rendering or Rendering())]
     waiting = iter(paths)
     first = list(itertools.islice(waiting, 2 * cores() * _BATCH))       # a number that keeps all workers busy
     waiting = itertools.chain(first, waiting)
@@ -102,13 +102,13 @@ def decode_all(
                 worker.close()
 
 
-def decode_one(path: Path, *, resolution: Size | int, rendering: Rendering | None = None) -> bytes:
-    """The H·W·3 bytes of one picture, which is decoded as safely as those of a data set. Raises ImageRefused."""
+def decode_one(path: Path, *, resolution: Resolution, rendering: Rendering | None = None) -> tuple[Size, bytes]:
+    """The size of one picture and its H·W·3 bytes, decoded as safely as those of a data set. Raises ImageRefused."""
     with contextlib.closing(decode_all([path], resolution=resolution, rendering=rendering)) as decoding:
         decoded = next(decoding)
     if decoded.reason:
         raise ImageRefused(decoded.reason)
-    return decoded.pixels
+    return nearest(sizes_of(resolution), (decoded.width, decoded.height)), decoded.pixels
 
 
 def _result(future: "Future[list[Decoded]]") -> list[Decoded]:
@@ -267,13 +267,15 @@ def _send(process: subprocess.Popen[bytes], files: list[_File], request: list[An
     process.stdin.flush()
 
 
-def _receive(process: subprocess.Popen[bytes], most: int, resolution: Size) -> list[Decoded]:
+def _receive(process: subprocess.Popen[bytes], most: int, sizes: tuple[Size, ...]) -> list[Decoded]:
     """Read one reply, to at most `most` files. Raises EOFError, ValueError or TypeError if the process has died."""
     assert process.stdout is not None
     facts = json.loads(process.stdout.readline())
     results = []
     for reason, file_hash, width, height, mode, peak, notes, pixels_hash in facts:
-        size = 0 if reason else 3 * resolution.pixels
+        if not reason and min(width, height) < 1:
+            raise ValueError(f"a picture of {width} x {height} pixels")
+        size = 0 if reason else 3 * nearest(sizes, (width, height)).pixels
         pixels = process.stdout.read(size)
         if len(pixels) < size:
             raise EOFError

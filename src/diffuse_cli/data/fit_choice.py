@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from ..picture_size import Size
+from ..picture_size import Size, kept_share
 from . import decode_workers
 from .colours import TRANSPARENT_GROUND, Rendering, background_colour
 from .fitting import TOLERANCE, Colour, ground_colour
@@ -64,12 +64,6 @@ def choose_fit(found: PictureListing, rendering: Rendering, resolution: Size | i
                        f"{np.mean(lost):.0%} of what is on it")
     cut_off = f"; {np.mean(lost_area):.0%} of the area of the others is cut off" if lost_area else ""
     return "crop", f"only {counted} stand on a plain or transparent ground{cut_off}"
-
-
-def kept_share(size: tuple[int, int], target: Size) -> float:
-    """The share of a picture that a crop to the proportions of `target` keeps, 0 to 1. size: its width and height."""
-    ratio = size[0] / size[1] / target.aspect
-    return min(ratio, 1 / ratio)
 
 
 def lost_share(image: Image.Image, ground: Colour, kept: float, *, upright: bool) -> float:

@@ -34,7 +34,8 @@ def fitted(image: Image.Image, resolution: Size | int, rendering: Rendering | No
 
     `crop` keeps the centre, as much as has the proportions of the result. `pad` keeps all, between bars in the colour
     of the picture's ground, or of the background if its ground is transparent or not plain. `stretch` keeps all, and
-    changes the proportions.
+    changes the proportions. `buckets` pads a picture on a plain or transparent ground and crops any other; `resolution`
+    is the nearest of the model's sizes, so little is left to pad or crop.
 
     A picture is made larger by bicubic interpolation, and smaller by Lanczos, after averages over whole boxes of pixels
     have brought it near twice the size. What has the right size is copied.
@@ -43,19 +44,25 @@ def fitted(image: Image.Image, resolution: Size | int, rendering: Rendering | No
     width, height = image.size
     if rendering.fit == "stretch":
         return _resized(image, (0, 0, width, height), target)
-    if rendering.fit == "crop":
+    size = _largest(target, aspect=Size(width, height))
+    ground = None if rendering.fit == "crop" or size == target else _colour_of_bars(image, rendering)
+    if rendering.fit == "crop" or (rendering.fit == "buckets" and size != target and ground is None):
         kept = _largest(Size(width, height), aspect=target)
         left, top = (width - kept.width) // 2, (height - kept.height) // 2
         return _resized(image, (left, top, left + kept.width, top + kept.height), target)
-    size = _largest(target, aspect=Size(width, height))
     inner = _resized(image, (0, 0, width, height), size)
     if size == target:
         return inner
-    is_laid_on_it = TRANSPARENT_GROUND in image.info.get("notes", ())
-    ground = None if is_laid_on_it else ground_colour(image)
     result = Image.new("RGB", target, ground or background_colour(rendering))
     result.paste(inner, ((target.width - size.width) // 2, (target.height - size.height) // 2))
     return result
+
+
+def _colour_of_bars(image: Image.Image, rendering: Rendering) -> Colour | None:
+    """The colour of the ground of a picture: of the background if it is transparent, None if it is not plain."""
+    if TRANSPARENT_GROUND in image.info.get("notes", ()):
+        return background_colour(rendering)
+    return ground_colour(image)
 
 
 def _largest(room: Size, *, aspect: Size) -> Size:

@@ -34,6 +34,7 @@ WHOLE = 0.98                                    # minimum share of the pixels of
 _UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
             5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
             8: Image.Transpose.ROTATE_90}       # EXIF orientation → the operation that turns it upright
+_LYING = (5, 6, 7, 8)                           # orientations with which width and height change places
 _ORIENTATION_TAG = 0x0112
 # How 16 bits of a channel are stored → how the same bytes are read to get the lower 8 bits of each.
 _LOWER = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if sys.byteorder == "little" else ";16L"}
@@ -143,6 +144,21 @@ def read_size(path: Location) -> tuple[int, int] | None:
     """Width and height in the file, read from the header alone; None if the file is no picture."""
     try:
         return _read_size(path)
+    except Exception:
+        return None
+
+
+def read_upright_size(path: Location) -> tuple[int, int] | None:
+    """Width and height of the upright picture, read from the header alone; None if the file is no picture.
+
+    The orientation of a PNG is not looked at: Pillow would decode the picture first.
+    """
+    try:
+        with open_regular(path) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = _open(file)
+            lies = image.format != "PNG" and _orientation(image) in _LYING
+            return image.size[::-1] if lies else image.size
     except Exception:
         return None
 

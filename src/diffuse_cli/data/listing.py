@@ -2,14 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
+from ..picture_size import Size
 from .containers import Location
 from .folders import FileList
 from .spilled import SpilledList, unpacked
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +73,53 @@ class PictureListing:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Pictures and their captions, in the order of the names; all fields but the last three have one entry for each."""
+    """Pictures and their captions, in the order of the names; those of one size are in one array, in this order."""
 
-    images: np.ndarray[Any, np.dtype[np.uint8]]     # (N, H, W, 3), memory-mapped, read-only
+    images: Pixels                              # (N, H, W, 3), memory-mapped, read-only; of several sizes, the first's
     captions: Sequence[tuple[str, ...]]         # alternatives; empty: the picture has no caption
     names: Sequence[str]
     pixel_hashes: Sequence[str]                 # SHA-256 of each decoded picture's R·R·3 bytes
     content_id: str                             # a hash of all `pixel_hashes` and `captions`, in order
     skipped: tuple[tuple[str, str], ...]        # (name, reason) of each picture that cannot be used
     warnings: tuple[str, ...]
+    other_images: tuple[Pixels, ...] = ()     # the same of each further size
+    size_numbers: np.ndarray | None = None    # (N,) uint8, which of these sizes a picture has; None: there is one
+
+    @property
+    def arrays(self) -> tuple[Pixels, ...]:
+        """The pictures of each size, (N, H, W, 3)."""
+        return self.images, *self.other_images
+
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        """All sizes, at least one, also those that no picture has."""
+        return tuple(Size(width=array.shape[2], height=array.shape[1]) for array in self.arrays)
+
+    def by_size(self, positions: np.ndarray) -> list[np.ndarray]:
+        """The positions of each size, in their order. positions: (M,) int64; len(self.sizes) arrays of int64"""
+        if self.size_numbers is None:
+            return [positions]
+        numbers = self.size_numbers[positions]
+        return [positions[numbers == number] for number in range(len(self.arrays))]
+
+    def size_number(self, position: int) -> int:
+        """Which of `sizes` the picture at a position has."""
+        return 0 if self.size_numbers is None else int(self.size_numbers[position])
+
+    def rows(self, positions: np.ndarray) -> np.ndarray:
+        """Where pictures are in the arrays of their sizes. (M,) int64 → (M,) int64"""
+        return positions if self.size_numbers is None else self._rows[positions]
+
+    def pixels(self, positions: np.ndarray) -> Pixels:
+        """The pictures at these positions, at least one, which must have one size. (M,) int64 → (M, H, W, 3) uint8"""
+        chosen: Pixels = self.arrays[self.size_number(positions[0])][self.rows(positions)]
+        return chosen
+
+    @cached_property
+    def _rows(self) -> np.ndarray:
+        assert self.size_numbers is not None
+        rows = np.empty(len(self.size_numbers), np.int64)
+        for number in range(len(self.arrays)):
+            chosen = self.size_numbers == number
+            rows[chosen] = np.arange(np.count_nonzero(chosen))
+        return rows

@@ -7,7 +7,7 @@ import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ..picture_size import Size
+from ..picture_size import Size, nearest
 from .colours import BRIGHT, DARK, NEARLY_TRANSPARENT, PLAIN, STRETCHED, Rendering
 from .litter import is_conflict_copy
 
@@ -15,7 +15,8 @@ FEW = 8                                         # minimum pictures of a data set
 _LISTED = 6                                     # kinds of skipped files that are named
 _LEVELS = (255, 1023, 4095, 16383)              # highest values of 8, 10, 12 and 14 bits
 _LONG = {"crop": "of which only the centre {} is kept", "pad": "which are narrow between bars",
-         "stretch": "which are squeezed"}       # fit → what happens to long pictures
+         "stretch": "which are squeezed",       # fit → what happens to long pictures
+         "buckets": "which are cropped, or narrow between bars"}
 _DARK = "of 16 bits with no value above"
 
 
@@ -34,13 +35,15 @@ class Entry:
 
 
 class Remarks:
-    """Facts about the pictures that can be used, collected one by one."""
+    """Facts about the pictures that can be used, collected one by one. Each has the nearest of `sizes`."""
 
-    def __init__(self, size: Size, rendering: Rendering) -> None:
+    def __init__(self, sizes: tuple[Size, ...], rendering: Rendering) -> None:
         level = rendering.white_level
         decisive = min if rendering.fit == "pad" else max               # of the factors of both sides
-        long, part = ("longer than 3:1", "square") if size.is_square else (
-            f"over three times as wide or as high as the shape {size}", "part")
+        shape = f"the shape {sizes[0]}" if len(sizes) == 1 else "the nearest shape"
+        long, part = ("longer than 3:1", "square") if len(sizes) == 1 and sizes[0].is_square else (
+            f"over three times as wide or as high as {shape}", "part")
+        self._sizes = sizes
         self._total = self._deep = self._highest = 0        # pictures; those of 16 bits; the highest value in dark ones
         self._found: dict[str, tuple[int, str]] = {}        # remark → the number of pictures, the first of them
         self._kinds: tuple[tuple[str, Callable[[str, Entry], bool]], ...] = (
@@ -48,10 +51,10 @@ class Remarks:
              lambda _, entry: level is not None and entry.peak > level),
             (_DARK, lambda _, entry: level is None and 0 < entry.peak <= DARK),
             (f"{long}, {_LONG[rendering.fit].format(part)}",
-             lambda _, entry: max(entry.width * size.height, entry.height * size.width)
-             > 3 * min(entry.width * size.height, entry.height * size.width)),
-            (f"enlarged more than twice to {size} pixels",
-             lambda _, entry: decisive(size.width / entry.width, size.height / entry.height) > 2),
+             lambda _, entry: self._is_long(entry)),
+            (f"enlarged more than twice to {sizes[0]} pixels" if len(sizes) == 1 else "enlarged more than twice",
+             lambda _, entry: decisive(self._size(entry).width / entry.width,
+                                       self._size(entry).height / entry.height) > 2),
             ("of real, negative or large numbers, stretched from lowest to highest (--white-level N takes 0 to N for "
              "all)", lambda _, entry: STRETCHED in entry.notes),
             ("nearly transparent, although colours are hidden there (to train on these, save the pictures without "
@@ -62,6 +65,14 @@ class Remarks:
              lambda _, entry: PLAIN in entry.notes),
             ("named as a sync tool names two versions that contradict each other",
              lambda name, _: is_conflict_copy(posixpath.basename(name))))
+
+    def _size(self, entry: Entry) -> Size:
+        return nearest(self._sizes, (entry.width, entry.height))
+
+    def _is_long(self, entry: Entry) -> bool:
+        size = self._size(entry)
+        sides = entry.width * size.height, entry.height * size.width
+        return max(sides) > 3 * min(sides)
 
     def add(self, name: str, entry: Entry) -> None:
         """Look at the next picture."""

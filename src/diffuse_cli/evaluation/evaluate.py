@@ -18,6 +18,7 @@ from ..diffusion.schedule import Schedule, make_schedule
 from ..events import ProgressCallback
 from ..files import durable
 from ..network.tokenizer import encode
+from ..picture_size import Size
 from ..pictures.pixels import from_pixels
 from ..runtime import devices, out_of_memory, randomness
 from ..sampling.generate import generate
@@ -45,6 +46,7 @@ def evaluate(
 ) -> Evaluation:
     """Measure a model on at most `limit` of the pictures, and generate `num` pictures to compare with real ones.
 
+    All pictures have one size, which the generated ones get as well.
     Distances are measured in `features`. If None, an encoder is trained on the model's training pictures, or if they
     are unknown on the given ones, and is kept in the directory `cache`. A distilled model has no likelihood: it knows
     only the noise levels of its own steps. The seed decides the noise, the captions and
@@ -53,7 +55,7 @@ def evaluate(
     """
     chosen = _random_subset(pictures.positions, limit, seed)
     captions = [next(iter(pictures.dataset.captions[position]), "") for position in chosen.tolist()]
-    pixels = pictures.dataset.images[chosen]
+    pixels = pictures.dataset.pixels(chosen)
     training = pictures.training
     distances, memorisation, nearest_pairs = None, None, None
     with out_of_memory.for_pictures(batch_size), devices.arithmetic(next(model.network.parameters()).device):
@@ -63,12 +65,13 @@ def evaluate(
             even_batch = math.ceil(num / math.ceil(num / batch_size))  # a small last batch would be filled up in vain
             generated = _generate(
                 model, [captions[k % len(captions)] for k in range(num)], seed=seed,
-                sampling=Sampling.of(model.config, batch_size=even_batch, precision=precision), progress=progress)
+                sampling=Sampling.of(model.config, batch_size=even_batch, precision=precision),
+                size=Size(width=pixels.shape[2], height=pixels.shape[1]), progress=progress)
             if min(num, len(pixels) // 2) > 1:
                 features = features or _train_features(pictures, model, cache, progress, announce)
                 distances = compare_with_floor(features(pixels), features(generated), seed=seed)
-            if training is not None:
-                training_pixels = training.dataset.images[training.train]
+            if training is not None and len(training.train):
+                training_pixels = training.dataset.pixels(training.train)
                 memorisation = detect_memorisation(generated, training_pixels, pixels)
                 nearest_pairs = gallery(memorisation.closest(GALLERY_PAIRS), generated, training_pixels)
     return Evaluation(
@@ -108,12 +111,13 @@ def _train_features(
 
 
 def _generate(
-    model: Model, prompts: Sequence[str], *, seed: int, sampling: Sampling, progress: ProgressCallback,
+    model: Model, prompts: Sequence[str], *, seed: int, sampling: Sampling, size: Size, progress: ProgressCallback,
 ) -> np.ndarray:
     """One picture for each prompt, picture k with seed + k. → (N, H, W, 3) uint8"""
     progress("generating pictures", 0, len(prompts))
     pixels = []
-    requests = [SampleRequest(prompt=prompt, seed=seed + k, sampling=sampling) for k, prompt in enumerate(prompts)]
+    requests = [SampleRequest(prompt=prompt, seed=seed + k, sampling=sampling, size=size)
+                for k, prompt in enumerate(prompts)]
     for sample in generate(model, requests):
         pixels.append(sample.pixels)
         if len(pixels) % sampling.batch_size == 0 or len(pixels) == len(prompts):       # the end of a batch

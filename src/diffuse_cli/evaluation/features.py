@@ -81,7 +81,7 @@ def open_features(dataset: Dataset, positions: np.ndarray, *, directory: Path, d
     already, it is not trained again. A damaged file is replaced.
     """
     folder = _folder(dataset, positions, directory, device)
-    encoder = _read(folder / _FILE, _size_of(dataset))
+    encoder = _read(folder / _FILE, _size_of(dataset, positions))
     if encoder is None:
         encoder = yield from train_encoder(dataset, positions, device=device)
         lock = directory / f"{folder.name}.lock"
@@ -96,7 +96,7 @@ def training_seconds(dataset: Dataset, positions: np.ndarray, *, directory: Path
     """About how long `open_features` will train an encoder; None if it finds one. Measures a step on grey pictures."""
     if (_folder(dataset, positions, directory, device) / _FILE).exists():
         return None
-    size = _size_of(dataset)
+    size = _size_of(dataset, positions)
     encoder = Encoder(size).to(device)
     height, width = (_three_quarters(side // encoder.reduction) for side in (size.height, size.width))
     grey = torch.zeros(2 * min(BATCH, len(positions)), 3, height, width, device=device)
@@ -108,8 +108,9 @@ def training_seconds(dataset: Dataset, positions: np.ndarray, *, directory: Path
     return STEPS * (time.monotonic() - started)
 
 
-def _size_of(dataset: Dataset) -> Size:
-    return Size(width=dataset.images.shape[2], height=dataset.images.shape[1])
+def _size_of(dataset: Dataset, positions: np.ndarray) -> Size:
+    """The size that all of these pictures have."""
+    return dataset.sizes[dataset.size_number(positions[0])]
 
 
 def _folder(dataset: Dataset, positions: np.ndarray, directory: Path, device: torch.device) -> Path:
@@ -225,7 +226,7 @@ def train_encoder(dataset: Dataset, positions: np.ndarray, *, device: torch.devi
     words = _words(dataset, positions)                                 # (N, W)
     generator = randomness.generator(0, "encoder")
     with torch.device("meta"):
-        encoder = Encoder(_size_of(dataset))
+        encoder = Encoder(_size_of(dataset, positions))
         heads = nn.ModuleDict({
             "instance": nn.Linear(encoder.width, 64), "words": nn.Linear(encoder.width, max(1, words.shape[1]))})
     encoder, heads = _initialised(encoder, generator).to(device), _initialised(heads, generator).to(device)
@@ -234,7 +235,7 @@ def train_encoder(dataset: Dataset, positions: np.ndarray, *, device: torch.devi
     learning_rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS)
     for step in range(STEPS):
         chosen = torch.randperm(count, generator=generator)[:BATCH]
-        images = encoder.reduced(from_pixels(dataset.images[positions[chosen.numpy()]]))
+        images = encoder.reduced(from_pixels(dataset.pixels(positions[chosen.numpy()])))
         views = torch.cat([_crops(images, generator), _crops(images, generator)]).to(device)
         with torch.enable_grad():
             outputs = F.layer_norm(encoder(views), (encoder.width,))
@@ -250,7 +251,7 @@ def train_encoder(dataset: Dataset, positions: np.ndarray, *, device: torch.devi
         yield step + 1, STEPS
     encoder.eval().requires_grad_(False)
     subset = positions[torch.linspace(0, count - 1, min(count, SCALE)).long().numpy()]
-    raw_features = Features("", device, encoder.raw_features)(dataset.images[subset])
+    raw_features = Features("", device, encoder.raw_features)(dataset.pixels(subset))
     encoder.mean.copy_(raw_features.mean(0))
     std = raw_features.std(0)
     encoder.std.copy_(std.clamp_min(max(0.05 * std.median().item(), 1e-4)))        # a feature may be constant

@@ -4,7 +4,7 @@ Finds and decodes these pictures, and the training pictures of the model where t
 """
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ..data.listing import Dataset
 from ..data.split import numbers_of, split_dataset
 from ..errors import DataError, UsageError
 from ..events import Noticed, Scanned
-from ..picture_size import Size
+from ..picture_size import Resolution, Size
 from ..sampling.request import rendering_of
 from ..storage import registry, run_directory, trained_pictures
 from ..storage.model_info import read_model_info
@@ -36,6 +36,12 @@ class TrainingData:
     train: np.ndarray                           # (…,) int64, as the next
     held_out: np.ndarray
 
+    def of_size(self, size: Size) -> "TrainingData":
+        """Those pictures alone that have the size."""
+        number = self.dataset.sizes.index(size)
+        return replace(self, train=self.dataset.by_size(self.train)[number],
+                       held_out=self.dataset.by_size(self.held_out)[number])
+
 
 @dataclass(frozen=True)
 class HeldOutPictures:
@@ -46,11 +52,21 @@ class HeldOutPictures:
     training: TrainingData | None               # of the model; None if it is unknown or no longer there
     held_out_by_run: bool                       # whether the pictures are those that the model's run held out
 
+    def of_size(self, size: Size) -> "HeldOutPictures":
+        """Those pictures alone that have the size. Raises DataError if there are none."""
+        positions = self.dataset.by_size(self.positions)[self.dataset.sizes.index(size)]
+        if not len(positions):
+            raise DataError(f"none of the {len(self.positions):,} pictures to measure on is of {size} px",
+                            hint="Choose another --size of the model")
+        return replace(self, positions=positions, training=self.training and self.training.of_size(size))
+
 
 def open_held_out(
-    model: Path, folder: Path | None, *, resolution: Size | int
+    model: Path, folder: Path | None, *, resolution: Resolution
 ) -> Generator[Scanned | Noticed, None, HeldOutPictures]:
     """Find and decode the pictures on which the model in the file `model` is evaluated, in its size `resolution`.
+
+    If the model has several sizes, the pictures have them too, and `HeldOutPictures.of_size` chooses those of one.
 
     Yields progress and warnings, returns the HeldOutPictures. A model in the directory of its run is evaluated on the
     pictures that the run held out. If a folder (or manifest) is named, its pictures are used instead, with captions as
@@ -87,7 +103,7 @@ def open_held_out(
         if copies:
             yield Noticed(message=f"{copies:,} of the {len(dataset.pixel_hashes):,} pictures in {folder} are among "
                                   "those that the model was trained on", level="warning")
-    return HeldOutPictures(dataset, np.arange(len(dataset.images)), known, held_out_by_run=False)
+    return HeldOutPictures(dataset, np.arange(len(dataset.names)), known, held_out_by_run=False)
 
 
 def _open_training_data(stored: dict[str, Any], run: Path) -> Generator[Scanned | Noticed, None, TrainingData]:
@@ -99,7 +115,7 @@ def _open_training_data(stored: dict[str, Any], run: Path) -> Generator[Scanned 
     if not folder.exists() and not is_address(folder):
         raise DataError(f"the pictures that {name!r} was trained on are gone: {folder}", hint=_HINT)
     dataset = yield from open_dataset(
-        find_pictures(folder, **_recipe(stored).caption_options), resolution=plan.model.network.resolution,
+        find_pictures(folder, **_recipe(stored).caption_options), resolution=plan.model.network.sizes,
         directory=registry.cache_directory(), rendering=Rendering(**_recipe(stored).colour_options, fit=plan.fit))
     if dataset.content_id != plan.data_id:
         raise DataError(f"the pictures or captions in {folder} changed since {name!r} was trained on them", hint=_HINT)

@@ -24,6 +24,7 @@ from ..diffusion.samplers import Denoised, Denoiser, ddpm, run_sampler
 from ..diffusion.schedule import STEPS, make_schedule
 from ..errors import ExportError
 from ..network.tokenizer import LENGTH, encode
+from ..picture_size import Size
 from ..pictures.pixels import to_pixels
 from ..runtime import randomness
 from ..sampling.generate import encode_prompts
@@ -79,7 +80,8 @@ def _compare_pipeline(model: Model, folder: Path) -> list[Comparison]:
             comparisons = _compare_unet(model, pipeline)
             if model.tokenizer is not None:
                 comparisons += _compare_text(model, pipeline)
-            return [*comparisons, _compare_pictures(model, pipeline)]
+            sizes = model.config.network.sizes if model.config.conditional else (model.config.network.resolution,)
+            return [*comparisons, *(_compare_pictures(model, pipeline, size) for size in sizes)]
     except MemoryError:
         raise
     except Exception as error:                  # it too can fail in any way, but the folder may be the reason
@@ -100,13 +102,15 @@ def open_pipeline(folder: Path) -> Any:
 
 def sample_with_pipeline(
     pipeline: Any, prompts: Sequence[str], *, steps: int, guidance: float, generator: torch.Generator,
+    size: Size | None = None,
 ) -> np.ndarray:
     """Generate one picture for each prompt; unconditional pipelines ignore the prompts. → (N, H, W, 3) uint8
 
-    A conditional pipeline has to be told the height and the width of pictures that are no squares.
+    A conditional pipeline has to be told the height and the width of pictures that are no squares. size: one of the
+    model's; None is the first. Unconditional pipelines know the first alone.
     """
     if hasattr(pipeline, "tokenizer"):
-        height, width = np.broadcast_to(pipeline.unet.config.sample_size, 2).tolist()
+        height, width = np.broadcast_to(pipeline.unet.config.sample_size, 2).tolist() if size is None else size[::-1]
         output = pipeline(prompt=list(prompts), num_inference_steps=steps, guidance_scale=guidance, generator=generator,
                           height=height, width=width, clean_caption=False)
     else:
@@ -116,7 +120,7 @@ def sample_with_pipeline(
 
 def sample_like_pipeline(
     model: Model, sampler: str, timesteps: Sequence[int], prompts: Sequence[str], *, guidance: float,
-    generator: torch.Generator,
+    generator: torch.Generator, size: Size | None = None,
 ) -> np.ndarray:
     """Generate the pictures of `sample_with_pipeline` with our `sampler`. → (N, H, W, 3) uint8
 
@@ -124,7 +128,8 @@ def sample_like_pipeline(
     at every step. `diffuse sample` guides in an interval and thresholds dynamically, which no stock pipeline can do.
     """
     schedule = make_schedule(model.config.schedule, model.config.network.resolution.side)
-    shape = (len(prompts), *model.config.network.shape)
+    network = model.config.network
+    shape = (len(prompts), *network.shape_of(network.checked_size(size)))
 
     def noise(_: int = 0) -> Tensor:
         return torch.randn(shape, generator=generator)
@@ -195,17 +200,18 @@ def _compare_text(model: Model, pipeline: Any) -> list[Comparison]:
             Comparison("transformers: features of captions", difference, LIMIT)]
 
 
-def _compare_pictures(model: Model, pipeline: Any) -> Comparison:
+def _compare_pictures(model: Model, pipeline: Any, size: Size) -> Comparison:
     prompts = comparison_captions(list(model.words))[1:3]
     student = model.config.student
     steps, guidance = (SAMPLING_STEPS, GUIDANCE) if student is None else (student.evaluations, 1.0)
-    exported = sample_with_pipeline(pipeline, prompts, steps=steps, guidance=guidance,
+    exported = sample_with_pipeline(pipeline, prompts, steps=steps, guidance=guidance, size=size,
                                     generator=randomness.generator("export"))
     sampler, timesteps = SAMPLERS[type(pipeline.scheduler).__name__], pipeline.scheduler.timesteps.tolist()
-    expected = sample_like_pipeline(model, sampler, timesteps, prompts, guidance=guidance,
+    expected = sample_like_pipeline(model, sampler, timesteps, prompts, guidance=guidance, size=size,
                                     generator=randomness.generator("export"))
     difference = abs(exported.astype(int) - expected.astype(int)).max() / 255
-    return Comparison("diffusers: pixels of the pipeline's pictures", float(difference), 1 / 255)
+    which = f" of {size} px" if model.config.network.buckets else ""
+    return Comparison(f"diffusers: pixels of the pipeline's pictures{which}", float(difference), 1 / 255)
 
 
 @contextlib.contextmanager

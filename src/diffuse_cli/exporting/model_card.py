@@ -73,7 +73,8 @@ def write_report(path: Path, model: Model, report: dict[str, Any]) -> None:
 
 
 def _readme(model: Model, prompts: Sequence[str], run: Path, *, place: str, license: str | None) -> str:
-    (width, height), training = model.config.network.resolution, model.training
+    network, training = model.config.network, model.training
+    sizes = " or ".join("{} × {}".format(*size) for size in network.sizes)
     name, conditional = _text(training.name or "model"), model.tokenizer is not None
     task = "text-to-image" if conditional else "unconditional-image-generation"
     kind = "text-conditional" if conditional else "unconditional"
@@ -81,7 +82,7 @@ def _readme(model: Model, prompts: Sequence[str], run: Path, *, place: str, lice
     blocks = [
         _front_matter(task, prompts if conditional else (), license),
         f"# {name}",
-        f"A {kind} diffusion model for pictures of {width} × {height} pixels, trained {start} with diffuse-cli "
+        f"A {kind} diffusion model for pictures of {sizes} pixels, trained {start} with diffuse-cli "
         f"{__version__}. It works on pixels, without an autoencoder, and needs no code of its own to be loaded.",
         " ".join(f"![a sample of the model]({name})" for name in _picture_names(prompts)),
         *([", ".join(f"*{_text(prompt)}*" for prompt in prompts)] if any(prompts) else []),
@@ -119,7 +120,9 @@ def _quoted(text: str) -> str:
 
 def _loading(place: str, config: ModelConfig) -> str:
     conditional, student, size = config.conditional, config.student, config.network.resolution
-    sides = "" if size.is_square else f"height={size.height}, width={size.width}, "        # needed by these pipelines
+    sides = ""                                  # needed by these pipelines, unless they draw a square
+    if config.network.buckets or not size.is_square:
+        sides = f"height={size.height}, width={size.width}, "
     tensors = "" if size.is_square else ", with pictures and masks as tensors (N, C, H, W) of the model's size"
     if student is not None:                     # its guidance is a part of it
         call = f'"a prompt", {sides}guidance_scale=1.0, ' if conditional else ""

@@ -115,6 +115,9 @@ def _report(
     """Return the content of `export.json`: settings, comparisons, versions of libraries, and the model's hash."""
     chosen = {key: value for key, value in dataclasses.asdict(settings).items()
               if key != "verify" and value is not None}
+    sizes = model.config.network.buckets        # no stock file can hold them
+    if sizes and settings.format == "diffusers":
+        chosen["sizes"] = [size.to_json() for size in sizes]
     return {
         "schema": SCHEMA, "version": __version__, **chosen, "verified": settings.verify,
         "comparisons": [dataclasses.asdict(comparison) for comparison in comparisons], "opened_by": opened_by,

@@ -48,6 +48,17 @@ def tile(pixels: np.ndarray, *, columns: int | None = None, gap: int = 2) -> np.
     return result
 
 
+def on_one_size(groups: Sequence[np.ndarray]) -> np.ndarray:
+    """Pictures (N, H, W, 3) of several sizes, each in the middle of a white picture as wide and high as any.
+
+    → (M, H, W, 3), those of the first size first
+    """
+    height, width = (max(group.shape[axis] for group in groups) for axis in (1, 2))
+    return np.concatenate([np.pad(group, (
+        (0, 0), *(((room - side) // 2, room - side - (room - side) // 2) for room, side in (
+            (height, group.shape[1]), (width, group.shape[2]))), (0, 0)), constant_values=255) for group in groups])
+
+
 def grid(pixels: np.ndarray, *, columns: int | None = None) -> np.ndarray:
     """A `tile` of pictures (N, H, W, 3), in which small ones are enlarged to about ENLARGED_SIDE pixels."""
     return enlarge(tile(pixels, columns=columns), scale_of(pixels[0]))

@@ -20,6 +20,7 @@ from ..diffusion.schedule import make_schedule
 from ..model_config import ModelConfig
 from ..network.network import Network
 from ..network.tokenizer import encode
+from ..picture_size import Size
 from ..pictures.pixels import from_pixels, to_pixels
 from ..runtime import devices, out_of_memory, randomness
 from ..runtime.distributed import World
@@ -47,10 +48,11 @@ def generate(
     and a picture must not depend on the others. frames: each sample also holds the picture after every step. world:
     each process generates its own batch; the main process yields all samples, the others yield none. watch:
     called after every step with the estimates of the pictures that are being generated. Raises
-    UsageError for settings that a distilled model has not learnt, OutOfMemoryError.
+    UsageError for a size or settings that the model has not learnt, OutOfMemoryError.
     """
     for request in requests:
         request.sampling.check_fits(model.config)
+        model.config.network.checked_size(request.size)
     finished = 0
     for _, group in itertools.groupby(requests, _batch_key):
         batched = list(group)
@@ -59,12 +61,12 @@ def generate(
         finished += sum(request.count for request in batched)
 
 
-def _batch_key(request: SampleRequest) -> tuple[Sampling, float | None, bool]:
+def _batch_key(request: SampleRequest) -> tuple[Sampling, Size | None, float | None, bool]:
     """Return what requests must have in common to share a batch; prompts, seeds, first pictures and masks may differ.
     """
     init = request.init
-    return (request.sampling, None, False) if init is None else (
-        request.sampling, init.strength, init.mask is not None)
+    return (request.sampling, request.size, None, False) if init is None else (
+        request.sampling, request.size, init.strength, init.mask is not None)
 
 
 def _shifted(progress: Progress, finished: float, scale: float = 1) -> Progress:
@@ -82,6 +84,7 @@ def _generate_batched(
     """Yield the pictures of requests that can share batches; the world's processes generate one batch each per turn."""
     pictures = [(number, k) for number, request in enumerate(requests) for k in range(request.count)]
     size = requests[0].sampling.batch_size
+    width = model.config.network.checked_size(requests[0].size).width
     batches = [pictures[start : start + size] for start in range(0, len(pictures), size)]
     for turn in range(0, len(batches), world.size):
         started, turn_batches = time.monotonic(), batches[turn : turn + world.size]
@@ -97,7 +100,7 @@ def _generate_batched(
         seconds = (time.monotonic() - started) / count
         for batch, batch_films in zip(turn_batches, gathered, strict=False):
             for (number, k), film in zip(batch, batch_films.numpy(), strict=False):
-                last = film[-1][:, : model.config.network.resolution.width]    # the noisy picture, left of the estimate
+                last = film[-1][:, :width]      # the noisy picture, left of the estimate
                 yield Sample(requests[number], k, last, seconds, film if frames else None)
 
 
@@ -117,7 +120,7 @@ def _generate_batch(
     remaining = len(times)
     for step in reverse_diffusion(
             model.network, model.config, text=text, negative=negative, sampling=sampling,
-            seeds=[request.seed + k for request, k in batch],
+            size=batch[0][0].size, seeds=[request.seed + k for request, k in batch],
             inits=[request.init for request, _ in batch if request.init is not None]):
         if frames:
             film.append(to_pixels(torch.cat([step.noisy, step.image], dim=3)))
@@ -145,16 +148,17 @@ def encode_prompts(model: Model, prompts: Sequence[str]) -> tuple[Tensor | None,
 
 def reverse_diffusion(
     network: Network, config: ModelConfig, *, text: Tensor | None, negative: Tensor | None, seeds: Sequence[int],
-    sampling: Sampling, inits: Sequence[InitImage] = (),
+    sampling: Sampling, size: Size | None = None, inits: Sequence[InitImage] = (),
 ) -> Iterator[Step]:
     """Turn noise into a batch of pictures: yield its state after every step. The last step's `noisy` is the result.
 
     text: features of the prompts (N, 77, width). negative: features that guidance leads away from, of the
     negative prompts or of the empty caption (N or 1, 77, width). Both
-    are None for unconditional models. seeds: N of them. inits: the pictures to start from, none or N of them, all with
-    the same strength and either all with a mask or none.
+    are None for unconditional models. seeds: N of them. size: of the pictures; None is the model's first. inits: the
+    pictures to start from, none or N of them, all with the same strength and either all with a mask or none.
     """
-    schedule = make_schedule(config.schedule, config.network.resolution.side)
+    schedule = make_schedule(config.schedule, config.network.resolution.side)       # one for all sizes
+    shape = config.network.shape_of(config.network.checked_size(size))
     denoise = guided_denoiser(network, config, schedule, text=text, negative=negative, sampling=sampling)
     if config.student is None:                  # the steps of a distilled model are those of stock programs
         denoise = within_range(denoise)
@@ -169,7 +173,7 @@ def reverse_diffusion(
     def noise(step: int) -> Tensor:
         """The noise of each picture at a step, a function of its seed; step -1 is the noise at the start. (N, C, H, W)
         """
-        return randomness.normal(keys[step + 1], config.network.shape)
+        return randomness.normal(keys[step + 1], shape)
 
     # Start from noise alone
     if not inits:

@@ -100,7 +100,7 @@ def collect_metadata(sample: "Sample", model: "Model") -> SampleMetadata:
         guidance_interval=sampling.interval_at(resolution.side), batch_size=sampling.batch_size,
         precision=sampling.precision, strength=None if init is None else init.strength,
         init_sha256=None if init is None else init.image_sha256,
-        mask_sha256=None if init is None else init.mask_sha256, size=tuple(resolution),
+        mask_sha256=None if init is None else init.mask_sha256, size=tuple(sample.size),
         model=(model.training.name or "model")[:64], model_sha256=model.sha256, version=__version__)
 
 

@@ -19,7 +19,7 @@ from ..data.decode_workers import decode_one
 from ..data.file_types import remedies
 from ..data.picture_files import ImageRefused
 from ..errors import DataError, ModelError, UsageError
-from ..picture_size import Size
+from ..picture_size import Resolution, Size
 from ..storage import registry
 from ..storage.model_info import TrainingSummary
 
@@ -36,6 +36,11 @@ class InitImage:
 
     def __post_init__(self) -> None:
         check_range("--strength", self.strength, 0, 1)
+
+    @property
+    def size(self) -> Size:
+        """Width and height of the picture."""
+        return _size_of(self.image)
 
     @cached_property
     def image_sha256(self) -> str:
@@ -61,6 +66,7 @@ class SampleRequest:
     seed: int = 0
     sampling: Sampling = field(default_factory=Sampling)
     init: InitImage | None = None
+    size: Size | None = None                    # of the pictures; None: that of `init`, or the model's first
 
     def __post_init__(self) -> None:
         for option, text in (("the prompt", self.prompt), ("--negative", self.negative)):
@@ -73,6 +79,11 @@ class SampleRequest:
             object.__setattr__(self, name, int(getattr(self, name)))
         check_range("--num", self.count, 1, 1_000_000)
         check_range("--seed", self.seed, 0, SEED_RANGE[1] - self.count)
+        if self.init is not None:
+            if self.size not in (None, self.init.size):
+                raise UsageError(f"the picture to start from has {self.init.size} px, and --size is {self.size}",
+                                 hint="Leave --size out")
+            object.__setattr__(self, "size", self.init.size)
 
 
 def rendering_of(training: TrainingSummary) -> Rendering:
@@ -87,15 +98,17 @@ def rendering_of(training: TrainingSummary) -> Rendering:
 
 
 def open_init_image(
-    image: Path, mask: Path | None, resolution: Size, strength: float | None, rendering: Rendering,
+    image: Path, mask: Path | None, resolution: Resolution, strength: float | None, rendering: Rendering,
 ) -> InitImage:
     """Open a picture to start from, and its mask: both are fitted to the size `resolution` as training fits them.
 
-    rendering: how the picture gets that shape; of it, the mask only has the fit. Mask and strength: see
-    `make_init_image`. Raises DataError, and UsageError for a strength out of range.
+    Of several sizes, both get that which is nearest to the picture. rendering: how the picture gets that shape; of it,
+    the mask only has the fit. Mask and strength: see `make_init_image`. Raises DataError, and UsageError for a strength
+    out of range.
     """
-    mask_pixels = None if mask is None else open_fitted(mask, resolution, Rendering(fit=rendering.fit))
-    return make_init_image(open_fitted(image, resolution, rendering), mask_pixels, strength)
+    pixels = open_fitted(image, resolution, rendering)
+    mask_pixels = None if mask is None else open_fitted(mask, _size_of(pixels), Rendering(fit=rendering.fit))
+    return make_init_image(pixels, mask_pixels, strength)
 
 
 def make_init_image(image: np.ndarray, mask: np.ndarray | None, strength: float | None) -> InitImage:
@@ -108,14 +121,19 @@ def make_init_image(image: np.ndarray, mask: np.ndarray | None, strength: float 
     return InitImage(image, strength if strength is not None else STRENGTH if inpainted is None else 1.0, inpainted)
 
 
-def open_fitted(path: Path, resolution: Size | int, rendering: Rendering | None = None) -> np.ndarray:
+def _size_of(pixels: np.ndarray) -> Size:
+    """The size of a picture (H, W, 3)."""
+    return Size(width=pixels.shape[1], height=pixels.shape[0])
+
+
+def open_fitted(path: Path, resolution: Resolution, rendering: Rendering | None = None) -> np.ndarray:
     """Open the picture at `path` and fit it as training would, in a process of its own, where it can do no harm.
 
-    resolution: an int is the side of a square. → (H, W, 3) uint8. Raises DataError.
+    resolution: an int is the side of a square; of several sizes, it gets the nearest. → (H, W, 3) uint8. Raises
+    DataError.
     """
-    size = Size.of(resolution)
     try:
-        pixels = decode_one(path, resolution=size, rendering=rendering)
+        size, pixels = decode_one(path, resolution=resolution, rendering=rendering)
     except ImageRefused as error:
         reason = "it is a folder" if path.is_dir() else error.reason
         raise DataError(f"{path} cannot be used: {reason}",
@@ -132,6 +150,11 @@ class Sample:
     pixels: np.ndarray                          # (H, W, 3) uint8
     seconds: float                              # its share of the wall time
     frames: np.ndarray | None = None            # (steps, H, 2·W, 3) uint8, on request: noisy picture | estimate
+
+    @property
+    def size(self) -> Size:
+        """Width and height of the picture."""
+        return _size_of(self.pixels)
 
     @property
     def prompt(self) -> str:

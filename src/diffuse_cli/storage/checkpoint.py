@@ -114,9 +114,13 @@ def save_folder_part(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _described(config: ModelConfig) -> dict[str, Any]:
-    """The config as JSON. Only distilled models have the entry that versions without distillation do not know."""
+    """The config as JSON. Entries that earlier versions do not know are left out where they say nothing."""
     entries = to_dict(config)
-    return entries if config.student is not None else {key: value for key, value in entries.items() if key != "student"}
+    if config.student is None:
+        del entries["student"]
+    if not config.network.buckets:
+        del entries["network"]["buckets"]
+    return entries
 
 
 def load_model(path: Path, device: torch.device) -> Model:

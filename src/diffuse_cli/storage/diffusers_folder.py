@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ..checks import size_of_json
 from ..errors import ModelError, UsageError
 from ..files.strict_json import MAX_JSON_BYTES
 from ..model_config import ModelConfig, NetworkConfig
@@ -50,6 +51,8 @@ def read_folder(index: Path) -> DiffusersFolder:
             text = diffusers_config.read_text_encoder(_read_json(folder / "text_encoder/config.json"))
         network = diffusers_config.read_unet(_read_json(folder / "unet/config.json"), text)
         schedule, prediction, betas = diffusers_config.read_scheduler(_read_json(folder / SCHEDULER_FILE))
+        report = _read_report(folder / REPORT_FILE)
+        network = _with_sizes(network, report.get("sizes"))
         weights = {"unet.": folder / UNET_FILE} | ({"text_encoder.": folder / TEXT_ENCODER_FILE} if conditional else {})
         headers = {prefix: _read_header(path) for prefix, path in weights.items()}
         if conditional and network.out_channels == 2 * network.channels and _has_zero_variance_channels(
@@ -61,7 +64,7 @@ def read_folder(index: Path) -> DiffusersFolder:
         except UsageError as error:
             raise ModelError(error.what) from error
         return DiffusersFolder(
-            config=config, betas=betas, weights=weights, report=_read_report(folder / REPORT_FILE),
+            config=config, betas=betas, weights=weights, report=report,
             tokenizer=(_read_json(folder / TOKENIZER_FILE, limit=safetensors_file.MAX_HEADER_BYTES)
                        if conditional else None),
             parameters=sum(header.parameters for header in headers.values()),
@@ -74,6 +77,15 @@ def foreign_file(folder: Path) -> str | None:
     exported = {name for name in listed if isinstance(name, str)} if isinstance(listed, list) else set()
     files = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     return min((name for path in files if (name := path.relative_to(folder).as_posix()) not in exported), default=None)
+
+
+def _with_sizes(network: NetworkConfig, sizes: Any) -> NetworkConfig:
+    """The network with the sizes in the report of an export, if they are there and possible."""
+    try:
+        listed = tuple(size_of_json(size, "sizes") for size in sizes) if isinstance(sizes, list) else ()
+        return network.with_sizes(listed) if len(listed) > 1 and listed[0] == network.resolution else network
+    except UsageError:
+        return network
 
 
 def _read_json(path: Path, *, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:

@@ -5,6 +5,7 @@ or shared among processes at will.
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ from ..runtime.transfer import Packed
 from .ahead import Ahead
 from .loss import Batch, Coefficients
 from .pictures import Pictures
+from .turns import Turns
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,15 @@ class Batches:
     def draw(self, step: int, start: int, count: int) -> tuple[Batch, Tensor]:
         """Pictures start … start + count - 1 of the global batch of `step`. → them, and the keys of their dropout masks
 
-        Every picture occurs once in an epoch, in an order of the epoch's own. A batch may span two epochs.
+        Every picture occurs once in an epoch, in an order of the epoch's own. A batch may span two epochs. Of pictures
+        with several sizes, a batch has one, and each size has epochs of its own.
 
         A device gets everything in one copy. The keys of a student's batch stay on the CPU, where they are used.
         """
         t, keys, packed = self._prepare(step, start, count)
         read, noise_keys, *rest = packed.send()
-        image = self._pictures.on_device(read)                                          # (N, 3, H, W)
+        number = self.dataset.size_number(self._turns.at(step)[0][0])
+        image = self._pictures.on_device(read, number)                                  # (N, 3, H, W)
         flipped = rest.pop(0) if self.plan.flip else None
         if flipped is not None:
             image = torch.where(flipped[:, None, None, None], image.flip(3), image)
@@ -79,7 +83,17 @@ class Batches:
 
     @functools.cached_property
     def _pictures(self) -> Pictures:
-        return Pictures(self.dataset.images, self.device)
+        return Pictures(self.dataset.arrays, self.device)
+
+    @functools.cached_property
+    def _turns(self) -> Turns:
+        return Turns(self.dataset.by_size(self.train))
+
+    @functools.cached_property
+    def _order(self) -> Callable[[int, int], Tensor]:
+        """The order of so many pictures in an epoch. A batch spans two epochs at most, unless its size is rare."""
+        return functools.lru_cache(maxsize=2 * len(self._turns.groups))(
+            functools.partial(_order, self.plan.seed))
 
     @functools.cached_property
     def _schedule(self) -> Schedule:
@@ -98,11 +112,13 @@ class Batches:
         """What `draw` needs from the CPU. → times t (N,), keys of dropout masks (N,), and the tensors that it moves"""
         plan = self.plan
         index = torch.arange(start, start + count)                                      # (N,), in the global batch
-        positions = self._positions(step * plan.batch_size + index)
+        group, turns = self._turns.at(step)
+        positions = self._positions(group, turns * plan.batch_size + index)
         uniform = randomness.uniform(self._keys("time", step, index), 1)[:, 0]          # (N,)
         t = training_times(uniform, index=index, batch_size=plan.batch_size, times=plan.times)
         keys = self._keys("dropout", step, index)
-        tensors = [self._pictures.read(positions), self._keys("noise", step, index)]
+        number = self.dataset.size_number(positions[0])
+        tensors = [self._pictures.read(self.dataset.rows(positions), number), self._keys("noise", step, index)]
         if plan.flip:
             tensors.append(randomness.uniform(self._keys("flip", step, index), 1)[:, 0] < 0.5)
         tensors += self._tokens(step, index, positions)
@@ -113,11 +129,16 @@ class Batches:
     def _keys(self, purpose: str, step: int, index: Tensor) -> Tensor:
         return randomness.keys(self.plan.seed, purpose, step, index)
 
-    def _positions(self, drawn: Tensor) -> np.ndarray:
-        """(N,) numbers of pictures, counted from the start of the run over all epochs → positions in the data set."""
-        length = len(self.train)
-        return self.train[[
-            _order(self.plan.seed, number // length, length)[number % length] for number in drawn.tolist()]]
+    def _positions(self, group: np.ndarray, drawn: Tensor) -> np.ndarray:
+        """Positions of pictures of a group in the data set.
+
+        group: (n,) positions; drawn: (N,) numbers of pictures, counted from the start of the run over all its epochs.
+        → (N,) int64
+        """
+        length = len(group)
+        chosen: np.ndarray = group[[
+            self._order(number // length, length)[number % length] for number in drawn.tolist()]]
+        return chosen
 
     def _tokens(self, step: int, index: Tensor, positions: np.ndarray) -> list[Tensor]:
         """Draw a caption for each of N pictures. → (M, 77) the M distinct captions, (N,) which one each picture has
@@ -178,7 +199,6 @@ def shuffled(positions: np.ndarray, seed: int) -> np.ndarray:
     return np.take(positions, randomness.permutation(len(positions), seed, "validation").numpy())
 
 
-@functools.lru_cache(maxsize=2)                 # a batch spans at most two epochs, unless the data set is tiny
 def _order(seed: int, epoch: int, length: int) -> Tensor:
     """The order of `length` training pictures in an epoch. → (length,) int32, or int64 if there are too many"""
     order = randomness.permutation(length, seed, "order", epoch)

@@ -73,7 +73,7 @@ def rehearse(run: Run) -> Generator[events.Event, None, Plan]:
     device = devices.choose_device(run.machine)
     with devices.arithmetic(device, search=True, deterministic=run.machine.deterministic):
         dataset = yield from open_dataset(
-            run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict,
+            run.found, resolution=run.sizes, directory=registry.cache_directory(), strict=run.machine.strict,
             rendering=run.rendering)
         yield from _remarks(run, dataset)
         session, facts = yield from open_session(run, dataset, device, world=World(), rehearsal=True)
@@ -92,10 +92,10 @@ def _train(run: Run, should_stop: ShouldStop) -> Iterator[events.Event]:
     device = devices.choose_device(run.machine)
     # The processes join before pictures are decoded, which takes longer on some machines than on others.
     with devices.arithmetic(device, search=True, deterministic=run.machine.deterministic), join(device) as world:
-        resolution, fit = world.broadcast_json([run.resolution, run.fit])
-        run = dataclasses.replace(run, resolution=Size(*resolution), fit=fit)
+        sizes, fit = world.broadcast_json([run.sizes, run.fit])
+        run = dataclasses.replace(run, sizes=tuple(Size(*size) for size in sizes), fit=fit)
         dataset = yield from open_dataset(
-            run.found, resolution=run.resolution, directory=registry.cache_directory(), strict=run.machine.strict,
+            run.found, resolution=run.sizes, directory=registry.cache_directory(), strict=run.machine.strict,
             rendering=run.rendering)
         yield from _remarks(run, dataset)
         session, facts = yield from open_session(run, dataset, device, world=world)
@@ -187,7 +187,7 @@ def _count_again(session: Session, first: int) -> Plan | None:
 
 def _validate(session: Session) -> Iterator[events.Event]:
     """Measure the averaged weights, if there are held-out pictures, and keep them if they are the best so far."""
-    if len(session.validation[0]) == 0:
+    if not session.validation:
         return
     yield events.Paused(step=session.trainer.global_step, doing="validating")
     validated = measure(session)

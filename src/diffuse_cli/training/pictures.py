@@ -1,5 +1,6 @@
 """The pictures of a training on their way to the device: read from the cache for every batch, or kept on the device."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,26 +14,26 @@ PIECE = 64 * 2**20                              # bytes, about, that are moved a
 
 
 class Pictures:
-    """All pictures of a data set. images: (N, H, W, 3) uint8, memory-mapped."""
+    """All pictures of a data set. arrays: those of each size, (N, H, W, 3) uint8, memory-mapped."""
 
-    def __init__(self, images: np.ndarray[Any, np.dtype[np.uint8]], device: torch.device) -> None:
-        self.images, self.device = images, device
-        self.resident: Tensor | None = None     # the same on the device, (N, H, W, 3) uint8
+    def __init__(self, arrays: Sequence[np.ndarray[Any, np.dtype[np.uint8]]], device: torch.device) -> None:
+        self.arrays, self.device = arrays, device
+        self.resident: list[Tensor] | None = None       # the same on the device, (N, H, W, 3) uint8 each
 
-    def read(self, positions: np.ndarray) -> Tensor:
-        """What `on_device` needs for the pictures at these positions: their pixels, or else the positions.
+    def read(self, rows: np.ndarray, number: int = 0) -> Tensor:
+        """What `on_device` needs for the pictures in these rows of an array: their pixels, or else the rows.
 
-        positions: (M,) int64 → (M, H, W, 3) uint8, or (M,) int64 if all pictures are on the device
+        rows: (M,) int64; number: of the array → (M, H, W, 3) uint8, or (M,) int64 if all pictures are on the device
         """
         if self.resident is not None:
-            return torch.from_numpy(positions)
-        return torch.from_numpy(np.ascontiguousarray(self.images[positions]))
+            return torch.from_numpy(rows)
+        return torch.from_numpy(np.ascontiguousarray(self.arrays[number][rows]))
 
-    def on_device(self, read: Tensor) -> Tensor:
-        """What `read` returned, moved to the device → (M, 3, H, W) float32 in [-1, 1]"""
+    def on_device(self, read: Tensor, number: int = 0) -> Tensor:
+        """What `read` returned for that array, moved to the device → (M, 3, H, W) float32 in [-1, 1]"""
         if read.ndim == 1:
             assert self.resident is not None
-            read = self.resident[read]
+            read = self.resident[number][read]
         return to_unit_range(read)
 
     def release(self) -> bool:
@@ -42,11 +43,14 @@ class Pictures:
 
     def settle(self, free: int) -> None:
         """Keep all pictures on the device from now on, if they take at most `SHARE` of its `free` bytes."""
-        if self.resident is not None or self.images.nbytes > SHARE * free:
-            return
-        resident = torch.empty(self.images.shape, dtype=torch.uint8, device=self.device)
-        count = max(1, PIECE * len(self.images) // self.images.nbytes)
-        for start in range(0, len(self.images), count):
-            piece = np.ascontiguousarray(self.images[start : start + count])
+        if self.resident is None and sum(array.nbytes for array in self.arrays) <= SHARE * free:
+            self.resident = [self._moved(array) for array in self.arrays]
+
+    def _moved(self, images: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:
+        """Pictures (N, H, W, 3), moved to the device piece by piece."""
+        resident = torch.empty(images.shape, dtype=torch.uint8, device=self.device)
+        count = max(1, PIECE * len(images) // max(1, images.nbytes))
+        for start in range(0, len(images), count):
+            piece = np.ascontiguousarray(images[start : start + count])
             resident[start : start + count] = torch.from_numpy(piece).to(self.device)
-        self.resident = resident
+        return resident

@@ -44,16 +44,18 @@ class Reasons:
 
 
 def make_plan(
-    recipe: Recipe, dataset: Dataset, split: Split, *, resolution: Size | int, fit: str, tokenizer: Tokenizer | None,
-    init: Model | None, device: torch.device,
+    recipe: Recipe, dataset: Dataset, split: Split, *, resolution: Size | int, sizes: tuple[Size, ...] = (), fit: str,
+    tokenizer: Tokenizer | None, init: Model | None, device: torch.device,
 ) -> tuple[Plan, Reasons]:
     """Resolve a recipe. `--time` must have been turned into `images` by a measurement before.
 
-    resolution: an int is the side of squares. tokenizer: None for an unconditional model; init: the model of --init, or
+    resolution: an int is the side of squares; it decides on the shape of a new network. sizes: of the pictures, if they
+    have others, of about as many pixels. tokenizer: None for an unconditional model; init: the model of --init, or
     None. Raises UsageError if the recipe contradicts `init`.
     """
     train_images, held_out = len(split.train), len(split.held_out)
     model, preset, why_preset = _choose_model(recipe, Size.of(resolution), tokenizer, init, device, train_images)
+    model = dataclasses.replace(model, network=model.network.with_sizes(sizes or (Size.of(resolution),)))
     batch_size, why_batch = _choose_batch(recipe, train_images, device)
     if model.student is not None and (recipe.steps, recipe.images) == (None, None):
         recipe = dataclasses.replace(recipe, images=_student_images(init))

@@ -14,6 +14,7 @@ from torch import Tensor
 from .. import events
 from ..checks import from_dict, to_dict
 from ..config import Plan, Recipe
+from ..data.bucket_choice import describe_sizes
 from ..data.listing import Dataset
 from ..data.split import Split, split_dataset
 from ..errors import DataError, ModelError, StorageError
@@ -103,8 +104,8 @@ class PlanBuilder:
         plan = None
         if self.world.is_main:
             plan, self.reasons = make_plan(
-                recipe, self.dataset, self.split, resolution=self.run.resolution, fit=self.run.fit,
-                tokenizer=self.tokenizer, init=self.init, device=self.device)
+                recipe, self.dataset, self.split, resolution=self.run.resolution, sizes=self.run.sizes,
+                fit=self.run.fit, tokenizer=self.tokenizer, init=self.init, device=self.device)
         return self.broadcast(plan)
 
     def broadcast(self, plan: Plan | None) -> Plan:
@@ -249,22 +250,21 @@ def _write_run(run: Run, trainer: Trainer, tokenizer: Tokenizer | None, dataset:
 
 def _validation_data(
     plan: Plan, dataset: Dataset, split: Split, tokenizer: Tokenizer | None,
-) -> tuple[Tensor, Tensor | None]:
+) -> list[tuple[Tensor, Tensor | None]]:
     """The held-out pictures of a validation during training, drawn at random, each with its first caption.
 
-    → (N, 3, H, W), and the captions' tokens (N, 77), or None without a tokenizer
+    → for each size that some of them have (N, 3, H, W), and the captions' tokens (N, 77), or None without a tokenizer
     """
-    positions = shuffled(split.held_out, plan.seed)[: plan.validation_probe].tolist()
-    images = pixels.from_pixels(dataset.images[positions])
-    if tokenizer is None:
-        return images, None
-    return images, encode(tokenizer, [next(iter(dataset.captions[position]), "") for position in positions])
+    groups = dataset.by_size(shuffled(split.held_out, plan.seed)[: plan.validation_probe])
+    return [(pixels.from_pixels(dataset.pixels(positions)), None if tokenizer is None else encode(
+        tokenizer, [next(iter(dataset.captions[position]), "") for position in positions.tolist()]))
+        for positions in groups if len(positions)]
 
 
 def _facts(session: Session, reasons: Reasons | None, start: Start, device: torch.device) -> Facts:
     """The lines of the header: the data and the choices of the plan, with the reasons if the plan is new."""
     run, plan, dataset, trainer = session.run, session.plan, session.dataset, session.trainer
-    used = f"{len(dataset.images):,} used ({plan.train_images:,} to train on, {plan.validation_images:,} held out)"
+    used = f"{len(dataset.names):,} used ({plan.train_images:,} to train on, {plan.validation_images:,} held out)"
     facts = [("pictures", f"{used}, {len(dataset.skipped):,} skipped" if dataset.skipped else used),
              ("captions", run.found.caption_summary)]
     if run.found.caption_examples:
@@ -276,8 +276,9 @@ def _facts(session: Session, reasons: Reasons | None, start: Start, device: torc
     size = trainer.parameters / 1e6
     network = plan.model.network
     facts += [
-        ("resolution", f"{network.resolution} px — {run.why_resolution}"),
+        ("resolution", f"{run.resolution} px — {run.why_resolution}"),
         ("fit", f"{plan.fit} — {run.why_fit}"),
+        *([("shapes", describe_sizes(dataset))] if network.buckets else []),
         ("network", f"{plan.preset}, {size:.1f} million parameters{why('preset')}"),
         ("starts from", f"{start.name or 'a new network'} — {start.why}"),
         ("diffusion", f"{plan.model.schedule} schedule, {plan.model.prediction} prediction, "

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..checks import from_dict, to_dict
 from ..config import Machine, Plan, Recipe
-from ..data import fit_choice
+from ..data import bucket_choice, fit_choice
 from ..data.captions import find_pictures
 from ..data.colours import Rendering, background_colour
 from ..data.file_types import remedies
@@ -22,6 +22,8 @@ from ..data.images import read_size, reason_in_header
 from ..data.listing import PictureListing
 from ..errors import DataError, UsageError
 from ..files import durable
+from ..model_config import SIDE_MULTIPLE
+from ..network.presets import map_sizes
 from ..picture_size import Size
 from ..sampling.request import rendering_of
 from ..storage import registry, run_directory
@@ -45,10 +47,12 @@ class Run:
     found: PictureListing                                # the pictures and captions in it
     recipe: Recipe
     machine: Machine
-    resolution: Size                            # of the pictures; 0 until the main process has broadcast it
+    resolution: Size                            # of the pictures, or with --fit buckets of a picture of their area
     why_resolution: str                         # the reason for it
     fit: str                                    # how pictures get its shape; "" until the main process has told it
     why_fit: str                                # the reason for it
+    sizes: tuple[Size, ...]                     # of the pictures, the commonest first; () until the main process has
+    #                                             told them
     plan: Plan | None                           # None for a new run
     extended: bool = False                      # whether the request has another budget than the earlier one
     moved_from: Path | None = None              # the folder in the earlier request, if it was another
@@ -92,32 +96,36 @@ def open_run(folder: Path, recipe: Recipe, machine: Machine, *, rehearsal: bool 
     with _locked(directory):
         # The run of that name, if there is one
         durable.remove_temporaries(directory)
-        plan, fit_of_run, extended, moved_from = None, None, False, None
+        plan, fit_of_run, sizes, extended, moved_from = None, None, None, False, None
         stored = None if machine.fresh else run_directory.read_config(directory)
         if stored is not None:
             plan = from_dict(Plan, stored["plan"], where=f"{directory / run_directory.CONFIG_FILE}: plan")
             choice, fit_of_run = (plan.model.network.resolution, "that of the run"), (plan.fit, "that of the run")
+            sizes = plan.model.network.sizes
             extended, moved_from = _compare(stored["request"], request, name)
         elif run_directory.holds_foreign_model(directory) and not machine.fresh:
             raise UsageError(f"{name!r} is a model that was not trained here",
                              hint="Choose another --name, or move it aside with --fresh")
         resolution, why = choice or choose_resolution(found, recipe, machine)
         fit, why_fit = fit_of_run or choose_fit(found, recipe, resolution)
+        if sizes is None:
+            sizes, why_sizes = choose_sizes(found, recipe, resolution, fit)
+            why_fit = "; ".join(filter(None, (why_fit, why_sizes)))
 
         # Move an old run aside: last, because nothing is refused any more
         aside = None
         if (machine.fresh or run_directory.is_half_moved(directory)) and not rehearsal:
             aside = run_directory.move_aside(directory)
         yield Run(
-            name, directory, folder, found, recipe, machine, resolution, why, fit, why_fit, plan,
+            name, directory, folder, found, recipe, machine, resolution, why, fit, why_fit, sizes, plan,
             extended=extended, moved_from=moved_from, aside=aside)
 
 
 def join_run(folder: Path, recipe: Recipe, machine: Machine) -> Run:
-    """The run for all processes but the main one: without its directory, plan, resolution and fit. Raises DataError."""
+    """The run for all processes but the main one: without its directory, plan, sizes and fit. Raises DataError."""
     found = find_pictures(folder, **recipe.caption_options, strict=machine.strict)
     return Run(machine.name or "", Path(), lasting_place(folder), found, recipe, machine, Size(0, 0), "", "", "",
-               None, is_main=False)
+               (), None, is_main=False)
 
 
 @contextlib.contextmanager
@@ -189,7 +197,7 @@ def _shown(value: Any) -> str:
     return "not given" if value is None else str(value)
 
 
-# ── Resolution and fit ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Resolution, fit and sizes ───────────────────────────────────────────────────────────────────────────────────────
 
 
 def choose_resolution(found: PictureListing, recipe: Recipe, machine: Machine) -> tuple[Size, str]:
@@ -219,14 +227,38 @@ def choose_resolution(found: PictureListing, recipe: Recipe, machine: Machine) -
 def choose_fit(found: PictureListing, recipe: Recipe, resolution: Size) -> tuple[str, str]:
     """How pictures get the shape of `resolution`, and the reason.
 
-    It is that of --fit, that of a student's teacher, or what the data need.
-    Raises DataError, ModelError.
+    It is that of --fit, that of a student's teacher, buckets if the model of --init has several sizes, or what the data
+    need. Raises DataError, ModelError.
     """
     if recipe.fit != "auto":
         return recipe.fit, "as asked"
     if recipe.evaluations is not None:
         return rendering_of(read_model_info(registry.resolve(recipe.init)).training).fit, "that of its teacher"
+    if len(_sizes_of_start(recipe)) > 1:
+        return "buckets", "that of --init"
     return fit_choice.choose_fit(found, Rendering(**recipe.colour_options), resolution)
+
+
+def choose_sizes(found: PictureListing, recipe: Recipe, resolution: Size, fit: str) -> tuple[tuple[Size, ...], str]:
+    """The sizes of the pictures, the commonest first, and how well they fit: one, or with buckets those of a student's
+    teacher, or of the model of --init if it has several, otherwise what the pictures need.
+
+    Raises UsageError, ModelError.
+    """
+    if fit != "buckets":
+        return (resolution,), ""
+    of_start = _sizes_of_start(recipe)
+    if len(of_start) > 1 or recipe.evaluations is not None:
+        return of_start, f"{len(of_start)} shape{'' if len(of_start) == 1 else 's'}"
+    return bucket_choice.choose_sizes(found, resolution, multiple=max(
+        SIDE_MULTIPLE, 2 ** (len(map_sizes(resolution)) - 1)))
+
+
+def _sizes_of_start(recipe: Recipe) -> tuple[Size, ...]:
+    """The sizes of the model of --init; () if the recipe names none."""
+    if recipe.init in ("auto", "none"):
+        return ()
+    return read_model_info(registry.resolve(recipe.init)).config.network.sizes
 
 
 def _has_accelerator(machine: Machine) -> bool:

@@ -36,7 +36,8 @@ class Session:
     split: Split
     tokenizer: Tokenizer | None                 # None for an unconditional model
     trainer: Trainer
-    validation: tuple[Tensor, Tensor | None]    # the pictures of a validation (N, 3, H, W), and their tokens (N, 77)
+    validation: list[tuple[Tensor, Tensor | None]]      # the pictures of a validation (N, 3, H, W), and their tokens
+    #                                             (N, 77), for each size that some of them have
     probes: list[Probe] = field(default_factory=list)      # what the validations of a student compare, once made
     best: Best | None = None
     noise_mse: float | None = None              # loss of the newest validation

@@ -4,6 +4,7 @@
 import torch
 
 from .. import events
+from ..config import VALIDATION_LEVELS
 from ..diffusion import distillation
 from ..evaluation.noise_curve import noise_curve, validation_times
 from ..runtime import randomness
@@ -21,10 +22,14 @@ def measure(session: Session) -> events.Validated:
     """
     if session.trainer.segments is not None:
         return _measure_student(session, session.trainer.segments)
-    trainer, (images, tokens) = session.trainer, session.validation
-    curve = noise_curve(
-        trainer.averaged, config=session.plan.model, schedule=trainer.schedule, images=images, tokens=tokens,
-        device=trainer.batches.device, micro_batch=trainer.micro_batch, precision=trainer.precision)
+    trainer, groups = session.trainer, session.validation
+    total = sum(len(images) for images, _ in groups)
+    curve = [0.0] * VALIDATION_LEVELS
+    for images, tokens in groups:
+        losses = noise_curve(
+            trainer.averaged, config=session.plan.model, schedule=trainer.schedule, images=images, tokens=tokens,
+            device=trainer.batches.device, micro_batch=trainer.micro_batch, precision=trainer.precision)
+        curve = [mean + len(images) / total * loss for mean, loss in zip(curve, losses, strict=True)]
     session.noise_mse = sum(curve) / len(curve)
     return events.Validated(
         step=trainer.global_step, noise_mse=session.noise_mse, noise_mse_at=tuple(curve),
@@ -36,10 +41,12 @@ def measure(session: Session) -> events.Validated:
 
 
 def _probes(session: Session, segments: Segments) -> list[Probe]:
-    """A probe for each of the student's times, from the first `PROBE_PICTURES` of the validation. The noise is fixed.
+    """A probe for each of the student's times, from the first `PROBE_PICTURES` of the validation, of its first size.
+
+    The noise is fixed.
     """
     device, size = session.trainer.batches.device, session.trainer.micro_batch
-    images, tokens = (None if part is None else part[:PROBE_PICTURES].to(device) for part in session.validation)
+    images, tokens = (None if part is None else part[:PROBE_PICTURES].to(device) for part in session.validation[0])
     assert images is not None
     probes = []
     for time in distillation.student_times(segments.evaluations)[:-1]:
