@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from . import installing
 from .checks import check_choice, from_dict, parse_duration, to_dict
 from .config import RENAMED_FIELDS, Export, Machine, Recipe, Sampling
 from .data import images
@@ -280,7 +281,7 @@ def _bar(description: str, total: float) -> Iterator[Callable[[float], None]]:
     try:
         from tqdm.auto import tqdm
     except ImportError as error:
-        raise UsageError("progress=True needs tqdm", hint="pip install tqdm") from error
+        raise UsageError("progress=True needs tqdm", hint=installing.command("tqdm")) from error
     with tqdm(total=total, desc=description, bar_format="{l_bar}{bar}| {elapsed}<{remaining}") as bar:
         yield lambda done: bar.update(done - bar.n) and None
 
