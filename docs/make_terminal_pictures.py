@@ -1,7 +1,9 @@
 """Write the pictures of terminals in docs/pictures: commands as they run, and the live display of a finished training.
 
+Write the two animations of README.md as well: that display, and pictures while they are denoised.
+
     pip install pyte
-    python docs/make_terminal_pictures.py scenes scenes-32
+    python docs/make_terminal_pictures.py scenes textures
 
 takes a data set and the name of a model that was trained, whose training is shown again from its log. Commands run in
 terminals of 80 x 24 and of 120 x 40 characters; a picture shows what such a terminal shows when the command has ended.
@@ -14,9 +16,11 @@ import io
 import json
 import os
 import pty
+import shlex
+import shutil
 import struct
 import subprocess
-import sys
+import tempfile
 import termios
 from pathlib import Path
 
@@ -40,6 +44,7 @@ GROUND, INK = "1d1f21", "d0d0d0"
 COLOURS = {"black": "1d1f21", "red": "e06c75", "green": "98c379", "brown": "e5c07b", "blue": "61afef",
            "magenta": "c678dd", "cyan": "56b6c2", "white": "d0d0d0", "brightblack": "7f848e"}
 EIGHTHS = "▁▂▃▄▅▆▇█"
+DENOISED = ("a red car", "a blue fish in the sea", "a yellow star at night", "a green tree on grass")
 FRAMES, FRAME_MS, LAST_MS = 24, 250, 3000
 
 
@@ -74,7 +79,7 @@ def run(command: list[str], columns: int, lines: int, folder: Path) -> Image.Ima
     """What a terminal shows after `$ command`, whose output it emulates."""
     screen = pyte.Screen(columns, lines)
     stream = pyte.ByteStream(screen)
-    stream.feed(f"$ {' '.join(command)}\r\n".encode())
+    stream.feed(f"$ {shlex.join(command)}\r\n".encode())
     controller, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     process = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, cwd=folder,
@@ -131,25 +136,36 @@ def save(picture: Image.Image, name: str) -> None:
     picture.quantize(255, dither=Image.Dither.NONE).save(PICTURES / f"{name}.png", optimize=True)
 
 
+def denoise() -> None:
+    """Write the animation of four pictures that are denoised; each stands beside the network's estimate of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(["diffuse", "sample", *DENOISED, "-s", "0", "-m", "demo", "--grid", "--animate", "-o", folder],
+                       check=True, stdout=subprocess.DEVNULL)
+        shutil.copyfile(next(Path(folder).glob("*-grid.webp")), PICTURES / "denoising.webp")
+
+
 def main() -> None:
     """Write all pictures."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("data", type=Path)
     arguments.add_argument("name")
     given = arguments.parse_args()
-    folder, data = given.data.resolve().parent, given.data.name
+    data = given.data.name
     commands = {"data-check": ["diffuse", "data", "check", data],
-                "models-show": ["diffuse", "models", "show", given.name]}
+                "models-show": ["diffuse", "models", "show", given.name], "noise-demo": ["diffuse", "noise-demo"],
+                "sample": ["diffuse", "sample", "a red car", "-n", "4", "-s", "0", "-m", "demo-fast", "--preview"]}
     for columns, lines in SIZES:
         for name, command in commands.items():
-            save(run(command, columns, lines, folder), f"terminal-{name}-{columns}x{lines}")
+            with tempfile.TemporaryDirectory() as folder:
+                Path(folder, data).symlink_to(given.data.resolve())
+                save(run(command, columns, lines, Path(folder)), f"terminal-{name}-{columns}x{lines}")
         *frames, end = replay(given.name, columns, lines)
         save(frames[-1], f"terminal-training-{columns}x{lines}")
         save(end, f"terminal-trained-{columns}x{lines}")
         if (columns, lines) == SIZES[0]:
             frames[0].save(PICTURES / "training.webp", save_all=True, append_images=[*frames[1:], end], loop=0,
                            duration=[FRAME_MS] * len(frames) + [LAST_MS], quality=80, method=6)
-    print(*sorted(PICTURES.glob("terminal-*")), PICTURES / "training.webp", sep="\n", file=sys.stdout)
+    denoise()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from PIL import Image
+
 PAGE = Path(__file__).with_name("cookbook.md")
 PICTURES = Path(__file__).with_name("pictures")
 
@@ -37,16 +39,27 @@ def run(number: int, script: str, folder: Path) -> None:
     print(f"task {number}: {time.monotonic() - started[0]:.0f} s, {processor:.0f} s of processor time", flush=True)
 
 
+def take_picture(number: int, script: str, folder: Path) -> None:
+    """Make the sheet of a task the page's picture, in 255 colours."""
+    drawn = re.findall(r" -o (\S+)", script)[-1]
+    with Image.open(next((folder / drawn).glob("*-sheet.png"))) as sheet:
+        small = sheet.convert("RGB").quantize(255, dither=Image.Dither.NONE)
+    small.save(PICTURES / f"cookbook-{number}.png", optimize=True)
+
+
 def main() -> None:
     """Run the tasks that the arguments name."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("dir", type=Path)
     arguments.add_argument("tasks", type=int, nargs="*")
+    arguments.add_argument("--pictures", action="store_true")
     chosen = arguments.parse_args()
     scripts = tasks(PAGE.read_text(encoding="utf-8"))
     chosen.dir.mkdir(parents=True, exist_ok=True)
     for number in chosen.tasks or scripts:
         run(number, scripts[number], chosen.dir.resolve())
+        if chosen.pictures:
+            take_picture(number, scripts[number], chosen.dir)
 
 
 if __name__ == "__main__":
