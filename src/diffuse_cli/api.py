@@ -253,10 +253,12 @@ def train(
 def export(
     model: str | Path | None, out: str | Path, *, to: str, scheduler: str | None = None, precision: str | None = None,
     verify: bool = True, license: str | None = None, push: str | None = None,
+    private: bool = False,
 ) -> dict[str, Any]:
     """Write a model in another form to the new path `out`, as `diffuse export` does, and return the report.
 
-    model: a name or a path, as for `load`. to, scheduler, precision, license, push: as the options of the command.
+    model: a name or a path, as for `load`. to, scheduler, precision, license, push, private: as the
+    options of the command.
     verify: whether the outputs of the exported model are compared with those of the original; the report lists each
     comparison.
 
@@ -266,7 +268,7 @@ def export(
     from .exporting import publishing
 
     chosen, target = Export(format=to, scheduler=scheduler, precision=precision, verify=verify, license=license,
-                            push=push), Path(out)
+                            push=push, private=private), Path(out)
     chosen.check_name(target)
     if os.path.lexists(target):
         raise UsageError(f"{target} exists already", hint="Choose another place")
