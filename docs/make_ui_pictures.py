@@ -3,7 +3,8 @@
     python docs/make_ui_pictures.py textures
 
 docs/pictures/ui-*.png show the page of `diffuse ui` with pictures of `demo-fast`, one of them with a mask painted over
-it; docs/pictures/report-*.png show the report of a model that was trained, here `textures`.
+it; report-*.png show the report of a model that was trained, here `textures`; web-*.png show docs/index.html, the web page
+of the bundled model, when it has drawn.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from page_client import served  # noqa: E402
 
 FINISHED = ("document.querySelectorAll('figcaption:not([hidden])').length == 8 && "
             "document.getElementById('cancel').hidden")
+DRAWN = "/pictures? in/.test(document.getElementById('status')?.textContent)"
 WINDOWS = {"1280-light": (1280, 800, False), "1280-dark": (1280, 800, True), "390-light": (390, 844, False),
            "390-dark": (390, 844, True)}
 
@@ -71,6 +73,10 @@ def main() -> None:
             if width > 600:
                 _paint(page)
             _take(page, f"ui-{window}")
+            page.show(f"{(ROOT / 'docs/index.html').as_uri()}?{window}#prompt=a+red+car&seed=0&count=8",
+                      width=width, height=height, dark=dark)
+            page.wait_for(DRAWN)
+            _take(page, f"web-{window}")
 
 
 if __name__ == "__main__":
