@@ -3,8 +3,8 @@
     python docs/make_ui_pictures.py textures
 
 docs/pictures/ui-*.png show the page of `diffuse ui` with pictures of `demo-fast`, one of them with a mask painted over
-it; report-*.png show the report of a model that was trained, here `textures`; web-*.png show docs/index.html, the web page
-of the bundled model, when it has drawn.
+it; report-*.png show the report of a model that was trained, here `textures`; web-*.png show docs/index.html, as it
+draws with the bundled model.
 """
 
 import argparse
