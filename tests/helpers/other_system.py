@@ -12,6 +12,7 @@ import builtins
 import errno
 import fcntl
 import gc
+import importlib
 import io
 import json
 import os
@@ -24,6 +25,8 @@ import sys
 import types
 from pathlib import Path
 
+import PIL.Image
+
 ABSENT = {
     "windows": {
         os: ("fork forkpty sched_getaffinity sched_setaffinity geteuid getuid getegid getgid statvfs sysconf killpg "
@@ -33,6 +36,10 @@ ABSENT = {
         socket: "AF_UNIX SO_REUSEPORT"},
     "macos": {os: "sched_getaffinity sched_setaffinity waitid pipe2 getxattr posix_fadvise memfd_create",
               socket: "SOCK_CLOEXEC SOCK_NONBLOCK"}}
+PACKAGES = (                                    # imported as this system has them
+    "asyncio concurrent.futures multiprocessing.connection tempfile matplotlib.backends.backend_svg numpy.random "
+    "PIL.features platformdirs rich.console rich.live safetensors.torch tokenizers torch._dynamo torch.distributed "
+    "typer.rich_utils")
 MODULES = {"windows": "fcntl resource termios pwd grp tty pty readline curses syslog", "macos": ""}
 _FCNTL = types.SimpleNamespace(**vars(fcntl))
 _locked: dict[tuple[int, int], int] = {}        # device and inode → the byte that is locked
@@ -134,26 +141,10 @@ def _refused_if_open(function):
 
 def main(system: str, lines: list[list[str]]) -> None:
     """Import the packages, become the other system, and run the command lines."""
-    import asyncio
-    import concurrent.futures
-    import multiprocessing.connection
-    import tempfile
-
-    import matplotlib.backends.backend_svg
-    import numpy.random
-    import PIL.features
-    import PIL.Image
-    import platformdirs
-    import rich.console
-    import rich.live
-    import safetensors.torch
-    import tokenizers
-    import torch._dynamo
-    import torch.distributed
-
-    del asyncio, concurrent, multiprocessing, tempfile, matplotlib, numpy, platformdirs, rich, safetensors, tokenizers
+    for name in PACKAGES.split():
+        importlib.import_module(name)
     PIL.Image.init()
-    torch.set_num_threads(1)
+    sys.modules["torch"].set_num_threads(1)
     become(system)
 
     from diffuse_cli import python_process
