@@ -28,6 +28,7 @@ LINES = [
     ["data", "clear"], ["models", "rm", "tiny", "--yes"]]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the other systems are simulated on Linux")
 @pytest.mark.parametrize("system", ["windows", pytest.param("macos", marks=pytest.mark.slow)])
 def test_one_process_does_all_without_the_calls_that_are_absent(system, tmp_path):
     tiny.draw_squares(tmp_path / "pictures")
