@@ -24,33 +24,34 @@ TABLE: dict[str, set[str]] = {
     "__main__": {"cli", "python_process"},
     "cli": {"ui", "api", "cli.terminal", "training", "exporting", "evaluation", "sampling", "reporting", "data",
             "data.demo_scenes", "storage", "network", "runtime", "diffusion", "pictures", "hub", "files", "events",
-            "version", "python_process", "model_config", *CHOICES},
+            "version", "python_process", "installing", "model_config", *CHOICES},
     "ui": {"sampling", "reporting", "data", "storage", "runtime", "pictures", "files", "version", "model_config",
            *(CHOICES - {"picture_size"})},
     "cli.terminal": {"pictures", "storage", "events", "checks", "errors"},
     "__init__": {"api", "sampling", "reporting", "config", "errors", "version"},
-    "api": {"training", "exporting", "sampling", "data", "storage", "runtime", "pictures", "events", *CHOICES},
+    "api": {"training", "exporting", "sampling", "data", "storage", "runtime", "pictures", "installing", "events",
+            *CHOICES},
     "training": {"evaluation", "sampling", "reporting", "data", "storage", "denoiser", "network", "runtime",
                  "diffusion", "pictures", "files", "events", "model_config", *CHOICES},
     "exporting": {"exporting.standalone", "sampling", "storage", "denoiser", "network", "runtime", "diffusion",
-                  "pictures", "hub", "files", "events", "version", "config", "model_config", "picture_size",
-                  "errors"},
+                  "pictures", "hub", "files", "installing", "events", "version", "config", "model_config",
+                  "picture_size", "errors"},
     "exporting.standalone": set(),
     "evaluation": {"sampling", "data", "storage", "denoiser", "network", "runtime", "diffusion", "pictures", "files",
-                   "events", "version", "model_config", *CHOICES},
+                   "installing", "events", "version", "model_config", *CHOICES},
     "sampling": {"data", "storage", "denoiser", "network", "runtime", "diffusion", "pictures", "files", "version",
                  "model_config", *CHOICES},
-    "reporting": {"storage", "diffusion", "pictures", "files", "events", "version", "python_process", "config",
-                  "checks", "errors"},
+    "reporting": {"storage", "diffusion", "pictures", "files", "events", "version", "python_process", "installing",
+                  "config", "checks", "errors"},
     "data.demo_scenes": {"files", "config", "checks", "errors"},
-    "data": {"hub", "files", "events", "python_process", *CHOICES},
+    "data": {"hub", "files", "events", "python_process", "installing", *CHOICES},
     "storage": {"network", "diffusion", "hub", "files", "model_config", *CHOICES},
     "denoiser": {"diffusion", "model_config"},
     "network": {"files", "model_config", *CHOICES},
     "runtime": {"config", "errors"},
     "diffusion": set(),
     "pictures": {"python_process"},
-    "hub": set(),
+    "hub": {"installing"},
     "files": {"errors"},
     "config": {"model_config", "checks", "picture_size", "errors"},
     "model_config": {"checks", "picture_size", "errors"},
@@ -60,13 +61,14 @@ TABLE: dict[str, set[str]] = {
     "errors": set(),
     "version": set(),
     "python_process": set(),
+    "installing": set(),
 }
 STANDARD_LIBRARY_ALONE = {"files", "config", "model_config", "checks", "picture_size", "events", "errors", "version",
-                          "python_process"}
+                          "python_process", "installing"}
 SEE_PIXELS = {"api", "data", "data.demo_scenes", "pictures"}           # rooms that may decode or encode pictures
 HEAVY = {"torch", "numpy", "PIL", "safetensors", "tokenizers", "matplotlib"}
 SHIPPED = "exporting.standalone.sample"         # leaves with a model, for machines where none of our code is
-LONGEST_CHAIN = 12                              # files, from an entry point down
+LONGEST_CHAIN = 13                              # files, from an entry point down
 LONGEST_FUNCTION = 60                           # lines; a command's list of options may be longer
 
 

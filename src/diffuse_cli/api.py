@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from . import installing
 from .checks import check_choice, from_dict, parse_duration, size_of_json, to_dict
 from .config import RENAMED_FIELDS, Export, Machine, Recipe, Sampling
 from .data import images
@@ -266,10 +267,12 @@ def train(
 def export(
     model: str | Path | None, out: str | Path, *, to: str, scheduler: str | None = None, precision: str | None = None,
     verify: bool = True, license: str | None = None, push: str | None = None,
+    private: bool = False,
 ) -> dict[str, Any]:
     """Write a model in another form to the new path `out`, as `diffuse export` does, and return the report.
 
-    model: a name or a path, as for `load`. to, scheduler, precision, license, push: as the options of the command.
+    model: a name or a path, as for `load`. to, scheduler, precision, license, push, private: as the
+    options of the command.
     verify: whether the outputs of the exported model are compared with those of the original; the report lists each
     comparison.
 
@@ -279,7 +282,7 @@ def export(
     from .exporting import publishing
 
     chosen, target = Export(format=to, scheduler=scheduler, precision=precision, verify=verify, license=license,
-                            push=push), Path(out)
+                            push=push, private=private), Path(out)
     chosen.check_name(target)
     if os.path.lexists(target):
         raise UsageError(f"{target} exists already", hint="Choose another place")
@@ -294,7 +297,7 @@ def _bar(description: str, total: float) -> Iterator[Callable[[float], None]]:
     try:
         from tqdm.auto import tqdm
     except ImportError as error:
-        raise UsageError("progress=True needs tqdm", hint="pip install tqdm") from error
+        raise UsageError("progress=True needs tqdm", hint=installing.command("tqdm")) from error
     with tqdm(total=total, desc=description, bar_format="{l_bar}{bar}| {elapsed}<{remaining}") as bar:
         yield lambda done: bar.update(done - bar.n) and None
 

@@ -256,6 +256,7 @@ class Export:
     verify: bool = True
     license: str | None = None                  # for diffusers: that of the model card, as the Hub writes it
     push: str | None = None                     # for diffusers: owner/name on the Hub to which it is uploaded
+    private: bool = False                       # whether nobody else may see that repository
 
     def __post_init__(self) -> None:
         check_choice("--to", self.format, tuple(EXPORT_FORMATS))
@@ -271,6 +272,8 @@ class Export:
         for option, value in (("--push", self.push), ("--license", self.license)):
             if value is not None and self.format != "diffusers":
                 raise UsageError(f"{option} is for --to diffusers, the form with a model card", hint="Leave it out")
+        if self.private and self.push is None:
+            raise UsageError("--private is for --push", hint="Leave it out")
         if self.push is not None and self.license is None:
             raise UsageError("--push publishes the model, and needs its licence",
                              hint="For example: --license mit. The pictures that it was trained on may set conditions")

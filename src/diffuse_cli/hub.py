@@ -6,7 +6,9 @@ import sys
 from collections.abc import Callable
 from types import ModuleType
 
-EXTRA = "pip install 'diffuse-cli[hub]'"
+from . import installing
+
+EXTRA = installing.extra("hub")                  # the command that installs the library
 _NAME = r"[\w-][\w.-]*/[\w-][\w.-]*?"
 _ADDRESS = re.compile(rf"hf:/{{1,2}}({_NAME})(?:@([\w./-]+))?/*")               # Path makes one slash of two
 

@@ -340,6 +340,12 @@ def test_a_recipe_file_says_what_is_typed(tmp_path):
             recipe_file.read(tmp_path / "c.toml", Path("/a"), {})
 
 
+@pytest.mark.parametrize("written", ['"16x8"', '"16X8"', '"16×8"', '" 16x8 "'])
+def test_a_file_writes_sizes_as_the_option_takes_them(tmp_path, written):
+    (tmp_path / "a.toml").write_text(f"resolution = {written}", encoding="utf-8")
+    assert recipe_file.read(tmp_path / "a.toml", Path("/a"), {})[1].resolution == (16, 8)
+
+
 def test_the_folder_can_come_from_the_config_alone(tmp_path):
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"request": {"folder": "/a", "recipe": {"steps": 5, "seed": 3}}, "plan": {}}))

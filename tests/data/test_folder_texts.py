@@ -66,6 +66,15 @@ def test_ids_without_names_mean_no_caption(folder):
     assert by_class(find_pictures(folder({"train/classes.csv": classes}))) == CLASSES
 
 
+@pytest.mark.parametrize("header", ["", "class,text\n"])
+def test_a_class_may_be_called_like_a_picture(folder, header):
+    pictures = {f"{number % 3}/{number}.png": None for number in range(12)}
+    rows = "".join(f"{number},{name}\n" for number, name in enumerate(NAMES))
+    found = find_pictures(folder({**pictures, "classes.csv": header + rows}))
+    assert by_class(found) == {str(number): name for number, name in enumerate(NAMES)}
+    assert found.caption_summary == "folder name by classes.csv (12 of 12 files)"
+
+
 def test_names_in_the_folder_above_are_found_by_option(folder):
     root = folder({**SYNSETS, "Labels.json": json.dumps(CLASSES)})
     found = find_pictures(root / "train")

@@ -109,6 +109,16 @@ def test_a_card_that_the_hub_refuses_uploads_nothing_and_the_export_stays(comman
     assert (tmp_path / "out" / "model_index.json").exists()
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_what_is_private_goes_to_no_public_repository(command, model, hub, tmp_path, there):
+    if there:
+        hub.repositories["me/squares"] = {}
+    code, _, err = _push(command, tmp_path, "--license", "cc-by-4.0", "--private")
+    assert (code, bool(hub.repositories["me/squares"]), "me/squares" in hub.private) == (11 if there else 0, not there,
+                                                                                       not there), err
+    assert ("me/squares is public, and --private was given: nothing was uploaded" in err) is there
+
+
 def test_a_push_without_a_licence_is_one_line(command, model, hub, tmp_path):
     code, out, err = _push(command, tmp_path)
     assert (code, out) == (2, "")
@@ -119,6 +129,7 @@ def test_a_push_without_a_licence_is_one_line(command, model, hub, tmp_path):
 
 
 @pytest.mark.parametrize(("options", "told"), [
+    ({"format": "diffusers", "private": True}, "--private is for --push"),
     ({"format": "onnx", "push": "me/x", "license": "mit"}, "--push is for --to diffusers"),
     ({"format": "safetensors", "license": "mit"}, "--license is for --to diffusers"),
     ({"format": "diffusers", "license": "MIT License: yes"}, "--license takes a name")])

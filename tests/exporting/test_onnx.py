@@ -259,7 +259,7 @@ def test_a_missing_extra_is_named_with_the_command_before_anything_is_written(tm
     find_spec = importlib.util.find_spec
     with mock.patch("importlib.util.find_spec", lambda name: None if name == "onnxscript" else find_spec(name)):
         for act in (onnx_folder.write, onnx_comparison.compare):
-            with pytest.raises(UsageError, match='pip install "diffuse-cli\\[onnx\\]"'):
+            with pytest.raises(UsageError, match=r"pip install 'diffuse-cli\[onnx\]'"):
                 act(onnx_models.make(conditional=False), tmp_path, ONNX)
     assert list(tmp_path.iterdir()) == []
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from diffuse_cli.errors import InUseError, StorageError
-from diffuse_cli.files import durable
+from diffuse_cli.files import durable, temporaries
 
 CALLS = ("write", "fsync", "replace")
 
@@ -269,13 +269,13 @@ def test_a_lock_can_be_taken_again(tmp_path):
 def test_a_lock_on_what_was_removed_meanwhile_is_no_lock(tmp_path, monkeypatch):
     """Here the file is opened, then removed with its directory, then locked: the lock would protect nothing."""
     directory = durable.make_directory(tmp_path / "cars")
-    real = durable.fcntl.flock
+    real = temporaries.fcntl.flock
 
     def removed_first(*arguments: int) -> None:
         durable.remove_tree(directory)
         real(*arguments)
 
-    monkeypatch.setattr(durable.fcntl, "flock", removed_first)
+    monkeypatch.setattr(temporaries.fcntl, "flock", removed_first)
     with pytest.raises(InUseError, match="just removed"), durable.lock(directory / "lock", doing="training"):
         pass
 

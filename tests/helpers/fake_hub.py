@@ -20,14 +20,16 @@ class FakeHub:
         self.repositories: dict[str, dict[str, bytes]] = {}
         self.requests: list[str] = []
         self.cards: list[str] = []              # the metadata that were judged
+        self.private: set[str] = set()          # names of repositories
         self.refusal = ""                       # what is wrong with every card
         self.told_sizes: dict[str, int] = {}    # sizes that differ from those of the files
 
     def info(self, name: str) -> dict:
         files = self.repositories[name]
-        return {"_id": "1", "id": name, "modelId": name, "sha": COMMIT, "private": False, "tags": [], "downloads": 0,
-                "likes": 0, "siblings": [{"rfilename": file, "size": self.told_sizes.get(file, len(data))}
-                                         for file, data in files.items()]}
+        return {"_id": "1", "id": name, "modelId": name, "sha": COMMIT, "private": name in self.private, "tags": [],
+                "downloads": 0, "likes": 0,
+                "siblings": [{"rfilename": file, "size": self.told_sizes.get(file, len(data))}
+                             for file, data in files.items()]}
 
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
         """(status, headers, body) for a request."""
@@ -36,6 +38,9 @@ class FakeHub:
         if path == "/api/repos/create":
             told = json.loads(body)
             name = f"{told['organization']}/{told['name']}" if told.get("organization") else told["name"]
+            private = told.get("private") or told.get("visibility") == "private"       # before version 2, and since
+            if private and name not in self.repositories:
+                self.private.add(name)
             self.repositories.setdefault(name, {})
             return self._json({"url": f"https://huggingface.co/{name}", "name": name, "id": name})
         if path == "/api/validate-yaml":

@@ -43,10 +43,20 @@ def test_captions_stay_below_their_own_pictures(captions):
     for index, picture in enumerate(pictures):
         top, left = gap + index // 3 * (side + lines + gap), gap + index % 3 * (side + gap)
         assert np.array_equal(sheet[top : top + side : 4, left : left + side : 4], picture)
-        text = sheet[top + side : top + side + lines, left : left + side]
+        text = sheet[top + side + 1 : top + side + lines, left : left + side]           # below the line around it
         assert (text < 255).any() == (captions[index] != ("",))
-        sheet[top : top + side + lines, left : left + side] = 255
+        sheet[top - 1 : top + side + lines, left - 1 : left + side + 1] = 255
     assert (sheet == 255).all()
+
+
+def test_a_white_picture_has_a_line_around_it():
+    with Image.open(io.BytesIO(sheets.captioned_sheet(np.full((1, 8, 8, 3), 255, np.uint8), [()]))) as image:
+        grey = np.asarray(image.convert("RGB"))
+    rows, columns = np.nonzero((grey == 200).all(2))
+    side = columns.max() - columns.min() + 1
+    assert len(rows) >= 4 * (side - 1)
+    inside = grey[rows.min() + 1 : rows.min() + side - 1, columns.min() + 1 : columns.max()]
+    assert (inside == 255).all()
 
 
 def test_rows_have_titles_above_and_labels_below():
@@ -61,9 +71,9 @@ def test_rows_have_titles_above_and_labels_below():
         for column, picture in enumerate(row.pictures):
             left = gap + column * (120 + gap)
             assert np.array_equal(sheet[top : top + side : 7, left : left + side : 7], picture)
-            assert (sheet[top + side : top + side + line, left : left + 120] < 255).any()
+            assert (sheet[top + side + 1 : top + side + line, left : left + 120] < 255).any()
     assert (sheet[:gap + line, :60] < 255).any()                                    # the title of the first
-    assert (sheet[first - gap : first + gap] == 255).all()                          # the second has none
+    assert (sheet[first - gap : first + gap - 1] == 255).all()                      # the second has none
 
 
 def test_a_strip_is_read_as_it_was_written(tmp_path):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .. import installing
 from ..config import Machine
 from ..errors import DiffuseError
 from ..files import durable
@@ -131,4 +132,4 @@ def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         "that draws, or NO_COLOR is set")
     for extra, packages in sorted(found["extras"].items()):
         yield f"extra {extra}", "installed" if not packages else (
-            f"needs {', '.join(packages)}: pip install 'diffuse-cli[{extra}]'")
+            f"needs {', '.join(packages)}: {installing.extra(extra)}")

@@ -33,6 +33,8 @@ def export(
     push: Annotated[str | None, typer.Option(
         "--push", metavar="OWNER/NAME", help="Also upload it to this repository of the Hugging Face Hub, for "
         "diffusers.")] = None,
+    private: Annotated[bool, typer.Option(
+        "--private", help="With --push: only where the repository is private; a new one becomes so.")] = False,
     license: Annotated[str | None, typer.Option(
         "--license", metavar="NAME", help="Licence on the model card, such as mit or cc-by-4.0, for diffusers. --push "
         "needs it.")] = None,
@@ -57,7 +59,7 @@ def export(
     """
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
     choice = Export(format=to, scheduler=scheduler, precision=precision, verify=not no_verify,
-                    license=license, push=push)
+                    license=license, push=push, private=private)
     path = registry.resolve(model)
     read_model_info(path)                       # one that is refused is refused before the slow import of torch
     target = out or Path(_base_name(model, path) + (choice.suffix or f"-{choice.format}"))

@@ -79,8 +79,12 @@ def process_duties() -> Iterator[ProcessRank]:
 def launch(count: int) -> int:
     """Run this command line in `count` processes. → its exit code; 128 + n if signal n ended it.
 
-    Raises WorkerError, saying which process was lost and how, and UsageError if they could not reach each other.
+    Raises WorkerError, saying which process was lost and how, and UsageError where the system has no such processes, or
+    where they could not reach each other.
     """
+    if not hasattr(os, "waitid"):               # on Windows, and on macOS before Python 3.13
+        raise UsageError("this system cannot start several processes for one command",
+                         hint="Leave --gpus and --procs out")
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std, start_processes
 
     _check_loopback()

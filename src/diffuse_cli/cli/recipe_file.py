@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import config
-from ..checks import from_dict, parse_duration, to_dict
+from ..checks import from_dict, parse_duration, parse_size, to_dict
 from ..config import Recipe
 from ..errors import UsageError, system_reason
 from ..files.input_files import read_input
@@ -62,6 +62,8 @@ def _read_toml(path: Path) -> tuple[Path | None, dict[str, Any]]:
     recipe = {name.replace("-", "_"): value for name, value in content.items()}
     if isinstance(recipe.get("time"), str):
         recipe["time"] = parse_duration("--config: time", recipe["time"])
+    if isinstance(recipe.get("resolution"), str):
+        recipe["resolution"] = parse_size(recipe["resolution"])
     return None if folder is None else Path(folder), recipe
 
 

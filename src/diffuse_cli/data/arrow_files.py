@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from .. import installing
 from ..errors import DataError
 from ..files.input_files import check_input
 from ..files.strict_json import JsonError, loads_strict
@@ -93,7 +94,7 @@ class ArrowTable:
             import pyarrow
             from pyarrow import ipc, parquet
         except ImportError as error:
-            raise DataError(f"{path.name} needs pyarrow", hint="pip install 'diffuse-cli[parquet]'") from error
+            raise DataError(f"{path.name} needs pyarrow", hint=installing.extra("parquet")) from error
         with reading(path.name, path):
             check_input(path, limit=ARCHIVE_LIMIT)
             if path.suffix.lower() == ".parquet":

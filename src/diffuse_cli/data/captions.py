@@ -109,6 +109,7 @@ def _first_present(tree: Tree, index: PictureIndex, manifest: SourceCaptions | N
     sidecars = sidecar_files.read_sidecars(tree, extension=options.extension, joined=options.joined)
     taken = SpilledDict((name, None) for name in itertools.chain(metadata.files, sidecars.files))
     tables, unused = metadata_files.read_other_tables(tree, index, column=options.column, taken=taken)
+    tables = [table for table in tables if not folder_texts.names_classes(table.file, tree, len(table.by_name))]
     taken.update((table.file.name, None) for table in tables)
     texts = folder_texts.read_folder_texts(tree, joined=options.joined, taken=taken)
     from_tables, _ = metadata_files.captions_of_tables(tables)

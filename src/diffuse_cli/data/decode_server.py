@@ -91,7 +91,7 @@ def _decode(path: str, data: bytes, sizes: list[Size], rendering: Rendering) -> 
 
 def _limit_memory() -> None:
     """Limit the address space, if the system can, to its present size plus MEMORY."""
-    with contextlib.suppress(ImportError, OSError, ValueError):
+    with contextlib.suppress(AttributeError, ImportError, OSError, ValueError):
         import resource
 
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

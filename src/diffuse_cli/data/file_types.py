@@ -9,6 +9,8 @@ import re
 import struct
 from collections.abc import Iterable
 
+from .. import installing
+
 # Suffixes of formats that Pillow decodes without the help of another program.
 SUFFIXES = frozenset((
     ".jpg", ".jpeg", ".jfif", ".jpe", ".jif", ".jfi", ".pjpeg", ".pjp", ".mpo", ".png", ".apng", ".webp", ".gif",
@@ -26,8 +28,8 @@ OTHER_TYPE, NOT_DOWNLOADED = "unsupported type", "not downloaded from iCloud"
 _EXPORT = "export it as PNG"
 PICTURE_LIKE = (HEIC, JPEG_XL, DRAWING, RAW, LAYERS, OTHER_TYPE)   # reported although nothing claims to be a picture
 REMEDIES = {                                    # reason → remedy, the rest of a sentence that begins with the reason
-    HEIC: "pip install pillow-heif",
-    JPEG_XL: "pip install pillow-jxl-plugin",
+    HEIC: installing.command("pillow-heif"),
+    JPEG_XL: installing.command("pillow-jxl-plugin"),
     DRAWING: f"{_EXPORT} at the size that you need",
     RAW: "develop it, and export it as JPEG or PNG",
     LAYERS: _EXPORT,

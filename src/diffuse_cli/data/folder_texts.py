@@ -92,6 +92,19 @@ def read_named_file(path: Path, tree: Tree) -> FolderTexts | None:
     return FolderTexts(names=names, names_file=path.name) if names else None
 
 
+def names_classes(file: File, tree: Tree, listed: int) -> bool:
+    """Whether a file names the classes of more pictures than the `listed` ones that it may hold captions of.
+
+    “0,zero” is the name of the class 0, although there is a picture `0/0.png`.
+    """
+    if 2 * listed > len(tree.pictures):
+        return False
+    names, _ = class_names({part for directory in tree.directories for part in directory.split("/") if is_id(part)},
+                           [file])
+    return listed < sum(count for directory, count in tree.directories.items()
+                        if not names.keys().isdisjoint(directory.split("/")))
+
+
 def name_ids(source: SourceCaptions, tree: Tree, taken: Container[str]) -> str:
     """Replace captions that are ids of classes, all of them, by the names that a file gives; warn if there is none.
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from .. import installing
 from ..errors import DataError, system_reason
 from .annotations import NAMELESS, flattened, rows_of
 from .containers import ARCHIVE_LIMIT, File, Location, reading
@@ -199,7 +200,7 @@ def _parquet_rows(file: File) -> Iterator[Row]:
     try:
         from pyarrow import parquet
     except ImportError as error:
-        raise DataError(f"{file.name} needs pyarrow", hint="pip install 'diffuse-cli[parquet]'") from error
+        raise DataError(f"{file.name} needs pyarrow", hint=installing.extra("parquet")) from error
     with reading(file.name, file.path), open_text(file.path, limit=ARCHIVE_LIMIT) as stream, \
             parquet.ParquetFile(stream) as table:
         number = 0

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import installing
 from ..errors import ModelError, UsageError, system_reason
 from ..files.input_files import read_input
 from .features import Features
@@ -118,4 +119,4 @@ def _session(data: bytes, path: Path) -> Any:
 
 def _missing() -> UsageError:
     return UsageError("--features needs libraries that are not installed",
-                      hint='Install them: pip install "diffuse-cli[onnx]"')
+                      hint=f"Install them: {installing.extra('onnx')}")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from .. import installing
 from ..errors import UsageError
 from ..model_config import ModelConfig
 from ..network.network import Network
@@ -34,7 +35,7 @@ def check_extra() -> None:
     """Raise UsageError, with the command that installs them, if libraries of the extra are missing."""
     if any(importlib.util.find_spec(name) is None for name in EXTRA):
         raise UsageError("the onnx format needs libraries that are not installed",
-                         hint='Install them: pip install "diffuse-cli[onnx]"')
+                         hint=f"Install them: {installing.extra('onnx')}")
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,7 @@ from ..errors import InUseError, StorageError, system_reason
 from . import temporaries
 from .temporaries import BINARY, CLOEXEC, NOFOLLOW, TEMPORARY
 
-if sys.platform == "win32":
-    import msvcrt
-else:
+if sys.platform == "darwin":
     import fcntl
 
 LIMITS = {errno.EFBIG: "ulimit -f", errno.EMFILE: "ulimit -n", errno.ENFILE: "ulimit -n", errno.ENOMEM: "ulimit -v"}
@@ -49,7 +47,7 @@ def write(
             if exclusive:
                 _link(temporary.path, path)
             else:
-                os.replace(temporary.path, path)
+                temporaries.replace(temporary.path, path)
         sync_directory(path.parent)
     except FileExistsError:
         raise
@@ -81,7 +79,7 @@ def stream(path: Path, *, mode: int = 0o600) -> Iterator[Callable[[bytes], None]
             _sync(temporary.descriptor)
             if sys.platform == "win32":
                 temporary.close()
-            os.replace(temporary.path, path)
+            temporaries.replace(temporary.path, path)
             sync_directory(path.parent)
 
 
@@ -144,13 +142,13 @@ def publish(staged: Path, target: Path, *, replace: bool = False) -> None:
         if staged.is_file() and not replace:
             _link(staged, target)
         elif staged.is_file() or not os.path.lexists(target):
-            os.replace(staged, target)
+            temporaries.replace(staged, target)
         elif not replace:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
         else:
             aside.mkdir()
-            os.replace(target, aside / target.name)
-            os.replace(staged, target)
+            temporaries.replace(target, aside / target.name)
+            temporaries.replace(staged, target)
         sync_directory(target.absolute().parent)
     except FileExistsError:
         raise
@@ -241,12 +239,21 @@ def remove_tree(path: Path) -> None:
     """
     trash = path.with_name(f".trash-{os.urandom(8).hex()}")
     try:
-        os.replace(path, trash)
+        temporaries.replace(path, trash)
         sync_directory(path.parent)
     except OSError as error:
         fail(error, path)
     for leftover in path.parent.glob(".trash-*"):
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+def remove_locked_tree(path: Path, lock_name: str) -> None:
+    """As `remove_tree`, while holding the lock of that name in the directory. Raises InUseError and StorageError."""
+    with lock(path / lock_name, doing="being removed"):
+        if sys.platform != "win32":
+            remove_tree(path)
+            return
+    remove_tree(path)                           # Windows renames no directory in which a file is open
 
 
 def remove_temporaries(directory: Path) -> None:
@@ -270,10 +277,7 @@ def lock(path: Path, *, doing: str) -> Iterator[None]:
         fail(error, path)
     try:
         try:
-            if sys.platform == "win32":
-                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-            else:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            temporaries.lock_now(descriptor)
         except OSError as error:
             if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):      # the file system has no locks
                 fail(error, path)
@@ -358,9 +362,10 @@ def _sync_tree(path: Path) -> None:
 def _sync(descriptor: int) -> None:
     try:
         if sys.platform == "darwin":
-            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
-        else:
-            os.fsync(descriptor)
+            with contextlib.suppress(OSError):                     # a disk of the network may know only fsync
+                fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+                return
+        os.fsync(descriptor)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):     # the file system has no fsync
             raise
@@ -374,6 +379,6 @@ def _link(temporary: Path, path: Path) -> None:
         raise
     except OSError:                                                # the file system has no hard links
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NOFOLLOW | CLOEXEC, 0o600))
-        os.replace(temporary, path)
+        temporaries.replace(temporary, path)
     else:
         os.unlink(temporary)

@@ -10,11 +10,14 @@ import re
 import shutil
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-if sys.platform != "win32":
+if sys.platform == "win32":
+    import msvcrt
+else:
     import fcntl
 
 TEMPORARY = ".tmp-"                             # prefix of the names that a crash may leave behind
@@ -22,6 +25,7 @@ ASIDE = "replaced"                              # in a temporary directory: what
 NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 BINARY = getattr(os, "O_BINARY", 0)
+_LOCKED_BYTE = 2**30                            # on Windows, nobody else can read the byte that is locked
 _NAME = re.compile(re.escape(TEMPORARY) + r"diffuse-[0-9a-f]{16}")
 _searched: set[Path] = set()                    # directories that this process has searched for abandoned temporaries
 
@@ -56,6 +60,7 @@ def file_beside(path: Path, mode: int) -> Iterator[TemporaryFile]:
     try:
         yield file
     except BaseException:
+        file.close()                                               # Windows does not remove an open file
         with contextlib.suppress(OSError):
             os.unlink(name)
         raise
@@ -98,6 +103,34 @@ def create(path: Path, flags: int, mode: int = 0o600) -> int:
     return descriptor
 
 
+def lock_now(descriptor: int) -> None:
+    """Lock an open file, or on other systems than Windows a directory, for this process.
+
+    Raises OSError if another process holds it, or if the file system has no locks.
+    """
+    if sys.platform == "win32":
+        os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def replace(source: Path, target: Path) -> None:
+    """Give a file or directory another name, in one instant, and replace a file of that name. Raises OSError.
+
+    On Windows, where a program that only looks at a file hinders this, it is tried for a second.
+    """
+    for seconds in (0.01, 0.04, 0.15, 0.3, 0.5) if sys.platform == "win32" else ():
+        try:
+            os.replace(source, target)
+        except PermissionError:
+            time.sleep(seconds)
+        else:
+            return
+    os.replace(source, target)
+
+
 def remove_abandoned(directory: Path) -> None:
     """Remove the temporaries in a directory that belong to this user and are held by no living process."""
     if sys.platform == "win32":
@@ -130,7 +163,7 @@ def _discard(directory: Path) -> None:
     aside = directory / ASIDE
     for replaced in aside.iterdir() if aside.is_dir() else ():
         if not os.path.lexists(directory.parent / replaced.name):
-            os.replace(replaced, directory.parent / replaced.name)
+            replace(replaced, directory.parent / replaced.name)
     shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -143,7 +176,7 @@ def _lock_is_ours(descriptor: int, path: Path) -> bool:
     if sys.platform == "win32":
         return True
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_now(descriptor)
     except BlockingIOError:
         return False
     except OSError:                             # the file system has no locks
@@ -168,7 +201,7 @@ def _remove_if_abandoned(path: Path) -> None:
     is_directory = stat.S_ISDIR(status.st_mode)
     descriptor = os.open(path, NOFOLLOW | CLOEXEC | (os.O_RDONLY | os.O_DIRECTORY if is_directory else os.O_RDWR))
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_now(descriptor)
         if not is_still(path, descriptor):
             return
         if is_directory:

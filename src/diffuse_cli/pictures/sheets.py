@@ -26,6 +26,7 @@ _CAPTIONED_SIDE = 128                           # maximum width in pixels to whi
 CAPTION_LETTERS = 200                           # maximum letters of a caption on a sheet
 _STRIP_TEXT = "width"                           # text of the PNG of a strip: pixels of each of its pictures
 _LINE = 14                                      # height of a line of text, in pixels
+_FRAME = "#c8c8c8"                              # colour of the line around a picture, which may be white at its edges
 _GAP, _CAPTION_GAP = 6, 8                       # white pixels around each picture of `labelled_rows`, `captioned_sheet`
 _FONT_SIZE, _CAPTION_FONT_SIZE = 11, 10         # of the texts of `labelled_rows`, `captioned_sheet`, in pixels
 
@@ -124,11 +125,11 @@ class Row:
 
 
 def column_width(rows: Sequence[Row]) -> int:
-    """Width in pixels of a column of `labelled_rows`: of the enlarged picture or of the longest line under it."""
+    """Width in pixels of a column of `labelled_rows`: of the enlarged picture, or of the longest line and a gap."""
     lines = [line for row in rows for label in row.labels for line in label]
     picture = rows[0].pictures[0]
     return max(len(picture[0]) * scale_of(picture),
-               *(math.ceil(text_width(line, _FONT_SIZE)) for line in lines))
+               *(math.ceil(text_width(line, _FONT_SIZE)) + _GAP for line in lines))
 
 
 def labelled_rows(rows: Sequence[Row], *, cell: int | None = None) -> np.ndarray:
@@ -154,7 +155,10 @@ def _sheet_with_labels(
     pixels: np.ndarray, labels: Sequence[Sequence[str]], colours: Sequence[str], *, scale: int, cell: int, lines: int,
     columns: int, gap: int, size: int,
 ) -> Image.Image:
-    """A `tile` of pictures enlarged by `scale`, in cells `cell` pixels wide with room for `lines` of text below."""
+    """A `tile` of pictures enlarged by `scale`, in cells `cell` pixels wide with room for `lines` of text below.
+
+    A thin line around each picture shows where it ends.
+    """
     pixels = enlarge(pixels, scale)
     _, height, width, _ = pixels.shape
     cells = np.pad(pixels, ((0, 0), (0, lines * _LINE), (0, cell - width), (0, 0)), constant_values=255)
@@ -162,8 +166,9 @@ def _sheet_with_labels(
     draw = ImageDraw.Draw(canvas)
     for index, (_, label, colour) in enumerate(zip(cells, labels, colours, strict=True)):
         left = gap + index % columns * (cell + gap)
-        top = gap + index // columns * (height + lines * _LINE + gap) + height + 2
-        _write_lines(draw, (left, top), label, colour, size)
+        top = gap + index // columns * (height + lines * _LINE + gap)
+        draw.rectangle((left - 1, top - 1, left + width, top + height), outline=_FRAME)      # around the picture
+        _write_lines(draw, (left, top + height + 2), label, colour, size)
     return canvas
 
 

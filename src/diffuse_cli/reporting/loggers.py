@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from .. import events, python_process
+from .. import events, installing, python_process
 from ..errors import UsageError
 from ..files import durable
 from ..files.input_files import read_input
@@ -27,7 +27,7 @@ def check_log(name: str) -> None:
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:                            # without an origin it is a folder of that name
         raise UsageError(f"--log {name} needs a package that is not installed",
-                         hint=f"Install it: pip install 'diffuse-cli[{name}]'")
+                         hint=f"Install it: {installing.extra(name)}")
 
 
 @contextlib.contextmanager

@@ -275,8 +275,7 @@ def remove(name: str) -> None:
     path = existing_directory(name)
     was_last = last() == name
     try:
-        with durable.lock(path / LOCK_FILE, doing="being removed"):
-            durable.remove_tree(path)
+        durable.remove_locked_tree(path, LOCK_FILE)
     except InUseError as error:
         raise InUseError(error.what, hint="Wait for it to end, or stop it first") from error
     if was_last:

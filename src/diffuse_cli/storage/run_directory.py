@@ -9,14 +9,13 @@ Uses the standard library only, so that a run is found and locked before torch i
 
 import contextlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from ..checks import to_dict
 from ..config import RENAMED_FIELDS, Recipe
 from ..errors import StorageError, system_reason
-from ..files import durable
+from ..files import durable, temporaries
 from ..files.input_files import read_input
 from ..files.strict_json import MAX_JSON_BYTES, JsonError, loads_strict
 from . import registry, training_states
@@ -97,7 +96,7 @@ def move_aside(directory: Path) -> str | None:
                      [path for path in old if path.name != CONFIG_FILE and not _belongs_to_a_plan(path)],
                      [path for path in old if _belongs_to_a_plan(path)]):
             for path in group:
-                os.replace(path, aside / path.name)
+                temporaries.replace(path, aside / path.name)
             durable.sync_directory(aside)
             durable.sync_directory(directory)
     except OSError as error:

@@ -5,6 +5,7 @@ It needs no torch, so that a request can be refused at once. The files of a run 
 
 import contextlib
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from ..storage.model_info import read_model_info
 
 BUDGET_FIELDS = ("steps", "images", "time")     # fields of a recipe whose values may grow when a run is resumed
 RESOLUTIONS = (16, 32, 64)                      # sides of squares to choose from if the user gives none, in pixels
+GPU_DEVICES = ("nvidia0", "kfd", "dxg")         # names in /dev: of NVIDIA, of AMD, and of both in WSL
 PROBED_PICTURES = 500                           # rough number of pictures whose size decides on the resolution
 
 
@@ -267,4 +269,6 @@ def _has_accelerator(machine: Machine) -> bool:
         return not machine.device.startswith("cpu")
     if machine.gpus is not None:
         return machine.gpus != "0"
-    return sys.platform == "darwin" or Path("/dev/nvidia0").exists() or Path("/dev/kfd").exists()
+    if sys.platform == "win32":
+        return shutil.which("nvidia-smi") is not None
+    return sys.platform == "darwin" or any(Path("/dev", name).exists() for name in GPU_DEVICES)
