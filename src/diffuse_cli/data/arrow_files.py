@@ -107,6 +107,7 @@ class ArrowTable:
                     self._table = ipc.open_file(source).read_all()
                 self._file, self.schema, self.rows = None, self._table.schema, self._table.num_rows
             judge_row_count(self.rows, path.stat().st_size, path.name)
+            self.names = self.schema.names      # which raises for one that is not UTF-8
 
     def piece_with(self, row: int, column: str) -> tuple[int, Any]:
         """Some rows of a column, among them `row`. → the number of the first of them, the values"""
@@ -142,8 +143,8 @@ class ArrowTable:
         import pyarrow
 
         names = self._class_names()
-        columns = [field.name for field in self.schema
-                   if field.name != without and not pyarrow.types.is_binary(field.type)]
+        columns = [name for name, field in zip(self.names, self.schema, strict=True)
+                   if name != without and not pyarrow.types.is_binary(field.type)]
         with reading(self.path.name, self.path):
             batches = iter(self._table.select(columns).to_batches(1024)) if self._table is not None else \
                 self._file.iter_batches(batch_size=1024, columns=columns, use_threads=False)
