@@ -24,6 +24,7 @@ from PIL import Image, PngImagePlugin
 from diffuse_cli.checks import from_dict
 from diffuse_cli.cli.prompt_files import PromptLine
 from diffuse_cli.data import archives, fitting, images, tables
+from diffuse_cli.data.arrow_files import ARROW_SUFFIXES, ArrowTable
 from diffuse_cli.data.containers import File
 from diffuse_cli.data.picture_files import ImageRefused
 from diffuse_cli.data.png_texts import read_png_text
@@ -111,8 +112,19 @@ def archive(data: bytes) -> None:
                 member.read_bytes()
 
 
+def rows(data: bytes) -> None:
+    """A parquet or Arrow file; the first byte chooses which. Its texts and its pictures are read."""
+    table = ArrowTable(_file(data[1:], f"given{ARROW_SUFFIXES[(data[:1] or b'a')[0] % 2]}"))
+    column = table.image_column()
+    assert all(type(row) is dict for row in table.texts(column or ""))
+    for row in range(min(table.rows, 10) if column else 0):
+        _, piece = table.piece_with(row, column)
+        piece.to_pylist()
+
+
 DOORS: dict[str, Callable[[bytes], None]] = {
-    function.__name__: function for function in (model_header, tokenizer, picture, captions, png_text, folder, archive)}
+    function.__name__: function
+    for function in (model_header, tokenizer, picture, captions, png_text, folder, archive, rows)}
 
 
 def is_safe(door: str, data: bytes) -> bool:
@@ -133,7 +145,7 @@ def is_safe(door: str, data: bytes) -> bool:
 def sound(door: str) -> list[bytes]:
     """Inputs that the door accepts."""
     return {"model_header": _models, "tokenizer": _tokenizers, "picture": _pictures, "captions": _captions,
-            "png_text": _png_texts, "folder": _folders, "archive": _archives}[door]()
+            "png_text": _png_texts, "folder": _folders, "archive": _archives, "rows": _rows}[door]()
 
 
 CONFIG = {"network": {"resolution": 8, "widths": [8], "depths": [1], "attention": ["none"], "head_dim": 8, "groups": 1,
@@ -242,6 +254,30 @@ def _archives() -> list[bytes]:
                 with contextlib.suppress(ValueError):               # a name that is too long for the oldest format
                     tar.addfile(info, io.BytesIO(data))
         found.append(b"b" + stream.getvalue()[:8192])
+    return found
+
+
+def _rows() -> list[bytes]:
+    """The first byte says which kind of file follows: odd for Arrow."""
+    import pyarrow
+    from pyarrow import ipc, parquet
+
+    picture = _encoded(Image.new("RGB", (2, 2)), "PNG")
+    table = pyarrow.table({
+        "image": [{"bytes": picture, "path": f"{number}.png"} for number in range(3)], "text": ["a", None, "Größe"],
+        "label": pyarrow.array([0, 1, 0]), "tags": [["x", "y"], [], None],
+        "kind": pyarrow.array(["p", "q", "p"]).dictionary_encode()})
+    found = []
+    for compression in ("none", "snappy", "zstd"):
+        stream = io.BytesIO()
+        parquet.write_table(table, stream, row_group_size=2, compression=compression)
+        found.append(b"b" + stream.getvalue())
+    for compression in (None, "zstd"):
+        for new in (ipc.new_file, ipc.new_stream):
+            stream = io.BytesIO()
+            with new(stream, table.schema, options=ipc.IpcWriteOptions(compression=compression)) as writer:
+                writer.write_table(table, max_chunksize=2)
+            found.append(b"a" + stream.getvalue())
     return found
 
 

@@ -18,6 +18,7 @@ MODELS, STRICT, OPENING = "storage/safetensors_file.py", "files/strict_json.py",
 ONNX = "evaluation/features_file.py"
 SEALS, INPUTS, HEADERS = "storage/test_safetensors_file.py", "files/test_input_files.py", "test_security.py"
 CHECKPOINT, PNG, FEATURES = "storage/test_checkpoint.py", "data/test_png_texts.py", "evaluation/test_features_file.py"
+SMALL, SLOW = "data/test_small_files_of_much.py", "reliability/test_slow_texts.py"
 IMAGES, WORKERS, JSON = "data/test_images.py", "data/test_decode_workers.py", "files/test_strict_json.py"
 
 # name → (file, the code, what stands there instead, the tests that notice)
@@ -67,6 +68,14 @@ MUTANTS = {
     "operators of others": (ONNX, "if message.domain not in DOMAINS:", "if False:",
                             f"{FEATURES} -k not_of_the_standard"),
     "loops": (ONNX, "if message.op_type in LOOPS:", "if False:", f"{FEATURES} -k loops"),
+    "rows of any number": ("data/containers.py", "if rows > max(ROW_LIMIT, size):", "if False:",
+                           f"{SMALL} -k more_rows"),
+    "memory without end": ("files/memory_limit.py", "resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))", "pass",
+                           f"{SMALL} -k unpack"),
+    "names that no file has": ("data/archives.py", ' or max(map(len, path.split("/"))) > MAX_NAME', "",
+                               f"{SLOW} -k no_file_can_have"),
+    "nested TOML": ("files/strict_toml.py", "except RecursionError as error:", "except KeyError as error:",
+                    f"{SLOW} -k lists"),
     "control characters": ("cli/terminal/plain_text.py", "if unicodedata.category(character) in _INVISIBLE and",
                            "if False and", "cli/terminal/test_plain_text.py"),
 }

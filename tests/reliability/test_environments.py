@@ -52,7 +52,7 @@ COMMANDS = {
     "data check": Command("data check {pictures}"),
     "data preview": Command("data preview {pictures} --resolution 8 -o {out}/sheet.png", writes_much=True),
     "data demo": Command("data demo {out}/scenes -n 2 --resolution 16"),
-    "data clear": Command("data clear", LIGHT, prints=False, writes_cache=True),
+    "data clear": Command("data clear", prints=False, writes_cache=True),
     "doctor": Command("doctor", LIGHT),         # tells what is too little, in its table
     "help": Command("-h", LIGHT),
     "an unknown model": Command("models show \x1b[31mé日", LIGHT, prints=False, usual=MODEL),

@@ -373,3 +373,13 @@ def test_a_timeout_that_is_none_is_a_usage_error(monkeypatch, timeout):
         monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match="DIFFUSE_TIMEOUT="), join(torch.device("cpu")):
         pass
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_process_that_nobody_meets_says_so(monkeypatch, tmp_path, rank):
+    """The error of torch has neither a class nor a word of its own; taken for a fault of ours, it would be exit 70."""
+    for name, value in {"RANK": rank, "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo", "DIFFUSE_TIMEOUT": "1",
+                        launch_environment.RENDEZVOUS: str(tmp_path / "meeting")}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(WorkerError, match="does not answer"), join(torch.device("cpu")):
+        pass

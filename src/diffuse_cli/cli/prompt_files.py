@@ -20,6 +20,7 @@ from .terminal import view
 from .terminal.plain_text import clean
 
 MAX_BYTES = 16 * 2**20                          # size limit of a file of prompts
+MAX_COLUMNS = 100                               # of a table of prompts
 MAX_IGNORED = 8                                 # settings of other programs that a warning names
 SHORT = {"n": "negative", "d": "seed", "s": "steps", "l": "guidance", "ss": "sampler", "no": "negative"}    # in lines
 
@@ -78,9 +79,7 @@ def _rows(text: str, suffix: str, name: str, ignored: list[str]) -> Iterator[Pro
     if suffix in (".yaml", ".yml"):
         raise DataError(f"{name} is YAML, which is not read", hint="Save it as JSON or CSV, or one prompt on each line")
     if suffix in (".csv", ".tsv"):
-        import csv
-
-        rows: Iterable[Any] = csv.DictReader(io.StringIO(text), delimiter=_delimiter(text, suffix), restkey="more")
+        rows: Iterable[Any] = _csv_rows(text, suffix, name)
     elif suffix == ".toml":
         rows = _toml_rows(text, name)
     elif (document := _json_document(text)) is not None:
@@ -103,12 +102,12 @@ def _prompt_of_line(line: str, place: str, ignored: list[str]) -> PromptLine:
     from ..files.strict_json import JsonError, loads_strict
 
     if not line.startswith("{"):
-        prompt, *options = re.split(r"(?:^|\s+)--([A-Za-z][\w-]*)(?:[=\s]+|$)", line)
+        prompt, *options = re.split(r"(?<!\S)--([A-Za-z][\w-]*)(?:[=\s]+|$)", line)
         if not options:
             return PromptLine(prompt=line)
         values = {SHORT.get(str(key), str(key)): str(value).strip().strip('"')
                   for key, value in zip(options[::2], options[1::2], strict=True)}
-        return _translated({**({"prompt": prompt} if prompt else {}), **values}, ignored)
+        return _translated({**({"prompt": prompt.rstrip()} if prompt.strip() else {}), **values}, ignored)
     try:
         fields = loads_strict(line)
         if isinstance(fields, dict) and not set(fields) <= {field.name for field in dataclasses.fields(PromptLine)}:
@@ -129,6 +128,20 @@ def _translated(fields: dict[str, Any], ignored: list[str]) -> PromptLine:
     settings = to_dict(translate({str(key): value for key, value in fields.items()}))
     ignored += settings.pop("ignored")
     return PromptLine(**{key: value for key, value in settings.items() if value not in (None, "")})
+
+
+def _csv_rows(text: str, suffix: str, name: str) -> Iterator[dict[Any, Any]]:
+    """The rows of a table, by the names in its first line. Raises DataError."""
+    import csv
+
+    try:
+        reader = csv.DictReader(io.StringIO(text), delimiter=_delimiter(text, suffix), restkey="more")
+        if len(reader.fieldnames or ()) > MAX_COLUMNS:                 # every row gets all of them
+            raise DataError(f"{name} has more than {MAX_COLUMNS} columns",
+                            hint="Save it as JSON, or one prompt on each line")
+        yield from reader
+    except csv.Error as error:
+        raise DataError(f"{name} is not CSV: {error}", hint="Save it as JSON, or one prompt on each line") from error
 
 
 def _delimiter(text: str, suffix: str) -> str:
@@ -152,11 +165,11 @@ def _json_document(text: str) -> list[Any] | None:
 
 def _toml_rows(text: str, name: str) -> list[Any]:
     """The prompts of a TOML file as kohya's scripts read them: settings in [prompt], one [[prompt.subset]] for each."""
-    import tomllib
+    from ..files.strict_toml import TomlError, loads_toml
 
     try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        document = loads_toml(text)
+    except TomlError as error:
         raise DataError(f"{name} is not TOML: {error}", hint="Save it as JSON, or one prompt on each line") from error
     shared = document.get("prompt", document)
     if not isinstance(shared, dict):

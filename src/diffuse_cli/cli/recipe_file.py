@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from ..config import Recipe
 from ..errors import UsageError, system_reason
 from ..files.input_files import read_input
 from ..files.strict_json import MAX_JSON_BYTES, loads_strict
+from ..files.strict_toml import TomlError, loads_toml
 from ..picture_size import Size
 from . import options, output_files
 
@@ -38,7 +38,7 @@ def read(path: Path | None, folder: Path | None, typed: dict[str, Any]) -> tuple
             folder = folder or stored_folder
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             reason = f": {system_reason(error)}" if isinstance(error, OSError) else \
-                f": {error}" if isinstance(error, tomllib.TOMLDecodeError) else ""
+                f": {error}" if isinstance(error, TomlError) else ""
             raise UsageError(f"--config cannot use {path}{reason}",
                              hint="Give the config.json of a run, or a .toml that `train --dry-run --save` wrote"
                              ) from error
@@ -57,9 +57,11 @@ def _read_config(path: Path) -> tuple[Path | None, dict[str, Any]]:
 
 def _read_toml(path: Path) -> tuple[Path | None, dict[str, Any]]:
     """The folder, if the file names one, and the settings. Their names may have hyphens, as those of options."""
-    content = tomllib.loads(read_input(path, limit=MAX_JSON_BYTES).decode())
+    content = loads_toml(read_input(path, limit=MAX_JSON_BYTES).decode())
     folder = content.pop("folder", None)
     recipe = {name.replace("-", "_"): value for name, value in content.items()}
+    if twice := content.keys() & {name.replace("_", "-") for name in content if "_" in name}:
+        raise TomlError(f"{min(twice)} is there twice")
     if isinstance(recipe.get("time"), str):
         recipe["time"] = parse_duration("--config: time", recipe["time"])
     if isinstance(recipe.get("resolution"), str):

@@ -23,6 +23,7 @@ from .litter import litter_label
 
 _ARCHIVES = (".zip", ".tar")
 _COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")      # to be unpacked first
+MAX_NAME = 255                                  # letters of a file or folder; no file system has more
 _LINKS = 40                                     # maximum links that are followed to a file, as Linux has it
 
 
@@ -158,6 +159,9 @@ def _linked(links: dict[str, str], members: Iterable[tuple[str, Member]]) -> Ite
 
 
 def _safe_name(name: str) -> str | None:
-    """A member's name as a relative POSIX path; None for one that leads out of the archive, or that is none."""
+    """A member's name as a relative POSIX path; None for one that leads out of the archive, or that no file can have.
+    """
     path = posixpath.normpath(name.replace("\\", "/").lstrip("/"))
-    return None if path in ("", ".") or path.startswith("../") or "\0" in path else path
+    if path in ("", ".") or path.startswith("../") or "\0" in path or max(map(len, path.split("/"))) > MAX_NAME:
+        return None
+    return path

@@ -14,7 +14,7 @@ from .. import installing
 from ..errors import DataError
 from ..files.input_files import check_input
 from ..files.strict_json import JsonError, loads_strict
-from .containers import ARCHIVE_LIMIT, MEMBER_LIMIT, identity_of, reading
+from .containers import ARCHIVE_LIMIT, MEMBER_LIMIT, identity_of, judge_row_count, reading, rows_of_batches
 
 ARROW_SUFFIXES = (".parquet", ".arrow")
 
@@ -107,18 +107,21 @@ class ArrowTable:
                 except pyarrow.ArrowInvalid:
                     self._table = ipc.open_file(source).read_all()
                 self._file, self.schema, self.rows = None, self._table.schema, self._table.num_rows
+            judge_row_count(self.rows, path.stat().st_size, path.name)
+            self.names = self.schema.names      # which raises for one that is not UTF-8
 
     def piece_with(self, row: int, column: str) -> tuple[int, Any]:
         """Some rows of a column, among them `row`. → the number of the first of them, the values"""
-        if self._table is not None:
-            return 0, self._table.column(column)
         start = 0
-        for group in range(self._file.metadata.num_row_groups):
-            count = self._file.metadata.row_group(group).num_rows
-            if row < start + count:
-                with reading(self.path.name, self.path):
-                    return start, self._file.read_row_group(group, columns=[column]).column(column)
-            start += count
+        with reading(self.path.name, self.path):
+            if self._table is not None:
+                return 0, _checked(self._table.column(column))
+            for group in range(self._file.metadata.num_row_groups):
+                count = self._file.metadata.row_group(group).num_rows
+                if row < start + count:
+                    piece = self._file.read_row_group(group, columns=[column], use_threads=False)
+                    return start, _checked(piece.column(column))
+                start += count
         raise DataError(f"{self.path.name} has no row {row}")
 
     def image_column(self) -> str | None:
@@ -141,16 +144,15 @@ class ArrowTable:
         import pyarrow
 
         names = self._class_names()
-        columns = [field.name for field in self.schema
-                   if field.name != without and not pyarrow.types.is_binary(field.type)]
+        columns = [name for name, field in zip(self.names, self.schema, strict=True)
+                   if name != without and not pyarrow.types.is_binary(field.type)]
         with reading(self.path.name, self.path):
-            batches = self._table.select(columns).to_batches(1024) if self._table is not None else \
-                self._file.iter_batches(batch_size=1024, columns=columns)
-            for batch in batches:
-                for row in batch.to_pylist():
-                    yield {key: names[key][value]
-                           if key in names and type(value) is int and 0 <= value < len(names[key]) else value
-                           for key, value in row.items()}
+            batches = iter(self._table.select(columns).to_batches(1024)) if self._table is not None else \
+                self._file.iter_batches(batch_size=1024, columns=columns, use_threads=False)
+        for row in rows_of_batches(batches, self.path.name, self.path):
+            yield {key: names[key][value]
+                   if key in names and type(value) is int and 0 <= value < len(names[key]) else value
+                   for key, value in row.items()}
 
     def _class_names(self) -> dict[str, list[str]]:
         """Column → the names of its classes, from what the library datasets writes into the file."""
@@ -160,6 +162,12 @@ class ArrowTable:
                     if isinstance(feature, dict) and isinstance(feature.get("names"), list)}
         except (JsonError, KeyError, TypeError, AttributeError):
             return {}
+
+
+def _checked(column: Any) -> Any:
+    """A column of pyarrow, once its offsets are known to lie within its memory."""
+    column.validate(full=True)
+    return column
 
 
 def is_picture(data: bytes) -> bool:

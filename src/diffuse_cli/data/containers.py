@@ -18,10 +18,13 @@ from typing import IO, Any, Literal, NamedTuple, Protocol
 
 from ..errors import DataError
 from ..files.input_files import check_input, open_input
+from ..files.memory_limit import MAX_GROWTH, limited_memory
 from .file_types import HEAD, remedies, what_else
 
 MEMBER_LIMIT = 256 * 2**20                      # maximum bytes of a member, before it is compressed
 ARCHIVE_LIMIT = 2**42                           # maximum bytes of an archive, or of a file of rows
+TEXT_LIMIT = 2**20                              # maximum characters of a text in a row
+ROW_LIMIT = 1_000_000                           # maximum rows of a file that has fewer bytes; of others, one for a byte
 HEADER_LIMIT = 2**20                            # maximum bytes of the headers of a member of a tar
 # What the standard library raises for archives that are damaged, or made to harm it.
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error, EOFError, OSError, ValueError, OverflowError,
@@ -208,13 +211,43 @@ def identity_of(path: Path) -> tuple[Path, int, int]:
 
 @contextlib.contextmanager
 def reading(name: str, location: Location) -> Iterator[None]:
-    """Raise DataError in place of every error of pyarrow, and of values that Python cannot hold."""
+    """Raise DataError in place of every error of pyarrow, of values that Python cannot hold, and of a lack of memory.
+
+    The block must not yield: the limit of memory is that of the whole process.
+    """
     try:
-        yield
-    except (DataError, MemoryError):
+        with limited_memory():
+            yield
+    except DataError:
         raise
+    except MemoryError as error:
+        raise DataError(f"{name} unpacks to more than {MAX_GROWTH // 2**30} GiB at once",
+                        hint="If you know who wrote it, write it again with fewer rows in each group") from error
     except Exception as error:
         hint = ""
         with contextlib.suppress(OSError):
             hint = "; ".join(remedies([what_else(read_head(location, HEAD))]))
         raise DataError(f"{name} is not a readable {name.rpartition('.')[2]} file", hint=hint) from error
+
+
+def judge_row_count(rows: int, size: int, name: str) -> None:
+    """Raise DataError if a file of `size` bytes says that it has more rows than it can hold."""
+    if rows > max(ROW_LIMIT, size):
+        raise DataError(f"{name} has {rows:,} rows, but only {size:,} bytes",
+                        hint=f"At most {ROW_LIMIT:,} rows are read, or as many as the file has bytes")
+
+
+def rows_of_batches(batches: Iterator[Any], name: str, location: Location) -> Iterator[dict[str, Any]]:
+    """The rows of pyarrow's batches, checked before they are believed. Raises DataError."""
+    number = 0
+    while True:
+        with reading(name, location):
+            if (batch := next(batches, None)) is None:
+                return
+            batch.validate(full=True)           # else damaged offsets would read any memory
+            rows = batch.to_pylist()
+        for row in rows:
+            number += 1
+            if any(isinstance(value, str) and len(value) > TEXT_LIMIT for value in row.values()):
+                raise DataError(f"{name} row {number} is longer than a megabyte", hint="One row describes one picture")
+            yield row

@@ -38,7 +38,8 @@ _MAX_IDS = 100_000                              # different ids in captions that
 _ONE_CAPTION = 5                                # maximum lines of a text that is named like a folder
 _SYNSET = re.compile(r"n\d{8}")                 # an id of WordNet, whose name is a list of synonyms
 _PAIR = re.compile(r"(\S+?)\s*[\s,;:=]\s*(\S.*)")
-_YAML_NAMES = re.compile(r"^names\s*:[ \t]*(\[.*?\]|\{.*?\}|(?:\s*\n\s*(?:-|[\w\"']+\s*:)[ \t]+[^\n]+)+)", re.M | re.S)
+_YAML_NAMES = re.compile(
+    r"^names[ \t]*:[ \t]*(\[[^][]*\]|\{[^{}]*\}|(?:(?:[ \t\r]*\n)+[ \t]*(?:-|[\w\"']+[ \t]*:)[ \t]+[^\n]+)+)", re.M)
 
 
 @dataclass

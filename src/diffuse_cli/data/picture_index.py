@@ -22,6 +22,7 @@ _KINDS = frozenset(("images", "image", "imgs", "img", "pictures", "pics", "photo
                     "captions", "caption", "labels", "label", "texts", "text", "txt", "txts", "tags", "prompts",
                     "annotations", "descriptions", "metadata", "meta"))
 
+MAX_PATH = 4096                                 # letters of a path that a table may name; no system has longer ones
 _NUMBERED = re.compile(r"(.*?)(\d{1,18})", re.DOTALL)                   # a name with a number at its end
 _LEADING = re.compile(r"(?:.*/)?upload/(?:.*/)?[0-9a-f]{8}-")           # of an uploaded file in Label Studio
 
@@ -53,6 +54,8 @@ class PictureIndex:
         suffix, in another case, or with the number of a caption as in "1000.jpg#2". A folder in it must not contradict
         the picture's folders.
         """
+        if len(written) > MAX_PATH:
+            return None
         self._prepare()
         path = unicodedata.normalize("NFC", re.sub(r"#\d+$", "", written.strip())).replace("\\", "/")
         path = path.rpartition("/?d=")[2]       # a local file in Label Studio

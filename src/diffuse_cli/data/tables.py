@@ -3,16 +3,19 @@
 A row is a dictionary from column to value. Standard library only, except that parquet needs pyarrow.
 """
 
+import contextlib
 import csv
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from .. import installing
 from ..errors import DataError, system_reason
+from ..files.memory_limit import MAX_GROWTH, limited_memory
 from .annotations import NAMELESS, flattened, rows_of
-from .containers import ARCHIVE_LIMIT, File, Location, reading
+from .containers import ARCHIVE_LIMIT, File, Location, judge_row_count, reading, rows_of_batches
 from .file_types import remedies
 from .text_files import NotText, decode_text, encoding_of_file, open_text, read_lines
 
@@ -120,7 +123,11 @@ def read_document(path: Location, name: str, *, limit: int) -> Any:
     if len(data) > limit:
         raise DataError(f"{name} is larger than {limit // 2**20} MB", hint="Write it as JSON lines (.jsonl)")
     try:
-        return json.loads(decode_text(data)[0])
+        with limited_memory():
+            return json.loads(decode_text(data)[0])
+    except MemoryError as error:
+        raise DataError(f"the values in {name} take more than {MAX_GROWTH // 2**30} GiB",
+                        hint="Write it as JSON lines (.jsonl)") from error
     except NotText as error:
         raise _no_text(name, error) from error
     except (ValueError, RecursionError) as error:
@@ -201,10 +208,11 @@ def _parquet_rows(file: File) -> Iterator[Row]:
         from pyarrow import parquet
     except ImportError as error:
         raise DataError(f"{file.name} needs pyarrow", hint=installing.extra("parquet")) from error
-    with reading(file.name, file.path), open_text(file.path, limit=ARCHIVE_LIMIT) as stream, \
-            parquet.ParquetFile(stream) as table:
-        number = 0
-        for batch in table.iter_batches(batch_size=1024):
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{file.name} row {number}", row
+    with contextlib.ExitStack() as stack:
+        with reading(file.name, file.path):
+            stream = stack.enter_context(open_text(file.path, limit=ARCHIVE_LIMIT))
+            table = stack.enter_context(parquet.ParquetFile(stream))
+            judge_row_count(table.metadata.num_rows, stream.seek(0, os.SEEK_END), file.name)
+            batches = table.iter_batches(batch_size=1024, use_threads=False)
+        for number, row in enumerate(rows_of_batches(batches, file.name, file.path), 1):
+            yield f"{file.name} row {number}", row

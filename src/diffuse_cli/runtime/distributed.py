@@ -21,7 +21,7 @@ from ..errors import UsageError, WorkerError
 from . import launch_environment
 from .launch_environment import ProcessRank
 
-GLOO_ERRORS = ("gloo", "pair closure", "connection closed", "connection reset")     # words of gloo's error messages
+GLOO_ERRORS = ("gloo", "pair closure", "connection closed", "connection reset", "wait timeout")     # in its messages
 TIMEOUT_SECONDS = 300.0         # seconds after which a process that does not answer counts as lost
 MAX_TIMEOUT_SECONDS = 1_000_000
 PATIENT_TIMEOUTS = 12                   # number of timeouts to wait for a process that may be working alone

@@ -29,7 +29,7 @@ _FIELD_OF = {name: ours for ours, names in _NAMES.items() for name in names}
 _NOISE_SCHEDULES = re.compile(r"(karras|exponential|polyexponential|sgmuniform|uniform|simple|normal|scheduler)$")
 _LINKS = ("text", "positive", "conditioning", "conditioning_1", "clip_l", "string", "value", "prompt")     # of ComfyUI
 _MAX_LINKS = 20                                 # nodes that are followed from the sampler to the text
-_A1111_VALUE = re.compile(r'\s*([\w /+-]+):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
+_A1111_VALUE = re.compile(r'([\w /+-]{1,60}):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ def plain_prompt(text: str, ignored: list[str]) -> str:
         ignored.append(match[0][:40])
         return match[1] if match.re.groups else ""
 
-    text = re.sub(r"<(?:lora|lyco|hypernet):[^>]*>", leave_out, text)
+    text = re.sub(r"<(?:lora|lyco|hypernet):[^<>]*>", leave_out, text)
     text = re.sub(r"\(([^()]*):[0-9.]+\)", leave_out, text)
     return " ".join(text.split()) if ignored else text.strip()
 

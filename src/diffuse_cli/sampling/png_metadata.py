@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 MAX_PROMPT = 4_096                              # characters; the rest of a longer prompt is not recorded
 MAX_TEXT = 128 * 1024                           # characters of JSON that are read; `texts` always writes fewer
-_NO_PROMPT = re.compile(r"\n\s*(?=Steps:|Negative prompt:)")
+_AFTER_PROMPT = re.compile("(Steps:|Negative prompt:)")                 # with which a line after the prompt begins
 # Texts in which web UIs, ComfyUI, InvokeAI and others keep how they made a PNG.
 _FOREIGN = ("parameters", "prompt", "workflow", "invokeai_metadata", "invokeai_graph", "sd-metadata", "Dream",
             "generation_data", "fooocus_scheme")
@@ -125,7 +125,12 @@ def png_texts(metadata: SampleMetadata) -> dict[str, str]:
 
 def _plain(prompt: str) -> str:
     """Make a prompt encodable as UTF-8, and join lines that a parser would take for the end of the prompt."""
-    return _NO_PROMPT.sub(" ", prompt.encode("utf-8", "replace").decode())
+    pieces = _AFTER_PROMPT.split(prompt.encode("utf-8", "replace").decode())
+    for number in range(0, len(pieces) - 1, 2):
+        newline = pieces[number].find("\n", len(pieces[number].rstrip()))
+        if newline >= 0:
+            pieces[number] = pieces[number][:newline] + " "
+    return "".join(pieces)
 
 
 def _quoted(value: str) -> str:
