@@ -147,10 +147,7 @@ def test_a_run_goes_on_in_worlds_of_other_sizes(squares, home, tmp_path, counted
              for number, (size, stop_at) in enumerate([(1, 2), (2, 2), (4, 2), (1, None)])]
     with tiny.at_home(tmp_path / "alone"):
         alone = worlds.train(1, squares, tmp_path / "once")
-        expected = model_of(tmp_path / "alone").network.state_dict()
     torch.testing.assert_close(torch.cat(noise), alone, rtol=0, atol=1e-5)
-    for name, found in model_of(home).network.state_dict().items():
-        torch.testing.assert_close(found, expected[name], rtol=1e-3, atol=1e-5)
     counted(PROMISE, "a run that goes on in worlds of 1, 2, 4 and 1: losses within 1e-5", 1)
 
 
