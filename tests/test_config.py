@@ -63,7 +63,7 @@ def test_a_misspelt_choice_is_corrected():
     with pytest.raises(UsageError) as caught:
         Recipe(preset="smal")
     assert "Did you mean 'small'?" in caught.value.hint
-    assert "nano, micro, small, base, large" in caught.value.hint
+    assert "nano, micro, small, base, large, huge" in caught.value.hint
 
 
 @pytest.mark.parametrize("change", [

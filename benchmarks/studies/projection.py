@@ -4,10 +4,11 @@
 
 Counted are the FLOPs of the network (forward, and twice as many backward), the bytes that a picture keeps for the
 backward pass, the FLOPs of Muon, and the launches of a step (docs/scaling.md). A GPU computes its share of the batch in
-the time of its FLOPs or of its memory traffic, whichever is longer; then every GPU computes Muon, and reads and writes
-the weights, their average and the moments. It waits where the launches take longer than that. Meanwhile a ring
-all-reduce moves every gradient (4 bytes) twice; the GPU waits for the part of it that does not hide behind the backward
-pass (2/3 of the computing). The options are the assumptions.
+the time of its FLOPs or of its memory traffic, whichever is longer; then it computes the steps of the matrices of Muon
+that it owns, and reads and writes the weights, their average and the moments. It waits where the launches take longer
+than that. Meanwhile a ring all-reduce moves every gradient (4 bytes) twice; the GPU waits for the part of it that does
+not hide behind the backward pass (2/3 of the computing), and for Muon's steps (2 bytes, once). The options are the
+assumptions.
 """
 
 import argparse
@@ -20,10 +21,11 @@ from diffuse_cli.model_config import NetworkConfig
 from diffuse_cli.network.network import activation_bytes, flops, parameter_count, parameter_shapes
 from diffuse_cli.network.presets import network_config
 from diffuse_cli.training.muon import orthogonal_steps
+from diffuse_cli.training.muon_shares import cost, owners
 from diffuse_cli.training.optimizer import FIRST_AND_LAST_LAYERS, TEXT_LAYERS
 
 VOCABULARY = 4096                               # tokens
-LAUNCHES = {"small": 4475, "base": 5291, "large": 5889}        # of a training step that is not compiled
+LAUNCHES = {"small": 4475, "base": 5291, "large": 5889, "huge": 7261}      # of a training step that is not compiled
 PASSES = 4                                      # times that a kept byte moves: written, read, and so is its gradient
 UPDATE_BYTES = 36                               # for each parameter: all of its numbers read and written by an update
 
@@ -37,17 +39,30 @@ class Counts:
     muon: float
     parameters: int
     launches: int
+    matrices: tuple[torch.Size, ...] = ()       # those of Muon
+
+    def muon_share(self, gpus: int) -> float:
+        """The largest share of Muon's arithmetic that one of so many GPUs has."""
+        costs = [0] * gpus
+        for shape, owner in zip(self.matrices, owners(self.matrices, gpus), strict=True):
+            costs[owner] += cost(shape)
+        return max(costs) / max(1, sum(costs))
 
 
 def count(preset: str, config: NetworkConfig) -> Counts:
     return Counts(3 * flops(config), PASSES * activation_bytes(config), muon_flops(config), parameter_count(config),
-                  LAUNCHES[preset])
+                  LAUNCHES[preset], tuple(muon_shapes(config)))
+
+
+def muon_shapes(config: NetworkConfig) -> list[torch.Size]:
+    """The shapes of the matrices and kernels that Muon trains."""
+    return [torch.Size(shape) for name, shape in parameter_shapes(config).items()
+            if len(shape) >= 2 and not name.startswith((*FIRST_AND_LAST_LAYERS, *TEXT_LAYERS))]
 
 
 def muon_flops(config: NetworkConfig) -> int:
     """FLOPs of Muon in one step, on the meta device."""
-    matrices = [torch.empty(shape, device="meta") for name, shape in parameter_shapes(config).items()
-                if len(shape) >= 2 and not name.startswith((*FIRST_AND_LAST_LAYERS, *TEXT_LAYERS))]
+    matrices = [torch.empty(shape, device="meta") for shape in muon_shapes(config)]
     with FlopCounterMode(display=False) as counter:
         orthogonal_steps(matrices, torch.bfloat16)
     return counter.get_total_flops()
@@ -57,10 +72,10 @@ def step(counts: Counts, pictures: float, *, gpus: int, options: argparse.Namesp
     """The time of a step with so many pictures on each GPU. → (seconds, share of them spent on pictures)"""
     rate, memory = options.teraflops * 1e12, options.memory * 1e9
     compute = pictures * max(counts.picture / rate, counts.traffic / memory)
-    update = counts.muon / rate + UPDATE_BYTES * counts.parameters / memory
+    update = counts.muon * counts.muon_share(gpus) / rate + UPDATE_BYTES * counts.parameters / memory
     bandwidth = options.inside if gpus <= 8 else options.between
     exchange = 2 * (gpus - 1) / gpus * 4 * counts.parameters / (bandwidth * 1e9)
-    waiting = max(0.0, exchange - compute * 2 / 3)
+    waiting = max(0.0, exchange - compute * 2 / 3) + exchange / 4
     total = max(compute + update, counts.launches * options.launch / 1e6) + waiting
     return total, compute / total
 
@@ -76,7 +91,7 @@ def main() -> None:
     print("| preset | px | million parameters | GFLOP/picture | MB moved/picture | TFLOP of Muon | batch | 1 GPU "
           "| 8 GPUs | 64 GPUs | 512 GPUs |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")
-    for preset, resolution in (("small", 64), ("base", 64), ("large", 64), ("large", 128)):
+    for preset, resolution in (("small", 64), ("base", 64), ("large", 64), ("large", 128), ("huge", 64)):
         counts = count(preset, network_config(preset, resolution, vocabulary=VOCABULARY, learned_variance=True))
         for batch in (512, 4096):
             cells = []

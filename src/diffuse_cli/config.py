@@ -26,7 +26,7 @@ OPTIMIZERS = ("muon", "adamw", "adam")
 CAPTION_SOURCES = ("auto", "metadata", "sidecar", "folder", "filename", "none")
 FITS = ("auto", "crop", "pad", "stretch", "buckets")       # how a picture of another shape gets that of the model
 TABLE_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt", ".token")  # of tables of captions
-PRESETS = ("nano", "micro", "small", "base", "large")
+PRESETS = ("nano", "micro", "small", "base", "large", "huge")
 SAMPLER_STEPS = {                               # sampler → its default number of steps
     "dpmpp-2m": 20, "unipc": 20, "dpmpp-sde": 40, "ddim": 40, "ddpm": 100, "heun": 20, "euler": 40}
 SAMPLERS = tuple(SAMPLER_STEPS)
@@ -166,6 +166,7 @@ class Machine:
     compile: bool | None = None                 # None: on a GPU if the run is long, and if torch can
     deterministic: bool = False                 # only kernels of torch that always add in the same order
     micro_batch: int | None = None
+    shard: bool = False                         # whether each process keeps its share of the weights alone, always
     save_every: str = "5m"
     preview_every: str = "10%"
     preview_prompt: tuple[str, ...] = ()

@@ -24,6 +24,7 @@ from diffuse_cli.cli import app, distill, options, recipe_file, train
 from diffuse_cli.cli.terminal import view
 from diffuse_cli.config import Machine, Recipe
 from diffuse_cli.errors import UsageError
+from diffuse_cli.runtime import devices
 from diffuse_cli.storage import registry
 from diffuse_cli.storage.model_info import TrainingSummary
 from diffuse_cli.training import estimate, loop
@@ -134,6 +135,19 @@ def test_a_dry_run_prints_the_plan_and_its_cost_and_leaves_nothing(diffuse, squa
         assert text in err
     assert list((home / "models").iterdir()) == []
     assert registry.last() is None
+
+
+def test_a_dry_run_plans_a_network_that_has_no_room_here(diffuse, squares, decoded, home, monkeypatch):
+    """Nothing is allocated for its weights, so its speed is not measured."""
+    monkeypatch.setattr(devices, "total_memory", lambda device: 10**6)
+    monkeypatch.setattr(Trainer, "step", lambda self: pytest.fail("it must not train"))
+    code, _, err = diffuse("train", squares, *OPTIONS, "--dry-run")
+    assert code == 0
+    assert re.search(r"memory: [\d,]+ MB planned for one picture at once; [\d,]+ MB in each of 8 processes", err)
+    assert "speed: not measured" in err
+    timed = " ".join(OPTIONS).replace("--steps 8", "--time 1m").split()
+    code, _, err = diffuse("train", squares, *timed, "--dry-run")
+    assert (code, "cannot be measured for --time" in err) == (2, True)
 
 
 def test_a_dry_run_of_a_longer_budget_says_where_the_training_will_resume(diffuse, squares, decoded, home):

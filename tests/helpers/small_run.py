@@ -36,6 +36,7 @@ class Walker:
     """Replaces `Trainer`: the same attributes and methods, but no network."""
 
     micro_batch, precision, skipped, parameters, compiled = 2, "fp32", 0, 8, None
+    state, has_values = SimpleNamespace(sharded=False), True
 
     def __init__(self, plan, batches, *, world=None, **_):
         self.plan, self.batches, self.world, self.global_step = plan, batches, world, 0
@@ -45,6 +46,9 @@ class Walker:
 
     def broadcast_state(self):
         """There is no other process."""
+
+    def whole(self, **_):
+        return contextlib.nullcontext()
 
     def step(self):
         self.global_step += 1

@@ -2,50 +2,35 @@
 
 import contextlib
 import os
+import re
+import socket
+import subprocess
 import time
 from unittest import mock
 
 import pytest
+import real
 import tiny
 import torch
 import torch.distributed as dist
 import worlds
 from safetensors.torch import load_file
 
-from diffuse_cli import events
-from diffuse_cli.config import Machine, Recipe
-from diffuse_cli.data.split import split_dataset
+from diffuse_cli.cli import processes
+from diffuse_cli.cli.terminal import view
+from diffuse_cli.config import Machine
 from diffuse_cli.errors import DiffuseError, OutOfMemoryError, UsageError, WorkerError
-from diffuse_cli.network.tokenizer import train_tokenizer
 from diffuse_cli.runtime import launch_environment
 from diffuse_cli.runtime.distributed import World, join
 from diffuse_cli.runtime.launch_environment import ProcessRank
 from diffuse_cli.storage import checkpoint
-from diffuse_cli.training import loop, monitor
-from diffuse_cli.training.batches import Batches
-from diffuse_cli.training.plan import make_plan
+from diffuse_cli.training import loop
 from diffuse_cli.training.run import join_run, open_run
 from diffuse_cli.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 PROMISE = "The number of processes changes the speed alone"
-CAPTIONS = [("a red square", "red"), ("a blue square",)] * 6
 SIZES = (1, 2, 4)
-
-
-def trainer(world, *, micro_batch=4, batch_size=12, captioned=True, **recipe):
-    data = tiny.dataset(CAPTIONS)
-    split = split_dataset(data.pixel_hashes)
-    tokenizer = train_tokenizer(text for texts in CAPTIONS for text in texts) if captioned else None
-    recipe = Recipe(preset="nano", batch_size=batch_size, steps=100, flip=True, **recipe)
-    plan, _ = make_plan(recipe, data, split, resolution=8, fit="crop", tokenizer=tokenizer, init=None, device=CPU)
-    batches = Batches(plan, data, split.train, tokenizer, CPU)
-    with tiny.scaled_down():
-        one = Trainer(plan, batches, precision="fp32", micro_batch=micro_batch, compiled=False, world=world)
-    with torch.no_grad():
-        for number, parameter in enumerate(one.network.parameters()):  # no layer of zeros: every gradient counts
-            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)))
-    return one
 
 
 # ── Ranks ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -83,7 +68,7 @@ def test_an_environment_that_contradicts_itself_is_refused(environment):
 
 def test_a_batch_too_small_to_be_shared_is_refused():
     with pytest.raises(UsageError, match="a batch of 2 cannot be shared by 4 processes"):
-        trainer(World(ProcessRank(3, 4)), batch_size=2)
+        worlds.trainer(World(ProcessRank(3, 4)), batch_size=2)
 
 
 # ── Collective operations ───────────────────────────────────────────────────────────────────────────────────────────
@@ -150,7 +135,7 @@ def one_batch(tmp_path_factory):
 def _one_batch(size, directory):
     def work():
         with join(CPU) as world:
-            one, result = trainer(world), {}
+            one, result = worlds.trainer(world), {}
             for step in (0, 3):
                 batch, keys = one.batches.draw(step, one.share.start, len(one.share))
                 for name in ("image", "noise", "t"):
@@ -196,7 +181,7 @@ def test_too_little_memory_of_one_process_halves_the_micro_batch_of_all(enough, 
 
     def work():
         with join(CPU) as world:
-            one = trainer(world)
+            one = worlds.trainer(world)
             with mock.patch.object(Trainer, "_accumulate", scarce):
                 try:
                     one._gradient_of_batch()
@@ -219,7 +204,7 @@ def test_too_little_memory_of_one_process_halves_the_micro_batch_of_all(enough, 
 def test_memory_that_runs_out_while_others_wait_ends_with_a_smaller_micro_batch(tmp_path):
     def work():
         with join(CPU) as world:
-            one = trainer(world)
+            one = worlds.trainer(world)
             one._gradient_of_batch()
             with mock.patch.object(Trainer, "_accumulate", side_effect=torch.OutOfMemoryError), \
                     pytest.raises(OutOfMemoryError, match="Resume with --micro-batch 2"):
@@ -234,7 +219,7 @@ def test_memory_that_runs_out_while_others_wait_ends_with_a_smaller_micro_batch(
     (False, {"times": "discrete"})])
 def test_every_parameter_gets_a_gradient(captioned, recipe):
     """So that DistributedDataParallel need not look for unused ones."""
-    one = trainer(World(), captioned=captioned, **recipe)
+    one = worlds.trainer(World(), captioned=captioned, **recipe)
     torch.autograd.backward(one.loss(*one.batches.draw(0, 0, 4))[0])
     assert [name for name, parameter in one.network.named_parameters()
             if parameter.requires_grad and parameter.grad is None] == []
@@ -287,42 +272,27 @@ def test_a_process_without_memory_ends_at_once_and_the_other_hears_of_it(squares
 # ── Whole trainings ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def train_in(size, folder, directory, *, recipe=tiny.RECIPE, stop_at=None):
-    """Train on `folder` in a world of `size`; → the noise losses of the steps, as the main process reports them."""
-    def work():
-        main = launch_environment.process_rank().is_main
-        machine = Machine(**tiny.OPTIONS)
-        opened = open_run(folder, recipe, machine) if main else \
-            contextlib.nullcontext(join_run(folder, recipe, machine))
-        with opened as run, tiny.scaled_down(), mock.patch.object(monitor, "REPORT_SECONDS", 0):
-            stream = list(loop.train(run, should_stop=tiny.StopAfter(stop_at)))
-        assert stream[-1].complete == (stop_at is None)
-        return {"noise": torch.tensor([event.noise_mse for event in tiny.of_kind(events.Stepped, stream)])}
-
-    return worlds.run(size, work, directory)[0]["noise"]
-
-
 def model_of(home):
     return checkpoint.load_model(tiny.run_directory(home) / "model.safetensors", CPU)
 
 
 @pytest.mark.usefixtures("decoded")
 def test_resuming_in_worlds_of_other_sizes_changes_the_speed_alone(squares, home, tmp_path, counted):
-    noise = [train_in(size, squares, tmp_path / str(number), stop_at=stop_at)
+    noise = [worlds.train(size, squares, tmp_path / str(number), stop_at=stop_at)
              for number, (size, stop_at) in enumerate([(1, 2), (2, 2), (1, 2), (4, None)])]
     with tiny.at_home(tmp_path / "alone"):
-        alone = train_in(1, squares, tmp_path / "once")
+        alone = worlds.train(1, squares, tmp_path / "once")
     torch.testing.assert_close(torch.cat(noise), alone, rtol=1e-4, atol=0)
     counted(PROMISE, "going on in worlds of 1, 2, 1 and 4", 1)
 
 
 def test_pictures_of_several_sizes_are_the_same_in_every_world(home, tmp_path, counted):
     folder = tiny.draw_shapes(tmp_path / "shapes")
-    noise = [train_in(size, folder, tmp_path / str(size), recipe=tiny.BUCKETS, stop_at=stop_at)
+    noise = [worlds.train(size, folder, tmp_path / str(size), recipe=tiny.BUCKETS, stop_at=stop_at)
              for size, stop_at in ((2, 3), (1, None))]
     assert len(model_of(home).config.network.sizes) == 3
     with tiny.at_home(tmp_path / "alone"):
-        alone = train_in(1, folder, tmp_path / "once", recipe=tiny.BUCKETS)
+        alone = worlds.train(1, folder, tmp_path / "once", recipe=tiny.BUCKETS)
     torch.testing.assert_close(torch.cat(noise), alone, rtol=1e-4, atol=0)
     counted(PROMISE, "pictures of several sizes, going on in worlds of 2 and 1", 1)
 
@@ -331,10 +301,10 @@ def test_pictures_of_several_sizes_are_the_same_in_every_world(home, tmp_path, c
 @pytest.mark.parametrize("size", [2, 4])
 def test_resuming_in_a_world_of_the_same_size_is_bit_identical(squares, home, tmp_path, size, counted):
     for number, stop_at in enumerate((3, 2, None)):
-        train_in(size, squares, tmp_path / str(number), stop_at=stop_at)
+        worlds.train(size, squares, tmp_path / str(number), stop_at=stop_at)
     interrupted = model_of(home).sha256
     with tiny.at_home(tmp_path / "once"):
-        train_in(size, squares, tmp_path / "uninterrupted")
+        worlds.train(size, squares, tmp_path / "uninterrupted")
         assert model_of(tmp_path / "once").sha256 == interrupted
     counted("A run goes on, bit for bit", "in worlds of 2 and of 4, after two interruptions", 1)
 
@@ -365,6 +335,38 @@ def test_variables_that_another_program_left_behind_are_named(monkeypatch):
     with pytest.raises(WorkerError, match="not all of the 2 processes") as found, join(torch.device("cpu")):
         pass
     assert "unset them" in found.value.hint
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_process_that_waits_for_others_says_so(rank, monkeypatch, capsys):
+    """Perhaps nobody started them, and the variables are left over."""
+    monkeypatch.setattr(processes, "WAITING_SECONDS", 0)
+    view.start()
+    line = f"not connected yet: .* this is process {int(rank) + 1} of 2"
+    for variables, waits, expected in (({}, True, False), ({"RANK": rank, "WORLD_SIZE": "2"}, False, False),
+                                       ({"RANK": rank, "WORLD_SIZE": "2"}, True, True)):
+        with mock.patch.dict(os.environ, variables), processes.process_duties(waits=waits):
+            time.sleep(0.5)
+        assert bool(re.search(line, capsys.readouterr().err)) is expected
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    with mock.patch.dict(os.environ, {"RANK": rank, "WORLD_SIZE": "2"}), processes.process_duties():
+        time.sleep(0.5)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_variables_that_are_left_over_are_named_while_it_waits_and_at_the_end(rank, squares, home):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    waiting = real.environment(home, RANK=rank, WORLD_SIZE="2", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1",
+                               MASTER_PORT=port, DIFFUSE_TIMEOUT="60")
+    ended = subprocess.run(real.command(squares), env=waiting, capture_output=True, text=True, timeout=280)
+    first, *_, last = ended.stderr.splitlines()
+    assert "not connected yet: the environment (RANK and WORLD_SIZE" in first
+    assert last.startswith("error: not all of the 2 processes")
+    assert ended.returncode == 9
 
 
 @pytest.mark.parametrize("timeout", ["soon", "nan", "inf", "0", "-5", "1e300", " "])

@@ -32,6 +32,16 @@ def test_a_step_begins_as_many_operations_as_documented(preset):
     assert training.compiled_muon <= 40
 
 
+@pytest.mark.slow
+def test_a_billion_parameters_make_a_step():
+    """On a device that computes nothing: shapes, types and devices agree from the pictures to the average."""
+    with launches.on_device("bf16"):
+        trainer = launches.make_trainer("huge", 64)
+        trainer.step()
+        assert trainer.parameters == pytest.approx(1e9, rel=0.02)
+        assert all(tensor.device == launches.DEVICE for tensor in trainer.tensors().values())
+
+
 def test_what_is_counted():
     weight = torch.nn.Parameter(torch.empty(3, 3, device="meta"))
     with launches.counted() as counts:

@@ -12,6 +12,7 @@ import torch
 from diffuse_cli import denoiser
 from diffuse_cli.config import Machine, Recipe
 from diffuse_cli.data.split import split_dataset
+from diffuse_cli.errors import UsageError
 from diffuse_cli.model_config import Student
 from diffuse_cli.network.network import Network, activation_bytes, parameter_count
 from diffuse_cli.network.presets import network_config
@@ -70,7 +71,7 @@ def test_what_a_single_convolution_keeps_is_its_input(monkeypatch):
             return self.layer(noisy) + self.layer(noisy.view(1, 3, 8, 8))
 
     config = dataclasses.replace(shape("nano", 8), text=None)
-    monkeypatch.setattr("diffuse_cli.network.network._on_meta_device", lambda config: Convolution())
+    monkeypatch.setattr("diffuse_cli.network.network.on_meta_device", lambda config: Convolution())
     assert activation_bytes(config) == 3 * 8 * 8 * 4
 
 
@@ -110,8 +111,55 @@ def test_a_student_keeps_its_teachers_weights_besides(plan):
     assert more == memory.OF_A_TEACHER * parameter_count(plan.model.network)
 
 
+def sharded(plan, gigabytes, monkeypatch, *, processes=8, device=CUDA, **machine):
+    monkeypatch.setattr(devices, "total_memory", lambda device: int(gigabytes * 1e9))
+    return memory.choose_sharding(plan, Machine(**machine), device, processes=processes)
+
+
+def test_weights_are_divided_where_a_gpu_has_no_room_for_all_and_a_few_pictures(plan, monkeypatch):
+    needed = memory.planned_bytes(plan, memory.FEW_PICTURES) / memory.SHARE / 1e9
+    assert not sharded(plan, 1.01 * needed, monkeypatch)
+    assert sharded(plan, 0.99 * needed, monkeypatch)
+    assert not sharded(plan, 0.99 * needed, monkeypatch, processes=1)              # nobody to share with
+    assert not sharded(plan, 0.99 * needed, monkeypatch, device=CPU)
+    assert sharded(plan, 1.01 * needed, monkeypatch, shard=True)
+    assert sharded(plan, 0, monkeypatch, shard=True, device=CPU)
+    assert not sharded(plan, 0, monkeypatch, shard=True, device=CPU, processes=1)
+
+
+def test_divided_weights_leave_room_for_more_pictures(plan, monkeypatch):
+    monkeypatch.setattr(devices, "total_memory", lambda device: 2 * 10**9)
+    monkeypatch.setattr(memory, "parameter_count", lambda network: 10**7)
+    whole, divided = (memory.choose_micro_batch(plan, Machine(), CUDA, processes=2, sharded=sharded)
+                      for sharded in (False, True))
+    assert divided > whole
+    saved = memory.planned_bytes(plan, 5) - memory.planned_bytes(plan, 5, shares=4)
+    assert saved == 10**7 * (memory.FOR_EACH_PARAMETER * 3 / 4 - memory.GATHERED)
+
+
+def test_a_student_is_not_divided(plan, monkeypatch):
+    """Its processes call it different numbers of times."""
+    taught = dataclasses.replace(plan, model=dataclasses.replace(
+        plan.model, student=Student(evaluations=4, guidance=1.0, teacher="one")))
+    assert not sharded(taught, 0.01, monkeypatch)
+    with pytest.raises(UsageError, match="student"):
+        sharded(taught, 80, monkeypatch, shard=True)
+
+
+@pytest.mark.slow
+def test_a_billion_parameters_are_planned_for_gpus_that_hold_them_and_for_those_that_do_not(plan, monkeypatch):
+    """30 bytes for each parameter fill a GPU of 24 GiB; divided among eight they leave room for some pictures."""
+    huge = dataclasses.replace(plan, model=dataclasses.replace(plan.model, network=shape("huge", 64)))
+    assert parameter_count(huge.model.network) == pytest.approx(1e9, rel=0.02)
+    assert not sharded(huge, 80 * 1.0737, monkeypatch)
+    assert sharded(huge, 24 * 1.0737, monkeypatch)
+    divided = memory.choose_micro_batch(huge, Machine(), CUDA, processes=8, sharded=True)
+    assert 4 < divided <= 32
+    assert chosen(huge, 80 * 1.0737, monkeypatch, processes=8) == 32
+
+
 @pytest.mark.parametrize(("preset", "resolution"), [
-    ("nano", 32), ("small", 64), ("base", 64), ("large", 64), ("large", 128)])
+    ("nano", 32), ("small", 64), ("base", 64), ("large", 64), ("large", 128), ("huge", 64)])
 def test_the_page_has_the_bytes_of_a_picture(preset, resolution):
     (row,) = re.findall(rf"^\| {preset} \| {resolution} \| (\d+) MB \|", PAGE.read_text(), re.MULTILINE)
     assert int(row) == round(activation_bytes(shape(preset, resolution)) / 1e6)

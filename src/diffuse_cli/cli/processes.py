@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing import PContext
 
 GRACE_SECONDS = 5.0                             # for the other processes to end by themselves, once one has failed
+WAITING_SECONDS = 8.0                           # until a process that has not found the others says so
 POLL_SECONDS = 0.05                             # between two looks at which processes have ended
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 CRASH = 70                                      # exit code of an unforeseen error
@@ -56,8 +58,11 @@ def processes_to_start(machine: Machine) -> int:
 
 
 @contextlib.contextmanager
-def process_duties() -> Iterator[ProcessRank]:
-    """Make this process end and fail as the others and its launcher expect, if there are any. Yields its rank."""
+def process_duties(*, waits: bool = True) -> Iterator[ProcessRank]:
+    """Make this process end and fail as the others and its launcher expect, if there are any. Yields its rank.
+
+    waits: whether it will connect to the others.
+    """
     rank = launch_environment.process_rank()
     if rank.world_size > 1:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")          # or torch comments on how gradients are shared
@@ -65,12 +70,26 @@ def process_duties() -> Iterator[ProcessRank]:
         launch_environment.exit_with_parent()
         if sys.stderr is not None:
             faulthandler.enable()               # a process that crashes writes to its log where it did
+    timer = threading.Timer(WAITING_SECONDS, _say_that_it_waits, [rank])
+    timer.daemon = True
+    if waits and rank.world_size > 1 and not launch_environment.is_launched():
+        timer.start()
     try:
         yield rank
     except WorkerError:
         if not launch_environment.is_launched():
             raise
         raise typer.Exit(WorkerError.exit_code) from None              # the launcher reports which process was lost
+    finally:
+        timer.cancel()
+
+
+def _say_that_it_waits(rank: ProcessRank) -> None:
+    """Say so unless this process has found the others. Perhaps nobody started them: a program left its variables."""
+    torch_distributed = sys.modules.get("torch.distributed")
+    if torch_distributed is None or not torch_distributed.is_initialized():
+        view.say(f"not connected yet: the environment (RANK and WORLD_SIZE, or SLURM_PROCID) says that this is process "
+                 f"{rank.rank + 1} of {rank.world_size}. If nothing has started the others, unset it")
 
 
 # ── Starting several processes ──────────────────────────────────────────────────────────────────────────────────────

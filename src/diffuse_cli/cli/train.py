@@ -123,6 +123,8 @@ def train(
                                              "faster steps. Default: in long runs on a GPU.")] = None,
     deterministic: Deterministic = False,
     micro_batch: MicroBatch = None,
+    shard: Annotated[bool, _machine("--shard", help="Divide the weights among the processes. Default: where a GPU has "
+                                    "no room for all.")] = False,
     save_every: SaveEvery = None,
     preview_every: PreviewEvery = None,
     preview_prompt: PreviewPrompt = None,
@@ -180,7 +182,7 @@ def run_training(folder: Path, recipe: Recipe, machine: Machine, *, dry_run: boo
     finished: Finished | None = None
     with contextlib.ExitStack() as stack:
         # The main process locks the run. A dry run needs no other process.
-        rank = stack.enter_context(process_duties())
+        rank = stack.enter_context(process_duties(waits=not dry_run))
         if dry_run and not rank.is_main:
             return
         run = join_run(folder, recipe, machine) if not rank.is_main else \

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..model_config import NetworkConfig
-from .blocks import Dropout
+from .blocks import Attention, Dropout, ResBlock
 from .text_encoder import TextEncoder
 from .tokenizer import END, LENGTH, PAD
 from .unet import UNet
@@ -46,6 +46,10 @@ class Network(nn.Module):
         if device.type != "mps":
             self.to(memory_format=torch.channels_last)              # type: ignore[call-overload]
         return self
+
+    def parts(self) -> list[nn.Module]:
+        """The parts that compute one after the other, each with its own weights alone. Few weights are in none."""
+        return [module for module in self.modules() if isinstance(module, ResBlock | Attention | TextEncoder)]
 
     def encode(self, tokens: Tensor) -> Tensor:
         """Tokens of captions (M, 77) int64 → text features (M, 77, text width). Only for conditional networks."""
@@ -116,7 +120,7 @@ class Network(nn.Module):
 # ── What a shape costs ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _on_meta_device(config: NetworkConfig) -> Network:
+def on_meta_device(config: NetworkConfig) -> Network:
     """The network as shapes only: no memory is allocated for its weights."""
     with torch.device("meta"):
         return Network(config)
@@ -124,7 +128,7 @@ def _on_meta_device(config: NetworkConfig) -> Network:
 
 def parameter_shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
     """The shape of every parameter under its name in `Network.state_dict()`; no memory is allocated for parameters."""
-    return {name: tuple(tensor.shape) for name, tensor in _on_meta_device(config).state_dict().items()}
+    return {name: tuple(tensor.shape) for name, tensor in on_meta_device(config).state_dict().items()}
 
 
 def parameter_count(config: NetworkConfig) -> int:
@@ -134,7 +138,7 @@ def parameter_count(config: NetworkConfig) -> int:
 
 def flops(config: NetworkConfig) -> int:
     """Floating-point operations of one forward pass for one picture and its caption; a multiply-add counts as two."""
-    network = _on_meta_device(config)
+    network = on_meta_device(config)
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         text = None if config.text is None else network.encode(torch.empty(1, LENGTH, dtype=torch.int64))
         network(torch.empty(1, *config.shape), torch.empty(1), text)
@@ -146,7 +150,7 @@ def activation_bytes(config: NetworkConfig) -> int:
 
     In bf16 they are about a tenth less, because normalisation keeps float32. Counted on the meta device.
     """
-    network, kept = _on_meta_device(config), dict[int, Tensor]()
+    network, kept = on_meta_device(config), dict[int, Tensor]()
     weights = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
 
     def keep(tensor: Tensor) -> Tensor:

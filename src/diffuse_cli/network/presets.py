@@ -58,10 +58,15 @@ LEVELS: dict[str, dict[int, Levels]] = {
         4: Levels((128, 256, 512, 768), (1, 2, 3, 4), 64, 32, 512, 3),
         5: Levels((64, 128, 256, 512, 768), (1, 2, 3, 3, 4), 64, 32, 512, 3),
     },
+    "huge": {
+        3: Levels((320, 640, 1344), (3, 4, 5), 64, 32, 1024, 5),
+        4: Levels((192, 384, 832, 1280), (1, 2, 4, 5), 64, 32, 1024, 4),
+        5: Levels((64, 192, 384, 832, 1280), (1, 2, 3, 4, 5), 64, 32, 1024, 4),
+    },
 }
 
 # (width, layers) of the text encoder, at every resolution.
-TEXT = {"nano": (64, 2), "micro": (128, 3), "small": (256, 4), "base": (384, 6), "large": (512, 8)}
+TEXT = {"nano": (64, 2), "micro": (128, 3), "small": (256, 4), "base": (384, 6), "large": (512, 8), "huge": (768, 12)}
 
 
 def network_config(

@@ -169,8 +169,10 @@ def free_memory(device: torch.device) -> int:
 
 
 def total_memory(device: torch.device) -> int:
-    """The bytes of a GPU, taken or not."""
-    return torch.cuda.mem_get_info(device)[1]
+    """The bytes of a GPU, taken or not; of other devices, those of this machine. A huge number on Windows."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    return sys.maxsize if sys.platform == "win32" else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def peak_memory(device: torch.device) -> int:

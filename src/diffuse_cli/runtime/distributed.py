@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import UsageError, WorkerError
-from . import launch_environment
+from . import launch_environment, sharding
 from .launch_environment import ProcessRank
 
 GLOO_ERRORS = ("gloo", "pair closure", "connection closed", "connection reset", "wait timeout")     # in its messages
@@ -49,13 +49,21 @@ class World:
         """The number of processes (the world size)."""
         return self.process.world_size
 
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """The module, with its gradients averaged over all processes during the backward pass.
+    def wrap(
+        self, module: nn.Module, device: torch.device, *, sharded_parts: Sequence[nn.Module] | None = None,
+    ) -> nn.Module:
+        """The module, which computes on `device`, with its gradients averaged over all processes in the backward pass.
 
         Every parameter must get a gradient in it. After the first such pass the gradients are exchanged in another
         order, that of their arrival; so sums are rounded differently in the passes before and after.
+
+        sharded_parts: if given, each process keeps its share of the weights alone, see `sharding.shard`. Then every
+        pass needs all processes, and gradients keep their order.
         """
         if self.size == 1:
+            return module
+        if sharded_parts is not None:
+            sharding.shard(module, sharded_parts, device, processes=self.size)
             return module
         parallel = DistributedDataParallel(module, gradient_as_bucket_view=True)
         self._wrapped.add(parallel)
@@ -125,6 +133,23 @@ class World:
         with lost_process_as_error():
             dist.gather(tensor, parts)
         return parts or []
+
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        """The tensors of all processes, of the same shape (N,) → (processes, N)."""
+        parts = tensor.new_empty(self.size, len(tensor))
+        with lost_process_as_error():
+            dist.all_gather_into_tensor(parts.view(-1), tensor)
+        return parts
+
+    def exchange(self, parts: Sequence[Tensor], lengths: Sequence[int]) -> list[Tensor]:
+        """Give a tensor to every process, and get one from each.
+
+        parts: those that this process gives, by rank, (N,) each. lengths: of those that it gets.
+        """
+        received = parts[0].new_empty(sum(lengths))
+        with lost_process_as_error():
+            dist.all_to_all_single(received, torch.cat(list(parts)), list(lengths), [len(part) for part in parts])
+        return list(torch.split(received, list(lengths)))
 
     def broadcast_(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite the tensors of every process with those of the main process."""

@@ -10,11 +10,14 @@ from ..config import Machine, Plan, Sampling
 from ..network.network import flops
 from ..runtime.devices import peak_memory
 from ..sampling.steps import guided_steps
+from .memory import planned_bytes
 from .trainer import Trainer
 
 MEASURED_SECONDS = 5.0                          # duration of a measurement of the speed
 STEPS_TIME_SHARE = 0.92                         # share of a long run's time that its steps take; validation, previews
 #                                                 and saving take the rest
+
+SHARES = 8                                      # processes for which the memory is told where one has no room
 
 Facts = tuple[tuple[str, str], ...]             # (label, text) of each line of the header
 
@@ -22,17 +25,25 @@ Facts = tuple[tuple[str, str], ...]             # (label, text) of each line of 
 def facts(trainer: Trainer, machine: Machine) -> Facts:
     """Arithmetic, memory, disk, speed and remaining time of a run, measured by training for a few seconds.
 
-    The trainer cannot be used for the run afterwards.
+    A trainer without values measures nothing: its memory is what is planned. No trainer can be used for the run
+    afterwards.
     """
     plan, steps = trainer.plan, trainer.plan.steps - trainer.global_step
     per_picture = 3 * flops(plan.model.network)                        # backward costs about twice the forward pass
+    arithmetic = ("arithmetic", f"{per_picture / 1e9:.2f} GFLOP for each picture trained on")
+    disk = ("disk", f"{disk_bytes(trainer) / 2**20:,.0f} MB for the run")
+    if not trainer.has_values:
+        alone, shared = (planned_bytes(plan, 1, shares=shares) / 2**20 for shares in (1, SHARES))
+        return (arithmetic, ("memory", f"{alone:,.0f} MB planned for one picture at once; {shared:,.0f} MB in each of "
+                             f"{SHARES} processes that divide the weights"), disk,
+                ("speed", "not measured, because there is no room for the network here"))
     rate = _images_per_second(trainer, MEASURED_SECONDS)
     trained = steps * plan.batch_size / STEPS_TIME_SHARE
     seconds = (trained + _overhead(plan, machine, images=trained, seconds=trained / rate)) / rate
     return (
-        ("arithmetic", f"{per_picture / 1e9:.2f} GFLOP for each picture trained on"),
+        arithmetic,
         ("memory", f"{peak_memory(trainer.batches.device) / 2**20:,.0f} MB at its peak"),
-        ("disk", f"{disk_bytes(trainer) / 2**20:,.0f} MB for the run"),
+        disk,
         ("speed", f"{rate:,.0f} pictures a second"),
         ("time", f"about {timedelta(seconds=round(seconds))}" if steps else "none: it is trained to the end"),
     )

@@ -9,6 +9,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator
+from typing import NamedTuple
 
 from .. import events
 from ..config import Plan
@@ -79,7 +80,7 @@ def rehearse(run: Run) -> Generator[events.Event, None, Plan]:
         session, facts = yield from open_session(run, dataset, device, world=World(), rehearsal=True)
         yield from restore(session)
         started = _started(session, facts)
-        if session.trainer.global_step < session.plan.steps:
+        if session.trainer.global_step < session.plan.steps and session.trainer.has_values:
             yield events.Noticed(message="measuring the speed to estimate the time")
         yield dataclasses.replace(started, facts=(*facts, *estimate.facts(session.trainer, run.machine)))
     return session.plan
@@ -107,7 +108,9 @@ def _train(run: Run, should_stop: ShouldStop) -> Iterator[events.Event]:
         else:
             reason = None
             yield events.Noticed(message=f"already trained to {session.plan.steps:,} steps; use --fresh to start anew")
-        yield _finished(session, reason=reason or "")
+        with session.trainer.whole():
+            finished = _finished(session, reason=reason or "")
+        yield finished
 
 
 def _remarks(run: Run, dataset: Dataset) -> Iterator[events.Noticed]:
@@ -143,26 +146,52 @@ def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, 
 
         # Report, validate, preview, save: the main process alone
         last = trainer.global_step == plan.steps
-        if world.is_main and (last or monitor.is_due()):
-            yield monitor.report()
-            if not session.directory.exists():
-                raise saving.rescue(session, StorageError(f"the directory of this run is gone: {session.directory}"))
-        if world.is_main and (last or trainer.global_step % plan.validate_steps == 0):
-            yield from _validate(session)
-        if world.is_main and (last or preview_every.is_due(trainer.global_step)):
-            yield events.Paused(step=trainer.global_step, doing="drawing a preview")
-            yield saving.write_or_warn(session, preview, must_succeed=False)
-        if world.is_main and (last or saver.is_due()):
-            yield from saver.save(must_succeed=last)
+        alone = Alone(
+            report=last or monitor.is_due(), validate=last or trainer.global_step % plan.validate_steps == 0,
+            preview=last or preview_every.is_due(trainer.global_step), save=last or saver.is_due(),
+        ) if world.is_main else Alone()
+        with _whole_weights(session, alone):
+            if alone.report:
+                yield monitor.report()
+                if not session.directory.exists():
+                    raise saving.rescue(
+                        session, StorageError(f"the directory of this run is gone: {session.directory}"))
+            if alone.validate:
+                yield from _validate(session)
+            if alone.preview:
+                yield events.Paused(step=trainer.global_step, doing="drawing a preview")
+                yield saving.write_or_warn(session, preview, must_succeed=False)
+            if alone.save:
+                yield from saver.save(must_succeed=last)
 
         # Stop or save if a signal asks for it
         received = _agree_on_signal(should_stop(), world)
         stop_signal = None if received == SAVE_SIGNAL else received
-        if received and world.is_main and not saver.is_saved():
-            yield from saver.save(must_succeed=stop_signal is not None)
         if received:
+            with trainer.whole(moments=True):
+                if world.is_main and not saver.is_saved():
+                    yield from saver.save(must_succeed=stop_signal is not None)
             world.barrier()
     return stop_signal
+
+
+class Alone(NamedTuple):
+    """What the main process does alone after a step."""
+
+    report: bool = False
+    validate: bool = False
+    preview: bool = False
+    save: bool = False
+
+
+def _whole_weights(session: Session, alone: Alone) -> contextlib.AbstractContextManager[None]:
+    """The context of what the main process does alone: if weights are sharded, all processes give it what it needs."""
+    trainer = session.trainer
+    if not trainer.state.sharded:
+        return contextlib.nullcontext()
+    averages = alone.validate or alone.preview or (alone.report and not session.directory.exists())
+    needed = trainer.world.all_reduce_max(2 if alone.save else int(averages), patient=True)
+    return trainer.whole(moments=needed == 2) if needed else contextlib.nullcontext()
 
 
 def _count_again(session: Session, first: int) -> Plan | None:

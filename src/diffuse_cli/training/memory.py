@@ -5,6 +5,7 @@ import math
 import torch
 
 from ..config import Machine, Plan
+from ..errors import UsageError
 from ..network.network import activation_bytes, parameter_count
 from ..runtime import devices
 
@@ -12,12 +13,31 @@ SHARE = 0.9                                     # of a GPU's memory that is plan
 CONTEXT = 2**30                                 # bytes: CUDA itself, and what convolutions and products work in
 FOR_EACH_PARAMETER = 30                         # bytes: weight, gradient and average, 4 each; moments, 8 at most; steps
 #                                                 of Muon, which are made all at once, 8; a copy in bf16, 2
+GATHERED = 8                                    # bytes, if weights are divided: those of the parts that compute, and
+#                                                 their gradients; the whole average, while the main process needs it
+FEW_PICTURES = 8                                # at once; with fewer, a GPU has too little to do
 OF_A_TEACHER = 4                                # bytes, for each of its parameters
 ALLOWANCE = 1.5                                 # bytes for each one that is kept for the backward pass: gradients of
 #                                                 activations, and memory in pieces that nothing fits into
 
 
-def choose_micro_batch(plan: Plan, machine: Machine, device: torch.device, *, processes: int) -> int:
+def choose_sharding(plan: Plan, machine: Machine, device: torch.device, *, processes: int) -> bool:
+    """Whether each process keeps its share of the weights alone: if --shard says so, or if a GPU has no room for all.
+
+    "Room" means that a few pictures fit beside them. One process has nobody to share with. Raises UsageError for the
+    student of a teacher, whose passes differ from process to process.
+    """
+    if machine.shard and plan.model.student is not None:
+        raise UsageError("the weights of a student cannot be divided among processes", hint="Leave --shard out")
+    if processes == 1 or machine.shard or plan.model.student is not None or device.type != "cuda":
+        return machine.shard and processes > 1
+    few = min(FEW_PICTURES, math.ceil(plan.batch_size / processes))
+    return planned_bytes(plan, few) > SHARE * devices.total_memory(device)
+
+
+def choose_micro_batch(
+    plan: Plan, machine: Machine, device: torch.device, *, processes: int, sharded: bool = False,
+) -> int:
     """The number of pictures at once: as --micro-batch says, otherwise on a GPU as many as fit into its memory.
 
     They are as equal shares of a process's part of the batch as possible. Only the size of the memory counts, not what
@@ -26,14 +46,23 @@ def choose_micro_batch(plan: Plan, machine: Machine, device: torch.device, *, pr
     if machine.micro_batch is not None or device.type != "cuda":
         return devices.choose_micro_batch(
             machine, device, batch_size=plan.batch_size, resolution=plan.model.network.resolution.side)
-    room = SHARE * devices.total_memory(device) - planned_bytes(plan, 0)
+    room = SHARE * devices.total_memory(device) - planned_bytes(plan, 0, shares=processes if sharded else 1)
     fitting = max(1, int(room / (ALLOWANCE * activation_bytes(plan.model.network))))
     part = math.ceil(plan.batch_size / processes)
     return math.ceil(part / math.ceil(part / fitting))
 
 
-def planned_bytes(plan: Plan, micro_batch: int) -> int:
-    """The memory that a training with so many pictures at once should take of a GPU."""
+def fits(plan: Plan, device: torch.device) -> bool:
+    """Whether one process can train a plan with a single picture at once, as far as is planned."""
+    return planned_bytes(plan, 1) <= SHARE * devices.total_memory(device)
+
+
+def planned_bytes(plan: Plan, micro_batch: int, *, shares: int = 1) -> int:
+    """The memory that a training with so many pictures at once should take of a GPU.
+
+    shares: the number of processes among which weights, gradients, average and moments are divided.
+    """
     network = plan.model.network
-    each = FOR_EACH_PARAMETER + (OF_A_TEACHER if plan.model.student is not None else 0)
+    each = FOR_EACH_PARAMETER / shares + (GATHERED if shares > 1 else 0)
+    each += OF_A_TEACHER if plan.model.student is not None else 0
     return int(CONTEXT + each * parameter_count(network) + micro_batch * ALLOWANCE * activation_bytes(network))

@@ -7,6 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from ..runtime import sharding
+
 WEIGHT_DECAY = 0.01                             # of matrices and kernels, as a factor of the learning rate
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)       # (a, b, c) of one iteration; singular values end up from 0.7 to 1.2
 ITERATIONS = 5                                  # number of Newton-Schulz iterations
@@ -23,8 +25,8 @@ class Muon(torch.optim.Optimizer):
     A kernel (C_out, C_in, 3, 3) is treated as a matrix (C_out, 9·C_in). The update is scaled by 0.2·√max(m, n), which
     makes it as long as AdamW's at the same learning rate (Liu et al. 2025, 2502.16982, eq. 4).
 
-    dtype: of the iterations. directions: `orthogonal_steps`, or the same compiled. `lr_factor` of a parameter group
-    multiplies the learning rate, see `Optimizer.step`.
+    dtype: of the iterations. directions: `orthogonal_steps`, the same compiled, or `SharedDirections`, which may get
+    the rows of this process alone. `lr_factor` of a parameter group multiplies the learning rate, see `Optimizer.step`.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], *, lr: float, dtype: torch.dtype,
@@ -39,14 +41,15 @@ class Muon(torch.optim.Optimizer):
             parameters: list[Tensor] = group["params"]
 
             # Momentum of Nesterov's kind
-            gradients = cast(list[Tensor], [parameter.grad for parameter in parameters])
-            momenta = [self.state[parameter]["momentum"] for parameter in parameters]
+            gradients = [sharding.local(cast(Tensor, parameter.grad)) for parameter in parameters]
+            momenta = [sharding.local(self.state[parameter]["momentum"]) for parameter in parameters]
+            weights = [sharding.local(parameter) for parameter in parameters]
             torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
             ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)
 
             # Weight decay, then a step in the orthogonal direction
-            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(parameters, self.directions(list(ahead), self.dtype), alpha=-group["lr"])
+            torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(weights, self.directions(list(ahead), self.dtype), alpha=-group["lr"])
 
 
 def orthogonal_steps(momenta: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
@@ -54,7 +57,7 @@ def orthogonal_steps(momenta: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
 
     Matrices of one shape, lying or standing, are orthogonalised at once; so a GPU begins a quarter of the operations.
     """
-    matrices = [_as_matrix(momentum) for momentum in momenta]
+    matrices = [as_matrix(momentum) for momentum in momenta]
     groups: dict[tuple[int, ...], list[int]] = {}
     for number, matrix in enumerate(matrices):
         groups.setdefault(tuple(sorted(matrix.shape)), []).append(number)
@@ -64,11 +67,11 @@ def orthogonal_steps(momenta: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
         found = orthogonal(wide, dtype) * (UPDATE_RMS * math.sqrt(longer))
         for number, direction in zip(numbers, found, strict=True):
             of_matrix = direction if matrices[number].shape[0] <= matrices[number].shape[1] else direction.mT
-            result[number] = _as_kernel(of_matrix, momenta[number])
+            result[number] = as_kernel(of_matrix, momenta[number])
     return result
 
 
-def _as_matrix(momentum: Tensor) -> Tensor:
+def as_matrix(momentum: Tensor) -> Tensor:
     """(C_out, …) → (C_out, the rest): of a kernel (C_out, C_in, h, w) in the order of channels-last memory.
 
     The order of a matrix's columns makes no difference to its orthogonal direction but for that of its columns.
@@ -76,8 +79,8 @@ def _as_matrix(momentum: Tensor) -> Tensor:
     return momentum if momentum.ndim == 2 else momentum.movedim(1, -1).flatten(1)
 
 
-def _as_kernel(matrix: Tensor, like: Tensor) -> Tensor:
-    """The inverse of `_as_matrix`, in the shape of `like`."""
+def as_kernel(matrix: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `as_matrix`, in the shape of `like`."""
     if like.ndim == 2:
         return matrix
     return matrix.reshape(like.shape[0], *like.shape[2:], like.shape[1]).movedim(-1, 1)

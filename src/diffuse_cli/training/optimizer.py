@@ -4,7 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Plan
+from ..runtime import sharding
+from ..runtime.distributed import World
 from .muon import WEIGHT_DECAY, Directions, Muon, orthogonal_steps
+from .muon_shares import SharedDirections
 
 TEXT_LR_FACTOR = 0.002                          # learning rate of the layers that read text, as a factor of the plan's:
 #                                                 a higher rate would lose the bag of words as which they start
@@ -18,11 +21,12 @@ class Optimizer:
     With `plan.optimizer` "muon", Muon has all matrices and kernels except those of the first, the last and the text
     layers; AdamW has the other parameters. With "adamw" or "adam" there is one optimiser for everything.
 
-    precision: "bf16" lets Muon's iterations run in bf16, "fp32" in float32. directions: of Muon, see `Muon`.
+    precision: "bf16" lets Muon's iterations run in bf16, "fp32" in float32. directions: of Muon, see `Muon`; the
+    processes of `world` share them.
     """
 
     def __init__(self, network: nn.Module, plan: Plan, *, precision: str, directions: Directions = orthogonal_steps,
-                 ) -> None:
+                 world: World | None = None) -> None:
         parameters = dict(network.named_parameters())
         muon_params = {
             name for name, parameter in parameters.items() if plan.optimizer == "muon" and parameter.ndim >= 2
@@ -40,6 +44,9 @@ class Optimizer:
         if muon_params:
             dtype = torch.bfloat16 if precision == "bf16" else torch.float32
             matrices = [parameters[name] for name in sorted(muon_params)]
+            if world is not None and world.size > 1:
+                directions = SharedDirections(directions, [matrix.shape for matrix in matrices], world,
+                                              sharded=sharding.is_sharded(matrices[0]))
             self.parts.append(Muon(matrices, lr=plan.lr, dtype=dtype, directions=directions))
 
         # All moments, so that a saved state has the same tensors after any number of steps.

@@ -17,7 +17,7 @@ from ..config import Plan, Recipe
 from ..data.bucket_choice import describe_sizes
 from ..data.listing import Dataset
 from ..data.split import Split, split_dataset
-from ..errors import DataError, ModelError, StorageError
+from ..errors import DataError, ModelError, StorageError, UsageError
 from ..files import durable
 from ..files.input_files import read_input
 from ..network.tokenizer import MAX_BYTES, encode, load_tokenizer, train_tokenizer, truncation_warning
@@ -57,7 +57,7 @@ def open_session(
     if tokenizer is not None and world.is_main and (warning := truncation_warning(
             tokenizer, itertools.chain.from_iterable(dataset.captions))):
         yield events.Noticed(message=warning, level="warning")
-    builder = PlanBuilder(run, dataset, split, tokenizer, init, device, world)
+    builder = PlanBuilder(run, dataset, split, tokenizer, init, device, world, rehearsal)
     plan, trainer = yield from resolve_plan(builder)
     if world.is_main and not rehearsal and (plan != run.plan or run.moved_from is not None):
         if run.plan is not None and plan.steps != run.plan.steps:      # the budget grew: forget the old cool-down
@@ -97,6 +97,7 @@ class PlanBuilder:
     init: checkpoint.Model | None               # the model of --init, in the main process alone
     device: torch.device
     world: World
+    rehearsal: bool = False                     # whether nothing is trained: shapes suffice where memory does not
     reasons: Reasons | None = None              # of the newest plan, in the main process alone
 
     def make(self, recipe: Recipe) -> Plan:
@@ -117,17 +118,25 @@ class PlanBuilder:
         return shared
 
     def trainer(self, plan: Plan) -> Trainer:
-        """A new trainer for a plan, at step 0."""
-        machine = self.run.machine
-        compiled = devices.choose_compile(machine, self.device, steps=plan.steps)
+        """A new trainer for a plan, at step 0. Raises UsageError."""
+        machine, world = self.run.machine, self.world
+        sharded = bool(world.all_reduce_max(
+            memory.choose_sharding(plan, machine, self.device, processes=world.size)))
+        if sharded and machine.compile:
+            raise UsageError("a network whose weights are divided among processes is not compiled",
+                             hint="Leave --compile out")
+        compiled = False if sharded else devices.choose_compile(machine, self.device, steps=plan.steps)
         if compiled is not False:               # by default torch runs what lies under a known name in /tmp
             directory = durable.make_directory(registry.compiled_directory())
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(directory))
-        micro_batch = memory.choose_micro_batch(plan, machine, self.device, processes=self.world.size)
+        micro_batch = memory.choose_micro_batch(
+            plan, machine, self.device, processes=world.size, sharded=sharded)
+        micro_batch = -world.all_reduce_max(-micro_batch)              # that of the smallest memory
         batches = Batches(plan, self.dataset, self.split.train, self.tokenizer, self.device)
         trainer = Trainer(
             plan, batches, precision=devices.choose_precision(machine, self.device), micro_batch=micro_batch,
-            compiled=compiled, world=self.world)
+            compiled=compiled, world=world, sharded=sharded,
+            values=not self.rehearsal or memory.fits(plan, self.device))
         if self.init is not None:
             trainer.start_from(self.init.network.state_dict())
         return trainer
@@ -147,6 +156,9 @@ def resolve_plan(builder: PlanBuilder) -> Generator[events.Event, None, tuple[Pl
 
     # --time as a number of pictures
     if timed:
+        if builder.rehearsal and not memory.fits(plan, builder.device):
+            raise UsageError("the speed of a network that has no room here cannot be measured for --time",
+                             hint="Give --steps or --images, or a smaller --preset")
         yield events.Noticed(message="measuring the speed to turn --time into a number of steps")
         images = estimate.images_within(recipe.time or 0, builder.trainer(plan), run.machine)
         recipe = dataclasses.replace(recipe, time=None, images=images)
@@ -288,6 +300,7 @@ def _facts(session: Session, reasons: Reasons | None, start: Start, device: torc
         ("learning rate", f"{plan.lr:g}, {plan.optimizer}"),
         ("machine", ", ".join(filter(None, (
             devices.describe_device(device), trainer.precision, f"{trainer.micro_batch} at once",
+            f"weights divided among {trainer.world.size} processes" if trainer.state.sharded else "",
             devices.describe_arithmetic(device, deterministic=run.machine.deterministic))))),
         ("seed", str(plan.seed)),
     ]

@@ -7,7 +7,7 @@ import contextlib
 import math
 import statistics
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,9 +18,9 @@ from torch.nn.parallel import DistributedDataParallel
 from ..config import Plan
 from ..diffusion.schedule import Schedule, make_schedule
 from ..errors import DivergedError, OutOfMemoryError, UsageError
-from ..network.network import Network
+from ..network.network import Network, on_meta_device
 from ..network.tokenizer import encode
-from ..runtime import out_of_memory, randomness
+from ..runtime import out_of_memory, randomness, sharding
 from ..runtime.distributed import World, lost_process_as_error
 from . import ema
 from .batches import Batches
@@ -29,6 +29,7 @@ from .distillation import DistillationLoss, Segments, Teacher
 from .loss import TrainingLoss
 from .muon import orthogonal_steps
 from .optimizer import Optimizer, learning_rate_at
+from .state import AVERAGE, WEIGHTS, TrainingTensors
 
 MAX_GRADIENT_NORM = 1.0         # norm of the gradient to which longer gradients are clipped
 SPIKE_FACTOR = 8.0              # a gradient whose norm is more than this many times the recent median is skipped
@@ -51,45 +52,50 @@ class Trainer:
     `global_step` counts the batches that were drawn, `updates` those that changed the weights. Every process of a world
     has a trainer with the same weights, and computes the gradient of its share of every batch.
 
-    precision: of the network, "bf16" or "fp32". micro_batch: pictures at once. compiled: whether torch compiles the
-    network; None: if it can. Raises UsageError if the batch has fewer pictures than there are processes.
+    precision: of the network, "bf16" or "fp32". micro_batch: pictures at once; of the same number in all processes.
+    compiled: whether torch compiles the network; None: if it can. sharded: whether each process keeps its share of the
+    weights alone; then nothing is compiled. values: False for shapes only, of a training that is too large to be tried.
+    Raises UsageError if the batch has fewer pictures than there are processes.
     """
 
     def __init__(self, plan: Plan, batches: Batches, *, precision: str, micro_batch: int, compiled: bool | None,
-                 world: World) -> None:
+                 world: World, sharded: bool = False, values: bool = True) -> None:
         self.plan, self.batches, self.precision, self.micro_batch = plan, batches, precision, micro_batch
         self.world, self.share = world, world.process.share(plan.batch_size)
         if plan.batch_size < world.size:
             raise UsageError(f"a batch of {plan.batch_size} cannot be shared by {world.size} processes",
                              hint="Use fewer processes, or a larger --batch-size")
-        # The network, and a second one for the average of its weights
-        self.network = Network(plan.model.network)
-        self.network.initialise(randomness.generator(plan.seed, "weights"))
-        self.network.place_on(batches.device)
-        self.averaged = Network(plan.model.network).place_on(batches.device).requires_grad_(False).eval()
-        self.averaged.load_state_dict(self.network.state_dict())
-
-        # Loss and optimiser
+        # Network, loss and optimiser
+        self.has_values = values
+        if values:
+            self.network = Network(plan.model.network)
+            self.network.initialise(randomness.generator(plan.seed, "weights"))
+            if not sharded:                     # whose weights must be contiguous, and move one part after the other
+                self.network.place_on(batches.device)
+        else:
+            self.network = on_meta_device(plan.model.network)
         self.schedule: Schedule = make_schedule(plan.model.schedule, plan.model.network.resolution.side)
         self.compiled = None if compiled is False else CompiledNetwork(self.network, required=compiled is True)
         forward = self.compiled or self.network
         self.teacher = Network(plan.model.network) if plan.model.student is not None else None
         self.segments = None if self.teacher is None else self._segments(self.teacher)
         self.loss = world.wrap(TrainingLoss(forward, plan, self.schedule, precision=precision)
-                               if self.segments is None else DistillationLoss(forward, plan, self.segments))
+                               if self.segments is None else DistillationLoss(forward, plan, self.segments),
+                               batches.device, sharded_parts=self.network.parts() if sharded else None)
         self.directions = CompiledCall(orthogonal_steps, required=compiled is True) if (
             self.compiled is not None and batches.device.type != "cpu") else None  # a CPU begins operations at once
         self.optimizer = Optimizer(self.network, plan, precision=precision,
-                                   directions=self.directions or orthogonal_steps)
+                                   directions=self.directions or orthogonal_steps, world=world)
+        self.state = TrainingTensors(self.network, self.optimizer, world, batches.device)
 
         # Counters, and recent gradient norms
         self.global_step = self.updates = self.bad_steps = 0
         self.norms: deque[float] = deque(maxlen=NORM_WINDOW)
 
         # Whether the micro-batch is known to fit into memory. Several processes must find out before they depend on
-        # each other; a single process can halve it at any time.
-        self.micro_batch_fits = world.size == 1
-        self.order_is_final = world.size == 1   # that in which gradients are exchanged, see `World.wrap`
+        # each other, which those of a sharded network always do; a single process can halve it at any time.
+        self.micro_batch_fits = world.size == 1 or sharded
+        self.order_is_final = world.size == 1 or sharded    # in which gradients are exchanged, see `World.wrap`
         self.settled = False                    # whether the pictures are where they stay: on the device if they fit
 
     @property
@@ -118,12 +124,13 @@ class Trainer:
         return Segments(Teacher(teacher, empty), self.plan.model, self.schedule, self.precision)
 
     def start_from(self, weights: Mapping[str, Tensor]) -> None:
-        """Replace the weights and their average by another model's, which a student learns from.
+        """Replace the weights and their average by another model's, which a student learns from. Main process only.
 
-        Raises RuntimeError if those do not fit.
+        Raises RuntimeError if their shapes do not fit.
         """
-        for network in filter(None, (self.network, self.averaged, self.teacher)):
-            network.load_state_dict(weights)
+        self.state.load({f"{kind}{name}": weight for kind in (WEIGHTS, AVERAGE) for name, weight in weights.items()})
+        if self.teacher is not None:
+            self.teacher.load_state_dict(weights)
 
     # ── The step ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -132,9 +139,10 @@ class Trainer:
         # Draw the batch, and compute the gradient of its mean loss.
         losses = self._gradient_of_batch()
 
-        with out_of_memory.for_update(self.micro_batch):
+        with out_of_memory.for_update(self.micro_batch), lost_process_as_error():
             # Clip the gradient. Only here does a step wait for the device, to read the norm.
-            unclipped = torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
+            unclipped = sharding.whole(
+                torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM))
             norm, *means = torch.cat((unclipped.reshape(1), losses)).tolist()
 
             # Skip the step if a number is not finite, or if the gradient is a spike.
@@ -145,7 +153,7 @@ class Trainer:
                 self.updates += 1
 
                 # Update their average.
-                ema.update(list(self.averaged.parameters()), self.network, self.updates)
+                ema.update(self.state.averages, self.network, self.updates)
 
         # Count.
         self._check_divergence(finite)
@@ -179,6 +187,9 @@ class Trainer:
                     self.order_is_final = True
                 self.optimizer.zero_grad()
                 losses = torch.zeros(3, device=self.batches.device)
+                if self._is_a_pass_short():
+                    with out_of_memory.as_torch_error(), lost_process_as_error():
+                        self._accumulate(self.share.start, 1, weight=0)
                 for start in range(self.share.start, self.share.stop, self.micro_batch):
                     stop = min(start + self.micro_batch, self.share.stop)
                     with out_of_memory.as_torch_error(), self._averaged_over_processes(last=stop == self.share.stop):
@@ -194,12 +205,24 @@ class Trainer:
             if not self.batches.release():
                 self._halve_micro_batch()
 
-    def _accumulate(self, start: int, count: int) -> Tensor:
-        """Add the gradient of `count` pictures of the batch, from `start` on. → (3,) their part of the losses"""
+    def _is_a_pass_short(self) -> bool:
+        """Whether this process has fewer micro-batches than another, and its weights are sharded.
+
+        Then it needs one pass more, in which the others get its weights.
+        """
+        longest = math.ceil(self.plan.batch_size / self.world.size)
+        passes = [math.ceil(count / self.micro_batch) for count in (len(self.share), longest)]
+        return self.state.sharded and passes[0] < passes[1]
+
+    def _accumulate(self, start: int, count: int, *, weight: int = 1) -> Tensor:
+        """Add `weight` times the gradient of `count` pictures of the batch, from `start` on.
+
+        → (3,) their part of the losses
+        """
         batch, dropout_keys = self.batches.draw(self.global_step, start, count)
         losses = self.loss(batch, dropout_keys)
-        # The losses are parts of the whole batch's mean. DDP averages gradients over the processes; this undoes it.
-        torch.autograd.backward(losses[0] * self.world.size)
+        # The losses are parts of the whole batch's mean. Gradients are averaged over the processes; this undoes it.
+        torch.autograd.backward(losses[0] * (self.world.size * weight))
         return cast(Tensor, losses.detach())
 
     def _draw_ahead(self, start: int) -> None:
@@ -255,12 +278,18 @@ class Trainer:
 
     # ── The state: tensors under flat names, and the few numbers that are not tensors ───────────────────────────────
 
+    @property
+    def averaged(self) -> Network:
+        """The network with the averaged weights; if sharded, only inside `whole`, and in the main process."""
+        return self.state.averaged
+
+    def whole(self, *, moments: bool = False) -> contextlib.AbstractContextManager[None]:
+        """See `TrainingTensors.whole`. Around everything that the main process does with the weights alone."""
+        return self.state.whole(moments=moments)
+
     def tensors(self) -> dict[str, Tensor]:
-        """The weights, their average and the optimiser's moments, without copies."""
-        result = dict(self.optimizer.moments)
-        for name, parameter, averaged in self._parameters():
-            result[f"weights.{name}"], result[f"average.{name}"] = parameter.detach(), averaged
-        return result
+        """The weights, their average and the optimiser's moments, without copies; whole ones inside `whole`."""
+        return self.state.gathered or self.state.here
 
     def record(self) -> dict[str, Any]:
         """Return the numbers of the saved state, ready for JSON: step counts and recent gradient norms.
@@ -269,31 +298,20 @@ class Trainer:
         """
         return {"step": self.global_step, "updates": self.updates, "bad": self.bad_steps, "norms": list(self.norms)}
 
-    @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
-        """Restore a saved state: the tensors and the record that `tensors` and `record` returned."""
-        for name, parameter, averaged in self._parameters():
-            parameter.copy_(tensors[f"weights.{name}"])
-            averaged.copy_(tensors[f"average.{name}"])
-        for name, moment in self.optimizer.moments.items():
-            moment.copy_(tensors[name])
-        for count in self.optimizer.counts:
-            count.fill_(record["updates"])
+        """Restore a saved state: the tensors and the record that `tensors` and `record` returned. Main process only."""
+        self.state.load(tensors)
         self._restore_numbers(record)
 
     def broadcast_state(self) -> None:
         """Replace the state in every process by that of the main process."""
         if self.world.size > 1:
             self._restore_numbers(self.world.broadcast_json(self.record()))
-            of_teacher = [] if self.teacher is None else self.teacher.state_dict().values()
-            self.world.broadcast_([*self.tensors().values(), *self.optimizer.counts, *of_teacher])
+            self.state.broadcast()
+            self.world.broadcast_([] if self.teacher is None else self.teacher.state_dict().values())
 
     def _restore_numbers(self, record: Mapping[str, Any]) -> None:
         self.global_step, self.updates, self.bad_steps = record["step"], record["updates"], record["bad"]
         self.norms = deque(record["norms"], maxlen=NORM_WINDOW)
-
-    def _parameters(self) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """(name, weight, averaged weight) of every parameter."""
-        for (name, parameter), averaged in zip(
-                self.network.named_parameters(), self.averaged.parameters(), strict=True):
-            yield name, parameter, averaged
+        for count in self.optimizer.counts:
+            count.fill_(self.updates)
