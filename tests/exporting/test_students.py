@@ -84,6 +84,7 @@ def test_a_student_is_not_exported_with_another_scheduler(student, tmp_path):
         api.export(student, tmp_path / "exported", to="diffusers", scheduler="ddpm")
 
 
+@pytest.mark.slow
 def test_the_script_of_an_onnx_folder_samples_as_diffuse_does(student, tmp_path):
     pytest.importorskip("onnxruntime")
     api.export(student, tmp_path / "exported", to="onnx")

@@ -151,6 +151,7 @@ def test_a_run_goes_on_in_worlds_of_other_sizes(squares, home, tmp_path, counted
     counted(PROMISE, "a run that goes on in worlds of 1, 2, 4 and 1: losses within 1e-5", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("decoded")
 def test_an_interrupted_run_goes_on_bit_for_bit(squares, home, tmp_path, counted):
     """Its losses are also those of one process, so this is the quick part of the test above."""
