@@ -181,7 +181,13 @@ def test_translations_in_json(folder):
     ({"a.jpg": None, "a.jpg.json": '{"title": "a.jpg", "description": ""}'}, {"a.jpg": ()}),
     ({"a.png": None, "a.json": '{"Caption": "A"}'}, {"a.png": ("A",)}),
     ({"a.png": None, "a.en.txt": "A"}, {"a.png": ("A",)}),
-], ids=["one key", "takeout", "a title that is the name", "capitals", "language"])
+    ({"a(1).jpg": None, "a.jpg": None, "a.jpg.supplemental-metadata(1).json": '{"description": "B"}',
+      "a.jpg.supplemental-metadata.json": '{"description": "A"}'}, {"a(1).jpg": ("B",), "a.jpg": ("A",)}),
+    ({"a(2).jpg": None, "a.jpg": None, "a.jpg(2).json": '{"description": "B"}'}, {"a(2).jpg": ("B",), "a.jpg": ()}),
+    ({"b.jpg": None, "a.jpg": None, "a.jpg(1).json": '{"description": "C"}', "b.txt": "B"},
+     {"a.jpg": (), "b.jpg": ("B",)}),
+], ids=["one key", "takeout", "a title that is the name", "capitals", "language", "numbered", "numbered before 2024",
+        "numbered, of another"])
 def test_sidecars_of_other_programs(folder, files, expected):
     assert captions_of(find_pictures(folder(files))) == expected
 

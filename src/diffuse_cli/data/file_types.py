@@ -43,6 +43,7 @@ REMEDIES = {                                    # reason → remedy, the rest of
     "formatted text": "save it as plain text",
     "video": "save single frames as pictures",
     "archive": "unpack it",
+    "encrypted": "unpack its archive with the password",
     "gzip data": "unpack it with `gunzip`",
     "bands": "choose three bands, and save them as an RGB picture",
     "numbers": "save it as TIFF with 8 or 16 bits for each of 1, 3 or 4 bands, or as PNG",

@@ -30,6 +30,8 @@ SAMPLE_FILES = 1000                             # maximum files that a guess of 
 # What follows the name of a picture in that of its text, p_caption.txt; and in its own, where a text serves p_1 to p_3.
 _WORD_BEHIND = re.compile(r"(.+?)[-_ ]+(?:captions?|prompts?|descriptions?|tags|text)", re.IGNORECASE)
 _NUMBER_BEHIND = re.compile(r"(.*\d.*?)[-_ ]\d{1,3}")
+# photo.jpg.supplemental-metadata(2).json and photo.jpg(2).json, as Google Takeout writes for photo(2).jpg.
+_NUMBERED_COPY = re.compile(r"(.+?)(\.\w{2,5})(?:\.[\w-]+)?(\(\d+\))")
 _SHARED = 20                                    # maximum pictures that one text serves in this way
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?", re.IGNORECASE)
 _BOX = 4                                        # numbers in a line from which a file of numbers describes boxes
@@ -143,6 +145,8 @@ def _files_of_pictures(tree: Tree, suffixes: tuple[str, ...]) -> dict[str, Spill
     index = PictureIndex(tree.pictures.names)
     for file in rest.column(0, name_of_key):
         base, suffix = posixpath.splitext(file)
+        if copy := _NUMBERED_COPY.fullmatch(base):
+            base = f"{copy[1]}{copy[3]}{copy[2]}"
         longer = posixpath.splitext(base)[0]                            # 0001.jpg.more.json, 0001.en.txt
         named = _WORD_BEHIND.fullmatch(base)
         of_post = numbered.get(base.casefold())

@@ -6,7 +6,7 @@ good as the text is long, so the caller may show more text of the same origin.
 
 import codecs
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Literal, Protocol
 
@@ -149,6 +149,22 @@ def guess_code_page(data: bytes) -> str | None:
     usable = [name for name in _LATIN if _decodes(data, name)]
     return max(usable, default=None, key=lambda name: (
         _plausibility(data.decode(name)), round(confidence.get(name, 0.0) / _CONFIDENCE_STEP), -_LATIN.index(name)))
+
+
+def guess_among(data: bytes, encodings: Iterable[str]) -> str | None:
+    """The most probable of some encodings, the first of those that are equally so; None if the bytes are in none."""
+    import chardet
+
+    data = data[:SAMPLE_LIMIT]
+    confidence = {str(guess["encoding"]).lower().replace("ibm", "cp"): guess["confidence"]
+                  for guess in chardet.detect_all(data, ignore_threshold=True)}
+
+    def merit(name: str) -> tuple[bool, int]:
+        text = data.decode(name, "replace")
+        is_plausible = _plausibility(text) == sum(not letter.isascii() for letter in text)
+        return is_plausible, round(confidence.get(name, 0.0) / _CONFIDENCE_STEP)
+
+    return max((name for name in encodings if _begins_in(data, name)), default=None, key=merit)
 
 
 def _marked_encoding(data: bytes) -> str | None:
