@@ -73,6 +73,22 @@ def test_json_sidecars(folder, content, expected):
     assert captions_of(find_pictures(folder({"a.png": None, "a.json": content})))["a.png"] == expected
 
 
+@pytest.mark.parametrize(("content", "expected"), [
+    ({"id": 1, "meta": {"Prompt": "a red car", "negativePrompt": "bad"}}, ("a red car",)),
+    ({"post": {"tag_string": "cat solo"}, "info": {"description": "all pictures of a site"}}, ("cat, solo",)),
+    ({"tags": {"general": ["red hair", "solo"], "species": ["wolf"]}}, ("red hair, solo, wolf",)),
+    ({"tags": [{"name": "red hair"}, {"name": "solo"}]}, ("red hair, solo",)),
+    ({"a": {"text": "one"}, "b": {"text": "another"}}, ()), ({"info": {"description": "all pictures"}}, ())])
+def test_captions_in_an_object_inside_and_tags_by_their_kind(folder, content, expected):
+    assert captions_of(find_pictures(folder({"1.png": None, "1.json": json.dumps(content)})))["1.png"] == expected
+
+
+def test_json_files_without_a_caption_are_a_warning_if_there_are_no_captions(folder):
+    nodes = json.dumps({"6": {"inputs": {"text": "a red car"}}})
+    (warning,) = find_pictures(folder({"1.png": None, "1.json": nodes})).warnings
+    assert warning.startswith("1 .json file beside pictures holds no caption under caption, text, prompt, description")
+
+
 def test_json_that_describes_something_else_is_no_sidecar(folder):
     found = find_pictures(folder({"cat/1.png": None, "cat/1.json": '{"boxes": [1]}', "dog/2.png": None}))
     assert found.caption_source == "folder"

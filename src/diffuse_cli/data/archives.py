@@ -29,7 +29,8 @@ _ENCRYPTED = "encrypted"
 _DOS = "cp437"                                  # how the library reads the names in a zip that have no mark
 _IS_ENCRYPTED, _IS_UTF8 = 0x1, 0x800            # marks of a member of a zip
 # Code pages of Windows' archives. The last is that of the first programs, and reads all bytes.
-_CODE_PAGES = ("cp932", "big5", "gb18030", "cp949", "cp866", "cp1251", "cp737", "cp850", "cp852", "cp857", "cp862", _DOS)
+_CODE_PAGES = ("cp932", "big5", "gb18030", "cp949", "cp866", "cp1251", "cp737", "cp850", "cp852", "cp857", "cp862",
+               _DOS)
 _SAMPLE = 100_000                               # members by whose names their encoding is guessed
 _LINKS = 40                                     # maximum links that are followed to a file, as Linux has it
 

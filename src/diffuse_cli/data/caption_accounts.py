@@ -58,8 +58,11 @@ def account(source: SourceCaptions, tree: Tree, index: PictureIndex, *, kind: st
     if silent := [table for table in left if not table.by_name and table.warnings]:
         (source.notes if from_files else source.warnings).append(
             silent[0].warnings[0] + (f"; {len(silent) - 1:,} more like it" if len(silent) > 1 else ""))
-    (source.notes if source.by_name else source.warnings).extend(
-        f"{name} is not used: {reason}" for name, reason in unused)
+    for reason in dict.fromkeys(reason for _, reason in unused):
+        alike = [name for name, other in unused if other == reason]
+        (source.notes if source.by_name else source.warnings).append(
+            f"{alike[0]}{_and_more(len(alike))} {'is' if len(alike) == 1 else 'are'} not used: "
+            f"{reason if len(alike) == 1 else reason.replace('lists none', 'they list none', 1)}")
     if kind not in ("folder", "filename", "none") and names.present and names.label != "file name":
         what = "names of folders are" if names.label.startswith("folder") else f"{names.label}: texts about folders are"
         missed = any(has_none(name) for name in names.by_name)

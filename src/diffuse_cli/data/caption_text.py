@@ -88,14 +88,24 @@ def captions_under(
 
 def _plain(key: str, value: Any) -> Any:
     """The value with a list of tags joined, and with objects like {"caption": …} replaced by their caption."""
+    if key.strip().lower() in TAG_KEYS and isinstance(value, dict | list) and (tags := _tags_in(value)):
+        return ", ".join(tags)
     if isinstance(value, list):
-        if key.strip().lower() in TAG_KEYS and all(isinstance(item, str) for item in value):
-            return ", ".join(value)
         return [_caption_in(item) for item in value if not (
             isinstance(item, dict) and item.get("from", item.get("role")) in _ASKING)]
     if key in SPACED_TAG_KEYS and isinstance(value, str) and "," not in value:
         return ", ".join(value.split())
     return _caption_in(value)
+
+
+def _tags_in(value: dict[str, Any] | list[Any]) -> list[str]:
+    """The tags in a list of texts or of objects with a name, or in such lists by their kind; [] in anything else."""
+    groups = list(value.values()) if isinstance(value, dict) else [value]
+    if not all(isinstance(group, list) for group in groups):
+        return []
+    items = [item.get("name", item.get("tag")) if isinstance(item, dict) else item for group in groups for item in group]
+    tags = [item for item in items if isinstance(item, str)]
+    return tags if len(tags) == len(items) else []
 
 
 def _caption_in(value: Any) -> Any:

@@ -41,7 +41,15 @@ _WORDS = """
     kopie copie copia kopia копия von de di da コピー 副本 복사본
 """
 _SAY_NOTHING = frozenset(_WORDS.split())
+_FILES_SAY_NOTHING = _SAY_NOTHING | frozenset(["viber", "wechat", "wx", "messenger", "linkedin", "chatgpt", "dall·e", "flux", "schnell", "kontext", "krea", "turbo", "sdxl", "qwen", "hunyuan", "fooocus", "invokeai", "ezgif", "vlcsnap", "fullsizerender", "photogrid", "inshot", "snapseed", "vsco", "camscanner", "picsart", "beautyplus", "lightroom", "photoshop", "creation", "collage", "rotated", "flipped", "augmented", "aug", "hash", "step", "epoch", "rank", "grid", "seite", "win", "pro", "um", "à", "в"])                                    # words that may be names of classes
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
+_MONTH = """(?:jan(?:uary|uar|vier)?|feb(?:ruary|ruar)?|février|mar(?:ch|s|zo)?|märz|apr(?:il)?|avril|abril|may|mai|mayo
+    |june?|juni|juin|junio|july?|juli|juillet|julio|aug(?:ust)?|août|agosto|sept?(?:ember|embre|iembre)?|oct(?:ober|obre)?
+    |okt(?:ober)?|octubre|nov(?:ember|embre|iembre)?|dec(?:ember)?|dez(?:ember)?|décembre|diciembre|enero|ene|febrero)"""
+_DATE = re.compile(rf"""(?<![^\W\d_])(?:{_MONTH}[\s_.,-]*(?:\d{{1,2}}[\s_.,-]+)?(?:19|20)\d\d(?!\d)
+    |(?:19|20)\d\d[\s_.-]+{_MONTH}(?![^\W\d_])|\d\d[\s_.-]+{_MONTH}$)""", re.IGNORECASE | re.VERBOSE)
+# Of programs whose names hold words that may also be those of a class.
+_PROGRAMS = re.compile(r"gemini[ _-]generated[ _-]image|(?<![^\W\d_])grok[ _-]image|^photo on(?= \d)", re.IGNORECASE)
 _SETTINGS = re.compile(r"[\s_]--[a-z]+(?=[\s_]|$).*")                        # a_red_car_--ar_16_9: of the generator
 _ID = re.compile(r"n\d{8}|\d{1,9}")
 _HEX = re.compile(r"(?=[a-f]*\d)[0-9a-f]{6,}", re.IGNORECASE)
@@ -59,12 +67,16 @@ def words_of_name(name: str, *, numbers: bool = False) -> str:
     if re.search(r"[-_ ]unsplash\b", name, re.IGNORECASE):              # a photographer's name
         return ""
     words = []
-    for token in _SEPARATORS.split(_UUID.sub(" ", _SETTINGS.sub("", urllib.parse.unquote(name)))):
+    name = urllib.parse.unquote(name)
+    for meaningless, replacement in ((_SETTINGS, ""), (_UUID, " "), (_DATE, " "), (_PROGRAMS, " ")):
+        name = meaningless.sub(replacement, name)
+    for token in _SEPARATORS.split(name):
         word = token if numbers else re.sub(r"\d+$", "", token)
         if not word or word[0].isdigit() or _HEX.fullmatch(token) or _is_random(token):
             continue
         words.append(word)
-    says_nothing = all(re.sub(r"\d+$", "", word).lower() in _SAY_NOTHING for word in words)
+    nothing = _SAY_NOTHING if numbers else _FILES_SAY_NOTHING
+    says_nothing = all(re.sub(r"\d+$", "", word).lower() in nothing for word in words)
     return "" if says_nothing else tidy(" ".join(_TWO_WORDS.sub(" ", word) for word in words))
 
 

@@ -23,6 +23,7 @@ from .text_files import NotText, decode_text, is_unicode
 SIDECAR_SUFFIXES = (".txt", ".caption", ".json", ".captions", ".tags")
 SIDECAR_KEYS = ("caption", "text", "prompt", "description", "captions", "tags", "tag_string", "tags_general",
                 "tag_string_general", "title")  # the first that is filled counts
+_ABOUT_THE_SET = ("info", "license", "licenses", "dataset")             # keys of what is the same for all pictures
 SIDECAR_LIMIT = 64 * 1024                       # maximum bytes of a sidecar file; a longer file is no caption
 
 SAMPLE_FILES = 1000                             # maximum files that a guess of their encoding is based on
@@ -79,6 +80,7 @@ def read_sidecars(tree: Tree, *, extension: str | None, joined: bool = False) ->
                 several += len(captions) > 1
     source.label = f"sidecar {', '.join(sorted(used or owned, key=suffixes.index)) or suffixes[0]}"
     source.notes += _notes(source, reader, lost, mostly_several=several > sum(used.values()) / 2)
+    (source.notes if source.by_name else source.warnings).extend(_without_captions(source, reader))
 
     # Sidecars that cannot be opened, and sidecars of no picture
     _report_others(source, tree, used)
@@ -109,13 +111,18 @@ def _notes(
         yield f"{reader.generated:,} text files hold settings of generated pictures, of which only the prompt counts"
     if reader.boxes:
         yield f"{reader.boxes:,} text files hold only numbers, as boxes for object detection, and no caption"
+
+
+def _without_captions(source: SourceCaptions, reader: "SidecarReader") -> Iterator[str]:
+    """What there is to say about JSON files in which no caption was found."""
     problems = {name for name, _ in source.problems}
     silent, first = 0, ""
     for name in source.files:
         if name.endswith(".json") and name not in reader.captions and name not in problems:
             silent, first = silent + 1, first or name
     if silent:
-        yield f"{silent:,} .json files beside pictures hold no caption, for example {first}"
+        yield (f"{silent:,} .json {'file' if silent == 1 else 'files'} beside pictures {'holds' if silent == 1 else 'hold'} "
+               f"no caption under {', '.join(SIDECAR_KEYS[:4])}, tags or title, for example {first}")
 
 
 def _files_of_pictures(tree: Tree, suffixes: tuple[str, ...]) -> dict[str, SpilledDict[str]]:
@@ -230,12 +237,23 @@ class SidecarReader:
             content = {"caption": content}
         if not isinstance(content, dict):
             return None
-        content = {str(key).lower(): value for key, value in content.items()}
-        if _is_file_name(content.get("title")):                         # as in exports of photo services
-            del content["title"]
-        if not any(key in content for key in SIDECAR_KEYS):
+        content = _with_caption(content)
+        if content is None:
             return None
         return captions_under(SIDECAR_KEYS, content, file.name, problems)
+
+
+def _with_caption(content: dict[str, Any]) -> dict[str, Any] | None:
+    """The object that has one of SIDECAR_KEYS, with its keys in lower case: this one, or the only such one in it."""
+    content = {str(key).lower(): value for key, value in content.items()}
+    if _is_file_name(content.get("title")):                             # as in exports of photo services
+        del content["title"]
+    if any(key in content for key in SIDECAR_KEYS):
+        return content
+    inner = [{str(key).lower(): item for key, item in value.items()} for name, value in content.items()
+             if isinstance(value, dict) and name not in _ABOUT_THE_SET]
+    found = [value for value in inner if any(key in value for key in SIDECAR_KEYS)]
+    return found[0] if len(found) == 1 else None
 
 
 def _is_captioned_object(text: str) -> bool:
