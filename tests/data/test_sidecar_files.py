@@ -86,7 +86,7 @@ def test_captions_in_an_object_inside_and_tags_by_their_kind(folder, content, ex
 def test_json_files_without_a_caption_are_a_warning_if_there_are_no_captions(folder):
     nodes = json.dumps({"6": {"inputs": {"text": "a red car"}}})
     (warning,) = find_pictures(folder({"1.png": None, "1.json": nodes})).warnings
-    assert warning.startswith("1 .json file beside pictures holds no caption under caption, text, prompt, description")
+    assert warning.startswith("1 .json file beside a picture holds no caption under caption, text, prompt, description")
 
 
 def test_json_that_describes_something_else_is_no_sidecar(folder):

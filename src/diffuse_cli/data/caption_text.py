@@ -103,7 +103,8 @@ def _tags_in(value: dict[str, Any] | list[Any]) -> list[str]:
     groups = list(value.values()) if isinstance(value, dict) else [value]
     if not all(isinstance(group, list) for group in groups):
         return []
-    items = [item.get("name", item.get("tag")) if isinstance(item, dict) else item for group in groups for item in group]
+    items = [item.get("name", item.get("tag")) if isinstance(item, dict) else item
+             for group in groups for item in group]
     tags = [item for item in items if isinstance(item, str)]
     return tags if len(tags) == len(items) else []
 

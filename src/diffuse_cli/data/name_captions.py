@@ -41,7 +41,13 @@ _WORDS = """
     kopie copie copia kopia копия von de di da コピー 副本 복사본
 """
 _SAY_NOTHING = frozenset(_WORDS.split())
-_FILES_SAY_NOTHING = _SAY_NOTHING | frozenset(["viber", "wechat", "wx", "messenger", "linkedin", "chatgpt", "dall·e", "flux", "schnell", "kontext", "krea", "turbo", "sdxl", "qwen", "hunyuan", "fooocus", "invokeai", "ezgif", "vlcsnap", "fullsizerender", "photogrid", "inshot", "snapseed", "vsco", "camscanner", "picsart", "beautyplus", "lightroom", "photoshop", "creation", "collage", "rotated", "flipped", "augmented", "aug", "hash", "step", "epoch", "rank", "grid", "seite", "win", "pro", "um", "à", "в"])                                    # words that may be names of classes
+# Words that say as little in the name of a file, and may be the name of a class.
+_FILE_WORDS = """
+    viber wechat wx messenger linkedin chatgpt dall·e flux schnell kontext krea turbo sdxl qwen hunyuan fooocus invokeai
+    ezgif vlcsnap fullsizerender photogrid inshot snapseed vsco camscanner picsart beautyplus lightroom photoshop
+    creation collage rotated flipped augmented aug hash step epoch rank grid seite win pro um à в
+"""
+_FILES_SAY_NOTHING = _SAY_NOTHING.union(_FILE_WORDS.split())
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 _MONTH = """(?:jan(?:uary|uar|vier)?|feb(?:ruary|ruar)?|février|mar(?:ch|s|zo)?|märz|apr(?:il)?|avril|abril|may|mai|mayo
     |june?|juni|juin|junio|july?|juli|juillet|julio|aug(?:ust)?|août|agosto|sept?(?:ember|embre|iembre)?|oct(?:ober|obre)?

@@ -121,8 +121,8 @@ def _without_captions(source: SourceCaptions, reader: "SidecarReader") -> Iterat
         if name.endswith(".json") and name not in reader.captions and name not in problems:
             silent, first = silent + 1, first or name
     if silent:
-        yield (f"{silent:,} .json {'file' if silent == 1 else 'files'} beside pictures {'holds' if silent == 1 else 'hold'} "
-               f"no caption under {', '.join(SIDECAR_KEYS[:4])}, tags or title, for example {first}")
+        files = "1 .json file beside a picture holds" if silent == 1 else f"{silent:,} .json files beside pictures hold"
+        yield (f"{files} no caption under {', '.join(SIDECAR_KEYS[:4])}, tags or title, for example {first}")
 
 
 def _files_of_pictures(tree: Tree, suffixes: tuple[str, ...]) -> dict[str, SpilledDict[str]]:
