@@ -22,6 +22,19 @@ def test_a_column_is_known_by_a_word_in_its_name_or_as_the_only_one_with_phrases
     assert found.notes == (f"captions are taken from the column {header} of table.csv",)
 
 
+@pytest.mark.parametrize("header", ["メモ", "ไทย"])
+def test_phrases_without_blanks_between_words_are_phrases(folder, header):
+    phrases = {"メモ": ["橋の上に赤い車がある", "雪の中の二匹の犬", "青い鳥", "本を読んでいる老人"],
+               "ไทย": ["รถสีแดงบนสะพาน", "สุนัขสองตัวในหิมะ", "นก", "ชายชราอ่านหนังสือ"]}[header]
+    found = found_with(folder, f"split,{header}", [f"train,{phrase}" for phrase in phrases])
+    assert [captions for captions, in captions_of(found).values()] == phrases
+
+
+def test_of_several_columns_one_is_known_by_a_word_of_another_language(folder):
+    found = found_with(folder, "autor,Beschreibung", [f"von Anna Maria Muster,{phrase}" for phrase in PHRASES])
+    assert [captions for captions, in captions_of(found).values()] == PHRASES
+
+
 def test_of_several_such_columns_the_first_counts_and_the_next_is_named(folder):
     found = found_with(folder, "caption_en,caption_de", [f"{phrase},auf Deutsch" for phrase in PHRASES])
     assert captions_of(found)["1.png"] == ("two dogs in the snow",)

@@ -83,6 +83,21 @@ def test_captions_in_an_object_inside_and_tags_by_their_kind(folder, content, ex
     assert captions_of(find_pictures(folder({"1.png": None, "1.json": json.dumps(content)})))["1.png"] == expected
 
 
+_XMP = """<?xpacket begin="\ufeff"?><x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF><rdf:Description>{}
+</rdf:Description></rdf:RDF></x:xmpmeta>"""
+_KEYWORDS = "<dc:subject>\n<rdf:Bag>\n<rdf:li>sea</rdf:li><rdf:li>old boat</rdf:li></rdf:Bag></dc:subject>"
+
+
+@pytest.mark.parametrize(("content", "expected"), [
+    (_KEYWORDS, ("sea, old boat",)), ("<xmp:Rating>3</xmp:Rating>", ()), ("<dc:description></dc:description>", ()),
+    (_KEYWORDS + '<dc:description><rdf:Alt><rdf:li xml:lang="x-default">a boat &amp; the sea</rdf:li>'
+                 '<rdf:li xml:lang="de">ein Boot</rdf:li></rdf:Alt></dc:description>', ("a boat & the sea",))])
+@pytest.mark.parametrize("name", ["a.xmp", "a.jpg.xmp"])
+def test_xmp_of_albums_holds_a_description_or_keywords(folder, name, content, expected):
+    found = find_pictures(folder({"a.jpg": None, name: _XMP.format(content)}))
+    assert (captions_of(found)["a.jpg"], found.warnings) == (expected, ())
+
+
 def test_json_files_without_a_caption_are_a_warning_if_there_are_no_captions(folder):
     nodes = json.dumps({"6": {"inputs": {"text": "a red car"}}})
     (warning,) = find_pictures(folder({"1.png": None, "1.json": nodes})).warnings

@@ -41,8 +41,10 @@ def quoted(caption):
     "text,width,image_path\n" + "".join(f"{quoted(text)},64,/data/x/{name}\n" for name, text in PAIRS),
     "file_name,text\n\n" + "".join(f"{name},{quoted(text)},,\n\n" for name, text in PAIRS),
     "\ufefffile_name,text\n" + "".join(f"{name},{quoted(text)}\n" for name, text in PAIRS),
+    "My holidays,\n,\nfile_name,text\n" + "".join(f"{name},{quoted(text)}\n" for name, text in PAIRS),
+    '"file_name,text"\r\n' + "".join(f'"{name},""{text}"""\r\n' for name, text in PAIRS),
 ], ids=["blanks", "capitals", "semicolon", "tab", "sep", "old line ends", "index", "no header", "bars", "other order",
-        "blank rows", "mark"])
+        "blank rows", "mark", "title", "quoted twice"])
 @pytest.mark.parametrize("name", ["metadata.csv", "labels.csv", "list.tsv"])
 def test_separated_values(pictures, folder, text, name):
     assert captions_of(find_pictures(folder({name: text}))) == EXPECTED

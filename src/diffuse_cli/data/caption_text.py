@@ -3,6 +3,7 @@
 Standard library only. Text is kept as it is, apart from white space and control characters: one caption is one line.
 """
 
+import html
 import math
 import re
 from collections.abc import Iterable
@@ -18,6 +19,9 @@ _ASKING = ("human", "user", "system")           # who does not say the caption i
 _CONTROL = dict.fromkeys((*range(32), *range(127, 160)), " ")          # control characters
 _PARAMETERS = re.compile(r"Steps: \d+, (?:\w[\w ]*: [^,]+, )*(Sampler|Seed|CFG scale): ")
 _ADAPTER = re.compile(r"<(lora|lyco|hypernet):[^<>]*>", re.IGNORECASE)
+_XMP_FIELDS = ((re.compile(r"<dc:description>(.*?)</dc:description>", re.DOTALL), False),      # whether it is a list
+               (re.compile(r"<dc:subject>(.*?)</dc:subject>", re.DOTALL), True))
+_XMP_ITEM = re.compile(r"<rdf:li(?:\s[^>]*)?>(.*?)</rdf:li>", re.DOTALL)
 _LANGUAGE = re.compile(r"([a-z]{2,3})(?:[_@-][A-Za-z]+)*(?:\.utf-?8)?\s*=\s*(?=\S)", re.IGNORECASE)
 
 
@@ -65,6 +69,16 @@ def prompt_of_parameters(lines: Iterable[str]) -> str | None:
         if not is_over:
             prompt.append(line)
     return tidy(_ADAPTER.sub("", " ".join(prompt))).strip(" ,") if is_generated else None
+
+
+def captions_of_xmp(text: str) -> tuple[str, ...] | None:
+    """The description in an XMP file, else its keywords as tags; None if it has neither."""
+    for field, is_list in _XMP_FIELDS:
+        if match := field.search(text):
+            items = [html.unescape(item) for item in _XMP_ITEM.findall(match[1])]
+            if captions := distinct_captions(", ".join(items) if is_list else items[:1]):
+                return captions
+    return None
 
 
 def captions_under(

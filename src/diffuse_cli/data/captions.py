@@ -114,6 +114,7 @@ def _first_present(tree: Tree, index: PictureIndex, manifest: SourceCaptions | N
     from_tables, _ = metadata_files.captions_of_tables(tables)
     has_captions = bool(metadata.by_name or sidecars.by_name or from_tables.by_name)
     names = _names(tree, texts, options, files=not has_captions)
+    sidecars.problems = caption_accounts.without_lists(sidecars.problems, tree, index, tables)
     problems = [*metadata.problems, *sidecars.problems]         # whichever source counts, these files need attention
     left = tables
     if metadata.present and (metadata.by_name or not from_tables.by_name):

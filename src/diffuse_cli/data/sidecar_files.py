@@ -11,7 +11,14 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .annotations import normalised
-from .caption_text import captions_under, distinct_captions, join_lines, prompt_of_parameters, without_translations
+from .caption_text import (
+    captions_of_xmp,
+    captions_under,
+    distinct_captions,
+    join_lines,
+    prompt_of_parameters,
+    without_translations,
+)
 from .containers import File, read_head
 from .file_types import picture_suffixes
 from .folders import FileList, Tree, name_of_key, sort_key
@@ -20,10 +27,11 @@ from .source_captions import SourceCaptions
 from .spilled import SpilledDict, SpilledList, SpilledLists, SpilledTuples
 from .text_files import NotText, decode_text, is_unicode
 
-SIDECAR_SUFFIXES = (".txt", ".caption", ".json", ".captions", ".tags")
+SIDECAR_SUFFIXES = (".txt", ".caption", ".json", ".captions", ".tags", ".xmp")
 SIDECAR_KEYS = ("caption", "text", "prompt", "description", "captions", "tags", "tag_string", "tags_general",
                 "tag_string_general", "title")  # the first that is filled counts
 _ABOUT_THE_SET = ("info", "license", "licenses", "dataset")             # keys of what is the same for all pictures
+ORPHAN = "caption without a picture"             # the reason of a text that belongs to none
 SIDECAR_LIMIT = 64 * 1024                       # maximum bytes of a sidecar file; a longer file is no caption
 
 SAMPLE_FILES = 1000                             # maximum files that a guess of their encoding is based on
@@ -216,6 +224,8 @@ class SidecarReader:
         except NotText as error:
             problems.append((file.name, error.reason))
             return None
+        if file.suffix == ".xmp":
+            return captions_of_xmp(text)
         if file.suffix != ".json" and not _is_captioned_object(text):
             lines = text.splitlines()
             if (prompt := prompt_of_parameters(lines)) is not None:
@@ -292,4 +302,4 @@ def _report_others(source: SourceCaptions, tree: Tree, used: Counter[str]) -> No
         base, suffix = posixpath.splitext(name)
         if (suffix.lower() in used and name not in source.files and not is_of_picture(base)
                 and normalised(posixpath.basename(base)) not in no_orphans and base not in tree.directories):
-            source.problems.append((name, "caption without a picture"))
+            source.problems.append((name, ORPHAN))

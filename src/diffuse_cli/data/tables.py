@@ -6,6 +6,7 @@ A row is a dictionary from column to value. Standard library only, except that p
 import csv
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -135,6 +136,9 @@ def _separated_rows(file: File, lines: Iterator[str], is_picture: Callable[[str]
     separators: tuple[str, ...] = ("\t", *_SEPARATORS) if file.suffix == ".tsv" else _SEPARATORS
     if sample and sample[0].lower().startswith("sep=") and len(sample[0].rstrip("\n")) == 5:
         separators, skipped = (sample.pop(0)[4],), 1
+    if _are_quoted_whole(sample):
+        lines = map(_unquoted, lines)
+        sample = [_unquoted(line) for line in sample]
     separator, quoting = _dialect(sample, separators)
     reader = csv.reader(itertools.chain(sample, lines), delimiter=separator, quoting=quoting, skipinitialspace=True,
                         strict=True)
@@ -148,6 +152,8 @@ def _separated_rows(file: File, lines: Iterator[str], is_picture: Callable[[str]
                 continue
             place = f"{file.name} line {reader.line_num + skipped}"
             if header is None:
+                if len(values) > 1 and values[0] and not any(values[1:]) and not is_picture(values[0]):
+                    continue                    # the title of an export
                 if not any(map(is_picture, values)):
                     header = [name if name not in values[:number] else f"{name} ({number + 1})"
                               for number, name in enumerate(values)]    # of two equal names, the first counts
@@ -163,6 +169,17 @@ def _separated_rows(file: File, lines: Iterator[str], is_picture: Callable[[str]
                         hint="Check its quotes") from error
     if header is None or (len(header) < 2 and file.suffix == ".txt"):
         raise NoTable
+
+
+def _are_quoted_whole(sample: list[str]) -> bool:
+    """Whether each line stands in quotes as if it were one value, as spreadsheets write a table that was in one column.
+    """
+    lines = [line.strip() for line in sample if line.strip()]
+    return len(lines) > 1 and all(re.fullmatch(r'"(?:[^"]|"")*[,;\t](?:[^"]|"")*"', line) for line in lines)
+
+
+def _unquoted(line: str) -> str:
+    return line.strip()[1:-1].replace('""', '"') + "\n"
 
 
 def _dialect(sample: list[str], separators: Iterable[str]) -> tuple[str, Any]:

@@ -26,8 +26,8 @@ _LATIN = ("cp1252", "mac_roman", "cp850", "cp1250", "cp1254", "cp852", "iso8859_
 # Encodings of 7 bits, which are UTF-8 as well: what begins their other letters, and their names.
 _ESCAPES = ((b"\x1b$)C", "iso2022_kr"), (b"\x1b$", "iso2022_jp_ext"))
 # Code pages of other scripts, of which the first counts among equals.
-_OTHER_SCRIPTS = ("cp1251", "koi8-r", "cp866", "cp1253", "cp1255", "cp1256", "cp874", "cp932", "euc_jp", "gb18030", "big5",
-                  "cp949")
+_OTHER_SCRIPTS = ("cp1251", "koi8-r", "cp866", "cp1253", "cp1255", "cp1256", "cp874", "cp932", "euc_jp", "gb18030",
+                  "big5", "cp949")
 _CERTAIN = 0.2                                  # minimum confidence of a non-Latin script; a Latin one reaches 0.16
 _WORD = 3                                       # bytes of a word that is long enough to tell its script
 _FEW = 4                                        # letters beyond ASCII with fewer of which that confidence is chance
