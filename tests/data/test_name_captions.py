@@ -1,5 +1,7 @@
 """Captions made of the names of folders and files: by what `find_pictures` finds in real folders."""
 
+import os
+
 import pytest
 from picture_folders import captions_of
 
@@ -80,6 +82,19 @@ def test_folders_of_months_are_no_classes_and_those_of_other_words_are(folder):
     classes = {f"{part}/{number}.png": None for part in ("May", "grid", "Gemini", "flux") for number in range(9)}
     assert {captions for captions in captions_of(find_pictures(folder(classes))).values() if captions} == {
         ("May",), ("grid",), ("Gemini",), ("flux",)}
+
+
+@pytest.mark.parametrize("name", ["{}/{}.png", "{}-{}.png"])
+def test_names_that_are_not_utf8_are_read_in_their_code_page(tmp_path, name):
+    """As in a folder unpacked from an old archive."""
+    for word in ("кошки", "собаки"):
+        for number in range(3):
+            path = tmp_path / os.fsdecode(name.format(word, number).encode("cp1251"))
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(b"picture")
+    found = find_pictures(tmp_path)
+    assert set(captions_of(found).values()) == {("кошки",), ("собаки",)}
+    assert found.notes == ("names of folders or files are not UTF-8 and were read as cp1251",)
 
 
 def test_names_that_all_say_the_same_are_no_captions_but_named(folder):

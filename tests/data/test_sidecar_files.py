@@ -98,6 +98,14 @@ def test_xmp_of_albums_holds_a_description_or_keywords(folder, name, content, ex
     assert (captions_of(found)["a.jpg"], found.warnings) == (expected, ())
 
 
+def test_of_texts_in_several_languages_the_english_one_counts_and_the_others_are_named(folder):
+    found = find_pictures(folder({"1.png": None, "1.de.txt": "ein Auto", "1.en.txt": "a car", "1.fr.txt": "une auto",
+                                  "2.png": None, "2.caption.en-US.txt": "a bus"}))
+    assert captions_of(found) == {"1.png": ("a car",), "2.png": ("a bus",)}
+    assert (found.caption_problems, found.warnings) == ((), ())
+    assert found.notes == ("2 more texts are not used, because the pictures have a text already, for example 1.de.txt",)
+
+
 def test_json_files_without_a_caption_are_a_warning_if_there_are_no_captions(folder):
     nodes = json.dumps({"6": {"inputs": {"text": "a red car"}}})
     (warning,) = find_pictures(folder({"1.png": None, "1.json": nodes})).warnings

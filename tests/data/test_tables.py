@@ -213,6 +213,21 @@ def test_damaged_json_that_names_pictures_is_an_error(pictures, folder, name, te
         find_pictures(folder({name: text}))
 
 
+@pytest.mark.parametrize("column", ["annotation", "json"])
+@pytest.mark.parametrize("is_text", [True, False])
+def test_a_caption_in_an_object_in_a_column_of_another_name(folder, column, is_text):
+    values = [{"caption": "a red car"}, {"caption": "two dogs in the snow"}]
+    rows = [{"file": f"{number}.png", column: json.dumps(value) if is_text else value}
+            for number, value in enumerate(values)]
+    found = find_pictures(folder({"0.png": None, "1.png": None, "all.json": json.dumps(rows)}))
+    assert captions_of(found) == {"0.png": ("a red car",), "1.png": ("two dogs in the snow",)}
+
+
+def test_damaged_json_says_where(folder):
+    with pytest.raises(DataError, match=r"captions.json line 2 is not JSON: .* at character \d+"):
+        find_pictures(folder({"0.png": None, "captions.json": '{"0.png":\n "a car",}'}))
+
+
 def test_of_two_columns_with_one_name_the_first_counts(folder):
     root = folder({"a.png": None, "t.csv": "file,text,text\na.png,A,B\n"})
     assert captions_of(find_pictures(root)) == {"a.png": ("A",)}

@@ -21,16 +21,13 @@ from .containers import ARCHIVE_LIMIT, DAMAGE, PACKED, File, Member, TarHeaders,
 from .file_types import HEAD, NO_PICTURE, PICTURE, judge_suffix, picture_suffixes, remedies, what_else
 from .folders import BROKEN_LINK, FileList, Tree, judge_contents
 from .litter import litter_label
-from .text_files import guess_among, is_unicode
+from .text_files import NAME_PAGES, guess_among, is_unicode
 
 _ARCHIVES = (".zip", ".tar")
 _COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")      # to be unpacked first
 _ENCRYPTED = "encrypted"
 _DOS = "cp437"                                  # how the library reads the names in a zip that have no mark
 _IS_ENCRYPTED, _IS_UTF8 = 0x1, 0x800            # marks of a member of a zip
-# Code pages of Windows' archives. The last is that of the first programs, and reads all bytes.
-_CODE_PAGES = ("cp932", "big5", "gb18030", "cp949", "cp866", "cp1251", "cp737", "cp850", "cp852", "cp857", "cp862",
-               _DOS)
 _SAMPLE = 100_000                               # members by whose names their encoding is guessed
 _LINKS = 40                                     # maximum links that are followed to a file, as Linux has it
 
@@ -160,7 +157,7 @@ def _encoding_of_names(archive: zipfile.ZipFile) -> str:
     if is_unicode(names):
         return "utf-8"
     words = dict.fromkeys(word for word in re.split(rb"[\n /.\-]+", names) if not word.isascii())
-    return guess_among(b" ".join(words), _CODE_PAGES) or _DOS
+    return guess_among(b" ".join(words), NAME_PAGES) or _DOS
 
 
 def _tar_members(path: Path, links: dict[str, str], notes: list[str]) -> Iterator[tuple[str, Member | str]]:

@@ -137,6 +137,8 @@ def without_lists(problems: list[tuple[str, str]], tree: Tree, index: PictureInd
                   tables: list[CaptionTable]) -> list[tuple[str, str]]:
     """The problems, except that tables and lists of pictures are called captions without a picture."""
     orphans = {name for name, reason in problems if reason == ORPHAN}
+    if not orphans:
+        return problems
     lists = {table.file.name for table in tables} | {
         file.name for file in itertools.islice((file for file in tree.others if file.name in orphans), MAX_TABLES)
         if _lists_pictures(file, index)}

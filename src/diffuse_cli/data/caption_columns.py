@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import DataError
 from .annotations import NAMELESS, normalised
-from .caption_text import captions_under, distinct_captions
+from .caption_text import caption_in, captions_under, distinct_captions
 
 # Names of columns, as `normalised` spells them; the first that holds captions counts.
 TEXT_COLUMNS = ("text", "caption", "captions", "prompt", "description", "sentence", "sentences", "comment", "raw",
@@ -91,7 +91,7 @@ def _say_which(chosen: CaptionColumns, table: str, columns: list[str]) -> None:
 
 def _described(sample: list[dict[str, Any]], others: list[str]) -> list[str]:
     """Columns whose names hold the word caption or the like, as caption_en does; or else the only one with phrases."""
-    texts = {name: [str(row[name]) for row in sample if _is_text(row.get(name))] for name in others}
+    texts = {name: [value for row in sample if _is_text(value := caption_in(row.get(name)))] for name in others}
     named = [name for name in others if _CAPTION_WORD.search(normalised(name)) and texts[name]]
     phrases = [name for name, values in texts.items() if len(set(values)) > 1 and
                2 * sum(len(value.split()) + len(_IDEOGRAPHS.findall(value)) // 3 >= _PHRASE for value in values)

@@ -4,6 +4,7 @@ Standard library only. Text is kept as it is, apart from white space and control
 """
 
 import html
+import json
 import math
 import re
 from collections.abc import Iterable
@@ -105,11 +106,11 @@ def _plain(key: str, value: Any) -> Any:
     if key.strip().lower() in TAG_KEYS and isinstance(value, dict | list) and (tags := _tags_in(value)):
         return ", ".join(tags)
     if isinstance(value, list):
-        return [_caption_in(item) for item in value if not (
+        return [caption_in(item) for item in value if not (
             isinstance(item, dict) and item.get("from", item.get("role")) in _ASKING)]
     if key in SPACED_TAG_KEYS and isinstance(value, str) and "," not in value:
         return ", ".join(value.split())
-    return _caption_in(value)
+    return caption_in(value)
 
 
 def _tags_in(value: dict[str, Any] | list[Any]) -> list[str]:
@@ -123,7 +124,15 @@ def _tags_in(value: dict[str, Any] | list[Any]) -> list[str]:
     return tags if len(tags) == len(items) else []
 
 
-def _caption_in(value: Any) -> Any:
+def caption_in(value: Any) -> Any:
+    """The caption in an object, or in the text of one; any other value as it is."""
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            document = json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+        found = caption_in(document)
+        return found if isinstance(found, str) else value
     if isinstance(value, dict):
         return next((value[key] for key in (*CAPTION_KEYS, *LANGUAGE_KEYS) if isinstance(value.get(key), str)), value)
     return value

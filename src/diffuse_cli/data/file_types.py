@@ -37,6 +37,8 @@ REMEDIES = {                                    # reason → remedy, the rest of
     "only zeros": "its contents were lost: copy or download it again",
     "truncated": "its end is missing: copy or download it again",
     "Git LFS pointer": "the contents are elsewhere: run `git lfs pull` in the repository",
+    "git-annex pointer": "the contents are elsewhere: run `git annex get` in the repository",
+    "link as a text": "a link was copied as a text: copy the picture that it names",
     "web page": "the download failed: a page was saved under the name of the file",
     "error message": "the download failed: a message was saved under the name of the file",
     "PDF": "export its pages as PNG",
@@ -127,6 +129,8 @@ FORMATS = (*(format for format, _ in _SIGNATURES), "AVIF", "TGA")       # that a
 _XML = rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*"         # what may stand before the first tag
 _OTHERS = tuple((reason, re.compile(pattern, re.DOTALL | re.IGNORECASE)) for reason, pattern in (
     ("Git LFS pointer", rb"version https://(git-lfs|hawser)"),
+    ("git-annex pointer", rb"/annex/objects/"),
+    ("link as a text", rb"XSym\n\d{4}\n|!<symlink>|(\.\.?/)+[^\n]{1,255}\n?\Z"),
     (JPEG_XL, rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n"),
     (RAW, rb"FUJIFILMCCD-RAW|IIR[OS]\x08|MMOR\0|IIU\0|FOVb|\0MRM|II\*\0.{4}CR\x02|II\x1a\0\0\0HEAPCCDR"),
     (LAYERS, rb"8BPS|gimp xcf"),

@@ -3,6 +3,7 @@
 Names that cameras, programs and web sites give say nothing, and mean no caption.
 """
 
+import itertools
 import posixpath
 import re
 import urllib.parse
@@ -14,6 +15,7 @@ from .folders import Tree
 from .source_captions import SourceCaptions
 from .spilled import SpilledDict
 from .split import split_of
+from .text_files import NAME_PAGES, guess_among
 
 WORDY_NAMES = 0.8                               # minimum share of file names that hold a word, to be captions
 LABELLED = 0.5                                  # minimum share of pictures in folders with words, for the same
@@ -62,6 +64,8 @@ _HEX = re.compile(r"(?=[a-f]*\d)[0-9a-f]{6,}", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]{3,}|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")       # 猫 is a word
 _SEPARATORS = re.compile(r"[\s_\-.,;+()\[\]{}#@!=&~]+")
 _TWO_WORDS = re.compile(r"(?<=[A-Za-z][a-z]{2})(?=[A-Z][a-z]{2})")             # RedCar
+_FOREIGN = re.compile("[\udc80-\udcff]")                                # a byte of a name that is not UTF-8
+_SAMPLE = 1000                                  # names by which their encoding is guessed
 _REPEATS = re.compile(r"^[1-9]\d*_(?=\S)")                                 # 10_sks dog: each picture ten times
 
 
@@ -101,14 +105,17 @@ def read_names(tree: Tree, *, template: str, folders: bool = True, files: bool =
     folders, files: whether those names may count. class_names: names of folders → the words they stand for. The source
     is `present` if any names count.
     """
-    labels = _folder_labels(tree, class_names or {}) if folders else {}
-    words = _file_words(tree) if files else SpilledDict[str]()
+    encoding = _encoding_of_names(tree)
+    labels = _folder_labels(tree, class_names or {}, encoding) if folders else {}
+    words = _file_words(tree, encoding) if files else SpilledDict[str]()
     first = next((text for _, text in words.items()), "")
     same = bool(first) and len(tree.pictures) > 1 and all(
         text.casefold() == first.casefold() for _, text in words.items())
     has_names = bool(words) and not same
     source = SourceCaptions("folder name" if labels and not has_names else "file name" if has_names and not labels
                             else "folder and file name", present=bool(labels) or has_names)
+    if source.present and encoding:
+        source.notes.append(f"names of folders or files are not UTF-8 and were read as {encoding}")
     for picture in tree.pictures.names() if source.present else ():
         folder, name = labels.get(picture.rpartition("/")[0], ""), words.get(picture, "") if has_names else ""
         name = _without_repetition(folder.split(), name.split())
@@ -135,12 +142,25 @@ def _without_repetition(folder: list[str], name: list[str]) -> str:
     return " ".join(name)
 
 
-def _folder_labels(tree: Tree, class_names: Mapping[str, str]) -> dict[str, str]:
+def _encoding_of_names(tree: Tree) -> str:
+    """The code page of names that are not UTF-8, as an old archive leaves them; "" without such names."""
+    names = itertools.chain(tree.directories, (name.rpartition("/")[2] for name in tree.pictures.names()))
+    foreign = list(itertools.islice((name for name in names if _FOREIGN.search(name)), _SAMPLE))
+    words = dict.fromkeys(word for name in foreign for word in re.split(r"[/ ._-]+", name) if _FOREIGN.search(word))
+    return (guess_among(" ".join(words).encode("utf-8", "surrogateescape"), NAME_PAGES) or "") if words else ""
+
+
+def _spelt(name: str, encoding: str) -> str:
+    """A name with its bytes in an encoding, if they are not UTF-8."""
+    return name.encode("utf-8", "surrogateescape").decode(encoding, "replace") if _FOREIGN.search(name) else name
+
+
+def _folder_labels(tree: Tree, class_names: Mapping[str, str], encoding: str) -> dict[str, str]:
     """Folder → its words and those of the folders above, without those in which nearly all pictures lie.
 
-    {} if they are no labels.
+    {} if they are no labels. encoding: of names that are not UTF-8.
     """
-    folders = {directory: directory.split("/") if directory else [] for directory in tree.directories}
+    folders = {directory: _spelt(directory, encoding).split("/") if directory else [] for directory in tree.directories}
     prefixes: Counter[tuple[str, ...]] = Counter()
     for directory, parts in folders.items():
         for depth in range(1, len(parts) + 1):
@@ -168,12 +188,12 @@ def _folder_labels(tree: Tree, class_names: Mapping[str, str]) -> dict[str, str]
     return labels if enough and (len(set(labels.values())) >= 2 or is_certain) else {}
 
 
-def _file_words(tree: Tree) -> SpilledDict[str]:
+def _file_words(tree: Tree, encoding: str) -> SpilledDict[str]:
     """Picture → the words of its file's name, if it holds any; empty if too few do."""
     words: SpilledDict[str] = SpilledDict()
     wordy = 0
     for name in tree.pictures.names():
-        text = words_of_name(posixpath.splitext(posixpath.basename(name))[0])
+        text = words_of_name(_spelt(posixpath.splitext(posixpath.basename(name))[0], encoding))
         if _WORD.search(text):
             words[name] = text
             wordy += 1

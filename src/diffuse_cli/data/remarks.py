@@ -94,7 +94,7 @@ class Remarks:
         """More about so many pictures of 16 bits that become dark, and what helps."""
         fitting = next(level for level in _LEVELS if level >= self._highest)
         remedy = f"with --white-level {fitting}, that value is white in all pictures" if count == self._deep \
-            else f"{self._deep - count:,} others use the whole range: train on them separately"
+            else f"{self._deep - count:,} of 16 bits {'uses' if self._deep - count == 1 else 'use'} more of the range: train on them separately"
         return f" {self._highest:,} of 65,535, which become dark ({remedy})"
 
 

@@ -3,6 +3,7 @@
 The reader takes the tree of files and returns a `SourceCaptions`; `captions` decides which source counts.
 """
 
+import itertools
 import json
 import posixpath
 import re
@@ -38,6 +39,8 @@ SAMPLE_FILES = 1000                             # maximum files that a guess of 
 
 # What follows the name of a picture in that of its text, p_caption.txt; and in its own, where a text serves p_1 to p_3.
 _WORD_BEHIND = re.compile(r"(.+?)[-_ ]+(?:captions?|prompts?|descriptions?|tags|text)", re.IGNORECASE)
+_WORD_AS_SUFFIX = re.compile(r"\.[A-Za-z_]+$")
+_ENGLISH = re.compile(r"[._-]en(?:[_-][A-Z]{2})?\.\w+$", re.IGNORECASE)
 _NUMBER_BEHIND = re.compile(r"(.*\d.*?)[-_ ]\d{1,3}")
 # photo.jpg.supplemental-metadata(2).json and photo.jpg(2).json, as Google Takeout writes for photo(2).jpg.
 _NUMBERED_COPY = re.compile(r"(.+?)(\.\w{2,5})(?:\.[\w-]+)?(\(\d+\))")
@@ -158,14 +161,16 @@ def _files_of_pictures(tree: Tree, suffixes: tuple[str, ...]) -> dict[str, Spill
         if match := _NUMBER_BEHIND.fullmatch(base.casefold()):
             numbered.add(match[1], name)
     index = PictureIndex(tree.pictures.names)
-    for file in rest.column(0, name_of_key):
+    english = (file for file in rest.column(0, name_of_key) if _ENGLISH.search(file))      # goes before translations
+    for file in itertools.chain(english, rest.column(0, name_of_key)):
         base, suffix = posixpath.splitext(file)
         if copy := _NUMBERED_COPY.fullmatch(base):
             base = f"{copy[1]}{copy[3]}{copy[2]}"
         longer = posixpath.splitext(base)[0]                            # 0001.jpg.more.json, 0001.en.txt
         named = _WORD_BEHIND.fullmatch(base)
         of_post = numbered.get(base.casefold())
-        names = lenient.get(base.casefold()) or lenient.get(longer.casefold()) or (
+        names = lenient.get(base.casefold()) or lenient.get(longer.casefold()) or lenient.get(
+            _WORD_AS_SUFFIX.sub("", longer).casefold()) or (                # 0001.caption.en.txt
             lenient.get(named[1].casefold()) if named else []) or [
             name for name in [index.find_parallel(base)] if name] or (of_post if len(of_post) <= _SHARED else [])
         of_pictures = owned[suffix.lower()]
@@ -298,8 +303,15 @@ def _report_others(source: SourceCaptions, tree: Tree, used: Counter[str]) -> No
     source.problems += [(file.name, reason) for file, reason in tree.irregular
                         if file.suffix in SIDECAR_SUFFIXES and is_of_picture(file.base)]
     no_orphans = NOT_SIDECARS | FOLDER_TEXTS
+    more, first = 0, ""                         # texts of pictures that have another
     for name in tree.others.names() if source.present else ():
         base, suffix = posixpath.splitext(name)
         if (suffix.lower() in used and name not in source.files and not is_of_picture(base)
                 and normalised(posixpath.basename(base)) not in no_orphans and base not in tree.directories):
+            if is_of_picture(posixpath.splitext(base)[0]):
+                more, first, source.files[name] = more + 1, first or name, None
+                continue
             source.problems.append((name, ORPHAN))
+    if more:
+        texts = "1 more text is" if more == 1 else f"{more:,} more texts are"
+        source.notes.append(f"{texts} not used, because the pictures have a text already, for example {first}")

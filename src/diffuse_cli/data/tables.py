@@ -123,6 +123,8 @@ def read_document(path: Location, name: str, *, limit: int) -> Any:
         return json.loads(decode_text(data)[0])
     except NotText as error:
         raise _no_text(name, error) from error
+    except json.JSONDecodeError as error:
+        raise DataError(f"{name} line {error.lineno} is not JSON: {error.msg} at character {error.colno}") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{name} is not JSON") from error
 

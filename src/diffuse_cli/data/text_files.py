@@ -28,6 +28,9 @@ _ESCAPES = ((b"\x1b$)C", "iso2022_kr"), (b"\x1b$", "iso2022_jp_ext"))
 # Code pages of other scripts, of which the first counts among equals.
 _OTHER_SCRIPTS = ("cp1251", "koi8-r", "cp866", "cp1253", "cp1255", "cp1256", "cp874", "cp932", "euc_jp", "gb18030",
                   "big5", "cp949")
+# Code pages of names of files on Windows. The last is that of the first programs, and reads all bytes.
+NAME_PAGES = ("cp932", "big5", "gb18030", "cp949", "cp866", "cp1251", "cp737", "cp850", "cp852", "cp857", "cp862",
+              "cp437")
 _CERTAIN = 0.2                                  # minimum confidence of a non-Latin script; a Latin one reaches 0.16
 _WORD = 3                                       # bytes of a word that is long enough to tell its script
 _FEW = 4                                        # letters beyond ASCII with fewer of which that confidence is chance
