@@ -31,8 +31,15 @@ def test_phrases_without_blanks_between_words_are_phrases(folder, header):
 
 
 def test_of_several_columns_one_is_known_by_a_word_of_another_language(folder):
-    found = found_with(folder, "autor,Beschreibung", [f"von Anna Maria Muster,{phrase}" for phrase in PHRASES])
+    found = found_with(folder, "autor,Beschreibung", [f"von {phrase},{phrase}" for phrase in PHRASES])
     assert [captions for captions, in captions_of(found).values()] == PHRASES
+
+
+@pytest.mark.parametrize(("header", "expected"), [
+    ("negative_prompt,positive_prompt", "a car"), ("Negative Prompt,x", None)])
+def test_negative_prompts_are_no_captions(folder, header, expected):
+    found = found_with(folder, header, [f"bad hands and feet {number},a car" for number in range(4)])
+    assert set(captions_of(found).values()) == {(expected,) if expected else ()}
 
 
 def test_of_several_such_columns_the_first_counts_and_the_next_is_named(folder):

@@ -78,6 +78,8 @@ def test_json_sidecars(folder, content, expected):
     ({"post": {"tag_string": "cat solo"}, "info": {"description": "all pictures of a site"}}, ("cat, solo",)),
     ({"tags": {"general": ["red hair", "solo"], "species": ["wolf"]}}, ("red hair, solo, wolf",)),
     ({"tags": [{"name": "red hair"}, {"name": "solo"}]}, ("red hair, solo",)),
+    ({"caption_en": "a red car"}, ("a red car",)), ({"<MORE_DETAILED_CAPTION>": "a red car"}, ("a red car",)),
+    ({"negative_prompt": "bad"}, ()), ({"data": {"negative_prompt": "bad", "positive_prompt": "a car"}}, ("a car",)),
     ({"a": {"text": "one"}, "b": {"text": "another"}}, ()), ({"info": {"description": "all pictures"}}, ())])
 def test_captions_in_an_object_inside_and_tags_by_their_kind(folder, content, expected):
     assert captions_of(find_pictures(folder({"1.png": None, "1.json": json.dumps(content)})))["1.png"] == expected

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .annotations import normalised
+from .caption_columns import is_caption_name
 from .caption_text import (
     captions_of_xmp,
     captions_under,
@@ -252,22 +253,24 @@ class SidecarReader:
             content = {"caption": content}
         if not isinstance(content, dict):
             return None
-        content = _with_caption(content)
+        content = _with_caption(content, is_outside=True)
         if content is None:
             return None
         return captions_under(SIDECAR_KEYS, content, file.name, problems)
 
 
-def _with_caption(content: dict[str, Any]) -> dict[str, Any] | None:
-    """The object that has one of SIDECAR_KEYS, with its keys in lower case: this one, or the only such one in it."""
+def _with_caption(content: dict[str, Any], *, is_outside: bool = False) -> dict[str, Any] | None:
+    """The object with a caption under one of SIDECAR_KEYS: this one, or if it `is_outside` the only such one in it."""
     content = {str(key).lower(): value for key, value in content.items()}
     if _is_file_name(content.get("title")):                             # as in exports of photo services
         del content["title"]
     if any(key in content for key in SIDECAR_KEYS):
         return content
-    inner = [{str(key).lower(): item for key, item in value.items()} for name, value in content.items()
-             if isinstance(value, dict) and name not in _ABOUT_THE_SET]
-    found = [value for value in inner if any(key in value for key in SIDECAR_KEYS)]
+    if named := next(filter(is_caption_name, content), None):           # caption_en
+        return {SIDECAR_KEYS[0]: content[named]}
+    inner = [_with_caption(value) for name, value in content.items()
+             if isinstance(value, dict) and name not in _ABOUT_THE_SET] if is_outside else []
+    found = [value for value in inner if value is not None]
     return found[0] if len(found) == 1 else None
 
 
