@@ -21,7 +21,8 @@ from .caption_text import distinct_captions, tidy
 from .containers import File, read_head
 from .folders import Tree
 from .name_captions import is_id, words_of_name
-from .sidecar_files import FOLDER_TEXTS, SIDECAR_SUFFIXES, SidecarReader
+from .sidecar_files import FOLDER_TEXTS, SIDECAR_SUFFIXES
+from .sidecar_texts import SidecarReader
 from .source_captions import SourceCaptions
 from .spilled import SpilledTuples
 from .tables import NoTable, read_rows
