@@ -20,9 +20,6 @@ _ASKING = ("human", "user", "system")           # who does not say the caption i
 _CONTROL = dict.fromkeys((*range(32), *range(127, 160)), " ")          # control characters
 _PARAMETERS = re.compile(r"Steps: \d+, (?:\w[\w ]*: [^,]+, )*(Sampler|Seed|CFG scale): ")
 _ADAPTER = re.compile(r"<(lora|lyco|hypernet):[^<>]*>", re.IGNORECASE)
-_XMP_FIELDS = ((re.compile(r"<dc:description>(.*?)</dc:description>", re.DOTALL), False),      # whether it is a list
-               (re.compile(r"<dc:subject>(.*?)</dc:subject>", re.DOTALL), True))
-_XMP_ITEM = re.compile(r"<rdf:li(?:\s[^>]*)?>(.*?)</rdf:li>", re.DOTALL)
 _LANGUAGE = re.compile(r"([a-z]{2,3})(?:[_@-][A-Za-z]+)*(?:\.utf-?8)?\s*=\s*(?=\S)", re.IGNORECASE)
 
 
@@ -74,11 +71,11 @@ def prompt_of_parameters(lines: Iterable[str]) -> str | None:
 
 def captions_of_xmp(text: str) -> tuple[str, ...] | None:
     """The description in an XMP file, else its keywords as tags; None if it has neither."""
-    for field, is_list in _XMP_FIELDS:
-        if match := field.search(text):
-            items = [html.unescape(item) for item in _XMP_ITEM.findall(match[1])]
-            if captions := distinct_captions(", ".join(items) if is_list else items[:1]):
-                return captions
+    for field in ("dc:description", "dc:subject"):
+        items = [html.unescape(item.partition(">")[2].partition("</rdf:li>")[0])
+                 for item in text.partition(f"<{field}>")[2].partition(f"</{field}>")[0].split("<rdf:li")[1:]]
+        if captions := distinct_captions(", ".join(items) if field == "dc:subject" else items[:1]):
+            return captions
     return None
 
 

@@ -6,7 +6,6 @@ A row is a dictionary from column to value. Standard library only, except that p
 import csv
 import itertools
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -177,7 +176,9 @@ def _are_quoted_whole(sample: list[str]) -> bool:
     """Whether each line stands in quotes as if it were one value, as spreadsheets write a table that was in one column.
     """
     lines = [line.strip() for line in sample if line.strip()]
-    return len(lines) > 1 and all(re.fullmatch(r'"(?:[^"]|"")*[,;\t](?:[^"]|"")*"', line) for line in lines)
+    return len(lines) > 1 and all(
+        len(line) > 2 and line[0] == line[-1] == '"' and '"' not in (inside := line[1:-1]).replace('""', "")
+        and any(separator in inside for separator in _SEPARATORS) for line in lines)
 
 
 def _unquoted(line: str) -> str:
