@@ -72,6 +72,12 @@ def test_marks_become_the_names_of_their_columns(folder, yes, no):
     assert not found.warnings
 
 
+@pytest.mark.parametrize("header", ["breed", "Species", "label_name", "category name", "keywords"])
+def test_a_column_of_classes_is_known_by_its_name(folder, header):
+    found = found_with(folder, f"date,{header}", [f"2020-01-01,{name}" for name in ("cat", "dog", "cat", "dog")])
+    assert [captions for captions, in captions_of(found).values()] == ["cat", "dog", "cat", "dog"]
+
+
 def test_a_caption_goes_before_marks(folder):
     found = found_with(folder, "cat,dog,label", ["1,0,kitten"] * 4)
     assert set(captions_of(found).values()) == {("kitten",)}

@@ -11,7 +11,8 @@ from .caption_text import caption_in, captions_under, distinct_captions
 # Names of columns, as `normalised` spells them; the first that holds captions counts.
 TEXT_COLUMNS = ("text", "caption", "captions", "prompt", "description", "sentence", "sentences", "comment", "raw",
                 "alt_text", "alt", "title", "conversations", "messages", "label", "labels", "class", "class_name",
-                "category", "choice", "tags", "tag_string", "tags_general", "tag_string_general")
+                "category", "choice", "label_name", "class_label", "category_name", "breed", "species", "genre", "tags",
+                "tag_string", "tags_general", "tag_string_general", "keywords")
 _FIRST_CLASS = TEXT_COLUMNS.index("label")      # from here on, they hold classes or tags
 # In the name of a column, also in other languages.
 _CAPTION_WORD = re.compile(
