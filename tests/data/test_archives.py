@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import stat
 import tarfile
 import warnings
@@ -218,3 +219,51 @@ def test_texts_that_unpack_to_much_are_unpacked_only_as_far_as_they_are_read(tmp
     found = find_pictures(path)
     assert found.caption_problems == (("0.txt", "longer than 64 KB, ignored"),)
     assert max(unpacked) <= 2**16 + 1
+
+
+def zip_with_names(path, names):
+    """A zip file with pictures under these names, which are bytes and without a mark of their encoding."""
+    write_zip(path, {f"{number:03d}".ljust(len(name), "_"): png(number) for number, name in enumerate(names)})
+    data = path.read_bytes()
+    for number, name in enumerate(names):
+        data = data.replace(f"{number:03d}".ljust(len(name), "_").encode(), name)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(("encoding", "words"), [
+    ("cp866", ("кошки", "собаки")), ("cp932", ("写真番号", "鉄道車両")), ("gb18030", ("红色汽车", "新建文件夹")),
+    ("cp949", ("빨간자동차", "고양이")), ("cp737", ("εικόνα", "γάτα")), ("cp850", ("château", "forêt")),
+    ("cp852", ("łódź", "książka")), ("utf-8", ("château", "łódź"))])
+def test_names_in_a_zip_are_read_in_the_code_page_of_the_computer_that_wrote_them(tmp_path, encoding, words):
+    names = [f"{word}/{number:04d}.png".encode(encoding) for word in words for number in range(3)]
+    found = find_pictures(zip_with_names(tmp_path / "a.zip", names))
+    assert set(captions_of(found).values()) == {(word,) for word in words}
+    assert bool(found.notes) == (encoding != "utf-8")
+    assert len(opened(found, tmp_path / "cache").names) == len(names)
+
+
+def test_a_zip_with_a_password_says_so(tmp_path):
+    path = write_zip(tmp_path / "a.zip", {"0.png": png(0), "0.txt": b"x"})
+    data = bytearray(path.read_bytes())
+    for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        start = -1
+        while (start := data.find(mark, start + 1)) >= 0:
+            data[start + offset] |= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"no picture that can be read \(encrypted 1\)") as caught:
+        find_pictures(path)
+    assert "password" in caught.value.hint
+
+
+@pytest.mark.parametrize(("names", "message"), [
+    (("a.zip", "a.z01"), "last part of a split archive.*zip -s 0"),
+    (("a.zip.001", "a.zip.002"), "Unpack a.zip.001 first")])
+def test_the_parts_of_a_split_archive_are_named_with_a_remedy(tmp_path, names, message):
+    data = write_zip(tmp_path / "whole", {"0.png": png(0)}).read_bytes()
+    for name, part in zip(names, (data[:50], data[50:]), strict=True):
+        (tmp_path / name).write_bytes(part)
+    (tmp_path / "whole").unlink()
+    with pytest.raises(DataError) as caught:
+        find_pictures(tmp_path)
+    assert re.search(message, f"{caught.value}. {caught.value.hint}")

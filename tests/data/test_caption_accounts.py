@@ -88,6 +88,27 @@ def test_a_folder_of_texts_beside_the_folder_is_named_and_used_from_above(folder
     assert captions_of(find_pictures(root)) == {"images/0.png": ("red",), "images/1.png": ("blue",)}
 
 
+def test_tables_and_lists_beside_texts_are_not_called_captions_of_no_picture(folder):
+    names = {"a b.png": None, "c.png": None}
+    root = folder({**names, "a b.txt": "red", "c.txt": "blue", "pictures.txt": "a b.png\nc.png\n",
+                   "more.txt": "a b.png\tred\nc.png\tblue\n", "d.txt": "of no picture"})
+    found = find_pictures(root)
+    assert found.caption_problems == (("d.txt", "caption without a picture"),)
+    assert found.notes == (f"more.txt holds captions for 2 pictures and is not used; --captions {root / 'more.txt'} "
+                           "uses it", "pictures.txt lists pictures, without captions")
+
+
+@pytest.mark.parametrize("name", ["captions.numbers", "tags.db", "captions.pkl", "captions.xlsm"])
+def test_tables_of_other_programs_are_named_with_a_remedy(folder, name):
+    assert find_pictures(folder({**PICTURES, name: b"\0\1"})).warnings == (
+        f"not read as captions: {name}; save the table as CSV",)
+
+
+def test_a_single_file_beside_a_picture_is_named(folder):
+    assert find_pictures(folder({**PICTURES, "0.md": "a red car"})).warnings == (
+        "0.md lies beside a picture and is not used; --caption-ext .md would read a caption from it",)
+
+
 def test_the_texts_of_other_pictures_are_not_meant(folder):
     root = folder({"one/0.png": None, "two/0.png": None, "two/0.txt": "red"})
     assert find_pictures(root / "one").warnings == ()
@@ -150,6 +171,12 @@ def test_numbers_of_classes_beside_pictures_are_named(folder):
     found = find_pictures(folder({**PICTURES, **{f"{number}.cls": str(number) for number in range(4)}}))
     assert found.warnings == ("4 .cls files lie beside pictures and are not used; --caption-ext .cls would read "
                               "captions from them",)
+
+
+def test_many_tables_of_other_pictures_are_one_line(folder):
+    others = {f"photo_{number}.json": '[{"file": "x.png", "text": "a"}]' for number in range(20)}
+    assert find_pictures(folder({**PICTURES, **others})).warnings == (
+        "photo_0.json and 19 more are not used: they list none of the pictures",)
 
 
 def test_packed_texts_beside_pictures_are_named(folder):

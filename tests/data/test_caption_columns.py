@@ -22,6 +22,26 @@ def test_a_column_is_known_by_a_word_in_its_name_or_as_the_only_one_with_phrases
     assert found.notes == (f"captions are taken from the column {header} of table.csv",)
 
 
+@pytest.mark.parametrize("header", ["メモ", "ไทย"])
+def test_phrases_without_blanks_between_words_are_phrases(folder, header):
+    phrases = {"メモ": ["橋の上に赤い車がある", "雪の中の二匹の犬", "青い鳥", "本を読んでいる老人"],
+               "ไทย": ["รถสีแดงบนสะพาน", "สุนัขสองตัวในหิมะ", "นก", "ชายชราอ่านหนังสือ"]}[header]
+    found = found_with(folder, f"split,{header}", [f"train,{phrase}" for phrase in phrases])
+    assert [captions for captions, in captions_of(found).values()] == phrases
+
+
+def test_of_several_columns_one_is_known_by_a_word_of_another_language(folder):
+    found = found_with(folder, "autor,Beschreibung", [f"von {phrase},{phrase}" for phrase in PHRASES])
+    assert [captions for captions, in captions_of(found).values()] == PHRASES
+
+
+@pytest.mark.parametrize(("header", "expected"), [
+    ("negative_prompt,positive_prompt", "a car"), ("Negative Prompt,x", None)])
+def test_negative_prompts_are_no_captions(folder, header, expected):
+    found = found_with(folder, header, [f"bad hands and feet {number},a car" for number in range(4)])
+    assert set(captions_of(found).values()) == {(expected,) if expected else ()}
+
+
 def test_of_several_such_columns_the_first_counts_and_the_next_is_named(folder):
     found = found_with(folder, "caption_en,caption_de", [f"{phrase},auf Deutsch" for phrase in PHRASES])
     assert captions_of(found)["1.png"] == ("two dogs in the snow",)
@@ -50,6 +70,12 @@ def test_marks_become_the_names_of_their_columns(folder, yes, no):
     assert list(captions_of(found).values()) == [("Young, Hat",), ("wavy hair",), (), ("Young, wavy hair, Hat",)]
     assert found.notes == ("captions are the names of the columns of table.csv that hold a 1: Young, wavy_hair, Hat",)
     assert not found.warnings
+
+
+@pytest.mark.parametrize("header", ["breed", "Species", "label_name", "category name", "keywords"])
+def test_a_column_of_classes_is_known_by_its_name(folder, header):
+    found = found_with(folder, f"date,{header}", [f"2020-01-01,{name}" for name in ("cat", "dog", "cat", "dog")])
+    assert [captions for captions, in captions_of(found).values()] == ["cat", "dog", "cat", "dog"]
 
 
 def test_a_caption_goes_before_marks(folder):

@@ -153,7 +153,8 @@ def test_other_formats_without_their_last_byte(format, options):
 
 
 @pytest.mark.parametrize(("format", "options"), [
-    ("WEBP", {}), ("AVIF", {}), ("JPEG2000", {}), ("JPEG2000", {"no_jp2": True}), ("ICNS", {})])
+    ("WEBP", {}), ("AVIF", {}), ("JPEG2000", {}), ("JPEG2000", {"no_jp2": True}), ("ICNS", {}),
+    ("TIFF", {"compression": "tiff_lzw"})])
 @pytest.mark.parametrize("share", [0.5, 0.97])
 def test_a_file_that_ends_too_early_is_called_truncated(format, options, share):
     """Pillow reads none of these without their end."""

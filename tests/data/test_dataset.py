@@ -186,7 +186,8 @@ def test_a_picture_that_uses_all_16_bits_changes_the_advice(folder, directory):
     add_twelve_bits(folder, "c.png")
     Image.fromarray(np.full((20, 30), 65535, np.uint16)).save(folder / "d.png")
     warnings = "\n".join(opened(folder, directory, captions="none").warnings)
-    assert "which become dark (1 others use the whole range: train on them separately), for example c.png" in warnings
+    assert ("which become dark (1 other uses the whole range: train on them separately), for example c.png"
+            in warnings)
     assert "1 picture with values above --white-level 4095, which become white, for example d.png" in "\n".join(
         opened(folder, directory, captions="none", rendering=Rendering(white_level=4095)).warnings)
 

@@ -80,6 +80,8 @@ HEADS = {
     "error message": (b'{"error": "not found"}', b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code>", b"Not Found",
                       b"404 page not found"),
     "Git LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n",),
+    "git-annex pointer": (b"/annex/objects/SHA256E-s100--aa.jpg\n",),
+    "link as a text": (b"../img/real.jpg", b"XSym\n0020\nabc\n../img/real.jpg\n", b"!<symlink>\xff\xfe/\0x\0"),
     "gzip data": (b"\x1f\x8b\x08\0" + bytes(30),),
     "archive": (b"PK\3\4" + bytes(30), b"Rar!\x1a\7", b"7z\xbc\xaf\x27\x1c"),
     "only zeros": (bytes(512), bytes(20)),

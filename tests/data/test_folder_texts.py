@@ -45,6 +45,12 @@ def test_numbers_of_classes_become_their_names(folder, file, content):
     assert by_class(found) == {str(number): name for number, name in enumerate(NAMES)}
 
 
+@pytest.mark.parametrize("counts", [{"count": 6, "failed": 0, "seconds": 1.5}, {"count": 3, "failed": 0, "lost": 0}])
+def test_counts_are_no_numbers_of_classes(folder, counts):
+    found = find_pictures(folder({**NUMBERS, "stats.json": json.dumps(counts)}))
+    assert not found.conditional
+
+
 def test_a_list_counts_from_one_if_the_folders_do(folder):
     pictures = {f"{number:03d}/1.png": None for number in (1, 2, 3)}
     assert by_class(find_pictures(folder({**pictures, "classes.txt": "\n".join(NAMES)}))) == {

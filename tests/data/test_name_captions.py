@@ -1,5 +1,7 @@
 """Captions made of the names of folders and files: by what `find_pictures` finds in real folders."""
 
+import os
+
 import pytest
 from picture_folders import captions_of
 
@@ -60,10 +62,39 @@ def test_file_names_count_when_four_in_five_say_something(folder):
 
 @pytest.mark.parametrize("pattern", ["ComfyUI_{:05}_", "DJI_{:04}", "train_{:06}", "MVI_{:04}", "P10{:05}",
                                      "GX01{:04}", "FB_IMG_{:013}", "image ({})", "n02085620_{}", "Copy of IMG_{:04}",
-                                     "{:05}-123456"])
+                                     "{:05}-123456", "Photo on 01.01.24 at 10.{}", "Gemini_Generated_Image_a{}b2",
+                                     "vlcsnap-2024-01-01-10h10m{:02}s1", "Bildschirmfoto 2024-01-01 um 10.10.{:02}"])
 def test_names_that_programs_give_are_no_captions(folder, pattern):
     found = find_pictures(folder({f"{pattern.format(number)}.png": None for number in range(9)}))
     assert (found.caption_source, found.conditional) == ("none", False)
+
+
+def test_names_of_several_programs_and_dates_with_names_of_months_are_no_captions(folder):
+    names = ("ChatGPT Image Apr 1, 2025, 10_10_01 AM", "ChatGPT Image May 31, 2025, 11_10_01 PM", "flux_dev_00001_",
+             "viber_image_2024-01-01", "ezgif-frame-001", "Screenshot 3 Dec 2024", "2023-December-0012", "07 juillet")
+    assert find_pictures(folder({f"{name}.png": None for name in names})).caption_source == "none"
+
+
+def test_folders_of_months_are_no_classes_and_those_of_other_words_are(folder):
+    dates = {f"{part}/{number}.png": None for part in ("2023/01 January", "2023/02 February", "May 2024",
+                                                              "2024_06_June") for number in range(3)}
+    assert find_pictures(folder(dates)).caption_source == "none"
+    classes = {f"{part}/{number}.png": None for part in ("May", "grid", "Gemini", "flux") for number in range(9)}
+    assert {captions for captions in captions_of(find_pictures(folder(classes))).values() if captions} == {
+        ("May",), ("grid",), ("Gemini",), ("flux",)}
+
+
+@pytest.mark.parametrize("name", ["{}/{}.png", "{}-{}.png"])
+def test_names_that_are_not_utf8_are_read_in_their_code_page(tmp_path, name):
+    """As in a folder unpacked from an old archive."""
+    for word in ("кошки", "собаки"):
+        for number in range(3):
+            path = tmp_path / os.fsdecode(name.format(word, number).encode("cp1251"))
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(b"picture")
+    found = find_pictures(tmp_path)
+    assert set(captions_of(found).values()) == {("кошки",), ("собаки",)}
+    assert found.notes == ("names of folders or files are not UTF-8 and were read as cp1251",)
 
 
 def test_names_that_all_say_the_same_are_no_captions_but_named(folder):

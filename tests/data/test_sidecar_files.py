@@ -73,6 +73,47 @@ def test_json_sidecars(folder, content, expected):
     assert captions_of(find_pictures(folder({"a.png": None, "a.json": content})))["a.png"] == expected
 
 
+@pytest.mark.parametrize(("content", "expected"), [
+    ({"id": 1, "meta": {"Prompt": "a red car", "negativePrompt": "bad"}}, ("a red car",)),
+    ({"post": {"tag_string": "cat solo"}, "info": {"description": "all pictures of a site"}}, ("cat, solo",)),
+    ({"tags": {"general": ["red hair", "solo"], "species": ["wolf"]}}, ("red hair, solo, wolf",)),
+    ({"tags": [{"name": "red hair"}, {"name": "solo"}]}, ("red hair, solo",)),
+    ({"caption_en": "a red car"}, ("a red car",)), ({"<MORE_DETAILED_CAPTION>": "a red car"}, ("a red car",)),
+    ({"negative_prompt": "bad"}, ()), ({"data": {"negative_prompt": "bad", "positive_prompt": "a car"}}, ("a car",)),
+    ({"a": {"text": "one"}, "b": {"text": "another"}}, ()), ({"info": {"description": "all pictures"}}, ())])
+def test_captions_in_an_object_inside_and_tags_by_their_kind(folder, content, expected):
+    assert captions_of(find_pictures(folder({"1.png": None, "1.json": json.dumps(content)})))["1.png"] == expected
+
+
+_XMP = """<?xpacket begin="\ufeff"?><x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF><rdf:Description>{}
+</rdf:Description></rdf:RDF></x:xmpmeta>"""
+_KEYWORDS = "<dc:subject>\n<rdf:Bag>\n<rdf:li>sea</rdf:li><rdf:li>old boat</rdf:li></rdf:Bag></dc:subject>"
+
+
+@pytest.mark.parametrize(("content", "expected"), [
+    (_KEYWORDS, ("sea, old boat",)), ("<xmp:Rating>3</xmp:Rating>", ()), ("<dc:description></dc:description>", ()),
+    (_KEYWORDS + '<dc:description><rdf:Alt><rdf:li xml:lang="x-default">a boat &amp; the sea</rdf:li>'
+                 '<rdf:li xml:lang="de">ein Boot</rdf:li></rdf:Alt></dc:description>', ("a boat & the sea",))])
+@pytest.mark.parametrize("name", ["a.xmp", "a.jpg.xmp"])
+def test_xmp_of_albums_holds_a_description_or_keywords(folder, name, content, expected):
+    found = find_pictures(folder({"a.jpg": None, name: _XMP.format(content)}))
+    assert (captions_of(found)["a.jpg"], found.warnings) == (expected, ())
+
+
+def test_of_texts_in_several_languages_the_english_one_counts_and_the_others_are_named(folder):
+    found = find_pictures(folder({"1.png": None, "1.de.txt": "ein Auto", "1.en.txt": "a car", "1.fr.txt": "une auto",
+                                  "2.png": None, "2.caption.en-US.txt": "a bus"}))
+    assert captions_of(found) == {"1.png": ("a car",), "2.png": ("a bus",)}
+    assert (found.caption_problems, found.warnings) == ((), ())
+    assert found.notes == ("2 more texts are not used, because the pictures have a text already, for example 1.de.txt",)
+
+
+def test_json_files_without_a_caption_are_a_warning_if_there_are_no_captions(folder):
+    nodes = json.dumps({"6": {"inputs": {"text": "a red car"}}})
+    (warning,) = find_pictures(folder({"1.png": None, "1.json": nodes})).warnings
+    assert warning.startswith("1 .json file beside a picture holds no caption under caption, text, prompt, description")
+
+
 def test_json_that_describes_something_else_is_no_sidecar(folder):
     found = find_pictures(folder({"cat/1.png": None, "cat/1.json": '{"boxes": [1]}', "dog/2.png": None}))
     assert found.caption_source == "folder"
@@ -181,7 +222,13 @@ def test_translations_in_json(folder):
     ({"a.jpg": None, "a.jpg.json": '{"title": "a.jpg", "description": ""}'}, {"a.jpg": ()}),
     ({"a.png": None, "a.json": '{"Caption": "A"}'}, {"a.png": ("A",)}),
     ({"a.png": None, "a.en.txt": "A"}, {"a.png": ("A",)}),
-], ids=["one key", "takeout", "a title that is the name", "capitals", "language"])
+    ({"a(1).jpg": None, "a.jpg": None, "a.jpg.supplemental-metadata(1).json": '{"description": "B"}',
+      "a.jpg.supplemental-metadata.json": '{"description": "A"}'}, {"a(1).jpg": ("B",), "a.jpg": ("A",)}),
+    ({"a(2).jpg": None, "a.jpg": None, "a.jpg(2).json": '{"description": "B"}'}, {"a(2).jpg": ("B",), "a.jpg": ()}),
+    ({"b.jpg": None, "a.jpg": None, "a.jpg(1).json": '{"description": "C"}', "b.txt": "B"},
+     {"a.jpg": (), "b.jpg": ("B",)}),
+], ids=["one key", "takeout", "a title that is the name", "capitals", "language", "numbered", "numbered before 2024",
+        "numbered, of another"])
 def test_sidecars_of_other_programs(folder, files, expected):
     assert captions_of(find_pictures(folder(files))) == expected
 

@@ -71,6 +71,16 @@ def test_a_list_may_have_quotes_around_paths(tmp_path):
     assert list(captions_of(find_pictures(tmp_path / "list.txt")).values()) == [("picture 1",), ("picture 2",)]
 
 
+@pytest.mark.parametrize("line", ["pictures\\{}.png", "file://{folder}/pictures/{}.png", "./pictures/{}.png"])
+def test_a_list_may_have_paths_as_other_programs_write_them(tmp_path, line):
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    write_folder(folder / "pictures", FILES)
+    address = str(folder).replace(" ", "%20")
+    (folder / "list.txt").write_text("".join(line.format(number, folder=address) + "\n" for number in (1, 2)))
+    assert list(captions_of(find_pictures(folder / "list.txt")).values()) == [("picture 1",), ("picture 2",)]
+
+
 def test_a_list_of_shards_is_the_data_set(tmp_path):
     for number in range(3):
         write_arrow(tmp_path / f"{number}.parquet", [{"image": png(number), "text": f"picture {number}"}])

@@ -41,8 +41,10 @@ def quoted(caption):
     "text,width,image_path\n" + "".join(f"{quoted(text)},64,/data/x/{name}\n" for name, text in PAIRS),
     "file_name,text\n\n" + "".join(f"{name},{quoted(text)},,\n\n" for name, text in PAIRS),
     "\ufefffile_name,text\n" + "".join(f"{name},{quoted(text)}\n" for name, text in PAIRS),
+    "My holidays,\n,\nfile_name,text\n" + "".join(f"{name},{quoted(text)}\n" for name, text in PAIRS),
+    '"file_name,text"\r\n' + "".join(f'"{name},""{text}"""\r\n' for name, text in PAIRS),
 ], ids=["blanks", "capitals", "semicolon", "tab", "sep", "old line ends", "index", "no header", "bars", "other order",
-        "blank rows", "mark"])
+        "blank rows", "mark", "title", "quoted twice"])
 @pytest.mark.parametrize("name", ["metadata.csv", "labels.csv", "list.tsv"])
 def test_separated_values(pictures, folder, text, name):
     assert captions_of(find_pictures(folder({name: text}))) == EXPECTED
@@ -209,6 +211,21 @@ def test_a_file_that_names_no_picture_stops_nothing(pictures, folder, name, text
 def test_damaged_json_that_names_pictures_is_an_error(pictures, folder, name, text):
     with pytest.raises(DataError, match=rf"{name}.* is not JSON"):
         find_pictures(folder({name: text}))
+
+
+@pytest.mark.parametrize("column", ["annotation", "json"])
+@pytest.mark.parametrize("is_text", [True, False])
+def test_a_caption_in_an_object_in_a_column_of_another_name(folder, column, is_text):
+    values = [{"caption": "a red car"}, {"caption": "two dogs in the snow"}]
+    rows = [{"file": f"{number}.png", column: json.dumps(value) if is_text else value}
+            for number, value in enumerate(values)]
+    found = find_pictures(folder({"0.png": None, "1.png": None, "all.json": json.dumps(rows)}))
+    assert captions_of(found) == {"0.png": ("a red car",), "1.png": ("two dogs in the snow",)}
+
+
+def test_damaged_json_says_where(folder):
+    with pytest.raises(DataError, match=r"captions.json line 2 is not JSON: .* at character \d+"):
+        find_pictures(folder({"0.png": None, "captions.json": '{"0.png":\n "a car",}'}))
 
 
 def test_of_two_columns_with_one_name_the_first_counts(folder):

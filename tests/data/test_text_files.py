@@ -19,6 +19,11 @@ TEXTS = {
     "japanese": ("赤い車が橋の上にある\n雪の中の二匹の犬", ("cp932", "euc_jp")),
     "chinese": ("一辆红色的汽车在桥上\n雪地里的两只狗", ("gbk",)),
     "traditional": ("一輛紅色的汽車在橋上\n雪地裡的兩隻狗", ("big5",)),
+    "russian tags": ("кот\nсобака\nлес", ("cp1251", "koi8_r", "cp866")),
+    "greek tags": ("γάτα\nσκύλος", ("cp1253",)), "hebrew tags": ("חתול\nכלב לבן\nבית\nים\nעץ גדול", ("cp1255",)),
+    "arabic tags": ("قطة\nكلب\nسيارة حمراء\nبحر", ("cp1256",)),
+    "thai": ("แมวสีขาว\nรถสีแดงบนสะพาน\nภูเขาสูง", ("cp874",)),
+    "traditional tags": ("貓\n狗\n紅色汽車\n大海\n女孩，藍色頭髮", ("big5",)),
     "korean": ("다리 위의 빨간 자동차\n눈 속의 두 마리 개", ("cp949",)),
 }
 CASES = [pytest.param(text * 3, encoding, id=f"{name} {encoding}")

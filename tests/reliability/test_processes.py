@@ -22,8 +22,7 @@ POINTS = {"meeting": ("1 join 1", "0 join 1"), "reading of pictures": ("1 open_d
           "all-reduce": ("1 World.all_reduce_sum 4", "0 World.all_reduce_sum 4"),
           "save": ("1 Trainer.step 4", "0 save_state 1")}
 KINDS = ("SIGKILL", "SIGABRT", "raise", "exit", "SIGSTOP")
-FAST = {("start", "raise", 1), ("step", "SIGKILL", 1), ("all-reduce", "SIGSTOP", 1), ("save", "SIGKILL", 0),
-        ("step", "exit", 0)}
+FAST = {("step", "SIGKILL", 1), ("all-reduce", "SIGSTOP", 1)}
 ALL = [(point, kind, rank) for point in POINTS for kind in KINDS for rank in (0, 1)]
 TIMEOUT = 15                                    # seconds until a silent process is given up
 CASES = [pytest.param(*case, marks=() if case in FAST else pytest.mark.slow, id="-".join(map(str, case)))
@@ -73,7 +72,8 @@ def test_no_process_outlives_a_launcher_that_was_killed(squares, home):
         wait_until(lambda: not processes_of(home), 10)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, *(pytest.param(other, marks=pytest.mark.slow)
+                                                     for other in (signal.SIGTERM, signal.SIGHUP))])
 def test_a_signal_stops_all_after_a_save_and_is_passed_on(number, squares, home):
     with subprocess.Popen(command(squares, "--procs", "2", "--steps", "100000"), env=environment(home),
                           stderr=subprocess.PIPE, text=True) as launcher:

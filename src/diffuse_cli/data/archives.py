@@ -6,6 +6,7 @@ is the file that it leads to.
 
 import itertools
 import posixpath
+import re
 import stat
 import tarfile
 import unicodedata
@@ -20,10 +21,15 @@ from .containers import ARCHIVE_LIMIT, DAMAGE, PACKED, File, Member, TarHeaders,
 from .file_types import HEAD, NO_PICTURE, PICTURE, judge_suffix, picture_suffixes, remedies, what_else
 from .folders import BROKEN_LINK, FileList, Tree, judge_contents
 from .litter import litter_label
+from .text_files import NAME_PAGES, guess_among, is_unicode
 
 _ARCHIVES = (".zip", ".tar")
 _COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")      # to be unpacked first
 MAX_NAME = 255                                  # letters of a file or folder; no file system has more
+_ENCRYPTED = "encrypted"
+_DOS = "cp437"                                  # how the library reads the names in a zip that have no mark
+_IS_ENCRYPTED, _IS_UTF8 = 0x1, 0x800            # marks of a member of a zip
+_SAMPLE = 100_000                               # members by whose names their encoding is guessed
 _LINKS = 40                                     # maximum links that are followed to a file, as Linux has it
 
 
@@ -41,17 +47,18 @@ def expand(root: Path, archives: Iterable[tuple[str, Path]]) -> Tree:
     pictures, others = FileList(), FileList()
     unusable: list[tuple[str, str]] = []
     litter: Counter[str] = Counter()
+    notes: list[str] = []
     for prefix, path in archives:
-        for inner, member in _members(path):
+        for inner, member in _members(path, notes):
             name = unicodedata.normalize("NFC", inner)
             if label := next(filter(None, map(litter_label, name.split("/"))), None):
                 litter[label] += 1
                 continue
             name = posixpath.join(prefix, name)
             judgement = judge_suffix(posixpath.splitext(name)[1].lower(), readable)
-            if member is None:
+            if isinstance(member, str):
                 if judgement == PICTURE:
-                    unusable.append((name, BROKEN_LINK))
+                    unusable.append((name, member))
                 continue
             judgement = judge_contents(member, judgement)
             if judgement == PICTURE:
@@ -62,7 +69,7 @@ def expand(root: Path, archives: Iterable[tuple[str, Path]]) -> Tree:
                 unusable.append((name, judgement))
     (pictures, first), (others, second) = map(_last_of_each_name, (pictures, others))
     return Tree(root, pictures, others, tuple(sorted(unusable)), (), tuple(litter.most_common()),
-                tuple(_describe_replaced(first + second)))
+                (*notes, *_describe_replaced(first + second)))
 
 
 def _last_of_each_name(files: FileList) -> tuple[FileList, list[str]]:
@@ -84,11 +91,15 @@ def _describe_replaced(names: list[str]) -> Iterator[str]:
 # ── Members ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _members(path: Path) -> Iterator[tuple[str, Member | None]]:
+def _members(path: Path, notes: list[str]) -> Iterator[tuple[str, Member | str]]:
     """The names of the files in an archive, as relative POSIX paths, in its order, links last.
 
-    Without a member: a link that leads to none. Raises DataError if the archive cannot be read or is a compressed tar.
+    In the place of a member that cannot be read stands the reason. notes: gets a sentence if the encoding of names had
+    to be guessed. Raises DataError if the archive cannot be read, or is a compressed tar or a part of a zip.
     """
+    if path.with_suffix(".z01").exists():
+        raise DataError(f"{path} is the last part of a split archive",
+                        hint=f"Join its parts first: zip -s 0 {path} --out whole.zip")
     if path.name.lower().endswith(_COMPRESSED_TARS):
         raise DataError(f"{path} is a compressed tar, in which no picture can be read alone",
                         hint=f"Unpack it first: tar xf {path}")
@@ -96,9 +107,9 @@ def _members(path: Path) -> Iterator[tuple[str, Member | None]]:
     try:
         check_input(path, limit=ARCHIVE_LIMIT)
         read = _zip_members if path.suffix.lower() == ".zip" else _tar_members
-        yield from read(path, links)
+        yield from read(path, links, notes)
         if links:
-            yield from _linked(links, read(path, {}))
+            yield from _linked(links, read(path, {}, []))
     except DAMAGE as error:
         hints = remedies([what_else(_head(path))])
         raise DataError(f"{path} is not a readable archive",
@@ -112,19 +123,45 @@ def _head(path: Path) -> bytes:
         return b""
 
 
-def _zip_members(path: Path, links: dict[str, str]) -> Iterator[tuple[str, Member]]:
+def _zip_members(path: Path, links: dict[str, str], notes: list[str]) -> Iterator[tuple[str, Member | str]]:
     with zipfile.ZipFile(path) as archive:
+        encoding = _encoding_of_names(archive)
+        if encoding not in ("utf-8", _DOS):
+            notes.append(f"the names in {path.name} are not UTF-8 and were read as {encoding}")
         for entry in archive.infolist():
-            if entry.is_dir() or not (name := _safe_name(entry.filename)):
+            written = _bytes_of_name(entry)
+            if entry.is_dir() or not (name := _safe_name(
+                    written.decode(encoding, "replace") if written else entry.filename)):
                 continue
-            is_link = stat.S_ISLNK(entry.external_attr >> 16) and not entry.flag_bits & 1
-            if is_link and entry.file_size < 2**12 and entry.compress_type in PACKED:
+            is_link = stat.S_ISLNK(entry.external_attr >> 16)
+            if entry.flag_bits & _IS_ENCRYPTED:
+                yield name, _ENCRYPTED
+            elif is_link and entry.file_size < 2**12 and entry.compress_type in PACKED:
                 links[name] = posixpath.join(posixpath.dirname(name), archive.read(entry).decode("utf-8", "replace"))
             else:
                 yield name, Member(path, entry.filename, entry.file_size, None)
 
 
-def _tar_members(path: Path, links: dict[str, str]) -> Iterator[tuple[str, Member]]:
+def _bytes_of_name(entry: zipfile.ZipInfo) -> bytes:
+    """The name as it stands in the archive, if its encoding is not known and matters; else nothing."""
+    if entry.flag_bits & _IS_UTF8 or entry.filename.isascii():
+        return b""
+    try:
+        return entry.filename.encode(_DOS)
+    except UnicodeEncodeError:                  # the library knows better than the mark
+        return b""
+
+
+def _encoding_of_names(archive: zipfile.ZipFile) -> str:
+    """The encoding of the names without a mark: macOS writes UTF-8, Windows the code page of its country."""
+    names = b"\n".join(filter(None, map(_bytes_of_name, itertools.islice(archive.infolist(), _SAMPLE))))
+    if is_unicode(names):
+        return "utf-8"
+    words = dict.fromkeys(word for word in re.split(rb"[\n /.\-]+", names) if not word.isascii())
+    return guess_among(b" ".join(words), NAME_PAGES) or _DOS
+
+
+def _tar_members(path: Path, links: dict[str, str], notes: list[str]) -> Iterator[tuple[str, Member | str]]:
     with open_input(path, limit=ARCHIVE_LIMIT) as file:
         headers, end = TarHeaders(file), -1
         with tarfile.open(fileobj=headers, mode="r:") as archive:      # type: ignore[call-overload]
@@ -143,7 +180,9 @@ def _tar_members(path: Path, links: dict[str, str]) -> Iterator[tuple[str, Membe
                 headers.next_member()
 
 
-def _linked(links: dict[str, str], members: Iterable[tuple[str, Member]]) -> Iterator[tuple[str, Member | None]]:
+def _linked(
+    links: dict[str, str], members: Iterable[tuple[str, Member | str]],
+) -> Iterator[tuple[str, Member | str]]:
     """Each link with the member to which it leads, perhaps through other links."""
     ends: dict[str, str] = {}
     for name in links:
@@ -155,7 +194,7 @@ def _linked(links: dict[str, str], members: Iterable[tuple[str, Member]]) -> Ite
     wanted = set(ends.values())
     found = {name: member for name, member in members if name in wanted}
     for name, end in ends.items():
-        yield name, found.get(end)
+        yield name, found.get(end, BROKEN_LINK)
 
 
 def _safe_name(name: str) -> str | None:

@@ -15,22 +15,25 @@ from .folders import Tree
 from .metadata_files import MAX_TABLES
 from .name_captions import id_among_folders
 from .picture_index import PictureIndex
-from .sidecar_files import NOT_SIDECARS
+from .sidecar_files import NOT_SIDECARS, ORPHAN
 from .source_captions import SourceCaptions
 from .spilled import SpilledDict
 from .text_files import NotText, decode_text
 
 _TABLE = "; a table has the name of a picture and its caption in each line, with a comma or tab between"
-_LIST = ": lists of pictures, without captions"
+_LIST = "pictures, without captions"
 _RENAME = "; a copy with the suffix .txt would be read as a table"
 _ARCHIVES = (".zip", ".tar", ".arrow", ".tgz", ".tar.gz", ".tar.xz", ".tar.bz2", ".tar.zst")
 _PACKED = (*_ARCHIVES, ".gz", ".xz", ".bz2", ".zst")
-_NO_TEXTS = (".xlsx", ".xls", ".ods", ".sqlite", ".sqlite3", ".xml", ".docx", ".odt", ".rtf", ".xmp")
+_SHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers", ".sqlite", ".sqlite3", ".db", ".accdb", ".mdb",
+           ".pkl", ".pickle")
+_DOCUMENTS = (".docx", ".doc", ".odt", ".pages", ".rtf")
+_NO_TEXTS = (*_SHEETS, *_DOCUMENTS, ".xml", ".xmp")
 # Suffixes of files that are not read as captions → what to do. Those without a remedy hold captions least often.
 _REMEDIES = {
-    **dict.fromkeys((".xlsx", ".xls", ".ods", ".sqlite", ".sqlite3"), "; save the table as CSV"),
+    **dict.fromkeys(_SHEETS, "; save the table as CSV"),
     ".xml": "; export them as JSON or CSV",
-    **dict.fromkeys((".docx", ".odt", ".rtf"), "; save the text as .txt, or as a table NAME, CAPTION in .csv"),
+    **dict.fromkeys(_DOCUMENTS, "; save the text as .txt, or as a table NAME, CAPTION in .csv"),
     **dict.fromkeys((*TABLE_SUFFIXES, ".caption", ".captions", ".tags"), _TABLE),
     **dict.fromkeys((".yaml", ".yml", ".xmp", ".html", ".md", ".cls", ".toml"), "")}
 _OUTSIDE_LIMIT = 64 * 2**20                     # maximum bytes of a table beside the folder that is looked into
@@ -58,8 +61,11 @@ def account(source: SourceCaptions, tree: Tree, index: PictureIndex, *, kind: st
     if silent := [table for table in left if not table.by_name and table.warnings]:
         (source.notes if from_files else source.warnings).append(
             silent[0].warnings[0] + (f"; {len(silent) - 1:,} more like it" if len(silent) > 1 else ""))
-    (source.notes if source.by_name else source.warnings).extend(
-        f"{name} is not used: {reason}" for name, reason in unused)
+    for reason in dict.fromkeys(reason for _, reason in unused):
+        alike = [name for name, other in unused if other == reason]
+        (source.notes if source.by_name else source.warnings).append(
+            f"{alike[0]}{_and_more(len(alike))} {'is' if len(alike) == 1 else 'are'} not used: "
+            f"{reason if len(alike) == 1 else reason.replace('lists none', 'they list none', 1)}")
     if kind not in ("folder", "filename", "none") and names.present and names.label != "file name":
         what = "names of folders are" if names.label.startswith("folder") else f"{names.label}: texts about folders are"
         missed = any(has_none(name) for name in names.by_name)
@@ -113,16 +119,30 @@ def _beside_pictures(source: SourceCaptions, tree: Tree, index: PictureIndex, kn
     for suffix, (count, example) in twins.items():
         if suffix == ".cls" or _is_text(tree.others[example]):          # the former: numbers of classes
             (source.notes if source.by_name else source.warnings).append(
-                f"{count:,} {suffix} files lie beside pictures and are not used; "
-                f"--caption-ext {suffix} would read captions from them")
+                (f"{count:,} {suffix} files lie beside pictures and are not used; --caption-ext {suffix} would read "
+                 "captions from them") if count > 1 else
+                f"{tree.others[example].name} lies beside a picture and is not used; --caption-ext {suffix} would read "
+                "a caption from it")
     for remedy in (_LIST, _RENAME, *dict.fromkeys(_REMEDIES.values())):
         count, first = others.get(remedy, (0, ""))
         files = f"{first}{_and_more(count)}"
         if count and remedy == _LIST:
-            source.notes.append(f"{files}{_LIST}")
+            source.notes.append(f"{files} {'lists' if count == 1 else 'list'} {_LIST}")
         elif count:
             (source.notes if source.by_name or not remedy else source.warnings).append(
                 f"not read as captions: {files}{remedy}")
+
+
+def without_lists(problems: list[tuple[str, str]], tree: Tree, index: PictureIndex,
+                  tables: list[CaptionTable]) -> list[tuple[str, str]]:
+    """The problems, except that tables and lists of pictures are called captions without a picture."""
+    orphans = {name for name, reason in problems if reason == ORPHAN}
+    if not orphans:
+        return problems
+    lists = {table.file.name for table in tables} | {
+        file.name for file in itertools.islice((file for file in tree.others if file.name in orphans), MAX_TABLES)
+        if _lists_pictures(file, index)}
+    return [(name, reason) for name, reason in problems if reason != ORPHAN or name not in lists]
 
 
 def _lists_pictures(file: File, index: PictureIndex) -> bool:
@@ -131,8 +151,10 @@ def _lists_pictures(file: File, index: PictureIndex) -> bool:
         text, _ = decode_text(read_head(file.path, 4096))
     except (OSError, NotText):
         return False
-    lines = [line for line in text.splitlines()[:20] if line.strip()][:-1] or text.splitlines()
-    return bool(lines) and all(len(line) < 1000 and index.find(line.split()[0]) for line in lines if line.strip())
+    lines = [line.strip() for line in text.splitlines()[:20] if line.strip()]
+    lines = lines[:-1] or lines                 # the last may be cut
+    return bool(lines) and all(len(line) < 1000 and (index.find(line.split()[0]) or index.find(line))
+                               for line in lines)
 
 
 def _and_more(count: int) -> str:

@@ -6,14 +6,20 @@ from typing import Any
 
 from ..errors import DataError
 from .annotations import NAMELESS, normalised
-from .caption_text import captions_under, distinct_captions
+from .caption_text import caption_in, captions_under, distinct_captions
 
 # Names of columns, as `normalised` spells them; the first that holds captions counts.
 TEXT_COLUMNS = ("text", "caption", "captions", "prompt", "description", "sentence", "sentences", "comment", "raw",
                 "alt_text", "alt", "title", "conversations", "messages", "label", "labels", "class", "class_name",
-                "category", "choice", "tags", "tag_string", "tags_general", "tag_string_general")
+                "category", "choice", "label_name", "class_label", "category_name", "breed", "species", "genre", "tags",
+                "tag_string", "tags_general", "tag_string_general", "keywords")
 _FIRST_CLASS = TEXT_COLUMNS.index("label")      # from here on, they hold classes or tags
-_CAPTION_WORD = re.compile(r"(^|_)(captions?|prompts?|descriptions?)(_|\d|$)")        # in the name of a column
+# In the name of a column, also in other languages.
+_CAPTION_WORD = re.compile(
+    r"(^|_)(captions?|prompts?|descriptions?|beschreibung|légende|descripción|descrição|descrizione|описание|подпись|"
+    r"説明|キャプション|描述|说明|설명)(_|\d|$)")
+_NEGATIVE = re.compile("negative", re.IGNORECASE)
+_IDEOGRAPHS = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]")        # scripts without blanks between words
 _PHRASE = 3                                     # words from which a value is a phrase
 _MARKS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "-1": False, "false": False}
 _NO_CAPTION = re.compile(r"[a-z]+://\S*|[0-9a-fA-F]{8,}|[\d\s:.,TZ+/-]+|\S+\.\w{2,5}(#\d+)?")
@@ -85,12 +91,18 @@ def _say_which(chosen: CaptionColumns, table: str, columns: list[str]) -> None:
         chosen.notes.append(f"captions are taken from the column {columns[0]} of {table}{other}")
 
 
+def is_caption_name(name: str) -> bool:
+    """Whether a name such as caption_en or <DETAILED_CAPTION> says that captions stand there, not negative prompts."""
+    return bool(_CAPTION_WORD.search(re.sub(r"\W+", "_", normalised(name)))) and not _NEGATIVE.search(name)
+
+
 def _described(sample: list[dict[str, Any]], others: list[str]) -> list[str]:
     """Columns whose names hold the word caption or the like, as caption_en does; or else the only one with phrases."""
-    texts = {name: [str(row[name]) for row in sample if _is_text(row.get(name))] for name in others}
-    named = [name for name in others if _CAPTION_WORD.search(normalised(name)) and texts[name]]
-    phrases = [name for name, values in texts.items() if len(set(values)) > 1 and
-               2 * sum(len(value.split()) >= _PHRASE for value in values) > len(sample)]
+    texts = {name: [value for row in sample if _is_text(value := caption_in(row.get(name)))] for name in others}
+    named = [name for name in others if is_caption_name(name) and texts[name]]
+    phrases = [name for name, values in texts.items() if len(set(values)) > 1 and not _NEGATIVE.search(name) and
+               2 * sum(len(value.split()) + len(_IDEOGRAPHS.findall(value)) // 3 >= _PHRASE for value in values)
+               > len(sample)]
     return named or (phrases if len(phrases) == 1 else [])
 
 

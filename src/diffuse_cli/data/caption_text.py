@@ -3,6 +3,8 @@
 Standard library only. Text is kept as it is, apart from white space and control characters: one caption is one line.
 """
 
+import html
+import json
 import math
 import re
 from collections.abc import Iterable
@@ -67,6 +69,16 @@ def prompt_of_parameters(lines: Iterable[str]) -> str | None:
     return tidy(_ADAPTER.sub("", " ".join(prompt))).strip(" ,") if is_generated else None
 
 
+def captions_of_xmp(text: str) -> tuple[str, ...] | None:
+    """The description in an XMP file, else its keywords as tags; None if it has neither."""
+    for field in ("dc:description", "dc:subject"):
+        items = [html.unescape(item.partition(">")[2].partition("</rdf:li>")[0])
+                 for item in text.partition(f"<{field}>")[2].partition(f"</{field}>")[0].split("<rdf:li")[1:]]
+        if captions := distinct_captions(", ".join(items) if field == "dc:subject" else items[:1]):
+            return captions
+    return None
+
+
 def captions_under(
     keys: Iterable[str], row: dict[str, Any], place: str, problems: list[tuple[str, str]],
 ) -> tuple[str, ...]:
@@ -88,17 +100,36 @@ def captions_under(
 
 def _plain(key: str, value: Any) -> Any:
     """The value with a list of tags joined, and with objects like {"caption": …} replaced by their caption."""
+    if key.strip().lower() in TAG_KEYS and isinstance(value, dict | list) and (tags := _tags_in(value)):
+        return ", ".join(tags)
     if isinstance(value, list):
-        if key.strip().lower() in TAG_KEYS and all(isinstance(item, str) for item in value):
-            return ", ".join(value)
-        return [_caption_in(item) for item in value if not (
+        return [caption_in(item) for item in value if not (
             isinstance(item, dict) and item.get("from", item.get("role")) in _ASKING)]
     if key in SPACED_TAG_KEYS and isinstance(value, str) and "," not in value:
         return ", ".join(value.split())
-    return _caption_in(value)
+    return caption_in(value)
 
 
-def _caption_in(value: Any) -> Any:
+def _tags_in(value: dict[str, Any] | list[Any]) -> list[str]:
+    """The tags in a list of texts or of objects with a name, or in such lists by their kind; [] in anything else."""
+    groups = list(value.values()) if isinstance(value, dict) else [value]
+    if not all(isinstance(group, list) for group in groups):
+        return []
+    items = [item.get("name", item.get("tag")) if isinstance(item, dict) else item
+             for group in groups for item in group]
+    tags = [item for item in items if isinstance(item, str)]
+    return tags if len(tags) == len(items) else []
+
+
+def caption_in(value: Any) -> Any:
+    """The caption in an object, or in the text of one; any other value as it is."""
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            document = json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+        found = caption_in(document)
+        return found if isinstance(found, str) else value
     if isinstance(value, dict):
         return next((value[key] for key in (*CAPTION_KEYS, *LANGUAGE_KEYS) if isinstance(value.get(key), str)), value)
     return value

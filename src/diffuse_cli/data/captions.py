@@ -115,6 +115,7 @@ def _first_present(tree: Tree, index: PictureIndex, manifest: SourceCaptions | N
     from_tables, _ = metadata_files.captions_of_tables(tables)
     has_captions = bool(metadata.by_name or sidecars.by_name or from_tables.by_name)
     names = _names(tree, texts, options, files=not has_captions)
+    sidecars.problems = caption_accounts.without_lists(sidecars.problems, tree, index, tables)
     problems = [*metadata.problems, *sidecars.problems]         # whichever source counts, these files need attention
     left = tables
     if metadata.present and (metadata.by_name or not from_tables.by_name):
@@ -138,6 +139,8 @@ def _first_present(tree: Tree, index: PictureIndex, manifest: SourceCaptions | N
                 source.by_name = SpilledTuples(itertools.chain(names.by_name.items(), source.by_name.items()))
     if kind == "none":
         source.notes += [*(sidecars.notes if source is not sidecars else ()), *names.notes]
+    if source is not sidecars:
+        (source.notes if source.by_name else source.warnings).extend(sidecars.warnings)
     source.problems = problems + texts.problems
     source.warnings += texts.warnings
     taken.update((name, None) for name in (*texts.files, texts.names_file))
@@ -203,7 +206,7 @@ def _metadata_then_sidecars(metadata: SourceCaptions, sidecars: SourceCaptions) 
             disagree, first = disagree + 1, first or name
         both[name] = captions
     filled = any(name not in metadata.by_name and name not in metadata.excluded for name in sidecars.by_name)
-    warnings = [*metadata.warnings, *sidecars.warnings]
+    warnings = metadata.warnings
     if disagree:
         count = "1 picture" if disagree == 1 else f"{disagree:,} pictures"
         warnings.append(f"{metadata.label} and sidecar files disagree about {count}, for example {first}; "

@@ -16,9 +16,9 @@ _KINDS = r"""masks?|masklabel|condlabel|matte|alpha|trimap|seg|segmentation|dept
 _BEHIND = re.compile(rf"(.+?)[-_. ](?:{_KINDS})", re.IGNORECASE | re.VERBOSE)
 _BEFORE = re.compile(rf"(?:{_KINDS})[-_. ](.+)", re.IGNORECASE | re.VERBOSE)
 # Names of folders. Words that are also names of classes ("normal", "pose") are not among them.
-_FOLDERS = re.compile(r"""masks?|trimaps|segmentations?|segmentation(class|object)|gt|ground_?truth|depths?|depth_maps|
-    normals|normal_maps|canny|lineart|conditioning|conditioning_images|control|controlnet|thumbs?|thumbnails?|previews?|
-    annotations|labels""", re.IGNORECASE | re.VERBOSE)
+_FOLDERS = re.compile(r"""_?(masks?|trimaps|segmentations?|segmentation(class|object)|gt|ground_?truth|depths?|
+    depth_maps|normals|normal_maps|canny|lineart|conditioning|conditioning_images|controls?|controlnet|thumbs?|
+    thumbnails?|previews?|annotations|labels)""", re.IGNORECASE | re.VERBOSE)
 _SHARE = 0.5                                    # of a folder's pictures that must have the names of others
 
 

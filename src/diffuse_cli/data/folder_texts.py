@@ -21,7 +21,8 @@ from .caption_text import distinct_captions, tidy
 from .containers import File, read_head
 from .folders import Tree
 from .name_captions import is_id, words_of_name
-from .sidecar_files import FOLDER_TEXTS, SIDECAR_SUFFIXES, SidecarReader
+from .sidecar_files import FOLDER_TEXTS, SIDECAR_SUFFIXES
+from .sidecar_texts import SidecarReader
 from .source_captions import SourceCaptions
 from .spilled import SpilledTuples
 from .tables import NoTable, read_rows
@@ -233,7 +234,10 @@ def _pairs_of_json(document: Any, wanted: set[str]) -> list[tuple[str, str]]:
         if captions:
             pairs.append((key, captions[0]))
     fitting = _with_zeros(pairs, wanted)
-    return fitting or _with_zeros(((value, key) for key, value in pairs), wanted)   # {"dog": 0}
+    if fitting or not all(type(value) in (str, int) for value in document.values()) or (
+            len({value for _, value in pairs}) < len(pairs)):           # counts, and not numbers of classes
+        return fitting
+    return _with_zeros(((value, key) for key, value in pairs), wanted)  # {"dog": 0}
 
 
 def _pairs_of_rows(rows: Callable[[], Iterable[dict[str, Any]]], wanted: set[str]) -> list[tuple[str, str]]:

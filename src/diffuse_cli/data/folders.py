@@ -41,7 +41,8 @@ from .spilled import Row, SpilledList, SpilledLists
 
 UNREADABLE_FOLDER, BROKEN_LINK = "unreadable folder", "broken link"     # reasons in `Tree.unusable`
 # Archives that are not read: of other kinds, or inside others.
-_PACKED = (".zip", ".tar", ".7z", ".rar", ".cbz", ".cbr", ".cb7", ".gz", ".bz2", ".xz", ".zst", ".lzma", ".dmg", ".iso")
+_PACKED = (".zip", ".tar", ".7z", ".rar", ".cbz", ".cbr", ".cb7", ".gz", ".bz2", ".xz", ".zst", ".lzma", ".dmg", ".iso",
+           ".zip.001", ".7z.001", ".z01")
 _NOT_DOWNLOADED = re.compile(r"\.(.+)\.icloud")     # the name of a picture that iCloud keeps elsewhere
 
 

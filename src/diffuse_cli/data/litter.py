@@ -10,7 +10,7 @@ import re
 _NAMES = frozenset(name.lower() for name in (
     # Windows
     "Thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "$RECYCLE.BIN", "System Volume Information",
-    "MSOCache", "AlbumArtSmall.jpg", "WPSettings.dat", "IndexerVolumeGuid",
+    "MSOCache", "_vti_cnf", "$WinREAgent", "AlbumArtSmall.jpg", "WPSettings.dat", "IndexerVolumeGuid",
     # macOS and its network disks
     "__MACOSX", "Icon\r", "Network Trash Folder", "Temporary Items", "TheVolumeSettingsFolder", "Desktop DB",
     "Desktop DF", "iPod Photo Cache",
@@ -35,6 +35,7 @@ _PATTERNS = tuple((re.compile(pattern, re.IGNORECASE | re.DOTALL), label) for pa
     (r"(?-i:RECYCLER|RECYCLED)$", "RECYCLER"),
     (r"found\.\d{3}$", "found.000"), (r"@gmt-", "@GMT-*"),              # rescued by Windows; shadow copies of Samba
     (r"~\$", "~$*"), (r"~syncthing~", "~syncthing~*"),
+    (r".*[:.]zone\.identifier$", "Zone.Identifier"), (r"thumbs\.db:", "Thumbs.db"),       # of Windows, seen by others
     (r".*\.(lrdata|lrcat-data|thumb|thm|ithmb)$", "thumbnails"),
     (r".*\.(part|crdownload|download|partial|opdownload|filepart|aria2|!ut|!qb|!sync|tmp|temp)$", "partial downloads"),
 ))

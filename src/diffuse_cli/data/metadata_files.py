@@ -140,7 +140,8 @@ def read_other_tables(
             table = read_table(file, index, column, required=False)
         except UnrelatedFile as error:
             if file.suffix != ".txt":           # a text that is no table
-                unused.append((file.name, str(error)))
+                reason = str(error)
+                unused.append((file.name, reason.removeprefix(f"{file.name} ") if " line " in reason else reason))
             continue
         if table is not None:
             tables.append(table)

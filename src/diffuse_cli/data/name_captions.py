@@ -3,6 +3,7 @@
 Names that cameras, programs and web sites give say nothing, and mean no caption.
 """
 
+import itertools
 import posixpath
 import re
 import urllib.parse
@@ -14,6 +15,7 @@ from .folders import Tree
 from .source_captions import SourceCaptions
 from .spilled import SpilledDict
 from .split import split_of
+from .text_files import NAME_PAGES, guess_among
 
 WORDY_NAMES = 0.8                               # minimum share of file names that hold a word, to be captions
 LABELLED = 0.5                                  # minimum share of pictures in folders with words, for the same
@@ -41,13 +43,29 @@ _WORDS = """
     kopie copie copia kopia копия von de di da コピー 副本 복사본
 """
 _SAY_NOTHING = frozenset(_WORDS.split())
+# Words that say as little in the name of a file, and may be the name of a class.
+_FILE_WORDS = """
+    viber wechat wx messenger linkedin chatgpt dall·e flux schnell kontext krea turbo sdxl qwen hunyuan fooocus invokeai
+    ezgif vlcsnap fullsizerender photogrid inshot snapseed vsco camscanner picsart beautyplus lightroom photoshop
+    creation collage rotated flipped augmented aug hash step epoch rank grid seite win pro um à в
+"""
+_FILES_SAY_NOTHING = _SAY_NOTHING.union(_FILE_WORDS.split())
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
+_MONTH = """(?:jan(?:uary|uar|vier)?|feb(?:ruary|ruar)?|février|mar(?:ch|s|zo)?|märz|apr(?:il)?|avril|abril|may|mai|mayo
+    |june?|juni|juin|junio|july?|juli|juillet|julio|aug(?:ust)?|août|agosto|sept?(?:ember|embre|iembre)?|oct(?:ober|obre)?
+    |okt(?:ober)?|octubre|nov(?:ember|embre|iembre)?|dec(?:ember)?|dez(?:ember)?|décembre|diciembre|enero|ene|febrero)"""
+_DATE = re.compile(rf"""(?<![^\W\d_])(?:{_MONTH}[\s_.,-]*(?:\d{{1,2}}[\s_.,-]+)?(?:19|20)\d\d(?!\d)
+    |(?:19|20)\d\d[\s_.-]+{_MONTH}(?![^\W\d_])|\d\d[\s_.-]+{_MONTH}$)""", re.IGNORECASE | re.VERBOSE)
+# Of programs whose names hold words that may also be those of a class.
+_PROGRAMS = re.compile(r"gemini[ _-]generated[ _-]image|(?<![^\W\d_])grok[ _-]image|^photo on(?= \d)", re.IGNORECASE)
 _SETTINGS = re.compile(r"[\s_]--[a-z]+(?=[\s_]|$).*")                        # a_red_car_--ar_16_9: of the generator
 _ID = re.compile(r"n\d{8}|\d{1,9}")
 _HEX = re.compile(r"(?=[a-f]*\d)[0-9a-f]{6,}", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]{3,}|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")       # 猫 is a word
 _SEPARATORS = re.compile(r"[\s_\-.,;+()\[\]{}#@!=&~]+")
 _TWO_WORDS = re.compile(r"(?<=[A-Za-z][a-z]{2})(?=[A-Z][a-z]{2})")             # RedCar
+_FOREIGN = re.compile("[\udc80-\udcff]")                                # a byte of a name that is not UTF-8
+_SAMPLE = 1000                                  # names by which their encoding is guessed
 _REPEATS = re.compile(r"^[1-9]\d*_(?=\S)")                                 # 10_sks dog: each picture ten times
 
 
@@ -59,12 +77,16 @@ def words_of_name(name: str, *, numbers: bool = False) -> str:
     if re.search(r"[-_ ]unsplash\b", name, re.IGNORECASE):              # a photographer's name
         return ""
     words = []
-    for token in _SEPARATORS.split(_UUID.sub(" ", _SETTINGS.sub("", urllib.parse.unquote(name)))):
+    name = urllib.parse.unquote(name)
+    for meaningless, replacement in ((_SETTINGS, ""), (_UUID, " "), (_DATE, " "), (_PROGRAMS, " ")):
+        name = meaningless.sub(replacement, name)
+    for token in _SEPARATORS.split(name):
         word = token if numbers else re.sub(r"\d+$", "", token)
         if not word or word[0].isdigit() or _HEX.fullmatch(token) or _is_random(token):
             continue
         words.append(word)
-    says_nothing = all(re.sub(r"\d+$", "", word).lower() in _SAY_NOTHING for word in words)
+    nothing = _SAY_NOTHING if numbers else _FILES_SAY_NOTHING
+    says_nothing = all(re.sub(r"\d+$", "", word).lower() in nothing for word in words)
     return "" if says_nothing else tidy(" ".join(_TWO_WORDS.sub(" ", word) for word in words))
 
 
@@ -83,14 +105,17 @@ def read_names(tree: Tree, *, template: str, folders: bool = True, files: bool =
     folders, files: whether those names may count. class_names: names of folders → the words they stand for. The source
     is `present` if any names count.
     """
-    labels = _folder_labels(tree, class_names or {}) if folders else {}
-    words = _file_words(tree) if files else SpilledDict[str]()
+    encoding = _encoding_of_names(tree)
+    labels = _folder_labels(tree, class_names or {}, encoding) if folders else {}
+    words = _file_words(tree, encoding) if files else SpilledDict[str]()
     first = next((text for _, text in words.items()), "")
     same = bool(first) and len(tree.pictures) > 1 and all(
         text.casefold() == first.casefold() for _, text in words.items())
     has_names = bool(words) and not same
     source = SourceCaptions("folder name" if labels and not has_names else "file name" if has_names and not labels
                             else "folder and file name", present=bool(labels) or has_names)
+    if source.present and encoding:
+        source.notes.append(f"names of folders or files are not UTF-8 and were read as {encoding}")
     for picture in tree.pictures.names() if source.present else ():
         folder, name = labels.get(picture.rpartition("/")[0], ""), words.get(picture, "") if has_names else ""
         name = _without_repetition(folder.split(), name.split())
@@ -117,12 +142,25 @@ def _without_repetition(folder: list[str], name: list[str]) -> str:
     return " ".join(name)
 
 
-def _folder_labels(tree: Tree, class_names: Mapping[str, str]) -> dict[str, str]:
+def _encoding_of_names(tree: Tree) -> str:
+    """The code page of names that are not UTF-8, as an old archive leaves them; "" without such names."""
+    names = itertools.chain(tree.directories, (name.rpartition("/")[2] for name in tree.pictures.names()))
+    foreign = list(itertools.islice((name for name in names if _FOREIGN.search(name)), _SAMPLE))
+    words = dict.fromkeys(word for name in foreign for word in re.split(r"[/ ._-]+", name) if _FOREIGN.search(word))
+    return (guess_among(" ".join(words).encode("utf-8", "surrogateescape"), NAME_PAGES) or "") if words else ""
+
+
+def _spelt(name: str, encoding: str) -> str:
+    """A name with its bytes in an encoding, if they are not UTF-8."""
+    return name.encode("utf-8", "surrogateescape").decode(encoding, "replace") if _FOREIGN.search(name) else name
+
+
+def _folder_labels(tree: Tree, class_names: Mapping[str, str], encoding: str) -> dict[str, str]:
     """Folder → its words and those of the folders above, without those in which nearly all pictures lie.
 
-    {} if they are no labels.
+    {} if they are no labels. encoding: of names that are not UTF-8.
     """
-    folders = {directory: directory.split("/") if directory else [] for directory in tree.directories}
+    folders = {directory: _spelt(directory, encoding).split("/") if directory else [] for directory in tree.directories}
     prefixes: Counter[tuple[str, ...]] = Counter()
     for directory, parts in folders.items():
         for depth in range(1, len(parts) + 1):
@@ -150,12 +188,12 @@ def _folder_labels(tree: Tree, class_names: Mapping[str, str]) -> dict[str, str]
     return labels if enough and (len(set(labels.values())) >= 2 or is_certain) else {}
 
 
-def _file_words(tree: Tree) -> SpilledDict[str]:
+def _file_words(tree: Tree, encoding: str) -> SpilledDict[str]:
     """Picture → the words of its file's name, if it holds any; empty if too few do."""
     words: SpilledDict[str] = SpilledDict()
     wordy = 0
     for name in tree.pictures.names():
-        text = words_of_name(posixpath.splitext(posixpath.basename(name))[0])
+        text = words_of_name(_spelt(posixpath.splitext(posixpath.basename(name))[0], encoding))
         if _WORD.search(text):
             words[name] = text
             wordy += 1

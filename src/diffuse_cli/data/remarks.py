@@ -104,8 +104,9 @@ class Remarks:
     def _about_dark(self, count: int) -> str:
         """More about so many pictures of 16 bits that become dark, and what helps."""
         fitting = next(level for level in _LEVELS if level >= self._highest)
-        remedy = f"with --white-level {fitting}, that value is white in all pictures" if count == self._deep \
-            else f"{self._deep - count:,} others use the whole range: train on them separately"
+        others = self._deep - count
+        remedy = f"with --white-level {fitting}, that value is white in all pictures" if not others else (
+            f"{'1 other uses' if others == 1 else f'{others:,} others use'} the whole range: train on them separately")
         return f" {self._highest:,} of 65,535, which become dark ({remedy})"
 
 

@@ -3,36 +3,30 @@
 The reader takes the tree of files and returns a `SourceCaptions`; `captions` decides which source counts.
 """
 
-import json
+import itertools
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 from .annotations import normalised
-from .caption_text import captions_under, distinct_captions, join_lines, prompt_of_parameters, without_translations
-from .containers import File, read_head
-from .file_types import picture_suffixes
-from .folders import FileList, Tree, name_of_key, sort_key
+from .folders import Tree, name_of_key, sort_key
 from .picture_index import PictureIndex
+from .sidecar_texts import SIDECAR_KEYS, SidecarReader
 from .source_captions import SourceCaptions
-from .spilled import SpilledDict, SpilledList, SpilledLists, SpilledTuples
-from .text_files import NotText, decode_text, is_unicode
+from .spilled import SpilledDict, SpilledList, SpilledLists
 
-SIDECAR_SUFFIXES = (".txt", ".caption", ".json", ".captions", ".tags")
-SIDECAR_KEYS = ("caption", "text", "prompt", "description", "captions", "tags", "tag_string", "tags_general",
-                "tag_string_general", "title")  # the first that is filled counts
-SIDECAR_LIMIT = 64 * 1024                       # maximum bytes of a sidecar file; a longer file is no caption
-
-SAMPLE_FILES = 1000                             # maximum files that a guess of their encoding is based on
+SIDECAR_SUFFIXES = (".txt", ".caption", ".json", ".captions", ".tags", ".xmp")
+ORPHAN = "caption without a picture"             # the reason of a text that belongs to none
 
 # What follows the name of a picture in that of its text, p_caption.txt; and in its own, where a text serves p_1 to p_3.
 _WORD_BEHIND = re.compile(r"(.+?)[-_ ]+(?:captions?|prompts?|descriptions?|tags|text)", re.IGNORECASE)
+_WORD_AS_SUFFIX = re.compile(r"\.[A-Za-z_]+$")
+_ENGLISH = re.compile(r"[._-]en(?:[_-][A-Z]{2})?\.\w+$", re.IGNORECASE)
 _NUMBER_BEHIND = re.compile(r"(.*\d.*?)[-_ ]\d{1,3}")
+# photo.jpg.supplemental-metadata(2).json and photo.jpg(2).json, as Google Takeout writes for photo(2).jpg.
+_NUMBERED_COPY = re.compile(r"(.+?)(\.\w{2,5})(?:\.[\w-]+)?(\(\d+\))")
 _SHARED = 20                                    # maximum pictures that one text serves in this way
-_NUMBER = re.compile(r"[-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?", re.IGNORECASE)
-_BOX = 4                                        # numbers in a line from which a file of numbers describes boxes
 NOT_SIDECARS = frozenset(("readme", "license", "licence", "notice", "classes", "labels", "requirements", "changelog",
                           "copyright", "credits", "authors", "sources", "index", "list"))
 # Names of texts that describe a whole folder, as `annotations.normalised` spells them.
@@ -77,6 +71,7 @@ def read_sidecars(tree: Tree, *, extension: str | None, joined: bool = False) ->
                 several += len(captions) > 1
     source.label = f"sidecar {', '.join(sorted(used or owned, key=suffixes.index)) or suffixes[0]}"
     source.notes += _notes(source, reader, lost, mostly_several=several > sum(used.values()) / 2)
+    (source.notes if source.by_name else source.warnings).extend(_without_captions(source, reader))
 
     # Sidecars that cannot be opened, and sidecars of no picture
     _report_others(source, tree, used)
@@ -84,7 +79,7 @@ def read_sidecars(tree: Tree, *, extension: str | None, joined: bool = False) ->
 
 
 def _notes(
-    source: SourceCaptions, reader: "SidecarReader", lost: Counter[str], *, mostly_several: bool,
+    source: SourceCaptions, reader: SidecarReader, lost: Counter[str], *, mostly_several: bool,
 ) -> Iterator[str]:
     """What there is to say about the files that were read. lost: number of files by suffix that hold other captions.
 
@@ -107,13 +102,18 @@ def _notes(
         yield f"{reader.generated:,} text files hold settings of generated pictures, of which only the prompt counts"
     if reader.boxes:
         yield f"{reader.boxes:,} text files hold only numbers, as boxes for object detection, and no caption"
+
+
+def _without_captions(source: SourceCaptions, reader: SidecarReader) -> Iterator[str]:
+    """What there is to say about JSON files in which no caption was found."""
     problems = {name for name, _ in source.problems}
     silent, first = 0, ""
     for name in source.files:
         if name.endswith(".json") and name not in reader.captions and name not in problems:
             silent, first = silent + 1, first or name
     if silent:
-        yield f"{silent:,} .json files beside pictures hold no caption, for example {first}"
+        files = "1 .json file beside a picture holds" if silent == 1 else f"{silent:,} .json files beside pictures hold"
+        yield (f"{files} no caption under {', '.join(SIDECAR_KEYS[:4])}, tags or title, for example {first}")
 
 
 def _files_of_pictures(tree: Tree, suffixes: tuple[str, ...]) -> dict[str, SpilledDict[str]]:
@@ -141,118 +141,21 @@ def _files_of_pictures(tree: Tree, suffixes: tuple[str, ...]) -> dict[str, Spill
         if match := _NUMBER_BEHIND.fullmatch(base.casefold()):
             numbered.add(match[1], name)
     index = PictureIndex(tree.pictures.names)
-    for file in rest.column(0, name_of_key):
+    english = (file for file in rest.column(0, name_of_key) if _ENGLISH.search(file))      # goes before translations
+    for file in itertools.chain(english, rest.column(0, name_of_key)):
         base, suffix = posixpath.splitext(file)
+        if copy := _NUMBERED_COPY.fullmatch(base):
+            base = f"{copy[1]}{copy[3]}{copy[2]}"
         longer = posixpath.splitext(base)[0]                            # 0001.jpg.more.json, 0001.en.txt
         named = _WORD_BEHIND.fullmatch(base)
         of_post = numbered.get(base.casefold())
-        names = lenient.get(base.casefold()) or lenient.get(longer.casefold()) or (
+        names = lenient.get(base.casefold()) or lenient.get(longer.casefold()) or lenient.get(
+            _WORD_AS_SUFFIX.sub("", longer).casefold()) or (                # 0001.caption.en.txt
             lenient.get(named[1].casefold()) if named else []) or [
             name for name in [index.find_parallel(base)] if name] or (of_post if len(of_post) <= _SHARED else [])
         of_pictures = owned[suffix.lower()]
         of_pictures.update((name, file) for name in dict.fromkeys(names) if name not in of_pictures)
     return owned
-
-
-class SidecarReader:
-    """Reads sidecar files, and guesses the encoding of those that are not UTF-8 from all of them together."""
-
-    def __init__(self, source: SourceCaptions, joined: bool) -> None:
-        self.source, self.joined = source, joined
-        self.captions = SpilledTuples()         # of each file, () if it holds none; without files of another kind
-        self.encodings: Counter[str] = Counter()
-        self.translated = 0                     # number of files with translations of their caption
-        self.boxes = 0                          # number of files that hold only numbers
-        self.generated = 0                      # number of files with the parameters of a generated picture
-
-    def read(self, files: Iterable[File]) -> None:
-        """Read all files."""
-        foreign = FileList()                    # not UTF-8
-        examples: list[bytes] = []
-        for file in files:
-            data = self._bytes(file)
-            if data is not None and not is_unicode(data):
-                foreign.append(file)
-                examples += [data] if len(examples) < SAMPLE_FILES else []
-            elif data is not None and (captions := self._captions_in(file, data, b"")) is not None:
-                self.captions[file.name] = captions
-        sample = b"\n".join(examples)
-        for file in foreign:
-            data = self._bytes(file)
-            if data is not None and (captions := self._captions_in(file, data, sample)) is not None:
-                self.captions[file.name] = captions
-
-    def _bytes(self, file: File) -> bytes | None:
-        """The contents of a file, unless it cannot be read or is too long."""
-        try:
-            data = read_head(file.path, SIDECAR_LIMIT + 1)
-        except OSError:
-            self.source.problems.append((file.name, "unreadable"))
-            return None
-        if len(data) <= SIDECAR_LIMIT:
-            return data
-        if file.suffix != ".json":              # a big JSON file describes something else
-            self.source.problems.append((file.name, "longer than 64 KB, ignored"))
-        return None
-
-    def _captions_in(self, file: File, data: bytes, sample: bytes) -> tuple[str, ...] | None:
-        """The alternative captions, one for each line; None when the file is no caption at all."""
-        problems = self.source.problems
-        try:
-            text, encoding = decode_text(data, sample=sample)
-            text = text.removeprefix("\ufeff")
-            self.encodings[encoding] += 1
-        except NotText as error:
-            problems.append((file.name, error.reason))
-            return None
-        if file.suffix != ".json" and not _is_captioned_object(text):
-            lines = text.splitlines()
-            if (prompt := prompt_of_parameters(lines)) is not None:
-                self.generated += 1
-                return distinct_captions(prompt)
-            if (kept := without_translations(lines)) != [line for line in lines if line.strip()]:
-                self.translated += 1
-                lines = kept
-            if _are_boxes(lines):
-                self.boxes += 1
-                return None
-            return distinct_captions(join_lines(lines) if self.joined else lines)
-        try:
-            content = json.loads(text)
-        except (ValueError, RecursionError):
-            problems.append((file.name, "not JSON"))
-            return None
-        if isinstance(content, str):
-            content = {"caption": content}
-        if not isinstance(content, dict):
-            return None
-        content = {str(key).lower(): value for key, value in content.items()}
-        if _is_file_name(content.get("title")):                         # as in exports of photo services
-            del content["title"]
-        if not any(key in content for key in SIDECAR_KEYS):
-            return None
-        return captions_under(SIDECAR_KEYS, content, file.name, problems)
-
-
-def _is_captioned_object(text: str) -> bool:
-    """Whether a text of another suffix is a JSON object with a caption."""
-    if not text.lstrip().startswith("{"):
-        return False
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(content, dict) and any(key in content for key in SIDECAR_KEYS)
-
-
-def _is_file_name(value: Any) -> bool:
-    return isinstance(value, str) and posixpath.splitext(value)[1].lower() in picture_suffixes()
-
-
-def _are_boxes(lines: list[str]) -> bool:
-    """Whether each line holds the numbers of a box and nothing else, as files for object detection do."""
-    rows = [re.split(r"[\s,;]+", line.strip()) for line in lines if line.strip()]
-    return bool(rows) and all(len(row) >= _BOX and all(map(_NUMBER.fullmatch, row)) for row in rows)
 
 
 def _report_others(source: SourceCaptions, tree: Tree, used: Counter[str]) -> None:
@@ -266,8 +169,15 @@ def _report_others(source: SourceCaptions, tree: Tree, used: Counter[str]) -> No
     source.problems += [(file.name, reason) for file, reason in tree.irregular
                         if file.suffix in SIDECAR_SUFFIXES and is_of_picture(file.base)]
     no_orphans = NOT_SIDECARS | FOLDER_TEXTS
+    more, first = 0, ""                         # texts of pictures that have another
     for name in tree.others.names() if source.present else ():
         base, suffix = posixpath.splitext(name)
         if (suffix.lower() in used and name not in source.files and not is_of_picture(base)
                 and normalised(posixpath.basename(base)) not in no_orphans and base not in tree.directories):
-            source.problems.append((name, "caption without a picture"))
+            if is_of_picture(posixpath.splitext(base)[0]):
+                more, first, source.files[name] = more + 1, first or name, None
+                continue
+            source.problems.append((name, ORPHAN))
+    if more:
+        texts = "1 more text is" if more == 1 else f"{more:,} more texts are"
+        source.notes.append(f"{texts} not used, because the pictures have a text already, for example {first}")

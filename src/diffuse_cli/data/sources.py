@@ -9,6 +9,7 @@ import os
 import posixpath
 import re
 import unicodedata
+import urllib.parse
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -190,8 +191,18 @@ def _lines_of(path: Path) -> list[str]:
     except (OSError, NotText):
         return []
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    return [line[1:-1] if len(line) > 2 and line[0] == line[-1] in "\"'" and not os.path.exists(path.parent / line)
-            else line for line in lines]        # as file managers of Windows copy paths
+    return [_local_path(line, path.parent) for line in lines]
+
+
+def _local_path(line: str, folder: Path) -> str:
+    """The path in a line of a list: without quotes, as Windows copies paths, its separators, and the mark of a file."""
+    if os.path.exists(folder / line):
+        return line
+    if len(line) > 2 and line[0] == line[-1] in "\"'":
+        line = line[1:-1]
+    if line.lower().startswith("file:///"):
+        return urllib.parse.unquote(line[7:])
+    return line if os.path.exists(folder / line) else line.replace("\\", "/")
 
 
 def _listed_containers(path: Path) -> list[Path]:

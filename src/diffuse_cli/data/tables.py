@@ -130,6 +130,8 @@ def read_document(path: Location, name: str, *, limit: int) -> Any:
                         hint="Write it as JSON lines (.jsonl)") from error
     except NotText as error:
         raise _no_text(name, error) from error
+    except json.JSONDecodeError as error:
+        raise DataError(f"{name} line {error.lineno} is not JSON: {error.msg} at character {error.colno}") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{name} is not JSON") from error
 
@@ -143,6 +145,9 @@ def _separated_rows(file: File, lines: Iterator[str], is_picture: Callable[[str]
     separators: tuple[str, ...] = ("\t", *_SEPARATORS) if file.suffix == ".tsv" else _SEPARATORS
     if sample and sample[0].lower().startswith("sep=") and len(sample[0].rstrip("\n")) == 5:
         separators, skipped = (sample.pop(0)[4],), 1
+    if _are_quoted_whole(sample):
+        lines = map(_unquoted, lines)
+        sample = [_unquoted(line) for line in sample]
     separator, quoting = _dialect(sample, separators)
     reader = csv.reader(itertools.chain(sample, lines), delimiter=separator, quoting=quoting, skipinitialspace=True,
                         strict=True)
@@ -156,6 +161,8 @@ def _separated_rows(file: File, lines: Iterator[str], is_picture: Callable[[str]
                 continue
             place = f"{file.name} line {reader.line_num + skipped}"
             if header is None:
+                if len(values) > 1 and values[0] and not any(values[1:]) and not is_picture(values[0]):
+                    continue                    # the title of an export
                 if not any(map(is_picture, values)):
                     header = [name if name not in values[:number] else f"{name} ({number + 1})"
                               for number, name in enumerate(values)]    # of two equal names, the first counts
@@ -171,6 +178,19 @@ def _separated_rows(file: File, lines: Iterator[str], is_picture: Callable[[str]
                         hint="Check its quotes") from error
     if header is None or (len(header) < 2 and file.suffix == ".txt"):
         raise NoTable
+
+
+def _are_quoted_whole(sample: list[str]) -> bool:
+    """Whether each line stands in quotes as if it were one value, as spreadsheets write a table that was in one column.
+    """
+    lines = [line.strip() for line in sample if line.strip()]
+    return len(lines) > 1 and all(
+        len(line) > 2 and line[0] == line[-1] == '"' and '"' not in (inside := line[1:-1]).replace('""', "")
+        and any(separator in inside for separator in _SEPARATORS) for line in lines)
+
+
+def _unquoted(line: str) -> str:
+    return line.strip()[1:-1].replace('""', '"') + "\n"
 
 
 def _dialect(sample: list[str], separators: Iterable[str]) -> tuple[str, Any]:

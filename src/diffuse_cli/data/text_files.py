@@ -6,7 +6,9 @@ good as the text is long, so the caller may show more text of the same origin.
 
 import codecs
 import io
-from collections.abc import Iterator
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Literal, Protocol
 
@@ -23,7 +25,14 @@ _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (code
 _LATIN = ("cp1252", "mac_roman", "cp850", "cp1250", "cp1254", "cp852", "iso8859_2")
 # Encodings of 7 bits, which are UTF-8 as well: what begins their other letters, and their names.
 _ESCAPES = ((b"\x1b$)C", "iso2022_kr"), (b"\x1b$", "iso2022_jp_ext"))
+# Code pages of other scripts, of which the first counts among equals.
+_OTHER_SCRIPTS = ("cp1251", "koi8-r", "cp866", "cp1253", "cp1255", "cp1256", "cp874", "cp932", "euc_jp", "gb18030",
+                  "big5", "cp949")
+# Code pages of names of files on Windows. The last is that of the first programs, and reads all bytes.
+NAME_PAGES = ("cp932", "big5", "gb18030", "cp949", "cp866", "cp1251", "cp737", "cp850", "cp852", "cp857", "cp862",
+              "cp437")
 _CERTAIN = 0.2                                  # minimum confidence of a non-Latin script; a Latin one reaches 0.16
+_WORD = 3                                       # bytes of a word that is long enough to tell its script
 _FEW = 4                                        # letters beyond ASCII with fewer of which that confidence is chance
 _CONFIDENCE_STEP = 0.03                         # difference of confidence that counts between Latin code pages
 _BINARY = bytes({*range(32)} - {*b"\t\n\r\f\v\x1a\x1b"})               # bytes that no 8-bit text holds
@@ -147,8 +156,33 @@ def guess_code_page(data: bytes) -> str | None:
     if sum(byte > 127 for byte in data) < _FEW:
         confidence = {}
     usable = [name for name in _LATIN if _decodes(data, name)]
+    if (_is_without_ascii_letters(data) or not any(_is_plausible(data.decode(name)) for name in usable)) and (
+            other := guess_among(data, _OTHER_SCRIPTS)) and _is_plausible(data.decode(other, "replace")):
+        return codecs.lookup(other).name
     return max(usable, default=None, key=lambda name: (
         _plausibility(data.decode(name)), round(confidence.get(name, 0.0) / _CONFIDENCE_STEP), -_LATIN.index(name)))
+
+
+def _is_without_ascii_letters(data: bytes) -> bool:
+    """Whether most bytes beyond ASCII stand in words of nothing else, as in no Latin script."""
+    words = re.findall(rb"[A-Za-z\x80-\xff]+", data)
+    whole = sum(len(word) for word in words if len(word) >= _WORD and min(word) > 127)
+    return 2 * whole > sum(byte > 127 for byte in data)
+
+
+def guess_among(data: bytes, encodings: Iterable[str]) -> str | None:
+    """The most probable of some encodings, the first of those that are equally so; None if the bytes are in none."""
+    import chardet
+
+    data = data[:SAMPLE_LIMIT]
+    confidence = {codecs.lookup(name).name: guess["confidence"]
+                  for guess in chardet.detect_all(data, ignore_threshold=True)
+                  if _is_known(name := str(guess["encoding"]))}
+
+    def merit(name: str) -> tuple[bool, int]:
+        return _is_plausible(data.decode(name, "replace")), round(confidence.get(name, 0.0) / _CONFIDENCE_STEP)
+
+    return max((name for name in encodings if _begins_in(data, name)), default=None, key=merit)
 
 
 def _marked_encoding(data: bytes) -> str | None:
@@ -201,6 +235,15 @@ def _begins_in(data: bytes, encoding: str) -> bool:
     return True
 
 
+def _is_mark_or_letter(letter: str) -> bool:
+    return unicodedata.category(letter)[0] in "LM"
+
+
+def _is_plausible(text: str) -> bool:
+    """Whether all characters beyond ASCII stand where they do in texts."""
+    return _plausibility(text) == sum(not letter.isascii() for letter in text)
+
+
 def _plausibility(text: str) -> int:
     """How well the characters beyond ASCII stand where they do: letters in words, signs outside of them."""
     padded, score = f" {text} ", 0
@@ -211,8 +254,12 @@ def _plausibility(text: str) -> int:
         if letter == "ƒ":
             good = False
         elif letter.isalpha():
-            touches = left.isalpha() or right.isalpha() or left.isspace()
+            touches = _is_mark_or_letter(left) or right.isalpha() or left.isspace()
             good = touches and (letter.islower() or not (left.islower() or (right.islower() and left.isalpha())))
+        elif _is_mark_or_letter(letter):        # a vowel of Thai, for instance
+            good = _is_mark_or_letter(left)
+        elif letter in "、。，！？：；（）「」『』《》":
+            good = not left.isascii()
         elif letter in "‘“„«‚¿¡":
             good = not left.isalnum() and not right.isspace()
         elif letter in "’”»":

@@ -46,6 +46,8 @@ def description(data: bytes) -> str:
     try:
         tags = TiffImagePlugin.ImageFileDirectory_v2(data[:16 if b"+" in data[2:4] else 8])
         stream = io.BytesIO(data)
+        if tags.next >= len(data):
+            return "truncated"
         stream.seek(tags.next)
         tags.load(stream)
         bits, bands = _first(tags, _BITS), int(tags.get(_BANDS, 1))

@@ -1,0 +1,148 @@
+"""Reads the texts beside pictures: their lines, JSON with a caption, and XMP, in whatever encoding they are."""
+
+import json
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from .caption_columns import is_caption_name
+from .caption_text import (
+    captions_of_xmp,
+    captions_under,
+    distinct_captions,
+    join_lines,
+    prompt_of_parameters,
+    without_translations,
+)
+from .containers import File, read_head
+from .file_types import picture_suffixes
+from .folders import FileList
+from .source_captions import SourceCaptions
+from .spilled import SpilledTuples
+from .text_files import NotText, decode_text, is_unicode
+
+SIDECAR_KEYS = ("caption", "text", "prompt", "description", "captions", "tags", "tag_string", "tags_general",
+                "tag_string_general", "title")  # the first that is filled counts
+_ABOUT_THE_SET = ("info", "license", "licenses", "dataset")             # keys of what is the same for all pictures
+SIDECAR_LIMIT = 64 * 1024                       # maximum bytes of a sidecar file; a longer file is no caption
+SAMPLE_FILES = 1000                             # maximum files that a guess of their encoding is based on
+_NUMBER = re.compile(r"[-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?", re.IGNORECASE)
+_BOX = 4                                        # numbers in a line from which a file of numbers describes boxes
+
+
+class SidecarReader:
+    """Reads sidecar files, and guesses the encoding of those that are not UTF-8 from all of them together."""
+
+    def __init__(self, source: SourceCaptions, joined: bool) -> None:
+        self.source, self.joined = source, joined
+        self.captions = SpilledTuples()         # of each file, () if it holds none; without files of another kind
+        self.encodings: Counter[str] = Counter()
+        self.translated = 0                     # number of files with translations of their caption
+        self.boxes = 0                          # number of files that hold only numbers
+        self.generated = 0                      # number of files with the parameters of a generated picture
+
+    def read(self, files: Iterable[File]) -> None:
+        """Read all files."""
+        foreign = FileList()                    # not UTF-8
+        examples: list[bytes] = []
+        for file in files:
+            data = self._bytes(file)
+            if data is not None and not is_unicode(data):
+                foreign.append(file)
+                examples += [data] if len(examples) < SAMPLE_FILES else []
+            elif data is not None and (captions := self._captions_in(file, data, b"")) is not None:
+                self.captions[file.name] = captions
+        sample = b"\n".join(examples)
+        for file in foreign:
+            data = self._bytes(file)
+            if data is not None and (captions := self._captions_in(file, data, sample)) is not None:
+                self.captions[file.name] = captions
+
+    def _bytes(self, file: File) -> bytes | None:
+        """The contents of a file, unless it cannot be read or is too long."""
+        try:
+            data = read_head(file.path, SIDECAR_LIMIT + 1)
+        except OSError:
+            self.source.problems.append((file.name, "unreadable"))
+            return None
+        if len(data) <= SIDECAR_LIMIT:
+            return data
+        if file.suffix != ".json":              # a big JSON file describes something else
+            self.source.problems.append((file.name, "longer than 64 KB, ignored"))
+        return None
+
+    def _captions_in(self, file: File, data: bytes, sample: bytes) -> tuple[str, ...] | None:
+        """The alternative captions, one for each line; None when the file is no caption at all."""
+        problems = self.source.problems
+        try:
+            text, encoding = decode_text(data, sample=sample)
+            text = text.removeprefix("\ufeff")
+            self.encodings[encoding] += 1
+        except NotText as error:
+            problems.append((file.name, error.reason))
+            return None
+        if file.suffix == ".xmp":
+            return captions_of_xmp(text)
+        if file.suffix != ".json" and not _is_captioned_object(text):
+            lines = text.splitlines()
+            if (prompt := prompt_of_parameters(lines)) is not None:
+                self.generated += 1
+                return distinct_captions(prompt)
+            if (kept := without_translations(lines)) != [line for line in lines if line.strip()]:
+                self.translated += 1
+                lines = kept
+            if _are_boxes(lines):
+                self.boxes += 1
+                return None
+            return distinct_captions(join_lines(lines) if self.joined else lines)
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError):
+            problems.append((file.name, "not JSON"))
+            return None
+        if isinstance(content, str):
+            content = {"caption": content}
+        if not isinstance(content, dict):
+            return None
+        content = _with_caption(content, is_outside=True)
+        if content is None:
+            return None
+        return captions_under(SIDECAR_KEYS, content, file.name, problems)
+
+
+def _with_caption(content: dict[str, Any], *, is_outside: bool = False) -> dict[str, Any] | None:
+    """The object with a caption under one of SIDECAR_KEYS: this one, or if it `is_outside` the only such one in it."""
+    content = {str(key).lower(): value for key, value in content.items()}
+    if _is_file_name(content.get("title")):                             # as in exports of photo services
+        del content["title"]
+    if any(key in content for key in SIDECAR_KEYS):
+        return content
+    if named := next(filter(is_caption_name, content), None):           # caption_en
+        return {SIDECAR_KEYS[0]: content[named]}
+    inner = [_with_caption(value) for name, value in content.items()
+             if isinstance(value, dict) and name not in _ABOUT_THE_SET] if is_outside else []
+    found = [value for value in inner if value is not None]
+    return found[0] if len(found) == 1 else None
+
+
+def _is_captioned_object(text: str) -> bool:
+    """Whether a text of another suffix is a JSON object with a caption."""
+    if not text.lstrip().startswith("{"):
+        return False
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and any(key in content for key in SIDECAR_KEYS)
+
+
+def _is_file_name(value: Any) -> bool:
+    return isinstance(value, str) and posixpath.splitext(value)[1].lower() in picture_suffixes()
+
+
+def _are_boxes(lines: list[str]) -> bool:
+    """Whether each line holds the numbers of a box and nothing else, as files for object detection do."""
+    rows = [re.split(r"[\s,;]+", line.strip()) for line in lines if line.strip()]
+    return bool(rows) and all(len(row) >= _BOX and all(map(_NUMBER.fullmatch, row)) for row in rows)
