@@ -228,7 +228,7 @@ def test_an_evaluation_measures_one_size(diffuse, trained, text, count, num):
     output = diffuse("evaluate", "tiny", trained.pictures, "-n", num, "--images", "8", "--device", "cpu", "--json",
                      *chosen)
     result = json.loads(next(line for line in output.splitlines() if line.startswith("{")))
-    assert result["likelihood"] is not None
+    assert result["bits_per_dim"] is not None
     assert (result["distances"] is not None) == (result["memorisation"] is not None) == (num > 0)
     assert f"the {count} of 40 pictures that are of {text or 16} px are measured" in output
 

@@ -68,7 +68,8 @@ def test_every_shape_has_a_network_and_costs_what_its_pixels_do():
 
 
 def test_width_and_height_have_caches_of_their_own():
-    keys = {size: _key(["a" * 64], size, Rendering()) for size in (Size(16, 8), Size(8, 16), Size(16, 16), Size(8, 8))}
+    sizes = (Size(16, 8), Size(8, 16), Size(16, 16), Size(8, 8))
+    keys = {size: _key(["a" * 64], (size,), Rendering()) for size in sizes}
     assert len(set(keys.values())) == 4
 
 

@@ -217,6 +217,7 @@ class TrainingOptions(TypedDict, total=False):
     compile: bool | None
     deterministic: bool
     micro_batch: int | None
+    shard: bool
     save_every: str
     preview_every: str
     preview_prompt: Sequence[str]

@@ -24,6 +24,7 @@ from diffuse_cli.cli import app, distill, options, recipe_file, train
 from diffuse_cli.cli.terminal import view
 from diffuse_cli.config import Machine, Recipe
 from diffuse_cli.errors import UsageError
+from diffuse_cli.picture_size import Size
 from diffuse_cli.runtime import devices
 from diffuse_cli.storage import registry
 from diffuse_cli.storage.model_info import TrainingSummary
@@ -336,10 +337,9 @@ def test_a_dry_run_saves_the_whole_recipe_which_trains_the_same(diffuse, squares
 
 def test_a_recipe_file_says_what_is_typed(tmp_path):
     """What is written is read again; names may have hyphens, a time is written as it is typed."""
-    plan = SimpleNamespace(model=SimpleNamespace(network=SimpleNamespace(resolution=64)), preset="nano", batch_size=16,
-                           lr=0.004, flip=True, steps=100)
+    plan = SimpleNamespace(preset="nano", batch_size=16, lr=0.004, flip=True, steps=100)
     asked = Recipe(time=5400.0, caption='"a" {name}\n\x7f\u2603', more_folders=("/b", "/c"), seed=2**62)
-    recipe_file.write(tmp_path / "a.toml", Path("/a b"), asked, plan)
+    recipe_file.write(tmp_path / "a.toml", Path("/a b"), asked, plan, Size(64, 64))
     folder, recipe = recipe_file.read(tmp_path / "a.toml", None, {})
     assert folder == Path("/a b")
     assert recipe == dataclasses.replace(asked, resolution=64, preset="nano", batch_size=16, lr=0.004, flip=True)

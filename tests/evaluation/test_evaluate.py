@@ -22,6 +22,7 @@ from diffuse_cli.files import durable
 from diffuse_cli.model_config import ModelConfig, NetworkConfig, TextConfig
 from diffuse_cli.network.network import Network
 from diffuse_cli.network.tokenizer import train_tokenizer
+from diffuse_cli.picture_size import Size
 from diffuse_cli.pictures.pixels import from_pixels
 from diffuse_cli.runtime import randomness
 from diffuse_cli.storage.checkpoint import Model
@@ -303,7 +304,8 @@ def test_each_picture_is_generated_from_its_own_noise():
     from diffuse_cli.sampling.request import SampleRequest
 
     model, sampling = untrained(text=True), Sampling(batch_size=3)
-    found = evaluation._generate(model, ["a red square"] * 5, seed=7, sampling=sampling, progress=lambda *_: None)
+    found = evaluation._generate(model, ["a red square"] * 5, size=Size(8, 8), seed=7, sampling=sampling,
+                                 progress=lambda *_: None)
     expected = [picture.pixels for picture in generate(
         model, [SampleRequest(prompt="a red square", count=5, seed=7, sampling=sampling)])]
     assert found.shape == (5, 8, 8, 3)

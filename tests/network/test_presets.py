@@ -131,7 +131,7 @@ def test_flops_count_multiplications_and_additions() -> None:
     assert flops(config) - flops(smaller) == 3 * per_output_channel
 
 
-@pytest.mark.parametrize(("preset", "resolution"), [("huge", 32), ("nano", 20), ("nano", 0), ("nano", 1024)])
+@pytest.mark.parametrize(("preset", "resolution"), [("gigantic", 32), ("nano", 20), ("nano", 0), ("nano", 1024)])
 def test_impossible_wishes_are_refused(preset: str, resolution: int) -> None:
     with pytest.raises(UsageError, match=r"--preset|--resolution"):
         make(preset, resolution)
