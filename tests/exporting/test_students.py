@@ -41,7 +41,8 @@ def test_a_file_says_what_it_was_distilled_to(student):
     assert checkpoint.load_model(student, CPU).config.student.evaluations == 3
 
 
-@pytest.mark.parametrize("form", EXPORT_FORMATS)
+@pytest.mark.parametrize("form", [pytest.param(form, marks=pytest.mark.slow) if form == "onnx" else form
+                                  for form in EXPORT_FORMATS])
 def test_an_export_is_a_student_too(student, tmp_path, form):
     if form == "onnx":
         pytest.importorskip("onnxruntime")

@@ -98,6 +98,7 @@ def test_a_second_trainer_is_told_before_any_process_is_started(squares, home):
     assert "is in use: being trained by process" in second.stderr
 
 
+@pytest.mark.slow
 def test_an_error_of_one_process_is_said_once_with_its_own_exit_code(squares, home):
     few = subprocess.run(command(squares, "--procs", "5"), env=environment(home), capture_output=True, text=True,
                          timeout=120)

@@ -122,6 +122,7 @@ def test_a_terminal_that_is_closed_loses_nothing(squares, home, processes, count
     counted("A closed terminal loses no step", "a real terminal, one process and two", 1)
 
 
+@pytest.mark.slow
 def test_nohup_is_respected(squares, home):
     train = ["nohup", *command(squares, "--steps", STEPS)]
     with subprocess.Popen(train, env=environment(home), stdin=subprocess.DEVNULL,

@@ -298,7 +298,7 @@ def test_pictures_of_several_sizes_are_the_same_in_every_world(home, tmp_path, c
 
 
 @pytest.mark.usefixtures("decoded")
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_resuming_in_a_world_of_the_same_size_is_bit_identical(squares, home, tmp_path, size, counted):
     for number, stop_at in enumerate((3, 2, None)):
         worlds.train(size, squares, tmp_path / str(number), stop_at=stop_at)
