@@ -256,8 +256,9 @@ def test_exports_keep_the_sizes(diffuse, tmp_path):
 
 
 def test_a_web_page_draws_the_first_size(diffuse, tmp_path):
-    diffuse("export", "tiny", "--to", "web", "-o", tmp_path / "page.html")
+    said = diffuse("export", "tiny", "--to", "web", "-o", tmp_path / "page.html")
     assert (tmp_path / "page.html").exists()
+    assert "the export draws pictures of 16 px alone, not of 32x8, 8x32" in said
 
 
 @pytest.mark.slow

@@ -78,6 +78,9 @@ def _export(path: Path, target: Path, choice: Export, *, force: bool) -> None:
 
         publishing.check(choice)
         model = checkpoint.load_model(path, devices.choose_device(Machine(device="cpu")))
+        first, *others = model.config.network.sizes
+        if others and (choice.format in ("onnx", "web") or (choice.format == "diffusers" and model.tokenizer is None)):
+            view.warn(f"the export draws pictures of {first} px alone, not of {', '.join(map(str, others))}")
         if choice.verify:
             warn_of_cost(model, passes=20)
         report = publishing.export(model, target, choice, source=path, replace=force, progress=tell)
