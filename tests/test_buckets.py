@@ -52,19 +52,7 @@ def trained(tmp_path_factory) -> Trained:
 
 @pytest.fixture
 def diffuse(command, trained):
-    """Run a command in this process, in the home of the model or another. → what it prints"""
-    def run(*arguments: object, home: Path = trained.home, expect: int = 0) -> str:
-        with tiny.at_home(home), tiny.scaled_down():
-            code, out, err = command(*arguments)
-        assert code == expect, out + err
-        return out + err
-
-    return run
-
-
-def size_of(path: Path) -> tuple[int, int]:
-    with Image.open(path) as image:
-        return image.size
+    return tiny.runner(command, trained.home)
 
 
 def pixels_of(path: Path) -> np.ndarray:
@@ -137,7 +125,7 @@ def test_a_student_has_the_sizes_of_its_teacher(diffuse, trained, tmp_path):
         assert choose_sizes(None, student, SIZES[0], "buckets")[0] == SIZES
         assert read_model_info(registry.resolve("student")).config.network.sizes == SIZES
     diffuse("sample", "a red bar", "-m", "student", "--size", "8x32", "-o", tmp_path / "out.png", home=home)
-    assert size_of(tmp_path / "out.png") == (8, 32)
+    assert tiny.size_of(tmp_path / "out.png") == (8, 32)
 
 
 # ── Data ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -166,9 +154,9 @@ def test_every_size_is_drawn_in_every_form_and_drawn_again(diffuse, tmp_path, te
     diffuse("sample", "a red bar", "-m", "tiny", "-n", "3", "-s", "5", "--steps", "2", "--grid", "--sheet", *chosen,
             "-o", out)
     pictures = [path for path in sorted(out.iterdir()) if not re.search("grid|sheet", path.name)]
-    assert [size_of(path) for path in pictures] == [tuple(size)] * 3
+    assert [tiny.size_of(path) for path in pictures] == [tuple(size)] * 3
     diffuse("sample", "a red bar", "-m", "tiny", "--steps", "2", "--animate", *chosen, "-o", tmp_path / "a.webp")
-    width, height = size_of(tmp_path / "a.webp")
+    width, height = tiny.size_of(tmp_path / "a.webp")
     assert (width * (size.height + 4), width % (2 * size.width + 4)) == (height * (2 * size.width + 4), 0)
     diffuse("sample", "--from", pictures[1], "-o", tmp_path / "again.png")
     assert np.array_equal(pixels_of(pictures[1]), pixels_of(tmp_path / "again.png"))
@@ -194,7 +182,7 @@ def test_a_picture_to_start_from_gets_the_nearest_size(diffuse, trained, tmp_pat
     assert np.array_equal(np.asarray(same), drawn)
     diffuse("sample", "-m", "tiny", "--steps", "2", "--init", tmp_path / "init.png", "--size", "32x8", "-o",
             tmp_path / "other.png")
-    assert size_of(tmp_path / "other.png") == (32, 8)
+    assert tiny.size_of(tmp_path / "other.png") == (32, 8)
 
 
 def test_other_sizes_are_refused_with_those_that_were_trained(diffuse, trained, tmp_path):
@@ -269,4 +257,4 @@ def test_an_onnx_folder_draws_the_first_size(diffuse, tmp_path):
     subprocess.run([sys.executable, tmp_path / "onnx/sample.py", "a red bar", "--steps", "2", "-o", tmp_path / "out"],
                    check=True, capture_output=True)
     (path,) = (tmp_path / "out").iterdir()
-    assert size_of(path) == (16, 16)
+    assert tiny.size_of(path) == (16, 16)

@@ -71,19 +71,7 @@ def trained(request, tmp_path_factory) -> Trained:
 
 @pytest.fixture
 def diffuse(command, trained):
-    """Run a command in this process, in the home of the model or another. → what it prints"""
-    def run(*arguments: object, home: Path = trained.home, expect: int = 0) -> str:
-        with tiny.at_home(home), tiny.scaled_down():
-            code, out, err = command(*arguments)
-        assert code == expect, out + err
-        return out + err
-
-    return run
-
-
-def size_of(path: Path | io.BytesIO) -> tuple[int, int]:
-    with Image.open(path) as image:
-        return image.size
+    return tiny.runner(command, trained.home)
 
 
 # ── Training ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -117,7 +105,7 @@ def test_previews_report_and_live_display_have_the_shape(trained):
     with tiny.at_home(trained.home):
         page = report.build(trained.run).decode()
         assert "Samples during training" in page
-        found = [size_of(io.BytesIO(base64.b64decode(data)))
+        found = [tiny.size_of(io.BytesIO(base64.b64decode(data)))
                  for data in re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", page)]
         assert found.count(tuple(trained.size)) >= 2
         assert '"data:image/png' in api.load("tiny", device="cpu")._repr_html_()
@@ -194,13 +182,14 @@ def test_samples_sheets_and_animations_have_the_shape(diffuse, trained, tmp_path
     out = tmp_path / "out"
     diffuse("sample", "a red bar", "-m", "tiny", "-n", "3", "-s", "1", "--steps", "2", "--grid", "--sheet",
             "-o", out)
-    files = {path.name: size_of(path) for path in sorted(out.iterdir())}
+    files = {path.name: tiny.size_of(path) for path in sorted(out.iterdir())}
     (grid,) = (size for name, size in files.items() if "grid" in name)
     assert [size for name, size in files.items() if not re.search("grid|sheet", name)] == [tuple(trained.size)] * 3
     scale = 10                                                                     # 112 / √128
     assert grid == (scale * (3 * (trained.size.width + 2) + 2), scale * (trained.size.height + 4))
     diffuse("sample", "a red bar", "-m", "tiny", "--steps", "2", "--animate", "-o", tmp_path / "a.webp")
-    assert size_of(tmp_path / "a.webp") == (scale * (2 * trained.size.width + 4), scale * (trained.size.height + 4))
+    film = (scale * (2 * trained.size.width + 4), scale * (trained.size.height + 4))
+    assert tiny.size_of(tmp_path / "a.webp") == film
 
 
 def test_the_text_in_a_png_draws_it_again(diffuse, trained, tmp_path):
@@ -312,7 +301,7 @@ def test_an_onnx_folder_draws_the_shape(diffuse, trained, tmp_path):
     subprocess.run([sys.executable, tmp_path / "onnx/sample.py", "a red bar", "--steps", "2", "-o", tmp_path / "out"],
                    check=True, capture_output=True)
     (path,) = (tmp_path / "out").iterdir()
-    assert size_of(path) == tuple(trained.size)
+    assert tiny.size_of(path) == tuple(trained.size)
     diffuse("sample", "a red bar", "-m", "tiny", "-s", "0", "--steps", "2", "-o", tmp_path / "ours.png")
     difference = np.array(Image.open(path)).astype(int) - np.array(Image.open(tmp_path / "ours.png"))
     assert abs(difference).max() <= 1

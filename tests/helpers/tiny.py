@@ -2,8 +2,9 @@
 
 import contextlib
 import hashlib
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -129,3 +130,20 @@ def run_directory(home: Path, name: str = "tiny") -> Path:
 
 def of_kind(kind: type, stream: list[events.Event]) -> list:
     return [event for event in stream if isinstance(event, kind)]
+
+
+def runner(command: Callable[..., tuple[int, str, str]], home: Path) -> Callable[..., str]:
+    """A function that runs a command in this process, in `home` or another. → what it prints"""
+    def run(*arguments: object, home: Path = home, expect: int = 0) -> str:
+        with at_home(home), scaled_down():
+            code, out, err = command(*arguments)
+        assert code == expect, out + err
+        return out + err
+
+    return run
+
+
+def size_of(path: Path | io.BytesIO) -> tuple[int, int]:
+    """Width and height of a picture file."""
+    with Image.open(path) as image:
+        return image.size

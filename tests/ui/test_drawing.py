@@ -31,6 +31,11 @@ from diffuse_cli.ui.drawing import Drawing, Queue
 from diffuse_cli.ui.form import Form
 
 
+def _told(drawing: Drawing) -> list[dict[str, object]]:
+    """What the page is told of a drawing, so far."""
+    return [drawing.messages.get() for _ in range(drawing.messages.qsize())]
+
+
 def _photo(path: Path) -> bytes:
     """A picture that must be cropped, turned upright and shrunk."""
     picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (5, 7, 3), np.uint8)).resize((70, 50))
@@ -204,7 +209,7 @@ def test_errors_are_told_and_unforeseen_ones_end_the_program_as_well(client, mon
     queue.add(drawing)
     with pytest.raises(ZeroDivisionError):
         queue.work(path)
-    messages = [drawing.messages.get() for _ in range(drawing.messages.qsize())]
+    messages = _told(drawing)
     assert [message for message in messages if "error" in message] == [
         {"error": "an unforeseen error ended the program; the terminal says more"}]
     assert messages[-1] == {"end": True}
@@ -222,7 +227,7 @@ def test_a_drawing_is_refused_if_another_model_took_the_place_of_its_file(client
     queue.fail(EOFError())
     with pytest.raises(EOFError):
         queue.work(path)
-    messages = [drawing.messages.get() for _ in range(drawing.messages.qsize())]
+    messages = _told(drawing)
     assert messages[1:] == [
         {"error": "the model became another one while the drawing waited. Load the page again"}, {"end": True}]
 
@@ -234,7 +239,7 @@ def test_a_drawing_that_ctrl_c_ends_is_told_so(client, monkeypatch):
     queue.add(drawing)
     with pytest.raises(KeyboardInterrupt):
         queue.work(path)
-    messages = [drawing.messages.get() for _ in range(drawing.messages.qsize())]
+    messages = _told(drawing)
     assert messages[-2:] == [{"error": "the program was ended in the terminal"}, {"end": True}]
 
 
