@@ -3,7 +3,6 @@
 Commands import everything that needs torch inside their bodies, so that help and refusals come at once.
 """
 
-import difflib
 import functools
 import os
 import platform
@@ -13,7 +12,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -28,6 +27,7 @@ from . import data, distill, doctor, evaluate, export, limits, models, noise_dem
 from .processes import CRASH
 from .terminal import view
 from .terminal.plain_text import clean
+from .unknown_options import suggested_command, suggestion
 
 # The base class of all errors of the option parser. Typer exports only one of its subclasses.
 _ParserError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -215,22 +215,13 @@ def _usage_error(error: Any) -> UsageError:
     message = " ".join(error.format_message().split()).rstrip(".")
     if message.startswith("No such option"):
         known = [name for parameter in context.command.params for name in parameter.opts] if context else []
-        hint = _suggest(error.option_name, known) or see_help
+        hint = suggestion(error.option_name, known) or see_help
         return UsageError(f"there is no option {error.option_name}", hint=hint)
     if match := re.match(r"No such command '(.*?)'", message):
-        hint = _suggest(SYNONYMS.get(match[1], match[1]), context.command.commands) or see_help
+        hint = suggested_command(match[1], context.command.commands) or see_help
         return UsageError(f"there is no command {match[1]!r}", hint=hint)
     message = _PARSER_TYPE_ERROR.sub(lambda match: f"this is not {_TYPE_NAMES[match[1]]}", message)
     return UsageError(message[:1].lower() + message[1:], hint=see_help)
-
-
-SYNONYMS = {"remove": "rm", "delete": "rm", "del": "rm", "list": "ls", "info": "show", "generate": "sample",
-            "draw": "sample", "fit": "train", "eval": "evaluate", "validate": "check"}      # word → our command
-
-
-def _suggest(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(known), 1)
-    return f"Did you mean {near[0]}?" if near else ""
 
 
 # ── The process ─────────────────────────────────────────────────────────────────────────────────────────────────────
