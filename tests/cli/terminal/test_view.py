@@ -151,7 +151,8 @@ def test_columns_align_also_with_wide_characters(capsys):
 # ── Terminals ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {"TERM": ""}, {"TERM": "unknown"}])
+@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {"TERM": ""}, {"TERM": "unknown"},
+                                         {"JPY_PARENT_PID": "1"}])
 def test_no_escape_on_a_terminal_that_does_not_want_it(monkeypatch, environment):
     terminal = _on_terminal(monkeypatch, **environment)
     assert not view.can_draw()
