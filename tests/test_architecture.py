@@ -290,7 +290,7 @@ def test_every_module_says_what_it_does(module):
 
 # What may be opened elsewhere than by `files.input_files`: our own files, and those of Python and the system.
 OWN_FILES = {
-    "files.durable", "files.input_files", "files.memory_limit", SHIPPED,
+    "files.durable", "files.input_files", "files.locks", "files.memory_limit", SHIPPED,
     "reporting.loggers", "reporting.page", "exporting.onnx_folder", "exporting.web_page", "exporting.onnx_comparison",
     "exporting.diffusers_comparison", "runtime.devices", "training.saving", "training.prepare", "storage.registry",
     "storage.training_states", "cli.processes", "cli.limits", "data.cached_pixels",

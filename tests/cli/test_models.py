@@ -12,7 +12,7 @@ import pytest
 from diffuse_cli.checks import to_dict
 from diffuse_cli.cli import app
 from diffuse_cli.cli.terminal import view
-from diffuse_cli.files import durable
+from diffuse_cli.files import durable, locks
 from diffuse_cli.model_config import ModelConfig, NetworkConfig
 from diffuse_cli.storage import registry, safetensors_file
 
@@ -262,7 +262,7 @@ def test_rm_removes_nothing_when_one_name_is_wrong(diffuse):
 
 def test_rm_of_a_model_in_training_is_five(diffuse):
     path = _save("cars")
-    with durable.lock(path.parent / registry.LOCK_FILE, doing="training"):
+    with locks.lock(path.parent / registry.LOCK_FILE, doing="training"):
         code, _, err = diffuse("models", "rm", "cars", "--yes")
     assert code == 5
     assert "training by process" in err

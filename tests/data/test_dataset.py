@@ -21,7 +21,7 @@ from diffuse_cli.data.colours import Rendering
 from diffuse_cli.data.dataset import clear_cache, decode_pictures, open_dataset
 from diffuse_cli.errors import DataError, StorageError, UsageError
 from diffuse_cli.events import Noticed, Scanned
-from diffuse_cli.files import durable
+from diffuse_cli.files import durable, locks
 from diffuse_cli.picture_size import Size
 
 
@@ -416,7 +416,7 @@ def test_a_scan_waits_for_another_of_the_same_pictures(folder, directory, forbid
     hashes = [hashlib.sha256(picture.path.read_bytes()).hexdigest() for picture in found.pictures]
     key = cache._key(hashes, (Size.of(16),), Rendering())
     waiting = decode_pictures(found, resolution=16, directory=directory)
-    with durable.lock(directory / f"{key}.lock", doing="tested"):
+    with locks.lock(directory / f"{key}.lock", doing="tested"):
         events = [next(waiting), next(waiting)]
         assert isinstance(events[-1], Noticed)
         assert "waiting" in events[-1].message
@@ -577,7 +577,7 @@ def test_clear_frees_what_it_says(folder, directory):
 def test_clear_leaves_what_is_being_written(folder, directory):
     opened(folder, directory)
     home = home_of(directory)
-    with durable.lock(directory / f"{home.name}.lock", doing="tested"):
+    with locks.lock(directory / f"{home.name}.lock", doing="tested"):
         clear_cache(directory)
         assert (home / "images.u8").exists()
     clear_cache(directory)

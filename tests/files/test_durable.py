@@ -1,15 +1,14 @@
 """A file is written as a whole or not at all, whichever call fails."""
 
 import errno
-import multiprocessing
 import os
 import stat
 from pathlib import Path
 
 import pytest
 
-from diffuse_cli.errors import InUseError, StorageError
-from diffuse_cli.files import durable, temporaries
+from diffuse_cli.errors import StorageError
+from diffuse_cli.files import durable, locks
 
 CALLS = ("write", "fsync", "replace")
 
@@ -240,46 +239,6 @@ def test_free_bytes_of_what_is_not_there_yet(tmp_path):
     assert durable.free_bytes(tmp_path / "not" / "yet") > 0
 
 
-# ── Locks ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_the_second_of_two_processes_is_told_who_holds_the_lock(tmp_path):
-    ours, theirs = multiprocessing.Pipe()
-    holder = multiprocessing.get_context("fork").Process(target=_hold, args=(tmp_path / "cars" / "lock", theirs))
-    holder.start()
-    try:
-        assert ours.poll(30)
-        with (pytest.raises(InUseError, match=f"'cars' is in use: training by process {holder.pid} on") as caught,
-              durable.lock(tmp_path / "cars" / "lock", doing="training")):
-            pass
-        assert caught.value.exit_code == 5
-    finally:
-        holder.kill()                                               # the kernel releases its lock
-        holder.join(30)
-    with durable.lock(tmp_path / "cars" / "lock", doing="training"):
-        pass
-
-
-def test_a_lock_can_be_taken_again(tmp_path):
-    for _ in range(2):
-        with durable.lock(tmp_path / "lock", doing="nothing"):
-            pass
-
-
-def test_a_lock_on_what_was_removed_meanwhile_is_no_lock(tmp_path, monkeypatch):
-    """Here the file is opened, then removed with its directory, then locked: the lock would protect nothing."""
-    directory = durable.make_directory(tmp_path / "cars")
-    real = temporaries.fcntl.flock
-
-    def removed_first(*arguments: int) -> None:
-        durable.remove_tree(directory)
-        real(*arguments)
-
-    monkeypatch.setattr(temporaries.fcntl, "flock", removed_first)
-    with pytest.raises(InUseError, match="just removed"), durable.lock(directory / "lock", doing="training"):
-        pass
-
-
 def _write(path: Path, data: bytes, way: str) -> None:
     if way == "write":
         durable.write(path, data)
@@ -292,14 +251,8 @@ def _touch(path: Path, way: str) -> None:
     if way == "append":
         durable.append(path, b"x")
     else:
-        with durable.lock(path, doing="nothing"):
+        with locks.lock(path, doing="nothing"):
             pass
-
-
-def _hold(path, connection) -> None:
-    with durable.lock(path, doing="training"):
-        connection.send("locked")
-        connection.recv()
 
 
 # ── Staging ─────────────────────────────────────────────────────────────────────────────────────────────────────────

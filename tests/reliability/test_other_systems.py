@@ -13,7 +13,7 @@ import tiny
 
 from diffuse_cli.config import Machine
 from diffuse_cli.errors import InUseError
-from diffuse_cli.files import durable, temporaries
+from diffuse_cli.files import locks, temporaries
 from diffuse_cli.training import run
 
 HELPER = Path(__file__).parents[1] / "helpers/other_system.py"
@@ -67,9 +67,9 @@ def windows(monkeypatch):
 
 
 def test_what_a_lock_says_of_its_holder_can_be_read_where_locked_bytes_cannot(windows, tmp_path):
-    with durable.lock(tmp_path / "model/lock", doing="being trained"), \
+    with locks.lock(tmp_path / "model/lock", doing="being trained"), \
             pytest.raises(InUseError, match=f"being trained by process {os.getpid()}"), \
-            durable.lock(tmp_path / "model/lock", doing="being removed"):
+            locks.lock(tmp_path / "model/lock", doing="being removed"):
         pass
 
 

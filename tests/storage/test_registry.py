@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from diffuse_cli.errors import InUseError, ModelError, StorageError, UsageError
-from diffuse_cli.files import durable
+from diffuse_cli.files import durable, locks
 from diffuse_cli.storage import registry
 
 
@@ -314,7 +314,7 @@ def test_the_demo_model_stays(demo):
 
 
 def _train(path, connection) -> None:
-    with durable.lock(path, doing="training"):
+    with locks.lock(path, doing="training"):
         connection.send("locked")
         connection.recv()
 

@@ -26,7 +26,7 @@ import numpy as np
 
 from ..errors import DataError, InUseError, StorageError
 from ..events import Noticed, Scanned
-from ..files import durable, temporaries
+from ..files import durable, locks, temporaries
 from ..picture_size import Resolution, Size, nearest, sizes_of
 from . import cached_pixels, decode_workers
 from .colours import Rendering, background_colour
@@ -115,7 +115,7 @@ def clear_cache(directory: Path) -> int:
     freed = 0
     for path in sorted(directory.iterdir()) if directory.is_dir() else ():
         if path.is_dir():
-            with contextlib.suppress(InUseError), durable.lock(directory / f"{path.name}.lock", doing="being emptied"):
+            with contextlib.suppress(InUseError), locks.lock(directory / f"{path.name}.lock", doing="being emptied"):
                 freed += sum(file.stat().st_size for file in path.iterdir())
                 durable.remove_tree(path)
                 with contextlib.suppress(OSError):      # Windows does not remove an open file
@@ -143,7 +143,7 @@ def _wait_for_lock(held: contextlib.ExitStack, path: Path) -> Generator[Noticed,
     waiting = False
     while True:
         try:
-            held.enter_context(durable.lock(path, doing="decoding pictures"))
+            held.enter_context(locks.lock(path, doing="decoding pictures"))
             return
         except InUseError:
             if not waiting:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ..data import caption_words
 from ..data.listing import Dataset
 from ..errors import InUseError, ModelError
-from ..files import durable
+from ..files import durable, locks
 from ..picture_size import Size
 from ..pictures.pixels import from_pixels
 from ..runtime import devices, randomness
@@ -85,7 +85,7 @@ def open_features(dataset: Dataset, positions: np.ndarray, *, directory: Path, d
     if encoder is None:
         encoder = yield from train_encoder(dataset, positions, device=device)
         lock = directory / f"{folder.name}.lock"
-        with contextlib.suppress(InUseError), durable.lock(lock, doing="keeping an encoder"):
+        with contextlib.suppress(InUseError), locks.lock(lock, doing="keeping an encoder"):
             durable.make_directory(folder)
             checkpoint.save_state(folder / _FILE, encoder.state_dict(), {"version": VERSION})
     encoder = encoder.to(device).eval().requires_grad_(False)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from .. import hub
 from ..errors import InUseError, ModelError, StorageError, UsageError, system_reason
-from ..files import durable
+from ..files import durable, locks
 from ..files.input_files import read_input
 from ..picture_size import Size
 
@@ -275,7 +275,7 @@ def remove(name: str) -> None:
     path = existing_directory(name)
     was_last = last() == name
     try:
-        durable.remove_locked_tree(path, LOCK_FILE)
+        locks.remove_locked_tree(path, LOCK_FILE)
     except InUseError as error:
         raise InUseError(error.what, hint="Wait for it to end, or stop it first") from error
     if was_last:

@@ -22,7 +22,7 @@ from ..data.hub import is_address, lasting_place
 from ..data.images import read_size, reason_in_header
 from ..data.listing import PictureListing
 from ..errors import DataError, UsageError
-from ..files import durable
+from ..files import durable, locks
 from ..model_config import SIDE_MULTIPLE
 from ..network.presets import map_sizes
 from ..picture_size import Size
@@ -134,7 +134,7 @@ def join_run(folder: Path, recipe: Recipe, machine: Machine) -> Run:
 def _locked(directory: Path) -> Iterator[None]:
     """Hold the lock of a run's directory. The directory is created, and removed again if it then holds no run."""
     durable.make_directory(directory)
-    with durable.lock(directory / registry.LOCK_FILE, doing="being trained"):
+    with locks.lock(directory / registry.LOCK_FILE, doing="being trained"):
         try:
             yield
         finally:

@@ -120,8 +120,11 @@ def interactive() -> bool:
 
 
 def _is_terminal(stream: TextIO | None) -> bool:
-    """Whether a person sees and answers there. A cell of a notebook (`!diffuse …`) claims to be one, but moves no cursor
-    and takes no answer; Jupyter tells its kernels their parent."""
+    """Whether a person sees and answers there.
+
+    A cell of a notebook (`!diffuse …`) looks like a terminal, but moves no cursor and takes no answer. Jupyter tells
+    its kernels their parent.
+    """
     try:
         return stream is not None and stream.isatty() and "JPY_PARENT_PID" not in os.environ
     except ValueError:                                                 # the stream is closed
