@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from noise import random
 
 from diffuse_cli.diffusion import distillation
 from diffuse_cli.diffusion.samplers import Denoised, ddim, run_sampler
@@ -12,10 +13,6 @@ from diffuse_cli.diffusion.schedule import make_schedule
 from diffuse_cli.model_config import SCHEDULES
 
 SCHEDULE = make_schedule("interpolated", 64)
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def gaussian(schedule, deviation):

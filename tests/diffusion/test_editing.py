@@ -7,28 +7,17 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from noise import level, random
 from torch import Tensor
 
 from diffuse_cli.config import SAMPLER_STEPS, SAMPLERS
 from diffuse_cli.diffusion.editing import JUMP_STEPS, diffuse_further, inpaint, start_from
 from diffuse_cli.diffusion.samplers import Denoised, Step, ddim, run_sampler
 from diffuse_cli.diffusion.sampling_times import sampling_times
-from diffuse_cli.diffusion.schedule import Schedule, make_schedule
+from diffuse_cli.diffusion.schedule import make_schedule
 
 SCHEDULE = make_schedule("interpolated", 64)
 SCHEDULES = ["interpolated", "cosine", "linear", "sigmoid"]
-
-
-def random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def level(schedule: Schedule, t: float) -> tuple[float, float]:
-    """(alpha, sigma)."""
-    if t == 0:
-        return 1.0, 0.0
-    alpha, sigma = schedule.alpha_sigma(torch.tensor(t, dtype=torch.float64))
-    return alpha.item(), sigma.item()
 
 
 def bent(noisy: Tensor, t: float) -> Denoised:

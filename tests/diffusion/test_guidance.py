@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from noise import random
 from torch import Tensor
 
 from diffuse_cli.diffusion.guidance import classifier_free, dynamic_threshold, within_range
@@ -14,10 +15,6 @@ from diffuse_cli.diffusion.schedule import Schedule, make_schedule
 
 COSINE = make_schedule("cosine", 64)
 ALWAYS = (0.0, math.inf)
-
-
-def random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 NOISY, CONDITIONAL, UNCONDITIONAL = (0.05 * random(3, 2, 3, 8, 8)).unbind(0)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from noise import random
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
@@ -26,10 +27,6 @@ from diffuse_cli.model_config import PREDICTIONS, SCHEDULES
 COSINE = make_schedule("cosine", 64)
 GRID = torch.arange(1, STEPS + 1, dtype=torch.float64) / STEPS
 PIXELS = torch.arange(256, dtype=torch.float64) / 127.5 - 1               # every value of an 8-bit picture
-
-
-def random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 # ── Times ───────────────────────────────────────────────────────────────────────────────────────────────────────────

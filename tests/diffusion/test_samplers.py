@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from noise import level, random
 from torch import Tensor
 
 from diffuse_cli.config import SAMPLER_STEPS, SAMPLERS
@@ -39,18 +40,6 @@ from diffuse_cli.diffusion.schedule import FIRST_TIME, STEPS, Schedule, make_sch
 from diffuse_cli.pictures.pixels import to_pixels
 
 COSINE = make_schedule("cosine", 64)
-
-
-def random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def level(schedule: Schedule, t: float) -> tuple[float, float]:
-    """(alpha, sigma)."""
-    if t == 0:
-        return 1.0, 0.0
-    alpha, sigma = schedule.alpha_sigma(torch.tensor(t, dtype=torch.float64))
-    return alpha.item(), sigma.item()
 
 
 def log_snr_grid(schedule: Schedule, steps: int, *, first: float, last: float) -> list[float]:

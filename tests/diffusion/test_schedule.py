@@ -7,6 +7,7 @@ import torch
 from diffusers import DDPMScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from noise import random
 from torch import Tensor
 
 from diffuse_cli.diffusion.schedule import FIRST_TIME, STEPS, Schedule, jump_log_variances, make_schedule
@@ -22,10 +23,6 @@ schedules = st.sampled_from(list(SCHEDULES_64.values()))
 
 def alpha_bar(schedule: Schedule, t: Tensor) -> Tensor:
     return schedule.alpha_sigma(t)[0] ** 2
-
-
-def random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 # ── The four schedules ──────────────────────────────────────────────────────────────────────────────────────────────

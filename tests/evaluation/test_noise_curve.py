@@ -4,6 +4,7 @@ from unittest import mock
 
 import pytest
 import torch
+from random_models import disturbed
 from torch import nn
 
 from diffuse_cli.config import VALIDATION_LEVELS
@@ -20,11 +21,7 @@ IMAGES = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 
 @pytest.fixture(scope="module")
 def model(trained):
     """The trained model, changed at random so that its outputs depend on captions: after 8 steps they hardly do."""
-    loaded = checkpoint.load_model(trained[0] / "model.safetensors", CPU)
-    generator = torch.Generator().manual_seed(0)
-    for parameter in loaded.network.parameters():
-        parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
-    return loaded
+    return disturbed(checkpoint.load_model(trained[0] / "model.safetensors", CPU))
 
 
 @pytest.fixture(scope="module")

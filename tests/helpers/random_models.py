@@ -74,3 +74,12 @@ def train_on_noise(network: Network, config: ModelConfig, tokenizer, steps: int 
         optimizer.zero_grad()
         losses.weighted.mean().backward()
         optimizer.step()
+
+
+@torch.no_grad()
+def disturbed(model: Model) -> Model:
+    """A trained model with every weight changed at random, so that each of its inputs matters to its outputs."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.network.parameters():
+        parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+    return model

@@ -6,6 +6,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from random_models import disturbed
 from torch import nn
 
 from diffuse_cli.config import SAMPLERS, Sampling
@@ -26,11 +27,7 @@ FEW = {"dpmpp-2m": 6, "ddpm": 8, "heun": 3}
 @pytest.fixture(scope="module")
 def model(trained):
     """The trained model, changed at random so that its outputs depend on everything: after 8 steps they hardly do."""
-    loaded = checkpoint.load_model(trained[0] / "model.safetensors", CPU)
-    generator = torch.Generator().manual_seed(0)
-    for parameter in loaded.network.parameters():
-        parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
-    return loaded
+    return disturbed(checkpoint.load_model(trained[0] / "model.safetensors", CPU))
 
 
 @pytest.fixture(scope="module")
