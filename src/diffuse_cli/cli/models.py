@@ -95,10 +95,7 @@ def show(
         view.out_json({"path": str(path), "config": to_dict(info.config), "training": info.training.to_json(),
                        "words": info.words, "parameters": info.parameters, "bytes": info.bytes})
         return
-    lines = _lines(path, info)
-    width = max(len(label) for label, _ in lines)
-    for label, text in lines:
-        view.out(f"{clean(label, limit=40):<{width}}  {text}")
+    view.labelled(_lines(path, info))
 
 
 @app.command("path")
@@ -190,7 +187,7 @@ def _write_report(directory: Path, out: Path | None) -> None:
 
 
 def _row(name: str, info: "ModelInfo", path: Path) -> tuple[str, ...]:
-    changed = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
+    changed = time.strftime("%Y-%m-%d", time.localtime(path.stat().st_mtime))
     return (name, str(info.config.network.resolution), f"{info.parameters:,}", _count(info.training.train_images),
             _count(info.training.step), f"{info.bytes / 1e6:.1f} MB", changed)
 

@@ -11,6 +11,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
 from diffuse_cli.cli.terminal import progress, view
 from diffuse_cli.errors import StorageError
@@ -146,6 +147,23 @@ def test_json_is_exact_where_text_is_escaped(capsys):
 def test_columns_align_also_with_wide_characters(capsys):
     view.table(("NAME", "SIZE"), [("cars", "5"), ("日本", "1,234")], right=("SIZE",))
     assert capsys.readouterr().out == "NAME   SIZE\ncars      5\n日本  1,234\n"
+
+
+def test_a_long_text_goes_on_below_itself_on_a_terminal_and_is_one_line_elsewhere(capsys, monkeypatch):
+    words = ", ".join(["word", "日本語"] * 20)
+    view.labelled([("name", "cars"), ("words", words)])
+    assert capsys.readouterr().out == f"name   cars\nwords  {words}\n"
+    _on_terminal(monkeypatch)
+    terminal = _Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    view.labelled([("words", words)])
+    lines = terminal.getvalue().splitlines()
+    assert len(lines) > 2
+    assert all(cell_len(line) <= 60 for line in lines)
+    assert [line[:7] for line in lines] == ["words  "] + ["       "] * (len(lines) - 1)
+    assert " ".join(line[7:] for line in lines) == words
+    view.labelled([("file", "/a" * 60)])
+    assert terminal.getvalue().splitlines()[-1] == "file  " + "/a" * 60
 
 
 # ── Terminals ───────────────────────────────────────────────────────────────────────────────────────────────────────

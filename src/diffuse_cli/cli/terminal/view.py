@@ -239,6 +239,21 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Colle
         out("  ".join(padded).rstrip())
 
 
+def labelled(lines: Sequence[tuple[str, str]]) -> None:
+    """Print (label, text) as data, aligned.
+
+    On a terminal, a long text goes on below itself. It stays one line elsewhere, or if it holds a path too long for that,
+    which can still be copied then.
+    """
+    indent = 2 + max(len(label) for label, _ in lines)
+    room = width() - indent if _is_terminal(sys.stdout) else 0
+    for label, text in lines:
+        fits = all(cell_len(word) <= room for word in text.split())
+        parts = [line.plain.rstrip() for line in Text(text).wrap(_console, room)] if fits and text else [text]
+        for number, part in enumerate(parts):
+            out(f"{'' if number else clean(label, limit=40):<{indent}}{part}")
+
+
 # ── The live display ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
