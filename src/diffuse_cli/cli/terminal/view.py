@@ -242,8 +242,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Colle
 def labelled(lines: Sequence[tuple[str, str]]) -> None:
     """Print (label, text) as data, aligned.
 
-    On a terminal, a long text goes on below itself. It stays one line elsewhere, or if it holds a path too long for that,
-    which can still be copied then.
+    On a terminal, a long text goes on below itself. It stays one line elsewhere, and if it holds a path too long for
+    that, which can still be copied then.
     """
     indent = 2 + max(len(label) for label, _ in lines)
     room = width() - indent if _is_terminal(sys.stdout) else 0
