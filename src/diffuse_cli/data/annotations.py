@@ -1,4 +1,4 @@
-"""Rows in JSON values: plain lists and maps, and what COCO, VIA, Label Studio and Datumaro write.
+"""Rows in JSON values: plain lists and maps, and what COCO, VIA, Label Studio, Datumaro and photo services write.
 
 A row is a dictionary from column to value. The names of objects that are marked in a picture stand in a column of their
 own, OBJECTS, which no rule takes for a caption. Standard library only.
@@ -22,6 +22,11 @@ def normalised(column: str) -> str:
 
 def rows_of(document: Any) -> Iterator[Any]:
     """The rows in a JSON value: a list of objects, a map from names, lists of columns, or those of a program."""
+    for row in _rows_of(document):
+        yield from _media_rows(row) if isinstance(row, dict) else (row,)
+
+
+def _rows_of(document: Any) -> Iterator[Any]:
     if isinstance(document, list):
         yield from map(_label_studio_row, document) if _is_label_studio(document) else document
         return
@@ -111,6 +116,30 @@ def _coco_rows(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
             kinds = [annotation.get("category_id") for annotation in of_image]
             yield {**image, **({"caption": captions} if captions else {}),
                    **_marked(categories.get(kind) for kind in kinds if isinstance(kind, str | int))}
+
+
+def _media_rows(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The pictures of a post in an export of Instagram or Facebook, each with its own title or that of the post.
+
+    Any other row as it is. These exports write each byte of UTF-8 as a letter.
+    """
+    media = row.get("media")
+    if isinstance(media, list) and any("uri" in _object(medium) for medium in media):
+        for medium in map(_object, media):
+            yield _spelt({**medium, "title": medium.get("title") or row.get("title")})
+    else:
+        yield _spelt(row) if "uri" in row and "creation_timestamp" in row else row
+
+
+def _spelt(row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose texts are bytes of UTF-8, each written as the letter of that number."""
+    def text_of(letters: str) -> str:
+        try:
+            return letters.encode("latin-1").decode()
+        except UnicodeError:                    # the row was mended already
+            return letters
+
+    return {key: text_of(value) if isinstance(value, str) else value for key, value in row.items()}
 
 
 def _via3_rows(document: dict[str, Any]) -> Iterator[dict[str, Any]]:

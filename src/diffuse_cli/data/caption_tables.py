@@ -220,7 +220,11 @@ def _is_file_name(value: Any) -> bool:
 
 
 def _name_in(value: Any) -> str | None:
-    """The name of a file in a value of a row: a text, a number, or {"path": …} as in data sets of Hugging Face."""
+    """The name of a file in a value of a row: a text, a number, {"path": …} as in data sets of Hugging Face, or a list
+    of one of these.
+    """
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
     if isinstance(value, dict):
         value = value.get("path")
     if type(value) is int or (type(value) is float and value.is_integer()):

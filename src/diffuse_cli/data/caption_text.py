@@ -4,15 +4,14 @@ Standard library only. Text is kept as it is, apart from white space and control
 """
 
 import html
-import json
 import math
 import re
 from collections.abc import Iterable
 from statistics import median
 from typing import Any
 
-CAPTION_KEYS = ("caption", "text", "raw", "sentence", "value", "content")       # of an object in the place of a caption
-LANGUAGE_KEYS = ("en", "en_US", "en-US", "english")                     # of translations, instead of CAPTION_KEYS
+from .structured_texts import caption_in, structured
+
 TAG_KEYS = ("tags", "tag", "keywords", "labels", "classes", "tags_general")     # a list is one caption of tags
 SPACED_TAG_KEYS = ("tag_string", "tag_string_general")                  # tags of image boards, with blanks between
 _NOTHING = ("nan", "NaN", "NULL", "null", "None", "N/A", "#N/A", "<NA>", "\\N")        # written where no caption is
@@ -100,6 +99,7 @@ def captions_under(
 
 def _plain(key: str, value: Any) -> Any:
     """The value with a list of tags joined, and with objects like {"caption": …} replaced by their caption."""
+    value = structured(value)
     if key.strip().lower() in TAG_KEYS and isinstance(value, dict | list) and (tags := _tags_in(value)):
         return ", ".join(tags)
     if isinstance(value, list):
@@ -119,20 +119,6 @@ def _tags_in(value: dict[str, Any] | list[Any]) -> list[str]:
              for group in groups for item in group]
     tags = [item for item in items if isinstance(item, str)]
     return tags if len(tags) == len(items) else []
-
-
-def caption_in(value: Any) -> Any:
-    """The caption in an object, or in the text of one; any other value as it is."""
-    if isinstance(value, str) and value.lstrip().startswith("{"):
-        try:
-            document = json.loads(value)
-        except (ValueError, RecursionError):
-            return value
-        found = caption_in(document)
-        return found if isinstance(found, str) else value
-    if isinstance(value, dict):
-        return next((value[key] for key in (*CAPTION_KEYS, *LANGUAGE_KEYS) if isinstance(value.get(key), str)), value)
-    return value
 
 
 def _texts(value: Any) -> list[str | None]:

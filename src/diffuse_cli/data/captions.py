@@ -116,7 +116,8 @@ def _first_present(tree: Tree, index: PictureIndex, manifest: SourceCaptions | N
     has_captions = bool(metadata.by_name or sidecars.by_name or from_tables.by_name)
     names = _names(tree, texts, options, files=not has_captions)
     sidecars.problems = caption_accounts.without_lists(sidecars.problems, tree, index, tables)
-    problems = [*metadata.problems, *sidecars.problems]         # whichever source counts, these files need attention
+    problems = [*metadata.problems, *sidecars.problems,         # whichever source counts, these files need attention
+                *(problem for table in tables if not table.by_name for problem in table.problems)]
     left = tables
     if metadata.present and (metadata.by_name or not from_tables.by_name):
         kind, source = _metadata_then_sidecars(metadata, sidecars)
