@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Mapping
 
 from .caption_text import tidy
+from .code_pages import NAME_PAGES, guess_among
 from .folders import Tree
 from .source_captions import SourceCaptions
 from .spilled import SpilledDict
 from .split import split_of
-from .text_files import NAME_PAGES, guess_among
 
 WORDY_NAMES = 0.8                               # minimum share of file names that hold a word, to be captions
 LABELLED = 0.5                                  # minimum share of pictures in folders with words, for the same
