@@ -78,7 +78,7 @@ def test_lists_of_names_and_captions(folder, between, title):
 
 def test_a_line_of_a_list_without_a_name_is_an_error(folder):
     lines = "".join(f"{number}.png: a car\n" for number in range(60)) + "and a bridge\n"
-    with pytest.raises(DataError, match=r"all\.txt line 61 does not begin with the name of a picture, as the others do"):
+    with pytest.raises(DataError, match=r"all\.txt line 61 does not begin with the name of a picture, as the others"):
         find_pictures(folder({"0.png": None, **{f"{number}.png": None for number in range(60)}, "all.txt": lines}))
 
 

@@ -30,7 +30,7 @@ def _rows_of(document: Any) -> Iterator[Any]:
     if isinstance(document, list):
         yield from map(_label_studio_row, document) if _is_label_studio(document) else document
         return
-    if not isinstance(document, dict):
+    if not isinstance(document, dict) or {"nodes", "links"} <= document.keys():       # the latter: of ComfyUI
         return
     if isinstance(document.get("images"), list) and isinstance(document.get("annotations"), list):
         yield from _coco_rows(document)

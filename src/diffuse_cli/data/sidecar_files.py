@@ -108,8 +108,14 @@ def _without_captions(source: SourceCaptions, reader: SidecarReader) -> Iterator
     """What there is to say about JSON files in which no caption was found."""
     problems = {name for name, _ in source.problems}
     silent, first = 0, ""
+    if outlines := len(reader.outlines):
+        files = "1 .json file marks objects in its picture" if outlines == 1 else (
+            f"{outlines:,} .json files mark objects in their pictures")
+        yield (f"{files}, which is no caption, for example {next(iter(reader.outlines))}; to describe the pictures, "
+               "write a table with the name of a picture and its caption in each line")
     for name in source.files:
-        if name.endswith(".json") and name not in reader.captions and name not in problems:
+        if name.endswith(".json") and name not in reader.captions and name not in problems and (
+                name not in reader.outlines):
             silent, first = silent + 1, first or name
     if silent:
         files = "1 .json file beside a picture holds" if silent == 1 else f"{silent:,} .json files beside pictures hold"
