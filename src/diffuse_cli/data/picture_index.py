@@ -81,6 +81,13 @@ class PictureIndex:
         names = [name for name in dict.fromkeys(found) if _agree(parents, posixpath.dirname(name).casefold())]
         return _only(names, directory)
 
+    def fits_several(self, written: str) -> bool:
+        """Whether `written`, which `find` does not find, is the name of pictures in several folders."""
+        self._prepare()
+        parents, file = posixpath.split(unicodedata.normalize("NFC", written).replace("\\", "/").casefold())
+        return len(written) <= MAX_PATH and sum(
+            _agree(parents, posixpath.dirname(name).casefold()) for name in dict.fromkeys(self._by_file.get(file))) > 1
+
     @functools.cached_property
     def numbers(self) -> PictureNumbers:
         """The number at the end of each picture's name: 42 for "000042.png".

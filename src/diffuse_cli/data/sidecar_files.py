@@ -94,8 +94,6 @@ def _notes(
     if not reader.joined and mostly_several:
         yield ("each line of a caption file is a caption of its own, and training picks one at random; "
                "--join-lines makes each file one caption")
-    if not source.by_name and source.present:
-        yield f"{len(source.files):,} caption files hold no text, for example {min(source.files)}"
     if reader.translated:
         yield f"{reader.translated:,} text files hold translations, of which only the first language counts"
     if reader.generated:
@@ -105,9 +103,11 @@ def _notes(
 
 
 def _without_captions(source: SourceCaptions, reader: SidecarReader) -> Iterator[str]:
-    """What there is to say about JSON files in which no caption was found."""
+    """What there is to say about files in which no caption was found."""
     problems = {name for name, _ in source.problems}
     silent, first = 0, ""
+    if not source.by_name and source.present:
+        yield f"{len(source.files):,} caption files hold no text, for example {min(source.files)}"
     if outlines := len(reader.outlines):
         files = "1 .json file marks objects in its picture" if outlines == 1 else (
             f"{outlines:,} .json files mark objects in their pictures")
