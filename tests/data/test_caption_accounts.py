@@ -190,11 +190,13 @@ def test_packed_texts_beside_pictures_are_named(folder):
     ("captions.md", "# Captions\n![a red car](0.png)\n![two dogs](1.png)\n"),
     ("table.md", "| file | caption |\n|---|---|\n| 0.png | a |\n| 1.png | b |\n"),
     ("captions.py", "{'0.png': 'a', '1.png': 'b'}"), ("run.log", "INFO 0.png: a\nINFO 1.png: b\n"),
+    ("index.html", "<html><body><img src='0.png' alt='a car'><img src='1.png' alt='dogs'></body></html>"),
     ("captions.foo", "<0.png> a\n<1.png> b\n")])
 def test_texts_of_other_kinds_that_name_pictures_are_a_warning(folder, name, content):
     found = find_pictures(folder({**PICTURES, name: content}))
     assert found.warnings == (f"not read as captions: {name}, although it names pictures; copy them into a table, "
-                              "which has the name of a picture and its caption in each line, with a comma or tab between",)
+                              "which has the name of a picture and its caption in each line, with a comma or tab "
+                              "between",)
     found = find_pictures(folder({**PICTURES, name: "see https://example.org/a.png\nepochs: 3\n"}))
     assert found.warnings == ()
 

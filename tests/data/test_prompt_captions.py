@@ -131,3 +131,20 @@ def test_open_choices_are_counted(folder):
     found = find_pictures(folder({"1.png": None, "1.txt": "a {red|green} car\na __colour__ car\na car {x}, __init"}))
     assert found.warnings == ("2 of 3 captions leave a choice open, such as “{red|green}”, and are taken as they "
                               "stand; write each choice as a caption",)
+
+
+@pytest.mark.parametrize(("text", "is_refusal"), [
+    ("I'm sorry, I can't assist with that request.", True), ("Sorry, but I cannot describe this picture.", True),
+    ("I am unable to help with that", True), ("As an AI language model, …", True), ("a sorry dog", False),
+    ("As an aid, a cane", False), ("I can see a car", False)])
+def test_refusals_of_programs_are_counted(folder, text, is_refusal):
+    found = find_pictures(folder({"1.png": None, "1.txt": text, "2.png": None, "2.txt": "a car"}))
+    assert found.warnings == ((f"1 of 2 captions are refusals of the program that wrote them, for example “{text}”; "
+                               "remove or rewrite them",) if is_refusal else ())
+
+
+def test_negative_prompts_beside_pictures_are_no_captions(folder):
+    found = find_pictures(folder({"1.png": None, "1.txt": "a car", "1_negative.txt": "ugly", "1-neg.txt": "bad"}))
+    assert captions_of(found) == {"1.png": ("a car",)}
+    assert found.caption_problems == ()
+    assert found.notes == ("2 texts are negative prompts by their names, and no captions",)

@@ -333,3 +333,22 @@ def test_an_open_quote_is_named_by_the_line_where_it_opens(folder):
     rows = "0.png,a\n1.png,\"b\n2.png,c\n"
     with pytest.raises(DataError, match=r"^table\.csv line 3 is not CSV"):
         find_pictures(folder({f"{number}.png": None for number in range(3)} | {"table.csv": f"file,text\n{rows}"}))
+
+
+@pytest.mark.parametrize(("name", "document"), [
+    ("all.json", [[name, text] for name, text in PAIRS]),
+    ("all.json", {"images": NAMES, "captions": CAPTIONS}),
+    ("all.json", {"train": [{"img": name, "text": text} for name, text in PAIRS[:4]],
+                  "val": [{"img": name, "text": text} for name, text in PAIRS[4:]], "info": {}}),
+    ("all.txt", None)])
+def test_further_forms_of_json(pictures, folder, name, document):
+    lines = "".join(json.dumps({"file": name, "text": text}) + "\n" for name, text in PAIRS)
+    assert captions_of(find_pictures(folder({name: json.dumps(document) if document else lines}))) == EXPECTED
+
+
+@pytest.mark.parametrize("columns", ["caption_de,caption_en", "caption_en,caption_de",
+                                     "Caption (German),Caption (English)"])
+def test_of_captions_in_several_languages_the_english_ones_count(folder, columns):
+    texts = ["ein Auto", "a car"] if "de,caption" in columns or "(" in columns else ["a car", "ein Auto"]
+    found = find_pictures(folder({"0.png": None, "all.csv": f"file,{columns}\n0.png,{','.join(texts)}\n"}))
+    assert captions_of(found) == {"0.png": ("a car",)}

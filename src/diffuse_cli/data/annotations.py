@@ -12,7 +12,8 @@ FILE_KEY = "file_name"                          # the column in which names stan
 NAMELESS = "column "                            # begins the names of columns of a table without a header
 TEXT_KEY = "text"                               # the same of captions
 OBJECTS = "objects"                             # the column with the names of marked objects, between commas
-_FILE_KEYS = frozenset((FILE_KEY, "filename", "file", "image", "path", "image_path"))
+_FILE_KEYS = frozenset((FILE_KEY, "filename", "file", "image", "path", "image_path", "file_names", "filenames", "files",
+                        "images", "paths", "image_paths"))
 
 
 def normalised(column: str) -> str:
@@ -28,7 +29,7 @@ def rows_of(document: Any) -> Iterator[Any]:
 
 def _rows_of(document: Any) -> Iterator[Any]:
     if isinstance(document, list):
-        yield from map(_label_studio_row, document) if _is_label_studio(document) else document
+        yield from map(_label_studio_row, document) if _is_label_studio(document) else map(_row_of_list, document)
         return
     if not isinstance(document, dict) or {"nodes", "links"} <= document.keys():       # the latter: of ComfyUI
         return
@@ -45,8 +46,9 @@ def _rows_of(document: Any) -> Iterator[Any]:
         document = document["_via_img_metadata"]
     tables = [value for value in document.values() if isinstance(value, list) and value
               and all(isinstance(row, dict) for row in value)]
-    if len(tables) == 1:                        # {"images": [{…}, …], "info": …}
-        yield from tables[0]
+    if tables:                                  # {"images": [{…}, …], "info": …}, {"train": [{…}, …], "val": […]}
+        for table in tables:
+            yield from table
     elif document and all(isinstance(value, list) for value in document.values()) and len(
             {len(value) for value in document.values()}) == 1 and _looks_like_columns(document):
         yield from (dict(zip(document, values, strict=True)) for values in zip(*document.values(), strict=True))
@@ -55,6 +57,11 @@ def _rows_of(document: Any) -> Iterator[Any]:
                     for key in next(iter(document.values())))
     else:                                       # name → caption, captions or an object
         yield from (_row_of_map(name, value) for name, value in document.items())
+
+
+def _row_of_list(row: Any) -> Any:
+    """A row without names of columns, as ["1.png", "a red car"], with such names; any other as it is."""
+    return {f"{NAMELESS}{number}": value for number, value in enumerate(row, 1)} if isinstance(row, list) else row
 
 
 def _row_of_map(name: str, value: Any) -> dict[str, Any]:

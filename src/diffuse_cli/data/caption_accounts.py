@@ -104,7 +104,8 @@ def _beside_pictures(source: SourceCaptions, tree: Tree, index: PictureIndex, kn
         if beside and suffix not in (*_NO_TEXTS, ".npz", ".npy", ".pt"):
             count, example = twins.get(suffix, (0, position))
             twins[suffix] = count + 1, example
-        elif suffix in _REMEDIES and posixpath.basename(name).lower().split(".")[0] not in NOT_SIDECARS:
+        elif suffix in _REMEDIES and (suffix == ".html" or (
+                posixpath.basename(name).lower().split(".")[0] not in NOT_SIDECARS)):
             remedy = _LIST if suffix == ".txt" and _lists_pictures(tree.others[position], index) else _REMEDIES[suffix]
             if not remedy and looked_into < MAX_TABLES:
                 looked_into += 1
@@ -164,13 +165,14 @@ def without_lists(problems: list[tuple[str, str]], tree: Tree, index: PictureInd
 
 
 def _lists_pictures(file: File, index: PictureIndex) -> bool:
-    """Whether the first lines of a text are names of pictures."""
+    """Whether the first lines of a text, but perhaps its header, begin with names of pictures."""
     try:
         text, _ = decode_text(read_head(file.path, 4096))
     except (OSError, NotText):
         return False
     lines = [line.strip() for line in text.splitlines()[:20] if line.strip()]
     lines = lines[:-1] or lines                 # the last may be cut
+    lines = lines[1:] if len(lines) > 2 and not index.find(lines[0].split()[0]) else lines
     return bool(lines) and all(len(line) < 1000 and (index.find(line.split()[0]) or index.find(line))
                                for line in lines)
 
@@ -178,8 +180,8 @@ def _lists_pictures(file: File, index: PictureIndex) -> bool:
 def _mentions_pictures(file: File, index: PictureIndex) -> bool:
     """Whether the beginning of a text names two pictures or more, among other words."""
     try:
-        text, _ = decode_text(read_head(file.path, 16 * 1024))
-    except (OSError, NotText):
+        text = read_head(file.path, 16 * 1024).decode("utf-8", "replace")              # a web page is text enough
+    except OSError:
         return False
     names = dict.fromkeys(re.findall(r"[^\s\"'()<>\[\]{}|=:,;`]{1,200}\.\w{3,5}\b", text)[:200])
     return sum(index.find(name) is not None for name in names) > 1

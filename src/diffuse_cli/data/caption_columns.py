@@ -19,6 +19,7 @@ _FIRST_CLASS = TEXT_COLUMNS.index("label")      # from here on, they hold classe
 _CAPTION_WORD = re.compile(
     r"(^|_)(captions?|prompts?|descriptions?|beschreibung|légende|descripción|descrição|descrizione|описание|подпись|"
     r"説明|キャプション|描述|说明|설명)(_|\d|$)")
+_ENGLISH = re.compile(r"(?<![^\W_])(en|eng|english)(?![^\W_])", re.IGNORECASE)
 _NEGATIVE = re.compile("negative", re.IGNORECASE)
 _IDEOGRAPHS = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]")        # scripts without blanks between words
 _PHRASE = 3                                     # words from which a value is a phrase
@@ -104,7 +105,7 @@ def _described(sample: list[dict[str, Any]], others: list[str]) -> list[str]:
     phrases = [name for name, values in texts.items() if len(set(values)) > 1 and not _NEGATIVE.search(name) and
                2 * sum(len(value.split()) + len(_IDEOGRAPHS.findall(value)) // 3 >= _PHRASE for value in values)
                > len(sample)]
-    return named or (phrases if len(phrases) == 1 else [])
+    return sorted(named, key=lambda name: not _ENGLISH.search(name)) or (phrases if len(phrases) == 1 else [])
 
 
 def _first(value: Any) -> Any:

@@ -8,7 +8,7 @@ there are none. Every other file that could hold captions is named.
 import itertools
 import re
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,10 @@ from .sources import open_sources
 from .spilled import SpilledDict, SpilledList, SpilledTuples, packed
 from .split import side_by_side_splits
 
+# What language models answer instead of a caption.
+_REFUSAL = re.compile(r"(?:i['’]m |i am )?(?:very )?sorry,? (?:but )?(?:i |as an )|as an ai\b|i['’]m unable to|"
+                      r"i (?:can['’]?t|cannot|am unable to) (?:assist|help|describe|provide|process|view|see)\b",
+                      re.IGNORECASE)
 # A choice for programs that draw one at random: {red|green} or __colour__.
 _WILDCARD = re.compile(r"\{[^{}|]*\|[^{}]*\}|\b__[\w/-]+__\b")
 
@@ -93,9 +97,7 @@ def find_pictures(folder: Path, *, more_folders: Sequence[str] = (), captions: s
     pictures = PictureFiles(files, SpilledList(
         (packed(source.by_name.get(name, ())),) for name in files.names()))
     counts, examples = _look_through(pictures)
-    if counts.wildcards:
-        source.warnings.append(f"{counts.wildcards:,} of {counts.captions:,} captions leave a choice open, such as "
-                               f"“{counts.wildcard[:40]}”, and are taken as they stand; write each choice as a caption")
+    source.warnings += _odd_captions(counts)
     return PictureListing(tree.root, folder, pictures, counts.captioned > 0, kind, _summary(counts, source), examples,
                           (*tree.notes, *source.notes), tuple(source.warnings), unusable, tuple(source.problems),
                           tree.litter)
@@ -275,13 +277,25 @@ class _Counts:
     captions: int
     wildcards: int                              # captions with choices that nobody has made
     wildcard: str                               # the first such choice
+    refusals: int                               # captions that are none, by what they say
+    refusal: str                                # the first of them
+
+
+def _odd_captions(counts: _Counts) -> Iterator[str]:
+    """Warnings of captions that a person would not have written."""
+    if counts.wildcards:
+        yield (f"{counts.wildcards:,} of {counts.captions:,} captions leave a choice open, such as "
+               f"“{counts.wildcard[:40]}”, and are taken as they stand; write each choice as a caption")
+    if counts.refusals:
+        yield (f"{counts.refusals:,} of {counts.captions:,} captions are refusals of the program that wrote them, for "
+               f"example “{counts.refusal[:60]}”; remove or rewrite them")
 
 
 def _look_through(pictures: PictureFiles) -> tuple[_Counts, tuple[str, ...]]:
     """Count the captions. → the counts; up to three examples: the first, the middle and the last of the distinct ones
     """
-    captioned = count = wildcards = 0
-    wildcard = ""
+    captioned = count = wildcards = refusals = 0
+    wildcard = refusal = ""
     hashes, positions = array("q"), array("L")  # of the first caption of each picture
     for position, captions in enumerate(pictures.captions):
         if captions:
@@ -291,11 +305,13 @@ def _look_through(pictures: PictureFiles) -> tuple[_Counts, tuple[str, ...]]:
             positions.append(position)
         for match in filter(None, map(_WILDCARD.search, captions)):
             wildcards, wildcard = wildcards + 1, wildcard or match[0]
+        for caption in filter(_REFUSAL.match, captions):
+            refusals, refusal = refusals + 1, refusal or caption
     _, first = np.unique(np.frombuffer(hashes, np.int64), return_index=True) if hashes else (None, np.empty(0, int))
     distinct = np.sort(first)
     chosen = sorted({0, len(distinct) // 2, len(distinct) - 1}) if len(distinct) else []
     examples = tuple(pictures.captions[positions[distinct[number]]][0] for number in chosen)
-    return _Counts(len(pictures), captioned, count, wildcards, wildcard), examples
+    return _Counts(len(pictures), captioned, count, wildcards, wildcard, refusals, refusal), examples
 
 
 def _summary(counts: _Counts, source: SourceCaptions) -> str:

@@ -19,7 +19,7 @@ from .spilled import SpilledDict, SpilledLists
 
 # Names of folders that only say what kind of file is in them, in the layouts images/… and captions/….
 _KINDS = frozenset(("images", "image", "imgs", "img", "pictures", "pics", "photos", "jpg", "jpegs", "png", "pngs",
-                    "captions", "caption", "labels", "label", "texts", "text", "txt", "txts", "tags", "prompts",
+                    "captions", "caption", "caps", "labels", "label", "texts", "text", "txt", "txts", "tags", "prompts",
                     "annotations", "descriptions", "metadata", "meta"))
 
 MAX_PATH = 4096                                 # letters of a path that a table may name; no system has longer ones

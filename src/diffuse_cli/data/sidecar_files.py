@@ -21,6 +21,7 @@ ORPHAN = "caption without a picture"             # the reason of a text that bel
 
 # What follows the name of a picture in that of its text, p_caption.txt; and in its own, where a text serves p_1 to p_3.
 _WORD_BEHIND = re.compile(r"(.+?)[-_ ]+(?:captions?|prompts?|descriptions?|tags|text)", re.IGNORECASE)
+_NEGATIVE_BEHIND = re.compile(r"(.+?)[-_. ]neg(?:ative)?(?:[-_ ]prompt)?", re.IGNORECASE)
 _WORD_AS_SUFFIX = re.compile(r"\.[A-Za-z_]+$")
 _ENGLISH = re.compile(r"[._-]en(?:[_-][A-Z]{2})?\.\w+$", re.IGNORECASE)
 _NUMBER_BEHIND = re.compile(r"(.*\d.*?)[-_ ]\d{1,3}")
@@ -176,14 +177,20 @@ def _report_others(source: SourceCaptions, tree: Tree, used: Counter[str]) -> No
                         if file.suffix in SIDECAR_SUFFIXES and is_of_picture(file.base)]
     no_orphans = NOT_SIDECARS | FOLDER_TEXTS
     more, first = 0, ""                         # texts of pictures that have another
+    negative = 0                                # texts with what a picture should not show
     for name in tree.others.names() if source.present else ():
         base, suffix = posixpath.splitext(name)
         if (suffix.lower() in used and name not in source.files and not is_of_picture(base)
                 and normalised(posixpath.basename(base)) not in no_orphans and base not in tree.directories):
+            if (match := _NEGATIVE_BEHIND.fullmatch(base)) and is_of_picture(match[1]):
+                negative, source.files[name] = negative + 1, None
+                continue
             if is_of_picture(posixpath.splitext(base)[0]):
                 more, first, source.files[name] = more + 1, first or name, None
                 continue
             source.problems.append((name, ORPHAN))
+    if negative:
+        source.notes.append(f"{negative:,} texts are negative prompts by their names, and no captions")
     if more:
         texts = "1 more text is" if more == 1 else f"{more:,} more texts are"
         source.notes.append(f"{texts} not used, because the pictures have a text already, for example {first}")

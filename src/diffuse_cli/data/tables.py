@@ -48,7 +48,7 @@ def read_rows(file: File, *, is_picture: Callable[[str], bool], notes: list[str]
         rows = _parquet_rows(file)
     elif file.suffix == ".json":
         rows = _document_rows(file)
-    elif file.suffix in JSON_LINES:
+    elif file.suffix in JSON_LINES or (file.suffix == ".txt" and _is_object(next(_lines(file, []), ""))):
         rows = _json_line_rows(file, notes)
     else:
         rows = _separated_rows(file, _lines(file, notes), is_picture)
