@@ -116,3 +116,30 @@ def test_in_a_conversation_the_answer_is_the_caption(folder, talk):
     rows = [{"id": "1", "image": name, "conversations": talk} for name in NAMES]
     assert captions_of(find_pictures(folder({**PICTURES, "chat.json": json.dumps(rows)}))) == dict.fromkeys(
         NAMES, ("a ball",))
+
+
+def as_exported(text):
+    """What photo services write: each byte of UTF-8 as a letter."""
+    return text.encode().decode("latin-1")
+
+
+@pytest.mark.parametrize("document", [
+    [{"media": [{"uri": f"media/posts/{name}", "creation_timestamp": 1, "title": as_exported(f"“ball” {name[0]}")}]}
+     for name in NAMES],
+    [{"media": [{"uri": f"media/posts/{name}", "creation_timestamp": 1, "title": ""}],
+      "title": as_exported(f"“ball” {name[0]}"), "creation_timestamp": 1} for name in NAMES],
+    {"name": "Summer", "cover_photo": {"uri": NAMES[0]}, "photos": [
+        {"uri": f"media/posts/{name}", "creation_timestamp": 1, "description": as_exported(f"“ball” {name[0]}")}
+        for name in NAMES]},
+], ids=["posts", "posts of several", "album"])
+def test_exports_of_photo_services(folder, document):
+    root = folder({**{f"media/posts/{name}": None for name in NAMES}, "posts_1.json": json.dumps(document)})
+    assert captions_of(find_pictures(root)) == {f"media/posts/{name}": (f"“ball” {name[0]}",) for name in NAMES}
+
+
+@pytest.mark.parametrize(("edges", "captions"), [([{"node": {"text": "a red car"}}], ("a red car",)), ([], ())])
+def test_texts_of_instaloader(folder, edges, captions):
+    node = {"node": {"edge_media_to_caption": {"edges": edges}, "owner": {"id": 1}}, "instaloader": {"version": "4"}}
+    found = find_pictures(folder({"1.jpg": None, "1.json": json.dumps(node)}))
+    assert captions_of(found) == {"1.jpg": captions}
+    assert found.caption_problems == ()

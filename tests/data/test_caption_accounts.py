@@ -183,3 +183,39 @@ def test_packed_texts_beside_pictures_are_named(folder):
     found = find_pictures(folder({**PICTURES, **files(".json.xz", "x"), "more.zip": ""}))
     assert found.notes[0] == "not read as captions: 0.json.xz and 3 more; unpack what holds captions"
     assert found.notes[1].startswith("more.zip: not read, because pictures lie beside")
+
+
+@pytest.mark.parametrize(("name", "content"), [
+    ("captions.yaml", "0.png: a red car\n1.png: two dogs\n"), ("captions.toml", '"0.png" = "a"\n"1.png" = "b"\n'),
+    ("captions.md", "# Captions\n![a red car](0.png)\n![two dogs](1.png)\n"),
+    ("table.md", "| file | caption |\n|---|---|\n| 0.png | a |\n| 1.png | b |\n"),
+    ("captions.py", "{'0.png': 'a', '1.png': 'b'}"), ("run.log", "INFO 0.png: a\nINFO 1.png: b\n"),
+    ("index.html", "<html><body><img src='0.png' alt='a car'><img src='1.png' alt='dogs'></body></html>"),
+    ("captions.foo", "<0.png> a\n<1.png> b\n")])
+def test_texts_of_other_kinds_that_name_pictures_are_a_warning(folder, name, content):
+    found = find_pictures(folder({**PICTURES, name: content}))
+    assert found.warnings == (f"not read as captions: {name}, although it names pictures; copy them into a table, "
+                              "which has the name of a picture and its caption in each line, with a comma or tab "
+                              "between",)
+    found = find_pictures(folder({**PICTURES, name: "see https://example.org/a.png\nepochs: 3\n"}))
+    assert found.warnings == ()
+
+
+@pytest.mark.parametrize("folders", [True, False])
+def test_names_that_fit_several_pictures_are_said_to(folder, folders):
+    pictures = {f"{place}/{name}.png": None for place in ("cats", "dogs") for name in "ab"} if folders else {
+        f"{place}/{name}.png": None for place in "12" for name in "ab"}
+    found = find_pictures(folder({**pictures, "all.csv": "file,text\na.png,A\nb.png,B\n"}))
+    assert ("all.csv is not used: names such as a.png are those of several pictures; write their folders as well"
+            in found.warnings)
+
+
+def test_texts_that_are_all_empty_are_a_warning(folder):
+    found = find_pictures(folder({**PICTURES, "0.txt": "", "1.txt": " ", "2.txt": "\n", "3.txt": ""}))
+    assert found.warnings == ("4 caption files hold no text, for example 0.txt",)
+
+
+def test_packed_pictures_are_a_warning(folder):
+    found = find_pictures(folder({**PICTURES, "4.png.gz": b"\x1f\x8b", "5.jpg.xz": b"x", "6.txt.gz": b"\x1f\x8b"}))
+    assert found.warnings == ("not read: 4.png.gz and 1 more; unpack these pictures",)
+    assert found.notes == ("not read as captions: 6.txt.gz; unpack what holds captions",)

@@ -101,3 +101,12 @@ def test_one_name_in_two_compositions_is_said(tmp_path):
         (tmp_path / name).write_bytes(b"")
     (note,) = folders.list_tree(tmp_path).notes
     assert note.startswith("1 name is there twice, with composed and with decomposed accents, for example \u00e9.png")
+
+
+@pytest.mark.parametrize(("name", "step"), [
+    ("data.npz", "save its pictures as PNG files"), ("train-images-idx3-ubyte", "save its pictures as PNG files"),
+    ("a.mp4", "save single frames as pictures"), ("a.pdf", "export its pages as PNG")])
+def test_what_holds_pictures_in_another_form_is_named(folder, name, step):
+    with pytest.raises(DataError) as error:
+        find_pictures(folder({name: b"\0\1\2"}))
+    assert error.value.hint == f"{name} is not read: {step}"

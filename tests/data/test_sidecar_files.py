@@ -117,7 +117,7 @@ def test_json_files_without_a_caption_are_a_warning_if_there_are_no_captions(fol
 def test_json_that_describes_something_else_is_no_sidecar(folder):
     found = find_pictures(folder({"cat/1.png": None, "cat/1.json": '{"boxes": [1]}', "dog/2.png": None}))
     assert found.caption_source == "folder"
-    found = find_pictures(folder({"cat/1.json": "[" * 100_000, "dog/2.json": "[" * 60_000}))
+    found = find_pictures(folder({"cat/1.json": "[" * (2**20 + 1), "dog/2.json": "[" * 60_000}))
     assert (found.caption_source, found.caption_problems) == ("folder", (("dog/2.json", "not JSON"),))
 
 

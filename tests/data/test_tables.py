@@ -7,6 +7,7 @@ import pytest
 from picture_folders import captions_of, rows
 from pyarrow import parquet
 
+from diffuse_cli.data.caption_text import tidy
 from diffuse_cli.data.captions import find_pictures
 from diffuse_cli.errors import DataError
 
@@ -43,11 +44,49 @@ def quoted(caption):
     "\ufefffile_name,text\n" + "".join(f"{name},{quoted(text)}\n" for name, text in PAIRS),
     "My holidays,\n,\nfile_name,text\n" + "".join(f"{name},{quoted(text)}\n" for name, text in PAIRS),
     '"file_name,text"\r\n' + "".join(f'"{name},""{text}"""\r\n' for name, text in PAIRS),
+    '"file_name" ; "text"\n' + "".join(f'"{name}" ; "{text}"\n' for name, text in PAIRS),
+    '"file_name" , "text"\n' + "".join(f'"{name}" , "{text}"\n' for name, text in PAIRS),
+    '"file_name" \t "text"\n' + "".join(f'"{name}" \t "{text}"\n' for name, text in PAIRS),
+    "# made by hand, in May\n# x\nfile_name;text\n" + "".join(f"{name};{text}\n" for name, text in PAIRS),
+    "#file_name;text\n" + "".join(f"{name};{text}\n" for name, text in PAIRS),
 ], ids=["blanks", "capitals", "semicolon", "tab", "sep", "old line ends", "index", "no header", "bars", "other order",
-        "blank rows", "mark", "title", "quoted twice"])
+        "blank rows", "mark", "title", "quoted twice", "blanks before ;", "blanks before ,", "blanks before tab",
+        "comments", "header as comment"])
 @pytest.mark.parametrize("name", ["metadata.csv", "labels.csv", "list.tsv"])
 def test_separated_values(pictures, folder, text, name):
     assert captions_of(find_pictures(folder({name: text}))) == EXPECTED
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_quotes_inside_of_values(folder, separator):
+    rows = f'"file" {separator} "text"\n"0.png" {separator} "a ""red"" {separator}car"\n'
+    assert captions_of(find_pictures(folder({"0.png": None, "a.csv": rows}))) == {"0.png": (tidy(
+        f'a "red"{separator}car'),)}
+    rows = f'file{separator}text\n0.png{separator}"a \\"red\\"{separator} car"\n'
+    assert captions_of(find_pictures(folder({"0.png": None, "a.csv": rows}))) == {"0.png": (tidy(
+        f'a "red"{separator} car'),)}
+
+
+@pytest.mark.parametrize("between", [" ", ": ", ":", " - ", " => ", "=", " = ", "   ", " – "])
+@pytest.mark.parametrize("title", ["", "My pictures\n\n"])
+def test_lists_of_names_and_captions(folder, between, title):
+    names = ["a cat.png", "b.2.jpeg", "c.png"]
+    lines = "".join(f"{name}{between}{text}\n" for name, text in zip(names, CAPTIONS[:3], strict=True))
+    found = find_pictures(folder({**dict.fromkeys(names), "list.txt": title + lines}))
+    assert captions_of(found) == {name: (text,) for name, text in zip(names, CAPTIONS[:3], strict=True)}
+
+
+def test_a_line_of_a_list_without_a_name_is_an_error(folder):
+    lines = "".join(f"{number}.png: a car\n" for number in range(60)) + "and a bridge\n"
+    with pytest.raises(DataError, match=r"all\.txt line 61 does not begin with the name of a picture, as the others"):
+        find_pictures(folder({"0.png": None, **{f"{number}.png": None for number in range(60)}, "all.txt": lines}))
+
+
+@pytest.mark.parametrize("text", ["0.png 3\n1.png 4\n", "0.png 1.png\n1.png 0.png\n", "0.png\n1.png\n",
+                                  "see 0.png for it\nand 1.png too\n", "0.png | 0 | a car\n1.png | 1 | a car\n"])
+def test_other_texts_with_names_are_no_such_lists(folder, text):
+    found = find_pictures(folder({"0.png": None, "1.png": None, "all.txt": text}))
+    assert set(captions_of(found).values()) <= {(), ("a car",)}
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32", "cp1252"])
@@ -294,3 +333,22 @@ def test_an_open_quote_is_named_by_the_line_where_it_opens(folder):
     rows = "0.png,a\n1.png,\"b\n2.png,c\n"
     with pytest.raises(DataError, match=r"^table\.csv line 3 is not CSV"):
         find_pictures(folder({f"{number}.png": None for number in range(3)} | {"table.csv": f"file,text\n{rows}"}))
+
+
+@pytest.mark.parametrize(("name", "document"), [
+    ("all.json", [[name, text] for name, text in PAIRS]),
+    ("all.json", {"images": NAMES, "captions": CAPTIONS}),
+    ("all.json", {"train": [{"img": name, "text": text} for name, text in PAIRS[:4]],
+                  "val": [{"img": name, "text": text} for name, text in PAIRS[4:]], "info": {}}),
+    ("all.txt", None)])
+def test_further_forms_of_json(pictures, folder, name, document):
+    lines = "".join(json.dumps({"file": name, "text": text}) + "\n" for name, text in PAIRS)
+    assert captions_of(find_pictures(folder({name: json.dumps(document) if document else lines}))) == EXPECTED
+
+
+@pytest.mark.parametrize("columns", ["caption_de,caption_en", "caption_en,caption_de",
+                                     "Caption (German),Caption (English)"])
+def test_of_captions_in_several_languages_the_english_ones_count(folder, columns):
+    texts = ["ein Auto", "a car"] if "de,caption" in columns or "(" in columns else ["a car", "ein Auto"]
+    found = find_pictures(folder({"0.png": None, "all.csv": f"file,{columns}\n0.png,{','.join(texts)}\n"}))
+    assert captions_of(found) == {"0.png": ("a car",)}

@@ -1,6 +1,7 @@
 """Text in the encodings of editors and shells is read as it was written; bytes that are no text are refused."""
 
 import random
+import unicodedata
 
 import pytest
 
@@ -24,6 +25,9 @@ TEXTS = {
     "arabic tags": ("قطة\nكلب\nسيارة حمراء\nبحر", ("cp1256",)),
     "thai": ("แมวสีขาว\nรถสีแดงบนสะพาน\nภูเขาสูง", ("cp874",)),
     "traditional tags": ("貓\n狗\n紅色汽車\n大海\n女孩，藍色頭髮", ("big5",)),
+    "lithuanian": ("žalias automobilis ant tilto\ntrys paukščiai ant vielos, vaikas su aitvaru", ("cp1257",)),
+    "latvian": ("zaļa automašīna uz tilta\ndivi suņi sniegā, bērns ar pūķi\nveca laiva pie jūras\naugļu bļoda",
+                ("cp1257",)),
     "korean": ("다리 위의 빨간 자동차\n눈 속의 두 마리 개", ("cp949",)),
 }
 CASES = [pytest.param(text * 3, encoding, id=f"{name} {encoding}")
@@ -80,8 +84,43 @@ def test_a_text_of_which_the_library_guesses_nothing_is_read_all_the_same():
     assert decode_text(b"\x1b\xff")[0] == "\x1b\xff"
 
 
+def test_vietnamese_writes_the_tone_behind_its_vowel():
+    texts = "hai con chó trong tuyết", "ngựa trắng trên cánh đồng", "một chiếc ô tô màu đỏ trên cầu"
+    for text in texts:
+        data = b"".join(vietnamese(letter) for letter in text)
+        assert unicodedata.normalize("NFC", decode_text(data)[0]) == text
+
+
+def vietnamese(letter):
+    """A letter in code page 1258, which has no letters with a tone but some."""
+    base, *marks = unicodedata.normalize("NFD", letter)
+    tones = "".join(mark for mark in marks if mark in "\u0300\u0301\u0303\u0309\u0323")
+    return (unicodedata.normalize("NFC", base + "".join(mark for mark in marks if mark not in tones)) + tones).encode(
+        "cp1258")
+
+
+@pytest.mark.parametrize(("text", "encodings"), [
+    ("橋の上の赤い車 雪の中の二匹の犬 夜の緑の丘 ブラックコーヒー 春の小さな家", ("cp932", "euc_jp")),
+    ("красная_машина две_собаки_в_снегу зелёный_холм старая_лодка", ("cp1251", "koi8_r")),
+    ("¿qué_es_esto? montaña_verde pájaro corazón el_árbol un_niño café ¿dónde? lápiz", ("cp1252",)),
+    ("lohega_paat mägi_öösel põllul väike_maja_üleval mere_ääres öö", ("cp1257",))])
+def test_each_text_of_a_folder_is_read_by_its_own_code_page(text, encodings):
+    words = text.split()
+    files = [word.encode(encodings[number % len(encodings)]) for number, word in enumerate(words)]
+    sample = b"\n".join(files)
+    assert [decode_text(data, sample=sample)[0] for data in files] == words
+
+
+@pytest.mark.parametrize("text", [
+    "1girl+solo-portrait", "C++ and C#", "Mix+Match-Standing", "red+Standing", "a+B=c", "+AA0-", "~{", "a ~{ b ~} c",
+    "Peck's+IBM-case"])
+def test_texts_with_the_signs_of_other_encodings_are_what_they_are(text):
+    assert decode_text(text.encode()) == (text, "utf-8")
+
+
 @pytest.mark.parametrize(("text", "encoding"), [
-    ("橋の上の赤い車\n雪の中の犬", "iso2022_jp"), ("다리 위의 빨간 차", "iso2022_kr")])
+    ("橋の上の赤い車\n雪の中の犬", "iso2022_jp"), ("다리 위의 빨간 차", "iso2022_kr"), ("红色的汽车 on a bridge", "hz"),
+    ("größere Häuser & mehr", "utf-7"), ("橋の上の赤い車", "utf-7"), ("две собаки", "utf-7")])
 def test_encodings_of_seven_bits_are_recognised_by_their_escapes(text, encoding, tmp_path):
     assert decode_text(text.encode(encoding))[0] == text
     line = text[0] * 600_000                    # more than is read at once, which ends within a letter of two bytes

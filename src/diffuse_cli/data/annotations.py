@@ -1,4 +1,4 @@
-"""Rows in JSON values: plain lists and maps, and what COCO, VIA, Label Studio and Datumaro write.
+"""Rows in JSON values: plain lists and maps, and what COCO, VIA, Label Studio, Datumaro and photo services write.
 
 A row is a dictionary from column to value. The names of objects that are marked in a picture stand in a column of their
 own, OBJECTS, which no rule takes for a caption. Standard library only.
@@ -12,7 +12,8 @@ FILE_KEY = "file_name"                          # the column in which names stan
 NAMELESS = "column "                            # begins the names of columns of a table without a header
 TEXT_KEY = "text"                               # the same of captions
 OBJECTS = "objects"                             # the column with the names of marked objects, between commas
-_FILE_KEYS = frozenset((FILE_KEY, "filename", "file", "image", "path", "image_path"))
+_FILE_KEYS = frozenset((FILE_KEY, "filename", "file", "image", "path", "image_path", "file_names", "filenames", "files",
+                        "images", "paths", "image_paths"))
 
 
 def normalised(column: str) -> str:
@@ -22,10 +23,15 @@ def normalised(column: str) -> str:
 
 def rows_of(document: Any) -> Iterator[Any]:
     """The rows in a JSON value: a list of objects, a map from names, lists of columns, or those of a program."""
+    for row in _rows_of(document):
+        yield from _media_rows(row) if isinstance(row, dict) else (row,)
+
+
+def _rows_of(document: Any) -> Iterator[Any]:
     if isinstance(document, list):
-        yield from map(_label_studio_row, document) if _is_label_studio(document) else document
+        yield from map(_label_studio_row, document) if _is_label_studio(document) else map(_row_of_list, document)
         return
-    if not isinstance(document, dict):
+    if not isinstance(document, dict) or {"nodes", "links"} <= document.keys():       # the latter: of ComfyUI
         return
     if isinstance(document.get("images"), list) and isinstance(document.get("annotations"), list):
         yield from _coco_rows(document)
@@ -40,8 +46,9 @@ def rows_of(document: Any) -> Iterator[Any]:
         document = document["_via_img_metadata"]
     tables = [value for value in document.values() if isinstance(value, list) and value
               and all(isinstance(row, dict) for row in value)]
-    if len(tables) == 1:                        # {"images": [{…}, …], "info": …}
-        yield from tables[0]
+    if tables:                                  # {"images": [{…}, …], "info": …}, {"train": [{…}, …], "val": […]}
+        for table in tables:
+            yield from table
     elif document and all(isinstance(value, list) for value in document.values()) and len(
             {len(value) for value in document.values()}) == 1 and _looks_like_columns(document):
         yield from (dict(zip(document, values, strict=True)) for values in zip(*document.values(), strict=True))
@@ -50,6 +57,11 @@ def rows_of(document: Any) -> Iterator[Any]:
                     for key in next(iter(document.values())))
     else:                                       # name → caption, captions or an object
         yield from (_row_of_map(name, value) for name, value in document.items())
+
+
+def _row_of_list(row: Any) -> Any:
+    """A row without names of columns, as ["1.png", "a red car"], with such names; any other as it is."""
+    return {f"{NAMELESS}{number}": value for number, value in enumerate(row, 1)} if isinstance(row, list) else row
 
 
 def _row_of_map(name: str, value: Any) -> dict[str, Any]:
@@ -111,6 +123,30 @@ def _coco_rows(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
             kinds = [annotation.get("category_id") for annotation in of_image]
             yield {**image, **({"caption": captions} if captions else {}),
                    **_marked(categories.get(kind) for kind in kinds if isinstance(kind, str | int))}
+
+
+def _media_rows(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The pictures of a post in an export of Instagram or Facebook, each with its own title or that of the post.
+
+    Any other row as it is. These exports write each byte of UTF-8 as a letter.
+    """
+    media = row.get("media")
+    if isinstance(media, list) and any("uri" in _object(medium) for medium in media):
+        for medium in map(_object, media):
+            yield _spelt({**medium, "title": medium.get("title") or row.get("title")})
+    else:
+        yield _spelt(row) if "uri" in row and "creation_timestamp" in row else row
+
+
+def _spelt(row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose texts are bytes of UTF-8, each written as the letter of that number."""
+    def text_of(letters: str) -> str:
+        try:
+            return letters.encode("latin-1").decode()
+        except UnicodeError:                    # the row was mended already
+            return letters
+
+    return {key: text_of(value) if isinstance(value, str) else value for key, value in row.items()}
 
 
 def _via3_rows(document: dict[str, Any]) -> Iterator[dict[str, Any]]:

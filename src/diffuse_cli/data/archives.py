@@ -17,11 +17,12 @@ from pathlib import Path
 
 from ..errors import DataError
 from ..files.input_files import check_input, open_input
+from .code_pages import NAME_PAGES, guess_among
 from .containers import ARCHIVE_LIMIT, DAMAGE, PACKED, File, Member, TarHeaders, read_head
 from .file_types import HEAD, NO_PICTURE, PICTURE, judge_suffix, picture_suffixes, remedies, what_else
 from .folders import BROKEN_LINK, FileList, Tree, judge_contents
 from .litter import litter_label
-from .text_files import NAME_PAGES, guess_among, is_unicode
+from .text_files import is_unicode
 
 _ARCHIVES = (".zip", ".tar")
 _COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")      # to be unpacked first

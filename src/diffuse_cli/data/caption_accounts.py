@@ -3,12 +3,13 @@
 import itertools
 import os
 import posixpath
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 from ..config import TABLE_SUFFIXES
 from ..errors import DataError
-from .caption_tables import CaptionTable, UnrelatedFile, read_table
+from .caption_tables import AMBIGUOUS, CaptionTable, UnrelatedFile, read_table
 from .containers import File, read_head
 from .file_types import UNKNOWN, judge_suffix, picture_suffixes
 from .folders import Tree
@@ -23,6 +24,8 @@ from .text_files import NotText, decode_text
 _TABLE = "; a table has the name of a picture and its caption in each line, with a comma or tab between"
 _LIST = "pictures, without captions"
 _RENAME = "; a copy with the suffix .txt would be read as a table"
+_COPY = f", although it names pictures; copy them into a table, which{_TABLE.removeprefix('; a table')}"
+_OTHER_TEXTS = (".log", ".py", ".js", ".ini", ".cfg", ".conf", ".rst", ".htm", ".ipynb", ".nfo", ".srt")
 _ARCHIVES = (".zip", ".tar", ".arrow", ".tgz", ".tar.gz", ".tar.xz", ".tar.bz2", ".tar.zst")
 _PACKED = (*_ARCHIVES, ".gz", ".xz", ".bz2", ".zst")
 _SHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers", ".sqlite", ".sqlite3", ".db", ".accdb", ".mdb",
@@ -63,7 +66,7 @@ def account(source: SourceCaptions, tree: Tree, index: PictureIndex, *, kind: st
             silent[0].warnings[0] + (f"; {len(silent) - 1:,} more like it" if len(silent) > 1 else ""))
     for reason in dict.fromkeys(reason for _, reason in unused):
         alike = [name for name, other in unused if other == reason]
-        (source.notes if source.by_name else source.warnings).append(
+        (source.notes if source.by_name and not reason.startswith(AMBIGUOUS) else source.warnings).append(
             f"{alike[0]}{_and_more(len(alike))} {'is' if len(alike) == 1 else 'are'} not used: "
             f"{reason if len(alike) == 1 else reason.replace('lists none', 'they list none', 1)}")
     if kind not in ("folder", "filename", "none") and names.present and names.label != "file name":
@@ -89,13 +92,7 @@ def _beside_pictures(source: SourceCaptions, tree: Tree, index: PictureIndex, kn
     twins: dict[str, tuple[int, int]] = {}      # suffix → number of files, the position of the first of them
     others: dict[str, tuple[int, str]] = {}     # what to do about files → their number, the first of them
     looked_into = 0                             # files with unknown suffixes
-    packed = [name for name in tree.others.names() if name.lower().endswith(_PACKED)]
-    archives = [name for name in packed if name.lower().endswith(_ARCHIVES)]
-    if texts := [name for name in packed if not name.lower().endswith(_ARCHIVES)]:
-        source.notes.append(f"not read as captions: {texts[0]}{_and_more(len(texts))}; unpack what holds captions")
-    if archives:
-        source.notes.append(f"{archives[0]}{_and_more(len(archives))}: not read, because pictures lie beside; "
-                            f"give {tree.root / archives[0]} to read it")
+    _packed_beside(source, tree)
     for position, name in enumerate(tree.others.names()):
         if name in known or name in problems:
             continue
@@ -107,15 +104,22 @@ def _beside_pictures(source: SourceCaptions, tree: Tree, index: PictureIndex, kn
         if beside and suffix not in (*_NO_TEXTS, ".npz", ".npy", ".pt"):
             count, example = twins.get(suffix, (0, position))
             twins[suffix] = count + 1, example
-        elif suffix in _REMEDIES and posixpath.basename(name).lower().split(".")[0] not in NOT_SIDECARS:
+        elif suffix in _REMEDIES and (suffix == ".html" or (
+                posixpath.basename(name).lower().split(".")[0] not in NOT_SIDECARS)):
             remedy = _LIST if suffix == ".txt" and _lists_pictures(tree.others[position], index) else _REMEDIES[suffix]
+            if not remedy and looked_into < MAX_TABLES:
+                looked_into += 1
+                remedy = _COPY if _mentions_pictures(tree.others[position], index) else ""
             count, first = others.get(remedy, (0, name))
             others[remedy] = count + 1, first
-        elif judge_suffix(suffix, picture_suffixes()) == UNKNOWN and looked_into < MAX_TABLES:
+        elif looked_into < MAX_TABLES and (
+                suffix in _OTHER_TEXTS or judge_suffix(suffix, picture_suffixes()) == UNKNOWN):
             looked_into += 1
-            if _lists_pictures(tree.others[position], index):
-                count, first = others.get(_RENAME, (0, name))
-                others[_RENAME] = count + 1, first
+            for remedy, applies in ((_RENAME, _lists_pictures), (_COPY, _mentions_pictures)):
+                if applies(tree.others[position], index):
+                    count, first = others.get(remedy, (0, name))
+                    others[remedy] = count + 1, first
+                    break
     for suffix, (count, example) in twins.items():
         if suffix == ".cls" or _is_text(tree.others[example]):          # the former: numbers of classes
             (source.notes if source.by_name else source.warnings).append(
@@ -123,7 +127,7 @@ def _beside_pictures(source: SourceCaptions, tree: Tree, index: PictureIndex, kn
                  "captions from them") if count > 1 else
                 f"{tree.others[example].name} lies beside a picture and is not used; --caption-ext {suffix} would read "
                 "a caption from it")
-    for remedy in (_LIST, _RENAME, *dict.fromkeys(_REMEDIES.values())):
+    for remedy in (_LIST, _RENAME, _COPY, *dict.fromkeys(_REMEDIES.values())):
         count, first = others.get(remedy, (0, ""))
         files = f"{first}{_and_more(count)}"
         if count and remedy == _LIST:
@@ -131,6 +135,21 @@ def _beside_pictures(source: SourceCaptions, tree: Tree, index: PictureIndex, kn
         elif count:
             (source.notes if source.by_name or not remedy else source.warnings).append(
                 f"not read as captions: {files}{remedy}")
+
+
+def _packed_beside(source: SourceCaptions, tree: Tree) -> None:
+    """Archives and packed files in the tree."""
+    packed = [name for name in tree.others.names() if name.lower().endswith(_PACKED)]
+    archives = [name for name in packed if name.lower().endswith(_ARCHIVES)]
+    texts = [name for name in packed if not name.lower().endswith(_ARCHIVES)]
+    suffixes = picture_suffixes()
+    if pictures := [name for name in texts if posixpath.splitext(posixpath.splitext(name)[0])[1].lower() in suffixes]:
+        source.warnings.append(f"not read: {pictures[0]}{_and_more(len(pictures))}; unpack these pictures")
+    if texts := [name for name in texts if name not in pictures]:
+        source.notes.append(f"not read as captions: {texts[0]}{_and_more(len(texts))}; unpack what holds captions")
+    if archives:
+        source.notes.append(f"{archives[0]}{_and_more(len(archives))}: not read, because pictures lie beside; "
+                            f"give {tree.root / archives[0]} to read it")
 
 
 def without_lists(problems: list[tuple[str, str]], tree: Tree, index: PictureIndex,
@@ -146,15 +165,26 @@ def without_lists(problems: list[tuple[str, str]], tree: Tree, index: PictureInd
 
 
 def _lists_pictures(file: File, index: PictureIndex) -> bool:
-    """Whether the first lines of a text are names of pictures."""
+    """Whether the first lines of a text, but perhaps its header, begin with names of pictures."""
     try:
         text, _ = decode_text(read_head(file.path, 4096))
     except (OSError, NotText):
         return False
     lines = [line.strip() for line in text.splitlines()[:20] if line.strip()]
     lines = lines[:-1] or lines                 # the last may be cut
+    lines = lines[1:] if len(lines) > 2 and not index.find(lines[0].split()[0]) else lines
     return bool(lines) and all(len(line) < 1000 and (index.find(line.split()[0]) or index.find(line))
                                for line in lines)
+
+
+def _mentions_pictures(file: File, index: PictureIndex) -> bool:
+    """Whether the beginning of a text names two pictures or more, among other words."""
+    try:
+        text = read_head(file.path, 16 * 1024).decode("utf-8", "replace")              # a web page is text enough
+    except OSError:
+        return False
+    names = dict.fromkeys(re.findall(r"[^\s\"'()<>\[\]{}|=:,;`]{1,200}\.\w{3,5}\b", text)[:200])
+    return sum(index.find(name) is not None for name in names) > 1
 
 
 def _and_more(count: int) -> str:

@@ -6,7 +6,8 @@ from typing import Any
 
 from ..errors import DataError
 from .annotations import NAMELESS, normalised
-from .caption_text import caption_in, captions_under, distinct_captions
+from .caption_text import captions_under, distinct_captions
+from .structured_texts import caption_in
 
 # Names of columns, as `normalised` spells them; the first that holds captions counts.
 TEXT_COLUMNS = ("text", "caption", "captions", "prompt", "description", "sentence", "sentences", "comment", "raw",
@@ -18,6 +19,7 @@ _FIRST_CLASS = TEXT_COLUMNS.index("label")      # from here on, they hold classe
 _CAPTION_WORD = re.compile(
     r"(^|_)(captions?|prompts?|descriptions?|beschreibung|légende|descripción|descrição|descrizione|описание|подпись|"
     r"説明|キャプション|描述|说明|설명)(_|\d|$)")
+_ENGLISH = re.compile(r"(?<![^\W_])(en|eng|english)(?![^\W_])", re.IGNORECASE)
 _NEGATIVE = re.compile("negative", re.IGNORECASE)
 _IDEOGRAPHS = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]")        # scripts without blanks between words
 _PHRASE = 3                                     # words from which a value is a phrase
@@ -98,12 +100,17 @@ def is_caption_name(name: str) -> bool:
 
 def _described(sample: list[dict[str, Any]], others: list[str]) -> list[str]:
     """Columns whose names hold the word caption or the like, as caption_en does; or else the only one with phrases."""
-    texts = {name: [value for row in sample if _is_text(value := caption_in(row.get(name)))] for name in others}
+    texts = {name: [value for row in sample if _is_text(value := _first(caption_in(row.get(name))))] for name in others}
     named = [name for name in others if is_caption_name(name) and texts[name]]
     phrases = [name for name, values in texts.items() if len(set(values)) > 1 and not _NEGATIVE.search(name) and
                2 * sum(len(value.split()) + len(_IDEOGRAPHS.findall(value)) // 3 >= _PHRASE for value in values)
                > len(sample)]
-    return named or (phrases if len(phrases) == 1 else [])
+    return sorted(named, key=lambda name: not _ENGLISH.search(name)) or (phrases if len(phrases) == 1 else [])
+
+
+def _first(value: Any) -> Any:
+    """The first item of a list; any other value as it is."""
+    return value[0] if isinstance(value, list) and value else value
 
 
 def _columns_of_marks(sample: list[dict[str, Any]], others: list[str]) -> tuple[str, ...]:

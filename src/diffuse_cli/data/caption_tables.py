@@ -25,6 +25,7 @@ from .text_files import NotText, decode_text
 FILE_COLUMNS = (FILE_KEY, "filename", "file", "image", "img", "image_path", "img_path", "image_name", "img_name",
                 "image_file", "image_filename", "file_path", "filepath", "path", "picture", "photo", "name", "key",
                 "id", "image_id", "url")
+AMBIGUOUS = "names such as"                     # begins what is said of a table that may mean several pictures
 _SAMPLE = 2000                                  # rows by which the columns are recognised
 
 
@@ -37,6 +38,9 @@ class NameIndex(Protocol):
 
     def find(self, written: str, *, directory: str = "") -> str | None:
         """The picture that a table in `directory` means by `written`, or None."""
+
+    def fits_several(self, written: str) -> bool:
+        """Whether `written` is the name of pictures in several folders."""
 
 
 @dataclass
@@ -81,6 +85,9 @@ def read_table(file: File, index: NameIndex, column: str | None, *, required: bo
         every = (row for _, row in itertools.chain(sample, rows))      # needed to tell whether the numbers are safe
         file_column = _number_column(every, columns, numbers)
         rows = itertools.islice(read_rows(file, is_picture=is_picture, notes=[]), len(sample), None)
+    if file_column is None and (ambiguous := next((value for _, row in sample for value in row.values() if isinstance(
+            value, str) and index.fits_several(value)), None)):
+        raise UnrelatedFile(f"{AMBIGUOUS} {ambiguous[:100]} are those of several pictures; write their folders as well")
     if file_column is None and required:
         file_column, numbers = _named_column(sample, columns, file), None
     if file_column is None:
@@ -220,7 +227,11 @@ def _is_file_name(value: Any) -> bool:
 
 
 def _name_in(value: Any) -> str | None:
-    """The name of a file in a value of a row: a text, a number, or {"path": …} as in data sets of Hugging Face."""
+    """The name of a file in a value of a row: a text, a number, {"path": …} as in data sets of Hugging Face, or a list
+    of one of these.
+    """
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
     if isinstance(value, dict):
         value = value.get("path")
     if type(value) is int or (type(value) is float and value.is_integer()):

@@ -4,22 +4,23 @@ Standard library only. Text is kept as it is, apart from white space and control
 """
 
 import html
-import json
 import math
 import re
 from collections.abc import Iterable
 from statistics import median
 from typing import Any
 
-CAPTION_KEYS = ("caption", "text", "raw", "sentence", "value", "content")       # of an object in the place of a caption
-LANGUAGE_KEYS = ("en", "en_US", "en-US", "english")                     # of translations, instead of CAPTION_KEYS
+from .generated_prompts import without_signs
+from .structured_texts import caption_in, structured
+
 TAG_KEYS = ("tags", "tag", "keywords", "labels", "classes", "tags_general")     # a list is one caption of tags
 SPACED_TAG_KEYS = ("tag_string", "tag_string_general")                  # tags of image boards, with blanks between
 _NOTHING = ("nan", "NaN", "NULL", "null", "None", "N/A", "#N/A", "<NA>", "\\N")        # written where no caption is
 _ASKING = ("human", "user", "system")           # who does not say the caption in a conversation
 _CONTROL = dict.fromkeys((*range(32), *range(127, 160)), " ")          # control characters
-_PARAMETERS = re.compile(r"Steps: \d+, (?:\w[\w ]*: [^,]+, )*(Sampler|Seed|CFG scale): ")
-_ADAPTER = re.compile(r"<(lora|lyco|hypernet):[^<>]*>", re.IGNORECASE)
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-fA-F]{1,6}|[A-Za-z]\w{1,31});")
+_TAG = re.compile(r"</?(?:p|br|b|i|u|em|strong|span|div|a|ul|ol|li|h[1-6]|font|small|sub|sup)(?:\s[^<>]*)?/?>",
+                  re.IGNORECASE)
 _LANGUAGE = re.compile(r"([a-z]{2,3})(?:[_@-][A-Za-z]+)*(?:\.utf-?8)?\s*=\s*(?=\S)", re.IGNORECASE)
 
 
@@ -29,9 +30,22 @@ def tidy(text: str) -> str:
 
 
 def distinct_captions(value: Any) -> tuple[str, ...]:
-    """A text or a list of texts → the distinct captions in it, in order; empty ones and other values are left out."""
-    tidied = (tidy(text.removeprefix("\ufeff")) for text in _texts(value) if text is not None)
+    """A text or a list of texts → the distinct captions in it, in order; empty ones and other values are left out.
+
+    Of HTML, the text counts; of prompts, the words without the signs by which networks are loaded and words weighed.
+    """
+    tidied = (tidy(without_signs(_without_html(text.removeprefix("\ufeff")))) for text in _texts(value)
+              if text is not None)
     return tuple(dict.fromkeys(text for text in tidied if text))
+
+
+def _without_html(text: str) -> str:
+    """A text with the letters that entities such as &amp; stand for; without tags, if it has more than single ones."""
+    if "</" in text or "<br" in text:
+        text = _TAG.sub(" ", text)
+    for _ in range(2 if "&" in text else 0):                            # exporters write them twice
+        text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
+    return text
 
 
 def join_lines(lines: Iterable[str]) -> str:
@@ -52,21 +66,6 @@ def without_translations(lines: Iterable[str]) -> list[str]:
     english = [line[mark.end():] for line, mark in zip(lines, marks, strict=True)
                if mark is not None and mark[1].lower() == "en"]
     return plain or english[:1] or lines
-
-
-def prompt_of_parameters(lines: Iterable[str]) -> str | None:
-    """The prompt in the text that stable-diffusion-webui and its like save beside a picture; None for another text.
-
-    Its lines up to "Negative prompt: …" and "Steps: …, Sampler: …", without marks such as `<lora:name:1>`.
-    """
-    prompt: list[str] = []
-    is_over = is_generated = False
-    for line in lines:
-        is_generated = is_generated or bool(_PARAMETERS.match(line))
-        is_over = is_over or is_generated or line.startswith("Negative prompt:")
-        if not is_over:
-            prompt.append(line)
-    return tidy(_ADAPTER.sub("", " ".join(prompt))).strip(" ,") if is_generated else None
 
 
 def captions_of_xmp(text: str) -> tuple[str, ...] | None:
@@ -100,6 +99,7 @@ def captions_under(
 
 def _plain(key: str, value: Any) -> Any:
     """The value with a list of tags joined, and with objects like {"caption": …} replaced by their caption."""
+    value = structured(value)
     if key.strip().lower() in TAG_KEYS and isinstance(value, dict | list) and (tags := _tags_in(value)):
         return ", ".join(tags)
     if isinstance(value, list):
@@ -119,20 +119,6 @@ def _tags_in(value: dict[str, Any] | list[Any]) -> list[str]:
              for group in groups for item in group]
     tags = [item for item in items if isinstance(item, str)]
     return tags if len(tags) == len(items) else []
-
-
-def caption_in(value: Any) -> Any:
-    """The caption in an object, or in the text of one; any other value as it is."""
-    if isinstance(value, str) and value.lstrip().startswith("{"):
-        try:
-            document = json.loads(value)
-        except (ValueError, RecursionError):
-            return value
-        found = caption_in(document)
-        return found if isinstance(found, str) else value
-    if isinstance(value, dict):
-        return next((value[key] for key in (*CAPTION_KEYS, *LANGUAGE_KEYS) if isinstance(value.get(key), str)), value)
-    return value
 
 
 def _texts(value: Any) -> list[str | None]:

@@ -6,8 +6,9 @@ there are none. Every other file that could hold captions is named.
 """
 
 import itertools
+import re
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,10 +25,18 @@ from .folder_texts import FolderTexts
 from .folders import FileList, Tree
 from .listing import PictureFiles, PictureListing
 from .picture_index import PictureIndex
+from .prompt_captions import read_prompts
 from .source_captions import SourceCaptions
 from .sources import open_sources
 from .spilled import SpilledDict, SpilledList, SpilledTuples, packed
 from .split import side_by_side_splits
+
+# What language models answer instead of a caption.
+_REFUSAL = re.compile(r"(?:i['’]m |i am )?(?:very )?sorry,? (?:but )?(?:i |as an )|as an ai\b|i['’]m unable to|"
+                      r"i (?:can['’]?t|cannot|am unable to) (?:assist|help|describe|provide|process|view|see)\b",
+                      re.IGNORECASE)
+# A choice for programs that draw one at random: {red|green} or __colour__.
+_WILDCARD = re.compile(r"\{[^{}|]*\|[^{}]*\}|\b__[\w/-]+__\b")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +97,7 @@ def find_pictures(folder: Path, *, more_folders: Sequence[str] = (), captions: s
     pictures = PictureFiles(files, SpilledList(
         (packed(source.by_name.get(name, ())),) for name in files.names()))
     counts, examples = _look_through(pictures)
+    source.warnings += _odd_captions(counts)
     return PictureListing(tree.root, folder, pictures, counts.captioned > 0, kind, _summary(counts, source), examples,
                           (*tree.notes, *source.notes), tuple(source.warnings), unusable, tuple(source.problems),
                           tree.litter)
@@ -116,20 +126,27 @@ def _first_present(tree: Tree, index: PictureIndex, manifest: SourceCaptions | N
     has_captions = bool(metadata.by_name or sidecars.by_name or from_tables.by_name)
     names = _names(tree, texts, options, files=not has_captions)
     sidecars.problems = caption_accounts.without_lists(sidecars.problems, tree, index, tables)
-    problems = [*metadata.problems, *sidecars.problems]         # whichever source counts, these files need attention
-    left = tables
+    problems = [*metadata.problems, *sidecars.problems,         # whichever source counts, these files need attention
+                *(problem for table in tables if not table.by_name for problem in table.problems)]
+    left, prompts = tables, None
     if metadata.present and (metadata.by_name or not from_tables.by_name):
         kind, source = _metadata_then_sidecars(metadata, sidecars)
     elif len(from_tables.by_name) > 2 * len(sidecars.by_name):
         kind, source = "table", from_tables
         problems += from_tables.problems
         _fill_from_sidecars(source, sidecars)
-    elif sidecars.present and (sidecars.by_name or not names.present):
-        kind, source = "sidecar" if sidecars.by_name else "none", sidecars
+    elif sidecars.by_name:
+        kind, source = "sidecar", sidecars
+    elif not texts.captions and (prompts := read_prompts(tree)).present:
+        kind, source = "prompt", prompts
     elif names.present:
         kind, source = "filename" if names.label == "file name" else "folder", names
+    elif sidecars.present:
+        kind, source = "none", sidecars
     else:
         kind, source = "none", SourceCaptions("none found (unconditional model)", present=True)
+    if prompts is not None and source is not prompts:
+        source.notes += prompts.notes
     if source.by_name and kind != "folder" and kind != "filename":
         left = _fill_from_tables(source, tables)
         _fill_from_folders(source, tree, texts)
@@ -237,6 +254,9 @@ def _forced(kind: str, tree: Tree, index: PictureIndex, manifest: SourceCaptions
         texts = folder_texts.read_folder_texts(tree, joined=options.joined, taken=set())
         source = _names(tree, texts, options, files=False)
         looked_for = "pictures in folders below it"
+    elif kind == "prompt":
+        source = read_prompts(tree, always=True)
+        looked_for = "prompts that programs write into the PNG, JPEG and WebP files which they generate"
     else:
         source = name_captions.read_names(tree, template=options.template, folders=False)
         looked_for = "file names that hold a word"
@@ -255,12 +275,27 @@ class _Counts:
     pictures: int
     captioned: int                              # pictures with a caption
     captions: int
+    wildcards: int                              # captions with choices that nobody has made
+    wildcard: str                               # the first such choice
+    refusals: int                               # captions that are none, by what they say
+    refusal: str                                # the first of them
+
+
+def _odd_captions(counts: _Counts) -> Iterator[str]:
+    """Warnings of captions that a person would not have written."""
+    if counts.wildcards:
+        yield (f"{counts.wildcards:,} of {counts.captions:,} captions leave a choice open, such as "
+               f"“{counts.wildcard[:40]}”, and are taken as they stand; write each choice as a caption")
+    if counts.refusals:
+        yield (f"{counts.refusals:,} of {counts.captions:,} captions are refusals of the program that wrote them, for "
+               f"example “{counts.refusal[:60]}”; remove or rewrite them")
 
 
 def _look_through(pictures: PictureFiles) -> tuple[_Counts, tuple[str, ...]]:
     """Count the captions. → the counts; up to three examples: the first, the middle and the last of the distinct ones
     """
-    captioned = count = 0
+    captioned = count = wildcards = refusals = 0
+    wildcard = refusal = ""
     hashes, positions = array("q"), array("L")  # of the first caption of each picture
     for position, captions in enumerate(pictures.captions):
         if captions:
@@ -268,11 +303,15 @@ def _look_through(pictures: PictureFiles) -> tuple[_Counts, tuple[str, ...]]:
             count += len(captions)
             hashes.append(hash(captions[0]))
             positions.append(position)
+        for match in filter(None, map(_WILDCARD.search, captions)):
+            wildcards, wildcard = wildcards + 1, wildcard or match[0]
+        for caption in filter(_REFUSAL.match, captions):
+            refusals, refusal = refusals + 1, refusal or caption
     _, first = np.unique(np.frombuffer(hashes, np.int64), return_index=True) if hashes else (None, np.empty(0, int))
     distinct = np.sort(first)
     chosen = sorted({0, len(distinct) // 2, len(distinct) - 1}) if len(distinct) else []
     examples = tuple(pictures.captions[positions[distinct[number]]][0] for number in chosen)
-    return _Counts(len(pictures), captioned, count), examples
+    return _Counts(len(pictures), captioned, count, wildcards, wildcard, refusals, refusal), examples
 
 
 def _summary(counts: _Counts, source: SourceCaptions) -> str:

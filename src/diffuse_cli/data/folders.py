@@ -44,6 +44,12 @@ UNREADABLE_FOLDER, BROKEN_LINK = "unreadable folder", "broken link"     # reason
 _PACKED = (".zip", ".tar", ".7z", ".rar", ".cbz", ".cbr", ".cb7", ".gz", ".bz2", ".xz", ".zst", ".lzma", ".dmg", ".iso",
            ".zip.001", ".7z.001", ".z01")
 _NOT_DOWNLOADED = re.compile(r"\.(.+)\.icloud")     # the name of a picture that iCloud keeps elsewhere
+# Ends of names of files that hold pictures in a form that is not read → what to do.
+_HOLDERS = (
+    ((".npy", ".npz", ".h5", ".hdf5", ".mat", ".pkl", ".pickle", ".tfrecord", ".lmdb", ".mdb", ".feather", ".pt",
+      ".pth", "-ubyte", "data_batch_1"), "save its pictures as PNG files"),
+    ((".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"), "save single frames as pictures"),
+    ((".pdf",), "export its pages as PNG"))
 
 
 def sort_key(name: str) -> bytes:
@@ -145,7 +151,10 @@ class Tree:
         counts = Counter(reason for _, reason in self.unusable)
         found = ", ".join(f"{reason} {count:,}" for reason, count in counts.most_common())
         packed = [name for name in self.others.names() if name.lower().endswith(_PACKED)]
-        help = "; ".join((*(f"Unpack {name} first" for name in packed[:1]), *remedies(counts)))
+        holders = [(name, step) for name in self.others.names() for suffixes, step in _HOLDERS
+                   if name.lower().endswith(suffixes)]
+        help = "; ".join((*(f"Unpack {name} first" for name in packed[:1]),
+                          *(f"{name} is not read: {step}" for name, step in holders[:1]), *remedies(counts)))
         hint = f"Looked, at any depth, for {' '.join(sorted(SUFFIXES))}, and into files without a suffix"
         return DataError(f"{path} holds no picture that can be read" + (f" ({found})" if found else ""),
                          hint=help or hint)

@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Mapping
 
 from .caption_text import tidy
+from .code_pages import NAME_PAGES, guess_among
 from .folders import Tree
 from .source_captions import SourceCaptions
 from .spilled import SpilledDict
 from .split import split_of
-from .text_files import NAME_PAGES, guess_among
 
 WORDY_NAMES = 0.8                               # minimum share of file names that hold a word, to be captions
 LABELLED = 0.5                                  # minimum share of pictures in folders with words, for the same
@@ -40,6 +40,7 @@ _WORDS = """
     schermafbeelding skärmavbild skærmbillede skjermbilde näyttökuva zrzut ekranu snímek obrazovky снимок экрана
     ekran resmi görüntüsü スクリーンショット 屏幕截图 截图 截屏 螢幕截圖 스크린샷 微信图片 qq图片 mmexport
     unbenannt sans titre sin título titolo senza безымянный 未命名 無題 무제 제목 없음
+    jpegimages segmentationclass segmentationobject
     kopie copie copia kopia копия von de di da コピー 副本 복사본
 """
 _SAY_NOTHING = frozenset(_WORDS.split())
@@ -57,7 +58,8 @@ _MONTH = """(?:jan(?:uary|uar|vier)?|feb(?:ruary|ruar)?|février|mar(?:ch|s|zo)?
 _DATE = re.compile(rf"""(?<![^\W\d_])(?:{_MONTH}[\s_.,-]*(?:\d{{1,2}}[\s_.,-]+)?(?:19|20)\d\d(?!\d)
     |(?:19|20)\d\d[\s_.-]+{_MONTH}(?![^\W\d_])|\d\d[\s_.-]+{_MONTH}$)""", re.IGNORECASE | re.VERBOSE)
 # Of programs whose names hold words that may also be those of a class.
-_PROGRAMS = re.compile(r"gemini[ _-]generated[ _-]image|(?<![^\W\d_])grok[ _-]image|^photo on(?= \d)", re.IGNORECASE)
+_PROGRAMS = re.compile(r"gemini[ _-]generated[ _-]image|(?<![^\W\d_])grok[ _-]image|^dall[·.-]?e(?![^\W\d_])|"
+                       r"^photo on(?= \d)", re.IGNORECASE)
 _SETTINGS = re.compile(r"[\s_]--[a-z]+(?=[\s_]|$).*")                        # a_red_car_--ar_16_9: of the generator
 _ID = re.compile(r"n\d{8}|\d{1,9}")
 _HEX = re.compile(r"(?=[a-f]*\d)[0-9a-f]{6,}", re.IGNORECASE)

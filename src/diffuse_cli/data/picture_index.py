@@ -19,7 +19,7 @@ from .spilled import SpilledDict, SpilledLists
 
 # Names of folders that only say what kind of file is in them, in the layouts images/… and captions/….
 _KINDS = frozenset(("images", "image", "imgs", "img", "pictures", "pics", "photos", "jpg", "jpegs", "png", "pngs",
-                    "captions", "caption", "labels", "label", "texts", "text", "txt", "txts", "tags", "prompts",
+                    "captions", "caption", "caps", "labels", "label", "texts", "text", "txt", "txts", "tags", "prompts",
                     "annotations", "descriptions", "metadata", "meta"))
 
 MAX_PATH = 4096                                 # letters of a path that a table may name; no system has longer ones
@@ -80,6 +80,13 @@ class PictureIndex:
             found = self._by_stem.get(stem if suffix in self._suffixes else file)
         names = [name for name in dict.fromkeys(found) if _agree(parents, posixpath.dirname(name).casefold())]
         return _only(names, directory)
+
+    def fits_several(self, written: str) -> bool:
+        """Whether `written`, which `find` does not find, is the name of pictures in several folders."""
+        self._prepare()
+        parents, file = posixpath.split(unicodedata.normalize("NFC", written).replace("\\", "/").casefold())
+        return len(written) <= MAX_PATH and sum(
+            _agree(parents, posixpath.dirname(name).casefold()) for name in dict.fromkeys(self._by_file.get(file))) > 1
 
     @functools.cached_property
     def numbers(self) -> PictureNumbers:

@@ -5,6 +5,7 @@ that is compressed is unpacked no further than the limit. The form of the chunks
 """
 
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import IO
 
@@ -24,30 +25,44 @@ def read_png_text(path: Path, name: str) -> str | None:
             raise ImageRefused("not a PNG, and only those hold how they were made" if format_of(head)
                                else what_else(head))
         try:
-            return _find(file, name)
+            return _find(file, (name,))[1]
         except OSError as error:
             raise ImageRefused("unreadable") from error
 
 
-def _find(file: IO[bytes], name: str) -> str | None:
-    """The text called `name`; the chunks that follow it are not looked at. Raises ImageRefused."""
+def first_text(file: IO[bytes], names: Collection[str]) -> tuple[str, str]:
+    """The name and the text of the first text with one of these names that stands before the pixels of a PNG.
+
+    ("", "") if there is none. Raises ImageRefused, also for other formats, and OSError.
+    """
+    if file.read(len(_SIGNATURE)) != _SIGNATURE:
+        raise ImageRefused("not a PNG")
+    name, text = _find(file, names, end=b"IDAT")
+    return name, text or ""
+
+
+def _find(file: IO[bytes], names: Collection[str], *, end: bytes = b"IEND") -> tuple[str, str | None]:
+    """The name and the text of the first text with one of these names; ("", None) if none stands before `end`.
+
+    The chunks that follow it are not looked at. Raises ImageRefused.
+    """
     file.seek(len(_SIGNATURE))
     for _ in range(MAX_CHUNKS):
         start = file.read(8)
         length, kind = int.from_bytes(start[:4], "big"), start[4:]
         if len(start) < 8:
             raise ImageRefused("truncated")
-        if kind == b"IEND":
-            return None
+        if kind in (b"IEND", end):
+            return "", None
         if kind in (b"tEXt", b"zTXt", b"iTXt"):
             data = file.read(min(length, MAX_TEXT_BYTES))
             found, _, rest = data.partition(b"\0")
-            if found == name.encode():
+            if (name := found.decode("latin-1")) in names:
                 if length > MAX_TEXT_BYTES:
                     raise ImageRefused("a text in it is over 1 MB")
                 if zlib.crc32(kind + data).to_bytes(4, "big") != file.read(4):
                     raise ImageRefused("truncated" if len(data) < length else "damaged")
-                return _text(kind, rest)
+                return name, _text(kind, rest)
             length -= len(data)
         file.seek(length + 4, 1)
     raise ImageRefused("damaged")

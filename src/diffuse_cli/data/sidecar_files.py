@@ -21,6 +21,7 @@ ORPHAN = "caption without a picture"             # the reason of a text that bel
 
 # What follows the name of a picture in that of its text, p_caption.txt; and in its own, where a text serves p_1 to p_3.
 _WORD_BEHIND = re.compile(r"(.+?)[-_ ]+(?:captions?|prompts?|descriptions?|tags|text)", re.IGNORECASE)
+_NEGATIVE_BEHIND = re.compile(r"(.+?)[-_. ]neg(?:ative)?(?:[-_ ]prompt)?", re.IGNORECASE)
 _WORD_AS_SUFFIX = re.compile(r"\.[A-Za-z_]+$")
 _ENGLISH = re.compile(r"[._-]en(?:[_-][A-Z]{2})?\.\w+$", re.IGNORECASE)
 _NUMBER_BEHIND = re.compile(r"(.*\d.*?)[-_ ]\d{1,3}")
@@ -94,8 +95,6 @@ def _notes(
     if not reader.joined and mostly_several:
         yield ("each line of a caption file is a caption of its own, and training picks one at random; "
                "--join-lines makes each file one caption")
-    if not source.by_name and source.present:
-        yield f"{len(source.files):,} caption files hold no text, for example {min(source.files)}"
     if reader.translated:
         yield f"{reader.translated:,} text files hold translations, of which only the first language counts"
     if reader.generated:
@@ -105,11 +104,19 @@ def _notes(
 
 
 def _without_captions(source: SourceCaptions, reader: SidecarReader) -> Iterator[str]:
-    """What there is to say about JSON files in which no caption was found."""
+    """What there is to say about files in which no caption was found."""
     problems = {name for name, _ in source.problems}
     silent, first = 0, ""
+    if not source.by_name and source.present:
+        yield f"{len(source.files):,} caption files hold no text, for example {min(source.files)}"
+    if outlines := len(reader.outlines):
+        files = "1 .json file marks objects in its picture" if outlines == 1 else (
+            f"{outlines:,} .json files mark objects in their pictures")
+        yield (f"{files}, which is no caption, for example {next(iter(reader.outlines))}; to describe the pictures, "
+               "write a table with the name of a picture and its caption in each line")
     for name in source.files:
-        if name.endswith(".json") and name not in reader.captions and name not in problems:
+        if name.endswith(".json") and name not in reader.captions and name not in problems and (
+                name not in reader.outlines):
             silent, first = silent + 1, first or name
     if silent:
         files = "1 .json file beside a picture holds" if silent == 1 else f"{silent:,} .json files beside pictures hold"
@@ -170,14 +177,20 @@ def _report_others(source: SourceCaptions, tree: Tree, used: Counter[str]) -> No
                         if file.suffix in SIDECAR_SUFFIXES and is_of_picture(file.base)]
     no_orphans = NOT_SIDECARS | FOLDER_TEXTS
     more, first = 0, ""                         # texts of pictures that have another
+    negative = 0                                # texts with what a picture should not show
     for name in tree.others.names() if source.present else ():
         base, suffix = posixpath.splitext(name)
         if (suffix.lower() in used and name not in source.files and not is_of_picture(base)
                 and normalised(posixpath.basename(base)) not in no_orphans and base not in tree.directories):
+            if (match := _NEGATIVE_BEHIND.fullmatch(base)) and is_of_picture(match[1]):
+                negative, source.files[name] = negative + 1, None
+                continue
             if is_of_picture(posixpath.splitext(base)[0]):
                 more, first, source.files[name] = more + 1, first or name, None
                 continue
             source.problems.append((name, ORPHAN))
+    if negative:
+        source.notes.append(f"{negative:,} texts are negative prompts by their names, and no captions")
     if more:
         texts = "1 more text is" if more == 1 else f"{more:,} more texts are"
         source.notes.append(f"{texts} not used, because the pictures have a text already, for example {first}")

@@ -13,20 +13,21 @@ from .caption_text import (
     captions_under,
     distinct_captions,
     join_lines,
-    prompt_of_parameters,
     without_translations,
 )
 from .containers import File, read_head
 from .file_types import picture_suffixes
 from .folders import FileList
+from .generated_prompts import prompt_of_graph, prompt_of_parameters
 from .source_captions import SourceCaptions
-from .spilled import SpilledTuples
+from .spilled import SpilledDict, SpilledTuples
 from .text_files import NotText, decode_text, is_unicode
 
 SIDECAR_KEYS = ("caption", "text", "prompt", "description", "captions", "tags", "tag_string", "tags_general",
                 "tag_string_general", "title")  # the first that is filled counts
 _ABOUT_THE_SET = ("info", "license", "licenses", "dataset")             # keys of what is the same for all pictures
 SIDECAR_LIMIT = 64 * 1024                       # maximum bytes of a sidecar file; a longer file is no caption
+JSON_LIMIT = 2**20                              # the same of JSON, which may hold more than the caption
 SAMPLE_FILES = 1000                             # maximum files that a guess of their encoding is based on
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?", re.IGNORECASE)
 _BOX = 4                                        # numbers in a line from which a file of numbers describes boxes
@@ -42,6 +43,7 @@ class SidecarReader:
         self.translated = 0                     # number of files with translations of their caption
         self.boxes = 0                          # number of files that hold only numbers
         self.generated = 0                      # number of files with the parameters of a generated picture
+        self.outlines: SpilledDict[None] = SpilledDict()        # files that only mark objects in pictures
 
     def read(self, files: Iterable[File]) -> None:
         """Read all files."""
@@ -63,11 +65,12 @@ class SidecarReader:
     def _bytes(self, file: File) -> bytes | None:
         """The contents of a file, unless it cannot be read or is too long."""
         try:
-            data = read_head(file.path, SIDECAR_LIMIT + 1)
+            limit = JSON_LIMIT if file.suffix == ".json" else SIDECAR_LIMIT
+            data = read_head(file.path, limit + 1)
         except OSError:
             self.source.problems.append((file.name, "unreadable"))
             return None
-        if len(data) <= SIDECAR_LIMIT:
+        if len(data) <= limit:
             return data
         if file.suffix != ".json":              # a big JSON file describes something else
             self.source.problems.append((file.name, "longer than 64 KB, ignored"))
@@ -106,10 +109,24 @@ class SidecarReader:
             content = {"caption": content}
         if not isinstance(content, dict):
             return None
+        if prompt := prompt_of_graph(content):
+            self.generated += 1
+            return distinct_captions(prompt)
+        if isinstance(content.get("shapes"), list) and "imagePath" in content:          # of labelme
+            return self._labelme(file, content)
         content = _with_caption(content, is_outside=True)
         if content is None:
             return None
         return captions_under(SIDECAR_KEYS, content, file.name, problems)
+
+
+    def _labelme(self, file: File, content: dict[str, Any]) -> tuple[str, ...] | None:
+        """The flags of a picture that are set, as tags. Without any, None, and the outlines in it are counted."""
+        flags = content.get("flags")
+        if tags := [name for name, is_set in flags.items() if is_set is True] if isinstance(flags, dict) else []:
+            return distinct_captions(", ".join(tags))
+        self.outlines[file.name] = None
+        return None
 
 
 def _with_caption(content: dict[str, Any], *, is_outside: bool = False) -> dict[str, Any] | None:

@@ -8,8 +8,9 @@ import csv
 import itertools
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import installing
 from ..errors import DataError, system_reason
@@ -29,6 +30,8 @@ Row = tuple[str, dict[str, Any]]                # ("metadata.csv line 3", the ro
 _ROW_HINT = 'Write one row for each picture: {"file_name": …, "text": …}'
 _SAMPLE = 50                                    # rows by which separator and quotes are recognised
 _SEPARATORS = (",", "\t", ";", "|")
+# A line of a list: “1.png: a red car”, “1.png - a red car”, “1.png => a red car” or “1.png a red car”.
+_NAMED = re.compile(r"(?P<name>\S.*?\.\w{3,5}(?:#\d+)?)(?: *(?::|=>|->|=) *| +[-–—] +| +)(?P<text>[^\s,;|].*)")
 
 
 class NoTable(Exception):
@@ -45,7 +48,7 @@ def read_rows(file: File, *, is_picture: Callable[[str], bool], notes: list[str]
         rows = _parquet_rows(file)
     elif file.suffix == ".json":
         rows = _document_rows(file)
-    elif file.suffix in JSON_LINES:
+    elif file.suffix in JSON_LINES or (file.suffix == ".txt" and _is_object(next(_lines(file, []), ""))):
         rows = _json_line_rows(file, notes)
     else:
         rows = _separated_rows(file, _lines(file, notes), is_picture)
@@ -145,12 +148,17 @@ def _separated_rows(file: File, lines: Iterator[str], is_picture: Callable[[str]
     separators: tuple[str, ...] = ("\t", *_SEPARATORS) if file.suffix == ".tsv" else _SEPARATORS
     if sample and sample[0].lower().startswith("sep=") and len(sample[0].rstrip("\n")) == 5:
         separators, skipped = (sample.pop(0)[4],), 1
+    if file.suffix in (".txt", ".token") and _are_named(sample, is_picture):
+        yield from _named_rows(file, itertools.chain(sample, lines))
+        return
     if _are_quoted_whole(sample):
         lines = map(_unquoted, lines)
         sample = [_unquoted(line) for line in sample]
-    separator, quoting = _dialect(sample, separators)
-    reader = csv.reader(itertools.chain(sample, lines), delimiter=separator, quoting=quoting, skipinitialspace=True,
-                        strict=True)
+    comments = len(list(itertools.takewhile(lambda line: line.startswith("#"), sample)))
+    dialect = _dialect(sample[comments:], separators)
+    if comments and comments < len(sample) and not _is_header(sample[comments - 1:comments + 1], dialect, is_picture):
+        sample, skipped = sample[comments:], skipped + comments
+    reader = dialect.reader(itertools.chain(sample, lines))
     header: list[str] | None = None
     ended = 0                                   # lines of the rows so far
     try:
@@ -171,13 +179,44 @@ def _separated_rows(file: File, lines: Iterator[str], is_picture: Callable[[str]
             while len(values) > len(header) and not values[-1]:
                 values.pop()
             if len(values) != len(header):
-                raise _wrong_number(place, values, header, separator)
+                raise _wrong_number(place, values, header, dialect.separator)
             yield place, {column: value for column, value in zip(header, values, strict=True) if column}
     except csv.Error as error:
         raise DataError(f"{file.name} line {ended + skipped + 1} is not CSV: {error}",
                         hint="Check its quotes") from error
     if header is None or (len(header) < 2 and file.suffix == ".txt"):
         raise NoTable
+
+
+def _is_header(lines: list[str], dialect: "_Dialect", is_picture: Callable[[str], bool]) -> bool:
+    """Whether the first of two lines, which begins with “#”, names the columns of the second one."""
+    comment, row = dialect.reader(lines)
+    return len(comment) == len(row) and any(map(is_picture, row))
+
+
+def _named(line: str) -> re.Match[str] | None:
+    """The name of a file and the words behind it in a line such as “1.png: a red car”; None in any other line."""
+    match = None if "\t" in line.strip() else _NAMED.fullmatch(line.strip())
+    return match if match and any(letter.isalpha() for letter in match["text"]) else None
+
+
+def _are_named(sample: list[str], is_picture: Callable[[str], bool]) -> bool:
+    """Whether each line, but perhaps the first, begins with the name of a file, and most of these are pictures."""
+    matches = [_named(line) for line in sample if line.strip()]
+    matches = matches[1:] if matches[:1] == [None] else matches
+    named = [match for match in matches if match and not is_picture(match["text"].split()[0])]
+    return 0 < len(named) == len(matches) < 2 * sum(is_picture(match["name"]) for match in named)
+
+
+def _named_rows(file: File, lines: Iterable[str]) -> Iterator[Row]:
+    """Rows of lines such as “1.png: a red car”. Raises DataError for a line of another form, except the first."""
+    numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+    for position, (number, line) in enumerate(numbered):
+        if match := _named(line):
+            yield f"{file.name} line {number}", {f"{NAMELESS}1": match["name"], f"{NAMELESS}2": match["text"]}
+        elif position:
+            raise DataError(f"{file.name} line {number} does not begin with the name of a picture, as the others do: "
+                            f"{line.strip()[:80]}", hint="One line describes one picture")
 
 
 def _are_quoted_whole(sample: list[str]) -> bool:
@@ -193,22 +232,43 @@ def _unquoted(line: str) -> str:
     return line.strip()[1:-1].replace('""', '"') + "\n"
 
 
-def _dialect(sample: list[str], separators: Iterable[str]) -> tuple[str, Any]:
-    """The separator, and whether quotes mean anything: the first pair with which the rows have equally many values.
+class _Dialect(NamedTuple):
+    """How values are separated. spaced: whether blanks stand between a quote and the separator behind it."""
 
-    If there is none, it is the first separator that is in the first line, with quotes.
+    separator: str
+    quoting: Any = csv.QUOTE_MINIMAL
+    spaced: bool = False
+    escape: str | None = None                   # what stands before a quote that is part of a value
+
+    def reader(self, lines: Iterable[str]) -> Any:
+        """Reads rows as lists of texts. Iterating raises csv.Error."""
+        if self.spaced:
+            lines = (re.sub(rf'" +(?={re.escape(self.separator)})', '"', line) for line in lines)
+        return csv.reader(lines, delimiter=self.separator, quoting=self.quoting, escapechar=self.escape,
+                          skipinitialspace=True, strict=True)
+
+
+def _dialect(sample: list[str], separators: Iterable[str]) -> _Dialect:
+    """The first dialect with which the rows have equally many values.
+
+    If there is none, it has the first separator that is in the first line, with quotes.
     """
+    separators, are_spaced = tuple(separators), any('" ' in line for line in sample)
+    dialects = []
     for separator in separators:
-        for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE) if separator in "\t|" else (csv.QUOTE_MINIMAL,):
-            reader = csv.reader(sample, delimiter=separator, quoting=quoting, skipinitialspace=True, strict=True)
-            try:
-                lengths = {len(values) for values in reader if any(value.strip() for value in values)}
-            except csv.Error:
-                continue
-            if len(lengths) == 1 and lengths.pop() > 1:
-                return separator, quoting
+        dialects += [_Dialect(separator), *([_Dialect(separator, spaced=True)] if are_spaced else []),
+                     *([_Dialect(separator, csv.QUOTE_NONE)] if separator in "\t|" else [])]
+    if any('\\"' in line for line in sample):
+        dialects += [_Dialect(separator, escape="\\") for separator in separators]
+    for dialect in dialects:
+        try:
+            lengths = {len(values) for values in dialect.reader(sample) if any(value.strip() for value in values)}
+        except csv.Error:
+            continue
+        if len(lengths) == 1 and lengths.pop() > 1:
+            return dialect
     first = sample[0] if sample else ""
-    return next((separator for separator in separators if separator in first), ","), csv.QUOTE_MINIMAL
+    return _Dialect(next((separator for separator in separators if separator in first), ","))
 
 
 def _wrong_number(place: str, values: list[str], header: list[str], separator: str) -> DataError:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..checks import check_range
 from ..config import SAMPLERS, SEED_RANGE
+from ..data.generated_prompts import text_at
 from ..errors import UsageError
 from ..files.strict_json import JsonError, loads_strict
 
@@ -27,8 +28,6 @@ _NAMES = {
 _RANGES = {"seed": (0, SEED_RANGE[1] // 2), "steps": (1, 1_000), "guidance": (0, 100), "n": (1, 1_000_000)}
 _FIELD_OF = {name: ours for ours, names in _NAMES.items() for name in names}
 _NOISE_SCHEDULES = re.compile(r"(karras|exponential|polyexponential|sgmuniform|uniform|simple|normal|scheduler)$")
-_LINKS = ("text", "positive", "conditioning", "conditioning_1", "clip_l", "string", "value", "prompt")     # of ComfyUI
-_MAX_LINKS = 20                                 # nodes that are followed from the sampler to the text
 _A1111_VALUE = re.compile(r'([\w /+-]{1,60}):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
 
 
@@ -154,20 +153,7 @@ def _parse_graph(graph: dict[str, Any]) -> OtherSettings | None:
         if isinstance(inputs, dict) and "steps" in inputs and "positive" in inputs:
             values = {key: value for key, value in inputs.items() if isinstance(value, str | int | float)}
             name = values.pop("sampler_name", None)
-            return translate({"prompt": _text_at(graph, inputs["positive"]),
-                              "negative": _text_at(graph, inputs.get("negative")), "sampler": name,
+            return translate({"prompt": text_at(graph, inputs["positive"]),
+                              "negative": text_at(graph, inputs.get("negative")), "sampler": name,
                               **{key: value for key, value in values.items() if key != "scheduler"}})
     return None
-
-
-def _text_at(graph: dict[str, Any], link: Any) -> str:
-    """The text that the node behind a link, [number of the node, output], encodes; "" if it is not found."""
-    for _ in range(_MAX_LINKS):
-        node = graph.get(str(link[0])) if isinstance(link, list) and link else None
-        inputs = node.get("inputs") if isinstance(node, dict) else None
-        if not isinstance(inputs, dict):
-            break
-        link = next((inputs[key] for key in _LINKS if key in inputs), None)
-        if isinstance(link, str):
-            return link
-    return ""
