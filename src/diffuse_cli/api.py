@@ -208,6 +208,8 @@ class TrainingOptions(TypedDict, total=False):
     init: str
     evaluations: int | None
     guidance: float | None
+    upscaler_for: str | None
+    factor: int | None
     name: str | None
     out: str | None
     gpus: int | str | None

@@ -17,6 +17,7 @@ from ..diffusion.editing import inpaint, start_from
 from ..diffusion.guidance import within_range
 from ..diffusion.samplers import Step, run_sampler
 from ..diffusion.schedule import make_schedule
+from ..diffusion.upscaling import LowRes
 from ..model_config import ModelConfig
 from ..network.network import Network
 from ..network.tokenizer import encode
@@ -148,18 +149,20 @@ def encode_prompts(model: Model, prompts: Sequence[str]) -> tuple[Tensor | None,
 
 def reverse_diffusion(
     network: Network, config: ModelConfig, *, text: Tensor | None, negative: Tensor | None, seeds: Sequence[int],
-    sampling: Sampling, size: Size | None = None, inits: Sequence[InitImage] = (),
+    sampling: Sampling, size: Size | None = None, inits: Sequence[InitImage] = (), low_res: LowRes | None = None,
 ) -> Iterator[Step]:
     """Turn noise into a batch of pictures: yield its state after every step. The last step's `noisy` is the result.
 
     text: features of the prompts (N, 77, width). negative: features that guidance leads away from, of the
     negative prompts or of the empty caption (N or 1, 77, width). Both
     are None for unconditional models. seeds: N of them. size: of the pictures; None is the model's first. inits: the
-    pictures to start from, none or N of them, all with the same strength and either all with a mask or none.
+    pictures to start from, none or N of them, all with the same strength and either all with a mask or none. low_res:
+    the N small pictures that an upscaler enlarges to that size.
     """
     schedule = make_schedule(config.schedule, config.network.resolution.side)       # one for all sizes
     shape = config.network.shape_of(config.network.checked_size(size))
-    denoise = guided_denoiser(network, config, schedule, text=text, negative=negative, sampling=sampling)
+    denoise = guided_denoiser(network, config, schedule, text=text, negative=negative, sampling=sampling,
+                              low_res=low_res)
     if config.student is None:                  # the steps of a distilled model are those of stock programs
         denoise = within_range(denoise)
     device = next(network.parameters()).device
@@ -167,7 +170,8 @@ def reverse_diffusion(
     times = sampling_times_of(config, sampling)
     masks = [init.mask for init in inits if init.mask is not None]
     draws = 1 + len(times) * (2 * RESAMPLINGS if masks else 1)         # at most; all keys move in one copy
-    keys = torch.tensor([[randomness.key(seed, "sample", step) for seed in seeds] for step in range(-1, draws - 1)],
+    purpose = "sample" if low_res is None else "upscale"
+    keys = torch.tensor([[randomness.key(seed, purpose, step) for seed in seeds] for step in range(-1, draws - 1)],
                         device=device)                                 # (draws, N)
 
     def noise(step: int) -> Tensor:

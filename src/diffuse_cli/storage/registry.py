@@ -154,6 +154,12 @@ def free_name(base: str) -> str:
     return name
 
 
+def upscaler_name(path: Path, factor: int) -> str:
+    """The name under which an upscaler for the model in the file `path` is kept, and found."""
+    label = path.stem if path.suffix == _SUFFIX and path.name != MODEL_FILE else path.parent.name
+    return slug(f"{label}-x{factor}")
+
+
 def model_names() -> list[str]:
     """The names of all models of the user that have a file, in alphabetical order. Raises StorageError."""
     return sorted(path.name for path in directories() if (path / MODEL_FILE).is_file())
@@ -218,6 +224,13 @@ def resolve(model: str | None) -> Path:
                              hint="Wait for its first save, or resume its training")
         raise _unknown_model(model, names)
     return models_directory() / name / MODEL_FILE
+
+
+def lasting_name(model: str) -> str:
+    """`model` in a form that means the same when a command is given again. Raises ModelError, UsageError."""
+    if model == LAST:
+        return last() or DEMO
+    return str(resolve(model).absolute()) if Path(model).exists() and is_path(model) else model
 
 
 def bundled(name: str = DEMO) -> Path | None:
