@@ -23,10 +23,20 @@ from ..picture_size import Size
 from ..pictures.pixels import from_pixels, to_pixels
 from ..runtime import randomness
 from ..storage.checkpoint import Model
-from .generate import encode_prompts, reverse_diffusion
+from .generate import Enlarge, encode_prompts, reverse_diffusion
+from .request import SampleRequest
 
 STEPS = 8                                       # of the sampler, without guidance: little is left to decide
 NOISE_TIME = 0.1                                # diffusion time of the noise on small pictures
+
+
+def enlarger(model: Model) -> Enlarge:
+    """An upscaler in the form in which `generate` takes it. A picture has the same seed in both."""
+    def enlarge_batch(pixels: np.ndarray, batch: Sequence[tuple[SampleRequest, int]]) -> np.ndarray:
+        return enlarge(model, pixels, [request.prompt for request, _ in batch],
+                       seeds=[request.seed + k for request, k in batch], precision=batch[0][0].sampling.precision)
+
+    return enlarge_batch
 
 
 def enlarge(model: Model, pixels: np.ndarray, prompts: Sequence[str], *, seeds: Sequence[int], precision: str,
