@@ -215,6 +215,9 @@ def _lines(path: Path, info: "ModelInfo") -> list[tuple[str, str]]:
         ("prediction", f"{info.config.prediction}, {'learned' if info.config.learned_variance else 'fixed'} variance"),
         ("schedule", info.config.schedule),
     ]
+    if (upscaling := network.upscaling) is not None:
+        lines[2] = ("enlarges", f"pictures {upscaling.factor} times, of {upscaling.small} to {upscaling.large} px; "
+                                f"trained on crops of {network.resolution} px")
     if (student := info.config.student) is not None:
         lines.append(("distilled", f"from {clean(student.teacher, limit=60)}, guided at {student.guidance:g}; samples "
                                    f"in {student.evaluations} steps"))
