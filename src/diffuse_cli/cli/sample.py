@@ -297,9 +297,10 @@ def _sample(
             for remark in remarks_on(requests, model):
                 view.warn(remark)
             warn_of_cost(model, passes=2 * max(request.sampling.number_of_steps for request in requests))
-            view.say(f"model {_display_name(path, model)}"
-                     + ("" if upscaler is None else f", upscaler {upscaler.model.training.name or second}")
-                     + (f", seed {seed}" if defaults.seed is None else ""))
+            view.say(", ".join(filter(None, (
+                f"model {_display_name(path, model)}",
+                second and upscaler and f"upscaler {_display_name(second, upscaler.model)}",
+                f"seed {seed}" if defaults.seed is None else ""))))
         generate = functools.partial(loaded.generate, requests, frames=output.animate, world=world, upscaler=upscaler)
         if rank.is_main and target is not None:
             write_samples(generate, target, model, sum(request.count for request in requests), output,
@@ -311,7 +312,7 @@ def _sample(
 def _display_name(path: Path, model: "Model") -> str:
     """The name under which users know the model."""
     name, student = model.training.name or path.name, model.config.student
-    if path in (registry.bundled(), registry.bundled(registry.FAST)):
+    if path in registry.bundled_files().values():
         name = f"{path.stem}, which comes with the program (`diffuse models show {path.stem}` lists its words)"
     if student is None:
         return name

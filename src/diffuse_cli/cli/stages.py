@@ -50,13 +50,13 @@ def upscaling_of(path: Path) -> Upscaling:
 
 def _upscaler_for(path: Path, factor: int) -> Path:
     """The upscaler that was trained for the model in the file `path`. Raises ModelError if there is none."""
-    name = registry.upscaler_name(path, factor)
-    if name not in registry.model_files():
-        model = name.removesuffix(f"-x{factor}")
+    found = registry.upscaler_for(path, factor)
+    if found is None:
+        model = registry.upscaler_name(path, factor).removesuffix(f"-x{factor}")
         raise ModelError(f"no upscaler makes the pictures of this model {factor} times as large",
                          hint=f"Train one: diffuse train ./images --upscaler-for {model} --factor {factor}; or name "
                               "another model's with --upscaler")
-    return registry.resolve(name)
+    return found
 
 
 def _small_size(upscaling: Upscaling, network: NetworkConfig, size: Size | None) -> Size | None:

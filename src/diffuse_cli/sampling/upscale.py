@@ -1,7 +1,7 @@
 """Enlarges pictures with an upscaler: small pictures and their prompts → large pictures, of a seed each.
 
-It works on pictures of any size. Those whose enlarged sides cannot be halved as often as the network halves them are
-continued to the right and below by their last pixels, and cut again.
+It works on pictures of any size. Those whose enlarged sides are shorter than a crop of the training, or cannot be
+halved as often as the network halves them, are continued to the right and below by their last pixels, and cut again.
 """
 
 import math
@@ -42,12 +42,15 @@ def enlarger(model: Model) -> Enlarge:
 def enlarge(model: Model, pixels: np.ndarray, prompts: Sequence[str], *, seeds: Sequence[int], precision: str,
             ) -> np.ndarray:
     """Enlarge pictures (N, h, w, 3) uint8 by the factor of an upscaler → (N, H, W, 3) uint8."""
-    assert model.config.network.upscaling is not None
-    factor, multiple = model.config.network.upscaling.factor, 2 ** (len(model.config.network.widths) - 1)
+    network = model.config.network
+    assert network.upscaling is not None
+    factor = network.upscaling.factor
+    unit = math.lcm(factor, 2 ** (len(network.widths) - 1)) // factor  # sides of the small picture are multiples of it
     small = from_pixels(pixels, next(model.network.parameters()).device)
     height, width = small.shape[2:]
-    unit = math.lcm(factor, multiple) // factor                        # sides of the small picture are multiples of it
-    padded = F.pad(small, (0, -width % unit, 0, -height % unit), mode="replicate")
+    right, below = (-(-max(side, crop // factor) // unit) * unit - side
+                    for side, crop in zip((width, height), network.resolution, strict=True))
+    padded = F.pad(small, (0, right, 0, below), mode="replicate")
     enlarged = upscaling.enlarge(padded, factor * padded.shape[2], factor * padded.shape[3])
     drawn = draw_enlarged(model, enlarged, prompts, seeds=seeds, precision=precision)
     return drawn[:, : factor * height, : factor * width]
