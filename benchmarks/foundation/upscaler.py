@@ -20,7 +20,7 @@ from .material import PNG, SVG, make
 FIRST, FACTOR, SIDE, SEED = "foundation-nano-64", 4, 256, 256          # whose words it has, and what it draws
 NAME = f"upscaler-x{FACTOR}"
 RUN = f"general-{NAME}"                         # the name of the run: that of the file is reserved
-COUNTS = {"drawing": 2_500, "drawings": 500, "solid": 120, "scene": 2_500, "texture": 380}
+COUNTS = {"drawing": 2_500, "drawings": 500, "solid": 90, "scene": 2_500, "texture": 410}
 BATCH = 16
 
 

@@ -180,11 +180,7 @@ def sample(
         sampling = Sampling.of(config_of_model, **settings)
     for scale in guidance or ():
         options.override(sampling, guidance=scale).check_fits(config_of_model)
-    config_of_model.check_draws_alone()
-    second, size = stages.find_upscaler(path, config_of_model.network, size, upscaler, metadata)
-    if second is not None and animate:
-        raise UsageError("--animate shows one model, and two make these pictures",
-                         hint="Leave --animate out, or --size and --upscaler")
+    second, size = stages.find_upscaler(path, config_of_model, size, upscaler, metadata, animate=animate)
     defaults = _Defaults(sampling=sampling, guidances=guidance or [sampling.guidance], negative=negative or "",
                          count=num, seed=seed, init=_init_image(path, size, init, mask, strength, metadata), size=size)
 
@@ -299,7 +295,7 @@ def _sample(
             warn_of_cost(model, passes=2 * max(request.sampling.number_of_steps for request in requests))
             view.say(", ".join(filter(None, (
                 f"model {_display_name(path, model)}",
-                second and upscaler and f"upscaler {_display_name(second, upscaler.model)}",
+                f"upscaler {_display_name(second, upscaler.model)}" if second and upscaler else "",
                 f"seed {seed}" if defaults.seed is None else ""))))
         generate = functools.partial(loaded.generate, requests, frames=output.animate, world=world, upscaler=upscaler)
         if rank.is_main and target is not None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ModelError, UsageError
-from ..model_config import FACTORS, NetworkConfig, Upscaling
+from ..model_config import FACTORS, ModelConfig, NetworkConfig, Upscaling
 from ..picture_size import Size
 from ..storage import registry
 from ..storage.model_info import read_model_info
@@ -14,13 +14,26 @@ if TYPE_CHECKING:
 
 
 def find_upscaler(
-    path: Path, network: NetworkConfig, size: Size | None, name: str | None, metadata: "SampleMetadata | None",
+    path: Path, config: ModelConfig, size: Size | None, name: str | None, metadata: "SampleMetadata | None", *,
+    animate: bool,
 ) -> tuple[Path | None, Size | None]:
     """The file of the upscaler, or None, and the size that the model itself draws; None: its first size.
 
-    path, network: of the model; size, name: the values of --size and --upscaler; metadata: of the PNG that is generated
-    again, whose size and upscaler count where these are not given. Raises UsageError, ModelError.
+    path, config: of the model; size, name: the values of --size and --upscaler; metadata: of the PNG that is generated
+    again, whose size and upscaler count where these are not given. animate: the steps of sampling are to be shown.
+    Raises UsageError, ModelError.
     """
+    config.check_draws_alone()
+    second, small = _find(path, config.network, size, name, metadata)
+    if second is not None and animate:
+        raise UsageError("--animate shows one model, and two make these pictures",
+                         hint="Leave --animate out, or --size and --upscaler")
+    return second, small
+
+
+def _find(
+    path: Path, network: NetworkConfig, size: Size | None, name: str | None, metadata: "SampleMetadata | None",
+) -> tuple[Path | None, Size | None]:
     if metadata is not None and metadata.upscaler is not None and name is None and size is None:
         from ..sampling import png_metadata
 
