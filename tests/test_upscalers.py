@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,13 +13,14 @@ import torch
 from PIL import Image
 
 from diffuse_cli import api, events
+from diffuse_cli.checks import from_dict, to_dict
 from diffuse_cli.config import Export, Recipe
 from diffuse_cli.data.fitting import fitted_pixels
 from diffuse_cli.diffusion import upscaling
 from diffuse_cli.diffusion.schedule import make_schedule
 from diffuse_cli.errors import DataError, DiffuseError, UsageError
 from diffuse_cli.exporting import diffusers_comparison
-from diffuse_cli.model_config import Upscaling
+from diffuse_cli.model_config import ModelConfig, Upscaling
 from diffuse_cli.picture_size import Size
 from diffuse_cli.pictures.pixels import from_pixels
 from diffuse_cli.storage import registry
@@ -83,6 +85,9 @@ def test_the_plan_and_the_model_say_what_is_enlarged(diffuse, cascade):
     diffuse("models", "verify", "tiny-x2")
     with tiny.at_home(cascade.home):
         assert registry.last() == "tiny"                               # `sample` without -m draws with it
+    assert re.search(r"tiny-x2 +x2 ", diffuse("models", "ls"))
+    page = (tiny.run_directory(cascade.home, "tiny-x2") / registry.REPORT_FILE).read_text()
+    assert "diffuse sample -m tiny --upscaler tiny-x2" in page
 
 
 @pytest.mark.slow
@@ -336,6 +341,18 @@ def test_a_wrong_level_of_noise_is_found_by_the_stock_pipeline(cascade, tmp_path
     path.write_text(json.dumps(config | {"trained_betas": config["trained_betas"][::-1]}))
     found = diffusers_comparison.compare(model, tmp_path / "stock", Export(format="diffusers"))
     assert [one.what for one in found if not one.holds] == ["diffusers: pixels of the pipeline's pictures"]
+
+
+def test_files_cannot_say_impossible_things_of_an_upscaler(cascade):
+    info = read_model_info(tiny.run_directory(cascade.home, "tiny-x2") / registry.MODEL_FILE)
+    described = to_dict(info.config)
+    for changes, reason in (
+            ({"upscaling": {"factor": 3, "small": 8}}, "2 or 4"), ({"upscaling": {"factor": 4, "small": 256}}, "1024"),
+            ({"upscaling": {"factor": 2}}, "small is missing"), ({"buckets": [8, "16x8"]}, "one size")):
+        with pytest.raises(UsageError, match=reason):
+            from_dict(ModelConfig, described | {"network": described["network"] | changes})
+    with pytest.raises(UsageError, match="distilled"):
+        from_dict(ModelConfig, described | {"student": {"evaluations": 2, "guidance": 1.0, "teacher": "x"}})
 
 
 def test_a_run_that_was_found_keeps_what_it_enlarges(cascade, tmp_path):

@@ -96,6 +96,8 @@ class NetworkConfig:
         check_range("number of network.buckets", len(self.buckets), 0, MAX_SIZES)
         for size in self.sizes:
             check_size("network.resolution", size)
+        if self.buckets and self.upscaling is not None:
+            raise UsageError("an upscaler is trained on crops of one size, and has no network.buckets")
         if self.buckets and (self.buckets[0] != self.resolution or len(set(self.buckets)) != len(self.buckets)):
             raise UsageError("network.buckets must be different sizes, of which network.resolution is the first")
         check_range("number of levels", len(self.widths), 1, 8)
@@ -198,6 +200,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         check_choice("--schedule", self.schedule, SCHEDULES)
         check_choice("--prediction", self.prediction, PREDICTIONS)
+        if self.student is not None and self.is_upscaler:
+            raise UsageError("an upscaler cannot be distilled")
 
     @property
     def conditional(self) -> bool:

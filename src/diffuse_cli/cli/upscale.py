@@ -14,7 +14,7 @@ from ..storage import registry
 from . import options, output_files, stages
 from .terminal import progress, view
 
-MAX_PIXELS = 2048**2                            # of the result: it takes about 3 GB of memory
+MAX_PIXELS = 2048**2                            # of the result: with the smallest preset, it takes 4.6 GB of memory
 
 
 def upscale(
@@ -59,7 +59,7 @@ def upscale(
         loaded = load_model(path, devices.choose_device(machine))
         pixels = open_fitted(picture, (size, Size(size.height, size.width)), rendering_of(loaded.training))
         where = next(loaded.network.parameters()).device
-        with out_of_memory.for_pictures(1), devices.arithmetic(where):
+        with out_of_memory.for_large_picture(), devices.arithmetic(where):
             (large,) = enlarge(loaded, pixels[None], [prompt], seeds=[seed],
                                precision=precision or devices.choose_sampling_precision(where))
     output_files.write_new(target, image_files.encode(large, suffix=target.suffix.lower()))
