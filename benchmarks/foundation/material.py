@@ -9,7 +9,7 @@ from multiprocessing import Pool
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from diffuse_cli.data.demo_scenes import scenes
 
@@ -43,13 +43,30 @@ def _start(png: Path, svg: Path) -> None:
 
 
 def _write(job: tuple[str, int, int, int, Path]) -> str:
-    """Draw and write one picture → its row of metadata.jsonl."""
+    """Draw and write one picture, which holds its captions, unless it is there → its row of metadata.jsonl."""
     kind, index, seed, side, directory = job
     name = f"{kind}/{index:05}.png"
-    picture, captions = draw(kind, index, seed=seed, side=side)
-    (directory / kind).mkdir(exist_ok=True)
-    picture.save(directory / name)
-    return json.dumps({"file_name": name, "text": captions})
+    path = directory / name
+    if not path.exists():
+        picture, captions = draw(kind, index, seed=seed, side=side)
+        path.parent.mkdir(exist_ok=True)
+        texts = PngImagePlugin.PngInfo()
+        texts.add_text("captions", json.dumps(captions))
+        picture.save(path.with_suffix(".part"), "PNG", pnginfo=texts)
+        path.with_suffix(".part").replace(path)
+    with Image.open(path) as written:
+        return json.dumps({"file_name": name, "text": json.loads(written.info["captions"])})
+
+
+def make(
+    directory: Path, counts: dict[str, int], *, side: int, seed: int, processes: int, png: Path, svg: Path,
+) -> None:
+    """Draw so many pictures of each kind, and write metadata.jsonl last. Those that are there are not drawn again."""
+    directory.mkdir(parents=True, exist_ok=True)
+    jobs = [(kind, index, seed, side, directory) for kind, count in counts.items() for index in range(count)]
+    with Pool(processes, _start, (png, svg)) as pool:
+        rows = pool.map(_write, jobs, chunksize=20)
+    (directory / "metadata.jsonl").write_text("".join(row + "\n" for row in rows))
 
 
 def main() -> None:
@@ -61,16 +78,10 @@ def main() -> None:
     parser.add_argument("--png", type=Path, default=PNG, help="pictures of openclipart-png")
     parser.add_argument("--svg", type=Path, default=SVG, help="drawings of openclipart-svg, which hold the captions")
     options = parser.parse_args()
-    directory: Path = options.directory
-    directory.mkdir(parents=True, exist_ok=True)
-    jobs = [
-        (kind, index, options.seed, options.side, directory)
-        for kind, count in COUNTS.items()
-        for index in range(count)
-    ]
-    with Pool(options.processes, _start, (options.png, options.svg)) as pool:
-        rows = pool.map(_write, jobs, chunksize=50)
-    (directory / "metadata.jsonl").write_text("".join(row + "\n" for row in rows))
+    make(
+        options.directory, COUNTS, side=options.side, seed=options.seed, processes=options.processes, png=options.png,
+        svg=options.svg,
+    )
 
 
 if __name__ == "__main__":

@@ -30,13 +30,14 @@ from .pictures import image_files, sheets
 from .runtime import devices, launch_environment
 from .runtime.distributed import World
 from .sampling import generate as generation
-from .sampling import png_metadata, request
+from .sampling import png_metadata, request, upscale
 from .sampling.request import InitImage, SampleRequest, make_init_image, open_fitted, rendering_of
 from .storage import checkpoint, registry
 
 Picture = Image.Image | Path | str
 _SHOWN_WORDS = 40                               # of the captions, the most frequent, in a notebook
-_SAMPLE_PARAMETERS = ("prompt", "n", "seed", "size", "negative", "init", "strength", "mask", "sampling", "progress")
+_SAMPLE_PARAMETERS = ("prompt", "n", "seed", "size", "negative", "init", "strength", "mask", "sampling", "upscaler",
+                      "progress")
 
 
 def load(model: str | Path | None = None, *, device: str | None = None) -> "LoadedModel":
@@ -110,7 +111,7 @@ class LoadedModel:
     def sample(
         self, prompt: str = "", n: int = 1, *, seed: int | None = None, size: Size | int | str | None = None,
         negative: str = "", init: Picture | None = None, strength: float | None = None, mask: Picture | None = None,
-        sampling: Sampling | None = None, progress: bool = False, **options: Any,
+        sampling: Sampling | None = None, upscaler: "LoadedModel | None" = None, progress: bool = False, **options: Any,
     ) -> "Pictures":
         """Generate `n` pictures of a prompt (RGB). A picture's `info` holds the texts of its PNG.
 
@@ -118,6 +119,7 @@ class LoadedModel:
 
         seed: picture k has seed + k, and is the same whatever is generated beside it; None chooses a random seed.
         size: one of `sizes`, 64 or "96x64"; None is the first, or the one nearest to `init`.
+        upscaler: the loaded model that enlarges the pictures.
         init, mask, strength: as the options of `diffuse sample`; pictures get its shape as in training.
         options: fields of `Sampling` (sampler, steps, guidance, guidance_interval, batch_size, precision). They
         replace those of `sampling`. Raises UsageError, DataError, OutOfMemoryError.
@@ -133,18 +135,22 @@ class LoadedModel:
             prompt=prompt, negative=negative, count=n, init=self._init_image(init, strength, mask, asked), size=asked,
             seed=secrets.randbelow(2**32) if seed is None else seed, sampling=chosen)
         with _bar("sampling", n) if progress else contextlib.nullcontext(lambda done: None) as advance_to:
-            return Pictures(map(self._to_pil, self.generate([sample_request], progress=advance_to)))
+            samples = self.generate([sample_request], progress=advance_to, upscaler=upscaler)
+            return Pictures(self._to_pil(sample, upscaler) for sample in samples)
 
     def generate(
         self, requests: Sequence[SampleRequest], *, frames: bool = False, world: World | None = None,
-        progress: Callable[[float], None] = lambda done: None,
+        progress: Callable[[float], None] = lambda done: None, upscaler: "LoadedModel | None" = None,
     ) -> Iterator[request.Sample]:
         """Yield the pictures of several requests as arrays, as they are finished: see `sampling.generate.generate`.
 
         world: the processes that share the work; None means this process alone. progress: called after every step with
-        the number of finished pictures, where an unfinished one counts in part.
+        the number of finished pictures, where an unfinished one counts in part. upscaler: enlarges the pictures; then
+        there are no frames.
         """
-        return generation.generate(self.model, requests, frames=frames, world=world, progress=progress)
+        enlarge = None if upscaler is None else upscale.enlarger(upscaler.model)
+        return generation.generate(
+            self.model, requests, enlarge=enlarge, frames=frames, world=world, progress=progress)
 
     def _init_image(
         self, init: Picture | None, strength: float | None, mask: Picture | None, size: Size | None,
@@ -159,9 +165,10 @@ class LoadedModel:
         mask_pixels = None if mask is None else _fitted(mask, (Size(width, height),), Rendering(fit=rendering.fit))
         return make_init_image(pixels, mask_pixels, strength)
 
-    def _to_pil(self, sample: request.Sample) -> Image.Image:
+    def _to_pil(self, sample: request.Sample, upscaler: "LoadedModel | None") -> Image.Image:
         image = Image.fromarray(sample.pixels)
-        image.info.update(png_metadata.png_texts(png_metadata.collect_metadata(sample, self.model)))
+        image.info.update(png_metadata.png_texts(png_metadata.collect_metadata(
+            sample, self.model, None if upscaler is None else upscaler.model)))
         return image
 
 
@@ -208,6 +215,8 @@ class TrainingOptions(TypedDict, total=False):
     init: str
     evaluations: int | None
     guidance: float | None
+    upscaler_for: str | None
+    factor: int | None
     name: str | None
     out: str | None
     gpus: int | str | None

@@ -44,6 +44,8 @@ MAX_WORDS = 20_000                              # words of the captions that a m
 VALIDATIONS = 10                                # validations during a training
 VALIDATION_LEVELS = 8                           # noise levels at which each validation measures the loss
 MIN_VALIDATION_PICTURES = 16                    # held-out pictures in each validation, if there are as many
+FACTOR = 4                                      # by which an upscaler enlarges, unless --factor says otherwise
+CROP = 64                                       # side of the crops on which an upscaler is trained, in pixels, at most
 PREVIEW_PICTURES = 8                            # pictures in one preview
 STRENGTH = 0.75                                 # default of --strength; with a mask, the default is 1
 
@@ -98,6 +100,8 @@ class Recipe:
     init: str = "auto"                          # a model to start from; "auto": a foundation if one fits; "none"
     evaluations: int | None = None              # distil the model `init` into a student of so many; None: train
     guidance: float | None = None               # at which the teacher of a student is guided
+    upscaler_for: str | None = None             # train an upscaler for the pictures of this model; None: no upscaler
+    factor: int | None = None                   # by which an upscaler enlarges; None: FACTOR
 
     def __post_init__(self) -> None:
         if self.resolution is not None:
@@ -120,6 +124,10 @@ class Recipe:
         if self.guidance is not None and self.evaluations is None:
             raise UsageError("guidance is for students; other trainings learn without it",
                              hint="Give evaluations as well, or leave it out")
+        if self.upscaler_for is None and self.factor is not None:
+            raise UsageError("--factor is for upscalers", hint="Give --upscaler-for MODEL as well, or leave it out")
+        if self.upscaler_for is not None and self.evaluations is not None:
+            raise UsageError("an upscaler cannot be distilled", hint="It draws in few steps as it is")
         if not is_table(self.captions):
             check_choice("--captions", self.captions, CAPTION_SOURCES)
         check_colours(self.background, self.white_level)
@@ -326,6 +334,7 @@ class Plan:
     tag_drop: float = 0.0                       # probability of each such part to be left out
     deadline: float | None = None               # --time in seconds, until its steps are counted before the cool-down
     held_out_limit: str | None = None           # highest hash of the pictures held out; None: unknown, or a folder
+    crop_of: tuple[Size, ...] = ()              # sizes of the pictures of whose crops an upscaler is trained
     fit: str = "crop"                           # how pictures got their shape, never "auto"; earlier versions cropped
 
     @property

@@ -12,6 +12,7 @@ from torch import Tensor
 from .diffusion import losses
 from .diffusion.samplers import Denoised
 from .diffusion.schedule import STEPS, Schedule
+from .diffusion.upscaling import LowRes
 from .model_config import ModelConfig
 
 
@@ -23,9 +24,13 @@ class Network(Protocol):
 
     def __call__(
         self, noisy: Tensor, time: Tensor, text: Tensor | None = None, *,
-        dropout: Callable[[Tensor], Tensor] | None = None, detach_variance: bool = False,
+        low_res: tuple[Tensor, Tensor] | None = None, dropout: Callable[[Tensor], Tensor] | None = None,
+        detach_variance: bool = False,
     ) -> Tensor:
-        """Noisy pictures (N, C, H, W), times (N,) and text features (N, 77, width) → (N, out_channels, H, W)."""
+        """Noisy pictures (N, C, H, W), times (N,) and text features (N, 77, width) → (N, out_channels, H, W).
+
+        low_res: what an upscaler reads as well.
+        """
 
 
 def network_time(t: Tensor | float) -> Tensor:
@@ -52,16 +57,17 @@ def encode_captions(
 
 def predict(
     network: Network, noisy: Tensor, time: Tensor, text: Tensor | None, *, config: ModelConfig, precision: str,
-    dropout: Callable[[Tensor], Tensor] | None = None, detach_variance: bool = False,
+    low_res: LowRes | None = None, dropout: Callable[[Tensor], Tensor] | None = None,
+    detach_variance: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Call the network on noisy pictures (N, C, H, W). → the two tensors of `split_prediction`
 
     time: (N,) float32 on their device, the `network_time`. text: (N, 77, width), or None. precision: of the network's
-    arithmetic, "bf16" or "fp32". dropout: see `UNet.forward`. detach_variance: let the variance loss train the last
-    layer alone.
+    arithmetic, "bf16" or "fp32". low_res: the small pictures that an upscaler enlarges. dropout: see
+    `UNet.forward`. detach_variance: let the variance loss train the last layer alone.
     """
     with _autocast(noisy.device, precision):
-        output = network(noisy, time, text, dropout=dropout, detach_variance=detach_variance)
+        output = network(noisy, time, text, low_res=low_res, dropout=dropout, detach_variance=detach_variance)
     return split_prediction(output, config)
 
 
@@ -78,7 +84,7 @@ def split_prediction(output: Tensor, config: ModelConfig) -> tuple[Tensor, Tenso
 @torch.no_grad()
 def denoise(
     network: Network, noisy: Tensor, t: Tensor, text: Tensor | None, *, config: ModelConfig, schedule: Schedule,
-    precision: str,
+    precision: str, low_res: LowRes | None = None,
 ) -> Denoised:
     """Estimate the clean pictures in noisy ones (N, C, H, W), without gradients.
 
@@ -90,7 +96,8 @@ def denoise(
     """
     time = network_time(t).float()
     time = time.to(noisy.device) if time.ndim else torch.full((len(noisy),), time.item(), device=noisy.device)
-    prediction, variance_channels = predict(network, noisy, time, text, config=config, precision=precision)
+    prediction, variance_channels = predict(
+        network, noisy, time, text, config=config, precision=precision, low_res=low_res)
     image = schedule.image_of(config.prediction, prediction, noisy, t)
     fraction = None if variance_channels is None else losses.log_fraction(variance_channels).clamp(0, 1)
     return Denoised(image, fraction)

@@ -44,6 +44,7 @@ class Started:
     directory: str
     facts: tuple[tuple[str, str], ...]
     student: bool = False                       # whether the losses are distances to a teacher, not errors of the noise
+    upscaler_for: str | None = None             # the model whose pictures an upscaler enlarges
 
 
 @dataclass(frozen=True, kw_only=True)

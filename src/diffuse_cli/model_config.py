@@ -7,13 +7,14 @@ Uses the standard library only: it is imported before torch.
 import math
 from dataclasses import dataclass, replace
 
-from .checks import check_choice, check_range, check_size
+from .checks import MAX_SIDE, check_choice, check_range, check_size
 from .errors import UsageError
 from .picture_size import Size
 
 SCHEDULES = ("interpolated", "cosine", "linear", "sigmoid")
 PREDICTIONS = ("v", "epsilon", "x0")
 ATTENTIONS = ("none", "text", "full")
+FACTORS = (2, 4)                                # by which an upscaler enlarges the sides of a picture
 SIDE_MULTIPLE = 8                               # sides of the pictures of a new model are multiples of it
 MAX_SIZES = 16                                  # of the pictures of one model
 MAX_VOCABULARY = 65_536                         # tokens of a text encoder
@@ -47,11 +48,34 @@ class TextConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Upscaling:
+    """What an upscaler enlarges: the pictures of a first model, to `factor` times their width and height."""
+
+    factor: int
+    small: Size                                 # of the first model's pictures, the commonest size if it has several
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "small", Size.of(self.small))
+        if self.factor not in FACTORS:
+            raise UsageError(f"--factor must be {' or '.join(map(str, FACTORS))}, not {self.factor}")
+        check_size("upscaling.small", self.small)
+        if self.large.pixels > MAX_SIDE**2:
+            raise UsageError(f"pictures of {self.small} px enlarged {self.factor} times would have {self.large} px",
+                             hint=f"An upscaler draws at most {MAX_SIDE**2:,} pixels: use a smaller --factor")
+
+    @property
+    def large(self) -> Size:
+        """The size to which a picture of the size `small` is enlarged."""
+        return self.small.scaled(self.factor)
+
+
+@dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
     """Shape of the U-Net, and of its pictures. Lists go from the highest resolution to the lowest.
 
     `text=None` makes an unconditional network. `channels` is 3: pictures are RGB everywhere, grey ones included.
-    `out_channels` is 6 when the variance is learned.
+    `out_channels` is 6 when the variance is learned. An upscaler also reads a small picture, enlarged and noisy, as
+    further input channels; its `resolution` is the size of the crops on which it is trained.
     """
 
     resolution: Size                            # an int is the side of a square; the first of several sizes
@@ -65,12 +89,15 @@ class NetworkConfig:
     channels: int = 3
     out_channels: int = 6
     buckets: tuple[Size, ...] = ()              # all sizes, the commonest first, if the pictures have several
+    upscaling: Upscaling | None = None          # None: the network reads a noisy picture alone
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "resolution", Size.of(self.resolution))
         check_range("number of network.buckets", len(self.buckets), 0, MAX_SIZES)
         for size in self.sizes:
             check_size("network.resolution", size)
+        if self.buckets and self.upscaling is not None:
+            raise UsageError("an upscaler is trained on crops of one size, and has no network.buckets")
         if self.buckets and (self.buckets[0] != self.resolution or len(set(self.buckets)) != len(self.buckets)):
             raise UsageError("network.buckets must be different sizes, of which network.resolution is the first")
         check_range("number of levels", len(self.widths), 1, 8)
@@ -83,8 +110,8 @@ class NetworkConfig:
                 raise UsageError(f"--resolution {size} cannot be halved {len(self.widths) - 1} times")
         if self.widths[0] % 2:
             raise UsageError(f"the first of network.widths must be even, for sines and cosines, not {self.widths[0]}")
-        for level, (width, kind) in enumerate(zip(
-                self.widths, (*self.attention[:-1], "full"), strict=True)):                 # the middle always attends
+        lowest = self.middle_attention if self.attention[-1] == "none" else self.attention[-1]
+        for level, (width, kind) in enumerate(zip(self.widths, (*self.attention[:-1], lowest), strict=True)):
             check_range("network.widths", width, 8, 4_096)
             if width % self.groups:
                 raise UsageError(f"network width {width} is not a multiple of groups {self.groups}")
@@ -103,6 +130,18 @@ class NetworkConfig:
             raise UsageError("network.out_channels must be 3, or 6 when the variance is learned")
         if self.text is None and "text" in self.attention:
             raise UsageError("an unconditional network has no text to attend to")
+
+    @property
+    def in_channels(self) -> int:
+        """Channels that the network reads: those of the noisy picture, and of an upscaler's small one."""
+        return self.channels if self.upscaling is None else 2 * self.channels
+
+    @property
+    def middle_attention(self) -> str:
+        """What the pixels in the middle of the U-Net attend to. Those of an upscaler never attend to each other."""
+        if self.upscaling is None:
+            return "full"
+        return "none" if self.text is None else "text"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -124,6 +163,11 @@ class NetworkConfig:
 
     def checked_size(self, size: Size | None) -> Size:
         """The size of a picture to draw; None is the first. Raises UsageError for one that was not trained on."""
+        if self.upscaling is not None:
+            multiple = 2 ** (len(self.widths) - 1)
+            if size is not None and any(side % multiple for side in size):
+                raise UsageError(f"an upscaler draws sides that are multiples of {multiple}, not {size} px")
+            return size or self.upscaling.large
         if size is not None and size not in self.sizes:
             raise UsageError(f"this model was not trained on pictures of {size} px",
                              hint=f"It draws {', '.join(map(str, self.sizes))}")
@@ -156,10 +200,22 @@ class ModelConfig:
     def __post_init__(self) -> None:
         check_choice("--schedule", self.schedule, SCHEDULES)
         check_choice("--prediction", self.prediction, PREDICTIONS)
+        if self.student is not None and self.is_upscaler:
+            raise UsageError("an upscaler cannot be distilled")
 
     @property
     def conditional(self) -> bool:
         return self.network.text is not None
+
+    @property
+    def is_upscaler(self) -> bool:
+        return self.network.upscaling is not None
+
+    def check_draws_alone(self) -> None:
+        """Raise UsageError for an upscaler, which needs a small picture to draw from."""
+        if self.is_upscaler:
+            raise UsageError("this model is an upscaler: it only enlarges pictures",
+                             hint="Use it with `diffuse upscale PICTURE -m MODEL` or `diffuse sample --upscaler MODEL`")
 
     @property
     def learned_variance(self) -> bool:

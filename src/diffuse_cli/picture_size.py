@@ -20,6 +20,10 @@ class Size(NamedTuple):
         """A size as it is, or the size of the square whose sides are given."""
         return cls(size, size) if isinstance(size, int) else cls(*size)
 
+    def scaled(self, factor: int) -> "Size":
+        """`factor` times as wide and high."""
+        return Size(factor * self.width, factor * self.height)
+
     def to_json(self) -> int | str:
         """64 for a square, "64x96" for any other size: files of squares are those of versions that knew no others."""
         return self.width if self.is_square else str(self)

@@ -202,6 +202,7 @@ HOSTILE = {
     "batch_size": [0, 10**9], "precision": ["auto", "fp8"], "size": [[8], [0, 0], [10**6, 8], 8],
     "model": ["x" * 65, {}], "model_sha256": ["../../etc/passwd", "F" * 64, "", None], "prompt": [None, "x" * 4097, 7],
     "strength": [0.5, 2, "x"], "init_sha256": ["0" * 64, "/etc/passwd"], "mask_sha256": ["0" * 64], "path": ["/etc"],
+    "upscaler": ["cars-x4", "x" * 65, 3], "upscaler_sha256": ["0" * 64, "../x"],
 }
 
 
@@ -242,9 +243,9 @@ def test_a_model_is_found_by_its_hash_under_any_name(trained, home):
     for name in ("alpha", "tiny", "zeta"):
         (home / "models" / name).mkdir(parents=True)
         shutil.copy(trained[0] / "model.safetensors", home / "models" / name)
-    assert find_model(metadata_from(name="tiny", sha256=sha256)).parent.name == "tiny"
-    assert find_model(metadata_from(name="gone", sha256=sha256)).parent.name == "alpha"
+    assert find_model("tiny", sha256).parent.name == "tiny"
+    assert find_model("gone", sha256).parent.name == "alpha"
     (home / "models" / "tiny" / "model.safetensors").write_bytes(b"damaged")
-    assert find_model(metadata_from(name="tiny", sha256=sha256)).parent.name == "alpha"
+    assert find_model("tiny", sha256).parent.name == "alpha"
     with pytest.raises(ModelError, match="'tiny' with hash 0123456789, is not here"):
-        find_model(metadata_from(name="tiny"))
+        find_model("tiny", "0123456789" + "a" * 54)

@@ -54,9 +54,9 @@ def distill(
     if time is not None:
         arguments["time"] = parse_duration("--time", time)
     arguments = options.absolute_paths(arguments, (folders or [])[1:])
-    teacher = _lasting_name(model)
+    teacher = registry.lasting_name(model)
     path = registry.resolve(teacher)
-    read_model_info(path)                       # one that is refused is refused before anything else
+    read_model_info(path).config.check_draws_alone()                   # what is refused is refused before anything else
     folder, recipe = _data_of(teacher, path, folders[0] if folders else None)
     typed = {**options.fields_of(Recipe, arguments), "init": teacher, "evaluations": evaluations, "guidance": guidance}
     label = path.stem if path.suffix == ".safetensors" and path.name != registry.MODEL_FILE else path.parent.name
@@ -65,13 +65,6 @@ def distill(
     train.check_out(out)
     train.run_training(folder, from_dict(Recipe, {**recipe, **typed}, where=""), from_dict(Machine, machine, where=""),
                        dry_run=dry_run)
-
-
-def _lasting_name(model: str) -> str:
-    """The teacher in a form that means the same when the command is given again. Raises ModelError, UsageError."""
-    if model == registry.LAST:
-        return registry.last() or registry.DEMO
-    return str(registry.resolve(model).absolute()) if Path(model).exists() and registry.is_path(model) else model
 
 
 def _data_of(teacher: str, path: Path, folder: Path | None) -> tuple[Path, dict[str, Any]]:

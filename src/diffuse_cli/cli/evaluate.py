@@ -84,7 +84,9 @@ def evaluate(
         raise UsageError("--features compares generated pictures, and --num 0 generates none",
                          hint="Leave out one of them")
     path = registry.resolve(model)
-    network = read_model_info(path).config.network      # refused before the slow import of torch, if it must be
+    model_config = read_model_info(path).config         # refused before the slow import of torch, if it must be
+    model_config.check_draws_alone()
+    network = model_config.network
     size = network.checked_size(size)
     from ..storage import run_directory
 

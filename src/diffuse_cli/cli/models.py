@@ -19,6 +19,7 @@ from .terminal import view
 from .terminal.plain_text import clean
 
 if TYPE_CHECKING:
+    from ..model_config import NetworkConfig
     from ..storage.model_info import ModelInfo
 
 # Key of the training in a model's header → label for people.
@@ -188,8 +189,13 @@ def _write_report(directory: Path, out: Path | None) -> None:
 
 def _row(name: str, info: "ModelInfo", path: Path) -> tuple[str, ...]:
     changed = time.strftime("%Y-%m-%d", time.localtime(path.stat().st_mtime))
-    return (name, str(info.config.network.resolution), f"{info.parameters:,}", _count(info.training.train_images),
+    return (name, _size(info.config.network), f"{info.parameters:,}", _count(info.training.train_images),
             _count(info.training.step), f"{info.bytes / 1e6:.1f} MB", changed)
+
+
+def _size(network: "NetworkConfig") -> str:
+    """Pixels of the pictures, or of an upscaler the factor by which it enlarges them."""
+    return str(network.resolution) if network.upscaling is None else f"x{network.upscaling.factor}"
 
 
 def _count(value: int | None) -> str:
@@ -212,6 +218,9 @@ def _lines(path: Path, info: "ModelInfo") -> list[tuple[str, str]]:
         ("prediction", f"{info.config.prediction}, {'learned' if info.config.learned_variance else 'fixed'} variance"),
         ("schedule", info.config.schedule),
     ]
+    if (upscaling := network.upscaling) is not None:
+        lines[2] = ("enlarges", f"pictures {upscaling.factor} times, of {upscaling.small} to {upscaling.large} px; "
+                                f"trained on crops of {network.resolution} px")
     if (student := info.config.student) is not None:
         lines.append(("distilled", f"from {clean(student.teacher, limit=60)}, guided at {student.guidance:g}; samples "
                                    f"in {student.evaluations} steps"))

@@ -77,7 +77,7 @@ def noise_demo(
     names = list(dict.fromkeys(schedule or (model_config.SCHEDULES if plot else (config.Recipe.schedule,))))
     path = registry.resolve(model) if model is not None else None
     if path is not None:
-        read_model_info(path)                   # one that is refused is refused before the slow import of torch
+        read_model_info(path).config.check_draws_alone()               # refused before the slow import of torch
     _demonstrate(image, names, resolution, num, path, target, animate=animate, plot=plot, seed=seed)
 
 

@@ -29,11 +29,12 @@ class OutputOptions:
 
 def write_samples(
     generate: Callable[..., "Iterator[Sample]"], target: SampleTarget, model: "Model", count: int,
-    output: OutputOptions,
+    output: OutputOptions, *, upscaler: "Model | None" = None,
 ) -> None:
     """Write every sample that `generate(progress=…)` yields, and then the sheets of all.
 
-    The path of each file is printed on stdout as soon as it is written. count: the number of samples.
+    The path of each file is printed on stdout as soon as it is written. count: the number of samples. upscaler: the
+    model that enlarged them.
     """
     from ..pictures import image_files
     from ..sampling import png_metadata
@@ -43,7 +44,7 @@ def write_samples(
     places = view.pictures_in_a_row(count)
     with progress.of("sampling", count) as advance_to:
         for sample in generate(progress=advance_to):
-            metadata = png_metadata.collect_metadata(sample, model)
+            metadata = png_metadata.collect_metadata(sample, model, upscaler)
             record = {"index": sample.index, "seconds": sample.seconds, **metadata.to_dict()}
             if target.file is None or not output.animate:
                 texts = png_metadata.png_texts(metadata) if output.metadata else {}

@@ -20,6 +20,7 @@ from ..checks import from_dict, parse_duration
 from ..config import Machine, Recipe
 from ..errors import StorageError, UsageError
 from ..picture_size import Size
+from ..storage import registry
 from . import options, output_files, recipe_file
 from .processes import SIGNALS, handle_signals, launch, process_duties, processes_to_start
 from .terminal import view
@@ -113,6 +114,12 @@ def train(
     seed: Seed = None,
     init: Annotated[str | None, _recipe("--init", help="The model to start from; none; or auto: a foundation that "
                                         f"comes with the program, if one fits. Default: {Recipe.init}.")] = None,
+    upscaler_for: Annotated[str | None, typer.Option(
+        "--upscaler-for", metavar="MODEL", help="Train an upscaler instead, which enlarges the pictures of this model.",
+        rich_help_panel=RECIPE, autocompletion=options.complete_model)] = None,
+    factor: Annotated[int | None, _recipe("--factor", help="By which an upscaler enlarges: "
+                                          f"{' or '.join(map(str, model_config.FACTORS))}. Default: {config.FACTOR}."
+                                          )] = None,
     name: Annotated[str | None, _machine("--name", help="Name of the model. Default: that of the folder.")] = None,
     out: Out = None,
     gpus: Gpus = None,
@@ -146,12 +153,16 @@ def train(
 
     [bold]diffuse train ./images --resolution 64 --time 2h --name cars[/]
 
+    [bold]diffuse train ./images --upscaler-for cars[/]
+
     [bold]diffuse train ./images --dry-run[/]
     """
     arguments = options.given(locals())                                # before there are other local variables
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
     if time is not None:
         arguments["time"] = parse_duration("--time", time)
+    if upscaler_for is not None:
+        arguments["upscaler_for"] = registry.lasting_name(upscaler_for)
     arguments = options.absolute_paths(arguments, (folders or [])[1:])
     folder, recipe = recipe_file.read(
         config_file, folders[0] if folders else None, options.fields_of(Recipe, arguments))

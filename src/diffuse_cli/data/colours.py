@@ -45,6 +45,7 @@ class Rendering:
     background: str = "white"                   # colour behind transparent pictures: a name, or #rrggbb
     white_level: float | None = None            # value that is white in pictures of 16 bits or real numbers
     fit: str = "crop"                           # one of `config.FITS`, but not "auto": see `fitting.fitted`
+    enlarge: bool = True                        # whether a smaller picture is enlarged to that size, and not refused
 
 
 def background_colour(rendering: Rendering) -> tuple[int, int, int]:

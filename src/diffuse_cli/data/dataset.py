@@ -34,6 +34,7 @@ from .file_hashes import REFUSED, hash_files
 from .file_types import PICTURE_LIKE, remedies
 from .folders import name_of_key, sort_key
 from .listing import Dataset, PictureFile, PictureListing
+from .picture_files import TOO_SMALL
 from .remarks import Entry, Remarks, describe_litter
 from .spilled import Column, SpilledList, SpilledTuples, packed, unpacked
 from .split import numbers_of
@@ -57,7 +58,12 @@ def open_dataset(found: PictureListing, *, resolution: Resolution, directory: Pa
     `Noticed`. Raises UsageError if `rendering` names an unknown colour.
     """
     dataset = yield from decode_pictures(found, resolution=resolution, directory=directory, rendering=rendering)
-    beside = {name for name, reason in found.unusable if reason in PICTURE_LIKE}
+    small = tuple((name, reason) for name, reason in dataset.skipped if reason.startswith(TOO_SMALL))
+    if small and not dataset.names:
+        raise DataError(f"all {len(small):,} pictures in {found.folder} are {small[0][1]}",
+                        hint="An upscaler learns from pictures as large as it draws: use a smaller --factor")
+    beside = {name for name, reason in (*((name, reason) for name, reason in found.unusable
+                                          if reason in PICTURE_LIKE), *small)}
     lost = tuple((name, reason) for name, reason in dataset.skipped if strict or name not in beside)
     total = len(dataset.names) + len(lost)
     if lost and (strict or 2 * len(lost) > total):
@@ -68,7 +74,10 @@ def open_dataset(found: PictureListing, *, resolution: Resolution, directory: Pa
                                         *remedies(reason for _, reason in lost))))
     if found.litter:
         yield Noticed(message=describe_litter(found.litter))
-    if problems := (*dataset.skipped, *found.caption_problems):
+    if small:
+        yield Noticed(message=f"{len(small):,} of {len(small) + len(dataset.names):,} pictures are {small[0][1]}, and "
+                              "left out")
+    if problems := (*(set(dataset.skipped) - set(small)), *found.caption_problems):
         count = "1 problem" if len(problems) == 1 else f"{len(problems):,} problems"
         yield Noticed(level="warning", message=f"{count} with the data ({_reasons(problems)}); "
                                                f"`diffuse data check {found.requested_path}` lists them")
@@ -131,8 +140,9 @@ def clear_cache(directory: Path) -> int:
 
 def _key(hashes: Iterable[str], sizes: tuple[Size, ...], rendering: Rendering) -> str:
     options = asdict(rendering)
-    if rendering.fit == Rendering.fit:          # as in caches of versions that always cropped
-        del options["fit"]
+    for name in ("fit", "enlarge"):             # as in caches of versions that always cropped and enlarged
+        if options[name] == getattr(Rendering, name):
+            del options[name]
     shape = sizes[0].to_json() if len(sizes) == 1 else [size.to_json() for size in sizes]
     start = json.dumps([FORMAT, TRANSFORM, shape, options]).removesuffix("]")
     return _sha256(f"{start}, ".encode(), _json(hashes), b"]")[:32]

@@ -9,6 +9,7 @@ from PIL import Image
 
 from ..picture_size import Size
 from .colours import TRANSPARENT_GROUND, Rendering, background_colour, border
+from .picture_files import TOO_SMALL, ImageRefused
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,24 +39,33 @@ def fitted(image: Image.Image, resolution: Size | int, rendering: Rendering | No
     is the nearest of the model's sizes, so little is left to pad or crop.
 
     A picture is made larger by bicubic interpolation, and smaller by Lanczos, after averages over whole boxes of pixels
-    have brought it near twice the size. What has the right size is copied.
+    have brought it near twice the size. What has the right size is copied. Raises ImageRefused for a picture that would
+    have to be made larger, if `rendering` forbids that.
     """
     rendering, target = rendering or Rendering(), Size.of(resolution)
     width, height = image.size
     if rendering.fit == "stretch":
-        return _resized(image, (0, 0, width, height), target)
+        return _resized(image, (0, 0, width, height), target, rendering)
     size = _largest(target, aspect=Size(width, height))
     ground = None if rendering.fit == "crop" or size == target else _colour_of_bars(image, rendering)
     if rendering.fit == "crop" or (rendering.fit == "buckets" and size != target and ground is None):
         kept = _largest(Size(width, height), aspect=target)
         left, top = (width - kept.width) // 2, (height - kept.height) // 2
-        return _resized(image, (left, top, left + kept.width, top + kept.height), target)
-    inner = _resized(image, (0, 0, width, height), size)
+        return _resized(image, (left, top, left + kept.width, top + kept.height), target, rendering)
+    inner = _resized(image, (0, 0, width, height), size, rendering)
     if size == target:
         return inner
     result = Image.new("RGB", target, ground or background_colour(rendering))
     result.paste(inner, ((target.width - size.width) // 2, (target.height - size.height) // 2))
     return result
+
+
+def reduced(
+    pixels: "np.ndarray[Any, np.dtype[np.uint8]]", factor: int,
+) -> "np.ndarray[Any, np.dtype[np.uint8]]":
+    """A picture (H, W, 3), whose sides are multiples of `factor`, made smaller as `fitted` does → (H/f, W/f, 3)."""
+    height, width, _ = pixels.shape
+    return fitted_pixels(Image.fromarray(pixels), Size(width // factor, height // factor))
 
 
 def _colour_of_bars(image: Image.Image, rendering: Rendering) -> Colour | None:
@@ -72,9 +82,11 @@ def _largest(room: Size, *, aspect: Size) -> Size:
     return Size(room.width, max(1, round(room.width * aspect.height / aspect.width)))
 
 
-def _resized(image: Image.Image, box: tuple[int, int, int, int], size: tuple[int, int]) -> Image.Image:
-    """The pixels in the box (left, top, right, bottom), resized to (width, height)."""
+def _resized(image: Image.Image, box: tuple[int, int, int, int], size: Size, rendering: Rendering) -> Image.Image:
+    """The pixels in the box (left, top, right, bottom), resized. Raises ImageRefused as `fitted` does."""
     width, height = box[2] - box[0], box[3] - box[1]
+    if not rendering.enlarge and (width < size.width or height < size.height):
+        raise ImageRefused(f"{TOO_SMALL} {size} px")
     if (width, height) == size:
         return image.crop(box)
     if width <= size[0] and height <= size[1]:

@@ -9,6 +9,7 @@ from ..files.input_files import NOT_REGULAR, open_input
 from .containers import MEMBER_LIMIT, Inner, Location
 
 MAX_BYTES = MEMBER_LIMIT                        # maximum size of a file
+TOO_SMALL = "smaller than"                      # beginning of the reason of a picture that must not be enlarged
 TOO_MUCH = "needs too much memory"              # the reason of a picture for which memory does not suffice
 
 

@@ -10,17 +10,20 @@ from torch import Tensor
 from ..config import VALIDATION_LEVELS
 from ..denoiser import Network, denoise, encode_captions
 from ..diffusion.schedule import FIRST_TIME, Schedule
+from ..diffusion.upscaling import LowRes
 from ..model_config import ModelConfig
 from . import likelihood
 from .likelihood import BatchDenoiser
 
 
 def denoiser_for_captions(
-    network: Network, tokens: Tensor | None, *, config: ModelConfig, schedule: Schedule, precision: str
+    network: Network, tokens: Tensor | None, *, config: ModelConfig, schedule: Schedule, precision: str,
+    low_res: LowRes | None = None,
 ) -> BatchDenoiser:
     """The denoiser for a batch of pictures with these captions: a function of the noisy pictures and their times.
 
-    tokens: (N, 77), or None for an unconditional model. Each distinct caption is encoded once.
+    tokens: (N, 77), or None for an unconditional model. Each distinct caption is encoded once. low_res: the small
+    pictures of an upscaler.
     """
     text = None
     if tokens is not None:
@@ -30,7 +33,8 @@ def denoiser_for_captions(
             text = encode_captions(
                 network, distinct.to(tokens.device), caption_of.to(tokens.device), precision=precision)
 
-    return lambda noisy, t: denoise(network, noisy, t, text, config=config, schedule=schedule, precision=precision)
+    return lambda noisy, t: denoise(
+        network, noisy, t, text, config=config, schedule=schedule, precision=precision, low_res=low_res)
 
 
 def validation_times() -> Tensor:
@@ -44,11 +48,12 @@ def validation_times() -> Tensor:
 
 def noise_curve(
     network: Network, *, config: ModelConfig, schedule: Schedule, images: Tensor, tokens: Tensor | None,
-    device: torch.device, micro_batch: int, precision: str,
+    device: torch.device, micro_batch: int, precision: str, low_res: LowRes | None = None,
 ) -> list[float]:
     """Mean squared error of the predicted noise over all pictures, at each of `validation_times`. → 8 losses
 
-    images: (N, C, H, W) in [-1, 1]; tokens: (N, 77), or None for an unconditional model. The noise of picture k at a
+    images: (N, C, H, W) in [-1, 1]; tokens: (N, 77), or None for an unconditional model; low_res: of the same N, for an
+    upscaler. The noise of picture k at a
     level is always the same, so that two measurements differ only by their models.
     """
     parts = []
@@ -56,7 +61,7 @@ def noise_curve(
         chosen = slice(start, start + micro_batch)
         denoiser = denoiser_for_captions(
             network, None if tokens is None else tokens[chosen].to(device), config=config, schedule=schedule,
-            precision=precision)
+            precision=precision, low_res=None if low_res is None else low_res.of(chosen).on(device))
         image = images[chosen].to(device)
         parts.append(likelihood.noise_losses(
             denoiser, image, schedule=schedule, times=validation_times(), seed=0, purpose="validation",

@@ -19,9 +19,11 @@ from torch import Tensor
 
 from ..config import Export
 from ..denoiser import network_time, predict
+from ..diffusion import upscaling
 from ..diffusion.losses import log_fraction
 from ..diffusion.samplers import Denoised, Denoiser, ddpm, run_sampler
 from ..diffusion.schedule import STEPS, make_schedule
+from ..diffusion.upscaling import LowRes
 from ..errors import ExportError
 from ..network.tokenizer import LENGTH, encode
 from ..picture_size import Size
@@ -41,6 +43,7 @@ from .verification import (
 )
 
 LIBRARIES = {"transformers": "T5EncoderModel", "diffusers": "DiffusionPipeline"}     # library → a class that is needed
+NOISE_LEVEL = 250                               # of what an upscaler enlarges: the pipeline's default, of 1000
 GUIDANCE, SAMPLING_STEPS = 3.0, 10              # of the pictures that are compared
 SAMPLERS = {                                    # scheduler class of diffusers → our sampler
     "DDPMScheduler": "ddpm", "DDIMScheduler": "ddim", "DPMSolverMultistepScheduler": "dpmpp-2m"}
@@ -102,17 +105,19 @@ def open_pipeline(folder: Path) -> Any:
 
 def sample_with_pipeline(
     pipeline: Any, prompts: Sequence[str], *, steps: int, guidance: float, generator: torch.Generator,
-    size: Size | None = None,
+    size: Size | None = None, small: Tensor | None = None,
 ) -> np.ndarray:
     """Generate one picture for each prompt; unconditional pipelines ignore the prompts. → (N, H, W, 3) uint8
 
     A conditional pipeline has to be told the height and the width of pictures that are no squares. size: one of the
-    model's; None is the first. Unconditional pipelines know the first alone.
+    model's; None is the first. Unconditional pipelines know the first alone. small: what an upscaler enlarges to that
+    size (N, 3, h, w).
     """
     if hasattr(pipeline, "tokenizer"):
         height, width = np.broadcast_to(pipeline.unet.config.sample_size, 2).tolist() if size is None else size[::-1]
+        options = {} if small is None else {"image": small, "noise_level": NOISE_LEVEL}
         output = pipeline(prompt=list(prompts), num_inference_steps=steps, guidance_scale=guidance, generator=generator,
-                          height=height, width=width, clean_caption=False)
+                          height=height, width=width, clean_caption=False, **options)
     else:
         output = pipeline(batch_size=len(prompts), num_inference_steps=steps, generator=generator)
     return np.stack([np.asarray(image) for image in output.images])
@@ -120,7 +125,7 @@ def sample_with_pipeline(
 
 def sample_like_pipeline(
     model: Model, sampler: str, timesteps: Sequence[int], prompts: Sequence[str], *, guidance: float,
-    generator: torch.Generator, size: Size | None = None,
+    generator: torch.Generator, size: Size | None = None, small: Tensor | None = None,
 ) -> np.ndarray:
     """Generate the pictures of `sample_with_pipeline` with our `sampler`. → (N, H, W, 3) uint8
 
@@ -135,7 +140,12 @@ def sample_like_pipeline(
         return torch.randn(shape, generator=generator)
 
     times = [(float(index) + 1) / STEPS for index in timesteps] + [0.0]
-    denoise, start = _always_guided_denoiser(model, prompts, guidance=guidance, clip=sampler != "ddim"), noise()
+    start, low_res = noise(), None
+    if small is not None:
+        t = torch.full((len(small),), (NOISE_LEVEL + 1) / STEPS, dtype=torch.float64)
+        low_res = upscaling.with_noise(
+            upscaling.enlarge(small, *shape[2:]), noise(), t, network_time(t).float(), schedule)
+    denoise = _always_guided_denoiser(model, prompts, guidance=guidance, clip=sampler != "ddim", low_res=low_res)
     if sampler == "ddpm":                       # the stock scheduler interpolates the logarithms of the variances
         steps = ddpm(denoise, start, times, schedule, fresh_noise=noise, variance_rule="log")
     else:
@@ -144,7 +154,9 @@ def sample_like_pipeline(
     return to_pixels(last.noisy)
 
 
-def _always_guided_denoiser(model: Model, prompts: Sequence[str], *, guidance: float, clip: bool) -> Denoiser:
+def _always_guided_denoiser(
+    model: Model, prompts: Sequence[str], *, guidance: float, clip: bool, low_res: LowRes | None,
+) -> Denoiser:
     """Return a denoiser that guides at every noise level without thresholding, as stock pipelines do."""
     schedule = make_schedule(model.config.schedule, model.config.network.resolution.side)
     text, null = encode_prompts(model, prompts)
@@ -152,7 +164,7 @@ def _always_guided_denoiser(model: Model, prompts: Sequence[str], *, guidance: f
     def estimate(noisy: Tensor, t: float, features: Tensor | None) -> Denoised:
         time = torch.full((len(noisy),), t, dtype=torch.float64)
         prediction, channels = predict(model.network, noisy, network_time(time).float().to(noisy.device), features,
-                                       config=model.config, precision="fp32")
+                                       config=model.config, precision="fp32", low_res=low_res)
         return Denoised(schedule.image_of(model.config.prediction, prediction, noisy, time),
                         None if channels is None else log_fraction(channels))             # stock DDPM does not clamp it
 
@@ -179,9 +191,11 @@ def _compare_unet(model: Model, pipeline: Any) -> list[Comparison]:
         text = None
         if model.tokenizer is not None:
             text = model.network.encode(encode(model.tokenizer, batch.captions))
-        options = {} if text is None else {"encoder_hidden_states": text}
-        exported = pipeline.unet(batch.noisy, batch.time, **options).sample
-        expected, limit = answers_and_limit(model.network, batch.noisy, batch.time, text)
+        options, noisy = {} if text is None else {"encoder_hidden_states": text}, batch.noisy
+        if batch.low_res is not None:
+            options["class_labels"], noisy = batch.low_res.level, torch.cat([noisy, batch.low_res.image], dim=1)
+        exported = pipeline.unet(noisy, batch.time, **options).sample
+        expected, limit = answers_and_limit(model.network, batch.noisy, batch.time, text, batch.low_res)
         comparisons.append(Comparison(f"diffusers: answers to {len(batch.noisy)} at once",
                                       largest_difference(expected[:, :channels], exported[:, :channels]), limit))
     return comparisons
@@ -204,11 +218,16 @@ def _compare_pictures(model: Model, pipeline: Any, size: Size) -> Comparison:
     prompts = comparison_captions(list(model.words))[1:3]
     student = model.config.student
     steps, guidance = (SAMPLING_STEPS, GUIDANCE) if student is None else (student.evaluations, 1.0)
-    exported = sample_with_pipeline(pipeline, prompts, steps=steps, guidance=guidance, size=size,
+    small = None
+    if (upscaled := model.config.network.upscaling) is not None:       # a part of a picture: whole ones take long
+        generator = randomness.generator("export", "small")
+        small = torch.rand((len(prompts), 3, size.height // upscaled.factor, size.width // upscaled.factor),
+                           generator=generator) * 2 - 1
+    exported = sample_with_pipeline(pipeline, prompts, steps=steps, guidance=guidance, size=size, small=small,
                                     generator=randomness.generator("export"))
     sampler, timesteps = SAMPLERS[type(pipeline.scheduler).__name__], pipeline.scheduler.timesteps.tolist()
     expected = sample_like_pipeline(model, sampler, timesteps, prompts, guidance=guidance, size=size,
-                                    generator=randomness.generator("export"))
+                                    small=small, generator=randomness.generator("export"))
     difference = abs(exported.astype(int) - expected.astype(int)).max() / 255
     which = f" of {size} px" if model.config.network.buckets else ""
     return Comparison(f"diffusers: pixels of the pipeline's pictures{which}", float(difference), 1 / 255)

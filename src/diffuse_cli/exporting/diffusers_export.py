@@ -21,7 +21,14 @@ from ..model_config import NetworkConfig
 from ..network.tokenizer import SPECIAL_TOKENS, joined_merges
 from ..storage import diffusers_config
 from ..storage.checkpoint import Model, save_folder_part
-from ..storage.diffusers_config import INDEX_FILE, SCHEDULER_FILE, TEXT_ENCODER_FILE, TOKENIZER_FILE, UNET_FILE
+from ..storage.diffusers_config import (
+    INDEX_FILE,
+    NOISING_FILE,
+    SCHEDULER_FILE,
+    TEXT_ENCODER_FILE,
+    TOKENIZER_FILE,
+    UNET_FILE,
+)
 
 DEFAULT_SCHEDULER, STUDENT_SCHEDULER = "ddpm", "ddim"
 
@@ -42,6 +49,8 @@ def write(model: Model, folder: Path, settings: Export) -> None:
     _write_json(folder / INDEX_FILE, diffusers_config.pipeline_index(
         network, scheduler_config["_class_name"], student))
     _write_json(folder / SCHEDULER_FILE, scheduler_config)
+    if network.upscaling is not None:
+        _write_json(folder / NOISING_FILE, diffusers_config.scheduler_config(config, "ddpm", betas.tolist()))
     _write_json(folder / "unet/config.json", diffusers_config.unet_config(network))
     parts = {prefix: {name.removeprefix(prefix): tensor for name, tensor in model.network.state_dict().items()
                       if name.startswith(prefix)} for prefix in ("unet.", "text_encoder.")}

@@ -16,7 +16,7 @@ from ..events import ProgressCallback, without_non_finite
 from ..files import durable
 from ..files.input_files import read_input
 from ..files.strict_json import MAX_JSON_BYTES, JsonError, loads_strict
-from ..model_config import ModelConfig
+from ..model_config import ModelConfig, NetworkConfig
 from ..pictures import image_files, pixels, sheets
 from ..sampling.example_prompts import example_prompts, frequent_words
 from ..sampling.generate import generate
@@ -37,12 +37,19 @@ _METRICS = {                                    # key of evaluation.json → its
 def write(
     model: Model, folder: Path, *, source: Path, place: str, license: str | None, progress: ProgressCallback,
 ) -> None:
-    """Generate some samples and write them and README.md into the folder.
+    """Generate some samples and write them and README.md into the folder. An upscaler has no samples on its card.
 
     source: the file of the model; place: from where the card loads the export, a folder or owner/name on the Hub.
     """
-    prompts = [""] * PICTURES if model.tokenizer is None else \
+    prompts = [] if model.config.is_upscaler else [""] * PICTURES if model.tokenizer is None else \
         example_prompts(model.words, source.parent, count=PICTURES)
+    if prompts:
+        _write_samples(model, folder, prompts, progress)
+    text = _readme(model, prompts, source.parent, place=place, license=license)
+    durable.write(folder / "README.md", text.encode(), mode=0o666)
+
+
+def _write_samples(model: Model, folder: Path, prompts: Sequence[str], progress: ProgressCallback) -> None:
     samples: list[np.ndarray] = []
     progress("generating samples", 0, len(prompts))
     sampling = Sampling.of(model.config, batch_size=len(prompts))
@@ -54,8 +61,6 @@ def write(
     for name, picture in zip(_picture_names(prompts), samples, strict=True):
         enlarged = pixels.enlarge(picture, sheets.scale_of(picture))
         durable.write(folder / name, image_files.encode(enlarged), mode=0o666)
-    text = _readme(model, prompts, source.parent, place=place, license=license)
-    durable.write(folder / "README.md", text.encode(), mode=0o666)
 
 
 def _picture_names(prompts: Sequence[str]) -> list[str]:
@@ -73,18 +78,18 @@ def write_report(path: Path, model: Model, report: dict[str, Any]) -> None:
 
 
 def _readme(model: Model, prompts: Sequence[str], run: Path, *, place: str, license: str | None) -> str:
-    network, training = model.config.network, model.training
-    sizes = " or ".join("{} × {}".format(*size) for size in network.sizes)
+    training = model.training
     name, conditional = _text(training.name or "model"), model.tokenizer is not None
-    task = "text-to-image" if conditional else "unconditional-image-generation"
+    task = "image-to-image" if model.config.is_upscaler else \
+        "text-to-image" if conditional else "unconditional-image-generation"
     kind = "text-conditional" if conditional else "unconditional"
     start = "from scratch" if training.init_id is None else "from the weights of another model"
     blocks = [
         _front_matter(task, prompts if conditional else (), license),
         f"# {name}",
-        f"A {kind} diffusion model for pictures of {sizes} pixels, trained {start} with diffuse-cli "
+        f"A {kind} diffusion model {_purpose(model.config.network)}, trained {start} with diffuse-cli "
         f"{__version__}. It works on pixels, without an autoencoder, and needs no code of its own to be loaded.",
-        " ".join(f"![a sample of the model]({name})" for name in _picture_names(prompts)),
+        *([" ".join(f"![a sample of the model]({name})" for name in _picture_names(prompts))] if prompts else []),
         *([", ".join(f"*{_text(prompt)}*" for prompt in prompts)] if any(prompts) else []),
         "## How to load it", _loading(place, model.config),
         "## Training data", _table(_data(model)),
@@ -95,6 +100,13 @@ def _readme(model: Model, prompts: Sequence[str], run: Path, *, place: str, lice
     if license is not None:
         blocks += ["## Licence", f"`{license}`"]
     return "\n\n".join(blocks) + "\n"
+
+
+def _purpose(network: NetworkConfig) -> str:
+    if network.upscaling is None:
+        return f"for pictures of {' or '.join('{} × {}'.format(*size) for size in network.sizes)} pixels"
+    return (f"that makes pictures {network.upscaling.factor} times as large, for example "
+            "those of {} × {} pixels".format(*network.upscaling.small))
 
 
 def _front_matter(task: str, prompts: Sequence[str], license: str | None) -> str:
@@ -120,6 +132,15 @@ def _quoted(text: str) -> str:
 
 def _loading(place: str, config: ModelConfig) -> str:
     conditional, student, size = config.conditional, config.student, config.network.resolution
+    if config.network.upscaling is not None:    # the stock pipeline has to be told the size of any other picture
+        factor = config.network.upscaling.factor
+        return _code("from diffusers import DiffusionPipeline\nfrom PIL import Image\n\n"
+                     f'pipeline = DiffusionPipeline.from_pretrained({json.dumps(place)})\n'
+                     'small = Image.open("small.png").convert("RGB")\n'
+                     f'picture = pipeline("a prompt", image=small, height={factor} * small.height, '
+                     f'width={factor} * small.width,\n'
+                     "                   guidance_scale=1.0, noise_level=100, num_inference_steps=50, "
+                     "clean_caption=False).images[0]")
     sides = ""                                  # needed by these pipelines, unless they draw a square
     if config.network.buckets or not size.is_square:
         sides = f"height={size.height}, width={size.width}, "

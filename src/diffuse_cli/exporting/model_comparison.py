@@ -57,7 +57,8 @@ def network_output(model: Model, batch: NetworkInput) -> Tensor:
     text = None
     if model.tokenizer is not None:
         text = model.network.encode(encode(model.tokenizer, batch.captions).to(device))
-    output: Tensor = model.network(batch.noisy.to(device), batch.time.to(device), text)
+    low_res = batch.low_res and batch.low_res.on(device)
+    output: Tensor = model.network(batch.noisy.to(device), batch.time.to(device), text, low_res=low_res)
     return output.float()
 
 
@@ -71,6 +72,11 @@ def _picture(model: Model, caption: str) -> Tensor:
     """Generate a picture, (1, C, H, W), before it is rounded to pixels."""
     text, null = encode_prompts(model, [caption])
     steps = {} if model.config.student is not None else {"sampler": "ddim", "steps": STEPS}
-    *_, last = reverse_diffusion(model.network, model.config, text=text, negative=null, seeds=[0],
-                                 sampling=Sampling.of(model.config, **steps))
+    network, low_res = model.config.network, None
+    if network.upscaling is not None:
+        (batch, *_) = network_inputs(model.config, [])
+        low_res = batch.low_res and batch.low_res.on(next(model.network.parameters()).device)
+    *_, last = reverse_diffusion(
+        model.network, model.config, text=text, negative=null, seeds=[0], sampling=Sampling.of(model.config, **steps),
+        size=None if low_res is None else network.resolution, low_res=low_res)
     return last.noisy

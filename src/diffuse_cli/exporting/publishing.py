@@ -45,13 +45,14 @@ class Format:
     comparisons: Sequence[Callable[[Model, Path, Export], list[Comparison]]]
     opened_by: Callable[[], dict[str, str]] = dict      # versions of the libraries that took part in the comparisons
     check: Callable[[], None] = lambda: None    # raises UsageError if a library is missing
+    enlarges: bool = False                      # whether it has a place for upscalers
 
 
 FORMATS = {
     "diffusers": Format(diffusers_export.write, [compare_read_back, diffusers_comparison.compare],
-                        diffusers_comparison.versions),
+                        diffusers_comparison.versions, enlarges=True),
     "onnx": Format(onnx_folder.write, [onnx_comparison.compare], onnx_comparison.versions, onnx_graphs.check_extra),
-    "safetensors": Format(single_file.write, [compare_read_back]),
+    "safetensors": Format(single_file.write, [compare_read_back], enlarges=True),
     "web": Format(web_page.write, [web_page.compare]),
 }
 
@@ -71,9 +72,13 @@ def export(
 
     source: the file of the model; a model card and a web page use what the training left beside it. replace: whether an
     earlier export at `target` may be replaced. Raises ExportError if the export differs from the model, UsageError if
-    the target exists, and StorageError; then nothing was changed. Raises UploadError if the Hub did not take it.
+    the target exists or the format has no place for the model, and StorageError; then nothing was changed. Raises
+    UploadError if the Hub did not take it.
     """
     form, started = FORMATS[settings.format], time.monotonic()
+    if model.config.is_upscaler and not form.enlarges:
+        raise UsageError(f"--to {settings.format} has no place for an upscaler",
+                         hint="Use --to " + " or ".join(name for name, one in FORMATS.items() if one.enlarges))
     with durable.staging(target) as staging:
         staged = staging / target.name
         progress("writing", 0, 1)

@@ -12,6 +12,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from ..diffusion.upscaling import LowRes
 from ..errors import ExportError
 from ..model_config import ModelConfig
 from ..network.network import Network
@@ -49,6 +50,7 @@ class NetworkInput:
     noisy: Tensor                               # (N, C, H, W)
     time: Tensor                                # (N,) float32, indices of the 1000 stock time steps
     captions: list[str]                         # N; ignored by unconditional models
+    low_res: LowRes | None                      # the small pictures, of an upscaler
 
 
 def require_agreement(comparisons: Sequence[Comparison]) -> None:
@@ -73,20 +75,24 @@ def network_inputs(config: ModelConfig, words: Sequence[str]) -> Iterator[Networ
     captions = comparison_captions(words)
     for size, times in TIMES_BY_BATCH_SIZE.items():
         keys = randomness.keys(0, "export", size, torch.arange(size))
+        low_res = None if config.network.upscaling is None else LowRes(
+            randomness.normal(keys + 1, config.network.shape), torch.tensor(times).flip(0))
         yield NetworkInput(randomness.normal(keys, config.network.shape), torch.tensor(times),
-                           [captions[-1 - k] for k in range(size)])
+                           [captions[-1 - k] for k in range(size)], low_res)
 
 
 @torch.no_grad()
-def answers_and_limit(network: Network, noisy: Tensor, time: Tensor, text: Tensor | None) -> tuple[Tensor, float]:
+def answers_and_limit(
+    network: Network, noisy: Tensor, time: Tensor, text: Tensor | None, low_res: LowRes | None = None,
+) -> tuple[Tensor, float]:
     """The answers of a network in float32 (N, out_channels, H, W), and how far other right answers may be from them.
 
     A network that adds the same numbers in another order answers differently. How differently depends on the model and
     on the machine. So the model is asked in float64 as well: its own float32 answers are as wrong as those of others.
     """
-    answers: Tensor = network(noisy, time, text)
+    answers: Tensor = network(noisy, time, text, low_res=low_res)
     network.double()
-    exact = network(noisy.double(), time, None if text is None else text.double())
+    exact = network(noisy.double(), time, None if text is None else text.double(), low_res=low_res)
     network.float()                             # exactly what it was
     rounding = largest_difference(exact, answers.double())
     return answers, RELATIVE_LIMIT * answers.abs().max().item() + ROUNDINGS * rounding

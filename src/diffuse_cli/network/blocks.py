@@ -229,17 +229,22 @@ class DownBlock(nn.Module):
 
 
 class MidBlock(nn.Module):
-    """Residual block, attention and residual block at the lowest resolution: (N, C, H, W) → the same shape."""
+    """Residual block, attention if there is any, and residual block at the lowest resolution.
+
+    (N, C, H, W) → the same shape.
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         width = config.widths[-1]
-        self.attentions = nn.ModuleList([Attention(config, width, kind="full")])
+        kind = config.middle_attention
+        self.attentions = nn.ModuleList([] if kind == "none" else [Attention(config, width, kind=kind)])
         self.resnets = nn.ModuleList(ResBlock(config, width, width) for _ in range(2))
 
     def forward(self, features: Tensor, context: Context) -> Tensor:
         features = self.resnets[0](features, context)
-        features = self.attentions[0](features, context)
+        for attention in self.attentions:
+            features = attention(features, context)
         features = self.resnets[1](features, context)
         return features
 

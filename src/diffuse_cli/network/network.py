@@ -63,6 +63,7 @@ class Network(nn.Module):
         time: Tensor,
         text: Tensor | None = None,
         *,
+        low_res: tuple[Tensor, Tensor] | None = None,
         dropout: Dropout | None = None,
         detach_variance: bool = False,
     ) -> Tensor:
@@ -70,7 +71,8 @@ class Network(nn.Module):
 
         The arguments are those of `UNet.forward`.
         """
-        output: Tensor = self.unet(noisy, time, text, dropout=dropout, detach_variance=detach_variance)
+        output: Tensor = self.unet(
+            noisy, time, text, low_res=low_res, dropout=dropout, detach_variance=detach_variance)
         return output
 
     @torch.no_grad()
@@ -140,8 +142,7 @@ def flops(config: NetworkConfig) -> int:
     """Floating-point operations of one forward pass for one picture and its caption; a multiply-add counts as two."""
     network = on_meta_device(config)
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        text = None if config.text is None else network.encode(torch.empty(1, LENGTH, dtype=torch.int64))
-        network(torch.empty(1, *config.shape), torch.empty(1), text)
+        _pass_one(network)
     return int(counter.get_total_flops())
 
 
@@ -160,6 +161,13 @@ def activation_bytes(config: NetworkConfig) -> int:
 
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with torch.device("meta"), torch.enable_grad(), hooks:
-        text = None if config.text is None else network.encode(torch.empty(1, LENGTH, dtype=torch.int64))
-        network(torch.empty(1, *config.shape), torch.empty(1), text)
+        _pass_one(network)
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+def _pass_one(network: Network) -> None:
+    """Pass one picture of no content, and its caption, through the network."""
+    config, picture = network.config, torch.empty(1, *network.config.shape)
+    text = None if config.text is None else network.encode(torch.empty(1, LENGTH, dtype=torch.int64))
+    low_res = None if config.upscaling is None else (picture, torch.empty(1))
+    network(picture, torch.empty(1), text, low_res=low_res)

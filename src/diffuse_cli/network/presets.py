@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..checks import check_choice, check_size
 from ..config import PRESETS
-from ..model_config import SIDE_MULTIPLE, NetworkConfig, TextConfig
+from ..model_config import SIDE_MULTIPLE, NetworkConfig, TextConfig, Upscaling
 from ..picture_size import Size
 
 LOWEST_SIZE = 8                 # pixels to which the shorter side of the lowest map comes nearest; 6 to 11 if possible
@@ -96,6 +96,22 @@ def network_config(
         text=None if vocabulary is None else TextConfig(vocabulary=vocabulary, width=text_width, layers=text_layers),
         out_channels=6 if learned_variance else 3,
     )
+
+
+def upscaler_config(
+    preset: str, crop: Size, upscaling: Upscaling, *, text: TextConfig | None, learned_variance: bool,
+) -> NetworkConfig:
+    """The network of a preset for an upscaler that is trained on crops of that size.
+
+    text: the shape of its text encoder, that of the first model; None makes an unconditional network. Pixels attend to
+    the text alone, at the lowest level: so the cost grows as the number of pixels, and a picture larger than a crop
+    looks to each pixel as a crop does. Raises UsageError for an unknown preset, or for a size that is not possible.
+    """
+    network = network_config(preset, crop, vocabulary=None if text is None else text.vocabulary,
+                             learned_variance=learned_variance)
+    lowest = "none" if text is None else "text"
+    return dataclasses.replace(network, text=text, upscaling=upscaling,
+                               attention=(*("none" for _ in network.attention[1:]), lowest))
 
 
 def map_sizes(resolution: Size) -> list[Size]:

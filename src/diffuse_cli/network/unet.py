@@ -1,5 +1,8 @@
 """The U-Net, built from its config: a noisy picture, a time and a text → the prediction and the variance channels.
 
+That of an upscaler reads a small picture as well, enlarged and with noise of its own (Ho et al. 2021, "Cascaded
+Diffusion Models", 2106.15282).
+
 The architecture is that of Dhariwal & Nichol 2021, "Diffusion Models Beat GANs" (2105.05233, the residual blocks) and
 Saharia et al. 2022, "Imagen" (2205.11487, text in the attention, and pooled into the time embedding). The state dict
 is, key by key, that of diffusers' `UNet2DConditionModel` (conditional) or `UNet2DModel` (unconditional), and the
@@ -22,8 +25,10 @@ class UNet(nn.Module):
         super().__init__()
         self.config = config
         widths = config.widths
-        self.conv_in = nn.Conv2d(config.channels, widths[0], 3, padding=1)
+        self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
         self.time_embedding = TimeEmbedding(widths[0], config.time_width)
+        if config.upscaling is not None:
+            self.class_embedding = TimeEmbedding(widths[0], config.time_width)      # diffusers' name: a class label
         if config.text is not None:
             self.add_embedding = TextEmbedding(config.text.width, config.text.heads, config.time_width)
 
@@ -50,6 +55,7 @@ class UNet(nn.Module):
         time: Tensor,
         text: Tensor | None = None,
         *,
+        low_res: tuple[Tensor, Tensor] | None = None,
         dropout: Dropout | None = None,
         detach_variance: bool = False,
     ) -> Tensor:
@@ -57,12 +63,18 @@ class UNet(nn.Module):
 
         Channels [:C] of the output are the prediction, channels [C:], if there are any, the variance channels.
         time: (N,), the index 1000·t - 1 as a float. text: (N, T, text width), the captions' features; None in an
-        unconditional network. dropout: called on the hidden map of every residual block of at most 256 pixels, in a
-        fixed order. detach_variance: let the variance channels train only their own rows of `conv_out`, not the layers
-        before it.
+        unconditional network. low_res: of an upscaler, the enlarged and noisy small pictures (N, C, H, W) and the
+        indices (N,) of the times of their noise; None in any other network. dropout: called on the hidden map of every
+        residual block of at most 256 pixels, in a fixed order. detach_variance: let the variance channels train only
+        their own rows of `conv_out`, not the layers before it.
         """
         assert (text is None) == (self.config.text is None), "conditional networks need a text, others take none"
+        assert (low_res is None) == (self.config.upscaling is None), "upscalers need a small picture, others take none"
         embedding = self.time_embedding(sinusoids(time, self.config.widths[0]).to(noisy.dtype))     # (N, E)
+        if low_res is not None:
+            small, level = low_res
+            embedding = embedding + self.class_embedding(sinusoids(level, self.config.widths[0]).to(noisy.dtype))
+            noisy = torch.cat([noisy, small.to(noisy.dtype)], dim=1)                                # (N, 2·C, H, W)
         if text is not None:
             embedding = embedding + self.add_embedding(text)
         context = Context(F.silu(embedding), text, dropout)

@@ -15,10 +15,13 @@ def commands(name: str, request: Entry, event_log: EventLog) -> list[tuple[str, 
     training = ("Resume", _training_command(name, request))
     if event_log.finished.get("complete"):
         training = ("Train twice as long", _training_command(name, _longer(request, event_log)))
+    first = request["recipe"].get("upscaler_for")                      # the model whose pictures an upscaler enlarges
+    models = ["-m", name] if first is None else ["-m", first, "--upscaler", name]
     return [
         training,
-        ("Generate pictures", ["diffuse", "sample", "-m", name, "-n", "8", "--grid", *prompt_words]),
-        ("Evaluate", ["diffuse", "evaluate", name]),
+        ("Generate pictures", ["diffuse", "sample", *models, "-n", "8", "--grid", *prompt_words]),
+        ("Evaluate", ["diffuse", "evaluate", name]) if first is None else
+        ("Enlarge a picture", ["diffuse", "upscale", "picture.png", "-m", name]),
         ("Export to the format of other programs", ["diffuse", "export", name, "--to", "diffusers"]),
         ("Show the description in the model's file", ["diffuse", "models", "show", name]),
     ]

@@ -43,6 +43,13 @@ def for_pictures(count: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def for_large_picture() -> Iterator[None]:
+    """Raise OutOfMemoryError, with a hint for the user, when memory is too small for a picture that is enlarged."""
+    with _explained("the large picture does not fit into the device's memory", "Make the small picture smaller first"):
+        yield
+
+
+@contextlib.contextmanager
 def for_update(micro_batch: int) -> Iterator[None]:
     """Raise OutOfMemoryError when memory is too small to update the weights.
 

@@ -17,6 +17,7 @@ from ..diffusion.editing import inpaint, start_from
 from ..diffusion.guidance import within_range
 from ..diffusion.samplers import Step, run_sampler
 from ..diffusion.schedule import make_schedule
+from ..diffusion.upscaling import LowRes
 from ..model_config import ModelConfig
 from ..network.network import Network
 from ..network.tokenizer import encode
@@ -31,6 +32,8 @@ from .steps import sampling_times_of
 
 RESAMPLINGS = 5                                 # inpainting repeats every stretch of steps so often: docs/decisions.md
 Progress = Callable[[float], None]              # called with the number of finished pictures; parts of pictures count
+# Pictures (N, h, w, 3) uint8, and the request and the number of each → what an upscaler makes of them (N, H, W, 3)
+Enlarge = Callable[[np.ndarray, Sequence[tuple[SampleRequest, int]]], np.ndarray]
 Watch = Callable[[Tensor], None]                # called with the estimates of a batch, (N, C, H, W) in [-1, 1]
 
 
@@ -38,25 +41,27 @@ Watch = Callable[[Tensor], None]                # called with the estimates of a
 
 
 def generate(
-    model: Model, requests: Sequence[SampleRequest], *, frames: bool = False, world: World | None = None,
-    progress: Progress = lambda done: None, watch: Watch = lambda estimates: None,
+    model: Model, requests: Sequence[SampleRequest], *, enlarge: Enlarge | None = None, frames: bool = False,
+    world: World | None = None, progress: Progress = lambda done: None, watch: Watch = lambda estimates: None,
 ) -> Iterator[Sample]:
     """Yield the pictures of all requests, in the order of the requests, as soon as each batch is finished.
 
-    Unconditional models ignore prompts. Neighbouring requests with the same settings share batches. Every batch has the
-    same size and is filled up with pictures that are thrown away: kernels may round differently at another batch size,
-    and a picture must not depend on the others. frames: each sample also holds the picture after every step. world:
-    each process generates its own batch; the main process yields all samples, the others yield none. watch:
-    called after every step with the estimates of the pictures that are being generated. Raises
-    UsageError for a size or settings that the model has not learnt, OutOfMemoryError.
+    Unconditional models ignore prompts. enlarge: what an upscaler makes of the pictures of a batch; then there are no
+    frames. Neighbouring requests with the same settings share batches. Every batch has the same size and is filled up
+    with pictures that are thrown away: kernels may round differently at another batch size, and a picture must not
+    depend on the others. frames: each sample also holds the picture after every step. world: each process generates its
+    own batch; the main process yields all samples, the others yield none. watch: called after every step with the
+    estimates of the pictures that are being generated. Raises UsageError for a size or settings that the model has not
+    learnt, OutOfMemoryError.
     """
+    model.config.check_draws_alone()
     for request in requests:
         request.sampling.check_fits(model.config)
         model.config.network.checked_size(request.size)
     finished = 0
     for _, group in itertools.groupby(requests, _batch_key):
         batched = list(group)
-        yield from _generate_batched(model, batched, frames=frames, world=world or World(),
+        yield from _generate_batched(model, batched, enlarge=enlarge, frames=frames, world=world or World(),
                                      progress=_shifted(progress, finished), watch=watch)
         finished += sum(request.count for request in batched)
 
@@ -79,12 +84,12 @@ def _without_padding(watch: Watch, count: int) -> Watch:
 
 
 def _generate_batched(
-    model: Model, requests: list[SampleRequest], *, frames: bool, world: World, progress: Progress, watch: Watch,
+    model: Model, requests: list[SampleRequest], *, enlarge: Enlarge | None, frames: bool, world: World,
+    progress: Progress, watch: Watch,
 ) -> Iterator[Sample]:
     """Yield the pictures of requests that can share batches; the world's processes generate one batch each per turn."""
     pictures = [(number, k) for number, request in enumerate(requests) for k in range(request.count)]
     size = requests[0].sampling.batch_size
-    width = model.config.network.checked_size(requests[0].size).width
     batches = [pictures[start : start + size] for start in range(0, len(pictures), size)]
     for turn in range(0, len(batches), world.size):
         started, turn_batches = time.monotonic(), batches[turn : turn + world.size]
@@ -93,14 +98,16 @@ def _generate_batched(
         own = batches[min(turn + world.process.rank, len(batches) - 1)]
         padded = (own * size)[:size]
         with out_of_memory.for_pictures(size), devices.arithmetic(next(model.network.parameters()).device):
-            films = _generate_batch(model, [(requests[number], k) for number, k in padded], frames=frames,
-                                    progress=_shifted(progress, finished, count),
-                                    watch=_without_padding(watch, len(own)))
+            batch = [(requests[number], k) for number, k in padded]
+            films = _generate_batch(model, batch, frames=frames, watch=_without_padding(watch, len(own)),
+                                    progress=_shifted(progress, finished, count if enlarge is None else count / 2))
+            if enlarge is not None:
+                films = enlarge(films[:, -1], batch)[:, None]
         gathered = world.gather(torch.from_numpy(films))
         seconds = (time.monotonic() - started) / count
-        for batch, batch_films in zip(turn_batches, gathered, strict=False):
-            for (number, k), film in zip(batch, batch_films.numpy(), strict=False):
-                last = film[-1][:, :width]      # the noisy picture, left of the estimate
+        for numbers, batch_films in zip(turn_batches, gathered, strict=False):
+            for (number, k), film in zip(numbers, batch_films.numpy(), strict=False):
+                last = film[-1][:, : film.shape[2] // 2] if frames else film[-1]      # left of the estimate
                 yield Sample(requests[number], k, last, seconds, film if frames else None)
 
 
@@ -148,18 +155,20 @@ def encode_prompts(model: Model, prompts: Sequence[str]) -> tuple[Tensor | None,
 
 def reverse_diffusion(
     network: Network, config: ModelConfig, *, text: Tensor | None, negative: Tensor | None, seeds: Sequence[int],
-    sampling: Sampling, size: Size | None = None, inits: Sequence[InitImage] = (),
+    sampling: Sampling, size: Size | None = None, inits: Sequence[InitImage] = (), low_res: LowRes | None = None,
 ) -> Iterator[Step]:
     """Turn noise into a batch of pictures: yield its state after every step. The last step's `noisy` is the result.
 
     text: features of the prompts (N, 77, width). negative: features that guidance leads away from, of the
     negative prompts or of the empty caption (N or 1, 77, width). Both
     are None for unconditional models. seeds: N of them. size: of the pictures; None is the model's first. inits: the
-    pictures to start from, none or N of them, all with the same strength and either all with a mask or none.
+    pictures to start from, none or N of them, all with the same strength and either all with a mask or none. low_res:
+    the N small pictures that an upscaler enlarges to that size.
     """
     schedule = make_schedule(config.schedule, config.network.resolution.side)       # one for all sizes
     shape = config.network.shape_of(config.network.checked_size(size))
-    denoise = guided_denoiser(network, config, schedule, text=text, negative=negative, sampling=sampling)
+    denoise = guided_denoiser(network, config, schedule, text=text, negative=negative, sampling=sampling,
+                              low_res=low_res)
     if config.student is None:                  # the steps of a distilled model are those of stock programs
         denoise = within_range(denoise)
     device = next(network.parameters()).device
@@ -167,7 +176,8 @@ def reverse_diffusion(
     times = sampling_times_of(config, sampling)
     masks = [init.mask for init in inits if init.mask is not None]
     draws = 1 + len(times) * (2 * RESAMPLINGS if masks else 1)         # at most; all keys move in one copy
-    keys = torch.tensor([[randomness.key(seed, "sample", step) for seed in seeds] for step in range(-1, draws - 1)],
+    purpose = "sample" if low_res is None else "upscale"
+    keys = torch.tensor([[randomness.key(seed, purpose, step) for seed in seeds] for step in range(-1, draws - 1)],
                         device=device)                                 # (draws, N)
 
     def noise(step: int) -> Tensor:

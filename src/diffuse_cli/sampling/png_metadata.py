@@ -54,13 +54,16 @@ class SampleMetadata:
     size: tuple[int, ...]
     model: str
     model_sha256: str
+    upscaler: str | None = None                 # that enlarged the picture to this size, and its hash
+    upscaler_sha256: str | None = None
     version: str
 
     def __post_init__(self) -> None:
         for name, text, most in (("prompt", self.prompt, MAX_PROMPT), ("negative", self.negative, MAX_PROMPT),
-                                 ("model", self.model, 64), ("version", self.version, 64)):
+                                 ("model", self.model, 64), ("upscaler", self.upscaler or "", 64),
+                                 ("version", self.version, 64)):
             check_range(f"the length of {name}", len(text), 0, most)
-        for digest in (self.model_sha256, self.init_sha256, self.mask_sha256):
+        for digest in (self.model_sha256, self.init_sha256, self.mask_sha256, self.upscaler_sha256):
             if digest is not None and not re.fullmatch(r"[0-9a-f]{64}", digest):
                 raise UsageError("a hash is not 64 hexadecimal digits")
         if len(self.guidance_interval) != 2 or len(self.size) != 2:
@@ -69,6 +72,8 @@ class SampleMetadata:
         check_range("seed", self.seed, *SEED_RANGE)
         if (self.strength is None) != (self.init_sha256 is None) or (self.mask_sha256 and not self.init_sha256):
             raise UsageError("strength, init_sha256 and mask_sha256 do not go together")
+        if (self.upscaler is None) != (self.upscaler_sha256 is None):
+            raise UsageError("upscaler and upscaler_sha256 do not go together")
         if self.strength is not None:
             check_range("strength", self.strength, 0, 1)
         _ = self.sampling
@@ -90,8 +95,8 @@ class SampleMetadata:
 # ── Writing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def collect_metadata(sample: "Sample", model: "Model") -> SampleMetadata:
-    """Collect the settings with which `model` generated the sample."""
+def collect_metadata(sample: "Sample", model: "Model", upscaler: "Model | None" = None) -> SampleMetadata:
+    """Collect the settings with which `model` generated the sample, and `upscaler` enlarged it."""
     request, sampling, init = sample.request, sample.request.sampling, sample.request.init
     resolution = model.config.network.resolution
     return SampleMetadata(
@@ -101,7 +106,9 @@ def collect_metadata(sample: "Sample", model: "Model") -> SampleMetadata:
         precision=sampling.precision, strength=None if init is None else init.strength,
         init_sha256=None if init is None else init.image_sha256,
         mask_sha256=None if init is None else init.mask_sha256, size=tuple(sample.size),
-        model=(model.training.name or "model")[:64], model_sha256=model.sha256, version=__version__)
+        model=(model.training.name or "model")[:64], model_sha256=model.sha256, version=__version__,
+        upscaler=None if upscaler is None else (upscaler.training.name or "upscaler")[:64],
+        upscaler_sha256=None if upscaler is None else upscaler.sha256)
 
 
 def png_texts(metadata: SampleMetadata) -> dict[str, str]:
@@ -116,6 +123,8 @@ def png_texts(metadata: SampleMetadata) -> dict[str, str]:
         "Model": _quoted(metadata.model)}
     if metadata.strength is not None:
         settings["Denoising strength"] = f"{metadata.strength:g}"
+    if metadata.upscaler is not None:
+        settings["Hires upscaler"] = _quoted(metadata.upscaler)
     settings["Version"] = f"diffuse-cli {metadata.version}"
     line = ", ".join(f"{key}: {value}" for key, value in settings.items())
     negative = metadata.negative and f"Negative prompt: {_plain(metadata.negative)}"
@@ -168,18 +177,18 @@ def read_settings(path: Path) -> SampleMetadata | OtherSettings:
                         hint="Give a PNG as `diffuse sample` wrote it") from error
 
 
-def find_model(metadata: SampleMetadata) -> Path:
-    """Find the model whose hash is recorded: the model of the recorded name if its hash is the same, else any other.
+def find_model(name: str, sha256: str, *, option: str = "-m") -> Path:
+    """Find the model with a recorded hash: the model of the recorded name if its hash is the same, else any other.
 
-    Reads only the headers of model files. Raises ModelError if no model has the hash.
+    option: with which another model can be given. Reads only the headers of model files. Raises ModelError if no model
+    has the hash.
     """
     files = registry.model_files()
-    for _, path in sorted(files.items(), key=lambda item: item[0] != metadata.model):
-        if sha256_of(path) == metadata.model_sha256:
+    for _, path in sorted(files.items(), key=lambda item: item[0] != name):
+        if sha256_of(path) == sha256:
             return path
-    name, digits = metadata.model, metadata.model_sha256[:10]
-    raise ModelError(f"the model that generated it, {name!r} with hash {digits}, is not here",
-                     hint="Name another with -m; the picture will then be another as well")
+    raise ModelError(f"the model that generated it, {name!r} with hash {sha256[:10]}, is not here",
+                     hint=f"Name another with {option}; the picture will then be another as well")
 
 
 def sha256_of(path: Path) -> str:

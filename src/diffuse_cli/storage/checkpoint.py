@@ -118,8 +118,9 @@ def _described(config: ModelConfig) -> dict[str, Any]:
     entries = to_dict(config)
     if config.student is None:
         del entries["student"]
-    if not config.network.buckets:
-        del entries["network"]["buckets"]
+    for name in ("buckets", "upscaling"):
+        if not entries["network"][name]:
+            del entries["network"][name]
     return entries
 
 

@@ -7,12 +7,13 @@ of the first entry that differs.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..checks import from_dict, to_dict
 from ..errors import ModelError, UsageError
-from ..model_config import ModelConfig, NetworkConfig, Student, TextConfig
+from ..model_config import ModelConfig, NetworkConfig, Student, TextConfig, Upscaling
 from ..picture_size import Size
 
 INDEX_FILE = "model_index.json"                 # its path stands for the folder wherever a model's path is expected
@@ -21,6 +22,7 @@ UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
 TEXT_ENCODER_FILE = "text_encoder/model.safetensors"
 TOKENIZER_FILE = "tokenizer/tokenizer.json"
 SCHEDULER_FILE = "scheduler/scheduler_config.json"
+NOISING_FILE = "image_noising_scheduler/scheduler_config.json"
 WRITTEN_FOR = "0.27.0"                          # the oldest generation of diffusers that reads what is written here
 LENGTH = 77                                     # tokens of a prompt
 BETAS = 1000                                    # steps of the noise process
@@ -53,6 +55,14 @@ _USUAL: dict[str, dict[str, Any]] = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Upscaler:
+    """What the files of diffusers have no place for."""
+
+    upscaling: Upscaling
+    crop: Size                                  # on which it was trained, and whose noise schedule it has
+
+
 # ── The U-Net ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -66,13 +76,18 @@ def unet_config(network: NetworkConfig) -> dict[str, Any]:
     kind, text = unet_class(network), network.text
     blocks = [_DOWN_BLOCKS[kind][attention] for attention in network.attention]
     config: dict[str, Any] = {
-        "_class_name": kind, "_diffusers_version": WRITTEN_FOR, "sample_size": _sample_size(network.resolution),
-        "in_channels": network.channels, "out_channels": network.out_channels,
+        "_class_name": kind, "_diffusers_version": WRITTEN_FOR, "sample_size": _sample_size(_drawn(network)),
+        "in_channels": network.in_channels, "out_channels": network.out_channels,
         "block_out_channels": list(network.widths), "down_block_types": blocks,
         "up_block_types": [block.replace("Down", "Up") for block in reversed(blocks)],
         "norm_num_groups": network.groups, "norm_eps": 1e-5, "act_fn": "silu", "dropout": 0.0,
         "flip_sin_to_cos": True, "freq_shift": 0, "time_embedding_type": "positional",
         "resnet_time_scale_shift": "scale_shift", "attention_head_dim": network.head_dim}
+    if network.upscaling is not None:
+        if text is None:
+            raise UsageError("the stock pipeline that enlarges pictures needs a network that reads captions",
+                             hint="Export this model as safetensors")
+        config["class_embed_type"] = "timestep"
     if text is None:
         if len(set(network.depths)) > 1 or network.time_width != 4 * network.widths[0]:
             raise UsageError("the stock unconditional network has one depth for all levels and a time embedding four "
@@ -82,14 +97,18 @@ def unet_config(network: NetworkConfig) -> dict[str, Any]:
             "downsample_type": "resnet", "upsample_type": "resnet"}
     return config | {
         "layers_per_block": list(network.depths), "time_embedding_dim": network.time_width,
-        "mid_block_type": "UNetMidBlock2DSimpleCrossAttn", "mid_block_only_cross_attention": False,
+        "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+        "mid_block_only_cross_attention": network.middle_attention == "text",
         "only_cross_attention": [attention == "text" for attention in network.attention],
         "cross_attention_dim": text.width, "resnet_skip_time_act": True, "time_embedding_act_fn": "silu",
         "addition_embed_type": "text", "addition_embed_type_num_heads": text.heads}
 
 
-def read_unet(entries: Mapping[str, Any], text: TextConfig | None) -> NetworkConfig:
-    """Read a `unet/config.json`. Raises ModelError if it describes a network that ours cannot be."""
+def read_unet(entries: Mapping[str, Any], text: TextConfig | None, upscaler: Upscaler | None = None) -> NetworkConfig:
+    """Read a `unet/config.json`. Raises ModelError if it describes a network that ours cannot be.
+
+    upscaler: what the folder says of one.
+    """
     kind = entries.get("_class_name")
     if kind != (UNCONDITIONAL if text is None else CONDITIONAL):
         raise ModelError(f"its network is a {str(kind)[:60]}, not a {UNCONDITIONAL if text is None else CONDITIONAL}")
@@ -103,10 +122,12 @@ def read_unet(entries: Mapping[str, Any], text: TextConfig | None) -> NetworkCon
         attention = tuple("text" if kinds[block] == "full" and only and (only is True or only[level]) else kinds[block]
                           for level, block in enumerate(blocks))
         network = NetworkConfig(
-            resolution=_read_sample_size(values["sample_size"]), widths=tuple(map(_whole, widths)),
+            resolution=_read_sample_size(values["sample_size"]) if upscaler is None else upscaler.crop,
+            upscaling=None if upscaler is None else upscaler.upscaling, widths=tuple(map(_whole, widths)),
             depths=tuple(map(_whole, depths)) if isinstance(depths, list) else (_whole(depths),) * len(widths),
             attention=attention, head_dim=_whole(values["attention_head_dim"]),
-            groups=_whole(values["norm_num_groups"]), text=text, channels=_whole(values["in_channels"]),
+            groups=_whole(values["norm_num_groups"]), text=text,
+            channels=_whole(values["in_channels"]) // (1 if upscaler is None else 2),
             time_width=_whole(values.get("time_embedding_dim") or 4 * widths[0]),
             out_channels=_whole(values["out_channels"]))
         own = unet_config(network)
@@ -221,18 +242,23 @@ def read_scheduler(entries: Mapping[str, Any]) -> tuple[str, str, list[float] | 
 # ── The pipeline ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-STUDENT = "_diffuse_student"                    # entry of `model_index.json`; diffusers skips names that begin with _
+# Entries of `model_index.json`; diffusers skips names that begin with _.
+STUDENT, UPSCALER = "_diffuse_student", "_diffuse_upscaler"
 
 
 def pipeline_index(network: NetworkConfig, scheduler_class: str, student: Student | None = None) -> dict[str, Any]:
     """The entries of `model_index.json`. student: of a distilled model."""
     parts: dict[str, Any] = {"scheduler": ["diffusers", scheduler_class], "unet": ["diffusers", unet_class(network)]}
+    if network.upscaling is not None:
+        parts["image_noising_scheduler"] = ["diffusers", "DDPMScheduler"]
+        parts[UPSCALER] = to_dict(Upscaler(upscaling=network.upscaling, crop=network.resolution))
     if student is not None:
         parts[STUDENT] = to_dict(student)
     if network.text is None:
         return {"_class_name": "DDPMPipeline", "_diffusers_version": WRITTEN_FOR, **parts}
     return {
-        "_class_name": "IFPipeline", "_diffusers_version": WRITTEN_FOR, **parts,
+        "_class_name": "IFPipeline" if network.upscaling is None else "IFSuperResolutionPipeline",
+        "_diffusers_version": WRITTEN_FOR, **parts,
         "text_encoder": ["transformers", "T5EncoderModel"], "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
         "feature_extractor": [None, None], "safety_checker": [None, None], "watermarker": [None, None],
         "requires_safety_checker": False}
@@ -241,6 +267,11 @@ def pipeline_index(network: NetworkConfig, scheduler_class: str, student: Studen
 def read_student(index: Mapping[str, Any]) -> Student | None:
     """Read what a `model_index.json` of ours says about a distilled model. Raises UsageError if it is impossible."""
     return None if STUDENT not in index else from_dict(Student, index[STUDENT], where=STUDENT)
+
+
+def read_upscaler(index: Mapping[str, Any]) -> "Upscaler | None":
+    """Read what a `model_index.json` of ours says about an upscaler. Raises UsageError if it is impossible."""
+    return None if UPSCALER not in index else from_dict(Upscaler, index[UPSCALER], where=UPSCALER)
 
 
 # ── Small parts ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -273,6 +304,11 @@ def _equal(found: Any, expected: Any) -> bool:
 def _sample_size(resolution: Size) -> int | list[int]:
     """Pixels of a picture as diffusers writes them: the side of a square, otherwise height and width."""
     return resolution.width if resolution.is_square else [resolution.height, resolution.width]
+
+
+def _drawn(network: NetworkConfig) -> Size:
+    """The size of the pictures that the network draws, unless it is told another."""
+    return network.resolution if network.upscaling is None else network.upscaling.large
 
 
 def _read_sample_size(value: Any) -> Size:

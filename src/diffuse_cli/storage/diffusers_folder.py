@@ -15,7 +15,8 @@ from ..model_config import ModelConfig, NetworkConfig
 from . import diffusers_config, safetensors_file
 from .diffusers_config import REPORT_FILE, SCHEDULER_FILE, TEXT_ENCODER_FILE, TOKENIZER_FILE, UNET_FILE, is_folder
 
-_PIPELINES = {"IFPipeline": True, "DDPMPipeline": False}            # class → whether it takes prompts
+# Class → whether it takes prompts
+_PIPELINES = {"IFPipeline": True, "DDPMPipeline": False, "IFSuperResolutionPipeline": True}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,13 @@ def read_folder(index: Path) -> DiffusersFolder:
         text = None
         if conditional:
             text = diffusers_config.read_text_encoder(_read_json(folder / "text_encoder/config.json"))
-        network = diffusers_config.read_unet(_read_json(folder / "unet/config.json"), text)
+        try:
+            upscaler, student = diffusers_config.read_upscaler(content), diffusers_config.read_student(content)
+        except UsageError as error:
+            raise ModelError(error.what) from error
+        if (kind == "IFSuperResolutionPipeline") != (upscaler is not None):
+            raise ModelError("only those of its pipelines are supported that `diffuse export` wrote")
+        network = diffusers_config.read_unet(_read_json(folder / "unet/config.json"), text, upscaler)
         schedule, prediction, betas = diffusers_config.read_scheduler(_read_json(folder / SCHEDULER_FILE))
         report = _read_report(folder / REPORT_FILE)
         network = _with_sizes(network, report.get("sizes"))
@@ -58,11 +65,7 @@ def read_folder(index: Path) -> DiffusersFolder:
         if conditional and network.out_channels == 2 * network.channels and _has_zero_variance_channels(
                 weights["unet."], headers["unet."], network):
             network = replace(network, out_channels=network.channels)
-        try:
-            config = ModelConfig(network=network, schedule=schedule, prediction=prediction,
-                                 student=diffusers_config.read_student(content))
-        except UsageError as error:
-            raise ModelError(error.what) from error
+        config = ModelConfig(network=network, schedule=schedule, prediction=prediction, student=student)
         return DiffusersFolder(
             config=config, betas=betas, weights=weights, report=report,
             tokenizer=(_read_json(folder / TOKENIZER_FILE, limit=safetensors_file.MAX_HEADER_BYTES)

@@ -29,7 +29,7 @@ LOCK_FILE = "lock"
 REPORT_FILE, RESULTS_FILE = "report.html", "results.png"
 LAST, DEMO = "last", "demo"                     # names that no directory has
 FAST = "demo-fast"                              # the student of `demo`; no directory has its name either
-_FOUNDATION = "foundation-"                     # no directory's name begins so
+_FOUNDATION, _UPSCALER = "foundation-", "upscaler-x"        # no directory's name begins so
 _SUFFIX = ".safetensors"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -125,7 +125,7 @@ def check_name(name: str) -> None:
 
 def is_reserved(name: str) -> bool:
     """Whether a name is kept for models that come with the program."""
-    return name in (DEMO, FAST) or name.startswith(_FOUNDATION)
+    return name in (DEMO, FAST) or name.startswith((_FOUNDATION, _UPSCALER))
 
 
 def plain(text: str) -> str:
@@ -152,6 +152,19 @@ def free_name(base: str) -> str:
         suffix = f"-{number}"
         name = base[: 64 - len(suffix)] + suffix
     return name
+
+
+def upscaler_name(path: Path, factor: int) -> str:
+    """The name under which an upscaler for the model in the file `path` is kept, and found."""
+    label = path.stem if path.suffix == _SUFFIX and path.name != MODEL_FILE else path.parent.name
+    return slug(f"{label}-x{factor}")
+
+
+def upscaler_for(path: Path, factor: int) -> Path | None:
+    """The file of the upscaler for the model in the file `path`: its own, else that which comes with the program."""
+    name = upscaler_name(path, factor)
+    own = models_directory() / name / MODEL_FILE
+    return own if own.is_file() else bundled(f"{_UPSCALER}{factor}")
 
 
 def model_names() -> list[str]:
@@ -218,6 +231,13 @@ def resolve(model: str | None) -> Path:
                              hint="Wait for its first save, or resume its training")
         raise _unknown_model(model, names)
     return models_directory() / name / MODEL_FILE
+
+
+def lasting_name(model: str) -> str:
+    """`model` in a form that means the same when a command is given again. Raises ModelError, UsageError."""
+    if model == LAST:
+        return last() or DEMO
+    return str(resolve(model).absolute()) if Path(model).exists() and is_path(model) else model
 
 
 def bundled(name: str = DEMO) -> Path | None:

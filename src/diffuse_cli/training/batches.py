@@ -22,6 +22,7 @@ from ..runtime import devices, randomness
 from ..runtime.transfer import Packed
 from .ahead import Ahead
 from .loss import Batch, Coefficients
+from .low_res import SmallPictures
 from .pictures import Pictures
 from .turns import Turns
 
@@ -48,14 +49,19 @@ class Batches:
         read, noise_keys, *rest = packed.send()
         number = self.dataset.size_number(self._turns.at(step)[0][0])
         image = self._pictures.on_device(read, number)                                  # (N, 3, H, W)
+        low_res = None
+        if self._is_upscaler:
+            small, rest = rest[:len(SmallPictures._fields) - 1], rest[len(SmallPictures._fields) - 1:]
+            low_res = SmallPictures(read, *small).enlarged(self._schedule)
         flipped = rest.pop(0) if self.plan.flip else None
         if flipped is not None:
-            image = torch.where(flipped[:, None, None, None], image.flip(3), image)
+            image = _mirrored(image, flipped)
+            low_res = low_res and low_res._replace(image=_mirrored(low_res.image, flipped))
         noise = randomness.normal(noise_keys, tuple(image.shape[1:]))
         tokens, caption_of = (rest.pop(0), rest.pop(0)) if self.tokenizer is not None else (None, None)
         if self.plan.model.student is not None:
             return Batch(image, noise, t, tokens, caption_of), keys
-        return Batch(image, noise, t, tokens, caption_of, Coefficients.from_flat(rest[1:])), rest[0]
+        return Batch(image, noise, t, tokens, caption_of, Coefficients.from_flat(rest[1:]), low_res), rest[0]
 
     def draw_ahead(self, step: int, start: int, count: int) -> None:
         """Begin to draw in a thread, so that the next `draw` with the same arguments need not wait for it.
@@ -68,9 +74,10 @@ class Batches:
     def settle(self) -> None:
         """Keep all pictures on the device from now on, if it is a GPU with room for them: see `Pictures.settle`.
 
-        To be called after a step, when the memory is in use that training needs.
+        To be called after a step, when the memory is in use that training needs. Crops are cut on the CPU.
         """
-        self._pictures.settle(devices.free_memory(self.device))
+        if not self._is_upscaler:
+            self._pictures.settle(devices.free_memory(self.device))
 
     def release(self) -> bool:
         """Free the device's memory that the pictures take. → whether they took any"""
@@ -80,6 +87,10 @@ class Batches:
     def close(self) -> None:
         """End the thread that draws ahead."""
         self._prepare.close()
+
+    @property
+    def _is_upscaler(self) -> bool:
+        return self.plan.model.is_upscaler
 
     @functools.cached_property
     def _pictures(self) -> Pictures:
@@ -118,7 +129,14 @@ class Batches:
         t = training_times(uniform, index=index, batch_size=plan.batch_size, times=plan.times)
         keys = self._keys("dropout", step, index)
         number = self.dataset.size_number(positions[0])
-        tensors = [self._pictures.read(self.dataset.rows(positions), number), self._keys("noise", step, index)]
+        noise_keys = self._keys("noise", step, index)
+        if self._is_upscaler:
+            pixels, *small = SmallPictures.of(
+                self.dataset, positions, randomness.uniform(self._keys("crop", step, index), 3),
+                self._keys("small noise", step, index), network=plan.model.network, schedule=self._schedule)
+            tensors = [pixels, noise_keys, *small]
+        else:
+            tensors = [self._pictures.read(self.dataset.rows(positions), number), noise_keys]
         if plan.flip:
             tensors.append(randomness.uniform(self._keys("flip", step, index), 1)[:, 0] < 0.5)
         tensors += self._tokens(step, index, positions)
@@ -189,6 +207,11 @@ class Batches:
             order = np.argsort(row[len(tags):2 * len(tags)]) if self.plan.shuffle_tags else np.arange(len(tags))
             varied.append(", ".join(tags[order[kept[order]]]) if len(tags) >= 2 and kept.any() else caption)
         return varied
+
+
+def _mirrored(images: Tensor, flipped: Tensor) -> Tensor:
+    """Pictures (N, C, H, W), those mirrored for which `flipped` (N,) is true."""
+    return torch.where(flipped[:, None, None, None], images.flip(3), images)
 
 
 def shuffled(positions: np.ndarray, seed: int) -> np.ndarray:

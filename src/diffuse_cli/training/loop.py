@@ -241,7 +241,7 @@ def _started(session: Session, facts: Facts) -> events.Started:
         name=session.run.name, step=trainer.global_step, steps=plan.steps, parameters=trainer.parameters,
         batch_size=plan.batch_size, micro_batch=trainer.micro_batch, device=str(trainer.batches.device),
         precision=trainer.precision, directory=str(session.directory), facts=facts,
-        student=plan.model.student is not None)
+        student=plan.model.student is not None, upscaler_for=session.run.recipe.upscaler_for)
 
 
 def _finished(session: Session, *, reason: str) -> events.Finished:

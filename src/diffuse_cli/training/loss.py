@@ -11,6 +11,7 @@ from ..config import Plan
 from ..denoiser import Network, encode_captions, network_time, predict
 from ..diffusion import losses
 from ..diffusion.schedule import Level, Schedule
+from ..diffusion.upscaling import LowRes
 from ..model_config import ModelConfig
 from ..runtime import randomness
 from ..runtime.transfer import Packed
@@ -56,6 +57,7 @@ class Batch:
     tokens: Tensor | None                       # (M, 77) the M distinct captions; None when unconditional
     caption_of: Tensor | None                   # (N,) which of the M captions each picture has
     coefficients: Coefficients | None = None    # of t, if they are already on the pictures' device
+    low_res: LowRes | None = None               # the small pictures, of an upscaler
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def compute_losses(
     # Prediction
     text = encode_captions(network, batch.tokens, batch.caption_of, precision=precision)   # (N, 77, width)
     prediction, variance_channels = predict(
-        network, noisy, at.time, text, config=config, precision=precision, dropout=dropout,
+        network, noisy, at.time, text, config=config, precision=precision, low_res=batch.low_res, dropout=dropout,
         detach_variance=variance_grad == "head")
 
     # Noise loss

@@ -16,9 +16,9 @@ from ..config import Plan, Recipe, Sampling
 from ..data.listing import Dataset
 from ..data.split import Split, held_out_limit
 from ..errors import UsageError
-from ..model_config import ModelConfig, Student
+from ..model_config import ModelConfig, Student, Upscaling
 from ..network.network import parameter_count
-from ..network.presets import network_config
+from ..network.presets import network_config, upscaler_config
 from ..picture_size import Size
 from ..storage.checkpoint import Model
 
@@ -45,17 +45,23 @@ class Reasons:
 
 def make_plan(
     recipe: Recipe, dataset: Dataset, split: Split, *, resolution: Size | int, sizes: tuple[Size, ...] = (), fit: str,
-    tokenizer: Tokenizer | None, init: Model | None, device: torch.device,
+    tokenizer: Tokenizer | None, init: Model | None, device: torch.device, upscaling: Upscaling | None = None,
 ) -> tuple[Plan, Reasons]:
     """Resolve a recipe. `--time` must have been turned into `images` by a measurement before.
 
     resolution: an int is the side of squares; it decides on the shape of a new network. sizes: of the pictures, if they
-    have others, of about as many pixels. tokenizer: None for an unconditional model; init: the model of --init, or
+    have others, of about as many pixels. upscaling: of an upscaler, which learns from crops of that resolution, of
+    pictures of these sizes. tokenizer: None for an unconditional model; init: the model of --init, or
     None. Raises UsageError if the recipe contradicts `init`.
     """
     train_images, held_out = len(split.train), len(split.held_out)
-    model, preset, why_preset = _choose_model(recipe, Size.of(resolution), tokenizer, init, device, train_images)
-    model = dataclasses.replace(model, network=model.network.with_sizes(sizes or (Size.of(resolution),)))
+    resolution = Size.of(resolution)
+    if upscaling is None:
+        model, preset, why_preset = _choose_model(recipe, resolution, tokenizer, init, device, train_images)
+        model = dataclasses.replace(model, network=model.network.with_sizes(sizes or (resolution,)))
+    else:
+        model, preset, why_preset = _choose_upscaler(
+            recipe, resolution, upscaling, tokenizer, init, device, train_images)
     batch_size, why_batch = _choose_batch(recipe, train_images, device)
     if model.student is not None and (recipe.steps, recipe.images) == (None, None):
         recipe = dataclasses.replace(recipe, images=_student_images(init))
@@ -81,7 +87,7 @@ def make_plan(
         data_id=dataset.content_id, init_id=None if init is None else init.sha256,
         shuffle_tags=recipe.shuffle_tags and conditional, tag_drop=recipe.tag_dropout if conditional else 0.0,
         held_out_limit=held_out_limit(split, dataset.pixel_hashes) if recipe.held_out is None else None,
-        fit=fit)
+        fit=fit, crop_of=() if upscaling is None else sizes)
     return plan, Reasons(why_preset, why_batch, why_budget)
 
 
@@ -173,16 +179,8 @@ def _choose_model(
 
     # The model of --init
     if init is not None:
-        network = init.config.network
-        if recipe.preset is not None or resolution != network.resolution:
-            raise UsageError(f"--init starts from a network of {network.resolution} px with its own shape",
-                             hint="Leave --preset and --resolution out")
-        wanted = (recipe.prediction, recipe.variance == "learned", recipe.schedule)
-        if wanted != (init.config.prediction, init.config.learned_variance, init.config.schedule):
-            variance = "a learned" if init.config.learned_variance else "no learned"
-            raise UsageError(f"--init starts from a model that predicts {init.config.prediction}, with the schedule "
-                             f"{init.config.schedule} and {variance} variance",
-                             hint="Use its --prediction, --schedule and --variance")
+        init.config.check_draws_alone()
+        _check_init(recipe, resolution, init.config)
         config = dataclasses.replace(init.config, student=None)
         return config, init.training.preset or "?", "that of --init"
 
@@ -191,9 +189,45 @@ def _choose_model(
     return ModelConfig(network=network, schedule=recipe.schedule, prediction=recipe.prediction), preset, why
 
 
+def _choose_upscaler(
+    recipe: Recipe, crop: Size, upscaling: Upscaling, tokenizer: Tokenizer | None, init: Model | None,
+    device: torch.device, train_images: int,
+) -> tuple[ModelConfig, str, str]:
+    """`_choose_model` for an upscaler. init: the model of --init, or the one whose pictures are to be enlarged."""
+    if init is not None and recipe.init != "auto":
+        of_init = init.config.network.upscaling
+        if of_init is None or of_init.factor != upscaling.factor:
+            raise UsageError(f"--init {recipe.init} is no upscaler by {upscaling.factor}", hint="Leave --init out")
+        _check_init(recipe, crop, init.config)
+        config = dataclasses.replace(
+            init.config, network=dataclasses.replace(init.config.network, upscaling=upscaling))
+        return config, init.training.preset or "?", "that of --init"
+    preset, why = choose_preset(recipe, device, train_images)
+    learned = recipe.variance == "learned"
+    text = None if init is None else init.config.network.text
+    if init is None and tokenizer is not None:
+        text = network_config(preset, crop, vocabulary=tokenizer.get_vocab_size(), learned_variance=learned).text
+    network = upscaler_config(preset, crop, upscaling, text=text, learned_variance=learned)
+    return ModelConfig(network=network, schedule=recipe.schedule, prediction=recipe.prediction), preset, why
+
+
+def _check_init(recipe: Recipe, resolution: Size, init: ModelConfig) -> None:
+    """Raise UsageError if a recipe contradicts the model of --init."""
+    if recipe.preset is not None or resolution != init.network.resolution:
+        raise UsageError(f"--init starts from a network of {init.network.resolution} px with its own shape",
+                         hint="Leave --preset and --resolution out")
+    wanted = (recipe.prediction, recipe.variance == "learned", recipe.schedule)
+    if wanted != (init.prediction, init.learned_variance, init.schedule):
+        variance = "a learned" if init.learned_variance else "no learned"
+        raise UsageError(f"--init starts from a model that predicts {init.prediction}, with the schedule "
+                         f"{init.schedule} and {variance} variance",
+                         hint="Use its --prediction, --schedule and --variance")
+
+
 def student_config(teacher: Model, recipe: Recipe) -> ModelConfig:
     """The config of a student. Raises UsageError if the teacher is a student itself."""
     assert recipe.evaluations is not None
+    teacher.config.check_draws_alone()
     if teacher.config.student is not None:
         raise UsageError(f"{recipe.init} is distilled already: its teacher was {teacher.config.student.teacher}",
                          hint="Distil that one")

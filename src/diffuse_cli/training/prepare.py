@@ -17,20 +17,22 @@ from ..config import Plan, Recipe
 from ..data.bucket_choice import describe_sizes
 from ..data.listing import Dataset
 from ..data.split import Split, split_dataset
+from ..diffusion.schedule import make_schedule
 from ..errors import DataError, ModelError, StorageError, UsageError
 from ..files import durable
 from ..files.input_files import read_input
 from ..network.tokenizer import MAX_BYTES, encode, load_tokenizer, train_tokenizer, truncation_warning
 from ..pictures import pixels
-from ..runtime import devices
+from ..runtime import devices, randomness
 from ..runtime.distributed import World
 from ..storage import checkpoint, registry, trained_pictures, training_states
 from . import estimate, memory
 from .batches import Batches, shuffled
 from .estimate import Facts
+from .low_res import SmallPictures
 from .plan import Reasons, extend, make_plan
 from .run import Run
-from .session import Session
+from .session import HeldOut, Session
 from .start import Start, choose_start, load_start
 from .trainer import Trainer
 
@@ -106,7 +108,8 @@ class PlanBuilder:
         if self.world.is_main:
             plan, self.reasons = make_plan(
                 recipe, self.dataset, self.split, resolution=self.run.resolution, sizes=self.run.sizes,
-                fit=self.run.fit, tokenizer=self.tokenizer, init=self.init, device=self.device)
+                fit=self.run.fit, tokenizer=self.tokenizer, init=self.init, device=self.device,
+                upscaling=self.run.upscaling)
         return self.broadcast(plan)
 
     def broadcast(self, plan: Plan | None) -> Plan:
@@ -138,8 +141,16 @@ class PlanBuilder:
             compiled=compiled, world=world, sharded=sharded,
             values=not self.rehearsal or memory.fits(plan, self.device))
         if self.init is not None:
-            trainer.start_from(self.init.network.state_dict())
+            trainer.start_from(_weights_to_start_from(self.init, plan))
         return trainer
+
+
+def _weights_to_start_from(init: checkpoint.Model, plan: Plan) -> dict[str, Tensor]:
+    """The weights of the model of --init; of the model whose pictures an upscaler enlarges, those that read text."""
+    weights = init.network.state_dict()
+    if plan.model.is_upscaler and not init.config.is_upscaler:
+        return {name: weight for name, weight in weights.items() if name.startswith("text_encoder.")}
+    return weights
 
 
 def resolve_plan(builder: PlanBuilder) -> Generator[events.Event, None, tuple[Plan, Trainer]]:
@@ -262,15 +273,27 @@ def _write_run(run: Run, trainer: Trainer, tokenizer: Tokenizer | None, dataset:
 
 def _validation_data(
     plan: Plan, dataset: Dataset, split: Split, tokenizer: Tokenizer | None,
-) -> list[tuple[Tensor, Tensor | None]]:
+) -> list[HeldOut]:
     """The held-out pictures of a validation during training, drawn at random, each with its first caption.
 
-    → for each size that some of them have (N, 3, H, W), and the captions' tokens (N, 77), or None without a tokenizer
+    They are in groups of one size. The crops of an upscaler, and the noise on their small pictures, never change.
     """
-    groups = dataset.by_size(shuffled(split.held_out, plan.seed)[: plan.validation_probe])
-    return [(pixels.from_pixels(dataset.pixels(positions)), None if tokenizer is None else encode(
-        tokenizer, [next(iter(dataset.captions[position]), "") for position in positions.tolist()]))
-        for positions in groups if len(positions)]
+    groups = []
+    for positions in dataset.by_size(shuffled(split.held_out, plan.seed)[: plan.validation_probe]):
+        if not len(positions):
+            continue
+        tokens = None if tokenizer is None else encode(
+            tokenizer, [next(iter(dataset.captions[position]), "") for position in positions.tolist()])
+        if not plan.model.is_upscaler:
+            groups.append(HeldOut(pixels.from_pixels(dataset.pixels(positions)), tokens))
+            continue
+        index = torch.arange(len(positions))
+        schedule = make_schedule(plan.model.schedule, plan.model.network.resolution.side)
+        small = SmallPictures.of(
+            dataset, positions, randomness.uniform(randomness.keys(0, "validated crop", 0, index), 3),
+            randomness.keys(0, "validated small noise", 0, index), network=plan.model.network, schedule=schedule)
+        groups.append(HeldOut(pixels.to_unit_range(small.crops), tokens, small.enlarged(schedule)))
+    return groups
 
 
 def _facts(session: Session, reasons: Reasons | None, start: Start, device: torch.device) -> Facts:

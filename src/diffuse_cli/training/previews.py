@@ -1,32 +1,63 @@
 """Previews: pictures of fixed prompts and seeds, sampled with the averaged weights during training."""
 
 import numpy as np
+import torch
 
 from .. import config, events
 from ..config import Sampling
 from ..data.caption_words import split_words
 from ..files import durable
 from ..pictures import sheets
+from ..pictures.pixels import to_pixels
+from ..runtime import randomness
 from ..sampling.generate import generate
 from ..sampling.request import SampleRequest
+from ..sampling.upscale import draw_enlarged
 from ..storage import checkpoint
 from .batches import shuffled
+from .low_res import SmallPictures
 from .session import Session
 
 
 def preview(session: Session) -> events.Previewed:
     """Sample a strip of pictures, and write it into the run's directory. Raises StorageError."""
     trainer, plan = session.trainer, session.plan
+    if plan.model.is_upscaler:
+        pixels, prompts = _enlarged_crops(session)
+        return _write(session, pixels, prompts)
     model = checkpoint.Model(plan.model, trainer.averaged, session.tokenizer)
     prompts, count = preview_prompts(session)
     sampling = Sampling.of(plan.model, batch_size=config.PREVIEW_PICTURES, precision=trainer.precision)
     requests = [SampleRequest(prompt=prompt, count=count, seed=plan.seed, sampling=sampling) for prompt in prompts]
     samples = list(generate(model, requests))
-    strip = sheets.encode_strip(np.stack([sample.pixels for sample in samples]))
-    path = session.directory / "previews" / f"step-{trainer.global_step:08d}.png"
-    durable.write(path, strip)
-    return events.Previewed(
-        step=trainer.global_step, path=str(path), prompts=tuple(sample.prompt for sample in samples))
+    return _write(session, np.stack([sample.pixels for sample in samples]),
+                  tuple(sample.prompt for sample in samples))
+
+
+def _write(session: Session, pixels: np.ndarray, prompts: tuple[str, ...]) -> events.Previewed:
+    """Write a strip of pictures (N, H, W, 3), each with its prompt. Raises StorageError."""
+    step = session.trainer.global_step
+    path = session.directory / "previews" / f"step-{step:08d}.png"
+    durable.write(path, sheets.encode_strip(pixels))
+    return events.Previewed(step=step, path=str(path), prompts=prompts)
+
+
+def _enlarged_crops(session: Session) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Crops that an upscaler draws, each right of the small picture that it was given (N, H, 2·W, 3), and captions.
+
+    They are of held-out pictures, or of training pictures if none are held out.
+    """
+    plan, trainer, dataset, split = session.plan, session.trainer, session.dataset, session.split
+    model = checkpoint.Model(plan.model, trainer.averaged, session.tokenizer)
+    positions = shuffled(split.held_out if len(split.held_out) else split.train, plan.seed)
+    positions = next(filter(len, dataset.by_size(positions)))[:config.PREVIEW_PICTURES]
+    keys = randomness.keys(plan.seed, "preview", 0, torch.arange(len(positions)))
+    small = SmallPictures.of(
+        dataset, positions, randomness.uniform(keys, 3), keys, network=plan.model.network, schedule=trainer.schedule)
+    enlarged = small.without_noise().to(trainer.batches.device)
+    prompts = tuple(next(iter(dataset.captions[position]), "") for position in positions.tolist())
+    drawn = draw_enlarged(model, enlarged, prompts, seeds=range(len(positions)), precision=trainer.precision)
+    return np.concatenate([to_pixels(enlarged), drawn], axis=2), prompts
 
 
 def preview_prompts(session: Session) -> tuple[tuple[str, ...], int]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checks import from_dict, to_dict
-from ..config import Machine, Plan, Recipe
+from ..config import CROP, FACTOR, Machine, Plan, Recipe
 from ..data import bucket_choice, fit_choice
 from ..data.captions import find_pictures
 from ..data.colours import Rendering, background_colour
@@ -23,12 +23,12 @@ from ..data.images import read_size, reason_in_header
 from ..data.listing import PictureListing
 from ..errors import DataError, UsageError
 from ..files import durable, locks
-from ..model_config import SIDE_MULTIPLE
+from ..model_config import SIDE_MULTIPLE, Upscaling
 from ..network.presets import map_sizes
 from ..picture_size import Size
 from ..sampling.request import rendering_of
 from ..storage import registry, run_directory
-from ..storage.model_info import read_model_info
+from ..storage.model_info import ModelInfo, read_model_info
 
 BUDGET_FIELDS = ("steps", "images", "time")     # fields of a recipe whose values may grow when a run is resumed
 RESOLUTIONS = (16, 32, 64)                      # sides of squares to choose from if the user gives none, in pixels
@@ -56,6 +56,8 @@ class Run:
     sizes: tuple[Size, ...]                     # of the pictures, the commonest first; () until the main process has
     #                                             told them
     plan: Plan | None                           # None for a new run
+    upscaling: Upscaling | None = None          # of an upscaler, in the main process: it learns from crops of the
+    #                                             resolution, of pictures of these sizes
     extended: bool = False                      # whether the request has another budget than the earlier one
     moved_from: Path | None = None              # the folder in the earlier request, if it was another
     aside: str | None = None                    # the new name of an old run that was moved aside
@@ -64,7 +66,8 @@ class Run:
     @property
     def rendering(self) -> Rendering:
         """How the files of its pictures become pixels."""
-        return Rendering(**self.recipe.colour_options, fit=self.fit)
+        return Rendering(**self.recipe.colour_options, fit=self.fit,
+                         enlarge=self.recipe.upscaler_for is None)
 
     def write_plan(self, plan: Plan) -> None:
         """Record the request and the plan durably. Raises StorageError."""
@@ -92,7 +95,7 @@ def open_run(folder: Path, recipe: Recipe, machine: Machine, *, rehearsal: bool 
     request, choice, name = _request(folder, recipe), None, machine.name
     if not name:
         choice = choose_resolution(found, recipe, machine)
-        name = _choose_name(folder, choice[0], request)
+        name = _choose_name(folder, choice[0], recipe, request)
 
     directory = registry.model_directory(name)
     with _locked(directory):
@@ -103,11 +106,13 @@ def open_run(folder: Path, recipe: Recipe, machine: Machine, *, rehearsal: bool 
         if stored is not None:
             plan = from_dict(Plan, stored["plan"], where=f"{directory / run_directory.CONFIG_FILE}: plan")
             choice, fit_of_run = (plan.model.network.resolution, "that of the run"), (plan.fit, "that of the run")
-            sizes = plan.model.network.sizes
+            sizes = plan.crop_of or plan.model.network.sizes
             extended, moved_from = _compare(stored["request"], request, name)
         elif run_directory.holds_foreign_model(directory) and not machine.fresh:
             raise UsageError(f"{name!r} is a model that was not trained here",
                              hint="Choose another --name, or move it aside with --fresh")
+        upscaling = None if recipe.upscaler_for is None else choose_upscaling(recipe) if plan is None \
+            else plan.model.network.upscaling
         resolution, why = choice or choose_resolution(found, recipe, machine)
         fit, why_fit = fit_of_run or choose_fit(found, recipe, resolution)
         if sizes is None:
@@ -119,7 +124,7 @@ def open_run(folder: Path, recipe: Recipe, machine: Machine, *, rehearsal: bool 
         if (machine.fresh or run_directory.is_half_moved(directory)) and not rehearsal:
             aside = run_directory.move_aside(directory)
         yield Run(
-            name, directory, folder, found, recipe, machine, resolution, why, fit, why_fit, sizes, plan,
+            name, directory, folder, found, recipe, machine, resolution, why, fit, why_fit, sizes, plan, upscaling,
             extended=extended, moved_from=moved_from, aside=aside)
 
 
@@ -141,13 +146,17 @@ def _locked(directory: Path) -> Iterator[None]:
             run_directory.remove_if_empty(directory)
 
 
-def _choose_name(folder: Path, resolution: Size, request: dict[str, Any]) -> str:
+def _choose_name(folder: Path, resolution: Size, recipe: Recipe, request: dict[str, Any]) -> str:
     """The name of the run that has this request with any budget, otherwise the first free name.
 
-    Names are FOLDER-RESOLUTION, then FOLDER-RESOLUTION-2, and so on.
+    Names are FOLDER-RESOLUTION, then FOLDER-RESOLUTION-2, and so on. An upscaler has the name under which `sample`
+    looks for that of its model.
     """
     label = folder.name if folder.is_dir() or is_address(folder) else folder.stem
-    base = name = registry.slug(f"{label}-{resolution}")
+    base = registry.slug(f"{label}-{resolution}")
+    if recipe.upscaler_for is not None:
+        base = registry.upscaler_name(registry.resolve(recipe.upscaler_for), recipe.factor or FACTOR)
+    name = base
     number = 1
     while not _is_free_for(registry.model_directory(name), request):
         number += 1
@@ -210,6 +219,8 @@ def choose_resolution(found: PictureListing, recipe: Recipe, machine: Machine) -
     """
     if recipe.resolution is not None:
         return recipe.resolution, "as asked"
+    if recipe.upscaler_for is not None:
+        return _choose_crop(recipe)
     if recipe.init not in ("auto", "none"):
         return read_model_info(registry.resolve(recipe.init)).config.network.resolution, "that of --init"
     every = max(1, len(found.pictures) // PROBED_PICTURES)
@@ -226,6 +237,27 @@ def choose_resolution(found: PictureListing, recipe: Recipe, machine: Machine) -
     return Size(side, side), f"for pictures of about {median} px {where}"
 
 
+def choose_upscaling(recipe: Recipe) -> Upscaling:
+    """What the upscaler of a recipe enlarges. Raises UsageError if that is impossible, ModelError."""
+    config = _enlarged_model(recipe).config
+    config.check_draws_alone()
+    return Upscaling(factor=recipe.factor or FACTOR, small=config.network.resolution)
+
+
+def _enlarged_model(recipe: Recipe) -> ModelInfo:
+    """The model whose pictures the upscaler of a recipe enlarges. Raises ModelError."""
+    return read_model_info(registry.resolve(recipe.upscaler_for))
+
+
+def _choose_crop(recipe: Recipe) -> tuple[Size, str]:
+    """The size of the crops on which an upscaler is trained, and the reason."""
+    if recipe.init not in ("auto", "none"):
+        return read_model_info(registry.resolve(recipe.init)).config.network.resolution, "crops, as those of --init"
+    factor = recipe.factor or FACTOR
+    side = min(CROP, *(factor * side for size in _enlarged_model(recipe).config.network.sizes for side in size))
+    return Size(side, side), f"crops of the pictures of {choose_upscaling(recipe).large} px that it will draw"
+
+
 def choose_fit(found: PictureListing, recipe: Recipe, resolution: Size) -> tuple[str, str]:
     """How pictures get the shape of `resolution`, and the reason.
 
@@ -234,6 +266,8 @@ def choose_fit(found: PictureListing, recipe: Recipe, resolution: Size) -> tuple
     """
     if recipe.fit != "auto":
         return recipe.fit, "as asked"
+    if recipe.upscaler_for is not None:
+        return rendering_of(_enlarged_model(recipe).training).fit, "that of the model whose pictures are enlarged"
     if recipe.evaluations is not None:
         return rendering_of(read_model_info(registry.resolve(recipe.init)).training).fit, "that of its teacher"
     if len(_sizes_of_start(recipe)) > 1:
@@ -247,6 +281,13 @@ def choose_sizes(found: PictureListing, recipe: Recipe, resolution: Size, fit: s
 
     Raises UsageError, ModelError.
     """
+    if recipe.upscaler_for is not None:
+        upscaling = choose_upscaling(recipe)
+        sizes = tuple(size.scaled(upscaling.factor) for size in _enlarged_model(recipe).config.network.sizes)
+        if any(crop > side for size in sizes for crop, side in zip(resolution, size, strict=True)):
+            raise UsageError(f"crops of {resolution} px are larger than the pictures of {upscaling.large} px",
+                             hint="Leave --resolution out")
+        return sizes, f"enlarged from {upscaling.small} px"
     if fit != "buckets":
         return (resolution,), ""
     of_start = _sizes_of_start(recipe)

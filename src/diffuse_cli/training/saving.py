@@ -141,7 +141,8 @@ def deliver(session: Session, path: Path) -> str:
             save_model(session, path, delivered="last")
         else:
             durable.write(path, (session.directory / training_states.BEST_FILE).read_bytes())
-    registry.set_last(session.run.name)
+    if not session.plan.model.is_upscaler:      # `last` is what `sample` draws with
+        registry.set_last(session.run.name)
     if session.run.machine.out is not None:
         durable.write(Path(session.run.machine.out), path.read_bytes(), mode=0o644)
     if best is not None:

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -12,6 +13,7 @@ from ..config import Plan
 from ..data.caption_words import count_words
 from ..data.listing import Dataset
 from ..data.split import Split
+from ..diffusion.upscaling import LowRes
 from .distillation import Probe
 from .run import Run
 from .trainer import Trainer
@@ -26,6 +28,14 @@ class Best:
     data_id: str | None = None                  # `Plan.data_id` of the pictures on which it was measured
 
 
+class HeldOut(NamedTuple):
+    """N held-out pictures of one size; of an upscaler, one crop of each."""
+
+    images: Tensor                              # (N, 3, H, W) in [-1, 1]
+    tokens: Tensor | None                       # (N, 77) of their first captions; None when unconditional
+    low_res: LowRes | None = None               # their small pictures, of an upscaler
+
+
 @dataclass
 class Session:
     """Everything that one process needs to train one run."""
@@ -36,8 +46,7 @@ class Session:
     split: Split
     tokenizer: Tokenizer | None                 # None for an unconditional model
     trainer: Trainer
-    validation: list[tuple[Tensor, Tensor | None]]      # the pictures of a validation (N, 3, H, W), and their tokens
-    #                                             (N, 77), for each size that some of them have
+    validation: list[HeldOut]                   # the pictures of a validation, for each size that some of them have
     probes: list[Probe] = field(default_factory=list)      # what the validations of a student compare, once made
     best: Best | None = None
     noise_mse: float | None = None              # loss of the newest validation

@@ -24,6 +24,8 @@ def choose_start(run: Run, device: torch.device, *, train_images: int) -> Start:
     A run that has begun keeps its start.
     """
     recipe = run.recipe
+    if recipe.upscaler_for is not None and recipe.init == "auto":
+        return Start(recipe.upscaler_for, "for its words; all else is new")
     if recipe.init == "none" or (run.plan is not None and run.plan.init_id is None):
         return Start(None, "as asked" if recipe.init == "none" else "as the run was begun")
     if recipe.init != "auto":
@@ -42,6 +44,10 @@ def choose_start(run: Run, device: torch.device, *, train_images: int) -> Start:
 def load_start(run: Run, name: str, device: torch.device) -> checkpoint.Model:
     """The model of --init. Raises ModelError if the run was begun from another model of that name."""
     init = checkpoint.load_model(registry.resolve(name), device)
+    if run.recipe.upscaler_for is not None and init.config.conditional != run.found.conditional:
+        raise ModelError(f"{name} {'reads' if init.config.conditional else 'knows no'} captions, and the pictures in "
+                         f"{run.found.folder} have {'none' if init.config.conditional else 'some'}",
+                         hint="Choose other --captions, or give an upscaler words of its own: --init none")
     if run.plan is not None and init.sha256 != run.plan.init_id:
         raise ModelError(f"{name} is no longer the model that the run {run.name!r} was begun from",
                          hint="Start anew with --fresh")

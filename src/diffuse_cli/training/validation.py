@@ -23,12 +23,13 @@ def measure(session: Session) -> events.Validated:
     if session.trainer.segments is not None:
         return _measure_student(session, session.trainer.segments)
     trainer, groups = session.trainer, session.validation
-    total = sum(len(images) for images, _ in groups)
+    total = sum(len(group.images) for group in groups)
     curve = [0.0] * VALIDATION_LEVELS
-    for images, tokens in groups:
+    for images, tokens, low_res in groups:
         losses = noise_curve(
             trainer.averaged, config=session.plan.model, schedule=trainer.schedule, images=images, tokens=tokens,
-            device=trainer.batches.device, micro_batch=trainer.micro_batch, precision=trainer.precision)
+            device=trainer.batches.device, micro_batch=trainer.micro_batch, precision=trainer.precision,
+            low_res=low_res)
         curve = [mean + len(images) / total * loss for mean, loss in zip(curve, losses, strict=True)]
     session.noise_mse = sum(curve) / len(curve)
     return events.Validated(
@@ -46,7 +47,7 @@ def _probes(session: Session, segments: Segments) -> list[Probe]:
     The noise is fixed.
     """
     device, size = session.trainer.batches.device, session.trainer.micro_batch
-    images, tokens = (None if part is None else part[:PROBE_PICTURES].to(device) for part in session.validation[0])
+    images, tokens = (None if part is None else part[:PROBE_PICTURES].to(device) for part in session.validation[0][:2])
     assert images is not None
     probes = []
     for time in distillation.student_times(segments.evaluations)[:-1]:

@@ -33,7 +33,7 @@ class Models:
         """The models, of which the page first chooses `model`: see `registry.resolve`. Raises ModelError, UsageError.
         """
         path = registry.resolve(model)
-        read_model_info(path)
+        read_model_info(path).config.check_draws_alone()
         listed = next((name for name, file in registry.model_files().items() if file == path), None)
         return cls(listed or model or registry.DEMO, path)
 
@@ -53,13 +53,15 @@ class Models:
         return next(name for name, file in self.files().items() if file == path)
 
     def offered(self) -> dict[str, Any]:
-        """All that the page offers, ready for JSON. Models that cannot be read are left out."""
+        """All that the page offers, ready for JSON. Upscalers, and models that cannot be read, are left out."""
         models = []
         for name, path in self.files().items():
             try:
-                models.append(_described(name, read_model_info(path)))
+                info = read_model_info(path)
             except ModelError:
                 continue
+            if not info.config.is_upscaler:
+                models.append(_described(name, info))
         return {
             "version": __version__, "models": models, "chosen": self.named, "samplers": config.SAMPLER_STEPS,
             "precisions": config.PRECISIONS[1:], "batch_size": Sampling.batch_size, "strength": config.STRENGTH,

@@ -64,7 +64,7 @@ def recorded_settings(picture: bytes, models: Models) -> dict[str, Any]:
     notes = []
     values |= {name: value for name, value in to_dict(found).items() if name in _FIELDS}
     try:
-        values["model"] = models.name_of(png_metadata.find_model(found))
+        values["model"] = models.name_of(png_metadata.find_model(found.model, found.model_sha256))
     except (ModelError, StopIteration):
         notes.append(f"The model that drew it, {found.model!r}, is not here; another one draws another picture.")
     if found.init_sha256 is not None:

@@ -96,6 +96,8 @@ class TrainingView:
     def _begin(self, event: events.Started) -> None:
         self._stack.close()                                            # ends the progress of reading pictures
         self._name, self._loss = event.name, "distance" if event.student else "noise"
+        self._models = ["-m", event.name] if event.upscaler_for is None else [
+            "-m", event.upscaler_for, "--upscaler", event.name]
         name = clean(event.name)
         doing = f"resuming {name} at step {event.step:,}" if event.step else f"training {name}"
         view.say(f"{doing}: {event.parameters / 1e6:.1f} M parameters, {event.steps:,} steps of {event.batch_size:,}, "
@@ -151,7 +153,7 @@ class TrainingView:
                      f"{duration(event.seconds)}, and saved")
         if (report := Path(event.path).with_name(registry.REPORT_FILE)).exists():
             view.say(f"report: {report}")
-        command = ["diffuse", "sample", *([event.prompt] if event.prompt else []), "-m", self._name]
+        command = ["diffuse", "sample", *([event.prompt] if event.prompt else []), *self._models]
         view.say(f"sample it: {clean(shlex.join(command))}")
 
     def _say_detail(self, text: str) -> None:

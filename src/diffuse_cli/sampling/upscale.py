@@ -1,0 +1,83 @@
+"""Enlarges pictures with an upscaler: small pictures and their prompts → large pictures, of a seed each.
+
+It works on pictures of any size. Those whose enlarged sides are shorter than a crop of the training, or cannot be
+halved as often as the network halves them, are continued to the right and below by their last pixels, and cut again.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..config import Sampling
+from ..denoiser import network_time
+from ..diffusion import upscaling
+from ..diffusion.samplers import Step
+from ..diffusion.schedule import make_schedule
+from ..diffusion.upscaling import LowRes
+from ..model_config import ModelConfig
+from ..picture_size import Size
+from ..pictures.pixels import from_pixels, to_pixels
+from ..runtime import randomness
+from ..storage.checkpoint import Model
+from .generate import Enlarge, encode_prompts, reverse_diffusion
+from .request import SampleRequest
+
+STEPS = 8                                       # of the sampler, without guidance: little is left to decide
+NOISE_TIME = 0.1                                # diffusion time of the noise on small pictures
+
+
+def enlarger(model: Model) -> Enlarge:
+    """An upscaler in the form in which `generate` takes it. A picture has the same seed in both."""
+    def enlarge_batch(pixels: np.ndarray, batch: Sequence[tuple[SampleRequest, int]]) -> np.ndarray:
+        return enlarge(model, pixels, [request.prompt for request, _ in batch],
+                       seeds=[request.seed + k for request, k in batch], precision=batch[0][0].sampling.precision)
+
+    return enlarge_batch
+
+
+def enlarge(model: Model, pixels: np.ndarray, prompts: Sequence[str], *, seeds: Sequence[int], precision: str,
+            ) -> np.ndarray:
+    """Enlarge pictures (N, h, w, 3) uint8 by the factor of an upscaler → (N, H, W, 3) uint8."""
+    network = model.config.network
+    assert network.upscaling is not None
+    factor = network.upscaling.factor
+    unit = math.lcm(factor, 2 ** (len(network.widths) - 1)) // factor  # sides of the small picture are multiples of it
+    small = from_pixels(pixels, next(model.network.parameters()).device)
+    height, width = small.shape[2:]
+    right, below = (-(-max(side, crop // factor) // unit) * unit - side
+                    for side, crop in zip((width, height), network.resolution, strict=True))
+    padded = F.pad(small, (0, right, 0, below), mode="replicate")
+    enlarged = upscaling.enlarge(padded, factor * padded.shape[2], factor * padded.shape[3])
+    drawn = draw_enlarged(model, enlarged, prompts, seeds=seeds, precision=precision)
+    return drawn[:, : factor * height, : factor * width]
+
+
+def draw_enlarged(model: Model, enlarged: Tensor, prompts: Sequence[str], *, seeds: Sequence[int], precision: str,
+                  ) -> np.ndarray:
+    """Draw what small pictures show, which `upscaling.enlarge` made (N, C, H, W) → (N, H, W, 3) uint8."""
+    *_, last = steps_of(model, enlarged, prompts, seeds=seeds,
+                        sampling=Sampling(steps=STEPS, guidance=1.0, precision=precision))
+    return to_pixels(last.noisy)
+
+
+def steps_of(model: Model, enlarged: Tensor, prompts: Sequence[str], *, seeds: Sequence[int], sampling: Sampling,
+             ) -> Iterator[Step]:
+    """The steps in which an upscaler draws what enlarged small pictures (N, C, H, W) show, as `reverse_diffusion`."""
+    text, null = encode_prompts(model, prompts)
+    height, width = enlarged.shape[2:]
+    return reverse_diffusion(
+        model.network, model.config, text=text, negative=null, seeds=seeds, sampling=sampling,
+        size=Size(width=width, height=height), low_res=low_res_of(model.config, enlarged, seeds))
+
+
+def low_res_of(config: ModelConfig, enlarged: Tensor, seeds: Sequence[int]) -> LowRes:
+    """Enlarged small pictures (N, C, H, W) with the noise of their seeds, as an upscaler reads them."""
+    schedule, t = make_schedule(config.schedule, config.network.resolution.side), NOISE_TIME
+    keys = torch.tensor([randomness.key(seed, "small noise") for seed in seeds], device=enlarged.device)
+    noise = randomness.normal(keys, tuple(enlarged.shape[1:]))
+    time = torch.full((len(enlarged),), network_time(t).item(), device=enlarged.device)
+    return upscaling.with_noise(enlarged, noise, torch.tensor(t, dtype=torch.float64), time, schedule)
