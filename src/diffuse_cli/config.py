@@ -83,7 +83,8 @@ class Recipe:
     shuffle_tags: bool = False
     tag_dropout: float = 0.0
     held_out: str | None = None                 # folder of the pictures that are held out, below the data set's
-    background: str = "white"                   # colour behind transparent pictures: a name, or #rrggbb
+    background: str = "white"                   # behind transparent pictures: a name, #rrggbb, or "none": they stay
+#                                                 transparent
     white_level: float | None = None            # value that is white in pictures of 16 bits or real numbers
     fit: str = "auto"                           # one of FITS; "auto" is chosen from the pictures
     loss_weighting: str = "sigmoid"

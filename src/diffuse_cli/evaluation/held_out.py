@@ -94,9 +94,11 @@ def open_held_out(
             known = yield from _open_training_data(stored, model.parent)
         except DataError as error:
             yield Noticed(message=f"memorisation cannot be measured: {error.what}", level="warning")
+    info = read_model_info(model)
     dataset = yield from open_dataset(
         find_pictures(folder, **caption_options), resolution=resolution, directory=registry.cache_directory(),
-        rendering=rendering_of(read_model_info(model).training))
+        rendering=rendering_of(info.config, info.training))
+    dataset = dataset.with_channels(info.config.network.channels)
     if known is not None:
         seen = numbers_of(known.dataset.pixel_hashes)[known.train]
         copies = int(np.isin(numbers_of(dataset.pixel_hashes), seen).sum())
@@ -122,7 +124,7 @@ def _open_training_data(stored: dict[str, Any], run: Path) -> Generator[Scanned 
     split = split_dataset(dataset.pixel_hashes, names=dataset.names, folder=_recipe(stored).held_out,
                           limit=plan.held_out_limit)
     split = split.without(trained_pictures.once_trained(run, dataset.pixel_hashes, split.held_out))
-    return TrainingData(dataset, split.train, split.held_out)
+    return TrainingData(dataset.with_channels(plan.model.network.channels), split.train, split.held_out)
 
 
 def _recipe(stored: dict[str, Any]) -> Recipe:

@@ -47,7 +47,7 @@ class Batches:
         t, keys, packed = self._prepare(step, start, count)
         read, noise_keys, *rest = packed.send()
         number = self.dataset.size_number(self._turns.at(step)[0][0])
-        image = self._pictures.on_device(read, number)                                  # (N, 3, H, W)
+        image = self._pictures.on_device(read, number)                                  # (N, C, H, W)
         flipped = rest.pop(0) if self.plan.flip else None
         if flipped is not None:
             image = torch.where(flipped[:, None, None, None], image.flip(3), image)

@@ -20,6 +20,8 @@ from ..data.split import Split, split_dataset
 from ..errors import DataError, ModelError, StorageError, UsageError
 from ..files import durable
 from ..files.input_files import read_input
+from ..model_config import CHANNELS
+from ..network.channels import with_channels
 from ..network.tokenizer import MAX_BYTES, encode, load_tokenizer, train_tokenizer, truncation_warning
 from ..pictures import pixels
 from ..runtime import devices
@@ -63,6 +65,7 @@ def open_session(
         if run.plan is not None and plan.steps != run.plan.steps:      # the budget grew: forget the old cool-down
             training_states.rewind(run.directory, limit=run.plan.cooldown_start)
         _write_run(run, trainer, tokenizer, dataset, split)
+    dataset = dataset.with_channels(plan.model.network.channels)
     session = Session(run, plan, dataset, split, tokenizer, trainer,
                       _validation_data(plan, dataset, split, tokenizer))
     return session, _facts(session, builder.reasons, start, device)
@@ -132,13 +135,15 @@ class PlanBuilder:
         micro_batch = memory.choose_micro_batch(
             plan, machine, self.device, processes=world.size, sharded=sharded)
         micro_batch = -world.all_reduce_max(-micro_batch)              # that of the smallest memory
-        batches = Batches(plan, self.dataset, self.split.train, self.tokenizer, self.device)
+        dataset = self.dataset.with_channels(plan.model.network.channels)
+        batches = Batches(plan, dataset, self.split.train, self.tokenizer, self.device)
         trainer = Trainer(
             plan, batches, precision=devices.choose_precision(machine, self.device), micro_batch=micro_batch,
             compiled=compiled, world=world, sharded=sharded,
             values=not self.rehearsal or memory.fits(plan, self.device))
         if self.init is not None:
-            trainer.start_from(self.init.network.state_dict())
+            trainer.start_from(with_channels(
+                self.init.network.state_dict(), self.init.config.network, plan.model.network.channels))
         return trainer
 
 
@@ -265,7 +270,7 @@ def _validation_data(
 ) -> list[tuple[Tensor, Tensor | None]]:
     """The held-out pictures of a validation during training, drawn at random, each with its first caption.
 
-    → for each size that some of them have (N, 3, H, W), and the captions' tokens (N, 77), or None without a tokenizer
+    → for each size that some of them have (N, C, H, W), and the captions' tokens (N, 77), or None without a tokenizer
     """
     groups = dataset.by_size(shuffled(split.held_out, plan.seed)[: plan.validation_probe])
     return [(pixels.from_pixels(dataset.pixels(positions)), None if tokenizer is None else encode(
@@ -291,6 +296,7 @@ def _facts(session: Session, reasons: Reasons | None, start: Start, device: torc
         ("resolution", f"{run.resolution} px — {run.why_resolution}"),
         ("fit", f"{plan.fit} — {run.why_fit}"),
         *([("shapes", describe_sizes(dataset))] if network.buckets else []),
+        ("colours", f"{CHANNELS[network.channels]}{why('channels')}"),
         ("network", f"{plan.preset}, {size:.1f} million parameters{why('preset')}"),
         ("starts from", f"{start.name or 'a new network'} — {start.why}"),
         ("diffusion", f"{plan.model.schedule} schedule, {plan.model.prediction} prediction, "

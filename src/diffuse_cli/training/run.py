@@ -235,7 +235,8 @@ def choose_fit(found: PictureListing, recipe: Recipe, resolution: Size) -> tuple
     if recipe.fit != "auto":
         return recipe.fit, "as asked"
     if recipe.evaluations is not None:
-        return rendering_of(read_model_info(registry.resolve(recipe.init)).training).fit, "that of its teacher"
+        info = read_model_info(registry.resolve(recipe.init))
+        return rendering_of(info.config, info.training).fit, "that of its teacher"
     if len(_sizes_of_start(recipe)) > 1:
         return "buckets", "that of --init"
     return fit_choice.choose_fit(found, Rendering(**recipe.colour_options), resolution)

@@ -36,7 +36,7 @@ class Session:
     split: Split
     tokenizer: Tokenizer | None                 # None for an unconditional model
     trainer: Trainer
-    validation: list[tuple[Tensor, Tensor | None]]      # the pictures of a validation (N, 3, H, W), and their tokens
+    validation: list[tuple[Tensor, Tensor | None]]      # the pictures of a validation (N, C, H, W), and their tokens
     #                                             (N, 77), for each size that some of them have
     probes: list[Probe] = field(default_factory=list)      # what the validations of a student compare, once made
     best: Best | None = None

@@ -125,10 +125,15 @@ function dynamicThreshold(image, share) {
   return image.map(value => clipped(value, limit) / limit);
 }
 
-/** A picture in [-1, 1], channel after channel → red, green, blue and opaque for every pixel, in 0…255. */
-function toPixels(picture) {
-  const count = picture.length / 3, pixels = new Uint8ClampedArray(4 * count).fill(255);
-  for (let k = 0; k < picture.length; k++)
-    pixels[4 * (k % count) + Math.floor(k / count)] = (picture[k] / 2 + 0.5) * 255;     // rounds and clips
+/** A picture in [-1, 1], channel after channel → red, green, blue and alpha for every pixel, in 0…255.
+ *
+ *  channels: 1 for grey or 3 for colours, and one more for alpha; without it, all is opaque. */
+function toPixels(picture, channels) {
+  const count = picture.length / channels, pixels = new Uint8ClampedArray(4 * count).fill(255);
+  const sources = {1: [0, 0, 0], 2: [0, 0, 0, 1], 3: [0, 1, 2], 4: [0, 1, 2, 3]}[channels];
+  sources.forEach((source, target) => {
+    for (let k = 0; k < count; k++)
+      pixels[4 * k + target] = (picture[source * count + k] / 2 + 0.5) * 255;     // rounds and clips
+  });
   return pixels;
 }
