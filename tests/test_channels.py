@@ -300,7 +300,7 @@ def test_a_web_page_draws_them(diffuse, trained, tmp_path):
     diffuse("export", "tiny", "--to", "web", "-o", tmp_path / "page.html")
     with browsers.opened(tmp_path / "profile") as browser:
         browser.show(f"{(tmp_path / 'page.html').as_uri()}#prompt=a+red+square&seed=0&count=1&steps=2")
-        browser.wait_for("/pictures? in/.test(document.getElementById('status').textContent)")
+        browser.wait_for("/pictures? in/.test(document.getElementById('status')?.textContent)")
         values = browser.run(
             "Array.from(document.querySelector('canvas').getContext('2d').getImageData(0, 0, 8, 8).data)")
     shown = np.array(values).reshape(8, 8, 4)
