@@ -105,7 +105,7 @@ function* generate(layers, constants, table, {noise, text, negative, guidance}) 
     if (row.guided && text) {
       const without = estimate(negative);
       image = dynamicThreshold(
-        image.map((value, k) => without[k] + guidance * (value - without[k])), constants.threshold_share);
+        image.map((value, k) => without[k] + guidance * (value - without[k])), constants);
     } else if (constants.range !== null) {                              // null: a distilled model is not clipped
       image = image.map(value => clipped(value, constants.range));
     }
@@ -118,11 +118,12 @@ function* generate(layers, constants, table, {noise, text, negative, guidance}) 
 
 const clipped = (value, limit) => Math.min(Math.max(value, -limit), limit);
 
-/** Bring a picture, which guidance exaggerates, back into [-1, 1] (Saharia et al. 2022, section 2.3). */
-function dynamicThreshold(image, share) {
-  const magnitudes = image.map(Math.abs).sort();
+/** Bring a picture, which guidance exaggerates, back into [-1, 1] (Saharia et al. 2022, section 2.3). Alpha, the last of
+ *  an even number of channels, is only clipped. */
+function dynamicThreshold(image, {threshold_share: share, channels}) {
+  const magnitudes = image.map(Math.abs).sort(), alpha = channels % 2 ? image.length : image.length * (1 - 1 / channels);
   const limit = Math.max(magnitudes[Math.ceil(share * magnitudes.length) - 1], 1);
-  return image.map(value => clipped(value, limit) / limit);
+  return image.map((value, k) => k < alpha ? clipped(value, limit) / limit : clipped(value, 1));
 }
 
 /** A picture in [-1, 1], channel after channel → red, green, blue and alpha for every pixel, in 0…255.
