@@ -23,6 +23,7 @@ from PIL import Image
 
 from diffuse_cli import api, events
 from diffuse_cli.config import Recipe
+from diffuse_cli.errors import DataError
 from diffuse_cli.evaluation import features
 from diffuse_cli.exporting import diffusers_comparison
 from diffuse_cli.pictures import sheets
@@ -142,6 +143,19 @@ def test_a_resumed_training_ends_as_one_that_was_not_stopped(trained, tmp_path):
     assert (tiny.run_directory(tmp_path) / registry.MODEL_FILE).read_bytes() == trained.model.read_bytes()
 
 
+def test_a_run_of_grey_pictures_loses_no_colours_that_come_later(diffuse, trained, tmp_path):
+    home, folder = tmp_path / "home", tmp_path / "squares"
+    shutil.copytree(trained.pictures, folder)
+    with tiny.at_home(home):
+        tiny.train(folder, trained.kind.recipe, stop_at=1, **OPTIONS)
+        (folder / "000.png").write_bytes((KINDS["alpha"].draw(tmp_path / "other", 1) / "000.png").read_bytes())
+        if trained.kind.mode[0] == "L":
+            with pytest.raises(DataError, match=r"draws grey pictures, and those in .* have colours now"):
+                tiny.train(folder, trained.kind.recipe, accept_changes=True, **OPTIONS)
+        else:
+            tiny.train(folder, trained.kind.recipe, accept_changes=True, **OPTIONS)
+
+
 def test_previews_and_report_show_them(trained):
     strip = sheets.read_strip(sorted((trained.run / "previews").glob("*.png"))[-1])
     assert strip.shape[1:] == (8, 8, 3)
@@ -249,8 +263,9 @@ def test_a_model_is_evaluated(diffuse, trained):
 def test_a_model_is_evaluated_on_other_pictures_and_compared(diffuse, trained, tmp_path):
     other = tiny.draw_squares(tmp_path / "of colours")
     with mock.patch.object(features, "STEPS", 2):
-        result = json.loads(diffuse("evaluate", "tiny", other, "-n", "4", "--device", "cpu", "--json", "-q"))
-    assert result["distances"] is not None
+        output = diffuse("evaluate", "tiny", other, "-n", "4", "--device", "cpu", "--json")
+    assert json.loads(next(line for line in output.splitlines() if line.startswith("{")))["distances"] is not None
+    assert ("have colours, of which it is measured on the green ones" in output) == (trained.kind.mode[0] == "L")
     diffuse("models", "compare", "tiny", "demo", "-o", tmp_path / "page.html")
 
 

@@ -63,6 +63,14 @@ def test_grey_is_the_green_channel_and_alpha_stays():
     assert dataset.with_channels(2).content_id == dataset.content_id
 
 
+def test_a_set_without_transparency_is_told_so():
+    dataset = _grey(4)
+    dataset.images[..., 3] = 255
+    assert "none is transparent" in choose_channels(dataset)[1]
+    dataset.images[390, 3, 3, 3] = 254
+    assert choose_channels(dataset) == (2, "all pictures are grey")
+
+
 def test_no_picture_is_of_no_colour():
     nothing = dataclasses.replace(_grey(), images=np.empty((0, 8, 8, 3), np.uint8), names=())
     assert choose_channels(nothing) == (3, "no picture can be read")

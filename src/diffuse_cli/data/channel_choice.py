@@ -1,5 +1,7 @@
 """Whether the pictures of a data set are grey, so that a model of them draws grey pictures."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from .listing import Dataset, Pixels
@@ -16,13 +18,20 @@ def choose_channels(dataset: Dataset) -> tuple[int, str]:
 
     With alpha there is one more. All pictures are looked at, unless they are coloured.
     """
+    channels, why = _choose(dataset)
+    if len(dataset.names) and dataset.channels == 4 and all(
+            (piece[..., 3] == 255).all() for array in dataset.arrays for _, piece in _pieces(array)):
+        why += "; none is transparent, so --background none changes nothing"
+    return channels, why
+
+
+def _choose(dataset: Dataset) -> tuple[int, str]:
     total, coloured, first = len(dataset.names), 0, ""
     if not total:
         return dataset.channels, "no picture can be read"
     for number, array in enumerate(dataset.arrays):
-        step = max(1, _PIECE // max(1, array[:1].nbytes))
-        for start in range(0, len(array), step):
-            found = np.flatnonzero(~are_grey(array[start : start + step]))
+        for start, piece in _pieces(array):
+            found = np.flatnonzero(~are_grey(piece))
             if len(found) and not coloured:
                 first = _name(dataset, number, start + int(found[0]))
             coloured += len(found)
@@ -32,6 +41,12 @@ def choose_channels(dataset: Dataset) -> tuple[int, str]:
         return dataset.channels - 2, "all pictures are grey"
     return dataset.channels, (f"{coloured:,} of {total:,} pictures {'has' if coloured == 1 else 'have'} colours, for "
                               f"example {first}; without {'it' if coloured == 1 else 'them'}, grey ones would be drawn")
+
+
+def _pieces(array: Pixels) -> Iterator[tuple[int, Pixels]]:
+    """The rows of an array, some at a time, with the number of the first."""
+    step = max(1, _PIECE // max(1, array[:1].nbytes))
+    return ((start, array[start : start + step]) for start in range(0, len(array), step))
 
 
 def are_grey(pixels: Pixels) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 from ..checks import from_dict
 from ..config import Plan, Recipe
 from ..data.captions import find_pictures
+from ..data.channel_choice import choose_channels
 from ..data.colours import Rendering
 from ..data.dataset import open_dataset
 from ..data.hub import is_address
@@ -98,6 +99,9 @@ def open_held_out(
     dataset = yield from open_dataset(
         find_pictures(folder, **caption_options), resolution=resolution, directory=registry.cache_directory(),
         rendering=rendering_of(info.config, info.training))
+    if info.config.network.channels < choose_channels(dataset)[0]:
+        yield Noticed(level="warning", message=f"the model draws grey pictures, and those in {folder} have colours, of "
+                                               "which it is measured on the green ones")
     dataset = dataset.with_channels(info.config.network.channels)
     if known is not None:
         seen = numbers_of(known.dataset.pixel_hashes)[known.train]

@@ -15,6 +15,7 @@ from .. import events
 from ..checks import from_dict, to_dict
 from ..config import Plan, Recipe
 from ..data.bucket_choice import describe_sizes
+from ..data.channel_choice import choose_channels
 from ..data.listing import Dataset
 from ..data.split import Split, split_dataset
 from ..errors import DataError, ModelError, StorageError, UsageError
@@ -181,7 +182,8 @@ def resolve_plan(builder: PlanBuilder) -> Generator[events.Event, None, tuple[Pl
 def _check_data(run: Run, plan: Plan, dataset: Dataset, split: Split) -> Plan:
     """The plan of a begun run, if the pictures and captions are still those of its beginning.
 
-    Others raise DataError, or with --accept-changes are recorded in the plan.
+    Others raise DataError, or with --accept-changes are recorded in the plan, unless they have colours that would be
+    lost.
     """
     if dataset.content_id == plan.data_id:
         return plan
@@ -192,6 +194,9 @@ def _check_data(run: Run, plan: Plan, dataset: Dataset, split: Split) -> Plan:
             hint = "or another --name"
         raise DataError(f"the pictures or captions in {run.found.folder} {reason}",
                         hint=f"Pass --accept-changes to train on them, {hint}")
+    if plan.model.network.channels < choose_channels(dataset)[0]:
+        raise DataError(f"the run {run.name!r} draws grey pictures, and those in {run.found.folder} have colours now",
+                        hint="Start anew with --fresh")
     return dataclasses.replace(plan, data_id=dataset.content_id, train_images=len(split.train),
                                validation_images=len(split.held_out))
 
