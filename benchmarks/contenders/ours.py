@@ -66,6 +66,7 @@ def make_trainer(dataset: Dataset, recipe: Recipe, *, precision: str = "auto", d
                                  init=None, device=torch_device)
     machine = Machine(precision=precision)
     micro_batch = memory.choose_micro_batch(plan, machine, torch_device, processes=1)
+    dataset = dataset.with_channels(plan.model.network.channels)
     return Trainer(plan, Batches(plan, dataset, split.train, tokenizer, torch_device), micro_batch=micro_batch,
                    compiled=compiled, precision=devices.choose_precision(machine, torch_device), world=World())
 

@@ -8,6 +8,7 @@ import torch
 
 from diffuse_cli.config import Recipe, Sampling
 from diffuse_cli.picture_size import Size
+from diffuse_cli.pictures.channels import opaque
 from diffuse_cli.sampling import generate
 from diffuse_cli.sampling.request import SampleRequest
 from diffuse_cli.storage import checkpoint
@@ -55,7 +56,7 @@ def quality(*, data: str, seconds: float, prompts: list[str], output: str, prese
         model = checkpoint.Model(trainer.plan.model, trainer.averaged, trainer.batches.tokenizer)
         requests = [SampleRequest(prompt=prompt, count=1, seed=1_000_000 + k, sampling=Sampling(batch_size=16))
                     for k, prompt in enumerate(prompts)]
-        np.save(output, np.stack([sample.pixels for sample in generate.generate(model, requests)]))
+        np.save(output, opaque(np.stack([sample.pixels for sample in generate.generate(model, requests)])))
         return {"training": spent, "drawing": time.process_time() - begun, "steps": trainer.global_step,
                 "batch": trainer.plan.batch_size, "lr": trainer.plan.lr}
 

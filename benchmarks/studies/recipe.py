@@ -42,6 +42,7 @@ from diffuse_cli.diffusion.schedule import make_schedule
 from diffuse_cli.events import Validated
 from diffuse_cli.network import presets
 from diffuse_cli.pictures import pixels
+from diffuse_cli.pictures.channels import opaque
 from diffuse_cli.runtime import randomness
 from diffuse_cli.sampling import generate
 from diffuse_cli.sampling.guided import guided_denoiser
@@ -95,7 +96,7 @@ def generate_pictures(model: checkpoint.Model, prompts: list[str]) -> np.ndarray
     """One picture of each prompt at default settings, picture k with seed k, (N, R, R, 3) uint8."""
     sampling = Sampling(batch_size=32)
     requests = [SampleRequest(prompt=prompt, seed=k, sampling=sampling) for k, prompt in enumerate(prompts)]
-    return np.stack([sample.pixels for sample in generate.generate(model, requests)])
+    return opaque(np.stack([sample.pixels for sample in generate.generate(model, requests)]))
 
 
 def generate_by_ddpm(model: checkpoint.Model, prompts: list[str], steps: int, rule: str) -> np.ndarray:

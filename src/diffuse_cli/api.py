@@ -55,7 +55,8 @@ class Pictures(list[Image.Image]):
     def _repr_png_(self) -> bytes | None:
         if not self:
             return None
-        return image_files.encode(sheets.grid(np.stack([np.asarray(picture) for picture in self])))
+        pixels = np.stack([np.asarray(picture) for picture in self])
+        return image_files.encode(sheets.grid(pixels if pixels.ndim == 4 else pixels[..., None]))
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -113,9 +114,10 @@ class LoadedModel:
         negative: str = "", init: Picture | None = None, strength: float | None = None, mask: Picture | None = None,
         sampling: Sampling | None = None, upscaler: "LoadedModel | None" = None, progress: bool = False, **options: Any,
     ) -> "Pictures":
-        """Generate `n` pictures of a prompt (RGB). A picture's `info` holds the texts of its PNG.
+        """Generate `n` pictures of a prompt. A picture's `info` holds the texts of its PNG.
 
-        The list that is returned shows itself in a notebook. progress: show a bar (tqdm).
+        Their mode is RGB, or that of the model's channels: L, LA or RGBA. The list that is returned shows itself in a
+        notebook. progress: show a bar (tqdm).
 
         seed: picture k has seed + k, and is the same whatever is generated beside it; None chooses a random seed.
         size: one of `sizes`, 64 or "96x64"; None is the first, or the one nearest to `init`.
@@ -159,21 +161,21 @@ class LoadedModel:
             if mask is not None or strength is not None:
                 raise UsageError("strength and mask need a picture to start from", hint="Give init")
             return None
-        rendering = rendering_of(self.model.training)
+        rendering = rendering_of(self.model.config, self.model.training)
         pixels = _fitted(init, self.sizes if size is None else (size,), rendering)
         height, width, _ = pixels.shape
         mask_pixels = None if mask is None else _fitted(mask, (Size(width, height),), Rendering(fit=rendering.fit))
         return make_init_image(pixels, mask_pixels, strength)
 
     def _to_pil(self, sample: request.Sample, upscaler: "LoadedModel | None") -> Image.Image:
-        image = Image.fromarray(sample.pixels)
+        image = image_files.to_pil(sample.pixels)
         image.info.update(png_metadata.png_texts(png_metadata.collect_metadata(
             sample, self.model, None if upscaler is None else upscaler.model)))
         return image
 
 
 def _fitted(picture: Picture, sizes: Sequence[Size], rendering: Rendering) -> np.ndarray:
-    """A picture from memory or a file as a model with these sizes sees it, (H, W, 3) uint8."""
+    """A picture from memory or a file as a model with these sizes sees it, (H, W, C) uint8."""
     if not isinstance(picture, Image.Image):
         return open_fitted(Path(picture), sizes, rendering)
     rgb = to_rgb(images.upright(picture), rendering)

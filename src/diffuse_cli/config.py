@@ -85,7 +85,8 @@ class Recipe:
     shuffle_tags: bool = False
     tag_dropout: float = 0.0
     held_out: str | None = None                 # folder of the pictures that are held out, below the data set's
-    background: str = "white"                   # colour behind transparent pictures: a name, or #rrggbb
+    background: str = "white"                   # behind transparent pictures: a name, #rrggbb, or "none": they stay
+#                                                 transparent
     white_level: float | None = None            # value that is white in pictures of 16 bits or real numbers
     fit: str = "auto"                           # one of FITS; "auto" is chosen from the pictures
     loss_weighting: str = "sigmoid"
@@ -128,6 +129,8 @@ class Recipe:
             raise UsageError("--factor is for upscalers", hint="Give --upscaler-for MODEL as well, or leave it out")
         if self.upscaler_for is not None and self.evaluations is not None:
             raise UsageError("an upscaler cannot be distilled", hint="It draws in few steps as it is")
+        if self.upscaler_for is not None and self.background.strip().lower() == "none":
+            raise UsageError("upscalers enlarge no transparency", hint="Leave --background none out")
         if not is_table(self.captions):
             check_choice("--captions", self.captions, CAPTION_SOURCES)
         check_colours(self.background, self.white_level)

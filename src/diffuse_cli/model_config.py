@@ -14,6 +14,7 @@ from .picture_size import Size
 SCHEDULES = ("interpolated", "cosine", "linear", "sigmoid")
 PREDICTIONS = ("v", "epsilon", "x0")
 ATTENTIONS = ("none", "text", "full")
+CHANNELS = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGBA"}      # number of channels of a picture → what they are
 FACTORS = (2, 4)                                # by which an upscaler enlarges the sides of a picture
 SIDE_MULTIPLE = 8                               # sides of the pictures of a new model are multiples of it
 MAX_SIZES = 16                                  # of the pictures of one model
@@ -73,9 +74,10 @@ class Upscaling:
 class NetworkConfig:
     """Shape of the U-Net, and of its pictures. Lists go from the highest resolution to the lowest.
 
-    `text=None` makes an unconditional network. `channels` is 3: pictures are RGB everywhere, grey ones included.
-    `out_channels` is 6 when the variance is learned. An upscaler also reads a small picture, enlarged and noisy, as
-    further input channels; its `resolution` is the size of the crops on which it is trained.
+    `text=None` makes an unconditional network. `channels` of a picture are 1 for grey or 3 for red, green and blue, and
+    one more for alpha, the last. `out_channels` are twice as many when the variance is learned. An upscaler also reads
+    a small picture, enlarged and noisy, as further input channels. Its `resolution` is the size of the crops on which
+    it is trained, and its `channels` are 3.
     """
 
     resolution: Size                            # an int is the side of a square; the first of several sizes
@@ -124,12 +126,25 @@ class NetworkConfig:
         for kind in self.attention:
             check_choice("network.attention", kind, ATTENTIONS)
         check_range("network.time_width", self.time_width, 8, 16_384)
-        if self.channels != 3:
-            raise UsageError(f"the model has {self.channels} picture channels; only RGB, 3 channels, is supported")
-        if self.out_channels not in (3, 6):
-            raise UsageError("network.out_channels must be 3, or 6 when the variance is learned")
+        if self.channels not in CHANNELS:
+            raise UsageError(f"the model has {self.channels} picture channels; only 1 or 3, grey or RGB, and one more "
+                             "for alpha, are supported")
+        if self.upscaling is not None and self.channels != 3:
+            raise UsageError(f"an upscaler enlarges RGB pictures, not {CHANNELS[self.channels]} ones")
+        if self.out_channels not in (self.channels, 2 * self.channels):
+            raise UsageError(f"network.out_channels must be {self.channels}, or {2 * self.channels} when the variance "
+                             "is learned")
         if self.text is None and "text" in self.attention:
             raise UsageError("an unconditional network has no text to attend to")
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether the last channel of a picture is its opacity."""
+        return self.channels % 2 == 0
+
+    def with_channels(self, channels: int) -> "NetworkConfig":
+        """The same network for pictures of so many channels."""
+        return replace(self, channels=channels, out_channels=self.out_channels // self.channels * channels)
 
     @property
     def in_channels(self) -> int:
@@ -217,6 +232,14 @@ class ModelConfig:
             raise UsageError("this model is an upscaler: it only enlarges pictures",
                              hint="Use it with `diffuse upscale PICTURE -m MODEL` or `diffuse sample --upscaler MODEL`")
 
+    def check_can_be_enlarged(self) -> None:
+        """Raise UsageError for a model for whose pictures there are no upscalers."""
+        self.check_draws_alone()
+        kind = CHANNELS[self.network.channels]
+        if kind != "RGB":
+            raise UsageError(f"an upscaler enlarges RGB pictures, and this model draws {kind} ones",
+                             hint="`diffuse upscale` takes its finished pictures, and makes RGB ones")
+
     @property
     def learned_variance(self) -> bool:
-        return self.network.out_channels == 6
+        return self.network.out_channels == 2 * self.network.channels

@@ -110,7 +110,7 @@ def test_show_tells_all_that_the_header_holds(diffuse):
     assert "\x1b" not in out
     lines = dict(line.split("  ", 1) for line in out.splitlines())
     lines = {label.strip(): text.strip() for label, text in lines.items()}
-    assert lines["pictures"] == "16 x 16 pixels, 3 channels"
+    assert lines["pictures"] == "16 x 16 pixels, RGB"
     assert lines["text"] == "none: unconditional"
     assert lines["prediction"] == "v, learned variance"
     assert lines["schedule"] == "cosine"

@@ -154,6 +154,13 @@ def test_each_picture_has_its_own_limit() -> None:
         torch.testing.assert_close(together[k : k + 1], dynamic_threshold(images[k : k + 1]))
 
 
+def test_opacity_is_clipped_and_not_made_smaller_with_the_colours() -> None:
+    image = 3 * random(2, 4, 8, 8)
+    found = dynamic_threshold(image, has_alpha=True)
+    torch.testing.assert_close(found[:, 3:], image[:, 3:].clamp(-1, 1))
+    torch.testing.assert_close(found[:, :3], dynamic_threshold(image)[:, :3])
+
+
 # ── The pixel range ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -27,6 +27,9 @@ UNUSUAL = {                                     # configurations that no preset 
     "a text of odd width": {"text": (17, 1)},
     "no text, an own depth for each level": {"text": None, "depths": (1, 2), "time_width": 32},
     "no text, a fixed variance": {"text": None, "out_channels": 3},
+    "grey": {"channels": 1, "out_channels": 2},
+    "grey with alpha, without text": {"channels": 2, "out_channels": 4, "text": None},
+    "colours and alpha, a fixed variance": {"channels": 4, "out_channels": 4},
 }
 BASE = {"resolution": 8, "widths": (8, 8), "depths": (1, 1), "attention": ("none", "full"), "head_dim": 4, "groups": 4,
         "time_width": 16, "text": (16, 1), "out_channels": 6}
@@ -47,7 +50,7 @@ def configurations(rng: random.Random, count: int) -> list[ModelConfig]:
     """`count` small configurations that are admitted, of all kinds."""
     found: list[ModelConfig] = []
     while len(found) < count:
-        levels = rng.randint(1, 4)
+        levels, channels = rng.randint(1, 4), rng.choice((1, 2, 3, 4))
         try:
             found.append(configuration(
                 schedule=rng.choice(SCHEDULES), prediction=rng.choice(PREDICTIONS),
@@ -57,7 +60,7 @@ def configurations(rng: random.Random, count: int) -> list[ModelConfig]:
                 attention=tuple(rng.choice(ATTENTIONS) for _ in range(levels)),
                 head_dim=rng.choice((1, 2, 3, 4, 8)), time_width=rng.choice((8, 9, 11, 32, 33)),
                 text=rng.choice((None, (16, 1), (17, 1), (19, 2), (64, 1), (128, 1), (130, 1))),
-                out_channels=rng.choice((3, 6))))
+                channels=channels, out_channels=channels * rng.choice((1, 2))))
         except UsageError:
             continue
     return found

@@ -107,8 +107,8 @@ def hostile(sound: bytes) -> dict[str, bytes]:
         "a resolution of 2^40": with_network(resolution=2**40), "negative depths": with_network(depths=[-1, 1]),
         "a million levels": with_network(widths=[8] * 10**5), "an unknown entry": with_network(evil=1),
         "wrong types": with_network(groups="4"), "a flag for a number": with_network(groups=True),
-        "a fraction": with_network(groups=4.0), "four channels": with_network(channels=4, out_channels=8),
-        "one channel": with_network(channels=1, out_channels=2), "a schedule with ESC": with_metadata(
+        "a fraction": with_network(groups=4.0), "five channels": with_network(channels=5, out_channels=10),
+        "no channel": with_network(channels=0, out_channels=0), "a schedule with ESC": with_metadata(
             diffuse__config=json.dumps({**config, "schedule": "\x1b]0;evil\x07"})),
         "another width": with_network(widths=[16, 16]),
         "words that are texts": with_metadata(diffuse__words='{"a":"b"}'),

@@ -77,7 +77,8 @@ def test_random_models_work_in_every_command(command, squares, tmp_path, counted
 @pytest.mark.parametrize("change", [
     {"widths": (9, 9), "groups": 3, "head_dim": 3},                     # the time has as many sines as cosines
     {"widths": (8,) * 4, "depths": (1,) * 4, "attention": ("none",) * 4, "groups": 8},     # norms of a single number
-    {"channels": 1, "out_channels": 2}, {"channels": 4, "out_channels": 8}, {"channels": 1}, {"channels": 6},
+    {"channels": 0, "out_channels": 0}, {"channels": 5, "out_channels": 10}, {"channels": 1}, {"channels": 4},
+    {"channels": 6},
     {"out_channels": 4}, {"resolution": 10, "widths": (8,) * 3, "depths": (1,) * 3, "attention": ("none",) * 3},
 ])
 def test_a_configuration_that_cannot_work_is_refused_at_the_door(command, tmp_path, monkeypatch, change):

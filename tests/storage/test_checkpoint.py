@@ -254,7 +254,8 @@ def _network(**changes):
     ({"depths": [-1]}, "network.depths must be between"),
     ({"resolution": 10**400}, "out of range"),
     ({"channels": True}, "should be a whole number"),
-    ({"channels": 1, "out_channels": 2}, "only RGB, 3 channels, is supported"),
+    ({"channels": 5, "out_channels": 10}, "only 1 or 3, grey or RGB, and one more for alpha, are supported"),
+    ({"channels": 4, "out_channels": 8}, "tensors do not fit its configuration"),
     ({"time_width": 1e999}, "damaged"),
     ({"text": None}, "tensors do not fit"),
 ])

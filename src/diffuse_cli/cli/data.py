@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import DataError
+from ..model_config import CHANNELS
 from ..picture_size import Size
 from ..storage import registry
 from . import options, output_files
@@ -45,11 +46,8 @@ def check(folders: Folders, captions: options.Captions = None, caption: options.
     """
     data_options = options.data_options(locals())
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
-    from ..data.bucket_choice import describe_sizes
-
     folder = folders[0]
     found, dataset, (fit, why_fit) = _read(folder, resolution, data_options)
-    shapes = describe_sizes(dataset) if fit == "buckets" else None
     problems = (*dataset.skipped, *found.caption_problems)
     warnings = [*found.warnings, *dataset.warnings, *_warn_of_long_captions(dataset)]
     from ..data.file_types import remedies
@@ -57,9 +55,7 @@ def check(folders: Folders, captions: options.Captions = None, caption: options.
 
     # For people.
     view.say(f"{pictures_in_words(len(dataset.names))} in {', '.join(map(str, folders))}")
-    view.say(f"fit: {fit} — {why_fit}")
-    if shapes is not None:
-        view.say(f"shapes: {shapes}")
+    choices, _ = _say_choices(dataset, fit, why_fit)
     view.say(f"captions: {found.caption_summary}")
     for example in found.caption_examples:
         view.say(f"  {clean(example)}")
@@ -77,7 +73,7 @@ def check(folders: Folders, captions: options.Captions = None, caption: options.
     # For programs.
     if view.settings.json:
         view.out_json({"folder": str(folder), "images": len(dataset.names), "id": dataset.content_id,
-                       "fit": fit, "fit_reason": why_fit, "shapes": shapes, "source": found.caption_source,
+                       **choices, "source": found.caption_source,
                        "captions": found.caption_summary, "captioned": sum(map(bool, dataset.captions)),
                        "examples": found.caption_examples, "notes": found.notes, "warnings": warnings,
                        "problems": [{"name": name, "reason": reason} for name, reason in problems]})
@@ -114,12 +110,13 @@ def preview(folders: Folders, captions: options.Captions = None, caption: option
 
     import numpy as np
 
-    from ..data.bucket_choice import describe_sizes
     from ..pictures.fonts import missing_letters
     from ..pictures.sheets import CAPTION_LETTERS, captioned_sheet, on_one_size
 
     count = min(MAX_PREVIEW_PICTURES, len(dataset.names))
     chosen = np.arange(count) * len(dataset.names) // count            # evenly spaced over the data set
+    _, channels = _say_choices(dataset, fit, why_fit)
+    dataset = dataset.with_channels(channels)
     groups = [group for group in dataset.by_size(chosen) if len(group)]
     pictures = on_one_size([dataset.pixels(group) for group in groups])
     captions_of = [dataset.captions[index] for index in np.concatenate(groups).tolist()]
@@ -128,9 +125,6 @@ def preview(folders: Folders, captions: options.Captions = None, caption: option
         view.warn(f"on the sheet, “?” stands for letters that no font of this computer has ({' '.join(missing[:8])}"
                   f"{' …' if len(missing) > 8 else ''}); a font such as Noto Sans CJK has most of them")
     view.say(f"{count} of {len(dataset.names):,} pictures, captions: {found.caption_summary}")
-    view.say(f"fit: {fit} — {why_fit}")
-    if fit == "buckets":
-        view.say(f"shapes: {describe_sizes(dataset)}")
     output_files.print_result(target, {})
 
 
@@ -216,6 +210,21 @@ def _read(folder: Path, resolution: Size | None, data_options: dict[str, Any],
                 advance_to(event.done)
             else:
                 view.say(event.message)
+
+
+def _say_choices(dataset: "Dataset", fit: str, why_fit: str) -> tuple[dict[str, str | None], int]:
+    """Say what a training would choose from the pictures. → the same as JSON, and the channels of a picture"""
+    from ..data.bucket_choice import describe_sizes
+    from ..data.channel_choice import choose_channels
+
+    shapes = describe_sizes(dataset) if fit == "buckets" else None
+    channels, why = choose_channels(dataset)
+    view.say(f"fit: {fit} — {why_fit}")
+    if shapes is not None:
+        view.say(f"shapes: {shapes}")
+    view.say(f"colours: {CHANNELS[channels]} — {why}")
+    return {"fit": fit, "fit_reason": why_fit, "shapes": shapes, "colours": CHANNELS[channels],
+            "colours_reason": why}, channels
 
 
 def _warn_of_long_captions(dataset: "Dataset") -> list[str]:

@@ -12,6 +12,7 @@ import typer
 from ..checks import to_dict
 from ..errors import ModelError, UsageError
 from ..files import durable
+from ..model_config import CHANNELS
 from ..storage import registry
 from . import options, output_files
 from .compare import compare
@@ -210,7 +211,7 @@ def _lines(path: Path, info: "ModelInfo") -> list[tuple[str, str]]:
         ("file", str(path)),
         ("size", f"{info.bytes / 1e6:.1f} MB, {info.parameters:,} parameters"),
         ("pictures", "".join("{} x {} pixels, ".format(*size) for size in network.sizes)
-         + f"{network.channels} channels"),
+         + CHANNELS[network.channels]),
         ("network", f"widths {_joined(network.widths)}; depths {_joined(network.depths)}; "
                     f"attention {_joined(network.attention)}"),
         ("text", "none: unconditional" if text is None else

@@ -135,7 +135,7 @@ def _demonstrate(
 
 
 def _open_picture(image: Path | None, size: Size, model: "Model | None") -> "tuple[np.ndarray, str]":
-    """The picture as the model sees it, (H, W, 3) uint8, and its caption, empty if unknown. Raises DataError."""
+    """The picture as the model sees it, (H, W, C) uint8, and its caption, empty if unknown. Raises DataError."""
     from ..data.demo_scenes import scenes
     from ..data.fitting import fitted_pixels
     from ..sampling.request import open_fitted, rendering_of
@@ -143,7 +143,7 @@ def _open_picture(image: Path | None, size: Size, model: "Model | None") -> "tup
     if image is None:
         scene = scenes.scene_with("red", "car", seed=0, index=0)
         return fitted_pixels(scenes.draw(scene, min(MAX_SIDE, max(size))), size), scene.caption
-    rendering = None if model is None else rendering_of(model.training)
+    rendering = None if model is None else rendering_of(model.config, model.training)
     try:
         return open_fitted(image, size, rendering), ""
     except DataError as error:

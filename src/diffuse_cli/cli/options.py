@@ -112,7 +112,8 @@ CaptionTemplate = Annotated[str | None, _caption(
 PICTURES_PANEL = "Pictures: how a file becomes what the model sees"
 
 Background = Annotated[str | None, typer.Option(
-    "--background", help=f"Colour behind transparent pictures, a name or #rrggbb. Default: {Recipe.background}.",
+    "--background", help=f"Colour behind transparent pictures, a name or #rrggbb; none keeps them transparent, and the "
+    f"model draws such. Default: {Recipe.background}.",
     rich_help_panel=PICTURES_PANEL)]
 WhiteLevel = Annotated[float | None, typer.Option(
     "--white-level", help="Value that is white in pictures of 16 bits, 4095 for those of 12, or of real numbers.",

@@ -242,7 +242,7 @@ def _init_image(
         strength = metadata.strength
     model = read_model_info(path)
     sizes = model.config.network.sizes if size is None else (size,)
-    opened = open_init_image(init, mask, sizes, strength, rendering_of(model.training))
+    opened = open_init_image(init, mask, sizes, strength, rendering_of(model.config, model.training))
     if metadata is not None and metadata.init_sha256 and (opened.image_sha256, opened.mask_sha256) != (
             metadata.init_sha256, metadata.mask_sha256):
         view.warn("--init or --mask is not the one that the picture was generated from, so the result will differ")

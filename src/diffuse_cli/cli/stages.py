@@ -25,6 +25,8 @@ def find_upscaler(
     """
     config.check_draws_alone()
     second, small = _find(path, config.network, size, name, metadata)
+    if second is not None:
+        config.check_can_be_enlarged()
     if second is not None and animate:
         raise UsageError("--animate shows one model, and two make these pictures",
                          hint="Leave --animate out, or --size and --upscaler")

@@ -57,7 +57,8 @@ def upscale(
         from ..storage.checkpoint import load_model
 
         loaded = load_model(path, devices.choose_device(machine))
-        pixels = open_fitted(picture, (size, Size(size.height, size.width)), rendering_of(loaded.training))
+        rendering = rendering_of(loaded.config, loaded.training)
+        pixels = open_fitted(picture, (size, Size(size.height, size.width)), rendering)
         where = next(loaded.network.parameters()).device
         with out_of_memory.for_large_picture(), devices.arithmetic(where):
             (large,) = enlarge(loaded, pixels[None], [prompt], seeds=[seed],

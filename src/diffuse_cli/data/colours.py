@@ -29,6 +29,7 @@ STRETCHED, NEARLY_TRANSPARENT, PLAIN, BRIGHT = "stretched", "nearly transparent"
 TRANSPARENT_GROUND = "transparent ground"       # there are invisible pixels in the border, one pixel wide
 
 _INTEGER_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+KEEP_ALPHA = "none"                             # the value of --background with which pictures stay transparent
 _WHITE = 65535                                  # what is white in pictures of 16 bits
 DARK = 16383                                    # highest value of 14 bits: pictures below are nearly black
 _FAINT = 51                                     # alpha of 20 %: up to here, one hardly sees a pixel
@@ -42,16 +43,28 @@ _SRGB_GAMMA = 1 / 2.2                           # what a gAMA chunk says about s
 class Rendering:
     """How the file of a picture becomes pixels of the model's size. The defaults are what the first versions did."""
 
-    background: str = "white"                   # colour behind transparent pictures: a name, or #rrggbb
+    background: str = "white"                   # behind transparent pictures: a name, #rrggbb, or KEEP_ALPHA
     white_level: float | None = None            # value that is white in pictures of 16 bits or real numbers
     fit: str = "crop"                           # one of `config.FITS`, but not "auto": see `fitting.fitted`
     enlarge: bool = True                        # whether a smaller picture is enlarged to that size, and not refused
 
+    @property
+    def keeps_alpha(self) -> bool:
+        """Whether pictures keep their transparency, as a fourth channel."""
+        return self.background.strip().lower() == KEEP_ALPHA
+
+    @property
+    def channels(self) -> int:
+        """The number of channels of a pixel: red, green, blue, and with `keeps_alpha` alpha."""
+        return 4 if self.keeps_alpha else 3
+
 
 def background_colour(rendering: Rendering) -> tuple[int, int, int]:
-    """The red, green and blue, 0 to 255, of --background. Raises UsageError."""
+    """The red, green and blue, 0 to 255, of --background; white if transparency is kept. Raises UsageError."""
     from PIL import ImageColor
 
+    if rendering.keeps_alpha:
+        return 255, 255, 255
     try:
         colour = ImageColor.getrgb(rendering.background.strip())[:3]
         if min(colour) < 0 or max(colour) > 255:
@@ -59,11 +72,14 @@ def background_colour(rendering: Rendering) -> tuple[int, int, int]:
         return colour
     except ValueError as error:
         raise UsageError(f"--background does not know the colour {rendering.background!r}",
-                         hint="Give a name, such as white, black or grey, or #rrggbb") from error
+                         hint=f"Give a name, such as white, black or grey, or #rrggbb; {KEEP_ALPHA} keeps transparency"
+                         ) from error
 
 
 def to_rgb(image: Image.Image, rendering: Rendering | None = None, *, deep: "Values | None" = None) -> Image.Image:
     """A picture in any mode of Pillow → 8-bit sRGB in mode RGB, on the background of `rendering` (default: white).
+
+    If `rendering` keeps transparency, the mode of a transparent picture is RGBA.
 
     deep: the same pixels with 16 bits, (H, W, 3) uint16, where Pillow has kept only the upper 8 of them. `info` of the
     result holds "peak", the highest value of a picture of 16 bits, else 0, and "notes", a list.
@@ -101,7 +117,7 @@ def convert(
     if not profile and "srgb" not in image.info:
         rgb = _without_gamma(rgb, image.info.get("gamma"))
     if alpha is not None:
-        rgb = _on_background(rgb, alpha, rendering, notes)
+        rgb = _with_alpha(rgb, alpha, rendering, notes)
     return rgb, {"peak": peak, "notes": notes}
 
 
@@ -171,8 +187,8 @@ def _stretched(values: "Values") -> "Values":
 # ── Transparency ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _on_background(rgb: Image.Image, alpha: Image.Image, rendering: Rendering, notes: list[str]) -> Image.Image:
-    """Lay the picture on the background.
+def _with_alpha(rgb: Image.Image, alpha: Image.Image, rendering: Rendering, notes: list[str]) -> Image.Image:
+    """Lay the picture on the background, or give it its alpha channel if that is kept.
 
     If it is transparent everywhere, its alpha means nothing, and is ignored; unless nothing but black is hidden there.
     """
@@ -180,14 +196,20 @@ def _on_background(rgb: Image.Image, alpha: Image.Image, rendering: Rendering, n
 
     if _highest(alpha) == 0 and any(_highest(channel) for channel in rgb.split()):
         return rgb
-    result = Image.new("RGB", rgb.size, background_colour(rendering))
-    result.paste(rgb, mask=alpha)
+    if rendering.keeps_alpha:
+        result = rgb.copy()
+        result.putalpha(alpha)
+        is_plain = _highest(alpha) <= _FAINT
+    else:
+        result = Image.new("RGB", rgb.size, background_colour(rendering))
+        result.paste(rgb, mask=alpha)
+        is_plain = _spread(result) <= _PLAIN
     if min(_lowest(strip) for strip in border(alpha)) <= _FAINT:
         notes.append(TRANSPARENT_GROUND)
     faint = alpha.point(lambda value: 255 if value <= _FAINT else 0)
     if faint.histogram()[255] > 0.99 * alpha.width * alpha.height and _spread(rgb, faint) > _PLAIN:
         notes.append(NEARLY_TRANSPARENT)
-    elif _spread(result) <= _PLAIN and _highest(ImageChops.invert(alpha)) > 0:
+    elif is_plain and _highest(ImageChops.invert(alpha)) > 0:
         notes.append(PLAIN)
     return result
 

@@ -1,6 +1,6 @@
 """The data set of a training: pictures decoded once, into memory-mapped arrays under the cache directory.
 
-    <directory>/<key>/images.u8         N·H·W·3 bytes; of several sizes, those of the first
+    <directory>/<key>/images.u8         N·H·W·C bytes, C = 3, or 4 with alpha; of several sizes, those of the first
     <directory>/<key>/images-WxH.u8     the same of each further size
     <directory>/<key>/index.jsonl       one line for each file, in order, with the hash of its pixels; written last, so
                                         the arrays are then complete
@@ -241,7 +241,8 @@ def _read_intact(
         if dataset.size_numbers is not None:
             hashes_of_size = itertools.compress(dataset.pixel_hashes, (dataset.size_numbers == number).tolist())
         intact = intact and (yield from cached_pixels.verify(
-            path, hashes_of_size, total=len(array), size=3 * sizes[number].pixels, threads=decode_workers.cores()))
+            path, hashes_of_size, total=len(array), size=rendering.channels * sizes[number].pixels,
+            threads=decode_workers.cores()))
     if not intact:
         yield Noticed(level="warning", message="the cache of decoded pictures is damaged: they are decoded again")
     return dataset if intact else None
@@ -270,7 +271,8 @@ def _read(found: PictureListing, hashes: Iterable[str], home: Path, sizes: tuple
                     remarks.add(picture, entry)
                     numbers.append(_size_number(entry, sizes))
         files = _array_files(home, sizes)
-        shapes = [(numbers.count(number), size.height, size.width, 3) for number, size in enumerate(sizes)]
+        shapes = [(numbers.count(number), size.height, size.width, rendering.channels)
+                  for number, size in enumerate(sizes)]
         if any(file.stat().st_size != math.prod(shape) for file, shape in zip(files, shapes, strict=True)):
             return None
     except (OSError, ValueError, TypeError):

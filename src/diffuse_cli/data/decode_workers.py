@@ -56,7 +56,7 @@ class Decoded:
     peak: int = 0                               # highest value of a picture of 16 bits, otherwise 0
     notes: list[str] = field(default_factory=list)      # those of `colours`
     pixels_hash: str = ""                       # SHA-256 of `pixels`; empty if there are none
-    pixels: bytes = b""                         # H·W·3 bytes
+    pixels: bytes = b""                         # H·W·C bytes, with the C channels of the rendering
 
 
 def decode_all(
@@ -103,7 +103,7 @@ def decode_all(
 
 
 def decode_one(path: Path, *, resolution: Resolution, rendering: Rendering | None = None) -> tuple[Size, bytes]:
-    """The size of one picture and its H·W·3 bytes, decoded as safely as those of a data set. Raises ImageRefused."""
+    """The size of one picture and its H·W·C bytes, decoded as safely as those of a data set. Raises ImageRefused."""
     with contextlib.closing(decode_all([path], resolution=resolution, rendering=rendering)) as decoding:
         decoded = next(decoding)
     if decoded.reason:
@@ -221,7 +221,7 @@ class _Worker:
                 _send(process, files, request)
             while len(results) < len(files):
                 with _time_limit(process, late, seconds):
-                    results += _receive(process, len(files) - len(results), request[0])
+                    results += _receive(process, len(files) - len(results), *request)
                 if results[-1].reason == TOO_MUCH:          # the process may keep memory that the next picture needs
                     self._end(process)
                     return results[:-1], TOO_MUCH
@@ -267,7 +267,9 @@ def _send(process: subprocess.Popen[bytes], files: list[_File], request: list[An
     process.stdin.flush()
 
 
-def _receive(process: subprocess.Popen[bytes], most: int, sizes: tuple[Size, ...]) -> list[Decoded]:
+def _receive(
+    process: subprocess.Popen[bytes], most: int, sizes: tuple[Size, ...], rendering: dict[str, Any],
+) -> list[Decoded]:
     """Read one reply, to at most `most` files. Raises EOFError, ValueError or TypeError if the process has died."""
     assert process.stdout is not None
     facts = json.loads(process.stdout.readline())
@@ -275,7 +277,7 @@ def _receive(process: subprocess.Popen[bytes], most: int, sizes: tuple[Size, ...
     for reason, file_hash, width, height, mode, peak, notes, pixels_hash in facts:
         if not reason and min(width, height) < 1:
             raise ValueError(f"a picture of {width} x {height} pixels")
-        size = 0 if reason else 3 * nearest(sizes, (width, height)).pixels
+        size = 0 if reason else Rendering(**rendering).channels * nearest(sizes, (width, height)).pixels
         pixels = process.stdout.read(size)
         if len(pixels) < size:
             raise EOFError

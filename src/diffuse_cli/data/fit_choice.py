@@ -42,7 +42,8 @@ def choose_fit(found: PictureListing, rendering: Rendering, resolution: Size | i
     lost: list[float] = []                      # of each picture on such a ground, what the crop loses of it
     lost_area: list[float] = []                 # the same of each other picture
     fitting = 0                                 # pictures that turned out to have the shape
-    whole, background = replace(rendering, fit="stretch"), background_colour(rendering)
+    background = background_colour(rendering)
+    whole = replace(rendering, fit="stretch", background="#{:02x}{:02x}{:02x}".format(*background))
     with contextlib.closing(decode_workers.decode_all(other, resolution=SIDE, rendering=whole)) as decoding:
         for picture in decoding:
             kept = 0.0 if picture.reason else kept_share((picture.width, picture.height), target)

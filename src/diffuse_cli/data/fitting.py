@@ -1,4 +1,4 @@
-"""From an RGB picture of any shape to that of the model: its middle, or all of it, padded or stretched (`--fit`).
+"""From a picture of any shape to that of the model: its middle, or all of it, padded or stretched (`--fit`).
 
 Pillow alone does it, because the processes that decode pictures do not import NumPy.
 """
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from ..picture_size import Size
+from .bleeding import with_bled_colours
 from .colours import TRANSPARENT_GROUND, Rendering, background_colour, border
 from .picture_files import TOO_SMALL, ImageRefused
 
@@ -24,25 +25,36 @@ Colour = tuple[int, int, int]                   # red, green, blue, 0 to 255
 def fitted_pixels(
     image: Image.Image, resolution: Size | int, rendering: Rendering | None = None,
 ) -> "np.ndarray[Any, np.dtype[np.uint8]]":
-    """The result of `fitted` as an array → uint8 (H, W, 3)."""
+    """The result of `fitted` as an array → uint8 (H, W, C), with the channels of `rendering`."""
     import numpy as np
 
     return np.array(fitted(image, resolution, rendering), dtype=np.uint8)
 
 
 def fitted(image: Image.Image, resolution: Size | int, rendering: Rendering | None = None) -> Image.Image:
-    """An RGB picture in the size `resolution` (an int: of a square), by the `fit` of `rendering`.
+    """An RGB or RGBA picture in the size `resolution` (an int: of a square), by the `fit` of `rendering`.
+
+    If `rendering` keeps transparency, the result is in mode RGBA, and `with_bled_colours` decides on the colours that
+    transparency hides. Otherwise it is in mode RGB.
 
     `crop` keeps the centre, as much as has the proportions of the result. `pad` keeps all, between bars in the colour
-    of the picture's ground, or of the background if its ground is transparent or not plain. `stretch` keeps all, and
-    changes the proportions. `buckets` pads a picture on a plain or transparent ground and crops any other; `resolution`
-    is the nearest of the model's sizes, so little is left to pad or crop.
+    of the picture's ground, or of the background if its ground is transparent or not plain; where transparency is kept,
+    these are transparent. `stretch` keeps all, and changes the proportions. `buckets` pads a picture on a plain or
+    transparent ground and crops any other; `resolution` is the nearest of the model's sizes, so little is left to pad
+    or crop.
 
     A picture is made larger by bicubic interpolation, and smaller by Lanczos, after averages over whole boxes of pixels
-    have brought it near twice the size. What has the right size is copied. Raises ImageRefused for a picture that would
-    have to be made larger, if `rendering` forbids that.
+    have brought it near twice the size. Colours count as much as they are opaque. What has the right size is copied.
+    Raises ImageRefused for a picture that would have to be made larger, if `rendering` forbids that.
     """
     rendering, target = rendering or Rendering(), Size.of(resolution)
+    if rendering.keeps_alpha:
+        return with_bled_colours(_fitted(image.convert("RGBA"), target, rendering))
+    return _fitted(image, target, rendering)
+
+
+def _fitted(image: Image.Image, target: Size, rendering: Rendering) -> Image.Image:
+    """`fitted` for a picture in the mode of the result; hidden colours stay what they are."""
     width, height = image.size
     if rendering.fit == "stretch":
         return _resized(image, (0, 0, width, height), target, rendering)
@@ -55,7 +67,7 @@ def fitted(image: Image.Image, resolution: Size | int, rendering: Rendering | No
     inner = _resized(image, (0, 0, width, height), size, rendering)
     if size == target:
         return inner
-    result = Image.new("RGB", target, ground or background_colour(rendering))
+    result = Image.new(image.mode, target, ground or _background(rendering))
     result.paste(inner, ((target.width - size.width) // 2, (target.height - size.height) // 2))
     return result
 
@@ -68,11 +80,17 @@ def reduced(
     return fitted_pixels(Image.fromarray(pixels), Size(width // factor, height // factor))
 
 
-def _colour_of_bars(image: Image.Image, rendering: Rendering) -> Colour | None:
+def _colour_of_bars(image: Image.Image, rendering: Rendering) -> tuple[int, ...] | None:
     """The colour of the ground of a picture: of the background if it is transparent, None if it is not plain."""
     if TRANSPARENT_GROUND in image.info.get("notes", ()):
-        return background_colour(rendering)
-    return ground_colour(image)
+        return _background(rendering)
+    ground = ground_colour(image)
+    return (*ground, 255) if ground is not None and image.mode == "RGBA" else ground
+
+
+def _background(rendering: Rendering) -> tuple[int, ...]:
+    """The colour behind transparent pictures: red, green, blue, and with `keeps_alpha` no opacity."""
+    return (0, 0, 0, 0) if rendering.keeps_alpha else background_colour(rendering)
 
 
 def _largest(room: Size, *, aspect: Size) -> Size:
@@ -95,7 +113,7 @@ def _resized(image: Image.Image, box: tuple[int, int, int, int], size: Size, ren
 
 
 def ground_colour(image: Image.Image) -> Colour | None:
-    """The colour of the ground on which an RGB picture stands; None unless the ground is plain.
+    """The colour of the ground on which an RGB or RGBA picture stands; None unless the ground is plain.
 
     The border, one pixel wide, shows it: its median colour is that of a plain ground if in each channel at least
     PLAIN_SHARE of the border differ from it by at most TOLERANCE.

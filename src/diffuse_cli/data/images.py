@@ -46,7 +46,8 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())      # else its compl
 
 
 def open_rgb(path: Location, *, target: int | None = None, rendering: Rendering | None = None) -> Image.Image:
-    """The first frame of the picture at `path`: upright, sRGB, mode RGB, on a background where it is transparent.
+    """The first frame of the picture at `path`: upright, sRGB, mode RGB, on a background where it is transparent, or
+    mode RGBA if it is and `rendering` keeps transparency.
 
     With `target`, a JPEG may be decoded smaller, which is several times faster, but with at least twice `target` pixels
     on each side. `info` of the result holds "size", the width and height in the file, upright, "mode", the mode in the

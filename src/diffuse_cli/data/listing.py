@@ -1,7 +1,7 @@
 """A data set: its pictures and captions as they were found, and as they are decoded."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
@@ -75,10 +75,10 @@ class PictureListing:
 class Dataset:
     """Pictures and their captions, in the order of the names; those of one size are in one array, in this order."""
 
-    images: Pixels                              # (N, H, W, 3), memory-mapped, read-only; of several sizes, the first's
+    images: Pixels                              # (N, H, W, C), memory-mapped, read-only; of several sizes, the first's
     captions: Sequence[tuple[str, ...]]         # alternatives; empty: the picture has no caption
     names: Sequence[str]
-    pixel_hashes: Sequence[str]                 # SHA-256 of each decoded picture's R·R·3 bytes
+    pixel_hashes: Sequence[str]                 # SHA-256 of each decoded picture's H·W·C bytes
     content_id: str                             # a hash of all `pixel_hashes` and `captions`, in order
     skipped: tuple[tuple[str, str], ...]        # (name, reason) of each picture that cannot be used
     warnings: tuple[str, ...]
@@ -87,13 +87,29 @@ class Dataset:
 
     @property
     def arrays(self) -> tuple[Pixels, ...]:
-        """The pictures of each size, (N, H, W, 3)."""
+        """The pictures of each size, (N, H, W, C)."""
         return self.images, *self.other_images
 
     @property
     def sizes(self) -> tuple[Size, ...]:
         """All sizes, at least one, also those that no picture has."""
         return tuple(Size(width=array.shape[2], height=array.shape[1]) for array in self.arrays)
+
+    @property
+    def channels(self) -> int:
+        """C: 3 for red, green and blue, 1 for grey; and one more with alpha."""
+        return int(self.images.shape[3])
+
+    def with_channels(self, channels: int) -> "Dataset":
+        """The same pictures with so many channels: as many as they have, or grey, without a copy.
+
+        The grey value is that of green, which is most of the brightness: in pictures that are grey, all are the same.
+        """
+        if channels == self.channels:
+            return self
+        assert channels == self.channels - 2
+        images, *others = (array[..., 1::2] for array in self.arrays)               # green, and alpha
+        return replace(self, images=images, other_images=tuple(others))
 
     def by_size(self, positions: np.ndarray) -> list[np.ndarray]:
         """The positions of each size, in their order. positions: (M,) int64; len(self.sizes) arrays of int64"""
@@ -111,7 +127,7 @@ class Dataset:
         return positions if self.size_numbers is None else self._rows[positions]
 
     def pixels(self, positions: np.ndarray) -> Pixels:
-        """The pictures at these positions, at least one, which must have one size. (M,) int64 → (M, H, W, 3) uint8"""
+        """The pictures at these positions, at least one, which must have one size. (M,) int64 → (M, H, W, C) uint8"""
         chosen: Pixels = self.arrays[self.size_number(positions[0])][self.rows(positions)]
         return chosen
 

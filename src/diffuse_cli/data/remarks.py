@@ -61,7 +61,8 @@ class Remarks:
              "alpha)", lambda _, entry: NEARLY_TRANSPARENT in entry.notes),
             ("of high dynamic range (PQ or HLG), which become pale: export them for sRGB",
              lambda _, entry: BRIGHT in entry.notes),
-            (f"empty on the background {rendering.background} (choose another --background)",
+            ("that show nothing, because all of them is transparent" if rendering.keeps_alpha else
+             f"empty on the background {rendering.background} (choose another --background)",
              lambda _, entry: PLAIN in entry.notes),
             ("named as a sync tool names two versions that contradict each other",
              lambda name, _: is_conflict_copy(posixpath.basename(name))))

@@ -16,7 +16,8 @@ BothDenoisers = Callable[[Tensor, float], tuple[Denoised, Denoised]]    # → wi
 
 
 def classifier_free(
-    conditional: Denoiser, both: BothDenoisers, *, schedule: Schedule, scale: float, interval: tuple[float, float]
+    conditional: Denoiser, both: BothDenoisers, *, schedule: Schedule, scale: float, interval: tuple[float, float],
+    has_alpha: bool = False,
 ) -> Denoiser:
     """Classifier-free guidance: image_u + scale·(image_c - image_u) (Ho & Salimans 2021, eq. 6).
 
@@ -26,7 +27,7 @@ def classifier_free(
 
     interval: (low, high). Guidance acts only where low < sigma/alpha ≤ high; elsewhere the conditional estimate is
     used. Guiding only in the middle gives better pictures for fewer evaluations (Kynkäänniemi et al. 2024). scale: 1 is
-    no guidance; 0 is image_u inside the interval.
+    no guidance; 0 is image_u inside the interval. has_alpha: whether the last channel is the opacity.
     """
     low, high = interval
 
@@ -36,15 +37,16 @@ def classifier_free(
             return conditional(noisy, t)
         prompted, negative = both(noisy, t)
         image = negative.image + scale * (prompted.image - negative.image)
-        return Denoised(dynamic_threshold(image), prompted.log_fraction, guided=True)
+        return Denoised(dynamic_threshold(image, has_alpha=has_alpha), prompted.log_fraction, guided=True)
 
     return denoise
 
 
-def dynamic_threshold(image: Tensor, share: float = THRESHOLD_SHARE) -> Tensor:
+def dynamic_threshold(image: Tensor, share: float = THRESHOLD_SHARE, *, has_alpha: bool = False) -> Tensor:
     """clip(image, -a, a) / a, which pulls each picture back into [-1, 1] (Saharia et al. 2022, section 2.3).
 
-    a is the limit that `share` of the picture's absolute values do not exceed, and at least 1.
+    a is the limit that `share` of the picture's absolute values do not exceed, and at least 1. For the last channel, if
+    it is the opacity, a is 1: divided, what should be invisible would be seen, and what should be opaque seen through.
 
     image: (N, C, H, W) → the same shape.
     """
@@ -52,6 +54,8 @@ def dynamic_threshold(image: Tensor, share: float = THRESHOLD_SHARE) -> Tensor:
     above = magnitudes.shape[1] - math.ceil(share * magnitudes.shape[1])
     limit = magnitudes.topk(above + 1, dim=1).values[:, -1].clamp(min=1)                # (N,)
     limit = limit.reshape(-1, *(1,) * (image.ndim - 1))                                 # (N, 1, 1, 1)
+    if has_alpha:
+        limit = torch.cat([limit.expand(-1, image.shape[1] - 1, -1, -1), torch.ones_like(limit)], dim=1)
     return image.clamp(-limit, limit) / limit
 
 

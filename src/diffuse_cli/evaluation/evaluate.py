@@ -78,8 +78,15 @@ def evaluate(
         model_sha256=model.sha256, step=model.training.step, seed=seed, held_out=len(chosen),
         held_out_by_run=pictures.held_out_by_run, train=None if training is None else len(training.train),
         likelihood=measured,
-        prompts=prompts, features=None if features is None else features.name, distances=distances,
+        prompts=prompts, features=_described(features, model), distances=distances,
         memorisation=memorisation, gallery=nearest_pairs)
+
+
+def _described(features: Features | None, model: Model) -> str | None:
+    """What distances were measured in, for people."""
+    if features is None:
+        return None
+    return f"{features.name}, on a grey ground" if model.config.network.has_alpha else features.name
 
 
 def _random_subset(positions: np.ndarray, limit: int, seed: int) -> np.ndarray:
@@ -113,7 +120,7 @@ def _train_features(
 def _generate(
     model: Model, prompts: Sequence[str], *, seed: int, sampling: Sampling, size: Size, progress: ProgressCallback,
 ) -> np.ndarray:
-    """One picture for each prompt, picture k with seed + k. → (N, H, W, 3) uint8"""
+    """One picture for each prompt, picture k with seed + k. → (N, H, W, C) uint8"""
     progress("generating pictures", 0, len(prompts))
     pixels = []
     requests = [SampleRequest(prompt=prompt, seed=seed + k, sampling=sampling, size=size)
@@ -134,7 +141,7 @@ def measure(
 ) -> tuple[Likelihood, CaptionEffect | None]:
     """The figures that need no generated pictures: how well the model explains the given ones, and uses captions.
 
-    pixels: (N, H, W, 3) uint8; captions: one for each picture, "" for none.
+    pixels: (N, H, W, C) uint8; captions: one for each picture, "" for none.
     """
     config, device = model.config, next(model.network.parameters()).device
     schedule = make_schedule(config.schedule, config.network.resolution.side)

@@ -26,6 +26,7 @@ from ..data.listing import Dataset
 from ..errors import InUseError, ModelError
 from ..files import durable, locks
 from ..picture_size import Size
+from ..pictures.channels import MID_GREY, opaque
 from ..pictures.pixels import from_pixels
 from ..runtime import devices, randomness
 from ..storage import checkpoint
@@ -48,14 +49,17 @@ AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Features:
-    """A function from pictures to features: (N, H, W, 3) uint8 → (N, D) float32 on the CPU."""
+    """A function from pictures to features: (N, H, W, C) uint8 → (N, D) float32 on the CPU.
+
+    It sees red, green and blue: grey pictures as such, and transparent ones on a grey ground.
+    """
 
     name: str                                   # for people
     device: torch.device
     function: Callable[[Tensor], Tensor]        # (BATCH, 3, H, W) float32 in [-1, 1] → (BATCH, D)
 
     def __call__(self, pixels: np.ndarray) -> Tensor:
-        """Compute the features of all pictures. (N, H, W, 3) uint8, N > 0 → (N, D) float32 on the CPU
+        """Compute the features of all pictures. (N, H, W, C) uint8, N > 0 → (N, D) float32 on the CPU
 
         Every batch has BATCH pictures, as another batch size could change the last bits of a feature. Pictures from the
         beginning fill up the last batch.
@@ -64,7 +68,7 @@ class Features:
         with torch.no_grad():
             for start in range(0, len(pixels), BATCH):
                 rows = np.arange(start, start + BATCH) % len(pixels)
-                images = from_pixels(pixels[rows], self.device)
+                images = from_pixels(opaque(pixels[rows], MID_GREY), self.device)
                 parts.append(self.function(images).float().cpu()[: len(pixels) - start])
         return torch.cat(parts)
 
@@ -235,7 +239,7 @@ def train_encoder(dataset: Dataset, positions: np.ndarray, *, device: torch.devi
     learning_rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS)
     for step in range(STEPS):
         chosen = torch.randperm(count, generator=generator)[:BATCH]
-        images = encoder.reduced(from_pixels(dataset.pixels(positions[chosen.numpy()])))
+        images = encoder.reduced(from_pixels(opaque(dataset.pixels(positions[chosen.numpy()]), MID_GREY)))
         views = torch.cat([_crops(images, generator), _crops(images, generator)]).to(device)
         with torch.enable_grad():
             outputs = F.layer_norm(encoder(views), (encoder.width,))

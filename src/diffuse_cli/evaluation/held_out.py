@@ -13,6 +13,7 @@ import numpy as np
 from ..checks import from_dict
 from ..config import Plan, Recipe
 from ..data.captions import find_pictures
+from ..data.channel_choice import choose_channels
 from ..data.colours import Rendering
 from ..data.dataset import open_dataset
 from ..data.hub import is_address
@@ -94,9 +95,14 @@ def open_held_out(
             known = yield from _open_training_data(stored, model.parent)
         except DataError as error:
             yield Noticed(message=f"memorisation cannot be measured: {error.what}", level="warning")
+    info = read_model_info(model)
     dataset = yield from open_dataset(
         find_pictures(folder, **caption_options), resolution=resolution, directory=registry.cache_directory(),
-        rendering=rendering_of(read_model_info(model).training))
+        rendering=rendering_of(info.config, info.training))
+    if info.config.network.channels < choose_channels(dataset)[0]:
+        yield Noticed(level="warning", message=f"the model draws grey pictures, and those in {folder} have colours, of "
+                                               "which it is measured on the green ones")
+    dataset = dataset.with_channels(info.config.network.channels)
     if known is not None:
         seen = numbers_of(known.dataset.pixel_hashes)[known.train]
         copies = int(np.isin(numbers_of(dataset.pixel_hashes), seen).sum())
@@ -122,7 +128,7 @@ def _open_training_data(stored: dict[str, Any], run: Path) -> Generator[Scanned 
     split = split_dataset(dataset.pixel_hashes, names=dataset.names, folder=_recipe(stored).held_out,
                           limit=plan.held_out_limit)
     split = split.without(trained_pictures.once_trained(run, dataset.pixel_hashes, split.held_out))
-    return TrainingData(dataset, split.train, split.held_out)
+    return TrainingData(dataset.with_channels(plan.model.network.channels), split.train, split.held_out)
 
 
 def _recipe(stored: dict[str, Any]) -> Recipe:

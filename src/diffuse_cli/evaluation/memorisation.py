@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..pictures import image_files, sheets
+from ..pictures.channels import MID_GREY, opaque
 
 SIDE = 8                                        # pictures are compared as about SIDE² mean colours
 NEIGHBOURS = 20                                 # number of nearest training pictures in the denominator of the ratio
@@ -94,11 +95,12 @@ class Memorisation:
 def detect_memorisation(generated: np.ndarray, training: np.ndarray, held_out: np.ndarray) -> Memorisation:
     """Decide whether the model that generated pictures copies its training pictures.
 
-    All arrays are (N, H, W, 3) uint8, and `held_out` may be empty. The ratio is that of Carlini et al. 2023, section
+    All arrays are (N, H, W, C) uint8, and `held_out` may be empty. The ratio is that of Carlini et al. 2023, section
     5.1: the distance to the nearest training picture over the mean distance to the NEIGHBOURS nearest. Pictures are
-    compared as about SIDE² mean colours, so that noise, sharpening or a shift by a pixel hides little. Mirrored
-    training pictures count as well. The control consists of training pictures, each compared with all others: if a
-    model samples from the distribution of its data, its ratios are distributed like theirs.
+    compared as about SIDE² mean colours, so that noise, sharpening or a shift by a pixel hides little; transparent ones
+    lie on a grey ground. Mirrored training pictures count as well. The control consists of training pictures, each
+    compared with all others: if a model samples from the distribution of its data, its ratios are distributed like
+    theirs.
     """
     originals = _distinct(training)
     references = _Reference(_colours(training[originals]))
@@ -190,7 +192,7 @@ class _Reference:
 
 
 def _colours(pixels: np.ndarray) -> Tensor:
-    """(N, H, W, 3) uint8 → (N, G, L, 3) mean colours in [0, 1], in a grid of about SIDE² square cells.
+    """(N, H, W, C) uint8 → (N, G, L, 3) mean colours in [0, 1], in a grid of about SIDE² square cells.
 
     Smaller pictures keep their size.
     """
@@ -201,7 +203,8 @@ def _colours(pixels: np.ndarray) -> Tensor:
         return torch.empty(0, *grid, 3)
     parts = []
     for start in range(0, len(pixels), 1024):
-        image = torch.from_numpy(np.ascontiguousarray(pixels[start : start + 1024])).permute(0, 3, 1, 2).float() / 255
+        shown = np.ascontiguousarray(opaque(pixels[start : start + 1024], MID_GREY))
+        image = torch.from_numpy(shown).permute(0, 3, 1, 2).float() / 255
         parts.append(F.adaptive_avg_pool2d(image, grid).permute(0, 2, 3, 1))
     return torch.cat(parts)
 

@@ -107,7 +107,7 @@ def sample_with_pipeline(
     pipeline: Any, prompts: Sequence[str], *, steps: int, guidance: float, generator: torch.Generator,
     size: Size | None = None, small: Tensor | None = None,
 ) -> np.ndarray:
-    """Generate one picture for each prompt; unconditional pipelines ignore the prompts. → (N, H, W, 3) uint8
+    """Generate one picture for each prompt; unconditional pipelines ignore the prompts. → (N, H, W, C) uint8
 
     A conditional pipeline has to be told the height and the width of pictures that are no squares. size: one of the
     model's; None is the first. Unconditional pipelines know the first alone. small: what an upscaler enlarges to that
@@ -120,14 +120,14 @@ def sample_with_pipeline(
                           height=height, width=width, clean_caption=False, **options)
     else:
         output = pipeline(batch_size=len(prompts), num_inference_steps=steps, generator=generator)
-    return np.stack([np.asarray(image) for image in output.images])
+    return np.stack([np.atleast_3d(image) for image in output.images])
 
 
 def sample_like_pipeline(
     model: Model, sampler: str, timesteps: Sequence[int], prompts: Sequence[str], *, guidance: float,
     generator: torch.Generator, size: Size | None = None, small: Tensor | None = None,
 ) -> np.ndarray:
-    """Generate the pictures of `sample_with_pipeline` with our `sampler`. → (N, H, W, 3) uint8
+    """Generate the pictures of `sample_with_pipeline` with our `sampler`. → (N, H, W, C) uint8
 
     They have the time steps and the clipping of the pipeline's scheduler, the noise of an equal generator, and guidance
     at every step. `diffuse sample` guides in an interval and thresholds dynamically, which no stock pipeline can do.

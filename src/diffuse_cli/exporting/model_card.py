@@ -144,7 +144,8 @@ def _loading(place: str, config: ModelConfig) -> str:
     sides = ""                                  # needed by these pipelines, unless they draw a square
     if config.network.buckets or not size.is_square:
         sides = f"height={size.height}, width={size.width}, "
-    tensors = "" if size.is_square else ", with pictures and masks as tensors (N, C, H, W) of the model's size"
+    as_pil = size.is_square and config.network.channels == 3           # what these pipelines make of PIL pictures
+    tensors = "" if as_pil else ", with pictures and masks as tensors (N, C, H, W) of the model's size"
     if student is not None:                     # its guidance is a part of it
         call = f'"a prompt", {sides}guidance_scale=1.0, ' if conditional else ""
         last = ", clean_caption=False" if conditional else ""

@@ -69,7 +69,8 @@ _PREDICT_GUIDED = """
     largest, places = TopK <axis = 1> (flat, above)
     quantile = ReduceMin (largest, one)
     limits = Max (quantile, unit)
-    limit = Unsqueeze (limits, last_axes)
+    limit_of_all = Unsqueeze (limits, last_axes)
+    limit = Where (is_alpha, unit, limit_of_all)
     lowest = Neg (limit)
     not_above = Min (pushed, limit)
     clipped = Max (not_above, lowest)
@@ -98,6 +99,7 @@ sampler ($prompts float[batch, $channels, $height, $width] noise, float[steps, 7
     one = Constant <value_ints = [1]> ()
     last_axes = Constant <value_ints = [2, 3]> ()
     channels = Constant <value_ints = [$channels]> ()
+    is_alpha = Constant <value = bool[1, $channels, 1, 1] {$is_alpha}> ()
     above = Constant <value_ints = [$above]> ()
     yes = Constant <value = bool {1}> ()
     nothing = Constant <value = float {0.0}> ()
@@ -135,7 +137,8 @@ def sampler_graph(unet: Graph, text_encoder: Graph | None, config: ModelConfig) 
     channels, height, width = config.network.shape
     size = channels * height * width
     values: dict[str, Any] = {
-        "channels": channels, "height": height, "width": width, "opset": OPSET, "ir_version": unet.model.ir_version,
+        "channels": channels, "is_alpha": ", ".join("0" * (channels - 1) + str(int(config.network.has_alpha))),
+        "height": height, "width": width, "opset": OPSET, "ir_version": unet.model.ir_version,
         "range": 1.0 if config.student is None else UNBOUNDED, "above": size - math.ceil(THRESHOLD_SHARE * size) + 1}
     if text_encoder is None:
         values |= {"prompts": "", "both_texts": "", "predict": _PREDICT_UNGUIDED,

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from .channels import opaque
+
 # Suffix of a file → Pillow's name of the format.
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 ANIMATIONS = {".webp": "WEBP", ".gif": "GIF"}
@@ -15,13 +17,20 @@ QUALITIES = (90, 70, 50, 30)                    # of lossy WebP
 _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286       # EXIF tags
 
 
+def to_pil(pixels: np.ndarray) -> Image.Image:
+    """(H, W, C) uint8 → a picture in mode L, LA, RGB or RGBA."""
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
 def encode(pixels: np.ndarray, *, suffix: str = ".png", texts: Mapping[str, str] | None = None) -> bytes:
-    """(H, W, 3) uint8 → the bytes of an image file.
+    """(H, W, C) uint8 → the bytes of an image file. A JPEG, which has no transparency, is laid on white.
 
     `suffix` is one of FORMATS. A PNG holds all `texts` as text chunks; JPEG and WebP hold only the text "parameters",
     as EXIF UserComment.
     """
-    image, stream = Image.fromarray(pixels), io.BytesIO()
+    if FORMATS[suffix] == "JPEG" and pixels.shape[-1] % 2 == 0:
+        pixels = opaque(pixels, 255)
+    image, stream = to_pil(pixels), io.BytesIO()
     texts = texts or {}
     if FORMATS[suffix] == "PNG":
         chunks = PngImagePlugin.PngInfo()

@@ -7,18 +7,18 @@ from torch import Tensor
 
 
 def to_pixels(images: Tensor) -> np.ndarray:
-    """(N, 3, H, W) in [-1, 1] → (N, H, W, 3) uint8, rounded as diffusers' pipelines do."""
+    """(N, C, H, W) in [-1, 1] → (N, H, W, C) uint8, rounded as diffusers' pipelines do."""
     unit = (images.float() / 2 + 0.5).clamp(0, 1)
     return (unit * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
 def from_pixels(pixels: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
-    """(N, H, W, 3) uint8 → (N, 3, H, W) float32 in [-1, 1], converted on the device: moving uint8 is cheaper."""
+    """(N, H, W, C) uint8 → (N, C, H, W) float32 in [-1, 1], converted on the device: moving uint8 is cheaper."""
     return to_unit_range(torch.from_numpy(np.ascontiguousarray(pixels)).to(device))
 
 
 def to_unit_range(pixels: Tensor) -> Tensor:
-    """(N, H, W, 3) uint8 → (N, 3, H, W) float32 in [-1, 1], on the device of the pixels."""
+    """(N, H, W, C) uint8 → (N, C, H, W) float32 in [-1, 1], on the device of the pixels."""
     return pixels.permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
@@ -31,5 +31,5 @@ def shrink(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def enlarge(pixels: np.ndarray, scale: int) -> np.ndarray:
-    """(…, H, W, 3) → (…, scale·H, scale·W, 3): every pixel becomes a square."""
+    """(…, H, W, C) → (…, scale·H, scale·W, C): every pixel becomes a square."""
     return pixels.repeat(scale, axis=-3).repeat(scale, axis=-2)

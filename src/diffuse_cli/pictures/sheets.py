@@ -1,6 +1,6 @@
 """Sheets: many pictures in one, on white, with or without text; and the frames of an animation of them.
 
-Pictures are uint8 arrays (H, W, 3).
+Pictures are uint8 arrays (H, W, C). On a sheet, which is (H, W, 3), transparent ones lie on a checkerboard.
 """
 
 import math
@@ -12,6 +12,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from .channels import opaque
 from .fonts import draw_text, text_width
 from .image_files import encode
 from .pixels import enlarge
@@ -35,7 +36,7 @@ _FONT_SIZE, _CAPTION_FONT_SIZE = 11, 10         # of the texts of `labelled_rows
 
 
 def tile(pixels: np.ndarray, *, columns: int | None = None, gap: int = 2) -> np.ndarray:
-    """(N, H, W, 3) → one picture of all, row by row on white with `gap` pixels around each.
+    """(N, H, W, C) → one picture (H, W, 3) of all, row by row on white with `gap` pixels around each.
 
     Without `columns`, it is nearly a square.
     """
@@ -43,25 +44,25 @@ def tile(pixels: np.ndarray, *, columns: int | None = None, gap: int = 2) -> np.
     columns = columns or _columns(count, width, height)
     rows = math.ceil(count / columns)
     result = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, np.uint8)
-    for index, picture in enumerate(pixels):
+    for index, picture in enumerate(opaque(pixels)):
         top, left = gap + index // columns * (height + gap), gap + index % columns * (width + gap)
         result[top : top + height, left : left + width] = picture
     return result
 
 
 def on_one_size(groups: Sequence[np.ndarray]) -> np.ndarray:
-    """Pictures (N, H, W, 3) of several sizes, each in the middle of a white picture as wide and high as any.
+    """Pictures (N, H, W, C) of several sizes, each in the middle of a white picture as wide and high as any.
 
     → (M, H, W, 3), those of the first size first
     """
     height, width = (max(group.shape[axis] for group in groups) for axis in (1, 2))
-    return np.concatenate([np.pad(group, (
+    return np.concatenate([np.pad(opaque(group), (
         (0, 0), *(((room - side) // 2, room - side - (room - side) // 2) for room, side in (
             (height, group.shape[1]), (width, group.shape[2]))), (0, 0)), constant_values=255) for group in groups])
 
 
 def grid(pixels: np.ndarray, *, columns: int | None = None) -> np.ndarray:
-    """A `tile` of pictures (N, H, W, 3), in which small ones are enlarged to about ENLARGED_SIDE pixels."""
+    """A `tile` of pictures (N, H, W, C), in which small ones are enlarged to about ENLARGED_SIDE pixels."""
     return enlarge(tile(pixels, columns=columns), scale_of(pixels[0]))
 
 
@@ -80,7 +81,7 @@ def _root(count: int, width: int, height: int) -> int:
 
 
 def encode_strip(pixels: np.ndarray) -> bytes:
-    """The PNG of a `tile` of pictures (N, H, W, 3) in one row. It holds their width, unless they are squares."""
+    """The PNG of a `tile` of pictures (N, H, W, C) in one row. It holds their width, unless they are squares."""
     count, height, width, _ = pixels.shape
     return encode(tile(pixels, columns=count), texts={} if width == height else {_STRIP_TEXT: str(width)})
 
@@ -98,7 +99,7 @@ def read_strip(file: Path | IO[bytes], *, gap: int = 2) -> np.ndarray:
 
 
 def captioned_sheet(images: np.ndarray[Any, np.dtype[np.uint8]], captions: Sequence[Sequence[str]]) -> bytes:
-    """Pictures (N, H, W, 3), each with its first caption below → the bytes of a PNG, nearly square.
+    """Pictures (N, H, W, C), each with its first caption below → the bytes of a PNG, nearly square.
 
     `captions` holds the alternatives of each picture. " (+2)" after a caption counts the other alternatives; under a
     picture without a caption, a grey line says so.
@@ -159,7 +160,7 @@ def _sheet_with_labels(
 
     A thin line around each picture shows where it ends.
     """
-    pixels = enlarge(pixels, scale)
+    pixels = enlarge(opaque(pixels), scale)
     _, height, width, _ = pixels.shape
     cells = np.pad(pixels, ((0, 0), (0, lines * _LINE), (0, cell - width), (0, 0)), constant_values=255)
     canvas = Image.fromarray(tile(cells, columns=columns, gap=gap))
@@ -173,7 +174,7 @@ def _sheet_with_labels(
 
 
 def scale_of(picture: np.ndarray) -> int:
-    """The factor by which a picture (H, W, 3) is enlarged to about ENLARGED_SIDE² pixels: a whole number, at least 1.
+    """The factor by which a picture (H, W, C) is enlarged to about ENLARGED_SIDE² pixels: a whole number, at least 1.
 
     A whole number keeps the pixels square and sharp. Pictures are never made smaller.
     """
@@ -182,7 +183,7 @@ def scale_of(picture: np.ndarray) -> int:
 
 
 def animation_frames(films: Sequence[np.ndarray], *, columns: int | None = None) -> list[np.ndarray]:
-    """Films (frames, H, 2·W, 3) of two pictures each, side by side → the frames of an enlarged `tile` of all films.
+    """Films (frames, H, 2·W, C) of two pictures each, side by side → the frames of an enlarged `tile` of all films.
 
     A shorter film keeps its last frame. The last frame of all is repeated LAST_FRAME_REPEATS times, so that a person
     can look at it.

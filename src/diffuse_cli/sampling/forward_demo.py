@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..config import Sampling
 from ..diffusion.schedule import FIRST_TIME, Schedule
+from ..pictures.channels import to_channels
 from ..pictures.pixels import from_pixels, to_pixels
 from ..runtime import randomness
 from ..storage.checkpoint import Model
@@ -26,7 +27,7 @@ MAX_BRIGHTNESS_LOG_SNR = -11 + 2 * math.log(64)
 
 @dataclass(frozen=True)
 class Level:
-    """A picture at one noise level. Pixels are (H, W, 3) uint8, clipped to their range."""
+    """A picture at one noise level. Pixels are (H, W, C) uint8, clipped to their range."""
 
     t: float                                    # diffusion time, 1/1000 to 1
     alpha: float
@@ -55,10 +56,13 @@ def evenly_spaced_times(count: int) -> Tensor:
 def forward_diffusion(
     pixels: np.ndarray, schedule: Schedule, times: Tensor, *, seed: int, model: Model | None = None, caption: str = "",
 ) -> Iterator[Level]:
-    """Add the same noise to a picture (H, W, 3) at each of the times; with a model, estimate the clean picture as well.
+    """Add the same noise to a picture (H, W, 3 or 4) at each of the times; with a model, which gets a picture of
+    its own channels, estimate the clean picture as well.
 
     A conditional model gets the caption, without guidance. The picture must have the model's size.
     """
+    if model is not None:
+        pixels = to_channels(pixels, model.config.network.channels)
     image = from_pixels(pixels[None])
     noise = randomness.normal(torch.tensor([randomness.key(seed, "noise-demo")]), tuple(image.shape[1:]))
     denoise = None

@@ -22,6 +22,7 @@ from ..model_config import ModelConfig
 from ..network.network import Network
 from ..network.tokenizer import encode
 from ..picture_size import Size
+from ..pictures.channels import to_channels
 from ..pictures.pixels import from_pixels, to_pixels
 from ..runtime import devices, out_of_memory, randomness
 from ..runtime.distributed import World
@@ -114,9 +115,9 @@ def _generate_batched(
 def _generate_batch(
     model: Model, batch: Sequence[tuple[SampleRequest, int]], *, frames: bool, progress: Progress, watch: Watch,
 ) -> np.ndarray:
-    """Generate picture k of request r for each (r, k) of the batch. → (N, 1, H, W, 3) uint8
+    """Generate picture k of request r for each (r, k) of the batch. → (N, 1, H, W, C) uint8
 
-    With `frames` → (N, steps, H, 2·W, 3): after every step the noisy picture and, right of it, the estimate.
+    With `frames` → (N, steps, H, 2·W, C): after every step the noisy picture and, right of it, the estimate.
     """
     count, sampling = len(batch), batch[0][0].sampling
     features, _ = encode_prompts(
@@ -191,7 +192,7 @@ def reverse_diffusion(
         return
 
     # Start from pictures: add the noise of a time between 0 and 1, and remove it again
-    image = from_pixels(np.stack([init.image for init in inits]), device)
+    image = from_pixels(to_channels(np.stack([init.image for init in inits]), config.network.channels), device)
     noisy, times = start_from(image, noise(-1), times, inits[0].strength, schedule)
     if len(times) == 1:                                                # strength 0: nothing to do
         yield Step(0.0, image, image)

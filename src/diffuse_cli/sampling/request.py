@@ -14,11 +14,12 @@ import numpy as np
 
 from ..checks import check_range
 from ..config import SEED_RANGE, STRENGTH, Sampling
-from ..data.colours import Rendering, background_colour
+from ..data.colours import KEEP_ALPHA, Rendering, background_colour
 from ..data.decode_workers import decode_one
 from ..data.file_types import remedies
 from ..data.picture_files import ImageRefused
 from ..errors import DataError, ModelError, UsageError
+from ..model_config import ModelConfig
 from ..picture_size import Resolution, Size
 from ..storage import registry
 from ..storage.model_info import TrainingSummary
@@ -30,7 +31,7 @@ PROMPT_CHARACTERS = 48                          # of a prompt at most, in the na
 class InitImage:
     """A picture to start from, at the model's resolution, and how much of it may change."""
 
-    image: np.ndarray                           # (H, W, 3) uint8
+    image: np.ndarray                           # (H, W, 3) uint8, or with transparency (H, W, 4)
     strength: float                             # diffusion time to start at: 0 keeps it as it is, 1 hardly at all
     mask: np.ndarray | None = None              # (H, W) bool, True where new content is generated; None: everywhere
 
@@ -86,10 +87,13 @@ class SampleRequest:
             object.__setattr__(self, "size", self.init.size)
 
 
-def rendering_of(training: TrainingSummary) -> Rendering:
-    """How pictures became squares in the training of a model. Raises ModelError if its file says what cannot be."""
+def rendering_of(config: ModelConfig, training: TrainingSummary) -> Rendering:
+    """How pictures became those of a model in its training. Raises ModelError if its file says what cannot be."""
     try:
-        rendering = Rendering(**training.rendering_options)
+        options = training.rendering_options
+        if config.network.has_alpha:            # whatever a file says, or says not
+            options["background"] = KEEP_ALPHA
+        rendering = Rendering(**options)
         background_colour(rendering)
     except UsageError as error:
         raise ModelError(f"the model says something impossible about its pictures: {error.what}",
@@ -112,7 +116,7 @@ def open_init_image(
 
 
 def make_init_image(image: np.ndarray, mask: np.ndarray | None, strength: float | None) -> InitImage:
-    """Make an `InitImage` of pixels, (H, W, 3) uint8 each. New content is generated where the mask is at least half
+    """Make an `InitImage` of pixels, (H, W, C) uint8 each. New content is generated where the mask is at least half
     white.
 
     strength None means STRENGTH, or 1 with a mask. Raises UsageError for a strength out of range.
@@ -122,15 +126,15 @@ def make_init_image(image: np.ndarray, mask: np.ndarray | None, strength: float 
 
 
 def _size_of(pixels: np.ndarray) -> Size:
-    """The size of a picture (H, W, 3)."""
+    """The size of a picture (H, W, C)."""
     return Size(width=pixels.shape[1], height=pixels.shape[0])
 
 
 def open_fitted(path: Path, resolution: Resolution, rendering: Rendering | None = None) -> np.ndarray:
     """Open the picture at `path` and fit it as training would, in a process of its own, where it can do no harm.
 
-    resolution: an int is the side of a square; of several sizes, it gets the nearest. → (H, W, 3) uint8. Raises
-    DataError.
+    resolution: an int is the side of a square; of several sizes, it gets the nearest. → (H, W, C) uint8 with the
+    channels of `rendering`. Raises DataError.
     """
     try:
         size, pixels = decode_one(path, resolution=resolution, rendering=rendering)
@@ -138,7 +142,7 @@ def open_fitted(path: Path, resolution: Resolution, rendering: Rendering | None 
         reason = "it is a folder" if path.is_dir() else error.reason
         raise DataError(f"{path} cannot be used: {reason}",
                         hint="; ".join(remedies([reason])) or "Give another picture") from error
-    return np.frombuffer(pixels, np.uint8).reshape(size.height, size.width, 3).copy()       # writable, for PyTorch
+    return np.frombuffer(pixels, np.uint8).reshape(size.height, size.width, -1).copy()       # writable, for PyTorch
 
 
 @dataclass(frozen=True)
@@ -147,9 +151,9 @@ class Sample:
 
     request: SampleRequest
     index: int                                  # number of the picture within its request, from 0
-    pixels: np.ndarray                          # (H, W, 3) uint8
+    pixels: np.ndarray                          # (H, W, C) uint8
     seconds: float                              # its share of the wall time
-    frames: np.ndarray | None = None            # (steps, H, 2·W, 3) uint8, on request: noisy picture | estimate
+    frames: np.ndarray | None = None            # (steps, H, 2·W, C) uint8, on request: noisy picture | estimate
 
     @property
     def size(self) -> Size:

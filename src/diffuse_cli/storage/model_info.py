@@ -40,7 +40,7 @@ class TrainingSummary:
     delivered: str | None = None                # "last" or "best"
     data_id: str | None = None                  # hash of the decoded pictures and their captions
     init_id: str | None = None                  # hash of the tensors of the model that it started from
-    background: str | None = None               # colour behind transparent pictures; None: the default
+    background: str | None = None               # what was behind transparent pictures; None: the default
     white_level: float | None = None            # value that is white in pictures of 16 bits; None: the default
     fit: str | None = None                      # how pictures got their shape; None: they were cropped
     as_read: dict[str, Any] | None = field(default=None, compare=False, repr=False)     # all entries of the file

@@ -48,7 +48,7 @@ class Batches:
         t, keys, packed = self._prepare(step, start, count)
         read, noise_keys, *rest = packed.send()
         number = self.dataset.size_number(self._turns.at(step)[0][0])
-        image = self._pictures.on_device(read, number)                                  # (N, 3, H, W)
+        image = self._pictures.on_device(read, number)                                  # (N, C, H, W)
         low_res = None
         if self._is_upscaler:
             small, rest = rest[:len(SmallPictures._fields) - 1], rest[len(SmallPictures._fields) - 1:]

@@ -14,23 +14,23 @@ PIECE = 64 * 2**20                              # bytes, about, that are moved a
 
 
 class Pictures:
-    """All pictures of a data set. arrays: those of each size, (N, H, W, 3) uint8, memory-mapped."""
+    """All pictures of a data set. arrays: those of each size, (N, H, W, C) uint8, memory-mapped."""
 
     def __init__(self, arrays: Sequence[np.ndarray[Any, np.dtype[np.uint8]]], device: torch.device) -> None:
         self.arrays, self.device = arrays, device
-        self.resident: list[Tensor] | None = None       # the same on the device, (N, H, W, 3) uint8 each
+        self.resident: list[Tensor] | None = None       # the same on the device, (N, H, W, C) uint8 each
 
     def read(self, rows: np.ndarray, number: int = 0) -> Tensor:
         """What `on_device` needs for the pictures in these rows of an array: their pixels, or else the rows.
 
-        rows: (M,) int64; number: of the array → (M, H, W, 3) uint8, or (M,) int64 if all pictures are on the device
+        rows: (M,) int64; number: of the array → (M, H, W, C) uint8, or (M,) int64 if all pictures are on the device
         """
         if self.resident is not None:
             return torch.from_numpy(rows)
         return torch.from_numpy(np.ascontiguousarray(self.arrays[number][rows]))
 
     def on_device(self, read: Tensor, number: int = 0) -> Tensor:
-        """What `read` returned for that array, moved to the device → (M, 3, H, W) float32 in [-1, 1]"""
+        """What `read` returned for that array, moved to the device → (M, C, H, W) float32 in [-1, 1]"""
         if read.ndim == 1:
             assert self.resident is not None
             read = self.resident[number][read]
@@ -47,7 +47,7 @@ class Pictures:
             self.resident = [self._moved(array) for array in self.arrays]
 
     def _moved(self, images: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:
-        """Pictures (N, H, W, 3), moved to the device piece by piece."""
+        """Pictures (N, H, W, C), moved to the device piece by piece."""
         resident = torch.empty(images.shape, dtype=torch.uint8, device=self.device)
         count = max(1, PIECE * len(images) // max(1, images.nbytes))
         for start in range(0, len(images), count):

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from .. import config
 from ..config import Plan, Recipe, Sampling
+from ..data.channel_choice import choose_channels
 from ..data.listing import Dataset
 from ..data.split import Split, held_out_limit
 from ..errors import UsageError
@@ -38,6 +39,7 @@ ADAM_LR_FACTOR = 0.5                            # learning rate of AdamW and Ada
 class Reasons:
     """The reasons of choices that were left open. They are shown, never saved."""
 
+    channels: str
     preset: str
     batch: str
     budget: str
@@ -58,10 +60,13 @@ def make_plan(
     resolution = Size.of(resolution)
     if upscaling is None:
         model, preset, why_preset = _choose_model(recipe, resolution, tokenizer, init, device, train_images)
-        model = dataclasses.replace(model, network=model.network.with_sizes(sizes or (resolution,)))
+        channels, why_channels = _choose_channels(recipe, dataset, init)
+        model = dataclasses.replace(model, network=model.network.with_channels(channels).with_sizes(
+            sizes or (resolution,)))
     else:
         model, preset, why_preset = _choose_upscaler(
             recipe, resolution, upscaling, tokenizer, init, device, train_images)
+        why_channels = "upscalers enlarge pictures in red, green and blue"
     batch_size, why_batch = _choose_batch(recipe, train_images, device)
     if model.student is not None and (recipe.steps, recipe.images) == (None, None):
         recipe = dataclasses.replace(recipe, images=_student_images(init))
@@ -88,7 +93,7 @@ def make_plan(
         shuffle_tags=recipe.shuffle_tags and conditional, tag_drop=recipe.tag_dropout if conditional else 0.0,
         held_out_limit=held_out_limit(split, dataset.pixel_hashes) if recipe.held_out is None else None,
         fit=fit, crop_of=() if upscaling is None else sizes)
-    return plan, Reasons(why_preset, why_batch, why_budget)
+    return plan, Reasons(why_channels, why_preset, why_batch, why_budget)
 
 
 def extend(plan: Plan, recipe: Recipe, name: str) -> Plan:
@@ -222,6 +227,28 @@ def _check_init(recipe: Recipe, resolution: Size, init: ModelConfig) -> None:
         raise UsageError(f"--init starts from a model that predicts {init.prediction}, with the schedule "
                          f"{init.schedule} and {variance} variance",
                          hint="Use its --prediction, --schedule and --variance")
+
+
+def _choose_channels(recipe: Recipe, dataset: Dataset, init: Model | None) -> tuple[int, str]:
+    """The number of channels of a picture, and the reason: what the pictures have, or the model of --init, to which
+    alpha may be added.
+
+    Raises UsageError if they do not fit together.
+    """
+    channels, why = choose_channels(dataset)
+    if init is None or recipe.init == "auto":
+        return channels, why
+    network, alpha = init.config.network, channels % 2 == 0
+    if network.has_alpha and not alpha:
+        raise UsageError(f"{recipe.init} draws transparent pictures",
+                         hint="Add --background none, which keeps transparency")
+    if recipe.evaluations is not None and alpha and not network.has_alpha:
+        raise UsageError(f"{recipe.init} draws no transparent pictures, so its student draws none",
+                         hint="Leave --background none out")
+    if network.channels < channels - 1:
+        raise UsageError(f"{recipe.init} draws grey pictures, and these have colours",
+                         hint="Choose another --init, or none")
+    return network.channels + (alpha and not network.has_alpha), "that of --init"
 
 
 def student_config(teacher: Model, recipe: Recipe) -> ModelConfig:

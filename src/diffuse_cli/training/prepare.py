@@ -15,12 +15,15 @@ from .. import events
 from ..checks import from_dict, to_dict
 from ..config import Plan, Recipe
 from ..data.bucket_choice import describe_sizes
+from ..data.channel_choice import choose_channels
 from ..data.listing import Dataset
 from ..data.split import Split, split_dataset
 from ..diffusion.schedule import make_schedule
 from ..errors import DataError, ModelError, StorageError, UsageError
 from ..files import durable
 from ..files.input_files import read_input
+from ..model_config import CHANNELS
+from ..network.channels import with_channels
 from ..network.tokenizer import MAX_BYTES, encode, load_tokenizer, train_tokenizer, truncation_warning
 from ..pictures import pixels
 from ..runtime import devices, randomness
@@ -65,6 +68,7 @@ def open_session(
         if run.plan is not None and plan.steps != run.plan.steps:      # the budget grew: forget the old cool-down
             training_states.rewind(run.directory, limit=run.plan.cooldown_start)
         _write_run(run, trainer, tokenizer, dataset, split)
+    dataset = dataset.with_channels(plan.model.network.channels)
     session = Session(run, plan, dataset, split, tokenizer, trainer,
                       _validation_data(plan, dataset, split, tokenizer))
     return session, _facts(session, builder.reasons, start, device)
@@ -135,7 +139,8 @@ class PlanBuilder:
         micro_batch = memory.choose_micro_batch(
             plan, machine, self.device, processes=world.size, sharded=sharded)
         micro_batch = -world.all_reduce_max(-micro_batch)              # that of the smallest memory
-        batches = Batches(plan, self.dataset, self.split.train, self.tokenizer, self.device)
+        dataset = self.dataset.with_channels(plan.model.network.channels)
+        batches = Batches(plan, dataset, self.split.train, self.tokenizer, self.device)
         trainer = Trainer(
             plan, batches, precision=devices.choose_precision(machine, self.device), micro_batch=micro_batch,
             compiled=compiled, world=world, sharded=sharded,
@@ -150,7 +155,7 @@ def _weights_to_start_from(init: checkpoint.Model, plan: Plan) -> dict[str, Tens
     weights = init.network.state_dict()
     if plan.model.is_upscaler and not init.config.is_upscaler:
         return {name: weight for name, weight in weights.items() if name.startswith("text_encoder.")}
-    return weights
+    return with_channels(weights, init.config.network, plan.model.network.channels)
 
 
 def resolve_plan(builder: PlanBuilder) -> Generator[events.Event, None, tuple[Plan, Trainer]]:
@@ -187,7 +192,8 @@ def resolve_plan(builder: PlanBuilder) -> Generator[events.Event, None, tuple[Pl
 def _check_data(run: Run, plan: Plan, dataset: Dataset, split: Split) -> Plan:
     """The plan of a begun run, if the pictures and captions are still those of its beginning.
 
-    Others raise DataError, or with --accept-changes are recorded in the plan.
+    Others raise DataError, or with --accept-changes are recorded in the plan, unless they have colours that would be
+    lost.
     """
     if dataset.content_id == plan.data_id:
         return plan
@@ -198,6 +204,9 @@ def _check_data(run: Run, plan: Plan, dataset: Dataset, split: Split) -> Plan:
             hint = "or another --name"
         raise DataError(f"the pictures or captions in {run.found.folder} {reason}",
                         hint=f"Pass --accept-changes to train on them, {hint}")
+    if plan.model.network.channels < choose_channels(dataset)[0]:
+        raise DataError(f"the run {run.name!r} draws grey pictures, and those in {run.found.folder} have colours now",
+                        hint="Start anew with --fresh")
     return dataclasses.replace(plan, data_id=dataset.content_id, train_images=len(split.train),
                                validation_images=len(split.held_out))
 
@@ -314,6 +323,7 @@ def _facts(session: Session, reasons: Reasons | None, start: Start, device: torc
         ("resolution", f"{run.resolution} px — {run.why_resolution}"),
         ("fit", f"{plan.fit} — {run.why_fit}"),
         *([("shapes", describe_sizes(dataset))] if network.buckets else []),
+        ("colours", f"{CHANNELS[network.channels]}{why('channels')}"),
         ("network", f"{plan.preset}, {size:.1f} million parameters{why('preset')}"),
         ("starts from", f"{start.name or 'a new network'} — {start.why}"),
         ("diffusion", f"{plan.model.schedule} schedule, {plan.model.prediction} prediction, "

@@ -240,7 +240,7 @@ def choose_resolution(found: PictureListing, recipe: Recipe, machine: Machine) -
 def choose_upscaling(recipe: Recipe) -> Upscaling:
     """What the upscaler of a recipe enlarges. Raises UsageError if that is impossible, ModelError."""
     config = _enlarged_model(recipe).config
-    config.check_draws_alone()
+    config.check_can_be_enlarged()
     return Upscaling(factor=recipe.factor or FACTOR, small=config.network.resolution)
 
 
@@ -267,9 +267,11 @@ def choose_fit(found: PictureListing, recipe: Recipe, resolution: Size) -> tuple
     if recipe.fit != "auto":
         return recipe.fit, "as asked"
     if recipe.upscaler_for is not None:
-        return rendering_of(_enlarged_model(recipe).training).fit, "that of the model whose pictures are enlarged"
+        first = _enlarged_model(recipe)
+        return rendering_of(first.config, first.training).fit, "that of the model whose pictures are enlarged"
     if recipe.evaluations is not None:
-        return rendering_of(read_model_info(registry.resolve(recipe.init)).training).fit, "that of its teacher"
+        info = read_model_info(registry.resolve(recipe.init))
+        return rendering_of(info.config, info.training).fit, "that of its teacher"
     if len(_sizes_of_start(recipe)) > 1:
         return "buckets", "that of --init"
     return fit_choice.choose_fit(found, Rendering(**recipe.colour_options), resolution)

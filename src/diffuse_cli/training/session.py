@@ -31,7 +31,7 @@ class Best:
 class HeldOut(NamedTuple):
     """N held-out pictures of one size; of an upscaler, one crop of each."""
 
-    images: Tensor                              # (N, 3, H, W) in [-1, 1]
+    images: Tensor                              # (N, C, H, W) in [-1, 1]
     tokens: Tensor | None                       # (N, 77) of their first captions; None when unconditional
     low_res: LowRes | None = None               # their small pictures, of an upscaler
 

@@ -27,7 +27,7 @@ _FIELDS = ("sampler", "steps", "guidance", "guidance_interval", "batch_size", "p
 
 def fitted(picture: bytes, model: ModelInfo, *, is_mask: bool) -> bytes:
     """A picture, or a mask, as `diffuse sample` fits it to the model: the bytes of a PNG. Raises DataError."""
-    rendering = rendering_of(model.training)
+    rendering = rendering_of(model.config, model.training)
     with _files(picture) as (path,):
         pixels = open_fitted(path, model.config.network.resolution,
                              Rendering(fit=rendering.fit) if is_mask else rendering)
@@ -45,7 +45,7 @@ def init_image(picture: str, mask: str, strength: float | None, model: ModelInfo
         raise UsageError("the picture to start from cannot be read") from error
     with _files(*given) as (path, *masks):
         return open_init_image(path, masks[0] if masks else None, model.config.network.resolution, strength,
-                               rendering_of(model.training))
+                               rendering_of(model.config, model.training))
 
 
 def recorded_settings(picture: bytes, models: Models) -> dict[str, Any]:

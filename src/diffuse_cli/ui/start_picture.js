@@ -110,6 +110,7 @@ function dab(x, y) {
 function show() {
   const context = canvas.getContext("2d");
   context.globalAlpha = 1;
+  context.clearRect(0, 0, canvas.width, canvas.height);                 // a transparent picture would not
   if (picture) context.drawImage(picture, 0, 0);
   context.globalAlpha = 0.65;
   context.drawImage(mask.canvas, 0, 0);

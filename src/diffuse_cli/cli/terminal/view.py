@@ -190,13 +190,15 @@ def pictures_in_a_row(count: int) -> int:
 
 
 def pictures(row: "Sequence[np.ndarray]", *, of: int = 1) -> None:
-    """Show pictures of one size, (H, W, 3) uint8 each, side by side, if stderr can be drawn on.
+    """Show pictures of one size, (H, W, C) uint8 each, side by side, if stderr can be drawn on.
 
     of: places in the row, which are not all taken where the last pictures do not fill it.
     """
     if row and not is_silent() and can_draw() and not ascii_only():
         columns = (_console.width + 1) // of - 1
-        _console.print(half_blocks([fitted(pixels, columns) for pixels in row]), end="")
+        from ...pictures.channels import opaque
+
+        _console.print(half_blocks([fitted(opaque(pixels), columns) for pixels in row]), end="")
 
 
 def _print(text: Text, *, end: str = "\n") -> None:

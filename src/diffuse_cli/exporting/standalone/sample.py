@@ -112,7 +112,7 @@ class Sampler:
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W)"""
         height, width = np.broadcast_to(self.constants["resolution"], 2).tolist()       # one number for squares
-        return self.constants["channels"], height, width
+        return self.constants["channels"], height, width                # C: grey or RGB, and perhaps alpha
 
     def encode(self, prompts: list[str]) -> Array:
         """Turn prompts into text features for the U-Net: (N, T, width)."""
@@ -169,6 +169,9 @@ def dynamic_threshold(image: Array, share: float) -> Array:
     """
     magnitudes = np.sort(np.abs(image).reshape(len(image), -1))
     limit = np.maximum(magnitudes[:, math.ceil(share * magnitudes.shape[1]) - 1], 1).reshape(-1, 1, 1, 1)
+    limit = np.repeat(limit, image.shape[1], axis=1)                                    # (N, C, 1, 1)
+    if image.shape[1] % 2 == 0:
+        limit[:, -1] = 1                                                                # alpha is only clipped
     thresholded: Array = np.clip(image, -limit, limit) / limit
     return thresholded
 
@@ -185,7 +188,7 @@ def png(picture: Array) -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", width, height, 8, {1: 0, 3: 2}[channels], 0, 0, 0)     # 0: grey, 2: RGB
+    header = struct.pack(">IIBBBBB", width, height, 8, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)    # as C
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 

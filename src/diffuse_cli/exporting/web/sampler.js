@@ -105,7 +105,7 @@ function* generate(layers, constants, table, {noise, text, negative, guidance}) 
     if (row.guided && text) {
       const without = estimate(negative);
       image = dynamicThreshold(
-        image.map((value, k) => without[k] + guidance * (value - without[k])), constants.threshold_share);
+        image.map((value, k) => without[k] + guidance * (value - without[k])), constants);
     } else if (constants.range !== null) {                              // null: a distilled model is not clipped
       image = image.map(value => clipped(value, constants.range));
     }
@@ -118,17 +118,23 @@ function* generate(layers, constants, table, {noise, text, negative, guidance}) 
 
 const clipped = (value, limit) => Math.min(Math.max(value, -limit), limit);
 
-/** Bring a picture, which guidance exaggerates, back into [-1, 1] (Saharia et al. 2022, section 2.3). */
-function dynamicThreshold(image, share) {
-  const magnitudes = image.map(Math.abs).sort();
+/** Bring a picture, which guidance exaggerates, back into [-1, 1] (Saharia et al. 2022, section 2.3). Alpha, the last of
+ *  an even number of channels, is only clipped. */
+function dynamicThreshold(image, {threshold_share: share, channels}) {
+  const magnitudes = image.map(Math.abs).sort(), alpha = channels % 2 ? image.length : image.length * (1 - 1 / channels);
   const limit = Math.max(magnitudes[Math.ceil(share * magnitudes.length) - 1], 1);
-  return image.map(value => clipped(value, limit) / limit);
+  return image.map((value, k) => k < alpha ? clipped(value, limit) / limit : clipped(value, 1));
 }
 
-/** A picture in [-1, 1], channel after channel → red, green, blue and opaque for every pixel, in 0…255. */
-function toPixels(picture) {
-  const count = picture.length / 3, pixels = new Uint8ClampedArray(4 * count).fill(255);
-  for (let k = 0; k < picture.length; k++)
-    pixels[4 * (k % count) + Math.floor(k / count)] = (picture[k] / 2 + 0.5) * 255;     // rounds and clips
+/** A picture in [-1, 1], channel after channel → red, green, blue and alpha for every pixel, in 0…255.
+ *
+ *  channels: 1 for grey or 3 for colours, and one more for alpha; without it, all is opaque. */
+function toPixels(picture, channels) {
+  const count = picture.length / channels, pixels = new Uint8ClampedArray(4 * count).fill(255);
+  const sources = {1: [0, 0, 0], 2: [0, 0, 0, 1], 3: [0, 1, 2], 4: [0, 1, 2, 3]}[channels];
+  sources.forEach((source, target) => {
+    for (let k = 0; k < count; k++)
+      pixels[4 * k + target] = (picture[source * count + k] / 2 + 0.5) * 255;     // rounds and clips
+  });
   return pixels;
 }

@@ -35,7 +35,7 @@ function draw({prompt, negative, seed, steps, guidance, sampler}) {
   const noise = noiseOf(seed, layers.shape.channels * layers.shape.height * layers.shape.width);
   let step = 0;
   const post = noisy => {
-    const pixels = toPixels(noisy);
+    const pixels = toPixels(noisy, layers.shape.channels);
     postMessage({step, pixels, finished: step === steps}, [pixels.buffer]);
     step += 1;
   };
