@@ -17,7 +17,7 @@ from diffuse_cli.config import Machine, Recipe
 from diffuse_cli.data.split import split_dataset
 from diffuse_cli.network.tokenizer import train_tokenizer
 from diffuse_cli.runtime import launch_environment
-from diffuse_cli.training import loop, monitor
+from diffuse_cli.training import loop, meetings, monitor
 from diffuse_cli.training.batches import Batches
 from diffuse_cli.training.plan import make_plan
 from diffuse_cli.training.run import join_run, open_run
@@ -68,10 +68,11 @@ def train(size, folder, directory, *, recipe=tiny.RECIPE, stop_at=None, **option
 
 
 def train_here(folder, *, recipe=tiny.RECIPE, stop_at=None, **options):
-    """What one process of a training does. → its events"""
+    """What one process of a training does, which meets the others after every step. → its events"""
     main, machine = launch_environment.process_rank().is_main, Machine(**tiny.OPTIONS, **options)
     opened = open_run(folder, recipe, machine) if main else contextlib.nullcontext(join_run(folder, recipe, machine))
-    with opened as run, tiny.scaled_down(), mock.patch.object(monitor, "REPORT_SECONDS", 0):
+    with opened as run, tiny.scaled_down(), mock.patch.object(monitor, "REPORT_SECONDS", 0), \
+            mock.patch.object(meetings, "SECONDS", 0):
         return list(loop.train(run, should_stop=tiny.StopAfter(stop_at)))
 
 
