@@ -37,7 +37,8 @@ def run(size: int, work: Work, directory: Path) -> list[dict[str, Tensor]]:
     return [load_file(directory / f"{rank}.safetensors") for rank in range(size)]
 
 
-def trainer(world, *, micro_batch=4, batch_size=12, captioned=True, sharded=False, **recipe):
+def trainer(world, *, micro_batch=4, batch_size=12, captioned=True, sharded=False, recompute=False,
+            **recipe):
     """A trainer of a small network with 12 pictures, the same in every process."""
     data = tiny.dataset(CAPTIONS)
     split = split_dataset(data.pixel_hashes)
@@ -47,7 +48,7 @@ def trainer(world, *, micro_batch=4, batch_size=12, captioned=True, sharded=Fals
     batches = Batches(plan, data, split.train, tokenizer, CPU)
     with tiny.scaled_down():
         one = Trainer(plan, batches, precision="fp32", micro_batch=micro_batch, compiled=False, world=world,
-                      sharded=sharded)
+                      sharded=sharded, recompute=recompute)
     numbers = {}
     for number, (name, parameter) in enumerate(one.network.named_parameters()):    # no layer of zeros: every gradient
         values = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))             # counts

@@ -103,9 +103,12 @@ def alone(tmp_path_factory):
 
 
 @pytest.mark.parametrize("size", WORLDS)
-@pytest.mark.parametrize(("batch_size", "micro_batch"), [(12, 4), (11, 5)])     # 11 = 5 + 6: one pass, and two
-def test_steps_are_those_of_one_process(size, batch_size, micro_batch, alone, tmp_path, counted):
-    main, *others = steps_in(size, tmp_path, sharded=True, batch_size=batch_size, micro_batch=micro_batch)
+@pytest.mark.parametrize(("batch_size", "micro_batch", "recompute"), [
+    (12, 4, False), (11, 5, True)])                                     # 11 = 5 + 6: one pass, and two
+def test_steps_are_those_of_one_process(size, batch_size, micro_batch, recompute, alone, tmp_path, counted):
+    """Also where blocks compute once more in the backward pass, for which they need their weights again."""
+    main, *others = steps_in(size, tmp_path, sharded=True, batch_size=batch_size, micro_batch=micro_batch,
+                             recompute=recompute)
     expected = alone[batch_size]
     names = [name for name in expected if name != "mine"]
     assert set(names) == main.keys() - {"mine"}

@@ -21,6 +21,7 @@ class UNet(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
+        self.recompute = False                  # whether blocks compute once more in the backward pass, to keep less
         widths = config.widths
         self.conv_in = nn.Conv2d(config.channels, widths[0], 3, padding=1)
         self.time_embedding = TimeEmbedding(widths[0], config.time_width)
@@ -57,15 +58,15 @@ class UNet(nn.Module):
 
         Channels [:C] of the output are the prediction, channels [C:], if there are any, the variance channels.
         time: (N,), the index 1000·t - 1 as a float. text: (N, T, text width), the captions' features; None in an
-        unconditional network. dropout: called on the hidden map of every residual block of at most 256 pixels, in a
-        fixed order. detach_variance: let the variance channels train only their own rows of `conv_out`, not the layers
-        before it.
+        unconditional network. dropout: called for every residual block whose hidden map has at most 256 pixels, in a
+        fixed order; what it returns is applied to that map. detach_variance: let the variance channels train only their
+        own rows of `conv_out`, not the layers before it.
         """
         assert (text is None) == (self.config.text is None), "conditional networks need a text, others take none"
         embedding = self.time_embedding(sinusoids(time, self.config.widths[0]).to(noisy.dtype))     # (N, E)
         if text is not None:
             embedding = embedding + self.add_embedding(text)
-        context = Context(F.silu(embedding), text, dropout)
+        context = Context(F.silu(embedding), text, dropout, self.recompute and torch.is_grad_enabled())
 
         features = self.conv_in(noisy)                                                  # (N, widths[0], H, W)
         skips = [features]

@@ -85,9 +85,9 @@ def as_matrix(momentum: Tensor) -> Tensor:
 
 
 def as_kernel(matrix: Tensor, like: Tensor) -> Tensor:
-    """The inverse of `as_matrix`, in the shape of `like`."""
+    """The inverse of `as_matrix`, in the shape of `like`, without gaps in memory."""
     if like.ndim == 2:
-        return matrix
+        return matrix.contiguous()
     return matrix.reshape(like.shape[0], *like.shape[2:], like.shape[1]).movedim(-1, 1)
 
 

@@ -50,12 +50,12 @@ class Trainer:
 
     precision: of the network, "bf16" or "fp32". micro_batch: pictures at once; of the same number in all processes.
     compiled: whether torch compiles the network; None: if it can. sharded: whether each process keeps its share of the
-    weights alone; then nothing is compiled. values: False for shapes only, of a training that is too large to be tried.
-    Raises UsageError if the batch has fewer pictures than there are processes.
+    weights alone; then nothing is compiled. recompute: see `memory.choose_recompute`. values: False for shapes only, of
+    a training too large to be tried. Raises UsageError if the batch has fewer pictures than there are processes.
     """
 
     def __init__(self, plan: Plan, batches: Batches, *, precision: str, micro_batch: int, compiled: bool | None,
-                 world: World, sharded: bool = False, values: bool = True) -> None:
+                 world: World, sharded: bool = False, recompute: bool = False, values: bool = True) -> None:
         self.plan, self.batches, self.precision, self.micro_batch = plan, batches, precision, micro_batch
         self.world, self.share = world, world.process.share(plan.batch_size)
         if plan.batch_size < world.size:
@@ -70,6 +70,7 @@ class Trainer:
                 self.network.place_on(batches.device)
         else:
             self.network = on_meta_device(plan.model.network)
+        self.network.unet.recompute = recompute
         self.schedule: Schedule = make_schedule(plan.model.schedule, plan.model.network.resolution.side)
         self.compiled = None if compiled is False else CompiledNetwork(self.network, required=compiled is True)
         forward = self.compiled or self.network
