@@ -102,7 +102,7 @@ def parts(trainer: Trainer, settings: Settings) -> dict[str, float]:
         with stopwatch(device, spent, "optimiser"):
             trainer.optimizer.step(1e-6)
         with stopwatch(device, spent, "average"):
-            ema.update(list(trainer.averaged.parameters()), trainer.network, trainer.updates + 1)
+            ema.update(list(trainer.averaged.parameters()), trainer.network, trainer.verdicts.updates + 1)
     return {name: 1e3 * seconds / steps for name, seconds in spent.items()}
 
 

@@ -15,6 +15,8 @@ from .diffusion.schedule import STEPS, Schedule
 from .diffusion.upscaling import LowRes
 from .model_config import ModelConfig
 
+Dropout = Callable[[], Callable[[Tensor], Tensor]]      # see `network.blocks.Dropout`
+
 
 class Network(Protocol):
     """The interface that this module needs of a network. `network.network.Network` has it."""
@@ -24,8 +26,7 @@ class Network(Protocol):
 
     def __call__(
         self, noisy: Tensor, time: Tensor, text: Tensor | None = None, *,
-        low_res: tuple[Tensor, Tensor] | None = None, dropout: Callable[[Tensor], Tensor] | None = None,
-        detach_variance: bool = False,
+        low_res: tuple[Tensor, Tensor] | None = None, dropout: Dropout | None = None, detach_variance: bool = False,
     ) -> Tensor:
         """Noisy pictures (N, C, H, W), times (N,) and text features (N, 77, width) → (N, out_channels, H, W).
 
@@ -57,8 +58,7 @@ def encode_captions(
 
 def predict(
     network: Network, noisy: Tensor, time: Tensor, text: Tensor | None, *, config: ModelConfig, precision: str,
-    low_res: LowRes | None = None, dropout: Callable[[Tensor], Tensor] | None = None,
-    detach_variance: bool = False,
+    low_res: LowRes | None = None, dropout: Dropout | None = None, detach_variance: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Call the network on noisy pictures (N, C, H, W). → the two tensors of `split_prediction`
 

@@ -17,7 +17,7 @@ from diffuse_cli.config import Machine, Recipe
 from diffuse_cli.data.split import split_dataset
 from diffuse_cli.network.tokenizer import train_tokenizer
 from diffuse_cli.runtime import launch_environment
-from diffuse_cli.training import loop, monitor
+from diffuse_cli.training import loop, meetings, monitor
 from diffuse_cli.training.batches import Batches
 from diffuse_cli.training.plan import make_plan
 from diffuse_cli.training.run import join_run, open_run
@@ -37,7 +37,8 @@ def run(size: int, work: Work, directory: Path) -> list[dict[str, Tensor]]:
     return [load_file(directory / f"{rank}.safetensors") for rank in range(size)]
 
 
-def trainer(world, *, micro_batch=4, batch_size=12, captioned=True, sharded=False, **recipe):
+def trainer(world, *, micro_batch=4, batch_size=12, captioned=True, sharded=False, recompute=False,
+            **recipe):
     """A trainer of a small network with 12 pictures, the same in every process."""
     data = tiny.dataset(CAPTIONS)
     split = split_dataset(data.pixel_hashes)
@@ -47,7 +48,7 @@ def trainer(world, *, micro_batch=4, batch_size=12, captioned=True, sharded=Fals
     batches = Batches(plan, data, split.train, tokenizer, CPU)
     with tiny.scaled_down():
         one = Trainer(plan, batches, precision="fp32", micro_batch=micro_batch, compiled=False, world=world,
-                      sharded=sharded)
+                      sharded=sharded, recompute=recompute)
     numbers = {}
     for number, (name, parameter) in enumerate(one.network.named_parameters()):    # no layer of zeros: every gradient
         values = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))             # counts
@@ -68,10 +69,11 @@ def train(size, folder, directory, *, recipe=tiny.RECIPE, stop_at=None, **option
 
 
 def train_here(folder, *, recipe=tiny.RECIPE, stop_at=None, **options):
-    """What one process of a training does. → its events"""
+    """What one process of a training does, which meets the others after every step. → its events"""
     main, machine = launch_environment.process_rank().is_main, Machine(**tiny.OPTIONS, **options)
     opened = open_run(folder, recipe, machine) if main else contextlib.nullcontext(join_run(folder, recipe, machine))
-    with opened as run, tiny.scaled_down(), mock.patch.object(monitor, "REPORT_SECONDS", 0):
+    with opened as run, tiny.scaled_down(), mock.patch.object(monitor, "REPORT_SECONDS", 0), \
+            mock.patch.object(meetings, "SECONDS", 0):
         return list(loop.train(run, should_stop=tiny.StopAfter(stop_at)))
 
 

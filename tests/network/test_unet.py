@@ -151,7 +151,7 @@ def test_dropout_is_called_once_for_every_residual_block_of_at_most_16_pixels() 
         return hidden
 
     unet, (noisy, time, text) = make_unet(config), make_inputs(config, count=1)
-    with_hook = unet(noisy, time, text, dropout=record)
+    with_hook = unet(noisy, time, text, dropout=lambda: record)
     down = [(1, 16, 16, 16), (1, 32, 16, 16), (1, 32, 8, 8), (1, 32, 8, 8), (1, 32, 8, 8)]
     middle = [(1, 32, 8, 8)] * 2
     up = [(1, 32, 8, 8)] * 3 + [(1, 32, 16, 16)] * 3
@@ -166,8 +166,8 @@ def test_dropout_stands_before_the_second_convolution() -> None:
     def silence(hidden: Tensor) -> Tensor:
         return hidden * 0
 
-    assert not torch.equal(unet(noisy, time, text, dropout=silence), unet(noisy, time, text))
-    unet(noisy, time, text, dropout=silence).sum().backward()
+    assert not torch.equal(unet(noisy, time, text, dropout=lambda: silence), unet(noisy, time, text))
+    unet(noisy, time, text, dropout=lambda: silence).sum().backward()
     for name, parameter in unet.named_parameters():
         silenced = ".resnets." in name or "samplers." in name
         if silenced and any(part in name for part in ("norm1", "conv1", "time_emb_proj", "norm2", "conv2.weight")):

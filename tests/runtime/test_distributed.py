@@ -24,7 +24,7 @@ from diffuse_cli.runtime import launch_environment
 from diffuse_cli.runtime.distributed import World, join
 from diffuse_cli.runtime.launch_environment import ProcessRank
 from diffuse_cli.storage import checkpoint
-from diffuse_cli.training import loop
+from diffuse_cli.training import loop, meetings
 from diffuse_cli.training.run import join_run, open_run
 from diffuse_cli.training.trainer import Trainer
 
@@ -310,18 +310,20 @@ def test_resuming_in_a_world_of_the_same_size_is_bit_identical(squares, home, tm
 
 
 @pytest.mark.usefixtures("decoded")
-def test_a_signal_to_one_process_stops_them_all_after_the_same_step(squares, home, tmp_path):
+@pytest.mark.parametrize(("seconds", "step"), [(0, 3), (1e9, 6)])
+def test_a_signal_to_one_process_stops_them_all_at_their_next_meeting(seconds, step, squares, home, tmp_path):
+    """After three steps, if they meet after each; otherwise at the third duty of the main process: 3, 4 and 6."""
     def work():
         main = launch_environment.process_rank().is_main
         machine = Machine(**tiny.OPTIONS)
         opened = open_run(squares, tiny.RECIPE, machine) if main else \
             contextlib.nullcontext(join_run(squares, tiny.RECIPE, machine))
-        with opened as run, tiny.scaled_down():
-            *_, end = loop.train(run, should_stop=tiny.StopAfter(None if main else 3))
+        with opened as run, tiny.scaled_down(), mock.patch.object(meetings, "SECONDS", seconds):
+            *_, end = loop.train(run, should_stop=tiny.StopAfter(None if main else 3 if seconds == 0 else 4))
         return {"step": torch.tensor(end.step), "interrupted": torch.tensor(end.reason == "SIGINT")}
 
     for ended in worlds.run(2, work, tmp_path):
-        assert (ended["step"].item(), ended["interrupted"].item()) == (3, True)
+        assert (ended["step"].item(), ended["interrupted"].item()) == (step, True)
 
 
 def test_variables_that_another_program_left_behind_are_named(monkeypatch):

@@ -1,6 +1,7 @@
 """Weights divided among processes: the same training as with whole ones, and nobody has more than its share."""
 
 import math
+from unittest import mock
 
 import pytest
 import tiny
@@ -15,6 +16,7 @@ from diffuse_cli.runtime.launch_environment import ProcessRank
 from diffuse_cli.storage import checkpoint
 from diffuse_cli.training.muon import orthogonal_steps
 from diffuse_cli.training.muon_shares import SharedDirections, owners
+from diffuse_cli.training.trainer import Trainer
 
 PROMISE = "Dividing the weights among processes changes the memory alone"
 CPU = torch.device("cpu")
@@ -87,7 +89,8 @@ def steps_in(size, directory, *, sharded, **options):
                 averaged = {f"averaged.{name}": part.clone() for name, part in one.averaged.state_dict().items()
                             } if world.is_main else {}
             assert one.state.gathered == {}
-            return {**whole, **averaged, "losses": losses, "norms": torch.tensor(one.norms), "mine": torch.tensor(mine)}
+            norms = torch.tensor(one.record()["norms"])
+            return {**whole, **averaged, "losses": losses, "norms": norms, "mine": torch.tensor(mine)}
 
     return worlds.run(size, work, directory)
 
@@ -100,9 +103,12 @@ def alone(tmp_path_factory):
 
 
 @pytest.mark.parametrize("size", WORLDS)
-@pytest.mark.parametrize(("batch_size", "micro_batch"), [(12, 4), (11, 5)])     # 11 = 5 + 6: one pass, and two
-def test_steps_are_those_of_one_process(size, batch_size, micro_batch, alone, tmp_path, counted):
-    main, *others = steps_in(size, tmp_path, sharded=True, batch_size=batch_size, micro_batch=micro_batch)
+@pytest.mark.parametrize(("batch_size", "micro_batch", "recompute"), [
+    (12, 4, False), (11, 5, True)])                                     # 11 = 5 + 6: one pass, and two
+def test_steps_are_those_of_one_process(size, batch_size, micro_batch, recompute, alone, tmp_path, counted):
+    """Also where blocks compute once more in the backward pass, for which they need their weights again."""
+    main, *others = steps_in(size, tmp_path, sharded=True, batch_size=batch_size, micro_batch=micro_batch,
+                             recompute=recompute)
     expected = alone[batch_size]
     names = [name for name in expected if name != "mine"]
     assert set(names) == main.keys() - {"mine"}
@@ -117,6 +123,33 @@ def test_steps_are_those_of_one_process(size, batch_size, micro_batch, alone, tm
     assert sum(shares) == expected["mine"]
     assert max(shares) < 1.2 * expected["mine"] / size                              # vectors of few rows divide badly
     counted(PROMISE, "losses within 1e-5, weights and moments within 1e-4, in worlds of 2 and 4", 1)
+
+
+def test_a_step_that_is_not_finite_changes_nothing(tmp_path):
+    """Although a single process has the number that is not finite."""
+    def work():
+        with join(CPU) as world:
+            one = worlds.trainer(world, sharded=True)
+            one.step()
+            before = {name: sharding.local(tensor).clone() for name, tensor in one.tensors().items()}
+            accumulate = Trainer._accumulate
+
+            def poisoned(self, *arguments, **options):
+                losses = accumulate(self, *arguments, **options)
+                if world.is_main:
+                    sharding.local(self.network.unet.conv_in.weight.grad)[0] = math.nan
+                return losses
+
+            with mock.patch.object(Trainer, "_accumulate", poisoned):
+                one.step()
+            same = [torch.equal(sharding.local(tensor), before[name]) for name, tensor in one.tensors().items()]
+            skipped = one.skipped
+            one.step()
+            return {"same": torch.tensor(all(same)), "skipped": torch.tensor(skipped),
+                    "at last": torch.tensor(one.skipped)}
+
+    for found in worlds.run(2, work, tmp_path):
+        assert (found["same"].item(), found["skipped"].item(), found["at last"].item()) == (True, 1, 1)
 
 
 @pytest.mark.parametrize(("count", "size", "micro_batch", "short"), [

@@ -216,6 +216,48 @@ def test_losses_of_a_picture_do_not_depend_on_its_batch() -> None:
     assert not torch.allclose(without.weighted, together.weighted, rtol=1e-3)
 
 
+def recomputed(network: Network, config: ModelConfig, precision: str) -> tuple[Tensor, dict[str, Tensor]]:
+    """The losses of a batch with dropout, and the gradients of their sum."""
+    keys = randomness.keys(0, "dropout", 0, torch.arange(6))
+    network.zero_grad()
+    found = losses_of(network, make_batch(text=True), config, dropout=randomness.Dropout(keys, 0.25),
+                      precision=precision)
+    found.weighted.sum().backward()
+    return found.weighted, {name: parameter.grad for name, parameter in network.named_parameters()
+                            if parameter.grad is not None}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_blocks_that_compute_once_more_give_the_same_bits(precision: str) -> None:
+    """Masks, types and sums are those of the first time."""
+    config = model_config(text=TEXT)
+    network, calls = make_network(config), list[int]()
+    network.unet.mid_block.resnets[0].register_forward_pre_hook(lambda *_: calls.append(1))
+    (expected, gradients), once = recomputed(network, config, precision), len(calls)
+    network.unet.recompute = True
+    found, again = recomputed(network, config, precision)
+    assert (once, len(calls)) == (1, 3)
+    assert torch.equal(found, expected)
+    for name, gradient in gradients.items():
+        assert torch.equal(again[name], gradient), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_compiled_blocks_that_compute_once_more_are_one_graph(precision: str) -> None:
+    config = model_config(text=TEXT)
+    network = make_network(config)
+    expected, gradients = recomputed(network, config, precision)
+    network.unet.recompute = True
+    compiled = torch.compile(network.forward, backend="aot_eager", fullgraph=True)
+    network.forward = compiled                                                             # type: ignore[method-assign]
+    found, again = recomputed(network, config, precision)
+    rounding = 1e-5 if precision == "fp32" else 0.05
+    torch.testing.assert_close(found, expected, rtol=rounding, atol=0)
+    for name, gradient in gradients.items():
+        assert (again[name] - gradient).norm() <= rounding * gradient.norm() + 1e-6, name
+
+
 def test_captions_shared_by_pictures_are_those_encoded_for_each() -> None:
     config, batch = model_config(text=TEXT), make_batch(text=True)
     network = make_network(config)

@@ -2,14 +2,17 @@
 
 import dataclasses
 import re
+import weakref
 from pathlib import Path
 
 import launches
 import pytest
 import tiny
 import torch
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from diffuse_cli import denoiser
+from diffuse_cli import denoiser, events
 from diffuse_cli.config import Machine, Recipe
 from diffuse_cli.data.split import split_dataset
 from diffuse_cli.errors import UsageError
@@ -29,10 +32,11 @@ def shape(preset, resolution):
     return network_config(preset, resolution, vocabulary=400, learned_variance=True)
 
 
-def kept_in_bf16(config, count):
+def kept_in_bf16(config, count, *, recompute=False):
     """Bytes that a forward pass keeps in bf16, by the sizes of all tensors that its graph still holds."""
     with launches.on_device("bf16"):
         network = Network(config)
+        network.unet.recompute = recompute
         weights = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
         sizes = {}
 
@@ -60,12 +64,58 @@ def test_activations_in_bf16_are_within_what_is_planned(preset):
     assert counted <= planned <= 1.25 * counted
 
 
+class Alive(TorchDispatchMode):
+    """Bytes of all tensors that operations returned and that are still there, and the most there were at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes, self.peak = {}, 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        for tensor in pytree.tree_leaves(result):
+            if isinstance(tensor, torch.Tensor) and (key := tensor.untyped_storage()._cdata) not in self.sizes:
+                self.sizes[key] = tensor.untyped_storage().nbytes()
+                weakref.finalize(tensor.untyped_storage(), self.sizes.pop, key, None)
+        self.peak = max(self.peak, sum(self.sizes.values()))
+        return result
+
+
+def most_at_once(config, count, *, recompute):
+    """The most bytes that a training pass has at once beside the weights and their gradients."""
+    network = Network(config)
+    network.initialise(torch.Generator().manual_seed(0))
+    network.unet.recompute = recompute
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    with Alive() as alive:
+        text = network.encode(torch.zeros(count, LENGTH, dtype=torch.int64))
+        network(torch.zeros(count, *config.shape), torch.zeros(count), text).sum().backward()
+    return alive.peak
+
+
+def test_blocks_that_compute_once_more_take_less_memory():
+    """What is planned for a picture, with its allowance, against all that is there at once on a CPU in float32."""
+    config = shape("nano", 32)
+    for recompute in (False, True):
+        each = most_at_once(config, 3, recompute=recompute) - most_at_once(config, 2, recompute=recompute)
+        planned = activation_bytes(config, recompute=recompute)
+        assert each <= memory.ALLOWANCE * planned
+        assert planned <= 2 * each
+    assert activation_bytes(config, recompute=True) < activation_bytes(config) / 3
+
+
 def test_what_a_single_convolution_keeps_is_its_input(monkeypatch):
     """2 channels of 8 x 8 in float32, whatever the weights are; views of it count once."""
     class Convolution(torch.nn.Module):
         def __init__(self):
             super().__init__()
             self.layer = torch.nn.Conv2d(3, 5, 3, device="meta")
+
+            self.unet = torch.nn.Module()
+
+        def parts(self):
+            return [self.layer]
 
         def forward(self, noisy, time, text):
             return self.layer(noisy) + self.layer(noisy.view(1, 3, 8, 8))
@@ -102,6 +152,36 @@ def test_what_is_chosen_fits_and_one_part_less_would_not(plan, monkeypatch):
     assert chosen(plan, 80, monkeypatch, processes=3) == 86
     assert chosen(plan, 2, monkeypatch, micro_batch=17) == 17
     assert memory.choose_micro_batch(plan, Machine(), CPU, processes=1) == 64
+
+
+def recomputes(plan, gigabytes, monkeypatch, *, device=CUDA, processes=1, sharded=False, **machine):
+    monkeypatch.setattr(devices, "total_memory", lambda device: int(gigabytes * 1e9))
+    return memory.choose_recompute(plan, Machine(**machine), device, processes=processes, sharded=sharded)
+
+
+def test_blocks_compute_once_more_where_a_few_pictures_have_no_room_otherwise(plan, monkeypatch):
+    needed = memory.planned_bytes(plan, memory.FEW_PICTURES) / memory.SHARE / 1e9
+    assert not recomputes(plan, 1.01 * needed, monkeypatch)
+    assert recomputes(plan, 0.99 * needed, monkeypatch)
+    assert recomputes(plan, 1.01 * needed, monkeypatch, micro_batch=memory.FEW_PICTURES + 2)
+    assert not recomputes(plan, 0.99 * needed, monkeypatch, micro_batch=1)
+    assert not recomputes(plan, 0.99 * needed, monkeypatch, processes=256)        # each has one picture
+    assert not recomputes(plan, 0.99 * needed, monkeypatch, processes=8, sharded=True)
+    assert not recomputes(plan, 0, monkeypatch, device=CPU)
+    pictures = [memory.choose_micro_batch(plan, Machine(), CUDA, processes=1, recompute=recompute)
+                for recompute in (False, True)]
+    monkeypatch.setattr(devices, "total_memory", lambda device: int(0.99 * needed * 1e9))
+    few, more = (memory.choose_micro_batch(plan, Machine(), CUDA, processes=1, recompute=recompute)
+                 for recompute in (False, True))
+    assert few < memory.FEW_PICTURES <= more
+    assert memory.planned_bytes(plan, more, recompute=True) <= memory.SHARE * 0.99 * needed * 1e9
+    assert pictures == [1, 1]                                           # of a memory of nothing
+
+
+def test_the_header_says_that_blocks_compute_once_more(squares, decoded, home, monkeypatch):
+    monkeypatch.setattr(memory, "choose_recompute", lambda *_, **__: True)
+    facts = dict(tiny.of_kind(events.Started, tiny.train(squares, stop_at=1))[0].facts)
+    assert "activations computed twice" in facts["machine"]
 
 
 def test_a_student_keeps_its_teachers_weights_besides(plan):

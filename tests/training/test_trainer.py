@@ -15,12 +15,14 @@ from diffuse_cli.errors import DivergedError, OutOfMemoryError
 from diffuse_cli.network.tokenizer import train_tokenizer
 from diffuse_cli.runtime import devices
 from diffuse_cli.runtime.distributed import World
+from diffuse_cli.runtime.transfer import Fetched
 from diffuse_cli.training import ema
 from diffuse_cli.training.batches import Batches
 from diffuse_cli.training.loss import Batch, TrainingLoss
 from diffuse_cli.training.optimizer import TEXT_LAYERS, Optimizer, learning_rate_at
 from diffuse_cli.training.plan import make_plan
-from diffuse_cli.training.trainer import NORM_WINDOW, Trainer
+from diffuse_cli.training.trainer import Trainer
+from diffuse_cli.training.verdicts import NORM_WINDOW
 
 CPU = torch.device("cpu")
 CAPTIONS = [("a red square", "red"), ("a blue square",)] * 6
@@ -209,7 +211,7 @@ def test_every_form_of_full_memory_halves_the_micro_batch_and_no_other_error_doe
 
         with mock.patch.object(TrainingLoss, "forward", scarce):
             one.step()
-        assert (one.micro_batch, one.updates) == (2, 1), error
+        assert (one.micro_batch, one.skipped) == (2, 0), error
     for error in OTHER:
         one = make(batches)
         with mock.patch.object(TrainingLoss, "forward", side_effect=error), pytest.raises(type(error)) as caught:
@@ -279,8 +281,8 @@ def test_a_spike_is_skipped_and_counted_once_the_norms_have_settled(batches):
         before = weights(one)
         one.step()
         assert same(before, weights(one))
-        assert (one.global_step, one.updates, one.skipped) == (33, 32, 1)
-        assert list(one.norms)[-1] == pytest.approx(8.1)   # enters the window: a new level is accepted in time
+        assert (one.global_step, one.skipped, one.verdicts.updates) == (33, 1, 32)
+        assert list(one.verdicts.norms)[-1] == pytest.approx(8.1)   # enters the window: a new level is accepted in time
         one.step()
         assert not same(before, weights(one))
         assert one.skipped == 1
@@ -293,7 +295,7 @@ def test_nothing_is_a_spike_before_the_norms_have_settled(batches):
             one.step()
     assert one.skipped == 0
     waiting = make(batches, warmup_steps=40)               # nor during the warm-up
-    waiting.norms.extend([1.0] * NORM_WINDOW)
+    waiting.verdicts.norms.extend([1.0] * NORM_WINDOW)
     with with_norms(1000.0):
         waiting.step()
     assert waiting.skipped == 0
@@ -308,9 +310,63 @@ def test_a_step_that_is_not_finite_changes_nothing(batches, norm):
         one.step()
     assert same(before, weights(one))
     assert same(averaged, one.averaged.state_dict())
-    assert (one.global_step, one.skipped, one.bad_steps, list(one.norms)[1:]) == (2, 1, 1, [])
+    assert (one.global_step, one.skipped, one.verdicts.bad_steps, list(one.verdicts.norms)[1:]) == (2, 1, 1, [])
     one.step()
-    assert (one.bad_steps, one.skipped) == (0, 1)
+    assert (one.skipped, one.verdicts.bad_steps) == (1, 0)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_changes_no_bit_of_the_state(batches, optimizer, value):
+    """Neither weights, nor their average, nor moments, nor the optimiser's own counts."""
+    one = make(batches, optimizer=optimizer)
+    one.step()
+    before = {name: tensor.clone() for name, tensor in one.tensors().items()}
+    gradient_of_batch = one._gradient_of_batch
+
+    def broken():
+        totals = gradient_of_batch()
+        next(one.network.parameters()).grad[0] = value
+        return totals
+
+    with mock.patch.object(one, "_gradient_of_batch", broken):
+        one.step()
+    assert same(before, one.tensors())
+    assert (one.skipped, {count.item() for count in one.optimizer.counts}) == (1, {1.0})
+    one.step()
+    assert not same(before, one.tensors())
+
+
+def test_weights_are_updated_before_the_verdict_of_their_step_is_read(batches):
+    """So that a GPU never waits for the program; the one before is read, which the GPU knows by then."""
+    one, told = make(batches), []
+    tolist, step = Fetched.tolist, Optimizer.step
+    with mock.patch.object(Fetched, "tolist", lambda self: told.append(f"read {one.global_step}") or tolist(self)), \
+            mock.patch.object(Optimizer, "step", lambda self, *args: told.append("update") or step(self, *args)):
+        for _ in range(3):
+            one.step()
+        one.record()
+    assert told == ["update", "read 1", "update", "read 2", "update", "read 3"]
+
+
+def test_gradients_that_lie_otherwise_give_the_same_step(batches):
+    """Compiled code may give those of 1x1 kernels other strides, which CUDA's fused kernels refuse."""
+    plain, other = (make(batches, optimizer="adamw") for _ in range(2))
+    gradient_of_batch = other._gradient_of_batch
+
+    def laid_otherwise():
+        totals = gradient_of_batch()
+        for parameter in other.network.parameters():
+            if parameter.ndim == 4 and parameter.shape[2:] == (1, 1):
+                parameter.grad = parameter.grad.as_strided(parameter.shape, (parameter.shape[1], 1, 1, 1))
+                assert parameter.grad.stride() != parameter.stride()
+        return totals
+
+    plain.step()
+    with mock.patch.object(other, "_gradient_of_batch", laid_otherwise):
+        other.step()
+    assert all(parameter.grad.stride() == parameter.stride() for parameter in other.network.parameters())
+    assert same(weights(plain), weights(other))
 
 
 def test_a_loss_that_is_not_finite_is_noticed_even_if_its_gradient_is(batches):
@@ -318,7 +374,7 @@ def test_a_loss_that_is_not_finite_is_noticed_even_if_its_gradient_is(batches):
     accumulate = Trainer._accumulate
     with mock.patch.object(Trainer, "_accumulate", lambda *arguments: accumulate(*arguments) * math.inf):
         one.step()
-    assert (one.skipped, one.bad_steps) == (1, 1)
+    assert (one.skipped, one.verdicts.bad_steps) == (1, 1)
 
 
 def test_three_such_steps_in_a_row_end_the_run(batches):
@@ -332,10 +388,10 @@ def test_three_such_steps_in_a_row_end_the_run(batches):
     one.step()
     before = weights(one)
     with mock.patch.object(Batches, "draw", poisoned):
-        one.step()
-        one.step()
-        with pytest.raises(DivergedError) as caught:
+        for _ in range(3):
             one.step()
+        with pytest.raises(DivergedError) as caught:
+            one.record()
     assert caught.value.exit_code == 8
     assert "the last 4; 1 was good" in caught.value.what
     assert caught.value.hint == "Try --lr 2.5e-04 --fresh"

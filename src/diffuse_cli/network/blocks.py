@@ -14,11 +14,12 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..model_config import NetworkConfig
 from .cpu_kernels import attend, normalise
 
-Dropout = Callable[[Tensor], Tensor]
+Dropout = Callable[[], Callable[[Tensor], Tensor]]      # → the next mask, as a function that applies it to maps
 Resample = Callable[[Tensor], Tensor]
 
 DROPOUT_MAX_SIZE = 16       # √pixels of the largest map with dropout: few parameters work on larger ones, and
@@ -31,7 +32,8 @@ class Context(NamedTuple):
 
     embedding: Tensor                   # (N, E), the sum of time and pooled text, after SiLU
     text: Tensor | None                 # (N, T, text width); None when the network is unconditional
-    dropout: Dropout | None = None      # applied to maps (N, C, H, W); None for no dropout
+    dropout: Dropout | None = None      # None for no dropout
+    recompute: bool = False             # whether a block keeps its input alone for the backward pass, see `compute`
 
 
 # ── Embeddings ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -142,7 +144,15 @@ class ResBlock(nn.Module):
         self.conv2 = nn.Conv2d(out_width, out_width, 3, padding=1)
         self.conv_shortcut = nn.Conv2d(in_width, out_width, 1) if in_width != out_width else nn.Identity()
 
+    def drops(self, features: Tensor) -> bool:
+        """Whether dropout is applied: where the hidden map of these features is small enough."""
+        pixels = features.shape[-2:].numel()
+        if self.resample is not None:
+            pixels = pixels // 4 if self.resample is halve else 4 * pixels
+        return pixels <= DROPOUT_MAX_SIZE**2
+
     def forward(self, features: Tensor, context: Context) -> Tensor:
+        mask = context.dropout() if context.dropout is not None and self.drops(features) else None
         hidden = F.silu(normalise(self.norm1, features))                                # (N, C_in, H, W)
         if self.resample is not None:
             features, hidden = self.resample(features), self.resample(hidden)           # (N, C_in, H', W')
@@ -150,8 +160,8 @@ class ResBlock(nn.Module):
 
         scale, shift = self.time_emb_proj(context.embedding).chunk(2, dim=1)            # (N, C_out) each
         hidden = F.silu(normalise(self.norm2, hidden, (scale, shift)))
-        if context.dropout is not None and hidden.shape[-2:].numel() <= DROPOUT_MAX_SIZE**2:
-            hidden = context.dropout(hidden)
+        if mask is not None:
+            hidden = mask(hidden)
 
         residual: Tensor = self.conv_shortcut(features) + self.conv2(hidden)
         return residual
@@ -194,6 +204,22 @@ class Attention(nn.Module):
         return features + attended.transpose(1, 2).reshape(features.shape)              # (N, C, H, W)
 
 
+def compute(block: nn.Module, features: Tensor, context: Context) -> Tensor:
+    """A residual or attention block's output, (N, C, H, W) → (N, C', H', W').
+
+    With `context.recompute`, the block keeps its input alone for the backward pass, and computes once more there (Chen
+    et al. 2016, 1604.06174). All that it computes is a function of its input, so its output is the same again.
+    """
+    if not context.recompute:
+        output: Tensor = block(features, context)
+        return output
+    if context.dropout is not None and isinstance(block, ResBlock) and block.drops(features):
+        mask = context.dropout()
+        context = context._replace(dropout=lambda: mask)
+    output = checkpoint(block, features, context, use_reentrant=False, preserve_rng_state=False)
+    return output
+
+
 # ── One level of the U-Net ──────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -219,12 +245,12 @@ class DownBlock(nn.Module):
         """(N, C_in, H, W) → the outputs of all blocks, which become skips; the last is the next level's input."""
         skips = []
         for i, resnet in enumerate(self.resnets):
-            features = resnet(features, context)
+            features = compute(resnet, features, context)
             if self.attentions:
-                features = self.attentions[i](features, context)
+                features = compute(self.attentions[i], features, context)
             skips.append(features)
         for downsampler in self.downsamplers:
-            skips.append(downsampler(features, context))
+            skips.append(compute(downsampler, features, context))
         return skips
 
 
@@ -242,11 +268,10 @@ class MidBlock(nn.Module):
         self.resnets = nn.ModuleList(ResBlock(config, width, width) for _ in range(2))
 
     def forward(self, features: Tensor, context: Context) -> Tensor:
-        features = self.resnets[0](features, context)
+        features = compute(self.resnets[0], features, context)
         for attention in self.attentions:
-            features = attention(features, context)
-        features = self.resnets[1](features, context)
-        return features
+            features = compute(attention, features, context)
+        return compute(self.resnets[1], features, context)
 
 
 class UpBlock(nn.Module):
@@ -265,9 +290,9 @@ class UpBlock(nn.Module):
     def forward(self, features: Tensor, skips: list[Tensor], context: Context) -> Tensor:
         """(N, C_in, H, W) → (N, C_out, H', W'). Removes the skips that it reads from the end of the list `skips`."""
         for i, resnet in enumerate(self.resnets):
-            features = resnet(torch.cat([features, skips.pop()], dim=1), context)
+            features = compute(resnet, torch.cat([features, skips.pop()], dim=1), context)
             if self.attentions:
-                features = self.attentions[i](features, context)
+                features = compute(self.attentions[i], features, context)
         for upsampler in self.upsamplers:
-            features = upsampler(features, context)
+            features = compute(upsampler, features, context)
         return features

@@ -3,6 +3,8 @@
 Nothing here draws from torch's global random generator.
 """
 
+import functools
+import itertools
 import math
 
 import torch
@@ -133,6 +135,7 @@ def parameter_shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in on_meta_device(config).state_dict().items()}
 
 
+@functools.lru_cache(maxsize=16)
 def parameter_count(config: NetworkConfig) -> int:
     """The number of parameters, those of the text encoder included; no memory is allocated for them."""
     return sum(math.prod(shape) for shape in parameter_shapes(config).values())
@@ -146,23 +149,40 @@ def flops(config: NetworkConfig) -> int:
     return int(counter.get_total_flops())
 
 
-def activation_bytes(config: NetworkConfig) -> int:
+def activation_bytes(config: NetworkConfig, *, recompute: bool = False) -> int:
     """Bytes that one picture and its caption leave in memory for the backward pass, in float32.
 
-    In bf16 they are about a tenth less, because normalisation keeps float32. Counted on the meta device.
+    In bf16 they are about a tenth less, because normalisation keeps float32. Counted on the meta device. recompute:
+    blocks keep their inputs alone; what the largest of them needs while it computes once more is added.
     """
+    kept, largest = _kept(config, recompute=False)
+    return _kept(config, recompute=True)[0] + largest if recompute else kept
+
+
+@functools.lru_cache(maxsize=16)
+def _kept(config: NetworkConfig, *, recompute: bool) -> tuple[int, int]:
+    """What a forward pass of one picture keeps, in bytes: all of it, and the largest part of a block."""
     network, kept = on_meta_device(config), dict[int, Tensor]()
+    network.unet.recompute = recompute
     weights = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
+    totals = [0]                                # what was kept at each beginning and end of a block
 
     def keep(tensor: Tensor) -> Tensor:
         if tensor.untyped_storage()._cdata not in weights:
             kept[tensor.untyped_storage()._cdata] = tensor             # views of one tensor count once
         return tensor
 
+    def note(*_: object) -> None:
+        totals.append(sum(tensor.untyped_storage().nbytes() for tensor in kept.values()))
+
+    for block in network.parts():
+        block.register_forward_pre_hook(note)
+        block.register_forward_hook(note)
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with torch.device("meta"), torch.enable_grad(), hooks:
         _pass_one(network)
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    note()
+    return totals[-1], max(after - before for before, after in itertools.pairwise(totals))
 
 
 def _pass_one(network: Network) -> None:

@@ -24,6 +24,7 @@ class UNet(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
+        self.recompute = False                  # whether blocks compute once more in the backward pass, to keep less
         widths = config.widths
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
         self.time_embedding = TimeEmbedding(widths[0], config.time_width)
@@ -64,9 +65,9 @@ class UNet(nn.Module):
         Channels [:C] of the output are the prediction, channels [C:], if there are any, the variance channels.
         time: (N,), the index 1000·t - 1 as a float. text: (N, T, text width), the captions' features; None in an
         unconditional network. low_res: of an upscaler, the enlarged and noisy small pictures (N, C, H, W) and the
-        indices (N,) of the times of their noise; None in any other network. dropout: called on the hidden map of every
-        residual block of at most 256 pixels, in a fixed order. detach_variance: let the variance channels train only
-        their own rows of `conv_out`, not the layers before it.
+        indices (N,) of the times of their noise; None in any other network. dropout: called for every residual block
+        whose hidden map has at most 256 pixels, in a fixed order; what it returns is applied to that map.
+        detach_variance: let the variance channels train only their own rows of `conv_out`, not the layers before it.
         """
         assert (text is None) == (self.config.text is None), "conditional networks need a text, others take none"
         assert (low_res is None) == (self.config.upscaling is None), "upscalers need a small picture, others take none"
@@ -77,7 +78,7 @@ class UNet(nn.Module):
             noisy = torch.cat([noisy, small.to(noisy.dtype)], dim=1)                                # (N, 2·C, H, W)
         if text is not None:
             embedding = embedding + self.add_embedding(text)
-        context = Context(F.silu(embedding), text, dropout)
+        context = Context(F.silu(embedding), text, dropout, self.recompute and torch.is_grad_enabled())
 
         features = self.conv_in(noisy)                                                  # (N, widths[0], H, W)
         skips = [features]

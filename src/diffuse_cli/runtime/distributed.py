@@ -99,12 +99,17 @@ class World:
 
         patient: wait up to `PATIENT_TIMEOUTS` timeouts, because one of the processes may be working alone.
         """
+        return self.all_reduce_maxima([int(number)], patient=patient)[0]
+
+    def all_reduce_maxima(self, numbers: list[int], *, patient: bool = False) -> list[int]:
+        """The largest of the processes' first numbers, of their second ones, and so on, as `all_reduce_max`."""
         if self.size == 1:
-            return number
-        tensor = torch.tensor(int(number))
+            return numbers
+        tensor = torch.tensor(numbers)
         with lost_process_as_error():
             dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.patient_group if patient else None)
-        return int(tensor)
+        largest: list[int] = tensor.tolist()
+        return largest
 
     def barrier(self) -> None:
         """Wait patiently until all processes have called this."""

@@ -5,8 +5,10 @@ of a sample is the same alone or among many. The stream of numbers of a key is S
 used as a counter-based hash. It is plain tensor arithmetic, the same on every device, without torch's global generator.
 """
 
+import functools
 import hashlib
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -79,11 +81,17 @@ class Dropout:
         self.threshold = round(probability * 256)
         self.calls = 0
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """x: (N, …) → the same shape, with random elements zeroed and the others scaled to keep the mean."""
+    def __call__(self) -> Callable[[Tensor], Tensor]:
+        """The next mask: a function of x (N, …) → the same shape, the same in every call.
+
+        It zeroes random elements, and scales the others to keep the mean.
+        """
         self.calls += 1
+        return functools.partial(self._masked, self.calls)
+
+    def _masked(self, number: int, x: Tensor) -> Tensor:
         count = math.prod(x.shape[1:])
-        words = bits(_hash(self.keys + self.calls), (count + 7) // 8)                   # (N, count/8, rounded up)
+        words = bits(_hash(self.keys + number), (count + 7) // 8)                   # (N, count/8, rounded up)
         kept = words.view(torch.uint8)[:, :count].reshape(x.shape) >= self.threshold    # (N, …) bool
         return x * (kept.to(x.dtype) * (256 / (256 - self.threshold)))
 

@@ -1,4 +1,4 @@
-"""Moving many small tensors to a device in one copy, for which the program does not wait."""
+"""Copies for which the program does not wait: many small tensors to a device, and a few numbers from it."""
 
 from collections.abc import Sequence
 
@@ -39,3 +39,23 @@ class Packed:
         """The parts of a buffer, with the types and shapes of the tensors."""
         return [buffer[start : start + tensor.nbytes].view(tensor.dtype).reshape(tensor.shape)
                 for start, tensor in zip(self.starts, self.tensors, strict=True)]
+
+
+class Fetched:
+    """Numbers on a device that the CPU will ask for later. From CUDA, a copy into pinned memory begins now."""
+
+    def __init__(self, numbers: Tensor) -> None:
+        self.numbers = numbers
+        self.arrived: torch.cuda.Event | None = None
+        if numbers.device.type == "cuda":
+            self.numbers = torch.empty_like(numbers, device="cpu", pin_memory=True)
+            self.numbers.copy_(numbers, non_blocking=True)
+            self.arrived = torch.cuda.Event()                      # type: ignore[no-untyped-call]
+            self.arrived.record(torch.cuda.current_stream(numbers.device))
+
+    def tolist(self) -> list[float]:
+        """The numbers, (N,). Waits until the device has computed them, but not for what it was given after them."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        values: list[float] = self.numbers.tolist()
+        return values

@@ -6,6 +6,9 @@ So the random start leaves no trace in it.
 import torch
 from torch import Tensor, nn
 
+from ..runtime import sharding
+from . import descent
+
 GAMMA = 6.94                                    # exponent of the averaging profile, which makes its relative width 0.10
 
 
@@ -26,9 +29,14 @@ def decay(step: int) -> float:
 
 
 @torch.no_grad()
-def update(average: list[Tensor], module: nn.Module, step: int) -> None:
+def update(average: list[Tensor], module: nn.Module, step: int, skip: Tensor | None = None) -> None:
     """average ← decay·average + (1 - decay)·weights, in place, with the decay of `step` = 1, 2, ….
 
-    `average` has the tensors of module.parameters(), in the same order.
+    `average` has the tensors of module.parameters(), in the same order. skip: as in `descent.descend`. Before the first
+    update, average and weights are equal.
     """
-    torch._foreach_lerp_(average, list(module.parameters()), 1 - decay(step))
+    averages, weights = list(map(sharding.local, average)), list(map(sharding.local, module.parameters()))
+    if decay(step) == 0:                        # a copy is exact, and changes nothing if the weights were skipped
+        torch._foreach_copy_(averages, weights)
+    else:
+        descent.approach(averages, weights, 1 - decay(step), skip)

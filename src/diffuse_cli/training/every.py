@@ -31,3 +31,7 @@ class Every:
         due = now - self.last >= self.every if self.kind == "seconds" else step % self.every == 0
         self.last = now if due else self.last
         return due
+
+    def next_step(self, step: int) -> int | None:
+        """The first step after `step` at which it is due; None if seconds decide on that."""
+        return None if self.kind == "seconds" else int((step // self.every + 1) * self.every)

@@ -6,7 +6,6 @@ One step is `trainer.step()`. Between steps the loop reports, validates, preview
 import contextlib
 import dataclasses
 import json
-import signal
 import time
 from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple
@@ -26,6 +25,7 @@ from ..storage.event_log import LOG_FILE
 from . import estimate, saving
 from .estimate import Facts
 from .every import Every
+from .meetings import Meetings
 from .monitor import LossMonitor
 from .plan import is_count_due, steps_within, with_steps
 from .prepare import open_session
@@ -126,6 +126,7 @@ def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, 
     monitor, saver = LossMonitor(session), saving.Saver(session)
     preview_every = Every(machine.preview_every, "--preview-every", steps=plan.steps, step=trainer.global_step)
     stop_signal, first = None, trainer.global_step
+    meetings = Meetings(world, step=first)
     while trainer.global_step < plan.steps and stop_signal is None:
         # Train
         begun, micro_batch = time.monotonic(), trainer.micro_batch
@@ -138,6 +139,11 @@ def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, 
         if trainer.micro_batch < micro_batch:
             yield events.Noticed(message=f"out of memory: from now on {trainer.micro_batch} pictures at once",
                                  level="warning")
+
+        if not meetings.is_due(trainer.global_step):
+            continue
+        if world.size > 1:                      # so that all find out at once that the training has diverged
+            trainer.verdicts.hear()
 
         # The steps of --time are counted again before the cool-down
         if plan.deadline is not None and (counted := _count_again(session, first)) is not None:
@@ -165,7 +171,8 @@ def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, 
                 yield from saver.save(must_succeed=last)
 
         # Stop or save if a signal asks for it
-        received = _agree_on_signal(should_stop(), world)
+        received = meetings.hold(trainer.global_step, should_stop(),
+                                 latest=_next_duty(session, saver.next_step(), preview_every))
         stop_signal = None if received == SAVE_SIGNAL else received
         if received:
             with trainer.whole(moments=True):
@@ -226,13 +233,11 @@ def _validate(session: Session) -> Iterator[events.Event]:
     yield validated
 
 
-def _agree_on_signal(name: str | None, world: World) -> str | None:
-    """The signal that any of the processes got, or None. `name` is this process's.
-
-    It waits patiently, because the main process may still be working alone.
-    """
-    number = world.all_reduce_max(signal.Signals[name] if name else 0, patient=True)
-    return signal.Signals(number).name if number else None
+def _next_duty(session: Session, next_save: int | None, preview_every: Every) -> int:
+    """The next step after which it is known that the main process validates, previews, saves or ends."""
+    step, plan = session.trainer.global_step, session.plan
+    validation = (step // plan.validate_steps + 1) * plan.validate_steps
+    return min(duty for duty in (plan.steps, validation, next_save, preview_every.next_step(step)) if duty is not None)
 
 
 def _started(session: Session, facts: Facts) -> events.Started:

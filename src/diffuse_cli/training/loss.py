@@ -1,6 +1,6 @@
 """The training loss: a batch of pictures, captions, times and noise in, the loss of every picture out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Plan
-from ..denoiser import Network, encode_captions, network_time, predict
+from ..denoiser import Dropout, Network, encode_captions, network_time, predict
 from ..diffusion import losses
 from ..diffusion.schedule import Level, Schedule
 from ..diffusion.upscaling import LowRes
@@ -71,7 +71,7 @@ class Losses:
 
 def compute_losses(
     network: Network, batch: Batch, *, config: ModelConfig, schedule: Schedule, loss_weighting: str,
-    variance_grad: str = "head", dropout: Callable[[Tensor], Tensor] | None = None, precision: str = "fp32",
+    variance_grad: str = "head", dropout: Dropout | None = None, precision: str = "fp32",
 ) -> Losses:
     """Add noise to the pictures, let the network predict, and compare (Ho et al. 2020, 2006.11239, algorithm 1).
 

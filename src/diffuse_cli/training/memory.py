@@ -31,12 +31,30 @@ def choose_sharding(plan: Plan, machine: Machine, device: torch.device, *, proce
         raise UsageError("the weights of a student cannot be divided among processes", hint="Leave --shard out")
     if processes == 1 or machine.shard or plan.model.student is not None or device.type != "cuda":
         return machine.shard and processes > 1
-    few = min(FEW_PICTURES, math.ceil(plan.batch_size / processes))
-    return planned_bytes(plan, few) > SHARE * devices.total_memory(device)
+    return planned_bytes(plan, _few(plan, processes)) > SHARE * devices.total_memory(device)
+
+
+def choose_recompute(
+    plan: Plan, machine: Machine, device: torch.device, *, processes: int, sharded: bool = False,
+) -> bool:
+    """Whether blocks compute once more in the backward pass, because otherwise a GPU has no room for a few pictures.
+
+    With --micro-batch, it must have room for as many. Nothing is gained on other devices, whose memory other programs
+    share.
+    """
+    if device.type != "cuda":
+        return False
+    wanted = machine.micro_batch or _few(plan, processes)
+    return planned_bytes(plan, wanted, shares=processes if sharded else 1) > SHARE * devices.total_memory(device)
+
+
+def _few(plan: Plan, processes: int) -> int:
+    return min(FEW_PICTURES, math.ceil(plan.batch_size / processes))
 
 
 def choose_micro_batch(
     plan: Plan, machine: Machine, device: torch.device, *, processes: int, sharded: bool = False,
+    recompute: bool = False,
 ) -> int:
     """The number of pictures at once: as --micro-batch says, otherwise on a GPU as many as fit into its memory.
 
@@ -47,22 +65,24 @@ def choose_micro_batch(
         return devices.choose_micro_batch(
             machine, device, batch_size=plan.batch_size, resolution=plan.model.network.resolution.side)
     room = SHARE * devices.total_memory(device) - planned_bytes(plan, 0, shares=processes if sharded else 1)
-    fitting = max(1, int(room / (ALLOWANCE * activation_bytes(plan.model.network))))
+    fitting = max(1, int(room / (ALLOWANCE * activation_bytes(plan.model.network, recompute=recompute))))
     part = math.ceil(plan.batch_size / processes)
     return math.ceil(part / math.ceil(part / fitting))
 
 
 def fits(plan: Plan, device: torch.device) -> bool:
     """Whether one process can train a plan with a single picture at once, as far as is planned."""
-    return planned_bytes(plan, 1) <= SHARE * devices.total_memory(device)
+    return planned_bytes(plan, 1, recompute=device.type == "cuda") <= SHARE * devices.total_memory(device)
 
 
-def planned_bytes(plan: Plan, micro_batch: int, *, shares: int = 1) -> int:
+def planned_bytes(plan: Plan, micro_batch: int, *, shares: int = 1, recompute: bool = False) -> int:
     """The memory that a training with so many pictures at once should take of a GPU.
 
-    shares: the number of processes among which weights, gradients, average and moments are divided.
+    shares: the number of processes among which weights, gradients, average and moments are divided. recompute: see
+    `choose_recompute`.
     """
     network = plan.model.network
     each = FOR_EACH_PARAMETER / shares + (GATHERED if shares > 1 else 0)
     each += OF_A_TEACHER if plan.model.student is not None else 0
-    return int(CONTEXT + each * parameter_count(network) + micro_batch * ALLOWANCE * activation_bytes(network))
+    pictures = micro_batch * ALLOWANCE * activation_bytes(network, recompute=recompute) if micro_batch else 0
+    return int(CONTEXT + each * parameter_count(network) + pictures)

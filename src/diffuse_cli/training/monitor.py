@@ -19,7 +19,8 @@ class LossMonitor:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.totals = torch.zeros(3, device=session.trainer.batches.device)
-        self.steps, self.step_seconds, self.gradient_norm, self.images_per_second = 0, 0.0, 0.0, 0.0
+        self.gradient_norm = torch.zeros((), device=session.trainer.batches.device)      # of the newest step
+        self.steps, self.step_seconds, self.images_per_second = 0, 0.0, 0.0
         self.reported_at = time.monotonic()
 
     def record(self, result: StepResult, seconds: float) -> None:
@@ -33,9 +34,10 @@ class LossMonitor:
         return time.monotonic() - self.reported_at >= REPORT_SECONDS
 
     def report(self) -> events.Stepped:
-        """The means over the steps since the last report; then a new interval begins."""
+        """The means over the steps since the last report; then a new interval begins. Raises DivergedError."""
         trainer, plan = self.session.trainer, self.session.plan
-        train_objective, noise_mse, variance_loss = (self.totals / self.steps).tolist()
+        train_objective, noise_mse, variance_loss, gradient_norm = torch.cat(
+            (self.totals / self.steps, self.gradient_norm.reshape(1))).tolist()
         speed = self.steps * plan.batch_size / self.step_seconds
         self.images_per_second = speed if self.images_per_second == 0 else \
             SPEED_MEMORY * self.images_per_second + (1 - SPEED_MEMORY) * speed
@@ -43,8 +45,8 @@ class LossMonitor:
         event = events.Stepped(
             step=trainer.global_step, steps=plan.steps, train_objective=train_objective, noise_mse=noise_mse,
             variance_loss=variance_loss if plan.model.learned_variance and plan.model.student is None else None,
-            gradient_norm=self.gradient_norm,
-            lr=trainer.optimizer.lr, images_per_second=speed, seconds=now - self.session.begun,
+            gradient_norm=gradient_norm, lr=trainer.optimizer.lr, images_per_second=speed,
+            seconds=now - self.session.begun,
             remaining=(plan.steps - trainer.global_step) * plan.batch_size / self.images_per_second,
             skipped=trainer.skipped, memory=devices.peak_memory(trainer.batches.device))
         self.totals.zero_()

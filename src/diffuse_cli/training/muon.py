@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..runtime import sharding
+from . import descent
 
 WEIGHT_DECAY = 0.01                             # of matrices and kernels, as a factor of the learning rate
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)       # (a, b, c) of one iteration; singular values end up from 0.7 to 1.2
@@ -36,7 +37,11 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:                                            # type: ignore[override]
-        """Update all parameters, which must have gradients and, in `state`, their "momentum"."""
+        """Update all parameters, which must have gradients and, in `state`, their "momentum".
+
+        Nothing changes if the tensor `found_inf`, which torch's GradScaler also gives to optimisers, is 1.
+        """
+        skip: Tensor | None = getattr(self, "found_inf", None)
         for group in self.param_groups:
             parameters: list[Tensor] = group["params"]
 
@@ -44,12 +49,12 @@ class Muon(torch.optim.Optimizer):
             gradients = [sharding.local(cast(Tensor, parameter.grad)) for parameter in parameters]
             momenta = [sharding.local(self.state[parameter]["momentum"]) for parameter in parameters]
             weights = [sharding.local(parameter) for parameter in parameters]
-            torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+            descent.approach(momenta, gradients, 1 - MOMENTUM, skip)
             ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)
 
-            # Weight decay, then a step in the orthogonal direction
-            torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(weights, self.directions(list(ahead), self.dtype), alpha=-group["lr"])
+            # Weight decay, and a step in the orthogonal direction
+            steps = self.directions(list(ahead), self.dtype)
+            descent.descend(weights, steps, lr=group["lr"], decay=group["weight_decay"], skip=skip)
 
 
 def orthogonal_steps(momenta: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
@@ -80,9 +85,9 @@ def as_matrix(momentum: Tensor) -> Tensor:
 
 
 def as_kernel(matrix: Tensor, like: Tensor) -> Tensor:
-    """The inverse of `as_matrix`, in the shape of `like`."""
+    """The inverse of `as_matrix`, in the shape of `like`, without gaps in memory."""
     if like.ndim == 2:
-        return matrix
+        return matrix.contiguous()
     return matrix.reshape(like.shape[0], *like.shape[2:], like.shape[1]).movedim(-1, 1)
 
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from ..config import Plan
 from ..runtime import sharding
 from ..runtime.distributed import World
+from . import descent
 from .muon import WEIGHT_DECAY, Directions, Muon, orthogonal_steps
 from .muon_shares import SharedDirections
 
@@ -67,10 +68,19 @@ class Optimizer:
         for part in self.parts:
             part.zero_grad(set_to_none=True)
 
-    def step(self, lr: float) -> None:
-        """Update the weights by their gradients. A parameter group's rate is `lr` times its `lr_factor`."""
+    def step(self, lr: float, skip: Tensor | None = None) -> None:
+        """Update the weights by their gradients. A parameter group's rate is `lr` times its `lr_factor`.
+
+        skip: if it is 1, neither weights nor moments change, see `descent.descend`.
+        """
         self.lr = lr
+        trained = [parameter for part in self.parts for group in part.param_groups for parameter in group["params"]
+                   if parameter.grad is not None]                      # a student's text encoder has none
+        for parameter, gradient in zip(
+                trained, descent.laid_as(trained, [parameter.grad for parameter in trained]), strict=True):
+            parameter.grad = gradient
         for part in self.parts:
+            part.grad_scale, part.found_inf = None, skip           # type: ignore[attr-defined] # as from a GradScaler
             for group in part.param_groups:
                 group["lr"] = group["lr_factor"] * lr
             part.step()

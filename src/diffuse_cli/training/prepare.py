@@ -136,14 +136,16 @@ class PlanBuilder:
         if compiled is not False:               # by default torch runs what lies under a known name in /tmp
             directory = durable.make_directory(registry.compiled_directory())
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(directory))
+        recompute = bool(world.all_reduce_max(memory.choose_recompute(
+            plan, machine, self.device, processes=world.size, sharded=sharded)))
         micro_batch = memory.choose_micro_batch(
-            plan, machine, self.device, processes=world.size, sharded=sharded)
+            plan, machine, self.device, processes=world.size, sharded=sharded, recompute=recompute)
         micro_batch = -world.all_reduce_max(-micro_batch)              # that of the smallest memory
         dataset = self.dataset.with_channels(plan.model.network.channels)
         batches = Batches(plan, dataset, self.split.train, self.tokenizer, self.device)
         trainer = Trainer(
             plan, batches, precision=devices.choose_precision(machine, self.device), micro_batch=micro_batch,
-            compiled=compiled, world=world, sharded=sharded,
+            compiled=compiled, world=world, sharded=sharded, recompute=recompute,
             values=not self.rehearsal or memory.fits(plan, self.device))
         if self.init is not None:
             trainer.start_from(_weights_to_start_from(self.init, plan))
@@ -333,6 +335,7 @@ def _facts(session: Session, reasons: Reasons | None, start: Start, device: torc
         ("learning rate", f"{plan.lr:g}, {plan.optimizer}"),
         ("machine", ", ".join(filter(None, (
             devices.describe_device(device), trainer.precision, f"{trainer.micro_batch} at once",
+            "activations computed twice, because it has no room to keep them" if trainer.network.unet.recompute else "",
             f"weights divided among {trainer.world.size} processes" if trainer.state.sharded else "",
             devices.describe_arithmetic(device, deterministic=run.machine.deterministic))))),
         ("seed", str(plan.seed)),

@@ -32,6 +32,12 @@ class Saver:
         step = self.session.trainer.global_step
         return self.every.is_due(step) or step == self.session.plan.cooldown_start
 
+    def next_step(self) -> int | None:
+        """The next step after which a save is due; None if seconds decide on that."""
+        step, cooldown_start = self.session.trainer.global_step, self.session.plan.cooldown_start
+        steps = [self.every.next_step(step), cooldown_start if cooldown_start > step else None]
+        return min((one for one in steps if one is not None), default=None)
+
     def is_saved(self) -> bool:
         """Whether the current step is saved."""
         return self.saved_step == self.session.trainer.global_step

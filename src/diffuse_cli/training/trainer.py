@@ -5,8 +5,6 @@ A `Trainer` holds all state that changes from step to step, and can hand it out 
 
 import contextlib
 import math
-import statistics
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -17,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..config import Plan
 from ..diffusion.schedule import Schedule, make_schedule
-from ..errors import DivergedError, OutOfMemoryError, UsageError
+from ..errors import OutOfMemoryError, UsageError
 from ..network.network import Network, on_meta_device
 from ..network.tokenizer import encode
 from ..runtime import out_of_memory, randomness, sharding
@@ -30,36 +28,34 @@ from .loss import TrainingLoss
 from .muon import orthogonal_steps
 from .optimizer import Optimizer, learning_rate_at
 from .state import AVERAGE, WEIGHTS, TrainingTensors
+from .verdicts import Verdicts
 
 MAX_GRADIENT_NORM = 1.0         # norm of the gradient to which longer gradients are clipped
-SPIKE_FACTOR = 8.0              # a gradient whose norm is more than this many times the recent median is skipped
-NORM_WINDOW = 128               # number of recent gradient norms in that median
-MAX_BAD_STEPS = 3               # number of non-finite steps in a row that end the training
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """The measurements of one step."""
+    """The measurements of one step, on the device."""
 
-    losses: Tensor                              # (3,) on the device, means over the batch: the loss that is minimised,
-    #                                             the unweighted noise loss, the variance loss
-    gradient_norm: float                        # before clipping
+    losses: Tensor                              # (3,), means over the batch: the loss that is minimised, the unweighted
+    #                                             noise loss, the variance loss
+    gradient_norm: Tensor                       # (), before clipping
 
 
 class Trainer:
     """A network in training, with its optimiser and the average of its weights.
 
-    `global_step` counts the batches that were drawn, `updates` those that changed the weights. Every process of a world
-    has a trainer with the same weights, and computes the gradient of its share of every batch.
+    `global_step` counts the batches that were drawn, `verdicts.updates` those that changed the weights. Every process
+    of a world has a trainer with the same weights, and computes the gradient of its share of every batch.
 
     precision: of the network, "bf16" or "fp32". micro_batch: pictures at once; of the same number in all processes.
     compiled: whether torch compiles the network; None: if it can. sharded: whether each process keeps its share of the
-    weights alone; then nothing is compiled. values: False for shapes only, of a training that is too large to be tried.
-    Raises UsageError if the batch has fewer pictures than there are processes.
+    weights alone; then nothing is compiled. recompute: see `memory.choose_recompute`. values: False for shapes only, of
+    a training too large to be tried. Raises UsageError if the batch has fewer pictures than there are processes.
     """
 
     def __init__(self, plan: Plan, batches: Batches, *, precision: str, micro_batch: int, compiled: bool | None,
-                 world: World, sharded: bool = False, values: bool = True) -> None:
+                 world: World, sharded: bool = False, recompute: bool = False, values: bool = True) -> None:
         self.plan, self.batches, self.precision, self.micro_batch = plan, batches, precision, micro_batch
         self.world, self.share = world, world.process.share(plan.batch_size)
         if plan.batch_size < world.size:
@@ -74,6 +70,7 @@ class Trainer:
                 self.network.place_on(batches.device)
         else:
             self.network = on_meta_device(plan.model.network)
+        self.network.unet.recompute = recompute
         self.schedule: Schedule = make_schedule(plan.model.schedule, plan.model.network.resolution.side)
         self.compiled = None if compiled is False else CompiledNetwork(self.network, required=compiled is True)
         forward = self.compiled or self.network
@@ -88,9 +85,8 @@ class Trainer:
                                    directions=self.directions or orthogonal_steps, world=world)
         self.state = TrainingTensors(self.network, self.optimizer, world, batches.device)
 
-        # Counters, and recent gradient norms
-        self.global_step = self.updates = self.bad_steps = 0
-        self.norms: deque[float] = deque(maxlen=NORM_WINDOW)
+        self.global_step = 0
+        self.verdicts = Verdicts(plan)
 
         # Whether the micro-batch is known to fit into memory. Several processes must find out before they depend on
         # each other, which those of a sharded network always do; a single process can halve it at any time.
@@ -100,8 +96,9 @@ class Trainer:
 
     @property
     def skipped(self) -> int:
-        """The number of steps so far that did not change the weights."""
-        return self.global_step - self.updates
+        """The number of steps so far that did not change the weights. Waits for the newest; raises DivergedError."""
+        self.verdicts.hear()
+        return self.global_step - self.verdicts.updates
 
     @property
     def compile_failure(self) -> str:
@@ -135,30 +132,22 @@ class Trainer:
     # ── The step ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def step(self) -> StepResult:
-        """Train on the next batch. Raises DivergedError, OutOfMemoryError."""
+        """Train on the next batch. Raises OutOfMemoryError; DivergedError, for the step before."""
         # Draw the batch, and compute the gradient of its mean loss.
         losses = self._gradient_of_batch()
 
         with out_of_memory.for_update(self.micro_batch), lost_process_as_error():
-            # Clip the gradient. Only here does a step wait for the device, to read the norm.
-            unclipped = sharding.whole(
-                torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM))
-            norm, *means = torch.cat((unclipped.reshape(1), losses)).tolist()
+            # Clip the gradient.
+            norm = sharding.whole(torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM))
 
-            # Skip the step if a number is not finite, or if the gradient is a spike.
-            finite = all(map(math.isfinite, (norm, *means)))
-            if finite and not self._is_spike(norm):
-                # Update the weights.
-                self.optimizer.step(learning_rate_at(self.plan, self.global_step))
-                self.updates += 1
+            # Skip the step if a number is not finite, or if the gradient is a spike. Only here does a step wait for the
+            # device: for its verdict on the step before.
+            skip = self.verdicts.judge(norm, losses, step=self.global_step)
 
-                # Update their average.
-                ema.update(self.state.averages, self.network, self.updates)
+            # Update the weights, and their average.
+            self.optimizer.step(learning_rate_at(self.plan, self.global_step), skip)
+            ema.update(self.state.averages, self.network, self.verdicts.updates + 1, skip)
 
-        # Count.
-        self._check_divergence(finite)
-        if finite:
-            self.norms.append(norm)
         self.global_step += 1
         if not self.settled:                    # all memory that a step needs is now taken
             with contextlib.suppress(torch.OutOfMemoryError), out_of_memory.as_torch_error():
@@ -262,20 +251,6 @@ class Trainer:
         if self.batches.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _is_spike(self, norm: float) -> bool:
-        """Whether a gradient's norm is far above the recent ones. Never during the warm-up, or with too few norms."""
-        settled = self.global_step >= self.plan.warmup_steps and len(self.norms) >= NORM_WINDOW // 4
-        return settled and norm > SPIKE_FACTOR * statistics.median(self.norms)
-
-    def _check_divergence(self, finite: bool) -> None:
-        """Count the non-finite steps in a row. Raises DivergedError at the `MAX_BAD_STEPS`-th."""
-        self.bad_steps = 0 if finite else self.bad_steps + 1
-        if self.bad_steps == MAX_BAD_STEPS:
-            step = self.global_step + 1
-            raise DivergedError(f"training diverged: {MAX_BAD_STEPS} steps in a row were not finite, the last {step}; "
-                                f"{step - MAX_BAD_STEPS} was good",
-                                hint=f"Try --lr {self.plan.lr / 4:.1e} --fresh")
-
     # ── The state: tensors under flat names, and the few numbers that are not tensors ───────────────────────────────
 
     @property
@@ -294,9 +269,11 @@ class Trainer:
     def record(self) -> dict[str, Any]:
         """Return the numbers of the saved state, ready for JSON: step counts and recent gradient norms.
 
-        `tensors` returns the other part of the state. `restore` takes both.
+        `tensors` returns the other part of the state. `restore` takes both. Raises DivergedError.
         """
-        return {"step": self.global_step, "updates": self.updates, "bad": self.bad_steps, "norms": list(self.norms)}
+        self.verdicts.hear()
+        return {"step": self.global_step, "updates": self.verdicts.updates, "bad": self.verdicts.bad_steps,
+                "norms": list(self.verdicts.norms)}
 
     def restore(self, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
         """Restore a saved state: the tensors and the record that `tensors` and `record` returned. Main process only."""
@@ -311,7 +288,7 @@ class Trainer:
             self.world.broadcast_([] if self.teacher is None else self.teacher.state_dict().values())
 
     def _restore_numbers(self, record: Mapping[str, Any]) -> None:
-        self.global_step, self.updates, self.bad_steps = record["step"], record["updates"], record["bad"]
-        self.norms = deque(record["norms"], maxlen=NORM_WINDOW)
+        self.global_step = record["step"]
+        self.verdicts.restore(record["updates"], record["bad"], record["norms"])
         for count in self.optimizer.counts:
-            count.fill_(self.updates)
+            count.fill_(record["updates"])
