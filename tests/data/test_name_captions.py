@@ -42,9 +42,16 @@ def test_folders_that_are_no_labels(folder, names):
     ("猫", "猫"), ("屏幕截图 2024-01-01", ""), ("Captura de pantalla (3)", ""), ("Bildschirmfoto 2020", ""),
     ("red%20car", "red car"), ("rotes_foto", "rotes foto"),
     ("a_red_car_--ar_16_9_--v_6", "a red car"), ("red--car", "red car"),
+    ("DALL·E 2024-01-01 10.00.00 - a red car", "a red car"), ("dalle_00001", ""),
 ])
 def test_words_of_a_file_name(stem, words):
     assert words_of_name(stem) == words
+
+
+def test_folders_of_pascal_voc_say_nothing(folder):
+    found = find_pictures(folder({f"{part}/{number}.png": None for part in ("JPEGImages", "SegmentationClass")
+                                  for number in range(4)}))
+    assert found.caption_source == "none"
 
 
 def test_file_names_count_when_four_in_five_say_something(folder):

@@ -9,7 +9,7 @@ import pytest
 from source_files import png
 
 from diffuse_cli.cli import prompt_files
-from diffuse_cli.data import folder_texts
+from diffuse_cli.data import class_names
 from diffuse_cli.data.captions import find_pictures
 from diffuse_cli.errors import DataError
 from diffuse_cli.files.strict_toml import TomlError, loads_toml
@@ -30,7 +30,7 @@ def test_endless_runs_cost_no_more_than_their_length(tmp_path, run):
         other_tools.parse_png_text("parameters", f"a{settings}{text}")
     other_tools.parse_png_text("parameters", f"{text}\nSteps: 1, Seed: 2")
     assert png_metadata._plain(text).split() == text.split()
-    folder_texts._pairs_of_yaml(f"names:{text}", {"a"})
+    class_names._pairs_of_yaml(f"names:{text}", {"a"})
     (tmp_path / "prompts.txt").write_text(f"a {text}")
     assert list(prompt_files._rows(f"a {text}", ".txt", "prompts.txt", []))
 
