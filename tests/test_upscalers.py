@@ -213,6 +213,25 @@ def test_an_upscaler_without_captions(diffuse, unconditional, squares, tmp_path)
         "export", "tiny-x2", "--to", "diffusers", "-o", tmp_path / "stock", home=home, expect=2)
 
 
+@pytest.mark.slow
+def test_a_model_of_several_sizes_is_enlarged_in_each(diffuse, tmp_path):
+    home, small, large = tmp_path / "home", tiny.draw_shapes(tmp_path / "small"), tmp_path / "large"
+    shutil.copytree(small, large)
+    for path in large.glob("*.png"):
+        with Image.open(path) as image:
+            twice = image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST)
+        twice.save(path)
+    with tiny.at_home(home):
+        tiny.train(small, dataclasses.replace(tiny.BUCKETS, steps=1))
+        tiny.train(large, dataclasses.replace(RECIPE, resolution=None), name=None)
+        info = read_model_info(registry.resolve("tiny-x2"))
+    assert info.config.network.resolution == Size(16, 16)
+    for size in ("32", "64x16", "16x64"):
+        out = tmp_path / f"{size}.png"
+        diffuse("sample", "a red bar", "-m", "tiny", "--size", size, "-s", "1", "--steps", "2", "-o", out, home=home)
+        assert str(Size(*tiny.size_of(out))) == size
+
+
 # ── Drawing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

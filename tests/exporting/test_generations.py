@@ -11,8 +11,8 @@ import numpy as np
 import open_folder
 import pytest
 import torch
-from open_folder import GUIDANCE, PROMPTS
-from random_models import CONFIGURATIONS, make_model
+from open_folder import GUIDANCE, PROMPTS, small_pictures
+from random_models import CONFIGURATIONS, make_model, make_upscaler
 
 from diffuse_cli.config import EXPORT_SCHEDULERS, Export
 from diffuse_cli.exporting import diffusers_export
@@ -25,6 +25,7 @@ GENERATIONS = {
 }
 NAMES = ["the default", "unconditional", "fixed, epsilon, cosine", "unconditional, fixed, v, sigmoid", "x0, linear",
          "nano at 64"]
+UPSCALER = "an upscaler"
 STEPS = {"ddpm": 20, "dpmpp-2m": 10, "ddim": 10}
 SEED = 5
 
@@ -45,8 +46,10 @@ def python(request, tmp_path_factory):
     return interpreter
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=[*NAMES, UPSCALER])
 def model(request):
+    if request.param == UPSCALER:
+        return make_upscaler()
     assert request.param in CONFIGURATIONS
     return make_model(request.param)
 
@@ -62,5 +65,6 @@ def test_another_program_generates_our_pictures(python, model, tmp_path, schedul
     assert done.returncode == 0, done.stderr[-3000:]
     theirs = np.load(out)
     ours = sample_like_pipeline(model, SAMPLERS[str(theirs["scheduler"])], theirs["timesteps"].tolist(), PROMPTS,
-                                guidance=GUIDANCE, generator=torch.Generator().manual_seed(SEED))
+                                guidance=GUIDANCE, generator=torch.Generator().manual_seed(SEED),
+                                small=small_pictures() if model.config.is_upscaler else None)
     assert np.abs(theirs["pictures"].astype(int) - ours.astype(int)).max() <= 1

@@ -16,13 +16,21 @@ PROMPTS = ["a big red car", "small blue fish"]
 GUIDANCE = 3.0
 
 
+def small_pictures() -> torch.Tensor:
+    """One for each prompt, for an upscaler. (2, 3, 8, 8) in [-1, 1]"""
+    return torch.sin(torch.arange(2 * 3 * 8 * 8).float()).reshape(2, 3, 8, 8)
+
+
 def main(folder: str, out: str, steps: int, seed: int) -> None:
     pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True)
     assert not getattr(pipeline, "custom_code", None)
     conditional = hasattr(pipeline, "tokenizer")
     pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(seed)
-    if conditional:
+    if hasattr(pipeline, "image_noising_scheduler"):
+        output = pipeline(prompt=PROMPTS, image=small_pictures(), num_inference_steps=steps, guidance_scale=GUIDANCE,
+                          generator=generator, clean_caption=False)
+    elif conditional:
         output = pipeline(prompt=PROMPTS, num_inference_steps=steps, guidance_scale=GUIDANCE, generator=generator,
                           clean_caption=False)
         for auto in (diffusers.AutoPipelineForText2Image, diffusers.AutoPipelineForImage2Image,

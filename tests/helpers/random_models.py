@@ -8,10 +8,11 @@ from torch.nn import functional
 
 from diffuse_cli.data.caption_words import count_words
 from diffuse_cli.diffusion.schedule import make_schedule
-from diffuse_cli.model_config import ModelConfig
+from diffuse_cli.model_config import ModelConfig, TextConfig, Upscaling
 from diffuse_cli.network.network import Network
-from diffuse_cli.network.presets import network_config
+from diffuse_cli.network.presets import network_config, upscaler_config
 from diffuse_cli.network.tokenizer import encode, train_tokenizer
+from diffuse_cli.picture_size import Size
 from diffuse_cli.storage.checkpoint import Model, _encoded, _tensors_sha256
 from diffuse_cli.storage.model_info import TrainingSummary
 from diffuse_cli.training.loss import Batch, compute_losses
@@ -39,6 +40,21 @@ def make_model(name: str, *, seed: int = 0) -> Model:
     tokenizer = train_tokenizer(CAPTIONS, vocabulary=300) if conditional else None
     network = Network(network_config(preset, resolution, learned_variance=learned,
                                      vocabulary=None if tokenizer is None else tokenizer.get_vocab_size()))
+    return _with_random_weights(ModelConfig(network=network.config, schedule=schedule, prediction=prediction), network,
+                                tokenizer, seed)
+
+
+def make_upscaler(*, factor: int = 2, seed: int = 0) -> Model:
+    """An upscaler of pictures of 8 pixels, on crops of 16."""
+    tokenizer = train_tokenizer(CAPTIONS, vocabulary=300)
+    text = TextConfig(vocabulary=tokenizer.get_vocab_size(), width=64, layers=2)
+    network = Network(upscaler_config("nano", Size(16, 16), Upscaling(factor=factor, small=Size(8, 8)), text=text,
+                                      learned_variance=True))
+    return _with_random_weights(ModelConfig(network=network.config, schedule="interpolated", prediction="v"), network,
+                                tokenizer, seed)
+
+
+def _with_random_weights(config: ModelConfig, network: Network, tokenizer, seed: int) -> Model:
     generator = torch.Generator().manual_seed(seed)
     network.initialise(generator)
     with torch.no_grad():
@@ -46,14 +62,14 @@ def make_model(name: str, *, seed: int = 0) -> Model:
             spread = parameter.std() if parameter.numel() > 1 and parameter.any() else 0.0
             default = 0.3 * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.05
             parameter += torch.randn(parameter.shape, generator=generator) * (0.1 * spread or default)
-    config = ModelConfig(network=network.config, schedule=schedule, prediction=prediction)
     network.place_on(torch.device("cpu"))
-    if prediction == "epsilon":
+    if config.prediction == "epsilon":
         train_on_noise(network, config, tokenizer)
     network.eval().requires_grad_(False)
     sha256 = _tensors_sha256(_encoded(network.state_dict()))
-    return Model(config=config, network=network, tokenizer=tokenizer, sha256=sha256,
-                 words=count_words(CAPTIONS) if conditional else {}, training=TrainingSummary(name="made", step=3))
+    words = count_words(CAPTIONS) if config.conditional else {}
+    return Model(config=config, network=network, tokenizer=tokenizer, sha256=sha256, words=words,
+                 training=TrainingSummary(name="made", step=3))
 
 
 def train_on_noise(network: Network, config: ModelConfig, tokenizer, steps: int = 150) -> None:

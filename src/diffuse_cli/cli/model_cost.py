@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from ..picture_size import Size
 from .terminal import view
 
 if TYPE_CHECKING:
@@ -11,14 +12,18 @@ LARGE = 128                                     # √pixels of a picture from wh
 MANY = 5e11                                     # operations for one picture from which a CPU takes many seconds
 
 
-def warn_of_cost(model: "Model", *, passes: int) -> None:
-    """Warn if one picture takes very many operations on the CPU. passes: of the network, for one picture."""
+def warn_of_cost(model: "Model", *, passes: int, size: Size | None = None) -> None:
+    """Warn if one picture takes very many operations on the CPU. passes: of the network, for one picture.
+
+    size: to which an upscaler enlarges; its operations grow as the number of pixels.
+    """
     from ..network.network import flops
 
-    size = model.config.network.resolution
+    network = model.config.network
+    size = size or network.resolution
     if size.side < LARGE or next(model.network.parameters()).device.type != "cpu":
         return
-    operations = passes * flops(model.config.network)
+    operations = passes * flops(network) * size.pixels / network.resolution.pixels
     if operations > MANY:
         view.warn(f"this model makes pictures of {size} pixels, each of which takes about {operations / 1e12:.1f} "
                   "trillion operations: on a CPU that may be minutes, and gigabytes of memory")
