@@ -162,7 +162,8 @@ def test_check_as_json(diffuse, folder):
     assert len(report.pop("id")) == 64
     assert report == {
         "schema": 1, "folder": str(folder), "images": 9, "captioned": 9, "source": "sidecar", "notes": [],
-        "warnings": [], "fit": "pad", "fit_reason": mock.ANY, "shapes": None,
+        "warnings": [], "fit": "pad", "fit_reason": mock.ANY, "shapes": None, "colours": "RGB",
+        "colours_reason": "pictures have colours",
         "captions": "sidecar .txt (9 of 10 files; 1 has none → empty)",
         "examples": [f"a red thing, number {index}" for index in (0, 4, 8)],
         "problems": [{"name": "bad.png", "reason": "not a picture"}],

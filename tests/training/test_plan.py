@@ -21,7 +21,7 @@ TOKENIZER = train_tokenizer(["a red square"])
 def plan_for(train, held_out=0, *, conditional=True, device=CPU, resolution=32, **recipe):
     """The plan for so many pictures, which need not exist."""
     split = Split(torch.arange(train), torch.arange(train, train + held_out))
-    data = mock.Mock(content_id="d", pixel_hashes=["0"] * (train + held_out))
+    data = mock.Mock(content_id="d", names=(), channels=3, pixel_hashes=["0"] * (train + held_out))
     return make_plan(Recipe(**recipe), data, split, resolution=resolution, fit="crop", init=None,
                      device=device, tokenizer=TOKENIZER if conditional else None)
 
