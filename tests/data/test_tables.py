@@ -87,6 +87,8 @@ def test_a_line_of_a_list_without_a_name_is_an_error(folder):
 def test_other_texts_with_names_are_no_such_lists(folder, text):
     found = find_pictures(folder({"a.png": None, "b.png": None, "all.txt": text}))
     assert set(captions_of(found).values()) == {("a car",) if "car" in text else ()}
+    assert ("all.txt lists pictures, without captions" in found.notes) == (
+        text.startswith("a.png") and "car" not in text)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32", "cp1252"])

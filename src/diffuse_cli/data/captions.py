@@ -6,18 +6,15 @@ there are none. Every other file that could hold captions is named.
 """
 
 import itertools
-import re
-from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from ..checks import check_choice
 from ..config import CAPTION_SOURCES, is_table
 from ..errors import DataError
 from . import caption_accounts, folder_texts, metadata_files, name_captions, sidecar_files
+from .caption_summary import look_through, odd_captions, summary
 from .caption_tables import CaptionTable
 from .caption_text import distinct_captions
 from .derived_pictures import warn_of_derived
@@ -30,13 +27,6 @@ from .source_captions import SourceCaptions
 from .sources import open_sources
 from .spilled import SpilledDict, SpilledList, SpilledTuples, packed
 from .split import side_by_side_splits
-
-# What language models answer instead of a caption.
-_REFUSAL = re.compile(r"(?:i['’]m |i am )?(?:very )?sorry,? (?:but )?(?:i |as an )|as an ai\b|i['’]m unable to|"
-                      r"i (?:can['’]?t|cannot|am unable to) (?:assist|help|describe|provide|process|view|see)\b",
-                      re.IGNORECASE)
-# A choice for programs that draw one at random: {red|green} or __colour__.
-_WILDCARD = re.compile(r"\{[^{}|]*\|[^{}]*\}|\b__[\w/-]+__\b")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,9 +86,9 @@ def find_pictures(folder: Path, *, more_folders: Sequence[str] = (), captions: s
     source.warnings += warn_of_derived(files.names, folder)
     pictures = PictureFiles(files, SpilledList(
         (packed(source.by_name.get(name, ())),) for name in files.names()))
-    counts, examples = _look_through(pictures)
-    source.warnings += _odd_captions(counts)
-    return PictureListing(tree.root, folder, pictures, counts.captioned > 0, kind, _summary(counts, source), examples,
+    counts, examples = look_through(pictures)
+    source.warnings += odd_captions(counts)
+    return PictureListing(tree.root, folder, pictures, counts.captioned > 0, kind, summary(counts, source), examples,
                           (*tree.notes, *source.notes), tuple(source.warnings), unusable, tuple(source.problems),
                           tree.litter)
 
@@ -265,64 +255,3 @@ def _forced(kind: str, tree: Tree, index: PictureIndex, manifest: SourceCaptions
         raise DataError(f"--captions {kind}: {tree.root} has no such captions",
                         hint=f"Looked for {looked_for}{problem}")
     return source
-
-
-# ── The report ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class _Counts:
-    pictures: int
-    captioned: int                              # pictures with a caption
-    captions: int
-    wildcards: int                              # captions with choices that nobody has made
-    wildcard: str                               # the first such choice
-    refusals: int                               # captions that are none, by what they say
-    refusal: str                                # the first of them
-
-
-def _odd_captions(counts: _Counts) -> Iterator[str]:
-    """Warnings of captions that a person would not have written."""
-    if counts.wildcards:
-        yield (f"{counts.wildcards:,} of {counts.captions:,} captions leave a choice open, such as "
-               f"“{counts.wildcard[:40]}”, and are taken as they stand; write each choice as a caption")
-    if counts.refusals:
-        yield (f"{counts.refusals:,} of {counts.captions:,} captions are refusals of the program that wrote them, for "
-               f"example “{counts.refusal[:60]}”; remove or rewrite them")
-
-
-def _look_through(pictures: PictureFiles) -> tuple[_Counts, tuple[str, ...]]:
-    """Count the captions. → the counts; up to three examples: the first, the middle and the last of the distinct ones
-    """
-    captioned = count = wildcards = refusals = 0
-    wildcard = refusal = ""
-    hashes, positions = array("q"), array("L")  # of the first caption of each picture
-    for position, captions in enumerate(pictures.captions):
-        if captions:
-            captioned += 1
-            count += len(captions)
-            hashes.append(hash(captions[0]))
-            positions.append(position)
-        for match in filter(None, map(_WILDCARD.search, captions)):
-            wildcards, wildcard = wildcards + 1, wildcard or match[0]
-        for caption in filter(_REFUSAL.match, captions):
-            refusals, refusal = refusals + 1, refusal or caption
-    _, first = np.unique(np.frombuffer(hashes, np.int64), return_index=True) if hashes else (None, np.empty(0, int))
-    distinct = np.sort(first)
-    chosen = sorted({0, len(distinct) // 2, len(distinct) - 1}) if len(distinct) else []
-    examples = tuple(pictures.captions[positions[distinct[number]]][0] for number in chosen)
-    return _Counts(len(pictures), captioned, count, wildcards, wildcard, refusals, refusal), examples
-
-
-def _summary(counts: _Counts, source: SourceCaptions) -> str:
-    if not counts.captioned and not source.by_name and source.label.startswith("none"):
-        return source.label
-    parts = [f"{counts.captioned:,} of {counts.pictures:,} files"]         # some may turn out to be no pictures
-    if without := counts.pictures - counts.captioned:
-        parts.append(f"{without:,} {'have' if without > 1 else 'has'} none → empty")
-    if source.excluded:
-        parts.append(f"{len(source.excluded):,} more not listed → left out")
-    if counts.captions > counts.captioned:
-        lines = ", one a line" if source.label.startswith("sidecar") else ""
-        parts.append(f"{counts.captions / counts.captioned:.1f} captions a picture{lines}")
-    return f"{source.label} ({'; '.join(parts)})"
