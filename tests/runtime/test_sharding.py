@@ -22,6 +22,7 @@ PROMISE = "Dividing the weights among processes changes the memory alone"
 CPU = torch.device("cpu")
 STEPS = 3
 SHAPES = [torch.Size(shape) for shape in ((6, 4), (4, 6), (3, 2, 3, 3), (5, 5), (1, 7), (8, 2, 1, 1))]
+possible = pytest.mark.skipif(not sharding.is_possible(CPU), reason="torch 2.6 cannot divide weights on a CPU")
 WORLDS = [2, pytest.param(4, marks=pytest.mark.slow)]
 
 
@@ -102,6 +103,7 @@ def alone(tmp_path_factory):
             for count in (11, 12)}
 
 
+@possible
 @pytest.mark.parametrize("size", WORLDS)
 @pytest.mark.parametrize(("batch_size", "micro_batch", "recompute"), [
     (12, 4, False), (11, 5, True)])                                     # 11 = 5 + 6: one pass, and two
@@ -125,6 +127,7 @@ def test_steps_are_those_of_one_process(size, batch_size, micro_batch, recompute
     counted(PROMISE, "losses within 1e-5, weights and moments within 1e-4, in worlds of 2 and 4", 1)
 
 
+@possible
 def test_a_step_that_is_not_finite_changes_nothing(tmp_path):
     """Although a single process has the number that is not finite."""
     def work():
@@ -173,6 +176,7 @@ def model_of(home):
     return checkpoint.load_model(tiny.run_directory(home) / "model.safetensors", CPU)
 
 
+@possible
 @pytest.mark.slow
 @pytest.mark.usefixtures("decoded")
 def test_a_run_goes_on_in_worlds_of_other_sizes(squares, home, tmp_path, counted):
@@ -184,6 +188,7 @@ def test_a_run_goes_on_in_worlds_of_other_sizes(squares, home, tmp_path, counted
     counted(PROMISE, "a run that goes on in worlds of 1, 2, 4 and 1: losses within 1e-5", 1)
 
 
+@possible
 @pytest.mark.slow
 @pytest.mark.usefixtures("decoded")
 def test_an_interrupted_run_goes_on_bit_for_bit(squares, home, tmp_path, counted):
@@ -199,6 +204,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(squares, home, tmp_path, counted
     counted("A run goes on, bit for bit", "with weights divided among two processes, after an interruption", 1)
 
 
+@possible
 @pytest.mark.usefixtures("decoded")
 def test_what_cannot_be_divided_is_refused(squares, home, tmp_path):
     def work():

@@ -20,7 +20,7 @@ from diffuse_cli.model_config import Student
 from diffuse_cli.network.network import Network, activation_bytes, parameter_count
 from diffuse_cli.network.presets import network_config
 from diffuse_cli.network.tokenizer import LENGTH
-from diffuse_cli.runtime import devices
+from diffuse_cli.runtime import devices, sharding
 from diffuse_cli.training import memory
 from diffuse_cli.training.plan import make_plan
 
@@ -205,6 +205,14 @@ def test_weights_are_divided_where_a_gpu_has_no_room_for_all_and_a_few_pictures(
     assert sharded(plan, 1.01 * needed, monkeypatch, shard=True)
     assert sharded(plan, 0, monkeypatch, shard=True, device=CPU)
     assert not sharded(plan, 0, monkeypatch, shard=True, device=CPU, processes=1)
+
+
+def test_a_torch_that_cannot_divide_weights_on_a_cpu_says_so(plan, monkeypatch):
+    monkeypatch.setattr(sharding, "is_possible", lambda device: device != CPU)
+    with pytest.raises(UsageError, match="cannot divide weights among processes on a CPU"):
+        sharded(plan, 80, monkeypatch, shard=True, device=CPU)
+    assert sharded(plan, 80, monkeypatch, shard=True)
+    assert not sharded(plan, 80, monkeypatch, shard=True, device=CPU, processes=1)
 
 
 def test_divided_weights_leave_room_for_more_pictures(plan, monkeypatch):

@@ -72,9 +72,10 @@ class World:
     def abort(self) -> None:
         """Give up what this process waits for on a GPU, so that `leave` does not wait for it either.
 
-        Nothing else would end a wait for a process that has failed before the timeout. gloo's waits end by themselves.
+        Nothing else would end a wait for a process that has failed before the timeout. gloo's waits end by themselves;
+        that of torch 2.6 has nothing to give up.
         """
-        with contextlib.suppress(RuntimeError):
+        with contextlib.suppress(RuntimeError, AttributeError):
             dist.group.WORLD._get_backend(torch.device("cuda")).abort()        # type: ignore[union-attr]
 
     def leave(self) -> None:

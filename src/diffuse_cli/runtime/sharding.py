@@ -28,6 +28,11 @@ def shard(module: nn.Module, parts: Iterable[nn.Module], device: torch.device, *
         fully_shard(part, mesh=mesh)
 
 
+def is_possible(device: torch.device) -> bool:
+    """Whether this torch can divide weights on that device: 2.6 fails on a CPU."""
+    return device.type != "cpu" or hasattr(torch.cpu.Stream, "record_event")
+
+
 def rows(count: int, *, rank: int, processes: int) -> slice:
     """The rows, of `count`, that the process `rank` keeps. They are none if the others have them all."""
     each = math.ceil(count / processes)

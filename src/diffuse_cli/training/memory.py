@@ -7,7 +7,7 @@ import torch
 from ..config import Machine, Plan
 from ..errors import UsageError
 from ..network.network import activation_bytes, parameter_count
-from ..runtime import devices
+from ..runtime import devices, sharding
 
 SHARE = 0.9                                     # of a GPU's memory that is planned for
 CONTEXT = 2**30                                 # bytes: CUDA itself, and what convolutions and products work in
@@ -25,10 +25,13 @@ def choose_sharding(plan: Plan, machine: Machine, device: torch.device, *, proce
     """Whether each process keeps its share of the weights alone: if --shard says so, or if a GPU has no room for all.
 
     "Room" means that a few pictures fit beside them. One process has nobody to share with. Raises UsageError for the
-    student of a teacher, whose passes differ from process to process.
+    student of a teacher, whose passes differ from process to process, and where this torch cannot divide weights.
     """
     if machine.shard and plan.model.student is not None:
         raise UsageError("the weights of a student cannot be divided among processes", hint="Leave --shard out")
+    if machine.shard and processes > 1 and not sharding.is_possible(device):
+        raise UsageError(f"torch {torch.__version__} cannot divide weights among processes on a CPU",
+                         hint="Install a newer torch, or leave --shard out")
     if processes == 1 or machine.shard or plan.model.student is not None or device.type != "cuda":
         return machine.shard and processes > 1
     return planned_bytes(plan, _few(plan, processes)) > SHARE * devices.total_memory(device)

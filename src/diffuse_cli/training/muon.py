@@ -86,9 +86,8 @@ def as_matrix(momentum: Tensor) -> Tensor:
 
 def as_kernel(matrix: Tensor, like: Tensor) -> Tensor:
     """The inverse of `as_matrix`, in the shape of `like`, without gaps in memory."""
-    if like.ndim == 2:
-        return matrix.contiguous()
-    return matrix.reshape(like.shape[0], *like.shape[2:], like.shape[1]).movedim(-1, 1)
+    matrix = matrix.contiguous()
+    return matrix if like.ndim == 2 else matrix.view(like.shape[0], *like.shape[2:], like.shape[1]).movedim(-1, 1)
 
 
 def _laid(matrix: Tensor) -> Tensor:
