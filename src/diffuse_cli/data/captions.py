@@ -18,11 +18,11 @@ from .caption_summary import look_through, odd_captions, summary
 from .caption_tables import CaptionTable
 from .caption_text import distinct_captions
 from .derived_pictures import warn_of_derived
+from .embedded_captions import read_embedded
 from .folder_texts import FolderTexts
 from .folders import FileList, Tree
 from .listing import PictureFiles, PictureListing
 from .picture_index import PictureIndex
-from .prompt_captions import read_prompts
 from .source_captions import SourceCaptions
 from .sources import open_sources
 from .spilled import SpilledDict, SpilledList, SpilledTuples, packed
@@ -118,7 +118,7 @@ def _first_present(tree: Tree, index: PictureIndex, manifest: SourceCaptions | N
     sidecars.problems = caption_accounts.without_lists(sidecars.problems, tree, index, tables)
     problems = [*metadata.problems, *sidecars.problems,         # whichever source counts, these files need attention
                 *(problem for table in tables if not table.by_name for problem in table.problems)]
-    left, prompts = tables, None
+    left, embedded = tables, None
     if metadata.present and (metadata.by_name or not from_tables.by_name):
         kind, source = _metadata_then_sidecars(metadata, sidecars)
     elif len(from_tables.by_name) > 2 * len(sidecars.by_name):
@@ -127,16 +127,16 @@ def _first_present(tree: Tree, index: PictureIndex, manifest: SourceCaptions | N
         _fill_from_sidecars(source, sidecars)
     elif sidecars.by_name:
         kind, source = "sidecar", sidecars
-    elif not texts.captions and (prompts := read_prompts(tree)).present:
-        kind, source = "prompt", prompts
+    elif not texts.captions and (embedded := read_embedded(tree)).present:
+        kind, source = "embedded", embedded
     elif names.present:
         kind, source = "filename" if names.label == "file name" else "folder", names
     elif sidecars.present:
         kind, source = "none", sidecars
     else:
         kind, source = "none", SourceCaptions("none found (unconditional model)", present=True)
-    if prompts is not None and source is not prompts:
-        source.notes += prompts.notes
+    if embedded is not None and source is not embedded:
+        source.notes += embedded.notes
     if source.by_name and kind != "folder" and kind != "filename":
         left = _fill_from_tables(source, tables)
         _fill_from_folders(source, tree, texts)
@@ -244,9 +244,9 @@ def _forced(kind: str, tree: Tree, index: PictureIndex, manifest: SourceCaptions
         texts = folder_texts.read_folder_texts(tree, joined=options.joined, taken=set())
         source = _names(tree, texts, options, files=False)
         looked_for = "pictures in folders below it"
-    elif kind == "prompt":
-        source = read_prompts(tree, always=True)
-        looked_for = "prompts that programs write into the PNG, JPEG and WebP files which they generate"
+    elif kind == "embedded":
+        source = read_embedded(tree, always=True)
+        looked_for = "prompts and descriptions in PNG, JPEG and WebP files"
     else:
         source = name_captions.read_names(tree, template=options.template, folders=False)
         looked_for = "file names that hold a word"

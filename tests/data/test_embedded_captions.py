@@ -1,13 +1,14 @@
-"""Prompts in generated pictures and in the files beside them: the right text is the caption, or none is."""
+"""Texts in pictures, and prompts in the files beside them: the right text is the caption, or none is."""
 
 import io
 import json
 
 import pytest
 from picture_folders import captions_of
-from PIL import Image, PngImagePlugin
+from PIL import Image, IptcImagePlugin, PngImagePlugin
 
 from diffuse_cli.data.captions import find_pictures
+from diffuse_cli.data.picture_descriptions import description_in
 from diffuse_cli.errors import DataError
 
 WEBUI = "a red car, <lora:x:0.8>\nwet (road:1.2)\nNegative prompt: ugly\nSteps: 20, Sampler: Euler a, Seed: 1"
@@ -69,7 +70,7 @@ def with_comment(format, text):
 def test_prompts_in_pictures(folder, name, data, caption):
     found = find_pictures(folder({name: data, f"1-{name}": data}))
     assert captions_of(found)[name] == ((caption,) if caption else ())
-    assert found.caption_source == ("prompt" if caption else "none")
+    assert found.caption_source == ("embedded" if caption else "none")
 
 
 @pytest.mark.parametrize(("document", "caption"), [
@@ -100,12 +101,12 @@ def test_a_few_prompts_are_named(folder):
     root = folder({"cats/1.png": png(parameters=WEBUI), "cats/2.png": None, "dogs/3.png": None, "dogs/4.png": None})
     found = find_pictures(root)
     assert captions_of(found)["cats/1.png"] == ("cats",)
-    assert found.notes == ("1 of 4 pictures that were looked at hold the prompt of the program that made them, which "
-                           "is not used; --captions prompt would use such prompts",)
-    assert captions_of(find_pictures(root, captions="prompt")) == {
+    assert found.notes == ("1 of 4 pictures that were looked at hold the prompt of the program that made them, for "
+                           "example “a red car wet road”, which is not used; --captions embedded would use such texts",)
+    assert captions_of(find_pictures(root, captions="embedded")) == {
         "cats/1.png": ("a red car wet road",), "cats/2.png": (), "dogs/3.png": (), "dogs/4.png": ()}
-    with pytest.raises(DataError, match="--captions prompt"):
-        find_pictures(folder({"empty/1.png": None}) / "empty", captions="prompt")
+    with pytest.raises(DataError, match="--captions embedded"):
+        find_pictures(folder({"empty/1.png": None}) / "empty", captions="embedded")
 
 
 @pytest.mark.parametrize(("flags", "captions"), [
@@ -148,3 +149,97 @@ def test_negative_prompts_beside_pictures_are_no_captions(folder):
     assert captions_of(found) == {"1.png": ("a car",)}
     assert found.caption_problems == ()
     assert found.notes == ("2 texts are negative prompts by their names, and no captions",)
+
+
+# ── What people wrote into their pictures ───────────────────────────────────────────────────────────────────────────
+
+
+def saved(format="JPEG", *, exif=(), xmp=None, app13=b""):
+    """A picture with texts in it: tags of Exif, XMP, or a segment of Photoshop after the first marker."""
+    data, tags = io.BytesIO(), Image.Exif()
+    for tag, value in exif:
+        tags[tag] = value
+    Image.new("RGB", (8, 8)).save(data, format, exif=tags, **({} if xmp is None else {"xmp": xmp.encode()}))
+    if not app13:
+        return data.getvalue()
+    segment = b"Photoshop 3.0\0" + app13
+    return b"\xff\xd8\xff\xed" + (len(segment) + 2).to_bytes(2, "big") + segment + data.getvalue()[2:]
+
+
+def xmp(field, *items):
+    return f'<x:xmpmeta><rdf:RDF><rdf:Description><{field}><rdf:Alt>' + "".join(
+        f'<rdf:li xml:lang="x-default">{item}</rdf:li>' for item in items) + f"</rdf:Alt></{field}></rdf:Description>"
+
+
+def iptc(*fields, name=b""):
+    """A resource of Photoshop with IPTC, after one of another kind with a name."""
+    data = b"".join(b"\x1c\x02" + bytes([number]) + len(text).to_bytes(2, "big") + text for number, text in fields)
+
+    def resource(kind, name, data):
+        title = bytes([len(name)]) + name
+        title, padded = title + b"\0" * (len(title) % 2), data + b"\0" * (len(data) % 2)
+        return b"8BIM" + kind + title + len(data).to_bytes(4, "big") + padded
+
+    return resource(b"\x03\xf3", name, b"abc") + resource(b"\x04\x04", b"", data)
+
+
+def windows(text):
+    return text.encode("utf-16-le") + b"\0\0"
+
+
+DESCRIBED = {
+    "Exif": ("a.jpg", saved(exif=[(0x010E, "a red car")]), "a red car"),
+    "Exif of a WebP": ("a.webp", saved("WEBP", exif=[(0x010E, "a red car")]), "a red car"),
+    "title of Windows": ("a.jpg", saved(exif=[(0x9C9B, windows("a röd 車"))]), "a röd 車"),
+    "keywords of Windows": ("a.jpg", saved(exif=[(0x9C9E, windows("red;car"))]), "red, car"),
+    "camera, then comment": ("a.jpg", saved(exif=[(0x010E, "OLYMPUS DIGITAL CAMERA"), (0x9C9C, windows("a red car"))]),
+                             "a red car"),
+    "XMP": ("a.jpg", saved(xmp=xmp("dc:description", "a red &amp; blue car")), "a red & blue car"),
+    "XMP of a WebP": ("a.webp", saved("WEBP", xmp=xmp("dc:description", "a red car")), "a red car"),
+    "XMP before Exif": ("a.jpg", saved(xmp=xmp("dc:description", "a red car"), exif=[(0x010E, "another")]),
+                        "a red car"),
+    "keywords after Exif": ("a.jpg", saved(xmp=xmp("dc:subject", "car", "red"), exif=[(0x010E, "a red car")]),
+                            "a red car"),
+    "keywords of XMP": ("a.jpg", saved(xmp=xmp("dc:subject", "car", "red")), "car, red"),
+    "IPTC": ("a.jpg", saved(app13=iptc((25, b"car"), (120, "a röd car".encode()))), "a röd car"),
+    "IPTC in Latin-1": ("a.jpg", saved(app13=iptc((120, "un éléphant à la mer".encode("cp1252")), name=b"odd")),
+                        "un éléphant à la mer"),
+    "keywords of IPTC": ("a.jpg", saved(app13=iptc((25, b"car"), (25, b"red"), name=b"even")), "car, red"),
+    "text of a PNG": ("a.png", png(Description="a red car"), "a red car"),
+    "XMP of a PNG": ("a.png", png(**{"XML:com.adobe.xmp": xmp("dc:description", "a red car")}), "a red car"),
+    "camera": ("a.jpg", saved(exif=[(0x010E, "KONICA MINOLTA DIGITAL CAMERA")]), None),
+    "name of the file": ("a.jpg", saved(exif=[(0x010E, r"DCIM\100MEDIA\DJI_0001.JPG")]), None),
+    "telephone": ("a.jpg", saved(exif=[(0x010E, "dav")]), None),
+    "program": ("a.png", png(Comment="Created with GIMP"), None),
+}
+
+
+@pytest.mark.parametrize("case", DESCRIBED)
+def test_a_description_in_a_picture_is_its_caption(folder, case):
+    name, data, caption = DESCRIBED[case]
+    found = find_pictures(folder({name.replace("a.", "DSC_0001."): data}))
+    assert captions_of(found) == {name.replace("a.", "DSC_0001."): (caption,) if caption else ()}
+
+
+def test_iptc_is_what_pillow_reads():
+    _, data, caption = DESCRIBED["IPTC in Latin-1"]
+    with Image.open(io.BytesIO(data)) as image:
+        assert IptcImagePlugin.getiptcinfo(image)[2, 120].decode("cp1252") == caption
+
+
+@pytest.mark.parametrize("case", [case for case, (_, _, caption) in DESCRIBED.items() if caption])
+def test_a_damaged_picture_has_a_description_or_none(case):
+    _, data, caption = DESCRIBED[case]
+    for length in range(0, len(data), 3):
+        assert description_in(io.BytesIO(data[:length])) in ("", caption, "another", "car", "car, red")
+    for position in range(0, min(len(data), 600), 2):
+        description_in(io.BytesIO(data[:position] + bytes([data[position] ^ 0xFF]) + data[position + 1 :]))
+
+
+def test_one_text_in_most_pictures_is_a_programs_and_only_named(folder):
+    pictures = {f"DSC_{number:04}.jpg": saved(exif=[(0x010E, "My new phone")]) for number in range(8)}
+    root = folder(pictures)
+    found = find_pictures(root)
+    assert found.caption_source == "none"
+    assert "8 of 8 pictures that were looked at hold a description, for example “My new phone”" in found.notes[0]
+    assert set(captions_of(find_pictures(root, captions="embedded")).values()) == {("My new phone",)}
