@@ -77,7 +77,7 @@ def test_random_models_work_in_every_command(command, squares, tmp_path, counted
 @pytest.mark.parametrize("change", [
     {"widths": (9, 9), "groups": 3, "head_dim": 3},                     # the time has as many sines as cosines
     {"widths": (8,) * 4, "depths": (1,) * 4, "attention": ("none",) * 4, "groups": 8},     # norms of a single number
-    {"channels": 0, "out_channels": 0}, {"channels": 5, "out_channels": 10}, {"channels": 1}, {"channels": 4},
+    {"channels": 5, "out_channels": 10}, {"channels": 1}, {"channels": 4},
     {"channels": 6},
     {"out_channels": 4}, {"resolution": 10, "widths": (8,) * 3, "depths": (1,) * 3, "attention": ("none",) * 3},
 ])

@@ -32,7 +32,7 @@ def opaque(pixels: np.ndarray, ground: np.ndarray | int | None = None) -> np.nda
     """
     has_alpha = pixels.shape[-1] % 2 == 0
     colours = pixels[..., :-1] if has_alpha else pixels
-    colours = np.broadcast_to(colours, (*colours.shape[:-1], 3))
+    colours = colours if colours.shape[-1] == 3 else colours.repeat(3, axis=-1)
     if not has_alpha:
         return colours
     if ground is None:
