@@ -1,6 +1,5 @@
 """`diffuse distill`: a training whose teacher is a model, and whose result samples in few evaluations."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -80,7 +79,8 @@ def _data_of(teacher: str, path: Path, folder: Path | None) -> tuple[Path, dict[
             raise DataError(f"{teacher} does not know the pictures on which it was trained",
                             hint=f"Give a folder: diffuse distill {teacher} ./images")
         info = read_model_info(path)
-        return folder, asdict(rendering_of(info.config, info.training))
+        rendering = rendering_of(info.config, info.training)
+        return folder, {name: getattr(rendering, name) for name in (*Recipe().colour_options, "fit")}
     recipe = stored["request"]["recipe"]
     data = {name: recipe[name] for name in (*Recipe().caption_options, *Recipe().colour_options, "held_out")}
     own = Path(stored["request"]["folder"])
