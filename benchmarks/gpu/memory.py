@@ -79,4 +79,4 @@ def goes_on(settings: Settings) -> dict[str, Any]:
     made = make_trainer(settings, *(("nano", 16, 8) if settings.tiny else CASE))
     result = made.step()
     made.batches.close()
-    return {"passed": result.gradient_norm > 0, "micro-batch": made.micro_batch}
+    return {"passed": result.gradient_norm.item() > 0, "micro-batch": made.micro_batch}
