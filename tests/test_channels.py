@@ -375,3 +375,12 @@ def test_a_foundation_of_colours_begins_one_of_others(trained, tmp_path, of_colo
         tiny.train(trained.pictures, dataclasses.replace(trained.kind.recipe, steps=1, init="auto"), **OPTIONS)
     read = checkpoint.load_model(tiny.run_directory(tmp_path) / registry.MODEL_FILE, CPU)
     assert read.config.network.channels == trained.kind.channels
+
+
+def test_upscalers_are_for_red_green_and_blue(diffuse, trained, tmp_path):
+    """They enlarge no picture of these models while it is drawn, and none is trained for them."""
+    for command in (("train", str(trained.pictures), "--upscaler-for", "tiny", *trained.kind.options, "--dry-run"),
+                    (*SAMPLE, "--upscaler", "other", "-o", str(tmp_path / "out"))):
+        with mock.patch("diffuse_cli.cli.stages._find", lambda *_: (Path("other"), None)):
+            said = diffuse(*command, expect=2)
+        assert "an upscaler enlarges RGB pictures" in said or "upscalers enlarge no transparency" in said
