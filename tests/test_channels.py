@@ -381,6 +381,6 @@ def test_upscalers_are_for_red_green_and_blue(diffuse, trained, tmp_path):
     """They enlarge no picture of these models while it is drawn, and none is trained for them."""
     for command in (("train", str(trained.pictures), "--upscaler-for", "tiny", *trained.kind.options, "--dry-run"),
                     (*SAMPLE, "--upscaler", "other", "-o", str(tmp_path / "out"))):
-        with mock.patch("diffuse_cli.cli.stages._find", lambda *_: (Path("other"), None)):
+        with mock.patch("diffuse_cli.cli.stages._find", return_value=(Path("other"), None)):
             said = diffuse(*command, expect=2)
         assert "an upscaler enlarges RGB pictures" in said or "upscalers enlarge no transparency" in said
