@@ -79,7 +79,8 @@ def _data_of(teacher: str, path: Path, folder: Path | None) -> tuple[Path, dict[
         if folder is None:
             raise DataError(f"{teacher} does not know the pictures on which it was trained",
                             hint=f"Give a folder: diffuse distill {teacher} ./images")
-        return folder, asdict(rendering_of(read_model_info(path).training))
+        rendering = asdict(rendering_of(read_model_info(path).training))
+        return folder, {name: rendering[name] for name in (*Recipe().colour_options, "fit")}
     recipe = stored["request"]["recipe"]
     data = {name: recipe[name] for name in (*Recipe().caption_options, *Recipe().colour_options, "held_out")}
     own = Path(stored["request"]["folder"])
