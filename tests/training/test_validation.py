@@ -28,7 +28,8 @@ def test_validations_and_previews_show_pictures_of_all_folders():
     data = tiny.dataset([(f"thing {folder}",) for folder in range(10) for _ in range(10)])
     split = Split(np.arange(0), np.arange(100))
     tokenizer = train_tokenizer(f"thing {folder}" for folder in range(10))
-    plans = [mock.Mock(seed=seed, validation_probe=30) for seed in (0, 0, 1)]
+    model = mock.Mock(is_upscaler=False)
+    plans = [mock.Mock(seed=seed, validation_probe=30, model=model) for seed in (0, 0, 1)]
     measured = [_validation_data(plan, data, split, tokenizer)[0] for plan in plans]
     assert len({tuple(row) for row in measured[0][1].tolist()}) >= 8
     assert measured[0][0].equal(measured[1][0])

@@ -58,9 +58,9 @@ def open_dataset(found: PictureListing, *, resolution: Resolution, directory: Pa
     `Noticed`. Raises UsageError if `rendering` names an unknown colour.
     """
     dataset = yield from decode_pictures(found, resolution=resolution, directory=directory, rendering=rendering)
-    small = tuple((name, reason) for name, reason in dataset.skipped if reason.startswith(TOO_SMALL))
+    small = {(name, reason): None for name, reason in dataset.skipped if reason.startswith(TOO_SMALL)}
     if small and not dataset.names:
-        raise DataError(f"all {len(small):,} pictures in {found.folder} are {small[0][1]}",
+        raise DataError(f"all {len(small):,} pictures in {found.folder} are {next(iter(small))[1]}",
                         hint="An upscaler learns from pictures as large as it draws: use a smaller --factor")
     beside = {name for name, reason in (*((name, reason) for name, reason in found.unusable
                                           if reason in PICTURE_LIKE), *small)}
@@ -75,9 +75,9 @@ def open_dataset(found: PictureListing, *, resolution: Resolution, directory: Pa
     if found.litter:
         yield Noticed(message=describe_litter(found.litter))
     if small:
-        yield Noticed(message=f"{len(small):,} of {len(small) + len(dataset.names):,} pictures are {small[0][1]}, and "
-                              "left out")
-    if problems := (*(set(dataset.skipped) - set(small)), *found.caption_problems):
+        yield Noticed(message=f"{len(small):,} of {len(small) + len(dataset.names):,} pictures are "
+                              f"{next(iter(small))[1]}, and left out")
+    if problems := (*(one for one in dataset.skipped if one not in small), *found.caption_problems):
         count = "1 problem" if len(problems) == 1 else f"{len(problems):,} problems"
         yield Noticed(level="warning", message=f"{count} with the data ({_reasons(problems)}); "
                                                f"`diffuse data check {found.requested_path}` lists them")

@@ -145,7 +145,7 @@ def flops(config: NetworkConfig) -> int:
     """Floating-point operations of one forward pass for one picture and its caption; a multiply-add counts as two."""
     network = on_meta_device(config)
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        _pass_one(network)
+        _pass_one(network, config)
     return int(counter.get_total_flops())
 
 
@@ -180,14 +180,14 @@ def _kept(config: NetworkConfig, *, recompute: bool) -> tuple[int, int]:
         block.register_forward_hook(note)
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with torch.device("meta"), torch.enable_grad(), hooks:
-        _pass_one(network)
+        _pass_one(network, config)
     note()
     return totals[-1], max(after - before for before, after in itertools.pairwise(totals))
 
 
-def _pass_one(network: Network) -> None:
+def _pass_one(network: Network, config: NetworkConfig) -> None:
     """Pass one picture of no content, and its caption, through the network."""
-    config, picture = network.config, torch.empty(1, *network.config.shape)
+    picture = torch.empty(1, *config.shape)
     text = None if config.text is None else network.encode(torch.empty(1, LENGTH, dtype=torch.int64))
-    low_res = None if config.upscaling is None else (picture, torch.empty(1))
-    network(picture, torch.empty(1), text, low_res=low_res)
+    low_res = {} if config.upscaling is None else {"low_res": (picture, torch.empty(1))}
+    network(picture, torch.empty(1), text, **low_res)

@@ -24,9 +24,11 @@ from ..pictures.pixels import from_pixels, to_pixels
 from ..runtime import randomness
 from ..storage.checkpoint import Model
 from .generate import Enlarge, encode_prompts, reverse_diffusion
-from .request import SampleRequest
+from .request import InitImage, SampleRequest
 
-STEPS = 8                                       # of the sampler, without guidance: little is left to decide
+STEPS = 8                                       # of the sampler from noise to picture, without guidance
+START_TIME = 0.6                                # diffusion time at which it begins, from the enlarged small picture:
+#                                                 half of the steps are left, and colours stay those of that picture
 NOISE_TIME = 0.1                                # diffusion time of the noise on small pictures
 
 
@@ -71,7 +73,8 @@ def steps_of(model: Model, enlarged: Tensor, prompts: Sequence[str], *, seeds: S
     height, width = enlarged.shape[2:]
     return reverse_diffusion(
         model.network, model.config, text=text, negative=null, seeds=seeds, sampling=sampling,
-        size=Size(width=width, height=height), low_res=low_res_of(model.config, enlarged, seeds))
+        size=Size(width=width, height=height), low_res=low_res_of(model.config, enlarged, seeds),
+        inits=[InitImage(image, START_TIME) for image in to_pixels(enlarged)])
 
 
 def low_res_of(config: ModelConfig, enlarged: Tensor, seeds: Sequence[int]) -> LowRes:
