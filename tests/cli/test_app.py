@@ -20,8 +20,8 @@ from diffuse_cli.storage import registry
 
 DIFFUSE = (sys.executable, "-m", "diffuse_cli")
 GROUPS = ((), ("models",), ("data",))
-COMMANDS = (*GROUPS, ("train",), ("distill",), ("sample",), ("evaluate",), ("noise-demo",), ("export",), ("ui",),
-            ("doctor",),
+COMMANDS = (*GROUPS, ("train",), ("distill",), ("sample",), ("upscale",), ("evaluate",), ("noise-demo",), ("export",),
+            ("ui",), ("doctor",),
             *(("models", name) for name in ("ls", "show", "compare", "path", "rm", "verify")),
             *(("data", name) for name in ("check", "preview", "demo", "clear")))
 

@@ -37,6 +37,8 @@ class Walker:
 
     micro_batch, precision, skipped, parameters, compiled = 2, "fp32", 0, 8, None
     state, has_values = SimpleNamespace(sharded=False), True
+    network = SimpleNamespace(unet=SimpleNamespace(recompute=False))
+    verdicts = SimpleNamespace(hear=lambda: None)
 
     def __init__(self, plan, batches, *, world=None, **_):
         self.plan, self.batches, self.world, self.global_step = plan, batches, world, 0
@@ -53,7 +55,7 @@ class Walker:
     def step(self):
         self.global_step += 1
         self.weights = torch.roll(self.weights, 1) * 0.9 + learning_rate_at(self.plan, self.global_step)
-        return StepResult(torch.zeros(3), 1.0)
+        return StepResult(torch.zeros(3), torch.ones(()))
 
     def tensors(self):
         return {"weights.w": self.weights, "average.w": self.weights / 2}

@@ -103,7 +103,7 @@ def test_a_small_file_of_large_pictures_is_announced(command, tmp_path, monkeypa
     """The configuration is that of a file of 10 kB. Nothing is sampled: only what is said before counts."""
     config = configuration(resolution=512, widths=(8,), depths=(1,), attention=("none",))
     model = sealed(tmp_path / "model.safetensors", config)
-    monkeypatch.setattr("diffuse_cli.cli.sample.write_samples", lambda *_: None)
+    monkeypatch.setattr("diffuse_cli.cli.sample.write_samples", lambda *_, **__: None)
     code, _, err = command("sample", "-m", model, "--seed", 1, "-o", tmp_path / "out")
     assert code == 0
     assert "pictures of 512 pixels" in err

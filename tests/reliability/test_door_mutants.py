@@ -49,7 +49,7 @@ MUTANTS = {
     "growing files": (OPENING, "if self.tell() > self.size:", "if False:", f"{INPUTS} -k grows"),
     "an odd first width": ("model_config.py", "if self.widths[0] % 2:", "if False:",
                            "test_config.py -k impossible_network"),
-    "any number of channels": ("model_config.py", "if self.channels != 3:", "if False:",
+    "any number of channels": ("model_config.py", "if self.channels not in CHANNELS:", "if False:",
                                "test_config.py -k impossible_network"),
     "tokenizers of any JSON": ("network/tokenizer.py", "data = loads_strict(text, limit=MAX_BYTES)",
                                "data = json.loads(text)", "network/test_tokenizer.py -k strictly"),

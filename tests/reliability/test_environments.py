@@ -56,6 +56,7 @@ COMMANDS = {
     "doctor": Command("doctor", LIGHT),         # tells what is too little, in its table
     "help": Command("-h", LIGHT),
     "an unknown model": Command("models show \x1b[31mé日", LIGHT, prints=False, usual=MODEL),
+    "upscale by a model that is none": Command("upscale small.png -m tiny", LIGHT, prints=False, usual=USAGE),
     "ui of an unknown model": Command("ui no-such-model --no-browser", LIGHT, prints=False, usual=MODEL),
     "a wrong option": Command("sample red --steps many", LIGHT, prints=False, usual=USAGE),
 }
