@@ -148,7 +148,7 @@ ALL = [(command, name) for command in COMMANDS for name in ENVIRONMENTS]
 QUICK = {(command, name) for command, name in zip([
     "distill", "models rm", "models verify", "an unknown model", "doctor", "data demo", "models show",
     "ui of an unknown model", "data check", "help", "models path", "models ls", "help", "models ls", "models show",
-    "help", "models compare", "data clear",
+    "upscale by a model that is none", "models compare", "data clear",
     "noise-demo", "a wrong option", "models rm", "models verify", "data clear", "models show", "noise-demo", "sample",
     "noise-demo", "sample in two", "models ls", "export", "data preview", "evaluate", "models verify", "train in two",
     "train"], ENVIRONMENTS, strict=True)}

@@ -22,7 +22,7 @@ POINTS = {"meeting": ("1 join 1", "0 join 1"), "reading of pictures": ("1 open_d
           "all-reduce": ("1 World.all_reduce_sum 4", "0 World.all_reduce_sum 4"),
           "save": ("1 Trainer.step 4", "0 save_state 1")}
 KINDS = ("SIGKILL", "SIGABRT", "raise", "exit", "SIGSTOP")
-FAST = {("step", "SIGKILL", 1), ("all-reduce", "SIGSTOP", 1)}
+FAST = {("step", "SIGKILL", 1)}
 ALL = [(point, kind, rank) for point in POINTS for kind in KINDS for rank in (0, 1)]
 TIMEOUT = 15                                    # seconds until a silent process is given up
 CASES = [pytest.param(*case, marks=() if case in FAST else pytest.mark.slow, id="-".join(map(str, case)))
