@@ -28,6 +28,7 @@ _LABELS = {"images_seen": "pictures seen", "train_images": "trained on", "noise_
            "delivered": "weights", "data_id": "data set", "init_id": "started from", "objective": "loss weighting",
            "lr": "learning rate"}
 FREQUENT_WORDS = 100                            # words of the captions that are shown; enough for the demo model
+HASH = 16                                       # characters of a hash that are shown; --json has all
 
 app = typer.Typer(no_args_is_help=True, help="List, show, compare, locate, remove and verify models.")
 app.command("compare")(compare)
@@ -225,8 +226,8 @@ def _lines(path: Path, info: "ModelInfo") -> list[tuple[str, str]]:
     if (student := info.config.student) is not None:
         lines.append(("distilled", f"from {clean(student.teacher, limit=60)}, guided at {student.guidance:g}; samples "
                                    f"in {student.evaluations} steps"))
-    lines += [(_LABELS.get(key, key.replace("_", " ")), _value(value)) for key, value in info.training.to_json().items()
-              if value is not None]
+    lines += [(_LABELS.get(key, key.replace("_", " ")), _value(value)[:HASH] if key.endswith("_id") else _value(value))
+              for key, value in info.training.to_json().items() if value is not None]
     if info.words:
         frequent = sorted(info.words.items(), key=lambda item: (-item[1], item[0]))[:FREQUENT_WORDS]
         lines.append(("words", ", ".join(clean(word, limit=40) for word, _ in frequent)))
