@@ -23,7 +23,7 @@ from PIL import Image
 
 from diffuse_cli import api, events
 from diffuse_cli.config import Recipe
-from diffuse_cli.errors import DataError
+from diffuse_cli.errors import DataError, UsageError
 from diffuse_cli.evaluation import features
 from diffuse_cli.exporting import diffusers_comparison
 from diffuse_cli.pictures import sheets
@@ -384,3 +384,10 @@ def test_upscalers_are_for_red_green_and_blue(diffuse, trained, tmp_path):
         with mock.patch("diffuse_cli.cli.stages._find", return_value=(Path("other"), None)):
             said = diffuse(*command, expect=2)
         assert "an upscaler enlarges RGB pictures" in said or "upscalers enlarge no transparency" in said
+
+
+def test_python_refuses_what_an_upscaler_cannot_enlarge(trained):
+    with tiny.at_home(trained.home):
+        loaded = api.load("tiny")
+        with pytest.raises(UsageError, match="an upscaler enlarges RGB pictures"):
+            loaded.sample("a red square", upscaler=loaded)

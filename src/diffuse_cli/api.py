@@ -150,7 +150,11 @@ class LoadedModel:
         the number of finished pictures, where an unfinished one counts in part. upscaler: enlarges the pictures; then
         there are no frames.
         """
-        enlarge = None if upscaler is None else upscale.enlarger(upscaler.model)
+        enlarge = None
+        if upscaler is not None:
+            self.model.config.check_can_be_enlarged()
+            upscaler.model.config.checked_upscaling()
+            enlarge = upscale.enlarger(upscaler.model)
         return generation.generate(
             self.model, requests, enlarge=enlarge, frames=frames, world=world, progress=progress)
 

@@ -232,6 +232,13 @@ class ModelConfig:
             raise UsageError("this model is an upscaler: it only enlarges pictures",
                              hint="Use it with `diffuse upscale PICTURE -m MODEL` or `diffuse sample --upscaler MODEL`")
 
+    def checked_upscaling(self) -> Upscaling:
+        """What an upscaler enlarges. Raises UsageError for any other model."""
+        if self.network.upscaling is None:
+            raise UsageError("that model is no upscaler",
+                             hint="Train one: diffuse train ./images --upscaler-for MODEL")
+        return self.network.upscaling
+
     def check_can_be_enlarged(self) -> None:
         """Raise UsageError for a model for whose pictures there are no upscalers."""
         self.check_draws_alone()

@@ -56,11 +56,7 @@ def _find(
 
 def upscaling_of(path: Path) -> Upscaling:
     """What the upscaler in a file enlarges. Raises UsageError if it is none, ModelError."""
-    upscaling = read_model_info(path).config.network.upscaling
-    if upscaling is None:
-        raise UsageError("that model is no upscaler",
-                         hint="Train one: diffuse train ./images --upscaler-for MODEL")
-    return upscaling
+    return read_model_info(path).config.checked_upscaling()
 
 
 def _upscaler_for(path: Path, factor: int) -> Path:
