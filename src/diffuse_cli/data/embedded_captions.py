@@ -26,12 +26,13 @@ def read_embedded(tree: Tree, *, always: bool = False) -> SourceCaptions:
     source = SourceCaptions("texts in the pictures", present=False)
     step = max(1, len(tree.pictures) // _LOOKED_AT)
     some = [tree.pictures[position] for position in range(0, len(tree.pictures), step)]
-    found = [text for file in some if (text := _prompt_of(file) or _description_of(file))]
-    prompts = sum(bool(_prompt_of(file)) for file in some)
+    texts = [_text_of(file) for file in some]
+    found = [text for text, _ in texts if text]
+    prompts = sum(is_prompt for _, is_prompt in texts)
     differ = len(found) <= 2 or 2 * len(set(found)) > len(found) or 2 * prompts > len(found)
     if always or (2 * len(found) > len(some) and differ):
-        source.by_name = SpilledTuples((file.name, (text,)) for file in tree.pictures
-                                       if (text := _prompt_of(file) or _description_of(file)))
+        source.by_name = SpilledTuples(
+            (file.name, (text,)) for file in tree.pictures if (text := _text_of(file)[0]))
         source.present = bool(source.by_name)
     elif found:
         which = "the prompt of the program that made them" if 2 * prompts > len(found) else "a description"
@@ -40,31 +41,28 @@ def read_embedded(tree: Tree, *, always: bool = False) -> SourceCaptions:
     return source
 
 
-def _prompt_of(file: File) -> str:
-    """The prompt in a picture; "" without any."""
+def _text_of(file: File) -> tuple[str, bool]:
+    """The prompt in a picture, else what a person wrote into it, "" without either; and whether it is a prompt."""
     if file.suffix not in _SUFFIXES:
-        return ""
+        return "", False
     try:
         with _open(file.path) as data:
-            if file.suffix == ".png":
-                name, text = first_text(data, PROMPT_TEXTS)
-                prompt = prompt_in(name, text)
-            else:
-                prompt = prompt_of_parameters(_user_comment(data).splitlines())
+            if prompt := _prompt_in(data, file.suffix):
+                return prompt, True
+            data.seek(0)
+            return description_in(data), False
     except (ImageRefused, OSError):
+        return "", False
+
+
+def _prompt_in(data: IO[bytes], suffix: str) -> str:
+    """The prompt in a picture; "" without any. Raises OSError."""
+    try:
+        prompt = prompt_in(*first_text(data, PROMPT_TEXTS)) if suffix == ".png" else \
+            prompt_of_parameters(_user_comment(data).splitlines())
+    except ImageRefused:
         return ""
     return " ".join(without_signs(prompt or "").split())
-
-
-def _description_of(file: File) -> str:
-    """What a person wrote into a picture; "" if nothing."""
-    if file.suffix not in _SUFFIXES:
-        return ""
-    try:
-        with _open(file.path) as data:
-            return description_in(data)
-    except (ImageRefused, OSError):
-        return ""
 
 
 def _open(path: Location) -> IO[bytes]:
