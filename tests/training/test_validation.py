@@ -9,8 +9,8 @@ import tiny
 from diffuse_cli import events
 from diffuse_cli.data.split import Split
 from diffuse_cli.network.tokenizer import train_tokenizer
-from diffuse_cli.training.prepare import _validation_data
 from diffuse_cli.training.previews import preview_prompts
+from diffuse_cli.training.session import held_out_groups
 
 pytestmark = pytest.mark.usefixtures("decoded")
 
@@ -30,7 +30,7 @@ def test_validations_and_previews_show_pictures_of_all_folders():
     tokenizer = train_tokenizer(f"thing {folder}" for folder in range(10))
     model = mock.Mock(is_upscaler=False)
     plans = [mock.Mock(seed=seed, validation_probe=30, model=model) for seed in (0, 0, 1)]
-    measured = [_validation_data(plan, data, split, tokenizer)[0] for plan in plans]
+    measured = [held_out_groups(plan, data, split, tokenizer)[0] for plan in plans]
     assert len({tuple(row) for row in measured[0][1].tolist()}) >= 8
     assert measured[0][0].equal(measured[1][0])
     assert not measured[0][0].equal(measured[2][0])

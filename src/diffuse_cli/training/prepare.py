@@ -18,24 +18,21 @@ from ..data.bucket_choice import describe_sizes
 from ..data.channel_choice import choose_channels
 from ..data.listing import Dataset
 from ..data.split import Split, split_dataset
-from ..diffusion.schedule import make_schedule
 from ..errors import DataError, ModelError, StorageError, UsageError
 from ..files import durable
 from ..files.input_files import read_input
 from ..model_config import CHANNELS
 from ..network.channels import with_channels
-from ..network.tokenizer import MAX_BYTES, encode, load_tokenizer, train_tokenizer, truncation_warning
-from ..pictures import pixels
-from ..runtime import devices, randomness
+from ..network.tokenizer import MAX_BYTES, load_tokenizer, train_tokenizer, truncation_warning
+from ..runtime import devices
 from ..runtime.distributed import World
 from ..storage import checkpoint, registry, trained_pictures, training_states
 from . import estimate, memory
-from .batches import Batches, shuffled
+from .batches import Batches
 from .estimate import Facts
-from .low_res import SmallPictures
 from .plan import Reasons, extend, make_plan
 from .run import Run
-from .session import HeldOut, Session
+from .session import Session, held_out_groups
 from .start import Start, choose_start, load_start
 from .trainer import Trainer
 
@@ -70,7 +67,7 @@ def open_session(
         _write_run(run, trainer, tokenizer, dataset, split)
     dataset = dataset.with_channels(plan.model.network.channels)
     session = Session(run, plan, dataset, split, tokenizer, trainer,
-                      _validation_data(plan, dataset, split, tokenizer))
+                      held_out_groups(plan, dataset, split, tokenizer))
     return session, _facts(session, builder.reasons, start, device)
 
 
@@ -280,31 +277,6 @@ def _write_run(run: Run, trainer: Trainer, tokenizer: Tokenizer | None, dataset:
         trained_pictures.record(run.directory, dataset.pixel_hashes, split.train, anew=run.plan is None)
     durable.make_directory(run.directory / "previews")
     run.write_plan(trainer.plan)
-
-
-def _validation_data(
-    plan: Plan, dataset: Dataset, split: Split, tokenizer: Tokenizer | None,
-) -> list[HeldOut]:
-    """The held-out pictures of a validation during training, drawn at random, each with its first caption.
-
-    They are in groups of one size. The crops of an upscaler, and the noise on their small pictures, never change.
-    """
-    groups = []
-    for positions in dataset.by_size(shuffled(split.held_out, plan.seed)[: plan.validation_probe]):
-        if not len(positions):
-            continue
-        tokens = None if tokenizer is None else encode(
-            tokenizer, [next(iter(dataset.captions[position]), "") for position in positions.tolist()])
-        if not plan.model.is_upscaler:
-            groups.append(HeldOut(pixels.from_pixels(dataset.pixels(positions)), tokens))
-            continue
-        index = torch.arange(len(positions))
-        schedule = make_schedule(plan.model.schedule, plan.model.network.resolution.side)
-        small = SmallPictures.of(
-            dataset, positions, randomness.uniform(randomness.keys(0, "validated crop", 0, index), 3),
-            randomness.keys(0, "validated small noise", 0, index), network=plan.model.network, schedule=schedule)
-        groups.append(HeldOut(pixels.to_unit_range(small.crops), tokens, small.enlarged(schedule)))
-    return groups
 
 
 def _facts(session: Session, reasons: Reasons | None, start: Start, device: torch.device) -> Facts:

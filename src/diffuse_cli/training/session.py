@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -13,8 +14,14 @@ from ..config import Plan
 from ..data.caption_words import count_words
 from ..data.listing import Dataset
 from ..data.split import Split
+from ..diffusion.schedule import make_schedule
 from ..diffusion.upscaling import LowRes
+from ..network.tokenizer import encode
+from ..pictures.pixels import from_pixels, to_unit_range
+from ..runtime import randomness
+from .batches import shuffled
 from .distillation import Probe
+from .low_res import SmallPictures
 from .run import Run
 from .trainer import Trainer
 
@@ -62,3 +69,28 @@ class Session:
     def words(self) -> dict[str, int]:
         """The most frequent words of the captions that are trained on → how often each occurs."""
         return count_words(text for position in self.split.train.tolist() for text in self.dataset.captions[position])
+
+
+def held_out_groups(
+    plan: Plan, dataset: Dataset, split: Split, tokenizer: Tokenizer | None,
+) -> list[HeldOut]:
+    """The held-out pictures of a validation during training, drawn at random, each with its first caption.
+
+    They are in groups of one size. The crops of an upscaler, and the noise on their small pictures, never change.
+    """
+    groups = []
+    for positions in dataset.by_size(shuffled(split.held_out, plan.seed)[: plan.validation_probe]):
+        if not len(positions):
+            continue
+        tokens = None if tokenizer is None else encode(
+            tokenizer, [next(iter(dataset.captions[position]), "") for position in positions.tolist()])
+        if not plan.model.is_upscaler:
+            groups.append(HeldOut(from_pixels(dataset.pixels(positions)), tokens))
+            continue
+        index = torch.arange(len(positions))
+        schedule = make_schedule(plan.model.schedule, plan.model.network.resolution.side)
+        small = SmallPictures.of(
+            dataset, positions, randomness.uniform(randomness.keys(0, "validated crop", 0, index), 3),
+            randomness.keys(0, "validated small noise", 0, index), network=plan.model.network, schedule=schedule)
+        groups.append(HeldOut(to_unit_range(small.crops), tokens, small.enlarged(schedule)))
+    return groups
