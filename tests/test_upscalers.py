@@ -131,10 +131,10 @@ def plan_and_data(count: int = 7):
 
 def test_a_crop_and_its_small_picture_show_the_same_place():
     plan, data = plan_and_data()
-    network, schedule = plan.model.network, make_schedule("interpolated", 16)
+    schedule = make_schedule("interpolated", 16)
     draws = torch.rand(7, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     draws[:, 2] = 0                                                    # hardly any noise
-    given = SmallPictures.of(data, np.arange(7), draws, torch.arange(7), network=network, schedule=schedule)
+    given = SmallPictures.of(data, np.arange(7), draws, torch.arange(7), config=plan.model, schedule=schedule)
     for picture, draw, crop, enlarged in zip(data.images, draws, given.crops, given.without_noise(), strict=True):
         row, column = (int(place) for place in draw[:2] * 17)
         place = slice(row, row + 16), slice(column, column + 16)
@@ -142,7 +142,7 @@ def test_a_crop_and_its_small_picture_show_the_same_place():
         small = fitted_pixels(Image.fromarray(picture), 8)             # as a file becomes a picture of the first model
         whole = upscaling.enlarge(from_pixels(small[None]), 32, 32)[0]
         assert torch.allclose(enlarged, whole[:, *place], atol=1e-5)
-    assert torch.allclose(given.enlarged(schedule).image, given.without_noise(), atol=0.2)
+    assert torch.allclose(given.with_noise(given.without_noise(), schedule).image, given.without_noise(), atol=0.2)
 
 
 def test_a_batch_is_the_same_in_pieces_and_differs_from_step_to_step():
@@ -294,7 +294,6 @@ def test_any_picture_can_be_enlarged(diffuse, tmp_path, width, height):
     (("upscale", "PICTURE", "-m", "tiny"), 2, "that model is no upscaler"),
     (("upscale", "missing.png", "-m", "tiny-x2"), 3, "missing.png cannot be used: not there"),
     (("evaluate", "tiny-x2"), 2, "this model is an upscaler"),
-    (("distill", "tiny-x2"), 2, "this model is an upscaler"),
     (("noise-demo", "-m", "tiny-x2"), 2, "this model is an upscaler"),
     (("ui", "tiny-x2"), 2, "this model is an upscaler"),
     (("export", "tiny-x2", "--to", "web"), 2, "--to web has no place for an upscaler"),

@@ -21,6 +21,7 @@ MAX_SIZES = 16                                  # of the pictures of one model
 MAX_VOCABULARY = 65_536                         # tokens of a text encoder
 GUIDANCE_RANGE = (0, 100)
 EVALUATIONS, EVALUATIONS_RANGE = 4, (1, 8)      # of distilled models: the default, and what is possible
+UPSCALER_EVALUATIONS = 1                        # the default of distilled upscalers, whose teachers need 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,14 +194,16 @@ class NetworkConfig:
 class Student:
     """What a model was distilled to do: to sample in few DDIM steps, each of one evaluation, with guidance built in."""
 
-    evaluations: int                            # the number of steps, at the times 1, 1 - 1/evaluations, …
+    evaluations: int                            # the number of steps, whose times are even from `start` to 0
     guidance: float                             # the scale at which its teacher was guided
     teacher: str                                # the name of that model
+    start: float = 1.0                          # 1 is noise; an upscaler starts later, from the enlarged small picture
 
     def __post_init__(self) -> None:
         check_range("--evaluations", self.evaluations, *EVALUATIONS_RANGE)
         check_range("--guidance", self.guidance, *GUIDANCE_RANGE)
         check_range("the length of the teacher's name", len(self.teacher), 0, 200)
+        check_range("student.start", self.start, 0.001, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,8 +218,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         check_choice("--schedule", self.schedule, SCHEDULES)
         check_choice("--prediction", self.prediction, PREDICTIONS)
-        if self.student is not None and self.is_upscaler:
-            raise UsageError("an upscaler cannot be distilled")
+        if self.student is not None and self.is_upscaler != (self.student.start < 1):
+            raise UsageError("a distilled upscaler starts at a time below 1, and any other student at 1, not "
+                             f"{self.student.start:g}")
 
     @property
     def conditional(self) -> bool:

@@ -61,9 +61,15 @@ def enlarge(model: Model, pixels: np.ndarray, prompts: Sequence[str], *, seeds: 
 def draw_enlarged(model: Model, enlarged: Tensor, prompts: Sequence[str], *, seeds: Sequence[int], precision: str,
                   ) -> np.ndarray:
     """Draw what small pictures show, which `upscaling.enlarge` made (N, C, H, W) → (N, H, W, 3) uint8."""
-    *_, last = steps_of(model, enlarged, prompts, seeds=seeds,
-                        sampling=Sampling(steps=STEPS, guidance=1.0, precision=precision))
+    *_, last = steps_of(model, enlarged, prompts, seeds=seeds, sampling=sampling_of(model.config, precision=precision))
     return to_pixels(last.noisy)
+
+
+def sampling_of(config: ModelConfig, *, precision: str = "fp32") -> Sampling:
+    """How an upscaler draws: without guidance, in the steps of a student or in STEPS, some of which are left out."""
+    if config.student is not None:
+        return Sampling.of(config, precision=precision)
+    return Sampling(steps=STEPS, guidance=1.0, precision=precision)
 
 
 def steps_of(model: Model, enlarged: Tensor, prompts: Sequence[str], *, seeds: Sequence[int], sampling: Sampling,
@@ -71,10 +77,11 @@ def steps_of(model: Model, enlarged: Tensor, prompts: Sequence[str], *, seeds: S
     """The steps in which an upscaler draws what enlarged small pictures (N, C, H, W) show, as `reverse_diffusion`."""
     text, null = encode_prompts(model, prompts)
     height, width = enlarged.shape[2:]
+    start = START_TIME if model.config.student is None else model.config.student.start
     return reverse_diffusion(
         model.network, model.config, text=text, negative=null, seeds=seeds, sampling=sampling,
         size=Size(width=width, height=height), low_res=low_res_of(model.config, enlarged, seeds),
-        inits=[InitImage(image, START_TIME) for image in to_pixels(enlarged)])
+        inits=[InitImage(image, start) for image in to_pixels(enlarged)])
 
 
 def low_res_of(config: ModelConfig, enlarged: Tensor, seeds: Sequence[int]) -> LowRes:
