@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from cascade import RECIPE
 from PIL import Image
 
 from diffuse_cli import api, events
@@ -29,33 +30,7 @@ from diffuse_cli.training.batches import Batches
 from diffuse_cli.training.low_res import SmallPictures
 from diffuse_cli.training.run import open_run
 
-RECIPE = Recipe(upscaler_for="tiny", factor=2, resolution=8, preset="nano", steps=6, batch_size=4)
 STATE = "step-00000006.safetensors"
-
-
-@dataclasses.dataclass(frozen=True)
-class Cascade:
-    """A home with the model `tiny`, which draws 8 pixels, and `tiny-x2`, which makes 16 of them."""
-
-    home: Path
-    pictures: Path
-    events: list[events.Event]
-
-    def copy(self, home: Path) -> Path:
-        """A home with the first model alone."""
-        shutil.copytree(tiny.run_directory(self.home), tiny.run_directory(home))
-        home.chmod(0o700)
-        return home
-
-
-@pytest.fixture(scope="module")
-def cascade(trained, squares, tmp_path_factory) -> Cascade:
-    home = tmp_path_factory.mktemp("upscalers") / "home"
-    shutil.copytree(trained[0].parent.parent, home)
-    home.chmod(0o700)
-    with tiny.at_home(home):
-        stream = tiny.train(squares, RECIPE, name=None, save_every="2")
-    return Cascade(home, squares, stream)
 
 
 @pytest.fixture
@@ -308,8 +283,8 @@ def test_what_cannot_be_is_refused_in_one_line(diffuse, cascade, tmp_path, monke
 
 
 def test_a_picture_that_would_take_too_much_memory_is_refused(diffuse, tmp_path):
-    Image.new("RGB", (3000, 900)).save(tmp_path / "in.png")
-    assert "more than 4,194,304 pixels" in diffuse("upscale", tmp_path / "in.png", "-m", "tiny-x2", expect=2)
+    Image.new("RGB", (6000, 900)).save(tmp_path / "in.png")
+    assert "more than 16,777,216 pixels" in diffuse("upscale", tmp_path / "in.png", "-m", "tiny-x2", expect=2)
 
 
 # ── Exports ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -15,7 +15,7 @@ from . import options, output_files, stages
 from .model_cost import warn_of_cost
 from .terminal import progress, view
 
-MAX_PIXELS = 2048**2                            # of the result: with the smallest preset, it takes 4.6 GB of memory
+MAX_PIXELS = 4096**2                            # of the result: with the smallest preset, it takes 4 GB of memory
 
 
 def upscale(

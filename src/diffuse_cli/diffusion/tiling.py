@@ -4,6 +4,7 @@ At every step the estimates of overlapping tiles are blended (Bar-Tal et al. 202
 that neighbours agree and no seam is seen. Only one tile at a time takes the memory of a network's activations.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -11,19 +12,21 @@ from torch import Tensor
 
 from .samplers import Denoised, Denoiser
 
-TILE = 512                                      # side of a tile in pixels; a multiple of what networks need
+TILE = 512                                      # side of a tile in pixels, at most
 OVERLAP = 64                                    # pixels that neighbours have in common, at least
 
 DenoiserOf = Callable[[slice, slice], Denoiser]                        # rows and columns → the denoiser of that tile
 
 
-def windows(length: int) -> list[tuple[slice, Tensor]]:
+def windows(length: int, multiple: int = 1) -> list[tuple[slice, Tensor]]:
     """Windows that cover so many neighbours, and the weight of each pixel in them, (at most TILE,) float64.
 
-    The weights of a pixel add up to 1. In an overlap they rise from one window to the next.
+    All have one size, a multiple of `multiple`; `length` and TILE must be multiples, too. The weights of a pixel add up
+    to 1. In an overlap they rise from one window to the next.
     """
-    size = min(length, TILE)
-    starts = [*range(0, length - size, TILE - OVERLAP), length - size]
+    count = max(1, math.ceil((length - OVERLAP) / (TILE - OVERLAP)))
+    size = min(length, math.ceil((length + (count - 1) * OVERLAP) / count / multiple) * multiple)
+    starts = [min(number * (size - OVERLAP), length - size) for number in range(count)]
     places = torch.arange(1, size + 1, dtype=torch.float64)
     slope = torch.minimum(places, places.flip(0)).clamp(max=OVERLAP)   # also at the picture's edges, where it cancels
     total = torch.zeros(length, dtype=torch.float64)
@@ -32,10 +35,13 @@ def windows(length: int) -> list[tuple[slice, Tensor]]:
     return [(slice(start, start + size), slope / total[start : start + size]) for start in starts]
 
 
-def tiled(denoiser_of: DenoiserOf, height: int, width: int) -> Denoiser:
-    """The denoiser of pictures (N, C, height, width) from those of its tiles, of at most TILE² pixels each."""
-    tiles = [(rows, columns, denoiser_of(rows, columns), weight_of_rows[:, None] * weight_of_columns)
-             for rows, weight_of_rows in windows(height) for columns, weight_of_columns in windows(width)]
+def tiled(denoiser_of: DenoiserOf, height: int, width: int, *, multiple: int = 1) -> Denoiser:
+    """The denoiser of pictures (N, C, height, width) from those of its tiles, of at most TILE² pixels each.
+
+    multiple: of which height, width and the sides of tiles are multiples; TILE is one, too.
+    """
+    tiles = [(rows, columns, denoiser_of(rows, columns), weights[:, None] * weights_across)
+             for rows, weights in windows(height, multiple) for columns, weights_across in windows(width, multiple)]
 
     def denoise(noisy: Tensor, t: float) -> Denoised:
         whole = Denoised(torch.zeros_like(noisy))

@@ -175,7 +175,8 @@ def reverse_diffusion(
                                low_res=low_res and low_res.part(rows, columns))
 
     # All pixels of a model attend to each other; those of an upscaler do not, so its pictures can be drawn in tiles
-    denoise = denoiser_of(slice(None), slice(None)) if low_res is None else tiled(denoiser_of, *shape[1:])
+    denoise = denoiser_of(slice(None), slice(None)) if low_res is None else tiled(
+        denoiser_of, *shape[1:], multiple=config.network.side_multiple)
     if config.student is None:                  # the steps of a distilled model are those of stock programs
         denoise = within_range(denoise)
     device = next(network.parameters()).device

@@ -47,7 +47,7 @@ def enlarge(model: Model, pixels: np.ndarray, prompts: Sequence[str], *, seeds: 
     network = model.config.network
     assert network.upscaling is not None
     factor = network.upscaling.factor
-    unit = math.lcm(factor, 2 ** (len(network.widths) - 1)) // factor  # sides of the small picture are multiples of it
+    unit = math.lcm(factor, network.side_multiple) // factor           # sides of the small picture are multiples of it
     small = from_pixels(pixels, next(model.network.parameters()).device)
     height, width = small.shape[2:]
     right, below = (-(-max(side, crop // factor) // unit) * unit - side
