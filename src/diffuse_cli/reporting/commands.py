@@ -17,15 +17,16 @@ def commands(name: str, request: Entry, event_log: EventLog) -> list[tuple[str, 
     training = ("Resume", _training_command(name, request))
     if event_log.finished.get("complete"):
         training = ("Train twice as long", _training_command(name, _longer(request, event_log)))
-    first = request["recipe"].get("upscaler_for")                      # the model whose pictures an upscaler enlarges
+    recipe = request["recipe"]
+    first = recipe.get("upscaler_for")                                 # the model whose pictures an upscaler enlarges
     enlarges = first is not None or event_log.started.get("upscaler") is True
     models = ["-m", name] if first is None else ["-m", first, "--upscaler", name]
     return [
         training,
         *([] if enlarges and first is None else [
             ("Generate pictures", ["diffuse", "sample", *models, "-n", "8", "--grid", *prompt_words])]),
-        ("Enlarge a picture", ["diffuse", "upscale", "picture.png", "-m", name]) if enlarges else
-        ("Evaluate", ["diffuse", "evaluate", name]),
+        *([("Enlarge a picture", ["diffuse", "upscale", "picture.png", "-m", name])] if enlarges else []),
+        *([] if enlarges and recipe.get("evaluations") else [("Evaluate", ["diffuse", "evaluate", name])]),
         ("Export to the format of other programs", ["diffuse", "export", name, "--to", "diffusers"]),
         ("Show the description in the model's file", ["diffuse", "models", "show", name]),
     ]
