@@ -15,6 +15,7 @@ from diffuse_cli.config import Recipe, Sampling
 from diffuse_cli.data.split import split_dataset
 from diffuse_cli.diffusion import distillation, upscaling
 from diffuse_cli.diffusion.schedule import make_schedule
+from diffuse_cli.diffusion.upscaling import NOISE_TIME, START_TIME
 from diffuse_cli.errors import UsageError
 from diffuse_cli.model_config import Student, Upscaling
 from diffuse_cli.network.tokenizer import encode
@@ -22,7 +23,7 @@ from diffuse_cli.picture_size import Size
 from diffuse_cli.pictures.pixels import from_pixels, to_pixels
 from diffuse_cli.reporting.commands import commands
 from diffuse_cli.runtime import randomness
-from diffuse_cli.sampling.upscale import NOISE_TIME, START_TIME, low_res_of, sampling_of, steps_of
+from diffuse_cli.sampling.upscale import low_res_of, sampling_of, steps_of
 from diffuse_cli.storage import run_directory
 from diffuse_cli.storage.event_log import read_event_log
 from diffuse_cli.training.batches import Batches

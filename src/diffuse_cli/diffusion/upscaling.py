@@ -15,6 +15,10 @@ from torch import Tensor
 
 from .schedule import FIRST_TIME, Level, Schedule
 
+START_TIME = 0.6                                # diffusion time at which drawing begins, from the enlarged small picture:
+#                                                 half of the steps are left, and colours stay those of that picture
+NOISE_TIME = 0.1                                # diffusion time of the noise on small pictures
+
 
 class LowRes(NamedTuple):
     """N small pictures as an upscaler reads them."""

@@ -17,7 +17,7 @@ from ..denoiser import network_time
 from ..diffusion import upscaling
 from ..diffusion.samplers import Step
 from ..diffusion.schedule import make_schedule
-from ..diffusion.upscaling import LowRes
+from ..diffusion.upscaling import NOISE_TIME, START_TIME, LowRes
 from ..model_config import ModelConfig
 from ..picture_size import Size
 from ..pictures.pixels import from_pixels, to_pixels
@@ -27,9 +27,6 @@ from .generate import Enlarge, encode_prompts, reverse_diffusion
 from .request import InitImage, SampleRequest
 
 STEPS = 8                                       # of the sampler from noise to picture, without guidance
-START_TIME = 0.6                                # diffusion time at which it begins, from the enlarged small picture:
-#                                                 half of the steps are left, and colours stay those of that picture
-NOISE_TIME = 0.1                                # diffusion time of the noise on small pictures
 
 
 def enlarger(model: Model) -> Enlarge:

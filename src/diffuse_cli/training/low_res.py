@@ -15,11 +15,10 @@ from ..data.listing import Dataset
 from ..denoiser import network_time
 from ..diffusion import upscaling
 from ..diffusion.schedule import Level, Schedule
-from ..diffusion.upscaling import LowRes
+from ..diffusion.upscaling import NOISE_TIME, LowRes
 from ..model_config import ModelConfig
 from ..pictures.pixels import to_unit_range
 from ..runtime import randomness
-from ..sampling.upscale import NOISE_TIME
 
 
 class SmallPictures(NamedTuple):

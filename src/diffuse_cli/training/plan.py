@@ -16,12 +16,12 @@ from ..config import Plan, Recipe, teacher_guidance
 from ..data.channel_choice import choose_channels
 from ..data.listing import Dataset
 from ..data.split import Split, held_out_limit
+from ..diffusion.upscaling import START_TIME
 from ..errors import UsageError
 from ..model_config import ModelConfig, Student, Upscaling
 from ..network.network import parameter_count
 from ..network.presets import network_config, upscaler_config
 from ..picture_size import Size
-from ..sampling.upscale import START_TIME
 from ..storage.checkpoint import Model
 
 COOLDOWN_SHARE = 0.25                           # share of the run in which the learning rate falls to 0
