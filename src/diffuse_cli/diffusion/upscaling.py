@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .schedule import FIRST_TIME, Level, Schedule
 
-START_TIME = 0.6                                # diffusion time at which drawing begins, from the enlarged small picture:
+START_TIME = 0.6                                # diffusion time at which drawing begins, from the enlarged picture:
 #                                                 half of the steps are left, and colours stay those of that picture
 NOISE_TIME = 0.1                                # diffusion time of the noise on small pictures
 

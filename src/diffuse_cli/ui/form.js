@@ -43,7 +43,7 @@ function showModel() {
   find("about-model").textContent = about.join("; ");
   find("size-box").hidden = larger.length === 0;
   find("size").replaceChildren(option("", `${width} × ${height}`), ...larger.map(
-    size => option(size, `${size.replace("x", " × ")}, enlarged by a second model`)));
+    size => option(size, `${size.replace("x", " × ")}, upscaled`)));
   for (const id of ["steps", "guidance", "sampler", "interval-low", "interval-high", "negative"]) {
     find(id).disabled = Boolean(student);
     if (student) find(id).value = "";
