@@ -30,7 +30,7 @@ PIECE = 100_000                                 # number of pictures written at 
 
 def axes(work: Path, *, quick: bool) -> dict[str, dict[float, Side]]:
     """Title of a case → size, as on its x axis → the contender of that size."""
-    resolutions = (16, 32, 64) if quick else (16, 32, 64, 128)
+    resolutions = (16, 32, 64) if quick else (16, 32, 64, 128, 256)
     presets = ("nano", "micro", "small")
     pictures = (1_000, 10_000, 100_000, 1_000_000)
     return {

@@ -50,12 +50,12 @@ def make_encoder() -> nn.Module:
 
 
 @torch.no_grad()
-def features(encoder: Any, images: np.ndarray) -> Tensor:
-    """Pictures (N, R, R, 3) uint8 → features (N, 1280) float32."""
+def features(encoder: Any, images: np.ndarray, side: int = SIDE) -> Tensor:
+    """Pictures (N, R, R, 3) uint8 → features (N, 1280) float32. side: of the pictures that the encoder sees."""
     batches = []
     for start in range(0, len(images), 32):
         batch = torch.from_numpy(images[start : start + 32]).permute(0, 3, 1, 2).float() / 127.5 - 1
-        large = F.interpolate(batch, SIDE, mode="bicubic", antialias=True).clamp(-1, 1)
+        large = F.interpolate(batch, side, mode="bicubic", antialias=True).clamp(-1, 1)
         batches.append(encoder.extract_features(large).mean((2, 3)))
     return torch.cat(batches)
 

@@ -4,12 +4,15 @@ There, at 64 pixels, the two took a third of a training step. Everywhere else, a
 are used.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+AT_ONCE = 2**20                                 # numbers in float32 for which a processor's cache is large enough
 
 
 def normalise(norm: nn.GroupNorm, features: Tensor, modulation: tuple[Tensor, Tensor] | None = None) -> Tensor:
@@ -60,22 +63,28 @@ class _GroupNorm(torch.autograd.Function):
 
     The factor and the constant of the multiply-add are one number for each channel of each picture. Because weight and
     bias are (N, C), a modulation of the picture is part of them and costs no pass of its own. torch's kernel for
-    channels last takes four to twelve times as long, above all in the backward pass. Sums are float32, as in torch's
-    kernel; factor and constant are rounded to bf16, as the result is.
+    channels last takes four to twelve times as long, above all in the backward pass. Only the results are rounded to
+    bf16: with a rounded factor, a mean that is large beside the deviations would drown them.
+
+    A few pictures are computed at a time, so that their float32 copies stay in the processor's cache.
     """
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
         """features: (N, C, H, W) bf16; weight, bias: (N, C) float32 → (N, C, H, W) bf16, channels last."""
         pixels = _to_pixels(features)                                                   # (N, L, C)
-        exact = pixels.float()
-        sums = exact.sum(1), exact.square_().sum(1)                                     # (N, C) each, of x and x²
-        mean, mean_square = (_group_mean(total, groups, pixels.shape[1]) for total in sums)         # (N, C) each
-        inverse = (mean_square - mean.square()).clamp_min(0).add(eps).rsqrt()           # (N, C), 1 / std
-        factor = inverse * weight
-        ctx.save_for_backward(features, weight, mean, inverse)
+        length, normalised, moments = pixels.shape[1], torch.empty_like(pixels), []
+        for part in _parts(pixels):
+            exact = pixels[part].float()
+            sums = exact.sum(1), exact.square_().sum(1)                                 # (n, C) each, of x and x²
+            mean, mean_square = (_group_mean(total, groups, length) for total in sums)  # (n, C) each
+            inverse = (mean_square - mean.square()).clamp_min(0).add(eps).rsqrt()       # (n, C), 1 / std
+            moments.append((mean, inverse))
+            factor = inverse * weight[part]
+            normalised[part] = _multiply_add(exact.copy_(pixels[part]), factor, bias[part] - mean * factor)
+        ctx.save_for_backward(features, weight, *map(torch.cat, zip(*moments, strict=True)))
         ctx.groups = groups
-        return _to_maps(_multiply_add(pixels, factor, bias - mean * factor), features)
+        return _to_maps(normalised, features)
 
     @staticmethod
     @once_differentiable            # a second derivative would take mean and std for constants, and be wrong
@@ -85,16 +94,26 @@ class _GroupNorm(torch.autograd.Function):
         The means are over a group's pixels and channels. The gradients of bias and weight are the sums over the pixels
         of g and of g·x̂.
         """
-        features, weight, mean, inverse = ctx.saved_tensors
-        pixels, gradient = _to_pixels(features), _to_pixels(gradients[0])               # (N, L, C) each
-        height, length = features.shape[2], pixels.shape[1]
-        of_bias = _row_sums(gradient, height)                                           # (N, C): sum of g
-        of_weight = (_row_sums(gradient * pixels, height) - mean * of_bias) * inverse   # (N, C): sum of g·x̂
-        constant, slope = (_group_mean(weight * total, ctx.groups, length) for total in (of_bias, of_weight))
-        slope = -inverse.square() * slope
-        of_pixels = _multiply_add(pixels, slope, -inverse * constant - mean * slope)
-        of_pixels.addcmul_(gradient, (inverse * weight)[:, None].to(gradient.dtype))    # (N, L, C)
+        features, weights, means, inverses = ctx.saved_tensors
+        pixels, of_normalised = _to_pixels(features), _to_pixels(gradients[0])          # (N, L, C) each
+        of_pixels, of_weight, of_bias = (torch.empty_like(one) for one in (pixels, weights, weights))
+        for part in _parts(pixels):
+            exact, gradient = pixels[part].float(), of_normalised[part].float()         # (n, L, C) each
+            weight, mean, inverse = weights[part], means[part], inverses[part]          # (n, C) each
+            of_bias[part] = gradient.sum(1)                                             # sum of g
+            of_weight[part] = (exact.mul_(gradient).sum(1) - mean * of_bias[part]) * inverse            # sum of g·x̂
+            constant, slope = (_group_mean(weight * total[part], ctx.groups, exact.shape[1])
+                               for total in (of_bias, of_weight))
+            slope = -inverse.square() * slope
+            _multiply_add(exact.copy_(pixels[part]), slope, -inverse * constant - mean * slope)
+            of_pixels[part] = exact.addcmul_(gradient, (inverse * weight)[:, None])     # (n, L, C)
         return _to_maps(of_pixels, features), of_weight, of_bias, None, None
+
+
+def _parts(pixels: Tensor) -> Iterator[slice]:
+    """The pictures of (N, L, C), as few at a time as have AT_ONCE numbers, or one picture."""
+    count = max(1, AT_ONCE // (pixels.shape[1] * pixels.shape[2]))
+    return (slice(start, start + count) for start in range(0, len(pixels), count))
 
 
 def _to_pixels(features: Tensor) -> Tensor:
@@ -116,15 +135,5 @@ def _group_mean(sums: Tensor, groups: int, length: int) -> Tensor:
 
 
 def _multiply_add(pixels: Tensor, factor: Tensor, constant: Tensor) -> Tensor:
-    """pixels·factor + constant in the pixels' type. pixels: (N, L, C); factor, constant: (N, C) → (N, L, C)."""
-    return torch.addcmul(constant[:, None].to(pixels.dtype), pixels, factor[:, None].to(pixels.dtype))
-
-
-def _row_sums(pixels: Tensor, height: int) -> Tensor:
-    """Sums over all pixels: (N, L, C) bf16 → (N, C) float32.
-
-    Each row of pixels is summed by a matrix product in bf16, and then the rows in float32.
-    """
-    rows = pixels.reshape(len(pixels) * height, -1, pixels.shape[2])                    # (N·H, W, C)
-    ones = torch.ones(len(rows), 1, rows.shape[1], dtype=pixels.dtype)                  # (N·H, 1, W)
-    return torch.bmm(ones, rows).float().view(len(pixels), height, -1).sum(1)
+    """pixels·factor + constant, in place. pixels: (N, L, C); factor, constant: (N, C)."""
+    return torch.addcmul(constant[:, None], pixels, factor[:, None], out=pixels)
