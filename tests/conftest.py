@@ -70,6 +70,14 @@ def unconditional(squares, trained, tmp_path_factory):
     return tiny.run_directory(home), events
 
 
+@pytest.fixture(scope="session")
+def cascade(trained, squares, tmp_path_factory):
+    """A home with the models `tiny` and `tiny-x2`, its upscaler; tests only read it."""
+    from cascade import train
+
+    return train(trained[0], squares, tmp_path_factory.mktemp("cascade") / "home")
+
+
 @pytest.fixture
 def decoded(trained, home):
     """The home of this test has the pictures of `squares` decoded already."""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from cascade import RECIPE
 from PIL import Image
 
 from diffuse_cli import api, events
@@ -29,33 +30,7 @@ from diffuse_cli.training.batches import Batches
 from diffuse_cli.training.low_res import SmallPictures
 from diffuse_cli.training.run import open_run
 
-RECIPE = Recipe(upscaler_for="tiny", factor=2, resolution=8, preset="nano", steps=6, batch_size=4)
 STATE = "step-00000006.safetensors"
-
-
-@dataclasses.dataclass(frozen=True)
-class Cascade:
-    """A home with the model `tiny`, which draws 8 pixels, and `tiny-x2`, which makes 16 of them."""
-
-    home: Path
-    pictures: Path
-    events: list[events.Event]
-
-    def copy(self, home: Path) -> Path:
-        """A home with the first model alone."""
-        shutil.copytree(tiny.run_directory(self.home), tiny.run_directory(home))
-        home.chmod(0o700)
-        return home
-
-
-@pytest.fixture(scope="module")
-def cascade(trained, squares, tmp_path_factory) -> Cascade:
-    home = tmp_path_factory.mktemp("upscalers") / "home"
-    shutil.copytree(trained[0].parent.parent, home)
-    home.chmod(0o700)
-    with tiny.at_home(home):
-        stream = tiny.train(squares, RECIPE, name=None, save_every="2")
-    return Cascade(home, squares, stream)
 
 
 @pytest.fixture
@@ -131,10 +106,10 @@ def plan_and_data(count: int = 7):
 
 def test_a_crop_and_its_small_picture_show_the_same_place():
     plan, data = plan_and_data()
-    network, schedule = plan.model.network, make_schedule("interpolated", 16)
+    schedule = make_schedule("interpolated", 16)
     draws = torch.rand(7, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     draws[:, 2] = 0                                                    # hardly any noise
-    given = SmallPictures.of(data, np.arange(7), draws, torch.arange(7), network=network, schedule=schedule)
+    given = SmallPictures.of(data, np.arange(7), draws, torch.arange(7), config=plan.model, schedule=schedule)
     for picture, draw, crop, enlarged in zip(data.images, draws, given.crops, given.without_noise(), strict=True):
         row, column = (int(place) for place in draw[:2] * 17)
         place = slice(row, row + 16), slice(column, column + 16)
@@ -142,7 +117,7 @@ def test_a_crop_and_its_small_picture_show_the_same_place():
         small = fitted_pixels(Image.fromarray(picture), 8)             # as a file becomes a picture of the first model
         whole = upscaling.enlarge(from_pixels(small[None]), 32, 32)[0]
         assert torch.allclose(enlarged, whole[:, *place], atol=1e-5)
-    assert torch.allclose(given.enlarged(schedule).image, given.without_noise(), atol=0.2)
+    assert torch.allclose(given.with_noise(given.without_noise(), schedule).image, given.without_noise(), atol=0.2)
 
 
 def test_a_batch_is_the_same_in_pieces_and_differs_from_step_to_step():
@@ -293,8 +268,8 @@ def test_any_picture_can_be_enlarged(diffuse, tmp_path, width, height):
     (("sample", "-m", "tiny", "--size", "16", "--animate"), 2, "--animate shows one model"),
     (("upscale", "PICTURE", "-m", "tiny"), 2, "that model is no upscaler"),
     (("upscale", "missing.png", "-m", "tiny-x2"), 3, "missing.png cannot be used: not there"),
-    (("evaluate", "tiny-x2"), 2, "this model is an upscaler"),
-    (("distill", "tiny-x2"), 2, "this model is an upscaler"),
+    (("evaluate", "tiny-x2", "-n", "9"), 2, "an upscaler is measured on crops"),
+    (("evaluate", "tiny-x2", "--size", "16"), 2, "an upscaler is measured on crops"),
     (("noise-demo", "-m", "tiny-x2"), 2, "this model is an upscaler"),
     (("ui", "tiny-x2"), 2, "this model is an upscaler"),
     (("export", "tiny-x2", "--to", "web"), 2, "--to web has no place for an upscaler"),
@@ -309,8 +284,8 @@ def test_what_cannot_be_is_refused_in_one_line(diffuse, cascade, tmp_path, monke
 
 
 def test_a_picture_that_would_take_too_much_memory_is_refused(diffuse, tmp_path):
-    Image.new("RGB", (3000, 900)).save(tmp_path / "in.png")
-    assert "more than 4,194,304 pixels" in diffuse("upscale", tmp_path / "in.png", "-m", "tiny-x2", expect=2)
+    Image.new("RGB", (6000, 900)).save(tmp_path / "in.png")
+    assert "more than 16,777,216 pixels" in diffuse("upscale", tmp_path / "in.png", "-m", "tiny-x2", expect=2)
 
 
 # ── Exports ─────────────────────────────────────────────────────────────────────────────────────────────────────────

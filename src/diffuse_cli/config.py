@@ -128,7 +128,7 @@ class Recipe:
         if self.upscaler_for is None and self.factor is not None:
             raise UsageError("--factor is for upscalers", hint="Give --upscaler-for MODEL as well, or leave it out")
         if self.upscaler_for is not None and self.evaluations is not None:
-            raise UsageError("an upscaler cannot be distilled", hint="It draws in few steps as it is")
+            raise UsageError("a distilled upscaler enlarges what its teacher does", hint="Leave upscaler_for out")
         if self.upscaler_for is not None and self.background.strip().lower() == "none":
             raise UsageError("upscalers enlarge no transparency", hint="Leave --background none out")
         if not is_table(self.captions):
@@ -256,6 +256,11 @@ class Sampling:
     def interval_at(self, resolution: float) -> tuple[float, float]:
         """(low, high): guidance acts where low < sigma/alpha ≤ high. Default: 0.2 and 6·resolution/64."""
         return self.guidance_interval or (0.2, 6 * resolution / 64)
+
+
+def teacher_guidance(model: ModelConfig) -> float:
+    """The guidance at which a teacher is guided, unless another is given: that with which it is sampled."""
+    return 1.0 if model.is_upscaler else Sampling.guidance
 
 
 @dataclass(frozen=True, kw_only=True)

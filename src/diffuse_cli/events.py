@@ -44,7 +44,8 @@ class Started:
     directory: str
     facts: tuple[tuple[str, str], ...]
     student: bool = False                       # whether the losses are distances to a teacher, not errors of the noise
-    upscaler_for: str | None = None             # the model whose pictures an upscaler enlarges
+    upscaler: bool = False                      # whether the model only enlarges pictures
+    upscaler_for: str | None = None             # the model whose pictures it was trained to enlarge
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ MAX_SIZES = 16                                  # of the pictures of one model
 MAX_VOCABULARY = 65_536                         # tokens of a text encoder
 GUIDANCE_RANGE = (0, 100)
 EVALUATIONS, EVALUATIONS_RANGE = 4, (1, 8)      # of distilled models: the default, and what is possible
+UPSCALER_EVALUATIONS = 2                        # the default of distilled upscalers, whose teachers need 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +109,7 @@ class NetworkConfig:
         if not len(self.widths) == len(self.depths) == len(self.attention):
             raise UsageError("network.widths, depths and attention must have one entry for each level")
         for size in self.sizes:
-            if any(side % 2 ** (len(self.widths) - 1) for side in size):
+            if any(side % self.side_multiple for side in size):
                 raise UsageError(f"--resolution {size} cannot be halved {len(self.widths) - 1} times")
         if self.widths[0] % 2:
             raise UsageError(f"the first of network.widths must be even, for sines and cosines, not {self.widths[0]}")
@@ -136,6 +137,11 @@ class NetworkConfig:
                              "is learned")
         if self.text is None and "text" in self.attention:
             raise UsageError("an unconditional network has no text to attend to")
+
+    @property
+    def side_multiple(self) -> int:
+        """Each side of a picture is a multiple of it, because the network halves it so often."""
+        return int(2 ** (len(self.widths) - 1))
 
     @property
     def has_alpha(self) -> bool:
@@ -179,9 +185,8 @@ class NetworkConfig:
     def checked_size(self, size: Size | None) -> Size:
         """The size of a picture to draw; None is the first. Raises UsageError for one that was not trained on."""
         if self.upscaling is not None:
-            multiple = 2 ** (len(self.widths) - 1)
-            if size is not None and any(side % multiple for side in size):
-                raise UsageError(f"an upscaler draws sides that are multiples of {multiple}, not {size} px")
+            if size is not None and any(side % self.side_multiple for side in size):
+                raise UsageError(f"an upscaler draws sides that are multiples of {self.side_multiple}, not {size} px")
             return size or self.upscaling.large
         if size is not None and size not in self.sizes:
             raise UsageError(f"this model was not trained on pictures of {size} px",
@@ -193,14 +198,16 @@ class NetworkConfig:
 class Student:
     """What a model was distilled to do: to sample in few DDIM steps, each of one evaluation, with guidance built in."""
 
-    evaluations: int                            # the number of steps, at the times 1, 1 - 1/evaluations, …
+    evaluations: int                            # the number of steps, whose times are even from `start` to 0
     guidance: float                             # the scale at which its teacher was guided
     teacher: str                                # the name of that model
+    start: float = 1.0                          # 1 is noise; an upscaler starts later, from the enlarged small picture
 
     def __post_init__(self) -> None:
         check_range("--evaluations", self.evaluations, *EVALUATIONS_RANGE)
         check_range("--guidance", self.guidance, *GUIDANCE_RANGE)
         check_range("the length of the teacher's name", len(self.teacher), 0, 200)
+        check_range("student.start", self.start, 0.001, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,8 +222,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         check_choice("--schedule", self.schedule, SCHEDULES)
         check_choice("--prediction", self.prediction, PREDICTIONS)
-        if self.student is not None and self.is_upscaler:
-            raise UsageError("an upscaler cannot be distilled")
+        if self.student is not None and self.is_upscaler != (self.student.start < 1):
+            raise UsageError("a distilled upscaler starts at a time below 1, and any other student at 1, not "
+                             f"{self.student.start:g}")
 
     @property
     def conditional(self) -> bool:

@@ -42,28 +42,33 @@ def test_the_students_times_are_the_trailing_time_steps_of_other_programs(evalua
     assert times[-1] == 0
 
 
-def test_every_time_belongs_to_the_step_over_it():
+@pytest.mark.parametrize("start", [1.0, 0.6])
+@pytest.mark.parametrize("evaluations", [1, 3, 4, 7])
+def test_every_time_belongs_to_the_step_over_it(evaluations, start):
     t = torch.linspace(0.001, 1, 1000, dtype=torch.float64)
-    knots = distillation.student_time_at(t, 4)
-    assert sorted(set(knots.tolist())) == [0.25, 0.5, 0.75, 1]
-    assert torch.all((knots >= t) & (knots - t < 0.25))
+    knots = distillation.student_time_at(t, evaluations, start)
+    assert sorted(set(knots.tolist()), reverse=True) == distillation.student_times(evaluations, start)[:-1]
+    assert torch.all((knots >= start * t - 1e-12) & (knots - start * t < start / evaluations))
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("evaluations", [1, 2, 4, 8])
 @pytest.mark.parametrize("resolution", [8, 64, 256])
-def test_the_teachers_times_lead_from_one_of_the_students_to_the_next(schedule, evaluations, resolution):
+@pytest.mark.parametrize("start", [1.0, 0.6])
+def test_the_teachers_times_lead_from_one_of_the_students_to_the_next(schedule, evaluations, resolution, start):
     schedule = make_schedule(schedule, resolution)
     usual = many_levels(schedule, 20, resolution)
     count = 0
-    for t, s in itertools.pairwise(distillation.student_times(evaluations)):
-        times = distillation.segment_times(t, evaluations, schedule, steps=20, resolution=resolution)
-        assert times[0] == t
-        assert times[-1] == pytest.approx(s, abs=1e-12)
+    for t, s in itertools.pairwise(distillation.student_times(evaluations, start)):
+        times = distillation.segment_times(t, s, schedule, steps=20, resolution=resolution)
+        assert (times[0], times[-1]) == (t, s)
         assert all(earlier > later for earlier, later in itertools.pairwise(times))
         inner = schedule.log_snr(torch.tensor([time for time in times if 0 < time < 1], dtype=torch.float64))
         assert (inner.diff() <= (usual[1] - usual[0]) * (1 + 1e-6)).all()
         count += len(times) - 1
+    if start < 1:
+        assert 3 <= count < 20 + 2 * evaluations
+        return
     assert 20 <= count + 1e-9 <= 20 + 2 * evaluations
     if evaluations == 1:
         torch.testing.assert_close(inner, usual, rtol=0, atol=1e-6)                   # simply the usual times
@@ -85,12 +90,12 @@ def test_a_student_that_hits_its_targets_ends_where_its_teacher_ends(evaluations
     times = distillation.student_times(evaluations)
 
     def student(noisy, t):
-        small = distillation.segment_times(t, evaluations, SCHEDULE, steps=200, resolution=64)
+        small = distillation.segment_times(t, times[times.index(t) + 1], SCHEDULE, steps=200, resolution=64)
         reached = end("ddim", teacher, noisy, small, SCHEDULE)
         return Denoised(distillation.student_target(noisy, reached, times_of(t), times_of(small[-1]), SCHEDULE))
 
     small = list(itertools.chain(*(distillation.segment_times(
-        t, evaluations, SCHEDULE, steps=200, resolution=64)[:-1] for t in times[:-1]), [0.0]))
+        t, s, SCHEDULE, steps=200, resolution=64)[:-1] for t, s in itertools.pairwise(times)), [0.0]))
     *_, last = ddim(student, noisy, times, SCHEDULE)
     torch.testing.assert_close(last.noisy, end("ddim", teacher, noisy, small, SCHEDULE), rtol=0, atol=1e-9)
     # and that is the right spread, which so few steps of the teacher itself miss

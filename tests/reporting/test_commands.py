@@ -70,3 +70,13 @@ def test_the_command_to_resume_requests_the_very_same_training(recipe, tmp_path)
     if "time" in typed:
         typed["time"] = parse_duration("--time", typed["time"])
     assert from_dict(Recipe, typed) == recipe
+
+
+def test_the_command_to_resume_a_student_is_that_of_its_distillation(tmp_path):
+    recipe = Recipe(init="cars", evaluations=2, guidance=1.5, time=90.0, seed=7, captions="folder", fit="crop")
+    request = json.loads(json.dumps({"folder": "/a b/pictures", "recipe": to_dict(recipe)}))
+    (_, words), *_ = commands("cars-2-steps", request, read_event_log(tmp_path))
+    verb, values = _parsed(words)
+    assert (verb, values["model"], list(map(str, values["folders"]))) == ("distill", "cars", ["/a b/pictures"])
+    assert {name: values[name] for name in ("evaluations", "guidance", "time", "seed", "name")} == {
+        "evaluations": 2, "guidance": 1.5, "time": "90s", "seed": 7, "name": "cars-2-steps"}

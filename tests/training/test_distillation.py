@@ -23,7 +23,7 @@ from diffuse_cli.sampling.request import SampleRequest
 from diffuse_cli.sampling.steps import guided_steps, sampling_times_of
 from diffuse_cli.storage import checkpoint
 from diffuse_cli.training import distillation
-from diffuse_cli.training.distillation import Segments, Teacher
+from diffuse_cli.training.distillation import Condition, Segments, Teacher
 from diffuse_cli.training.loss import Batch
 
 pytestmark = pytest.mark.usefixtures("decoded")
@@ -173,8 +173,8 @@ def test_the_states_of_a_student_are_those_through_which_it_samples(segments):
     student = dataclasses.replace(model, config=segments.config)
     (sample,) = generate(student, [SampleRequest(prompt="a red square", sampling=Sampling.of(segments.config))])
     assert sample.pixels.shape == (8, 8, 3)
-    half = segments.own_states(model.network, noise, 0.5, text, negative)
-    again = segments.own_states(model.network, noise[:1], 0.5, text[:1], negative)
+    half = segments.own_states(model.network, noise, 0.5, Condition(text, negative))
+    again = segments.own_states(model.network, noise[:1], 0.5, Condition(text[:1], negative))
     torch.testing.assert_close(half[:1], again, rtol=0, atol=1e-5)
     assert not torch.equal(half, noise)
 
@@ -185,9 +185,9 @@ def test_a_share_of_the_noisy_pictures_are_the_students_own(segments, share, mon
     monkeypatch.setattr(distillation, "OWN_SHARE", share)
     model, segments = segments
     asked, started = [], []
-    monkeypatch.setattr(Segments, "own_states", lambda self, student, noise, t, text, negative: (
+    monkeypatch.setattr(Segments, "own_states", lambda self, student, noise, t, condition: (
         asked.append((t, len(noise))), torch.full_like(noise, 9.0))[1])
-    monkeypatch.setattr(Segments, "targets", lambda self, noisy, t, text, negative: (
+    monkeypatch.setattr(Segments, "targets", lambda self, noisy, t, condition: (
         started.append((t, noisy)), torch.zeros_like(noisy))[1])
     count = 64
     generator = torch.Generator().manual_seed(0)
@@ -208,11 +208,11 @@ def test_the_targets_are_the_guided_teachers(segments):
     model, segments = segments
     text, negative = encode_prompts(model, ["a red square"])
     noisy = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    guided = segments.targets(noisy, 0.5, text, negative)
+    guided = segments.targets(noisy, 0.5, Condition(text, negative))
     plain = dataclasses.replace(segments, config=dataclasses.replace(
         segments.config, student=Student(evaluations=2, guidance=1.0, teacher="tiny"))).targets(
-            noisy, 0.5, text, negative)
-    unguided = segments.targets(noisy, 0.5, negative, negative)
+            noisy, 0.5, Condition(text, negative))
+    unguided = segments.targets(noisy, 0.5, Condition(negative, negative))
     assert (guided - plain).abs().max() > 1e-3
     assert (plain - unguided).abs().max() > 1e-4
     assert guided.abs().max() < 1.5

@@ -16,7 +16,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from page_client import pictures_in
+from page_client import pictures_in, served
 from PIL import Image
 
 from diffuse_cli.errors import ModelError
@@ -102,6 +102,26 @@ def test_a_picture_to_start_from_is_that_of_the_command(client, command, tmp_pat
         assert ("mask_sha256" in json.loads(image.text["diffuse"])) == mask
 
 
+def test_the_larger_size_of_a_model_with_an_upscaler(cascade, home, command, tmp_path, monkeypatch):
+    """It is one choice of the page, and the picture is that of `sample --size`; the file brings the choice back."""
+    monkeypatch.chdir(tmp_path)
+    cascade.copy(home, "tiny", "tiny-x2")
+    with served("tiny") as client:
+        offered = {model["name"]: model["larger"] for model in client.get_json("options")["models"]}
+        assert (offered["tiny"], "tiny-x2" in offered) == (["16x16"], False)
+        messages = client.draw(prompt="a red square", seed="5", steps=2, count=2, size="16x16")
+        _, body = client.ask("POST", "settings", pictures_in(messages)[0])
+        status, line = client.ask("POST", "draw", json.dumps({"model": "tiny", "size": "24x24"}).encode())
+    assert (status, line.decode().startswith("this model cannot draw pictures of 24x24 px")) == (400, True)
+    assert json.loads(body)["values"]["size"] == "16x16"
+    words = shlex.split(messages[0]["command"])[1:]
+    assert words[words.index("--size") + 1] == "16x16"
+    code, out, _ = command(*words)
+    assert code == 0
+    assert pictures_in(messages) == [Path(line).read_bytes() for line in out.splitlines()]
+    assert Image.open(io.BytesIO(pictures_in(messages)[0])).size == (16, 16)
+
+
 def test_the_denoising_is_shown_as_it_happens(client):
     messages = client.draw(prompt="a red square", count=11, sampler="ddim", steps=6, seed="1")
     kinds = [next(kind for kind in ("command", "loading", "note", "estimates", "picture", "done", "end")
@@ -148,10 +168,10 @@ class _Endless:
         self.original, self.started, self.ended, self.count = generate.generate, threading.Event(), False, 0
         monkeypatch.setattr(generate, "generate", self)
 
-    def __call__(self, model, requests, *, watch, progress):
+    def __call__(self, model, requests, *, enlarge, watch, progress):
         self.count += 1
         if self.count > 1:
-            yield from self.original(model, requests, watch=watch, progress=progress)
+            yield from self.original(model, requests, enlarge=enlarge, watch=watch, progress=progress)
             return
         self.started.set()
         try:

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from ..checks import from_dict, parse_duration
-from ..config import Machine, Recipe, Sampling
+from ..config import Machine, Recipe, Sampling, teacher_guidance
 from ..errors import DataError
-from ..model_config import EVALUATIONS
+from ..model_config import EVALUATIONS, UPSCALER_EVALUATIONS
 from ..storage import registry, run_directory
 from ..storage.model_info import read_model_info
 from . import options, train
@@ -19,12 +19,14 @@ def distill(
     model: Annotated[str, typer.Argument(help="The teacher: name or file of a model.", metavar="MODEL",
                                          autocompletion=options.complete_model)],
     folders: Annotated[list[Path] | None, options.folders()] = None,
-    evaluations: Annotated[int, typer.Option(
+    evaluations: Annotated[int | None, typer.Option(
         "--evaluations", help="Steps in which the student samples, each of one evaluation of the network: 1 to 8. "
-                              f"Default: {EVALUATIONS}.", rich_help_panel=train.RECIPE)] = EVALUATIONS,
-    guidance: Annotated[float, typer.Option(
+                              f"Default: {EVALUATIONS}, of an upscaler {UPSCALER_EVALUATIONS}.",
+        rich_help_panel=train.RECIPE)] = None,
+    guidance: Annotated[float | None, typer.Option(
         "--guidance", help="Guidance of the teacher, which becomes a part of the student. "
-                           f"Default: {Sampling.guidance:g}.", rich_help_panel=train.RECIPE)] = Sampling.guidance,
+                           f"Default: {Sampling.guidance:g}, of an upscaler 1, which is none.",
+        rich_help_panel=train.RECIPE)] = None,
     steps: train.Steps = None, images: train.Images = None, time: train.Time = None,
     batch_size: train.BatchSize = None, lr: train.LearningRate = None, seed: train.Seed = None,
     name: Annotated[str | None, typer.Option(
@@ -55,7 +57,11 @@ def distill(
     arguments = options.absolute_paths(arguments, (folders or [])[1:])
     teacher = registry.lasting_name(model)
     path = registry.resolve(teacher)
-    read_model_info(path).config.check_draws_alone()                   # what is refused is refused before anything else
+    config = read_model_info(path).config
+    if evaluations is None:
+        evaluations = UPSCALER_EVALUATIONS if config.is_upscaler else EVALUATIONS
+    if guidance is None:
+        guidance = teacher_guidance(config)
     folder, recipe = _data_of(teacher, path, folders[0] if folders else None)
     typed = {**options.fields_of(Recipe, arguments), "init": teacher, "evaluations": evaluations, "guidance": guidance}
     label = path.stem if path.suffix == ".safetensors" and path.name != registry.MODEL_FILE else path.parent.name
@@ -85,7 +91,9 @@ def _data_of(teacher: str, path: Path, folder: Path | None) -> tuple[Path, dict[
     data = {name: recipe[name] for name in (*Recipe().caption_options, *Recipe().colour_options, "held_out")}
     own = Path(stored["request"]["folder"])
     if folder is None and not own.exists():
+        upscaling = read_model_info(path).config.network.upscaling
         raise DataError(f"the pictures on which {teacher} was trained are no longer in {own}",
                         hint=f"Give another folder, or let the teacher fill one: diffuse sample -m {teacher} "
-                        "--prompts captions.txt -n 4 -o pictures")
+                        "--prompts captions.txt -n 4 -o pictures" if upscaling is None else
+                        f"Give another folder, of pictures of at least {upscaling.large} px")
     return folder or own, data

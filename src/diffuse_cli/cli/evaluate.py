@@ -12,6 +12,7 @@ from .. import config
 from ..checks import check_choice, check_range
 from ..config import Machine
 from ..errors import DataError, UsageError
+from ..model_config import ModelConfig
 from ..picture_size import Size
 from ..storage import registry
 from ..storage.model_info import read_model_info
@@ -69,8 +70,12 @@ def evaluate(
     [bold]diffuse evaluate cars ./heldout -n 1000[/]
     """
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
+    path = registry.resolve(model)
+    model_config = read_model_info(path).config         # refused before the slow import of torch, if it must be
+    if model_config.is_upscaler:
+        _check_upscaler(model_config, generates=bool(num), chooses=size is not None)
     if num is None:
-        num = 0 if quick else GENERATED_PICTURES
+        num = 0 if quick or model_config.is_upscaler else GENERATED_PICTURES
     if images is None:
         images = QUICK_PICTURES if quick else MAX_PICTURES
     check_range("--num", num, 0, 100_000)
@@ -83,11 +88,8 @@ def evaluate(
     if features is not None and num == 0:
         raise UsageError("--features compares generated pictures, and --num 0 generates none",
                          hint="Leave out one of them")
-    path = registry.resolve(model)
-    model_config = read_model_info(path).config         # refused before the slow import of torch, if it must be
-    model_config.check_draws_alone()
     network = model_config.network
-    size = network.checked_size(size)
+    size = network.resolution if model_config.is_upscaler else network.checked_size(size)
     from ..storage import run_directory
 
     is_of_a_run = run_directory.read_config(path.parent) is not None
@@ -114,6 +116,16 @@ def evaluate(
         from ..evaluation.result import save_evaluation
 
         save_evaluation(path.parent, evaluation)
+
+
+def _check_upscaler(model: ModelConfig, *, generates: bool, chooses: bool) -> None:
+    """Raise UsageError for what cannot be measured of an upscaler."""
+    if model.student is not None:
+        raise UsageError("a distilled upscaler cannot be measured: it knows only the noise levels of its own steps",
+                         hint="Measure its teacher")
+    if generates or chooses:
+        raise UsageError("an upscaler is measured on crops, and generates no pictures to compare",
+                         hint="Leave out --num and --size")
 
 
 def _demo_scenes(count: int, resolution: int) -> Path:
@@ -153,7 +165,8 @@ def _evaluate(
 
         device = devices.choose_device(machine)
         model = checkpoint.load_model(path, device)
-        sizes = model.config.network.sizes
+        network = model.config.network
+        sizes = network.sizes if network.upscaling is None else (network.upscaling.large,)
         chosen = None if features is None else load_features(features)
         pictures = _open_pictures(path, folder, sizes, tell)
         if len(sizes) > 1:

@@ -275,7 +275,7 @@ def _sample(
             from .. import api
             from ..runtime.distributed import join
             from ..sampling.remarks import remarks_on
-            from ..sampling.upscale import STEPS
+            from ..sampling.upscale import sampling_of
 
             device = devices.choose_device(machine)
             if not precise:
@@ -295,7 +295,8 @@ def _sample(
                 view.warn(remark)
             warn_of_cost(model, passes=2 * max(request.sampling.number_of_steps for request in requests))
             if upscaler is not None:
-                warn_of_cost(upscaler.model, passes=STEPS, size=upscaler.model.config.network.checked_size(None))
+                warn_of_cost(upscaler.model, passes=sampling_of(upscaler.model.config).number_of_steps,
+                             size=upscaler.model.config.network.checked_size(None))
             view.say(", ".join(filter(None, (
                 f"model {_display_name(path, model)}",
                 f"upscaler {_display_name(second, upscaler.model)}" if second and upscaler else "",

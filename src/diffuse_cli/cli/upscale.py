@@ -15,7 +15,7 @@ from . import options, output_files, stages
 from .model_cost import warn_of_cost
 from .terminal import progress, view
 
-MAX_PIXELS = 2048**2                            # of the result: with the smallest preset, it takes 4.6 GB of memory
+MAX_PIXELS = 4096**2                            # of the result: with the smallest preset, it takes 4 GB of memory
 
 
 def upscale(
@@ -54,11 +54,11 @@ def upscale(
         from ..pictures import image_files
         from ..runtime import out_of_memory
         from ..sampling.request import open_fitted, rendering_of
-        from ..sampling.upscale import STEPS, enlarge
+        from ..sampling.upscale import enlarge, sampling_of
         from ..storage.checkpoint import load_model
 
         loaded = load_model(path, devices.choose_device(machine))
-        warn_of_cost(loaded, passes=STEPS, size=size.scaled(factor))
+        warn_of_cost(loaded, passes=sampling_of(loaded.config).number_of_steps, size=size.scaled(factor))
         rendering = rendering_of(loaded.config, loaded.training)
         pixels = open_fitted(picture, (size, Size(size.height, size.width)), rendering)
         where = next(loaded.network.parameters()).device

@@ -3,7 +3,8 @@
 The student steps through the times 1, 1 - 1/E, …, 0 by DDIM, whose step t → s is noisy_s = alpha_s·image +
 sigma_s·noise, with noise = (noisy_t - alpha_t·image)/sigma_t. There is one `image` for which this step ends where the
 teacher's small steps from t to s end; the student is trained to estimate it (Salimans & Ho 2022, 2202.00512, section 3,
-with more than two steps of the teacher; Luhman & Luhman 2021).
+with more than two steps of the teacher; Luhman & Luhman 2021). An upscaler does not start from noise, at 1: all times
+of its student are so many times smaller.
 
 In formulas alpha and sigma are the amplitudes of picture and noise, and E is the number of the student's evaluations.
 """
@@ -17,23 +18,28 @@ from .sampling_times import many_levels
 from .schedule import Level, Schedule, column
 
 
-def student_times(evaluations: int) -> list[float]:
-    """The evaluations + 1 times that a student visits, 1, 1 - 1/E, …, 0; programs call them trailing time steps."""
-    return [(evaluations - number) / evaluations for number in range(evaluations + 1)]
+def student_times(evaluations: int, start: float = 1.0) -> list[float]:
+    """The evaluations + 1 times that a student visits, even from `start`, in (0, 1], to 0.
+
+    Those from 1, 1 - 1/E, …, are what programs call trailing time steps.
+    """
+    return [start * (evaluations - number) / evaluations for number in range(evaluations + 1)]
 
 
-def student_time_at(t: Tensor, evaluations: int) -> Tensor:
-    """The first of the student's times that is not below t, where its step over t begins. t: any shape, in (0, 1]"""
-    return torch.ceil(t * evaluations).clamp(1, evaluations) / evaluations
+def student_time_at(t: Tensor, evaluations: int, start: float = 1.0) -> Tensor:
+    """The first of the student's times that is not below t·start, where its step over t·start begins.
+
+    t: any shape, in (0, 1], float64 → the same shape; each is exactly one of `student_times`
+    """
+    return start * torch.ceil(t * evaluations).clamp(1, evaluations) / evaluations
 
 
-def segment_times(t: float, evaluations: int, schedule: Schedule, *, steps: int, resolution: float) -> list[float]:
-    """The times from the student's time t to its next that the teacher visits, both included.
+def segment_times(t: float, s: float, schedule: Schedule, *, steps: int, resolution: float) -> list[float]:
+    """The times from the student's time t to its next, s, that the teacher visits, both included.
 
     They are even in log-SNR, and no further apart than in `many_levels` of so many steps. From pure noise the teacher
     first goes to the highest of these levels, and to the clean picture from the lowest.
     """
-    s = max(0.0, t - 1 / evaluations)
     usual = many_levels(schedule, steps, resolution)
     at_t, at_s = (schedule.log_snr(torch.tensor([time], dtype=torch.float64)) for time in (t, s or 1.0))    # (1,) each
     noisy, clean = usual[:1] if t == 1 else at_t, usual[-1:] if s == 0 else at_s

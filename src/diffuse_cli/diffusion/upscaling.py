@@ -15,6 +15,10 @@ from torch import Tensor
 
 from .schedule import FIRST_TIME, Level, Schedule
 
+START_TIME = 0.6                                # diffusion time at which drawing begins, from the enlarged picture:
+#                                                 half of the steps are left, and colours stay those of that picture
+NOISE_TIME = 0.1                                # diffusion time of the noise on small pictures
+
 
 class LowRes(NamedTuple):
     """N small pictures as an upscaler reads them."""
@@ -22,9 +26,13 @@ class LowRes(NamedTuple):
     image: Tensor                               # (N, C, H, W), enlarged, with noise
     level: Tensor                               # (N,) float32, 1000·t - 1 of the times t of this noise
 
-    def of(self, rows: slice) -> "LowRes":
-        """Those of some of the pictures."""
+    def of(self, rows: slice | Tensor) -> "LowRes":
+        """Those of some of the pictures: a slice, or their numbers (M,) int64."""
         return LowRes(self.image[rows], self.level[rows])
+
+    def part(self, rows: slice, columns: slice) -> "LowRes":
+        """A part of each picture."""
+        return self._replace(image=self.image[:, :, rows, columns])
 
     def on(self, device: torch.device) -> "LowRes":
         """The same on a device."""

@@ -15,6 +15,7 @@ from ..config import Sampling
 from ..diffusion.guidance import within_range
 from ..diffusion.samplers import Denoised
 from ..diffusion.schedule import Schedule, make_schedule
+from ..diffusion.upscaling import LowRes
 from ..events import ProgressCallback
 from ..files import durable
 from ..network.tokenizer import encode
@@ -23,8 +24,10 @@ from ..pictures.pixels import from_pixels
 from ..runtime import devices, out_of_memory, randomness
 from ..sampling.generate import generate
 from ..sampling.request import SampleRequest
+from ..sampling.upscale import low_res_of
 from ..storage.checkpoint import Model
 from . import likelihood
+from .crops import crops_of
 from .distances import compare_with_floor
 from .features import Features, open_features, training_seconds
 from .held_out import HeldOutPictures
@@ -46,7 +49,8 @@ def evaluate(
 ) -> Evaluation:
     """Measure a model on at most `limit` of the pictures, and generate `num` pictures to compare with real ones.
 
-    All pictures have one size, which the generated ones get as well.
+    All pictures have one size, which the generated ones get as well. Of an upscaler, a crop of each is measured, given
+    its small picture as in drawing; it generates none (`num` is 0).
     Distances are measured in `features`. If None, an encoder is trained on the model's training pictures, or if they
     are unknown on the given ones, and is kept in the directory `cache`. A distilled model has no likelihood: it knows
     only the noise levels of its own steps. The seed decides the noise, the captions and
@@ -55,12 +59,17 @@ def evaluate(
     """
     chosen = _random_subset(pictures.positions, limit, seed)
     captions = [next(iter(pictures.dataset.captions[position]), "") for position in chosen.tolist()]
-    pixels = pictures.dataset.pixels(chosen)
+    if model.config.is_upscaler:
+        pixels, enlarged = crops_of(model.config.network, pictures.dataset, chosen, seed=seed)
+        low_res = low_res_of(model.config, enlarged, range(len(pixels)))
+    else:
+        pixels, low_res = pictures.dataset.pixels(chosen), None
     training = pictures.training
     distances, memorisation, nearest_pairs = None, None, None
     with out_of_memory.for_pictures(batch_size), devices.arithmetic(next(model.network.parameters()).device):
         measured, prompts = (None, None) if model.config.student is not None else measure(
-            model, pixels, captions, seed=seed, batch_size=batch_size, precision=precision, progress=progress)
+            model, pixels, captions, seed=seed, batch_size=batch_size, precision=precision, low_res=low_res,
+            progress=progress)
         if num:
             even_batch = math.ceil(num / math.ceil(num / batch_size))  # a small last batch would be filled up in vain
             generated = _generate(
@@ -137,11 +146,11 @@ def _generate(
 
 def measure(
     model: Model, pixels: np.ndarray, captions: Sequence[str], *, seed: int, batch_size: int, precision: str,
-    progress: ProgressCallback = lambda what, done, total: None,
+    low_res: LowRes | None = None, progress: ProgressCallback = lambda what, done, total: None,
 ) -> tuple[Likelihood, CaptionEffect | None]:
     """The figures that need no generated pictures: how well the model explains the given ones, and uses captions.
 
-    pixels: (N, H, W, C) uint8; captions: one for each picture, "" for none.
+    pixels: (N, H, W, C) uint8; captions: one for each picture, "" for none; low_res: the small pictures of an upscaler.
     """
     config, device = model.config, next(model.network.parameters()).device
     schedule = make_schedule(config.schedule, config.network.resolution.side)
@@ -160,7 +169,8 @@ def measure(
         for name, texts in variants.items():
             tokens = None if model.tokenizer is None else encode(model.tokenizer, texts[rows]).to(device)
             denoisers[name] = _counted(advance, denoiser_for_captions(
-                model.network, tokens, config=config, schedule=schedule, precision=precision))
+                model.network, tokens, config=config, schedule=schedule, precision=precision,
+                low_res=low_res and low_res.of(rows).on(device)))
         bounds.append(likelihood.variational_bound(
             within_range(denoisers["true"]), image, schedule=schedule, seed=seed, index=index))
         for name, denoiser in denoisers.items():

@@ -98,7 +98,7 @@ def open_held_out(
     info = read_model_info(model)
     dataset = yield from open_dataset(
         find_pictures(folder, **caption_options), resolution=resolution, directory=registry.cache_directory(),
-        rendering=rendering_of(info.config, info.training))
+        rendering=replace(rendering_of(info.config, info.training), enlarge=not info.config.is_upscaler))
     if info.config.network.channels < choose_channels(dataset)[0]:
         yield Noticed(level="warning", message=f"the model draws grey pictures, and those in {folder} have colours, of "
                                                "which it is measured on the green ones")
@@ -121,8 +121,9 @@ def _open_training_data(stored: dict[str, Any], run: Path) -> Generator[Scanned 
     if not folder.exists() and not is_address(folder):
         raise DataError(f"the pictures that {name!r} was trained on are gone: {folder}", hint=_HINT)
     dataset = yield from open_dataset(
-        find_pictures(folder, **_recipe(stored).caption_options), resolution=plan.model.network.sizes,
-        directory=registry.cache_directory(), rendering=Rendering(**_recipe(stored).colour_options, fit=plan.fit))
+        find_pictures(folder, **_recipe(stored).caption_options), resolution=plan.crop_of or plan.model.network.sizes,
+        directory=registry.cache_directory(), rendering=Rendering(
+            **_recipe(stored).colour_options, fit=plan.fit, enlarge=not plan.model.is_upscaler))
     if dataset.content_id != plan.data_id:
         raise DataError(f"the pictures or captions in {folder} changed since {name!r} was trained on them", hint=_HINT)
     split = split_dataset(dataset.pixel_hashes, names=dataset.names, folder=_recipe(stored).held_out,

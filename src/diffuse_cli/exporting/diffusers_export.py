@@ -39,6 +39,9 @@ def write(model: Model, folder: Path, settings: Export) -> None:
     Raises UsageError if the stock classes cannot represent the model, and StorageError.
     """
     config, student = model.config, model.config.student
+    if student is not None and config.is_upscaler:
+        raise UsageError("stock pipelines start from noise, and a distilled upscaler from its small picture",
+                         hint="Export it as safetensors, or export its teacher")
     scheduler = settings.scheduler or (DEFAULT_SCHEDULER if student is None else STUDENT_SCHEDULER)
     if student is not None and scheduler != STUDENT_SCHEDULER:
         raise UsageError(f"a distilled model samples with {STUDENT_SCHEDULER} alone, not with {scheduler}",

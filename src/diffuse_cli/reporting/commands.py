@@ -4,6 +4,8 @@ from ..checks import from_dict
 from ..config import Recipe
 from ..storage.event_log import Entry, EventLog
 
+STUDENT_OPTIONS = ("evaluations", "guidance", "steps", "images", "time", "batch_size", "lr", "seed")    # of `distill`
+
 
 def commands(name: str, request: Entry, event_log: EventLog) -> list[tuple[str, list[str]]]:
     """(purpose, words of the command) for each thing that one may want to do with the run `name`.
@@ -15,13 +17,16 @@ def commands(name: str, request: Entry, event_log: EventLog) -> list[tuple[str, 
     training = ("Resume", _training_command(name, request))
     if event_log.finished.get("complete"):
         training = ("Train twice as long", _training_command(name, _longer(request, event_log)))
-    first = request["recipe"].get("upscaler_for")                      # the model whose pictures an upscaler enlarges
+    recipe = request["recipe"]
+    first = recipe.get("upscaler_for")                                 # the model whose pictures an upscaler enlarges
+    enlarges = first is not None or event_log.started.get("upscaler") is True
     models = ["-m", name] if first is None else ["-m", first, "--upscaler", name]
     return [
         training,
-        ("Generate pictures", ["diffuse", "sample", *models, "-n", "8", "--grid", *prompt_words]),
-        ("Evaluate", ["diffuse", "evaluate", name]) if first is None else
-        ("Enlarge a picture", ["diffuse", "upscale", "picture.png", "-m", name]),
+        *([] if enlarges and first is None else [
+            ("Generate pictures", ["diffuse", "sample", *models, "-n", "8", "--grid", *prompt_words])]),
+        *([("Enlarge a picture", ["diffuse", "upscale", "picture.png", "-m", name])] if enlarges else []),
+        *([] if enlarges and recipe.get("evaluations") else [("Evaluate", ["diffuse", "evaluate", name])]),
         ("Export to the format of other programs", ["diffuse", "export", name, "--to", "diffusers"]),
         ("Show the description in the model's file", ["diffuse", "models", "show", name]),
     ]
@@ -43,11 +48,16 @@ def _longer(request: Entry, event_log: EventLog) -> Entry:
 
 
 def _training_command(name: str, request: Entry) -> list[str]:
-    """The command that requests the same training. It names only the options that differ from their defaults."""
+    """The command that requests the same training. It names only the options that differ from their defaults.
+
+    How a student's pictures are read is known from its teacher.
+    """
     recipe, defaults = from_dict(Recipe, request["recipe"], where="recipe"), Recipe()
-    words = ["diffuse", "train", str(request["folder"]), *recipe.more_folders]
+    student = recipe.evaluations is not None
+    verb = ["distill", recipe.init] if student else ["train"]
+    words = ["diffuse", *verb, str(request["folder"]), *recipe.more_folders]
     for key in request["recipe"]:
-        if key == "more_folders":
+        if key == "more_folders" or (student and key not in STUDENT_OPTIONS):
             continue
         value, option = getattr(recipe, key), f"--{key.replace('_', '-')}"
         if value == getattr(defaults, key):

@@ -15,8 +15,9 @@ from torch import Tensor
 from ..config import Sampling
 from ..diffusion.editing import inpaint, start_from
 from ..diffusion.guidance import within_range
-from ..diffusion.samplers import Step, run_sampler
+from ..diffusion.samplers import Denoiser, Step, run_sampler
 from ..diffusion.schedule import make_schedule
+from ..diffusion.tiling import tiled
 from ..diffusion.upscaling import LowRes
 from ..model_config import ModelConfig
 from ..network.network import Network
@@ -164,12 +165,18 @@ def reverse_diffusion(
     negative prompts or of the empty caption (N or 1, 77, width). Both
     are None for unconditional models. seeds: N of them. size: of the pictures; None is the model's first. inits: the
     pictures to start from, none or N of them, all with the same strength and either all with a mask or none. low_res:
-    the N small pictures that an upscaler enlarges to that size.
+    the N small pictures that an upscaler enlarges to that size; if it is large, in tiles.
     """
     schedule = make_schedule(config.schedule, config.network.resolution.side)       # one for all sizes
     shape = config.network.shape_of(config.network.checked_size(size))
-    denoise = guided_denoiser(network, config, schedule, text=text, negative=negative, sampling=sampling,
-                              low_res=low_res)
+
+    def denoiser_of(rows: slice, columns: slice) -> Denoiser:
+        return guided_denoiser(network, config, schedule, text=text, negative=negative, sampling=sampling,
+                               low_res=low_res and low_res.part(rows, columns))
+
+    # All pixels of a model attend to each other; those of an upscaler do not, so its pictures can be drawn in tiles
+    denoise = denoiser_of(slice(None), slice(None)) if low_res is None else tiled(
+        denoiser_of, *shape[1:], multiple=config.network.side_multiple)
     if config.student is None:                  # the steps of a distilled model are those of stock programs
         denoise = within_range(denoise)
     device = next(network.parameters()).device

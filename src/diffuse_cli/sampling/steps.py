@@ -10,10 +10,12 @@ from ..model_config import ModelConfig
 
 
 def sampling_times_of(config: ModelConfig, sampling: Sampling) -> list[float]:
-    """The steps + 1 times that the sampler visits, from 1 down to 0. Those of a distilled model are even."""
+    """The steps + 1 times that the sampler visits, from 1 down to 0. Those of a distilled model are even, and those of
+    a distilled upscaler start below 1.
+    """
     side = config.network.resolution.side
     if config.student is not None:
-        return student_times(config.student.evaluations)
+        return student_times(config.student.evaluations, config.student.start)
     schedule = make_schedule(config.schedule, side)
     return sampling_times(schedule, sampling.number_of_steps, side)
 

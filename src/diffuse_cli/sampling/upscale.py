@@ -17,7 +17,7 @@ from ..denoiser import network_time
 from ..diffusion import upscaling
 from ..diffusion.samplers import Step
 from ..diffusion.schedule import make_schedule
-from ..diffusion.upscaling import LowRes
+from ..diffusion.upscaling import NOISE_TIME, START_TIME, LowRes
 from ..model_config import ModelConfig
 from ..picture_size import Size
 from ..pictures.pixels import from_pixels, to_pixels
@@ -27,9 +27,6 @@ from .generate import Enlarge, encode_prompts, reverse_diffusion
 from .request import InitImage, SampleRequest
 
 STEPS = 8                                       # of the sampler from noise to picture, without guidance
-START_TIME = 0.6                                # diffusion time at which it begins, from the enlarged small picture:
-#                                                 half of the steps are left, and colours stay those of that picture
-NOISE_TIME = 0.1                                # diffusion time of the noise on small pictures
 
 
 def enlarger(model: Model) -> Enlarge:
@@ -47,7 +44,7 @@ def enlarge(model: Model, pixels: np.ndarray, prompts: Sequence[str], *, seeds: 
     network = model.config.network
     assert network.upscaling is not None
     factor = network.upscaling.factor
-    unit = math.lcm(factor, 2 ** (len(network.widths) - 1)) // factor  # sides of the small picture are multiples of it
+    unit = math.lcm(factor, network.side_multiple) // factor           # sides of the small picture are multiples of it
     small = from_pixels(pixels, next(model.network.parameters()).device)
     height, width = small.shape[2:]
     right, below = (-(-max(side, crop // factor) // unit) * unit - side
@@ -61,9 +58,15 @@ def enlarge(model: Model, pixels: np.ndarray, prompts: Sequence[str], *, seeds: 
 def draw_enlarged(model: Model, enlarged: Tensor, prompts: Sequence[str], *, seeds: Sequence[int], precision: str,
                   ) -> np.ndarray:
     """Draw what small pictures show, which `upscaling.enlarge` made (N, C, H, W) → (N, H, W, 3) uint8."""
-    *_, last = steps_of(model, enlarged, prompts, seeds=seeds,
-                        sampling=Sampling(steps=STEPS, guidance=1.0, precision=precision))
+    *_, last = steps_of(model, enlarged, prompts, seeds=seeds, sampling=sampling_of(model.config, precision=precision))
     return to_pixels(last.noisy)
+
+
+def sampling_of(config: ModelConfig, *, precision: str = "fp32") -> Sampling:
+    """How an upscaler draws: without guidance, in the steps of a student or in STEPS, some of which are left out."""
+    if config.student is not None:
+        return Sampling.of(config, precision=precision)
+    return Sampling(steps=STEPS, guidance=1.0, precision=precision)
 
 
 def steps_of(model: Model, enlarged: Tensor, prompts: Sequence[str], *, seeds: Sequence[int], sampling: Sampling,
@@ -71,10 +74,11 @@ def steps_of(model: Model, enlarged: Tensor, prompts: Sequence[str], *, seeds: S
     """The steps in which an upscaler draws what enlarged small pictures (N, C, H, W) show, as `reverse_diffusion`."""
     text, null = encode_prompts(model, prompts)
     height, width = enlarged.shape[2:]
+    start = START_TIME if model.config.student is None else model.config.student.start
     return reverse_diffusion(
         model.network, model.config, text=text, negative=null, seeds=seeds, sampling=sampling,
         size=Size(width=width, height=height), low_res=low_res_of(model.config, enlarged, seeds),
-        inits=[InitImage(image, START_TIME) for image in to_pixels(enlarged)])
+        inits=[InitImage(image, start) for image in to_pixels(enlarged)])
 
 
 def low_res_of(config: ModelConfig, enlarged: Tensor, seeds: Sequence[int]) -> LowRes:

@@ -118,6 +118,8 @@ def _described(config: ModelConfig) -> dict[str, Any]:
     entries = to_dict(config)
     if config.student is None:
         del entries["student"]
+    elif config.student.start == 1:
+        del entries["student"]["start"]
     for name in ("buckets", "upscaling"):
         if not entries["network"][name]:
             del entries["network"][name]

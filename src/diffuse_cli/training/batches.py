@@ -49,18 +49,21 @@ class Batches:
         read, noise_keys, *rest = packed.send()
         number = self.dataset.size_number(self._turns.at(step)[0][0])
         image = self._pictures.on_device(read, number)                                  # (N, C, H, W)
-        low_res = None
+        low_res = enlarged = None
         if self._is_upscaler:
-            small, rest = rest[:len(SmallPictures._fields) - 1], rest[len(SmallPictures._fields) - 1:]
-            low_res = SmallPictures(read, *small).enlarged(self._schedule)
+            small = SmallPictures(read, *rest[:len(SmallPictures._fields) - 1])
+            rest = rest[len(SmallPictures._fields) - 1:]
+            enlarged = small.without_noise()
+            low_res = small.with_noise(enlarged, self._schedule)
         flipped = rest.pop(0) if self.plan.flip else None
         if flipped is not None:
             image = _mirrored(image, flipped)
+            enlarged = None if enlarged is None else _mirrored(enlarged, flipped)
             low_res = low_res and low_res._replace(image=_mirrored(low_res.image, flipped))
         noise = randomness.normal(noise_keys, tuple(image.shape[1:]))
         tokens, caption_of = (rest.pop(0), rest.pop(0)) if self.tokenizer is not None else (None, None)
         if self.plan.model.student is not None:
-            return Batch(image, noise, t, tokens, caption_of), keys
+            return Batch(image, noise, t, tokens, caption_of, low_res=low_res, enlarged=enlarged), keys
         return Batch(image, noise, t, tokens, caption_of, Coefficients.from_flat(rest[1:]), low_res), rest[0]
 
     def draw_ahead(self, step: int, start: int, count: int) -> None:
@@ -133,7 +136,7 @@ class Batches:
         if self._is_upscaler:
             pixels, *small = SmallPictures.of(
                 self.dataset, positions, randomness.uniform(self._keys("crop", step, index), 3),
-                self._keys("small noise", step, index), network=plan.model.network, schedule=self._schedule)
+                self._keys("small noise", step, index), config=plan.model, schedule=self._schedule)
             tensors = [pixels, noise_keys, *small]
         else:
             tensors = [self._pictures.read(self.dataset.rows(positions), number), noise_keys]

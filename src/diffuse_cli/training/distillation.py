@@ -1,11 +1,13 @@
 """The loss of a student: its teacher walks a segment in small guided steps, and the student learns to do it in one.
 
 Half of the noisy pictures are real pictures with noise. The others are states that the student itself reaches from
-noise, so that it also learns to mend the errors of its own earlier steps.
+noise, so that it also learns to mend the errors of its own earlier steps. The student of an upscaler reaches them from
+the enlarged small picture with noise, where every picture that it draws starts.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +18,8 @@ from ..diffusion import distillation
 from ..diffusion.guidance import within_range
 from ..diffusion.samplers import Denoiser, run_sampler
 from ..diffusion.schedule import Schedule
-from ..model_config import ModelConfig
+from ..diffusion.upscaling import LowRes
+from ..model_config import ModelConfig, Student
 from ..runtime import randomness
 from ..runtime.transfer import Packed
 from ..sampling.guided import guided_denoiser
@@ -35,6 +38,19 @@ class Teacher:
     empty: Tensor | None                        # (1, 77) tokens, on the network's device; None when unconditional
 
 
+class Condition(NamedTuple):
+    """What student and teacher are told of N noisy pictures."""
+
+    text: Tensor | None                         # (N, 77, width), the teacher's features of their captions; or None
+    negative: Tensor | None                     # (1, 77, width), of the empty caption; or None
+    low_res: LowRes | None = None               # their small pictures, of an upscaler
+
+    def of(self, rows: Tensor) -> "Condition":
+        """That of some of the pictures. rows: their numbers (M,) int64"""
+        return Condition(None if self.text is None else self.text[rows], self.negative,
+                         self.low_res and self.low_res.of(rows))
+
+
 @dataclass(frozen=True)
 class Segments:
     """The steps of a student, and those of its teacher in the same segments. Nothing has gradients."""
@@ -45,60 +61,74 @@ class Segments:
     precision: str
 
     @property
-    def evaluations(self) -> int:
-        """The number of the student's steps."""
+    def student(self) -> Student:
+        """What the student is to do."""
         assert self.config.student is not None
-        return self.config.student.evaluations
+        return self.config.student
 
-    def encode(self, batch: Batch) -> tuple[Tensor | None, Tensor | None]:
-        """The teacher's text features of each caption (N, 77, width), and of the empty one (1, 77, width), or None.
+    @property
+    def times(self) -> list[float]:
+        """The student's times, from its start to 0."""
+        return distillation.student_times(self.student.evaluations, self.student.start)
 
-        A student has the same text encoder: it is not trained.
-        """
+    def condition(self, batch: Batch) -> Condition:
+        """What is told of the pictures of a batch. A student has the teacher's text encoder: it is not trained."""
         if self.teacher.empty is None:
-            return None, None
+            return Condition(None, None, batch.low_res)
         with torch.no_grad():
             text = encode_captions(
                 self.teacher.network, batch.tokens, batch.caption_of, precision=self.precision)
             zero = torch.zeros(1, dtype=torch.int64, device=self.teacher.empty.device)
-            return text, encode_captions(self.teacher.network, self.teacher.empty, zero, precision=self.precision)
+            return Condition(text, encode_captions(
+                self.teacher.network, self.teacher.empty, zero, precision=self.precision), batch.low_res)
+
+    def first_states(self, batch: Batch) -> Tensor:
+        """The noisy pictures (N, C, H, W) from which a student draws: noise, and the enlarged picture of an upscaler.
+        """
+        if batch.enlarged is None:
+            return batch.noise
+        return self.schedule.add_noise(
+            batch.enlarged, batch.noise, torch.tensor(self.student.start, dtype=torch.float64))
 
     @torch.no_grad()
-    def own_states(self, student: Network, noise: Tensor, t: float, text: Tensor | None, negative: Tensor | None,
-                   ) -> Tensor:
-        """The noisy pictures (N, C, H, W) which the student reaches at its time t from pure noise (N, C, H, W)."""
-        times = [time for time in distillation.student_times(self.evaluations) if time >= t]
-        return self._last("ddim", self._denoiser(student, text, negative, guidance=1.0), noise, times)
+    def own_states(self, student: Network, first: Tensor, t: float, condition: Condition) -> Tensor:
+        """The noisy pictures which the student reaches at its time t from its `first_states`, (N, C, H, W) both."""
+        return self._last("ddim", self._denoiser(student, condition, guidance=1.0), first,
+                          [time for time in self.times if time >= t])
 
     @torch.no_grad()
-    def targets(self, noisy: Tensor, t: float, text: Tensor | None, negative: Tensor | None) -> Tensor:
+    def targets(self, noisy: Tensor, t: float, condition: Condition) -> Tensor:
         """The images (N, C, H, W) which the student should estimate in noisy pictures (N, C, H, W) at its time t."""
-        assert self.config.student is not None
-        denoise = within_range(
-            self._denoiser(self.teacher.network, text, negative, guidance=self.config.student.guidance))
-        times = distillation.segment_times(t, self.evaluations, self.schedule, steps=TEACHER_STEPS,
+        denoise = within_range(self._denoiser(self.teacher.network, condition, guidance=self.student.guidance))
+        s = next(time for time in self.times if time < t)
+        times = distillation.segment_times(t, s, self.schedule, steps=TEACHER_STEPS,
                                            resolution=self.config.network.resolution.side)
         reached = self._last(TEACHER_SAMPLER, denoise, noisy, times)
         first, last = (torch.tensor(time, dtype=torch.float64) for time in (times[0], times[-1]))
         return distillation.student_target(noisy, reached, first, last, self.schedule)
 
-    def loss(self, student: Network, noisy: Tensor, target: Tensor, at: Coefficients, text: Tensor | None) -> Tensor:
+    def loss(self, student: Network, noisy: Tensor, target: Tensor, at: Coefficients, condition: Condition) -> Tensor:
         """`student_loss` of the student's estimates in noisy pictures (N, C, H, W), with gradients.
 
         at: the coefficients of their times, on their device.
         """
-        prediction, _ = predict(student, noisy, at.time, text, config=self.config, precision=self.precision)
+        prediction, _ = predict(student, noisy, at.time, condition.text, config=self.config, precision=self.precision,
+                                low_res=condition.low_res)
         image = self.schedule.image_of(self.config.prediction, prediction, noisy, at.level)
         return distillation.student_loss(image, target, at.level, self.schedule)
 
-    def _denoiser(self, network: Network, text: Tensor | None, negative: Tensor | None, *, guidance: float) -> Denoiser:
+    def _denoiser(self, network: Network, condition: Condition, *, guidance: float) -> Denoiser:
+        text, negative, low_res = condition
         sampling = Sampling(guidance=guidance, precision=self.precision)
         return guided_denoiser(
-            network, self.config, self.schedule, text=text, negative=negative, sampling=sampling)
+            network, self.config, self.schedule, text=text, negative=negative, sampling=sampling, low_res=low_res)
 
     def _last(self, sampler: str, denoise: Denoiser, noisy: Tensor, times: list[float]) -> Tensor:
-        *_, last = run_sampler(sampler, denoise, noisy, times, self.schedule, fresh_noise=lambda _: noisy)
-        return last.noisy
+        """The noisy pictures after the last of the times; `noisy` itself if there is one time only."""
+        last = noisy
+        for step in run_sampler(sampler, denoise, noisy, times, self.schedule, fresh_noise=lambda _: noisy):
+            last = step.noisy
+        return last
 
 
 class DistillationLoss(nn.Module):
@@ -116,23 +146,23 @@ class DistillationLoss(nn.Module):
         that which picture is at which time, and which noisy picture is the student's own, is known without waiting.
         """
         (segments,) = self.segments
-        text, negative = segments.encode(batch)
-        t = distillation.student_time_at(batch.t, segments.evaluations)
+        condition, student = segments.condition(batch), segments.student
+        t = distillation.student_time_at(batch.t, student.evaluations, student.start)
         own = randomness.uniform(keys, 1)[:, 0] < OWN_SHARE
-        groups = [(time, rows, rows & own if time < 1 else torch.zeros_like(rows)) for time, rows in rows_at(t)]
+        own = torch.where(t < student.start, own, student.start < 1)   # real pictures at t = 1 are noise as well
+        groups = [(time, rows, rows & own) for time, rows in rows_at(t)]
         numbers = [which.nonzero()[:, 0] for _, *both in groups for which in both]         # of the pictures, on the CPU
         coefficients = Coefficients.of(segments.schedule, t).flat()
         sent = Packed([*coefficients, *numbers], batch.image.device).send()
         at, where = Coefficients.from_flat(sent[: len(coefficients)]), iter(sent[len(coefficients):])
 
-        noisy = segments.schedule.add_noise(batch.image, batch.noise, at.level)
+        noisy, first = segments.schedule.add_noise(batch.image, batch.noise, at.level), segments.first_states(batch)
         target = torch.empty_like(noisy)
         for (time, _, _), rows, starts in zip(groups, where, where, strict=True):
             if len(starts):
-                noisy[starts] = segments.own_states(
-                    self.network, batch.noise[starts], time, None if text is None else text[starts], negative)
-            target[rows] = segments.targets(noisy[rows], time, None if text is None else text[rows], negative)
-        loss = segments.loss(self.network, noisy, target, at, text)
+                noisy[starts] = segments.own_states(self.network, first[starts], time, condition.of(starts))
+            target[rows] = segments.targets(noisy[rows], time, condition.of(rows))
+        loss = segments.loss(self.network, noisy, target, at, condition)
         return torch.stack([loss, loss.detach(), torch.zeros_like(loss)], dim=1).sum(0) / self.plan.batch_size
 
 
@@ -149,4 +179,4 @@ class Probe:
     t: Tensor                                   # (N,), all equal
     noisy: Tensor                               # (N, C, H, W)
     target: Tensor                              # (N, C, H, W)
-    text: Tensor | None                         # (N, 77, width)
+    condition: Condition

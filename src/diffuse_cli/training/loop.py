@@ -11,11 +11,13 @@ from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple
 
 from .. import events
+from ..checks import from_dict, to_dict
 from ..config import Plan
 from ..data.dataset import open_dataset
 from ..data.listing import Dataset
 from ..errors import DivergedError, StorageError
 from ..files import durable
+from ..model_config import Upscaling
 from ..picture_size import Size
 from ..reporting.live_page import LivePage
 from ..runtime import devices
@@ -93,8 +95,9 @@ def _train(run: Run, should_stop: ShouldStop) -> Iterator[events.Event]:
     device = devices.choose_device(run.machine)
     # The processes join before pictures are decoded, which takes longer on some machines than on others.
     with devices.arithmetic(device, search=True, deterministic=run.machine.deterministic), join(device) as world:
-        sizes, fit = world.broadcast_json([run.sizes, run.fit])
-        run = dataclasses.replace(run, sizes=tuple(Size(*size) for size in sizes), fit=fit)
+        sizes, fit, upscaling = world.broadcast_json([run.sizes, run.fit, run.upscaling and to_dict(run.upscaling)])
+        run = dataclasses.replace(run, sizes=tuple(Size(*size) for size in sizes), fit=fit,
+                                  upscaling=upscaling and from_dict(Upscaling, upscaling, where="upscaling"))
         dataset = yield from open_dataset(
             run.found, resolution=run.sizes, directory=registry.cache_directory(), strict=run.machine.strict,
             rendering=run.rendering)
@@ -246,7 +249,8 @@ def _started(session: Session, facts: Facts) -> events.Started:
         name=session.run.name, step=trainer.global_step, steps=plan.steps, parameters=trainer.parameters,
         batch_size=plan.batch_size, micro_batch=trainer.micro_batch, device=str(trainer.batches.device),
         precision=trainer.precision, directory=str(session.directory), facts=facts,
-        student=plan.model.student is not None, upscaler_for=session.run.recipe.upscaler_for)
+        student=plan.model.student is not None, upscaler=plan.model.is_upscaler,
+        upscaler_for=session.run.recipe.upscaler_for)
 
 
 def _finished(session: Session, *, reason: str) -> events.Finished:

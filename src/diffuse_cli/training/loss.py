@@ -58,6 +58,7 @@ class Batch:
     caption_of: Tensor | None                   # (N,) which of the M captions each picture has
     coefficients: Coefficients | None = None    # of t, if they are already on the pictures' device
     low_res: LowRes | None = None               # the small pictures, of an upscaler
+    enlarged: Tensor | None = None              # (N, C, H, W), the same without noise, for the student of an upscaler
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from ..data.listing import Dataset
 from ..denoiser import network_time
 from ..diffusion import upscaling
 from ..diffusion.schedule import Level, Schedule
-from ..diffusion.upscaling import LowRes
-from ..model_config import NetworkConfig
+from ..diffusion.upscaling import NOISE_TIME, LowRes
+from ..model_config import ModelConfig
 from ..pictures.pixels import to_unit_range
 from ..runtime import randomness
 
@@ -35,12 +35,14 @@ class SmallPictures(NamedTuple):
     keys: Tensor                                # (N,) int64, of their noise
 
     @classmethod
-    def of(cls, dataset: Dataset, positions: np.ndarray, draws: Tensor, keys: Tensor, *, network: NetworkConfig,
+    def of(cls, dataset: Dataset, positions: np.ndarray, draws: Tensor, keys: Tensor, *, config: ModelConfig,
            schedule: Schedule) -> "SmallPictures":
         """Crops of the pictures at these positions (N,), which have one size.
 
-        draws: (N, 3) uniform numbers in [0, 1), for the row, the column and the level of noise; keys: (N,) int64
+        draws: (N, 3) uniform numbers in [0, 1), for the row, the column and the level of noise. That of a student is
+        always the one of drawing. keys: (N,) int64
         """
+        network = config.network
         assert network.upscaling is not None
         factor, crop = network.upscaling.factor, network.resolution
         array = dataset.arrays[dataset.size_number(positions[0])]
@@ -55,7 +57,7 @@ class SmallPictures(NamedTuple):
             corners.append(upscaling.window_start(starts[:, axis], large // factor, large, window))
             places.append(upscaling.places_in_window(starts[:, axis], side, small=large // factor, large=large))
             windows.append(window)
-        t = upscaling.uniform_times(draws[:, 2])
+        t = upscaling.uniform_times(draws[:, 2]) if config.student is None else torch.full_like(draws[:, 2], NOISE_TIME)
         rows, columns = places
         level = schedule.at(t)
         return cls(
@@ -66,12 +68,11 @@ class SmallPictures(NamedTuple):
         """The small pictures, enlarged to the crops (N, 3, H, W), on the device where the tensors are."""
         return upscaling.enlarge_window(to_unit_range(self.windows), self.rows, self.columns)
 
-    def enlarged(self, schedule: Schedule) -> LowRes:
-        """The small pictures as the network reads them."""
-        image = self.without_noise()
-        noise = randomness.normal(self.keys, tuple(image.shape[1:]))
+    def with_noise(self, enlarged: Tensor, schedule: Schedule) -> LowRes:
+        """The small pictures as the network reads them, from those `without_noise`."""
+        noise = randomness.normal(self.keys, tuple(enlarged.shape[1:]))
         level = Level(self.alpha, self.sigma, self.log_snr)
-        return upscaling.with_noise(image, noise, level, self.time, schedule)
+        return upscaling.with_noise(enlarged, noise, level, self.time, schedule)
 
 
 def _cut(pictures: list[np.ndarray], starts: Tensor, sides: "tuple[int, int] | list[int]") -> Tensor:

@@ -12,10 +12,11 @@ import torch
 from tokenizers import Tokenizer
 
 from .. import config
-from ..config import Plan, Recipe, Sampling
+from ..config import Plan, Recipe, teacher_guidance
 from ..data.channel_choice import choose_channels
 from ..data.listing import Dataset
 from ..data.split import Split, held_out_limit
+from ..diffusion.upscaling import START_TIME
 from ..errors import UsageError
 from ..model_config import ModelConfig, Student, Upscaling
 from ..network.network import parameter_count
@@ -199,6 +200,8 @@ def _choose_upscaler(
     device: torch.device, train_images: int,
 ) -> tuple[ModelConfig, str, str]:
     """`_choose_model` for an upscaler. init: the model of --init, or the one whose pictures are to be enlarged."""
+    if init is not None and recipe.evaluations is not None:
+        return student_config(init, recipe), init.training.preset or "?", "that of its teacher"
     if init is not None and recipe.init != "auto":
         of_init = init.config.network.upscaling
         if of_init is None or of_init.factor != upscaling.factor:
@@ -254,13 +257,13 @@ def _choose_channels(recipe: Recipe, dataset: Dataset, init: Model | None) -> tu
 def student_config(teacher: Model, recipe: Recipe) -> ModelConfig:
     """The config of a student. Raises UsageError if the teacher is a student itself."""
     assert recipe.evaluations is not None
-    teacher.config.check_draws_alone()
     if teacher.config.student is not None:
         raise UsageError(f"{recipe.init} is distilled already: its teacher was {teacher.config.student.teacher}",
                          hint="Distil that one")
-    guidance = Sampling.guidance if recipe.guidance is None else recipe.guidance
+    guidance = teacher_guidance(teacher.config) if recipe.guidance is None else recipe.guidance
     student = Student(evaluations=recipe.evaluations, guidance=guidance if teacher.config.conditional else 1.0,
-                      teacher=teacher.training.name or recipe.init)
+                      teacher=teacher.training.name or recipe.init,
+                      start=START_TIME if teacher.config.is_upscaler else 1.0)
     return dataclasses.replace(teacher.config, student=student)
 
 

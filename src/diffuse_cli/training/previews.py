@@ -53,7 +53,7 @@ def _enlarged_crops(session: Session) -> tuple[np.ndarray, tuple[str, ...]]:
     positions = next(filter(len, dataset.by_size(positions)))[:config.PREVIEW_PICTURES]
     keys = randomness.keys(plan.seed, "preview", 0, torch.arange(len(positions)))
     small = SmallPictures.of(
-        dataset, positions, randomness.uniform(keys, 3), keys, network=plan.model.network, schedule=trainer.schedule)
+        dataset, positions, randomness.uniform(keys, 3), keys, config=plan.model, schedule=trainer.schedule)
     enlarged = small.without_noise().to(trainer.batches.device)
     prompts = tuple(next(iter(dataset.captions[position]), "") for position in positions.tolist())
     drawn = draw_enlarged(model, enlarged, prompts, seeds=range(len(positions)), precision=trainer.precision)

@@ -56,8 +56,8 @@ class Run:
     sizes: tuple[Size, ...]                     # of the pictures, the commonest first; () until the main process has
     #                                             told them
     plan: Plan | None                           # None for a new run
-    upscaling: Upscaling | None = None          # of an upscaler, in the main process: it learns from crops of the
-    #                                             resolution, of pictures of these sizes
+    upscaling: Upscaling | None = None          # of an upscaler: it learns from crops of the resolution, of pictures
+    #                                             of these sizes; None until the main process has told it
     extended: bool = False                      # whether the request has another budget than the earlier one
     moved_from: Path | None = None              # the folder in the earlier request, if it was another
     aside: str | None = None                    # the new name of an old run that was moved aside
@@ -66,8 +66,7 @@ class Run:
     @property
     def rendering(self) -> Rendering:
         """How the files of its pictures become pixels."""
-        return Rendering(**self.recipe.colour_options, fit=self.fit,
-                         enlarge=self.recipe.upscaler_for is None)
+        return Rendering(**self.recipe.colour_options, fit=self.fit, enlarge=self.upscaling is None)
 
     def write_plan(self, plan: Plan) -> None:
         """Record the request and the plan durably. Raises StorageError."""
@@ -111,8 +110,7 @@ def open_run(folder: Path, recipe: Recipe, machine: Machine, *, rehearsal: bool 
         elif run_directory.holds_foreign_model(directory) and not machine.fresh:
             raise UsageError(f"{name!r} is a model that was not trained here",
                              hint="Choose another --name, or move it aside with --fresh")
-        upscaling = None if recipe.upscaler_for is None else choose_upscaling(recipe) if plan is None \
-            else plan.model.network.upscaling
+        upscaling = choose_upscaling(recipe) if plan is None else plan.model.network.upscaling
         resolution, why = choice or choose_resolution(found, recipe, machine)
         fit, why_fit = fit_of_run or choose_fit(found, recipe, resolution)
         if sizes is None:
@@ -237,8 +235,15 @@ def choose_resolution(found: PictureListing, recipe: Recipe, machine: Machine) -
     return Size(side, side), f"for pictures of about {median} px {where}"
 
 
-def choose_upscaling(recipe: Recipe) -> Upscaling:
-    """What the upscaler of a recipe enlarges. Raises UsageError if that is impossible, ModelError."""
+def choose_upscaling(recipe: Recipe) -> Upscaling | None:
+    """What the upscaler of a recipe enlarges, or the teacher of its student; None for any other recipe.
+
+    Raises UsageError if that is impossible, ModelError.
+    """
+    if recipe.evaluations is not None:
+        return read_model_info(registry.resolve(recipe.init)).config.network.upscaling
+    if recipe.upscaler_for is None:
+        return None
     config = _enlarged_model(recipe).config
     config.check_can_be_enlarged()
     return Upscaling(factor=recipe.factor or FACTOR, small=config.network.resolution)
@@ -254,8 +259,9 @@ def _choose_crop(recipe: Recipe) -> tuple[Size, str]:
     if recipe.init not in ("auto", "none"):
         return read_model_info(registry.resolve(recipe.init)).config.network.resolution, "crops, as those of --init"
     factor = recipe.factor or FACTOR
-    side = min(CROP, *(factor * side for size in _enlarged_model(recipe).config.network.sizes for side in size))
-    return Size(side, side), f"crops of the pictures of {choose_upscaling(recipe).large} px that it will draw"
+    network = _enlarged_model(recipe).config.network
+    side = min(CROP, *(factor * side for size in network.sizes for side in size))
+    return Size(side, side), f"crops of the pictures of {network.resolution.scaled(factor)} px that it will draw"
 
 
 def choose_fit(found: PictureListing, recipe: Recipe, resolution: Size) -> tuple[str, str]:
@@ -283,9 +289,8 @@ def choose_sizes(found: PictureListing, recipe: Recipe, resolution: Size, fit: s
 
     Raises UsageError, ModelError.
     """
-    if recipe.upscaler_for is not None:
-        upscaling = choose_upscaling(recipe)
-        sizes = tuple(size.scaled(upscaling.factor) for size in _enlarged_model(recipe).config.network.sizes)
+    if (upscaling := choose_upscaling(recipe)) is not None:
+        sizes = _enlarged_sizes(recipe, upscaling)
         if any(crop > side for size in sizes for crop, side in zip(resolution, size, strict=True)):
             raise UsageError(f"crops of {resolution} px are larger than the pictures of {upscaling.large} px",
                              hint="Leave --resolution out")
@@ -297,6 +302,15 @@ def choose_sizes(found: PictureListing, recipe: Recipe, resolution: Size, fit: s
         return of_start, f"{len(of_start)} shape{'' if len(of_start) == 1 else 's'}"
     return bucket_choice.choose_sizes(found, resolution, multiple=max(
         SIDE_MULTIPLE, 2 ** (len(map_sizes(resolution)) - 1)))
+
+
+def _enlarged_sizes(recipe: Recipe, upscaling: Upscaling) -> tuple[Size, ...]:
+    """The sizes of the pictures on whose crops an upscaler is trained: those of a student are its teacher's."""
+    if recipe.evaluations is None:
+        return tuple(size.scaled(upscaling.factor) for size in _enlarged_model(recipe).config.network.sizes)
+    run = run_directory.read_config(registry.resolve(recipe.init).parent)
+    plan = None if run is None else from_dict(Plan, run["plan"], where=f"{run_directory.CONFIG_FILE}: plan")
+    return (upscaling.large,) if plan is None else plan.crop_of
 
 
 def _sizes_of_start(recipe: Recipe) -> tuple[Size, ...]:

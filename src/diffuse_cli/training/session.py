@@ -41,6 +41,13 @@ class HeldOut(NamedTuple):
     images: Tensor                              # (N, C, H, W) in [-1, 1]
     tokens: Tensor | None                       # (N, 77) of their first captions; None when unconditional
     low_res: LowRes | None = None               # their small pictures, of an upscaler
+    enlarged: Tensor | None = None              # (N, C, H, W), the same without noise
+
+    def of(self, rows: slice, device: torch.device) -> "HeldOut":
+        """Some of the pictures, on a device."""
+        tokens, enlarged = (None if part is None else part[rows].to(device) for part in (self.tokens, self.enlarged))
+        low_res = self.low_res and self.low_res.of(rows).on(device)
+        return HeldOut(self.images[rows].to(device), tokens, low_res, enlarged)
 
 
 @dataclass
@@ -91,6 +98,7 @@ def held_out_groups(
         schedule = make_schedule(plan.model.schedule, plan.model.network.resolution.side)
         small = SmallPictures.of(
             dataset, positions, randomness.uniform(randomness.keys(0, "validated crop", 0, index), 3),
-            randomness.keys(0, "validated small noise", 0, index), network=plan.model.network, schedule=schedule)
-        groups.append(HeldOut(to_unit_range(small.crops), tokens, small.enlarged(schedule)))
+            randomness.keys(0, "validated small noise", 0, index), config=plan.model, schedule=schedule)
+        enlarged = small.without_noise()
+        groups.append(HeldOut(to_unit_range(small.crops), tokens, small.with_noise(enlarged, schedule), enlarged))
     return groups

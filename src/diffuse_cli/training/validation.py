@@ -5,7 +5,6 @@ import torch
 
 from .. import events
 from ..config import VALIDATION_LEVELS
-from ..diffusion import distillation
 from ..evaluation.noise_curve import noise_curve, validation_times
 from ..runtime import randomness
 from .distillation import Probe, Segments
@@ -25,7 +24,7 @@ def measure(session: Session) -> events.Validated:
     trainer, groups = session.trainer, session.validation
     total = sum(len(group.images) for group in groups)
     curve = [0.0] * VALIDATION_LEVELS
-    for images, tokens, low_res in groups:
+    for images, tokens, low_res, _ in groups:
         losses = noise_curve(
             trainer.averaged, config=session.plan.model, schedule=trainer.schedule, images=images, tokens=tokens,
             device=trainer.batches.device, micro_batch=trainer.micro_batch, precision=trainer.precision,
@@ -44,24 +43,23 @@ def measure(session: Session) -> events.Validated:
 def _probes(session: Session, segments: Segments) -> list[Probe]:
     """A probe for each of the student's times, from the first `PROBE_PICTURES` of the validation, of its first size.
 
-    The noise is fixed.
+    The noise is fixed. Those of an upscaler start as its pictures do, with noise on the enlarged small picture.
     """
     device, size = session.trainer.batches.device, session.trainer.micro_batch
-    images, tokens = (None if part is None else part[:PROBE_PICTURES].to(device) for part in session.validation[0][:2])
-    assert images is not None
-    probes = []
-    for time in distillation.student_times(segments.evaluations)[:-1]:
-        for start in range(0, len(images), size):
-            image = images[start : start + size]
-            part = None if tokens is None else tokens[start : start + size]
+    group, probes = session.validation[0], []
+    count = min(PROBE_PICTURES, len(group.images))
+    for number, time in enumerate(segments.times[:-1]):
+        for start in range(0, count, size):
+            part = group.of(slice(start, min(start + size, count)), device)
+            image = part.images if part.enlarged is None or number else part.enlarged
             index = torch.arange(start, start + len(image))
             noise = randomness.normal(
                 randomness.keys(0, "validation", round(1000 * time), index).to(device), tuple(image.shape[1:]))
             t = torch.full((len(image),), time, dtype=torch.float64)
             noisy = segments.schedule.add_noise(image, noise, t)
-            everyone = None if part is None else torch.arange(len(part), device=device)
-            text, negative = segments.encode(Batch(image, noise, t, part, everyone))
-            probes.append(Probe(t, noisy, segments.targets(noisy, time, text, negative), text))
+            everyone = None if part.tokens is None else torch.arange(len(image), device=device)
+            condition = segments.condition(Batch(image, noise, t, part.tokens, everyone, low_res=part.low_res))
+            probes.append(Probe(t, noisy, segments.targets(noisy, time, condition), condition))
     return probes
 
 
@@ -74,7 +72,7 @@ def _measure_student(session: Session, segments: Segments) -> events.Validated:
     sums: dict[float, list[float]] = {}
     for probe in session.probes:
         at = Coefficients.of(segments.schedule, probe.t).on(probe.noisy.device)
-        loss = segments.loss(trainer.averaged, probe.noisy, probe.target, at, probe.text)
+        loss = segments.loss(trainer.averaged, probe.noisy, probe.target, at, probe.condition)
         sums.setdefault(probe.t[0].item(), []).extend(loss.tolist())
     curve = {time: sum(losses) / len(losses) for time, losses in sums.items()}
     session.noise_mse = sum(curve.values()) / len(curve)

@@ -9,7 +9,8 @@ from typing import Any
 
 from .. import config
 from ..config import Sampling
-from ..errors import ModelError
+from ..errors import ModelError, UsageError
+from ..model_config import FACTORS, ModelConfig
 from ..sampling.png_metadata import MAX_PROMPT
 from ..storage import registry
 from ..storage.event_log import LOG_FILE
@@ -61,11 +62,23 @@ class Models:
             except ModelError:
                 continue
             if not info.config.is_upscaler:
-                models.append(_described(name, info))
+                models.append({**_described(name, info), "larger": list(larger_sizes(path, info.config))})
         return {
             "version": __version__, "models": models, "chosen": self.named, "samplers": config.SAMPLER_STEPS,
             "precisions": config.PRECISIONS[1:], "batch_size": Sampling.batch_size, "strength": config.STRENGTH,
             "max_pictures": MAX_PICTURES, "max_prompt": MAX_PROMPT, "max_picture_bytes": MAX_PICTURE_BYTES}
+
+
+def larger_sizes(path: Path, config: ModelConfig) -> dict[str, Path]:
+    """The larger sizes in which a model's pictures can be drawn, "256x256" → the file of the upscaler that makes each.
+    """
+    try:
+        config.check_can_be_enlarged()
+    except UsageError:
+        return {}
+    found = {"{}x{}".format(*config.network.resolution.scaled(factor)): registry.upscaler_for(path, factor)
+             for factor in FACTORS}
+    return {size: upscaler for size, upscaler in found.items() if upscaler is not None}
 
 
 def _described(name: str, info: ModelInfo) -> dict[str, Any]:

@@ -35,6 +35,7 @@ class Drawing:
     path: Path                                  # the file of the model
     config: ModelConfig                         # of the model for which the request was judged
     request: SampleRequest
+    upscaler: Path | None = None                # the file of the model that enlarges the pictures
     messages: "queue.SimpleQueue[dict[str, Any]]" = field(default_factory=queue.SimpleQueue)
     cancelled: threading.Event = field(default_factory=threading.Event)
 
@@ -48,7 +49,7 @@ class Queue:
 
     def __init__(self) -> None:
         self._waiting: queue.Queue[Drawing | BaseException] = queue.Queue(MAX_WAITING)
-        self._loaded: tuple[tuple[Path, int, int], Model] | None = None
+        self._loaded: dict[Path, tuple[tuple[int, int], Model]] = {}
 
     def add(self, drawing: Drawing) -> None:
         """Let a drawing wait for its turn. Raises InUseError if too many wait."""
@@ -85,8 +86,13 @@ class Queue:
             finally:
                 drawing.tell(end=True)
 
+    def _models(self, *paths: Path) -> "list[Model]":
+        """The models in the files. Others leave the memory, in which there may be no room for all."""
+        self._loaded = {path: loaded for path, loaded in self._loaded.items() if path in paths}
+        return [self._model(path) for path in paths]
+
     def _model(self, path: Path) -> "Model":
-        """The model in the file, which stays in memory until another is needed or the file changes."""
+        """The model in the file, which stays in memory until others are needed or the file changes."""
         from ..runtime import devices
         from ..storage import checkpoint
 
@@ -94,17 +100,17 @@ class Queue:
             status = path.stat()
         except OSError as error:
             raise ModelError("the file of the model is gone", hint="Load the page again") from error
-        key = (path, status.st_mtime_ns, status.st_size)
-        if self._loaded is None or self._loaded[0] != key:
-            self._loaded = None                                        # two models may not fit into memory
-            self._loaded = key, checkpoint.load_model(path, devices.choose_device(Machine()))
-        return self._loaded[1]
+        key = (status.st_mtime_ns, status.st_size)
+        if path not in self._loaded or self._loaded[path][0] != key:
+            self._loaded.pop(path, None)                               # two versions may not fit into memory
+            self._loaded[path] = key, checkpoint.load_model(path, devices.choose_device(Machine()))
+        return self._loaded[path][1]
 
     def _draw(self, drawing: Drawing) -> None:
         if drawing.cancelled.is_set():
             raise _Cancelled
         drawing.tell(loading=True)
-        model = self._model(drawing.path)
+        model, *upscalers = self._models(*filter(None, (drawing.path, drawing.upscaler)))
         if model.config != drawing.config:
             raise ModelError("the model became another one while the drawing waited", hint="Load the page again")
         from ..pictures import image_files
@@ -112,7 +118,11 @@ class Queue:
         from ..sampling import png_metadata
         from ..sampling.generate import generate
         from ..sampling.remarks import remarks_on
+        from ..sampling.upscale import enlarger
 
+        upscaler = next(iter(upscalers), None)
+        if upscaler is not None:
+            upscaler.config.checked_upscaling()
         for remark in remarks_on([drawing.request], model):
             drawing.tell(note=remark)
         finished = 0
@@ -123,8 +133,9 @@ class Queue:
             if drawing.messages.empty():                               # whoever watches is ready for another look
                 drawing.tell(estimates=to_pixels(estimates), first=finished)
 
-        for sample in generate(model, [drawing.request], watch=watch, progress=lambda done: drawing.tell(done=done)):
+        for sample in generate(model, [drawing.request], enlarge=None if upscaler is None else enlarger(upscaler),
+                               watch=watch, progress=lambda done: drawing.tell(done=done)):
             finished += 1
-            texts = png_metadata.png_texts(png_metadata.collect_metadata(sample, model))
+            texts = png_metadata.png_texts(png_metadata.collect_metadata(sample, model, upscaler))
             drawing.tell(picture=image_files.encode(sample.pixels, texts=texts), index=sample.index,
                          seed=str(sample.seed), name=f"{sample.file_stem}.png")

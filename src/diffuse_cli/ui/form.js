@@ -9,9 +9,10 @@ let options;
 
 const model = () => options.models.find(one => one.name === find("model").value);
 
-function option(value) {
+function option(value, text = value) {
   const made = document.createElement("option");
-  made.value = made.textContent = value;
+  made.value = value;
+  made.textContent = text;
   return made;
 }
 
@@ -19,8 +20,8 @@ export function setUpForm(given) {
   options = given;
   find("model").replaceChildren(...options.models.map(one => option(one.name)));
   find("model").value = options.chosen;
-  find("sampler").replaceChildren(...Object.keys(options.samplers).map(option));
-  find("precision").replaceChildren(...options.precisions.map(option));
+  find("sampler").replaceChildren(...Object.keys(options.samplers).map(name => option(name)));
+  find("precision").replaceChildren(...options.precisions.map(name => option(name)));
   find("precision").value = "fp32";
   find("batch_size").placeholder = options.batch_size;
   find("count").max = options.max_pictures;
@@ -35,11 +36,14 @@ export function setUpForm(given) {
 
 // A model's own defaults, the words it knows, and what it cannot do.
 function showModel() {
-  const { width, height, captions, student, sampler, guidance, interval, words } = model();
+  const { width, height, captions, student, sampler, guidance, interval, words, larger } = model();
   const about = [`${width} × ${height} pixels`];
   if (!captions) about.push("without captions: it ignores prompts");
   if (student) about.push(`draws in ${student.steps} steps, with a guidance of ${student.guidance} built in`);
   find("about-model").textContent = about.join("; ");
+  find("size-box").hidden = larger.length === 0;
+  find("size").replaceChildren(option("", `${width} × ${height}`), ...larger.map(
+    size => option(size, `${size.replace("x", " × ")}, upscaled`)));
   for (const id of ["steps", "guidance", "sampler", "interval-low", "interval-high", "negative"]) {
     find(id).disabled = Boolean(student);
     if (student) find(id).value = "";
@@ -79,7 +83,7 @@ export async function readForm() {
   return {
     ...values, count: values.count ?? 1, model: model().name, prompt: find("prompt").value.trim(), negative: find("negative").value.trim(),
     seed: find("seed").value.trim(), sampler: find("sampler").disabled ? null : find("sampler").value,
-    precision: find("precision").value,
+    precision: find("precision").value, size: find("size").value,
     guidance_interval: low === null && high === null ? null : [low ?? usual[0], high ?? usual[1]],
     ...await pictureAndMask(),
   };
@@ -100,6 +104,7 @@ export function fillForm(values) {
     [find("interval-low").value, find("interval-high").value] = values.guidance_interval ?? ["", ""];
   }
   find("precision").value = values.precision ?? "fp32";
+  find("size").value = model().larger.includes(values.size) ? values.size : "";
   if (values.strength != null) setStrength(values.strength);
   showUsualSteps();
 }

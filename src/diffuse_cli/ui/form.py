@@ -7,6 +7,7 @@ import secrets
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..checks import check_range, from_dict
 from ..config import STRENGTH, Sampling
@@ -16,7 +17,7 @@ from ..model_config import ModelConfig
 from ..sampling.png_metadata import MAX_PROMPT
 from ..sampling.request import SampleRequest
 from ..storage.model_info import ModelInfo
-from .choices import MAX_PICTURES
+from .choices import MAX_PICTURES, larger_sizes
 from .given_pictures import init_image
 
 MAX_FORM_BYTES = 4 * 2**20                      # enough for a picture and a mask at the highest resolution
@@ -39,6 +40,7 @@ class Form:
     batch_size: int | None = None
     precision: str | None = None
     strength: float | None = None
+    size: str = ""                              # a larger one, which an upscaler makes of the model's pictures
     init: str = ""                              # a picture to start from, in base64
     init_name: str = ""                         # the name that its file has on the user's disk
     mask: str = ""                              # where it may change, in base64
@@ -76,6 +78,19 @@ class Form:
             seed=int(self.seed) if self.seed else secrets.randbelow(2**32),
             init=init_image(self.init, self.mask, self.strength, model) if self.init else None)
 
+    def upscaler(self, path: Path, config: ModelConfig) -> Path | None:
+        """The file of the upscaler that makes the pictures of the model in the file `path` larger, if they shall be.
+
+        Raises UsageError.
+        """
+        if not self.size:
+            return None
+        try:
+            return larger_sizes(path, config)[self.size]
+        except KeyError as error:
+            raise UsageError(f"this model cannot draw pictures of {self.size[:40]} px", hint="Load the page again"
+                             ) from error
+
     def command(self, request: SampleRequest, config: ModelConfig) -> str:
         """The command line that draws the same pictures, quoted for a shell."""
         return shlex.join(["diffuse", "sample", *self._words(request, config)])
@@ -85,6 +100,8 @@ class Form:
         if self.prompt and not self.prompt.startswith("-"):
             yield self.prompt
         yield from ("-m", self.model, "-n", str(request.count), "-s", str(request.seed))
+        if self.size:
+            yield from ("--size", self.size)
         if self.negative:
             yield from _option("--negative", self.negative)
         if sampling.sampler != usual.sampler:

@@ -17,6 +17,7 @@ export function showDrawing(values, begun, shape, { fillForm, startFrom, say }) 
   const article = copyOf("drawing"), figures = [], title = values.prompt || "no prompt";
   const [again, copy, command] = [".again", ".copy", "pre"].map(name => article.querySelector(name));
   article.querySelector("h2").textContent = title;
+  article.classList.toggle("upscaled", Boolean(values.size));
   const about = article.querySelector("p"), facts = `${values.model}, seed ${begun.seed}`;
   about.textContent = facts;
   again.addEventListener("click", () => {

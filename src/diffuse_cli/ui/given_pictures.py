@@ -67,6 +67,8 @@ def recorded_settings(picture: bytes, models: Models) -> dict[str, Any]:
         values["model"] = models.name_of(png_metadata.find_model(found.model, found.model_sha256))
     except (ModelError, StopIteration):
         notes.append(f"The model that drew it, {found.model!r}, is not here; another one draws another picture.")
+    if found.upscaler is not None:
+        values["size"] = "{}x{}".format(*found.size)
     if found.init_sha256 is not None:
         values["strength"] = found.strength
         notes.append("It was drawn from another picture" + (" and a mask, which" if found.mask_sha256 else ", which")

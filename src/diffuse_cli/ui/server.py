@@ -225,7 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
         form = Form.read(self._body(MAX_FORM_BYTES))
         path = self.server.models.find(form.model)
         info = read_model_info(path)
-        drawing = Drawing(path, info.config, form.request(info))
+        drawing = Drawing(path, info.config, form.request(info), form.upscaler(path, info.config))
         self.server.drawings.add(drawing)
         try:
             self._send_head(200, "application/x-ndjson")

@@ -40,6 +40,8 @@ class TrainingView:
         self._stack = contextlib.ExitStack()
         self._advance: Callable[[int], None] | None = None
         self._name = ""
+        self._models: list[str] = []                                   # the options that name the model
+        self._enlarges = False                                         # whether it is used with `upscale` alone
         self._stepped: events.Stepped | None = None
         self._validated: events.Validated | None = None
         self._best: events.Validated | None = None
@@ -98,6 +100,7 @@ class TrainingView:
         self._name, self._loss = event.name, "distance" if event.student else "noise"
         self._models = ["-m", event.name] if event.upscaler_for is None else [
             "-m", event.upscaler_for, "--upscaler", event.name]
+        self._enlarges = event.upscaler and event.upscaler_for is None
         name = clean(event.name)
         doing = f"resuming {name} at step {event.step:,}" if event.step else f"training {name}"
         view.say(f"{doing}: {event.parameters / 1e6:.1f} M parameters, {event.steps:,} steps of {event.batch_size:,}, "
@@ -153,6 +156,9 @@ class TrainingView:
                      f"{duration(event.seconds)}, and saved")
         if (report := Path(event.path).with_name(registry.REPORT_FILE)).exists():
             view.say(f"report: {report}")
+        if self._enlarges:
+            view.say(f"use it: {clean(shlex.join(['diffuse', 'upscale', 'picture.png', *self._models]))}")
+            return
         command = ["diffuse", "sample", *([event.prompt] if event.prompt else []), *self._models]
         view.say(f"sample it: {clean(shlex.join(command))}")
 
