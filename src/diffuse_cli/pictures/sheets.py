@@ -1,6 +1,7 @@
 """Sheets: many pictures in one, on white, with or without text; and the frames of an animation of them.
 
-Pictures are uint8 arrays (H, W, C). On a sheet, which is (H, W, 3) if nothing else is said, transparent ones lie on a checkerboard.
+Pictures are uint8 arrays (H, W, C). On a sheet, which is (H, W, 3) if nothing else is said, transparent ones lie
+on a checkerboard.
 """
 
 import math
