@@ -98,18 +98,18 @@ def _head(index: int, model: Compared) -> str:
 
 def _key(models: Sequence[Compared]) -> str:
     """The table of the models: what is what, how large, how long trained."""
-    rows = []
-    for index, model in enumerate(models):
+    labels = ("pictures of", "parameters", "trained on", "steps", "pictures seen", "training time", "validation loss")
+    columns = []
+    for model in models:
         losses = [number(entry.get("noise_mse")) for entry in model.log.validations]
         training = model.info.training
-        rows.append([
-            _head(index, model), f"{model.info.config.network.resolution} px", f"{model.info.parameters:,}",
+        columns.append([
+            f"{model.info.config.network.resolution} px", f"{model.info.parameters:,}",
             readable(training.train_images), readable(training.step), readable(training.images_seen),
             str(timedelta(seconds=round(model.log.seconds))) if model.log.seconds else "–",
             readable(losses[-1] if losses else training.noise_mse)])
-    heads = ["model", "pictures of", "parameters", "trained on", "steps", "pictures seen", "training time",
-             "validation loss"]
-    return _table(heads, rows)
+    heads = ["", *(_head(index, model) for index, model in enumerate(models))]
+    return _table(heads, list(zip(labels, *columns, strict=True)))
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
