@@ -117,6 +117,8 @@ def test_a_model_without_a_run_is_known_by_its_file_alone(two, tmp_path):
     alone.mkdir()
     shutil.copy(two[0] / "model.safetensors", alone)
     page = _page([two[0], alone])[1]
+    assert "alone was not trained here, and evaluations are kept beside a training." in page.text
+    assert "diffuse evaluate alone" not in page.text
     assert "Nothing: the models were trained with the same settings." in page.text
 
 
