@@ -24,6 +24,8 @@ def warnings(monkeypatch):
     ("kohya.txt", "# comment\na red car --n blurry --w 512 --h 512 --d 3 --l 7.5 --s 28\n", [FULL], ["w", "h"]),
     ("webui.txt", '--prompt "a red car" --negative_prompt "blurry" --seed 3 --steps 28 --cfg_scale 7.5\na red car',
      [FULL, CAR], []),
+    ("saved-by-webui.txt", "a red car\nNegative prompt: blurry\nSteps: 28, CFG scale: 7.5, Seed: 3, Size: 64x64\n\n"
+     "a red car\nSteps: 28\na red car", [FULL, PromptLine(prompt="a red car", steps=28), CAR], ["Size"]),
     ("midjourney.txt", "a red car --ar 16:9 --no blurry", [PromptLine(prompt="a red car", negative="blurry")], ["ar"]),
     ("dashes.txt", "a red car -- and more --- here", [PromptLine(prompt="a red car -- and more --- here")], []),
     ("styles.csv", "name,prompt,negative_prompt\nred,a red car,blurry\n", [

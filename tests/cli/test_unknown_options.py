@@ -18,6 +18,7 @@ def _options_of(command):
     ("train", "--epochs", "Give --images (the number of pictures seen), --steps or --time"),
     ("train", "--resume_from_checkpoint", "The same command resumes"),
     ("train", "--train_data_dir", "The folder of pictures needs no option"),
+    ("train", "--prompts", "Did you mean --preview-prompt?"),
     ("train", "--learning-rate", "Did you mean --lr?"),
     ("train", "--max_train_steps", "Did you mean --steps?"),
     ("train", "--imgsz", "Did you mean --resolution?"),

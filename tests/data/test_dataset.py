@@ -492,6 +492,14 @@ def test_a_problem_with_a_manifest_is_looked_up_by_its_name(folder, directory):
                                   f"`diffuse data check {folder / 'list.jsonl'}` lists them")
 
 
+def test_the_command_that_lists_the_problems_names_all_folders_as_a_shell_takes_them(folder, directory, tmp_path):
+    spoil(folder, "1.png")
+    other = tmp_path / "my pictures"
+    shutil.copytree(folder, other)
+    events, _ = run(open_dataset(find_pictures(folder, more_folders=[str(other)]), resolution=16, directory=directory))
+    assert f"`diffuse data check {folder} '{other}'` lists them" in events[-1].message
+
+
 def test_strict_is_satisfied_by_good_pictures(folder, directory):
     assert len(opened(folder, directory, strict=True).names) == 10
 

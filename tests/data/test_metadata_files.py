@@ -159,7 +159,7 @@ def test_a_manifest_is_the_data_set(folder, name, content):
     root = folder({"a.png": None, "a.txt": "A", "sub/b.png": None, "c.png": None, "d.svg": "", name: content})
     found = find_pictures(root / name)
     assert captions_of(found) == {"a.png": ("A",), "sub/b.png": ("B",)}
-    assert (found.folder, found.requested_path, found.caption_source) == (root, root / name, "metadata")
+    assert (found.folder, found.requested_paths, found.caption_source) == (root, (root / name,), "metadata")
     assert (found.unusable, found.caption_problems) == ((), ())
     assert captions_of(find_pictures(root / name, captions="none")) == {"a.png": (), "sub/b.png": ()}
 

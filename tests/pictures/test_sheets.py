@@ -76,6 +76,19 @@ def test_rows_have_titles_above_and_labels_below():
     assert (sheet[first - gap : first + gap - 1] == 255).all()                      # the second has none
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_rows_on_any_ground_have_no_pixel_of_their_own_that_is_white_or_black(channels):
+    pictures = list(RNG.choice(np.array([0, 255], np.uint8), (2, 16, 16, channels)))
+    rows = [sheets.Row("two", pictures, [("a",), ("b",)])]
+    sheet, usual = sheets.labelled_rows_on_any_ground(rows), sheets.labelled_rows(rows)
+    inside = np.zeros(usual.shape[:2], bool)
+    for left in (6, 6 + 112 + 6):
+        inside[6 + 14 : 6 + 14 + 112, left : left + 112] = True
+    assert np.array_equal(sheet[inside], np.pad(usual[inside], ((0, 0), (0, 1)), constant_values=255))
+    assert (sheet[~inside, :3] == 128).all()
+    assert np.array_equal(sheet[~inside, 3], 255 - usual[~inside, 0])              # as opaque as the ink is black
+
+
 def test_a_strip_is_read_as_it_was_written(tmp_path):
     pictures = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
     (tmp_path / "strip.png").write_bytes(sheets.encode_strip(pictures))

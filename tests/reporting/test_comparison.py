@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import browser
 import numpy as np
 import pytest
 import tiny
@@ -116,7 +117,26 @@ def test_a_model_without_a_run_is_known_by_its_file_alone(two, tmp_path):
     alone.mkdir()
     shutil.copy(two[0] / "model.safetensors", alone)
     page = _page([two[0], alone])[1]
+    assert "alone was not trained here, and evaluations are kept beside a training." in page.text
+    assert "diffuse evaluate alone" not in page.text
     assert "Nothing: the models were trained with the same settings." in page.text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(browser.CHROMIUM is None, reason="there is no Chromium")
+def test_on_a_phone_no_table_of_two_models_is_cut_and_no_number_is_broken(two, tmp_path):
+    (tmp_path / "page.html").write_text(_page(two)[0])
+    with browser.opened(tmp_path / "profile") as page:
+        page.show((tmp_path / "page.html").as_uri(), width=390, height=844)
+        page.wait_for("document.readyState == 'complete'")
+        assert page.run("""[...document.querySelectorAll(".wide")]
+            .filter(table => table.scrollWidth > table.clientWidth).length""") == 0
+        assert page.run("""[...document.querySelectorAll(".wide td:not(:first-child)")].filter(cell => {
+            const range = document.createRange();
+            range.selectNodeContents(cell);
+            const lines = new Set([...range.getClientRects()].map(box => box.top));
+            return !/\\s/.test(cell.textContent.trim()) && lines.size > 1;
+        }).map(cell => cell.textContent)""") == []
 
 
 def test_foreign_text_stays_text(two):

@@ -34,8 +34,8 @@ OLD_INVOKE = {"model": "sd", "image": {"prompt": [{"prompt": "a red car", "weigh
         prompt="a red car", negative="blurry", seed=8, steps=30, guidance=6.5,
         ignored=("sampler euler_ancestral", "denoise"))),
     ("invokeai_metadata", json.dumps(INVOKE), OtherSettings(
-        prompt="a red car", negative="blurry", seed=5, steps=25, guidance=7.0,
-        ignored=("app_version", "scheduler heun_k", "width"))),
+        prompt="a red car", negative="blurry", seed=5, steps=25, sampler="heun", guidance=7.0,
+        ignored=("app_version", "width"))),
     ("sd-metadata", json.dumps(OLD_INVOKE), OtherSettings(
         prompt="a red car", seed=5, steps=25, sampler="heun", guidance=7.0)),
     ("parameters", json.dumps({"prompt": "a red car", "guidance_scale": 4, "seed": "7"}), OtherSettings(
@@ -60,7 +60,8 @@ def test_a_graph_in_a_circle_ends():
 
 
 @pytest.mark.parametrize(("theirs", "ours"), [
-    ("DPM++ 2M Karras", "dpmpp-2m"), ("dpmpp_2m", "dpmpp-2m"), ("DPMSolverMultistepScheduler", "dpmpp-2m"),
+    ("DPM++ 2M Karras", "dpmpp-2m"), ("dpmpp_2m", "dpmpp-2m"), ("dpmpp_2m_k", "dpmpp-2m"),
+    ("DPMSolverMultistepScheduler", "dpmpp-2m"),
     ("DPM++ SDE", "dpmpp-sde"), ("uni_pc", "unipc"), ("UniPC", "unipc"), ("k_euler", "euler"), ("Euler a", None),
     ("DDIM", "ddim"), ("DDPM", "ddpm"), ("Heun", "heun"), ("LMS", None), *((name, name) for name in SAMPLERS)])
 def test_samplers_have_our_names(theirs, ours):

@@ -228,8 +228,9 @@ def test_a_student_samples_in_its_steps_alone(segments):
     assert sampling_times_of(config, sampling) == mathematics.student_times(2)
     assert guided_steps(config, sampling) == 0
     for wrong in ({"steps": 20}, {"guidance": 3.0}, {"sampler": "ddpm"}):
-        with pytest.raises(UsageError, match="distilled to sample in 2 DDIM steps"):
+        with pytest.raises(UsageError, match="distilled to sample in 2 DDIM steps") as caught:
             Sampling.of(config, **wrong)
+        assert caught.value.hint.endswith("a model that was not distilled, such as its teacher or demo")
     model = dataclasses.replace(segments[0], config=config)
     with pytest.raises(UsageError, match="distilled"):
         list(generate(model, [SampleRequest(sampling=Sampling())]))

@@ -106,6 +106,16 @@ def test_a_drawing_by_keyboard(page, window, command, home, tmp_path, monkeypatc
     page.wait_for("document.getElementById('report').contentDocument?.body?.textContent.includes('something new')")
 
 
+def test_where_no_picture_is_yet_there_is_a_plain_ground_without_its_text(page):
+    _load(page)
+    assert page.run("""(() => {
+        const figure = document.body.appendChild(document.createElement("figure"));
+        figure.append(Object.assign(new Image(), {alt: "a red car, picture 1"}));
+        const {backgroundImage, color} = getComputedStyle(figure.firstChild);
+        return [backgroundImage, color];
+    })()""") == ["none", "rgba(0, 0, 0, 0)"]
+
+
 def test_a_picture_is_dropped_and_painted_over(page):
     _load(page)
     _fill(page, prompt="a red car", count="1", seed="7")

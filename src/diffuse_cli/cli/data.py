@@ -106,7 +106,7 @@ def preview(folders: Folders, captions: options.Captions = None, caption: option
     target = output_files.new_file(out, default="preview.png", suffixes=(".png",), outside=folder)
     found, dataset, (fit, why_fit) = _read(folder, resolution or Size.of(RESOLUTION), data_options)
     if not dataset.names:
-        raise DataError(_skipped_line(dataset), hint=f"diffuse data check {folder} lists them")
+        raise DataError(_skipped_line(dataset), hint=f"{found.check_command} lists them")
 
     import numpy as np
 

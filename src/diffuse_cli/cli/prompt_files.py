@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import config
 from ..checks import check_range, from_dict, to_dict
@@ -18,6 +18,9 @@ from ..files.input_files import NOT_REGULAR, read_input
 from . import options
 from .terminal import view
 from .terminal.plain_text import clean
+
+if TYPE_CHECKING:
+    from ..sampling.other_tools import OtherSettings
 
 MAX_BYTES = 16 * 2**20                          # size limit of a file of prompts
 MAX_COLUMNS = 100                               # of a table of prompts
@@ -85,9 +88,7 @@ def _rows(text: str, suffix: str, name: str, ignored: list[str]) -> Iterator[Pro
     elif (document := _json_document(text)) is not None:
         rows = document
     else:
-        for number, line in enumerate(text.split("\n"), 1):
-            if line.strip() and not line.startswith("#"):
-                yield _prompt_of_line(line.strip(), f"line {number} of {name}", ignored)
+        yield from _prompts_in_lines(text.split("\n"), name, ignored)
         return
     for number, row in enumerate(rows, 1):
         fields = {"prompt": row} if isinstance(row, str) else row
@@ -96,6 +97,20 @@ def _rows(text: str, suffix: str, name: str, ignored: list[str]) -> Iterator[Pro
             raise DataError(f"entry {number} of {name} has no prompt{known}",
                             hint="The column or key of the prompts is called prompt, text or caption")
         yield found
+
+
+def _prompts_in_lines(lines: list[str], name: str, ignored: list[str]) -> Iterator[PromptLine]:
+    """The prompts of a text: one on each line, or lines that a web UI saved beside a picture, up to "Steps: …"."""
+    from ..sampling.other_tools import ends_parameters, parse_parameters
+
+    start = 0
+    for number, line in enumerate(lines, 1):
+        if ends_parameters(line) and (saved := parse_parameters("\n".join(lines[start:number]))):
+            yield _as_prompt(saved, ignored)
+            start = number
+    for number, line in enumerate(lines[start:], start + 1):
+        if line.strip() and not line.startswith("#"):
+            yield _prompt_of_line(line.strip(), f"line {number} of {name}", ignored)
 
 
 def _prompt_of_line(line: str, place: str, ignored: list[str]) -> PromptLine:
@@ -125,7 +140,11 @@ def _translated(fields: dict[str, Any], ignored: list[str]) -> PromptLine:
     """The prompt and settings of another program, as far as they have a counterpart here."""
     from ..sampling.other_tools import translate
 
-    settings = to_dict(translate({str(key): value for key, value in fields.items()}))
+    return _as_prompt(translate({str(key): value for key, value in fields.items()}), ignored)
+
+
+def _as_prompt(found: "OtherSettings", ignored: list[str]) -> PromptLine:
+    settings = to_dict(found)
     ignored += settings.pop("ignored")
     return PromptLine(**{key: value for key, value in settings.items() if value not in (None, "")})
 

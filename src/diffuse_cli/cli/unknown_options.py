@@ -38,7 +38,7 @@ _OPTIONS = {
     "--precision": "mixed-precision fp16 fp32 bf16 amp half dtype float16 full-precision tf32 save-precision",
     "--gpus": "cuda gpu num-gpus ngpu devices num-processes nproc-per-node num-nodes",
     "--device": "cuda gpu cpu mps",
-    "--preview-prompt": "validation-prompt validation-prompts sample-prompt sample-prompts",
+    "--preview-prompt": "prompts validation-prompt validation-prompts sample-prompt sample-prompts",
     "--preview-every": "sample-every sample-interval validation-epochs validation-steps save-and-sample-every snap",
     "--save-every": "save-interval save-steps save-freq save-period checkpointing-steps save-every-n-epochs "
                     "save-every-n-steps",

@@ -21,7 +21,7 @@ from .derived_pictures import warn_of_derived
 from .embedded_captions import read_embedded
 from .folder_texts import FolderTexts
 from .folders import FileList, Tree
-from .listing import PictureFiles, PictureListing
+from .listing import PictureFiles, PictureListing, check_command
 from .picture_index import PictureIndex
 from .source_captions import SourceCaptions
 from .sources import open_sources
@@ -58,7 +58,8 @@ def find_pictures(folder: Path, *, more_folders: Sequence[str] = (), captions: s
     folder = Path(folder)
     options = _Options(column=caption_column, extension=caption_ext, template=caption_template, joined=join_lines,
                        checking=checking)
-    tree, manifest = open_sources([folder, *map(Path, more_folders)], column=caption_column, checking=checking)
+    folders = [folder, *map(Path, more_folders)]
+    tree, manifest = open_sources(folders, column=caption_column, checking=checking)
     index = PictureIndex(tree.known_names)
     if caption is not None:
         kind, source = "constant", _constant(tree, caption)
@@ -79,7 +80,7 @@ def find_pictures(folder: Path, *, more_folders: Sequence[str] = (), captions: s
     if strict and (problems := (*unusable, *source.problems)):
         name, reason = problems[0]
         raise DataError(f"{name}: {reason}, and --strict stops at the first problem",
-                        hint=f"`diffuse data check {folder}` lists them all")
+                        hint=f"{check_command(folders)} lists them all")
     if splits := side_by_side_splits(files.names()):
         source.warnings.append(f"{splits[0]} and {splits[1]} lie side by side, and pictures of both are trained on; "
                                f"--held-out {splits[1]} keeps the latter for validation")
@@ -88,9 +89,9 @@ def find_pictures(folder: Path, *, more_folders: Sequence[str] = (), captions: s
         (packed(source.by_name.get(name, ())),) for name in files.names()))
     counts, examples = look_through(pictures)
     source.warnings += odd_captions(counts)
-    return PictureListing(tree.root, folder, pictures, counts.captioned > 0, kind, summary(counts, source), examples,
-                          (*tree.notes, *source.notes), tuple(source.warnings), unusable, tuple(source.problems),
-                          tree.litter)
+    return PictureListing(tree.root, tuple(folders), pictures, counts.captioned > 0, kind, summary(counts, source),
+                          examples, (*tree.notes, *source.notes), tuple(source.warnings), unusable,
+                          tuple(source.problems), tree.litter)
 
 
 # ── The decision ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -70,7 +70,7 @@ def open_dataset(found: PictureListing, *, resolution: Resolution, directory: Pa
         name, reason = lost[0]
         raise DataError(describe_skipped(lost, total),
                         hint="; ".join((f"{name} is the first ({reason})",
-                                        f"`diffuse data check {found.requested_path}` lists them all",
+                                        f"{found.check_command} lists them all",
                                         *remedies(reason for _, reason in lost))))
     if found.litter:
         yield Noticed(message=describe_litter(found.litter))
@@ -80,7 +80,7 @@ def open_dataset(found: PictureListing, *, resolution: Resolution, directory: Pa
     if problems := (*(one for one in dataset.skipped if one not in small), *found.caption_problems):
         count = "1 problem" if len(problems) == 1 else f"{len(problems):,} problems"
         yield Noticed(level="warning", message=f"{count} with the data ({_reasons(problems)}); "
-                                               f"`diffuse data check {found.requested_path}` lists them")
+                                               f"{found.check_command} lists them")
     return dataset
 
 

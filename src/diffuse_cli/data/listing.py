@@ -1,5 +1,6 @@
 """A data set: its pictures and captions as they were found, and as they are decoded."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -58,7 +59,7 @@ class PictureListing:
     """The pictures of a folder or manifest with their captions. Unusable files and problems: (name, reason)."""
 
     folder: Path
-    requested_path: Path                        # the path that the user gave: the folder, or a manifest in it
+    requested_paths: tuple[Path, ...]           # the paths that the user gave: folders, or manifests in them
     pictures: PictureFiles
     conditional: bool                           # whether any picture has a caption, and a model therefore reads text
     caption_source: str                         # metadata, sidecar, table, folder, filename, constant or none
@@ -69,6 +70,16 @@ class PictureListing:
     unusable: tuple[tuple[str, str], ...]       # files that should be pictures too, but cannot even be opened
     caption_problems: tuple[tuple[str, str], ...]
     litter: tuple[tuple[str, int], ...] = ()    # files of other programs that were skipped: (name or pattern, number)
+
+    @property
+    def check_command(self) -> str:
+        """The command that lists all problems of these pictures, to be pasted into a shell."""
+        return check_command(self.requested_paths)
+
+
+def check_command(paths: Sequence[Path]) -> str:
+    """The command that lists all problems of the pictures in these folders or manifests, to be pasted into a shell."""
+    return f"`{shlex.join(['diffuse', 'data', 'check', *map(str, paths)])}`"
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ def chance_of_suspects(suspects: int, *, generated: int, control: int, rank: int
 
 def gallery(pairs: Sequence[Pair], generated: np.ndarray, training: np.ndarray) -> bytes:
     """The generated pictures of some pairs, and below each its nearest training picture and their ratio. → a PNG"""
-    return image_files.encode(sheets.labelled_rows([
+    return image_files.encode(sheets.labelled_rows_on_any_ground([
         sheets.Row("drawn", [generated[pair.drawn] for pair in pairs], [(f"no. {pair.drawn}",) for pair in pairs]),
         sheets.Row("nearest training picture", [np.asarray(training[pair.training]) for pair in pairs],
                      [(f"ratio {pair.ratio:.2f}",) for pair in pairs])]))

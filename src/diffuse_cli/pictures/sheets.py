@@ -1,11 +1,12 @@
 """Sheets: many pictures in one, on white, with or without text; and the frames of an animation of them.
 
-Pictures are uint8 arrays (H, W, C). On a sheet, which is (H, W, 3), transparent ones lie on a checkerboard.
+Pictures are uint8 arrays (H, W, C). On a sheet, which is (H, W, 3) if nothing else is said, transparent ones lie
+on a checkerboard.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,6 +29,7 @@ CAPTION_LETTERS = 200                           # maximum letters of a caption o
 _STRIP_TEXT = "width"                           # text of the PNG of a strip: pixels of each of its pictures
 _LINE = 14                                      # height of a line of text, in pixels
 _FRAME = "#c8c8c8"                              # colour of the line around a picture, which may be white at its edges
+_GREY = 128                                     # of texts on a ground of any brightness
 _GAP, _CAPTION_GAP = 6, 8                       # white pixels around each picture of `labelled_rows`, `captioned_sheet`
 _FONT_SIZE, _CAPTION_FONT_SIZE = 11, 10         # of the texts of `labelled_rows`, `captioned_sheet`, in pixels
 
@@ -150,6 +152,18 @@ def labelled_rows(rows: Sequence[Row], *, cell: int | None = None) -> np.ndarray
         _write_lines(ImageDraw.Draw(block), (_GAP, _GAP), title, "black", _FONT_SIZE)
         blocks.append(np.asarray(block))
     return np.concatenate([*blocks, np.full_like(blocks[0][:_GAP], 255)])
+
+
+def labelled_rows_on_any_ground(rows: Sequence[Row]) -> np.ndarray:
+    """`labelled_rows` (H, W, 4) with grey texts on a transparent ground, which are legible on white and on black."""
+    def with_all(value: int) -> np.ndarray:
+        return labelled_rows([replace(row, pictures=[np.full((*one.shape[:2], 3), value, np.uint8)
+                                                     for one in row.pictures]) for row in rows])
+
+    sheet = labelled_rows(rows)
+    inside = (with_all(0) != with_all(255)).any(2)                     # where the pictures are
+    ink = np.stack([np.full(inside.shape, _GREY, np.uint8)] * 3 + [255 - sheet[..., 0]], 2)
+    return np.where(inside[..., None], np.pad(sheet, ((0, 0), (0, 0), (0, 1)), constant_values=255), ink)
 
 
 def _sheet_with_labels(

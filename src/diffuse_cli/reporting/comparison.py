@@ -38,6 +38,7 @@ class Compared:
     name: str                                   # as the page calls it
     info: ModelInfo
     log: EventLog
+    trained_here: bool                          # whether the files of its training lie beside it
     settings: dict[str, Any]                    # of network, diffusion and training; those of nested entries as "a.b"
     evaluation: dict[str, Any] | None           # contents of its evaluation.json
 
@@ -59,6 +60,7 @@ def read_compared(name: str, model: Path) -> Compared:
     except (OSError, JsonError):
         evaluation = None
     return Compared(name=name, info=info, log=read_event_log(directory) if config else EventLog(),
+                    trained_here=config is not None,
                     settings=_flat(settings), evaluation=evaluation if isinstance(evaluation, dict) else None)
 
 
@@ -98,18 +100,18 @@ def _head(index: int, model: Compared) -> str:
 
 def _key(models: Sequence[Compared]) -> str:
     """The table of the models: what is what, how large, how long trained."""
-    rows = []
-    for index, model in enumerate(models):
+    labels = ("pictures of", "parameters", "trained on", "steps", "pictures seen", "training time", "validation loss")
+    columns = []
+    for model in models:
         losses = [number(entry.get("noise_mse")) for entry in model.log.validations]
         training = model.info.training
-        rows.append([
-            _head(index, model), f"{model.info.config.network.resolution} px", f"{model.info.parameters:,}",
+        columns.append([
+            f"{model.info.config.network.resolution} px", f"{model.info.parameters:,}",
             readable(training.train_images), readable(training.step), readable(training.images_seen),
             str(timedelta(seconds=round(model.log.seconds))) if model.log.seconds else "–",
             readable(losses[-1] if losses else training.noise_mse)])
-    heads = ["model", "pictures of", "parameters", "trained on", "steps", "pictures seen", "training time",
-             "validation loss"]
-    return _table(heads, rows)
+    heads = ["", *(_head(index, model) for index, model in enumerate(models))]
+    return _table(heads, list(zip(labels, *columns, strict=True)))
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -133,7 +135,8 @@ def _remarks(models: Sequence[Compared]) -> list[str]:
         if model.info.config.student is not None:
             result.append(f"{model.name} is distilled: its losses are distances to its teacher, and are not shown.")
         elif model.evaluation is None:
-            result.append(f"{model.name} was not evaluated: diffuse evaluate {model.name}")
+            result.append(f"{model.name} was not evaluated: diffuse evaluate {model.name}" if model.trained_here else
+                          f"{model.name} was not trained here, and evaluations are kept beside a training.")
         if model.evaluation is not None and model.evaluation.get("model_sha256") != model.info.sha256:
             result.append(f"The evaluation of {model.name} is of other weights than its newest: those of step "
                           f"{readable(model.evaluation.get('step'))}.")
@@ -149,9 +152,9 @@ def _samples(
     if not pictures:
         return ""
     count = len(pictures[0][0])
-    seeds = f"seed {seed}" if count == 1 else f"seeds {seed} to {seed + count - 1}"
+    seeds = f"seed {seed}" if count == 1 else f"seeds {seed} to {seed + count - 1} from left to right"
     parts = [f'<h2>The same prompts and seeds</h2>\n<p class="faint">Every model drew with its own default settings, '
-             f"and {seeds} from left to right.</p>"]
+             f"and {seeds}.</p>"]
     for place, prompt in enumerate(prompts):
         rows = []
         for index, model in enumerate(models):

@@ -27,7 +27,7 @@ _NAMES = {
 }
 _RANGES = {"seed": (0, SEED_RANGE[1] // 2), "steps": (1, 1_000), "guidance": (0, 100), "n": (1, 1_000_000)}
 _FIELD_OF = {name: ours for ours, names in _NAMES.items() for name in names}
-_NOISE_SCHEDULES = re.compile(r"(karras|exponential|polyexponential|sgmuniform|uniform|simple|normal|scheduler)$")
+_NOISE_SCHEDULES = re.compile(r"(karras|exponential|polyexponential|sgmuniform|uniform|simple|normal|scheduler|k)$")
 _A1111_VALUE = re.compile(r'([\w /+-]{1,60}):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
 
 
@@ -118,7 +118,7 @@ def parse_png_text(name: str, text: str) -> OtherSettings | None:
     """The settings in the text `name` of another program's PNG; None if they cannot be found in it."""
     try:
         if name == "parameters" and not text.lstrip().startswith("{"):
-            return _parse_parameters(text)
+            return parse_parameters(text)
         content = loads_strict(text, infinities=True)                  # ComfyUI writes NaN
         if not isinstance(content, dict):
             return None
@@ -136,10 +136,15 @@ def parse_png_text(name: str, text: str) -> OtherSettings | None:
         return None
 
 
-def _parse_parameters(text: str) -> OtherSettings | None:
+def ends_parameters(line: str) -> bool:
+    """Whether this is the last line of the settings of the web UI, such as "Steps: 20, Sampler: Euler, …"."""
+    return re.match(r"\s*Steps: \d", line) is not None
+
+
+def parse_parameters(text: str) -> OtherSettings | None:
     """The prompt, "Negative prompt: …", and the last line "Steps: 20, Sampler: …" of the web UI; None without it."""
     *lines, last = text.strip().split("\n")
-    if not re.match(r"\s*Steps: \d", last):
+    if not ends_parameters(last):
         return None
     prompt, _, negative = "\n".join(lines).partition("Negative prompt:")
     values = {match[1].strip(): match[2].strip().strip('"') for match in _A1111_VALUE.finditer(last)}

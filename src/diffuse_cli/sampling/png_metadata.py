@@ -161,7 +161,9 @@ def read_settings(path: Path) -> SampleMetadata | OtherSettings:
                 if settings := parse_png_text(name, other_text):
                     return settings
     except ImageRefused as error:
-        raise DataError(f"{path} holds no sampling settings: {error.reason}",
+        what = f"there is no picture {path}" if error.reason == "not there" else (
+            f"{path} holds no sampling settings: {error.reason}")
+        raise DataError(what,
                         hint="Give a PNG made by `diffuse sample`") from error
     if foreign:
         raise DataError(f"{path} was made by another program, whose settings ({foreign}) cannot be used",

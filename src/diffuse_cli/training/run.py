@@ -228,7 +228,7 @@ def choose_resolution(found: PictureListing, recipe: Recipe, machine: Machine) -
         reason = reason_in_header(first.path)
         raise DataError(f"none of the {len(found.pictures):,} pictures in {found.folder} can be read, for example "
                         f"{first.name} ({reason})",
-                        hint="; ".join((*remedies([reason]), f"`diffuse data check {found.folder}` lists them")))
+                        hint="; ".join((*remedies([reason]), f"{found.check_command} lists them")))
     median = sides[len(sides) // 2]
     largest, where = (64, "on a GPU") if _has_accelerator(machine) else (32, "on a CPU")
     side = max((size for size in RESOLUTIONS if size <= min(largest, median)), default=min(RESOLUTIONS))
