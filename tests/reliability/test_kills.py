@@ -16,7 +16,7 @@ def results(directory):
 
 
 @pytest.mark.usefixtures("decoded")
-@pytest.mark.parametrize("kills", [20, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize("kills", [10, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 def test_a_training_that_is_killed_again_and_again_ends_bit_identical(squares, home, seed, counted, kills):
     tally, rng, directory = Tally(), random.Random(seed), tiny.run_directory(home)
     train_once(home, squares)                   # also starts the process from which all others are forked

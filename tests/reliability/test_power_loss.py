@@ -9,7 +9,7 @@ from power_cuts import ACKNOWLEDGED, LONGER, STEPS, breaches, record_training
 from power_loss import Disk
 
 
-@pytest.mark.parametrize("count", [2_000, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_no_power_cut_loses_what_was_acknowledged(home, tmp_path, seed, counted, count):
     record = record_training(home, small_run.draw_pictures(tmp_path))
     told = [entry[1] for entry in record.log if entry[0] == ACKNOWLEDGED]

@@ -56,7 +56,7 @@ def test_of_two_trainers_one_wins_and_the_other_is_told(squares, home, tmp_path,
             races)
 
 
-@pytest.mark.parametrize("loads", [50, pytest.param(500, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])])
+@pytest.mark.parametrize("loads", [20, pytest.param(500, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])])
 def test_a_model_in_training_is_whole_whenever_it_is_read(squares, home, counted, loads):
     path = tiny.run_directory(home) / "model.safetensors"
     train = command(squares, *FOR_EVER, "--save-every", "1")
