@@ -90,6 +90,28 @@ def test_it_begins_with_the_words_of_its_model(cascade, tmp_path):
         assert torch.allclose(weight, second.network.text_encoder.state_dict()[name], atol=1e-4)
 
 
+@pytest.mark.parametrize(("changes", "start"), [
+    ({}, "tiny-x2"), ({"preset": "micro"}, "tiny"), ({"resolution": 16}, "tiny"), ({"schedule": "cosine"}, "tiny"),
+    ({"init": "none"}, None)])
+def test_it_starts_from_the_bundled_upscaler_of_its_form(cascade, tmp_path, monkeypatch, changes, start):
+    files = {name: tiny.run_directory(cascade.home, name) / registry.MODEL_FILE for name in ("tiny", "tiny-x2")}
+    bundled = tmp_path / "bundled"
+    bundled.mkdir()
+    shutil.copy(files["tiny-x2"], bundled / "upscaler-x2.safetensors")
+    monkeypatch.setattr(registry, "_BUNDLED", bundled)
+    recipe = dataclasses.replace(RECIPE, steps=2, **changes)
+    with tiny.at_home(cascade.copy(tmp_path / "home")):
+        for stop_at in (1, None):                                      # a run that has begun keeps its start
+            facts = dict(tiny.of_kind(events.Started, tiny.train(
+                cascade.pictures, recipe, name=None, stop_at=stop_at))[0].facts)
+            assert facts["starts from"].startswith({
+                "tiny-x2": "upscaler-x2 — it has seen", "tiny": "tiny — for its words", None: "a new network"}[start])
+        model = api.load("tiny-x2", device="cpu").model
+    assert model.training.init_id == (start and read_model_info(files[start]).sha256)
+    if start == "tiny-x2":
+        assert model.config == api.load(str(files["tiny-x2"]), device="cpu").model.config
+
+
 def plan_and_data(count: int = 7):
     """A plan for crops of 16 pixels of pictures of 32 that stand for themselves, and a data set of such."""
     from diffuse_cli.data.split import split_dataset

@@ -20,8 +20,9 @@ MAX_PIXELS = 4096**2                            # of the result: with the smalle
 
 def upscale(
     picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="The picture to enlarge.")],
-    model: Annotated[str, typer.Option(
-        "-m", "--model", help="Name or path of the upscaler.", autocompletion=options.complete_model)],
+    model: Annotated[str | None, typer.Option(
+        "-m", "--model", help="Name or path of the upscaler. Default: the one that comes with the program.",
+        autocompletion=options.complete_model)] = None,
     prompt: Annotated[str, typer.Option("--prompt", help="What the picture shows. Default: no prompt.")] = "",
     seed: Annotated[int, typer.Option("-s", "--seed", help="Seed of the new details. Default: 0.")] = 0,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="A new file. Default: PICTURE-x4.png.")] = None,
@@ -31,16 +32,16 @@ def upscale(
     quiet: options.Quiet = False, verbose: options.Verbose = False, json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Enlarge a picture with a model that `diffuse train --upscaler-for` has trained. Prints the path of the result.
+    """Enlarge a picture with an upscaler; `diffuse train --upscaler-for` trains another. Prints the path of the result.
 
-    [bold]diffuse upscale cat.png -m cars-x4[/]
+    [bold]diffuse upscale cat.png[/]
 
     [bold]diffuse upscale cat.png -m cars-x4 --prompt "a black cat" -o large.png[/]
     """
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
     check_range("--seed", seed, *config.SEED_RANGE)
     machine = Machine(**options.given({"device": device}))
-    path = registry.resolve(model)
+    path = registry.resolve(model or registry.UPSCALER)
     factor = stages.upscaling_of(path).factor
     size = _size_of(picture)
     if size.scaled(factor).pixels > MAX_PIXELS:

@@ -29,6 +29,7 @@ LOCK_FILE = "lock"
 REPORT_FILE, RESULTS_FILE = "report.html", "results.png"
 LAST, DEMO = "last", "demo"                     # names that no directory has
 FAST = "demo-fast"                              # the student of `demo`; no directory has its name either
+UPSCALER = "upscaler-x4"                        # the one that comes with the program
 _FOUNDATION, _UPSCALER = "foundation-", "upscaler-x"        # no directory's name begins so
 _SUFFIX = ".safetensors"
 
@@ -164,7 +165,7 @@ def upscaler_for(path: Path, factor: int) -> Path | None:
     """The file of the upscaler for the model in the file `path`: its own, else that which comes with the program."""
     name = upscaler_name(path, factor)
     own = models_directory() / name / MODEL_FILE
-    return own if own.is_file() else bundled(f"{_UPSCALER}{factor}")
+    return own if own.is_file() else bundled_upscaler(factor)
 
 
 def model_names() -> list[str]:
@@ -250,6 +251,11 @@ def foundation(preset: str, resolution: Size) -> str | None:
     """The name of the bundled model from which trainings of this preset and resolution can start, if there is one."""
     name = f"{_FOUNDATION}{preset}-{resolution}"
     return name if bundled(name) else None
+
+
+def bundled_upscaler(factor: int) -> Path | None:
+    """The file of the upscaler that comes with the program, if there is one of this factor."""
+    return bundled(f"{_UPSCALER}{factor}")
 
 
 def bundled_files() -> dict[str, Path]:

@@ -202,15 +202,17 @@ def _choose_upscaler(
     """`_choose_model` for an upscaler. init: the model of --init, or the one whose pictures are to be enlarged."""
     if init is not None and recipe.evaluations is not None:
         return student_config(init, recipe), init.training.preset or "?", "that of its teacher"
+    preset, why = choose_preset(recipe, device, train_images)
     if init is not None and recipe.init != "auto":
         of_init = init.config.network.upscaling
         if of_init is None or of_init.factor != upscaling.factor:
             raise UsageError(f"--init {recipe.init} is no upscaler by {upscaling.factor}", hint="Leave --init out")
         _check_init(recipe, crop, init.config)
+        preset, why = init.training.preset or "?", "that of --init"
+    if init is not None and init.config.is_upscaler:
         config = dataclasses.replace(
             init.config, network=dataclasses.replace(init.config.network, upscaling=upscaling))
-        return config, init.training.preset or "?", "that of --init"
-    preset, why = choose_preset(recipe, device, train_images)
+        return config, preset, why
     learned = recipe.variance == "learned"
     text = None if init is None else init.config.network.text
     if init is None and tokenizer is not None:

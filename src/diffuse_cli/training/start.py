@@ -6,8 +6,11 @@ import torch
 
 from ..errors import ModelError
 from ..storage import checkpoint, registry
+from ..storage.model_info import read_model_info
 from .plan import choose_preset
 from .run import Run
+
+_LESS_TO_LEARN = "it has seen other pictures, so less is left to learn; --init none starts from nothing"
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ def choose_start(run: Run, device: torch.device, *, train_images: int) -> Start:
     """
     recipe = run.recipe
     if recipe.upscaler_for is not None and recipe.init == "auto":
-        return Start(recipe.upscaler_for, "for its words; all else is new")
+        return _start_of_upscaler(run, recipe.upscaler_for, device, train_images)
     if recipe.init == "none" or (run.plan is not None and run.plan.init_id is None):
         return Start(None, "as asked" if recipe.init == "none" else "as the run was begun")
     if recipe.init != "auto":
@@ -38,7 +41,26 @@ def choose_start(run: Run, device: torch.device, *, train_images: int) -> Start:
     name = registry.foundation(preset, run.resolution)
     if name is None:
         return Start(None, f"there is no foundation for {preset} at {run.resolution} px")
-    return Start(name, "it has seen other pictures, so less is left to learn; --init none starts from nothing")
+    return Start(name, _LESS_TO_LEARN)
+
+
+def _start_of_upscaler(run: Run, enlarged: str, device: torch.device, train_images: int) -> Start:
+    """The upscaler that comes with the program, if it has the form of the new one; else the words of the model whose
+    pictures are to be enlarged."""
+    recipe, upscaling = run.recipe, run.upscaling
+    assert upscaling is not None
+    path, alone = registry.bundled_upscaler(upscaling.factor), Start(enlarged, "for its words; all else is new")
+    if path is None or not run.found.conditional:
+        return alone
+    info = read_model_info(path)
+    if run.plan is not None:
+        fits = run.plan.init_id == info.sha256
+    else:
+        wanted = (choose_preset(recipe, device, train_images)[0], run.resolution,
+                  recipe.prediction, recipe.variance == "learned", recipe.schedule)
+        fits = wanted == (info.training.preset, info.config.network.resolution,
+                          info.config.prediction, info.config.learned_variance, info.config.schedule)
+    return Start(path.stem, _LESS_TO_LEARN) if fits else alone
 
 
 def load_start(run: Run, name: str, device: torch.device) -> checkpoint.Model:
