@@ -8,8 +8,11 @@ import pytest
 from PIL import Image
 
 from benchmarks import demo_model
+from benchmarks.foundation import upscaler
 from diffuse_cli.config import Sampling
 from diffuse_cli.data.demo_scenes import scenes
+from diffuse_cli.model_config import Upscaling
+from diffuse_cli.picture_size import Size
 from diffuse_cli.storage import model_info, registry
 
 MODELS = Path(registry.__file__).parents[1] / "models"
@@ -49,7 +52,17 @@ def test_the_student_is_that_of_demo_and_of_the_script(demo, fast):
         demo_model.FAST_STEPS, demo_model.BATCH, demo_model.SEED)
 
 
-@pytest.mark.parametrize("name", ["demo", "demo-fast"])
+def test_the_upscaler_is_that_of_the_script():
+    made = model_info.read_model_info(MODELS / "upscaler-x4.safetensors")
+    assert made.bytes <= 12_000_000
+    assert made.config.network.upscaling == Upscaling(factor=upscaler.FACTOR, small=Size(SIDE, SIDE))
+    assert (made.training.batch_size, made.training.steps) == (upscaler.BATCH, made.training.step)
+    *_, last = map(json.loads, (MODELS / "upscaler-x4.training.jsonl").read_text().splitlines())
+    assert (last["event"], last["step"]) == ("finished", made.training.steps)
+    assert f"{made.training.steps:,} steps" in (MODELS / "upscaler-x4.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["demo", "demo-fast", "upscaler-x4"])
 def test_their_files_are_intact(name, command):
     assert command("models", "verify", name)[0] == 0
 

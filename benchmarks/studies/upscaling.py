@@ -53,7 +53,7 @@ def enlarged(upscaler: checkpoint.Model, images: np.ndarray, prompts: list[str])
     """What the upscaler makes of pictures (N, R, R, 3) and their prompts."""
     return np.concatenate([
         enlarge(upscaler, images[start : start + AT_ONCE], prompts[start : start + AT_ONCE],
-                seeds=list(range(start, start + len(images[start : start + AT_ONCE]))), precision="bf16")
+                seeds=list(range(start, start + len(images[start : start + AT_ONCE]))), precision="fp32")
         for start in range(0, len(images), AT_ONCE)])
 
 

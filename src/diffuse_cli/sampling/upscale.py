@@ -1,7 +1,8 @@
 """Enlarges pictures with an upscaler: small pictures and their prompts → large pictures, of a seed each.
 
-It works on pictures of any size. Those whose enlarged sides are shorter than a crop of the training, or cannot be
-halved as often as the network halves them, are continued to the right and below by their last pixels, and cut again.
+It works on pictures of any size. All are continued beyond their edges and cut again, because a network that was
+trained on crops draws light bands at edges of larger pictures. To the right and below, a picture is continued until its
+enlarged sides are as long as a crop, and can be halved as often as the network halves them.
 """
 
 import math
@@ -26,6 +27,7 @@ from ..storage.checkpoint import Model
 from .generate import Enlarge, encode_prompts, reverse_diffusion
 from .request import InitImage, SampleRequest
 
+MARGIN = 4                                      # pixels at least by which small pictures are continued on each side
 STEPS = 8                                       # of the sampler from noise to picture, without guidance
 
 
@@ -47,12 +49,13 @@ def enlarge(model: Model, pixels: np.ndarray, prompts: Sequence[str], *, seeds: 
     unit = math.lcm(factor, network.side_multiple) // factor           # sides of the small picture are multiples of it
     small = from_pixels(pixels, next(model.network.parameters()).device)
     height, width = small.shape[2:]
-    right, below = (-(-max(side, crop // factor) // unit) * unit - side
+    right, below = (-(-max(side + 2 * MARGIN, crop // factor) // unit) * unit - side - MARGIN
                     for side, crop in zip((width, height), network.resolution, strict=True))
-    padded = F.pad(small, (0, right, 0, below), mode="replicate")
+    padded = F.pad(small, (MARGIN, right, MARGIN, below), mode="replicate")
     enlarged = upscaling.enlarge(padded, factor * padded.shape[2], factor * padded.shape[3])
     drawn = draw_enlarged(model, enlarged, prompts, seeds=seeds, precision=precision)
-    return drawn[:, : factor * height, : factor * width]
+    edge = factor * MARGIN
+    return drawn[:, edge : edge + factor * height, edge : edge + factor * width]
 
 
 def draw_enlarged(model: Model, enlarged: Tensor, prompts: Sequence[str], *, seeds: Sequence[int], precision: str,
