@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import inspect
 import io
 import json
 import re
@@ -20,6 +21,7 @@ from diffuse_cli.cli import app
 from diffuse_cli.cli.terminal import view
 from diffuse_cli.config import RENAMED_FIELDS, Machine, Recipe
 from diffuse_cli.errors import InUseError, ModelError, UsageError
+from diffuse_cli.storage import registry
 from diffuse_cli.training import loop
 from diffuse_cli.training import run as training_run
 
@@ -103,6 +105,13 @@ def test_pictures_and_models_show_themselves_in_a_notebook(trained):
     assert "<b>" not in dataclasses.replace(loaded, model=renamed)._repr_html_()
 
 
+def test_a_model_shows_the_name_that_loads_it(loaded):
+    assert repr(diffuse_cli.load("demo-fast", device="cpu")) == "<LoadedModel demo-fast, 64 px>"
+    elsewhere = registry.model_directory("tiny-old") / registry.MODEL_FILE         # as --fresh moves a run aside
+    assert repr(dataclasses.replace(loaded, path=elsewhere)) == "<LoadedModel tiny-old, 8 px>"
+    assert "<h4>tiny-old</h4>" in dataclasses.replace(loaded, path=elsewhere)._repr_html_()
+
+
 def test_progress_is_shown_if_it_is_asked_for(loaded, capsys, monkeypatch):
     loaded.sample("a red square", **QUICK)
     assert capsys.readouterr() == ("", "")
@@ -116,6 +125,14 @@ def test_progress_is_shown_if_it_is_asked_for(loaded, capsys, monkeypatch):
 def test_the_typed_options_of_train_are_those_of_the_configs():
     fields = {field.name for config in (Recipe, Machine) for field in dataclasses.fields(config)}
     assert set(api.TrainingOptions.__annotations__) == fields - {"log"} | set(RENAMED_FIELDS)
+
+
+def test_the_signature_of_train_names_every_option_with_its_default():
+    shown = inspect.signature(diffuse_cli.train).parameters
+    assert list(shown)[:2] == ["folder", "should_stop"]
+    assert set(shown) == {"folder", "should_stop", *api.TrainingOptions.__annotations__} - set(RENAMED_FIELDS)
+    assert (shown["preset"].default, shown["save_every"].default) == (None, "5m")
+    assert shown["lr"].annotation == float | None
 
 
 def test_numpys_numbers_are_numbers(loaded):

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import dataclasses
 import html
+import inspect
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
@@ -86,7 +87,7 @@ class LoadedModel:
         return self.model.config.network.sizes
 
     def __repr__(self) -> str:
-        return f"<LoadedModel {self.model.training.name or 'without name'}, {self.resolution} px>"
+        return f"<LoadedModel {self._name() or 'without name'}, {self.resolution} px>"
 
     def _repr_html_(self) -> str:
         """What notebooks show: what the model is, how it was trained, and the pictures of its newest preview if any."""
@@ -98,7 +99,11 @@ class LoadedModel:
             "validation loss": training.noise_mse and f"{training.noise_mse:.4f}", "words": ", ".join(words)}
         rows = "".join(f"<tr><th>{name}</th><td>{html.escape(str(value))}</td></tr>"
                        for name, value in facts.items() if value not in (None, ""))
-        return f"<h4>{html.escape(training.name or 'model')}</h4><table>{rows}</table>{self._preview()}"
+        return f"<h4>{html.escape(self._name() or 'model')}</h4><table>{rows}</table>{self._preview()}"
+
+    def _name(self) -> str | None:
+        """The name that loads this model, else the name under which it was trained."""
+        return (self.path and registry.name_of(self.path)) or self.model.training.name
 
     def _preview(self) -> str:
         """The newest preview of the training as an image of HTML; empty if there is none."""
@@ -278,6 +283,19 @@ def train(
         else:
             run = join_run(Path(folder), recipe, machine)
         yield from loop.train(run, should_stop=should_stop)
+
+
+def _with_options(function: Callable[..., Any]) -> inspect.Signature:
+    """The signature of `train` with every option, its type and its default, in place of **options."""
+    signature = inspect.signature(function)
+    defaults = {**vars(Recipe()), **vars(Machine())}
+    named = [parameter for parameter in signature.parameters.values() if parameter.name != "options"]
+    options = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=annotation)
+               for name, annotation in TrainingOptions.__annotations__.items() if name in defaults]
+    return signature.replace(parameters=[*named, *options])
+
+
+train.__signature__ = _with_options(train)      # type: ignore[attr-defined]     # for `help` and notebooks
 
 
 def export(

@@ -46,6 +46,7 @@ class Started:
     student: bool = False                       # whether the losses are distances to a teacher, not errors of the noise
     upscaler: bool = False                      # whether the model only enlarges pictures
     upscaler_for: str | None = None             # the model whose pictures it was trained to enlarge
+    preview_prompt: tuple[str, ...] = ()        # the prompts that were asked for, if any
 
 
 @dataclass(frozen=True, kw_only=True)

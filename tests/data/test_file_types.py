@@ -1,5 +1,6 @@
 """What a file is, by its suffix and by its first bytes; and the remedy for what is no picture."""
 
+import importlib.util
 import io
 import struct
 
@@ -181,6 +182,15 @@ def test_no_known_suffix_is_looked_into(folder, monkeypatch):
     monkeypatch.setattr("diffuse_cli.data.folders.format_of", lambda head: looked.append(head) or honest(head))
     find_pictures(root, captions="none")
     assert looked == [b"C"]
+
+
+def test_plugins_are_searched_for_once_and_not_for_every_file(folder, monkeypatch):
+    root = folder({"a.png": None, **{f"{number}.sound": b"\0" for number in range(9)}})
+    searched, search = [], importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: searched.append(name) or search(name))
+    file_types._is_installed.cache_clear()
+    find_pictures(root)
+    assert sorted(searched) == ["pillow_heif", "pillow_jxl"]
 
 
 def test_a_pipe_without_a_suffix_is_not_waited_for(folder):

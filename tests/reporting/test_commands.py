@@ -53,6 +53,19 @@ def test_a_finished_training_is_continued_with_twice_the_budget(recipe, budget, 
     assert typed == {**budget, **({"lr": recipe.lr} if recipe.lr else {})}
 
 
+@pytest.mark.parametrize("finished", [{}, {"complete": True, "steps": 10}])
+@pytest.mark.parametrize("recipe", [Recipe(), Recipe(init="cars", evaluations=2)])
+def test_the_command_to_train_on_keeps_the_prompts_of_the_previews(recipe, finished, tmp_path):
+    request = json.loads(json.dumps({"folder": "/pictures", "recipe": to_dict(recipe)}))
+    log = dataclasses.replace(read_event_log(tmp_path), finished=finished)
+    log.started["preview_prompt"] = ["a dog", "--a 'cat'"]
+    (_, words), *_ = commands("cars", request, log)
+    assert _parsed(words)[1]["preview_prompt"] == ["a dog", "--a 'cat'"]
+    log.started["preview_prompt"] = {"damaged": 1}
+    (_, words), *_ = commands("cars", request, log)
+    assert not _parsed(words)[1]["preview_prompt"]
+
+
 @pytest.mark.parametrize("recipe", [
     Recipe(), tiny.RECIPE, Recipe(time=5400.0, seed=7, lr=1e-4), Recipe(time=90.5, flip=True, times="discrete"),
     Recipe(flip=False, images=10, captions="none", caption_ext="cap"), Recipe(init="./it's", optimizer="adam"),

@@ -19,6 +19,15 @@ def _model(name: str) -> Path:
     return path
 
 
+def test_the_name_of_a_file_is_the_one_that_finds_it(home, tmp_path, monkeypatch):
+    path = _model("cars")
+    assert registry.name_of(registry.resolve("cars")) == registry.name_of(path) == "cars"
+    assert registry.name_of(tmp_path / "cars" / registry.MODEL_FILE) is None
+    assert registry.name_of(registry.model_directory("cars") / "best.safetensors") is None
+    monkeypatch.setenv("DIFFUSE_HOME", "not/absolute")
+    assert registry.name_of(path) is None
+
+
 # ── Places ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

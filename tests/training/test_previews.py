@@ -10,6 +10,7 @@ import tiny
 from diffuse_cli import config
 from diffuse_cli.data.caption_words import count_words
 from diffuse_cli.data.split import Split
+from diffuse_cli.storage.event_log import read_event_log
 from diffuse_cli.training.previews import preview_prompts, prompt_to_try
 
 pytestmark = pytest.mark.usefixtures("decoded")
@@ -20,6 +21,7 @@ def test_previews_show_the_prompts_that_were_asked_for(trained, squares, home):
     asked, captions = (tuple((directory / "previews").glob("*.png")) for directory in (
         tiny.run_directory(home), trained[0]))
     assert [path.name for path in asked] == [path.name for path in captions] == ["step-00000008.png"]
+    assert read_event_log(tiny.run_directory(home)).started["preview_prompt"] == ["a red square", "a blue square"]
     assert runs.results(tiny.run_directory(home)) == runs.results(trained[0])          # a preview changes no weight
 
 

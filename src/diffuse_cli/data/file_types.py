@@ -4,6 +4,7 @@ Standard library only; opens nothing. For files that are something else, it know
 remedy.
 """
 
+import functools
 import importlib.util
 import re
 import struct
@@ -88,7 +89,12 @@ HEAD = 512                                      # bytes from the start of a file
 
 def plugins() -> tuple[tuple[str, str, tuple[str, ...]], ...]:
     """The entries of PLUGINS that are installed."""
-    return tuple(plugin for plugin in PLUGINS if importlib.util.find_spec(plugin[0].partition(".")[0]))
+    return tuple(plugin for plugin in PLUGINS if _is_installed(plugin[0].partition(".")[0]))
+
+
+@functools.cache                                # one search of the disk, not one for each file of a folder
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 def picture_suffixes() -> frozenset[str]:

@@ -14,9 +14,10 @@ def commands(name: str, request: Entry, event_log: EventLog) -> list[tuple[str, 
     """
     prompt = _example_prompt(event_log)
     prompt_words = [] if not prompt else ["--", prompt] if prompt.startswith("-") else [prompt]
-    training = ("Resume", _training_command(name, request))
+    purpose = "Resume"
     if event_log.finished.get("complete"):
-        training = ("Train twice as long", _training_command(name, _longer(request, event_log)))
+        purpose, request = "Train twice as long", _longer(request, event_log)
+    training = (purpose, [*_training_command(name, request), *_preview_options(event_log)])
     recipe = request["recipe"]
     first = recipe.get("upscaler_for")                                 # the model whose pictures an upscaler enlarges
     enlarges = first is not None or event_log.started.get("upscaler") is True
@@ -47,6 +48,19 @@ def _longer(request: Entry, event_log: EventLog) -> Entry:
     return {**request, "recipe": {**recipe, unit: 2 * amount}}
 
 
+def _preview_options(event_log: EventLog) -> list[str]:
+    """The prompts of the previews, as the last start had them: they are no part of the request, which makes the model.
+    """
+    prompts = event_log.started.get("preview_prompt")
+    return [word for prompt in prompts if isinstance(prompt, str) for word in _option("--preview-prompt", prompt)] \
+        if isinstance(prompts, list) else []
+
+
+def _option(name: str, text: str) -> list[str]:
+    """The words of an option and its value, which may look like an option itself."""
+    return [f"{name}={text}"] if text.startswith("-") else [name, text]
+
+
 def _training_command(name: str, request: Entry) -> list[str]:
     """The command that requests the same training. It names only the options that differ from their defaults.
 
@@ -67,5 +81,5 @@ def _training_command(name: str, request: Entry) -> list[str]:
             continue
         text = f"{value:.0f}" if isinstance(value, float) and value == int(value) else str(value)
         text += "s" if key == "time" else ""
-        words += [f"{option}={text}"] if text.startswith("-") else [option, text]
+        words += _option(option, text)
     return [*words, "--name", name]

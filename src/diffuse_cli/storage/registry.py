@@ -234,6 +234,16 @@ def resolve(model: str | None) -> Path:
     return models_directory() / name / MODEL_FILE
 
 
+def name_of(path: Path) -> str | None:
+    """The name under which `resolve` finds this file; None if it finds it by its path alone."""
+    if path in bundled_files().values():
+        return path.stem
+    with contextlib.suppress(StorageError):                            # then no name leads anywhere
+        if path.name == MODEL_FILE and path.parent.parent == models_directory():
+            return path.parent.name
+    return None
+
+
 def lasting_name(model: str) -> str:
     """`model` in a form that means the same when a command is given again. Raises ModelError, UsageError."""
     if model == LAST:

@@ -250,7 +250,7 @@ def _started(session: Session, facts: Facts) -> events.Started:
         batch_size=plan.batch_size, micro_batch=trainer.micro_batch, device=str(trainer.batches.device),
         precision=trainer.precision, directory=str(session.directory), facts=facts,
         student=plan.model.student is not None, upscaler=plan.model.is_upscaler,
-        upscaler_for=session.run.recipe.upscaler_for)
+        upscaler_for=session.run.recipe.upscaler_for, preview_prompt=session.run.machine.preview_prompt)
 
 
 def _finished(session: Session, *, reason: str) -> events.Finished:
