@@ -108,7 +108,7 @@ def test_the_larger_size_of_a_model_with_an_upscaler(cascade, home, command, tmp
     cascade.copy(home, "tiny", "tiny-x2")
     with served("tiny") as client:
         offered = {model["name"]: model["larger"] for model in client.get_json("options")["models"]}
-        assert (offered["tiny"], "tiny-x2" in offered) == (["16x16"], False)
+        assert (offered["tiny"], "tiny-x2" in offered) == (["16x16", "32x32"], False)
         messages = client.draw(prompt="a red square", seed="5", steps=2, count=2, size="16x16")
         _, body = client.ask("POST", "settings", pictures_in(messages)[0])
         status, line = client.ask("POST", "draw", json.dumps({"model": "tiny", "size": "24x24"}).encode())

@@ -53,6 +53,19 @@ def enlarge(small: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(small, (height, width), mode="bilinear", align_corners=True)
 
 
+def consistent(large: Tensor, small: Tensor) -> Tensor:
+    """Large pictures (N, C, H, W) whose means over squares are moved to the pixels of `small`, (N, C, h, w).
+
+    So the large picture keeps the colours of the small one, and its own details: with A the mean over squares, and A⁺
+    an enlargement, x + A⁺(y - A·x) (Wang et al. 2023, "DDNM", 2212.00490, eq. 13). The enlargement is smooth and so not
+    quite an inverse of A; the second round corrects that.
+    """
+    factor = large.shape[3] // small.shape[3]
+    for _ in range(2):
+        large = large + F.interpolate(small - F.avg_pool2d(large, factor), scale_factor=factor, mode="bilinear")
+    return large
+
+
 def with_noise(enlarged: Tensor, noise: Tensor, t: Tensor | Level, time: Tensor, schedule: Schedule) -> LowRes:
     """Add noise to enlarged pictures, (N, C, H, W) both. t: its times (N,) or levels; time: their `level`, (N,)."""
     return LowRes(schedule.add_noise(enlarged, noise, t), time)
