@@ -343,6 +343,7 @@ class Plan:
     deadline: float | None = None               # --time in seconds, until its steps are counted before the cool-down
     held_out_limit: str | None = None           # highest hash of the pictures held out; None: unknown, or a folder
     crop_of: tuple[Size, ...] = ()              # sizes of the pictures of whose crops an upscaler is trained
+    half_side_steps: int = 0                    # steps at the beginning that see pictures at half their side
     fit: str = "crop"                           # how pictures got their shape, never "auto"; earlier versions cropped
 
     @property

@@ -5,6 +5,7 @@ kernel for every 30 to 110 tensors of a list. What autocast does is imitated, be
 """
 
 import contextlib
+import dataclasses
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -129,6 +130,7 @@ def make_trainer(preset: str, resolution: int, *, batch_size: int = 4, compiled:
     recipe = Recipe(preset=preset, batch_size=batch_size, steps=100)
     plan, _ = make_plan(recipe, data, split, resolution=resolution, fit="crop", tokenizer=tokenizer, init=None,
                         device=torch.device("cpu"))
+    plan = dataclasses.replace(plan, half_side_steps=0)                # a step with whole pictures
     return Trainer(plan, Batches(plan, data, split.train, tokenizer, DEVICE), precision="bf16",
                    micro_batch=batch_size, compiled=compiled, world=World())
 

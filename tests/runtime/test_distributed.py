@@ -173,8 +173,8 @@ def test_the_gradient_is_that_of_the_whole_batch_and_the_same_everywhere(size, o
 def test_too_little_memory_of_one_process_halves_the_micro_batch_of_all(enough, micro_batch, one_batch, tmp_path):
     accumulate = Trainer._accumulate
 
-    def scarce(self, start, count):
-        result = accumulate(self, start, count)
+    def scarce(self, start, count, **options):
+        result = accumulate(self, start, count, **options)
         if count > enough and not self.world.is_main:
             raise torch.OutOfMemoryError
         return result
@@ -256,10 +256,10 @@ def test_a_process_without_memory_ends_at_once_and_the_other_hears_of_it(squares
             contextlib.nullcontext(join_run(squares, tiny.RECIPE, Machine(**tiny.OPTIONS)))
         accumulate = Trainer._accumulate
 
-        def scarce(self, start, count):
+        def scarce(self, start, count, **options):
             if not main and self.global_step == 2:
                 raise torch.OutOfMemoryError
-            return accumulate(self, start, count)
+            return accumulate(self, start, count, **options)
 
         with opened as run, tiny.scaled_down(), mock.patch.object(Trainer, "_accumulate", scarce):
             try:

@@ -20,6 +20,7 @@ from ..diffusion.schedule import Schedule, make_schedule
 from ..network.tokenizer import CachedTokens
 from ..runtime import devices, randomness
 from ..runtime.transfer import Packed
+from . import half_side
 from .ahead import Ahead
 from .loss import Batch, Coefficients
 from .low_res import SmallPictures
@@ -27,7 +28,7 @@ from .pictures import Pictures
 from .turns import Turns
 
 
-@dataclass(frozen=True)
+@dataclass
 class Batches:
     """All batches of a run."""
 
@@ -41,7 +42,8 @@ class Batches:
         """Pictures start … start + count - 1 of the global batch of `step`. → them, and the keys of their dropout masks
 
         Every picture occurs once in an epoch, in an order of the epoch's own. A batch may span two epochs. Of pictures
-        with several sizes, a batch has one, and each size has epochs of its own.
+        with several sizes, a batch has one, and each size has epochs of its own. The first steps may see pictures at
+        half their side, see `half_side`.
 
         A device gets everything in one copy. The keys of a student's batch stay on the CPU, where they are used.
         """
@@ -60,11 +62,15 @@ class Batches:
             image = _mirrored(image, flipped)
             enlarged = None if enlarged is None else _mirrored(enlarged, flipped)
             low_res = low_res and low_res._replace(image=_mirrored(low_res.image, flipped))
-        noise = randomness.normal(noise_keys, tuple(image.shape[1:]))
+        noise, reduction = randomness.normal(noise_keys, tuple(image.shape[1:])), 1
+        if step < self.plan.half_side_steps:
+            reduction = half_side.REDUCTION
+            image, noise = half_side.halved(image), reduction * half_side.halved(noise)  # its deviation is 1 again
         tokens, caption_of = (rest.pop(0), rest.pop(0)) if self.tokenizer is not None else (None, None)
         if self.plan.model.student is not None:
             return Batch(image, noise, t, tokens, caption_of, low_res=low_res, enlarged=enlarged), keys
-        return Batch(image, noise, t, tokens, caption_of, Coefficients.from_flat(rest[1:]), low_res), rest[0]
+        coefficients = Coefficients.from_flat(rest[1:])
+        return Batch(image, noise, t, tokens, caption_of, coefficients, low_res, reduction=reduction), rest[0]
 
     def draw_ahead(self, step: int, start: int, count: int) -> None:
         """Begin to draw in a thread, so that the next `draw` with the same arguments need not wait for it.
@@ -86,6 +92,11 @@ class Batches:
         """Free the device's memory that the pictures take. → whether they took any"""
         self._prepare.forget()                  # a batch drawn ahead may count on them
         return self._pictures.release()
+
+    def follow(self, plan: Plan) -> None:
+        """Draw by another plan from now on, of which the steps so far are the same."""
+        self._prepare.forget()
+        self.plan = plan
 
     def close(self) -> None:
         """End the thread that draws ahead."""
@@ -144,7 +155,10 @@ class Batches:
             tensors.append(randomness.uniform(self._keys("flip", step, index), 1)[:, 0] < 0.5)
         tensors += self._tokens(step, index, positions)
         if plan.model.student is None:          # a student's times are others
-            tensors += [keys, *Coefficients.of(self._schedule, t).flat()]
+            coefficients = Coefficients.of(self._schedule, t)
+            if step < plan.half_side_steps:
+                t, coefficients = half_side.matched(self._schedule, t)
+            tensors += [keys, *coefficients.flat()]
         return t, keys, Packed(tensors, self.device)
 
     def _keys(self, purpose: str, step: int, index: Tensor) -> Tensor:

@@ -37,14 +37,15 @@ def facts(trainer: Trainer, machine: Machine) -> Facts:
         return (arithmetic, ("memory", f"{alone:,.0f} MB planned for one picture at once; {shared:,.0f} MB in each of "
                              f"{SHARES} processes that divide the weights"), disk,
                 ("speed", "not measured, because there is no room for the network here"))
-    rate = _images_per_second(trainer, MEASURED_SECONDS)
-    trained = steps * plan.batch_size / STEPS_TIME_SHARE
+    left = max(0, plan.half_side_steps - trainer.global_step)          # steps that see pictures at half their side
+    rate, half_rate = _speeds(trainer, MEASURED_SECONDS)
+    trained = plan.batch_size * (steps - left + left * rate / half_rate) / STEPS_TIME_SHARE    # as whole pictures
     seconds = (trained + _overhead(plan, machine, images=trained, seconds=trained / rate)) / rate
     return (
         arithmetic,
         ("memory", f"{peak_memory(trainer.batches.device) / 2**20:,.0f} MB at its peak"),
         disk,
-        ("speed", f"{rate:,.0f} pictures a second"),
+        ("speed", f"{rate:,.0f} pictures a second" + (f", {half_rate:,.0f} at half the side" if left else "")),
         ("time", f"about {timedelta(seconds=round(seconds))}" if steps else "none: it is trained to the end"),
     )
 
@@ -56,10 +57,11 @@ def images_within(seconds: float, trainer: Trainer, machine: Machine) -> int:
     steps keep at least 46 % of it. The trainer cannot be used for the run afterwards.
     """
     started = time.monotonic()
-    rate = _images_per_second(trainer, min(MEASURED_SECONDS, seconds / 10))
-    left = seconds - (time.monotonic() - started)
-    overhead = _overhead(trainer.plan, machine, images=rate * left, seconds=left)
-    return max(1, int(STEPS_TIME_SHARE * max(rate * left / 2, rate * left - overhead)))
+    whole, half = _speeds(trainer, min(MEASURED_SECONDS, seconds / 10))
+    left, share = seconds - (time.monotonic() - started), trainer.plan.half_side_steps / trainer.plan.steps
+    rate = 1 / (share / half + (1 - share) / whole)
+    overhead = _overhead(trainer.plan, machine, images=rate * left, seconds=left) / whole
+    return max(1, int(STEPS_TIME_SHARE * rate * max(left / 2, left - overhead)))
 
 
 def _overhead(plan: Plan, machine: Machine, *, images: float, seconds: float) -> float:
@@ -82,12 +84,25 @@ def disk_bytes(trainer: Trainer) -> int:
     return 4 * sum(tensor.nbytes for tensor in trainer.tensors().values()) + 2 * 4 * trainer.parameters
 
 
-def _images_per_second(trainer: Trainer, seconds: float) -> float:
-    """The speed of training, measured for `seconds`, but for three steps at least."""
+def _speeds(trainer: Trainer, seconds: float) -> tuple[float, float]:
+    """Measure how many pictures are trained on in a second: of whole ones, and of those at half their side.
+
+    If no step at half the side is left, the second is the first.
+    """
+    left = trainer.global_step < trainer.plan.half_side_steps
     with contextlib.closing(trainer.batches):
-        trainer.step()                                              # the first step also compiles and allocates
-        begun, steps = time.monotonic(), 0
-        while trainer.world.all_reduce_max(steps < 3 or time.monotonic() - begun < seconds):
-            trainer.step()
-            steps += 1
-        return steps * trainer.plan.batch_size / (time.monotonic() - begun)
+        half = _images_per_second(trainer, seconds / 2, stop=trainer.plan.half_side_steps) if left else None
+        trainer.global_step = max(trainer.global_step, trainer.plan.half_side_steps)
+        whole = _images_per_second(trainer, seconds / 2 if left else seconds, stop=trainer.plan.steps)
+        return whole, half or whole
+
+
+def _images_per_second(trainer: Trainer, seconds: float, *, stop: int) -> float:
+    """The speed of steps before `stop`, measured for `seconds`, but for three steps at least."""
+    trainer.step()                                                  # the first step also compiles and allocates
+    begun, steps = time.monotonic(), 0
+    while trainer.world.all_reduce_max(steps < 3 or time.monotonic() - begun < seconds):
+        trainer.global_step = min(trainer.global_step, stop - 1)
+        trainer.step()
+        steps += 1
+    return steps * trainer.plan.batch_size / (time.monotonic() - begun)

@@ -25,16 +25,17 @@ from ..runtime.distributed import World, join
 from ..storage import registry
 from ..storage.event_log import LOG_FILE
 from . import estimate, saving
+from .deadline import Pace, with_steps
 from .estimate import Facts
 from .every import Every
 from .meetings import Meetings
 from .monitor import LossMonitor
-from .plan import is_count_due, steps_within, with_steps
 from .prepare import open_session
 from .previews import preview, prompt_to_try
 from .restoring import restore
 from .run import Run
 from .session import Session
+from .trainer import Trainer
 from .validation import measure
 
 SAVE_SIGNAL = "SIGUSR1"                         # the one signal that asks for a save, and does not stop the training
@@ -129,16 +130,16 @@ def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, 
     monitor, saver = LossMonitor(session), saving.Saver(session)
     preview_every = Every(machine.preview_every, "--preview-every", steps=plan.steps, step=trainer.global_step)
     stop_signal, first = None, trainer.global_step
-    meetings = Meetings(world, step=first)
+    meetings, pace = Meetings(world, step=first), Pace(first, session.begun)
     while trainer.global_step < plan.steps and stop_signal is None:
         # Train
+        if pace.pictures_grow(plan, trainer.global_step):
+            yield events.Noticed(message=f"from now on pictures have their {plan.model.network.resolution} px")
         begun, micro_batch = time.monotonic(), trainer.micro_batch
         result = trainer.step()
         monitor.record(result, time.monotonic() - begun)
         if trainer.global_step == first + 1 and trainer.compiled is not None:
-            failure = trainer.compile_failure
-            yield events.Noticed(message=f"not compiled, because torch cannot do it here: {failure}" if failure else
-                                 f"compiled: the first step took {monitor.step_seconds:.0f} s")
+            yield _compiled(trainer, monitor.step_seconds)
         if trainer.micro_batch < micro_batch:
             yield events.Noticed(message=f"out of memory: from now on {trainer.micro_batch} pictures at once",
                                  level="warning")
@@ -149,7 +150,7 @@ def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, 
             trainer.verdicts.hear()
 
         # The steps of --time are counted again before the cool-down
-        if plan.deadline is not None and (counted := _count_again(session, first)) is not None:
+        if plan.deadline is not None and (counted := _count_again(session, pace)) is not None:
             plan = counted
             yield events.Noticed(message=f"--time allows {plan.steps:,} steps at the present speed")
 
@@ -185,6 +186,13 @@ def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, 
     return stop_signal
 
 
+def _compiled(trainer: Trainer, seconds: float) -> events.Noticed:
+    """What became of compiling in the first step, which took so long."""
+    failure = trainer.compile_failure
+    return events.Noticed(message=f"not compiled, because torch cannot do it here: {failure}" if failure else
+                          f"compiled: the first step took {seconds:.0f} s")
+
+
 class Alone(NamedTuple):
     """What the main process does alone after a step."""
 
@@ -204,23 +212,22 @@ def _whole_weights(session: Session, alone: Alone) -> contextlib.AbstractContext
     return trainer.whole(moments=needed == 2) if needed else contextlib.nullcontext()
 
 
-def _count_again(session: Session, first: int) -> Plan | None:
+def _count_again(session: Session, pace: Pace) -> Plan | None:
     """The plan with the steps that --time allows, recorded before it is followed; None while that is not due.
 
-    The main process measures. If it cannot write, it tries again after the next step. first: the step at which
-    training began or was resumed.
+    The main process measures. If it cannot write, it tries again after the next step.
     """
     plan, trainer, steps = session.plan, session.trainer, 0
-    seconds = time.monotonic() - session.begun
-    if trainer.world.is_main and is_count_due(plan, trainer.global_step, first=first, seconds=seconds):
+    if trainer.world.is_main and pace.is_count_due(plan, trainer.global_step):
         with contextlib.suppress(StorageError):
-            allowed = steps_within(plan, trainer.global_step, first=first, seconds=seconds)
+            allowed = pace.steps_within(plan, trainer.global_step)
             session.run.write_plan(with_steps(plan, trainer.global_step, allowed))
             steps = allowed
     steps = trainer.world.all_reduce_max(steps, patient=True)
     if not steps:
         return None
-    session.plan = trainer.plan = with_steps(plan, trainer.global_step, steps)
+    session.plan = with_steps(plan, trainer.global_step, steps)
+    trainer.follow(session.plan)
     return session.plan
 
 

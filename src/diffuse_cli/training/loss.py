@@ -59,6 +59,7 @@ class Batch:
     coefficients: Coefficients | None = None    # of t, if they are already on the pictures' device
     low_res: LowRes | None = None               # the small pictures, of an upscaler
     enlarged: Tensor | None = None              # (N, C, H, W), the same without noise, for the student of an upscaler
+    reduction: int = 1                          # by which the sides of pictures and noise were reduced: see `halved`
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ def compute_losses(
     log_snr = at.level.log_snr                                                             # (N,)
     target = schedule.target(config.prediction, batch.image, batch.noise, at.level)
     noise_mse = losses.noise_loss(prediction, target, prediction=config.prediction, log_snr=log_snr)
-    weight = losses.noise_weight(loss_weighting, log_snr, config.network.resolution.side).to(noise_mse)
+    side = config.network.resolution.side / batch.reduction
+    weight = losses.noise_weight(loss_weighting, log_snr, side).to(noise_mse)
 
     # Variance loss
     variance = None

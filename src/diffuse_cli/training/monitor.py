@@ -6,6 +6,7 @@ import torch
 
 from .. import events
 from ..runtime import devices
+from .half_side import work
 from .session import Session
 from .trainer import StepResult
 
@@ -20,7 +21,8 @@ class LossMonitor:
         self.session = session
         self.totals = torch.zeros(3, device=session.trainer.batches.device)
         self.gradient_norm = torch.zeros((), device=session.trainer.batches.device)      # of the newest step
-        self.steps, self.step_seconds, self.images_per_second = 0, 0.0, 0.0
+        self.steps, self.step_seconds = 0, 0.0
+        self.pace: float | None = None          # whole steps a second, in which `work` counts
         self.reported_at = time.monotonic()
 
     def record(self, result: StepResult, seconds: float) -> None:
@@ -39,15 +41,16 @@ class LossMonitor:
         train_objective, noise_mse, variance_loss, gradient_norm = torch.cat(
             (self.totals / self.steps, self.gradient_norm.reshape(1))).tolist()
         speed = self.steps * plan.batch_size / self.step_seconds
-        self.images_per_second = speed if self.images_per_second == 0 else \
-            SPEED_MEMORY * self.images_per_second + (1 - SPEED_MEMORY) * speed
+        done, to_do = (work(plan, step) for step in (trainer.global_step, plan.steps))
+        pace = (done - work(plan, trainer.global_step - self.steps)) / self.step_seconds
+        self.pace = pace if self.pace is None else SPEED_MEMORY * self.pace + (1 - SPEED_MEMORY) * pace
         now = time.monotonic()
         event = events.Stepped(
             step=trainer.global_step, steps=plan.steps, train_objective=train_objective, noise_mse=noise_mse,
             variance_loss=variance_loss if plan.model.learned_variance and plan.model.student is None else None,
             gradient_norm=gradient_norm, lr=trainer.optimizer.lr, images_per_second=speed,
             seconds=now - self.session.begun,
-            remaining=(plan.steps - trainer.global_step) * plan.batch_size / self.images_per_second,
+            remaining=(to_do - done) / self.pace,
             skipped=trainer.skipped, memory=devices.peak_memory(trainer.batches.device))
         self.totals.zero_()
         self.steps, self.step_seconds, self.reported_at = 0, 0.0, now

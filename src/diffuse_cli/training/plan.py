@@ -23,9 +23,9 @@ from ..network.network import parameter_count
 from ..network.presets import network_config, upscaler_config
 from ..picture_size import Size
 from ..storage.checkpoint import Model
+from . import half_side
 
 COOLDOWN_SHARE = 0.25                           # share of the run in which the learning rate falls to 0
-COUNT_SHARE = 0.72                              # share of --time after which its steps are counted again
 STUDENT_COOLDOWN_SHARE = 0.75                   # the same of a student, which starts as its teacher and learns at
 STUDENT_LR_FACTOR = 0.25                        # this share of the learning rate
 SMALL_DATASET = 5_000                           # number of pictures below which words are dropped from captions, and
@@ -82,7 +82,7 @@ def make_plan(
         lr=recipe.lr or peak_learning_rate(parameter_count(model.network), recipe.optimizer) * (
             1 if model.student is None else STUDENT_LR_FACTOR),
         warmup_steps=max(1, min(max(200, steps // 100), steps // 20)),
-        cooldown_steps=_cooldown_steps(model, steps),
+        cooldown_steps=cooldown_steps(model, steps),
         dropout=_dropout(train_images, epochs=seen / train_images) if model.student is None else 0.0,
         caption_drop=0.1 if conditional else 0.0,
         word_drop=0.1 if conditional and train_images < SMALL_DATASET else 0.0,
@@ -93,7 +93,8 @@ def make_plan(
         data_id=dataset.content_id, init_id=None if init is None else init.sha256,
         shuffle_tags=recipe.shuffle_tags and conditional, tag_drop=recipe.tag_dropout if conditional else 0.0,
         held_out_limit=held_out_limit(split, dataset.pixel_hashes) if recipe.held_out is None else None,
-        fit=fit, crop_of=() if upscaling is None else sizes)
+        fit=fit, crop_of=() if upscaling is None else sizes,
+        half_side_steps=half_side.first_steps(model.network, steps) if init is None else 0)
     return plan, Reasons(why_channels, why_preset, why_batch, why_budget)
 
 
@@ -109,34 +110,12 @@ def extend(plan: Plan, recipe: Recipe, name: str) -> Plan:
     if steps < plan.steps:
         raise UsageError(f"the run {name!r} was begun for {plan.steps:,} steps, and this is {steps:,}",
                          hint="A budget can only grow; --fresh starts anew")
-    return dataclasses.replace(plan, steps=steps, cooldown_steps=_cooldown_steps(plan.model, steps),
+    return dataclasses.replace(plan, steps=steps, cooldown_steps=cooldown_steps(plan.model, steps),
                                validate_steps=max(1, steps // config.VALIDATIONS))
 
 
-def is_count_due(plan: Plan, step: int, *, first: int, seconds: float) -> bool:
-    """Whether the steps of --time are to be counted again: once, before the learning rate falls.
-
-    seconds: the time since step `first`, at which training began or was resumed. The steps before it count as if they
-    had been as fast.
-    """
-    if plan.deadline is None or step == first:
-        return False
-    return step >= plan.cooldown_start or seconds * step / (step - first) >= COUNT_SHARE * plan.deadline
-
-
-def steps_within(plan: Plan, step: int, *, first: int, seconds: float) -> int:
-    """The number of steps that the deadline allows at the speed since step `first`: at least one more than `step`."""
-    assert plan.deadline is not None
-    return max(step + 1, round(plan.deadline * (step - first) / seconds))
-
-
-def with_steps(plan: Plan, step: int, steps: int) -> Plan:
-    """The plan, of which `step` steps are trained, with another end and no deadline any more."""
-    cooldown = max(1, min(_cooldown_steps(plan.model, steps), steps - step))
-    return dataclasses.replace(plan, steps=steps, cooldown_steps=cooldown, deadline=None)
-
-
-def _cooldown_steps(model: ModelConfig, steps: int) -> int:
+def cooldown_steps(model: ModelConfig, steps: int) -> int:
+    """The number of steps at the end of a run in which the learning rate falls to 0."""
     return max(1, round((COOLDOWN_SHARE if model.student is None else STUDENT_COOLDOWN_SHARE) * steps))
 
 

@@ -120,6 +120,11 @@ class Trainer:
         empty = None if tokenizer is None else encode(tokenizer, [""]).to(device)
         return Segments(Teacher(teacher, empty), self.plan.model, self.schedule, self.precision)
 
+    def follow(self, plan: Plan) -> None:
+        """Train by another plan from now on, of which the steps so far are the same."""
+        self.plan = plan
+        self.batches.follow(plan)
+
     def start_from(self, weights: Mapping[str, Tensor]) -> None:
         """Replace the weights and their average by another model's, which a student learns from. Main process only.
 
@@ -149,7 +154,7 @@ class Trainer:
             ema.update(self.state.averages, self.network, self.verdicts.updates + 1, skip)
 
         self.global_step += 1
-        if not self.settled:                    # all memory that a step needs is now taken
+        if not self.settled and self.global_step > self.plan.half_side_steps:   # all memory that a step needs is taken
             with contextlib.suppress(torch.OutOfMemoryError), out_of_memory.as_torch_error():
                 self.batches.settle()
             self.settled = True
@@ -203,12 +208,12 @@ class Trainer:
         passes = [math.ceil(count / self.micro_batch) for count in (len(self.share), longest)]
         return self.state.sharded and passes[0] < passes[1]
 
-    def _accumulate(self, start: int, count: int, *, weight: int = 1) -> Tensor:
-        """Add `weight` times the gradient of `count` pictures of the batch, from `start` on.
+    def _accumulate(self, start: int, count: int, *, weight: int = 1, step: int | None = None) -> Tensor:
+        """Add `weight` times the gradient of `count` pictures of a batch, from `start` on. step: if not the present one
 
         → (3,) their part of the losses
         """
-        batch, dropout_keys = self.batches.draw(self.global_step, start, count)
+        batch, dropout_keys = self.batches.draw(self.global_step if step is None else step, start, count)
         losses = self.loss(batch, dropout_keys)
         # The losses are parts of the whole batch's mean. Gradients are averaged over the processes; this undoes it.
         torch.autograd.backward(losses[0] * (self.world.size * weight))
@@ -237,7 +242,8 @@ class Trainer:
         """
         try:
             with out_of_memory.as_torch_error(), cast(DistributedDataParallel, self.loss).no_sync():
-                self._accumulate(self.share.start, min(self.micro_batch, len(self.share)))
+                whole = max(self.global_step, self.plan.half_side_steps)        # a step that sees whole pictures
+                self._accumulate(self.share.start, min(self.micro_batch, len(self.share)), step=whole)
         except torch.OutOfMemoryError:
             return True
         return False
