@@ -73,7 +73,7 @@ def prompt_of_graph(document: dict[str, Any]) -> str | None:
 def text_at(graph: dict[str, Any], link: Any) -> str:
     """The text that the node behind a link, [number of the node, output], encodes; "" if it is not found."""
     for _ in range(_MAX_LINKS):
-        node = graph.get(str(link[0])) if isinstance(link, list) and link else None
+        node = graph.get(str(link[0])) if isinstance(link, list) and link and isinstance(link[0], str | int) else None
         inputs = node.get("inputs") if isinstance(node, dict) else None
         if not isinstance(inputs, dict):
             break
