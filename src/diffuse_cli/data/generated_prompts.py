@@ -3,10 +3,11 @@
 It is taken where it is certain: the negative prompt is never one, nor is a text that may lead to something else.
 """
 
-import json
 import re
 from collections.abc import Iterable
 from typing import Any
+
+from ..files.strict_json import loads_shallow
 
 # Names of texts in PNGs: of stable-diffusion-webui and its relatives, ComfyUI, InvokeAI, and NovelAI.
 PROMPT_TEXTS = ("parameters", "prompt", "invokeai_metadata", "sd-metadata", "generation_data", "Comment")
@@ -44,7 +45,7 @@ def prompt_in(name: str, text: str) -> str | None:
     if name == "parameters" and not text.lstrip().startswith("{"):
         return prompt_of_parameters(text.splitlines())
     try:
-        document = json.loads(text)
+        document = loads_shallow(text)
     except (ValueError, RecursionError):
         return None
     if not isinstance(document, dict):
