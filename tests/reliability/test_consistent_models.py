@@ -74,6 +74,7 @@ def upscaler_commands(model, first, pictures, place):
         yield 2, refused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UPSCALERS)
 def test_an_unusual_upscaler_enlarges_and_does_nothing_else(command, squares, tmp_path, counted, name):
     Image.new("RGB", (1, 30)).save(tmp_path / "thin.png")
