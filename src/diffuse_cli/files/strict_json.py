@@ -25,7 +25,7 @@ def loads_shallow(text: str, **hooks: Any) -> Any:
     """
     value = json.loads(text, **hooks)
     level = [value] if text.count("[") + text.count("{") > MAX_DEPTH else []
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         level = [inner for outer in level if isinstance(outer, dict | list)
                  for inner in (outer.values() if isinstance(outer, dict) else outer) if isinstance(inner, dict | list)]
         if not level:
