@@ -99,7 +99,7 @@ MUTANTS = {
                                 "if False:", f"{ASKING} -k without_the_token"),
     "requests of any length": (SERVER, "if len(length) > 12 or int(length) > limit:", "if False:",
                                f"{ASKING} -k within_the_limit"),
-    "prompts that no command line holds": (FORM, 'if "\0" in text or text !=', "if False and text !=",
+    "prompts that no command line holds": (FORM, r'if "\0" in text or text !=', "if False and text !=",
                                            f"{ASKING} -k judged_like"),
     "HTML": ("reporting/page.py", "return escape(printable)", "return printable",
              "reliability/test_doors.py -k html_is_inert"),
