@@ -44,8 +44,13 @@ def _without_html(text: str) -> str:
     if "</" in text or "<br" in text:
         text = _TAG.sub(" ", text)
     for _ in range(2 if "&" in text else 0):                            # exporters write them twice
-        text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
+        text = without_entities(text)
     return text
+
+
+def without_entities(text: str) -> str:
+    """A text with the letters that entities such as &amp; stand for; numbers of more digits than letters have stay."""
+    return _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
 
 
 def join_lines(lines: Iterable[str]) -> str:
@@ -71,7 +76,7 @@ def without_translations(lines: Iterable[str]) -> list[str]:
 def captions_of_xmp(text: str) -> tuple[str, ...] | None:
     """The description in an XMP file, else its keywords as tags; None if it has neither."""
     for field in ("dc:description", "dc:subject"):
-        items = [html.unescape(item.partition(">")[2].partition("</rdf:li>")[0])
+        items = [without_entities(item.partition(">")[2].partition("</rdf:li>")[0])
                  for item in text.partition(f"<{field}>")[2].partition(f"</{field}>")[0].split("<rdf:li")[1:]]
         if captions := distinct_captions(", ".join(items) if field == "dc:subject" else items[:1]):
             return captions
