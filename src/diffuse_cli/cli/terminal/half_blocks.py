@@ -24,10 +24,10 @@ def half_blocks(pictures: "Sequence[np.ndarray]") -> Segments:
 
 
 def fitted(pixels: "np.ndarray", columns: int) -> "np.ndarray":
-    """A picture (H, W, 3) at most `columns` wide and of even height, by the nearest pixels."""
+    """A picture (H, W, 3) at most `columns` wide and of even height, by the pixels in the middle of each new one."""
     height, width, _ = pixels.shape
     columns = min(columns, width)
     rows = 2 * max(1, round(height * columns / width / 2))
-    xs = [column * width // columns for column in range(columns)]
-    ys = [row * height // rows for row in range(rows)]
+    xs = [(2 * column + 1) * width // (2 * columns) for column in range(columns)]
+    ys = [(2 * row + 1) * height // (2 * rows) for row in range(rows)]
     return pixels[ys][:, xs]
