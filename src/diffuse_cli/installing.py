@@ -5,7 +5,6 @@ Standard library only.
 
 import functools
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +45,8 @@ def _uv_command(package: str) -> str:
 
 
 def _uv_requirements() -> list[dict[str, Any]]:
+    import tomllib                               # seldom needed
+
     try:
         return list(tomllib.loads(Path(sys.prefix, UV_RECEIPT).read_text(encoding="utf-8"))["tool"]["requirements"])
     except (OSError, ValueError, LookupError):

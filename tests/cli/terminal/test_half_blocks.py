@@ -6,12 +6,14 @@ import pytest
 from diffuse_cli.cli.terminal.half_blocks import fitted
 
 
-@pytest.mark.parametrize("columns", [120, 150, 200])
-def test_a_reduced_picture_keeps_its_frame_on_all_four_sides(columns):
-    """Sheets stand in a white frame; it was lost on the right and below."""
-    sheet = np.zeros((40, 280, 3), np.uint8)
-    sheet[:2], sheet[-2:], sheet[:, :2], sheet[:, -2:] = 255, 255, 255, 255
-    small = fitted(sheet, columns)
-    edges = small[0], small[-1], small[:, 0], small[:, -1]
-    assert small.shape[1] == columns
-    assert all((edge == 255).all() for edge in edges)
+def test_a_reduced_picture_is_the_mean_of_its_pixels_so_that_thin_lines_stay():
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, 1::2] = 254
+    assert (fitted(stripes, 32, 100) == 127).all()
+
+
+@pytest.mark.parametrize(("height", "width", "columns", "lines", "expected"), [
+    (64, 64, 80, 22, (44, 44)), (64, 64, 19, 22, (20, 19)), (64, 96, 48, 22, (32, 48)), (8, 8, 80, 22, (8, 8)),
+    (256, 256, 80, 3, (6, 6)), (9, 9, 80, 22, (8, 9))])
+def test_a_picture_fits_into_columns_and_lines_and_is_not_enlarged(height, width, columns, lines, expected):
+    assert fitted(np.zeros((height, width, 3), np.uint8), columns, lines).shape == (*expected, 3)
