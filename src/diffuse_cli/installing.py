@@ -45,7 +45,7 @@ def _uv_command(package: str) -> str:
 
 
 def _uv_requirements() -> list[dict[str, Any]]:
-    import tomllib                               # seldom needed
+    import tomllib  # seldom needed
 
     try:
         return list(tomllib.loads(Path(sys.prefix, UV_RECEIPT).read_text(encoding="utf-8"))["tool"]["requirements"])
