@@ -21,7 +21,8 @@ NOT_PYTHON = {f"diffuse_cli/{name}" for name in (
                                 "training.js")),
     *(f"models/{name}.{ending}" for name in ("demo", "demo-fast")
       for ending in ("safetensors", "md", "accuracy.json", "evaluation.json", "training.jsonl")),
-    *(f"models/{name}.{ending}" for name in ("foundation-nano-32", "foundation-nano-64", "upscaler-x4")
+    *(f"models/{name}.{ending}" for name in (
+        "foundation-micro-32", "foundation-nano-32", "foundation-nano-64", "upscaler-x4")
       for ending in ("safetensors", "md", "training.jsonl")))}
 METADATA = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
 OF_THE_SOURCE = {"CHANGELOG.md", "LICENSE", "README.md", "PKG-INFO", "pyproject.toml", ".gitignore"}
