@@ -153,6 +153,12 @@ def test_shards_with_captions_of_their_own_are_merged(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_second_column_of_pictures_is_named(tmp_path):
+    rows = [{"before": png(1), "after": png(2), "caption": "a cat"}]
+    found = find_pictures(write_arrow(tmp_path / "a.parquet", rows))
+    assert found.notes == ("pictures are taken from the column before of a.parquet, and not from after",)
+
+
 @pytest.mark.parametrize("name", ["list.txt", "a.csv", "a.zip", "a.parquet"])
 def test_a_pipe_is_no_data_set(tmp_path, name):
     os.mkfifo(tmp_path / name)

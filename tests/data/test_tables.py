@@ -92,6 +92,12 @@ def test_other_texts_with_names_are_no_such_lists(folder, text):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32", "cp1252"])
+def test_tables_of_json_lines_under_another_suffix(folder):
+    rows_of = rows({"image_file": "a.png", "description": "one"}, {"image_file": "b.png", "description": "two"})
+    found = find_pictures(folder({"a.png": None, "b.png": None, "descriptions.jsonlines": rows_of}))
+    assert captions_of(found) == {"a.png": ("one",), "b.png": ("two",)}
+
+
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "json"])
 def test_encodings_of_tables(folder, encoding, suffix):
     pairs = [(f"{number}.png", f"une fenêtre à côté d'un café {number}") for number in range(4)]

@@ -40,9 +40,9 @@ from .litter import litter_label
 from .spilled import Row, SpilledList, SpilledLists
 
 UNREADABLE_FOLDER, BROKEN_LINK = "unreadable folder", "broken link"     # reasons in `Tree.unusable`
-# Archives that are not read: of other kinds, or inside others.
-_PACKED = (".zip", ".tar", ".7z", ".rar", ".cbz", ".cbr", ".cb7", ".gz", ".bz2", ".xz", ".zst", ".lzma", ".dmg", ".iso",
-           ".zip.001", ".7z.001", ".z01")
+# Ends of names of archives that are not read: of other kinds, or inside others.
+PACKED = (".zip", ".tar", ".7z", ".rar", ".cbz", ".cbr", ".cb7", ".gz", ".bz2", ".xz", ".zst", ".lzma", ".tgz", ".dmg",
+          ".iso", ".zip.001", ".7z.001", ".z01")
 _NOT_DOWNLOADED = re.compile(r"\.(.+)\.icloud")     # the name of a picture that iCloud keeps elsewhere
 # Ends of names of files that hold pictures in a form that is not read → what to do.
 _HOLDERS = (
@@ -150,7 +150,7 @@ class Tree:
         """The error for a folder or manifest at `path` that holds no picture: what is there, and what would help."""
         counts = Counter(reason for _, reason in self.unusable)
         found = ", ".join(f"{reason} {count:,}" for reason, count in counts.most_common())
-        packed = [name for name in self.others.names() if name.lower().endswith(_PACKED)]
+        packed = [name for name in self.others.names() if name.lower().endswith(PACKED)]
         holders = [(name, step) for name in self.others.names() for suffixes, step in _HOLDERS
                    if name.lower().endswith(suffixes)]
         help = "; ".join((*(f"Unpack {name} first" for name in packed[:1]),

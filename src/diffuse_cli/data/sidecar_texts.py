@@ -9,23 +9,28 @@ from typing import Any
 
 from .caption_columns import is_caption_name
 from .caption_text import (
+    NOTHING,
     captions_of_xmp,
     captions_under,
     distinct_captions,
     join_lines,
     without_translations,
+    without_wrapping,
 )
 from .containers import File, read_head
 from .file_types import picture_suffixes
 from .folders import FileList
 from .generated_prompts import prompt_of_graph, prompt_of_parameters
+from .picture_descriptions import description_of_exiftool
 from .source_captions import SourceCaptions
 from .spilled import SpilledDict, SpilledTuples
 from .text_files import NotText, decode_text, is_unicode
 
 SIDECAR_KEYS = ("caption", "text", "prompt", "description", "captions", "tags", "tag_string", "tags_general",
-                "tag_string_general", "title")  # the first that is filled counts
-_ABOUT_THE_SET = ("info", "license", "licenses", "dataset")             # keys of what is the same for all pictures
+                "tag_string_general", "content", "title")               # the first that is filled counts
+# Keys of objects inside that are not about the picture, but about all pictures, or about people.
+_ABOUT_OTHERS = ("info", "license", "licenses", "dataset", "author", "user", "owner", "uploader", "artist", "account",
+                 "channel", "creator", "profile", "photographer", "subreddit", "blog", "group", "album")
 SIDECAR_LIMIT = 64 * 1024                       # maximum bytes of a sidecar file; a longer file is no caption
 JSON_LIMIT = 2**20                              # the same of JSON, which may hold more than the caption
 SAMPLE_FILES = 1000                             # maximum files that a guess of their encoding is based on
@@ -88,8 +93,9 @@ class SidecarReader:
             return None
         if file.suffix == ".xmp":
             return captions_of_xmp(text)
+        text = without_wrapping(text)
         if file.suffix != ".json" and not _is_captioned_object(text):
-            lines = text.splitlines()
+            lines = [line for line in text.splitlines() if line.strip() not in NOTHING]
             if (prompt := prompt_of_parameters(lines)) is not None:
                 self.generated += 1
                 return distinct_captions(prompt)
@@ -107,8 +113,12 @@ class SidecarReader:
             return None
         if isinstance(content, str):
             content = {"caption": content}
+        if isinstance(content, list) and len(content) == 1:             # as exiftool writes
+            content = content[0]
         if not isinstance(content, dict):
             return None
+        if described := description_of_exiftool(content):
+            return distinct_captions(described)
         if prompt := prompt_of_graph(content):
             self.generated += 1
             return distinct_captions(prompt)
@@ -134,12 +144,14 @@ def _with_caption(content: dict[str, Any], *, is_outside: bool = False) -> dict[
     content = {str(key).lower(): value for key, value in content.items()}
     if _is_file_name(content.get("title")):                             # as in exports of photo services
         del content["title"]
+    if not isinstance(content.get("content"), str):                     # of a post; else the contents of something
+        content.pop("content", None)
     if any(key in content for key in SIDECAR_KEYS):
         return content
     if named := next(filter(is_caption_name, content), None):           # caption_en
         return {SIDECAR_KEYS[0]: content[named]}
     inner = [_with_caption(value) for name, value in content.items()
-             if isinstance(value, dict) and name not in _ABOUT_THE_SET] if is_outside else []
+             if isinstance(value, dict) and name not in _ABOUT_OTHERS] if is_outside else []
     found = [value for value in inner if value is not None]
     return found[0] if len(found) == 1 else None
 

@@ -21,7 +21,7 @@ from .file_types import remedies
 from .text_files import NotText, decode_text, encoding_of_file, open_text, read_lines
 
 SEPARATED = (".csv", ".tsv", ".txt", ".token")          # the last: captions of Flickr30k
-JSON_LINES = (".jsonl", ".ndjson")
+JSON_LINES = (".jsonl", ".jsonlines", ".ndjson")
 LINE_LIMIT = 1024 * 1024                        # maximum characters of one line
 DOCUMENT_LIMIT = 256 * 2**20                    # maximum bytes of a JSON document, which is read as a whole
 
