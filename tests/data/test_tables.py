@@ -92,12 +92,6 @@ def test_other_texts_with_names_are_no_such_lists(folder, text):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32", "cp1252"])
-def test_tables_of_json_lines_under_another_suffix(folder):
-    rows_of = rows({"image_file": "a.png", "description": "one"}, {"image_file": "b.png", "description": "two"})
-    found = find_pictures(folder({"a.png": None, "b.png": None, "descriptions.jsonlines": rows_of}))
-    assert captions_of(found) == {"a.png": ("one",), "b.png": ("two",)}
-
-
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "json"])
 def test_encodings_of_tables(folder, encoding, suffix):
     pairs = [(f"{number}.png", f"une fenêtre à côté d'un café {number}") for number in range(4)]
@@ -360,3 +354,9 @@ def test_of_captions_in_several_languages_the_english_ones_count(folder, columns
     texts = ["ein Auto", "a car"] if "de,caption" in columns or "(" in columns else ["a car", "ein Auto"]
     found = find_pictures(folder({"0.png": None, "all.csv": f"file,{columns}\n0.png,{','.join(texts)}\n"}))
     assert captions_of(found) == {"0.png": ("a car",)}
+
+
+def test_tables_of_json_lines_under_another_suffix(folder):
+    rows_of = rows({"image_file": "a.png", "description": "one"}, {"image_file": "b.png", "description": "two"})
+    found = find_pictures(folder({"a.png": None, "b.png": None, "descriptions.jsonlines": rows_of}))
+    assert captions_of(found) == {"a.png": ("one",), "b.png": ("two",)}
