@@ -247,8 +247,11 @@ def test_translations_in_json(folder):
     ({"a(2).jpg": None, "a.jpg": None, "a.jpg(2).json": '{"description": "B"}'}, {"a(2).jpg": ("B",), "a.jpg": ()}),
     ({"b.jpg": None, "a.jpg": None, "a.jpg(1).json": '{"description": "C"}', "b.txt": "B"},
      {"a.jpg": (), "b.jpg": ("B",)}),
+    ({f"{'a long name ' * 4}.jpg": None, f"{'a long name ' * 4}"[:46] + ".json": '{"description": "A"}', "b.jpg": None,
+      "b.jpg.json": '{"description": "B"}', "metadata.json": '{"title": "an album"}'},
+     {f"{'a long name ' * 4}.jpg": ("A",), "b.jpg": ("B",)}),
 ], ids=["one key", "takeout", "a title that is the name", "capitals", "language", "numbered", "numbered before 2024",
-        "numbered, of another"])
+        "numbered, of another", "a name that was cut, and an album"])
 def test_sidecars_of_other_programs(folder, files, expected):
     assert captions_of(find_pictures(folder(files))) == expected
 
