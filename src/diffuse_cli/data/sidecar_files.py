@@ -27,7 +27,7 @@ _ENGLISH = re.compile(r"[._-]en(?:[_-][A-Z]{2})?\.\w+$", re.IGNORECASE)
 _NUMBER_BEHIND = re.compile(r"(.*\d.*?)[-_ ]\d{1,3}")
 # photo.jpg.supplemental-metadata(2).json and photo.jpg(2).json, as Google Takeout writes for photo(2).jpg.
 _NUMBERED_COPY = re.compile(r"(.+?)(\.\w{2,5})(?:\.[\w-]+)?(\(\d+\))")
-_CUT = 46                                       # letters of the longest name of a picture that Takeout leaves in its text
+_CUT = 46                                       # letters of a long name of a picture that Takeout leaves
 _SHARED = 20                                    # maximum pictures that one text serves in this way
 NOT_SIDECARS = frozenset(("readme", "license", "licence", "notice", "classes", "labels", "requirements", "changelog",
                           "copyright", "credits", "authors", "sources", "index", "list",

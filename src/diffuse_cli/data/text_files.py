@@ -139,7 +139,8 @@ def _marked_encoding(data: bytes) -> str | None:
     start = data[:4096]
     if len(data) >= 8 and len(data) % 4 == 0:
         for encoding, first, second in (("utf-32-le", 3, 2), ("utf-32-be", 0, 1)):
-            if not any(start[first::4]) and max(start[second::4]) <= _HIGHEST_PLANE and begins_in(data, encoding):
+            if not any(start[first::4]) and max(start[second::4]) <= _HIGHEST_PLANE and begins_in(data, encoding) and (
+                    "\0" not in start.decode(encoding, "ignore")):
                 return encoding
     even, odd = start[::2].count(0), start[1::2].count(0)
     if len(start) >= 4 and max(even, odd) > 0.6 * (len(start) // 2) and min(even, odd) <= 0.05 * len(start):
