@@ -17,6 +17,10 @@ TAG_KEYS = ("tags", "tag", "keywords", "labels", "classes", "tags_general")     
 SPACED_TAG_KEYS = ("tag_string", "tag_string_general")                  # tags of image boards, with blanks between
 NOTHING = ("nan", "NaN", "NULL", "null", "None", "N/A", "#N/A", "<NA>", "\\N")        # written where no caption is
 _ASKING = ("human", "user", "system")           # who does not say the caption in a conversation
+_EXIFTOOL_NAMES = ("description", "caption-abstract", "imagedescription", "xpcomment", "subject", "keywords",
+                   "xpkeywords", "tagslist", "title")                   # the first that says something counts
+_OF_CAMERAS = re.compile(r".*(digital (still )?camera|camera pictures|created with|processed by).*|default|screenshot",
+                         re.IGNORECASE)
 _CONTROL = dict.fromkeys((*range(32), *range(127, 160)), " ")          # control characters
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-fA-F]{1,6}|[A-Za-z]\w{1,31});")
 _TAG = re.compile(r"</?(?:p|br|b|i|u|em|strong|span|div|a|ul|ol|li|h[1-6]|font|small|sub|sup)(?:\s[^<>]*)?/?>",
@@ -100,6 +104,20 @@ def captions_of_xmp(text: str) -> tuple[str, ...] | None:
         if captions := distinct_captions(items[:1]):
             return captions
     return None
+
+
+def description_of_exiftool(content: dict[str, Any]) -> str:
+    """The same of a picture whose texts exiftool has written into a JSON object; "" for any other object.
+
+    What cameras write as the description of every picture is none.
+    """
+    by_name = {key.rpartition(":")[2].lower(): value for key, value in content.items()}       # XMP:Description
+    for name in _EXIFTOOL_NAMES if "sourcefile" in by_name else ():
+        value = by_name.get(name)
+        text = tidy(", ".join(map(str, value)) if isinstance(value, list) else value if isinstance(value, str) else "")
+        if text and not _OF_CAMERAS.fullmatch(text):
+            return text
+    return ""
 
 
 def captions_under(

@@ -8,7 +8,7 @@ Forms: XMP specification part 3; IPTC-IIM 4.2; Exif 2.32, section 4.6; Windows' 
 import io
 import re
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO
 
 from .caption_text import captions_of_xmp, tidy
 from .code_pages import guess_code_page
@@ -27,8 +27,6 @@ _WORDS = """
     digital still konica minolta kodak casio samsung ricoh pentax leica exif dav sdr cof hdr fbt ptr rhdr oznor rptnb
     bty mde ozedf default ascii created with gimp processed by file written adobe
 """
-_EXIFTOOL_DESCRIPTIONS = ("description", "imagedescription", "caption-abstract", "usercomment", "xpcomment", "title")
-_EXIFTOOL_KEYWORDS = ("subject", "keywords", "xpkeywords", "tagslist")
 _OF_CAMERAS = frozenset(_WORDS.split())
 
 
@@ -42,18 +40,6 @@ def description_in(file: IO[bytes]) -> str:
                 texts[kind] = text
     except (OSError, ImageRefused):
         return ""
-    return texts["description"] or texts["keywords"]
-
-
-def description_of_exiftool(content: dict[str, Any]) -> str:
-    """The same of a picture whose texts exiftool has written into a JSON object; "" for any other object."""
-    texts = {"description": "", "keywords": ""}
-    for key, value in content.items() if "SourceFile" in content else ():
-        name = key.rpartition(":")[2].lower()                           # XMP:Description
-        kind = "description" if name in _EXIFTOOL_DESCRIPTIONS else "keywords" if name in _EXIFTOOL_KEYWORDS else ""
-        text = tidy(", ".join(map(str, value)) if isinstance(value, list) else value if isinstance(value, str) else "")
-        if kind and not texts[kind] and _says_something(text):
-            texts[kind] = text
     return texts["description"] or texts["keywords"]
 
 

@@ -12,6 +12,7 @@ from .caption_text import (
     NOTHING,
     captions_of_xmp,
     captions_under,
+    description_of_exiftool,
     distinct_captions,
     join_lines,
     without_translations,
@@ -21,7 +22,6 @@ from .containers import File, read_head
 from .file_types import picture_suffixes
 from .folders import FileList
 from .generated_prompts import prompt_of_graph, prompt_of_parameters
-from .picture_descriptions import description_of_exiftool
 from .source_captions import SourceCaptions
 from .spilled import SpilledDict, SpilledTuples
 from .text_files import NotText, decode_text, is_unicode

@@ -106,9 +106,9 @@ def _without_number(name: str) -> str:
 
 
 def splits_among(directories: Iterable[str]) -> dict[str, str]:
-    """"train" or "test" for the last parts of paths that say so: `train`, or `seg_train` if it lies beside `seg_test`.
+    """"train" or "test" for the last parts of paths that say so: "train", or "seg_train" if it lies beside "seg_test".
 
-    Then `seg_pred` is "other". directories: paths of folders or shards, relative to the data set. Numbers of shards are
+    Then "seg_pred" is "other". directories: paths of folders or shards, relative to the data set. Numbers of shards are
     left out of what is returned.
     """
     parts = {(above, _without_number(name)) for directory in directories for above, name in _steps(directory)}
