@@ -46,10 +46,12 @@ PACKED = (".zip", ".tar", ".7z", ".rar", ".cbz", ".cbr", ".cb7", ".gz", ".bz2", 
 _NOT_DOWNLOADED = re.compile(r"\.(.+)\.icloud")     # the name of a picture that iCloud keeps elsewhere
 # Ends of names of files that hold pictures in a form that is not read → what to do.
 _HOLDERS = (
-    ((".npy", ".npz", ".h5", ".hdf5", ".mat", ".pkl", ".pickle", ".tfrecord", ".lmdb", ".mdb", ".feather", ".pt",
-      ".pth", "-ubyte", "data_batch_1"), "save its pictures as PNG files"),
+    ((".npy", ".npz", ".h5", ".hdf5", ".mat", ".pkl", ".pickle", ".tfrecord", ".tfrecords", ".tfrec", ".lmdb",
+      ".mdb", ".feather", ".pt", ".pth", "-ubyte", "data_batch_1"), "save its pictures as PNG files"),
     ((".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"), "save single frames as pictures"),
-    ((".pdf",), "export its pages as PNG"))
+    ((".pdf",), "export its pages as PNG"),
+    ((".parquet", ".arrow"), "no column of it holds pictures; download those at addresses first"))
+_PART = re.compile(r"-\d+-of-\d+$")            # behind the name of one of several such files
 
 
 def sort_key(name: str) -> bytes:
@@ -152,7 +154,7 @@ class Tree:
         found = ", ".join(f"{reason} {count:,}" for reason, count in counts.most_common())
         packed = [name for name in self.others.names() if name.lower().endswith(PACKED)]
         holders = [(name, step) for name in self.others.names() for suffixes, step in _HOLDERS
-                   if name.lower().endswith(suffixes)]
+                   if _PART.sub("", name.lower()).endswith(suffixes)]
         help = "; ".join((*(f"Unpack {name} first" for name in packed[:1]),
                           *(f"{name} is not read: {step}" for name, step in holders[:1]), *remedies(counts)))
         hint = f"Looked, at any depth, for {' '.join(sorted(SUFFIXES))}, and into files without a suffix"
