@@ -157,8 +157,8 @@ def test_a_folder_of_addresses_alone_says_so(tmp_path):
     write_arrow(tmp_path / "laion.parquet", [{"URL": "https://example.org/1.png", "TEXT": "a cat"}])
     with pytest.raises(DataError) as error:
         find_pictures(tmp_path)
-    assert error.value.hint == ("laion.parquet is not read: no column of it holds pictures; download those at addresses "
-                                "first")
+    assert error.value.hint == ("laion.parquet is not read: no column of it holds pictures; download those at "
+                                "addresses first")
 
 
 def test_a_second_column_of_pictures_is_named(tmp_path):
