@@ -128,6 +128,12 @@ def test_the_texts_of_other_pictures_are_not_meant(folder):
     assert find_pictures(root / "one").warnings == ()
 
 
+@pytest.mark.parametrize("name", ["labels.txt", "list.txt", "index.tags"])
+def test_lists_of_captions_without_names_are_named(folder, name):
+    (warning,) = find_pictures(folder({**PICTURES, name: "a red car\na blue bird\na dog\na house"})).warnings
+    assert warning.startswith(f"not read as captions: {name}; a text has the name of its picture")
+
+
 def test_other_texts_are_named_once(folder):
     found = find_pictures(folder({**PICTURES, "notes.txt": "bought in 1999", "prices.json": "{}", "README.txt": "hi"}))
     named = ("prices.json is not used: lists none of the pictures",

@@ -26,6 +26,7 @@ _TEXT = f"; a text has the name of its picture, as 1.txt beside 1.jpg{_TABLE.rep
 _LIST = "pictures, without captions"
 _RENAME = "; a copy with the suffix .txt would be read as a table"
 _COPY = f", although it names pictures; copy them into a table, which{_TABLE.removeprefix('; a table')}"
+_NEVER_CAPTIONS = NOT_SIDECARS - {"labels", "list", "index"}            # these may hold captions without names
 _OF_NAMED_VALUES = (".yaml", ".yml", ".toml")
 _OTHER_TEXTS = (".log", ".py", ".js", ".ini", ".cfg", ".conf", ".rst", ".htm", ".ipynb", ".nfo", ".srt")
 _ARCHIVES = (".zip", ".tar", ".arrow")          # that are read if they are given
@@ -108,7 +109,7 @@ def _beside_pictures(source: SourceCaptions, tree: Tree, index: PictureIndex, kn
             count, example = twins.get(suffix, (0, position))
             twins[suffix] = count + 1, example
         elif suffix in _REMEDIES and (suffix == ".html" or (
-                posixpath.basename(name).lower().split(".")[0] not in NOT_SIDECARS)):
+                posixpath.basename(name).lower().split(".")[0] not in _NEVER_CAPTIONS)):
             remedy = _LIST if suffix == ".txt" and _lists_pictures(tree.others[position], index) else _REMEDIES[suffix]
             if not remedy and looked_into < MAX_TABLES:
                 looked_into += 1
