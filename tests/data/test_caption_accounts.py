@@ -134,6 +134,18 @@ def test_lists_of_captions_without_names_are_named(folder, name):
     assert warning.startswith(f"not read as captions: {name}; a text has the name of its picture")
 
 
+def test_a_table_without_captions_is_named(folder):
+    found = find_pictures(folder({**PICTURES, "all.csv": "file,caption\n0.png,None\n1.png,\n2.png,nan\n3.png,[]\n"}))
+    assert found.warnings == ("all.csv lists pictures, without captions",)
+
+
+def test_a_readme_that_describes_the_pictures_is_named(folder):
+    table = "# Pictures\n| 0.png | a red car |\n| 1.png | a bird |\n"
+    (warning,) = find_pictures(folder({**PICTURES, "README.md": table})).warnings
+    assert warning.startswith("not read as captions: README.md, although it names pictures; copy them into a table")
+    assert find_pictures(folder({"README.md": "# Pictures"})).warnings == ()
+
+
 def test_other_texts_are_named_once(folder):
     found = find_pictures(folder({**PICTURES, "notes.txt": "bought in 1999", "prices.json": "{}", "README.txt": "hi"}))
     named = ("prices.json is not used: lists none of the pictures",

@@ -63,8 +63,10 @@ def test_a_column_that_only_tells_of_captions_does_not_go_before_classes(folder)
     assert [captions for captions, in captions_of(found).values()] == ["cat", "dog", "cat", "dog"]
 
 
-def test_numbered_columns_hold_alternatives(folder):
-    found = found_with(folder, "caption_1,caption_2,caption_3", [f"{phrase},again {phrase}," for phrase in PHRASES])
+@pytest.mark.parametrize("first", ["", "label,"])
+def test_numbered_columns_hold_alternatives(folder, first):
+    found = found_with(folder, f"{first}caption_1,caption_2,caption_3", [
+        f"{'cat,' if first else ''}{phrase},again {phrase}," for phrase in PHRASES])
     assert captions_of(found)["1.png"] == ("two dogs in the snow", "again two dogs in the snow")
     assert found.notes == ("captions are taken from the columns caption_1, caption_2 of table.csv",)
 

@@ -168,6 +168,11 @@ def test_names_of_splits_without_a_counterpart_are_classes(folder):
     assert (set(captions_of(found).values()), found.warnings) == ({("toy train",), ("test tube",), ("train bus",)}, ())
 
 
+def test_a_train_beside_other_classes_is_a_class(folder):
+    pictures = {f"{kind}/{number}.png": None for kind in ("train", "bus", "car") for number in range(2)}
+    assert set(captions_of(find_pictures(folder(pictures))).values()) == {("train",), ("bus",), ("car",)}
+
+
 def test_a_folder_of_regularisation_is_its_class(folder):
     root = folder({"img/10_sks dog/1.png": None, "reg/1_dog/2.png": None})
     assert captions_of(find_pictures(root)) == {"img/10_sks dog/1.png": ("sks dog",), "reg/1_dog/2.png": ("dog",)}

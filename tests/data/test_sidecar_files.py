@@ -60,7 +60,8 @@ def test_text_of_a_sidecar(folder, content, expected, problem):
 
 
 @pytest.mark.parametrize(("content", "expected"), [
-    ("None", ()), (" nan\n", ()), ("[]", ()), (",,,", ()), ("-", ()), ("🐶", ("🐶",)), ("none of it", ("none of it",)),
+    ("None", ()), (" nan\n", ()), ("[]", ()), (",,,", ()), ("-", ()), ("🐶", ("🐶",)), ("^_^", ("^_^",)),
+    ("none of it", ("none of it",)),
     ("<think>\nIt is a car,\nor not?\n</think>\n\na red car", ("a red car",)),
     ("```\na red car\n```\n", ("a red car",)),
     ('```json\n{"caption": "a red car"}\n```', ("a red car",))])
@@ -94,6 +95,10 @@ def test_json_sidecars(folder, content, expected):
     ([{"SourceFile": "1.png", "EXIF:ImageDescription": "OLYMPUS DIGITAL CAMERA", "XMP-dc:Description": "a red car",
        "IPTC:Keywords": ["car", "red"]}], ("a red car",)),
     ([{"SourceFile": "1.png", "Keywords": ["car", "red"], "Make": "a maker of cameras"}], ("car, red",)),
+    (["one", "two"], ("one", "two")), ({"model": "x", "response": "a red car"}, ("a red car",)),
+    ({"id": "x", "choices": [{"message": {"role": "assistant", "content": "a red car"}}]}, ("a red car",)),
+    ({"role": "assistant", "content": [{"type": "text", "text": "a red car"}]}, ("a red car",)),
+    ({"content": {"width": 3}}, ()), ({"content": [{"label": "cat", "points": [1, 2]}]}, ()),
     ({"negative_prompt": "bad"}, ()), ({"data": {"negative_prompt": "bad", "positive_prompt": "a car"}}, ("a car",)),
     ({"a": {"text": "one"}, "b": {"text": "another"}}, ()), ({"info": {"description": "all pictures"}}, ())])
 def test_captions_in_an_object_inside_and_tags_by_their_kind(folder, content, expected):
@@ -113,7 +118,8 @@ _KEYWORDS = "<dc:subject>\n<rdf:Bag>\n<rdf:li>sea</rdf:li><rdf:li>old boat</rdf:
     ("<lr:hierarchicalSubject><rdf:li>Sea|old boat</rdf:li><rdf:li>sun</rdf:li></lr:hierarchicalSubject>",
      ("old boat, sun",)),
     ("<dc:subject><rdf:li>darktable|exported|png</rdf:li><rdf:li>sea</rdf:li></dc:subject>", ("sea",)),
-    ("<dc:title><rdf:Alt><rdf:li>a boat</rdf:li></rdf:Alt></dc:title>", ("a boat",))])
+    ("<dc:title><rdf:Alt><rdf:li>a boat</rdf:li></rdf:Alt></dc:title>", ("a boat",)),
+    ("<dc:title><rdf:Alt><rdf:li>IMG_1.jpg</rdf:li></rdf:Alt></dc:title>", ())])
 @pytest.mark.parametrize("name", ["a.xmp", "a.jpg.xmp"])
 def test_xmp_of_albums_holds_a_description_or_keywords(folder, name, content, expected):
     found = find_pictures(folder({"a.jpg": None, name: _XMP.format(content)}))

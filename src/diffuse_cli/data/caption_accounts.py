@@ -68,6 +68,9 @@ def account(source: SourceCaptions, tree: Tree, index: PictureIndex, *, kind: st
     if silent := [table for table in left if not table.by_name and table.warnings]:
         (source.notes if from_files else source.warnings).append(
             silent[0].warnings[0] + (f"; {len(silent) - 1:,} more like it" if len(silent) > 1 else ""))
+    if empty := [table for table in left if table.listed and not table.by_name and not table.warnings]:
+        (source.notes if from_files else source.warnings).append(
+            f"{empty[0].file.name}{_and_more(len(empty))} {'lists' if len(empty) == 1 else 'list'} {_LIST}")
     for reason in dict.fromkeys(reason for _, reason in unused):
         alike = [name for name, other in unused if other == reason]
         (source.notes if source.by_name and not reason.startswith(AMBIGUOUS) else source.warnings).append(
@@ -108,12 +111,14 @@ def _beside_pictures(source: SourceCaptions, tree: Tree, index: PictureIndex, kn
         if beside and suffix not in (*_NO_TEXTS, ".npz", ".npy", ".pt"):
             count, example = twins.get(suffix, (0, position))
             twins[suffix] = count + 1, example
-        elif suffix in _REMEDIES and (suffix == ".html" or (
+        elif suffix in _REMEDIES and (suffix in (".html", ".md") or (
                 posixpath.basename(name).lower().split(".")[0] not in _NEVER_CAPTIONS)):
             remedy = _LIST if suffix == ".txt" and _lists_pictures(tree.others[position], index) else _REMEDIES[suffix]
             if not remedy and looked_into < MAX_TABLES:
                 looked_into += 1
                 remedy = _COPY if _mentions_pictures(tree.others[position], index) else ""
+            if not remedy and suffix == ".md" and posixpath.basename(base).lower() in _NEVER_CAPTIONS:
+                continue
             count, first = others.get(remedy, (0, name))
             others[remedy] = count + 1, first
         elif looked_into < MAX_TABLES and (

@@ -79,13 +79,13 @@ def choose_columns(table: str, sample: list[dict[str, Any]], others: list[str], 
     filled = [name for name in known if any(captions_under((name,), row, "", []) for row in sample)]
     nameless = [name for name in others if name.startswith(NAMELESS) and any(_is_text(row.get(name)) for row in sample)]
     if known:
-        chosen.names = tuple(known)
+        chosen.names = _alternatives(known) or tuple(known)
+        chosen.all_count = bool(_alternatives(known))
         _say_which(chosen, table, filled if len(filled) > 1 else [])
     elif nameless:                              # a table without a header
         chosen.names = (nameless[0],)
     elif described := _described(sample, others):
-        chosen.names = tuple(name for name in described if _stem(name) == _stem(described[0])) if _NUMBERED.fullmatch(
-            described[0]) else (described[0],)
+        chosen.names = _alternatives(described) or (described[0],)
         chosen.all_count = len(chosen.names) > 1
         _say_which(chosen, table, described)
     elif marks := _columns_of_marks(sample, others):
@@ -98,9 +98,11 @@ def choose_columns(table: str, sample: list[dict[str, Any]], others: list[str], 
     return chosen
 
 
-def _stem(name: str) -> str:
-    """The name of a column without the number behind it."""
-    return name.rstrip("0123456789")
+def _alternatives(columns: list[str]) -> tuple[str, ...]:
+    """The columns that are named like the first but for a number, caption_1 and caption_2; none if it stands alone."""
+    stem = columns[0].rstrip("0123456789")
+    alike = [name for name in columns if _NUMBERED.fullmatch(name) and name.rstrip("0123456789") == stem]
+    return tuple(alike) if len(alike) > 1 else ()
 
 
 def _say_which(chosen: CaptionColumns, table: str, columns: list[str]) -> None:

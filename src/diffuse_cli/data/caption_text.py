@@ -16,6 +16,7 @@ from .structured_texts import caption_in, structured
 TAG_KEYS = ("tags", "tag", "keywords", "labels", "classes", "tags_general")     # a list is one caption of tags
 SPACED_TAG_KEYS = ("tag_string", "tag_string_general")                  # tags of image boards, with blanks between
 NOTHING = ("nan", "NaN", "NULL", "null", "None", "N/A", "#N/A", "<NA>", "\\N")        # written where no caption is
+_EMPTY = frozenset("[]{}(),;.-_/|\"'` ")
 _ASKING = ("human", "user", "system")           # who does not say the caption in a conversation
 _EXIFTOOL_NAMES = ("description", "caption-abstract", "imagedescription", "xpcomment", "subject", "keywords",
                    "xpkeywords", "tagslist", "title")                   # the first that says something counts
@@ -46,8 +47,8 @@ def distinct_captions(value: Any) -> tuple[str, ...]:
 
 
 def _says_something(text: str) -> bool:
-    """Whether a text holds a letter, a digit or a sign beyond ASCII: "[]", "-" and ",,," stand where no caption is."""
-    return not text.isascii() or any(letter.isalnum() for letter in text)
+    """Whether a text holds more than signs that stand where no caption is, as "[]", "-" and ",,," do."""
+    return not _EMPTY.issuperset(text)
 
 
 def without_wrapping(text: str) -> str:
@@ -101,8 +102,8 @@ def captions_of_xmp(text: str) -> tuple[str, ...] | None:
             separator = "/" if field.startswith("digiKam") else "|"
             items = [", ".join(dict.fromkeys(item.rpartition(separator)[2].strip() for item in items
                                              if not item.startswith("darktable|")))]
-        if captions := distinct_captions(items[:1]):
-            return captions
+        if (captions := distinct_captions(items[:1])) and not re.fullmatch(r"\S+\.\w{2,5}", captions[0]):
+            return captions                     # and no name of a file
     return None
 
 

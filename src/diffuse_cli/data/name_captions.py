@@ -181,7 +181,8 @@ def _folder_labels(tree: Tree, class_names: Mapping[str, str], encoding: str) ->
                 result.append(class_names[part])
             elif not is_common and part not in splits:
                 if part not in words:
-                    words[part] = words_of_name(_REPEATS.sub("", part), numbers=True)
+                    words[part] = part if part.lower() == "train" else words_of_name(
+                        _REPEATS.sub("", part), numbers=True)
                 result.append(words[part])
         return " ".join(filter(None, result))
 

@@ -24,10 +24,13 @@ from .folders import FileList
 from .generated_prompts import prompt_of_graph, prompt_of_parameters
 from .source_captions import SourceCaptions
 from .spilled import SpilledDict, SpilledTuples
+from .structured_texts import caption_in
 from .text_files import NotText, decode_text, is_unicode
 
 SIDECAR_KEYS = ("caption", "text", "prompt", "description", "captions", "tags", "tag_string", "tags_general",
-                "tag_string_general", "content", "title")               # the first that is filled counts
+                "tag_string_general", "content", "response", "title")   # the first that is filled counts
+_ANSWER_KEYS = frozenset(("choices", "message", "content"))             # of what a service answers
+_OF_MESSAGES = ("content", "response")          # these count only if they are texts
 # Keys of objects inside that are not about the picture, but about all pictures, or about people.
 _ABOUT_OTHERS = ("info", "license", "licenses", "dataset", "author", "user", "owner", "uploader", "artist", "account",
                  "channel", "creator", "profile", "photographer", "subreddit", "blog", "group", "album")
@@ -115,6 +118,8 @@ class SidecarReader:
             content = {"caption": content}
         if isinstance(content, list) and len(content) == 1:             # as exiftool writes
             content = content[0]
+        if isinstance(content, list) and all(isinstance(item, str) for item in content):
+            content = {SIDECAR_KEYS[0]: content}
         if not isinstance(content, dict):
             return None
         if described := description_of_exiftool(content):
@@ -124,7 +129,11 @@ class SidecarReader:
             return distinct_captions(prompt)
         if isinstance(content.get("shapes"), list) and "imagePath" in content:          # of labelme
             return self._labelme(file, content)
-        content = _with_caption(content, is_outside=True)
+        answers = caption_in(content) if not _ANSWER_KEYS.isdisjoint(content) else None
+        answers = [answers] if isinstance(answers, str) else answers
+        content = _with_caption(content, is_outside=True) or (
+            {SIDECAR_KEYS[0]: answers} if isinstance(answers, list) and all(isinstance(one, str) for one in answers)
+            else None)
         if content is None:
             return None
         return captions_under(SIDECAR_KEYS, content, file.name, problems)
@@ -144,8 +153,9 @@ def _with_caption(content: dict[str, Any], *, is_outside: bool = False) -> dict[
     content = {str(key).lower(): value for key, value in content.items()}
     if _is_file_name(content.get("title")):                             # as in exports of photo services
         del content["title"]
-    if not isinstance(content.get("content"), str):                     # of a post; else the contents of something
-        content.pop("content", None)
+    for key in _OF_MESSAGES:
+        if not isinstance(content.get(key), str):
+            content.pop(key, None)
     if any(key in content for key in SIDECAR_KEYS):
         return content
     if named := next(filter(is_caption_name, content), None):           # caption_en

@@ -112,9 +112,14 @@ def splits_among(directories: Iterable[str]) -> dict[str, str]:
     left out of what is returned.
     """
     parts = {(above, _without_number(name)) for directory in directories for above, name in _steps(directory)}
+    siblings: dict[str, set[str]] = {}          # folder → the names in it
+    for above, name in parts:
+        siblings.setdefault(above, set()).add(name.lower())
     splits: dict[str, str] = {}
     pairs: dict[tuple[str, tuple[str, ...]], dict[str, str]] = {}       # folder, other words → split → the name
     for above, name in sorted(parts):
+        if name.lower() == "train" and len(siblings[above]) > 2 and siblings[above].isdisjoint(_HELD_OUT):
+            continue                            # beside "bus" and "car"
         if name.lower() in _TRAINING | _HELD_OUT:
             splits[name] = "train" if name.lower() in _TRAINING else "test"
             continue
