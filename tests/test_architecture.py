@@ -288,13 +288,23 @@ def test_every_module_says_what_it_does(module):
     assert ast.get_docstring(TREES[module])
 
 
+@pytest.mark.parametrize("suffix", ["css", "html", "js", "md", "py", "toml"])
+def test_no_merge_was_left_unfinished(suffix):
+    """Browsers pass over what they do not understand in a style sheet, with the rule that follows."""
+    root = Path(__file__).parents[1]
+    files = [path for room in ("src", "docs", "tests", "benchmarks") for path in (root / room).rglob(f"*.{suffix}")]
+    marked = [path for path in [*files, *root.glob(f"*.{suffix}")]
+              if re.search(r"^(<{7}|>{7}) ", path.read_text(encoding="utf-8"), re.MULTILINE)]
+    assert marked == []
+
+
 # What may be opened elsewhere than by `files.input_files`: our own files, and those of Python and the system.
 OWN_FILES = {
     "files.durable", "files.input_files", "files.locks", "files.memory_limit", SHIPPED,
     "reporting.loggers", "reporting.page", "exporting.onnx_folder", "exporting.web_page", "exporting.onnx_comparison",
     "exporting.diffusers_comparison", "runtime.devices", "training.saving", "training.prepare", "storage.registry",
     "storage.training_states", "cli.processes", "cli.limits", "data.cached_pixels",
-    "data.dataset", "data.file_hashes", "data.decode_server", "ui.server",
+    "data.dataset", "data.file_hashes", "data.decode_server", "ui.server", "installing",
 }
 
 

@@ -123,9 +123,9 @@ def test_the_states_of_a_student_are_those_through_which_it_draws(cascade):
     model = teacher_of(cascade)
     config = dataclasses.replace(
         model.config, student=Student(evaluations=3, guidance=1.0, teacher="tiny-x2", start=START_TIME))
-    student, schedule = dataclasses.replace(model, config=config), make_schedule(config.schedule, 8)
+    student, schedule = dataclasses.replace(model, config=config), make_schedule(config.schedule, 64)
     small = from_pixels(np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8))
-    enlarged = from_pixels(to_pixels(upscaling.enlarge(small, 16, 16)))
+    enlarged = from_pixels(to_pixels(upscaling.enlarge(small, 2)))
     prompts, seeds = ["a red square", "a blue square"], [5, 6]
     steps = list(steps_of(student, enlarged, prompts, seeds=seeds, sampling=sampling_of(config)))
     times = distillation.student_times(3, START_TIME)
@@ -148,7 +148,7 @@ def test_targets_and_estimates_depend_on_the_small_picture(cascade):
     config = dataclasses.replace(
         model.config, student=Student(evaluations=1, guidance=1.0, teacher="tiny-x2", start=START_TIME))
     segments = Segments(
-        Teacher(model.network, encode(model.tokenizer, [""])), config, make_schedule(config.schedule, 8), "fp32")
+        Teacher(model.network, encode(model.tokenizer, [""])), config, make_schedule(config.schedule, 64), "fp32")
     noise = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     images = [torch.full((1, 3, 8, 8), value) for value in (-0.5, 0.5)]
     conditions = [segments.condition(Batch(
@@ -172,7 +172,7 @@ def test_a_student_is_told_of_small_pictures_as_in_drawing():
     batches = Batches(plan, data, np.arange(7), None, CPU)
     whole, _ = batches.draw(3, 0, 6)
     assert whole.low_res.level.tolist() == pytest.approx([1000 * NOISE_TIME - 1] * 6)
-    alpha, sigma = make_schedule(plan.model.schedule, 16).alpha_sigma(torch.tensor([NOISE_TIME], dtype=torch.float64))
+    alpha, sigma = make_schedule(plan.model.schedule, 64).alpha_sigma(torch.tensor([NOISE_TIME], dtype=torch.float64))
     noise = (whole.low_res.image - alpha.float() * whole.enlarged) / sigma.float()
     assert noise.mean().item() == pytest.approx(0, abs=0.1)
     assert noise.std().item() == pytest.approx(1, abs=0.1)

@@ -22,3 +22,28 @@ def test_the_command_is_that_of_the_program_that_installed_this_one(tmp_path, mo
         assert installing.command(package) == expected
     finally:
         installing.command.cache_clear()
+
+
+UV = "[tool]\nrequirements = [{requirements}]\n"
+
+
+@pytest.mark.parametrize(("requirements", "package", "expected"), [
+    ('{ name = "diffuse-cli", extras = ["parquet"] }, { name = "pillow-heif" }', "diffuse-cli[onnx]",
+     "uv tool install 'diffuse-cli[onnx,parquet]' --with pillow-heif"),
+    ('{ name = "diffuse-cli", extras = ["parquet"] }', "tqdm",
+     "uv tool install 'diffuse-cli[parquet]' --with tqdm"),
+    ('{ name = "diffuse-cli" }, { name = "tqdm", specifier = ">=4" }', "tqdm",
+     "uv tool install diffuse-cli --with tqdm"),
+    ('{ name = "diffuse-cli", directory = "/home/ada/my clone" }', "tqdm",
+     "uv tool install '/home/ada/my clone' --with tqdm"),
+    ('{ name = "diffuse-cli", editable = "/home/ada/clone" }', "diffuse-cli[hub]",
+     "uv tool install '/home/ada/clone[hub]'")])
+def test_what_uv_installed_before_is_named_again_because_uv_would_remove_it(
+        tmp_path, monkeypatch, requirements, package, expected):
+    (tmp_path / "uv-receipt.toml").write_text(UV.format(requirements=requirements), encoding="utf-8")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    installing.command.cache_clear()
+    try:
+        assert installing.command(package) == expected
+    finally:
+        installing.command.cache_clear()

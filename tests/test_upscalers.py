@@ -17,17 +17,20 @@ from diffuse_cli import api, events
 from diffuse_cli.checks import from_dict, to_dict
 from diffuse_cli.config import Export, Recipe
 from diffuse_cli.data.fitting import fitted_pixels
+from diffuse_cli.data.split import split_dataset
 from diffuse_cli.diffusion import upscaling
 from diffuse_cli.diffusion.schedule import make_schedule
 from diffuse_cli.errors import DataError, DiffuseError, UsageError
 from diffuse_cli.exporting import diffusers_comparison
 from diffuse_cli.model_config import ModelConfig, Upscaling
+from diffuse_cli.network.presets import upscaler_config
 from diffuse_cli.picture_size import Size
 from diffuse_cli.pictures.pixels import from_pixels
 from diffuse_cli.storage import registry
 from diffuse_cli.storage.model_info import read_model_info
 from diffuse_cli.training.batches import Batches
 from diffuse_cli.training.low_res import SmallPictures
+from diffuse_cli.training.plan import make_plan
 from diffuse_cli.training.run import open_run
 
 STATE = "step-00000006.safetensors"
@@ -91,7 +94,7 @@ def test_it_begins_with_the_words_of_its_model(cascade, tmp_path):
 
 
 @pytest.mark.parametrize(("changes", "start"), [
-    ({}, "tiny-x2"), ({"preset": "micro"}, "tiny"), ({"resolution": 16}, "tiny"), ({"schedule": "cosine"}, "tiny"),
+    ({}, "tiny-x2"), ({"preset": "micro"}, "tiny"), ({"resolution": 16}, "tiny-x2"), ({"schedule": "cosine"}, "tiny"),
     ({"init": "none"}, None)])
 def test_it_starts_from_the_bundled_upscaler_of_its_form(cascade, tmp_path, monkeypatch, changes, start):
     files = {name: tiny.run_directory(cascade.home, name) / registry.MODEL_FILE for name in ("tiny", "tiny-x2")}
@@ -109,14 +112,28 @@ def test_it_starts_from_the_bundled_upscaler_of_its_form(cascade, tmp_path, monk
         model = api.load("tiny-x2", device="cpu").model
     assert model.training.init_id == (start and read_model_info(files[start]).sha256)
     if start == "tiny-x2":
-        assert model.config == api.load(str(files["tiny-x2"]), device="cpu").model.config
+        config = api.load(str(files["tiny-x2"]), device="cpu").model.config
+        assert model.config == dataclasses.replace(config, network=dataclasses.replace(
+            config.network, resolution=recipe.resolution))
+
+
+@pytest.mark.parametrize(("crop", "batch_size"), [(32, 16), (64, 16), (128, 4), (256, 1)])
+def test_larger_crops_are_fewer_and_the_network_is_the_same(crop, batch_size):
+    """As many pixels in a batch and in the default budget, and from 64 px on the same levels and noise."""
+    data = tiny.dataset([("a", "b")] * 20)
+    plan, _ = make_plan(Recipe(upscaler_for="x", init="none"), data, split_dataset(data.pixel_hashes), resolution=crop,
+                        sizes=(Size(256, 256),), fit="crop", tokenizer=None, init=None, device=torch.device("cpu"),
+                        upscaling=Upscaling(factor=4, small=Size(64, 64)))
+    assert (plan.batch_size, plan.steps, plan.half_side_steps) == (batch_size, 6250, 0)
+    assert plan.model.network.schedule_side == 64
+    of_64 = upscaler_config("nano", Size(64, 64), Upscaling(factor=4, small=Size(64, 64)), text=None,
+                            learned_variance=True)
+    same = dataclasses.replace(of_64, resolution=Size(crop, crop))
+    assert (plan.model.network == same) == (crop >= 64)
 
 
 def plan_and_data(count: int = 7):
     """A plan for crops of 16 pixels of pictures of 32 that stand for themselves, and a data set of such."""
-    from diffuse_cli.data.split import split_dataset
-    from diffuse_cli.training.plan import make_plan
-
     data = tiny.dataset([("a", "b")] * count, size=32)
     plan, _ = make_plan(
         Recipe(upscaler_for="x", preset="nano", steps=4, batch_size=6, init="none", flip=True), data,
@@ -128,17 +145,18 @@ def plan_and_data(count: int = 7):
 
 def test_a_crop_and_its_small_picture_show_the_same_place():
     plan, data = plan_and_data()
-    schedule = make_schedule("interpolated", 16)
+    schedule = make_schedule("interpolated", 64)
     draws = torch.rand(7, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     draws[:, 2] = 0                                                    # hardly any noise
     given = SmallPictures.of(data, np.arange(7), draws, torch.arange(7), config=plan.model, schedule=schedule)
     for picture, draw, crop, enlarged in zip(data.images, draws, given.crops, given.without_noise(), strict=True):
-        row, column = (int(place) for place in draw[:2] * 17)
+        row, column = (4 * int(place) for place in draw[:2] * 5)       # from pixels of the small picture on
         place = slice(row, row + 16), slice(column, column + 16)
         assert np.array_equal(crop.numpy(), picture[place])
         small = fitted_pixels(Image.fromarray(picture), 8)             # as a file becomes a picture of the first model
-        whole = upscaling.enlarge(from_pixels(small[None]), 32, 32)[0]
-        assert torch.allclose(enlarged, whole[:, *place], atol=1e-5)
+        whole = upscaling.enlarge(from_pixels(small[None]), 4)[0][:, *place]
+        inner = slice(2, -2)                                           # a crop ends with its small picture
+        assert torch.allclose(enlarged[:, inner, inner], whole[:, inner, inner], atol=1e-5)
     assert torch.allclose(given.with_noise(given.without_noise(), schedule).image, given.without_noise(), atol=0.2)
 
 
@@ -298,7 +316,8 @@ def test_the_one_of_the_program_enlarges_by_4_alone(command, cascade, tmp_path):
     (("sample", "-m", "tiny-x2"), 2, "this model is an upscaler"),
     (("sample", "-m", "tiny", "--upscaler", "tiny"), 2, "that model is no upscaler"),
     (("sample", "-m", "tiny", "--upscaler", "tiny-x2", "--size", "8"), 2, "makes no pictures of 8 px"),
-    (("sample", "-m", "tiny", "--size", "24"), 2, "was not trained on pictures of 24 px"),
+    (("sample", "-m", "tiny", "--size", "24"), 2,
+     "was not trained on pictures of 24 px. It draws 8, and 32 with an upscaler"),
     (("sample", "-m", "tiny", "--size", "16", "--animate"), 2, "--animate shows one model"),
     (("upscale", "PICTURE", "-m", "tiny"), 2, "that model is no upscaler"),
     (("upscale", "missing.png", "-m", "tiny-x2"), 3, "missing.png cannot be used: not there"),

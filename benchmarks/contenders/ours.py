@@ -1,5 +1,6 @@
 """diffuse-cli as a user has it: `planning.make_plan`, `Trainer.step` and `generate.generate` with their defaults."""
 
+import dataclasses
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -57,13 +58,14 @@ def dataset_of(pixels: np.ndarray, *, conditional: bool, captions: tuple[tuple[s
 
 def make_trainer(dataset: Dataset, recipe: Recipe, *, precision: str = "auto", device: str = "cpu",
                  compiled: bool = False) -> Trainer:
-    """The trainer that `diffuse train` would make."""
+    """The trainer that `diffuse train` would make of a new network, but with whole pictures from the first step on."""
     torch_device = torch.device(device)
     conditional, resolution = recipe.captions != "none", int(dataset.images.shape[1])
     split = split_dataset(dataset.pixel_hashes)
     tokenizer = train_tokenizer(one[0] for one in dataset.captions) if conditional else None
     plan, _ = planning.make_plan(recipe, dataset, split, resolution=resolution, fit="crop", tokenizer=tokenizer,
                                  init=None, device=torch_device)
+    plan = dataclasses.replace(plan, half_side_steps=0)
     machine = Machine(precision=precision)
     micro_batch = memory.choose_micro_batch(plan, machine, torch_device, processes=1)
     dataset = dataset.with_channels(plan.model.network.channels)

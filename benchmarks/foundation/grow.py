@@ -34,7 +34,7 @@ def time_layer(small: Model, large: Model) -> Tensor:
     → (E, width): the W for which W·sinusoids(t) = W_small·sinusoids(matched t) over all times, by ridge regression.
     Slow sinusoids are nearly equal: without the ridge their weights cancel each other in tens of thousands.
     """
-    inner, outer = (make_schedule(config.schedule, config.network.resolution.side)
+    inner, outer = (make_schedule(config.schedule, config.network.schedule_side)
                     for config in (small.config, large.config))
     times = torch.arange(1, _STEPS + 1, dtype=torch.float64) / _STEPS
     matched = inner.time_of(outer.log_snr(times) + 2 * math.log(2))      # sigma/alpha halved: its log-SNR rises by ln 4

@@ -38,7 +38,7 @@ def guided_by(
     model: checkpoint.Model, guide: checkpoint.Model | None, prompts: list[str], sampling: Sampling
 ) -> Denoiser:
     """The model's denoiser, guided away from another model with the same prompts; None: from the empty caption."""
-    schedule = make_schedule(model.config.schedule, model.config.network.resolution.side)
+    schedule = make_schedule(model.config.schedule, model.config.network.schedule_side)
     text, null = encode_prompts(model, prompts)
     if guide is None:
         return guided_denoiser(model.network, model.config, schedule, text=text, negative=null, sampling=sampling)
@@ -52,7 +52,7 @@ def guided_by(
         return strong(noisy, t), weak(noisy, t)
 
     return classifier_free(strong, both, schedule=schedule, scale=sampling.guidance,
-                           interval=sampling.interval_at(model.config.network.resolution.side))
+                           interval=sampling.interval_at(model.config.network.schedule_side))
 
 
 def generate_pictures(
@@ -60,7 +60,7 @@ def generate_pictures(
 ) -> np.ndarray:
     """One picture of each prompt, picture k with seed k, (N, R, R, 3) uint8."""
     network, size = model.config.network, sampling.batch_size
-    schedule, batches = make_schedule(model.config.schedule, network.resolution.side), []
+    schedule, batches = make_schedule(model.config.schedule, network.schedule_side), []
     for start in range(0, len(prompts), size):
         part = prompts[start : start + size]
         seeds = range(start, start + len(part))

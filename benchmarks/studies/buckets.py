@@ -66,7 +66,7 @@ def noise_loss(loaded: api.LoadedModel, dataset: Dataset, positions: np.ndarray)
     captions = [next(iter(dataset.captions[position]), "") for position in positions.tolist()]
     curve = noise_curve(
         model.network, config=model.config, images=from_pixels(dataset.pixels(positions)),
-        schedule=make_schedule(model.config.schedule, model.config.network.resolution.side),
+        schedule=make_schedule(model.config.schedule, model.config.network.schedule_side),
         tokens=None if model.tokenizer is None else encode(model.tokenizer, captions),
         device=torch.device("cpu"), micro_batch=32, precision="fp32")
     return sum(curve) / len(curve)

@@ -102,7 +102,7 @@ def generate_pictures(model: checkpoint.Model, prompts: list[str]) -> np.ndarray
 def generate_by_ddpm(model: checkpoint.Model, prompts: list[str], steps: int, rule: str) -> np.ndarray:
     """The same by ancestral sampling. rule: how `samplers.ddpm` interpolates the learned variance."""
     network, batches = model.config.network, []
-    schedule = make_schedule(model.config.schedule, network.resolution.side)
+    schedule = make_schedule(model.config.schedule, network.schedule_side)
     sampling = Sampling(sampler="ddpm", steps=steps)
     for start in range(0, len(prompts), 32):
         part = prompts[start : start + 32]

@@ -31,7 +31,9 @@ def diffuse(arguments: list[str], home: Path, *, threads: int | None = None) -> 
 
 def measure(folder: Path, home: Path, *, preset: str, procs: int, resolution: int, batch_size: int, seconds: int,
             gpu: bool, threads: int | None = None) -> dict[str, Any]:
-    """The figures of one training. Pictures per second are the median of its reports without the first."""
+    """The figures of one training. Pictures per second are the median of the second half of its reports: then a new
+    network sees whole pictures.
+    """
     count = ["--gpus" if gpu else "--procs", str(procs)]
     lines = diffuse(["train", str(folder), "--preset", preset, "--resolution", str(resolution), "--batch-size",
                      str(batch_size), "--time", f"{seconds}s", "--name", f"{preset}-{procs}", "--json", "--fresh",
@@ -40,7 +42,7 @@ def measure(folder: Path, home: Path, *, preset: str, procs: int, resolution: in
     started = next(event for event in events if event["event"] == "started")
     reports = [event for event in events if event["event"] == "stepped"]
     saved = [event for event in events if event["event"] == "saved"][-1]
-    rate = statistics.median(event["images_per_second"] for event in reports[1:] or reports)
+    rate = statistics.median(event["images_per_second"] for event in reports[len(reports) // 2:])
     return {"preset": preset, "processes": procs, "parameters": started["parameters"], "images_per_second": rate,
             "seconds_per_step": batch_size / rate, "memory_bytes": max(event["memory"] for event in reports),
             "state_bytes": saved["bytes"], "save_seconds": saved["seconds"]}

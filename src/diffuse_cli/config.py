@@ -46,7 +46,7 @@ VALIDATIONS = 10                                # validations during a training
 VALIDATION_LEVELS = 8                           # noise levels at which each validation measures the loss
 MIN_VALIDATION_PICTURES = 16                    # held-out pictures in each validation, if there are as many
 FACTOR = 4                                      # by which an upscaler enlarges, unless --factor says otherwise
-CROP = 64                                       # side of the crops on which an upscaler is trained, in pixels, at most
+CROP = 128                                      # side of the crops on which an upscaler is trained, in pixels, at most
 PREVIEW_PICTURES = 8                            # pictures in one preview
 STRENGTH = 0.75                                 # default of --strength; with a mask, the default is 1
 

@@ -21,6 +21,7 @@ MAX_SIZES = 16                                  # of the pictures of one model
 MAX_VOCABULARY = 65_536                         # tokens of a text encoder
 GUIDANCE_RANGE = (0, 100)
 EVALUATIONS, EVALUATIONS_RANGE = 4, (1, 8)      # of distilled models: the default, and what is possible
+UPSCALER_SIDE = 64                              # pixels; of the squares for which an upscaler's noise levels are made
 UPSCALER_EVALUATIONS = 2                        # the default of distilled upscalers, whose teachers need 4
 
 
@@ -137,6 +138,11 @@ class NetworkConfig:
                              "is learned")
         if self.text is None and "text" in self.attention:
             raise UsageError("an unconditional network has no text to attend to")
+
+    @property
+    def schedule_side(self) -> float:
+        """Side in pixels of the squares for which the noise levels are made: for all crops of upscalers the same."""
+        return self.resolution.side if self.upscaling is None else UPSCALER_SIDE
 
     @property
     def side_multiple(self) -> int:

@@ -330,6 +330,17 @@ def test_finished_pictures_outlive_an_interruption(diffuse, model):
     assert sorted(os.listdir("samples")) == ["00000-1.png", "00001-2.png"]
 
 
+def test_sampling_imports_nothing_of_the_extras(model, tmp_path):
+    """All of them are installed here. (torch itself imports tqdm.)"""
+    code = ("import sys; from diffuse_cli.cli import app; sys.argv = ['diffuse', *sys.argv[1:]]\n"
+            "try:\n    app.main()\n"
+            "finally:\n    sys.stderr.write(repr({'huggingface_hub', 'onnx', 'onnxruntime', 'pyarrow', 'tensorboard', "
+            "'wandb', 'IPython', 'matplotlib', 'diffusers', 'transformers'} & set(sys.modules)))")
+    done = subprocess.run([sys.executable, "-c", code, "sample", "-m", model, "-s", "1", "--steps", "1", "-q"],
+                          capture_output=True, text=True, cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ("samples/00000-1.png\n", "set()")
+
+
 def test_a_reader_that_leaves_ends_it_quietly(model, tmp_path):
     tests = os.path.dirname(tiny.__file__)
     done = subprocess.run(

@@ -30,6 +30,7 @@ def _options_of(command):
     ("distill", "--resume", "The same command resumes"),
     ("sample", "--prompt", 'A prompt needs no option: diffuse sample "a red car"'),
     ("sample", "--count", "Did you mean --num?"),
+    ("sample", "--n", "Did you mean --num?"),
     ("sample", "--height", "Did you mean --size?"),
     ("sample", "--num_inference_steps", "Did you mean --steps?"),
     ("sample", "--guidance-scale", "Did you mean --guidance?"),

@@ -34,3 +34,11 @@ def test_a_tidy_caption_is_one_clean_line(text):
     assert not any(ord(letter) < 32 or 127 <= ord(letter) < 160 for letter in tidied)
     assert tidied.encode() is not None
     assert tidied == tidied.strip()
+
+
+def test_an_entity_of_more_digits_than_a_letter_has_stays_as_it_is():
+    """Python refuses to read numbers of more than 4,300 digits, which ended the program."""
+    long = f"&#{'9' * 5000};"
+    text = f"<dc:description><rdf:li>caf&#233; &amp; {long}</rdf:li></dc:description>"
+    assert caption_text.captions_of_xmp(text) == (f"café & {long}",)
+    assert caption_text.distinct_captions(f"caf&#233; {long}") == (f"café {long}",)

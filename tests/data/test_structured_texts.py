@@ -23,7 +23,7 @@ def test_lists_and_objects_in_texts(text, value):
 
 @pytest.mark.parametrize("text", [
     "[red] car [blue]", "[]", "[1, 2]", "[bold]", "{a|b}", "['a', b]", "['a", "{'a'}", "{'a': [1]}", "[['a']]", "", "[",
-    "['a' + 'b']", "[" * 100_000 + "]" * 100_000])
+    "['a' + 'b']", "[" * 100_000 + "]" * 100_000, '{"node":' * 150 + '"x"' + "}" * 150])
 def test_other_texts_stay_as_they_are(text):
     assert structured(text) is text
 

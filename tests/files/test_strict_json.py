@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffuse_cli.files.strict_json import JsonError, loads_strict
+from diffuse_cli.files.strict_json import MAX_DEPTH, JsonError, loads_shallow, loads_strict
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
@@ -24,6 +24,22 @@ def test_strict_json_reads_what_json_writes(value):
 def test_strict_json_refuses(text):
     with pytest.raises(JsonError, match="JSON"):
         loads_strict(text)
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":', '[{"a":'])
+def test_a_nest_of_lists_and_objects_has_the_same_limit_in_every_version_of_python(opening):
+    def nested(count: int) -> str:
+        return opening * count + "[]" + "".join({"[": "]", "{": "}"}[sign] for sign in reversed(opening * count)
+                                                if sign in "[{")
+
+    each = opening.count("[") + opening.count("{")
+    assert loads_shallow(nested((MAX_DEPTH - 1) // each)) == json.loads(nested((MAX_DEPTH - 1) // each))
+    with pytest.raises(RecursionError):
+        loads_shallow(nested(MAX_DEPTH))
+    with pytest.raises(JsonError, match="nested too deeply"):
+        loads_strict(nested(MAX_DEPTH))
+    assert loads_shallow(f'["{"[" * 1000}"]') == ["[" * 1000]
+    assert len(loads_strict(f"[{','.join(['[[]]'] * 1000)}]")) == 1000
 
 
 def test_strict_json_has_a_limit():

@@ -87,7 +87,8 @@ class Page:
         self.call("DOM.setFileInputFiles", files=[str(path) for path in paths], nodeId=node)
 
     def picture(self, path: Path) -> None:
-        """Write a picture of the whole page."""
+        """Write a picture of the whole page, without a scrollbar that would hide its edge."""
+        self.call("Emulation.setScrollbarsHidden", hidden=True)
         data = self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"]
         path.write_bytes(base64.b64decode(data))
 

@@ -10,9 +10,19 @@ import torch
 from random_models import CAPTIONS
 
 from diffuse_cli.errors import UsageError
-from diffuse_cli.model_config import ATTENTIONS, PREDICTIONS, SCHEDULES, ModelConfig, NetworkConfig, TextConfig
+from diffuse_cli.model_config import (
+    ATTENTIONS,
+    PREDICTIONS,
+    SCHEDULES,
+    ModelConfig,
+    NetworkConfig,
+    Student,
+    TextConfig,
+    Upscaling,
+)
 from diffuse_cli.network.network import parameter_shapes
 from diffuse_cli.network.tokenizer import train_tokenizer
+from diffuse_cli.picture_size import Size
 from diffuse_cli.storage import checkpoint
 from diffuse_cli.storage.model_info import TrainingSummary
 
@@ -30,6 +40,22 @@ UNUSUAL = {                                     # configurations that no preset 
     "grey": {"channels": 1, "out_channels": 2},
     "grey with alpha, without text": {"channels": 2, "out_channels": 4, "text": None},
     "colours and alpha, a fixed variance": {"channels": 4, "out_channels": 4},
+    "several sizes": {"buckets": (Size(8, 8), Size(16, 8), Size(8, 24))},
+    "distilled, by a teacher of an odd name": {"student": Student(evaluations=1, guidance=0.0, teacher="../\x1b[2J")},
+    "distilled, colours and alpha": {"channels": 4, "out_channels": 8,
+                                     "student": Student(evaluations=8, guidance=100.0, teacher="")},
+}
+UPSCALERS = {                                   # the same of models that enlarge pictures of 8 pixels
+    "twice": {"upscaling": Upscaling(factor=2, small=Size(8, 8))},
+    "four times": {"upscaling": Upscaling(factor=4, small=Size(8, 8)), "resolution": 16},
+    "without text, a fixed variance": {"upscaling": Upscaling(factor=2, small=Size(8, 8)), "text": None,
+                                       "attention": ("none", "full"), "out_channels": 3},
+    "crops of odd sides": {"upscaling": Upscaling(factor=2, small=Size(8, 8)), "resolution": Size(15, 9),
+                           "widths": (8,), "depths": (1,), "attention": ("none",)},
+    "one level for each halving": {"upscaling": Upscaling(factor=4, small=Size(8, 8)), "widths": (8,) * 4,
+                                   "depths": (1,) * 4, "attention": ("text",) * 4},
+    "distilled": {"upscaling": Upscaling(factor=2, small=Size(8, 8)),
+                  "student": Student(evaluations=1, guidance=1.0, teacher="x" * 200, start=0.001)},
 }
 BASE = {"resolution": 8, "widths": (8, 8), "depths": (1, 1), "attention": ("none", "full"), "head_dim": 4, "groups": 4,
         "time_width": 16, "text": (16, 1), "out_channels": 6}
@@ -39,15 +65,17 @@ def tokenizer():
     return train_tokenizer(CAPTIONS, vocabulary=VOCABULARY)
 
 
-def configuration(*, schedule: str = "interpolated", prediction: str = "v", **changes) -> ModelConfig:
+def configuration(*, schedule: str = "interpolated", prediction: str = "v", student: Student | None = None, **changes,
+                  ) -> ModelConfig:
     """A small configuration with some entries changed. Raises UsageError if it is not admitted."""
     entries = {**BASE, **changes}
     text = entries["text"] and TextConfig(vocabulary=VOCABULARY, width=entries["text"][0], layers=entries["text"][1])
-    return ModelConfig(network=NetworkConfig(**{**entries, "text": text}), schedule=schedule, prediction=prediction)
+    return ModelConfig(network=NetworkConfig(**{**entries, "text": text}), schedule=schedule, prediction=prediction,
+                       student=student)
 
 
 def configurations(rng: random.Random, count: int) -> list[ModelConfig]:
-    """`count` small configurations that are admitted, of all kinds."""
+    """`count` small configurations that are admitted, of all kinds but students and upscalers."""
     found: list[ModelConfig] = []
     while len(found) < count:
         levels, channels = rng.randint(1, 4), rng.choice((1, 2, 3, 4))

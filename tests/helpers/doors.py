@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+import text_doors
 from PIL import Image, PngImagePlugin
 
 from diffuse_cli.checks import from_dict
@@ -124,7 +125,8 @@ def rows(data: bytes) -> None:
 
 DOORS: dict[str, Callable[[bytes], None]] = {
     function.__name__: function
-    for function in (model_header, tokenizer, picture, captions, png_text, folder, archive, rows)}
+    for function in (model_header, tokenizer, picture, captions, png_text, folder, archive, rows)} | {
+    name: function for name, (function, _) in text_doors.DOORS.items()}
 
 
 def is_safe(door: str, data: bytes) -> bool:
@@ -145,7 +147,8 @@ def is_safe(door: str, data: bytes) -> bool:
 def sound(door: str) -> list[bytes]:
     """Inputs that the door accepts."""
     return {"model_header": _models, "tokenizer": _tokenizers, "picture": _pictures, "captions": _captions,
-            "png_text": _png_texts, "folder": _folders, "archive": _archives, "rows": _rows}[door]()
+            "png_text": _png_texts, "folder": _folders, "archive": _archives, "rows": _rows,
+            **{name: inputs for name, (_, inputs) in text_doors.DOORS.items()}}[door]()
 
 
 CONFIG = {"network": {"resolution": 8, "widths": [8], "depths": [1], "attention": ["none"], "head_dim": 8, "groups": 1,

@@ -8,7 +8,8 @@ import random
 import consistent_models
 import pytest
 import tiny
-from consistent_models import UNUSUAL, configuration, configurations, sealed
+from consistent_models import UNUSUAL, UPSCALERS, configuration, configurations, sealed
+from PIL import Image
 
 from diffuse_cli.errors import UsageError
 from diffuse_cli.picture_size import Size
@@ -17,13 +18,15 @@ from diffuse_cli.storage.model_info import TrainingSummary, read_model_info
 PROMISE = "A sound model of any configuration works in every command, or is refused with exit 4"
 
 
-def quick_commands(model, place):
+def quick_commands(model, config, place):
     """Commands that take about a second together on a tiny model."""
+    few = () if config.student else ("--steps", 2)                      # a student has its own number of steps
     yield "models", "verify", model
     yield "models", "show", model
-    yield ("sample", "a red car", "-m", model, "--steps", 2, "-n", 2, "--grid", "--sheet", "--animate", "--seed", 1,
+    yield ("sample", "a red car", "-m", model, *few, "-n", 2, "--grid", "--sheet", "--animate", "--seed", 1,
            "-o", place / "samples")
-    yield "sample", "-m", model, "--steps", 2, "--guidance", 1, "--seed", 1, "--sampler", "ddpm", "-o", place / "one"
+    other = () if config.student else ("--guidance", 1, "--sampler", "ddpm")
+    yield "sample", "-m", model, *few, *other, "--seed", 1, "-o", place / "one"
     yield "noise-demo", "-m", model, "-n", 2, "-o", place / "demo.png"
     yield "export", model, "--to", "safetensors", "-o", place / "slim.safetensors"
 
@@ -48,11 +51,59 @@ def acceptable(arguments, config, code) -> bool:
 @pytest.mark.parametrize("name", UNUSUAL)
 def test_an_unusual_model_works_in_the_quick_commands(command, tmp_path, counted, name):
     config = configuration(**UNUSUAL[name])
-    commands = [*quick_commands(sealed(tmp_path / "model.safetensors", config), tmp_path)]
+    commands = [*quick_commands(sealed(tmp_path / "model.safetensors", config), config, tmp_path)]
     for arguments in commands:
         code, _, err = command(*arguments)
         assert acceptable(arguments, config, code), err
     counted(PROMISE, "unusual configurations × commands", len(commands))
+
+
+def upscaler_commands(model, config, first, pictures, place):
+    """(expected exit code, command) of a model that only enlarges pictures; `first` draws pictures of 8 pixels."""
+    yield 0, ("models", "verify", model)
+    yield 0, ("models", "show", model)
+    yield 0, ("upscale", pictures / "000.png", "-m", model, "--prompt", "a red car", "-o", place / "large.png")
+    yield 0, ("upscale", place / "thin.png", "-m", model, "-o", place / "larger.jpg")
+    yield 0, ("sample", "a red car", "-m", first, "--upscaler", model, "--steps", 1, "-n", 2, "-o", place / "samples")
+    yield 0, ("export", model, "--to", "safetensors", "-o", place / "slim.safetensors")
+    for refused in (("sample", "-m", model), ("noise-demo", "-m", model), ("models", "compare", model, first),
+                    ("export", model, "--to", "onnx"), ("export", model, "--to", "web"),
+                    ("ui", model, "--no-browser"), ("sample", "-m", first, "--upscaler", first),
+                    ("train", pictures, "--upscaler-for", model, "--name", "it")):
+        yield 2, refused
+    yield 2 if config.conditional else 4, ("train", pictures, "--init", model, "--name", "it")      # knows no captions
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", UPSCALERS)
+def test_an_unusual_upscaler_enlarges_and_does_nothing_else(command, squares, tmp_path, counted, name):
+    Image.new("RGB", (1, 30)).save(tmp_path / "thin.png")
+    first = sealed(tmp_path / "first.safetensors", configuration())
+    config = configuration(**UPSCALERS[name])
+    model = sealed(tmp_path / "model.safetensors", config)
+    commands = [*upscaler_commands(model, config, first, squares, tmp_path)]
+    for expected, arguments in commands:
+        code, out, err = command(*arguments)
+        assert code == expected, f"{arguments} {out} {err}"
+        assert sum(line.startswith("error: ") for line in err.splitlines()) == (code != 0), err
+    counted(PROMISE, "unusual upscalers × commands", len(commands))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", UPSCALERS)
+def test_an_unusual_upscaler_is_exported_and_measured_and_taught(command, squares, tmp_path, counted, name):
+    model = sealed(tmp_path / "model.safetensors", configuration(**UPSCALERS[name]))
+    taught = 2 if "student" in UPSCALERS[name] else 0                   # a student teaches no other
+    commands = [(0, ("export", model, "--to", "diffusers", "-o", tmp_path / "folder")),
+                (0, ("evaluate", model, squares, "--images", 2)),
+                (taught, ("distill", model, squares, "--evaluations", 1, "--steps", 1, "--batch-size", 2,
+                          "--device", "cpu", "--name", "taught"))]
+    with tiny.scaled_down():
+        for expected, arguments in commands:
+            code, out, err = command(*arguments)
+            assert code == expected, f"{arguments} {out} {err}"
+    counted(PROMISE, "unusual upscalers × commands", len(commands))
 
 
 @pytest.mark.slow
@@ -64,7 +115,7 @@ def test_random_models_work_in_every_command(command, squares, tmp_path, counted
         place.mkdir()
         model = sealed(place / "model.safetensors", config, seed=number)
         with tiny.scaled_down():
-            commands = [*quick_commands(model, place)]
+            commands = [*quick_commands(model, config, place)]
             if number % 4 == 0:
                 commands += slow_commands(model, config, squares, place)
             for arguments in commands:
@@ -127,15 +178,18 @@ def test_a_colour_that_is_none_is_refused_where_it_would_be_used(command, tmp_pa
     {"step": -(2**63), "steps": 2**64 - 1, "lr": 1.7e308, "train_images": -1, "noise_mse": -0.0, "batch_size": 0},
     {"name": "../../../etc/passwd\x1b[2J", "captions": "[bold]\u202e", "preset": "\n" * 500, "delivered": "x" * 10_000},
     {"name": [], "step": "1", "lr": True, "extra": {"deep": [1, {"a": None}]}},
+    {"batch_size": [2], "data_id": [[1]], "resolution": {"a": 1}, "steps": {"value": {"value": [1]}}},
 ])
 def test_any_summary_of_a_training_is_shown_and_never_used_as_a_path(command, tmp_path, monkeypatch, entries):
     monkeypatch.chdir(tmp_path)
     model = sealed(tmp_path / "model.safetensors", configuration(), training=TrainingSummary(as_read=entries))
     for arguments in (("models", "show", model), ("models", "show", model, "--json"),
                       ("sample", "-m", model, "--steps", 1, "--seed", 1, "-o", tmp_path / "out"),
-                      ("export", model, "--to", "safetensors", "-o", "slim.safetensors")):
+                      ("export", model, "--to", "safetensors", "-o", "slim.safetensors"),
+                      ("models", "compare", model, "demo", "-n", 0, "-o", "page.html")):
         code, out, err = command(*arguments)
         assert code == 0, err
         assert all(character.isprintable() or character == "\n" for character in out + err)
-    assert {path.name for path in tmp_path.iterdir()} == {"model.safetensors", "out", "slim.safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "model.safetensors", "out", "page.html", "slim.safetensors"}
     assert read_model_info(tmp_path / "slim.safetensors").config == configuration()

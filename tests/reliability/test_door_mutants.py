@@ -19,6 +19,8 @@ ONNX = "evaluation/features_file.py"
 SEALS, INPUTS, HEADERS = "storage/test_safetensors_file.py", "files/test_input_files.py", "test_security.py"
 CHECKPOINT, PNG, FEATURES = "storage/test_checkpoint.py", "data/test_png_texts.py", "evaluation/test_features_file.py"
 SMALL, SLOW = "data/test_small_files_of_much.py", "reliability/test_slow_texts.py"
+DESCRIPTIONS, GRAPHS = "data/picture_descriptions.py", "data/generated_prompts.py"
+SERVER, FORM, ASKING = "ui/server.py", "ui/form.py", "ui/test_server.py"
 IMAGES, WORKERS, JSON = "data/test_images.py", "data/test_decode_workers.py", "files/test_strict_json.py"
 
 # name → (file, the code, what stands there instead, the tests that notice)
@@ -76,6 +78,31 @@ MUTANTS = {
                                f"{SLOW} -k no_file_can_have"),
     "nested TOML": ("files/strict_toml.py", "except RecursionError as error:", "except KeyError as error:",
                     f"{SLOW} -k lists"),
+    "entities of any number": ("data/caption_text.py", r"#\d{1,7}|", r"#\d+|",
+                               "data/test_caption_text.py -k entity"),
+    "texts of any depth": (STRICT, 'if text.count("[") + text.count("{") > MAX_DEPTH', "if False", f"{JSON} -k nest"),
+    "times of any length": ("storage/event_log.py", "min(log.seconds + running, MAX_SECONDS)", "log.seconds + running",
+                            "storage/test_event_log.py"),
+    "a description as often as it stands there": (DESCRIPTIONS, "and tag not in found ", "", f"{SLOW} -k thousand"),
+    "all captions of a picture": (DESCRIPTIONS, "for value in captions[:1])", "for value in captions)",
+                                  f"{SLOW} -k thousand"),
+    "links that are lists": (GRAPHS, " and isinstance(link[0], str | int) else None", " else None", f"{SLOW} -k link"),
+    "texts of any length in rows": ("data/containers.py", "TEXT_LIMIT = 2**20", "TEXT_LIMIT = 2**40",
+                                    f"{SMALL} -k more_than_a_megabyte"),
+    "enlarged pictures of any size": ("cli/upscale.py", "if size.scaled(factor).pixels > MAX_PIXELS:", "if False:",
+                                      "test_upscalers.py -k too_much_memory"),
+    "any model as a student": ("model_config.py", "if self.student is not None and self.is_upscaler !=",
+                               "if False and self.is_upscaler !=", "test_distilled_upscalers.py -k starts_below"),
+    "the page without its token": (SERVER, "if not _same(token, self.server.token):", "if False:",
+                                   f"{ASKING} -k without_the_token"),
+    "the page under any name": (SERVER, 'if host.rpartition(":")[0] not in HOST_NAMES and host not in HOST_NAMES:',
+                                "if False:", f"{ASKING} -k without_the_token"),
+    "requests of any length": (SERVER, "if len(length) > 12 or int(length) > limit:", "if False:",
+                               f"{ASKING} -k within_the_limit"),
+    "prompts that no command line holds": (FORM, r'if "\0" in text or text !=', "if False and text !=",
+                                           f"{ASKING} -k judged_like"),
+    "HTML": ("reporting/page.py", "return escape(printable)", "return printable",
+             "reliability/test_doors.py -k html_is_inert"),
     "control characters": ("cli/terminal/plain_text.py", "if unicodedata.category(character) in _INVISIBLE and",
                            "if False and", "cli/terminal/test_plain_text.py"),
 }

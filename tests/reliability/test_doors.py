@@ -16,6 +16,7 @@ import consistent_models
 import doors
 import hostile_models
 import pytest
+import text_doors
 import tiny
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -73,7 +74,7 @@ def test_mutations_are_accepted_or_refused(door, times, seed, counted):
                 (doors.CORPUS / door / f"found-{seed}").write_bytes(data)
                 raise
     promise = {"picture": PICTURES, "archive": PICTURES, "rows": PICTURES,
-               "captions": TEXTS, "png_text": TEXTS}.get(door, MODELS)
+               "captions": TEXTS, "png_text": TEXTS, **dict.fromkeys(text_doors.DOORS, TEXTS)}.get(door, MODELS)
     counted(promise, f"mutations at the door {door.replace('_', ' ')}", 250 * times)
 
 

@@ -14,12 +14,14 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import consistent_models
 import pytest
 from real import environment
 
 DIFFUSE = (sys.executable, "-P", "-m", "diffuse_cli")
 LIGHT, HEAVY = "needs no torch", "imports torch or NumPy"
-OK, USAGE, MODEL, STORAGE, MEMORY, READER_LEFT = 0, 2, 4, 6, 7, -13
+OK, USAGE, MODEL, STORAGE, MEMORY, LOST, READER_LEFT = 0, 2, 4, 6, 7, 9, -13
+NO_TIME, KILLED = -24, -9                       # SIGXCPU, and what follows it: no program can say that it has no time
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ COMMANDS = {
     "train in two": Command(f"{TRAIN} --procs 2", writes_cache=True, writes_much=True),
     "sample": Command("sample red -m tiny --steps 1 -o {out}"),
     "sample in two": Command("sample red blue -m tiny --steps 1 --batch-size 1 -o {out} --procs 2"),
+    "sample larger": Command("sample red -m tiny --upscaler {upscaler} --steps 1 -o {out}"),
+    "upscale": Command("upscale {pictures}/000.png -m {upscaler} -o {out}/large.png", writes_much=True),
     "distill": Command("distill tiny {pictures} --evaluations 1 --steps 1 --batch-size 2 --name taught",
                        writes_cache=True),
     "evaluate": Command("evaluate tiny {pictures} -n 4"),
@@ -78,6 +82,11 @@ def if_it_needs_the_cache(code):
     """Help, usage errors, and drawings that need no model, use nothing below DIFFUSE_HOME."""
     return lambda command: {code, command.usual} if command.words[:2] in ("-h", "no") or command.usual == USAGE or \
         command.words.startswith(("data demo", "doctor")) else {code}   # doctor tells it in a row of its table
+
+
+def out_of_time(code):
+    """A lost process of several ends all with exit 9."""
+    return lambda command: {code, command.usual} | ({LOST} if "--procs" in command.words else set())
 
 
 @dataclass(frozen=True)
@@ -138,6 +147,8 @@ ENVIRONMENTS = {
     "few processes": Environment(
         unless_light(MEMORY), before="ulimit -u 3", within=STRANGER, prepare=lambda place: place.give_away()),
     "a small stack": Environment(unless_light(MEMORY), before="ulimit -s 256"),
+    "little time": Environment(out_of_time(KILLED), before="ulimit -t 1"),
+    "little time, softly": Environment(out_of_time(NO_TIME), before="ulimit -S -t 1"),
     "no /dev/shm": Environment(within=("unshare", "--mount"), before="mount -t tmpfs -o ro none /dev/shm"),
     "no network": Environment(
         lambda command: {USAGE if "--procs" in command.words else command.usual}, within=("unshare", "--net")),
@@ -149,9 +160,9 @@ QUICK = {(command, name) for command, name in zip([
     "distill", "models rm", "models verify", "an unknown model", "doctor", "data demo", "models show",
     "ui of an unknown model", "data check", "help", "models path", "models ls", "help", "models ls", "models show",
     "upscale by a model that is none", "models compare", "data clear",
-    "noise-demo", "a wrong option", "models rm", "models verify", "data clear", "models show", "noise-demo", "sample",
-    "noise-demo", "sample in two", "models ls", "export", "data preview", "evaluate", "models verify", "train in two",
-    "train"], ENVIRONMENTS, strict=True)}
+    "upscale", "a wrong option", "models rm", "models verify", "data clear", "models show", "noise-demo", "sample",
+    "sample larger", "sample in two", "models ls", "export", "data preview", "evaluate", "models show", "noise-demo",
+    "models verify", "train in two", "train"], ENVIRONMENTS, strict=True)}
 
 
 class Place:
@@ -181,8 +192,20 @@ class Place:
         self.home.symlink_to(self.directory / "elsewhere")              # of root, to a directory of the stranger
 
     def plant_links(self):
-        for name in ("strip.png", "slim.safetensors", "sheet.png", "scenes", "00000-0-red.png", "page.html"):
+        for name in ("strip.png", "slim.safetensors", "sheet.png", "scenes", "00000-0-red.png", "page.html",
+                     "large.png"):
             (self.out / name).symlink_to(self.victim)
+
+
+@pytest.fixture(scope="module")
+def upscaler(tmp_path_factory):
+    """A model that enlarges pictures of 8 pixels to 16."""
+    directory = tmp_path_factory.mktemp("upscaler")
+    directory.chmod(0o755)
+    path = consistent_models.sealed(directory / "upscaler.safetensors", consistent_models.configuration(
+        **consistent_models.UPSCALERS["twice"]))
+    path.chmod(0o644)
+    return path
 
 
 @functools.cache
@@ -196,7 +219,7 @@ def _can(within):
 @pytest.mark.parametrize(("command", "name"), [
     pytest.param(*cell, id=" in ".join(cell).replace("/", " "), marks=() if cell in QUICK else pytest.mark.slow)
     for cell in ALL])
-def test_a_command_in_an_environment(command, name, squares, trained, tmp_path, counted):
+def test_a_command_in_an_environment(command, name, squares, trained, upscaler, tmp_path, counted):
     one, surroundings = COMMANDS[command], ENVIRONMENTS[name]
     if not _can(surroundings.within):
         pytest.skip(f"{surroundings.within[0]} is not allowed here")
@@ -206,7 +229,7 @@ def test_a_command_in_an_environment(command, name, squares, trained, tmp_path, 
     place = Place(trained, tmp_path / "place")
     if surroundings.prepare:
         surroundings.prepare(place)
-    words = [word.format(pictures=squares, out=place.out) for word in one.words.split(" ")]
+    words = [word.format(pictures=squares, out=place.out, upscaler=upscaler) for word in one.words.split(" ")]
     script = f'{surroundings.before or ":"}; "$@" {surroundings.after}' if surroundings.after else \
         f'{surroundings.before or ":"}; exec "$@"'
     code, out, err = run([*surroundings.within, "bash", "-o", "pipefail", "-c", script, "bash", *DIFFUSE, *words],
@@ -219,7 +242,7 @@ def test_a_command_in_an_environment(command, name, squares, trained, tmp_path, 
     assert not surroundings.ascii or shown.isascii()
     errors = [line for line in shown.splitlines() if line.startswith("error: ")]
     reported = name not in ("full stderr", "closed streams")
-    assert len(errors) == (code not in (OK, READER_LEFT, 141) and reported), shown
+    assert len(errors) == (code not in (OK, READER_LEFT, 141, NO_TIME, KILLED) and reported), shown
     assert place.victim.read_text() == "precious"
     assert not (place.directory / "relative").exists()
     counted("Every command in every environment ends as documented, with one line", f"{name}", 1)

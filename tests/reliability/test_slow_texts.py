@@ -3,14 +3,17 @@
 Each would be a finding only by its time: with an expression that tries all pairs of places, the test does not end.
 """
 
+import io
 import zipfile
 
 import pytest
+import text_doors
 from source_files import png
 
 from diffuse_cli.cli import prompt_files
-from diffuse_cli.data import class_names
+from diffuse_cli.data import class_names, picture_descriptions
 from diffuse_cli.data.captions import find_pictures
+from diffuse_cli.data.generated_prompts import prompt_of_graph
 from diffuse_cli.errors import DataError
 from diffuse_cli.files.strict_toml import TomlError, loads_toml
 from diffuse_cli.sampling import other_tools, png_metadata
@@ -68,3 +71,28 @@ def test_names_that_no_file_can_have_are_no_pictures_and_no_references(tmp_path)
     (tmp_path / "metadata.csv").write_text("file_name,text\n0.png,red\n" + "upload/" * 18_000 + ",blue\n")
     with pytest.raises(DataError, match="lists 2 files, of which 1 is not there"):
         find_pictures(tmp_path)
+
+
+NOT_UTF8 = b"un \xe9l\xe9phant \xe0 la mer"
+
+
+@pytest.mark.parametrize("picture", [
+    text_doors.webp_with((b"EXIF", text_doors.exif_of([(0x010E, 2, NOT_UTF8)] * 900))),
+    text_doors.jpeg_with(*[(0xE1, b"Exif\0\0" + text_doors.exif_of([(0x010E, 2, NOT_UTF8)]))] * 900),
+    text_doors.jpeg_with((0xED, b"Photoshop 3.0\0" + text_doors.iptc_of([(120, b"\xe4")] * 900))),
+    text_doors.jpeg_with((0xED, b"Photoshop 3.0\0" + text_doors.iptc_of([(25, b"\xe4t\xe9")] * 900))),
+], ids=["one directory", "many directories", "captions", "keywords"])
+def test_a_picture_of_a_thousand_descriptions_has_the_encoding_of_few_of_them_guessed(monkeypatch, picture):
+    """A guess takes a tenth of a second for a long text: of all of them, a picture of a megabyte took 90 seconds."""
+    guessed = []
+    monkeypatch.setattr(picture_descriptions, "guess_code_page", lambda data: guessed.append(data) or "cp1252")
+    picture_descriptions.description_in(io.BytesIO(picture))
+    assert 1 <= len(guessed) <= 2
+
+
+def test_a_link_of_a_graph_is_a_number_or_a_name_and_not_a_list_to_be_written_out():
+    """A list of a megabyte, to which ten thousand nodes lead, would be written out for each of them."""
+    sampler = {"class_type": "KSampler", "inputs": {"positive": [[1, 2], 0]}}
+    text = {"class_type": "CLIPTextEncode", "inputs": {"text": "a red car"}}
+    assert prompt_of_graph({"3": sampler, "[1, 2]": text}) is None
+    assert prompt_of_graph({"3": {**sampler, "inputs": {"positive": [6, 0]}}, "6": text}) == "a red car"

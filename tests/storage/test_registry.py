@@ -262,6 +262,8 @@ def test_paths(tmp_path, monkeypatch):
     for missing in ("./nothing", "y.safetensors", "~/y", "a/b"):
         with pytest.raises(ModelError, match="there is no file"):
             registry.resolve(missing)
+    with pytest.raises(ModelError, match=r"hf://nobody is no address of a model. Write hf://owner/name"):
+        registry.resolve("hf://nobody")
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("car-64", "cars-64"), ("Cars-64", "cars-64"), ("dmeo", "demo")])

@@ -58,7 +58,7 @@ def make_batch(count: int = 6, *, text: bool = False) -> Batch:
 
 
 def losses_of(network: Network, batch: Batch, config: ModelConfig, **options: object) -> Losses:
-    schedule = make_schedule(config.schedule, config.network.resolution.side)
+    schedule = make_schedule(config.schedule, config.network.schedule_side)
     return compute_losses(network, batch, config=config, schedule=schedule, **{"loss_weighting": "simple", **options})
 
 

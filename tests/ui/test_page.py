@@ -116,6 +116,13 @@ def test_where_no_picture_is_yet_there_is_a_plain_ground_without_its_text(page):
     })()""") == ["none", "rgba(0, 0, 0, 0)"]
 
 
+def test_the_button_and_its_messages_are_seen_however_many_settings_are_open(page):
+    _load(page, width=1280, height=800)
+    page.run("document.querySelectorAll('form details').forEach(details => details.open = true)")
+    assert page.run("document.querySelector('form').scrollHeight > innerHeight && scrollY == 0")
+    assert page.run("document.getElementById('bar').getBoundingClientRect().bottom <= innerHeight")
+
+
 def test_a_picture_is_dropped_and_painted_over(page):
     _load(page)
     _fill(page, prompt="a red car", count="1", seed="7")

@@ -89,8 +89,6 @@ def _demonstrate(
     from ..runtime import devices
 
     with progress.of("loading", 1):
-        import numpy as np
-
         from ..diffusion.schedule import make_schedule
         from ..pictures import image_files
         from ..sampling import forward_demo
@@ -128,8 +126,10 @@ def _demonstrate(
     else:
         strip = sheets.labelled_rows(_rows(levels_of))
         output_files.write_new(target, image_files.encode(strip))
+        places = view.pictures_in_a_row(num)
         for levels in levels_of.values():
-            view.pictures([sheets.tile(np.stack([level.noisy for level in levels]), columns=num)])
+            for start in range(0, num, places):
+                view.pictures([level.noisy for level in levels[start : start + places]], of=places)
     records = [_record(name, level) for name, levels in levels_of.items() for level in levels]
     output_files.print_result(target, {"levels": records})
 

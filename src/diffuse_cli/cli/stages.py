@@ -51,7 +51,11 @@ def _find(
         if size is not None and size not in network.sizes and size in (one.scaled(factor) for one in network.sizes):
             found = _upscaler_for(path, factor)
             return found, _small_size(upscaling_of(found), network, size)
-    return None, None if size is None else network.checked_size(size)
+    if size is not None and size not in network.sizes:
+        own, larger = (", ".join(str(one.scaled(factor)) for one in network.sizes) for factor in (1, FACTORS[-1]))
+        raise UsageError(f"this model was not trained on pictures of {size} px",
+                         hint=f"It draws {own}, and {larger} with an upscaler")
+    return None, size
 
 
 def upscaling_of(path: Path) -> Upscaling:

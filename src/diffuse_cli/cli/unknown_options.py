@@ -21,7 +21,7 @@ _OPTIONS = {
     "--size": "resolution image-size img-size imgsz width height w h",
     "--lr": "learning-rate lr0 base-lr rate",
     "--batch-size": "batch bs b train-batch-size per-device-train-batch-size eval-batch-size",
-    "--num": "count number amount num-images num-samples n-samples samples n-iter batch-count num-images-per-prompt "
+    "--num": "n count number amount num-images num-samples n-samples samples n-iter batch-count num-images-per-prompt "
              "images-per-prompt images-per-batch",
     "--out": "output output-dir output-path output-file outdir out-dir save-dir save-path results-dir results-folder "
              "logging-dir destination dest",

@@ -4,9 +4,10 @@ A row is a dictionary from column to value. The names of objects that are marked
 own, OBJECTS, which no rule takes for a caption. Standard library only.
 """
 
-import json
 from collections.abc import Iterable, Iterator
 from typing import Any
+
+from ..files.strict_json import loads_shallow
 
 FILE_KEY = "file_name"                          # the column in which names stand that had no column of their own
 NAMELESS = "column "                            # begins the names of columns of a table without a header
@@ -93,7 +94,7 @@ def _object(value: Any) -> dict[str, Any]:
     """A JSON object, or the text of one; {} for anything else."""
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = loads_shallow(value)
         except (ValueError, RecursionError):
             return {}
     return value if isinstance(value, dict) else {}

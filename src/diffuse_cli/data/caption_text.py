@@ -66,8 +66,13 @@ def _without_html(text: str) -> str:
     if "</" in text or "<br" in text:
         text = _TAG.sub(" ", _THOUGHTS.sub("", text))
     for _ in range(2 if "&" in text else 0):                            # exporters write them twice
-        text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
+        text = without_entities(text)
     return text
+
+
+def without_entities(text: str) -> str:
+    """A text with the letters that entities such as &amp; stand for; numbers of more digits than letters have stay."""
+    return _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
 
 
 def join_lines(lines: Iterable[str]) -> str:
@@ -96,7 +101,7 @@ def captions_of_xmp(text: str) -> tuple[str, ...] | None:
     Of keywords with those above them, "things|car", the last word counts. Those that darktable adds itself do not.
     """
     for field in ("dc:description", "dc:subject", "lr:hierarchicalSubject", "digiKam:TagsList", "dc:title"):
-        items = [html.unescape(item.partition(">")[2].partition("</rdf:li>")[0])
+        items = [without_entities(item.partition(">")[2].partition("</rdf:li>")[0])
                  for item in text.partition(f"<{field}>")[2].partition(f"</{field}>")[0].split("<rdf:li")[1:]]
         if "description" not in field and "title" not in field:
             separator = "/" if field.startswith("digiKam") else "|"

@@ -4,7 +4,6 @@ Standard library only, except for parquet.
 """
 
 import heapq
-import json
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -12,6 +11,7 @@ from typing import Any
 
 from ..config import TABLE_SUFFIXES
 from ..errors import DataError
+from ..files.strict_json import loads_shallow
 from .annotations import normalised
 from .caption_columns import TEXT_COLUMNS
 from .caption_text import distinct_captions, tidy
@@ -70,7 +70,7 @@ def _pairs_in(file: File, wanted: set[str]) -> list[tuple[str, str]]:
             return []
         text = decode_text(data)[0].removeprefix("\ufeff")
         if file.suffix == ".json":
-            return _pairs_of_json(json.loads(text), wanted)
+            return _pairs_of_json(loads_shallow(text), wanted)
         if file.suffix in _YAML:
             return _pairs_of_yaml(text, wanted)
     except (DataError, NoTable, NotText, OSError, ValueError, RecursionError):

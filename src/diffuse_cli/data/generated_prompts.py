@@ -3,10 +3,11 @@
 It is taken where it is certain: the negative prompt is never one, nor is a text that may lead to something else.
 """
 
-import json
 import re
 from collections.abc import Iterable
 from typing import Any
+
+from ..files.strict_json import loads_shallow
 
 # Names of texts in PNGs: of stable-diffusion-webui and its relatives, ComfyUI, InvokeAI, and NovelAI.
 PROMPT_TEXTS = ("parameters", "prompt", "invokeai_metadata", "sd-metadata", "generation_data", "Comment")
@@ -44,7 +45,7 @@ def prompt_in(name: str, text: str) -> str | None:
     if name == "parameters" and not text.lstrip().startswith("{"):
         return prompt_of_parameters(text.splitlines())
     try:
-        document = json.loads(text)
+        document = loads_shallow(text)
     except (ValueError, RecursionError):
         return None
     if not isinstance(document, dict):
@@ -73,7 +74,7 @@ def prompt_of_graph(document: dict[str, Any]) -> str | None:
 def text_at(graph: dict[str, Any], link: Any) -> str:
     """The text that the node behind a link, [number of the node, output], encodes; "" if it is not found."""
     for _ in range(_MAX_LINKS):
-        node = graph.get(str(link[0])) if isinstance(link, list) and link else None
+        node = graph.get(str(link[0])) if isinstance(link, list) and link and isinstance(link[0], str | int) else None
         inputs = node.get("inputs") if isinstance(node, dict) else None
         if not isinstance(inputs, dict):
             break

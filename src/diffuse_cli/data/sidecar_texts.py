@@ -1,12 +1,12 @@
 """Reads the texts beside pictures: their lines, JSON with a caption, and XMP, in whatever encoding they are."""
 
-import json
 import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from ..files.strict_json import loads_shallow
 from .caption_columns import is_caption_name
 from .caption_text import (
     NOTHING,
@@ -110,7 +110,7 @@ class SidecarReader:
                 return None
             return distinct_captions(join_lines(lines) if self.joined else lines)
         try:
-            content = json.loads(text)
+            content = loads_shallow(text)
         except (ValueError, RecursionError):
             problems.append((file.name, "not JSON"))
             return None
@@ -171,7 +171,7 @@ def _is_captioned_object(text: str) -> bool:
     if not text.lstrip().startswith("{"):
         return False
     try:
-        content = json.loads(text)
+        content = loads_shallow(text)
     except (ValueError, RecursionError):
         return False
     return isinstance(content, dict) and any(key in content for key in SIDECAR_KEYS)

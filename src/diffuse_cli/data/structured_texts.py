@@ -3,9 +3,10 @@
 Standard library only. The forms are those of JSON, of Python's `repr`, and of NumPy's, which has no commas.
 """
 
-import json
 import re
 from typing import Any
+
+from ..files.strict_json import loads_shallow
 
 CAPTION_KEYS = ("caption", "text", "raw", "sentence", "value", "content")       # of an object in the place of a caption
 LANGUAGE_KEYS = ("en", "en_US", "en-US", "english")                     # of translations, instead of CAPTION_KEYS
@@ -27,7 +28,7 @@ def structured(value: Any) -> Any:
     if text[:1] + text[-1:] not in ("[]", "{}"):
         return value
     try:
-        parsed = json.loads(text)
+        parsed = loads_shallow(text)
     except (ValueError, RecursionError):
         return _literal(text) or value
     are_texts = isinstance(parsed, list) and bool(parsed) and all(isinstance(item, str | dict) for item in parsed)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from .. import installing
 from ..errors import DataError, system_reason
 from ..files.memory_limit import MAX_GROWTH, limited_memory
+from ..files.strict_json import loads_shallow
 from .annotations import NAMELESS, flattened, rows_of
 from .containers import ARCHIVE_LIMIT, File, Location, judge_row_count, reading, rows_of_batches
 from .file_types import remedies
@@ -94,7 +95,7 @@ def _json_line_rows(file: File, notes: list[str]) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = loads_shallow(line)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{file.name} line {number} is not JSON", hint=_ROW_HINT) from error
         if not isinstance(row, dict):
@@ -104,7 +105,7 @@ def _json_line_rows(file: File, notes: list[str]) -> Iterator[Row]:
 
 def _is_object(text: str) -> bool:
     try:
-        return isinstance(json.loads(text), dict)
+        return isinstance(loads_shallow(text), dict)
     except (ValueError, RecursionError):
         return False
 
@@ -128,7 +129,7 @@ def read_document(path: Location, name: str, *, limit: int) -> Any:
         raise DataError(f"{name} is larger than {limit // 2**20} MB", hint="Write it as JSON lines (.jsonl)")
     try:
         with limited_memory():
-            return json.loads(decode_text(data)[0])
+            return loads_shallow(decode_text(data)[0])
     except MemoryError as error:
         raise DataError(f"the values in {name} take more than {MAX_GROWTH // 2**30} GiB",
                         hint="Write it as JSON lines (.jsonl)") from error

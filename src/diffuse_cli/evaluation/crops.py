@@ -20,15 +20,14 @@ def crops_of(
     → the crops (N, H, W, 3) uint8, and the same places of the small pictures, enlarged (N, 3, H, W)
     """
     assert network.upscaling is not None
-    height, width = network.resolution.height, network.resolution.width
+    factor, crop = network.upscaling.factor, network.resolution
+    height, width = crop.height // factor, crop.width // factor
     draws = randomness.uniform(randomness.keys(seed, "evaluated crop", 0, torch.arange(len(positions))), 2)
-    crops, enlarged = [], []
+    crops, small = [], []
     for position, draw in zip(positions, draws, strict=True):
         picture = dataset.pixels(np.array([position]))[0]
-        rows, columns, _ = picture.shape
-        top, left = (draw * torch.tensor([rows - height + 1, columns - width + 1])).long().tolist()
-        place = slice(top, top + height), slice(left, left + width)
-        small = from_pixels(reduced(picture, network.upscaling.factor)[None])
-        crops.append(picture[place])
-        enlarged.append(upscaling.enlarge(small, rows, columns)[0, :, *place])
-    return np.stack(crops), torch.stack(enlarged)
+        whole = reduced(picture, factor)
+        top, left = (draw * torch.tensor([whole.shape[0] - height + 1, whole.shape[1] - width + 1])).long().tolist()
+        small.append(whole[top : top + height, left : left + width])
+        crops.append(picture[factor * top :, factor * left :][: crop.height, : crop.width])
+    return np.stack(crops), upscaling.enlarge(from_pixels(np.stack(small)), factor)

@@ -153,7 +153,7 @@ def measure(
     pixels: (N, H, W, C) uint8; captions: one for each picture, "" for none; low_res: the small pictures of an upscaler.
     """
     config, device = model.config, next(model.network.parameters()).device
-    schedule = make_schedule(config.schedule, config.network.resolution.side)
+    schedule = make_schedule(config.schedule, config.network.schedule_side)
     times = schedule.time_of(likelihood.level_log_snrs(schedule))
     variants = {"true": captions, **_other_captions(model, captions, seed)}
     curves: dict[str, list[Tensor]] = {name: [] for name in variants}

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import Export
@@ -67,7 +68,7 @@ def compare(model: Model, folder: Path, settings: Export) -> list[Comparison]:
     """
     comparisons = [] if model.tokenizer is None else [compare_tokenizers(model, folder / TOKENIZER_FILE)]
     betas = json.loads((folder / SCHEDULER_FILE).read_bytes())["trained_betas"]
-    difference = make_schedule(model.config.schedule, model.config.network.resolution.side).betas() - torch.tensor(
+    difference = make_schedule(model.config.schedule, model.config.network.schedule_side).betas() - torch.tensor(
         betas, dtype=torch.float64)
     comparisons.append(Comparison("betas of the scheduler", difference.abs().max().item(), 0.0))
     return comparisons + _compare_pipeline(model, folder)
@@ -132,7 +133,7 @@ def sample_like_pipeline(
     They have the time steps and the clipping of the pipeline's scheduler, the noise of an equal generator, and guidance
     at every step. `diffuse sample` guides in an interval and thresholds dynamically, which no stock pipeline can do.
     """
-    schedule = make_schedule(model.config.schedule, model.config.network.resolution.side)
+    schedule = make_schedule(model.config.schedule, model.config.network.schedule_side)
     network = model.config.network
     shape = (len(prompts), *network.shape_of(network.checked_size(size)))
 
@@ -143,8 +144,8 @@ def sample_like_pipeline(
     start, low_res = noise(), None
     if small is not None:
         t = torch.full((len(small),), (NOISE_LEVEL + 1) / STEPS, dtype=torch.float64)
-        low_res = upscaling.with_noise(
-            upscaling.enlarge(small, *shape[2:]), noise(), t, network_time(t).float(), schedule)
+        enlarged = F.interpolate(small, shape[2:], mode="bilinear", align_corners=True)         # other than ours
+        low_res = upscaling.with_noise(enlarged, noise(), t, network_time(t).float(), schedule)
     denoise = _always_guided_denoiser(model, prompts, guidance=guidance, clip=sampler != "ddim", low_res=low_res)
     if sampler == "ddpm":                       # the stock scheduler interpolates the logarithms of the variances
         steps = ddpm(denoise, start, times, schedule, fresh_noise=noise, variance_rule="log")
@@ -158,7 +159,7 @@ def _always_guided_denoiser(
     model: Model, prompts: Sequence[str], *, guidance: float, clip: bool, low_res: LowRes | None,
 ) -> Denoiser:
     """Return a denoiser that guides at every noise level without thresholding, as stock pipelines do."""
-    schedule = make_schedule(model.config.schedule, model.config.network.resolution.side)
+    schedule = make_schedule(model.config.schedule, model.config.network.schedule_side)
     text, null = encode_prompts(model, prompts)
 
     def estimate(noisy: Tensor, t: float, features: Tensor | None) -> Denoised:

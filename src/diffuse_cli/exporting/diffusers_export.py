@@ -47,7 +47,7 @@ def write(model: Model, folder: Path, settings: Export) -> None:
         raise UsageError(f"a distilled model samples with {STUDENT_SCHEDULER} alone, not with {scheduler}",
                          hint="Leave --scheduler out")
     network = _with_expected_channels(config.network, learned=config.learned_variance, scheduler=scheduler)
-    betas = make_schedule(config.schedule, network.resolution.side).betas()
+    betas = make_schedule(config.schedule, network.schedule_side).betas()
     scheduler_config = diffusers_config.scheduler_config(config, scheduler, betas.tolist())
     _write_json(folder / INDEX_FILE, diffusers_config.pipeline_index(
         network, scheduler_config["_class_name"], student))

@@ -20,11 +20,11 @@ TABULATED_TIMES = 4001                          # so many that linear interpolat
 def sampler_numbers(config: ModelConfig) -> dict[str, Any]:
     """Return sizes, noise schedule and guidance of a model, ready for JSON. `step_table` in sample.py reads them."""
     network, defaults = config.network, Sampling.of(config)
-    schedule = make_schedule(config.schedule, network.resolution.side)
+    schedule = make_schedule(config.schedule, network.schedule_side)
     unguided = not config.conditional or config.student is not None    # no prompts, or guidance is built in
-    interval = (0, 0) if unguided else defaults.interval_at(network.resolution.side)
+    interval = (0, 0) if unguided else defaults.interval_at(network.schedule_side)
     first = schedule.log_snr(torch.ones(1, dtype=torch.float64)).item()
-    levels = many_levels(schedule, 3, network.resolution.side)
+    levels = many_levels(schedule, 3, network.schedule_side)
     times = schedule.time_of(torch.from_numpy(np.linspace(levels[0].item(), levels[-1].item(), TABULATED_TIMES)))
     return {
         "resolution": network.resolution.width if network.resolution.is_square else network.shape[1:],
@@ -57,7 +57,7 @@ def _few_levels(config: ModelConfig) -> dict[str, list[float]]:
 
     A distilled model has no other number of steps.
     """
-    schedule = make_schedule(config.schedule, config.network.resolution.side)
+    schedule = make_schedule(config.schedule, config.network.schedule_side)
     numbers = range(1, FEW_STEPS + 1) if config.student is None else [config.student.evaluations]
     times = {str(steps): sampling_times_of(config, Sampling(steps=steps))[1:-1] for steps in numbers}
     return {steps: schedule.log_snr(torch.tensor(inner, dtype=torch.float64)).tolist()

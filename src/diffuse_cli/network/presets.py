@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..checks import check_choice, check_size
 from ..config import PRESETS
-from ..model_config import SIDE_MULTIPLE, NetworkConfig, TextConfig, Upscaling
+from ..model_config import SIDE_MULTIPLE, UPSCALER_SIDE, NetworkConfig, TextConfig, Upscaling
 from ..picture_size import Size
 
 LOWEST_SIZE = 8                 # pixels to which the shorter side of the lowest map comes nearest; 6 to 11 if possible
@@ -103,14 +103,17 @@ def upscaler_config(
 ) -> NetworkConfig:
     """The network of a preset for an upscaler that is trained on crops of that size.
 
+    It has the levels of a network for pictures of 64 px, or of those of smaller crops, so that crops can have any size.
+
     text: the shape of its text encoder, that of the first model; None makes an unconditional network. Pixels attend to
     the text alone, at the lowest level: so the cost grows as the number of pixels, and a picture larger than a crop
     looks to each pixel as a crop does. Raises UsageError for an unknown preset, or for a size that is not possible.
     """
-    network = network_config(preset, crop, vocabulary=None if text is None else text.vocabulary,
+    levels_of = crop if min(crop) < UPSCALER_SIDE else Size.of(UPSCALER_SIDE)
+    network = network_config(preset, levels_of, vocabulary=None if text is None else text.vocabulary,
                              learned_variance=learned_variance)
     lowest = "none" if text is None else "text"
-    return dataclasses.replace(network, text=text, upscaling=upscaling,
+    return dataclasses.replace(network, resolution=crop, text=text, upscaling=upscaling,
                                attention=(*("none" for _ in network.attention[1:]), lowest))
 
 

@@ -181,7 +181,7 @@ def _curves(models: Sequence[Compared]) -> str:
                     curves=training, log=True),
               Chart(title="Noise loss by noise level", explanation=LOG_SNR, x_label="log-SNR", log=True,
                     curves=[_by_level(index, model) for index, model in known])]
-    if len({model.settings.get("batch_size") for _, model in known}) > 1:
+    if len({readable(model.settings.get("batch_size")) for _, model in known}) > 1:        # a stranger's may be a list
         charts.insert(1, Chart(title="Validation loss by pictures seen", explanation="The same, as batches differ in "
                                "size.", curves=seen, x_label="pictures seen", log=True))
     cards = [card for chart in charts if (card := page.chart(chart))]

@@ -16,6 +16,7 @@ FONT_SIZE, LETTER_WIDTH = 10, 6.2               # pixels; the width estimates th
 _TICK, _LINE, _DOT = 3.5, 1.6, 5.0              # pixels: length of a tick, width of a curve, diameter of its dots
 _MARGIN = 0.04                                  # share of the data's range that stays free on either side
 _INTERVALS = 8                                  # largest number of intervals between the ticks of an axis
+_TICK_LETTERS = 6                               # of the y axis that have room; those of an enlarged part need it
 _LEGEND_BESIDE = 4                              # smallest number of curves whose legend is a column on the right
 
 Points = list[tuple[float, float]]
@@ -64,7 +65,7 @@ def svg(curves: Sequence[Curve], *, name: str, x_label: str = "step", log: bool 
     y_axis = _Axis.around([y for line in lines for _, y in line], log=log)
     legend_beside, legend_above = len(curves) >= _LEGEND_BESIDE, 1 < len(curves) < _LEGEND_BESIDE
     frame = _Frame(
-        left=_TICK + 8 + LETTER_WIDTH * max((len(text) for _, text in y_axis.ticks), default=0),
+        left=_TICK + 8 + LETTER_WIDTH * max([_TICK_LETTERS, *(len(text) for _, text in y_axis.ticks)]),
         right=WIDTH - 8 - (26 + LETTER_WIDTH * max(len(curve.label) for curve in curves) if legend_beside else 0),
         top=26 if legend_above else 8, bottom=HEIGHT - 32)
     chart = ET.Element("svg", {"viewBox": f"0 0 {WIDTH} {HEIGHT}", "role": "img", "aria-label": name,

@@ -167,7 +167,7 @@ def reverse_diffusion(
     pictures to start from, none or N of them, all with the same strength and either all with a mask or none. low_res:
     the N small pictures that an upscaler enlarges to that size; if it is large, in tiles.
     """
-    schedule = make_schedule(config.schedule, config.network.resolution.side)       # one for all sizes
+    schedule = make_schedule(config.schedule, config.network.schedule_side)       # one for all sizes
     shape = config.network.shape_of(config.network.checked_size(size))
 
     def denoiser_of(rows: slice, columns: slice) -> Denoiser:

@@ -40,4 +40,4 @@ def guided_denoiser(
 
     return classifier_free(
         lambda noisy, t: estimate(noisy, t, text, low_res), both, schedule=schedule, scale=sampling.guidance,
-        interval=sampling.interval_at(config.network.resolution.side), has_alpha=config.network.has_alpha)
+        interval=sampling.interval_at(config.network.schedule_side), has_alpha=config.network.has_alpha)

@@ -13,7 +13,7 @@ def sampling_times_of(config: ModelConfig, sampling: Sampling) -> list[float]:
     """The steps + 1 times that the sampler visits, from 1 down to 0. Those of a distilled model are even, and those of
     a distilled upscaler start below 1.
     """
-    side = config.network.resolution.side
+    side = config.network.schedule_side
     if config.student is not None:
         return student_times(config.student.evaluations, config.student.start)
     schedule = make_schedule(config.schedule, side)
@@ -27,7 +27,7 @@ def guided_steps(config: ModelConfig, sampling: Sampling) -> int:
     """
     if sampling.guidance == 1:
         return 0
-    side = config.network.resolution.side
+    side = config.network.schedule_side
     schedule, (low, high) = make_schedule(config.schedule, side), sampling.interval_at(side)
     times = torch.tensor(sampling_times_of(config, sampling)[:-1], dtype=torch.float64)
     ratio = torch.exp(-schedule.log_snr(times) / 2)                    # sigma/alpha

@@ -55,7 +55,7 @@ def enlarge(model: Model, pixels: np.ndarray, prompts: Sequence[str], *, seeds: 
     right, below = (-(-max(side + 2 * MARGIN, crop // factor) // unit) * unit - side - MARGIN
                     for side, crop in zip((width, height), network.resolution, strict=True))
     padded = F.pad(small, (MARGIN, right, MARGIN, below), mode="replicate")
-    enlarged = upscaling.enlarge(padded, factor * padded.shape[2], factor * padded.shape[3])
+    enlarged = upscaling.enlarge(padded, factor)
     count = max(1, AT_ONCE // enlarged[0, 0].numel()) if enlarged.device.type == "cpu" else len(enlarged)
     parts = (slice(start, start + count) for start in range(0, len(enlarged), count))
     drawn = np.concatenate([
@@ -93,7 +93,7 @@ def steps_of(model: Model, enlarged: Tensor, prompts: Sequence[str], *, seeds: S
 
 def low_res_of(config: ModelConfig, enlarged: Tensor, seeds: Sequence[int]) -> LowRes:
     """Enlarged small pictures (N, C, H, W) with the noise of their seeds, as an upscaler reads them."""
-    schedule, t = make_schedule(config.schedule, config.network.resolution.side), NOISE_TIME
+    schedule, t = make_schedule(config.schedule, config.network.schedule_side), NOISE_TIME
     keys = torch.tensor([randomness.key(seed, "small noise") for seed in seeds], device=enlarged.device)
     noise = randomness.normal(keys, tuple(enlarged.shape[1:]))
     time = torch.full((len(enlarged),), network_time(t).item(), device=enlarged.device)

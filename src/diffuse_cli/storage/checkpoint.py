@@ -153,7 +153,7 @@ def _load_folder(index: Path, device: torch.device) -> Model:
     expected = parameter_shapes(config.network)
     with safetensors_file.opened(index):
         if folder.betas is not None:
-            betas = make_schedule(config.schedule, config.network.resolution.side).betas()
+            betas = make_schedule(config.schedule, config.network.schedule_side).betas()
             if (betas - torch.tensor(folder.betas, dtype=torch.float64)).abs().max() > BETA_TOLERANCE:
                 raise ModelError("its noise schedule is none of those that are supported")
         for prefix, path in folder.weights.items():

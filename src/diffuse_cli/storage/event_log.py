@@ -10,6 +10,7 @@ from ..files.strict_json import JsonError, loads_strict
 
 LOG_FILE = "events.jsonl"
 MAX_LOG_BYTES = 2**30
+MAX_SECONDS = 1e9                               # of training, thirty years: a log that was made up says anything
 Entry = dict[str, Any]                          # the fields of an event as they were written
 _SERIES = {"stepped": "steps", "validated": "validations", "previewed": "previews"}    # event → field of EventLog
 
@@ -63,9 +64,9 @@ def read_event_log(directory: Path) -> EventLog:
             while series and series[-1]["step"] >= step:
                 series.pop()
             series.append(entry)
-        if kind in ("stepped", "finished") and math.isfinite(seconds := number(entry.get("seconds"))):
+        if kind in ("stepped", "finished") and (seconds := number(entry.get("seconds"))) >= 0:
             running = seconds
-    log.seconds += running
+    log.seconds = min(log.seconds + running, MAX_SECONDS)
     return log
 
 

@@ -212,6 +212,8 @@ def resolve(model: str | None) -> Path:
         from .hub_models import fetch
 
         return fetch(model)
+    if model.startswith("hf://"):
+        raise ModelError(f"{model} is no address of a model", hint="Write hf://owner/name")
     if is_path(model):
         path = Path(os.path.expanduser(model))
         if path.is_dir():

@@ -122,7 +122,7 @@ class Batches:
 
     @functools.cached_property
     def _schedule(self) -> Schedule:
-        return make_schedule(self.plan.model.schedule, self.plan.model.network.resolution.side)
+        return make_schedule(self.plan.model.schedule, self.plan.model.network.schedule_side)
 
     @functools.cached_property
     def _encode(self) -> CachedTokens:

@@ -102,7 +102,7 @@ class Segments:
         denoise = within_range(self._denoiser(self.teacher.network, condition, guidance=self.student.guidance))
         s = next(time for time in self.times if time < t)
         times = distillation.segment_times(t, s, self.schedule, steps=TEACHER_STEPS,
-                                           resolution=self.config.network.resolution.side)
+                                           resolution=self.config.network.schedule_side)
         reached = self._last(TEACHER_SAMPLER, denoise, noisy, times)
         first, last = (torch.tensor(time, dtype=torch.float64) for time in (times[0], times[-1]))
         return distillation.student_target(noisy, reached, first, last, self.schedule)

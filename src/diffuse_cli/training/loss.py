@@ -98,7 +98,7 @@ def compute_losses(
     log_snr = at.level.log_snr                                                             # (N,)
     target = schedule.target(config.prediction, batch.image, batch.noise, at.level)
     noise_mse = losses.noise_loss(prediction, target, prediction=config.prediction, log_snr=log_snr)
-    side = config.network.resolution.side / batch.reduction
+    side = config.network.schedule_side / batch.reduction
     weight = losses.noise_weight(loss_weighting, log_snr, side).to(noise_mse)
 
     # Variance loss

@@ -1,7 +1,7 @@
 """The crops on which an upscaler is trained, and the small pictures that it is given with them.
 
-A small picture is the whole picture, reduced. It is enlarged as in sampling, and the crop of that gets noise of a
-random level. All draws are functions of keys.
+A small picture is cut from the whole picture, reduced. It is enlarged as in sampling, and gets noise of a random level.
+All draws are functions of keys.
 """
 
 from typing import NamedTuple
@@ -25,9 +25,7 @@ class SmallPictures(NamedTuple):
     """What the device needs to make a `LowRes` of N crops: all but `crops` are about their small pictures."""
 
     crops: Tensor                               # (N, H, W, 3) uint8
-    windows: Tensor                             # (N, h, w, 3) uint8, of the small pictures
-    rows: Tensor                                # (N, H), `upscaling.places_in_window`
-    columns: Tensor                             # (N, W)
+    small: Tensor                               # (N, H/factor, W/factor, 3) uint8
     time: Tensor                                # (N,) float32, the `network_time` of their noise
     alpha: Tensor                               # (N,), as the next two: its level
     sigma: Tensor
@@ -37,7 +35,7 @@ class SmallPictures(NamedTuple):
     @classmethod
     def of(cls, dataset: Dataset, positions: np.ndarray, draws: Tensor, keys: Tensor, *, config: ModelConfig,
            schedule: Schedule) -> "SmallPictures":
-        """Crops of the pictures at these positions (N,), which have one size.
+        """Crops of the pictures at these positions (N,), which have one size. They begin with pixels of the small ones.
 
         draws: (N, 3) uniform numbers in [0, 1), for the row, the column and the level of noise. That of a student is
         always the one of drawing. keys: (N,) int64
@@ -48,25 +46,16 @@ class SmallPictures(NamedTuple):
         array = dataset.arrays[dataset.size_number(positions[0])]
         pictures = [array[row] for row in dataset.rows(positions).tolist()]
         small = [reduced(picture, factor) for picture in pictures]
-        sides = array.shape[1:3]
-        room = torch.tensor([sides[0] - crop.height + 1, sides[1] - crop.width + 1])
-        starts = (draws[:, :2] * room).long()                                           # (N, 2), row and column
-        corners, places, windows = [], [], []
-        for axis, (large, side) in enumerate(zip(sides, (crop.height, crop.width), strict=True)):
-            window = upscaling.window_length(side, large // factor, large)
-            corners.append(upscaling.window_start(starts[:, axis], large // factor, large, window))
-            places.append(upscaling.places_in_window(starts[:, axis], side, small=large // factor, large=large))
-            windows.append(window)
+        sides = torch.tensor([crop.height, crop.width]) // factor
+        starts = (draws[:, :2] * (torch.tensor(small[0].shape[:2]) - sides + 1)).long()            # (N, 2), row, column
         t = upscaling.uniform_times(draws[:, 2]) if config.student is None else torch.full_like(draws[:, 2], NOISE_TIME)
-        rows, columns = places
         level = schedule.at(t)
-        return cls(
-            _cut(pictures, starts, (crop.height, crop.width)), _cut(small, torch.stack(corners, dim=1), windows),
-            rows, columns, network_time(t).float(), level.alpha, level.sigma, level.log_snr, keys)
+        return cls(_cut(pictures, factor * starts, factor * sides), _cut(small, starts, sides),
+                   network_time(t).float(), level.alpha, level.sigma, level.log_snr, keys)
 
     def without_noise(self) -> Tensor:
         """The small pictures, enlarged to the crops (N, 3, H, W), on the device where the tensors are."""
-        return upscaling.enlarge_window(to_unit_range(self.windows), self.rows, self.columns)
+        return upscaling.enlarge(to_unit_range(self.small), self.crops.shape[1] // self.small.shape[1])
 
     def with_noise(self, enlarged: Tensor, schedule: Schedule) -> LowRes:
         """The small pictures as the network reads them, from those `without_noise`."""
@@ -75,9 +64,9 @@ class SmallPictures(NamedTuple):
         return upscaling.with_noise(enlarged, noise, level, self.time, schedule)
 
 
-def _cut(pictures: list[np.ndarray], starts: Tensor, sides: "tuple[int, int] | list[int]") -> Tensor:
-    """One piece of each picture (*, *, 3), of `sides` rows and columns. starts: (N, 2), its first → (N, H, W, 3)"""
-    height, width = sides
+def _cut(pictures: list[np.ndarray], starts: Tensor, sides: Tensor) -> Tensor:
+    """One piece of each picture (*, *, 3), of `sides` (2,) rows and columns. starts: (N, 2) → (N, H, W, 3)"""
+    height, width = sides.tolist()
     return torch.from_numpy(np.stack([
         picture[row : row + height, column : column + width]
         for picture, (row, column) in zip(pictures, starts.tolist(), strict=True)]))

@@ -18,7 +18,7 @@ from ..data.listing import Dataset
 from ..data.split import Split, held_out_limit
 from ..diffusion.upscaling import START_TIME
 from ..errors import UsageError
-from ..model_config import ModelConfig, Student, Upscaling
+from ..model_config import UPSCALER_SIDE, ModelConfig, Student, Upscaling
 from ..network.network import parameter_count
 from ..network.presets import network_config, upscaler_config
 from ..picture_size import Size
@@ -68,10 +68,10 @@ def make_plan(
         model, preset, why_preset = _choose_upscaler(
             recipe, resolution, upscaling, tokenizer, init, device, train_images)
         why_channels = "upscalers enlarge pictures in red, green and blue"
-    batch_size, why_batch = _choose_batch(recipe, train_images, device)
+    batch_size, why_batch = _choose_batch(recipe, train_images, device, pieces=_pieces(model))
     if model.student is not None and (recipe.steps, recipe.images) == (None, None):
         recipe = dataclasses.replace(recipe, images=_student_images(init))
-    steps = recipe.steps or math.ceil(_images_seen(recipe, train_images) / batch_size)
+    steps = recipe.steps or math.ceil(_images_seen(recipe, train_images, pieces=_pieces(model)) / batch_size)
     seen = steps * batch_size
     passes = seen / train_images
     why_budget = f"{seen:,} pictures seen, each {passes:{',.1f' if passes >= 1 else '.1g'}} times"
@@ -104,7 +104,8 @@ def extend(plan: Plan, recipe: Recipe, name: str) -> Plan:
     Only the end changes, and so the beginning of the cool-down and the interval of validations. `--time` must have been
     turned into `images` before. Raises UsageError if the budget is shorter than the plan's.
     """
-    steps = recipe.steps or math.ceil(_images_seen(recipe, plan.train_images) / plan.batch_size)
+    seen = _images_seen(recipe, plan.train_images, pieces=_pieces(plan.model))
+    steps = recipe.steps or math.ceil(seen / plan.batch_size)
     if steps == plan.steps:                                            # the same budget, given by another option
         return plan
     if steps < plan.steps:
@@ -125,9 +126,19 @@ def _student_images(teacher: Model | None) -> int:
     return min(max(seen // 12, 16_000), 10_000_000)
 
 
-def _images_seen(recipe: Recipe, train_images: int) -> int:
-    """The budget in pictures: --images, otherwise 100 epochs, but from 100,000 to 100,000,000 pictures."""
-    return recipe.images or min(max(100 * train_images, 100_000), 100_000_000)
+def _images_seen(recipe: Recipe, train_images: int, *, pieces: int) -> int:
+    """The budget in pictures: --images, otherwise 100 epochs, but from 100,000 to 100,000,000 pictures.
+
+    Of crops of an upscaler, the default is as many pixels: see `_pieces`.
+    """
+    return recipe.images or min(max(100 * train_images, 100_000), 100_000_000) // pieces
+
+
+def _pieces(model: ModelConfig) -> int:
+    """As how many pictures a crop of an upscaler counts in choosing batch and budget: squares of `UPSCALER_SIDE`."""
+    if not model.is_upscaler:
+        return 1
+    return max(1, round(model.network.resolution.pixels / UPSCALER_SIDE**2))
 
 
 def _probe(steps: int, batch_size: int, held_out: int) -> int:
@@ -190,7 +201,7 @@ def _choose_upscaler(
         preset, why = init.training.preset or "?", "that of --init"
     if init is not None and init.config.is_upscaler:
         config = dataclasses.replace(
-            init.config, network=dataclasses.replace(init.config.network, upscaling=upscaling))
+            init.config, network=dataclasses.replace(init.config.network, resolution=crop, upscaling=upscaling))
         return config, preset, why
     learned = recipe.variance == "learned"
     text = None if init is None else init.config.network.text
@@ -202,7 +213,7 @@ def _choose_upscaler(
 
 def _check_init(recipe: Recipe, resolution: Size, init: ModelConfig) -> None:
     """Raise UsageError if a recipe contradicts the model of --init."""
-    if recipe.preset is not None or resolution != init.network.resolution:
+    if recipe.preset is not None or (resolution != init.network.resolution and not init.is_upscaler):
         raise UsageError(f"--init starts from a network of {init.network.resolution} px with its own shape",
                          hint="Leave --preset and --resolution out")
     wanted = (recipe.prediction, recipe.variance == "learned", recipe.schedule)
@@ -248,11 +259,11 @@ def student_config(teacher: Model, recipe: Recipe) -> ModelConfig:
     return dataclasses.replace(teacher.config, student=student)
 
 
-def _choose_batch(recipe: Recipe, train_images: int, device: torch.device) -> tuple[int, str]:
+def _choose_batch(recipe: Recipe, train_images: int, device: torch.device, *, pieces: int) -> tuple[int, str]:
     """The batch size, and the reason: the power of two near 512·(pictures seen / 200M)^0.45.
 
     It is at most 2048, and at least 16, or 32 on a GPU. A small budget is best spent on many small steps;
-    but a GPU takes as long for 8 pictures as for 32.
+    but a GPU takes as long for 8 pictures as for 32. Crops of an upscaler are fewer, of as many pixels: see `_pieces`.
     """
     if recipe.batch_size is not None:
         return recipe.batch_size, "as asked"
@@ -263,11 +274,11 @@ def _choose_batch(recipe: Recipe, train_images: int, device: torch.device) -> tu
         return 1 << min(max(exponent, min_exponent), max_exponent)
 
     if recipe.steps is None:
-        seen = _images_seen(recipe, train_images)
+        seen = pieces * _images_seen(recipe, train_images, pieces=pieces)
     else:               # the number of pictures seen depends on the batch: take the largest that is not above its ideal
         sizes = [2**exponent for exponent in range(min_exponent, max_exponent + 1)]
         seen = recipe.steps * max(size for size in sizes if size <= ideal(recipe.steps * size))
-    return ideal(seen), "for the number of pictures seen"
+    return max(1, ideal(seen) // pieces), "for the number of pictures seen"
 
 
 def peak_learning_rate(parameters: int, optimizer: str) -> float:

@@ -300,8 +300,8 @@ def _facts(session: Session, reasons: Reasons | None, start: Start, device: torc
         ("colours", f"{CHANNELS[network.channels]}{why('channels')}"),
         ("network", f"{plan.preset}, {size:.1f} million parameters{why('preset')}"),
         ("starts from", f"{start.name or 'a new network'} — {start.why}"),
-        *([("at first", f"{plan.half_side_steps:,} steps with pictures at half their side — a new network learns more "
-            "so in the same time")] if plan.half_side_steps else []),
+        *([("at first", f"{plan.half_side_steps:,} steps with pictures at half their side — so a new network "
+            "learns more in the same time")] if plan.half_side_steps else []),
         ("diffusion", f"{plan.model.schedule} schedule, {plan.model.prediction} prediction, "
                       f"{'learned' if plan.model.learned_variance else 'fixed'} variance"),
         ("batch", f"{plan.batch_size:,} pictures{why('batch')}"),

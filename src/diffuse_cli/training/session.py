@@ -95,7 +95,7 @@ def held_out_groups(
             groups.append(HeldOut(from_pixels(dataset.pixels(positions)), tokens))
             continue
         index = torch.arange(len(positions))
-        schedule = make_schedule(plan.model.schedule, plan.model.network.resolution.side)
+        schedule = make_schedule(plan.model.schedule, plan.model.network.schedule_side)
         small = SmallPictures.of(
             dataset, positions, randomness.uniform(randomness.keys(0, "validated crop", 0, index), 3),
             randomness.keys(0, "validated small noise", 0, index), config=plan.model, schedule=schedule)

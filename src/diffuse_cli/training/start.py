@@ -56,9 +56,9 @@ def _start_of_upscaler(run: Run, enlarged: str, device: torch.device, train_imag
     if run.plan is not None:
         fits = run.plan.init_id == info.sha256
     else:
-        wanted = (choose_preset(recipe, device, train_images)[0], run.resolution,
+        wanted = (choose_preset(recipe, device, train_images)[0],
                   recipe.prediction, recipe.variance == "learned", recipe.schedule)
-        fits = wanted == (info.training.preset, info.config.network.resolution,
+        fits = wanted == (info.training.preset,
                           info.config.prediction, info.config.learned_variance, info.config.schedule)
     return Start(path.stem, _LESS_TO_LEARN) if fits else alone
 

@@ -71,7 +71,7 @@ class Trainer:
         else:
             self.network = on_meta_device(plan.model.network)
         self.network.unet.recompute = recompute
-        self.schedule: Schedule = make_schedule(plan.model.schedule, plan.model.network.resolution.side)
+        self.schedule: Schedule = make_schedule(plan.model.schedule, plan.model.network.schedule_side)
         self.compiled = None if compiled is False else CompiledNetwork(self.network, required=compiled is True)
         forward = self.compiled or self.network
         self.teacher = Network(plan.model.network) if plan.model.student is not None else None

@@ -87,7 +87,7 @@ def _described(name: str, info: ModelInfo) -> dict[str, Any]:
     words = sorted(info.words, key=lambda word: -info.words[word])[:SHOWN_WORDS]
     return {"name": name, "width": width, "height": height, "captions": network.text is not None, "words": words,
             "sampler": usual.sampler, "steps": usual.number_of_steps, "guidance": usual.guidance,
-            "interval": usual.interval_at(network.resolution.side),
+            "interval": usual.interval_at(network.schedule_side),
             "student": None if student is None else {"steps": student.evaluations, "guidance": student.guidance}}
 
 

@@ -110,8 +110,8 @@ class Form:
             yield from ("--steps", str(sampling.number_of_steps))
         if sampling.guidance != usual.guidance:
             yield from ("--guidance", _number(sampling.guidance))
-        interval = sampling.interval_at(config.network.resolution.side)
-        if interval != usual.interval_at(config.network.resolution.side):
+        interval = sampling.interval_at(config.network.schedule_side)
+        if interval != usual.interval_at(config.network.schedule_side):
             yield from ("--guidance-interval", *map(_number, interval))
         if sampling.batch_size != usual.batch_size:
             yield from ("--batch-size", str(sampling.batch_size))

@@ -24,12 +24,19 @@ def test_pictures_stand_side_by_side_with_a_space_between():
     assert text == "▀▀ ▀\n"
 
 
-@pytest.mark.parametrize(("shape", "columns", "fitted_shape"), [
-    ((64, 64), 80, (64, 64)), ((64, 64), 16, (16, 16)), ((30, 60), 20, (10, 20)), ((5, 8), 80, (4, 8)),
-    ((1, 100), 50, (2, 50))])
-def test_a_picture_is_fitted_to_the_width_with_an_even_height(shape, columns, fitted_shape):
+@pytest.mark.parametrize(("shape", "columns", "lines", "fitted_shape"), [
+    ((64, 64), 80, 40, (64, 64)), ((64, 64), 16, 40, (16, 16)), ((30, 60), 20, 40, (10, 20)), ((5, 8), 80, 40, (4, 8)),
+    ((1, 100), 50, 40, (2, 50)), ((64, 64), 80, 22, (44, 44)), ((64, 96), 48, 22, (32, 48)),
+    ((256, 256), 80, 3, (6, 6))])
+def test_a_picture_fits_into_columns_and_lines_with_an_even_height(shape, columns, lines, fitted_shape):
     pixels = np.random.default_rng(1).integers(0, 256, (*shape, 3), np.uint8)
-    small = fitted(pixels, columns)
+    small = fitted(pixels, columns, lines)
     assert small.shape == (*fitted_shape, 3)
-    assert {tuple(pixel) for pixel in small.reshape(-1, 3).tolist()} <= {
-        tuple(pixel) for pixel in pixels.reshape(-1, 3).tolist()}
+    if small.shape == pixels.shape:
+        assert np.array_equal(small, pixels)
+
+
+def test_a_reduced_picture_is_the_mean_of_its_pixels_so_that_thin_lines_stay():
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, 1::2] = 254
+    assert (fitted(stripes, 32, 40) == 127).all()

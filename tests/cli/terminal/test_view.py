@@ -300,3 +300,13 @@ def test_only_yes_is_yes(monkeypatch, answer, yes):
     monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
     assert view.confirm("Remove?") is yes
     assert "Remove? [y/N] " in terminal.getvalue()
+
+
+# ── Pictures ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("columns", "count", "expected"), [
+    ("80", 1, 1), ("80", 4, 4), ("80", 8, 4), ("80", 5, 3), ("120", 6, 6), ("120", 8, 4), ("10", 3, 1)])
+def test_pictures_stand_in_rows_of_nearly_equal_length(monkeypatch, columns, count, expected):
+    _on_terminal(monkeypatch, COLUMNS=columns)
+    assert view.pictures_in_a_row(count) == expected

@@ -23,11 +23,10 @@ def half_blocks(pictures: "Sequence[np.ndarray]") -> Segments:
     return Segments(segments)
 
 
-def fitted(pixels: "np.ndarray", columns: int) -> "np.ndarray":
-    """A picture (H, W, 3) at most `columns` wide and of even height, by the nearest pixels."""
-    height, width, _ = pixels.shape
-    columns = min(columns, width)
-    rows = 2 * max(1, round(height * columns / width / 2))
-    xs = [column * width // columns for column in range(columns)]
-    ys = [row * height // rows for row in range(rows)]
-    return pixels[ys][:, xs]
+def fitted(picture: "np.ndarray", columns: int, lines: int) -> "np.ndarray":
+    """A picture (H, W, 3), reduced to at most so many columns and lines, and of even height."""
+    from ...pictures import pixels
+
+    height, width, _ = picture.shape
+    scale = min(1, columns / width, 2 * lines / height)
+    return pixels.shrink(picture, max(1, round(scale * width)), 2 * max(1, round(scale * height / 2)))

@@ -7,6 +7,7 @@ progress becomes plain lines.
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import sys
 import traceback
@@ -27,7 +28,7 @@ from .plain_text import clean, visible
 if TYPE_CHECKING:
     import numpy as np
 
-MIN_PICTURE_WIDTH = 24                          # columns of each of several pictures side by side
+MIN_PICTURE_WIDTH = 19                          # columns of each of several pictures: four fit into 80
 
 
 # ── State ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -185,8 +186,9 @@ def show(renderable: RenderableType) -> None:
 
 
 def pictures_in_a_row(count: int) -> int:
-    """How many of `count` pictures stand side by side on this terminal."""
-    return max(1, min(count, (_console.width + 1) // (MIN_PICTURE_WIDTH + 1)))
+    """How many of `count` pictures stand side by side on this terminal, in rows of nearly equal length."""
+    most = max(1, min(count, (_console.width + 1) // (MIN_PICTURE_WIDTH + 1)))
+    return math.ceil(count / math.ceil(count / most))
 
 
 def pictures(row: "Sequence[np.ndarray]", *, of: int = 1) -> None:
@@ -195,10 +197,10 @@ def pictures(row: "Sequence[np.ndarray]", *, of: int = 1) -> None:
     of: places in the row, which are not all taken where the last pictures do not fill it.
     """
     if row and not is_silent() and can_draw() and not ascii_only():
-        columns = (_console.width + 1) // of - 1
+        columns, lines = (_console.width + 1) // of - 1, _console.height - 2
         from ...pictures.channels import opaque
 
-        _console.print(half_blocks([fitted(opaque(pixels), columns) for pixels in row]), end="")
+        _console.print(half_blocks([fitted(opaque(pixels), columns, lines) for pixels in row]), end="")
 
 
 def _print(text: Text, *, end: str = "\n") -> None:
