@@ -26,8 +26,7 @@ _CONTROL = dict.fromkeys((*range(32), *range(127, 160)), " ")          # control
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-fA-F]{1,6}|[A-Za-z]\w{1,31});")
 _TAG = re.compile(r"</?(?:p|br|b|i|u|em|strong|span|div|a|ul|ol|li|h[1-6]|font|small|sub|sup)(?:\s[^<>]*)?/?>",
                   re.IGNORECASE)
-_THOUGHTS = re.compile(r"<(think|thinking|reasoning)>.*?</\1>", re.IGNORECASE | re.DOTALL)
-_FENCED = re.compile(r"\s*```[ \t]*\w*[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
+_THOUGHTS = re.compile(r"<(think|thinking|reasoning)>", re.IGNORECASE)
 _LANGUAGE = re.compile(r"([a-z]{2,3})(?:[_@-][A-Za-z]+)*(?:\.utf-?8)?\s*=\s*(?=\S)", re.IGNORECASE)
 
 
@@ -53,9 +52,16 @@ def _says_something(text: str) -> bool:
 
 def without_wrapping(text: str) -> str:
     """The answer of a language model without its thoughts, <think>…</think>, and without the fences of a code block."""
-    text = _THOUGHTS.sub("", text)
-    fenced = _FENCED.fullmatch(text)
-    return fenced[1] if fenced else text
+    text = _without_thoughts(text)
+    lines = text.strip().splitlines()
+    return "\n".join(lines[1:-1]) if len(lines) > 2 and lines[0].startswith("```") and lines[-1] == "```" else text
+
+
+def _without_thoughts(text: str) -> str:
+    if match := _THOUGHTS.match(text := text.lstrip()):
+        end = f"</{match[1]}>"
+        return text[text.rfind(end) + len(end):] if end in text else text
+    return text
 
 
 def _without_html(text: str) -> str:
@@ -64,7 +70,7 @@ def _without_html(text: str) -> str:
     The thoughts of a language model before its answer are left out as well.
     """
     if "</" in text or "<br" in text:
-        text = _TAG.sub(" ", _THOUGHTS.sub("", text))
+        text = _TAG.sub(" ", _without_thoughts(text))
     for _ in range(2 if "&" in text else 0):                            # exporters write them twice
         text = without_entities(text)
     return text
