@@ -25,7 +25,8 @@ TIMES = ("continuous", "discrete")
 OPTIMIZERS = ("muon", "adamw", "adam")
 CAPTION_SOURCES = ("auto", "metadata", "sidecar", "embedded", "folder", "filename", "none")
 FITS = ("auto", "crop", "pad", "stretch", "buckets")       # how a picture of another shape gets that of the model
-TABLE_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt", ".token")  # of tables of captions
+# of tables of captions
+TABLE_SUFFIXES = (".jsonl", ".jsonlines", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt", ".token")
 PRESETS = ("nano", "micro", "small", "base", "large", "huge")
 SAMPLER_STEPS = {                               # sampler → its default number of steps
     "dpmpp-2m": 20, "unipc": 20, "dpmpp-sde": 40, "ddim": 40, "ddpm": 100, "heun": 20, "euler": 40}

@@ -1,6 +1,8 @@
 """Every file that looks like captions is read, or named with the command that would read it."""
 
+import io
 import os
+import zipfile
 
 import pytest
 from picture_folders import captions_of
@@ -48,6 +50,18 @@ def test_files_of_an_unknown_kind_are_a_warning_if_they_hold_words(folder, conte
     found = find_pictures(folder({**PICTURES, **{f"{number}.xyz": content for number in range(4)}}))
     assert found.warnings == (("4 .xyz files lie beside pictures and are not used; --caption-ext .xyz would read "
                                "captions from them",) if named else ())
+
+
+@pytest.mark.parametrize("suffix", [".yaml", ".yml", ".toml"])
+def test_files_of_named_values_are_not_advised_as_lines_of_captions(folder, suffix):
+    found = find_pictures(folder({**PICTURES, **files(suffix, "caption: a red car\nrating: 1\nnumber:")}))
+    assert found.warnings == (f"not read as captions: 0{suffix} and 3 more; copy the captions in such files into .txt "
+                              "files",)
+
+
+def test_settings_of_programs_beside_pictures_are_no_captions(folder):
+    found = find_pictures(folder({**PICTURES, **files(".png.pp3", "[Version]\nAppVersion=5.8\nName=")}))
+    assert (found.notes, found.warnings) == ((), ())
 
 
 def test_names_of_folders_that_lose_are_named(folder):
@@ -114,11 +128,29 @@ def test_the_texts_of_other_pictures_are_not_meant(folder):
     assert find_pictures(root / "one").warnings == ()
 
 
+@pytest.mark.parametrize("name", ["labels.txt", "list.txt", "index.tags"])
+def test_lists_of_captions_without_names_are_named(folder, name):
+    (warning,) = find_pictures(folder({**PICTURES, name: "a red car\na blue bird\na dog\na house"})).warnings
+    assert warning.startswith(f"not read as captions: {name}; a text has the name of its picture")
+
+
+def test_a_table_without_captions_is_named(folder):
+    found = find_pictures(folder({**PICTURES, "all.csv": "file,caption\n0.png,None\n1.png,\n2.png,nan\n3.png,[]\n"}))
+    assert found.warnings == ("all.csv lists pictures, without captions",)
+
+
+def test_a_readme_that_describes_the_pictures_is_named(folder):
+    table = "# Pictures\n| 0.png | a red car |\n| 1.png | a bird |\n"
+    (warning,) = find_pictures(folder({**PICTURES, "README.md": table})).warnings
+    assert warning.startswith("not read as captions: README.md, although it names pictures; copy them into a table")
+    assert find_pictures(folder({"README.md": "# Pictures"})).warnings == ()
+
+
 def test_other_texts_are_named_once(folder):
     found = find_pictures(folder({**PICTURES, "notes.txt": "bought in 1999", "prices.json": "{}", "README.txt": "hi"}))
     named = ("prices.json is not used: lists none of the pictures",
-             "not read as captions: notes.txt; a table has the name of a picture and its caption in each line, with a "
-             "comma or tab between")
+             "not read as captions: notes.txt; a text has the name of its picture, as 1.txt beside 1.jpg, and a table "
+             "has the name of a picture and its caption in each line, with a comma or tab between")
     assert (found.notes, found.warnings) == ((), named)
     with_captions = find_pictures(folder(files(".caption", "red")))     # then it is no warning
     assert (with_captions.notes, with_captions.warnings) == (named, ())
@@ -137,9 +169,20 @@ def test_files_of_boxes_are_told_apart_from_captions(folder):
 
 
 def test_archives_beside_pictures_are_named(folder):
-    root = folder({**PICTURES, "more.zip": b"PK", "old.tar": b""})
+    root = folder({**PICTURES, "more.zip": b"PK", "old.tar": b"", "more.7z": b"7z", "a.tar.gz": b"", "b.cbz": b"PK"})
     assert find_pictures(root).notes == (
-        f"more.zip and 1 more: not read, because pictures lie beside; give {root / 'more.zip'} to read it",)
+        "not read: a.tar.gz and 2 more; unpack what holds pictures or captions",
+        f"more.zip and 1 more: not read, because pictures lie beside; give {root / 'more.zip'} to read its pictures, "
+        "or unpack it if it holds captions")
+
+
+def test_an_archive_in_an_archive_is_named_without_a_path_that_is_not_there(folder):
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as archive:
+        archive.writestr("1.png", b"picture")
+        archive.writestr("more.zip", b"PK")
+    assert find_pictures(folder({"all.zip": inner.getvalue()})).notes == (
+        "not read: all/more.zip; unpack what holds pictures or captions",)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
@@ -181,7 +224,7 @@ def test_many_tables_of_other_pictures_are_one_line(folder):
 
 def test_packed_texts_beside_pictures_are_named(folder):
     found = find_pictures(folder({**PICTURES, **files(".json.xz", "x"), "more.zip": ""}))
-    assert found.notes[0] == "not read as captions: 0.json.xz and 3 more; unpack what holds captions"
+    assert found.notes[0] == "not read: 0.json.xz and 3 more; unpack what holds pictures or captions"
     assert found.notes[1].startswith("more.zip: not read, because pictures lie beside")
 
 
@@ -218,4 +261,4 @@ def test_texts_that_are_all_empty_are_a_warning(folder):
 def test_packed_pictures_are_a_warning(folder):
     found = find_pictures(folder({**PICTURES, "4.png.gz": b"\x1f\x8b", "5.jpg.xz": b"x", "6.txt.gz": b"\x1f\x8b"}))
     assert found.warnings == ("not read: 4.png.gz and 1 more; unpack these pictures",)
-    assert found.notes == ("not read as captions: 6.txt.gz; unpack what holds captions",)
+    assert found.notes == ("not read: 6.txt.gz; unpack what holds pictures or captions",)

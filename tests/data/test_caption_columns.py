@@ -49,6 +49,28 @@ def test_of_several_such_columns_the_first_counts_and_the_next_is_named(folder):
                            "would take another",)
 
 
+@pytest.mark.parametrize("header", ["label,caption_en", "Keywords,ImageDescription", "title,long_description"])
+def test_sentences_go_before_classes_tags_and_titles_which_are_named(folder, header):
+    found = found_with(folder, header, [f"thing {number},{phrase}" for number, phrase in enumerate(PHRASES)])
+    other, column = header.split(",")
+    assert [captions for captions, in captions_of(found).values()] == PHRASES
+    assert found.notes == (f"captions are taken from the column {column} of table.csv; --caption-column {other} would "
+                           "take another",)
+
+
+def test_a_column_that_only_tells_of_captions_does_not_go_before_classes(folder):
+    found = found_with(folder, "label,caption_source", ["cat,human", "dog,blip", "cat,human", "dog,human"])
+    assert [captions for captions, in captions_of(found).values()] == ["cat", "dog", "cat", "dog"]
+
+
+@pytest.mark.parametrize("first", ["", "label,"])
+def test_numbered_columns_hold_alternatives(folder, first):
+    found = found_with(folder, f"{first}caption_1,caption_2,caption_3", [
+        f"{'cat,' if first else ''}{phrase},again {phrase}," for phrase in PHRASES])
+    assert captions_of(found)["1.png"] == ("two dogs in the snow", "again two dogs in the snow")
+    assert found.notes == ("captions are taken from the columns caption_1, caption_2 of table.csv",)
+
+
 @pytest.mark.parametrize(("header", "rows"), [
     ("author,place", [f"by {phrase},in {phrase}" for phrase in PHRASES]),       # which of the two?
     ("licence", ["you may do anything with it"] * 4),                           # tells no picture from another

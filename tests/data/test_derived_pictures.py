@@ -17,7 +17,7 @@ def names_of(found):
 @pytest.mark.parametrize("pattern", [
     "{}_mask.png", "{}-depth.png", "{}-masklabel.png", "{}-condlabel.png", "{}.preview.png", "{}_thumb.jpg",
     "tn_{}.jpg", "{}-150x100.jpg", "masks/{}.png", "thumbnails/{}.jpg", "a/SegmentationClass/{}.png", "gt/{}_mask.png",
-    "_controls/{}.depth.jpg", "_masks/{}.png"])
+    "_controls/{}.depth.jpg", "_masks/{}.png", "{}_gt.png", "{}@2x.png"])
 @pytest.mark.skipif(shutil.which("find") is None, reason="the step that is named uses find")
 def test_pictures_made_from_others_are_counted_and_left_out_by_the_step_that_is_named(folder, pattern):
     """A text, and a picture whose name only contains the word, stay."""

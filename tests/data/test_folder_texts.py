@@ -57,6 +57,16 @@ def test_a_list_counts_from_one_if_the_folders_do(folder):
         f"{number:03d}": name for number, name in enumerate(NAMES, 1)}
 
 
+def test_numbers_of_pictures_are_no_numbers_of_the_folders_of_their_shards(folder):
+    """As img2dataset writes."""
+    names = [f"0000{shard}/0000{shard}000{number}" for shard in range(2) for number in range(3)]
+    tables = {f"0000{shard}.csv": "key,caption\n" + "".join(f"0000{shard}000{number},thing {shard} {number}\n"
+                                                            for number in range(3)) for shard in range(2)}
+    found = find_pictures(folder({**{f"{name}.jpg": None for name in names}, **tables}))
+    assert captions_of(found) == {f"{name}.jpg": (f"thing {name[4]} {name[-1]}",) for name in names}
+    assert found.warnings == ()
+
+
 def test_a_list_that_may_count_either_way_is_not_used(folder):
     pictures = {f"{number}/1.png": None for number in (1, 2)}
     assert not find_pictures(folder({**pictures, "classes.txt": "\n".join(NAMES)})).conditional

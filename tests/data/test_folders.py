@@ -104,6 +104,7 @@ def test_one_name_in_two_compositions_is_said(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "step"), [
+    ("train.tfrecord-00000-of-00002", "save its pictures as PNG files"),
     ("data.npz", "save its pictures as PNG files"), ("train-images-idx3-ubyte", "save its pictures as PNG files"),
     ("a.mp4", "save single frames as pictures"), ("a.pdf", "export its pages as PNG")])
 def test_what_holds_pictures_in_another_form_is_named(folder, name, step):

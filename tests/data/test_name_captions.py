@@ -149,6 +149,30 @@ def test_splits_are_no_classes_and_are_asked_about(folder):
                               "keeps the latter for validation",)
 
 
+@pytest.mark.parametrize(("train", "test"), [
+    ("seg_train/seg_train", "seg_test/seg_test"), ("training_set", "test_set"), ("trainA", "testA"),
+    ("asl alphabet train", "asl alphabet test"), ("images_Tr", "images_Ts"), ("fruits-train2", "fruits-val2")])
+def test_names_of_splits_among_other_words_are_no_classes_if_their_counterparts_lie_beside(folder, train, test):
+    root = folder({f"{part}/{kind}/{number}.png": None for part in (train, test) for kind in ("cat", "dog")
+                   for number in range(2)})
+    found = find_pictures(root)
+    assert set(captions_of(found).values()) == {("cat",), ("dog",)}
+    first, second = (part.partition("/")[0] for part in (train, test))
+    assert found.warnings == (f"{first} and {second} lie side by side, and pictures of both are trained on; --held-out "
+                              f"{second} keeps the latter for validation",)
+
+
+def test_names_of_splits_without_a_counterpart_are_classes(folder):
+    found = find_pictures(folder({f"{kind}/{number}.png": None for kind in ("toy train", "test tube", "fold3/train bus")
+                                  for number in range(3)}))
+    assert (set(captions_of(found).values()), found.warnings) == ({("toy train",), ("test tube",), ("train bus",)}, ())
+
+
+def test_a_train_beside_other_classes_is_a_class(folder):
+    pictures = {f"{kind}/{number}.png": None for kind in ("train", "bus", "car") for number in range(2)}
+    assert set(captions_of(find_pictures(folder(pictures))).values()) == {("train",), ("bus",), ("car",)}
+
+
 def test_a_folder_of_regularisation_is_its_class(folder):
     root = folder({"img/10_sks dog/1.png": None, "reg/1_dog/2.png": None})
     assert captions_of(find_pictures(root)) == {"img/10_sks dog/1.png": ("sks dog",), "reg/1_dog/2.png": ("dog",)}

@@ -59,6 +59,17 @@ def test_text_of_a_sidecar(folder, content, expected, problem):
     assert found.caption_problems == ((("a.txt", problem),) if problem else ())
 
 
+@pytest.mark.parametrize(("content", "expected"), [
+    ("None", ()), (" nan\n", ()), ("[]", ()), (",,,", ()), ("-", ()), ("🐶", ("🐶",)), ("^_^", ("^_^",)),
+    ("none of it", ("none of it",)),
+    ("<think>\nIt is a car,\nor not?\n</think>\n\na red car", ("a red car",)),
+    ("```\na red car\n```\n", ("a red car",)),
+    ('```json\n{"caption": "a red car"}\n```', ("a red car",))])
+def test_of_what_programs_write_only_the_caption_counts(folder, content, expected):
+    found = find_pictures(folder({"a.png": None, "a.txt": content, "b.png": None, "b.txt": "b"}))
+    assert (captions_of(found)["a.png"], found.caption_problems) == (expected, ())
+
+
 def test_a_replacement_character_that_somebody_wrote_is_no_error(folder):
     assert find_pictures(folder({"a.png": None, "a.txt": "what \ufffd is"})).caption_problems == ()
 
@@ -79,6 +90,15 @@ def test_json_sidecars(folder, content, expected):
     ({"tags": {"general": ["red hair", "solo"], "species": ["wolf"]}}, ("red hair, solo, wolf",)),
     ({"tags": [{"name": "red hair"}, {"name": "solo"}]}, ("red hair, solo",)),
     ({"caption_en": "a red car"}, ("a red car",)), ({"<MORE_DETAILED_CAPTION>": "a red car"}, ("a red car",)),
+    ({"content": "a red car", "author": {"name": "Ann", "description": "I draw things"}}, ("a red car",)),
+    ({"id": 1, "user": {"description": "I draw things"}}, ()), ({"content": {"page": 1}, "title": "a car"}, ("a car",)),
+    ([{"SourceFile": "1.png", "EXIF:ImageDescription": "OLYMPUS DIGITAL CAMERA", "XMP-dc:Description": "a red car",
+       "IPTC:Keywords": ["car", "red"]}], ("a red car",)),
+    ([{"SourceFile": "1.png", "Keywords": ["car", "red"], "Make": "a maker of cameras"}], ("car, red",)),
+    (["one", "two"], ("one", "two")), ({"model": "x", "response": "a red car"}, ("a red car",)),
+    ({"id": "x", "choices": [{"message": {"role": "assistant", "content": "a red car"}}]}, ("a red car",)),
+    ({"role": "assistant", "content": [{"type": "text", "text": "a red car"}]}, ("a red car",)),
+    ({"content": {"width": 3}}, ()), ({"content": [{"label": "cat", "points": [1, 2]}]}, ()),
     ({"negative_prompt": "bad"}, ()), ({"data": {"negative_prompt": "bad", "positive_prompt": "a car"}}, ("a car",)),
     ({"a": {"text": "one"}, "b": {"text": "another"}}, ()), ({"info": {"description": "all pictures"}}, ())])
 def test_captions_in_an_object_inside_and_tags_by_their_kind(folder, content, expected):
@@ -93,7 +113,13 @@ _KEYWORDS = "<dc:subject>\n<rdf:Bag>\n<rdf:li>sea</rdf:li><rdf:li>old boat</rdf:
 @pytest.mark.parametrize(("content", "expected"), [
     (_KEYWORDS, ("sea, old boat",)), ("<xmp:Rating>3</xmp:Rating>", ()), ("<dc:description></dc:description>", ()),
     (_KEYWORDS + '<dc:description><rdf:Alt><rdf:li xml:lang="x-default">a boat &amp; the sea</rdf:li>'
-                 '<rdf:li xml:lang="de">ein Boot</rdf:li></rdf:Alt></dc:description>', ("a boat & the sea",))])
+                 '<rdf:li xml:lang="de">ein Boot</rdf:li></rdf:Alt></dc:description>', ("a boat & the sea",)),
+    ("<digiKam:TagsList><rdf:Seq><rdf:li>Places/Rome</rdf:li></rdf:Seq></digiKam:TagsList>", ("Rome",)),
+    ("<lr:hierarchicalSubject><rdf:li>Sea|old boat</rdf:li><rdf:li>sun</rdf:li></lr:hierarchicalSubject>",
+     ("old boat, sun",)),
+    ("<dc:subject><rdf:li>darktable|exported|png</rdf:li><rdf:li>sea</rdf:li></dc:subject>", ("sea",)),
+    ("<dc:title><rdf:Alt><rdf:li>a boat</rdf:li></rdf:Alt></dc:title>", ("a boat",)),
+    ("<dc:title><rdf:Alt><rdf:li>IMG_1.jpg</rdf:li></rdf:Alt></dc:title>", ())])
 @pytest.mark.parametrize("name", ["a.xmp", "a.jpg.xmp"])
 def test_xmp_of_albums_holds_a_description_or_keywords(folder, name, content, expected):
     found = find_pictures(folder({"a.jpg": None, name: _XMP.format(content)}))
@@ -227,8 +253,11 @@ def test_translations_in_json(folder):
     ({"a(2).jpg": None, "a.jpg": None, "a.jpg(2).json": '{"description": "B"}'}, {"a(2).jpg": ("B",), "a.jpg": ()}),
     ({"b.jpg": None, "a.jpg": None, "a.jpg(1).json": '{"description": "C"}', "b.txt": "B"},
      {"a.jpg": (), "b.jpg": ("B",)}),
+    ({f"{'a long name ' * 4}.jpg": None, f"{'a long name ' * 4}"[:46] + ".json": '{"description": "A"}', "b.jpg": None,
+      "b.jpg.json": '{"description": "B"}', "metadata.json": '{"title": "an album"}'},
+     {f"{'a long name ' * 4}.jpg": ("A",), "b.jpg": ("B",)}),
 ], ids=["one key", "takeout", "a title that is the name", "capitals", "language", "numbered", "numbered before 2024",
-        "numbered, of another"])
+        "numbered, of another", "a name that was cut, and an album"])
 def test_sidecars_of_other_programs(folder, files, expected):
     assert captions_of(find_pictures(folder(files))) == expected
 

@@ -153,6 +153,20 @@ def test_shards_with_captions_of_their_own_are_merged(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_folder_of_addresses_alone_says_so(tmp_path):
+    write_arrow(tmp_path / "laion.parquet", [{"URL": "https://example.org/1.png", "TEXT": "a cat"}])
+    with pytest.raises(DataError) as error:
+        find_pictures(tmp_path)
+    assert error.value.hint == ("laion.parquet is not read: no column of it holds pictures; download those at "
+                                "addresses first")
+
+
+def test_a_second_column_of_pictures_is_named(tmp_path):
+    rows = [{"before": png(1), "after": png(2), "caption": "a cat"}]
+    found = find_pictures(write_arrow(tmp_path / "a.parquet", rows))
+    assert found.notes == ("pictures are taken from the column before of a.parquet, and not from after",)
+
+
 @pytest.mark.parametrize("name", ["list.txt", "a.csv", "a.zip", "a.parquet"])
 def test_a_pipe_is_no_data_set(tmp_path, name):
     os.mkfifo(tmp_path / name)

@@ -53,6 +53,8 @@ def test_the_caption_inside(value):
     ("anything", "['a red car here', 'x']", ("a red car here", "x")),
     ("response", {"body": {"choices": [{"message": {"role": "assistant", "content": "a red car here"}}]}},
      ("a red car here",)),
+    ("messages", [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]},
+                  {"role": "assistant", "content": [{"type": "text", "text": "a red car"}]}], ("a red car",)),
     ("messages", [{"role": "user", "content": "What is it?"}, {"role": "assistant", "content": "a red car"}],
      ("a red car",))])
 @pytest.mark.parametrize("name", ["0.png", ["0.png"]])

@@ -354,3 +354,24 @@ def test_of_captions_in_several_languages_the_english_ones_count(folder, columns
     texts = ["ein Auto", "a car"] if "de,caption" in columns or "(" in columns else ["a car", "ein Auto"]
     found = find_pictures(folder({"0.png": None, "all.csv": f"file,{columns}\n0.png,{','.join(texts)}\n"}))
     assert captions_of(found) == {"0.png": ("a car",)}
+
+
+def test_tables_of_json_lines_under_another_suffix(folder):
+    rows_of = rows({"image_file": "a.png", "description": "one"}, {"image_file": "b.png", "description": "two"})
+    found = find_pictures(folder({"a.png": None, "b.png": None, "descriptions.jsonlines": rows_of}))
+    assert captions_of(found) == {"a.png": ("one",), "b.png": ("two",)}
+
+
+@pytest.mark.parametrize("before", ["", "3\n"])
+def test_marks_below_their_names_as_in_celeba(folder, before):
+    """The table lists more pictures than were kept."""
+    table = f"{before}Smiling  Wavy_Hair\n000001.jpg  1 -1\n000002.jpg -1  1\n000003.jpg  1  1\n"
+    found = find_pictures(folder({"img/000001.jpg": None, "img/000002.jpg": None, "list_attr.txt": table}))
+    assert captions_of(found) == {"img/000001.jpg": ("Smiling",), "img/000002.jpg": ("Wavy Hair",)}
+    assert found.notes == ("captions are the names of the columns of list_attr.txt that hold a 1: Smiling, Wavy_Hair",)
+
+
+def test_a_row_with_too_few_marks_is_an_error(folder):
+    rows_of = "".join(f"{number}.png 1 -1\n" for number in range(2000)) + "2000.png 1\n"
+    with pytest.raises(DataError, match=r"attr.txt line 2002 has 2 fields where the header has 3"):
+        find_pictures(folder({"0.png": None, "1.png": None, "attr.txt": f"red blue\n{rows_of}"}))

@@ -44,8 +44,10 @@ def test_code_pages_are_guessed(text, encoding, tmp_path):
     assert table.decode(encoding_of_file(tmp_path / "table.csv")) == f"file_name,text\n{text}"
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
-@pytest.mark.parametrize("text", ["a red car\r\nund eine Möwe", "x, y"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le",
+                                      "utf-32-be"])
+@pytest.mark.parametrize("text", ["a red car\r\nund eine Möwe", "x, y", "старый красный дом", "两只狗在雪\n",
+                                  "빨간 집", "ένα κόκκινο σπίτι"])
 def test_unicode_is_recognised(text, encoding, tmp_path):
     data = text.encode(encoding)
     assert is_unicode(data)

@@ -124,19 +124,24 @@ class ArrowTable:
                 start += count
         raise DataError(f"{self.path.name} has no row {row}")
 
-    def image_column(self) -> str | None:
-        """The column whose first value is the contents of a picture, or None."""
+    def columns_of_bytes(self) -> list[str]:
+        """The columns that may hold the contents of pictures."""
         import pyarrow
 
-        for field in self.schema:
-            kind = field.type
-            is_struct = pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
-            if self.rows and (is_struct or pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)):
-                with reading(self.path.name, self.path):
-                    value = self.piece_with(0, field.name)[1][0].as_py()
-                data = value.get("bytes") if isinstance(value, dict) else value
-                if isinstance(data, bytes) and is_picture(data):
-                    return str(field.name)
+        def holds_bytes(kind: Any) -> bool:
+            return bool(pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind) or (
+                pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0))
+
+        return [str(field.name) for field in self.schema if holds_bytes(field.type)]
+
+    def image_column(self) -> str | None:
+        """The first column whose first value is the contents of a picture, or None."""
+        for name in self.columns_of_bytes() if self.rows else ():
+            with reading(self.path.name, self.path):
+                value = self.piece_with(0, name)[1][0].as_py()
+            data = value.get("bytes") if isinstance(value, dict) else value
+            if isinstance(data, bytes) and is_picture(data):
+                return name
         return None
 
     def texts(self, without: str) -> Iterator[dict[str, Any]]:

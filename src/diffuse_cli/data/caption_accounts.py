@@ -12,7 +12,7 @@ from ..errors import DataError
 from .caption_tables import AMBIGUOUS, CaptionTable, UnrelatedFile, read_table
 from .containers import File, read_head
 from .file_types import UNKNOWN, judge_suffix, picture_suffixes
-from .folders import Tree
+from .folders import PACKED, Tree
 from .metadata_files import MAX_TABLES
 from .name_captions import id_among_folders
 from .picture_index import PictureIndex
@@ -22,12 +22,14 @@ from .spilled import SpilledDict
 from .text_files import NotText, decode_text
 
 _TABLE = "; a table has the name of a picture and its caption in each line, with a comma or tab between"
+_TEXT = f"; a text has the name of its picture, as 1.txt beside 1.jpg{_TABLE.replace('; ', ', and ')}"
 _LIST = "pictures, without captions"
 _RENAME = "; a copy with the suffix .txt would be read as a table"
 _COPY = f", although it names pictures; copy them into a table, which{_TABLE.removeprefix('; a table')}"
+_NEVER_CAPTIONS = NOT_SIDECARS - {"labels", "list", "index"}            # these may hold captions without names
+_OF_NAMED_VALUES = (".yaml", ".yml", ".toml")
 _OTHER_TEXTS = (".log", ".py", ".js", ".ini", ".cfg", ".conf", ".rst", ".htm", ".ipynb", ".nfo", ".srt")
-_ARCHIVES = (".zip", ".tar", ".arrow", ".tgz", ".tar.gz", ".tar.xz", ".tar.bz2", ".tar.zst")
-_PACKED = (*_ARCHIVES, ".gz", ".xz", ".bz2", ".zst")
+_ARCHIVES = (".zip", ".tar", ".arrow")          # that are read if they are given
 _SHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers", ".sqlite", ".sqlite3", ".db", ".accdb", ".mdb",
            ".pkl", ".pickle")
 _DOCUMENTS = (".docx", ".doc", ".odt", ".pages", ".rtf")
@@ -37,8 +39,10 @@ _REMEDIES = {
     **dict.fromkeys(_SHEETS, "; save the table as CSV"),
     ".xml": "; export them as JSON or CSV",
     **dict.fromkeys(_DOCUMENTS, "; save the text as .txt, or as a table NAME, CAPTION in .csv"),
-    **dict.fromkeys((*TABLE_SUFFIXES, ".caption", ".captions", ".tags"), _TABLE),
+    **dict.fromkeys(TABLE_SUFFIXES, _TABLE),
+    **dict.fromkeys((".txt", ".caption", ".captions", ".tags"), _TEXT),
     **dict.fromkeys((".yaml", ".yml", ".xmp", ".html", ".md", ".cls", ".toml"), "")}
+_SECTION = re.compile(r"\s*\[[^\[\]\n]+\]\s*\n\s*[\w.-]+ *=")
 _OUTSIDE_LIMIT = 64 * 2**20                     # maximum bytes of a table beside the folder that is looked into
 _OUTSIDE_ENTRIES = 2000                         # maximum entries of the folder above that are looked at
 
@@ -64,6 +68,9 @@ def account(source: SourceCaptions, tree: Tree, index: PictureIndex, *, kind: st
     if silent := [table for table in left if not table.by_name and table.warnings]:
         (source.notes if from_files else source.warnings).append(
             silent[0].warnings[0] + (f"; {len(silent) - 1:,} more like it" if len(silent) > 1 else ""))
+    if empty := [table for table in left if table.listed and not table.by_name and not table.warnings]:
+        (source.notes if from_files else source.warnings).append(
+            f"{empty[0].file.name}{_and_more(len(empty))} {'lists' if len(empty) == 1 else 'list'} {_LIST}")
     for reason in dict.fromkeys(reason for _, reason in unused):
         alike = [name for name, other in unused if other == reason]
         (source.notes if source.by_name and not reason.startswith(AMBIGUOUS) else source.warnings).append(
@@ -104,12 +111,14 @@ def _beside_pictures(source: SourceCaptions, tree: Tree, index: PictureIndex, kn
         if beside and suffix not in (*_NO_TEXTS, ".npz", ".npy", ".pt"):
             count, example = twins.get(suffix, (0, position))
             twins[suffix] = count + 1, example
-        elif suffix in _REMEDIES and (suffix == ".html" or (
-                posixpath.basename(name).lower().split(".")[0] not in NOT_SIDECARS)):
+        elif suffix in _REMEDIES and (suffix in (".html", ".md") or (
+                posixpath.basename(name).lower().split(".")[0] not in _NEVER_CAPTIONS)):
             remedy = _LIST if suffix == ".txt" and _lists_pictures(tree.others[position], index) else _REMEDIES[suffix]
             if not remedy and looked_into < MAX_TABLES:
                 looked_into += 1
                 remedy = _COPY if _mentions_pictures(tree.others[position], index) else ""
+            if not remedy and suffix == ".md" and posixpath.basename(base).lower() in _NEVER_CAPTIONS:
+                continue
             count, first = others.get(remedy, (0, name))
             others[remedy] = count + 1, first
         elif looked_into < MAX_TABLES and (
@@ -121,7 +130,11 @@ def _beside_pictures(source: SourceCaptions, tree: Tree, index: PictureIndex, kn
                     others[remedy] = count + 1, first
                     break
     for suffix, (count, example) in twins.items():
-        if suffix == ".cls" or _is_text(tree.others[example]):          # the former: numbers of classes
+        if suffix in _OF_NAMED_VALUES:
+            files = f"{tree.others[example].name}{_and_more(count)}"
+            (source.notes if source.by_name else source.warnings).append(
+                f"not read as captions: {files}; copy the captions in such files into .txt files")
+        elif suffix == ".cls" or _is_text(tree.others[example]):          # the former: numbers of classes
             (source.notes if source.by_name else source.warnings).append(
                 (f"{count:,} {suffix} files lie beside pictures and are not used; --caption-ext {suffix} would read "
                  "captions from them") if count > 1 else
@@ -139,17 +152,17 @@ def _beside_pictures(source: SourceCaptions, tree: Tree, index: PictureIndex, kn
 
 def _packed_beside(source: SourceCaptions, tree: Tree) -> None:
     """Archives and packed files in the tree."""
-    packed = [name for name in tree.others.names() if name.lower().endswith(_PACKED)]
-    archives = [name for name in packed if name.lower().endswith(_ARCHIVES)]
-    texts = [name for name in packed if not name.lower().endswith(_ARCHIVES)]
+    packed = [name for name in tree.others.names() if name.lower().endswith((*PACKED, *_ARCHIVES))]
+    archives = [name for name in packed if name.lower().endswith(_ARCHIVES) and (tree.root / name).is_file()]
+    others = [name for name in packed if name not in archives]
     suffixes = picture_suffixes()
-    if pictures := [name for name in texts if posixpath.splitext(posixpath.splitext(name)[0])[1].lower() in suffixes]:
+    if pictures := [name for name in others if posixpath.splitext(posixpath.splitext(name)[0])[1].lower() in suffixes]:
         source.warnings.append(f"not read: {pictures[0]}{_and_more(len(pictures))}; unpack these pictures")
-    if texts := [name for name in texts if name not in pictures]:
-        source.notes.append(f"not read as captions: {texts[0]}{_and_more(len(texts))}; unpack what holds captions")
+    if others := [name for name in others if name not in pictures]:
+        source.notes.append(f"not read: {others[0]}{_and_more(len(others))}; unpack what holds pictures or captions")
     if archives:
-        source.notes.append(f"{archives[0]}{_and_more(len(archives))}: not read, because pictures lie beside; "
-                            f"give {tree.root / archives[0]} to read it")
+        source.notes.append(f"{archives[0]}{_and_more(len(archives))}: not read, because pictures lie beside; give "
+                            f"{tree.root / archives[0]} to read its pictures, or unpack it if it holds captions")
 
 
 def without_lists(problems: list[tuple[str, str]], tree: Tree, index: PictureIndex,
@@ -192,12 +205,12 @@ def _and_more(count: int) -> str:
 
 
 def _is_text(file: File) -> bool:
-    """Whether a file holds words."""
+    """Whether a file holds words, and no settings of a program: XML, or sections as in an .ini file."""
     try:
         text, _ = decode_text(read_head(file.path, 4096))
     except (OSError, NotText):
         return False
-    return any(letter.isalpha() for letter in text) and "<?xml" not in text
+    return any(letter.isalpha() for letter in text) and "<?xml" not in text and not _SECTION.match(text)
 
 
 def _in_the_folder_above(source: SourceCaptions, tree: Tree, index: PictureIndex,

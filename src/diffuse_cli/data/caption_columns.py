@@ -14,14 +14,16 @@ TEXT_COLUMNS = ("text", "caption", "captions", "prompt", "description", "sentenc
                 "alt_text", "alt", "title", "conversations", "messages", "label", "labels", "class", "class_name",
                 "category", "choice", "label_name", "class_label", "category_name", "breed", "species", "genre", "tags",
                 "tag_string", "tags_general", "tag_string_general", "keywords")
+_LESS_THAN_SENTENCES = TEXT_COLUMNS[TEXT_COLUMNS.index("title"):]
 _FIRST_CLASS = TEXT_COLUMNS.index("label")      # from here on, they hold classes or tags
 # In the name of a column, also in other languages.
 _CAPTION_WORD = re.compile(
-    r"(^|_)(captions?|prompts?|descriptions?|beschreibung|légende|descripción|descrição|descrizione|описание|подпись|"
-    r"説明|キャプション|描述|说明|설명)(_|\d|$)")
+    r"(^|_)(captions?|prompts?|(image)?descriptions?|beschreibung|légende|descripción|descrição|descrizione|описание|"
+    r"подпись|説明|キャプション|描述|说明|설명)(_|\d|$)")
 _ENGLISH = re.compile(r"(?<![^\W_])(en|eng|english)(?![^\W_])", re.IGNORECASE)
 _NEGATIVE = re.compile("negative", re.IGNORECASE)
 _IDEOGRAPHS = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]")        # scripts without blanks between words
+_NUMBERED = re.compile(r"\D+\d{1,2}")        # caption_1, and others: each is an alternative
 _PHRASE = 3                                     # words from which a value is a phrase
 _MARKS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "-1": False, "false": False}
 _NO_CAPTION = re.compile(r"[a-z]+://\S*|[0-9a-fA-F]{8,}|[\d\s:.,TZ+/-]+|\S+\.\w{2,5}(#\d+)?")
@@ -31,13 +33,15 @@ _NO_CAPTION = re.compile(r"[a-z]+://\S*|[0-9a-fA-F]{8,}|[\d\s:.,TZ+/-]+|\S+\.\w{
 class CaptionColumns:
     """The columns with captions, the most important first, and what there is to say about this choice.
 
-    marks: whether they say of each picture, by 1 or by 0 or -1, if it shows what their name says.
+    marks: whether they say of each picture, by 1 or by 0 or -1, if it shows what their name says. all_count: whether
+    each of them holds an alternative, as caption_1 and caption_2 do.
     """
 
     names: tuple[str, ...]
     marks: bool
     notes: list[str]
     warnings: list[str]
+    all_count: bool = False
 
     @property
     def classes(self) -> bool:
@@ -46,7 +50,10 @@ class CaptionColumns:
 
     def captions_of(self, row: dict[str, Any], place: str, problems: list[tuple[str, str]]) -> tuple[str, ...]:
         """The alternative captions of a row. A value that is not text becomes one of the `problems` of this place."""
-        return _marked(self.names, row) if self.marks else captions_under(self.names, row, place, problems)
+        if self.marks:
+            return _marked(self.names, row)
+        groups = [(name,) for name in self.names] if self.all_count else [self.names]
+        return tuple(dict.fromkeys(one for group in groups for one in captions_under(group, row, place, problems)))
 
 
 def choose_columns(table: str, sample: list[dict[str, Any]], others: list[str], column: str | None) -> CaptionColumns:
@@ -66,15 +73,20 @@ def choose_columns(table: str, sample: list[dict[str, Any]], others: list[str], 
         return chosen
     ranks = {name: rank for rank, name in enumerate(TEXT_COLUMNS)}
     known = sorted((name for name in others if normalised(name) in ranks), key=lambda name: ranks[normalised(name)])
+    if known and normalised(known[0]) in _LESS_THAN_SENTENCES:          # label, caption_en
+        phrases = _with_phrases(sample, others)
+        known = [name for name in _named(sample, others) if name in phrases and name not in known] + known
     filled = [name for name in known if any(captions_under((name,), row, "", []) for row in sample)]
     nameless = [name for name in others if name.startswith(NAMELESS) and any(_is_text(row.get(name)) for row in sample)]
     if known:
-        chosen.names = tuple(known)
+        chosen.names = _alternatives(known) or tuple(known)
+        chosen.all_count = bool(_alternatives(known))
         _say_which(chosen, table, filled if len(filled) > 1 else [])
     elif nameless:                              # a table without a header
         chosen.names = (nameless[0],)
     elif described := _described(sample, others):
-        chosen.names = (described[0],)
+        chosen.names = _alternatives(described) or (described[0],)
+        chosen.all_count = len(chosen.names) > 1
         _say_which(chosen, table, described)
     elif marks := _columns_of_marks(sample, others):
         chosen.names, chosen.marks = marks, True
@@ -86,9 +98,18 @@ def choose_columns(table: str, sample: list[dict[str, Any]], others: list[str], 
     return chosen
 
 
+def _alternatives(columns: list[str]) -> tuple[str, ...]:
+    """The columns that are named like the first but for a number, caption_1 and caption_2; none if it stands alone."""
+    stem = columns[0].rstrip("0123456789")
+    alike = [name for name in columns if _NUMBERED.fullmatch(name) and name.rstrip("0123456789") == stem]
+    return tuple(alike) if len(alike) > 1 else ()
+
+
 def _say_which(chosen: CaptionColumns, table: str, columns: list[str]) -> None:
     """Note that the first of the columns counts, and how to take the second."""
-    if columns:
+    if chosen.all_count:
+        chosen.notes.append(f"captions are taken from the columns {', '.join(chosen.names)} of {table}")
+    elif columns:
         other = f"; --caption-column {columns[1]} would take another" if len(columns) > 1 else ""
         chosen.notes.append(f"captions are taken from the column {columns[0]} of {table}{other}")
 
@@ -100,12 +121,26 @@ def is_caption_name(name: str) -> bool:
 
 def _described(sample: list[dict[str, Any]], others: list[str]) -> list[str]:
     """Columns whose names hold the word caption or the like, as caption_en does; or else the only one with phrases."""
-    texts = {name: [value for row in sample if _is_text(value := _first(caption_in(row.get(name))))] for name in others}
-    named = [name for name in others if is_caption_name(name) and texts[name]]
-    phrases = [name for name, values in texts.items() if len(set(values)) > 1 and not _NEGATIVE.search(name) and
-               2 * sum(len(value.split()) + len(_IDEOGRAPHS.findall(value)) // 3 >= _PHRASE for value in values)
-               > len(sample)]
-    return sorted(named, key=lambda name: not _ENGLISH.search(name)) or (phrases if len(phrases) == 1 else [])
+    phrases = _with_phrases(sample, others)
+    return _named(sample, others) or (phrases if len(phrases) == 1 else [])
+
+
+def _named(sample: list[dict[str, Any]], others: list[str]) -> list[str]:
+    """Columns of texts whose names hold the word caption or the like, those in English first."""
+    return sorted((name for name in others if is_caption_name(name) and _texts(sample, name)),
+                  key=lambda name: not _ENGLISH.search(name))
+
+
+def _with_phrases(sample: list[dict[str, Any]], others: list[str]) -> list[str]:
+    """Columns in which most values are phrases, and that differ."""
+    return [name for name in others if not _NEGATIVE.search(name) and len(set(values := _texts(sample, name))) > 1
+            and 2 * sum(len(value.split()) + len(_IDEOGRAPHS.findall(value)) // 3 >= _PHRASE for value in values)
+            > len(sample)]
+
+
+def _texts(sample: list[dict[str, Any]], name: str) -> list[str]:
+    """The values of a column that may be captions."""
+    return [value for row in sample if _is_text(value := _first(caption_in(row.get(name))))]
 
 
 def _first(value: Any) -> Any:

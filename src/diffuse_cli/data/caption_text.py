@@ -15,12 +15,18 @@ from .structured_texts import caption_in, structured
 
 TAG_KEYS = ("tags", "tag", "keywords", "labels", "classes", "tags_general")     # a list is one caption of tags
 SPACED_TAG_KEYS = ("tag_string", "tag_string_general")                  # tags of image boards, with blanks between
-_NOTHING = ("nan", "NaN", "NULL", "null", "None", "N/A", "#N/A", "<NA>", "\\N")        # written where no caption is
+NOTHING = ("nan", "NaN", "NULL", "null", "None", "N/A", "#N/A", "<NA>", "\\N")        # written where no caption is
+_EMPTY = frozenset("[]{}(),;.-_/|\"'` ")
 _ASKING = ("human", "user", "system")           # who does not say the caption in a conversation
+_EXIFTOOL_NAMES = ("description", "caption-abstract", "imagedescription", "xpcomment", "subject", "keywords",
+                   "xpkeywords", "tagslist", "title")                   # the first that says something counts
+_OF_CAMERAS = re.compile(r".*(digital (still )?camera|camera pictures|created with|processed by).*|default|screenshot",
+                         re.IGNORECASE)
 _CONTROL = dict.fromkeys((*range(32), *range(127, 160)), " ")          # control characters
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-fA-F]{1,6}|[A-Za-z]\w{1,31});")
 _TAG = re.compile(r"</?(?:p|br|b|i|u|em|strong|span|div|a|ul|ol|li|h[1-6]|font|small|sub|sup)(?:\s[^<>]*)?/?>",
                   re.IGNORECASE)
+_THOUGHTS = re.compile(r"<(think|thinking|reasoning)>", re.IGNORECASE)
 _LANGUAGE = re.compile(r"([a-z]{2,3})(?:[_@-][A-Za-z]+)*(?:\.utf-?8)?\s*=\s*(?=\S)", re.IGNORECASE)
 
 
@@ -36,13 +42,35 @@ def distinct_captions(value: Any) -> tuple[str, ...]:
     """
     tidied = (tidy(without_signs(_without_html(text.removeprefix("\ufeff")))) for text in _texts(value)
               if text is not None)
-    return tuple(dict.fromkeys(text for text in tidied if text))
+    return tuple(dict.fromkeys(text for text in tidied if _says_something(text)))
+
+
+def _says_something(text: str) -> bool:
+    """Whether a text holds more than signs that stand where no caption is, as "[]", "-" and ",,," do."""
+    return not _EMPTY.issuperset(text)
+
+
+def without_wrapping(text: str) -> str:
+    """The answer of a language model without its thoughts, <think>…</think>, and without the fences of a code block."""
+    text = _without_thoughts(text)
+    lines = text.strip().splitlines()
+    return "\n".join(lines[1:-1]) if len(lines) > 2 and lines[0].startswith("```") and lines[-1] == "```" else text
+
+
+def _without_thoughts(text: str) -> str:
+    if match := _THOUGHTS.match(text := text.lstrip()):
+        end = f"</{match[1]}>"
+        return text[text.rfind(end) + len(end):] if end in text else text
+    return text
 
 
 def _without_html(text: str) -> str:
-    """A text with the letters that entities such as &amp; stand for; without tags, if it has more than single ones."""
+    """A text with the letters that entities such as &amp; stand for; without tags, if it has more than single ones.
+
+    The thoughts of a language model before its answer are left out as well.
+    """
     if "</" in text or "<br" in text:
-        text = _TAG.sub(" ", text)
+        text = _TAG.sub(" ", _without_thoughts(text))
     for _ in range(2 if "&" in text else 0):                            # exporters write them twice
         text = without_entities(text)
     return text
@@ -74,13 +102,34 @@ def without_translations(lines: Iterable[str]) -> list[str]:
 
 
 def captions_of_xmp(text: str) -> tuple[str, ...] | None:
-    """The description in an XMP file, else its keywords as tags; None if it has neither."""
-    for field in ("dc:description", "dc:subject"):
+    """The description in an XMP file, else its keywords as tags, else its title; None if it has none of them.
+
+    Of keywords with those above them, "things|car", the last word counts. Those that darktable adds itself do not.
+    """
+    for field in ("dc:description", "dc:subject", "lr:hierarchicalSubject", "digiKam:TagsList", "dc:title"):
         items = [without_entities(item.partition(">")[2].partition("</rdf:li>")[0])
                  for item in text.partition(f"<{field}>")[2].partition(f"</{field}>")[0].split("<rdf:li")[1:]]
-        if captions := distinct_captions(", ".join(items) if field == "dc:subject" else items[:1]):
-            return captions
+        if "description" not in field and "title" not in field:
+            separator = "/" if field.startswith("digiKam") else "|"
+            items = [", ".join(dict.fromkeys(item.rpartition(separator)[2].strip() for item in items
+                                             if not item.startswith("darktable|")))]
+        if (captions := distinct_captions(items[:1])) and not re.fullmatch(r"\S+\.\w{2,5}", captions[0]):
+            return captions                     # and no name of a file
     return None
+
+
+def description_of_exiftool(content: dict[str, Any]) -> str:
+    """The same of a picture whose texts exiftool has written into a JSON object; "" for any other object.
+
+    What cameras write as the description of every picture is none.
+    """
+    by_name = {key.rpartition(":")[2].lower(): value for key, value in content.items()}       # XMP:Description
+    for name in _EXIFTOOL_NAMES if "sourcefile" in by_name else ():
+        value = by_name.get(name)
+        text = tidy(", ".join(map(str, value)) if isinstance(value, list) else value if isinstance(value, str) else "")
+        if text and not _OF_CAMERAS.fullmatch(text):
+            return text
+    return ""
 
 
 def captions_under(
@@ -93,7 +142,7 @@ def captions_under(
     """
     for key in keys:
         value = _plain(key, row.get(key))
-        if value in _NOTHING or value != value:                         # a float that is not a number is not itself
+        if value in NOTHING or value != value:                         # a float that is not a number is not itself
             continue
         if value is not None and None in _texts(value):
             problems.append((place, "caption is not text"))

@@ -17,7 +17,7 @@ from .caption_columns import TEXT_COLUMNS
 from .caption_text import distinct_captions, tidy
 from .containers import File, read_head
 from .name_captions import is_id, words_of_name
-from .tables import NoTable, read_rows
+from .tables import JSON_LINES, NoTable, read_rows
 from .text_files import NotText, decode_text
 
 _CLASS_LISTS = frozenset(("classes", "class_names", "classnames", "labels", "label_names", "names", "categories",
@@ -62,7 +62,7 @@ def _name(key: str, value: str) -> str:
 def _pairs_in(file: File, wanted: set[str]) -> list[tuple[str, str]]:
     """Pairs of id and name in a file, in whatever form: a map, a map from names to ids, lines, rows, or a list."""
     try:
-        if file.suffix in (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson"):
+        if file.suffix in (".csv", ".tsv", ".parquet", *JSON_LINES):
             return _pairs_of_rows(
                 lambda: (row for _, row in read_rows(file, is_picture=wanted.__contains__, notes=[])), wanted)
         data = read_head(file.path, _TEXT_LIMIT + 1)
@@ -158,11 +158,17 @@ def _with_zeros(pairs: Iterable[tuple[str, str]], wanted: set[str]) -> list[tupl
 
 
 def _id_reader(wanted: set[str]) -> Callable[[str], str | None]:
-    """A function from a text to the wanted id that it is: "7" counts for a folder "00007" if all are numbers."""
+    """A function from a text to the wanted id that it is: "7" counts for a folder "00007" if all are numbers.
+
+    "000000007" does not, since zeros stand in front of both, and not as many.
+    """
     by_number = {int(part): part for part in wanted if part.isdecimal()}
-    if len(by_number) < len(wanted):
-        return lambda text: text if text in wanted else None
-    return lambda text: by_number.get(int(text)) if text.isdecimal() else None
+
+    def number_in(text: str) -> str | None:
+        part = by_number.get(int(text)) if text.isdecimal() else None
+        return None if part is None or (text[0] == part[0] == "0" and len(text) != len(part) > 1 < len(text)) else part
+
+    return number_in if len(by_number) == len(wanted) else lambda text: text if text in wanted else None
 
 
 def _numbered(names: list[str], wanted: set[str]) -> list[tuple[str, str]]:

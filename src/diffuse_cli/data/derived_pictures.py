@@ -10,10 +10,10 @@ from pathlib import Path
 
 from .spilled import SpilledDict
 
-_KINDS = r"""masks?|masklabel|condlabel|matte|alpha|trimap|seg|segmentation|depth|depths|depth_?map|disparity|normals?|
-    normal_?map|canny|edges?|hed|lineart|scribble|sketch|pose|openpose|conditioning|control|thumb|thumbs|thumbnail|tn|
+_KINDS = r"""masks?|masklabel|gt|ground_?truth|condlabel|matte|alpha|trimap|seg|segmentation|depth|depths|depth_?map|
+    disparity|normals?|normal_?map|canny|edges?|hed|lineart|scribble|sketch|pose|openpose|conditioning|control|thumb|thumbs|thumbnail|tn|
     preview|small|lowres|resized|scaled|\d{2,4}x\d{2,4}"""
-_BEHIND = re.compile(rf"(.+?)[-_. ](?:{_KINDS})", re.IGNORECASE | re.VERBOSE)
+_BEHIND = re.compile(rf"(.+?)(?:[-_. ](?:{_KINDS})|@\dx)", re.IGNORECASE | re.VERBOSE)
 _BEFORE = re.compile(rf"(?:{_KINDS})[-_. ](.+)", re.IGNORECASE | re.VERBOSE)
 # Names of folders. Words that are also names of classes ("normal", "pose") are not among them.
 _FOLDERS = re.compile(r"""_?(masks?|trimaps|segmentations?|segmentation(class|object)|gt|ground_?truth|depths?|

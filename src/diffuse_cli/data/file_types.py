@@ -58,8 +58,8 @@ REMEDIES = {                                    # reason → remedy, the rest of
 _UNSUPPORTED = {suffix: reason for reason, suffixes in (
     (HEIC, ".heic .heif .hif .heics .heifs"),
     (JPEG_XL, ".jxl"),
-    (DRAWING, ".svg .svgz .eps .ps .ai .cdr .wmf .emf .dxf .dwg .odg"),
-    (LAYERS, ".psd .psb .xcf .kra .ora .clip .sai .afphoto .pdn .procreate"),
+    (DRAWING, ".svg .svgz .eps .ps .ai .cdr .wmf .emf .dxf .dwg .odg .sketch"),
+    (LAYERS, ".psd .psb .xcf .kra .ora .clip .sai .sai2 .mdp .afphoto .pdn .procreate .aseprite"),
     (RAW, ".cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .dng .raf .orf .rw2 .rwl .pef .ptx .srw .x3f .3fr .fff .iiq .mrw "
           ".dcr .kdc .erf .mef .mos .gpr"),
     (OTHER_TYPE, ".pam .fits .exr .hdr .xbm .xpm .cur .djvu .bpg .flif .dcm .nii .ktx .ktx2 .basis .pcd .pict "
@@ -67,7 +67,7 @@ _UNSUPPORTED = {suffix: reason for reason, suffixes in (
 ) for suffix in suffixes.split()}
 # Suffixes of files that are not looked into, because no picture bears them.
 _OTHER_SUFFIXES = """
-    .txt .caption .captions .tags .tag .json .jsonl .ndjson .csv .tsv .xml .xmp .yaml .yml .toml .ini .cfg
+    .txt .caption .captions .tags .tag .json .jsonl .jsonlines .ndjson .csv .tsv .xml .xmp .yaml .yml .toml .ini .cfg
     .conf .md .rst .html .htm .css .js .ts .py .pyc .ipynb .sh .bat .c .h .cpp .rs .go .java .log .lock .db
     .sqlite .sqlite3 .npy .npz .npt .pt .pth .ckpt .safetensors .bin .onnx .pkl .pickle .h5 .hdf5 .mat
     .parquet .arrow .feather .lmdb .mdb .tfrecord .zip .tar .tgz .gz .bz2 .xz .zst .7z .rar .pdf .doc .docx

@@ -40,16 +40,18 @@ from .litter import litter_label
 from .spilled import Row, SpilledList, SpilledLists
 
 UNREADABLE_FOLDER, BROKEN_LINK = "unreadable folder", "broken link"     # reasons in `Tree.unusable`
-# Archives that are not read: of other kinds, or inside others.
-_PACKED = (".zip", ".tar", ".7z", ".rar", ".cbz", ".cbr", ".cb7", ".gz", ".bz2", ".xz", ".zst", ".lzma", ".dmg", ".iso",
-           ".zip.001", ".7z.001", ".z01")
+# Ends of names of archives that are not read: of other kinds, or inside others.
+PACKED = (".zip", ".tar", ".7z", ".rar", ".cbz", ".cbr", ".cb7", ".gz", ".bz2", ".xz", ".zst", ".lzma", ".tgz", ".dmg",
+          ".iso", ".zip.001", ".7z.001", ".z01")
 _NOT_DOWNLOADED = re.compile(r"\.(.+)\.icloud")     # the name of a picture that iCloud keeps elsewhere
 # Ends of names of files that hold pictures in a form that is not read → what to do.
 _HOLDERS = (
-    ((".npy", ".npz", ".h5", ".hdf5", ".mat", ".pkl", ".pickle", ".tfrecord", ".lmdb", ".mdb", ".feather", ".pt",
-      ".pth", "-ubyte", "data_batch_1"), "save its pictures as PNG files"),
+    ((".npy", ".npz", ".h5", ".hdf5", ".mat", ".pkl", ".pickle", ".tfrecord", ".tfrecords", ".tfrec", ".lmdb",
+      ".mdb", ".feather", ".pt", ".pth", "-ubyte", "data_batch_1"), "save its pictures as PNG files"),
     ((".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"), "save single frames as pictures"),
-    ((".pdf",), "export its pages as PNG"))
+    ((".pdf",), "export its pages as PNG"),
+    ((".parquet", ".arrow"), "no column of it holds pictures; download those at addresses first"))
+_PART = re.compile(r"-\d+-of-\d+$")            # behind the name of one of several such files
 
 
 def sort_key(name: str) -> bytes:
@@ -150,9 +152,9 @@ class Tree:
         """The error for a folder or manifest at `path` that holds no picture: what is there, and what would help."""
         counts = Counter(reason for _, reason in self.unusable)
         found = ", ".join(f"{reason} {count:,}" for reason, count in counts.most_common())
-        packed = [name for name in self.others.names() if name.lower().endswith(_PACKED)]
+        packed = [name for name in self.others.names() if name.lower().endswith(PACKED)]
         holders = [(name, step) for name in self.others.names() for suffixes, step in _HOLDERS
-                   if name.lower().endswith(suffixes)]
+                   if _PART.sub("", name.lower()).endswith(suffixes)]
         help = "; ".join((*(f"Unpack {name} first" for name in packed[:1]),
                           *(f"{name} is not read: {step}" for name, step in holders[:1]), *remedies(counts)))
         hint = f"Looked, at any depth, for {' '.join(sorted(SUFFIXES))}, and into files without a suffix"

@@ -15,7 +15,7 @@ from .code_pages import NAME_PAGES, guess_among
 from .folders import Tree
 from .source_captions import SourceCaptions
 from .spilled import SpilledDict
-from .split import split_of
+from .split import splits_among
 
 WORDY_NAMES = 0.8                               # minimum share of file names that hold a word, to be captions
 LABELLED = 0.5                                  # minimum share of pictures in folders with words, for the same
@@ -34,7 +34,7 @@ _WORDS = """
     thumbnails small medium large original originals raw new old misc other others various data dataset datasets
     database collection album albums gallery folder batch part page slide sheet document doc attachment upload uploads
     uploaded tmp temp test train training validation valid val dev testing set split class label labels n at am pm jpg
-    jpeg png gif webp bmp tif tiff heic min max hd uhd px x
+    jpeg png gif webp bmp tif tiff heic min max hd uhd px x fold
     bild bilder foto fotos imagen imagenes imagem immagine afbeelding obraz kuva zdjęcie изображение фото resim
     写真 画像 图片 照片 圖片 사진 이미지 bildschirmfoto d'écran d’écran captura pantalla tela ecrã schermata
     schermafbeelding skärmavbild skærmbillede skjermbilde näyttökuva zrzut ekranu snímek obrazovky снимок экрана
@@ -168,6 +168,7 @@ def _folder_labels(tree: Tree, class_names: Mapping[str, str], encoding: str) ->
         for depth in range(1, len(parts) + 1):
             prefixes[tuple(parts[:depth])] += tree.directories[directory]
     inside = len(tree.pictures) - tree.directories[""]
+    splits = splits_among(tree.directories)
     words: dict[str, str] = {}                  # a folder's name → its words
 
     def words_of(parts: list[str]) -> str:
@@ -178,9 +179,10 @@ def _folder_labels(tree: Tree, class_names: Mapping[str, str], encoding: str) ->
             is_common = prefixes[tuple(parts[:depth])] >= _COMMON * inside and not _REPEATS.match(part)
             if part in class_names:
                 result.append(class_names[part])
-            elif not is_common and split_of(part) is None:
+            elif not is_common and part not in splits:
                 if part not in words:
-                    words[part] = words_of_name(_REPEATS.sub("", part), numbers=True)
+                    words[part] = part if part.lower() == "train" else words_of_name(
+                        _REPEATS.sub("", part), numbers=True)
                 result.append(words[part])
         return " ".join(filter(None, result))
 

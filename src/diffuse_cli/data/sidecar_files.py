@@ -27,9 +27,12 @@ _ENGLISH = re.compile(r"[._-]en(?:[_-][A-Z]{2})?\.\w+$", re.IGNORECASE)
 _NUMBER_BEHIND = re.compile(r"(.*\d.*?)[-_ ]\d{1,3}")
 # photo.jpg.supplemental-metadata(2).json and photo.jpg(2).json, as Google Takeout writes for photo(2).jpg.
 _NUMBERED_COPY = re.compile(r"(.+?)(\.\w{2,5})(?:\.[\w-]+)?(\(\d+\))")
+_CUT = 46                                       # letters of a long name of a picture that Takeout leaves
 _SHARED = 20                                    # maximum pictures that one text serves in this way
 NOT_SIDECARS = frozenset(("readme", "license", "licence", "notice", "classes", "labels", "requirements", "changelog",
-                          "copyright", "credits", "authors", "sources", "index", "list"))
+                          "copyright", "credits", "authors", "sources", "index", "list",
+                          # of albums in Google Takeout
+                          "metadata", "shared_album_comments", "print_subscriptions", "user_generated_memory_titles"))
 # Names of texts that describe a whole folder, as `annotations.normalised` spells them.
 FOLDER_TEXTS = frozenset(("caption", "captions", "prompt", "prompts", "label", "description", "text", "tag", "tags",
                           "class", "class_name", "class_prompt", "instance_prompt", "trigger", "trigger_word",
@@ -138,13 +141,15 @@ def _files_of_pictures(tree: Tree, suffixes: tuple[str, ...]) -> dict[str, Spill
             rest.append((sort_key(file),))
     if not rest:
         return owned
-    lenient, numbered = SpilledLists(), SpilledLists()
+    lenient, numbered, cut = SpilledLists(), SpilledLists(), SpilledLists()
     for name in tree.pictures.names():
         base = posixpath.splitext(name)[0]
         folder, key = posixpath.split(base)
         shared = posixpath.join(folder, key.split(".")[0])              # 0001.input.png and 0001.txt, as in WebDataset
         for written in {name.casefold(), base.casefold(), shared.casefold()}:
             lenient.add(written, name)
+        if len(posixpath.basename(name)) > _CUT:
+            cut.add(name[: len(folder) + bool(folder) + _CUT].casefold(), name)
         if match := _NUMBER_BEHIND.fullmatch(base.casefold()):
             numbered.add(match[1], name)
     index = PictureIndex(tree.pictures.names)
@@ -159,7 +164,8 @@ def _files_of_pictures(tree: Tree, suffixes: tuple[str, ...]) -> dict[str, Spill
         names = lenient.get(base.casefold()) or lenient.get(longer.casefold()) or lenient.get(
             _WORD_AS_SUFFIX.sub("", longer).casefold()) or (                # 0001.caption.en.txt
             lenient.get(named[1].casefold()) if named else []) or [
-            name for name in [index.find_parallel(base)] if name] or (of_post if len(of_post) <= _SHARED else [])
+            name for name in [index.find_parallel(base)] if name] or (
+            of_post if len(of_post) <= _SHARED else []) or cut.get(base.casefold())[:1]
         of_pictures = owned[suffix.lower()]
         of_pictures.update((name, file) for name in dict.fromkeys(names) if name not in of_pictures)
     return owned

@@ -9,11 +9,14 @@ from typing import Any
 from ..files.strict_json import loads_shallow
 from .caption_columns import is_caption_name
 from .caption_text import (
+    NOTHING,
     captions_of_xmp,
     captions_under,
+    description_of_exiftool,
     distinct_captions,
     join_lines,
     without_translations,
+    without_wrapping,
 )
 from .containers import File, read_head
 from .file_types import picture_suffixes
@@ -21,11 +24,16 @@ from .folders import FileList
 from .generated_prompts import prompt_of_graph, prompt_of_parameters
 from .source_captions import SourceCaptions
 from .spilled import SpilledDict, SpilledTuples
+from .structured_texts import caption_in
 from .text_files import NotText, decode_text, is_unicode
 
 SIDECAR_KEYS = ("caption", "text", "prompt", "description", "captions", "tags", "tag_string", "tags_general",
-                "tag_string_general", "title")  # the first that is filled counts
-_ABOUT_THE_SET = ("info", "license", "licenses", "dataset")             # keys of what is the same for all pictures
+                "tag_string_general", "content", "response", "title")   # the first that is filled counts
+_ANSWER_KEYS = frozenset(("choices", "message", "content"))             # of what a service answers
+_OF_MESSAGES = ("content", "response")          # these count only if they are texts
+# Keys of objects inside that are not about the picture, but about all pictures, or about people.
+_ABOUT_OTHERS = ("info", "license", "licenses", "dataset", "author", "user", "owner", "uploader", "artist", "account",
+                 "channel", "creator", "profile", "photographer", "subreddit", "blog", "group", "album")
 SIDECAR_LIMIT = 64 * 1024                       # maximum bytes of a sidecar file; a longer file is no caption
 JSON_LIMIT = 2**20                              # the same of JSON, which may hold more than the caption
 SAMPLE_FILES = 1000                             # maximum files that a guess of their encoding is based on
@@ -88,8 +96,9 @@ class SidecarReader:
             return None
         if file.suffix == ".xmp":
             return captions_of_xmp(text)
+        text = without_wrapping(text)
         if file.suffix != ".json" and not _is_captioned_object(text):
-            lines = text.splitlines()
+            lines = [line for line in text.splitlines() if line.strip() not in NOTHING]
             if (prompt := prompt_of_parameters(lines)) is not None:
                 self.generated += 1
                 return distinct_captions(prompt)
@@ -107,14 +116,24 @@ class SidecarReader:
             return None
         if isinstance(content, str):
             content = {"caption": content}
+        if isinstance(content, list) and len(content) == 1:             # as exiftool writes
+            content = content[0]
+        if isinstance(content, list) and all(isinstance(item, str) for item in content):
+            content = {SIDECAR_KEYS[0]: content}
         if not isinstance(content, dict):
             return None
+        if described := description_of_exiftool(content):
+            return distinct_captions(described)
         if prompt := prompt_of_graph(content):
             self.generated += 1
             return distinct_captions(prompt)
         if isinstance(content.get("shapes"), list) and "imagePath" in content:          # of labelme
             return self._labelme(file, content)
-        content = _with_caption(content, is_outside=True)
+        answers = caption_in(content) if not _ANSWER_KEYS.isdisjoint(content) else None
+        answers = [answers] if isinstance(answers, str) else answers
+        content = _with_caption(content, is_outside=True) or (
+            {SIDECAR_KEYS[0]: answers} if isinstance(answers, list) and all(isinstance(one, str) for one in answers)
+            else None)
         if content is None:
             return None
         return captions_under(SIDECAR_KEYS, content, file.name, problems)
@@ -134,12 +153,15 @@ def _with_caption(content: dict[str, Any], *, is_outside: bool = False) -> dict[
     content = {str(key).lower(): value for key, value in content.items()}
     if _is_file_name(content.get("title")):                             # as in exports of photo services
         del content["title"]
+    for key in _OF_MESSAGES:
+        if not isinstance(content.get(key), str):
+            content.pop(key, None)
     if any(key in content for key in SIDECAR_KEYS):
         return content
     if named := next(filter(is_caption_name, content), None):           # caption_en
         return {SIDECAR_KEYS[0]: content[named]}
     inner = [_with_caption(value) for name, value in content.items()
-             if isinstance(value, dict) and name not in _ABOUT_THE_SET] if is_outside else []
+             if isinstance(value, dict) and name not in _ABOUT_OTHERS] if is_outside else []
     found = [value for value in inner if value is not None]
     return found[0] if len(found) == 1 else None
 

@@ -167,6 +167,9 @@ def _rows_of(tables: list[tuple[str, Path]], root: Path, column: str | None) -> 
             source.notes.append(f"{path.name} is not used: no column of it holds pictures")
             continue
         told = CaptionTable(File(path.name, path))
+        if others := [name for name in table.columns_of_bytes() if name != images]:
+            told.notes.append(f"pictures are taken from the column {images} of {path.name}, and not from "
+                              f"{', '.join(others)[:200]}")
         captions = captions_of_rows(told, table.texts(images), column)
         for row, texts in zip(range(table.rows), captions, strict=True):
             file = File(posixpath.join(prefix, f"{row:08d}"), Cell(path, images, row))

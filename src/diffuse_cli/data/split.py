@@ -5,7 +5,7 @@ import itertools
 import math
 import posixpath
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,9 @@ from ..errors import DataError
 
 _TRAINING = frozenset(("train", "training", "trainset"))
 _HELD_OUT = frozenset(("val", "valid", "validation", "dev", "test", "testing", "testset"))
+# Words among others in the names of folders that lie side by side.
+_WORDS = (("train", _TRAINING | {"tr"}), ("test", _HELD_OUT | {"ts", "eval"}), ("other", frozenset(("pred", "extra"))))
+_PART_WORDS = re.compile(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![a-z])|\d+")       # seg_train, trainA, train2017
 _SHARD = re.compile(r"[-_.]\d+(?:-of-\d+)?$")   # after the name of a split in that of a shard: test-00000-of-00001
 
 
@@ -102,10 +105,33 @@ def _without_number(name: str) -> str:
     return _SHARD.sub("", name)
 
 
-def split_of(name: str) -> str | None:
-    """"train" or "test" for the name of a folder or shard, without the folders above it, that says so; else None."""
-    name = _without_number(name).lower()
-    return "train" if name in _TRAINING else "test" if name in _HELD_OUT else None
+def splits_among(directories: Iterable[str]) -> dict[str, str]:
+    """"train" or "test" for the last parts of paths that say so: "train", or "seg_train" if it lies beside "seg_test".
+
+    Then "seg_pred" is "other". directories: paths of folders or shards, relative to the data set. Numbers of shards are
+    left out of what is returned.
+    """
+    parts = {(above, _without_number(name)) for directory in directories for above, name in _steps(directory)}
+    siblings: dict[str, set[str]] = {}          # folder → the names in it
+    for above, name in parts:
+        siblings.setdefault(above, set()).add(name.lower())
+    splits: dict[str, str] = {}
+    pairs: dict[tuple[str, tuple[str, ...]], dict[str, str]] = {}       # folder, other words → split → the name
+    for above, name in sorted(parts):
+        if name.lower() == "train" and len(siblings[above]) > 2 and siblings[above].isdisjoint(_HELD_OUT):
+            continue                            # beside "bus" and "car"
+        if name.lower() in _TRAINING | _HELD_OUT:
+            splits[name] = "train" if name.lower() in _TRAINING else "test"
+            continue
+        words = [word.lower() for word in _PART_WORDS.findall(name)]
+        for split, known in _WORDS:
+            if len(found := [word for word in words if word in known]) == 1:
+                rest = tuple(word for word in words if word != found[0])
+                pairs.setdefault((above, rest), {})[name] = split
+    for names in pairs.values():
+        if {"train", "test"} <= set(names.values()):
+            splits.update(names)
+    return splits
 
 
 def side_by_side_splits(names: Iterable[str]) -> tuple[str, str] | None:
@@ -114,11 +140,18 @@ def side_by_side_splits(names: Iterable[str]) -> tuple[str, str] | None:
     names: those of pictures, relative to the data set. Numbers of shards are left out of what is returned.
     """
     directories = {posixpath.dirname(name) for name in names} - {""}
-    folders = sorted({"/".join(directory.split("/")[:depth]) for directory in directories
-                      for depth in range(1, directory.count("/") + 2)})
+    splits = splits_among(directories)
+    folders = sorted({(above, _without_number(name)) for directory in directories for above, name in _steps(directory)})
     first: dict[tuple[str, str], str] = {}      # (the folder above, "train" or "test") → the first such folder
-    for folder in folders:
-        if split := split_of(posixpath.basename(folder)):
-            first.setdefault((posixpath.dirname(folder), split), _without_number(folder))
+    for above, name in folders:
+        if split := splits.get(name):
+            first.setdefault((above, split), posixpath.join(above, name))
     return next(((folder, first[above, "test"]) for (above, split), folder in first.items()
                  if split == "train" and (above, "test") in first), None)
+
+
+def _steps(directory: str) -> Iterator[tuple[str, str]]:
+    """'a/b' → ('', 'a'), ('a', 'b')"""
+    while directory:
+        yield posixpath.split(directory)
+        directory = posixpath.dirname(directory)

@@ -50,6 +50,9 @@ def caption_in(value: Any) -> Any:
     value = structured(value)
     if isinstance(value, list):
         return [caption_in(item) for item in value]
+    if isinstance(value, dict) and isinstance(parts := value.get("content"), list) and all(
+            isinstance(part, dict) and "type" in part for part in parts):          # of a message: texts and pictures
+        return " ".join(part["text"] for part in parts if isinstance(part.get("text"), str))
     if not isinstance(value, dict):
         return value
     if known := next((value[key] for key in (*CAPTION_KEYS, *LANGUAGE_KEYS) if isinstance(value.get(key), str)), ""):

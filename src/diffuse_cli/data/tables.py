@@ -22,7 +22,7 @@ from .file_types import remedies
 from .text_files import NotText, decode_text, encoding_of_file, open_text, read_lines
 
 SEPARATED = (".csv", ".tsv", ".txt", ".token")          # the last: captions of Flickr30k
-JSON_LINES = (".jsonl", ".ndjson")
+JSON_LINES = (".jsonl", ".jsonlines", ".ndjson")
 LINE_LIMIT = 1024 * 1024                        # maximum characters of one line
 DOCUMENT_LIMIT = 256 * 2**20                    # maximum bytes of a JSON document, which is read as a whole
 
@@ -32,6 +32,7 @@ _ROW_HINT = 'Write one row for each picture: {"file_name": …, "text": …}'
 _SAMPLE = 50                                    # rows by which separator and quotes are recognised
 _SEPARATORS = (",", "\t", ";", "|")
 # A line of a list: “1.png: a red car”, “1.png - a red car”, “1.png => a red car” or “1.png a red car”.
+_MARKS = frozenset(("1", "0", "-1"))
 _NAMED = re.compile(r"(?P<name>\S.*?\.\w{3,5}(?:#\d+)?)(?: *(?::|=>|->|=) *| +[-–—] +| +)(?P<text>[^\s,;|].*)")
 
 
@@ -149,6 +150,9 @@ def _separated_rows(file: File, lines: Iterator[str], is_picture: Callable[[str]
     separators: tuple[str, ...] = ("\t", *_SEPARATORS) if file.suffix == ".tsv" else _SEPARATORS
     if sample and sample[0].lower().startswith("sep=") and len(sample[0].rstrip("\n")) == 5:
         separators, skipped = (sample.pop(0)[4],), 1
+    if file.suffix == ".txt" and (header_line := _line_above_marks(sample, is_picture)) is not None:
+        yield from _marked_rows(file, itertools.chain(sample, lines), header_line)
+        return
     if file.suffix in (".txt", ".token") and _are_named(sample, is_picture):
         yield from _named_rows(file, itertools.chain(sample, lines))
         return
@@ -218,6 +222,29 @@ def _named_rows(file: File, lines: Iterable[str]) -> Iterator[Row]:
         elif position:
             raise DataError(f"{file.name} line {number} does not begin with the name of a picture, as the others do: "
                             f"{line.strip()[:80]}", hint="One line describes one picture")
+
+
+def _line_above_marks(sample: list[str], is_picture: Callable[[str], bool]) -> int | None:
+    """The position of the names above lines of a picture and of 1 or -1 for each name, between blanks, as in CelebA."""
+    rows = [line.split() for line in sample]
+    for position, names in enumerate(rows[:2]):                         # the number of pictures may stand above
+        below = [row for row in rows[position + 1:] if row]
+        if len(names) > 1 and any(is_picture(row[0]) for row in below) and all(
+                len(row) == len(names) + 1 and _MARKS.issuperset(row[1:]) for row in below):
+            return position
+    return None
+
+
+def _marked_rows(file: File, lines: Iterable[str], header_line: int) -> Iterator[Row]:
+    """Rows of lines such as “1.png 1 -1 1”. Raises DataError for one that has another number of marks."""
+    header: list[str] = []
+    for number, line in enumerate(lines, 1):
+        if number == header_line + 1:
+            header = [f"{NAMELESS}1", *line.split()]
+        elif header and (values := line.split()):
+            if len(values) != len(header):
+                raise _wrong_number(f"{file.name} line {number}", values, header, " ")
+            yield f"{file.name} line {number}", dict(zip(header, values, strict=True))
 
 
 def _are_quoted_whole(sample: list[str]) -> bool:

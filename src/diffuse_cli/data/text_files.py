@@ -22,6 +22,8 @@ _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (code
 # Encodings of 7 bits, which are UTF-8 as well: what begins their other letters, and their names.
 _ESCAPES = ((re.compile(rb"\x1b\$\)C"), "iso2022_kr"), (re.compile(rb"\x1b\$"), "iso2022_jp_ext"),
             (re.compile(rb"~\{(?:[!-w][!-~])+(?:~\}|[!-w]?\Z)"), "hz"))
+_HIGHEST_PLANE = 16                             # third byte of the highest character
+_CONTROL = re.compile(r"[\0-\x08\x0e-\x1f]")      # characters that no text holds
 _SHIFT = re.compile(rb"\+[A-Za-z0-9/+][a-z]{0,9}[A-Z0-9/+]")            # begins other letters in UTF-7, but no word
 
 
@@ -136,7 +138,16 @@ def _marked_encoding(data: bytes) -> str | None:
     if _SHIFT.search(data) and begins_in(data, "utf-7") and is_common(data.decode("utf-7", "ignore")):
         return "utf-7"
     start = data[:4096]
+    if len(data) >= 8 and len(data) % 4 == 0:
+        for encoding, first, second in (("utf-32-le", 3, 2), ("utf-32-be", 0, 1)):
+            if not any(start[first::4]) and max(start[second::4]) <= _HIGHEST_PLANE and begins_in(data, encoding) and (
+                    not _CONTROL.search(start.decode(encoding, "ignore"))):
+                return encoding
     even, odd = start[::2].count(0), start[1::2].count(0)
     if len(start) >= 4 and max(even, odd) > 0.6 * (len(start) // 2) and min(even, odd) <= 0.05 * len(start):
         return "utf-16-be" if even > odd else "utf-16-le"
+    if even + odd and len(data) % 2 == 0:       # of other letters, blanks and ends of lines alone hold zeros
+        return next((encoding for encoding in ("utf-16-le", "utf-16-be")
+                     if begins_in(data, encoding) and is_common(text := start.decode(encoding, "ignore"))
+                     and not _CONTROL.search(text)), None)
     return None
