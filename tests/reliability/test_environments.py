@@ -223,7 +223,7 @@ def test_a_command_in_an_environment(command, name, squares, trained, upscaler, 
     one, surroundings = COMMANDS[command], ENVIRONMENTS[name]
     if not _can(surroundings.within):
         pytest.skip(f"{surroundings.within[0]} is not allowed here")
-    for path in (tmp_path, *tmp_path.parents[:-2]):
+    for path in (tmp_path, *tmp_path.parents[:-2], squares, squares.parent):
         path.chmod(path.stat().st_mode | 0o055)                         # a stranger must get here
     (tmp_path / "place").mkdir()
     place = Place(trained, tmp_path / "place")
