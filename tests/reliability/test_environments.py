@@ -81,7 +81,7 @@ def if_it_prints(code):
 def if_it_needs_the_cache(code):
     """Help, usage errors, drawings that need no model, and models that are named by a path need no DIFFUSE_HOME."""
     return lambda command: {code, command.usual} if command.words[:2] in ("-h", "no") or command.usual == USAGE or \
-        command.words.startswith(("data demo", "doctor", "upscale")) else {code}   # doctor tells it in a row of its table
+        command.words.startswith(("data demo", "doctor", "upscale")) else {code}    # doctor tells it in its table
 
 
 def out_of_time(code):
