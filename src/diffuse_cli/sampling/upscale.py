@@ -1,9 +1,9 @@
 """Enlarges pictures with an upscaler: small pictures and their prompts → large pictures, of a seed each.
 
-It works on pictures of any size. All are continued beyond their edges and cut again, because a network that was
-trained on crops draws light bands at edges of larger pictures. To the right and below, a picture is continued until its
-enlarged sides are as long as a crop, and can be halved as often as the network halves them. The results get the
-colours of the small pictures: what a network that was trained on crops draws in large pictures is too light.
+It works on pictures of any size. All are continued beyond their edges and cut again, because edges are drawn worst. To
+the right and below, a picture is continued until its enlarged sides are as long as a crop, and can be halved as often
+as the network halves them. The results get the colours of the small pictures: what a network that was trained on crops
+draws in large pictures is too light.
 """
 
 import math
@@ -28,7 +28,7 @@ from ..storage.checkpoint import Model
 from .generate import Enlarge, encode_prompts, reverse_diffusion
 from .request import InitImage, SampleRequest
 
-MARGIN = 4                                      # pixels at least by which small pictures are continued on each side
+MARGIN = 1                                      # pixels at least by which small pictures are continued on each side
 AT_ONCE = 2**17                                 # pixels that a CPU draws together: with more, memory comes from the
 #                                                 system anew for each map, which took a third of the time
 STEPS = 12                                      # of the sampler from noise to picture, without guidance
