@@ -21,7 +21,7 @@ from diffuse_cli.exporting import diffusers_comparison
 from diffuse_cli.picture_size import Size
 from diffuse_cli.storage import checkpoint, registry, safetensors_file
 from diffuse_cli.storage.model_info import read_model_info
-from diffuse_cli.training.run import choose_fit, choose_sizes
+from diffuse_cli.training.sizes import choose_fit, choose_sizes
 
 CPU = torch.device("cpu")
 SIZES = (Size(16, 16), Size(32, 8), Size(8, 32))

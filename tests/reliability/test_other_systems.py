@@ -14,7 +14,7 @@ import tiny
 from diffuse_cli.config import Machine
 from diffuse_cli.errors import InUseError
 from diffuse_cli.files import locks, temporaries
-from diffuse_cli.training import run
+from diffuse_cli.training import sizes
 
 HELPER = Path(__file__).parents[1] / "helpers/other_system.py"
 TRAIN = ["train", "pictures", "--resolution", "8", "--batch-size", "4", "--init", "none", "--device", "cpu", "-q"]
@@ -110,10 +110,10 @@ def test_nothing_is_tried_again_elsewhere(tmp_path, monkeypatch):
     ([], False), (["/dev/nvidia0"], True), (["/dev/kfd"], True), (["/dev/dxg"], True)])
 def test_a_gpu_is_expected_where_the_system_shows_one_also_in_wsl(monkeypatch, there, expected):
     monkeypatch.setattr(Path, "exists", lambda self: str(self) in there)
-    assert run._has_accelerator(Machine()) is expected
+    assert sizes._has_accelerator(Machine()) is expected
 
 
 @pytest.mark.parametrize("tool", [None, r"C:\Windows\System32\nvidia-smi.exe"])
 def test_a_gpu_is_expected_on_windows_where_its_driver_is_installed(windows, monkeypatch, tool):
-    monkeypatch.setattr(run.shutil, "which", lambda name: tool)
-    assert run._has_accelerator(Machine()) is (tool is not None)
+    monkeypatch.setattr(sizes.shutil, "which", lambda name: tool)
+    assert sizes._has_accelerator(Machine()) is (tool is not None)

@@ -22,7 +22,8 @@ from diffuse_cli.picture_size import Size
 from diffuse_cli.storage import checkpoint, run_directory, trained_pictures
 from diffuse_cli.storage.model_info import TrainingSummary, read_model_info
 from diffuse_cli.training import estimate, loop
-from diffuse_cli.training.run import choose_fit, open_run
+from diffuse_cli.training.run import open_run
+from diffuse_cli.training.sizes import choose_fit
 
 pytestmark = pytest.mark.usefixtures("decoded")
 

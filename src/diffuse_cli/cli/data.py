@@ -184,7 +184,7 @@ def _read(folder: Path, resolution: Size | None, data_options: dict[str, Any],
     from ..data.captions import find_pictures
     from ..data.colours import Rendering
     from ..events import Scanned
-    from ..training.run import choose_fit, choose_resolution, choose_sizes
+    from ..training.sizes import choose_fit, choose_resolution, choose_sizes
 
     if resolution is not None:
         check_size("--resolution", resolution)
