@@ -7,6 +7,16 @@ import pytest
 from diffuse_cli import installing
 
 
+def command_in(prefix, monkeypatch, package):
+    """The command that brings a package to the environment at `prefix`."""
+    monkeypatch.setattr(sys, "prefix", str(prefix))
+    installing.command.cache_clear()
+    try:
+        return installing.command(package)
+    finally:
+        installing.command.cache_clear()
+
+
 @pytest.mark.parametrize(("mark", "package", "expected"), [
     ("", "pillow-heif", "pip install pillow-heif"), ("", "diffuse-cli[onnx]", "pip install 'diffuse-cli[onnx]'"),
     ("pipx_metadata.json", "pillow-heif", "pipx runpip diffuse-cli install pillow-heif"),
@@ -16,12 +26,7 @@ from diffuse_cli import installing
 def test_the_command_is_that_of_the_program_that_installed_this_one(tmp_path, monkeypatch, mark, package, expected):
     if mark:
         (tmp_path / mark).touch()
-    monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    installing.command.cache_clear()
-    try:
-        assert installing.command(package) == expected
-    finally:
-        installing.command.cache_clear()
+    assert command_in(tmp_path, monkeypatch, package) == expected
 
 
 UV = "[tool]\nrequirements = [{requirements}]\n"
@@ -41,9 +46,4 @@ UV = "[tool]\nrequirements = [{requirements}]\n"
 def test_what_uv_installed_before_is_named_again_because_uv_would_remove_it(
         tmp_path, monkeypatch, requirements, package, expected):
     (tmp_path / "uv-receipt.toml").write_text(UV.format(requirements=requirements), encoding="utf-8")
-    monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    installing.command.cache_clear()
-    try:
-        assert installing.command(package) == expected
-    finally:
-        installing.command.cache_clear()
+    assert command_in(tmp_path, monkeypatch, package) == expected

@@ -22,6 +22,7 @@ NAME = f"upscaler-x{FACTOR}"
 RUN = f"general-{NAME}"                         # the name of the run: that of the file is reserved
 COUNTS = {"drawing": 2_500, "drawings": 500, "solid": 90, "scene": 2_500, "texture": 410}
 LEARNING_RATE = 2e-3
+# How the file that the training goes on from was trained; to be continued by whoever runs this again.
 EARLIER = """10,000 steps of 16 crops of
 64 px, 1,200 more with less noise on small pictures, and 600 with one whole picture each"""
 

@@ -22,7 +22,7 @@ MAX_VOCABULARY = 65_536                         # tokens of a text encoder
 GUIDANCE_RANGE = (0, 100)
 EVALUATIONS, EVALUATIONS_RANGE = 4, (1, 8)      # of distilled models: the default, and what is possible
 UPSCALER_SIDE = 64                              # pixels; of the squares for which an upscaler's noise levels are made
-UPSCALER_EVALUATIONS = 2                        # the default of distilled upscalers, whose teachers need 4
+UPSCALER_EVALUATIONS = 2                        # the default of distilled upscalers, whose teachers need 6
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -138,7 +138,6 @@ class SidecarReader:
             return None
         return captions_under(SIDECAR_KEYS, content, file.name, problems)
 
-
     def _labelme(self, file: File, content: dict[str, Any]) -> tuple[str, ...] | None:
         """The flags of a picture that are set, as tags. Without any, None, and the outlines in it are counted."""
         flags = content.get("flags")

@@ -1,9 +1,9 @@
 """Enlarges pictures with an upscaler: small pictures and their prompts → large pictures, of a seed each.
 
-It works on pictures of any size. All are continued beyond their edges and cut again, because edges are drawn worst. To
-the right and below, a picture is continued until its enlarged sides are as long as a crop, and can be halved as often
-as the network halves them. The results get the colours of the small pictures: what a network that was trained on crops
-draws in large pictures is too light.
+It works on pictures of any size. All are continued beyond their edges and cut again, because edges are drawn better so.
+To the right and below, a picture is continued until its enlarged sides are as long as a crop, and can be halved as
+often as the network halves them. The results get the colours of the small pictures: what a network that was trained on
+crops draws in large pictures is too light.
 """
 
 import math

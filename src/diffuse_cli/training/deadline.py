@@ -19,9 +19,9 @@ class Pace:
     """
 
     first: int
-    begun: float = field(default_factory=time.monotonic)       # as the next, on the monotonic clock, in seconds
-    whole_from: int = 0                         # the first step of this session with whole pictures
-    whole_begun: float = 0.0                    # when it began
+    begun: float                                # when it did, on the monotonic clock, in seconds
+    whole_from: int = field(init=False)         # its first step with whole pictures
+    whole_begun: float = field(init=False)      # when that began
 
     def __post_init__(self) -> None:
         self.whole_from, self.whole_begun = self.first, self.begun
