@@ -195,8 +195,11 @@ def _separated_rows(file: File, lines: Iterator[str], is_picture: Callable[[str]
 
 def _is_header(lines: list[str], dialect: "_Dialect", is_picture: Callable[[str], bool]) -> bool:
     """Whether the first of two lines, which begins with “#”, names the columns of the second one."""
-    comment, row = dialect.reader(lines)
-    return len(comment) == len(row) and any(map(is_picture, row))
+    try:
+        rows = list(dialect.reader(lines))
+    except csv.Error:                           # the reader of all rows says so
+        return False
+    return len(rows) == 2 and len(rows[0]) == len(rows[1]) and any(map(is_picture, rows[1]))
 
 
 def _named(line: str) -> re.Match[str] | None:
