@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from diffuse_cli.cli import processes
 from diffuse_cli.cli.terminal import view
 from diffuse_cli.config import Machine
-from diffuse_cli.errors import DiffuseError, OutOfMemoryError, UsageError, WorkerError
+from diffuse_cli.data import cached_pixels, decode_workers, file_hashes
+from diffuse_cli.errors import DataError, DiffuseError, OutOfMemoryError, UsageError, WorkerError
 from diffuse_cli.runtime import launch_environment
 from diffuse_cli.runtime.distributed import World, join
 from diffuse_cli.runtime.launch_environment import ProcessRank
@@ -298,6 +299,43 @@ def test_pictures_of_several_sizes_are_the_same_in_every_world(home, tmp_path, c
         alone = worlds.train(1, folder, tmp_path / "once", recipe=tiny.BUCKETS)
     torch.testing.assert_close(torch.cat(noise), alone, rtol=1e-4, atol=0)
     counted(PROMISE, "pictures of several sizes, going on in worlds of 2 and 1", 1)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_one_process_of_each_machine_reads_decodes_and_compares_the_pictures(again, squares, home, tmp_path):
+    """Of three processes on two machines, one is the second of its machine: it finds everything done."""
+    def work():
+        rank = launch_environment.process_rank().rank
+        local = {"LOCAL_RANK": "01"[rank == 1], "DIFFUSE_HOME": str(home / ("b" if rank == 2 else "a"))}
+        with mock.patch.dict(os.environ, local), \
+                mock.patch.object(file_hashes, "open_regular", wraps=file_hashes.open_regular) as opened, \
+                mock.patch.object(cached_pixels, "verify", wraps=cached_pixels.verify) as verified, \
+                mock.patch.object(decode_workers, "decode_all", wraps=decode_workers.decode_all) as decoded, \
+                mock.patch.object(meetings, "WORKING_SECONDS", 0):
+            worlds.train_here(squares, stop_at=1)
+        return {"calls": torch.tensor([opened.call_count, verified.call_count, decoded.call_count])}
+
+    if again:
+        for name in "ab":
+            with tiny.at_home(home / name):
+                worlds.run(1, lambda: {"step": torch.tensor(worlds.train_here(squares, stop_at=1)[-1].step)}, tmp_path)
+    files = len(list(squares.rglob("*.png")))
+    first, second, other = (one["calls"].tolist() for one in worlds.run(3, work, tmp_path / "world"))
+    assert first == other == ([0, 1, 0] if again else [files, 0, 1])
+    assert second == [0, 0, 0]
+
+
+def test_pictures_that_one_process_cannot_use_end_all_with_the_same_error(home, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    for number in range(4):
+        (tmp_path / "pictures" / f"{number}.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+
+    def work():
+        with pytest.raises(DataError, match="skipped 4 of 4"):
+            worlds.train_here(tmp_path / "pictures")
+        return {"ended": torch.tensor(1)}
+
+    assert len(worlds.run(2, work, tmp_path / "world")) == 2
 
 
 @pytest.mark.usefixtures("decoded")

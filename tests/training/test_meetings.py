@@ -1,8 +1,13 @@
 """When processes meet: seldom enough that nobody waits, often enough that a signal is heard within half a second."""
 
-import pytest
+from unittest import mock
 
-from diffuse_cli.runtime.distributed import World
+import pytest
+import torch
+import worlds
+
+from diffuse_cli.errors import DataError
+from diffuse_cli.runtime.distributed import World, join
 from diffuse_cli.runtime.launch_environment import ProcessRank
 from diffuse_cli.training import meetings
 from diffuse_cli.training.every import Every
@@ -65,3 +70,30 @@ def test_an_interval_in_steps_says_when_it_is_due_next(interval, expected):
     every = Every(interval, "--save-every", steps=100, step=0)
     assert [every.next_step(step) for step in (0, 9, 10)] == expected
     assert all(every.is_due(step) for step in expected if step is not None)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_work_for_a_whole_machine_is_waited_for_however_long_it_takes(fails, tmp_path):
+    """The processes meet while one works, so that no wait reaches a timeout. Where it fails, the other tries itself."""
+    def progress(done):
+        yield from range(5)
+        if fails:
+            raise DataError("no pictures")
+        return done
+
+    def work():
+        with join(torch.device("cpu")) as world, mock.patch.object(meetings, "WORKING_SECONDS", 0), \
+                mock.patch.object(World, "all_reduce_max", autospec=True, side_effect=World.all_reduce_max) as met:
+            heard = []
+            stream = meetings.first_of_each_machine(world, progress)
+            try:
+                while True:
+                    heard.append(next(stream))
+            except StopIteration as end:
+                done = int(end.value)
+            except DataError:
+                done = -1
+            return {"found": torch.tensor([len(heard), done, met.call_count])}
+
+    expected = [[5, -1, 6], [5, -1, 6]] if fails else [[5, 0, 6], [5, 1, 6]]
+    assert [one["found"].tolist() for one in worlds.run(2, work, tmp_path)] == expected

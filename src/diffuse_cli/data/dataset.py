@@ -49,15 +49,17 @@ Progress = Generator[Scanned | Noticed, None, Dataset]
 
 
 def open_dataset(found: PictureListing, *, resolution: Resolution, directory: Path, strict: bool = False,
-                 rendering: Rendering | None = None) -> Progress:
+                 rendering: Rendering | None = None, verified: bool = False) -> Progress:
     """Decode the pictures, or read them from the cache; yields progress, returns the Dataset (`yield from` it).
 
-    resolution: of the decoded pictures; an int is the side of squares; of several sizes, each gets the nearest. Raises
-    DataError if no picture is left or more than half cannot be used, not counting files whose suffix is that of an
-    unsupported type, and with `strict` if any picture cannot be used. All other problems become one warning, as a
-    `Noticed`. Raises UsageError if `rendering` names an unknown colour.
+    resolution: of the decoded pictures; an int is the side of squares; of several sizes, each gets the nearest.
+    verified: whether the cache was compared with its hashes just now. Raises DataError if no picture is left or more
+    than half cannot be used, not counting files whose suffix is that of an unsupported type, and with `strict` if any
+    picture cannot be used. All other problems become one warning, as a `Noticed`. Raises UsageError if `rendering`
+    names an unknown colour.
     """
-    dataset = yield from decode_pictures(found, resolution=resolution, directory=directory, rendering=rendering)
+    dataset = yield from decode_pictures(found, resolution=resolution, directory=directory, rendering=rendering,
+                                         verified=verified)
     small = {(name, reason): None for name, reason in dataset.skipped if reason.startswith(TOO_SMALL)}
     if small and not dataset.names:
         raise DataError(f"all {len(small):,} pictures in {found.folder} are {next(iter(small))[1]}",
@@ -86,6 +88,7 @@ def open_dataset(found: PictureListing, *, resolution: Resolution, directory: Pa
 
 def decode_pictures(
     found: PictureListing, *, resolution: Resolution, directory: Path, rendering: Rendering | None = None,
+    verified: bool = False,
 ) -> Progress:
     """Decode the pictures as `open_dataset` does, but accept any number of unusable ones, even all."""
     rendering, sizes = rendering or Rendering(), sizes_of(resolution)
@@ -94,7 +97,8 @@ def decode_pictures(
     hashes = yield from hash_files(found.folder, found.pictures, directory=directory, threads=decode_workers.cores())
     key = _key(hashes, sizes, rendering)
     home = directory / key
-    dataset = yield from _read_intact(found, hashes, home, sizes, rendering)
+    dataset = _read(found, hashes, home, sizes, rendering) if verified else (
+        yield from _read_intact(found, hashes, home, sizes, rendering))
     if dataset is None:
         with contextlib.ExitStack() as held:
             yield from _wait_for_lock(held, directory / f"{key}.lock")

@@ -5,6 +5,7 @@ One step is `trainer.step()`. Between steps the loop reports, validates, preview
 
 import contextlib
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -28,7 +29,7 @@ from . import estimate, saving
 from .deadline import Pace, with_steps
 from .estimate import Facts
 from .every import Every
-from .meetings import Meetings
+from .meetings import Meetings, first_of_each_machine
 from .monitor import LossMonitor
 from .prepare import open_session
 from .previews import preview, prompt_to_try
@@ -76,9 +77,7 @@ def rehearse(run: Run) -> Generator[events.Event, None, Plan]:
     """
     device = devices.choose_device(run.machine)
     with devices.arithmetic(device, search=True, deterministic=run.machine.deterministic):
-        dataset = yield from open_dataset(
-            run.found, resolution=run.sizes, directory=registry.cache_directory(), strict=run.machine.strict,
-            rendering=run.rendering)
+        dataset = yield from _open_dataset(run)
         yield from _remarks(run, dataset)
         session, facts = yield from open_session(run, dataset, device, world=World(), rehearsal=True)
         yield from restore(session)
@@ -99,9 +98,7 @@ def _train(run: Run, should_stop: ShouldStop) -> Iterator[events.Event]:
         sizes, fit, upscaling = world.broadcast_json([run.sizes, run.fit, run.upscaling and to_dict(run.upscaling)])
         run = dataclasses.replace(run, sizes=tuple(Size(*size) for size in sizes), fit=fit,
                                   upscaling=upscaling and from_dict(Upscaling, upscaling, where="upscaling"))
-        dataset = yield from open_dataset(
-            run.found, resolution=run.sizes, directory=registry.cache_directory(), strict=run.machine.strict,
-            rendering=run.rendering)
+        dataset = yield from first_of_each_machine(world, functools.partial(_open_dataset, run))
         yield from _remarks(run, dataset)
         session, facts = yield from open_session(run, dataset, device, world=world)
         yield from restore(session)
@@ -115,6 +112,13 @@ def _train(run: Run, should_stop: ShouldStop) -> Iterator[events.Event]:
         with session.trainer.whole():
             finished = _finished(session, reason=reason or "")
         yield finished
+
+
+def _open_dataset(run: Run, verified: bool = False) -> Generator[events.Event, None, Dataset]:
+    """The pictures of a run; `verified` as for `open_dataset`."""
+    return (yield from open_dataset(
+        run.found, resolution=run.sizes, directory=registry.cache_directory(), strict=run.machine.strict,
+        rendering=run.rendering, verified=verified))
 
 
 def _remarks(run: Run, dataset: Dataset) -> Iterator[events.Noticed]:

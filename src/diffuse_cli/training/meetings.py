@@ -1,14 +1,57 @@
-"""Meetings of the processes of a training, between steps: they agree on a signal, and wait for one that works alone.
+"""Meetings of the processes of a training: they agree on a signal, and wait for one that works alone.
 
 From one meeting to the next a process waits for the gradients of the others, and for nothing else.
 """
 
 import signal
 import time
+from collections.abc import Callable, Generator
+from typing import TypeVar
 
+from ..errors import DiffuseError, WorkerError
 from ..runtime.distributed import World
 
 SECONDS = 0.5                                   # about, from meeting to meeting; so long may a signal go unnoticed
+WORKING_SECONDS = 20.0                          # between the meetings of a process that others wait for
+
+_DONE, _WORKING, _FAILED = range(3)             # what a process says while others wait; the largest counts
+
+Event = TypeVar("Event")
+Result = TypeVar("Result")
+
+
+def first_of_each_machine(
+    world: World, work: Callable[[bool], Generator[Event, None, Result]],
+) -> Generator[Event, None, Result]:
+    """Let the first process of each machine work, and then the others; yields what they yield. → what `work` returns
+
+    It may take longer than any timeout, as long as it yields something from time to time.
+
+    work: gets whether another process of this machine has just done the same. If one fails, the others do not wait and
+    get False.
+    """
+    if world.size == 1:
+        return (yield from work(False))
+    state, result = _WORKING, None
+    if world.process.local_rank == 0:
+        met, progress = time.monotonic(), work(False)
+        try:
+            while True:
+                try:
+                    event = next(progress)
+                except StopIteration as end:
+                    result = (end.value,)
+                    break
+                yield event
+                if state != _FAILED and time.monotonic() - met >= WORKING_SECONDS:
+                    state, met = world.all_reduce_max(_WORKING, patient=True), time.monotonic()
+        except DiffuseError as error:
+            if state != _FAILED and not isinstance(error, WorkerError):
+                world.all_reduce_max(_FAILED, patient=True)
+            raise
+    while state == _WORKING:
+        state = world.all_reduce_max(_DONE, patient=True)
+    return result[0] if result else (yield from work(state == _DONE))
 
 
 class Meetings:
