@@ -3,6 +3,7 @@
 import contextlib
 import os
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
@@ -86,7 +87,8 @@ def _fork(rank: int, size: int, work: Work, directory: Path) -> int:
         torch.set_num_threads(1)
         environment = {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank), "GLOO_SOCKET_IFNAME": "lo",
                        launch_environment.RENDEZVOUS: str(directory / "meeting")}
-        with mock.patch.dict(os.environ, environment if size > 1 else {}):
+        with mock.patch.dict(os.environ, environment if size > 1 else {}), warnings.catch_warnings():
+            warnings.simplefilter("error", FutureWarning)              # which users would see
             save_file({name: tensor.contiguous() for name, tensor in work().items()},
                       directory / f"{rank}.safetensors")
         code = 0

@@ -143,8 +143,9 @@ class World:
     def all_gather(self, tensor: Tensor) -> Tensor:
         """The tensors of all processes, of the same shape (N,) → (processes, N)."""
         parts = tensor.new_empty(self.size, len(tensor))
+        gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor     # its older name
         with lost_process_as_error():
-            dist.all_gather_into_tensor(parts.view(-1), tensor)
+            gather(parts.view(-1), tensor)
         return parts
 
     def exchange(self, parts: Sequence[Tensor], lengths: Sequence[int]) -> list[Tensor]:
