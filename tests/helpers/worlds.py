@@ -39,7 +39,7 @@ def run(size: int, work: Work, directory: Path) -> list[dict[str, Tensor]]:
 
 
 def trainer(world, *, micro_batch=4, batch_size=12, captioned=True, sharded=False, recompute=False,
-            **recipe):
+            compiled=False, **recipe):
     """A trainer of a small network with 12 pictures, the same in every process."""
     data = tiny.dataset(CAPTIONS)
     split = split_dataset(data.pixel_hashes)
@@ -48,7 +48,7 @@ def trainer(world, *, micro_batch=4, batch_size=12, captioned=True, sharded=Fals
     plan, _ = make_plan(recipe, data, split, resolution=8, fit="crop", tokenizer=tokenizer, init=None, device=CPU)
     batches = Batches(plan, data, split.train, tokenizer, CPU)
     with tiny.scaled_down():
-        one = Trainer(plan, batches, precision="fp32", micro_batch=micro_batch, compiled=False, world=world,
+        one = Trainer(plan, batches, precision="fp32", micro_batch=micro_batch, compiled=compiled, world=world,
                       sharded=sharded, recompute=recompute)
     numbers = {}
     for number, (name, parameter) in enumerate(one.network.named_parameters()):    # no layer of zeros: every gradient

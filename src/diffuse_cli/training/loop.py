@@ -192,9 +192,14 @@ def _loop(session: Session, should_stop: ShouldStop) -> Generator[events.Event, 
 
 def _compiled(trainer: Trainer, seconds: float) -> events.Noticed:
     """What became of compiling in the first step, which took so long."""
-    failure = trainer.compile_failure
-    return events.Noticed(message=f"not compiled, because torch cannot do it here: {failure}" if failure else
-                          f"compiled: the first step took {seconds:.0f} s")
+    network, message = trainer.compiled, f"compiled: the first step took {seconds:.0f} s"
+    if trainer.compile_failure:
+        message = f"not compiled, because torch cannot do it here: {trainer.compile_failure}"
+    elif network is not None and network.captured:
+        message += ", CUDA graphs included"
+    elif network is not None and network.capture_failure:
+        message += f"; without CUDA graphs: {network.capture_failure}"
+    return events.Noticed(message=message)
 
 
 class Alone(NamedTuple):

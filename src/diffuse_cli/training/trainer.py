@@ -20,7 +20,7 @@ from ..network.network import Network, on_meta_device
 from ..network.tokenizer import encode
 from ..runtime import out_of_memory, randomness, sharding
 from ..runtime.distributed import World, lost_process_as_error
-from . import ema
+from . import captured, ema
 from .batches import Batches
 from .compiled import CompiledCall, CompiledNetwork
 from .distillation import DistillationLoss, Segments, Teacher
@@ -72,7 +72,10 @@ class Trainer:
             self.network = on_meta_device(plan.model.network)
         self.network.unet.recompute = recompute
         self.schedule: Schedule = make_schedule(plan.model.schedule, plan.model.network.schedule_side)
-        self.compiled = None if compiled is False else CompiledNetwork(self.network, required=compiled is True)
+        self.compiled = None if compiled is False else CompiledNetwork(
+            self.network, required=compiled is True, captured=values and plan.model.student is None
+            and captured.is_worthwhile(self.parameters, batches.device, processes=world.size,
+                                       passes=math.ceil(plan.batch_size / micro_batch)))
         forward = self.compiled or self.network
         self.teacher = Network(plan.model.network) if plan.model.student is not None else None
         self.segments = None if self.teacher is None else self._segments(self.teacher)
@@ -92,6 +95,7 @@ class Trainer:
         # each other, which those of a sharded network always do; a single process can halve it at any time.
         self.micro_batch_fits = world.size == 1 or sharded
         self.order_is_final = world.size == 1 or sharded    # in which gradients are exchanged, see `World.wrap`
+        self.is_capture_proven = self.compiled is None or not self.compiled.captured
         self.settled = False                    # whether the pictures are where they stay: on the device if they fit
 
     @property
@@ -171,6 +175,13 @@ class Trainer:
             self.micro_batch_fits = not self.world.all_reduce_max(self._exceeds_memory())
             if not self.micro_batch_fits:
                 self._halve_micro_batch()
+
+        # Compare the gradients of captured passes with plain ones, before the first step.
+        if self.compiled is not None and not self.is_capture_proven:
+            steps = (self.global_step, self.plan.half_side_steps, self.plan.steps)
+            captured.prove(self.compiled, lambda step: self._accumulate(0, self.plan.batch_size, step=step),
+                           [range(*steps[:2]), range(max(steps[:2]), steps[2])])
+            self.is_capture_proven = True
 
         # Add up the gradients of this process's share, in micro-batches.
         while True:
@@ -254,6 +265,8 @@ class Trainer:
             raise OutOfMemoryError("not even one picture at a time fits into the device's memory",
                                    hint="Choose a smaller --preset or --resolution")
         self.micro_batch //= 2
+        if self.compiled is not None:           # now a step has several passes
+            self.compiled.give_up_capture("out of memory")
         if self.batches.device.type == "cuda":
             torch.cuda.empty_cache()
 
