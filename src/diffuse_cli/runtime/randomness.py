@@ -92,8 +92,10 @@ class Dropout:
     def _masked(self, number: int, x: Tensor) -> Tensor:
         count = math.prod(x.shape[1:])
         words = bits(_hash(self.keys + number), (count + 7) // 8)                   # (N, count/8, rounded up)
-        kept = words.view(torch.uint8)[:, :count].reshape(x.shape) >= self.threshold    # (N, …) bool
-        return x * (kept.to(x.dtype) * (256 / (256 - self.threshold)))
+        random = words.view(torch.uint8)[:, :count].reshape(x.shape)                # (N, …)
+        if torch.compiler.is_compiling():       # torch 2.13 writes compared bytes beyond their end, and ends, on a CPU
+            random = random.float()
+        return x * ((random >= self.threshold).to(x.dtype) * (256 / (256 - self.threshold)))
 
 
 def _shift(z: Tensor, places: int) -> Tensor:
