@@ -23,7 +23,7 @@ def test_it_has_the_shape_of_its_name(name):
     assert info.config.network == network_config(
         preset, int(resolution), vocabulary=info.config.network.text.vocabulary, learned_variance=True)
     assert (info.config.prediction, info.config.schedule) == ("v", "interpolated")
-    assert registry.foundation(preset, int(resolution)) == name
+    assert registry.foundations(preset)[int(resolution)] == name
     assert info.training.batch_size == BATCH
 
 

@@ -10,7 +10,10 @@ import torch
 from diffuse_cli import events
 from diffuse_cli.config import Recipe
 from diffuse_cli.errors import UsageError
+from diffuse_cli.network.presets import network_config
+from diffuse_cli.picture_size import Size
 from diffuse_cli.storage import checkpoint, registry, run_directory
+from diffuse_cli.training import start
 
 pytestmark = pytest.mark.usefixtures("decoded")
 CPU = torch.device("cpu")
@@ -44,7 +47,7 @@ def test_a_training_starts_from_the_foundation_of_its_shape(squares, home, found
 
 @pytest.mark.parametrize(("changes", "reason"), [
     ({"init": "none"}, "as asked"),
-    ({"resolution": 16}, "there is no foundation for nano at 16 px"),
+    ({"resolution": 32}, "there is no foundation for nano at 32 px"),
     ({"preset": "micro"}, "there is no foundation for micro at 8 px"),
     ({"captions": "none"}, "reads captions"),
     ({"prediction": "epsilon"}, "--prediction"),
@@ -56,6 +59,32 @@ def test_another_shape_starts_from_a_new_network(squares, home, foundation, chan
     assert start is None
     assert told.startswith("a new network — ")
     assert reason in told
+
+
+@pytest.mark.parametrize("resolution", [16, Size(16, 8)])
+def test_pictures_of_another_size_start_from_a_foundation_of_the_same_layers(squares, home, foundation, resolution):
+    begun_from, told = start_of(home, squares, dataclasses.replace(SHORT, resolution=resolution, lr=1e-7))
+    assert begun_from == foundation
+    assert told.startswith("foundation-nano-8 — ")
+    original = checkpoint.load_model(registry._BUNDLED / "foundation-nano-8.safetensors", CPU)
+    model = checkpoint.load_model(tiny.run_directory(home) / "model.safetensors", CPU)
+    assert model.config.network.resolution == Size.of(resolution)
+    for name, weight in original.network.state_dict().items():
+        torch.testing.assert_close(model.network.state_dict()[name], weight, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("preset", "resolution", "name"), [
+    ("nano", 32, "foundation-nano-32"), ("nano", 40, "foundation-nano-32"),
+    ("nano", Size(48, 32), "foundation-nano-32"),
+    ("nano", 48, "foundation-nano-64"), ("nano", 64, "foundation-nano-64"), ("nano", 88, "foundation-nano-64"),
+    ("nano", Size(64, 96), "foundation-nano-64"), ("nano", 16, None), ("nano", 128, None),
+    ("nano", Size(64, 256), None), ("micro", 32, "foundation-micro-32"), ("micro", 64, None), ("small", 32, None)])
+def test_a_foundation_serves_all_sizes_for_which_its_layers_are_made(preset, resolution, name):
+    assert start._foundation(preset, Size.of(resolution)) == name
+    if name is not None:
+        shape = checkpoint.load_model(registry.resolve(name), CPU).config.network
+        assert network_config(preset, resolution, vocabulary=shape.text.vocabulary, learned_variance=True) == \
+            dataclasses.replace(shape, resolution=Size.of(resolution))
 
 
 def test_a_begun_run_keeps_its_start(squares, home, foundation, monkeypatch):

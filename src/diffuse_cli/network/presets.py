@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..checks import check_choice, check_size
 from ..config import PRESETS
-from ..model_config import SIDE_MULTIPLE, UPSCALER_SIDE, NetworkConfig, TextConfig, Upscaling
+from ..model_config import MAX_VOCABULARY, SIDE_MULTIPLE, UPSCALER_SIDE, NetworkConfig, TextConfig, Upscaling
 from ..picture_size import Size
 
 LOWEST_SIZE = 8                 # pixels to which the shorter side of the lowest map comes nearest; 6 to 11 if possible
@@ -96,6 +96,15 @@ def network_config(
         text=None if vocabulary is None else TextConfig(vocabulary=vocabulary, width=text_width, layers=text_layers),
         out_channels=6 if learned_variance else 3,
     )
+
+
+def have_same_shape(preset: str, one: Size | int, other: Size | int) -> bool:
+    """Whether the networks of a preset for these two sizes of pictures have the same layers, so that weights fit both.
+
+    Raises UsageError for a size that is not possible.
+    """
+    shapes = [network_config(preset, size, vocabulary=MAX_VOCABULARY, learned_variance=True) for size in (one, other)]
+    return dataclasses.replace(shapes[0], resolution=shapes[1].resolution) == shapes[1]
 
 
 def upscaler_config(

@@ -22,7 +22,6 @@ from .. import hub
 from ..errors import InUseError, ModelError, StorageError, UsageError, system_reason
 from ..files import durable, locks
 from ..files.input_files import read_input
-from ..picture_size import Size
 
 MODEL_FILE = "model.safetensors"
 LOCK_FILE = "lock"
@@ -259,10 +258,10 @@ def bundled(name: str = DEMO) -> Path | None:
     return path if is_reserved(name) and path.is_file() else None
 
 
-def foundation(preset: str, resolution: Size) -> str | None:
-    """The name of the bundled model from which trainings of this preset and resolution can start, if there is one."""
-    name = f"{_FOUNDATION}{preset}-{resolution}"
-    return name if bundled(name) else None
+def foundations(preset: str) -> dict[int, str]:
+    """The side of pictures → the name of each bundled model from which trainings of this preset can start."""
+    begin = f"{_FOUNDATION}{preset}-"
+    return {int(name.removeprefix(begin)): name for name in bundled_files() if name.startswith(begin)}
 
 
 def bundled_upscaler(factor: int) -> Path | None:

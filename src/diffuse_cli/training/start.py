@@ -1,10 +1,13 @@
 """Which model a training starts from: a foundation that comes with the program, one that the user names, or none."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
 
 from ..errors import ModelError
+from ..network.presets import have_same_shape
+from ..picture_size import Size
 from ..storage import checkpoint, registry
 from ..storage.model_info import read_model_info
 from .plan import choose_preset
@@ -22,7 +25,7 @@ class Start:
 
 
 def choose_start(run: Run, device: torch.device, *, train_images: int) -> Start:
-    """The model that --init names; with "auto" the foundation of the same shape, if the recipe leaves it its form.
+    """The model that --init names; with "auto" a foundation of the same layers, if the recipe leaves it its form.
 
     A run that has begun keeps its start.
     """
@@ -38,10 +41,17 @@ def choose_start(run: Run, device: torch.device, *, train_images: int) -> Start:
     if (recipe.prediction, recipe.variance, recipe.schedule) != ("v", "learned", "interpolated"):
         return Start(None, "the foundations have the default --prediction, --variance and --schedule")
     preset = choose_preset(recipe, device, train_images)[0] if run.plan is None else run.plan.preset
-    name = registry.foundation(preset, run.resolution)
+    name = _foundation(preset, run.resolution)
     if name is None:
         return Start(None, f"there is no foundation for {preset} at {run.resolution} px")
     return Start(name, _LESS_TO_LEARN)
+
+
+def _foundation(preset: str, resolution: Size) -> str | None:
+    """The name of the foundation whose layers are those of a network for this size, the nearest in size; else None."""
+    fitting = {abs(side - resolution.side): name for side, name in registry.foundations(preset).items()
+               if have_same_shape(preset, side, resolution)}
+    return fitting[min(fitting)] if fitting else None
 
 
 def _start_of_upscaler(run: Run, enlarged: str, device: torch.device, train_images: int) -> Start:
@@ -64,8 +74,14 @@ def _start_of_upscaler(run: Run, enlarged: str, device: torch.device, train_imag
 
 
 def load_start(run: Run, name: str, device: torch.device) -> checkpoint.Model:
-    """The model of --init. Raises ModelError if the run was begun from another model of that name."""
+    """The model of --init; a foundation for the size of the run's pictures.
+
+    Raises ModelError if the run was begun from another model of that name.
+    """
     init = checkpoint.load_model(registry.resolve(name), device)
+    if run.recipe.init == "auto" and not init.config.is_upscaler:
+        network = dataclasses.replace(init.config.network, resolution=run.resolution)
+        init = dataclasses.replace(init, config=dataclasses.replace(init.config, network=network))
     if run.recipe.upscaler_for is not None and init.config.conditional != run.found.conditional:
         raise ModelError(f"{name} {'reads' if init.config.conditional else 'knows no'} captions, and the pictures in "
                          f"{run.found.folder} have {'none' if init.config.conditional else 'some'}",
