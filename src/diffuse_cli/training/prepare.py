@@ -14,14 +14,12 @@ from torch import Tensor
 from .. import events
 from ..checks import from_dict, to_dict
 from ..config import Plan, Recipe
-from ..data.bucket_choice import describe_sizes
 from ..data.channel_choice import choose_channels
 from ..data.listing import Dataset
 from ..data.split import Split, split_dataset
 from ..errors import DataError, ModelError, StorageError, UsageError
 from ..files import durable
 from ..files.input_files import read_input
-from ..model_config import CHANNELS
 from ..network.channels import with_channels
 from ..network.tokenizer import MAX_BYTES, load_tokenizer, train_tokenizer, truncation_warning
 from ..runtime import devices
@@ -30,6 +28,7 @@ from ..storage import checkpoint, registry, trained_pictures, training_states
 from . import estimate, memory
 from .batches import Batches
 from .estimate import Facts
+from .header import header
 from .plan import Reasons, extend, make_plan
 from .run import Run
 from .session import Session, held_out_groups
@@ -68,7 +67,7 @@ def open_session(
     dataset = dataset.with_channels(plan.model.network.channels)
     session = Session(run, plan, dataset, split, tokenizer, trainer,
                       held_out_groups(plan, dataset, split, tokenizer))
-    return session, _facts(session, builder.reasons, start, device)
+    return session, header(session, builder.reasons, start, device)
 
 
 def _without_once_trained(
@@ -255,7 +254,7 @@ def _read_tokenizer(run: Run) -> Tokenizer | None:
         raise ModelError(f"the run {run.name!r} has lost its tokenizer.json", hint="Start anew with --fresh") from error
 
 
-# ── The run's files, the validation data and the header ─────────────────────────────────────────────────────────────
+# ── The run's files ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _write_run(run: Run, trainer: Trainer, tokenizer: Tokenizer | None, dataset: Dataset, split: Split) -> None:
@@ -277,41 +276,3 @@ def _write_run(run: Run, trainer: Trainer, tokenizer: Tokenizer | None, dataset:
         trained_pictures.record(run.directory, dataset.pixel_hashes, split.train, anew=run.plan is None)
     durable.make_directory(run.directory / "previews")
     run.write_plan(trainer.plan)
-
-
-def _facts(session: Session, reasons: Reasons | None, start: Start, device: torch.device) -> Facts:
-    """The lines of the header: the data and the choices of the plan, with the reasons if the plan is new."""
-    run, plan, dataset, trainer = session.run, session.plan, session.dataset, session.trainer
-    used = f"{len(dataset.names):,} used ({plan.train_images:,} to train on, {plan.validation_images:,} held out)"
-    facts = [("pictures", f"{used}, {len(dataset.skipped):,} skipped" if dataset.skipped else used),
-             ("captions", run.found.caption_summary)]
-    if run.found.caption_examples:
-        facts.append(("for example", ", ".join(f"“{example[:100]}”" for example in run.found.caption_examples)))
-
-    def why(choice: str) -> str:
-        return f" — {getattr(reasons, choice)}" if reasons is not None else ""
-
-    size = trainer.parameters / 1e6
-    network = plan.model.network
-    facts += [
-        ("resolution", f"{run.resolution} px — {run.why_resolution}"),
-        ("fit", f"{plan.fit} — {run.why_fit}"),
-        *([("shapes", describe_sizes(dataset))] if network.buckets else []),
-        ("colours", f"{CHANNELS[network.channels]}{why('channels')}"),
-        ("network", f"{plan.preset}, {size:.1f} million parameters{why('preset')}"),
-        ("starts from", f"{start.name or 'a new network'} — {start.why}"),
-        *([("at first", f"{plan.half_side_steps:,} steps with pictures at half their side — so a new network "
-            "learns more in the same time")] if plan.half_side_steps else []),
-        ("diffusion", f"{plan.model.schedule} schedule, {plan.model.prediction} prediction, "
-                      f"{'learned' if plan.model.learned_variance else 'fixed'} variance"),
-        ("batch", f"{plan.batch_size:,} pictures{why('batch')}"),
-        ("budget", f"{plan.steps:,} steps{why('budget')}"),
-        ("learning rate", f"{plan.lr:g}, {plan.optimizer}"),
-        ("machine", ", ".join(filter(None, (
-            devices.describe_device(device), trainer.precision, f"{trainer.micro_batch} at once",
-            "activations computed twice, because it has no room to keep them" if trainer.network.unet.recompute else "",
-            f"weights divided among {trainer.world.size} processes" if trainer.state.sharded else "",
-            devices.describe_arithmetic(device, deterministic=run.machine.deterministic))))),
-        ("seed", str(plan.seed)),
-    ]
-    return tuple(facts)
