@@ -1,7 +1,5 @@
 """The header of a training: its data and the choices of its plan, as lines that a user reads before the first step."""
 
-import torch
-
 from ..data.bucket_choice import describe_sizes
 from ..model_config import CHANNELS
 from ..runtime import devices
@@ -11,9 +9,10 @@ from .session import Session
 from .start import Start
 
 
-def header(session: Session, reasons: Reasons | None, start: Start, device: torch.device) -> Facts:
+def header(session: Session, reasons: Reasons | None, start: Start) -> Facts:
     """A label and a text for each line; of a new plan with reasons."""
     run, plan, dataset, trainer = session.run, session.plan, session.dataset, session.trainer
+    device = trainer.batches.device
     used = f"{len(dataset.names):,} used ({plan.train_images:,} to train on, {plan.validation_images:,} held out)"
     facts = [("pictures", f"{used}, {len(dataset.skipped):,} skipped" if dataset.skipped else used),
              ("captions", run.found.caption_summary)]

@@ -29,6 +29,7 @@ from . import estimate, saving
 from .deadline import Pace, with_steps
 from .estimate import Facts
 from .every import Every
+from .header import header
 from .meetings import Meetings, first_of_each_machine
 from .monitor import LossMonitor
 from .prepare import open_session
@@ -79,12 +80,12 @@ def rehearse(run: Run) -> Generator[events.Event, None, Plan]:
     with devices.arithmetic(device, search=True, deterministic=run.machine.deterministic):
         dataset = yield from _open_dataset(run)
         yield from _remarks(run, dataset)
-        session, facts = yield from open_session(run, dataset, device, world=World(), rehearsal=True)
+        session, reasons, start = yield from open_session(run, dataset, device, world=World(), rehearsal=True)
         yield from restore(session)
-        started = _started(session, facts)
+        lines = header(session, reasons, start)
         if session.trainer.global_step < session.plan.steps and session.trainer.has_values:
             yield events.Noticed(message="measuring the speed to estimate the time")
-        yield dataclasses.replace(started, facts=(*facts, *estimate.facts(session.trainer, run.machine)))
+        yield _started(session, (*lines, *estimate.facts(session.trainer, run.machine)))
     return session.plan
 
 
@@ -100,9 +101,9 @@ def _train(run: Run, should_stop: ShouldStop) -> Iterator[events.Event]:
                                   upscaling=upscaling and from_dict(Upscaling, upscaling, where="upscaling"))
         dataset = yield from first_of_each_machine(world, functools.partial(_open_dataset, run))
         yield from _remarks(run, dataset)
-        session, facts = yield from open_session(run, dataset, device, world=world)
+        session, reasons, start = yield from open_session(run, dataset, device, world=world)
         yield from restore(session)
-        yield _started(session, facts)
+        yield _started(session, header(session, reasons, start))
         if session.trainer.global_step < session.plan.steps:
             with contextlib.closing(session.trainer.batches):
                 reason = yield from _loop(session, should_stop)

@@ -27,8 +27,6 @@ from ..runtime.distributed import World
 from ..storage import checkpoint, registry, trained_pictures, training_states
 from . import estimate, memory
 from .batches import Batches
-from .estimate import Facts
-from .header import header
 from .plan import Reasons, extend, make_plan
 from .run import Run
 from .session import Session, held_out_groups
@@ -38,8 +36,8 @@ from .trainer import Trainer
 
 def open_session(
     run: Run, dataset: Dataset, device: torch.device, *, world: World, rehearsal: bool = False,
-) -> Generator[events.Event, None, tuple[Session, Facts]]:
-    """Build a session at step 0, and record the plan if it is new. → the session, and the facts for the header
+) -> Generator[events.Event, None, tuple[Session, Reasons | None, Start]]:
+    """Build a session at step 0, and record the plan if it is new. → the session, the plan's reasons, and its start
 
     The main process decides, and broadcasts its decisions. A model named by --init is needed only until the first state
     of the run is saved, and the teacher of a student to the end. A rehearsal writes nothing. Raises DiffuseError of
@@ -67,7 +65,7 @@ def open_session(
     dataset = dataset.with_channels(plan.model.network.channels)
     session = Session(run, plan, dataset, split, tokenizer, trainer,
                       held_out_groups(plan, dataset, split, tokenizer))
-    return session, header(session, builder.reasons, start, device)
+    return session, builder.reasons, start
 
 
 def _without_once_trained(
