@@ -82,10 +82,11 @@ def rehearse(run: Run) -> Generator[events.Event, None, Plan]:
         yield from _remarks(run, dataset)
         session, reasons, start = yield from open_session(run, dataset, device, world=World(), rehearsal=True)
         yield from restore(session)
-        lines = header(session, reasons, start)
+        started = _started(session, header(session, reasons, start))
         if session.trainer.global_step < session.plan.steps and session.trainer.has_values:
             yield events.Noticed(message="measuring the speed to estimate the time")
-        yield _started(session, (*lines, *estimate.facts(session.trainer, run.machine)))
+        costs = estimate.facts(session.trainer, run.machine)
+        yield dataclasses.replace(started, facts=(*started.facts, *costs))
     return session.plan
 
 
