@@ -13,7 +13,7 @@ from diffuse_cli.config import Machine, Recipe, Sampling
 from diffuse_cli.data.demo_scenes import scenes
 from diffuse_cli.data.listing import Dataset
 from diffuse_cli.data.split import split_dataset
-from diffuse_cli.model_config import ModelConfig
+from diffuse_cli.model_config import ModelConfig, Student
 from diffuse_cli.network.network import Network, flops
 from diffuse_cli.network.presets import network_config
 from diffuse_cli.network.tokenizer import train_tokenizer
@@ -114,18 +114,24 @@ def random_model(preset: str, resolution: int, *, conditional: bool, seed: int =
 
 def sampling(*, preset: str, resolution: int, pictures: int, conditional: bool, precision: str = "fp32",
              sampler: str = "dpmpp-2m", steps: int | None = None, guidance: float = 3.0, everywhere: bool = False,
-             batch_size: int = 8, seed: int = 0) -> Contender:
-    """A unit is `pictures` generated pictures. everywhere: guided at every step, as the peers are."""
+             batch_size: int = 8, evaluations: int | None = None, seed: int = 0) -> Contender:
+    """A unit is `pictures` generated pictures. everywhere: guided at every step, as the peers are. evaluations: of a
+    student, which draws in its own way."""
     model = random_model(preset, resolution, conditional=conditional)
     settings = Sampling(sampler=sampler, steps=steps, guidance=guidance, batch_size=batch_size, precision=precision,
                         guidance_interval=(0.0, 1e9) if everywhere else None)
+    if evaluations is not None:
+        student = Student(evaluations=evaluations, guidance=guidance, teacher="")
+        model = dataclasses.replace(model, config=dataclasses.replace(model.config, student=student))
+        settings = dataclasses.replace(Sampling.of(model.config), batch_size=batch_size, precision=precision)
 
     def work(times: int) -> None:
         for _ in range(times):
             requests = [SampleRequest(prompt="a red car", count=pictures, seed=seed, sampling=settings)]
             assert len(list(generate.generate(model, requests))) == pictures
 
-    guided = guided_steps(model.config, settings) if conditional and guidance != 1 else 0
+    guided = guided_steps(model.config, settings) if conditional and settings.guidance != 1 else 0
     return Contender(work, {
         "pictures": pictures, "steps": settings.number_of_steps, "guided_steps": guided, "precision": precision,
-        "sampler": sampler, "batch": batch_size, "parameters": sum(one.numel() for one in model.network.parameters())})
+        "sampler": settings.sampler, "batch": batch_size,
+        "parameters": sum(one.numel() for one in model.network.parameters())})
