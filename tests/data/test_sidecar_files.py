@@ -300,3 +300,26 @@ def test_a_text_is_not_taken_for_many_numbered_pictures_nor_for_a_name_without_a
         "set1_3.png": ("its own",)}
     assert set(found.caption_problems) == {("set1.txt", "caption without a picture"),
                                            ("cat.txt", "caption without a picture")}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_texts_of_a_folder_in_utf16_without_marks_show_what_each_of_them_is(folder, encoding):
+    """“sYi[” alone is ASCII; among others it is 女孩 (a girl)."""
+    words = ["猫", "女孩", "大海", "山水画", "红色的汽车", "长发，蓝色眼睛", "雪地里的两只狗", "城市夜景", "桥上的汽车"]
+    files = {f"{number}.{suffix}": word.encode(encoding) if suffix == "txt" else None
+             for number, word in enumerate(words) for suffix in ("png", "txt")}
+    found = find_pictures(folder(files))
+    assert captions_of(found) == {f"{number}.png": (word,) for number, word in enumerate(words)}
+    assert found.notes == (f"9 caption files are not UTF-8 and were read as {encoding}",)
+
+
+@pytest.mark.parametrize(("words", "encoding"), [
+    ("里·萨比州 拉格曼省 洛雷斯坦 备份类型 单击激活 红色的汽车 女孩 雪地里的两只狗 大海", "gb18030"),
+    ("압축_방법 정렬_표현식 10대 공급슬롯 충돌_작업 빨간자동차 고양이 여자아이 눈속의두마리개", "cp949"),
+    ("サン・ミゲル 製本(左) 長形3号 赤い車 女の子 橋の上の車 雪の中の犬 夜の街 風景画", "cp932")])
+def test_a_short_text_is_read_in_the_code_page_of_its_folder(folder, words, encoding):
+    files = {f"{number}.{suffix}": word.encode(encoding) if suffix == "txt" else None
+             for number, word in enumerate(words.split()) for suffix in ("png", "txt")}
+    found = find_pictures(folder(files))
+    assert captions_of(found) == {f"{number}.png": (word,) for number, word in enumerate(words.split())}
+    assert found.notes == (f"9 caption files are not UTF-8 and were read as {encoding}",)

@@ -57,6 +57,38 @@ def test_unicode_is_recognised(text, encoding, tmp_path):
         "\r\n", "\n")
 
 
+UNMARKED_WORDS = [
+    "猫", "汽车", "女孩", "一辆红色的汽车在桥上", "雪地里的两只狗", "长发，蓝色眼睛", "風景", "橋の上の赤い車", "かわいい", "アニメ", "빨간차",
+    "여자아이", "눈속의두마리개", "кот", "Лес", "красная_машина", "γάτα", "σκύλος", "חתול", "קטן", "سيارة", "แมวสีขาว",
+    "बिल्ली", "कुत्ता", "đường"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf16_without_a_mark_is_recognised_where_no_byte_is_zero(encoding, tmp_path):
+    data = {word: word.encode(encoding) for word in UNMARKED_WORDS}
+    found = {word: decode_text(some) for word, some in data.items()}
+    doubtful = {word for word, (_, guess) in found.items() if guess != encoding}
+    assert doubtful == {word for word, some in data.items() if some.isascii() and word >= "一"}    # "s+", for instance
+    assert all(text == word for word, (text, guess) in found.items() if guess == encoding)
+    assert all(decode_text(some, utf16=encoding) == (word, encoding) for word, some in data.items())
+    (tmp_path / "table").write_bytes("\n".join(f"{word},{word}" for word in UNMARKED_WORDS).encode(encoding))
+    assert encoding_of_file(tmp_path / "table") == encoding
+
+
+@pytest.mark.parametrize("data", [
+    b"Bush hid the facts", b"sYi[", b"1\t0\t1\t0\n", b"a\nb\nc\nd\n", b"\n\n \n", "Süd Wané".encode("cp1252"),
+    "są".encode("cp1250"), "対象".encode("cp932"), "对象".encode("gb18030"), "각도".encode("cp949"), "ТВ".encode("cp1251"),
+    "天".encode("big5")])
+def test_texts_in_a_code_page_are_not_taken_for_utf16(data):
+    assert not decode_text(data)[1].startswith("utf-16")
+
+
+def test_a_word_of_two_alphabets_shows_that_the_guess_is_wrong():
+    """DOS in the Baltic countries, whose letters a library takes for Cyrillic ones."""
+    for text in "raudonas namas prie jūros, žalias medis", "mažas šuo, didelė katė", "žydi gėlės lauke":
+        assert decode_text(text.encode("cp775"))[0] == text
+
+
 def test_other_text_of_the_same_origin_helps_the_guess():
     alone, sample = "Žlutý".encode("cp1250"), ("červené auto na silnici\nkočka u řeky\n" * 5).encode("cp1250")
     assert decode_text(alone, sample=sample)[0] == "Žlutý"

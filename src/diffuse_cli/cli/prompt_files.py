@@ -201,7 +201,7 @@ def _toml_rows(text: str, name: str) -> list[Any]:
 
 def _read_text(source: str, name: str) -> str:
     """The text of a file, in any encoding that `text_files` knows, with lines that end in LF. Raises DataError."""
-    from ..data.text_files import NotText, decode_text
+    from ..data.text_files import NotText, decode_text, was_guessed
 
     try:
         if source != "-":
@@ -218,6 +218,6 @@ def _read_text(source: str, name: str) -> str:
         text, encoding = decode_text(data)
     except NotText as error:
         raise DataError(f"cannot read the prompts in {name}: it is not text", hint="Save it as UTF-8") from error
-    if not encoding.startswith("utf"):
+    if was_guessed(encoding):
         view.say(f"{name} is not UTF-8 and was read as {encoding}")
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")

@@ -151,6 +151,7 @@ def _first_present(tree: Tree, index: PictureIndex, manifest: SourceCaptions | N
         (source.notes if source.by_name else source.warnings).extend(sidecars.warnings)
     source.problems = problems + texts.problems
     source.warnings += texts.warnings
+    source.notes += texts.notes
     taken.update((name, None) for name in (*texts.files, texts.names_file))
     caption_accounts.account(source, tree, index, kind=kind, left=left, names=names, read=taken,
                              unused=[(name, reason) for name, reason in unused if name not in taken],

@@ -9,9 +9,11 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 
+from .unmarked_utf16 import share_of_common
+
 SAMPLE_LIMIT = 64 * 1024                        # maximum bytes from which a code page is guessed
 # Code pages of Latin scripts. The library's confidence tells them apart badly, so letters are looked at in their place.
-_LATIN = ("cp1252", "mac_roman", "cp850", "cp1250", "cp1254", "cp852", "iso8859_2", "cp1257")
+_LATIN = ("cp1252", "mac_roman", "cp850", "cp1250", "cp1254", "cp852", "iso8859_2", "cp1257", "cp775")
 # Vietnamese in code page 1258: a mark of tone stands behind its vowel, and there are no letters but these.
 _TONE = re.compile(rb"[aeiouyAEIOUY\xc2\xc3\xca\xd4\xd5\xdd\xe2\xe3\xea\xf4\xf5\xfd][\xcc\xd2\xde\xec\xf2]")
 _VIETNAMESE = re.compile(rb"(?:" + _TONE.pattern + rb"|[\x00-\xc3\xc8-\xca\xcd\xd0\xd3-\xd5\xd9\xda\xdd"
@@ -28,6 +30,13 @@ _WORD = 3                                       # bytes of a word that is long e
 _FEW = 4                                        # letters beyond ASCII with fewer of which that confidence is chance
 _CONFIDENCE_STEP = 0.03                         # difference of confidence that counts between Latin code pages
 _LONG = 8                                       # bytes beyond ASCII from which a text tells its own script
+_COMMON = 0.9                                   # minimum share of common characters in a text without an alphabet
+_OF_TWO_BYTES = ("cp932", "euc_jp", "gb18030", "big5", "cp949")
+_OTHER_ALPHABETS = re.compile(r"[\u0370-\u0e7f]")
+_TOUCHING = re.compile(rf"(?<=[A-Za-z]){_OTHER_ALPHABETS.pattern}|{_OTHER_ALPHABETS.pattern}(?=[A-Za-z])")
+_AROUND_WORDS = "!\"'(),-./:;?_“”„«»‘’…–—&°"
+_WORD_FORM = re.compile(r"(?:[^\W\d_]+[-'’_/.&]?)*\d*")
+_CASES = re.compile(r"[a-zà-öø-ÿ][A-ZÀ-ÖØ-Þ]")
 _BINARY = bytes({*range(32)} - {*b"\t\n\r\f\v\x1a\x1b"})               # bytes that no 8-bit text holds
 
 
@@ -37,6 +46,9 @@ def probable_pages(data: bytes, sample: bytes) -> Iterator[str]:
     sample: texts of the same origin. Their page counts, unless the text itself shows clearly that it is in another.
     """
     shared = _guess_of_sample(sample)
+    if shared is not None and reads_well(data, shared) and (
+            shared in _OF_TWO_BYTES or (shared in _LATIN and not _is_without_ascii_letters(data))):
+        yield shared
     is_plausible = shared is not None and _is_plausible_in(data, shared)
     sibling = _JAPANESE.get(shared or "")
     if sibling and not is_plausible and _is_plausible_in(data, sibling):
@@ -62,7 +74,8 @@ def guess_code_page(data: bytes) -> str | None:
         return None
     guesses = {str(guess["encoding"]): guess["confidence"] for guess in chardet.detect_all(data, ignore_threshold=True)
                if _is_known(str(guess["encoding"]))}                    # None where it finds nothing
-    best = max(guesses, key=lambda name: guesses[name], default=None)
+    best = max((name for name in guesses if not _mixes_alphabets(data.decode(name, "replace"))),
+               key=lambda name: guesses[name], default=None)
     if best is not None and guesses[best] >= _CERTAIN:
         return codecs.lookup(best).name
     if len(_TONE.findall(data)) > 1 and _VIETNAMESE.fullmatch(data) and _decodes(data, "cp1258"):
@@ -147,6 +160,21 @@ def begins_in(data: bytes, encoding: str) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def reads_well(data: bytes, encoding: str) -> bool:
+    """Whether a text in a code page consists of words, as by chance only short texts in another one do."""
+    text = data[:SAMPLE_LIMIT].decode(encoding, "replace").replace("\xa0", " ")
+    if encoding in _OF_TWO_BYTES:
+        return share_of_common(text) >= _COMMON
+    foreign = [word.strip(_AROUND_WORDS) for word in text.split() if not word.isascii()]
+    return _is_plausible(text) and not _mixes_alphabets(text) and all(
+        _WORD_FORM.fullmatch(word) and not _CASES.search(word) for word in foreign)
+
+
+def _mixes_alphabets(text: str) -> bool:
+    """Whether many of the letters of other alphabets touch ASCII letters, as by chance alone."""
+    return 5 * len(_TOUCHING.findall(text)) > len(_OTHER_ALPHABETS.findall(text))
 
 
 def _is_mark_or_letter(letter: str) -> bool:

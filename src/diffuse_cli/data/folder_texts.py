@@ -30,6 +30,7 @@ class FolderTexts:
     files: list[str] = field(default_factory=list)          # names of the files that hold the captions
     names_file: str = ""                                    # the same of the names
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     problems: list[tuple[str, str]] = field(default_factory=list)
 
     def label(self) -> str:
@@ -127,7 +128,7 @@ def _read_captions(texts: FolderTexts, files: Iterable[File], pictures: Counter[
     source = SourceCaptions("", present=False)
     reader = SidecarReader(source, joined)
     reader.read(file for file, _ in chosen)
-    texts.problems = source.problems
+    texts.problems, texts.notes = source.problems, list(reader.notes_of_encodings())
     for file, folder in chosen:
         captions = reader.captions.get(file.name, ())
         is_named_so = normalised(posixpath.basename(file.base)) in FOLDER_TEXTS

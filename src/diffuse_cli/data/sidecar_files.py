@@ -93,8 +93,7 @@ def _notes(
     yield from (f"{count:,} {suffix} files are not used, because {kind} files count; "
                 f"--caption-ext {suffix} would use them"
                 for suffix, count in lost.items() if count)
-    yield from (f"{count:,} caption files are not UTF-8 and were read as {encoding}"
-                for encoding, count in sorted(reader.encodings.items()) if not encoding.startswith("utf"))
+    yield from reader.notes_of_encodings()
     if not reader.joined and mostly_several:
         yield ("each line of a caption file is a caption of its own, and training picks one at random; "
                "--join-lines makes each file one caption")

@@ -1,9 +1,10 @@
 """Reads the texts beside pictures: their lines, JSON with a caption, and XMP, in whatever encoding they are."""
 
+import itertools
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..files.strict_json import loads_shallow
@@ -25,7 +26,8 @@ from .generated_prompts import prompt_of_graph, prompt_of_parameters
 from .source_captions import SourceCaptions
 from .spilled import SpilledDict, SpilledTuples
 from .structured_texts import caption_in
-from .text_files import NotText, decode_text, is_unicode
+from .text_files import NotText, decode_text, is_unicode, was_guessed
+from .unmarked_utf16 import UNMARKED, unmarked_utf16
 
 SIDECAR_KEYS = ("caption", "text", "prompt", "description", "captions", "tags", "tag_string", "tags_general",
                 "tag_string_general", "content", "response", "title")   # the first that is filled counts
@@ -37,6 +39,7 @@ _ABOUT_OTHERS = ("info", "license", "licenses", "dataset", "author", "user", "ow
 SIDECAR_LIMIT = 64 * 1024                       # maximum bytes of a sidecar file; a longer file is no caption
 JSON_LIMIT = 2**20                              # the same of JSON, which may hold more than the caption
 SAMPLE_FILES = 1000                             # maximum files that a guess of their encoding is based on
+_FEW, _MOST = 3, 0.8                            # files, and their share, that must be in UTF-16 to show that all are
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?", re.IGNORECASE)
 _BOX = 4                                        # numbers in a line from which a file of numbers describes boxes
 
@@ -55,20 +58,42 @@ class SidecarReader:
 
     def read(self, files: Iterable[File]) -> None:
         """Read all files."""
-        foreign = FileList()                    # not UTF-8
+        foreign, doubtful = FileList(), FileList()          # not UTF-8; UTF-8 that may be UTF-16
         examples: list[bytes] = []
+        utf16: Counter[str | None] = Counter()  # which UTF-16 without a mark the files that are not UTF-8 may be in
         for file in files:
             data = self._bytes(file)
-            if data is not None and not is_unicode(data):
+            if data is None:
+                continue
+            if not is_unicode(data):
                 foreign.append(file)
                 examples += [data] if len(examples) < SAMPLE_FILES else []
-            elif data is not None and (captions := self._captions_in(file, data, b"")) is not None:
-                self.captions[file.name] = captions
+                utf16[unmarked_utf16(data)] += 1
+                continue
+            encoding = self._read(file, data)
+            if encoding in UNMARKED:
+                utf16[encoding] += 1
+            elif encoding == "utf-8" and b" " not in data and unmarked_utf16(data):
+                doubtful.append(file)
+        common, count = utf16.most_common(1)[0] if utf16 else (None, 0)
+        if common is None or count < max(_FEW, _MOST * utf16.total()):
+            common, doubtful = None, FileList()
         sample = b"\n".join(examples)
-        for file in foreign:
-            data = self._bytes(file)
-            if data is not None and (captions := self._captions_in(file, data, sample)) is not None:
-                self.captions[file.name] = captions
+        for file in itertools.chain(foreign, doubtful):
+            if (data := self._bytes(file)) is not None:
+                self._read(file, data, sample, common)
+
+    def _read(self, file: File, data: bytes, sample: bytes = b"", utf16: str | None = None) -> str:
+        """Take over the captions of a file. → its encoding; "" if it is no text. sample, utf16: as in `decode_text`."""
+        try:
+            text, encoding = decode_text(data, sample=sample, utf16=utf16)
+        except NotText as error:
+            self.source.problems.append((file.name, error.reason))
+            return ""
+        self.encodings[encoding] += 1
+        if (captions := self._captions_in(file, text.removeprefix("\ufeff"))) is not None:
+            self.captions[file.name] = captions
+        return encoding
 
     def _bytes(self, file: File) -> bytes | None:
         """The contents of a file, unless it cannot be read or is too long."""
@@ -84,16 +109,15 @@ class SidecarReader:
             self.source.problems.append((file.name, "longer than 64 KB, ignored"))
         return None
 
-    def _captions_in(self, file: File, data: bytes, sample: bytes) -> tuple[str, ...] | None:
+    def notes_of_encodings(self) -> Iterator[str]:
+        """A line for each encoding that was guessed."""
+        for encoding, count in sorted(self.encodings.items()):
+            if was_guessed(encoding):
+                yield f"{count:,} caption files are not UTF-8 and were read as {encoding}"
+
+    def _captions_in(self, file: File, text: str) -> tuple[str, ...] | None:
         """The alternative captions, one for each line; None when the file is no caption at all."""
         problems = self.source.problems
-        try:
-            text, encoding = decode_text(data, sample=sample)
-            text = text.removeprefix("\ufeff")
-            self.encodings[encoding] += 1
-        except NotText as error:
-            problems.append((file.name, error.reason))
-            return None
         if file.suffix == ".xmp":
             return captions_of_xmp(text)
         text = without_wrapping(text)

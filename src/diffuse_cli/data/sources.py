@@ -26,7 +26,7 @@ from .folders import FileList, Tree, judge_contents, list_tree
 from .hub import fetch, is_address
 from .litter import litter_label
 from .source_captions import SourceCaptions
-from .text_files import NotText, decode_text
+from .text_files import NotText, decode_text, was_guessed
 
 LIST_LIMIT = 256 * 2**20                        # maximum bytes of a list of files
 
@@ -187,12 +187,14 @@ def _rows_of(tables: list[tuple[str, Path]], root: Path, column: str | None) -> 
 # ── A list of files ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _lines_of(path: Path) -> list[str]:
-    """The lines of a list of files, without comments; [] if it is no text."""
+def _lines_of(path: Path, notes: list[str]) -> list[str]:
+    """The lines of a list of files, without comments; [] if it is no text. notes: gets a line about its encoding."""
     try:
-        text, _ = decode_text(read_input(path, limit=LIST_LIMIT))
+        text, encoding = decode_text(read_input(path, limit=LIST_LIMIT))
     except (OSError, NotText):
         return []
+    if was_guessed(encoding):
+        notes.append(f"{path.name} is not UTF-8 and was read as {encoding}")
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     return [_local_path(line, path.parent) for line in lines]
 
@@ -210,14 +212,15 @@ def _local_path(line: str, folder: Path) -> str:
 
 def _listed_containers(path: Path) -> list[Path]:
     """The archives and shards that a file names, one a line; [] if a line names anything else."""
-    found = [path.parent / line for line in _lines_of(path)]
+    found = [path.parent / line for line in _lines_of(path, [])]
     return found if all((archives.is_archive(one.name) or one.suffix.lower() in ARROW_SUFFIXES) and one.is_file()
                         for one in found) else []
 
 
 def _listed_files(path: Path) -> Tree | None:
     """The pictures and texts that a file names, one a line; None if its lines are not names of existing files."""
-    lines = _lines_of(path)
+    notes: list[str] = []
+    lines = _lines_of(path, notes)
     if not lines or not any(os.path.exists(path.parent / line) for line in (lines[0], lines[-1])):
         return None
     readable = picture_suffixes()
@@ -245,4 +248,4 @@ def _listed_files(path: Path) -> Tree | None:
                 others.append(File(posixpath.join(prefix, entry.name), entry))
     others.sort()
     once = FileList(next(of_name) for _, of_name in itertools.groupby(others, lambda file: file.name))
-    return Tree(path.parent, pictures, once, tuple(unusable), (), tuple(litter.most_common()))
+    return Tree(path.parent, pictures, once, tuple(unusable), (), tuple(litter.most_common()), tuple(notes))

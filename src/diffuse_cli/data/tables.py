@@ -19,7 +19,7 @@ from ..files.strict_json import loads_shallow
 from .annotations import NAMELESS, flattened, rows_of
 from .containers import ARCHIVE_LIMIT, File, Location, judge_row_count, reading, rows_of_batches
 from .file_types import remedies
-from .text_files import NotText, decode_text, encoding_of_file, open_text, read_lines
+from .text_files import NotText, decode_text, encoding_of_file, open_text, read_lines, was_guessed
 
 SEPARATED = (".csv", ".tsv", ".txt", ".token")          # the last: captions of Flickr30k
 JSON_LINES = (".jsonl", ".jsonlines", ".ndjson")
@@ -49,7 +49,7 @@ def read_rows(file: File, *, is_picture: Callable[[str], bool], notes: list[str]
     if file.suffix == ".parquet":
         rows = _parquet_rows(file)
     elif file.suffix == ".json":
-        rows = _document_rows(file)
+        rows = _document_rows(file, notes)
     elif file.suffix in JSON_LINES or (file.suffix == ".txt" and _is_object(next(_lines(file, []), ""))):
         rows = _json_line_rows(file, notes)
     else:
@@ -61,8 +61,7 @@ def _lines(file: File, notes: list[str]) -> Iterator[str]:
     """The lines of a text file. Raises DataError for a line of more than LINE_LIMIT, and for what is no text."""
     try:
         encoding = encoding_of_file(file.path)
-        if not encoding.startswith("utf"):
-            notes.append(f"{file.name} is not UTF-8 and was read as {encoding}")
+        _note_guess(file.name, encoding, notes)
         for number, line in enumerate(read_lines(file.path, encoding, limit=LINE_LIMIT), 1):
             if len(line) > LINE_LIMIT:
                 raise DataError(f"{file.name} line {number} is longer than a megabyte",
@@ -72,6 +71,12 @@ def _lines(file: File, notes: list[str]) -> Iterator[str]:
         raise _no_text(file.name, error) from error
     except OSError as error:
         raise DataError(f"cannot read {file.name}: {system_reason(error)}") from error
+
+
+def _note_guess(name: str, encoding: str, notes: list[str]) -> None:
+    """Note the encoding of a file if it was guessed, once."""
+    if was_guessed(encoding) and (note := f"{name} is not UTF-8 and was read as {encoding}") not in notes:
+        notes.append(note)
 
 
 def _no_text(name: str, error: NotText) -> DataError:
@@ -87,7 +92,7 @@ def _json_line_rows(file: File, notes: list[str]) -> Iterator[Row]:
     first = next((line for line in _lines(file, []) if line.strip()), "")
     if not _is_object(first) and first.lstrip()[:1] in ("[", "{"):
         try:
-            yield from _document_rows(file)
+            yield from _document_rows(file, notes)
             return
         except (DataError, NoTable):            # a damaged line, which is reported below
             pass
@@ -110,26 +115,28 @@ def _is_object(text: str) -> bool:
         return False
 
 
-def _document_rows(file: File) -> Iterator[Row]:
-    document = read_document(file.path, file.name, limit=DOCUMENT_LIMIT)
+def _document_rows(file: File, notes: list[str]) -> Iterator[Row]:
+    document = _read_document(file.path, file.name, notes)
     rows = [row for row in rows_of(document) if isinstance(row, dict)]
     if not rows:
         raise NoTable
     return ((f"{file.name} row {number}", row) for number, row in enumerate(rows, 1))
 
 
-def read_document(path: Location, name: str, *, limit: int) -> Any:
-    """The value of a JSON file. Raises DataError if it is not JSON, not text, or has more than `limit` bytes."""
+def _read_document(path: Location, name: str, notes: list[str]) -> Any:
+    """The value of a JSON file. Raises DataError if it is not JSON, not text, or has more than DOCUMENT_LIMIT bytes."""
     try:
         with open_text(path) as stream:
-            data = stream.read(limit + 1)
+            data = stream.read(DOCUMENT_LIMIT + 1)
     except OSError as error:
         raise DataError(f"cannot read {name}: {system_reason(error)}") from error
-    if len(data) > limit:
-        raise DataError(f"{name} is larger than {limit // 2**20} MB", hint="Write it as JSON lines (.jsonl)")
+    if len(data) > DOCUMENT_LIMIT:
+        raise DataError(f"{name} is larger than {DOCUMENT_LIMIT // 2**20} MB", hint="Write it as JSON lines (.jsonl)")
     try:
         with limited_memory():
-            return loads_shallow(decode_text(data)[0])
+            text, encoding = decode_text(data)
+            _note_guess(name, encoding, notes)
+            return loads_shallow(text)
     except MemoryError as error:
         raise DataError(f"the values in {name} take more than {MAX_GROWTH // 2**30} GiB",
                         hint="Write it as JSON lines (.jsonl)") from error

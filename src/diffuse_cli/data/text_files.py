@@ -11,8 +11,17 @@ from pathlib import Path
 from typing import IO, Literal, Protocol
 
 from ..files.input_files import open_input
-from .code_pages import SAMPLE_LIMIT, begins_in, guess_code_page, is_common, is_mostly_binary, probable_pages
+from .code_pages import (
+    SAMPLE_LIMIT,
+    begins_in,
+    guess_code_page,
+    is_common,
+    is_mostly_binary,
+    probable_pages,
+    reads_well,
+)
 from .file_types import HEAD, reason_against_text
+from .unmarked_utf16 import fits_utf16, is_no_text_of_bytes, unmarked_utf16
 
 TABLE_LIMIT = 4 * 2**30                         # maximum bytes of a text that is read line by line
 _BLOCK = 2**20                                  # bytes read at once
@@ -47,14 +56,15 @@ def open_text(path: Opens, *, limit: int = TABLE_LIMIT) -> IO[bytes]:
     return open_input(path, limit=limit) if isinstance(path, Path) else path.open("rb")
 
 
-def decode_text(data: bytes, *, sample: bytes = b"") -> tuple[str, str]:
+def decode_text(data: bytes, *, sample: bytes = b"", utf16: str | None = None) -> tuple[str, str]:
     """The text in the bytes of a file, and its encoding as Python names it. Raises NotText.
 
-    sample: bytes of other files, none of them UTF-8, that were probably written by the same program.
+    sample: bytes of other files, none of them UTF-8, that were probably written by the same program. utf16: the kind
+    of UTF-16 without a mark that most of these are in.
     """
     if reason := reason_against_text(data[:HEAD]):
         raise NotText(reason)
-    for encoding in _candidates(data, sample):
+    for encoding in [utf16] if utf16 and fits_utf16(data, utf16) else _candidates(data, sample):
         try:
             return data.decode(encoding), encoding
         except UnicodeDecodeError:
@@ -69,7 +79,15 @@ def _candidates(data: bytes, sample: bytes) -> Iterator[str]:
         return
     if not is_mostly_binary(data):
         yield "utf-8"
-    yield from probable_pages(data, sample)
+    pages = list(probable_pages(data, sample))
+    if len(data) > 2 and (encoding := unmarked_utf16(data)) and not any(reads_well(data, page) for page in pages):
+        yield encoding
+    yield from pages
+
+
+def was_guessed(encoding: str) -> bool:
+    """Whether an encoding is told by nothing but the text itself, so that a person should know of it."""
+    return encoding not in ("utf-8", *(known for _, known in _MARKS))
 
 
 def is_unicode(data: bytes) -> bool:
@@ -146,8 +164,4 @@ def _marked_encoding(data: bytes) -> str | None:
     even, odd = start[::2].count(0), start[1::2].count(0)
     if len(start) >= 4 and max(even, odd) > 0.6 * (len(start) // 2) and min(even, odd) <= 0.05 * len(start):
         return "utf-16-be" if even > odd else "utf-16-le"
-    if even + odd and len(data) % 2 == 0:       # of other letters, blanks and ends of lines alone hold zeros
-        return next((encoding for encoding in ("utf-16-le", "utf-16-be")
-                     if begins_in(data, encoding) and is_common(text := start.decode(encoding, "ignore"))
-                     and not _CONTROL.search(text)), None)
-    return None
+    return unmarked_utf16(data) if even + odd or is_no_text_of_bytes(start) else None
