@@ -65,9 +65,10 @@ def share_of_common(text: str, *, mixed: bool = False) -> float:
 
 def _commonness(data: bytes, encoding: str) -> float:
     try:
-        return share_of_common(codecs.getincrementaldecoder(encoding)().decode(data), mixed=0 in data)
+        text = codecs.getincrementaldecoder(encoding)().decode(data, final=len(data) < _SAMPLE)
     except UnicodeDecodeError:
         return 0.0
+    return share_of_common(text, mixed=0 in data)
 
 
 @functools.cache
