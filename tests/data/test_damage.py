@@ -8,7 +8,7 @@ import pytest
 from encoded_pictures import encoded, png_chunk
 from PIL import Image
 
-from diffuse_cli.data.images import decode_rgb
+from diffuse_cli.data.images import decode_rgb, read_size, read_upright_size
 from diffuse_cli.data.picture_files import ImageRefused
 
 RGB = np.random.default_rng(5).integers(0, 256, (40, 50, 3), dtype=np.uint8)
@@ -112,6 +112,25 @@ def test_a_png_with_a_doubtful_pixel_is_refused():
     assert reason(data[:-40]) == "truncated"
     for place in (60, len(data) // 2, len(data) - 40):                  # a byte of the pixels: no checksum is right
         assert reason(data[:place] + bytes([data[place] ^ 16]) + data[place + 1:]) in ("damaged", "truncated")
+
+
+@pytest.mark.parametrize("before", [
+    b"\xef\xbb\xbf", b"\n", b"\r\n\r\n", b"\0" * 700, b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\n\r\n",
+    b"<br />\n<b>Warning</b>: session_start() in <b>/www/a.php</b><br />\n" * 20, b"{\"status\": \"ok\"}\n"])
+def test_bytes_before_a_picture_do_no_harm(before, tmp_path):
+    for format in ("PNG", "JPEG", "GIF", "WEBP"):
+        data = encoded(Image.fromarray(RGB), format)
+        np.testing.assert_array_equal(pixels(before + data), pixels(data))
+        path = tmp_path / f"a.{format}"
+        path.write_bytes(before + data)
+        assert read_size(path) == read_upright_size(path) == (RGB.shape[1], RGB.shape[0])
+
+
+def test_a_picture_inside_a_file_of_another_kind_is_not_taken_out():
+    jpeg = encoded(Image.fromarray(RGB), "JPEG")
+    for before, expected in ((b"PK\x03\x04", "archive"), (b"%PDF-1.4\n", "PDF"), (b"8BPS", "picture with layers"),
+                             (b"FUJIFILMCCD-RAW ", "raw photograph")):
+        assert reason(before + jpeg) == expected
 
 
 def test_a_wrong_checksum_around_right_pixels_is_no_reason():

@@ -9,6 +9,8 @@ import struct
 import zlib
 from collections.abc import Iterator
 
+from .file_types import HEAD, format_of, what_else
+
 _PNG = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}      # PNG's colour type → channels
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))    # Adam7
@@ -17,6 +19,26 @@ _NEEDED = (b"PLTE", b"tRNS")                    # chunks without which pixels ha
 _KEPT = (*_NEEDED, b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"eXIf")        # chunks that change how pixels look
 _IN_ORDER = ("BMP", "GIF", "TIFF", "TGA", "PPM", "QOI", "PCX", "DDS", "SGI", "SUN")      # formats that store row by row
 _CHUNK = re.compile(rb"IDAT|IEND|PLTE|tRNS")
+_PREFIX = 2**16                                 # maximum bytes before a picture
+_BEGINNING = re.compile(rb"\x89PNG\r\n\x1a\n....IHDR|\xff\xd8\xff[\xdb\xe0-\xe2\xed\xee\xfe]|GIF8[79]a|RIFF....WEBPVP8"
+                        rb"|\0\0\0.ftypavi[fs]", re.DOTALL)
+# What a file may seem to be by its first bytes, if a picture follows.
+_SEEMS = ("not a picture", "web page", "error message", "link as a text", "only zeros")
+
+# ── Bytes before a picture ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def without_prefix(data: bytes) -> bytes:
+    """A picture without what stands before it, as headers of a server or the message of a program; else the same bytes.
+
+    Files of another kind, which may hold pictures, are left as they are.
+    """
+    head = data[:HEAD]
+    if format_of(head) is not None or what_else(head) not in _SEEMS:
+        return data
+    found = _BEGINNING.search(data, 0, _PREFIX)
+    return data[found.start():] if found else data
+
 
 # ── PNG ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 

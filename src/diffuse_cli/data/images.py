@@ -59,8 +59,10 @@ def open_rgb(path: Location, *, target: int | None = None, rendering: Rendering 
 def decode_rgb(data: bytes, *, target: int | None = None, rendering: Rendering | None = None) -> Image.Image:
     """The picture in the bytes of a file, as `open_rgb` returns it. Raises ImageRefused.
 
-    A file that is damaged beside its pixels is read. So is one that lacks its end, and at most 2 % of its pixels.
+    A file that is damaged beside its pixels is read, and one with other bytes before the picture. So is one that lacks
+    its end, and at most 2 % of its pixels.
     """
+    data = damage.without_prefix(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -155,7 +157,7 @@ def read_upright_size(path: Location) -> tuple[int, int] | None:
     The orientation of a PNG is not looked at: Pillow would decode the picture first.
     """
     try:
-        with open_regular(path) as file, warnings.catch_warnings():
+        with _open_without_prefix(path) as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = _open(file)
             lies = image.format != "PNG" and _orientation(image) in _LYING
@@ -176,9 +178,20 @@ def reason_in_header(path: Location) -> str:
 
 
 def _read_size(path: Location) -> tuple[int, int]:
-    with open_regular(path) as file, warnings.catch_warnings():
+    with _open_without_prefix(path) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return _open(file).size
+
+
+def _open_without_prefix(path: Location) -> IO[bytes]:
+    """A picture without other bytes before it, as an open file. Raises ImageRefused, OSError."""
+    file = open_regular(path)
+    head = file.read(HEAD)
+    file.seek(0)
+    if format_of(head) is not None:
+        return file
+    with file:
+        return io.BytesIO(damage.without_prefix(file.read()))
 
 
 def _open(file: IO[bytes]) -> ImageFile.ImageFile:
