@@ -1,6 +1,7 @@
 """Captions made of the names of folders and files: by what `find_pictures` finds in real folders."""
 
 import os
+import shlex
 
 import pytest
 from picture_folders import captions_of
@@ -159,7 +160,7 @@ def test_names_of_splits_among_other_words_are_no_classes_if_their_counterparts_
     assert set(captions_of(found).values()) == {("cat",), ("dog",)}
     first, second = (part.partition("/")[0] for part in (train, test))
     assert found.warnings == (f"{first} and {second} lie side by side, and pictures of both are trained on; --held-out "
-                              f"{second} keeps the latter for validation",)
+                              f"{shlex.quote(second)} keeps the latter for validation",)
 
 
 def test_names_of_splits_without_a_counterpart_are_classes(folder):

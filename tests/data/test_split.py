@@ -66,17 +66,26 @@ def test_shards_of_a_split_can_be_held_out():
              "data/train-00000-of-00001/1.png", "test-1.png")
     split = split_dataset(tuple("abcde"), names=names, folder="data/test")
     assert (split.train.tolist(), split.held_out.tolist()) == ([2, 3, 4], [0, 1])
-    assert side_by_side_splits(names) == ("data/train", "data/test")
+    assert side_by_side_splits(names) == ("data/train", "data/test", "data/test")
 
 
 @pytest.mark.parametrize(("names", "splits"), [
-    (("train/1.png", "val/1.png"), ("train", "val")), (("a/Train/b/1.png", "a/Test/1.png"), ("a/Train", "a/Test")),
-    (("train-000000/1.png", "train-000001/1.png", "val_000/1.png"), ("train", "val")),
+    (("train/1.png", "val/1.png"), ("train", "val", "val")),
+    (("a/Train/b/1.png", "a/Test/1.png"), ("a/Train", "a/Test", "a/Test")),
+    (("train-000000/1.png", "train-000001/1.png", "val_000/1.png"), ("train", "val", "val")),
+    (("trainA/1.png", "trainB/1.png", "testA/1.png", "testB/1.png"), ("trainA", "testA", "test*")),
+    (("train/1.png", "test/1.png", "val/1.png"), ("train", "test", "test,val")),
+    (("horse/train/1.png", "horse/test/1.png", "zebra/train/1.png", "zebra/test/1.png"),
+     ("horse/train", "horse/test", "*/test")),
     (("train/1.png", "a/test/1.png"), None), (("train.png", "test.png"), None),
     (("trains-1/1.png", "test/1.png"), None),
     ((), None)])
 def test_splits_side_by_side(names, splits):
     assert side_by_side_splits(names) == splits
+    if splits:
+        split = split_dataset([str(number) for number in range(len(names))], names=names, folder=splits[-1])
+        assert all("train" in names[position].lower() for position in split.train)
+        assert not any("train" in names[position].lower() for position in split.held_out)
 
 
 @pytest.mark.parametrize(("folder", "count"), [("missing", "no picture"), ("all", "every picture")])

@@ -92,7 +92,7 @@ def train(
     tag_dropout: Annotated[float | None, _recipe("--tag-dropout", help="Probability of each tag between commas to be "
                                                  "left out, anew each time.")] = None,
     held_out: Annotated[str | None, _recipe("--held-out", help="Hold out the pictures in this folder of the data set, "
-                                            "for example test. Default: some pictures at random.")] = None,
+                                            "for example test, test,val or 'test*'. Default: some at random.")] = None,
     background: options.Background = None, white_level: options.WhiteLevel = None, fit: options.Fit = None,
     loss_weighting: Annotated[str | None, _recipe_choice(
         "--loss-weighting", config.LOSS_WEIGHTINGS, "Weight of the noise loss", Recipe.loss_weighting)] = None,

@@ -6,6 +6,7 @@ there are none. Every other file that could hold captions is named.
 """
 
 import itertools
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,8 +83,10 @@ def find_pictures(folder: Path, *, more_folders: Sequence[str] = (), captions: s
         raise DataError(f"{name}: {reason}, and --strict stops at the first problem",
                         hint=f"{check_command(folders)} lists them all")
     if splits := side_by_side_splits(files.names()):
-        source.warnings.append(f"{splits[0]} and {splits[1]} lie side by side, and pictures of both are trained on; "
-                               f"--held-out {splits[1]} keeps the latter for validation")
+        training, held_out, every = splits
+        more = "" if every == held_out else ", as do others"
+        source.warnings.append(f"{training} and {held_out} lie side by side{more}, and pictures of both are trained "
+                               f"on; --held-out {shlex.quote(every)} keeps the latter for validation")
     source.warnings += warn_of_derived(files.names, folder)
     pictures = PictureFiles(files, SpilledList(
         (packed(source.by_name.get(name, ())),) for name in files.names()))

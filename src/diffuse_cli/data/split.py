@@ -1,5 +1,6 @@
 """The split of a data set: pictures to train on, and pictures held out for validation."""
 
+import fnmatch
 import heapq
 import itertools
 import math
@@ -50,9 +51,10 @@ def split_dataset(
     limit: hold out the pictures with hashes up to this one instead, whatever their number. With the `held_out_limit` of
     an earlier split, a picture that was trained on is never held out, however the data set has changed.
 
-    folder: hold out the pictures in this folder instead, or in the shards that begin with its name. names: those of the
-    pictures, relative to the data set. A picture in the folder whose pixels are also outside of it is neither held out
-    nor trained on; the caller takes out those that were trained on earlier.
+    folder: hold out the pictures in this folder instead, or in the shards that begin with its name. Several have commas
+    between them, and * stands for any letters. names: those of the pictures, relative to the data set. A picture in the
+    folder whose pixels are also outside of it is neither held out nor trained on; the caller takes out those that were
+    trained on earlier.
 
     Raises DataError if the folder holds no picture, or all, and if `limit` leaves none to train on.
     """
@@ -78,19 +80,27 @@ def held_out_limit(split: Split, hashes: Sequence[str]) -> str:
 
 
 def _split_by_folder(hashes: Sequence[str], names: Sequence[str], folder: str) -> Split:
-    folder = posixpath.normpath(folder)
-    depth = folder.count("/") + 1
-
-    def is_in_folder(name: str) -> bool:
-        place = "/".join(name.split("/")[:depth]) if name.count("/") >= depth else ""
-        return folder in (place, _without_number(place))
-
-    inside = np.fromiter(map(is_in_folder, names), bool, len(names))
+    folders = [posixpath.normpath(one) for one in folder.split(",")]
+    inside = np.fromiter((any(_is_in(name, one) for one in folders) for name in names), bool, len(names))
     if not inside.any() or inside.all():
         raise DataError(f"--held-out {folder} would hold out {'every' if inside.any() else 'no'} picture",
                         hint="Name a folder in the folder of pictures, for example --held-out test")
     digests = numbers_of(hashes)
     return Split(np.flatnonzero(~inside), np.flatnonzero(inside & ~np.isin(digests, digests[~inside])))
+
+
+def _is_in(name: str, folder: str) -> bool:
+    """Whether a picture is in a folder, or in a shard of that name without its number. folder: may be a pattern"""
+    parts, wanted = name.split("/"), folder.split("/")
+    if len(parts) <= len(wanted):
+        return False
+    *above, last = parts[:len(wanted)]
+    return any(place == folder or _matches(place.split("/"), wanted) for place in (
+        "/".join((*above, last)), "/".join((*above, _without_number(last)))))
+
+
+def _matches(parts: Sequence[str], wanted: Sequence[str]) -> bool:
+    return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
 
 
 def numbers_of(values: Iterable[str | bytes]) -> np.ndarray:
@@ -134,20 +144,42 @@ def splits_among(directories: Iterable[str]) -> dict[str, str]:
     return splits
 
 
-def side_by_side_splits(names: Iterable[str]) -> tuple[str, str] | None:
+def side_by_side_splits(names: Iterable[str]) -> tuple[str, str, str] | None:
     """The first folder of training pictures that lies beside one of test pictures, and that one; None without any.
 
-    names: those of pictures, relative to the data set. Numbers of shards are left out of what is returned.
+    Behind them stands what `split_dataset` takes as the folder, if all folders of test pictures are to be held out that
+    lie beside ones of training pictures. names: those of pictures, relative to the data set. Numbers of shards are left
+    out of what is returned.
     """
     directories = {posixpath.dirname(name) for name in names} - {""}
     splits = splits_among(directories)
     folders = sorted({(above, _without_number(name)) for directory in directories for above, name in _steps(directory)})
-    first: dict[tuple[str, str], str] = {}      # (the folder above, "train" or "test") → the first such folder
+    found: dict[str, dict[str, list[str]]] = {}             # the folder above → "train" or "test" → such folders
     for above, name in folders:
         if split := splits.get(name):
-            first.setdefault((above, split), posixpath.join(above, name))
-    return next(((folder, first[above, "test"]) for (above, split), folder in first.items()
-                 if split == "train" and (above, "test") in first), None)
+            found.setdefault(above, {}).setdefault(split, []).append(posixpath.join(above, name))
+    both = [of for of in found.values() if "train" in of and "test" in of]
+    if not both:
+        return None
+    tests = [name for of in both for name in of["test"]]
+    return both[0]["train"][0], both[0]["test"][0], _together(
+        tests, [name for parts in folders if (name := posixpath.join(*parts)) not in tests])
+
+
+def _together(folders: list[str], others: list[str]) -> str:
+    """All folders in one text: as a pattern with *, if it fits none of the others, or else with commas between them."""
+    columns = [tuple(dict.fromkeys(parts)) for parts in zip(*(name.split("/") for name in folders), strict=False)]
+    pattern = [parts[0] if len(parts) == 1 else f"{_beginning(parts)}*" for parts in columns]
+    if len({name.count("/") for name in folders}) == 1 and not any(
+            _matches(name.split("/"), pattern) for name in others):
+        return "/".join(pattern)
+    return ",".join(folders)
+
+
+def _beginning(texts: Sequence[str]) -> str:
+    """What all texts begin with."""
+    alike = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*texts, strict=False))
+    return "".join(letters[0] for letters in alike)
 
 
 def _steps(directory: str) -> Iterator[tuple[str, str]]:
