@@ -46,7 +46,7 @@ def test_sidecars_in_their_order_of_precedence(folder):
      ("a red car",), None),
     ("a red car\nSteps: 20, Size: 8x8, Seed: 1, Model: x", ("a red car",), None),
     ("Steps: 3, leading to a door", ("Steps: 3, leading to a door",), None),
-    ("a red car\nNegative prompt: what is that?", ("a red car", "Negative prompt: what is that?"), None),
+    ("a red car\nNegative prompt: ugly", ("a red car",), None),
     ("0 0.5 0.5 0.25 1e-2\n3 0.1 0.2 0.3 0.4\n", (), None),
     ("7\n", ("7",), None),
     ("x" * 65_537, (), "longer than 64 KB, ignored"),

@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 
 from .generated_prompts import without_signs
+from .labelled_texts import without_label
 from .structured_texts import caption_in, structured
 
 TAG_KEYS = ("tags", "tag", "keywords", "labels", "classes", "tags_general")     # a list is one caption of tags
@@ -38,9 +39,10 @@ def tidy(text: str) -> str:
 def distinct_captions(value: Any) -> tuple[str, ...]:
     """A text or a list of texts → the distinct captions in it, in order; empty ones and other values are left out.
 
-    Of HTML, the text counts; of prompts, the words without the signs by which networks are loaded and words weighed.
+    Of HTML, the text counts; of prompts, the words without the signs by which networks are loaded and words weighed; of
+    a text with a label such as “Caption:”, what follows it.
     """
-    tidied = (tidy(without_signs(_without_html(text.removeprefix("\ufeff")))) for text in _texts(value)
+    tidied = (tidy(without_label(without_signs(_without_html(text.removeprefix("\ufeff"))))) for text in _texts(value)
               if text is not None)
     return tuple(dict.fromkeys(text for text in tidied if _says_something(text)))
 

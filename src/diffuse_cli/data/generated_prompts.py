@@ -28,7 +28,7 @@ def without_signs(text: str) -> str:
 def prompt_of_parameters(lines: Iterable[str]) -> str | None:
     """The prompt in the text that stable-diffusion-webui and its like save; None for another text.
 
-    Its lines up to "Negative prompt: …" and "Steps: …, Sampler: …".
+    Its lines up to "Negative prompt: …" or "Steps: …, Sampler: …".
     """
     prompt: list[str] = []
     is_over = is_generated = False
@@ -37,7 +37,7 @@ def prompt_of_parameters(lines: Iterable[str]) -> str | None:
         is_over = is_over or is_generated or line.startswith("Negative prompt:")
         if not is_over:
             prompt.append(line)
-    return without_signs(" ".join(prompt)) if is_generated else None
+    return without_signs(" ".join(prompt)) if is_generated or (is_over and prompt) else None
 
 
 def prompt_in(name: str, text: str) -> str | None:

@@ -101,6 +101,8 @@ def _notes(
         yield f"{reader.translated:,} text files hold translations, of which only the first language counts"
     if reader.generated:
         yield f"{reader.generated:,} text files hold settings of generated pictures, of which only the prompt counts"
+    if reader.labelled:
+        yield f"{reader.labelled:,} text files have parts with labels, of which only the caption or the like counts"
     if reader.boxes:
         yield f"{reader.boxes:,} text files hold only numbers, as boxes for object detection, and no caption"
 

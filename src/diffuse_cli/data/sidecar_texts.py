@@ -23,6 +23,7 @@ from .containers import File, read_head
 from .file_types import picture_suffixes
 from .folders import FileList
 from .generated_prompts import prompt_of_graph, prompt_of_parameters
+from .labelled_texts import caption_part, without_bullets
 from .source_captions import SourceCaptions
 from .spilled import SpilledDict, SpilledTuples
 from .structured_texts import caption_in
@@ -53,6 +54,7 @@ class SidecarReader:
         self.encodings: Counter[str] = Counter()
         self.translated = 0                     # number of files with translations of their caption
         self.boxes = 0                          # number of files that hold only numbers
+        self.labelled = 0                       # number of files that have parts with labels, not all of them captions
         self.generated = 0                      # number of files with the parameters of a generated picture
         self.outlines: SpilledDict[None] = SpilledDict()        # files that only mark objects in pictures
 
@@ -132,6 +134,9 @@ class SidecarReader:
             if _are_boxes(lines):
                 self.boxes += 1
                 return None
+            lines, has_more = caption_part(lines)
+            self.labelled += has_more
+            lines = without_bullets([line for line in lines if line.strip()])
             return distinct_captions(join_lines(lines) if self.joined else lines)
         try:
             content = loads_shallow(text)
