@@ -41,6 +41,17 @@ def test_metadata_classes_and_litter_in_an_archive(tmp_path, name):
     assert captions_of(find_pictures(classes)) == {"cat/1.png": ("cat",), "dog/2.png": ("dog",)}
 
 
+@pytest.mark.parametrize("name", WRITERS)
+def test_members_that_unpacking_would_put_elsewhere_are_named(tmp_path, name):
+    found = find_pictures(WRITERS[name](tmp_path / name, {
+        "a.png": png(1), "../b.png": png(2), "c/../../d.png": png(3), "/e/f.png": png(4), "../g.txt": b"g",
+        "h" * 256 + ".png": png(5)}))
+    assert sorted(captions_of(found)) == ["a.png", "e/f.png"]          # as unpacking programs do
+    assert found.unusable == (("../b.png", "leads out of the archive"), ("../d.png", "leads out of the archive"),
+                              ("h" * 256 + ".png", "a name that no file can have"))
+    assert found.notes == ("1 other member of archives is not read (leads out of the archive), for example ../g.txt",)
+
+
 def test_a_folder_of_shards_is_one_data_set(tmp_path):
     for shard in range(3):
         write_tar(tmp_path / f"{shard:05d}.tar", {

@@ -323,3 +323,15 @@ def test_a_short_text_is_read_in_the_code_page_of_its_folder(folder, words, enco
     found = find_pictures(folder(files))
     assert captions_of(found) == {f"{number}.png": (word,) for number, word in enumerate(words.split())}
     assert found.notes == (f"9 caption files are not UTF-8 and were read as {encoding}",)
+
+
+def test_copies_that_google_photos_edited_have_the_captions_of_their_pictures(folder):
+    text = '{"title": "x.jpg", "description": "my dog"}'
+    found = find_pictures(folder({
+        "a.jpg": None, "a-edited.jpg": None, "a.jpg.supplemental-metadata.json": text,
+        "b(2).jpg": None, "b-bearbeitet(2).jpg": None, "b.jpg.supplemental-metadata(2).json": text,
+        "c-modifié.jpg": None, "c.jpg.json": text, "d.jpg": None, "d-edited.jpg": None, "d.json": text,
+        "e.jpg": None, "e-edited.jpg": None, "e.jpg.json": text, "e-edited.jpg.json": '{"caption": "its own"}'}))
+    assert captions_of(found) == {name: ("its own" if name == "e-edited.jpg" else "my dog",)
+                                  for name in captions_of(found)}
+    assert len(captions_of(found)) == 9

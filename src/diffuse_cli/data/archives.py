@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..errors import DataError
-from ..files.input_files import check_input, open_input
+from ..files.input_files import NOT_REGULAR, check_input, open_input
 from .code_pages import NAME_PAGES, guess_among
 from .containers import ARCHIVE_LIMIT, DAMAGE, PACKED, File, Member, TarHeaders, read_head
 from .file_types import HEAD, NO_PICTURE, PICTURE, judge_suffix, picture_suffixes, remedies, what_else
@@ -27,7 +27,7 @@ from .text_files import is_unicode
 _ARCHIVES = (".zip", ".tar")
 _COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")      # to be unpacked first
 MAX_NAME = 255                                  # letters of a file or folder; no file system has more
-_ENCRYPTED = "encrypted"
+_ENCRYPTED, OUTSIDE, NO_NAME = "encrypted", "leads out of the archive", "a name that no file can have"
 _DOS = "cp437"                                  # how the library reads the names in a zip that have no mark
 _IS_ENCRYPTED, _IS_UTF8 = 0x1, 0x800            # marks of a member of a zip
 _SAMPLE = 100_000                               # members by whose names their encoding is guessed
@@ -49,10 +49,11 @@ def expand(root: Path, archives: Iterable[tuple[str, Path]]) -> Tree:
     unusable: list[tuple[str, str]] = []
     litter: Counter[str] = Counter()
     notes: list[str] = []
+    unread: dict[str, list[str]] = {}           # reason → members that are no pictures
     for prefix, path in archives:
         for inner, member in _members(path, notes):
             name = unicodedata.normalize("NFC", inner)
-            if label := next(filter(None, map(litter_label, name.split("/"))), None):
+            if label := next(filter(None, map(litter_label, re.sub(r"^(\.\./)+", "", name).split("/"))), None):
                 litter[label] += 1
                 continue
             name = posixpath.join(prefix, name)
@@ -60,6 +61,8 @@ def expand(root: Path, archives: Iterable[tuple[str, Path]]) -> Tree:
             if isinstance(member, str):
                 if judgement == PICTURE:
                     unusable.append((name, member))
+                else:
+                    unread.setdefault(member, []).append(name)
                 continue
             judgement = judge_contents(member, judgement)
             if judgement == PICTURE:
@@ -70,7 +73,7 @@ def expand(root: Path, archives: Iterable[tuple[str, Path]]) -> Tree:
                 unusable.append((name, judgement))
     (pictures, first), (others, second) = map(_last_of_each_name, (pictures, others))
     return Tree(root, pictures, others, tuple(sorted(unusable)), (), tuple(litter.most_common()),
-                (*notes, *_describe_replaced(first + second)))
+                (*notes, *_describe_replaced(first + second), *_describe_unread(unread)))
 
 
 def _last_of_each_name(files: FileList) -> tuple[FileList, list[str]]:
@@ -87,6 +90,12 @@ def _describe_replaced(names: list[str]) -> Iterator[str]:
     if names:
         count = f"{len(names):,} {'member' if len(names) == 1 else 'members'}"
         yield f"{count} of archives replaced by a later one of the same name, for example {names[0]}"
+
+
+def _describe_unread(unread: dict[str, list[str]]) -> Iterator[str]:
+    for reason, names in unread.items():
+        count = "1 other member of archives is" if len(names) == 1 else f"{len(names):,} other members of archives are"
+        yield f"{count} not read ({reason}), for example {names[0][:100]}"
 
 
 # ── Members ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -130,12 +139,14 @@ def _zip_members(path: Path, links: dict[str, str], notes: list[str]) -> Iterato
         if encoding not in ("utf-8", _DOS):
             notes.append(f"the names in {path.name} are not UTF-8 and were read as {encoding}")
         for entry in archive.infolist():
-            written = _bytes_of_name(entry)
-            if entry.is_dir() or not (name := _safe_name(
-                    written.decode(encoding, "replace") if written else entry.filename)):
+            if entry.is_dir():
                 continue
+            written = _bytes_of_name(entry)
+            name = _relative(written.decode(encoding, "replace") if written else entry.filename)
             is_link = stat.S_ISLNK(entry.external_attr >> 16)
-            if entry.flag_bits & _IS_ENCRYPTED:
+            if reason := _reason_against_name(name):
+                yield name, reason
+            elif entry.flag_bits & _IS_ENCRYPTED:
                 yield name, _ENCRYPTED
             elif is_link and entry.file_size < 2**12 and entry.compress_type in PACKED:
                 links[name] = posixpath.join(posixpath.dirname(name), archive.read(entry).decode("utf-8", "replace"))
@@ -169,13 +180,19 @@ def _tar_members(path: Path, links: dict[str, str], notes: list[str]) -> Iterato
             for info in archive:
                 if info.size < 0 or archive.offset <= end:             # type: ignore[attr-defined]
                     raise tarfile.ReadError("a member that lies before its header")        # it would repeat for ever
-                if name := _safe_name(info.name):
-                    if info.isreg():
-                        yield name, Member(path, info.name, info.size, info.offset_data)
-                    elif info.islnk():          # another name of an earlier member
-                        links[name] = info.linkname
-                    elif info.issym():
-                        links[name] = posixpath.join(posixpath.dirname(name), info.linkname)
+                name = _relative(info.name)
+                if info.isdir():
+                    pass
+                elif reason := _reason_against_name(name):
+                    yield name, reason
+                elif info.isreg():
+                    yield name, Member(path, info.name, info.size, info.offset_data)
+                elif info.islnk():              # another name of an earlier member
+                    links[name] = info.linkname
+                elif info.issym():
+                    links[name] = posixpath.join(posixpath.dirname(name), info.linkname)
+                else:
+                    yield name, NOT_REGULAR
                 end = archive.offset                                   # type: ignore[attr-defined]
                 archive.members.clear()         # type: ignore[attr-defined]   # they are not needed again
                 headers.next_member()
@@ -187,21 +204,24 @@ def _linked(
     """Each link with the member to which it leads, perhaps through other links."""
     ends: dict[str, str] = {}
     for name in links:
-        end: str | None = name
+        end = name
         for _ in range(_LINKS):
-            if end is not None and end in links:
-                end = _safe_name(links[end])
-        ends[name] = end or ""
+            if end in links:
+                end = _relative(links[end])
+        ends[name] = end
     wanted = set(ends.values())
     found = {name: member for name, member in members if name in wanted}
     for name, end in ends.items():
         yield name, found.get(end, BROKEN_LINK)
 
 
-def _safe_name(name: str) -> str | None:
-    """A member's name as a relative POSIX path; None for one that leads out of the archive, or that no file can have.
-    """
-    path = posixpath.normpath(name.replace("\\", "/").lstrip("/"))
-    if path in ("", ".") or path.startswith("../") or "\0" in path or max(map(len, path.split("/"))) > MAX_NAME:
-        return None
-    return path
+def _relative(name: str) -> str:
+    """A member's name as a relative POSIX path."""
+    return posixpath.normpath(name.replace("\\", "/").lstrip("/"))
+
+
+def _reason_against_name(path: str) -> str | None:
+    """Why a member with this relative path is not read: no file can have it, or not where the archive is unpacked."""
+    if path.startswith("../") or path == "..":
+        return OUTSIDE
+    return NO_NAME if path == "." or "\0" in path or max(map(len, path.split("/"))) > MAX_NAME else None

@@ -49,6 +49,7 @@ REMEDIES = {                                    # reason → remedy, the rest of
     "video": "save single frames as pictures",
     "archive": "unpack it",
     "encrypted": "unpack its archive with the password",
+    "leads out of the archive": "pack it again, from the folder in which it lies",
     "gzip data": "unpack it with `gunzip`",
     "bands": "choose three bands, and save them as an RGB picture",
     "numbers": "save it as TIFF with 8 or 16 bits for each of 1, 3 or 4 bands, or as PNG",

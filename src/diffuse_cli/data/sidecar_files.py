@@ -27,6 +27,10 @@ _ENGLISH = re.compile(r"[._-]en(?:[_-][A-Z]{2})?\.\w+$", re.IGNORECASE)
 _NUMBER_BEHIND = re.compile(r"(.*\d.*?)[-_ ]\d{1,3}")
 # photo.jpg.supplemental-metadata(2).json and photo.jpg(2).json, as Google Takeout writes for photo(2).jpg.
 _NUMBERED_COPY = re.compile(r"(.+?)(\.\w{2,5})(?:\.[\w-]+)?(\(\d+\))")
+# photo-edited.jpg, which Google Takeout writes beside photo.jpg, in the language of the user.
+_EDITED = re.compile(r"(.+)-(?:edited|bearbeitet|modifié|modifiée|editado|editada|editat|modificato|modificata|bewerkt|"
+                     r"edytowane|upraveno|redigerad|redigert|redigeret|muokattu|düzenlendi|szerkesztett|измененный|"
+                     r"изменено|编辑|已编辑|已編輯|編集済み|수정됨)((?:\(\d+\))?)", re.IGNORECASE)
 _CUT = 46                                       # letters of a long name of a picture that Takeout leaves
 _SHARED = 20                                    # maximum pictures that one text serves in this way
 NOT_SIDECARS = frozenset(("readme", "license", "licence", "notice", "classes", "labels", "requirements", "changelog",
@@ -131,14 +135,17 @@ def _files_of_pictures(tree: Tree, suffixes: tuple[str, ...]) -> dict[str, Spill
     """Suffix → picture → the file that belongs to it. A name that fits exactly goes before one that fits leniently."""
     owned: dict[str, SpilledDict[str]] = {}
     rest = SpilledList()
+    has_edited: bool | None = None
     for file in tree.others.names():
         base, suffix = posixpath.splitext(file)
         if (suffix := suffix.lower()) not in suffixes:
             continue
         of_pictures = owned.setdefault(suffix, SpilledDict())
+        if has_edited is None:
+            has_edited = any(_EDITED.fullmatch(posixpath.splitext(name)[0]) for name in tree.pictures.names())
         exact = [name for name in tree.by_base.get(base.casefold()) if posixpath.splitext(name)[0] == base]
         of_pictures.update((name, file) for name in exact)              # a.jpg and a.png share a.txt
-        if not exact:
+        if not exact or has_edited:
             rest.append((sort_key(file),))
     if not rest:
         return owned
@@ -149,6 +156,9 @@ def _files_of_pictures(tree: Tree, suffixes: tuple[str, ...]) -> dict[str, Spill
         shared = posixpath.join(folder, key.split(".")[0])              # 0001.input.png and 0001.txt, as in WebDataset
         for written in {name.casefold(), base.casefold(), shared.casefold()}:
             lenient.add(written, name)
+        if match := _EDITED.fullmatch(base):    # after the picture itself, and only if this has no text of its own
+            for written in (match[1] + match[2], match[1] + match[2] + posixpath.splitext(name)[1]):
+                lenient.add(written.casefold(), name)
         if len(posixpath.basename(name)) > _CUT:
             cut.add(name[: len(folder) + bool(folder) + _CUT].casefold(), name)
         if match := _NUMBER_BEHIND.fullmatch(base.casefold()):
