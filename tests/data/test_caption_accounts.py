@@ -102,6 +102,60 @@ def test_a_folder_of_texts_beside_the_folder_is_named_and_used_from_above(folder
     assert captions_of(find_pictures(root)) == {"images/0.png": ("red",), "images/1.png": ("blue",)}
 
 
+def packed(part, text):
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        archive.writestr(part, text)
+    return data.getvalue()
+
+
+COCO = ('{"images": [{"id": 1, "file_name": "a.png"}], "annotations": [{"image_id": 1, "category_id": 1}], '
+        '"categories": [{"id": 1, "name": "dog"}]}')
+VOC = "<annotation><filename>a.png</filename><object><name>dog</name></object></annotation>"
+NAMES = "<t>a.png</t><t>b.png</t>"
+CSV = "not read as captions: {path}; save the table as CSV"
+TEXTS = "{folder} holds texts with the names of these pictures, which are not used"
+
+
+@pytest.mark.parametrize(("name", "content", "told"), [
+    ("list.xlsx", packed("xl/sharedStrings.xml", NAMES), CSV),
+    ("labels/list.ods", packed("content.xml", NAMES), CSV),
+    ("captions.sqlite", b"SQLite format 3\0", CSV),
+    ("text.docx", packed("word/document.xml", NAMES),
+     "not read as captions: {path}; save the text as .txt, or as a table NAME, CAPTION in .csv"),
+    ("cvat.xml", "<image name='a.png'/><image name='b.png'/>",
+     "not read as captions: {path}; export them as JSON or CSV"),
+    ("Annotations/a.xml", VOC,
+     "{folder} holds .xml files with the names of these pictures, which are not read as captions; export them as JSON or "
+     "CSV"),
+    ("annotations/instances.json", COCO, "{path} lists pictures, without captions"),
+    ("annotations/captions.json", '{"a.png": "a dog"}',
+     "{path} holds captions for 1 of these pictures, which are not used; --captions {path} uses them"),
+    ("a.txt", "a dog", f"{TEXTS}; copy them beside the pictures"),
+])
+def test_what_lies_around_the_folder_is_named(folder, name, content, told):
+    root = folder({"images/a.png": None, "images/b.png": None, name: content})
+    path = root / name
+    assert find_pictures(root / "images").warnings == (told.format(path=path, folder=path.parent),)
+
+
+def test_boxes_beside_the_folder_and_unrelated_documents_are_no_captions(folder):
+    root = folder({"images/a.png": None, "labels/a.txt": "0 0.5 0.5 0.2 0.2\n", "tax.xlsx": packed("content.xml", "x"),
+                   "report.docx": b"PK", "other/annotations.xml": VOC})
+    found = find_pictures(root / "images")
+    assert found.warnings == ()
+    assert found.notes == (f"{root / 'labels'} holds texts with the names of these pictures, but they are boxes of "
+                           "objects, and no captions",)
+
+
+def test_texts_in_a_parallel_folder_two_levels_above_are_named(folder):
+    root = folder({"images/train/a.png": None, "captions/train/a.txt": "a dog"})
+    found = find_pictures(root / "images" / "train")
+    assert found.warnings == (f"{TEXTS.format(folder=root / 'captions' / 'train')}; give {root}, in which both folders "
+                              "lie",)
+    assert captions_of(find_pictures(root)) == {"images/train/a.png": ("a dog",)}
+
+
 def test_tables_and_lists_beside_texts_are_not_called_captions_of_no_picture(folder):
     names = {"a b.png": None, "c.png": None}
     root = folder({**names, "a b.txt": "red", "c.txt": "blue", "pictures.txt": "a b.png\nc.png\n",

@@ -1,21 +1,20 @@
 """Accounts for every file that looks like captions: it was read, or the user is told why not and how to use it."""
 
 import itertools
-import os
 import posixpath
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 from ..config import TABLE_SUFFIXES
-from ..errors import DataError
-from .caption_tables import AMBIGUOUS, CaptionTable, UnrelatedFile, read_table
+from .caption_tables import AMBIGUOUS, CaptionTable
+from .captions_around import DOCUMENTS, name_captions_around
 from .containers import File, read_head
 from .file_types import UNKNOWN, judge_suffix, picture_suffixes
 from .folders import PACKED, Tree
 from .metadata_files import MAX_TABLES
 from .name_captions import id_among_folders
-from .picture_index import PictureIndex
+from .picture_index import PictureIndex, names_in
 from .sidecar_files import NOT_SIDECARS, ORPHAN
 from .source_captions import SourceCaptions
 from .spilled import SpilledDict
@@ -30,21 +29,14 @@ _NEVER_CAPTIONS = NOT_SIDECARS - {"labels", "list", "index"}            # these 
 _OF_NAMED_VALUES = (".yaml", ".yml", ".toml")
 _OTHER_TEXTS = (".log", ".py", ".js", ".ini", ".cfg", ".conf", ".rst", ".htm", ".ipynb", ".nfo", ".srt")
 _ARCHIVES = (".zip", ".tar", ".arrow")          # that are read if they are given
-_SHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers", ".sqlite", ".sqlite3", ".db", ".accdb", ".mdb",
-           ".pkl", ".pickle")
-_DOCUMENTS = (".docx", ".doc", ".odt", ".pages", ".rtf")
-_NO_TEXTS = (*_SHEETS, *_DOCUMENTS, ".xml", ".xmp")
+_NO_TEXTS = (*DOCUMENTS, ".xmp")
 # Suffixes of files that are not read as captions → what to do. Those without a remedy hold captions least often.
 _REMEDIES = {
-    **dict.fromkeys(_SHEETS, "; save the table as CSV"),
-    ".xml": "; export them as JSON or CSV",
-    **dict.fromkeys(_DOCUMENTS, "; save the text as .txt, or as a table NAME, CAPTION in .csv"),
+    **DOCUMENTS,
     **dict.fromkeys(TABLE_SUFFIXES, _TABLE),
     **dict.fromkeys((".txt", ".caption", ".captions", ".tags"), _TEXT),
     **dict.fromkeys((".yaml", ".yml", ".xmp", ".html", ".md", ".cls", ".toml"), "")}
 _SECTION = re.compile(r"\s*\[[^\[\]\n]+\]\s*\n\s*[\w.-]+ *=")
-_OUTSIDE_LIMIT = 64 * 2**20                     # maximum bytes of a table beside the folder that is looked into
-_OUTSIDE_ENTRIES = 2000                         # maximum entries of the folder above that are looked at
 
 
 def account(source: SourceCaptions, tree: Tree, index: PictureIndex, *, kind: str, left: list[CaptionTable],
@@ -89,7 +81,7 @@ def account(source: SourceCaptions, tree: Tree, index: PictureIndex, *, kind: st
     read.update((name, None) for name in (*(table.file.name for table in left), *(name for name, _ in unused)))
     _beside_pictures(source, tree, index, read)
     if any(has_none(name) for name in tree.pictures.names()):
-        _in_the_folder_above(source, tree, index, names_folders)
+        name_captions_around(source, tree, index, names_folders)
 
 
 def _beside_pictures(source: SourceCaptions, tree: Tree, index: PictureIndex, known: SpilledDict[None]) -> None:
@@ -193,11 +185,9 @@ def _lists_pictures(file: File, index: PictureIndex) -> bool:
 def _mentions_pictures(file: File, index: PictureIndex) -> bool:
     """Whether the beginning of a text names two pictures or more, among other words."""
     try:
-        text = read_head(file.path, 16 * 1024).decode("utf-8", "replace")              # a web page is text enough
+        return names_in(read_head(file.path, 16 * 1024), index) > 1    # a web page is text enough
     except OSError:
         return False
-    names = dict.fromkeys(re.findall(r"[^\s\"'()<>\[\]{}|=:,;`]{1,200}\.\w{3,5}\b", text)[:200])
-    return sum(index.find(name) is not None for name in names) > 1
 
 
 def _and_more(count: int) -> str:
@@ -211,62 +201,3 @@ def _is_text(file: File) -> bool:
     except (OSError, NotText):
         return False
     return any(letter.isalpha() for letter in text) and "<?xml" not in text and not _SECTION.match(text)
-
-
-def _in_the_folder_above(source: SourceCaptions, tree: Tree, index: PictureIndex,
-                         names_folders: Callable[[Path], bool]) -> None:
-    """Tables and folders of texts beside the folder, which hold captions of pictures that have none."""
-    above = tree.root.absolute().parent
-    try:
-        with os.scandir(above) as entries:
-            listed = sorted(itertools.islice(entries, _OUTSIDE_ENTRIES), key=lambda entry: entry.name)
-    except OSError:
-        return
-    others = [entry for entry in listed if entry.name != tree.root.absolute().name]
-    texts = {entry.path: found for entry in others if (found := _texts_in(entry))[1]}
-    wanted = {stem for _, stems in texts.values() for stem in stems}
-    missed = {stem for name in (tree.pictures.names() if wanted else ())
-              if (stem := posixpath.splitext(posixpath.basename(name))[0].casefold()) in wanted
-              and name not in source.by_name and name not in source.excluded}
-    source.warnings += [f"{directory} holds texts with the names of these pictures, which are not used; give {above}, "
-                        "in which both folders lie"
-                        for directory, (count, stems) in texts.items()
-                        if (fitting := sum(stem in missed for stem in stems)) and 2 * fitting >= count]
-    has_ids = bool(id_among_folders(tree))
-    for path in [Path(entry.path) for entry in others if _may_be_table(entry)][:MAX_TABLES]:
-        try:
-            table = read_table(File(path.name, path), index, None, required=False)
-        except (UnrelatedFile, DataError):      # no table, or one that cannot be read to its end
-            table = None
-        if table is None and has_ids and names_folders(path):
-            source.warnings.append(f"{path} holds names for these folders; --captions {path} uses them")
-        elif table is not None and table.by_name:
-            source.warnings.append(f"{path} holds captions for {len(table.by_name):,} of these pictures, which are "
-                                   f"not used; --captions {path} uses them")
-
-
-def _may_be_table(entry: os.DirEntry[str]) -> bool:
-    """Whether this is a regular file, not too large, with the suffix of a table."""
-    try:
-        return (os.path.splitext(entry.name)[1].lower() in TABLE_SUFFIXES and entry.is_file()
-                and entry.stat().st_size <= _OUTSIDE_LIMIT)
-    except OSError:
-        return False
-
-
-def _texts_in(entry: os.DirEntry[str]) -> tuple[int, list[str]]:
-    """If this is a folder: → the number of its first files; the names of those that are texts, without their suffixes.
-
-    There are none if pictures lie beside them, to which they belong.
-    """
-    try:
-        if not entry.is_dir(follow_symlinks=False):
-            return 0, []
-        with os.scandir(entry.path) as entries:
-            files = [File(inner.name, Path(inner.path)) for inner in itertools.islice(entries, 100)
-                     if inner.is_file(follow_symlinks=False)]
-    except OSError:
-        return 0, []
-    if any(file.suffix in picture_suffixes() for file in files):
-        return 0, []
-    return len(files), [file.base.casefold() for file in files if file.suffix in (".txt", ".caption", ".json", ".tags")]

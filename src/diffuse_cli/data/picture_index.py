@@ -18,7 +18,7 @@ from .picture_numbers import PictureNumbers, number_key
 from .spilled import SpilledDict, SpilledLists
 
 # Names of folders that only say what kind of file is in them, in the layouts images/… and captions/….
-_KINDS = frozenset(("images", "image", "imgs", "img", "pictures", "pics", "photos", "jpg", "jpegs", "png", "pngs",
+KINDS = frozenset(("images", "image", "imgs", "img", "pictures", "pics", "photos", "jpg", "jpegs", "png", "pngs",
                     "captions", "caption", "caps", "labels", "label", "texts", "text", "txt", "txts", "tags", "prompts",
                     "annotations", "descriptions", "metadata", "meta"))
 
@@ -110,7 +110,7 @@ class PictureIndex:
         """The picture images/a/1.png that belongs to the text captions/a/1 (`base`, without its suffix), or None."""
         self._prepare()
         found = list(dict.fromkeys(self._by_kind.get(_without_kinds(base))))
-        return found[0] if len(found) == 1 and _has_kind(base) else None
+        return found[0] if len(found) == 1 else None
 
 
 def _only(names: list[str], directory: str) -> str | None:
@@ -131,8 +131,10 @@ def _parts(path: str) -> list[str]:
 
 def _without_kinds(base: str) -> str:
     *folders, stem = _parts(base.casefold())
-    return "/".join((*(part for part in folders if part not in _KINDS), stem))
+    return "/".join((*(part for part in folders if part not in KINDS), stem))
 
 
-def _has_kind(base: str) -> bool:
-    return any(part in _KINDS for part in _parts(base.casefold())[:-1])
+def names_in(text: bytes, index: PictureIndex) -> int:
+    """How many pictures the words of a text name with their suffixes, among the first words that look like files."""
+    words = re.findall(r"[^\s\"'()<>\[\]{}|=:,;`]{1,200}\.\w{3,5}\b", text.decode("utf-8", "replace"))
+    return sum(index.find(word) is not None for word in dict.fromkeys(words[:200]))

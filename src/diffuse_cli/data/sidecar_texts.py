@@ -131,7 +131,7 @@ class SidecarReader:
             if (kept := without_translations(lines)) != [line for line in lines if line.strip()]:
                 self.translated += 1
                 lines = kept
-            if _are_boxes(lines):
+            if are_boxes(lines):
                 self.boxes += 1
                 return None
             lines, has_more = caption_part(lines)
@@ -209,7 +209,7 @@ def _is_file_name(value: Any) -> bool:
     return isinstance(value, str) and posixpath.splitext(value)[1].lower() in picture_suffixes()
 
 
-def _are_boxes(lines: list[str]) -> bool:
+def are_boxes(lines: list[str]) -> bool:
     """Whether each line holds the numbers of a box and nothing else, as files for object detection do."""
     rows = [re.split(r"[\s,;]+", line.strip()) for line in lines if line.strip()]
     return bool(rows) and all(len(row) >= _BOX and all(map(_NUMBER.fullmatch, row)) for row in rows)

@@ -1,0 +1,173 @@
+"""Names what lies around a folder of pictures and looks like their captions: in the folder above, and beside it.
+
+Only for pictures without captions: a data set is the folder that its user gives, so nothing here is read for it.
+"""
+
+import itertools
+import os
+import posixpath
+import re
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from ..config import TABLE_SUFFIXES
+from ..errors import DataError
+from .caption_columns import is_caption_name
+from .caption_tables import UnrelatedFile, read_table
+from .containers import DAMAGE, PACKED, File, read_head
+from .file_types import picture_suffixes
+from .folders import Tree
+from .metadata_files import MAX_TABLES
+from .name_captions import id_among_folders
+from .picture_index import KINDS, PictureIndex, names_in
+from .sidecar_texts import are_boxes
+from .source_captions import SourceCaptions
+from .text_files import NotText, decode_text
+
+DOCUMENTS = {                                   # suffixes of tables and texts in other forms → what to do
+    **dict.fromkeys((".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers", ".sqlite", ".sqlite3", ".db", ".accdb",
+                     ".mdb", ".pkl", ".pickle"), "; save the table as CSV"),
+    **dict.fromkeys((".docx", ".doc", ".odt", ".pages", ".rtf"),
+                    "; save the text as .txt, or as a table NAME, CAPTION in .csv"),
+    ".xml": "; export them as JSON or CSV"}
+_TEXTS = (".txt", ".caption", ".captions", ".tags", ".json", ".xmp", ".xml")
+_LIMIT = 64 * 2**20                             # maximum bytes of a table that is looked into
+_MAX_ENTRIES = 2000                             # maximum entries of a folder that are looked at
+_MAX_TEXTS = 100                                # the same of a folder beside that of the pictures
+_HEAD = 64 * 1024                               # bytes of a document in which names of pictures are looked for
+# Parts of a spreadsheet or document that hold its texts.
+_PARTS = ("xl/sharedStrings.xml", "xl/worksheets/sheet1.xml", "content.xml", "word/document.xml")
+
+
+def name_captions_around(source: SourceCaptions, tree: Tree, index: PictureIndex,
+                         names_folders: Callable[[Path], bool]) -> None:
+    """Add a warning to `source` for what lies around the folder of a tree and may hold captions for its pictures.
+
+    names_folders: whether a file gives names to the folders in the tree.
+    """
+    root = tree.root.absolute()
+    above = root.parent
+    groups = [(above, above, _files_in(above, _MAX_ENTRIES))]          # a folder; what to give to use it; its files
+    tables = list(groups[0][-1])
+    for folder, common in _folders_around(root):
+        files = _files_in(folder, _MAX_TEXTS)
+        if not any(file.suffix in picture_suffixes() for file in files):            # else they are captions of those
+            groups.append((folder, common, files))
+            tables += files if _is_kind(folder.name) else []
+    wanted = {file.base.casefold() for _, _, files in groups for file in files if file.suffix in _TEXTS}
+    missed = {stem for name in (tree.pictures.names() if wanted else ())
+              if (stem := posixpath.splitext(posixpath.basename(name))[0].casefold()) in wanted
+              and name not in source.by_name and name not in source.excluded}
+    for folder, common, files in groups:
+        texts = [file for file in files if file.suffix in _TEXTS]
+        fitting = [file for file in texts if file.base.casefold() in missed]
+        if fitting and 2 * len(fitting) >= len(texts):
+            (source.notes if _is_boxes(fitting[0]) else source.warnings).append(_describe(folder, common, fitting[0]))
+    rest = [file for file in tables if file.base.casefold() not in missed]
+    source.warnings += _tables(rest, index, names_folders if id_among_folders(tree) else lambda _: False)
+    source.warnings += _documents(rest, index)
+
+
+def _describe(folder: Path, common: Path, first: File) -> str:
+    if first.suffix == ".xml":
+        return f"{folder} holds .xml files with the names of these pictures, which are not read as captions" \
+               f"{DOCUMENTS['.xml']}"
+    if _is_boxes(first):
+        return f"{folder} holds texts with the names of these pictures, but they are boxes of objects, and no captions"
+    step = "copy them beside the pictures" if folder == common else f"give {common}, in which both folders lie"
+    return f"{folder} holds texts with the names of these pictures, which are not used; {step}"
+
+
+def _is_boxes(file: File) -> bool:
+    try:
+        return file.suffix == ".txt" and are_boxes(decode_text(read_head(file.path, 4096))[0].splitlines())
+    except (OSError, NotText):
+        return False
+
+
+def _folders_around(root: Path) -> Iterator[tuple[Path, Path]]:
+    """The folders beside a folder, and for …/images/train such as …/captions/train; with the folder above both."""
+    for folder in _sub_folders(root.parent):
+        if folder.name != root.name:
+            yield folder, root.parent
+    for folder in _sub_folders(root.parent.parent) if root.parent.name.casefold() in KINDS else ():
+        if folder.name.casefold() in KINDS and folder.name != root.parent.name:
+            yield folder / root.name, root.parent.parent
+            yield folder, root.parent.parent
+
+
+def _is_kind(name: str) -> bool:
+    """Whether the name of a folder says that it holds captions or the like: annotations, or cats_captions."""
+    return not KINDS.isdisjoint(re.split(r"[\W_]+", name.casefold()))
+
+
+def _entries(folder: Path, limit: int) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(itertools.islice(entries, limit), key=lambda entry: entry.name)
+    except OSError:
+        return []
+
+
+def _sub_folders(folder: Path) -> list[Path]:
+    return [Path(entry.path) for entry in _entries(folder, _MAX_ENTRIES) if entry.is_dir(follow_symlinks=False)]
+
+
+def _files_in(folder: Path, limit: int) -> list[File]:
+    """The regular files among the first entries of a folder; none if it cannot be read."""
+    try:
+        return [File(entry.name, Path(entry.path)) for entry in _entries(folder, limit) if entry.is_file()]
+    except OSError:
+        return []
+
+
+def _tables(files: Iterable[File], index: PictureIndex, names_folders: Callable[[Path], bool]) -> Iterator[str]:
+    """A line for each file that is a table of the pictures, or names the classes that are their folders."""
+    tables = (file for file in files if file.suffix in TABLE_SUFFIXES)
+    for file in itertools.islice(tables, MAX_TABLES):
+        path = file.path
+        assert isinstance(path, Path)
+        if _size(path) > _LIMIT:
+            if is_caption_name(file.base):
+                yield f"{path} is too large to be looked into; --captions {path} reads captions from it"
+            continue
+        try:
+            table = read_table(file, index, None, required=False)
+        except (UnrelatedFile, DataError):      # no table, or one that cannot be read to its end
+            table = None
+        if table is None and names_folders(path):
+            yield f"{path} holds names for these folders; --captions {path} uses them"
+        elif table is not None and table.by_name:
+            yield (f"{path} holds captions for {len(table.by_name):,} of these pictures, which are not used; "
+                   f"--captions {path} uses them")
+        elif table is not None and table.listed:
+            yield f"{path} lists pictures, without captions"
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _documents(files: Iterable[File], index: PictureIndex) -> Iterator[str]:
+    """A line for each spreadsheet, document or XML that names the pictures, or says that it holds captions."""
+    for file in itertools.islice((file for file in files if file.suffix in DOCUMENTS), MAX_TABLES):
+        if is_caption_name(file.base) or names_in(_words(file), index) > 1:
+            yield f"not read as captions: {file.path}{DOCUMENTS[file.suffix]}"
+
+
+def _words(file: File) -> bytes:
+    """The first texts in a document, with the signs of its format; those of a packed one are unpacked."""
+    try:
+        with zipfile.ZipFile(str(file.path)) as packed:
+            entries = [packed.getinfo(part) for part in _PARTS if part in packed.namelist()]
+            return b" ".join(packed.open(entry).read(_HEAD) for entry in entries if entry.compress_type in PACKED)
+    except DAMAGE:
+        pass
+    try:
+        return read_head(file.path, _HEAD)
+    except OSError:
+        return b""
