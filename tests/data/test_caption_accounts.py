@@ -126,8 +126,8 @@ TEXTS = "{folder} holds texts with the names of these pictures, which are not us
     ("cvat.xml", "<image name='a.png'/><image name='b.png'/>",
      "not read as captions: {path}; export them as JSON or CSV"),
     ("Annotations/a.xml", VOC,
-     "{folder} holds .xml files with the names of these pictures, which are not read as captions; export them as JSON or "
-     "CSV"),
+     "{folder} holds .xml files with the names of these pictures, which are not read as captions; export them as JSON "
+     "or CSV"),
     ("annotations/instances.json", COCO, "{path} lists pictures, without captions"),
     ("annotations/captions.json", '{"a.png": "a dog"}',
      "{path} holds captions for 1 of these pictures, which are not used; --captions {path} uses them"),

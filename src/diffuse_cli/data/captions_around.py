@@ -18,7 +18,6 @@ from .caption_tables import UnrelatedFile, read_table
 from .containers import DAMAGE, PACKED, File, read_head
 from .file_types import picture_suffixes
 from .folders import Tree
-from .metadata_files import MAX_TABLES
 from .name_captions import id_among_folders
 from .picture_index import KINDS, PictureIndex, names_in
 from .sidecar_texts import are_boxes
@@ -34,6 +33,7 @@ DOCUMENTS = {                                   # suffixes of tables and texts i
 _TEXTS = (".txt", ".caption", ".captions", ".tags", ".json", ".xmp", ".xml")
 _LIMIT = 64 * 2**20                             # maximum bytes of a table that is looked into
 _MAX_ENTRIES = 2000                             # maximum entries of a folder that are looked at
+_MAX_TABLES = 100                               # tables that are looked into, and documents
 _MAX_TEXTS = 100                                # the same of a folder beside that of the pictures
 _HEAD = 64 * 1024                               # bytes of a document in which names of pictures are looked for
 # Parts of a spreadsheet or document that hold its texts.
@@ -125,7 +125,7 @@ def _files_in(folder: Path, limit: int) -> list[File]:
 def _tables(files: Iterable[File], index: PictureIndex, names_folders: Callable[[Path], bool]) -> Iterator[str]:
     """A line for each file that is a table of the pictures, or names the classes that are their folders."""
     tables = (file for file in files if file.suffix in TABLE_SUFFIXES)
-    for file in itertools.islice(tables, MAX_TABLES):
+    for file in itertools.islice(tables, _MAX_TABLES):
         path = file.path
         assert isinstance(path, Path)
         if _size(path) > _LIMIT:
@@ -154,7 +154,7 @@ def _size(path: Path) -> int:
 
 def _documents(files: Iterable[File], index: PictureIndex) -> Iterator[str]:
     """A line for each spreadsheet, document or XML that names the pictures, or says that it holds captions."""
-    for file in itertools.islice((file for file in files if file.suffix in DOCUMENTS), MAX_TABLES):
+    for file in itertools.islice((file for file in files if file.suffix in DOCUMENTS), _MAX_TABLES):
         if is_caption_name(file.base) or names_in(_words(file), index) > 1:
             yield f"not read as captions: {file.path}{DOCUMENTS[file.suffix]}"
 
