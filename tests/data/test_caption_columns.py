@@ -103,3 +103,10 @@ def test_a_column_of_classes_is_known_by_its_name(folder, header):
 def test_a_caption_goes_before_marks(folder):
     found = found_with(folder, "cat,dog,label", ["1,0,kitten"] * 4)
     assert set(captions_of(found).values()) == {("kitten",)}
+
+
+def test_of_columns_that_are_called_as_languages_are_the_english_one_counts(folder):
+    found = found_with(folder, "de,en,fr", [f"ein rotes Auto {n},a red car {n},une auto rouge {n}" for n in range(4)])
+    assert [captions for captions, in captions_of(found).values()] == [f"a red car {n}" for n in range(4)]
+    assert found.notes == ("captions are taken from the column en of table.csv; --caption-column de would take "
+                           "another",)

@@ -45,3 +45,9 @@ def test_names_that_only_hold_such_words_are_no_matter(folder, names):
 def test_pictures_that_a_table_leaves_out_are_not_warned_of(folder):
     root = folder({"a.png": None, "a_mask.png": None, "metadata.csv": "file_name,text\na.png,red\n"})
     assert find_pictures(root).warnings == ()
+
+
+def test_kinds_of_one_picture_are_known_by_each_other(folder):
+    names = (f"{number}_{kind}.png" for number in range(3) for kind in ("rgb", "depth", "seg"))
+    found = find_pictures(folder(dict.fromkeys(names)))
+    assert "*_depth.* 3, *_seg.* 3; for example 0_depth.png from 0_rgb.png" in found.warnings[0]

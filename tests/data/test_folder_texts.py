@@ -175,3 +175,10 @@ def test_a_line_for_each_picture_is_not_given_to_all(folder):
 def test_a_table_about_folders_with_words_counts_only_for_its_captions(folder):
     found = find_pictures(folder({"cat/1.png": None, "dog/1.png": None, "kinds.csv": "id,kind\ncat,mammal\ndog,pet\n"}))
     assert by_class(found) == {"cat": "cat", "dog": "dog"}
+
+
+def test_a_table_gives_captions_to_folders_whose_names_say_nothing(folder):
+    """Frames of videos."""
+    found = find_pictures(folder({"video1/1.png": None, "video2/1.png": None, "captions.csv":
+                                  "video,caption\nvideo1,a dog runs\nvideo2,a cat sleeps\n"}))
+    assert by_class(found) == {"video1": "a dog runs", "video2": "a cat sleeps"}

@@ -1,6 +1,7 @@
 """Captions of metadata files and manifests, and every line of them that is refused."""
 
 import os
+import zipfile
 
 import pytest
 from picture_folders import captions_of, rows
@@ -183,3 +184,31 @@ def test_a_named_table_that_is_no_regular_file_is_not_called_missing(folder, tmp
             find_pictures(root, captions=str(path))
     with pytest.raises(DataError, match=r"there is no file .*none\.csv"):
         find_pictures(root, captions=str(tmp_path / "none.csv"))
+
+
+def test_of_tables_in_several_languages_the_english_one_counts(folder):
+    files = {f"captions_{language}.csv": f"file,text\n1.png,{language} car\n" for language in ("de", "en", "fr")}
+    found = find_pictures(folder({"1.png": None, **files}))
+    assert captions_of(found) == {"1.png": ("en car",)}
+    assert [note.split()[0] for note in found.notes] == ["captions_de.csv", "captions_fr.csv"]
+
+
+def test_the_form_of_a_contest_holds_no_captions(folder):
+    found = find_pictures(folder({"1.png": None, "2.png": None, "train.csv": "id,label\n1,cat\n",
+                                  "sample_submission.csv": "id,label\n2,0\n"}))
+    assert captions_of(found) == {"1.png": ("cat",), "2.png": ()}
+    assert "not read as captions: sample_submission.csv" in "".join(found.notes + found.warnings)
+
+
+def test_names_may_say_in_which_archive_a_picture_is(tmp_path, folder):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("1.png", b"\x89PNG")
+    (tmp_path / "captions.csv").write_text("file,text\na.zip/1.png,red\n")
+    assert captions_of(find_pictures(tmp_path)) == {"a/1.png": ("red",)}
+
+
+@pytest.mark.parametrize("line", ["\"{}\"", "'{}'", "{}"])
+def test_a_list_of_pictures_beside_texts_is_no_caption_without_a_picture(folder, line):
+    root = folder({"1.png": None, "1.txt": "red", "list.txt": line.format("1.png")})
+    found = find_pictures(root)
+    assert (found.caption_problems, found.notes) == ((), ("list.txt lists pictures, without captions",))

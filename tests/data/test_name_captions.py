@@ -182,3 +182,17 @@ def test_a_folder_of_regularisation_is_its_class(folder):
 def test_names_of_one_or_two_ideographs_are_captions(folder):
     found = find_pictures(folder({"红车1.png": None, "猫.png": None, "いぬ.png": None, "말.png": None}))
     assert set(captions_of(found).values()) == {("红车",), ("猫",), ("いぬ",), ("말",)}
+
+
+def test_a_number_before_the_folder_of_all_classes_is_no_number_of_repeats(folder):
+    """Caltech-256."""
+    found = find_pictures(folder({f"256_ObjectCategories/{name}/{name[:3]}_0001.jpg": None
+                                  for name in ("001.ak47", "002.american-flag")}))
+    assert sorted(captions_of(found).values()) == [("ak47",), ("american flag",)]
+    assert found.warnings == ()
+
+
+def test_a_counter_with_its_word_says_nothing():
+    assert words_of_name("dog_running_frame00012") == "dog running"
+    assert words_of_name("frame12") == words_of_name("photo3_view2") == ""
+    assert words_of_name("golden frame") == "golden frame"

@@ -335,3 +335,23 @@ def test_copies_that_google_photos_edited_have_the_captions_of_their_pictures(fo
     assert captions_of(found) == {name: ("its own" if name == "e-edited.jpg" else "my dog",)
                                   for name in captions_of(found)}
     assert len(captions_of(found)) == 9
+
+
+@pytest.mark.parametrize("name", ["{stem}_{language}.txt", "{stem}-{language}.txt", "{language}/{stem}.txt",
+                                  "captions/{language}/{stem}.txt"])
+def test_of_texts_in_several_languages_the_english_one_counts(folder, name):
+    found = find_pictures(folder({
+        **dict.fromkeys(("1.png", "2.png")), **{name.format(stem=stem, language=language): f"{language} {stem}"
+                                                for stem in "12" for language in ("de", "en", "fr")}}))
+    assert captions_of(found) == {"1.png": ("en 1",), "2.png": ("en 2",)}
+    assert found.caption_problems == found.warnings == ()
+    assert "4 more texts are not used, because the pictures have a text already" in found.notes[0]
+
+
+def test_of_an_object_with_a_text_for_each_language_the_english_one_counts(folder):
+    found = find_pictures(folder({"1.png": None, "1.json": '{"de": "ein Auto", "en": "a car"}'}))
+    assert captions_of(found) == {"1.png": ("a car",)}
+
+
+def test_a_text_above_the_folder_of_its_picture_counts(folder):
+    assert captions_of(find_pictures(folder({"images/1.png": None, "1.txt": "red"}))) == {"images/1.png": ("red",)}

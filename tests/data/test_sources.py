@@ -205,3 +205,29 @@ def test_classes_that_are_nested_without_end_are_no_classes(tmp_path):
         {"huggingface": b'{"info":' + b"[" * 100_000})
     parquet.write_table(table, tmp_path / "a.parquet")
     assert len(find_pictures(tmp_path / "a.parquet").pictures) == 1
+
+
+def test_texts_in_a_place_of_their_own_are_captions_of_the_others(tmp_path):
+    write_folder(tmp_path, {"images/a.png": png(1), "captions/a.txt": b"red", "empty/x.bin": b"x"})
+    write_zip(tmp_path / "captions.zip", {"captions/a.txt": b"blue"})
+    for captions, expected in (("captions", "red"), ("captions.zip", "blue")):
+        found = find_pictures(tmp_path / "images", more_folders=[str(tmp_path / captions)])
+        assert captions_of(found) == {"images/a.png": (expected,)}
+    with pytest.raises(DataError, match="empty holds no picture"):
+        find_pictures(tmp_path / "images", more_folders=[str(tmp_path / "empty")])
+
+
+@pytest.mark.parametrize(("other", "hint"), [
+    ("table.csv", "--captions .*table.csv takes the captions"), ("images/sub", "Give each folder once"),
+    ("images", "Give each folder once")])
+def test_a_picture_that_two_places_hold_is_not_taken_twice(tmp_path, other, hint):
+    write_folder(tmp_path, {"images/sub/a.png": png(1), "table.csv": b"file,text\na.png,red\n"})
+    with pytest.raises(DataError, match=f"a.png is in .* and in .*{other}.*{hint}"):
+        find_pictures(tmp_path / "images", more_folders=[str(tmp_path / other)])
+
+
+def test_tables_beside_shards_are_named(tmp_path):
+    write_arrow(tmp_path / "a.parquet", [{"image": {"bytes": png(1), "path": "a.png"}}])
+    write_folder(tmp_path, {"captions.csv": b"file,text\na.png,red\n", "dataset_info.json": b"{}"})
+    assert find_pictures(tmp_path).notes == (
+        "captions.csv beside the shards: not used, because only columns of the shards hold captions",)

@@ -175,7 +175,7 @@ def _lists_pictures(file: File, index: PictureIndex) -> bool:
         text, _ = decode_text(read_head(file.path, 4096))
     except (OSError, NotText):
         return False
-    lines = [line.strip() for line in text.splitlines()[:20] if line.strip()]
+    lines = [line.strip().strip("\"'") for line in text.splitlines()[:20] if line.strip(" \t\"'")]
     lines = lines[:-1] or lines                 # the last may be cut
     lines = lines[1:] if len(lines) > 2 and not index.find(lines[0].split()[0]) else lines
     return bool(lines) and all(len(line) < 1000 and (index.find(line.split()[0]) or index.find(line))

@@ -21,6 +21,7 @@ _CAPTION_WORD = re.compile(
     r"(^|_)(captions?|prompts?|(image)?descriptions?|beschreibung|légende|descripción|descrição|descrizione|описание|"
     r"подпись|説明|キャプション|描述|说明|설명)(_|\d|$)")
 _ENGLISH = re.compile(r"(?<![^\W_])(en|eng|english)(?![^\W_])", re.IGNORECASE)
+_LANGUAGE = re.compile(r"[a-z]{2,3}(_[a-z]{2,4})?|english|german|french|spanish|chinese|japanese|russian")
 _NEGATIVE = re.compile("negative", re.IGNORECASE)
 _IDEOGRAPHS = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]")        # scripts without blanks between words
 _NUMBERED = re.compile(r"\D+\d{1,2}")        # caption_1, and others: each is an alternative
@@ -114,21 +115,31 @@ def _say_which(chosen: CaptionColumns, table: str, columns: list[str]) -> None:
         chosen.notes.append(f"captions are taken from the column {columns[0]} of {table}{other}")
 
 
+def is_english(name: str) -> bool:
+    """Whether a name such as captions_en or en says that texts in English stand there."""
+    return bool(_ENGLISH.search(name))
+
+
 def is_caption_name(name: str) -> bool:
     """Whether a name such as caption_en or <DETAILED_CAPTION> says that captions stand there, not negative prompts."""
     return bool(_CAPTION_WORD.search(re.sub(r"\W+", "_", normalised(name)))) and not _NEGATIVE.search(name)
 
 
 def _described(sample: list[dict[str, Any]], others: list[str]) -> list[str]:
-    """Columns whose names hold the word caption or the like, as caption_en does; or else the only one with phrases."""
+    """Columns whose names hold the word caption or the like, as caption_en does; or else the only one with phrases.
+
+    Of columns with phrases that are called as languages are, "en" and "de", the one in English is the first.
+    """
     phrases = _with_phrases(sample, others)
+    if len(phrases) > 1 and all(map(_LANGUAGE.fullmatch, map(normalised, phrases))):
+        return sorted(phrases, key=lambda name: not is_english(name))
     return _named(sample, others) or (phrases if len(phrases) == 1 else [])
 
 
 def _named(sample: list[dict[str, Any]], others: list[str]) -> list[str]:
     """Columns of texts whose names hold the word caption or the like, those in English first."""
     return sorted((name for name in others if is_caption_name(name) and _texts(sample, name)),
-                  key=lambda name: not _ENGLISH.search(name))
+                  key=lambda name: not is_english(name))
 
 
 def _with_phrases(sample: list[dict[str, Any]], others: list[str]) -> list[str]:

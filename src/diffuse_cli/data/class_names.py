@@ -38,7 +38,8 @@ def class_names(ids: set[str], files: Iterable[File]) -> tuple[dict[str, str], s
 
     ids: ids of classes, or names of folders. Without a fitting file, ({}, "").
     """
-    wanted = {part for part in ids if is_id(part)} or {part for part in ids if words_of_name(part, numbers=True)}
+    wanted = {part for part in ids if is_id(part)} or {part for part in ids if words_of_name(part, numbers=True)} or (
+        ids if len(ids) > 1 else set())         # video1 and video2 say nothing
     candidates = (file for file in files if file.suffix in CLASS_SUFFIXES) if wanted else ()
     for file in heapq.nsmallest(_MAX_FILES, candidates, key=lambda file: (
             not _is_class_list(file), file.name.count("/"))):

@@ -16,6 +16,7 @@ _KINDS = r"""masks?|masklabel|gt|ground_?truth|condlabel|matte|alpha|trimap|seg|
 _BEHIND = re.compile(rf"(.+?)(?:[-_. ](?:{_KINDS})|@\dx)", re.IGNORECASE | re.VERBOSE)
 _BEFORE = re.compile(rf"(?:{_KINDS})[-_. ](.+)", re.IGNORECASE | re.VERBOSE)
 # Names of folders. Words that are also names of classes ("normal", "pose") are not among them.
+_PLAIN = re.compile(r"(.+)[-_. ](?:rgb|image|img|colou?r|photo|orig|original|input|source|target)", re.IGNORECASE)
 _FOLDERS = re.compile(r"""_?(masks?|trimaps|segmentations?|segmentation(class|object)|gt|ground_?truth|depths?|
     depth_maps|normals|normal_maps|canny|lineart|conditioning|conditioning_images|controls?|controlnet|thumbs?|
     thumbnails?|previews?|annotations|labels)""", re.IGNORECASE | re.VERBOSE)
@@ -54,7 +55,11 @@ def _derived(names: Names) -> Iterator[Derived]:
     """The pictures that are made from others, by their own names or by those of their folders."""
     by_base: SpilledDict[str] = SpilledDict()   # name without suffix → the picture
     if any(True for name in names() for _ in _names_of_originals(name)):
-        by_base.update((posixpath.splitext(name)[0], name) for name in names())
+        for name in names():
+            base = posixpath.splitext(name)[0]
+            by_base[base] = name
+            if (plain := _PLAIN.fullmatch(base)) and plain[1] not in by_base:          # 1_rgb.png beside 1_depth.png
+                by_base[plain[1]] = name
     outside = _outside_of_folders(names)
     folders = _folders_of_derived(names, outside)
     for name in names() if by_base or folders else ():

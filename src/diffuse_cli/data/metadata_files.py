@@ -6,11 +6,13 @@ Standard library only, except for parquet.
 
 import itertools
 import posixpath
+import re
 from collections.abc import Container, Iterator
 from pathlib import Path
 
 from ..config import TABLE_SUFFIXES
 from ..errors import DataError
+from .caption_columns import is_english
 from .caption_tables import CaptionTable, UnrelatedFile, read_table
 from .containers import File
 from .folders import FileList, Tree, list_tree
@@ -20,6 +22,7 @@ from .spilled import SpilledDict, SpilledTuples
 
 METADATA_NAMES = tuple(f"metadata{suffix}" for suffix in TABLE_SUFFIXES if suffix not in (".txt", ".token"))
 MISSING_LIMIT = 0.01                            # maximum share of rows that name a file which does not exist
+_SUBMISSION = re.compile(r"submission$", re.IGNORECASE)     # of a contest: a form whose answers are not filled in
 MAX_TABLES = 100                                # files of other names that are tried as tables
 
 
@@ -88,7 +91,8 @@ def _metadata_by_directory(tree: Tree, index: PictureIndex, column: str | None) 
 
 
 def _label(files: list[File], column: str | None) -> str:
-    name = files[0].name if len(files) == 1 else f"{len(files):,} metadata files"
+    are_metadata = all(posixpath.basename(file.name).lower() in METADATA_NAMES for file in files)
+    name = files[0].name if len(files) == 1 else f"{len(files):,} {'metadata files' if are_metadata else 'tables'}"
     return f"{name}, column {column}" if column else name
 
 
@@ -132,7 +136,7 @@ def read_other_tables(
     """
     unusable = {posixpath.splitext(name)[0] for name, _ in tree.unusable}         # their texts are no tables either
     candidates = (file for file in tree.others if file.suffix in TABLE_SUFFIXES and file.name not in taken
-                  and not (file.suffix == ".txt" and file.base in unusable))
+                  and not (file.suffix == ".txt" and file.base in unusable) and not _SUBMISSION.search(file.base))
     files = list(itertools.islice(candidates, MAX_TABLES))
     tables, unused = [], []
     for file in files:
@@ -148,7 +152,7 @@ def read_other_tables(
         elif file.suffix != ".txt":
             unused.append((file.name, "lists none of the pictures"))
     tables.sort(key=lambda table: (-len(table.by_name), table.rank, "caption" not in table.file.name.lower(),
-                                   len(table.file.name)))
+                                   not is_english(table.file.base), len(table.file.name)))
     return tables, unused
 
 

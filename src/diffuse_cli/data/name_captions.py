@@ -51,6 +51,7 @@ _FILE_WORDS = """
     creation collage rotated flipped augmented aug hash step epoch rank grid seite win pro um à в
 """
 _FILES_SAY_NOTHING = _SAY_NOTHING.union(_FILE_WORDS.split())
+_COUNTED = frozenset(("frame", "img", "image", "pic", "photo", "page", "slide", "scan", "view", "cam"))      # frame0012
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 _MONTH = """(?:jan(?:uary|uar|vier)?|feb(?:ruary|ruar)?|février|mar(?:ch|s|zo)?|märz|apr(?:il)?|avril|abril|may|mai|mayo
     |june?|juni|juin|junio|july?|juli|juillet|julio|aug(?:ust)?|août|agosto|sept?(?:ember|embre|iembre)?|oct(?:ober|obre)?
@@ -84,7 +85,8 @@ def words_of_name(name: str, *, numbers: bool = False) -> str:
         name = meaningless.sub(replacement, name)
     for token in _SEPARATORS.split(name):
         word = token if numbers else re.sub(r"\d+$", "", token)
-        if not word or word[0].isdigit() or _HEX.fullmatch(token) or _is_random(token):
+        is_counter = not numbers and word != token and word.lower() in _COUNTED
+        if not word or word[0].isdigit() or is_counter or _HEX.fullmatch(token) or _is_random(token):
             continue
         words.append(word)
     nothing = _SAY_NOTHING if numbers else _FILES_SAY_NOTHING
@@ -128,8 +130,8 @@ def read_names(tree: Tree, *, template: str, folders: bool = True, files: bool =
     if same and not labels:
         source.notes.append(f"the names of all files say “{first}”, which tells no picture from another; "
                             f"--caption \"{first}\" would use it")
-    numbered = sorted({part for directory in tree.directories for part in directory.split("/")
-                       if _REPEATS.match(part)}) if labels else []
+    numbered = sorted({part for directory in tree.directories if _REPEATS.match(
+        part := posixpath.basename(directory))}) if labels else []
     if numbered:
         source.warnings.append(f"the number in front of {numbered[0]!r} is not part of the caption, "
                                "and pictures are not repeated")
@@ -172,11 +174,11 @@ def _folder_labels(tree: Tree, class_names: Mapping[str, str], encoding: str) ->
     words: dict[str, str] = {}                  # a folder's name → its words
 
     def words_of(parts: list[str]) -> str:
-        if numbered := [part for part in parts if _REPEATS.match(part)]:        # reg/1_dog is a dog
-            return words_of_name(_REPEATS.sub("", numbered[-1]), numbers=True)
+        if parts and _REPEATS.match(parts[-1]):                         # reg/1_dog is a dog
+            return words_of_name(_REPEATS.sub("", parts[-1]), numbers=True)
         result = []
         for depth, part in enumerate(parts, 1):
-            is_common = prefixes[tuple(parts[:depth])] >= _COMMON * inside and not _REPEATS.match(part)
+            is_common = prefixes[tuple(parts[:depth])] >= _COMMON * inside
             if part in class_names:
                 result.append(class_names[part])
             elif not is_common and part not in splits:
@@ -187,7 +189,8 @@ def _folder_labels(tree: Tree, class_names: Mapping[str, str], encoding: str) ->
         return " ".join(filter(None, result))
 
     labels = {directory: label for directory, parts in folders.items() if (label := words_of(parts))}
-    is_certain = any(_REPEATS.match(part) or part in class_names for parts in folders.values() for part in parts)
+    is_certain = any(part in class_names or (part is parts[-1] and _REPEATS.match(part))
+                     for parts in folders.values() for part in parts)
     enough = sum(tree.directories[directory] for directory in labels) >= LABELLED * len(tree.pictures)
     return labels if enough and (len(set(labels.values())) >= 2 or is_certain) else {}
 

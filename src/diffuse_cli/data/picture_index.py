@@ -22,6 +22,7 @@ KINDS = frozenset(("images", "image", "imgs", "img", "pictures", "pics", "photos
                     "captions", "caption", "caps", "labels", "label", "texts", "text", "txt", "txts", "tags", "prompts",
                     "annotations", "descriptions", "metadata", "meta"))
 
+_IN_ARCHIVE = re.compile(r"\.(?:zip|tar)/", re.IGNORECASE)
 MAX_PATH = 4096                                 # letters of a path that a table may name; no system has longer ones
 _NUMBERED = re.compile(r"(.*?)(\d{1,18})", re.DOTALL)                   # a name with a number at its end
 _LEADING = re.compile(r"(?:.*/)?upload/(?:.*/)?[0-9a-f]{8}-")           # of an uploaded file in Label Studio
@@ -59,6 +60,7 @@ class PictureIndex:
         self._prepare()
         path = unicodedata.normalize("NFC", re.sub(r"#\d+$", "", written.strip())).replace("\\", "/")
         path = path.rpartition("/?d=")[2]       # a local file in Label Studio
+        path = _IN_ARCHIVE.sub("/", path)       # images.zip/1.png
         return self._find(path, directory) or (
             self._find(plain, directory)
             if (plain := urllib.parse.unquote(_LEADING.sub("", path))) != path else None)

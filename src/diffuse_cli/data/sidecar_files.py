@@ -23,7 +23,9 @@ ORPHAN = "caption without a picture"             # the reason of a text that bel
 _WORD_BEHIND = re.compile(r"(.+?)[-_ ]+(?:captions?|prompts?|descriptions?|tags|text)", re.IGNORECASE)
 _NEGATIVE_BEHIND = re.compile(r"(.+?)[-_. ]neg(?:ative)?(?:[-_ ]prompt)?", re.IGNORECASE)
 _WORD_AS_SUFFIX = re.compile(r"\.[A-Za-z_]+$")
-_ENGLISH = re.compile(r"[._-]en(?:[_-][A-Z]{2})?\.\w+$", re.IGNORECASE)
+_ENGLISH = re.compile(r"[._-]en(?:[_-][A-Z]{2})?\.\w+$|(?:^|/)en(?:g|glish)?/", re.IGNORECASE)
+_LANGUAGE_BEHIND = re.compile(r"(.+)[_-][a-z]{2}(?:[_-][A-Z]{2})?")                 # photo_en.txt
+_LANGUAGE_FOLDER = re.compile(r"(?:^|(?<=/))(?:[a-z]{2}|english|german|french|spanish|chinese|japanese)/")
 _NUMBER_BEHIND = re.compile(r"(.*\d.*?)[-_ ]\d{1,3}")
 # photo.jpg.supplemental-metadata(2).json and photo.jpg(2).json, as Google Takeout writes for photo(2).jpg.
 _NUMBERED_COPY = re.compile(r"(.+?)(\.\w{2,5})(?:\.[\w-]+)?(\(\d+\))")
@@ -53,7 +55,7 @@ def read_sidecars(tree: Tree, *, extension: str | None, joined: bool = False) ->
     """
     suffixes = (f".{extension.lower().lstrip('.')}",) if extension else SIDECAR_SUFFIXES
     source = SourceCaptions("", present=False)
-    owned = _files_of_pictures(tree, suffixes)
+    owned, spare = _files_of_pictures(tree, suffixes)
     for of_pictures in owned.values():
         source.files.update((name, None) for _, name in of_pictures.items())
     reader = SidecarReader(source, joined)
@@ -82,7 +84,7 @@ def read_sidecars(tree: Tree, *, extension: str | None, joined: bool = False) ->
     (source.notes if source.by_name else source.warnings).extend(_without_captions(source, reader))
 
     # Sidecars that cannot be opened, and sidecars of no picture
-    _report_others(source, tree, used)
+    _report_others(source, tree, used, spare)
     return source
 
 
@@ -131,9 +133,13 @@ def _without_captions(source: SourceCaptions, reader: SidecarReader) -> Iterator
         yield (f"{files} no caption under {', '.join(SIDECAR_KEYS[:4])}, tags or title, for example {first}")
 
 
-def _files_of_pictures(tree: Tree, suffixes: tuple[str, ...]) -> dict[str, SpilledDict[str]]:
-    """Suffix → picture → the file that belongs to it. A name that fits exactly goes before one that fits leniently."""
+def _files_of_pictures(tree: Tree, suffixes: tuple[str, ...]) -> tuple[dict[str, SpilledDict[str]], SpilledDict[None]]:
+    """Suffix → picture → the file that belongs to it. A name that fits exactly goes before one that fits leniently.
+
+    Besides, the files of pictures to which another one belongs already.
+    """
     owned: dict[str, SpilledDict[str]] = {}
+    spare: SpilledDict[None] = SpilledDict()
     rest = SpilledList()
     has_edited: bool | None = None
     for file in tree.others.names():
@@ -148,7 +154,7 @@ def _files_of_pictures(tree: Tree, suffixes: tuple[str, ...]) -> dict[str, Spill
         if not exact or has_edited:
             rest.append((sort_key(file),))
     if not rest:
-        return owned
+        return owned, spare
     lenient, numbered, cut = SpilledLists(), SpilledLists(), SpilledLists()
     for name in tree.pictures.names():
         base = posixpath.splitext(name)[0]
@@ -170,20 +176,24 @@ def _files_of_pictures(tree: Tree, suffixes: tuple[str, ...]) -> dict[str, Spill
         if copy := _NUMBERED_COPY.fullmatch(base):
             base = f"{copy[1]}{copy[3]}{copy[2]}"
         longer = posixpath.splitext(base)[0]                            # 0001.jpg.more.json, 0001.en.txt
-        named = _WORD_BEHIND.fullmatch(base)
+        named = _WORD_BEHIND.fullmatch(base) or _LANGUAGE_BEHIND.fullmatch(base)
         of_post = numbered.get(base.casefold())
         names = lenient.get(base.casefold()) or lenient.get(longer.casefold()) or lenient.get(
             _WORD_AS_SUFFIX.sub("", longer).casefold()) or (                # 0001.caption.en.txt
             lenient.get(named[1].casefold()) if named else []) or [
-            name for name in [index.find_parallel(base)] if name] or (
+            name for name in [index.find_parallel(base) or index.find_parallel(_LANGUAGE_FOLDER.sub("", base))]
+            if name] or (
             of_post if len(of_post) <= _SHARED else []) or cut.get(base.casefold())[:1]
         of_pictures = owned[suffix.lower()]
-        of_pictures.update((name, file) for name in dict.fromkeys(names) if name not in of_pictures)
-    return owned
+        free = [name for name in dict.fromkeys(names) if name not in of_pictures]
+        of_pictures.update((name, file) for name in free)
+        if names and not free:
+            spare[file] = None
+    return owned, spare
 
 
-def _report_others(source: SourceCaptions, tree: Tree, used: Counter[str]) -> None:
-    """Add the sidecars that cannot be opened, and those of no picture, to the problems."""
+def _report_others(source: SourceCaptions, tree: Tree, used: Counter[str], spare: SpilledDict[None]) -> None:
+    """Add the sidecars that cannot be opened, and those of no picture, to the problems. spare: `_files_of_pictures`."""
     unusable = {posixpath.splitext(name)[0].casefold() for name, _ in tree.unusable}
     unusable |= {name.casefold() for name, _ in tree.unusable}
 
@@ -202,7 +212,7 @@ def _report_others(source: SourceCaptions, tree: Tree, used: Counter[str]) -> No
             if (match := _NEGATIVE_BEHIND.fullmatch(base)) and is_of_picture(match[1]):
                 negative, source.files[name] = negative + 1, None
                 continue
-            if is_of_picture(posixpath.splitext(base)[0]):
+            if name in spare or is_of_picture(posixpath.splitext(base)[0]):
                 more, first, source.files[name] = more + 1, first or name, None
                 continue
             source.problems.append((name, ORPHAN))

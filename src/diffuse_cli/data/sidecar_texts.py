@@ -188,6 +188,8 @@ def _with_caption(content: dict[str, Any], *, is_outside: bool = False) -> dict[
         return content
     if named := next(filter(is_caption_name, content), None):           # caption_en
         return {SIDECAR_KEYS[0]: content[named]}
+    if is_outside and isinstance(translated := caption_in(content), str):               # {"en": …, "de": …}
+        return {SIDECAR_KEYS[0]: translated}
     inner = [_with_caption(value) for name, value in content.items()
              if isinstance(value, dict) and name not in _ABOUT_OTHERS] if is_outside else []
     found = [value for value in inner if value is not None]

@@ -11,7 +11,7 @@ import re
 import unicodedata
 import urllib.parse
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..config import TABLE_SUFFIXES
@@ -25,9 +25,13 @@ from .file_types import NO_PICTURE, PICTURE, judge_suffix, picture_suffixes
 from .folders import FileList, Tree, judge_contents, list_tree
 from .hub import fetch, is_address
 from .litter import litter_label
+from .sidecar_files import SIDECAR_SUFFIXES
 from .source_captions import SourceCaptions
+from .spilled import SpilledDict
 from .text_files import NotText, decode_text, was_guessed
 
+_OF_DATASETS = ("dataset_info", "dataset_infos", "state", "dataset_dict", "stats", "requirements")     # about shards
+_CAPTIONS = (*SIDECAR_SUFFIXES, *TABLE_SUFFIXES)          # suffixes of files that may hold captions of other places
 LIST_LIMIT = 256 * 2**20                        # maximum bytes of a list of files
 
 
@@ -43,7 +47,9 @@ def open_sources(
     sources: list[tuple[str, SourceCaptions]] = []
     trees: list[tuple[str, Tree]] = []
     for path in paths:
-        tree, source = open_source(path, column=column, checking=checking)
+        tree, source = _open_any(path, column, checking)
+        if not tree.pictures and not any(name.lower().endswith(_CAPTIONS) for name in tree.others.names()):
+            raise tree.no_picture(path)
         stem = path.absolute().name if path.is_dir() else path.stem
         taken = {prefix for prefix, _ in trees}
         prefix = next(name for name in (stem, *(f"{stem}-{number}" for number in range(2, len(paths) + 2)))
@@ -51,6 +57,9 @@ def open_sources(
         trees.append((prefix, tree))
         if source is not None:
             sources.append((prefix, source))
+    if not any(tree.pictures for _, tree in trees):
+        raise trees[0][1].no_picture(paths[0])
+    _check_no_picture_twice(paths, [tree for _, tree in trees])
     merged = Tree(
         paths[0], _sorted(_below(prefix, file) for prefix, tree in trees for file in tree.pictures),
         _sorted(_below(prefix, file) for prefix, tree in trees for file in tree.others),
@@ -76,11 +85,45 @@ def _merged(sources: list[tuple[str, SourceCaptions]]) -> SourceCaptions:
     return whole
 
 
+def _check_no_picture_twice(paths: Sequence[Path], trees: Sequence[Tree]) -> None:
+    """Raise DataError if a picture of one place is one of another, as in `images captions.csv` or `images images/cats`.
+
+    Only places within each other are looked at.
+    """
+    folders = [(path if path.is_dir() else path.parent).resolve() for path in paths]
+    places = zip(paths, folders, trees, strict=True)
+    for (path, folder, tree), (other, beside, more) in itertools.combinations(places, 2):
+        if not folder.is_relative_to(beside) and not beside.is_relative_to(folder):
+            continue
+        known = SpilledDict((name, None) for name in _places(tree))
+        if twin := next((name for name in _places(more) if name in known), None):
+            table = next((one for one in (path, other) if one.suffix.lower() in TABLE_SUFFIXES), None)
+            raise DataError(f"{twin} is in {path} and in {other}", hint=(
+                f"--captions {table} takes the captions from it" if table else "Give each folder once"))
+
+
+def _places(tree: Tree) -> Iterator[str]:
+    """Where the pictures lie that are files on the disk."""
+    return (os.path.abspath(file.path) for file in tree.pictures if isinstance(file.path, Path))
+
+
 def open_source(path: Path, *, column: str | None, checking: bool) -> tuple[Tree, SourceCaptions | None]:
     """The files of a data set, and its captions if they come with the list of pictures.
 
     Raises DataError if there is no picture, or if something cannot be read.
     """
+    tree, captions = _open_any(path, column, checking)
+    is_table = path.suffix.lower() in TABLE_SUFFIXES
+    if not tree.pictures and is_table:
+        raise DataError(f"{path} holds no pictures and lists none that are there", hint=(
+            "Names in it are relative to its folder, and pictures at addresses must be downloaded first"))
+    if not tree.pictures:
+        raise tree.no_picture(path)
+    return tree, captions
+
+
+def _open_any(path: Path, column: str | None, checking: bool) -> tuple[Tree, SourceCaptions | None]:
+    """`open_source`, also of a folder or archive that holds no picture, perhaps the captions of others."""
     if is_address(path):
         path = fetch(path)
     suffix, captions = path.suffix.lower(), None
@@ -105,11 +148,6 @@ def open_source(path: Path, *, column: str | None, checking: bool) -> tuple[Tree
     else:
         raise DataError(f"{path} is neither a folder, an archive nor a table",
                         hint=f"Give a folder of pictures, a .zip, a .tar, or one of {' '.join(TABLE_SUFFIXES)}")
-    if not tree.pictures and suffix in TABLE_SUFFIXES:
-        raise DataError(f"{path} holds no pictures and lists none that are there", hint=(
-            "Names in it are relative to its folder, and pictures at addresses must be downloaded first"))
-    if not tree.pictures:
-        raise tree.no_picture(path)
     return tree, captions
 
 
@@ -135,7 +173,15 @@ def _open_folder(path: Path, column: str | None) -> tuple[Tree, SourceCaptions |
         return dataclasses.replace(inside, others=_sorted(itertools.chain(inside.others, beside))), None
     tables = _by_prefix((file, location) for file, location in others if file.suffix in ARROW_SUFFIXES
                         and not posixpath.basename(file.name).startswith("cache-"))     # of datasets, beside the data
-    return (tables and _rows_of(tables, path, column)) or (tree, None)
+    found = _rows_of(tables, path, column) if tables else None
+    if found is None:
+        return tree, None
+    unused = [file.name for file in tree.others if file.suffix in TABLE_SUFFIXES and file.suffix not in ARROW_SUFFIXES
+              and posixpath.basename(file.base) not in _OF_DATASETS]
+    more = f" and {len(unused) - 1:,} more" if len(unused) > 1 else ""
+    notes = (f"{unused[0]}{more} beside the shards: not used, because only columns of the shards hold captions",) \
+        if unused else ()
+    return dataclasses.replace(found[0], litter=tree.litter, notes=notes), found[1]
 
 
 def _by_prefix(containers: Iterable[tuple[File, Path]]) -> list[tuple[str, Path]]:
