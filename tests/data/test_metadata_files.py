@@ -212,3 +212,9 @@ def test_a_list_of_pictures_beside_texts_is_no_caption_without_a_picture(folder,
     root = folder({"1.png": None, "1.txt": "red", "list.txt": line.format("1.png")})
     found = find_pictures(root)
     assert (found.caption_problems, found.notes) == ((), ("list.txt lists pictures, without captions",))
+
+
+def test_a_table_that_is_named_but_lies_in_the_data_set_is_pointed_to(folder, tmp_path):
+    root = folder({"1.png": None, "c.csv": "file,text\n1.png,red\n"})
+    with pytest.raises(DataError, match=f"--captions {root}/c.csv takes the one in the data set"):
+        find_pictures(root, captions=str(tmp_path / "c.csv"))

@@ -355,3 +355,9 @@ def test_of_an_object_with_a_text_for_each_language_the_english_one_counts(folde
 
 def test_a_text_above_the_folder_of_its_picture_counts(folder):
     assert captions_of(find_pictures(folder({"images/1.png": None, "1.txt": "red"}))) == {"images/1.png": ("red",)}
+
+
+def test_a_suffix_that_no_text_has_is_an_error_even_if_there_is_a_table(folder):
+    root = folder({"1.png": None, "c.csv": "file,text\n1.png,red\n"})
+    with pytest.raises(DataError, match=r"no picture in .* has a text with the suffix of --caption-ext .cap"):
+        find_pictures(root, caption_ext=".cap")

@@ -111,6 +111,9 @@ def _first_present(tree: Tree, index: PictureIndex, manifest: SourceCaptions | N
     """The kind and the captions of the first source, in the order of precedence, that is there."""
     metadata = manifest or metadata_files.read_metadata(tree, index, column=options.column, checking=options.checking)
     sidecars = sidecar_files.read_sidecars(tree, extension=options.extension, joined=options.joined)
+    if options.extension and not sidecars.files:
+        raise DataError(f"no picture in {tree.root} has a text with the suffix of --caption-ext {options.extension}",
+                        hint="Name the suffix of the texts beside the pictures, for example .caption")
     taken = SpilledDict((name, None) for name in itertools.chain(metadata.files, sidecars.files))
     tables, unused = metadata_files.read_other_tables(tree, index, column=options.column, taken=taken)
     tables = [table for table in tables if not folder_texts.names_classes(table.file, tree, len(table.by_name))]

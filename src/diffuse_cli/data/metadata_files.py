@@ -182,8 +182,10 @@ def captions_of_tables(
 def read_named_table(path: Path, tree: Tree, index: PictureIndex, *, column: str | None) -> SourceCaptions:
     """The captions in the table at `path`, wherever it lies. Raises DataError if it lists none of the pictures."""
     if not path.is_file():
-        raise DataError(f"{path} is not a regular file" if path.exists() else f"there is no file {path}",
-                        hint="--captions takes the name of a source, or a table")
+        there = tree.root / path.name
+        raise DataError(f"{path} is not a regular file" if path.exists() else f"there is no file {path}", hint=(
+            f"--captions {there} takes the one in the data set" if there.is_file() else
+            "--captions takes the name of a source, or a table"))
     inside = next((
         file for file in tree.others if isinstance(file.path, Path) and file.path.resolve() == path.resolve()), None)
     table = read_table(inside or File(path.name, path), index, column, required=True)

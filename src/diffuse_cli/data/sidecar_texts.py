@@ -115,7 +115,9 @@ class SidecarReader:
         """A line for each encoding that was guessed."""
         for encoding, count in sorted(self.encodings.items()):
             if was_guessed(encoding):
-                yield f"{count:,} caption files are not UTF-8 and were read as {encoding}"
+                files = "1 caption file is not UTF-8 and was" if count == 1 else (
+                    f"{count:,} caption files are not UTF-8 and were")
+                yield f"{files} read as {encoding}"
 
     def _captions_in(self, file: File, text: str) -> tuple[str, ...] | None:
         """The alternative captions, one for each line; None when the file is no caption at all."""
