@@ -143,3 +143,12 @@ def test_texts_of_instaloader(folder, edges, captions):
     found = find_pictures(folder({"1.jpg": None, "1.json": json.dumps(node)}))
     assert captions_of(found) == {"1.jpg": captions}
     assert found.caption_problems == ()
+
+
+@pytest.mark.parametrize("rows", [
+    [{"image": {"file_name": "a.png", "width": 8}, "annotation": {"caption": "a red car"}},
+     {"image": {"file_name": "b.png", "width": 8}, "annotation": {"caption": "a blue old boat"}}],
+    {"a.png": [{"caption": "a red car", "id": 1}], "b.png": [{"caption": "a blue old boat", "id": 2}]}])
+def test_captions_in_objects_beside_or_under_the_names_of_pictures(folder, rows):
+    found = find_pictures(folder({"a.png": None, "b.png": None, "x.json": json.dumps(rows)}))
+    assert captions_of(found) == {"a.png": ("a red car",), "b.png": ("a blue old boat",)}

@@ -361,3 +361,12 @@ def test_a_suffix_that_no_text_has_is_an_error_even_if_there_is_a_table(folder):
     root = folder({"1.png": None, "c.csv": "file,text\n1.png,red\n"})
     with pytest.raises(DataError, match=r"no picture in .* has a text with the suffix of --caption-ext .cap"):
         find_pictures(root, caption_ext=".cap")
+
+
+def test_texts_in_a_folder_of_texts_belong_to_the_only_pictures_of_their_names(folder):
+    """CelebAMask-HQ."""
+    found = find_pictures(folder({"CelebA-HQ-img/1.jpg": None, "CelebAMask-HQ-mask-anno/0/00001_hair.png": None,
+                                  "text/1.txt": "She has long hair."}))
+    assert captions_of(found)["CelebA-HQ-img/1.jpg"] == ("She has long hair.",)
+    found = find_pictures(folder({"more/a/1.jpg": None, "more/b/1.jpg": None, "more/text/1.txt": "whose?"}) / "more")
+    assert ("whose?",) not in captions_of(found).values()

@@ -4,10 +4,12 @@ A row is a dictionary from column to value. The names of objects that are marked
 own, OBJECTS, which no rule takes for a caption. Standard library only.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..files.strict_json import loads_shallow
+from .file_types import SUFFIXES
 
 FILE_KEY = "file_name"                          # the column in which names stand that had no column of their own
 NAMELESS = "column "                            # begins the names of columns of a table without a header
@@ -47,7 +49,8 @@ def _rows_of(document: Any) -> Iterator[Any]:
         document = document["_via_img_metadata"]
     tables = [value for value in document.values() if isinstance(value, list) and value
               and all(isinstance(row, dict) for row in value)]
-    if tables:                                  # {"images": [{…}, …], "info": …}, {"train": [{…}, …], "val": […]}
+    if tables and not all(os.path.splitext(key)[1].lower() in SUFFIXES for key in document):
+        # {"images": [{…}, …], "info": …}, {"train": [{…}, …], "val": […]}
         for table in tables:
             yield from table
     elif document and all(isinstance(value, list) for value in document.values()) and len(

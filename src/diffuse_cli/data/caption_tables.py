@@ -227,13 +227,13 @@ def _is_file_name(value: Any) -> bool:
 
 
 def _name_in(value: Any) -> str | None:
-    """The name of a file in a value of a row: a text, a number, {"path": …} as in data sets of Hugging Face, or a list
-    of one of these.
+    """The name of a file in a value of a row: a text, a number, an object with one, as {"path": …} in data sets of
+    Hugging Face, or a list of one of these.
     """
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, dict):
-        value = value.get("path")
+        value = next((value[key] for key in ("path", *FILE_COLUMNS[:5]) if key in value), None)
     if type(value) is int or (type(value) is float and value.is_integer()):
         value = str(int(value))
     return value if isinstance(value, str) and value.strip() and "\0" not in value else None

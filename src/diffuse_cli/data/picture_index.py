@@ -109,9 +109,15 @@ class PictureIndex:
         return PictureNumbers(numbers if has_zeros and len(numbers) == len(found) else numbers[:0], names)
 
     def find_parallel(self, base: str) -> str | None:
-        """The picture images/a/1.png that belongs to the text captions/a/1 (`base`, without its suffix), or None."""
+        """The picture images/a/1.png that belongs to the text captions/a/1 (`base`, without its suffix), or None.
+
+        A text in such a folder also belongs to the only picture of its name, wherever it lies.
+        """
         self._prepare()
-        found = list(dict.fromkeys(self._by_kind.get(_without_kinds(base))))
+        found = self._by_kind.get(_without_kinds(base))
+        if not found and not KINDS.isdisjoint(_parts(base.casefold())[:-1]):
+            found = self._by_stem.get(posixpath.basename(base).casefold())
+        found = list(dict.fromkeys(found))
         return found[0] if len(found) == 1 else None
 
 
