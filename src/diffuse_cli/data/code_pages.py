@@ -46,8 +46,8 @@ def probable_pages(data: bytes, sample: bytes) -> Iterator[str]:
     sample: texts of the same origin. Their page counts, unless the text itself shows clearly that it is in another.
     """
     shared = _guess_of_sample(sample)
-    if shared is not None and reads_well(data, shared) and (
-            shared in _OF_TWO_BYTES or (shared in _LATIN and not _is_without_ascii_letters(data))):
+    if (shared in _OF_TWO_BYTES or (shared in _LATIN and not _is_without_ascii_letters(data))) and reads_well(
+            data, shared):
         yield shared
     is_plausible = shared is not None and _is_plausible_in(data, shared)
     sibling = _JAPANESE.get(shared or "")

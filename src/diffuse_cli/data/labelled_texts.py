@@ -25,8 +25,13 @@ _NUMBER = re.compile(r"\s*(\d+)[.)]\s+(?=\S)")
 
 def without_label(text: str) -> str:
     """A text without a label such as “Caption:” at its beginning."""
-    match = _LABEL.match(text)
+    match = _LABEL.match(text) if _may_be_labelled(text) else None
     return text[match.end():] if match and match.end() < len(text.rstrip()) else text
+
+
+def _may_be_labelled(line: str) -> bool:
+    """Whether a line holds one of the signs of a label, which is seen in less time than the label."""
+    return ":" in line or "=" in line or "：" in line or "#" in line
 
 
 def caption_part(lines: Sequence[str]) -> tuple[list[str], bool]:
@@ -35,6 +40,8 @@ def caption_part(lines: Sequence[str]) -> tuple[list[str], bool]:
     A text without labels is returned as it is. Lines before the first label are the most important ones, but those with
     labels that mean something else are not, if one of the others says that it is the caption.
     """
+    if not any(map(_may_be_labelled, lines)):
+        return list(lines), False
     parts: list[tuple[str, list[str]]] = [("", [])]         # with the kind of their label
     for line in lines:
         kind, rest = _label_of(line)
@@ -62,9 +69,11 @@ def _label_of(line: str) -> tuple[str, str]:
 
 def without_bullets(lines: Sequence[str]) -> list[str]:
     """The lines of a list without the signs or numbers before them; any other lines as they are."""
-    if len(lines) > 1 and all(map(_BULLET.match, lines)):
+    if len(lines) < 2:
+        return list(lines)
+    if all(map(_BULLET.match, lines)):
         return [_BULLET.sub("", line, count=1) for line in lines]
     numbers = [int(match[1]) for match in map(_NUMBER.match, lines) if match]
-    if len(lines) > 1 and numbers == [*range(1, len(lines) + 1)]:
+    if numbers == [*range(1, len(lines) + 1)]:
         return [_NUMBER.sub("", line, count=1) for line in lines]
     return list(lines)

@@ -79,10 +79,10 @@ def _candidates(data: bytes, sample: bytes) -> Iterator[str]:
         return
     if not is_mostly_binary(data):
         yield "utf-8"
-    pages = list(probable_pages(data, sample))
-    if len(data) > 2 and (encoding := unmarked_utf16(data)) and not any(reads_well(data, page) for page in pages):
+    encoding = unmarked_utf16(data) if len(data) > 2 else None
+    if encoding and not any(reads_well(data, page) for page in probable_pages(data, sample)):
         yield encoding
-    yield from pages
+    yield from probable_pages(data, sample)
 
 
 def was_guessed(encoding: str) -> bool:

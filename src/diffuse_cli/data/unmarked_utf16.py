@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 UNMARKED = ("utf-16-be", "utf-16-le")           # the latter counts among equals
 _SAMPLE = 4096                                  # bytes that are looked at
 _SHARE, _LOW_SHARE = 0.9, 0.5                   # minimum share of common characters; where other texts are in UTF-16
-_CONTROLS = frozenset({*range(32)} - {*b"\t\n\r\f\x1a\x1b"})        # bytes that no text holds
+_CONTROLS = bytes({*range(32)} - {*b"\t\n\r\f\x1a\x1b"})            # bytes that no text holds
 # Characters that stand in texts of all scripts.
 _NEUTRAL = frozenset({*map(chr, range(0x20, 0x7f)), *"\t\r\n\ufeff\u200d\xa0·・ー", *map(chr, range(0x2010, 0x2028)),
                       *map(chr, range(0x3000, 0x3040)), *map(chr, range(0xff00, 0xff66))})
@@ -43,8 +43,10 @@ def fits_utf16(data: bytes, encoding: str) -> bool:
 def is_no_text_of_bytes(data: bytes) -> bool:
     """Whether bytes cannot be letters one by one: control characters are among them, or white space is every second."""
     start = data[:_SAMPLE]
-    if not _CONTROLS.isdisjoint(start):
+    if len(start.translate(None, _CONTROLS)) < len(start):
         return True
+    if 2 * len(start.translate(None, b"\t\n\r\f")) > len(start):
+        return False
     halves = start[::2], start[1::2]
     return any(not half.strip(b"\t\n\r\f") and len({*other.strip()}) > 2 and not other.isalnum()
                for half, other in (halves, halves[::-1]))
@@ -58,9 +60,16 @@ def share_of_common(text: str, *, mixed: bool = False) -> float:
     letters = [letter for letter in text[:_SAMPLE] if letter not in _NEUTRAL]
     if not letters:
         return 0.0
-    kinds = [[ord(letter) >> 8 in _ALPHABETS and unicodedata.category(letter)[0] in "LM" for letter in letters],
-             *([letter in common for letter in letters] for common in _common_characters())]
-    return (sum(map(any, zip(*kinds, strict=True))) if mixed else max(map(sum, kinds))) / len(letters)
+    sets = _common_characters()
+    if mixed:
+        found = sum(_is_of_alphabet(letter) or any(letter in common for common in sets) for letter in letters)
+    else:
+        found = max(sum(map(_is_of_alphabet, letters)), *(sum(map(common.__contains__, letters)) for common in sets))
+    return found / len(letters)
+
+
+def _is_of_alphabet(letter: str) -> bool:
+    return ord(letter) >> 8 in _ALPHABETS and unicodedata.category(letter)[0] in "LM"
 
 
 def _commonness(data: bytes, encoding: str) -> float:
