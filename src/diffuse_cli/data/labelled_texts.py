@@ -37,8 +37,7 @@ def _may_be_labelled(line: str) -> bool:
 def caption_part(lines: Sequence[str]) -> tuple[list[str], bool]:
     """The lines of the most important part of a text, without its label, and whether other parts are left out.
 
-    A text without labels is returned as it is. Lines before the first label are the most important ones, but those with
-    labels that mean something else are not, if one of the others says that it is the caption.
+    A text is returned as it is if it has no labels, or begins with lines without one.
     """
     if not any(map(_may_be_labelled, lines)):
         return list(lines), False
@@ -49,12 +48,12 @@ def caption_part(lines: Sequence[str]) -> tuple[list[str], bool]:
             parts.append((kind or "other", []))
         if rest.strip():
             parts[-1][1].append(rest)
-    if len(parts) == 1:
+    before = parts[0][1]                        # the first label, perhaps with labels that mean something else
+    if len(parts) == 1 or not all(map(_OTHER.match, before)) or (
+            before and not any(kind in _SENTENCES for kind, _ in parts)):
         return list(lines), False
-    if any(kind in _SENTENCES for kind, _ in parts) and all(map(_OTHER.match, parts[0][1])):
-        parts[0] = "other", parts[0][1]
     filled = {kind for kind, text in parts if text}
-    best = next((kind for kind in ("", *_KINDS, "other") if kind in filled), "")
+    best = next((kind for kind in (*_KINDS, "other") if kind in filled), "")
     return [line for kind, text in parts if kind == best for line in text], len(filled) > 1
 
 
