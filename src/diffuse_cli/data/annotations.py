@@ -4,17 +4,17 @@ A row is a dictionary from column to value. The names of objects that are marked
 own, OBJECTS, which no rule takes for a caption. Standard library only.
 """
 
-import os
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..files.strict_json import loads_shallow
-from .file_types import SUFFIXES
 
 FILE_KEY = "file_name"                          # the column in which names stand that had no column of their own
 NAMELESS = "column "                            # begins the names of columns of a table without a header
 TEXT_KEY = "text"                               # the same of captions
 OBJECTS = "objects"                             # the column with the names of marked objects, between commas
+_FILE_NAME = re.compile(r".+\.\w{3,5}", re.DOTALL)
 _FILE_KEYS = frozenset((FILE_KEY, "filename", "file", "image", "path", "image_path", "file_names", "filenames", "files",
                         "images", "paths", "image_paths"))
 
@@ -49,7 +49,7 @@ def _rows_of(document: Any) -> Iterator[Any]:
         document = document["_via_img_metadata"]
     tables = [value for value in document.values() if isinstance(value, list) and value
               and all(isinstance(row, dict) for row in value)]
-    if tables and not all(os.path.splitext(key)[1].lower() in SUFFIXES for key in document):
+    if tables and not all(_FILE_NAME.fullmatch(key) for key in document):
         # {"images": [{…}, …], "info": …}, {"train": [{…}, …], "val": […]}
         for table in tables:
             yield from table

@@ -17,8 +17,9 @@ from .caption_columns import TEXT_COLUMNS, CaptionColumns, choose_columns
 from .containers import File, read_head
 from .file_types import picture_suffixes
 from .picture_numbers import PictureNumbers, number_in
+from .separated_values import NoTable, Row
 from .spilled import SpilledDict, SpilledTuples
-from .tables import SEPARATED, NoTable, Row, read_rows
+from .tables import SEPARATED, read_rows
 from .text_files import NotText, decode_text
 
 # Names of columns, as `normalised` spells them; the first that names pictures counts.

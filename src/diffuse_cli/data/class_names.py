@@ -17,7 +17,8 @@ from .caption_columns import TEXT_COLUMNS
 from .caption_text import distinct_captions, tidy
 from .containers import File, read_head
 from .name_captions import is_id, words_of_name
-from .tables import JSON_LINES, NoTable, read_rows
+from .separated_values import NoTable
+from .tables import JSON_LINES, read_rows
 from .text_files import NotText, decode_text
 
 _CLASS_LISTS = frozenset(("classes", "class_names", "classnames", "labels", "label_names", "names", "categories",
