@@ -157,7 +157,7 @@ def begins_in(data: bytes, encoding: str) -> bool:
     """Whether bytes are the beginning of a text, which may end within a character."""
     try:
         codecs.getincrementaldecoder(encoding)().decode(data)
-    except UnicodeDecodeError:
+    except UnicodeError:                        # some decoders of Asian encodings raise no UnicodeDecodeError
         return False
     return True
 

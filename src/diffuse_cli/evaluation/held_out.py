@@ -120,6 +120,10 @@ def _open_training_data(stored: dict[str, Any], run: Path) -> Generator[Scanned 
     name, folder, plan = run.name, Path(stored["request"]["folder"]), from_dict(Plan, stored["plan"], where="plan")
     if not folder.exists() and not is_address(folder):
         raise DataError(f"the pictures that {name!r} was trained on are gone: {folder}", hint=_HINT)
+    if registry.name_of(run / registry.MODEL_FILE) is None and any(
+            map(is_address, (folder, *_recipe(stored).more_folders))):          # which another may have written there
+        raise DataError(f"{name!r} was trained on pictures of the Hub, which are not downloaded unless you name them",
+                        hint=_HINT)
     dataset = yield from open_dataset(
         find_pictures(folder, **_recipe(stored).caption_options), resolution=plan.crop_of or plan.model.network.sizes,
         directory=registry.cache_directory(), rendering=Rendering(

@@ -42,9 +42,9 @@ def _example_prompt(event_log: EventLog) -> str:
 
 def _longer(request: Entry, event_log: EventLog) -> Entry:
     """The same request with twice the budget, in the unit that was asked for; in steps, if none was."""
-    recipe = request["recipe"]
+    recipe, steps = request["recipe"], event_log.finished.get("steps")
     budgets = {unit: recipe[unit] for unit in ("steps", "images", "time") if recipe.get(unit)}
-    unit, amount = next(iter(budgets.items()), ("steps", event_log.finished.get("steps") or event_log.step))
+    unit, amount = next(iter(budgets.items()), ("steps", steps if type(steps) is int else event_log.step))
     return {**request, "recipe": {**recipe, unit: 2 * amount}}
 
 

@@ -48,7 +48,7 @@ def read_event_log(directory: Path) -> EventLog:
             continue
         if not isinstance(entry, dict):
             continue
-        kind, step = entry.get("event"), entry.get("step")
+        kind, step = str(entry.get("event")), entry.get("step")
         if kind == "noticed" and entry.get("level") == "warning":
             log.warnings.append(str(entry.get("message")))
         if type(step) is not int or step < 0:

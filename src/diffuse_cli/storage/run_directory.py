@@ -12,9 +12,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..checks import to_dict
+from ..checks import from_dict, to_dict
 from ..config import RENAMED_FIELDS, Recipe
-from ..errors import StorageError, system_reason
+from ..errors import StorageError, UsageError, system_reason
 from ..files import durable, temporaries
 from ..files.input_files import read_input
 from ..files.strict_json import MAX_JSON_BYTES, JsonError, loads_strict
@@ -35,8 +35,9 @@ def write_config(directory: Path, *, request: dict[str, Any], plan: dict[str, An
 def read_config(directory: Path) -> dict[str, Any] | None:
     """Read the {"request", "plan"} of the run in `directory`. → None if no run exists there
 
-    Fields that had another name in an earlier version get today's name, and options that it did not have get their
-    defaults. Raises StorageError when the file is damaged.
+    The request holds a folder, and a recipe that `Recipe` admits; the plan may hold anything. Fields that had another
+    name in an earlier version get today's name, and options that it did not have get their defaults. Raises
+    StorageError when the file is damaged.
     """
     try:
         raw = read_input(directory / CONFIG_FILE, limit=MAX_JSON_BYTES)
@@ -47,12 +48,14 @@ def read_config(directory: Path) -> dict[str, Any] | None:
     try:
         content = loads_strict(raw)
         request, plan = content["request"], content["plan"]
-        if not all(isinstance(part, dict) for part in (request, request["recipe"], plan)):
+        if not (isinstance(request["folder"], str) and isinstance(request["recipe"], dict) and isinstance(plan, dict)):
             raise TypeError
-    except (JsonError, TypeError, KeyError) as error:
-        raise StorageError(f"{directory / CONFIG_FILE} is damaged",
+        recipe = {**json.loads(json.dumps(to_dict(Recipe()))), **_with_new_names(request["recipe"])}
+        from_dict(Recipe, recipe, where="recipe")
+    except (JsonError, TypeError, KeyError, UsageError) as error:
+        reason = f": {error.what}" if isinstance(error, UsageError) else ""
+        raise StorageError(f"{directory / CONFIG_FILE} is damaged{reason}",
                            hint=f"To start anew: --name {directory.name} --fresh") from error
-    recipe = {**json.loads(json.dumps(to_dict(Recipe()))), **_with_new_names(request["recipe"])}
     return {"request": {**request, "recipe": recipe}, "plan": _with_new_names(plan)}
 
 
