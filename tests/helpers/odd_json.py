@@ -1,4 +1,4 @@
-"""JSON values with entries that nobody expects in them: removed, renamed, of another type or size. Not a test itself."""
+"""JSON values with entries that nobody expects in them: renamed, of another type or size. Not a test itself."""
 
 import copy
 import random

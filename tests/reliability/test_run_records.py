@@ -39,15 +39,15 @@ def read_everywhere(run, other):
                   (("a", run), ("b", other))]
         comparison.build(models, [""], [], seed=0)
 
-    refused = False
+    refusals = []
     for read in (lambda: report.build(run), compare,
                  lambda: list(open_held_out(run / "model.safetensors", None, resolution=Size(8, 8)))):
         try:
             read()
         except DiffuseError as error:
-            assert "\n" not in str(error)
-            refused = True
-    return refused
+            refusals.append(str(error))
+    assert "\n" not in "".join(refusals)
+    return bool(refusals)
 
 
 @pytest.mark.usefixtures("decoded")

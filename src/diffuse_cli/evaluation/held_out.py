@@ -121,7 +121,7 @@ def _open_training_data(stored: dict[str, Any], run: Path) -> Generator[Scanned 
     if not folder.exists() and not is_address(folder):
         raise DataError(f"the pictures that {name!r} was trained on are gone: {folder}", hint=_HINT)
     if registry.name_of(run / registry.MODEL_FILE) is None and any(
-            map(is_address, (folder, *_recipe(stored).more_folders))):          # which another may have written there
+            is_address(place) for place in (folder, *_recipe(stored).more_folders)):    # another may have written it
         raise DataError(f"{name!r} was trained on pictures of the Hub, which are not downloaded unless you name them",
                         hint=_HINT)
     dataset = yield from open_dataset(
