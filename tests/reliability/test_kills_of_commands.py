@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import consistent_models
 import pytest
 import tiny
 from PIL import Image
@@ -25,6 +26,8 @@ import os, sys
 from diffuse_cli.cli import app, data, evaluate, export
 from diffuse_cli.evaluation import evaluate as measuring
 from diffuse_cli.exporting import publishing
+from diffuse_cli.reporting import comparison
+from diffuse_cli.sampling import upscale
 from diffuse_cli.training import loop
 import torch
 torch.set_num_threads(1)
@@ -47,6 +50,8 @@ COMMANDS = {
     "cache building": "data preview {pictures} --resolution {resolution} -o {out}/sheet-{number}.png -q",
     "data demo": "data demo {out}/scenes-{number} -n 20 --resolution 16 -q",
     "sample": "sample red blue -n 8 -m tiny --steps 1 -o {out}/drawn --sheet -q",
+    "upscale": "upscale {pictures}/000.png -m {upscaler} -o {out}/large-{number}.png -q",
+    "models compare": "models compare tiny other -n 2 -o {out}/page-{number}.html -q",
 }
 FAST = ("export to safetensors", "cache building")
 
@@ -86,6 +91,8 @@ def half_made(home, out):
         if path.suffix == ".png":
             with Image.open(path) as picture:
                 picture.load()
+        elif path.suffix == ".html":
+            assert path.read_bytes().rstrip().endswith(b"</html>")
         elif path.suffix == ".json" and not path.name.startswith("seen-"):
             json.loads(path.read_text())
         elif path.suffix == ".safetensors" and (path.parent == out or path.is_relative_to(home)):
@@ -106,12 +113,16 @@ def half_made(home, out):
                                      for name in COMMANDS)])
 def test_a_killed_command_leaves_nothing_half_made(name, kills, squares, trained, home, tmp_path, seed, counted):
     shutil.copytree(trained[0], tiny.run_directory(home))
+    shutil.copytree(trained[0], tiny.run_directory(home).with_name("other"))
     shutil.copytree(trained[0].parent.parent / "images", home / "images")
+    upscaler = consistent_models.sealed(tmp_path / "upscaler.safetensors", consistent_models.configuration(
+        **consistent_models.UPSCALERS["twice"]))
     rng, out, hits = random.Random(seed), tmp_path / "out", 0
     out.mkdir()
 
     def words(number):
-        return COMMANDS[name].format(out=out, pictures=squares, number=number, resolution=8 + 8 * (number % 8))
+        return COMMANDS[name].format(out=out, pictures=squares, upscaler=upscaler, number=number,
+                                     resolution=8 + 8 * (number % 8))
 
     with Starter(home) as starter:
         begun = time.monotonic()
