@@ -126,8 +126,9 @@ def launch(count: int) -> int:
             context.close(signal.SIGKILL, timeout=5)
         if not any(exit_codes.values()):
             return 0
-        if ending_signals and exit_codes[0] == -ending_signals[0]:
-            return 128 + ending_signals[0]
+        for ending in (*ending_signals[:1], signal.SIGPIPE):           # the reader of its output has left: `| head -1`
+            if exit_codes[0] == -ending:
+                return 128 + ending
         return _explain(exit_codes, directory)
 
 
