@@ -159,10 +159,10 @@ ALL = [(command, name) for command in COMMANDS for name in ENVIRONMENTS]
 QUICK = {(command, name) for command, name in zip([
     "distill", "models rm", "models verify", "an unknown model", "doctor", "data demo", "models show",
     "ui of an unknown model", "data check", "help", "models path", "models ls", "help", "models ls", "models show",
-    "sample in two", "models compare", "data clear",
-    "upscale", "a wrong option", "models rm", "models verify", "data clear", "models show", "noise-demo", "sample",
-    "sample larger", "upscale by a model that is none", "models ls", "export", "data preview", "evaluate", "models show", "noise-demo",
-    "models verify", "train in two", "train"], ENVIRONMENTS, strict=True)}
+    "sample in two", "models compare", "data clear", "upscale", "a wrong option", "models rm", "models verify",
+    "data clear", "models show", "noise-demo", "sample", "sample larger", "upscale by a model that is none",
+    "models ls", "export", "data preview", "evaluate", "models show", "noise-demo", "models verify", "train in two",
+    "train"], ENVIRONMENTS, strict=True)}
 
 
 class Place:
