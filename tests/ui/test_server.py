@@ -148,6 +148,7 @@ PICTURE = base64.b64encode(encode(np.zeros((8, 8, 3), np.uint8))).decode()
     ({"guidance_interval": [2, 1]}, "--guidance-interval"), ({"batch_size": 5000}, "--batch-size must be"),
     ({"precision": "fp8"}, "--precision"), ({"out": "x"}, "it has unknown entries: out"),
     ({"init": "?"}, "the picture to start from cannot be read"), ({"init": "AAAA"}, "the picture cannot be used"),
+    ({"init": "é"}, "the picture to start from cannot be read"),
     ({"init": PICTURE, "mask": "AAAA"}, "the picture cannot be used"), ({"mask": PICTURE}, "a mask needs a picture"),
     ({"init": PICTURE, "strength": 1.5}, "--strength must be"),
     ({"init": PICTURE, "init_name": "x" * 201}, "the length of the name of the picture")])

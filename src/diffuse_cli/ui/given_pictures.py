@@ -5,7 +5,6 @@ and decoded in a process of its own.
 """
 
 import base64
-import binascii
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +40,7 @@ def init_image(picture: str, mask: str, strength: float | None, model: ModelInfo
     """
     try:
         given = [base64.b64decode(text, validate=True) for text in (picture, mask) if text]
-    except binascii.Error as error:
+    except ValueError as error:                 # no base64, or letters beyond ASCII
         raise UsageError("the picture to start from cannot be read") from error
     with _files(*given) as (path, *masks):
         return open_init_image(path, masks[0] if masks else None, model.config.network.resolution, strength,
