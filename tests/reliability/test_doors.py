@@ -145,9 +145,23 @@ def test_truncation_anywhere_is_refused(tmp_path, step, counted):
     counted(MODELS, "truncations of a small model", len(range(0, size, step)))
 
 
-def commands(path, pictures):
+@pytest.fixture(scope="module")
+def upscaler(tmp_path_factory):
+    return consistent_models.sealed(
+        tmp_path_factory.mktemp("upscaler") / "upscaler.safetensors",
+        consistent_models.configuration(**consistent_models.UPSCALERS["twice"]))
+
+
+def commands(path, pictures, sound=None):
+    """Every command that takes a model, with that at `path`; if it is an upscaler, `sound` is a model that draws."""
     yield "models", "show", path
     yield "models", "verify", path
+    if sound is not None:
+        yield "upscale", pictures / "000.png", "-m", path
+        yield "sample", "a red car", "-m", sound, "--upscaler", path
+        yield "distill", path, pictures, "--steps", 1, "--name", "taught", "--device", "cpu"
+        yield "evaluate", path, pictures, "-n", 0, "--images", 1
+        return
     yield "sample", "a red car", "-m", path, "--seed", 1
     yield "export", path, "--to", "onnx"
     yield "export", path, "--to", "web"
@@ -160,17 +174,19 @@ def commands(path, pictures):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kB on Linux alone")
 @pytest.mark.timeout(1800)
-def test_hostile_models_do_nothing_in_any_command(command, model, squares, tmp_path, monkeypatch, counted):
+@pytest.mark.parametrize("enlarges", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["models", "upscalers"])
+def test_hostile_models_do_nothing_in_any_command(
+        command, model, upscaler, squares, tmp_path, monkeypatch, counted, enlarges):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "hostile.safetensors"
-    files = hostile_models.hostile(model.read_bytes())
+    files = hostile_models.hostile((upscaler if enlarges else model).read_bytes())
     assert len(files) >= 60
     shutil.copytree(squares, tmp_path / "pictures")
     before, attempts = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0
     for name, data in files.items():
         path.write_bytes(data)
         refusals = 0
-        for arguments in commands(path, tmp_path / "pictures"):
+        for arguments in commands(path, tmp_path / "pictures", model if enlarges else None):
             code, out, err = command(*arguments)
             errors = [line for line in err.splitlines() if line.startswith("error: ")]
             if arguments[:2] in (("models", "show"), ("models", "verify")) and code == 0:
@@ -179,7 +195,7 @@ def test_hostile_models_do_nothing_in_any_command(command, model, squares, tmp_p
             assert all(character.isprintable() or character == "\n" for character in err), name
             refusals += 1
             attempts += 1
-        assert refusals >= 8
+        assert refusals >= (4 if enlarges else 8)
         assert path.read_bytes() == data
         written = {entry.relative_to(tmp_path).parts[0] for entry in tmp_path.rglob("*") if not entry.is_dir()}
         assert written == {"hostile.safetensors", "pictures"}, name
