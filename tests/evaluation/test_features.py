@@ -151,6 +151,13 @@ def test_a_damaged_encoder_is_noticed_and_replaced(demo, tmp_path, few_steps, da
     assert torch.equal(first(demo.images[:9]), again(demo.images[:9]))
 
 
+def test_where_nothing_can_be_written_an_encoder_is_trained_and_not_kept(demo, tmp_path, few_steps):
+    (tmp_path / "no-directory").write_text("")
+    first, told = opened(demo, tmp_path / "no-directory", range(32))
+    assert len(told) == 3
+    assert torch.equal(first(demo.images[:9]), opened(demo, tmp_path / "kept", range(32))[0](demo.images[:9]))
+
+
 def test_the_encoder_goes_with_the_decoded_pictures_when_the_cache_is_cleared(demo, tmp_path, few_steps):
     opened(demo, tmp_path, range(32))
     assert cache.clear_cache(tmp_path) > 100_000

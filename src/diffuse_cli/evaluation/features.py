@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ..data import caption_words
 from ..data.listing import Dataset
-from ..errors import InUseError, ModelError
+from ..errors import InUseError, ModelError, StorageError
 from ..files import durable, locks
 from ..picture_size import Size
 from ..pictures.channels import MID_GREY, opaque
@@ -82,14 +82,14 @@ def open_features(dataset: Dataset, positions: np.ndarray, *, directory: Path, d
 
     Yields (steps done, number of steps), returns the Features. The encoder is kept in `directory`, that of the decoded
     pictures, under a hash of all that made it: pictures, captions, positions, torch and the device. If it is there
-    already, it is not trained again. A damaged file is replaced.
+    already, it is not trained again. A damaged file is replaced. Where nothing can be written, nothing is kept.
     """
     folder = _folder(dataset, positions, directory, device)
     encoder = _read(folder / _FILE, _size_of(dataset, positions))
     if encoder is None:
         encoder = yield from train_encoder(dataset, positions, device=device)
         lock = directory / f"{folder.name}.lock"
-        with contextlib.suppress(InUseError), locks.lock(lock, doing="keeping an encoder"):
+        with contextlib.suppress(InUseError, StorageError), locks.lock(lock, doing="keeping an encoder"):
             durable.make_directory(folder)
             checkpoint.save_state(folder / _FILE, encoder.state_dict(), {"version": VERSION})
     encoder = encoder.to(device).eval().requires_grad_(False)
