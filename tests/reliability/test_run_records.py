@@ -91,7 +91,9 @@ def test_events_of_no_known_kind_are_skipped(command, run):
 
 
 @pytest.mark.parametrize("entry", ["folder", "more_folders"])
-def test_what_a_strangers_configuration_names_is_not_downloaded(command, run, entry, monkeypatch):
+@pytest.mark.parametrize("line", [("evaluate", "RUN", "-n", 0), ("distill", "RUN", "--dry-run")],
+                         ids=["evaluate", "distill"])
+def test_what_a_strangers_configuration_names_is_not_downloaded(command, run, monkeypatch, entry, line):
     """A folder with a model may come from anywhere; nobody typed the address that its config.json holds."""
     fetched = []
     monkeypatch.setattr(sources, "fetch", fetched.append)
@@ -101,6 +103,20 @@ def test_what_a_strangers_configuration_names_is_not_downloaded(command, run, en
     else:
         config["request"]["recipe"]["more_folders"] = ["hf://somebody/pictures"]
     (run / "config.json").write_text(json.dumps(config))
-    code, _, err = command("evaluate", run, "-n", 0, "--device", "cpu")
+    code, _, err = command(*(run if part == "RUN" else part for part in line), "--device", "cpu")
     assert (code, fetched) == (3, [])
     assert "not downloaded unless you name them" in err
+
+
+def test_a_folder_that_is_given_takes_the_place_of_all_folders_of_the_run(command, run, squares, tmp_path):
+    config = json.loads((run / "config.json").read_text())
+    config["request"]["recipe"]["more_folders"] = ["hf://somebody/pictures"]
+    (run / "config.json").write_text(json.dumps(config))
+    given = tmp_path / "given"
+    given.mkdir()
+    for path in (*sorted(squares.glob("*.png"))[:3], *sorted(squares.glob("*.txt"))[:3]):
+        shutil.copy(path, given)
+    code, _, err = command("distill", run, given, "--dry-run", "--device", "cpu")
+    assert (code, "pictures: 3 used" in err) == (0, True), err
+    code, out, err = command("evaluate", run, given, "-n", 0, "--device", "cpu", "--json")
+    assert (code, json.loads(out)["pictures"]["held_out"]) == (0, 3), err

@@ -89,11 +89,14 @@ def _data_of(teacher: str, path: Path, folder: Path | None) -> tuple[Path, dict[
         return folder, {name: getattr(rendering, name) for name in (*Recipe().colour_options, "fit")}
     recipe = stored["request"]["recipe"]
     data = {name: recipe[name] for name in (*Recipe().caption_options, *Recipe().colour_options, "held_out")}
+    if folder is not None:
+        return folder, {**data, "more_folders": ()}
+    run_directory.check_was_typed(path.parent, stored["request"])
     own = Path(stored["request"]["folder"])
-    if folder is None and not own.exists():
+    if not own.exists():
         upscaling = read_model_info(path).config.network.upscaling
         raise DataError(f"the pictures on which {teacher} was trained are no longer in {own}",
                         hint=f"Give another folder, or let the teacher fill one: diffuse sample -m {teacher} "
                         "--prompts captions.txt -n 4 -o pictures" if upscaling is None else
                         f"Give another folder, of pictures of at least {upscaling.large} px")
-    return folder or own, data
+    return own, data

@@ -90,7 +90,7 @@ def open_held_out(
     caption_options: dict[str, Any] = {}
     known = None
     if stored is not None:
-        caption_options = _recipe(stored).caption_options
+        caption_options = {**_recipe(stored).caption_options, "more_folders": ()}
         try:
             known = yield from _open_training_data(stored, model.parent)
         except DataError as error:
@@ -120,10 +120,7 @@ def _open_training_data(stored: dict[str, Any], run: Path) -> Generator[Scanned 
     name, folder, plan = run.name, Path(stored["request"]["folder"]), from_dict(Plan, stored["plan"], where="plan")
     if not folder.exists() and not is_address(folder):
         raise DataError(f"the pictures that {name!r} was trained on are gone: {folder}", hint=_HINT)
-    if registry.name_of(run / registry.MODEL_FILE) is None and any(
-            is_address(place) for place in (folder, *_recipe(stored).more_folders)):    # another may have written it
-        raise DataError(f"{name!r} was trained on pictures of the Hub, which are not downloaded unless you name them",
-                        hint=_HINT)
+    run_directory.check_was_typed(run, stored["request"])
     dataset = yield from open_dataset(
         find_pictures(folder, **_recipe(stored).caption_options), resolution=plan.crop_of or plan.model.network.sizes,
         directory=registry.cache_directory(), rendering=Rendering(

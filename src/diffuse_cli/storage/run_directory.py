@@ -12,9 +12,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .. import hub
 from ..checks import from_dict, to_dict
 from ..config import RENAMED_FIELDS, Recipe
-from ..errors import StorageError, UsageError, system_reason
+from ..errors import DataError, StorageError, UsageError, system_reason
 from ..files import durable, temporaries
 from ..files.input_files import read_input
 from ..files.strict_json import MAX_JSON_BYTES, JsonError, loads_strict
@@ -57,6 +58,17 @@ def read_config(directory: Path) -> dict[str, Any] | None:
         raise StorageError(f"{directory / CONFIG_FILE} is damaged{reason}",
                            hint=f"To start anew: --name {directory.name} --fresh") from error
     return {"request": {**request, "recipe": recipe}, "plan": _with_new_names(plan)}
+
+
+def check_was_typed(directory: Path, request: dict[str, Any]) -> None:
+    """Raise DataError if the request of the run in `directory` names pictures of the Hub that nobody typed here.
+
+    A folder with a model may come from anywhere, and would have its pictures downloaded.
+    """
+    places = (request["folder"], *request["recipe"]["more_folders"])
+    if registry.name_of(directory / registry.MODEL_FILE) is None and any(map(hub.parse_address, places)):
+        raise DataError(f"the model in {directory} was trained on pictures of the Hub, which are not downloaded unless "
+                        "you name them", hint="Copy the model's file alone, and name a folder")
 
 
 def _with_new_names(fields: dict[str, Any]) -> dict[str, Any]:
