@@ -53,9 +53,9 @@ COMMANDS = {
     "models verify": Command("models verify tiny", LIGHT),
     "models compare": Command("models compare tiny other -n 0 -o {out}/page.html", LIGHT, writes_much=True),
     "models rm": Command("models rm other --yes", LIGHT, prints=False, writes_cache=True),
-    "data check": Command("data check {pictures}", prints=False),         # problems alone are printed
+    "data check": Command("data check {pictures}", prints=False, writes_cache=True),      # it prints problems alone
     "data preview": Command("data preview {pictures} --resolution 8 -o {out}/sheet.png", writes_much=True),
-    "data demo": Command("data demo {out}/scenes -n 2 --resolution 16"),
+    "data demo": Command("data demo {out}/scenes -n 2 --resolution 16", LIGHT),
     "data clear": Command("data clear", prints=False, writes_cache=True),
     "doctor": Command("doctor", LIGHT),         # tells what is too little, in its table
     "help": Command("-h", LIGHT),
