@@ -91,3 +91,14 @@ def test_a_pipe_beside_a_model_holds_nothing_up(command, tmp_path, model, square
                       ("export", copy, "--to", "safetensors", "--no-verify", "-o", tmp_path / "slim.safetensors")):
         with tiny.scaled_down():
             assert command(*arguments)[0] in (0, 4, 6)
+
+
+def test_pipes_in_the_cache_hold_nothing_up(trained, squares, home):
+    shutil.copytree(trained[0].parent.parent, home, dirs_exist_ok=True)
+    found = [path for pattern in ("images/*/index.jsonl", "images/seen-*.jsonl", "models/tiny/HEAD-?", "last",
+                                  "models/tiny/step-00000008.safetensors") for path in home.glob(pattern)]
+    assert len(found) >= 5
+    for path in found:
+        path.unlink()
+        os.mkfifo(path)
+    assert tiny.train(squares)[-1].complete

@@ -15,6 +15,7 @@ import hashlib
 import itertools
 import json
 import math
+import sys
 import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -27,6 +28,7 @@ import numpy as np
 from ..errors import DataError, InUseError, StorageError
 from ..events import Noticed, Scanned
 from ..files import durable, locks, temporaries
+from ..files.input_files import open_input
 from ..picture_size import Resolution, Size, nearest, sizes_of
 from . import cached_pixels, decode_workers
 from .colours import Rendering, background_colour
@@ -256,7 +258,7 @@ def _read(found: PictureListing, hashes: Iterable[str], home: Path, sizes: tuple
           ) -> Dataset | None:
     """The data set, if there is a complete cache of files with these hashes."""
     try:
-        with (home / "index.jsonl").open("rb") as index:
+        with open_input(home / "index.jsonl", limit=sys.maxsize) as index:
             header, start = index.readline(), index.tell()
             if header != _index_header(_sha256(iter(lambda: index.read(_PIECE), b""))):
                 return None

@@ -6,6 +6,7 @@
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from ..events import Scanned
 from ..files import durable
+from ..files.input_files import open_input
 from .containers import Location
 from .listing import PictureFiles
 from .picture_files import ImageRefused, open_regular, size_and_times
@@ -107,7 +109,7 @@ def _read_memory(path: Path) -> _Entries:
 def _lines(path: Path) -> Iterator[tuple[str, Entry]]:
     """The names and entries in a file. Raises OSError, ValueError and TypeError, also for a damaged file."""
     checksum, last = hashlib.sha256(), b""
-    with path.open("rb") as file:
+    with open_input(path, limit=sys.maxsize) as file:
         for line in file:
             if last:
                 name, size, modified, changed, digest = json.loads(last)

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from ..errors import ModelError
 from ..files import durable
-from ..files.strict_json import loads_strict
-from .safetensors_file import verify_seal
+from ..files.input_files import open_input, read_input
+from ..files.strict_json import MAX_JSON_BYTES, loads_strict
+from .safetensors_file import MAX_FILE_BYTES, verify_seal
 
 KEPT = 2                                        # newest states that are kept
 BEST_FILE = "best.safetensors"                  # the averaged weights that did best on held-out pictures, as a model
@@ -90,7 +91,7 @@ def rewind(directory: Path, *, limit: int) -> None:
 
 
 def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
+    with open_input(path, limit=MAX_FILE_BYTES) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -108,7 +109,7 @@ def _heads(directory: Path) -> dict[int, SavedState]:
     heads = {}
     for slot in (0, 1):
         with contextlib.suppress(Exception):                        # a damaged HEAD is no HEAD
-            content = loads_strict((directory / HEADS[slot]).read_bytes())
+            content = loads_strict(read_input(directory / HEADS[slot], limit=MAX_JSON_BYTES))
             step, file = int(content["step"]), str(content["file"])
             if file == state_path(directory, step).name:
                 heads[slot] = SavedState(step, directory / file, int(content["bytes"]), str(content["sha256"]))
