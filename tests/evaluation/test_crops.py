@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import consistent_models
 import numpy as np
 import pytest
 import tiny
@@ -47,6 +48,12 @@ def test_the_crops_that_are_measured_have_their_small_pictures():
                   if np.array_equal(picture[row : row + 16, column : column + 16], crop)]
         assert any(torch.equal(given[:, 2:-2, 2:-2], whole[:, row : row + 16, column : column + 16][:, 2:-2, 2:-2])
                    for row, column in places)
+
+
+def test_crops_of_odd_sides_are_of_whole_small_pixels():
+    network = consistent_models.configuration(**consistent_models.UPSCALERS["crops of odd sides"]).network
+    crops, enlarged = crops_of(network, tiny.dataset([("a",)] * 3, size=16), np.arange(3), seed=0)
+    assert (crops.shape, enlarged.shape) == ((3, 8, 14, 3), (3, 3, 8, 14))
 
 
 def test_a_measured_upscaler_knows_its_small_picture(cascade):

@@ -15,7 +15,7 @@ from ..runtime import randomness
 def crops_of(
     network: NetworkConfig, dataset: Dataset, positions: np.ndarray, *, seed: int,
 ) -> tuple[np.ndarray, Tensor]:
-    """One crop of each picture at `positions` (N,), at a place that the seed decides.
+    """One crop of each picture at `positions` (N,), at a place that the seed decides, of whole pixels of the small one.
 
     → the crops (N, H, W, 3) uint8, and the same places of the small pictures, enlarged (N, 3, H, W)
     """
@@ -29,5 +29,5 @@ def crops_of(
         whole = reduced(picture, factor)
         top, left = (draw * torch.tensor([whole.shape[0] - height + 1, whole.shape[1] - width + 1])).long().tolist()
         small.append(whole[top : top + height, left : left + width])
-        crops.append(picture[factor * top :, factor * left :][: crop.height, : crop.width])
+        crops.append(picture[factor * top :, factor * left :][: factor * height, : factor * width])
     return np.stack(crops), upscaling.enlarge(from_pixels(np.stack(small)), factor)
