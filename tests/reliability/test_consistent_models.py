@@ -42,8 +42,8 @@ def slow_commands(model, config, pictures, place):
 
 
 def acceptable(arguments, config, code) -> bool:
-    """0, or a refusal that is documented: stock classes cannot have every shape of an unconditional network, and a model
-    that draws grey or transparent pictures is not trained further on those of the tests.
+    """0, or a refusal that is documented: stock classes cannot have every shape of an unconditional network, and the
+    pictures of the tests, which have colours and no transparency, do not train every model further.
     """
     stock = len(set(config.network.depths)) == 1 and config.network.time_width == 4 * config.network.widths[0]
     refusal = "diffusers" in arguments and not config.conditional and not stock
