@@ -21,6 +21,7 @@ CHECKPOINT, PNG, FEATURES = "storage/test_checkpoint.py", "data/test_png_texts.p
 SMALL, SLOW = "data/test_small_files_of_much.py", "reliability/test_slow_texts.py"
 DESCRIPTIONS, GRAPHS = "data/picture_descriptions.py", "data/generated_prompts.py"
 SERVER, FORM, ASKING = "ui/server.py", "ui/form.py", "ui/test_server.py"
+RECORDS = "reliability/test_run_records.py"
 IMAGES, WORKERS, JSON = "data/test_images.py", "data/test_decode_workers.py", "files/test_strict_json.py"
 
 # name → (file, the code, what stands there instead, the tests that notice)
@@ -89,6 +90,13 @@ MUTANTS = {
     "links that are lists": (GRAPHS, " and isinstance(link[0], str | int) else None", " else None", f"{SLOW} -k link"),
     "texts of any length in rows": ("data/containers.py", "TEXT_LIMIT = 2**20", "TEXT_LIMIT = 2**40",
                                     f"{SMALL} -k more_than_a_megabyte"),
+    "ends of any length": ("data/damage.py", "min(pixels // 2, len(data))", "pixels // 2",
+                           "data/test_damage.py -k much_longer"),
+    "pictures that nobody typed": ("storage/run_directory.py",
+                                   "if registry.name_of(directory / registry.MODEL_FILE) is None and any(",
+                                   "if False and any(", f"{RECORDS} -k not_downloaded"),
+    "any recipe beside a model": ("storage/run_directory.py", '        from_dict(Recipe, recipe, where="recipe")\n', "",
+                                  f"{RECORDS} -k made_up"),
     "enlarged pictures of any size": ("cli/upscale.py", "if size.scaled(factor).pixels > MAX_PIXELS:", "if False:",
                                       "test_upscalers.py -k too_much_memory"),
     "any model as a student": ("model_config.py", "if self.student is not None and self.is_upscaler !=",
