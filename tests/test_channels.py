@@ -29,6 +29,7 @@ from diffuse_cli.exporting import diffusers_comparison
 from diffuse_cli.pictures import sheets
 from diffuse_cli.reporting import report
 from diffuse_cli.storage import checkpoint, registry
+from diffuse_cli.training import start
 
 CPU = torch.device("cpu")
 OPTIONS = {"save_every": "1", "preview_every": "50%"}
@@ -371,7 +372,7 @@ def test_a_foundation_of_colours_begins_one_of_others(trained, tmp_path, of_colo
     """The first state of the run is that model's, but for the weights that read and answer channels."""
     home, _ = of_colours
     model = tiny.run_directory(home) / registry.MODEL_FILE
-    with tiny.at_home(tmp_path), mock.patch.object(registry, "foundation", return_value=str(model)):
+    with tiny.at_home(tmp_path), mock.patch.object(start, "_foundation", return_value=str(model)):
         tiny.train(trained.pictures, dataclasses.replace(trained.kind.recipe, steps=1, init="auto"), **OPTIONS)
     read = checkpoint.load_model(tiny.run_directory(tmp_path) / registry.MODEL_FILE, CPU)
     assert read.config.network.channels == trained.kind.channels

@@ -180,10 +180,10 @@ def test_a_dry_run_warns_as_the_training_does(diffuse, squares, decoded):
 
 def test_several_folders_and_a_table_are_found_again_from_another_directory(diffuse, squares, tmp_path, monkeypatch):
     """They are saved as absolute paths, so that a resumed run and an evaluation find them."""
-    table = tmp_path / "table.csv"
+    table, more = tmp_path / "table.csv", tiny.draw_bars(tmp_path / "bars")
     table.write_text(f"file_name,text\n{squares.name}/{sorted(os.listdir(squares))[0]},one\n")
     monkeypatch.chdir(tmp_path)
-    assert diffuse("train", squares, squares, *OPTIONS, "--captions", "table.csv", "--steps", "2")[0] == 0
+    assert diffuse("train", squares, more.name, *OPTIONS, "--captions", "table.csv", "--steps", "2")[0] == 0
     monkeypatch.chdir("/")
     code, _, err = diffuse("train", "--config", model_of(registry.root()).parent / "config.json", "--name", "tiny",
                            "--device", "cpu")
