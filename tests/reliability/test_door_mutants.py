@@ -95,7 +95,7 @@ MUTANTS = {
     "pictures that nobody typed": ("storage/run_directory.py",
                                    "if registry.name_of(directory / registry.MODEL_FILE) is None and any(",
                                    "if False and any(", f"{RECORDS} -k not_downloaded"),
-    "any recipe beside a model": ("storage/run_directory.py", '        from_dict(Recipe, recipe, where="recipe")\n', "",
+    "any recipe beside a model": ("storage/run_directory.py", '        from_dict(Recipe, known, where="recipe")\n', "",
                                   f"{RECORDS} -k made_up"),
     "enlarged pictures of any size": ("cli/upscale.py", "if size.scaled(factor).pixels > MAX_PIXELS:", "if False:",
                                       "test_upscalers.py -k too_much_memory"),

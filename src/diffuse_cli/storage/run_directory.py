@@ -52,7 +52,8 @@ def read_config(directory: Path) -> dict[str, Any] | None:
         if not (isinstance(request["folder"], str) and isinstance(request["recipe"], dict) and isinstance(plan, dict)):
             raise TypeError
         recipe = {**json.loads(json.dumps(to_dict(Recipe()))), **_with_new_names(request["recipe"])}
-        from_dict(Recipe, {**recipe, "init": recipe["init"] or "none"}, where="recipe")    # null: before foundations
+        known = {**recipe, "init": recipe["init"] or "none"}        # null where a run is older than foundations
+        from_dict(Recipe, known, where="recipe")
     except (JsonError, TypeError, KeyError, UsageError) as error:
         reason = f": {error.what}" if isinstance(error, UsageError) else ""
         raise StorageError(f"{directory / CONFIG_FILE} is damaged{reason}",
