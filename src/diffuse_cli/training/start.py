@@ -1,6 +1,5 @@
 """Which model a training starts from: a foundation that comes with the program, one that the user names, or none."""
 
-import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -74,14 +73,8 @@ def _start_of_upscaler(run: Run, enlarged: str, device: torch.device, train_imag
 
 
 def load_start(run: Run, name: str, device: torch.device) -> checkpoint.Model:
-    """The model of --init; a foundation for the size of the run's pictures.
-
-    Raises ModelError if the run was begun from another model of that name.
-    """
+    """The model of --init. Raises ModelError if the run was begun from another model of that name."""
     init = checkpoint.load_model(registry.resolve(name), device)
-    if run.recipe.init == "auto" and not init.config.is_upscaler:
-        network = dataclasses.replace(init.config.network, resolution=run.resolution)
-        init = dataclasses.replace(init, config=dataclasses.replace(init.config, network=network))
     if run.recipe.upscaler_for is not None and init.config.conditional != run.found.conditional:
         raise ModelError(f"{name} {'reads' if init.config.conditional else 'knows no'} captions, and the pictures in "
                          f"{run.found.folder} have {'none' if init.config.conditional else 'some'}",
