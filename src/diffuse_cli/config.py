@@ -345,6 +345,7 @@ class Plan:
     held_out_limit: str | None = None           # highest hash of the pictures held out; None: unknown, or a folder
     crop_of: tuple[Size, ...] = ()              # sizes of the pictures of whose crops an upscaler is trained
     half_side_steps: int = 0                    # steps at the beginning that see pictures at half their side
+    adversarial: float = 0.0                    # weight of what a discriminator says of a student's estimates
     fit: str = "crop"                           # how pictures got their shape, never "auto"; earlier versions cropped
 
     @property

@@ -34,6 +34,15 @@ class Network(Protocol):
         """
 
 
+class Seeing(Protocol):
+    """The interface of a network that can also say what it sees. `network.network.Network` has it."""
+
+    def features(
+        self, noisy: Tensor, time: Tensor, text: Tensor | None = None, *, low_res: tuple[Tensor, Tensor] | None = None,
+    ) -> list[Tensor]:
+        """The same arguments → what the network sees: a map of each of its levels, and one of its middle."""
+
+
 def network_time(t: Tensor | float) -> Tensor:
     """c = 1000·t - 1, the form in which the network is given times t in (0, 1]: 0 … 999 are the time steps of DDPM.
 
@@ -69,6 +78,15 @@ def predict(
     with _autocast(noisy.device, precision):
         output = network(noisy, time, text, low_res=low_res, dropout=dropout, detach_variance=detach_variance)
     return split_prediction(output, config)
+
+
+def features(
+    network: Seeing, noisy: Tensor, time: Tensor, text: Tensor | None, *, precision: str,
+    low_res: LowRes | None = None,
+) -> list[Tensor]:
+    """What a network sees in noisy pictures: maps (N, widths, heights, …) in float32. The arguments are `predict`'s."""
+    with _autocast(noisy.device, precision):
+        return [seen.float() for seen in network.features(noisy, time, text, low_res=low_res)]
 
 
 def split_prediction(output: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor | None]:

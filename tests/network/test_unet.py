@@ -189,6 +189,21 @@ def gradients(unet: UNet, output: Tensor) -> dict[str, Tensor]:
     }
 
 
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_the_features_are_the_last_maps_of_the_way_down(config: NetworkConfig) -> None:
+    ours = make_unet(config)
+    seen: list[Tensor] = []
+    last = [[*block.resnets, *block.attentions][-1] for block in ours.down_blocks]
+    hooks = [part.register_forward_hook(lambda _, inputs, output: seen.append(output))
+             for part in (*last, ours.mid_block)]
+    features = ours.features(*make_inputs(config))
+    for hook in hooks:
+        hook.remove()
+    assert [one.shape[1] for one in features] == [*config.widths, config.widths[-1]]
+    for one, other in zip(features, seen, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_detached_variance_has_the_same_numbers_and_trains_its_own_rows_only() -> None:
     unet, inputs = make_unet(CONDITIONAL), make_inputs(CONDITIONAL)
     attached, detached = unet(*inputs), unet(*inputs, detach_variance=True)

@@ -16,12 +16,13 @@ from diffuse_cli import denoiser, events
 from diffuse_cli.config import Machine, Recipe
 from diffuse_cli.data.split import split_dataset
 from diffuse_cli.errors import UsageError
-from diffuse_cli.model_config import Student
+from diffuse_cli.model_config import ModelConfig, Student
 from diffuse_cli.network.network import Network, activation_bytes, parameter_count
 from diffuse_cli.network.presets import network_config
 from diffuse_cli.network.tokenizer import LENGTH
 from diffuse_cli.runtime import devices, sharding
 from diffuse_cli.training import memory
+from diffuse_cli.training.adversary import Discriminator
 from diffuse_cli.training.plan import make_plan
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -83,15 +84,42 @@ class Alive(TorchDispatchMode):
 
 def most_at_once(config, count, *, recompute):
     """The most bytes that a training pass has at once beside the weights and their gradients."""
+    network = with_gradients(config, recompute=recompute)
+    with Alive() as alive:
+        text = network.encode(torch.zeros(count, LENGTH, dtype=torch.int64))
+        network(torch.zeros(count, *config.shape), torch.zeros(count), text).sum().backward()
+    return alive.peak
+
+
+def with_gradients(config, *, recompute=False):
     network = Network(config)
     network.initialise(torch.Generator().manual_seed(0))
     network.unet.recompute = recompute
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)
+    return network
+
+
+def most_of_a_student(config, count):
+    """`most_at_once` of a student and its discriminator, after their targets were made."""
+    student, teacher = with_gradients(config), with_gradients(config).requires_grad_(False)
+    discriminator = Discriminator(ModelConfig(
+        network=config, schedule="cosine", prediction="v", student=Student(evaluations=4, guidance=3.0, teacher="")))
     with Alive() as alive:
-        text = network.encode(torch.zeros(count, LENGTH, dtype=torch.int64))
-        network(torch.zeros(count, *config.shape), torch.zeros(count), text).sum().backward()
+        time, text = torch.zeros(count), torch.zeros(count, LENGTH, config.text.width)
+        image = student(torch.zeros(count, *config.shape), time, text)[:, : config.channels]
+        losses = discriminator(
+            teacher.features(image.detach(), time, text), teacher.features(image, time, text), time.long())
+        sum(losses).sum().backward()
     return alive.peak
+
+
+@pytest.mark.parametrize("resolution", [32, pytest.param(64, marks=pytest.mark.slow)])
+def test_a_discriminator_takes_what_is_planned_for_it(resolution):
+    config = shape("nano", resolution)
+    each = most_of_a_student(config, 3) - most_of_a_student(config, 2)
+    planned = memory.ALLOWANCE * memory.OF_A_DISCRIMINATOR * activation_bytes(config)
+    assert each <= planned <= 2.5 * each
 
 
 def test_blocks_that_compute_once_more_take_less_memory():

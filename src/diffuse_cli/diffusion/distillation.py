@@ -73,3 +73,15 @@ def student_loss(image: Tensor, target: Tensor, t: Tensor | Level, schedule: Sch
     """
     sigma = schedule.at(t).sigma
     return (image - target).square().flatten(1).mean(1) / sigma.square().to(image)
+
+
+def hinge_losses(real: Tensor, estimated: Tensor, hoped: Tensor) -> tuple[Tensor, Tensor]:
+    """What a discriminator says of targets and of estimates → the losses of N students and of N discriminators, (N,).
+
+    They are -D(x̂), and max(0, 1 - D(x̃)) + max(0, 1 + D(x̂)) (Lim & Ye 2017, 1705.02894), as means over places.
+
+    real, estimated: (N, 1, H, W), of targets x̃ and of estimates x̂, with gradients for the discriminator; hoped: the
+    same values as `estimated`, with gradients for the student.
+    """
+    of_student, of_discriminator = -hoped, torch.relu(1 - real) + torch.relu(1 + estimated)
+    return of_student.flatten(1).mean(1), of_discriminator.flatten(1).mean(1)

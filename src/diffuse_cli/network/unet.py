@@ -9,6 +9,8 @@ is, key by key, that of diffusers' `UNet2DConditionModel` (conditional) or `UNet
 computation is the same.
 """
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -69,6 +71,27 @@ class UNet(nn.Module):
         whose hidden map has at most 256 pixels, in a fixed order; what it returns is applied to that map.
         detach_variance: let the variance channels train only their own rows of `conv_out`, not the layers before it.
         """
+        skips, context = self._down(noisy, time, text, low_res, dropout)
+        features = self.mid_block(skips[-1], context)
+        for block in self.up_blocks:
+            features = block(features, skips, context)
+
+        return self._output(F.silu(normalise(self.conv_norm_out, features)), detach_variance=detach_variance)
+
+    def features(
+        self, noisy: Tensor, time: Tensor, text: Tensor | None = None, *, low_res: tuple[Tensor, Tensor] | None = None,
+    ) -> list[Tensor]:
+        """What the network sees in noisy pictures: the last map of every level on the way down, and the middle's.
+
+        The arguments are those of `forward`. → maps (N, widths[level], H/2^level, W/2^level), and one like the last
+        """
+        skips, context = self._down(noisy, time, text, low_res, None)
+        ends = itertools.accumulate(self.config.depths, lambda end, depth: end + 1 + depth)   # 1: half the size
+        return [*(skips[end] for end in ends), self.mid_block(skips[-1], context)]
+
+    def _down(self, noisy: Tensor, time: Tensor, text: Tensor | None, low_res: tuple[Tensor, Tensor] | None,
+              dropout: Dropout | None) -> tuple[list[Tensor], Context]:
+        """The way down. → the skips, of which the last is the input of the middle; what all blocks are told"""
         assert (text is None) == (self.config.text is None), "conditional networks need a text, others take none"
         assert (low_res is None) == (self.config.upscaling is None), "upscalers need a small picture, others take none"
         embedding = self.time_embedding(sinusoids(time, self.config.widths[0]).to(noisy.dtype))     # (N, E)
@@ -80,15 +103,10 @@ class UNet(nn.Module):
             embedding = embedding + self.add_embedding(text)
         context = Context(F.silu(embedding), text, dropout, self.recompute and torch.is_grad_enabled())
 
-        features = self.conv_in(noisy)                                                  # (N, widths[0], H, W)
-        skips = [features]
+        skips = [self.conv_in(noisy)]                                                   # (N, widths[0], H, W)
         for block in self.down_blocks:
             skips += block(skips[-1], context)
-        features = self.mid_block(skips[-1], context)
-        for block in self.up_blocks:
-            features = block(features, skips, context)
-
-        return self._output(F.silu(normalise(self.conv_norm_out, features)), detach_variance=detach_variance)
+        return skips, context
 
     def _output(self, features: Tensor, *, detach_variance: bool) -> Tensor:
         """The last convolution, (N, widths[0], H, W) → (N, out_channels, H, W).

@@ -13,16 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Plan, Sampling
-from ..denoiser import Network, encode_captions, predict
+from ..denoiser import Network, encode_captions, features, predict
 from ..diffusion import distillation
 from ..diffusion.guidance import within_range
 from ..diffusion.samplers import Denoiser, run_sampler
 from ..diffusion.schedule import Schedule
 from ..diffusion.upscaling import LowRes
 from ..model_config import ModelConfig, Student
+from ..network.network import Network as TextToImage
 from ..runtime import randomness
 from ..runtime.transfer import Packed
 from ..sampling.guided import guided_denoiser
+from .adversary import TIMES, Discriminator
 from .loss import Batch, Coefficients
 
 TEACHER_SAMPLER = "dpmpp-2m"
@@ -34,7 +36,7 @@ OWN_SHARE = 0.5                                 # share of the noisy pictures th
 class Teacher:
     """The model that a student learns from, and the empty caption from which its guidance leads away."""
 
-    network: Network
+    network: TextToImage
     empty: Tensor | None                        # (1, 77) tokens, on the network's device; None when unconditional
 
 
@@ -107,15 +109,19 @@ class Segments:
         first, last = (torch.tensor(time, dtype=torch.float64) for time in (times[0], times[-1]))
         return distillation.student_target(noisy, reached, first, last, self.schedule)
 
-    def loss(self, student: Network, noisy: Tensor, target: Tensor, at: Coefficients, condition: Condition) -> Tensor:
-        """`student_loss` of the student's estimates in noisy pictures (N, C, H, W), with gradients.
+    def estimate(self, student: Network, noisy: Tensor, at: Coefficients, condition: Condition) -> Tensor:
+        """The student's estimates of the images in noisy pictures, (N, C, H, W) both.
 
         at: the coefficients of their times, on their device.
         """
         prediction, _ = predict(student, noisy, at.time, condition.text, config=self.config, precision=self.precision,
                                 low_res=condition.low_res)
-        image = self.schedule.image_of(self.config.prediction, prediction, noisy, at.level)
-        return distillation.student_loss(image, target, at.level, self.schedule)
+        return self.schedule.image_of(self.config.prediction, prediction, noisy, at.level)
+
+    def seen(self, image: Tensor, noise: Tensor, at: Coefficients, condition: Condition) -> list[Tensor]:
+        """What the teacher sees in images with noise, (N, C, H, W) both; `denoiser.features`."""
+        return features(self.teacher.network, self.schedule.add_noise(image, noise, at.level), at.time, condition.text,
+                        precision=self.precision, low_res=condition.low_res)
 
     def _denoiser(self, network: Network, condition: Condition, *, guidance: float) -> Denoiser:
         text, negative, low_res = condition
@@ -132,18 +138,23 @@ class Segments:
 
 
 class DistillationLoss(nn.Module):
-    """Student and loss as one module, in the place of `loss.TrainingLoss`."""
+    """Student, discriminator and losses as one module, in the place of `loss.TrainingLoss`.
 
-    def __init__(self, network: Network, plan: Plan, segments: Segments) -> None:
+    discriminator: None for the squared error alone.
+    """
+
+    def __init__(self, network: Network, plan: Plan, segments: Segments,
+                 discriminator: Discriminator | None = None) -> None:
         super().__init__()
-        self.network, self.plan = network, plan
+        self.network, self.plan, self.discriminator = network, plan, discriminator
         self.segments = (segments,)             # in a tuple, so that the teacher's parameters are not this module's
 
     def forward(self, batch: Batch, keys: Tensor) -> Tensor:
         """N pictures of a step's batch, and a key for each (N,) → (3,) their part of the loss, of the loss, and 0.
 
-        The parts of all pictures of a batch add up to `StepResult.losses`. The keys are on the CPU, like the times, so
-        that which picture is at which time, and which noisy picture is the student's own, is known without waiting.
+        The parts of all pictures of a batch add up to `StepResult.losses`, the squared error. The gradient is also that
+        of what the discriminator says, and of the discriminator. The keys are on the CPU, like the times, so that which
+        picture is at which time, and which noisy picture is the student's own, is known without waiting.
         """
         (segments,) = self.segments
         condition, student = segments.condition(batch), segments.student
@@ -162,8 +173,32 @@ class DistillationLoss(nn.Module):
             if len(starts):
                 noisy[starts] = segments.own_states(self.network, first[starts], time, condition.of(starts))
             target[rows] = segments.targets(noisy[rows], time, condition.of(rows))
-        loss = segments.loss(self.network, noisy, target, at, condition)
-        return torch.stack([loss, loss.detach(), torch.zeros_like(loss)], dim=1).sum(0) / self.plan.batch_size
+        image = segments.estimate(self.network, noisy, at, condition)
+        loss = distillation.student_loss(image, target, at.level, segments.schedule)
+        minimised = loss if self.discriminator is None else loss + self._adversarial(
+            self.discriminator, image, target, t, keys, condition)
+        return torch.stack([minimised, loss.detach(), torch.zeros_like(loss)], dim=1).sum(0) / self.plan.batch_size
+
+    def _adversarial(self, discriminator: Discriminator, image: Tensor, target: Tensor, t: Tensor, keys: Tensor,
+                     condition: Condition) -> Tensor:
+        """What the discriminator adds to the loss of N estimates (N, C, H, W) at the student's times t (N,): (N,).
+
+        The values are 0, because a sum of both losses says nothing. It is the gradients that matter, of the student and
+        of the discriminator itself.
+        """
+        (segments,) = self.segments
+        low, high = TIMES
+        words = randomness.bits(keys, 3)                               # the first is for `own`
+        judged_at = low + (high - low) * randomness.uniform(words[:, 1], 1)[:, 0]
+        coefficients = Coefficients.of(segments.schedule, judged_at).flat()
+        step = (t / segments.student.start * segments.student.evaluations).round().long() - 1
+        *sent, step, noise_keys = Packed([*coefficients, step, words[:, 2].clone()], image.device).send()
+        at, noise = Coefficients.from_flat(sent), randomness.normal(noise_keys, tuple(image.shape[1:]))
+        with torch.no_grad():
+            of_teacher = segments.seen(target, noise, at, condition)
+        of_student, own = discriminator(of_teacher, segments.seen(image, noise, at, condition), step)
+        added: Tensor = self.plan.adversarial * of_student + own
+        return added - added.detach()
 
 
 def rows_at(t: Tensor) -> Iterator[tuple[float, Tensor]]:

@@ -17,6 +17,8 @@ GATHERED = 8                                    # bytes, if weights are divided:
 #                                                 their gradients; the whole average, while the main process needs it
 FEW_PICTURES = 8                                # at once; with fewer, a GPU has too little to do
 OF_A_TEACHER = 4                                # bytes, for each of its parameters
+OF_A_DISCRIMINATOR = 1.7                        # times the activations of a training without one: what the teacher sees
+#                                                 in estimates, and what is made of it; less in larger presets
 ALLOWANCE = 1.5                                 # bytes for each one that is kept for the backward pass: gradients of
 #                                                 activations, and memory in pieces that nothing fits into
 
@@ -68,7 +70,7 @@ def choose_micro_batch(
         return devices.choose_micro_batch(
             machine, device, batch_size=plan.batch_size, resolution=plan.model.network.resolution.side)
     room = SHARE * devices.total_memory(device) - planned_bytes(plan, 0, shares=processes if sharded else 1)
-    fitting = max(1, int(room / (ALLOWANCE * activation_bytes(plan.model.network, recompute=recompute))))
+    fitting = max(1, int(room / _of_a_picture(plan, recompute=recompute)))
     part = math.ceil(plan.batch_size / processes)
     return math.ceil(part / math.ceil(part / fitting))
 
@@ -87,5 +89,11 @@ def planned_bytes(plan: Plan, micro_batch: int, *, shares: int = 1, recompute: b
     network = plan.model.network
     each = FOR_EACH_PARAMETER / shares + (GATHERED if shares > 1 else 0)
     each += OF_A_TEACHER if plan.model.student is not None else 0
-    pictures = micro_batch * ALLOWANCE * activation_bytes(network, recompute=recompute) if micro_batch else 0
+    pictures = micro_batch * _of_a_picture(plan, recompute=recompute) if micro_batch else 0
     return int(CONTEXT + each * parameter_count(network) + pictures)
+
+
+def _of_a_picture(plan: Plan, *, recompute: bool) -> float:
+    """The bytes that each further picture at once takes."""
+    activations = activation_bytes(plan.model.network, recompute=recompute)
+    return ALLOWANCE * activations * (OF_A_DISCRIMINATOR if plan.adversarial else 1)

@@ -12,6 +12,7 @@ from .muon_shares import SharedDirections
 
 TEXT_LR_FACTOR = 0.002                          # learning rate of the layers that read text, as a factor of the plan's:
 #                                                 a higher rate would lose the bag of words as which they start
+DISCRIMINATOR_LR = 1e-3                         # highest learning rate of a discriminator
 TEXT_LAYERS = ("text_encoder.", "unet.add_embedding.")         # beginnings of the names of their parameters
 FIRST_AND_LAST_LAYERS = ("unet.conv_in.", "unet.conv_out.")    # some of their channels are colours; never Muon's
 
@@ -27,7 +28,7 @@ class Optimizer:
     """
 
     def __init__(self, network: nn.Module, plan: Plan, *, precision: str, directions: Directions = orthogonal_steps,
-                 world: World | None = None) -> None:
+                 world: World | None = None, discriminator: nn.Module | None = None) -> None:
         parameters = dict(network.named_parameters())
         muon_params = {
             name for name, parameter in parameters.items() if plan.optimizer == "muon" and parameter.ndim >= 2
@@ -49,6 +50,13 @@ class Optimizer:
                 directions = SharedDirections(directions, [matrix.shape for matrix in matrices], world,
                                               sharded=sharding.is_sharded(matrices[0]))
             self.parts.append(Muon(matrices, lr=plan.lr, dtype=dtype, directions=directions))
+        part_of = {name: self.parts[-1 if name in muon_params else 0] for name in parameters}
+        if discriminator is not None:
+            its = {f"discriminator.{name}": parameter for name, parameter in discriminator.named_parameters()}
+            group = {"params": list(its.values()), "weight_decay": 0.0, "lr_factor": DISCRIMINATOR_LR / plan.lr}
+            part_of |= dict.fromkeys(its, torch.optim.AdamW([group], betas=(0.0, 0.99), eps=1e-8, fused=True))
+            self.parts.append(part_of[next(iter(its))])
+            parameters |= its
 
         # All moments, so that a saved state has the same tensors after any number of steps.
         self.lr = plan.lr                       # learning rate of the last step
@@ -61,7 +69,7 @@ class Optimizer:
             if name not in muon_params:
                 state["step"] = torch.zeros((), device=parameter.device)
                 self.counts.append(state["step"])
-            self.parts[-1 if name in muon_params else 0].state[parameter] = state
+            part_of[name].state[parameter] = state
 
     def zero_grad(self) -> None:
         """Forget the gradients of all parameters."""

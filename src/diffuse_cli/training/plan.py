@@ -28,6 +28,7 @@ from . import half_side
 COOLDOWN_SHARE = 0.25                           # share of the run in which the learning rate falls to 0
 STUDENT_COOLDOWN_SHARE = 0.75                   # the same of a student, which starts as its teacher and learns at
 STUDENT_LR_FACTOR = 0.25                        # this share of the learning rate
+ADVERSARIAL = 0.1                               # weight of what the discriminator says of a student's estimates
 SMALL_DATASET = 5_000                           # number of pictures below which words are dropped from captions, and
 #                                                 the best weights of the run are kept
 MIN_DROPOUT_EPOCHS = 50                         # number of epochs from which dropout is used
@@ -89,12 +90,13 @@ def make_plan(
         flip=recipe.flip if recipe.flip is not None else not conditional,
         train_images=train_images, validation_images=held_out,
         validation_probe=_probe(steps, batch_size, held_out), validate_steps=max(1, steps // config.VALIDATIONS),
-        keep_best=held_out > 0 and train_images < SMALL_DATASET,
+        keep_best=held_out > 0 and train_images < SMALL_DATASET and model.student is None,
         data_id=dataset.content_id, init_id=None if init is None else init.sha256,
         shuffle_tags=recipe.shuffle_tags and conditional, tag_drop=recipe.tag_dropout if conditional else 0.0,
         held_out_limit=held_out_limit(split, dataset.pixel_hashes) if recipe.held_out is None else None,
         fit=fit, crop_of=() if upscaling is None else sizes,
-        half_side_steps=half_side.first_steps(model.network, steps) if init is None else 0)
+        half_side_steps=half_side.first_steps(model.network, steps) if init is None else 0,
+        adversarial=0.0 if model.student is None else ADVERSARIAL)
     return plan, Reasons(why_channels, why_preset, why_batch, why_budget)
 
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..network.network import Network, on_meta_device
 from ..runtime import sharding
@@ -13,6 +13,7 @@ from ..runtime.distributed import World
 from .optimizer import Optimizer
 
 WEIGHTS, AVERAGE = "weights.", "average."       # beginnings of the names of weights, and of their averages
+DISCRIMINATOR = "discriminator."                # and of those of the discriminator of a distillation
 PIECE = 2**28                                   # bytes that sharded tensors have together when they are exchanged
 
 
@@ -24,7 +25,8 @@ class TrainingTensors:
     device, has such an average.
     """
 
-    def __init__(self, network: Network, optimizer: Optimizer, world: World, device: torch.device) -> None:
+    def __init__(self, network: Network, optimizer: Optimizer, world: World, device: torch.device,
+                 discriminator: nn.Module | None = None) -> None:
         self.network, self.world, self.device = network, world, device
         weights = dict(network.named_parameters())
         self.sharded = any(map(sharding.is_sharded, weights.values()))
@@ -41,6 +43,8 @@ class TrainingTensors:
         self.here = dict(optimizer.moments)                                 # what this process has of each tensor
         for name, weight in weights.items():
             self.here[WEIGHTS + name], self.here[AVERAGE + name] = weight.detach(), averages[name]
+        for name, weight in [] if discriminator is None else discriminator.named_parameters():
+            self.here[DISCRIMINATOR + name] = weight.detach()
         self.gathered: dict[str, Tensor] = {}                               # in the main process, inside `whole`
         self.loaded: dict[str, Tensor] = {}                                 # in the main process, until `broadcast`
 

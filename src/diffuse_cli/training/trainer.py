@@ -21,6 +21,7 @@ from ..network.tokenizer import encode
 from ..runtime import out_of_memory, randomness, sharding
 from ..runtime.distributed import World, lost_process_as_error
 from . import captured, ema
+from .adversary import Discriminator
 from .batches import Batches
 from .compiled import CompiledCall, CompiledNetwork
 from .distillation import DistillationLoss, Segments, Teacher
@@ -79,14 +80,17 @@ class Trainer:
         forward = self.compiled or self.network
         self.teacher = Network(plan.model.network) if plan.model.student is not None else None
         self.segments = None if self.teacher is None else self._segments(self.teacher)
+        self.discriminator = self._discriminator() if plan.adversarial else None
         self.loss = world.wrap(TrainingLoss(forward, plan, self.schedule, precision=precision)
-                               if self.segments is None else DistillationLoss(forward, plan, self.segments),
+                               if self.segments is None else DistillationLoss(
+                                   forward, plan, self.segments, self.discriminator),
                                batches.device, sharded_parts=self.network.parts() if sharded else None)
         self.directions = CompiledCall(orthogonal_steps, required=compiled is True) if (
             self.compiled is not None and batches.device.type != "cpu") else None  # a CPU begins operations at once
         self.optimizer = Optimizer(self.network, plan, precision=precision,
-                                   directions=self.directions or orthogonal_steps, world=world)
-        self.state = TrainingTensors(self.network, self.optimizer, world, batches.device)
+                                   directions=self.directions or orthogonal_steps, world=world,
+                                   discriminator=self.discriminator)
+        self.state = TrainingTensors(self.network, self.optimizer, world, batches.device, self.discriminator)
 
         self.global_step = 0
         self.verdicts = Verdicts(plan)
@@ -123,6 +127,12 @@ class Trainer:
             self.network.text_encoder.requires_grad_(False)
         empty = None if tokenizer is None else encode(tokenizer, [""]).to(device)
         return Segments(Teacher(teacher, empty), self.plan.model, self.schedule, self.precision)
+
+    def _discriminator(self) -> Discriminator:
+        """A new one, the same for every process."""
+        discriminator = Discriminator(self.plan.model)
+        discriminator.initialise(randomness.generator(self.plan.seed, "discriminator"))
+        return discriminator.to(self.batches.device)
 
     def follow(self, plan: Plan) -> None:
         """Train by another plan from now on, of which the steps so far are the same."""

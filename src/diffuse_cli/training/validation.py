@@ -5,6 +5,7 @@ import torch
 
 from .. import events
 from ..config import VALIDATION_LEVELS
+from ..diffusion.distillation import student_loss
 from ..evaluation.noise_curve import noise_curve, validation_times
 from ..runtime import randomness
 from .distillation import Probe, Segments
@@ -72,7 +73,8 @@ def _measure_student(session: Session, segments: Segments) -> events.Validated:
     sums: dict[float, list[float]] = {}
     for probe in session.probes:
         at = Coefficients.of(segments.schedule, probe.t).on(probe.noisy.device)
-        loss = segments.loss(trainer.averaged, probe.noisy, probe.target, at, probe.condition)
+        image = segments.estimate(trainer.averaged, probe.noisy, at, probe.condition)
+        loss = student_loss(image, probe.target, at.level, segments.schedule)
         sums.setdefault(probe.t[0].item(), []).extend(loss.tolist())
     curve = {time: sum(losses) / len(losses) for time, losses in sums.items()}
     session.noise_mse = sum(curve.values()) / len(curve)
