@@ -91,11 +91,10 @@ def card_of_student(evaluation: dict[str, dict[str, Any]], accuracy: dict[str, A
 The student of `demo`, in half precision: it samples in 4 evaluations of the same network, where `demo` takes 27. It
 was made by `python -m benchmarks.demo_model` on {time.strftime('%Y-%m-%d')} with `diffuse distill`: {FAST_PICTURES:,}
 of the scenes on which `demo` was trained, {training['steps']:,} steps of {training['batch_size']}, seed {SEED}, a
-guidance of 3 built in. Backdrops are hazier than those of `demo`. Apache 2.0.
+guidance of 3 built in. Apache 2.0, like its teacher.
 
 {evaluation['memorisation']['sentence'].capitalize()}. demo-fast.evaluation.json has all
-figures, of the same weights in full precision; demo-fast.training.jsonl is the log of the distillation. The weights are
-those of step {training['step']:,}, the best on held-out pictures.
+figures, of the same weights in full precision; demo-fast.training.jsonl is the log of the distillation.
 
 {accuracy_table(accuracy)}"""
 
