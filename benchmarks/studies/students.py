@@ -53,7 +53,8 @@ def main() -> None:
     folder = work / f"scenes-{options.pictures}"
     if not folder.exists():
         list(scenes.write_demo_folder(folder, count=options.pictures, resolution=side, seed=0))
-    judge, floor = make_judge("scenes", options.count, resolution=side, file=work / f"classifier-{side}.safetensors")
+    judge, floor = make_judge("scenes", options.count, quick=True, resolution=side,
+                              file=work / f"classifier-{side}.safetensors")
     results, prompts = [print_result("real scenes", floor)], labelled_prompts("scenes", options.count)
     for evaluations in options.evaluations:
         for weight in options.weights:
