@@ -38,6 +38,13 @@ def write_shards(path, _):
     return path
 
 
+def write_named_shards(path, _):
+    for shard in range(3):
+        rows = [{"image": {"bytes": png(3 * shard + row), "path": f"{9 - row}/{shard}.png"}} for row in range(3)]
+        write_arrow(path / f"{shard}.parquet", rows)
+    return write_folder(path, {"table.csv": b"file,text\n8/0.png,red\n7/2.png,blue\n8/2.png,green\n"})
+
+
 def write_list(path, _):
     write_folder(path, ODD)
     names = ["b/2.png", "a/0.png", "b/1.png", "a/copy.png"]
@@ -49,7 +56,7 @@ SOURCES = {
     **{f"{kind}: {name}": (write, files) for kind, write in (("folder", write_folder), *WRITERS.items())
        for name, files in (("odd", ODD), ("metadata", METADATA), ("classes", CLASSES),
                            ("ids", IDS), ("numbers", NUMBERS), ("masks", MASKS))},
-    "shards": (write_shards, None), "list": (write_list, None)}
+    "shards": (write_shards, None), "named shards": (write_named_shards, None), "list": (write_list, None)}
 
 
 @pytest.mark.parametrize("source", SOURCES)

@@ -224,10 +224,3 @@ def test_a_picture_that_two_places_hold_is_not_taken_twice(tmp_path, other, hint
     write_folder(tmp_path, {"images/sub/a.png": png(1), "table.csv": b"file,text\na.png,red\n"})
     with pytest.raises(DataError, match=f"a.png is in .* and in .*{other}.*{hint}"):
         find_pictures(tmp_path / "images", more_folders=[str(tmp_path / other)])
-
-
-def test_tables_beside_shards_are_named(tmp_path):
-    write_arrow(tmp_path / "a.parquet", [{"image": {"bytes": png(1), "path": "a.png"}}])
-    write_folder(tmp_path, {"captions.csv": b"file,text\na.png,red\n", "dataset_info.json": b"{}"})
-    assert find_pictures(tmp_path).notes == (
-        "captions.csv beside the shards: not used, because only columns of the shards hold captions",)

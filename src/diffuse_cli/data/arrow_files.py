@@ -6,7 +6,7 @@ A row holds a picture's bytes in one column, and captions or classes in others.
 import io
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -158,6 +158,25 @@ class ArrowTable:
             yield {key: names[key][value]
                    if key in names and type(value) is int and 0 <= value < len(names[key]) else value
                    for key, value in row.items()}
+
+    def names_in_rows(self, image: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Some columns of the rows: of the column of pictures, `image`, the path that stands beside the bytes, if any.
+        """
+        import pyarrow.compute
+
+        kind = self.schema.field(image).type
+        has_path = image in columns and pyarrow.types.is_struct(kind) and kind.get_field_index("path") >= 0
+        others = [name for name in columns if name != image and name in self.names]
+        with reading(self.path.name, self.path):
+            if self._table is not None:
+                arrays = {name: self._table.column(name) for name in others}
+                if has_path:
+                    arrays[image] = pyarrow.compute.struct_field(self._table.column(image), "path")
+                batches = iter(pyarrow.table(arrays).to_batches(1024))
+            else:
+                wanted = [*others, f"{image}.path"] if has_path else others
+                batches = self._file.iter_batches(batch_size=1024, columns=wanted, use_threads=False)
+        return rows_of_batches(batches, self.path.name, self.path)
 
     def _class_names(self) -> dict[str, list[str]]:
         """Column → the names of its classes, from what the library datasets writes into the file."""

@@ -55,7 +55,7 @@ def account(source: SourceCaptions, tree: Tree, index: PictureIndex, *, kind: st
     for table in (table for table in left if table.by_name):
         missed = any(has_none(name) and tree.is_picture(name) for name in table.by_name)
         (source.warnings if missed else source.notes).append(
-            f"{table.file.name} holds captions for {len(table.by_name):,} pictures and is not used; "
+            f"{table.file.name} holds captions for {_pictures(len(table.by_name))} and is not used; "
             f"--captions {table.file.path} uses it")
     if silent := [table for table in left if not table.by_name and table.warnings]:
         (source.notes if from_files else source.warnings).append(
@@ -68,6 +68,8 @@ def account(source: SourceCaptions, tree: Tree, index: PictureIndex, *, kind: st
         (source.notes if source.by_name and not reason.startswith(AMBIGUOUS) else source.warnings).append(
             f"{alike[0]}{_and_more(len(alike))} {'is' if len(alike) == 1 else 'are'} not used: "
             f"{reason if len(alike) == 1 else reason.replace('lists none', 'they list none', 1)}")
+    if unused:
+        source.notes += index.notes
     if kind not in ("folder", "filename", "none") and names.present and names.label != "file name":
         what = "names of folders are" if names.label.startswith("folder") else f"{names.label}: texts about folders are"
         missed = any(has_none(name) for name in names.by_name)
@@ -188,6 +190,10 @@ def _mentions_pictures(file: File, index: PictureIndex) -> bool:
         return names_in(read_head(file.path, 16 * 1024), index) > 1    # a web page is text enough
     except OSError:
         return False
+
+
+def _pictures(count: int) -> str:
+    return "1 picture" if count == 1 else f"{count:,} pictures"
 
 
 def _and_more(count: int) -> str:

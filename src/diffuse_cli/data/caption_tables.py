@@ -40,6 +40,10 @@ class NameIndex(Protocol):
     def find(self, written: str, *, directory: str = "") -> str | None:
         """The picture that a table in `directory` means by `written`, or None."""
 
+    @property
+    def notes(self) -> list[str]:
+        """What there is to say about the names of the pictures."""
+
     def fits_several(self, written: str) -> bool:
         """Whether `written` is the name of pictures in several folders."""
 
@@ -96,11 +100,12 @@ def read_table(file: File, index: NameIndex, column: str | None, *, required: bo
     if numbers:
         number, picture = numbers.first()
         table.notes.append(f"{file.name} gives pictures by their numbers: {number} is taken for {picture}")
+    table.notes += index.notes
     others = [name for name in columns if name != file_column]
     reader = choose_columns(table.file.name, [row for _, row in sample], others, column)
     _take_over(table, reader)
     for place, row in itertools.chain(sample, rows):
-        written = _name_in(row.get(file_column))
+        written = name_in(row.get(file_column))
         if written is None and not required:
             continue
         if written is None:
@@ -171,11 +176,11 @@ def _names_pictures(file: File, sample: list[Row], index: NameIndex) -> bool:
 
 def _file_column(sample: list[Row], columns: list[str], index: NameIndex, file: File) -> str | None:
     """The column whose values name most pictures; the first in FILE_COLUMNS, or any other, of those with as many."""
-    known = _known_columns(columns)
+    known = known_columns(columns)
     matches: Counter[str] = Counter()
     for column in (*known, *(column for column in columns if column not in known)):
         for _, row in sample:
-            written = _name_in(row.get(column))
+            written = name_in(row.get(column))
             if written is not None and len(written) < 1000 and index.find(written, directory=file.directory):
                 matches[column] += 1
         if matches[column] * 2 > len(sample):
@@ -184,7 +189,7 @@ def _file_column(sample: list[Row], columns: list[str], index: NameIndex, file: 
     return best[0][0] if best and best[0][1] else None
 
 
-def _known_columns(columns: list[str]) -> list[str]:
+def known_columns(columns: list[str]) -> list[str]:
     """The columns in FILE_COLUMNS, in that order."""
     ranks = {name: rank for rank, name in enumerate(FILE_COLUMNS)}
     return sorted((column for column in columns if normalised(column) in ranks),
@@ -198,12 +203,12 @@ def _number_column(rows: Iterable[dict[str, Any]], columns: list[str], numbers: 
     must have its number, and no other column may hold names of pictures. Numbers without gaps must begin where those of
     the pictures do.
     """
-    written = {column: array("q") for column in _known_columns(columns)}
+    written = {column: array("q") for column in known_columns(columns)}
     for row in rows:
         if not written or any(_is_file_name(value) and number_in(value) is None for value in row.values()):
             return None
         for column in tuple(written):
-            name = _name_in(row.get(column))
+            name = name_in(row.get(column))
             if name is not None and (number := number_in(name)) is not None:
                 written[column].append(number)
             elif name is not None:
@@ -216,7 +221,7 @@ def _named_column(sample: list[Row], columns: list[str], file: File) -> str | No
 
     None for a table without rows. Raises DataError if there is no such column.
     """
-    known = _known_columns(columns)
+    known = known_columns(columns)
     if not known and sample:
         raise DataError(f"{file.name} has no column file_name", hint=(
             f"Its columns are: {', '.join(columns)[:200] or 'none'}"))
@@ -227,7 +232,7 @@ def _is_file_name(value: Any) -> bool:
     return isinstance(value, str) and os.path.splitext(value)[1].lower() in picture_suffixes()
 
 
-def _name_in(value: Any) -> str | None:
+def name_in(value: Any) -> str | None:
     """The name of a file in a value of a row: a text, a number, an object with one, as {"path": …} in data sets of
     Hugging Face, or a list of one of these.
     """

@@ -61,7 +61,7 @@ def find_pictures(folder: Path, *, more_folders: Sequence[str] = (), captions: s
                        checking=checking)
     folders = [folder, *map(Path, more_folders)]
     tree, manifest = open_sources(folders, column=caption_column, checking=checking)
-    index = PictureIndex(tree.known_names)
+    index = PictureIndex(tree.known_names, tree.written_names)
     if caption is not None:
         kind, source = "constant", _constant(tree, caption)
     elif captions == "none":
@@ -92,9 +92,9 @@ def find_pictures(folder: Path, *, more_folders: Sequence[str] = (), captions: s
         (packed(source.by_name.get(name, ())),) for name in files.names()))
     counts, examples = look_through(pictures)
     source.warnings += odd_captions(counts)
+    notes = tuple(dict.fromkeys((*tree.notes, *source.notes)))
     return PictureListing(tree.root, tuple(folders), pictures, counts.captioned > 0, kind, summary(counts, source),
-                          examples, (*tree.notes, *source.notes), tuple(source.warnings), unusable,
-                          tuple(source.problems), tree.litter)
+                          examples, notes, tuple(source.warnings), unusable, tuple(source.problems), tree.litter)
 
 
 # ── The decision ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -48,7 +48,8 @@ def name_captions_around(source: SourceCaptions, tree: Tree, index: PictureIndex
     """
     root = tree.root.absolute()
     above = root.parent
-    groups = [(above, above, _files_in(above, _MAX_ENTRIES))]          # a folder; what to give to use it; its files
+    files = [file for file in _files_in(above, _MAX_ENTRIES) if file.path != root]      # which may be a shard
+    groups = [(above, above, files)]            # a folder; what to give to use it; its files
     tables = list(groups[0][-1])
     for folder, common in _folders_around(root):
         files = _files_in(folder, _MAX_TEXTS)

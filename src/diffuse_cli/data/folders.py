@@ -14,7 +14,7 @@ import posixpath
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -37,7 +37,7 @@ from .file_types import (
     what_else,
 )
 from .litter import litter_label
-from .spilled import Row, SpilledList, SpilledLists
+from .spilled import Row, SpilledDict, SpilledList, SpilledLists
 
 UNREADABLE_FOLDER, BROKEN_LINK = "unreadable folder", "broken link"     # reasons in `Tree.unusable`
 # Ends of names of archives that are not read: of other kinds, or inside others.
@@ -128,6 +128,8 @@ class Tree:
     irregular: tuple[tuple[File, str], ...]     # (file, reason): others that are not regular files
     litter: tuple[tuple[str, int], ...] = ()    # (name or pattern, number): files of other programs, most first
     notes: tuple[str, ...] = ()                 # what else is worth knowing about the files
+    # What tables call pictures that have no names of their own → their names; it gets notes, and takes long.
+    written_names: Callable[[list[str]], SpilledDict[str]] | None = None
 
     @functools.cached_property
     def directories(self) -> Counter[str]:

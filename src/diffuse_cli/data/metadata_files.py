@@ -191,9 +191,11 @@ def read_named_table(path: Path, tree: Tree, index: PictureIndex, *, column: str
     table = read_table(inside or File(path.name, path), index, column, required=True)
     assert table is not None
     if not table.by_name:
-        raise DataError(f"{path} holds no caption of the pictures in {tree.root}", hint=" ".join(table.warnings) or (
-            f"It lists {len(table.missing):,} other files, for example {next(iter(table.missing))[:100]!r}"
-            if table.missing else "It lists no file"))
+        others = f"{len(table.missing):,} other file{'s' if len(table.missing) > 1 else ''}"
+        hint = f"It lists {others}, for example {next(iter(table.missing))[:100]!r}" if table.missing else (
+            "It lists no file")
+        raise DataError(f"{path} holds no caption of the pictures in {tree.root}",
+                        hint=" ".join(table.warnings) or "; ".join((hint, *index.notes)))
     source, _ = captions_of_tables([table])
     source.label = f"{path}, column {column}" if column else str(path)
     return source

@@ -28,14 +28,33 @@ _NUMBERED = re.compile(r"(.*?)(\d{1,18})", re.DOTALL)                   # a name
 _LEADING = re.compile(r"(?:.*/)?upload/(?:.*/)?[0-9a-f]{8}-")           # of an uploaded file in Label Studio
 
 
-class PictureIndex:
-    """The pictures of a data set by name. names: gives their POSIX paths relative to the data set."""
+def plain_path(written: str) -> str:
+    """A path as tables write it, without what only says where it was or which caption stands there."""
+    path = unicodedata.normalize("NFC", re.sub(r"#\d+$", "", written.strip())).replace("\\", "/")
+    path = path.rpartition("/?d=")[2]           # a local file in Label Studio
+    return _IN_ARCHIVE.sub("/", path)           # images.zip/1.png
 
-    def __init__(self, names: Callable[[], Iterable[str]]) -> None:
-        self._names = names
+
+class PictureIndex:
+    """The pictures of a data set by name. names: gives their POSIX paths relative to the data set.
+
+    written_names: of `folders.Tree`; if there are such names, pictures are found by these alone.
+    """
+
+    def __init__(self, names: Callable[[], Iterable[str]],
+                 written_names: Callable[[list[str]], SpilledDict[str]] | None = None) -> None:
+        self.notes: list[str] = []              # what there is to say about the names, once one was looked for
+        self._all_names, self._written_names = names, written_names
         self._is_prepared = False
         self._by_file, self._by_stem, self._by_kind = SpilledLists(), SpilledLists(), SpilledLists()
         self._suffixes = picture_suffixes()
+
+    def _names(self) -> Iterable[str]:
+        return self._known or self._all_names()
+
+    @functools.cached_property
+    def _known(self) -> SpilledDict[str]:
+        return self._written_names(self.notes) if self._written_names else SpilledDict()
 
     def _prepare(self) -> None:
         """Look at the names, with the first question."""
@@ -58,12 +77,11 @@ class PictureIndex:
         if len(written) > MAX_PATH:
             return None
         self._prepare()
-        path = unicodedata.normalize("NFC", re.sub(r"#\d+$", "", written.strip())).replace("\\", "/")
-        path = path.rpartition("/?d=")[2]       # a local file in Label Studio
-        path = _IN_ARCHIVE.sub("/", path)       # images.zip/1.png
-        return self._find(path, directory) or (
+        path = plain_path(written)
+        found = self._find(path, directory) or (
             self._find(plain, directory)
             if (plain := urllib.parse.unquote(_LEADING.sub("", path))) != path else None)
+        return found and self._known.get(found, found)
 
     def _find(self, path: str, directory: str) -> str | None:
         exact = posixpath.normpath(posixpath.join(directory, path))
@@ -104,7 +122,7 @@ class PictureIndex:
                 return PictureNumbers(np.empty(0, np.int64), {})
             words, has_zeros = match[1], has_zeros or match[2][0] == "0" < match[2]
             found.append(int(match[2]))
-            names[number_key(int(match[2]))] = name
+            names[number_key(int(match[2]))] = self._known.get(name, name)
         numbers = np.unique(np.array(found, np.int64))
         return PictureNumbers(numbers if has_zeros and len(numbers) == len(found) else numbers[:0], names)
 

@@ -4,6 +4,7 @@ Whatever it is, it becomes a `Tree`, so that the same rules find its captions. N
 """
 
 import dataclasses
+import functools
 import itertools
 import os
 import posixpath
@@ -18,13 +19,13 @@ from ..config import TABLE_SUFFIXES
 from ..errors import DataError
 from ..files.input_files import read_input
 from . import archives, metadata_files
-from .arrow_files import ARROW_SUFFIXES, ArrowTable, Cell
-from .caption_tables import CaptionTable, captions_of_rows
+from .arrow_files import ARROW_SUFFIXES
 from .containers import File
 from .file_types import NO_PICTURE, PICTURE, judge_suffix, picture_suffixes
 from .folders import FileList, Tree, judge_contents, list_tree
 from .hub import fetch, is_address
 from .litter import litter_label
+from .shards import read_shards
 from .sidecar_files import SIDECAR_SUFFIXES
 from .source_captions import SourceCaptions
 from .spilled import SpilledDict
@@ -66,12 +67,23 @@ def open_sources(
         tuple((f"{prefix}/{name}", reason) for prefix, tree in trees for name, reason in tree.unusable),
         tuple((_below(prefix, file), reason) for prefix, tree in trees for file, reason in tree.irregular),
         tuple(item for _, tree in trees for item in tree.litter),
-        tuple(note for _, tree in trees for note in tree.notes))
+        tuple(note for _, tree in trees for note in tree.notes),
+        functools.partial(_written_names, trees) if any(tree.written_names for _, tree in trees) else None)
     return merged, _merged(sources) if sources else None
 
 
 def _below(prefix: str, file: File) -> File:
     return File(f"{prefix}/{file.name}", file.path)
+
+
+def _written_names(trees: list[tuple[str, Tree]], notes: list[str]) -> SpilledDict[str]:
+    """`Tree.written_names` of several trees: where one has none, its pictures are called by their own names."""
+    known: SpilledDict[str] = SpilledDict()
+    for prefix, tree in trees:
+        written = tree.written_names(notes) if tree.written_names else None
+        pairs = written.items() if written else ((name, name) for name in tree.pictures.names())
+        known.update((f"{prefix}/{one}", f"{prefix}/{name}") for one, name in pairs)
+    return known
 
 
 def _merged(sources: list[tuple[str, SourceCaptions]]) -> SourceCaptions:
@@ -135,7 +147,7 @@ def _open_any(path: Path, column: str | None, checking: bool) -> tuple[Tree, Sou
         raise DataError(f"{path} is not a regular file", hint="Give a folder of pictures")
     elif archives.is_archive(path.name):
         tree = archives.expand(path, [("", path)])
-    elif suffix in ARROW_SUFFIXES and (found := _rows_of([("", path)], path, column)):
+    elif suffix in ARROW_SUFFIXES and (found := read_shards([("", path)], path, column)):
         tree, captions = found
     elif suffix == ".txt" and (containers := _listed_containers(path)):
         return open_sources(containers, column=column, checking=checking)
@@ -173,15 +185,13 @@ def _open_folder(path: Path, column: str | None) -> tuple[Tree, SourceCaptions |
         return dataclasses.replace(inside, others=_sorted(itertools.chain(inside.others, beside))), None
     tables = _by_prefix((file, location) for file, location in others if file.suffix in ARROW_SUFFIXES
                         and not posixpath.basename(file.name).startswith("cache-"))     # of datasets, beside the data
-    found = _rows_of(tables, path, column) if tables else None
+    found = read_shards(tables, path, column) if tables else None
     if found is None:
         return tree, None
-    unused = [file.name for file in tree.others if file.suffix in TABLE_SUFFIXES and file.suffix not in ARROW_SUFFIXES
-              and posixpath.basename(file.base) not in _OF_DATASETS]
-    more = f" and {len(unused) - 1:,} more" if len(unused) > 1 else ""
-    notes = (f"{unused[0]}{more} beside the shards: not used, because only columns of the shards hold captions",) \
-        if unused else ()
-    return dataclasses.replace(found[0], litter=tree.litter, notes=notes), found[1]
+    beside = (file for file in tree.others if file.suffix not in ARROW_SUFFIXES       # a table of captions, perhaps
+              and posixpath.basename(file.base) not in _OF_DATASETS)
+    texts = _sorted(itertools.chain(found[0].others, beside))
+    return dataclasses.replace(found[0], others=texts, litter=tree.litter), found[1]
 
 
 def _by_prefix(containers: Iterable[tuple[File, Path]]) -> list[tuple[str, Path]]:
@@ -195,39 +205,6 @@ def _sorted(files: Iterable[File]) -> FileList:
     result = FileList(files)
     result.sort()
     return result
-
-
-# ── Rows of parquet and Arrow ───────────────────────────────────────────────────────────────────────────────────────
-
-
-def _rows_of(tables: list[tuple[str, Path]], root: Path, column: str | None) -> tuple[Tree, SourceCaptions] | None:
-    """The pictures in the rows of files, with their captions; None if the first file has no column of pictures."""
-    pictures = FileList()
-    source = SourceCaptions("", present=True)
-    for prefix, path in tables:
-        table = ArrowTable(path)
-        images = table.image_column()
-        if images is None:
-            if not pictures:
-                return None
-            source.notes.append(f"{path.name} is not used: no column of it holds pictures")
-            continue
-        told = CaptionTable(File(path.name, path))
-        if others := [name for name in table.columns_of_bytes() if name != images]:
-            told.notes.append(f"pictures are taken from the column {images} of {path.name}, and not from "
-                              f"{', '.join(others)[:200]}")
-        captions = captions_of_rows(told, table.texts(images), column)
-        for row, texts in zip(range(table.rows), captions, strict=True):
-            file = File(posixpath.join(prefix, f"{row:08d}"), Cell(path, images, row))
-            pictures.append(file)
-            if texts:
-                source.by_name[file.name] = texts
-        source.problems += told.problems
-        source.warnings += told.warnings
-        source.notes += told.notes
-    names = [path.name for _, path in tables]
-    source.label = names[0] if len(names) == 1 else f"{len(names):,} shards"
-    return Tree(root, pictures, FileList(), (), ()), source
 
 
 # ── A list of files ─────────────────────────────────────────────────────────────────────────────────────────────────
