@@ -27,6 +27,7 @@ CAPTION_SOURCES = ("auto", "metadata", "sidecar", "embedded", "folder", "filenam
 FITS = ("auto", "crop", "pad", "stretch", "buckets")       # how a picture of another shape gets that of the model
 # of tables of captions
 TABLE_SUFFIXES = (".jsonl", ".jsonlines", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt", ".token")
+CLASS_SUFFIXES = (*TABLE_SUFFIXES, ".yaml", ".yml")        # the same, and of lists of the names of classes
 PRESETS = ("nano", "micro", "small", "base", "large", "huge")
 SAMPLER_STEPS = {                               # sampler → its default number of steps
     "dpmpp-2m": 20, "unipc": 20, "dpmpp-sde": 40, "ddim": 40, "ddpm": 100, "heun": 20, "euler": 40}
@@ -57,8 +58,19 @@ RENAMED_FIELDS = {"objective": "loss_weighting"}      # of `Recipe` and `Plan`: 
 
 
 def is_table(captions: str) -> bool:
-    """Whether the value of --captions is the path of a table, and not the name of a source."""
-    return captions not in CAPTION_SOURCES and Path(captions).suffix.lower() in TABLE_SUFFIXES
+    """Whether the value of --captions is the path of a table or of names of classes, and not the name of a source."""
+    return captions not in CAPTION_SOURCES and Path(captions).suffix.lower() in CLASS_SUFFIXES
+
+
+def check_captions(captions: str) -> None:
+    """Raise UsageError unless the value of --captions is the name of a source, or `is_table`."""
+    if is_table(captions):
+        return
+    if Path(captions).suffix or Path(captions).name != captions:
+        raise UsageError(f"--captions does not read {captions}", hint=(
+            f"It takes a table, {' '.join(TABLE_SUFFIXES)}, or one of {', '.join(CAPTION_SOURCES)}; a folder of texts "
+            "is given behind that of the pictures, without --captions"))
+    check_choice("--captions", captions, CAPTION_SOURCES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +144,7 @@ class Recipe:
             raise UsageError("a distilled upscaler enlarges what its teacher does", hint="Leave upscaler_for out")
         if self.upscaler_for is not None and self.background.strip().lower() == "none":
             raise UsageError("upscalers enlarge no transparency", hint="Leave --background none out")
-        if not is_table(self.captions):
-            check_choice("--captions", self.captions, CAPTION_SOURCES)
+        check_captions(self.captions)
         check_colours(self.background, self.white_level)
         check_choice("--fit", self.fit, FITS)
         check_choice("--loss-weighting", self.loss_weighting, LOSS_WEIGHTINGS)

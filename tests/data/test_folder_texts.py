@@ -6,6 +6,7 @@ import pytest
 from picture_folders import captions_of
 
 from diffuse_cli.data.captions import find_pictures
+from diffuse_cli.errors import DataError, UsageError
 
 CLASSES = {"n02084071": "dog", "n02121808": "domestic cat", "n02958343": "car"}
 SYNSETS = {f"train/{folder}/{folder}_{number}.JPEG": None for folder in CLASSES for number in range(2)}
@@ -89,6 +90,49 @@ def test_a_class_may_be_called_like_a_picture(folder, header):
     found = find_pictures(folder({**pictures, "classes.csv": header + rows}))
     assert by_class(found) == {str(number): name for number, name in enumerate(NAMES)}
     assert found.caption_summary == "folder name by classes.csv (12 of 12 files)"
+
+
+RUSSIAN = ["пожарная машина", "корабль", "птица"]
+
+
+@pytest.mark.parametrize("captions", ["auto", "path"])
+@pytest.mark.parametrize(("file", "content"), [
+    ("classes.txt", "\n".join(RUSSIAN)), ("classes.csv", "".join(f"{n},{name}\n" for n, name in enumerate(RUSSIAN))),
+    ("names.json", json.dumps(RUSSIAN, ensure_ascii=False)), ("data.yaml", f"names: [{', '.join(RUSSIAN)}]")])
+def test_a_guessed_encoding_of_names_of_classes_is_told(folder, captions, file, content):
+    root = folder({**NUMBERS, file: content.encode("cp1251")})
+    found = find_pictures(root, captions=str(root / file) if captions == "path" else captions)
+    assert by_class(found) == {str(number): name for number, name in enumerate(RUSSIAN)}
+    assert f"{file} is not UTF-8 and was read as cp1251" in found.notes
+
+
+def test_a_guessed_encoding_of_names_for_numbers_in_a_table_is_told(folder):
+    found = find_pictures(folder({"a.png": None, "b.png": None, "labels.csv": "file,label\na.png,2\nb.png,0\n",
+                                  "classes.txt": "\n".join(RUSSIAN).encode("cp1251")}))
+    assert captions_of(found) == {"a.png": ("птица",), "b.png": ("пожарная машина",)}
+    assert found.notes == ("classes.txt is not UTF-8 and was read as cp1251",)
+
+
+def test_what_there_is_to_say_about_texts_about_folders_is_said_where_they_were_asked_for(folder):
+    root = folder({"cats/a.png": None, "dogs/b.png": None, "cats/caption.txt": "рыжая кошка спит".encode("cp1251")})
+    assert find_pictures(root, captions="folder").notes == ("1 caption file is not UTF-8 and was read as cp1251",)
+
+
+def test_a_list_of_classes_in_yaml_above_the_folder_is_found_by_option(folder):
+    root = folder({**{f"images/{name}": None for name in NUMBERS}, "data.yaml": f"names: [{', '.join(NAMES)}]"})
+    assert f"{root / 'data.yaml'} holds names for these folders; --captions {root / 'data.yaml'} uses them" \
+        in find_pictures(root / "images").warnings
+    assert by_class(find_pictures(root / "images", captions=str(root / "data.yaml"))) == {
+        str(number): name for number, name in enumerate(NAMES)}
+    (root / "data.yaml").write_text("rate: 3")
+    with pytest.raises(DataError, match=r"data.yaml gives no names to the folders"):
+        find_pictures(root / "images", captions=str(root / "data.yaml"))
+
+
+@pytest.mark.parametrize("captions", ["captions.xlsx", "./captions", "/captions"])
+def test_captions_that_are_no_table_are_refused_with_what_is_taken(folder, captions):
+    with pytest.raises(UsageError, match=f"--captions does not read {captions}.*a folder of texts is given behind"):
+        find_pictures(folder(NUMBERS), captions=captions)
 
 
 def test_names_in_the_folder_above_are_found_by_option(folder):

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..checks import check_choice
-from ..config import CAPTION_SOURCES, is_table
+from ..config import check_captions, is_table
 from ..errors import DataError
 from . import caption_accounts, folder_texts, metadata_files, name_captions, sidecar_files
 from .caption_summary import look_through, odd_captions, summary
@@ -54,8 +53,7 @@ def find_pictures(folder: Path, *, more_folders: Sequence[str] = (), captions: s
     no captions, and with `strict` at any problem; with `checking`, files that are missing are problems. Raises
     UsageError if `captions` is neither a source nor a table.
     """
-    if not is_table(captions):
-        check_choice("--captions", captions, CAPTION_SOURCES)
+    check_captions(captions)
     folder = Path(folder)
     options = _Options(column=caption_column, extension=caption_ext, template=caption_template, joined=join_lines,
                        checking=checking)
@@ -155,9 +153,8 @@ def _first_present(tree: Tree, index: PictureIndex, manifest: SourceCaptions | N
         source.notes += [*(sidecars.notes if source is not sidecars else ()), *names.notes]
     if source is not sidecars:
         (source.notes if source.by_name else source.warnings).extend(sidecars.warnings)
-    source.problems = problems + texts.problems
-    source.warnings += texts.warnings
-    source.notes += texts.notes
+    source.problems = problems
+    _add_sayings(source, texts)
     taken.update((name, None) for name in (*texts.files, texts.names_file))
     caption_accounts.account(source, tree, index, kind=kind, left=left, names=names, read=taken,
                              unused=[(name, reason) for name, reason in unused if name not in taken],
@@ -236,7 +233,16 @@ def _named_table(path: Path, tree: Tree, index: PictureIndex, options: _Options)
     texts = folder_texts.read_named_file(path, tree)
     if texts is None:
         return "table", metadata_files.read_named_table(path, tree, index, column=options.column)
-    return "folder", _names(tree, texts, options, files=False)
+    source = _names(tree, texts, options, files=False)
+    _add_sayings(source, texts)
+    return "folder", source
+
+
+def _add_sayings(source: SourceCaptions, texts: FolderTexts) -> None:
+    """Add what there is to say about texts about folders."""
+    source.problems += texts.problems
+    source.warnings += texts.warnings
+    source.notes += texts.notes
 
 
 def _forced(kind: str, tree: Tree, index: PictureIndex, manifest: SourceCaptions | None,
@@ -251,6 +257,7 @@ def _forced(kind: str, tree: Tree, index: PictureIndex, manifest: SourceCaptions
     elif kind == "folder":
         texts = folder_texts.read_folder_texts(tree, joined=options.joined, taken=set())
         source = _names(tree, texts, options, files=False)
+        _add_sayings(source, texts)
         looked_for = "pictures in folders below it"
     elif kind == "embedded":
         source = read_embedded(tree, always=True)

@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from ..config import TABLE_SUFFIXES
+from ..config import CLASS_SUFFIXES, TABLE_SUFFIXES
 from ..errors import DataError
 from .caption_columns import is_caption_name
 from .caption_tables import UnrelatedFile, read_table
@@ -125,7 +125,7 @@ def _files_in(folder: Path, limit: int) -> list[File]:
 
 def _tables(files: Iterable[File], index: PictureIndex, names_folders: Callable[[Path], bool]) -> Iterator[str]:
     """A line for each file that is a table of the pictures, or names the classes that are their folders."""
-    tables = (file for file in files if file.suffix in TABLE_SUFFIXES)
+    tables = (file for file in files if file.suffix in CLASS_SUFFIXES)
     for file in itertools.islice(tables, _MAX_TABLES):
         path = file.path
         assert isinstance(path, Path)
@@ -134,7 +134,7 @@ def _tables(files: Iterable[File], index: PictureIndex, names_folders: Callable[
                 yield f"{path} is too large to be looked into; --captions {path} reads captions from it"
             continue
         try:
-            table = read_table(file, index, None, required=False)
+            table = read_table(file, index, None, required=False) if file.suffix in TABLE_SUFFIXES else None
         except (UnrelatedFile, DataError):      # no table, or one that cannot be read to its end
             table = None
         if table is None and names_folders(path):

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from ..config import TABLE_SUFFIXES
+from ..config import CLASS_SUFFIXES, TABLE_SUFFIXES
 from ..errors import DataError
 from ..files.strict_json import loads_shallow
 from .annotations import normalised
@@ -18,14 +18,12 @@ from .caption_text import distinct_captions, tidy
 from .containers import File, read_head
 from .name_captions import is_id, words_of_name
 from .separated_values import NoTable
-from .tables import JSON_LINES, read_rows
+from .tables import JSON_LINES, note_guess, read_rows
 from .text_files import NotText, decode_text
 
 _CLASS_LISTS = frozenset(("classes", "class_names", "classnames", "labels", "label_names", "names", "categories",
                           "class_list", "obj", "predefined_classes", "synset_words"))
 _CAPTIONS = ("text", "caption", "captions", "prompt", "description")       # columns of captions, not of classes
-_YAML = (".yaml", ".yml")
-CLASS_SUFFIXES = frozenset((*TABLE_SUFFIXES, *_YAML))
 _TEXT_LIMIT = 4 * 2**20                         # maximum bytes of a text that maps ids to names
 _MAX_FILES = 30                                 # files that are looked into for names of classes
 _SYNSET = re.compile(r"n\d{8}")                 # an id of WordNet, whose name is a list of synonyms
@@ -34,18 +32,22 @@ _YAML_NAMES = re.compile(
     r"^names[ \t]*:[ \t]*(\[[^][]*\]|\{[^{}]*\}|(?:(?:[ \t\r]*\n)+[ \t]*(?:-|[\w\"']+[ \t]*:)[ \t]+[^\n]+)+)", re.M)
 
 
-def class_names(ids: set[str], files: Iterable[File]) -> tuple[dict[str, str], str]:
+def class_names(ids: set[str], files: Iterable[File], notes: list[str]) -> tuple[dict[str, str], str]:
     """The names that the first fitting file gives to at least half of some ids or folders, and the file's name.
 
-    ids: ids of classes, or names of folders. Without a fitting file, ({}, "").
+    ids: ids of classes, or names of folders. Without a fitting file, ({}, ""). notes: gets a sentence if the encoding
+    of this file had to be guessed.
     """
     wanted = {part for part in ids if is_id(part)} or {part for part in ids if words_of_name(part, numbers=True)} or (
         ids if len(ids) > 1 else set())         # video1 and video2 say nothing
     candidates = (file for file in files if file.suffix in CLASS_SUFFIXES) if wanted else ()
     for file in heapq.nsmallest(_MAX_FILES, candidates, key=lambda file: (
             not _is_class_list(file), file.name.count("/"))):
-        names = {key: name for key, value in _pairs_in(file, wanted) if key in wanted and (name := _name(key, value))}
+        said: list[str] = []
+        names = {key: name for key, value in _pairs_in(file, wanted, said)
+                 if key in wanted and (name := _name(key, value))}
         if 2 * len(names) >= len(wanted):
+            notes += said
             return names, file.name
     return {}, ""
 
@@ -61,19 +63,21 @@ def _name(key: str, value: str) -> str:
     return value if words_of_name(value, numbers=True) or (len(value) < 3 and value.isalpha()) else ""
 
 
-def _pairs_in(file: File, wanted: set[str]) -> list[tuple[str, str]]:
+def _pairs_in(file: File, wanted: set[str], notes: list[str]) -> list[tuple[str, str]]:
     """Pairs of id and name in a file, in whatever form: a map, a map from names to ids, lines, rows, or a list."""
     try:
         if file.suffix in (".csv", ".tsv", ".parquet", *JSON_LINES):
             return _pairs_of_rows(
-                lambda: (row for _, row in read_rows(file, is_picture=wanted.__contains__, notes=[])), wanted)
+                lambda: (row for _, row in read_rows(file, is_picture=wanted.__contains__, notes=notes)), wanted)
         data = read_head(file.path, _TEXT_LIMIT + 1)
         if len(data) > _TEXT_LIMIT:
             return []
-        text = decode_text(data)[0].removeprefix("\ufeff")
+        text, encoding = decode_text(data)
+        note_guess(file.name, encoding, notes)
+        text = text.removeprefix("\ufeff")
         if file.suffix == ".json":
             return _pairs_of_json(loads_shallow(text), wanted)
-        if file.suffix in _YAML:
+        if file.suffix not in TABLE_SUFFIXES:
             return _pairs_of_yaml(text, wanted)
     except (DataError, NoTable, NotText, OSError, ValueError, RecursionError):
         return []

@@ -7,8 +7,9 @@ from collections.abc import Collection, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..config import CLASS_SUFFIXES
 from .annotations import normalised
-from .class_names import CLASS_SUFFIXES, class_names
+from .class_names import class_names
 from .containers import File
 from .folders import Tree
 from .name_captions import is_id, words_of_name
@@ -54,7 +55,8 @@ def read_folder_texts(tree: Tree, *, joined: bool, taken: Container[str]) -> Fol
     for directory, count in tree.directories.items():
         pictures.update(dict.fromkeys(_upwards(directory), count))
     parts = {posixpath.basename(directory) for directory in pictures if directory}
-    texts.names, texts.names_file = class_names(parts, _files_with(CLASS_SUFFIXES, tree, taken))
+    texts.names, texts.names_file = class_names(
+        parts, _files_with(CLASS_SUFFIXES, tree, taken), texts.notes)
     _read_captions(texts, (file for file in _files_with(SIDECAR_SUFFIXES, tree, taken)
                            if file.name != texts.names_file), pictures, joined)
     return texts
@@ -69,8 +71,9 @@ def _files_with(suffixes: Collection[str], tree: Tree, taken: Container[str]) ->
 def read_named_file(path: Path, tree: Tree) -> FolderTexts | None:
     """The names of folders or classes in a file, wherever it lies; None if it gives no names to the folders."""
     parts = {part for directory in tree.directories for part in directory.split("/") if part}
-    names, _ = class_names(parts, [File(path.name, path)])
-    return FolderTexts(names=names, names_file=path.name) if names else None
+    texts = FolderTexts(names_file=path.name)
+    texts.names, _ = class_names(parts, [File(path.name, path)], texts.notes)
+    return texts if texts.names else None
 
 
 def names_classes(file: File, tree: Tree, listed: int) -> bool:
@@ -81,7 +84,7 @@ def names_classes(file: File, tree: Tree, listed: int) -> bool:
     if 2 * listed > len(tree.pictures):
         return False
     names, _ = class_names({part for directory in tree.directories for part in directory.split("/") if is_id(part)},
-                           [file])
+                           [file], [])
     return listed < sum(count for directory, count in tree.directories.items()
                         if not names.keys().isdisjoint(directory.split("/")))
 
@@ -97,7 +100,7 @@ def name_ids(source: SourceCaptions, tree: Tree, taken: Container[str]) -> str:
             return ""
         if len(ids) < _MAX_IDS:
             ids.add(captions[0])
-    names, file = class_names(ids, _files_with(CLASS_SUFFIXES, tree, taken))
+    names, file = class_names(ids, _files_with(CLASS_SUFFIXES, tree, taken), source.notes)
     if names:
         source.by_name = SpilledTuples((name, (names.get(one, one),)) for name, (one,) in source.by_name.items())
         source.label += f" by {file}"
@@ -128,7 +131,8 @@ def _read_captions(texts: FolderTexts, files: Iterable[File], pictures: Counter[
     source = SourceCaptions("", present=False)
     reader = SidecarReader(source, joined)
     reader.read(file for file, _ in chosen)
-    texts.problems, texts.notes = source.problems, list(reader.notes_of_encodings())
+    texts.problems = source.problems
+    texts.notes += reader.notes_of_encodings()
     for file, folder in chosen:
         captions = reader.captions.get(file.name, ())
         is_named_so = normalised(posixpath.basename(file.base)) in FOLDER_TEXTS

@@ -186,6 +186,9 @@ def read_named_table(path: Path, tree: Tree, index: PictureIndex, *, column: str
         raise DataError(f"{path} is not a regular file" if path.exists() else f"there is no file {path}", hint=(
             f"--captions {there} takes the one in the data set" if there.is_file() else
             "--captions takes the name of a source, or a table"))
+    if path.suffix.lower() not in TABLE_SUFFIXES:
+        raise DataError(f"{path} gives no names to the folders of the pictures", hint=(
+            "Under names: it has a list of classes, or a map from folders to classes"))
     inside = next((
         file for file in tree.others if isinstance(file.path, Path) and file.path.resolve() == path.resolve()), None)
     table = read_table(inside or File(path.name, path), index, column, required=True)

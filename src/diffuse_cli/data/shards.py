@@ -1,4 +1,4 @@
-"""Parquet and Arrow files whose rows hold pictures → the files of a data set, their captions, and names for the rows."""
+"""Parquet and Arrow files whose rows hold pictures → the files of a data set, captions, and names for the rows."""
 
 import posixpath
 from pathlib import Path

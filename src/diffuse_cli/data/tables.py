@@ -48,7 +48,7 @@ def _lines(file: File, notes: list[str]) -> Iterator[str]:
     """The lines of a text file. Raises DataError for a line of more than LINE_LIMIT, and for what is no text."""
     try:
         encoding = encoding_of_file(file.path)
-        _note_guess(file.name, encoding, notes)
+        note_guess(file.name, encoding, notes)
         for number, line in enumerate(read_lines(file.path, encoding, limit=LINE_LIMIT), 1):
             if len(line) > LINE_LIMIT:
                 raise DataError(f"{file.name} line {number} is longer than a megabyte",
@@ -60,7 +60,7 @@ def _lines(file: File, notes: list[str]) -> Iterator[str]:
         raise DataError(f"cannot read {file.name}: {system_reason(error)}") from error
 
 
-def _note_guess(name: str, encoding: str, notes: list[str]) -> None:
+def note_guess(name: str, encoding: str, notes: list[str]) -> None:
     """Note the encoding of a file if it was guessed, once."""
     if was_guessed(encoding) and (note := f"{name} is not UTF-8 and was read as {encoding}") not in notes:
         notes.append(note)
@@ -122,7 +122,7 @@ def _read_document(path: Location, name: str, notes: list[str]) -> Any:
     try:
         with limited_memory():
             text, encoding = decode_text(data)
-            _note_guess(name, encoding, notes)
+            note_guess(name, encoding, notes)
             return loads_shallow(text)
     except MemoryError as error:
         raise DataError(f"the values in {name} take more than {MAX_GROWTH // 2**30} GiB",
