@@ -44,7 +44,7 @@ TABLE: dict[str, set[str]] = {
     "reporting": {"storage", "diffusion", "pictures", "files", "events", "version", "python_process", "installing",
                   "config", "checks", "errors"},
     "data.demo_scenes": {"files", "config", "checks", "errors"},
-    "data": {"hub", "files", "events", "python_process", "installing", *CHOICES},
+    "data": {"hub", "files", "events", "python_process", "installing", *(CHOICES - {"checks"})},
     "storage": {"network", "diffusion", "hub", "files", "model_config", *CHOICES},
     "denoiser": {"diffusion", "model_config"},
     "network": {"files", "model_config", *CHOICES},
