@@ -303,8 +303,8 @@ def test_names_that_fit_several_pictures_are_said_to(folder, folders):
     pictures = {f"{place}/{name}.png": None for place in ("cats", "dogs") for name in "ab"} if folders else {
         f"{place}/{name}.png": None for place in "12" for name in "ab"}
     found = find_pictures(folder({**pictures, "all.csv": "file,text\na.png,A\nb.png,B\n"}))
-    assert ("all.csv is not used: names such as a.png are those of several pictures; write their folders as well"
-            in found.warnings)
+    assert ("all.csv is not used: has names such as a.png, which are those of several pictures. Write their folders as "
+            "well" in found.warnings)
 
 
 def test_texts_that_are_all_empty_are_a_warning(folder):

@@ -67,6 +67,77 @@ def test_quotes_inside_of_values(folder, separator):
         f'a "red"{separator} car'),)}
 
 
+@pytest.mark.parametrize("between", [" ", ": ", " - ", " => "])
+def test_lists_name_pictures_without_their_suffixes(pictures, between):
+    lines = [f"{name.removesuffix('.png')}{between}{text}" for name, text in PAIRS]
+    (pictures / "sceneCategories.txt").write_text("\n".join(lines))
+    found = find_pictures(pictures)
+    assert captions_of(found) == EXPECTED
+    assert (found.notes, found.warnings, found.caption_problems) == ((), (), ())
+
+
+@pytest.mark.parametrize("text", [
+    "3D models of a house\n3D models of a car\n", "000000 words stand here\n", "000000 one\nand more\n000001 two\n",
+    "cat is on a mat\ndog is in a house\n"])
+def test_sentences_that_begin_like_pictures_are_no_lists(folder, text):
+    root = folder({**dict.fromkeys(NAMES), "3D.png": None, "cat.png": None, "dog.png": None, "about.txt": text})
+    found = find_pictures(root, captions="auto")
+    assert not found.conditional
+
+
+# ── Tables of more pictures than there are ────────────────────────────────────────────────────────────────────────────
+
+MANY = range(2500)
+LATER = {f"a{number:06}.png": None for number in range(2400, 2410)}
+
+
+@pytest.mark.parametrize(("file", "text"), [
+    ("t.csv", "file_name,caption\n" + "".join(f"a{n:06}.png,car {n}\n" for n in MANY)),
+    ("t.csv", "x,caption\n" + "".join(f"a{n:06}.png,car {n}\n" for n in MANY)),
+    ("t.csv", "".join(f"a{n:06}.png,car {n}\n" for n in MANY)),
+    ("t.txt", "".join(f"a{n:06}.png: car {n}\n" for n in MANY)),
+    ("t.txt", "".join(f"a{n:06} car {n}\n" for n in MANY)),
+    ("t.jsonl", rows(*({"image": f"a{n:06}.png", "text": f"car {n}"} for n in MANY))),
+    ("t.json", json.dumps({f"a{n:06}.png": f"car {n}" for n in MANY}))])
+def test_pictures_may_be_a_part_of_those_in_a_table(folder, file, text):
+    root = folder({**{f"images/{name}": None for name in LATER}, file: text})
+    found = find_pictures(root, checking=True)
+    assert captions_of(found) == {f"images/{name}": (f"car {int(name[1:7])}",) for name in LATER}
+    assert found.notes == (f"{file} lists 2,490 more files, which are not there, for example a000000"
+                           f"{'' if 'a000000 ' in text else '.png'}",)
+    assert found.caption_problems == ()
+    assert (f"{root / file} holds captions for 10 of these pictures, which are not used; --captions {root / file} uses "
+            "them") in find_pictures(root / "images").warnings
+
+
+def test_a_row_that_cannot_be_read_after_many_of_other_pictures_is_told(folder):
+    text = "file_name,caption\n" + "".join(f"b{n:06}.png,car\n" for n in MANY) + "x,y,z\n"
+    found = find_pictures(folder({**LATER, "t.csv": text}))
+    assert found.warnings == ("t.csv is not used: line 2502 has 3 fields where the header has 2: x | y | z. Put double "
+                              "quotes around a caption that contains a comma",)
+
+
+@pytest.mark.parametrize(("file", "given"), [("t.csv", "--captions"), ("metadata.csv", ""), ("metadata.csv", "alone")])
+def test_names_of_several_pictures_are_an_error_where_the_table_must_count(folder, file, given):
+    root = folder({"a/1.png": None, "b/1.png": None, file: "file_name,text\n1.png,red\n"})
+    with pytest.raises(DataError, match=rf"{file} has names such as 1\.png, which are those of several pictures"):
+        find_pictures(root / file if given == "alone" else root,
+                      captions=str(root / file) if given == "--captions" else "auto")
+
+
+@pytest.mark.parametrize(("text", "reason"), [
+    ("{broken", "line 1 is not JSON"), ('[{"file_name": "1.png", "text": "red"}]', "has names such as 1.png")])
+def test_a_damaged_metadata_json_that_decides_nothing_is_named(folder, text, reason):
+    found = find_pictures(folder({"a/1.png": None, "b/1.png": None, "metadata.json": text}))
+    assert any(line.startswith(f"metadata.json is not used: {reason}") for line in (*found.notes, *found.warnings))
+
+
+def test_a_long_list_without_captions_is_refused_where_it_is_named(folder):
+    root = folder({"a.png": None, "list.txt": "image\n" + "".join(f"b{number}.png\n" for number in MANY)})
+    with pytest.raises(DataError, match=r"list\.txt holds no caption"):
+        find_pictures(root, captions=str(root / "list.txt"))
+
+
 @pytest.mark.parametrize("between", [" ", ": ", ":", " - ", " => ", "=", " = ", "   ", " – "])
 @pytest.mark.parametrize("title", ["", "My pictures\n\n"])
 def test_lists_of_names_and_captions(folder, between, title):
@@ -200,7 +271,7 @@ def test_a_named_table_counts_wherever_it_lies(pictures, folder, tmp_path):
     found = find_pictures(pictures, captions=str(table))
     assert (captions_of(found), found.caption_source) == (EXPECTED, "table")
     table.write_text("file_name,text\nother.png,x\n")
-    with pytest.raises(DataError, match=r"holds no caption of the pictures.*1 other files, for example 'other\.png'"):
+    with pytest.raises(DataError, match=r"holds no caption of the pictures.*1 other file, for example 'other\.png'"):
         find_pictures(pictures, captions=str(table))
 
 

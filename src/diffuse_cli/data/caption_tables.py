@@ -5,14 +5,14 @@ import os
 import re
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..errors import DataError
-from .annotations import FILE_KEY, normalised
+from .annotations import FILE_KEY, NAMELESS, normalised
 from .caption_columns import TEXT_COLUMNS, CaptionColumns, choose_columns
 from .containers import File, read_head
 from .file_types import picture_suffixes
@@ -26,7 +26,7 @@ from .text_files import NotText, decode_text
 FILE_COLUMNS = (FILE_KEY, "filename", "file", "image", "img", "image_path", "img_path", "image_name", "img_name",
                 "image_file", "image_filename", "file_path", "filepath", "path", "picture", "photo", "name", "key",
                 "id", "image_id", "url")
-AMBIGUOUS = "names such as"                     # begins what is said of a table that may mean several pictures
+AMBIGUOUS = "has names such as"                 # begins what is said of a table that may mean several pictures
 _SAMPLE = 2000                                  # rows by which the columns are recognised
 
 
@@ -72,6 +72,9 @@ def read_table(file: File, index: NameIndex, column: str | None, *, required: bo
         return normalised(value) not in (*FILE_COLUMNS, *TEXT_COLUMNS) and index.find(
             value, directory=file.directory) is not None
 
+    def rows_again(first: int) -> Iterator[Row]:
+        return itertools.islice(read_rows(file, is_picture=is_picture, notes=[]), first, None)
+
     table = CaptionTable(file)
     sample: list[Row] = []
     try:
@@ -86,15 +89,21 @@ def read_table(file: File, index: NameIndex, column: str | None, *, required: bo
         raise UnrelatedFile(str(error)) from error
     columns = list(dict.fromkeys(key for _, row in sample for key in row))
     file_column, numbers = _file_column(sample, columns, index, file), None
-    if file_column is None and (numbers := index.numbers):
-        every = (row for _, row in itertools.chain(sample, rows))      # needed to tell whether the numbers are safe
-        file_column = _number_column(every, columns, numbers)
-        rows = itertools.islice(read_rows(file, is_picture=is_picture, notes=[]), len(sample), None)
-    if file_column is None and (ambiguous := next((value for _, row in sample for value in row.values() if isinstance(
-            value, str) and index.fits_several(value)), None)):
-        raise UnrelatedFile(f"{AMBIGUOUS} {ambiguous[:100]} are those of several pictures; write their folders as well")
+    if file_column is None:
+        try:
+            file_column, numbers = _column_by_all_rows(sample, rows_again, columns, index)
+            rows = rows_again(len(sample))
+            if file_column is None:
+                _check_not_ambiguous(file, sample, index)
+        except DataError as error:
+            if required:
+                raise
+            raise UnrelatedFile(str(error)) from error
     if file_column is None and required:
-        file_column, numbers = _named_column(sample, columns, file), None
+        file_column = _named_column(sample, columns)
+        if file_column is None and sample:
+            raise DataError(f"{file.name} has no column file_name", hint=(
+                f"Its columns are: {', '.join(columns)[:200] or 'none'}"))
     if file_column is None:
         return table if required else None
     if numbers:
@@ -106,19 +115,22 @@ def read_table(file: File, index: NameIndex, column: str | None, *, required: bo
     _take_over(table, reader)
     for place, row in itertools.chain(sample, rows):
         written = name_in(row.get(file_column))
-        if written is None and not required:
-            continue
-        if written is None:
+        if written is None and required:
             raise DataError(f"{place} has no {file_column}", hint="Every row names its picture")
-        captions = reader.captions_of(row, place, table.problems)
-        name = numbers.find(written) if numbers else index.find(written, directory=file.directory)
-        if name is None:
-            table.missing.setdefault(written, place)
-            continue
-        if captions:
-            table.by_name[name] = tuple(dict.fromkeys((*table.by_name.get(name, ()), *captions)))
-        table.listed[name] = None
+        if written is not None:
+            name = numbers.find(written) if numbers else index.find(written, directory=file.directory)
+            _add_row(table, name, written, place, reader.captions_of(row, place, table.problems))
     return table
+
+
+def _add_row(table: CaptionTable, picture: str | None, written: str, place: str, captions: tuple[str, ...]) -> None:
+    """Add what a row says. picture: the one that is `written` there, or None."""
+    if picture is None:
+        table.missing.setdefault(written, place)
+        return
+    if captions:
+        table.by_name[picture] = tuple(dict.fromkeys((*table.by_name.get(picture, ()), *captions)))
+    table.listed[picture] = None
 
 
 def captions_of_rows(
@@ -189,6 +201,30 @@ def _file_column(sample: list[Row], columns: list[str], index: NameIndex, file: 
     return best[0][0] if best and best[0][1] else None
 
 
+def _column_by_all_rows(
+    sample: list[Row], rows_from: Callable[[int], Iterator[Row]], columns: list[str], index: NameIndex,
+) -> tuple[str | None, PictureNumbers | None]:
+    """The column that names pictures, of a table whose first rows name none; the pictures by number if it holds these.
+
+    rows_from: gives all rows from a position. Raises DataError for one that cannot be read.
+    """
+    if index.numbers and (column := _number_column(rows_from(0), columns, index.numbers)):
+        return column, index.numbers
+    column = _named_column(sample, columns)
+    if column is None or len(sample) < _SAMPLE:
+        return None, None
+    later = (name_in(row.get(column)) for _, row in rows_from(_SAMPLE))            # the pictures may be some of many
+    return column if any(written and index.find(written) for written in later) else None, None
+
+
+def _check_not_ambiguous(file: File, sample: list[Row], index: NameIndex) -> None:
+    """Raise DataError if a value is the name of several pictures."""
+    for value in (value for _, row in sample for value in row.values() if isinstance(value, str)):
+        if index.fits_several(value):
+            raise DataError(f"{file.name} {AMBIGUOUS} {value[:100]}, which are those of several pictures",
+                            hint="Write their folders as well")
+
+
 def known_columns(columns: list[str]) -> list[str]:
     """The columns in FILE_COLUMNS, in that order."""
     ranks = {name: rank for rank, name in enumerate(FILE_COLUMNS)}
@@ -196,7 +232,7 @@ def known_columns(columns: list[str]) -> list[str]:
                   key=lambda column: ranks[normalised(column)])
 
 
-def _number_column(rows: Iterable[dict[str, Any]], columns: list[str], numbers: PictureNumbers) -> str | None:
+def _number_column(rows: Iterable[Row], columns: list[str], numbers: PictureNumbers) -> str | None:
     """The first column in FILE_COLUMNS that holds the numbers of pictures, without zeros in front; None without any.
 
     A column that counts rows must not be taken for it: either each number must be that of a picture, or each picture
@@ -204,7 +240,7 @@ def _number_column(rows: Iterable[dict[str, Any]], columns: list[str], numbers: 
     the pictures do.
     """
     written = {column: array("q") for column in known_columns(columns)}
-    for row in rows:
+    for _, row in rows:
         if not written or any(_is_file_name(value) and number_in(value) is None for value in row.values()):
             return None
         for column in tuple(written):
@@ -216,16 +252,12 @@ def _number_column(rows: Iterable[dict[str, Any]], columns: list[str], numbers: 
     return next((column for column, found in written.items() if numbers.fit(np.unique(np.array(found)))), None)
 
 
-def _named_column(sample: list[Row], columns: list[str], file: File) -> str | None:
-    """The first column in FILE_COLUMNS of a table that must list pictures, since all of them may be missing.
-
-    None for a table without rows. Raises DataError if there is no such column.
-    """
-    known = known_columns(columns)
-    if not known and sample:
-        raise DataError(f"{file.name} has no column file_name", hint=(
-            f"Its columns are: {', '.join(columns)[:200] or 'none'}"))
-    return known[0] if known else None
+def _named_column(sample: list[Row], columns: list[str]) -> str | None:
+    """The column that should name pictures: the first in FILE_COLUMNS, one with names of files, or that of a list."""
+    of_files = (column for column in columns
+                if 2 * sum(_is_file_name(row.get(column)) for _, row in sample) > len(sample))
+    lists = (column for column in columns if column == f"{NAMELESS}1")
+    return next(itertools.chain(known_columns(columns), of_files, lists), None)
 
 
 def _is_file_name(value: Any) -> bool:

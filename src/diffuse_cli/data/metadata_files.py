@@ -4,6 +4,7 @@ A metadata file and a manifest also decide which pictures belong to the data set
 Standard library only, except for parquet.
 """
 
+import contextlib
 import itertools
 import posixpath
 import re
@@ -85,8 +86,9 @@ def _metadata_by_directory(tree: Tree, index: PictureIndex, column: str | None) 
                 raise DataError(f"two metadata files in one folder: {files[file.directory].name} and {file.name}",
                                 hint="Keep one of them")
             files[file.directory] = file
-        if table := read_table(file, index, column, required=file.suffix != ".json"):
-            tables.setdefault(file.directory, table)
+        with contextlib.suppress(UnrelatedFile):
+            if table := read_table(file, index, column, required=file.suffix != ".json"):
+                tables.setdefault(file.directory, table)
     return tables
 
 
@@ -145,7 +147,7 @@ def read_other_tables(
         except UnrelatedFile as error:
             if file.suffix != ".txt":           # a text that is no table
                 reason = str(error)
-                unused.append((file.name, reason.removeprefix(f"{file.name} ") if " line " in reason else reason))
+                unused.append((file.name, reason.removeprefix(f"{file.name} ")))
             continue
         if table is not None:
             tables.append(table)
@@ -175,7 +177,11 @@ def captions_of_tables(
     source = SourceCaptions(_label([table.file for table in used], None), bool(used), captions)
     _add(source, used)
     for table in used:
-        source.problems += [(f"{table.file.name}: {name[:100]}", "listed but not there") for name in table.missing]
+        if len(table.missing) > len(table.listed):      # the data set is a part of another
+            source.notes.append(f"{table.file.name} lists {len(table.missing):,} more files, which are not there, for "
+                                f"example {next(iter(table.missing))[:100]}")
+        else:
+            source.problems += [(f"{table.file.name}: {name[:100]}", "listed but not there") for name in table.missing]
     return source, rest
 
 

@@ -12,14 +12,18 @@ from typing import Any, NamedTuple
 
 from ..errors import DataError
 from .annotations import NAMELESS
+from .file_types import picture_suffixes
 
 Row = tuple[str, dict[str, Any]]                # ("metadata.csv line 3", the row)
 
 _SAMPLE = 50                                    # rows by which separator and quotes are recognised
+_MANY = 10                                      # lines that are no prose if they begin with names that are alike
 _SEPARATORS = (",", "\t", ";", "|")
 _MARKS = frozenset(("1", "0", "-1"))
 # A line of a list: “1.png: a red car”, “1.png - a red car”, “1.png => a red car” or “1.png a red car”.
-_NAMED = re.compile(r"(?P<name>\S.*?\.\w{3,5}(?:#\d+)?)(?: *(?::|=>|->|=) *| +[-–—] +| +)(?P<text>[^\s,;|].*)")
+_BEHIND = r"(?: *(?::|=>|->|=) *| +[-–—] +| +)(?P<text>[^\s,;|].*)"
+_NAMED = re.compile(rf"(?P<name>\S.*?\.\w{{3,5}}(?:#\d+)?){_BEHIND}")
+_NAMED_SHORTLY = re.compile(rf"(?P<name>(?=[^\s:=]*\d)[^\s:=]{{3,}}){_BEHIND}")          # the same without the suffix
 
 
 class NoTable(Exception):
@@ -39,8 +43,8 @@ def separated_rows(file: str, lines: Iterator[str], is_picture: Callable[[str], 
     if suffix == ".txt" and (header_line := _line_above_marks(sample, is_picture)) is not None:
         yield from _marked_rows(file, itertools.chain(sample, lines), header_line)
         return
-    if suffix in (".txt", ".token") and _are_named(sample, is_picture):
-        yield from _named_rows(file, itertools.chain(sample, lines))
+    if suffix in (".txt", ".token") and (form := _form_of_names(sample, is_picture)):
+        yield from _named_rows(file, itertools.chain(sample, lines), form)
         return
     if _are_quoted_whole(sample):
         lines = map(_unquoted, lines)
@@ -62,7 +66,9 @@ def separated_rows(file: str, lines: Iterator[str], is_picture: Callable[[str], 
             if header is None:
                 if len(values) > 1 and values[0] and not any(values[1:]) and not is_picture(values[0]):
                     continue                    # the title of an export
-                if not any(map(is_picture, values)):
+                if len(values) < 2 and suffix == ".txt":
+                    raise NoTable
+                if not any(is_picture(value) or _is_of_picture(value) for value in values):
                     header = [name if name not in values[:number] else f"{name} ({number + 1})"
                               for number, name in enumerate(values)]    # of two equal names, the first counts
                     continue
@@ -75,7 +81,7 @@ def separated_rows(file: str, lines: Iterator[str], is_picture: Callable[[str], 
     except csv.Error as error:
         raise DataError(f"{file} line {ended + skipped + 1} is not CSV: {error}",
                         hint="Check its quotes") from error
-    if header is None or (len(header) < 2 and suffix == ".txt"):
+    if header is None:
         raise NoTable
 
 
@@ -88,25 +94,43 @@ def _is_header(lines: list[str], dialect: "_Dialect", is_picture: Callable[[str]
     return len(rows) == 2 and len(rows[0]) == len(rows[1]) and any(map(is_picture, rows[1]))
 
 
-def _named(line: str) -> re.Match[str] | None:
+def _named(line: str, form: re.Pattern[str]) -> re.Match[str] | None:
     """The name of a file and the words behind it in a line such as “1.png: a red car”; None in any other line."""
-    match = None if "\t" in line.strip() else _NAMED.fullmatch(line.strip())
+    match = None if "\t" in line.strip() else form.fullmatch(line.strip())
     return match if match and any(letter.isalpha() for letter in match["text"]) else None
 
 
-def _are_named(sample: list[str], is_picture: Callable[[str], bool]) -> bool:
-    """Whether each line, but perhaps the first, begins with the name of a file, and most of these are pictures."""
-    matches = [_named(line) for line in sample if line.strip()]
-    matches = matches[1:] if matches[:1] == [None] else matches
-    named = [match for match in matches if match and not is_picture(match["text"].split()[0])]
-    return 0 < len(named) == len(matches) < 2 * sum(is_picture(match["name"]) for match in named)
+def _form_of_names(sample: list[str], is_picture: Callable[[str], bool]) -> re.Pattern[str] | None:
+    """The form in which each line, but perhaps the first, begins with the name of a file, if most are pictures.
+
+    Names with a suffix need not be those of pictures in the data set, which may be some of many. Nor need those without
+    one, if they are alike; but they must be more than one, since a sentence may begin with a word such as 3D.
+    """
+    lines = [line for line in sample if line.strip()]
+    for form in (_NAMED, _NAMED_SHORTLY):
+        matches = [_named(line, form) for line in lines]
+        matches = matches[1:] if matches[:1] == [None] else matches
+        names = [match["name"] for match in matches if match and not is_picture(match["text"].split()[0])]
+        if not names or len(names) != len(matches):
+            continue
+        there = sum(map(is_picture, names))
+        if form is _NAMED and len(names) < 2 * max(there, sum(map(_is_of_picture, names))):
+            return form
+        are_alike = len({re.sub(r"\d", "0", name) for name in names}) == 1
+        if len(set(names)) > 1 and (len(names) < 2 * there or (are_alike and (there or len(names) >= _MANY))):
+            return form
+    return None
 
 
-def _named_rows(file: str, lines: Iterable[str]) -> Iterator[Row]:
+def _is_of_picture(name: str) -> bool:
+    return posixpath.splitext(name.partition("#")[0])[1].lower() in picture_suffixes()
+
+
+def _named_rows(file: str, lines: Iterable[str], form: re.Pattern[str]) -> Iterator[Row]:
     """Rows of lines such as “1.png: a red car”. Raises DataError for a line of another form, except the first."""
     numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
     for position, (number, line) in enumerate(numbered):
-        if match := _named(line):
+        if match := _named(line, form):
             yield f"{file} line {number}", {f"{NAMELESS}1": match["name"], f"{NAMELESS}2": match["text"]}
         elif position:
             raise DataError(f"{file} line {number} does not begin with the name of a picture, as the others do: "
