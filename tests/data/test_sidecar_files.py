@@ -4,6 +4,7 @@ import json
 
 import pytest
 from picture_folders import captions_of
+from source_files import png, write_folder, write_zip
 
 from diffuse_cli.data.captions import find_pictures
 from diffuse_cli.errors import DataError
@@ -370,3 +371,31 @@ def test_texts_in_a_folder_of_texts_belong_to_the_only_pictures_of_their_names(f
     assert captions_of(found)["CelebA-HQ-img/1.jpg"] == ("She has long hair.",)
     found = find_pictures(folder({"more/a/1.jpg": None, "more/b/1.jpg": None, "more/text/1.txt": "whose?"}) / "more")
     assert ("whose?",) not in captions_of(found).values()
+
+
+TEXTS = {f"{number}.txt": f"a red car {number}".encode() for number in range(3)}
+
+
+@pytest.mark.parametrize("place", ["stuff", "stuff.zip", "above"])
+@pytest.mark.parametrize("pictures", ["a", "a.zip", "a/b"])
+def test_texts_apart_belong_to_the_only_pictures_of_their_names(tmp_path, place, pictures):
+    files = {f"{number}.png": png(number) for number in range(3)}
+    (write_zip if pictures.endswith(".zip") else write_folder)(tmp_path / pictures, files)
+    if place == "above":
+        write_folder(tmp_path, TEXTS)
+        found = find_pictures(tmp_path)
+    else:
+        (write_zip if place.endswith(".zip") else write_folder)(tmp_path / place, TEXTS)
+        found = find_pictures(tmp_path / pictures, more_folders=[str(tmp_path / place)])
+    assert sorted(captions_of(found).values()) == [(text.decode(),) for text in TEXTS.values()]
+    where = "the folder above" if place == "above" else "stuff"
+    assert found.notes == (f"texts in {where} are captions of the pictures with their names",)
+    assert (found.warnings, found.caption_problems) == ((), ())
+
+
+@pytest.mark.parametrize("files", [
+    {"x/1.png": None, "y/1.png": None, "z/1.txt": "red", "z/2.txt": "blue", "x/2.png": None, "y/2.png": None},
+    {"x/1.png": None, "x/2.png": None, **{f"z/{number}.txt": "red" for number in range(1, 6)}},
+    {"x/train.png": None, "x/2.png": None, "train.txt": "some words"}])
+def test_other_texts_apart_do_not(folder, files):
+    assert not any(captions_of(find_pictures(folder(files), captions="auto")).values())

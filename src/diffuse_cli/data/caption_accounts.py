@@ -8,25 +8,23 @@ from pathlib import Path
 
 from ..config import TABLE_SUFFIXES
 from .caption_tables import AMBIGUOUS, CaptionTable
-from .captions_around import DOCUMENTS, name_captions_around
+from .captions_around import COPY, DOCUMENTS, TABLE_FORM, name_captions_around
 from .containers import File, read_head
 from .file_types import UNKNOWN, judge_suffix, picture_suffixes
 from .folders import PACKED, Tree
 from .metadata_files import MAX_TABLES
 from .name_captions import id_among_folders
-from .picture_index import PictureIndex, names_in
-from .sidecar_files import NOT_SIDECARS, ORPHAN
+from .picture_index import NEVER_CAPTIONS, PictureIndex, names_in
+from .sidecar_files import ORPHAN
 from .source_captions import SourceCaptions
 from .spilled import SpilledDict
 from .text_files import NotText, decode_text
 
-_TABLE = "; a table has the name of a picture and its caption in each line, with a comma or tab between"
-_TEXT = f"; a text has the name of its picture, as 1.txt beside 1.jpg{_TABLE.replace('; ', ', and ')}"
+_TABLE = f"; a table {TABLE_FORM}"
+_TEXT = f"; a text has the name of its picture, as 1.txt beside 1.jpg, and a table {TABLE_FORM}"
 _LIST = "pictures, without captions"
 _RENAME = "; a copy with the suffix .txt would be read as a table"
-_COPY = f", although it names pictures; copy them into a table, which{_TABLE.removeprefix('; a table')}"
-_NEVER_CAPTIONS = NOT_SIDECARS - {"labels", "list", "index"}            # these may hold captions without names
-_OF_NAMED_VALUES = (".yaml", ".yml", ".toml")
+_OF_NAMED_VALUES = (".yaml", ".yml", ".toml", ".html", ".htm")
 _OTHER_TEXTS = (".log", ".py", ".js", ".ini", ".cfg", ".conf", ".rst", ".htm", ".ipynb", ".nfo", ".srt")
 _ARCHIVES = (".zip", ".tar", ".arrow")          # that are read if they are given
 _NO_TEXTS = (*DOCUMENTS, ".xmp")
@@ -106,19 +104,19 @@ def _beside_pictures(source: SourceCaptions, tree: Tree, index: PictureIndex, kn
             count, example = twins.get(suffix, (0, position))
             twins[suffix] = count + 1, example
         elif suffix in _REMEDIES and (suffix in (".html", ".md") or (
-                posixpath.basename(name).lower().split(".")[0] not in _NEVER_CAPTIONS)):
+                posixpath.basename(name).lower().split(".")[0] not in NEVER_CAPTIONS)):
             remedy = _LIST if suffix == ".txt" and _lists_pictures(tree.others[position], index) else _REMEDIES[suffix]
             if not remedy and looked_into < MAX_TABLES:
                 looked_into += 1
-                remedy = _COPY if _mentions_pictures(tree.others[position], index) else ""
-            if not remedy and suffix == ".md" and posixpath.basename(base).lower() in _NEVER_CAPTIONS:
+                remedy = COPY if _mentions_pictures(tree.others[position], index) else ""
+            if not remedy and suffix == ".md" and posixpath.basename(base).lower() in NEVER_CAPTIONS:
                 continue
             count, first = others.get(remedy, (0, name))
             others[remedy] = count + 1, first
         elif looked_into < MAX_TABLES and (
                 suffix in _OTHER_TEXTS or judge_suffix(suffix, picture_suffixes()) == UNKNOWN):
             looked_into += 1
-            for remedy, applies in ((_RENAME, _lists_pictures), (_COPY, _mentions_pictures)):
+            for remedy, applies in ((_RENAME, _lists_pictures), (COPY, _mentions_pictures)):
                 if applies(tree.others[position], index):
                     count, first = others.get(remedy, (0, name))
                     others[remedy] = count + 1, first
@@ -134,7 +132,7 @@ def _beside_pictures(source: SourceCaptions, tree: Tree, index: PictureIndex, kn
                  "captions from them") if count > 1 else
                 f"{tree.others[example].name} lies beside a picture and is not used; --caption-ext {suffix} would read "
                 "a caption from it")
-    for remedy in (_LIST, _RENAME, _COPY, *dict.fromkeys(_REMEDIES.values())):
+    for remedy in (_LIST, _RENAME, COPY, *dict.fromkeys(_REMEDIES.values())):
         count, first = others.get(remedy, (0, ""))
         files = f"{first}{_and_more(count)}"
         if count and remedy == _LIST:

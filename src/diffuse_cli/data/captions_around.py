@@ -15,13 +15,14 @@ from ..config import CLASS_SUFFIXES, TABLE_SUFFIXES
 from ..errors import DataError
 from .caption_columns import is_caption_name
 from .caption_tables import UnrelatedFile, read_table
-from .containers import DAMAGE, PACKED, File, read_head
+from .containers import DAMAGE, PACKED, File, Location, read_head
 from .file_types import picture_suffixes
 from .folders import Tree
 from .name_captions import id_among_folders
-from .picture_index import KINDS, PictureIndex, names_in
+from .picture_index import KINDS, NEVER_CAPTIONS, PictureIndex, names_in
 from .sidecar_texts import are_boxes
 from .source_captions import SourceCaptions
+from .tables import JSON_LINES
 from .text_files import NotText, decode_text
 
 DOCUMENTS = {                                   # suffixes of tables and texts in other forms → what to do
@@ -30,11 +31,16 @@ DOCUMENTS = {                                   # suffixes of tables and texts i
     **dict.fromkeys((".docx", ".doc", ".odt", ".pages", ".rtf"),
                     "; save the text as .txt, or as a table NAME, CAPTION in .csv"),
     ".xml": "; export them as JSON or CSV"}
+TABLE_FORM = "has the name of a picture and its caption in each line, with a comma or tab between"
+COPY = f", although it names pictures; copy them into a table, which {TABLE_FORM}"
 _TEXTS = (".txt", ".caption", ".captions", ".tags", ".json", ".xmp", ".xml")
+_ROWS = (".csv", ".tsv", *JSON_LINES, ".parquet")
+_OTHERS = (".md", ".rst", ".html", ".htm", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".srt", ".vtt", ".ass", ".log")
 _LIMIT = 64 * 2**20                             # maximum bytes of a table that is looked into
 _MAX_ENTRIES = 2000                             # maximum entries of a folder that are looked at
 _MAX_TABLES = 100                               # tables that are looked into, and documents
 _MAX_TEXTS = 100                                # the same of a folder beside that of the pictures
+_MAX_LINES = 10                                 # folders and files that are named
 _HEAD = 64 * 1024                               # bytes of a document in which names of pictures are looked for
 # Parts of a spreadsheet or document that hold its texts.
 _PARTS = ("xl/sharedStrings.xml", "xl/worksheets/sheet1.xml", "content.xml", "word/document.xml")
@@ -55,28 +61,46 @@ def name_captions_around(source: SourceCaptions, tree: Tree, index: PictureIndex
         files = _files_in(folder, _MAX_TEXTS)
         if not any(file.suffix in picture_suffixes() for file in files):            # else they are captions of those
             groups.append((folder, common, files))
-            tables += files if _is_kind(folder.name) else []
-    wanted = {file.base.casefold() for _, _, files in groups for file in files if file.suffix in _TEXTS}
-    missed = {stem for name in (tree.pictures.names() if wanted else ())
-              if (stem := posixpath.splitext(posixpath.basename(name))[0].casefold()) in wanted
+            tables += files if _is_kind(folder.name) else [
+                file for file in files if file.suffix in TABLE_SUFFIXES
+                and (file.suffix == ".parquet" or names_in(_words(file), index) > 1)]
+    wanted = {file.base.casefold() for _, _, files in groups for file in files
+              if file.suffix in (*_TEXTS, *_ROWS, *_OTHERS)}
+    missed = {stem for written, name in (index.written_names(tree.pictures.names()) if wanted else ())
+              if (stem := posixpath.splitext(posixpath.basename(written))[0].casefold()) in wanted
               and name not in source.by_name and name not in source.excluded}
+    told: set[Location] = set()                 # texts of single pictures, which are no tables
+    warnings = []
     for folder, common, files in groups:
-        texts = [file for file in files if file.suffix in _TEXTS]
-        fitting = [file for file in texts if file.base.casefold() in missed]
-        if fitting and 2 * len(fitting) >= len(texts):
-            (source.notes if _is_boxes(fitting[0]) else source.warnings).append(_describe(folder, common, fitting[0]))
-    rest = [file for file in tables if file.base.casefold() not in missed]
-    source.warnings += _tables(rest, index, names_folders if id_among_folders(tree) else lambda _: False)
-    source.warnings += _documents(rest, index)
+        for suffixes, enough in ((_TEXTS, 1), (_ROWS, 2), (_OTHERS, 2)):
+            texts = [file for file in files if file.suffix in suffixes]
+            fitting = [file for file in texts if file.base.casefold() in missed]
+            if len(fitting) >= enough and 2 * len(fitting) >= len(texts):
+                told.update(file.path for file in fitting)
+                (source.notes if _is_boxes(fitting[0]) else warnings).append(
+                    _describe(folder, common, fitting[0], tree))
+    rest = [file for file in tables if file.path not in told]
+    warnings += _tables(rest, index, names_folders if id_among_folders(tree) else lambda _: False)
+    warnings += _documents(rest, index)
+    if len(warnings) > _MAX_LINES:
+        warnings[_MAX_LINES:] = [f"{len(warnings) - _MAX_LINES:,} more folders and files like these lie around {root}"]
+    source.warnings += warnings
 
 
-def _describe(folder: Path, common: Path, first: File) -> str:
-    if first.suffix == ".xml":
-        return f"{folder} holds .xml files with the names of these pictures, which are not read as captions" \
-               f"{DOCUMENTS['.xml']}"
+def _describe(folder: Path, common: Path, first: File, tree: Tree) -> str:
+    if first.suffix in (".xml", *_OTHERS):
+        return f"{folder} holds {first.suffix} files with the names of these pictures, which are not read as captions" \
+               f"{DOCUMENTS.get(first.suffix, '; copy the captions in them into .txt files')}"
     if _is_boxes(first):
         return f"{folder} holds texts with the names of these pictures, but they are boxes of objects, and no captions"
-    step = "copy them beside the pictures" if folder == common else f"give {common}, in which both folders lie"
+    if first.suffix in _ROWS or tree.written_names:
+        step = f"write them into one table, which {TABLE_FORM}, and give it as --captions"
+    elif folder != common:
+        step = f"give {common}, in which both folders lie"
+    elif tree.root.is_file():
+        step = "put them into a folder of their own, and give it behind the archive"
+    else:
+        step = "copy them beside the pictures"
     return f"{folder} holds texts with the names of these pictures, which are not used; {step}"
 
 
@@ -154,10 +178,15 @@ def _size(path: Path) -> int:
 
 
 def _documents(files: Iterable[File], index: PictureIndex) -> Iterator[str]:
-    """A line for each spreadsheet, document or XML that names the pictures, or says that it holds captions."""
-    for file in itertools.islice((file for file in files if file.suffix in DOCUMENTS), _MAX_TABLES):
-        if is_caption_name(file.base) or names_in(_words(file), index) > 1:
-            yield f"not read as captions: {file.path}{DOCUMENTS[file.suffix]}"
+    """A line for each spreadsheet, document or XML that names the pictures, or says that it holds captions.
+
+    Other texts must name them.
+    """
+    documents = (file for file in files if file.suffix in DOCUMENTS or (
+        file.suffix in (*_OTHERS, ".caption", ".captions", ".tags") and file.base.lower() not in NEVER_CAPTIONS))
+    for file in itertools.islice(documents, _MAX_TABLES):
+        if (file.suffix in DOCUMENTS and is_caption_name(file.base)) or names_in(_words(file), index) > 1:
+            yield f"not read as captions: {file.path}{DOCUMENTS.get(file.suffix, COPY)}"
 
 
 def _words(file: File) -> bytes:

@@ -22,6 +22,13 @@ KINDS = frozenset(("images", "image", "imgs", "img", "pictures", "pics", "photos
                     "captions", "caption", "caps", "labels", "label", "texts", "text", "txt", "txts", "tags", "prompts",
                     "annotations", "descriptions", "metadata", "meta"))
 
+# Names of texts about a whole data set or program, and not about the picture that is called so.
+NOT_SIDECARS = frozenset(("readme", "license", "licence", "notice", "classes", "labels", "requirements", "changelog",
+                          "copyright", "credits", "authors", "sources", "index", "list",
+                          # of albums in Google Takeout
+                          "metadata", "shared_album_comments", "print_subscriptions", "user_generated_memory_titles"))
+NEVER_CAPTIONS = NOT_SIDECARS - {"labels", "list", "index"}             # these may hold captions without names
+
 _IN_ARCHIVE = re.compile(r"\.(?:zip|tar)/", re.IGNORECASE)
 MAX_PATH = 4096                                 # letters of a path that a table may name; no system has longer ones
 _NUMBERED = re.compile(r"(.*?)(\d{1,18})", re.DOTALL)                   # a name with a number at its end
@@ -55,6 +62,10 @@ class PictureIndex:
     @functools.cached_property
     def _known(self) -> SpilledDict[str]:
         return self._written_names(self.notes) if self._written_names else SpilledDict()
+
+    def written_names(self, pictures: Iterable[str]) -> Iterable[tuple[str, str]]:
+        """What tables may call the pictures, each with the picture's name."""
+        return self._known.items() if self._known else ((name, name) for name in pictures)
 
     def _prepare(self) -> None:
         """Look at the names, with the first question."""
@@ -132,10 +143,15 @@ class PictureIndex:
         A text in such a folder also belongs to the only picture of its name, wherever it lies.
         """
         self._prepare()
-        found = self._by_kind.get(_without_kinds(base))
+        found = list(dict.fromkeys(self._by_kind.get(_without_kinds(base))))
         if not found and not KINDS.isdisjoint(_parts(base.casefold())[:-1]):
-            found = self._by_stem.get(posixpath.basename(base).casefold())
-        found = list(dict.fromkeys(found))
+            return self.find_only(base)
+        return found[0] if len(found) == 1 else None
+
+    def find_only(self, base: str) -> str | None:
+        """The only picture that is called as `base` is, without suffixes and folders; None if there are several."""
+        self._prepare()
+        found = list(dict.fromkeys(self._by_stem.get(posixpath.basename(base).casefold())))
         return found[0] if len(found) == 1 else None
 
 

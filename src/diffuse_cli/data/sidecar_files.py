@@ -7,11 +7,11 @@ import itertools
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from .annotations import normalised
 from .folders import Tree, name_of_key, sort_key
-from .picture_index import PictureIndex
+from .picture_index import NOT_SIDECARS, PictureIndex
 from .sidecar_texts import SIDECAR_KEYS, SidecarReader
 from .source_captions import SourceCaptions
 from .spilled import SpilledDict, SpilledList, SpilledLists
@@ -35,10 +35,6 @@ _EDITED = re.compile(r"(.+)-(?:edited|bearbeitet|modifié|modifiée|editado|edit
                      r"изменено|编辑|已编辑|已編輯|編集済み|수정됨)((?:\(\d+\))?)", re.IGNORECASE)
 _CUT = 46                                       # letters of a long name of a picture that Takeout leaves
 _SHARED = 20                                    # maximum pictures that one text serves in this way
-NOT_SIDECARS = frozenset(("readme", "license", "licence", "notice", "classes", "labels", "requirements", "changelog",
-                          "copyright", "credits", "authors", "sources", "index", "list",
-                          # of albums in Google Takeout
-                          "metadata", "shared_album_comments", "print_subscriptions", "user_generated_memory_titles"))
 # Names of texts that describe a whole folder, as `annotations.normalised` spells them.
 FOLDER_TEXTS = frozenset(("caption", "captions", "prompt", "prompts", "label", "description", "text", "tag", "tags",
                           "class", "class_name", "class_prompt", "instance_prompt", "trigger", "trigger_word",
@@ -55,7 +51,7 @@ def read_sidecars(tree: Tree, *, extension: str | None, joined: bool = False) ->
     """
     suffixes = (f".{extension.lower().lstrip('.')}",) if extension else SIDECAR_SUFFIXES
     source = SourceCaptions("", present=False)
-    owned, spare = _files_of_pictures(tree, suffixes)
+    owned, spare, apart = _files_of_pictures(tree, suffixes)
     for of_pictures in owned.values():
         source.files.update((name, None) for _, name in of_pictures.items())
     reader = SidecarReader(source, joined)
@@ -81,6 +77,8 @@ def read_sidecars(tree: Tree, *, extension: str | None, joined: bool = False) ->
                 several += len(captions) > 1
     source.label = f"sidecar {', '.join(sorted(used or owned, key=suffixes.index)) or suffixes[0]}"
     source.notes += _notes(source, reader, lost, mostly_several=several > sum(used.values()) / 2)
+    if source.by_name and apart:
+        source.notes.append(f"texts in {apart[0] or 'the folder above'} are captions of the pictures with their names")
     (source.notes if source.by_name else source.warnings).extend(_without_captions(source, reader))
 
     # Sidecars that cannot be opened, and sidecars of no picture
@@ -133,10 +131,12 @@ def _without_captions(source: SourceCaptions, reader: SidecarReader) -> Iterator
         yield (f"{files} no caption under {', '.join(SIDECAR_KEYS[:4])}, tags or title, for example {first}")
 
 
-def _files_of_pictures(tree: Tree, suffixes: tuple[str, ...]) -> tuple[dict[str, SpilledDict[str]], SpilledDict[None]]:
+def _files_of_pictures(
+    tree: Tree, suffixes: tuple[str, ...],
+) -> tuple[dict[str, SpilledDict[str]], SpilledDict[None], list[str]]:
     """Suffix → picture → the file that belongs to it. A name that fits exactly goes before one that fits leniently.
 
-    Besides, the files of pictures to which another one belongs already.
+    Besides, the files of pictures to which another one belongs already, and those of `_folders_of_texts` that count.
     """
     owned: dict[str, SpilledDict[str]] = {}
     spare: SpilledDict[None] = SpilledDict()
@@ -154,7 +154,7 @@ def _files_of_pictures(tree: Tree, suffixes: tuple[str, ...]) -> tuple[dict[str,
         if not exact or has_edited:
             rest.append((sort_key(file),))
     if not rest:
-        return owned, spare
+        return owned, spare, []
     lenient, numbered, cut = SpilledLists(), SpilledLists(), SpilledLists()
     for name in tree.pictures.names():
         base = posixpath.splitext(name)[0]
@@ -170,6 +170,7 @@ def _files_of_pictures(tree: Tree, suffixes: tuple[str, ...]) -> tuple[dict[str,
         if match := _NUMBER_BEHIND.fullmatch(base.casefold()):
             numbered.add(match[1], name)
     index = PictureIndex(tree.pictures.names)
+    apart = _folders_of_texts(rest.column(0, name_of_key), tree, index)
     english = (file for file in rest.column(0, name_of_key) if _ENGLISH.search(file))      # goes before translations
     for file in itertools.chain(english, rest.column(0, name_of_key)):
         base, suffix = posixpath.splitext(file)
@@ -180,16 +181,38 @@ def _files_of_pictures(tree: Tree, suffixes: tuple[str, ...]) -> tuple[dict[str,
         of_post = numbered.get(base.casefold())
         names = lenient.get(base.casefold()) or lenient.get(longer.casefold()) or lenient.get(
             _WORD_AS_SUFFIX.sub("", longer).casefold()) or (                # 0001.caption.en.txt
-            lenient.get(named[1].casefold()) if named else []) or [
-            name for name in [index.find_parallel(base) or index.find_parallel(_LANGUAGE_FOLDER.sub("", base))]
-            if name] or (
+            lenient.get(named[1].casefold()) if named else []) or _parallel(base, index) or (
             of_post if len(of_post) <= _SHARED else []) or cut.get(base.casefold())[:1]
-        of_pictures = owned[suffix.lower()]
+        of_pictures, folder = owned[suffix.lower()], posixpath.dirname(base)
+        if not names and folder in apart and (only := index.find_only(base)):
+            names, apart[folder] = [only], apart[folder] or only not in of_pictures
         free = [name for name in dict.fromkeys(names) if name not in of_pictures]
         of_pictures.update((name, file) for name in free)
         if names and not free:
             spare[file] = None
-    return owned, spare
+    return owned, spare, [folder for folder, counts in apart.items() if counts]
+
+
+def _parallel(base: str, index: PictureIndex) -> list[str]:
+    """The picture images/a/1.png of the text captions/a/1 or en/a/1 (`base`, without its suffix), if there is one."""
+    found = index.find_parallel(base) or index.find_parallel(_LANGUAGE_FOLDER.sub("", base))
+    return [found] if found else []
+
+
+def _folders_of_texts(texts: Iterable[str], tree: Tree, index: PictureIndex) -> dict[str, bool]:
+    """The folders without pictures in which at least half of the texts are called like one picture, wherever it lies.
+
+    A single text may be called so by chance, as train.txt is. Folders that say what they hold, as captions does, are
+    not among them. → each with False
+    """
+    all_texts: Counter[str] = Counter()
+    fitting: Counter[str] = Counter()
+    for file in texts:
+        base = posixpath.splitext(file)[0]
+        if (folder := posixpath.dirname(file)) not in tree.directories and not _parallel(base, index):
+            all_texts[folder] += 1
+            fitting[folder] += index.find_only(base) is not None
+    return {folder: False for folder, count in fitting.items() if 1 < count >= all_texts[folder] / 2}
 
 
 def _report_others(source: SourceCaptions, tree: Tree, used: Counter[str], spare: SpilledDict[None]) -> None:

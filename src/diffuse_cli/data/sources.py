@@ -21,7 +21,7 @@ from ..files.input_files import read_input
 from . import archives, metadata_files
 from .arrow_files import ARROW_SUFFIXES
 from .containers import File
-from .file_types import NO_PICTURE, PICTURE, judge_suffix, picture_suffixes
+from .file_types import NO_PICTURE, PICTURE, UNKNOWN, judge_suffix, picture_suffixes
 from .folders import FileList, Tree, judge_contents, list_tree
 from .hub import fetch, is_address
 from .litter import litter_label
@@ -267,7 +267,8 @@ def _listed_files(path: Path) -> Tree | None:
             unusable.append((name, judgement))
     for folder, prefix in folders:      # texts and tables beside the pictures, and beside the list
         for entry in folder.iterdir():
-            if entry != path and entry.is_file() and judge_suffix(entry.suffix.lower(), readable) == NO_PICTURE:
+            if entry != path and entry.is_file() and judge_suffix(entry.suffix.lower(), readable) in (
+                    NO_PICTURE, UNKNOWN):
                 others.append(File(posixpath.join(prefix, entry.name), entry))
     others.sort()
     once = FileList(next(of_name) for _, of_name in itertools.groupby(others, lambda file: file.name))

@@ -1,0 +1,117 @@
+"""What looks like captions in the folders around the pictures is named, wherever the pictures are kept."""
+
+import io
+import json
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+from source_files import png, write_arrow, write_folder, write_zip
+
+from diffuse_cli.data.captions import find_pictures
+
+PICTURES = {f"p{number}.png": png(number) for number in range(3)}
+PAIRS = [(name, f"a red car {name[1]}") for name in PICTURES]
+LINES = "\n".join(f"{name}: {text}" for name, text in PAIRS)
+FORM = "has the name of a picture and its caption in each line, with a comma or tab between"
+COPY = f", although it names pictures; copy them into a table, which {FORM}"
+
+
+def as_parquet(rows):
+    stream = io.BytesIO()
+    parquet.write_table(pyarrow.Table.from_pylist(rows), stream)
+    return stream.getvalue()
+
+
+TABLES = {
+    "all.txt": LINES, "all.json": json.dumps(dict(PAIRS)), "all.csv": "file,text\n" + LINES.replace(": ", ","),
+    "all.tsv": "file\ttext\n" + LINES.replace(": ", "\t"),
+    "all.jsonl": "\n".join(json.dumps({"file": name, "text": text}) for name, text in PAIRS),
+    "all.parquet": as_parquet([{"file": name, "text": text} for name, text in PAIRS])}
+
+
+def encoded(files):
+    return {name: data if isinstance(data, bytes) else data.encode() for name, data in files.items()}
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("place", ["", "captions/", "stuff/"])
+@pytest.mark.parametrize("pictures", ["images", "a.zip", "a.parquet"])
+def test_tables_around_are_named_with_the_option_that_reads_them(tmp_path, name, place, pictures):
+    if pictures == "a.parquet":
+        write_arrow(tmp_path / pictures, [{"image": {"bytes": data, "path": file}} for file, data in PICTURES.items()])
+    else:
+        (write_zip if pictures == "a.zip" else write_folder)(tmp_path / pictures, PICTURES)
+    write_folder(tmp_path, encoded({place + name: TABLES[name]}))
+    table = tmp_path / place / name
+    warning = f"{table} holds captions for 3 of these pictures, which are not used; --captions {table} uses them"
+    assert warning in find_pictures(tmp_path / pictures).warnings
+    assert find_pictures(tmp_path / pictures, captions=str(table)).conditional
+
+
+@pytest.mark.parametrize("name", ["all.caption", "all.tags", "all.md", "all.html", "all.yaml", "all.toml", "all.srt",
+                                  "captions/all.rst"])
+def test_texts_that_name_pictures_and_are_read_in_no_form_are_named(tmp_path, name):
+    write_folder(tmp_path, {**{f"images/{file}": data for file, data in PICTURES.items()}, name: LINES.encode()})
+    assert find_pictures(tmp_path / "images").warnings == (f"not read as captions: {tmp_path / name}{COPY}",)
+
+
+def test_what_says_nothing_of_pictures_or_describes_a_program_is_not_named(tmp_path):
+    write_folder(tmp_path, encoded({
+        **{f"images/{file}": data for file, data in PICTURES.items()}, "README.md": LINES, "notes.md": "see p0.png",
+        "run.log": "done", "stuff/x.csv": "a,b\n1,2\n", "config.yaml": "rate: 1"}))
+    found = find_pictures(tmp_path / "images")
+    assert (found.notes, found.warnings) == ((), ())
+
+
+@pytest.mark.parametrize(("suffix", "told"), [
+    (".csv", f"texts with the names of these pictures, which are not used; write them into one table, which {FORM}, "
+             "and give it as --captions"),
+    (".md", ".md files with the names of these pictures, which are not read as captions; copy the captions in them "
+            "into .txt files"),
+    (".txt", "texts with the names of these pictures, which are not used; copy them beside the pictures")])
+def test_a_text_for_each_picture_is_named(tmp_path, suffix, told):
+    write_folder(tmp_path, encoded({**{f"images/{file}": data for file, data in PICTURES.items()},
+                                    **{f"p{number}{suffix}": f"caption\na red car {number}" for number in range(3)}}))
+    assert find_pictures(tmp_path / "images").warnings == (f"{tmp_path} holds {told}",)
+
+
+def test_texts_beside_an_archive_are_named_with_a_step_that_works(tmp_path):
+    write_zip(tmp_path / "a.zip", PICTURES)
+    texts = {f"p{number}.txt": b"a red car" for number in range(3)}
+    write_folder(tmp_path, texts)
+    assert find_pictures(tmp_path / "a.zip").warnings == (
+        f"{tmp_path} holds texts with the names of these pictures, which are not used; put them into a folder of their "
+        "own, and give it behind the archive",)
+    write_folder(tmp_path / "own", texts)
+    assert find_pictures(tmp_path / "a.zip", more_folders=[str(tmp_path / "own")]).conditional
+
+
+def test_texts_beside_a_shard_are_named_with_a_step_that_works(tmp_path):
+    shard = write_arrow(tmp_path / "a.parquet", [{"image": {"bytes": data, "path": name}, "number": 1}
+                                                 for name, data in PICTURES.items()])
+    write_folder(tmp_path, {f"p{number}.txt": b"a red car" for number in range(3)})
+    assert find_pictures(shard).warnings[-1] == (
+        f"{tmp_path} holds texts with the names of these pictures, which are not used; write them into one table, "
+        f"which {FORM}, and give it as --captions")
+
+
+def test_texts_of_unknown_kinds_beside_the_pictures_of_a_list_are_named(tmp_path):
+    write_folder(tmp_path / "set", {**PICTURES, **{f"p{number}.srt": b"a red car" for number in range(3)},
+                                    "list.txt": "\n".join(PICTURES).encode()})
+    assert find_pictures(tmp_path / "set" / "list.txt").warnings == (
+        "3 .srt files lie beside pictures and are not used; --caption-ext .srt would read captions from them",)
+
+
+def test_web_pages_beside_pictures_are_named(tmp_path):
+    write_folder(tmp_path / "set", {**PICTURES, **{f"p{number}.html": b"<html>a red car</html>" for number in range(3)}})
+    assert find_pictures(tmp_path / "set").warnings == (
+        "not read as captions: p0.html and 2 more; copy the captions in such files into .txt files",)
+
+
+def test_many_folders_around_are_counted(tmp_path):
+    write_folder(tmp_path, {**{f"images/{file}": data for file, data in PICTURES.items()},
+                            **{f"x{number:02}/p0.txt": b"a red car" for number in range(15)}})
+    found = find_pictures(tmp_path / "images")
+    assert len(found.warnings) == 11
+    assert found.warnings[-1] == f"5 more folders and files like these lie around {tmp_path / 'images'}"
