@@ -70,7 +70,7 @@ def name_captions_around(source: SourceCaptions, tree: Tree, index: PictureIndex
               if (stem := posixpath.splitext(posixpath.basename(written))[0].casefold()) in wanted
               and name not in source.by_name and name not in source.excluded}
     told: set[Location] = set()                 # texts of single pictures, which are no tables
-    warnings = []
+    warnings: list[str] = []
     for folder, common, files in groups:
         for suffixes, enough in ((_TEXTS, 1), (_ROWS, 2), (_OTHERS, 2)):
             texts = [file for file in files if file.suffix in suffixes]
