@@ -73,9 +73,9 @@ def test_check_names_what_is_wrong_and_ends_with_3(diffuse, folder):
     (folder / "gone.txt").write_text("no picture")
     result = diffuse("check", folder)
     assert result.exit_code == 3
-    assert result.stdout.splitlines() == ["b.svg: drawing", "\\x1b[31m[bold].png: not a picture",
+    assert result.stdout.splitlines() == ["b.svg: drawing", "\\x1b[31m[bold].png: text",
                                           "gone.txt: caption without a picture"]
-    assert "skipped 2 of 11 (drawing 1, not a picture 1)" in result.stderr
+    assert "skipped 2 of 11 (drawing 1, text 1)" in result.stderr
     assert "problems with the data" not in result.stderr           # they are all there
     assert "\x1b" not in result.output
 
@@ -166,14 +166,14 @@ def test_check_as_json(diffuse, folder):
         "colours_reason": "pictures have colours",
         "captions": "sidecar .txt (9 of 10 files; 1 has none → empty)",
         "examples": [f"a red thing, number {index}" for index in (0, 4, 8)],
-        "problems": [{"name": "bad.png", "reason": "not a picture"}],
+        "problems": [{"name": "bad.png", "reason": "text"}],
     }
 
 
 def test_quiet_check_prints_only_problems(diffuse, folder):
     (folder / "bad.png").write_text("text")
     result = diffuse("check", folder, "--quiet")
-    assert (result.exit_code, result.stdout, result.stderr) == (3, "bad.png: not a picture\n", "")
+    assert (result.exit_code, result.stdout, result.stderr) == (3, "bad.png: text\n", "")
 
 
 def test_check_warns_of_few_pictures_but_does_not_fail(diffuse, folder):

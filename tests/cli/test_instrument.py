@@ -98,7 +98,7 @@ def test_pixels_outside_the_mask_stay_exactly_as_they_were(diffuse, model, photo
 
 @pytest.mark.parametrize(("arguments", "code", "said"), [
     (("--init", "nowhere.png"), 3, "nowhere.png cannot be used: not there"),
-    (("--init", "."), 3, "it is a folder"), (("--init", "text.png"), 3, "not a picture"),
+    (("--init", "."), 3, "it is a folder"), (("--init", "text.png"), 3, "text.png cannot be used: text"),
     (("--init", "PHOTO", "--mask", "text.png"), 3, "text.png cannot be used"),
     (("--strength", "0.5"), 2, "--strength needs a picture"), (("--mask", "PHOTO"), 2, "--mask needs a picture"),
     (("--init", "PHOTO", "--strength", "1.5"), 2, "--strength must be between"),

@@ -296,13 +296,13 @@ def test_problems_with_the_data_are_reported_and_recorded(diffuse, tmp_path, hom
     (folder / "alone.txt").write_text("a caption of nothing")
     code, _, err = diffuse("train", folder, *OPTIONS, "--steps", "1")
     assert code == 0
-    assert err.count("warning: 4 problems with the data (broken link 1, picture with layers 1, not a picture 1, "
+    assert err.count("warning: 4 problems with the data (broken link 1, picture with layers 1, text 1, "
                      f"caption without a picture 1); `diffuse data check {folder}` lists them\n") == 1
     assert re.search(r"pictures: 23 used \(.*\), 3 skipped\n", err)
     lines = (home / "models" / "tiny" / "skipped.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [
         {"name": "gone.png", "reason": "broken link"}, {"name": "source.psd", "reason": "picture with layers"},
-        {"name": "000.png", "reason": "not a picture"}]
+        {"name": "000.png", "reason": "text"}]
 
 
 def test_a_gpu_that_is_not_there_ends_with_2(diffuse, squares, decoded):

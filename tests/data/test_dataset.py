@@ -261,7 +261,7 @@ def test_the_second_time_no_picture_is_read(folder, directory, forbid):
     second = opened(folder, directory)
     np.testing.assert_array_equal(first.images, second.images)
     assert (first.content_id, first.names, first.skipped) == (second.content_id, second.names, second.skipped)
-    assert second.skipped == (("bad.png", "not a picture"),)
+    assert second.skipped == (("bad.png", "text"),)
 
 
 def test_new_times_new_names_and_new_captions_decode_nothing(folder, directory, forbid):
@@ -437,11 +437,11 @@ def spoil(folder, *names):
 def test_a_few_bad_files_are_skipped_and_named(folder, directory):
     spoil(folder, "1.png", "3.png", "5.png", "6.png", "8.png")
     dataset = opened(folder, directory)                             # exactly half is not over half
-    assert dataset.skipped == (("1.png", "truncated"), ("3.png", "not a picture"), ("5.png", "truncated"),
-                               ("6.png", "not a picture"), ("8.png", "truncated"))
+    assert dataset.skipped == (("1.png", "truncated"), ("3.png", "text"), ("5.png", "truncated"),
+                               ("6.png", "text"), ("8.png", "truncated"))
     assert dataset.names == ("0.png", "2.png", "4.png", "7.png", "9.png")
     assert len(dataset.images) == len(dataset.captions) == len(dataset.pixel_hashes) == 5
-    assert cache.describe_skipped(dataset.skipped, 10) == "skipped 5 of 10 (truncated 3, not a picture 2)"
+    assert cache.describe_skipped(dataset.skipped, 10) == "skipped 5 of 10 (truncated 3, text 2)"
 
 
 @pytest.mark.parametrize(("bad", "strict"), [(6, False), (10, False), (1, True)])

@@ -135,7 +135,7 @@ def test_faults_in_the_middle_of_batches_cost_only_their_files(many, started, mo
     monkeypatch.setattr(decode_workers, "SECONDS", 2.0)
     monkeypatch.setattr(decode_workers, "cores", lambda: cores)
     faults = {0: ("exit", decode_workers.CRASHED), 9: ("segfault", decode_workers.CRASHED),
-              10: ("memory", decode_workers.TOO_MUCH), 12: ("text", "not a picture"),
+              10: ("memory", decode_workers.TOO_MUCH), 12: ("text", "text"),
               15: ("memory", decode_workers.TOO_MUCH),
               16: ("hang", decode_workers.TOO_LONG), 39: ("segfault", decode_workers.CRASHED)}
     expected = [(index, 2 * index, 3 * index) for index in range(40)]
@@ -267,7 +267,7 @@ def test_a_worker_that_is_killed_once_loses_nothing(pictures, started, monkeypat
 def test_what_a_decoder_prints_goes_nowhere(pictures, started, monkeypatch, capfd):
     monkeypatch.setattr(decode_workers, "BOOTSTRAP", FAULTY)
     pictures[1].write_bytes(b"print")
-    assert colours(decode_all(pictures, resolution=8))[1:3] == ["not a picture", (2, 4, 6)]
+    assert colours(decode_all(pictures, resolution=8))[1:3] == ["text", (2, 4, 6)]
     assert capfd.readouterr() == ("", "")
 
 
@@ -289,7 +289,7 @@ def test_what_cannot_be_read_is_refused_with_its_reason(tmp_path, started):
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "text.png").write_text("text")
     results = list(decode_all([tmp_path / "pipe.png", tmp_path / "gone.png", tmp_path / "text.png"], resolution=8))
-    assert [result.reason for result in results] == ["not a regular file", "not there", "not a picture"]
+    assert [result.reason for result in results] == ["not a regular file", "not there", "text"]
     assert [bool(result.file_hash) for result in results] == [False, False, True]
 
 

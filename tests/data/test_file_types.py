@@ -1,5 +1,6 @@
 """What a file is, by its suffix and by its first bytes; and the remedy for what is no picture."""
 
+import base64
 import importlib.util
 import io
 import struct
@@ -17,6 +18,7 @@ from diffuse_cli.data.picture_files import ImageRefused
 from diffuse_cli.errors import DataError
 
 RGB = Image.fromarray(np.random.default_rng(3).integers(0, 256, (32, 48, 3), dtype=np.uint8))
+RED = Image.new("RGB", (4, 4), "red")
 LOSSLESS = ("PNG", "BMP", "TIFF", "PPM", "TGA", "QOI", "PCX", "ICO", "JPEG2000", "DDS", "SGI")
 
 
@@ -78,7 +80,8 @@ HEADS = {
     "PDF": (b"%PDF-1.4\n",),
     "web page": (b"<!DOCTYPE html><html>", b"\n <HTML><HEAD>", b"<?xml version='1.0'?><!DOCTYPE html PUBLIC>",
                  b"HTTP/1.1 403 Forbidden"),
-    "error message": (b'{"error": "not found"}', b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code>", b"Not Found",
+    "error message": (b'{"error": "not found"}', b"<h1>Bad gateway</h1>", b"{}", b"404: Not Found", b'["no"]',
+                      b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code>", b"Not Found",
                       b"404 page not found"),
     "Git LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n",),
     "git-annex pointer": (b"/annex/objects/SHA256E-s100--aa.jpg\n",),
@@ -87,7 +90,14 @@ HEADS = {
     "archive": (b"PK\3\4" + bytes(30), b"Rar!\x1a\7", b"7z\xbc\xaf\x27\x1c"),
     "only zeros": (bytes(512), bytes(20)),
     "unsupported type": (b"SIMPLE  =                    T", b"\x76\x2f\x31\x01" + bytes(9), b"#?RADIANCE\n"),
-    "not a picture": (b"a red car", b"BMW cars", b"P3 players", b"II", b"\0\1\2\3" * 20, b"GIF of a cat"),
+    "picture as text": (b"data:image/png;base64,iVBORw0KGgo", base64.b64encode(encoded(RED, "PNG")),
+                        base64.encodebytes(encoded(RED, "JPEG")), b'"' + base64.b64encode(encoded(RED, "WEBP")) + b'"',
+                        base64.b64encode(encoded(RED, "GIF")), b'{"image": "' + base64.b64encode(encoded(RED, "PNG")),
+                        b"MIME-Version: 1.0\r\nContent-Transfer-Encoding: base64\r\n\r\n/9j/4AAQSkZJRg"),
+    "saved as text": (encoded(RED, "JPEG").decode("latin-1").encode(), encoded(RED, "JPEG").decode("utf8", "replace")
+                      .encode()),
+    "text": (b"a red car", b"BMW cars", b"P3 players", b"GIF of a cat", b"https://example.org/a.jpg", "фото".encode()),
+    "not a picture": (b"II", b"\0\1\2\3" * 20, b"MZ\x90\0", b"\n"),
 }
 
 

@@ -329,7 +329,7 @@ def png_header(width, height):
     (png_header(101, 1), "over 100 times as long as wide"),
     (png_header(64, 64), "truncated"),
     (b"<html><body>404</body></html>", "web page"),
-    (b"a red car", "not a picture"),
+    (b"a red car", "text"),
     (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "drawing"),
     (png_header(64, 64).replace(b"IHDR", b"XXXX"), "damaged"),
 ], ids=["bomb", "just too large", "line", "thin", "no pixels", "html", "text", "postscript", "rubbish"])

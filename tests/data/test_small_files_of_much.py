@@ -59,7 +59,7 @@ def write(path, rows):
 ], ids=["pictures", "one picture", "one text"])
 def test_rows_that_unpack_to_more_than_the_limit_are_one_line(tmp_path, suffix, pictures, texts):
     path = write(tmp_path / f"a{suffix}", table(pictures, texts))
-    with pytest.raises(DataError, match=rf"a{suffix} (unpacks to more than|is neither a folder)"):
+    with pytest.raises(DataError, match=rf"a{suffix} (unpacks to more than|holds files of pictures)"):
         find_pictures(path)
 
 

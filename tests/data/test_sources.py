@@ -1,5 +1,7 @@
 """Archives, shards and lists: the same pictures and captions as in a folder, and nothing is unpacked."""
 
+import base64
+import json
 import os
 
 import numpy as np
@@ -119,7 +121,7 @@ def test_what_is_no_data_set_is_told_what_would_be_one(tmp_path):
 
 
 @pytest.mark.parametrize("rows", [[{"url": "https://example.com/0.png", "text": "red"}],
-                                  [{"image": "iVBORw0KGgo=", "text": "red"}], [{"text": "red"}]])
+                                  [{"image": "00ff00ff", "text": "red"}], [{"text": "red"}]])
 def test_a_table_without_pictures_says_so(tmp_path, rows):
     with pytest.raises(DataError, match=r"holds no pictures and lists none that are there|has no column file_name"):
         find_pictures(write_arrow(tmp_path / "0.parquet", rows), checking=True)
@@ -152,13 +154,45 @@ def test_shards_with_captions_of_their_own_are_merged(tmp_path):
 # ── Hostile ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_a_folder_of_addresses_alone_says_so(tmp_path):
     write_arrow(tmp_path / "laion.parquet", [{"URL": "https://example.org/1.png", "TEXT": "a cat"}])
     with pytest.raises(DataError) as error:
         find_pictures(tmp_path)
-    assert error.value.hint == ("laion.parquet is not read: no column of it holds pictures; download those at "
-                                "addresses first")
+    assert error.value.hint == ("laion.parquet is not read: no column of it holds files of pictures; save pixels as PNG"
+                                " files, and download pictures that are at addresses")
+    table = write_arrow(tmp_path / "laion.arrow", [{"URL": "https://example.org/1.png", "TEXT": "a cat"}])
+    with pytest.raises(DataError, match=r"no column of .*laion\.arrow holds files of pictures"):
+        find_pictures(table)
+
+
+AS_TEXT = [base64.b64encode(png(number)).decode() for number in range(3)]
+
+
+@pytest.mark.parametrize("before", ["", "data:image/png;base64,"])
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json", "a.txt", "a.parquet"])
+def test_pictures_that_are_written_as_text_are_refused_by_what_they_are(tmp_path, before, name):
+    rows = [{"image": before + text, "text": "a car"} for text in AS_TEXT]
+    table = tmp_path / "set" / name
+    if name == "a.parquet":
+        write_arrow(table, rows)
+    else:
+        text = {"a.csv": "image,text\n" + "".join(f'"{row["image"]}",a car\n' for row in rows),
+                "a.jsonl": "\n".join(map(json.dumps, rows)), "a.json": json.dumps(rows),
+                "a.txt": "\n".join(row["image"] for row in rows)}[name]
+        write_folder(table.parent, {name: text.encode()})
+    with pytest.raises(DataError, match=rf"{name} holds pictures that are written as text \(base64\)"):
+        find_pictures(table)
+    with pytest.raises(DataError, match=rf"holds no picture.*{name} is not read: pictures are written in it as text"):
+        find_pictures(table.parent)
+
+
+def test_a_picture_as_text_is_no_caption_and_does_no_harm_beside_one(tmp_path):
+    root = write_folder(tmp_path / "set", {
+        "a.png": png(1), "a.txt": AS_TEXT[0].encode(), "b.png": png(2), "b.txt": b"a red car",
+        "c.png": png(3), "t.csv": f"file,image,text\nc.png,{AS_TEXT[0]},a bus\n".encode()})
+    found = find_pictures(root)
+    assert captions_of(found) == {"a.png": (), "b.png": ("a red car",), "c.png": ("a bus",)}
+    assert found.caption_problems == (("a.txt", "picture as text"),)
 
 
 def test_a_second_column_of_pictures_is_named(tmp_path):
@@ -167,6 +201,7 @@ def test_a_second_column_of_pictures_is_named(tmp_path):
     assert found.notes == ("pictures are taken from the column before of a.parquet, and not from after",)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 @pytest.mark.parametrize("name", ["list.txt", "a.csv", "a.zip", "a.parquet"])
 def test_a_pipe_is_no_data_set(tmp_path, name):
     os.mkfifo(tmp_path / name)

@@ -23,7 +23,7 @@ _PREFIX = 2**16                                 # maximum bytes before a picture
 _BEGINNING = re.compile(rb"\x89PNG\r\n\x1a\n....IHDR|\xff\xd8\xff[\xdb\xe0-\xe2\xed\xee\xfe]|GIF8[79]a|RIFF....WEBPVP8"
                         rb"|\0\0\0.ftypavi[fs]", re.DOTALL)
 # What a file may seem to be by its first bytes, if a picture follows.
-_SEEMS = ("not a picture", "web page", "error message", "link as a text", "only zeros")
+_SEEMS = ("not a picture", "text", "web page", "error message", "link as a text", "only zeros")
 
 # ── Bytes before a picture ──────────────────────────────────────────────────────────────────────────────────────────
 

@@ -44,6 +44,9 @@ REMEDIES = {                                    # reason → remedy, the rest of
     "link as a text": "a link was copied as a text: copy the picture that it names",
     "web page": "the download failed: a page was saved under the name of the file",
     "error message": "the download failed: a message was saved under the name of the file",
+    "picture as text": "its bytes are written as a text, which `base64 -d` decodes: save them as a file",
+    "saved as text": "a program took its bytes for a text and changed them: copy or download it again",
+    "text": "it holds a text, perhaps a message of a failed download: copy or download it again",
     "PDF": "export its pages as PNG",
     "formatted text": "save it as plain text",
     "video": "save single frames as pictures",
@@ -135,11 +138,15 @@ _SIGNATURES = tuple((format, re.compile(pattern, re.DOTALL)) for format, pattern
 ))
 FORMATS = (*(format for format, _ in _SIGNATURES), "AVIF", "TGA")       # that are opened, besides those of plugins
 
+# How pictures begin that are written as text, by base64.
+_BASE64 = rb"data:image/|iVBORw0KGgo|/9j/[A-Za-z0-9+/]{8}|R0lGOD[dl]h|UklGR[A-Za-z0-9+/]{6}XRUJQ"
+_AS_TEXT = re.compile(rb"(?<![A-Za-z0-9+/])(?:%b)" % _BASE64)
 _XML = rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*"         # what may stand before the first tag
 _OTHERS = tuple((reason, re.compile(pattern, re.DOTALL | re.IGNORECASE)) for reason, pattern in (
     ("Git LFS pointer", rb"version https://(git-lfs|hawser)"),
     ("git-annex pointer", rb"/annex/objects/"),
     ("link as a text", rb"XSym\n\d{4}\n|!<symlink>|(\.\.?/)+[^\n]{1,255}\n?\Z"),
+    ("picture as text", rb"[\s\"'\[]*(?:%b)" % _BASE64),
     (JPEG_XL, rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n"),
     (RAW, rb"FUJIFILMCCD-RAW|IIR[OS]\x08|MMOR\0|IIU\0|FOVb|\0MRM|II\*\0.{4}CR\x02|II\x1a\0\0\0HEAPCCDR"),
     (LAYERS, rb"8BPS|gimp xcf"),
@@ -147,7 +154,9 @@ _OTHERS = tuple((reason, re.compile(pattern, re.DOTALL | re.IGNORECASE)) for rea
     ("PDF", rb"%PDF"),
     ("formatted text", rb"\{\\rtf"),
     ("web page", _XML + rb"<(!DOCTYPE|html|head|body|script|meta)|HTTP/\d"),
-    ("error message", rb"\s*(<\?xml|<Error|\{\s*\"|\[\s*\{|Not Found|Access Denied|Forbidden|[45]\d\d )"),
+    ("error message", rb"\s*(<\?xml|<Error|<(title|div|h\d|p|center|pre|b)\b|[{[]\s*[]}\"{]|Not Found|Access Denied|"
+                      rb"Forbidden|[45]\d\d\b)"),
+    ("saved as text", rb"\xc3\xbf\xc3\x98\xc3\xbf|(\xef\xbf\xbd){2}|\xef\xbf\xbdPNG"),
     ("gzip data", rb"\x1f\x8b"),
     ("archive", rb"PK\x03\x04|PK\x05\x06|Rar!|7z\xbc\xaf|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|.{257}ustar"),
     ("video", rb"\x1aE\xdf\xa3|RIFF.{4}AVI |\0\0\x01\xba|\0\0\x01\xb3|OggS|FLV\x01"),
@@ -155,7 +164,8 @@ _OTHERS = tuple((reason, re.compile(pattern, re.DOTALL | re.IGNORECASE)) for rea
     (OTHER_TYPE, rb"P7\n|PF\s\d|SIMPLE  =|\x76\x2f\x31\x01|#\?R(ADIANCE|GBE)|BPG\xfb|AT&TFORM|/\* XPM|II\xbc\x01"
                  rb"|\xabKTX|.{128}DICM"),
 ))
-_NO_TEXTS = tuple(item for item in _OTHERS if item[0] in ("Git LFS pointer", "PDF", "formatted text", "web page"))
+_NO_TEXTS = tuple(item for item in _OTHERS if item[0] in (
+    "Git LFS pointer", "PDF", "formatted text", "picture as text", "web page"))
 _AVIF_BRANDS = {b"avif", b"avis"}
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
@@ -178,7 +188,21 @@ def what_else(head: bytes) -> str:
     """The reason why a file cannot be a picture, by its first HEAD bytes; at worst "not a picture"."""
     if brands := _brands(head):
         return HEIC if brands & _HEIF_BRANDS else RAW if b"crx " in brands else "video"
-    return _other(head) or "not a picture"
+    if _AS_TEXT.search(head):
+        return "picture as text"
+    return _other(head) or ("text" if _is_text(head) else "not a picture")
+
+
+def holds_pictures_as_text(head: bytes) -> bool:
+    """Whether pictures are written as text, by base64, in the beginning of a file, a table for instance."""
+    return bool(_AS_TEXT.search(head))
+
+
+def _is_text(head: bytes) -> bool:
+    """Whether bytes are UTF-8, which may be cut at their end, and a text of several letters."""
+    text = head.decode("utf-8", "replace").rstrip("\ufffd")
+    return len(text.strip()) > 2 and all(letter.isprintable() or letter in "\t\r\n\f" for letter in text) and (
+        "\ufffd" not in text)
 
 
 def reason_against_text(head: bytes) -> str | None:

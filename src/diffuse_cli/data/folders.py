@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from ..errors import DataError, system_reason
-from .containers import File, Inner, Location, read_head
+from .containers import File, Location, read_head
 from .file_types import (
     HEAD,
     NO_PICTURE,
@@ -31,6 +31,7 @@ from .file_types import (
     SUFFIXES,
     UNKNOWN,
     format_of,
+    holds_pictures_as_text,
     judge_suffix,
     picture_suffixes,
     remedies,
@@ -50,7 +51,11 @@ _HOLDERS = (
       ".mdb", ".feather", ".pt", ".pth", "-ubyte", "data_batch_1"), "save its pictures as PNG files"),
     ((".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"), "save single frames as pictures"),
     ((".pdf",), "export its pages as PNG"),
-    ((".parquet", ".arrow"), "no column of it holds pictures; download those at addresses first"))
+    ((".parquet", ".arrow"), "no column of it holds files of pictures; save pixels as PNG files, and download pictures "
+                             "that are at addresses"))
+AS_TEXT_STEP = "save each picture as a file of its own"
+HEAD_OF_TABLE = 64 * 1024                       # bytes of a file in which pictures as text are looked for
+_MAX_LOOKED_INTO = 20                           # files that are looked into for the same
 _PART = re.compile(r"-\d+-of-\d+$")            # behind the name of one of several such files
 
 
@@ -157,6 +162,10 @@ class Tree:
         packed = [name for name in self.others.names() if name.lower().endswith(PACKED)]
         holders = [(name, step) for name in self.others.names() for suffixes, step in _HOLDERS
                    if _PART.sub("", name.lower()).endswith(suffixes)]
+        texts = (file for file in itertools.islice(self.others, _MAX_LOOKED_INTO)
+                 if holds_pictures_as_text(_head(file.path, HEAD_OF_TABLE)))
+        holders = [(name, "pictures are written in it as text (base64): " + AS_TEXT_STEP)
+                   for name, *_ in itertools.islice(texts, 1)] or holders
         help = "; ".join((*(f"Unpack {name} first" for name in packed[:1]),
                           *(f"{name} is not read: {step}" for name, step in holders[:1]), *remedies(counts)))
         hint = f"Looked, at any depth, for {' '.join(sorted(SUFFIXES))}, and into files without a suffix"
@@ -214,7 +223,7 @@ def judge_contents(path: Location, judgement: str) -> str:
     """PICTURE, NO_PICTURE or a reason: the judgement by the suffix, or by the first bytes if it says too little."""
     if judgement in (PICTURE, NO_PICTURE):
         return judgement
-    head = _head(path) if isinstance(path, Path) else _head_of_member(path)
+    head = _head(path, HEAD)
     format = format_of(head)
     if format is not None and not (judgement == RAW and format == "TIFF"):          # as many raw photographs begin
         return PICTURE
@@ -224,18 +233,10 @@ def judge_contents(path: Location, judgement: str) -> str:
     return reason if reason in PICTURE_LIKE else NO_PICTURE
 
 
-def _head_of_member(path: Inner) -> bytes:
-    """The first bytes of a file in a container; none if it cannot be read."""
+def _head(path: Location, count: int) -> bytes:
+    """The first `count` bytes of a regular file; none if it cannot be read."""
     try:
-        return path.head(HEAD)
-    except OSError:
-        return b""
-
-
-def _head(path: Path) -> bytes:
-    """The first bytes of a regular file; none if it cannot be read."""
-    try:
-        return read_head(path, HEAD)
+        return read_head(path, count)
     except OSError:
         return b""
 

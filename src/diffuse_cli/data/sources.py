@@ -20,9 +20,9 @@ from ..errors import DataError
 from ..files.input_files import read_input
 from . import archives, metadata_files
 from .arrow_files import ARROW_SUFFIXES
-from .containers import File
-from .file_types import NO_PICTURE, PICTURE, UNKNOWN, judge_suffix, picture_suffixes
-from .folders import FileList, Tree, judge_contents, list_tree
+from .containers import File, read_head
+from .file_types import NO_PICTURE, PICTURE, UNKNOWN, holds_pictures_as_text, judge_suffix, picture_suffixes
+from .folders import AS_TEXT_STEP, HEAD_OF_TABLE, FileList, Tree, judge_contents, list_tree
 from .hub import fetch, is_address
 from .litter import litter_label
 from .shards import read_shards
@@ -124,14 +124,26 @@ def open_source(path: Path, *, column: str | None, checking: bool) -> tuple[Tree
 
     Raises DataError if there is no picture, or if something cannot be read.
     """
-    tree, captions = _open_any(path, column, checking)
     is_table = path.suffix.lower() in TABLE_SUFFIXES
+    try:
+        tree, captions = _open_any(path, column, checking)
+    except DataError:
+        _check_not_as_text(path)
+        raise
+    if not tree.pictures:
+        _check_not_as_text(path)
     if not tree.pictures and is_table:
         raise DataError(f"{path} holds no pictures and lists none that are there", hint=(
             "Names in it are relative to its folder, and pictures at addresses must be downloaded first"))
     if not tree.pictures:
         raise tree.no_picture(path)
     return tree, captions
+
+
+def _check_not_as_text(path: Path) -> None:
+    """Raise DataError if a file holds pictures that are written as text."""
+    if path.is_file() and holds_pictures_as_text(read_head(path, HEAD_OF_TABLE)):
+        raise DataError(f"{path} holds pictures that are written as text (base64)", hint=AS_TEXT_STEP.capitalize())
 
 
 def _open_any(path: Path, column: str | None, checking: bool) -> tuple[Tree, SourceCaptions | None]:
@@ -155,6 +167,9 @@ def _open_any(path: Path, column: str | None, checking: bool) -> tuple[Tree, Sou
         tree = listed
     elif suffix in TABLE_SUFFIXES:
         tree, captions = metadata_files.read_manifest(path, column=column, checking=checking)
+    elif suffix in ARROW_SUFFIXES:
+        raise DataError(f"no column of {path} holds files of pictures", hint=(
+            "Save pixels as PNG files, and download pictures that are at addresses"))
     elif suffix in picture_suffixes():
         raise DataError(f"{path} is one picture", hint=f"Give the folder that holds the pictures: {path.parent}")
     else:
