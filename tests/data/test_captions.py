@@ -1,7 +1,10 @@
 """Which source of captions counts, by what `find_pictures` finds in real folders."""
 
+import os
+
 import pytest
 from picture_folders import captions_of, rows
+from source_files import png, write_folder, write_zip
 
 from diffuse_cli.data.captions import find_pictures
 from diffuse_cli.errors import DataError, UsageError
@@ -102,3 +105,33 @@ def test_the_summary_counts_and_three_examples_are_given(folder):
     found = find_pictures(folder(files))
     assert found.caption_summary == "sidecar .txt (8 of 10 files; 2 have none → empty)"
     assert found.caption_examples == ("caption 0", "caption 4", "caption 7")
+
+
+RUSSIAN = "рыжая кошка спит на диване"
+TOLD = "1 caption file is not UTF-8 and was read as cp1251"
+
+
+@pytest.mark.parametrize("files", [
+    {"a.txt": RUSSIAN},
+    {"table.csv": "file,text\na.png,red\nb.png,blue\nc.png,green\n", "d.txt": RUSSIAN},
+    {"metadata.csv": "file_name,text\na.png,red\nb.png,\n", "b.txt": RUSSIAN},
+    {"more/e.png": None, "more/caption.txt": RUSSIAN}])
+def test_a_guessed_encoding_is_told_whichever_sources_count_together(folder, files):
+    encoded = {name: text and text.encode("cp1251") for name, text in files.items()}
+    found = find_pictures(folder({**{f"{name}.png": None for name in "abcd"}, **encoded}))
+    assert (RUSSIAN,) in captions_of(found).values()
+    assert TOLD in found.notes
+
+
+def test_a_guessed_encoding_of_a_list_is_told(tmp_path):
+    names = [os.fsdecode(f"{word}.png".encode("cp1251")) for word in ("кошка", "собака")]
+    try:
+        write_folder(tmp_path, {name: png(number) for number, name in enumerate(names)})
+    except OSError:                             # this file system has names in UTF-8 alone
+        pytest.skip("names are UTF-8 here")
+    write_zip(tmp_path / "птица.zip", {"a.png": png(1)})
+    for text, count in (("кошка.png\nсобака.png\n", 2), ("птица.zip\n", 1)):
+        (tmp_path / "list.txt").write_bytes(text.encode("cp1251"))
+        found = find_pictures(tmp_path / "list.txt")
+        assert len(found.pictures) == count
+        assert found.notes[0] == "list.txt is not UTF-8 and was read as cp1251"

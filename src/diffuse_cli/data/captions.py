@@ -186,6 +186,7 @@ def _fill_from_sidecars(source: SourceCaptions, sidecars: SourceCaptions) -> Non
     elif sidecars.by_name:
         source.label += f" and {sidecars.label}"
         source.by_name.update(sidecars.by_name.items())
+        source.notes += sidecars.notes
 
 
 def _fill_from_tables(source: SourceCaptions, tables: list[CaptionTable]) -> list[CaptionTable]:

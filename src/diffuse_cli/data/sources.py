@@ -9,31 +9,26 @@ import itertools
 import os
 import posixpath
 import re
-import unicodedata
-import urllib.parse
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..config import TABLE_SUFFIXES
 from ..errors import DataError
-from ..files.input_files import read_input
 from . import archives, metadata_files
 from .arrow_files import ARROW_SUFFIXES
 from .containers import File, read_head
-from .file_types import NO_PICTURE, PICTURE, UNKNOWN, holds_pictures_as_text, judge_suffix, picture_suffixes
-from .folders import AS_TEXT_STEP, HEAD_OF_TABLE, FileList, Tree, judge_contents, list_tree
+from .file_lists import listed_containers, listed_files
+from .file_types import holds_pictures_as_text, picture_suffixes
+from .folders import AS_TEXT_STEP, HEAD_OF_TABLE, FileList, Tree, list_tree
 from .hub import fetch, is_address
-from .litter import litter_label
 from .shards import read_shards
 from .sidecar_files import SIDECAR_SUFFIXES
 from .source_captions import SourceCaptions
 from .spilled import SpilledDict
-from .text_files import NotText, decode_text, was_guessed
 
 _OF_DATASETS = ("dataset_info", "dataset_infos", "state", "dataset_dict", "stats", "requirements")     # about shards
 _CAPTIONS = (*SIDECAR_SUFFIXES, *TABLE_SUFFIXES)          # suffixes of files that may hold captions of other places
-LIST_LIMIT = 256 * 2**20                        # maximum bytes of a list of files
 
 
 def open_sources(
@@ -151,6 +146,7 @@ def _open_any(path: Path, column: str | None, checking: bool) -> tuple[Tree, Sou
     if is_address(path):
         path = fetch(path)
     suffix, captions = path.suffix.lower(), None
+    notes: list[str] = []
     if path.is_dir():
         tree, captions = _open_folder(path, column)
     elif not path.exists():
@@ -161,9 +157,10 @@ def _open_any(path: Path, column: str | None, checking: bool) -> tuple[Tree, Sou
         tree = archives.expand(path, [("", path)])
     elif suffix in ARROW_SUFFIXES and (found := read_shards([("", path)], path, column)):
         tree, captions = found
-    elif suffix == ".txt" and (containers := _listed_containers(path)):
-        return open_sources(containers, column=column, checking=checking)
-    elif suffix == ".txt" and (listed := _listed_files(path)):
+    elif suffix == ".txt" and (containers := listed_containers(path, notes)):
+        tree, captions = open_sources(containers, column=column, checking=checking)
+        tree = dataclasses.replace(tree, notes=(*notes, *tree.notes))
+    elif suffix == ".txt" and (listed := listed_files(path)):
         tree = listed
     elif suffix in TABLE_SUFFIXES:
         tree, captions = metadata_files.read_manifest(path, column=column, checking=checking)
@@ -220,71 +217,3 @@ def _sorted(files: Iterable[File]) -> FileList:
     result = FileList(files)
     result.sort()
     return result
-
-
-# ── A list of files ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _lines_of(path: Path, notes: list[str]) -> list[str]:
-    """The lines of a list of files, without comments; [] if it is no text. notes: gets a line about its encoding."""
-    try:
-        text, encoding = decode_text(read_input(path, limit=LIST_LIMIT))
-    except (OSError, NotText):
-        return []
-    if was_guessed(encoding):
-        notes.append(f"{path.name} is not UTF-8 and was read as {encoding}")
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    return [_local_path(line, path.parent) for line in lines]
-
-
-def _local_path(line: str, folder: Path) -> str:
-    """The path in a line of a list: without quotes, as Windows copies paths, its separators, and the mark of a file."""
-    if os.path.exists(folder / line):
-        return line
-    if len(line) > 2 and line[0] == line[-1] in "\"'":
-        line = line[1:-1]
-    if line.lower().startswith("file:///"):
-        return urllib.parse.unquote(line[7:])
-    return line if os.path.exists(folder / line) else line.replace("\\", "/")
-
-
-def _listed_containers(path: Path) -> list[Path]:
-    """The archives and shards that a file names, one a line; [] if a line names anything else."""
-    found = [path.parent / line for line in _lines_of(path, [])]
-    return found if all((archives.is_archive(one.name) or one.suffix.lower() in ARROW_SUFFIXES) and one.is_file()
-                        for one in found) else []
-
-
-def _listed_files(path: Path) -> Tree | None:
-    """The pictures and texts that a file names, one a line; None if its lines are not names of existing files."""
-    notes: list[str] = []
-    lines = _lines_of(path, notes)
-    if not lines or not any(os.path.exists(path.parent / line) for line in (lines[0], lines[-1])):
-        return None
-    readable = picture_suffixes()
-    pictures, others = FileList(), FileList()
-    unusable: list[tuple[str, str]] = []
-    litter: Counter[str] = Counter()
-    folders: dict[tuple[Path, str], None] = {(path.parent, ""): None}   # with the folder in the names of their files
-    for line in lines:
-        listed = path.parent / line
-        name = unicodedata.normalize("NFC", re.sub(r"^(\.*/)+", "", posixpath.normpath(line.replace("\\", "/"))))
-        if not os.path.isfile(listed):          # which is false, too, for what cannot be a name
-            unusable.append((name, "not there" if not os.path.exists(listed) else "not a regular file"))
-        elif label := litter_label(listed.name):
-            litter[label] += 1
-        elif (judgement := judge_contents(listed, judge_suffix(listed.suffix.lower(), readable))) == PICTURE:
-            pictures.append(File(name, listed))
-            folders[listed.parent, posixpath.dirname(name)] = None
-        elif judgement == NO_PICTURE:           # `find` lists texts as well
-            others.append(File(name, listed))
-        else:
-            unusable.append((name, judgement))
-    for folder, prefix in folders:      # texts and tables beside the pictures, and beside the list
-        for entry in folder.iterdir():
-            if entry != path and entry.is_file() and judge_suffix(entry.suffix.lower(), readable) in (
-                    NO_PICTURE, UNKNOWN):
-                others.append(File(posixpath.join(prefix, entry.name), entry))
-    others.sort()
-    once = FileList(next(of_name) for _, of_name in itertools.groupby(others, lambda file: file.name))
-    return Tree(path.parent, pictures, once, tuple(unusable), (), tuple(litter.most_common()), tuple(notes))
