@@ -107,6 +107,14 @@ def test_the_summary_counts_and_three_examples_are_given(folder):
     assert found.caption_examples == ("caption 0", "caption 4", "caption 7")
 
 
+@pytest.mark.parametrize(("option", "value", "said"), [
+    ("caption_column", "long", "--caption-column long is not used, because the captions come from no table"),
+    ("caption_template", "a {label}",
+     "--caption-template is not used, because the captions come from no names of folders or files")])
+def test_an_option_of_a_source_that_does_not_count_is_told(folder, option, value, said):
+    assert find_pictures(folder({"a.png": None, "a.txt": "a red car"}), **{option: value}).warnings == (said,)
+
+
 RUSSIAN = "рыжая кошка спит на диване"
 TOLD = "1 caption file is not UTF-8 and was read as cp1251"
 

@@ -1,5 +1,6 @@
 """Captions of metadata files and manifests, and every line of them that is refused."""
 
+import json
 import os
 import zipfile
 
@@ -218,3 +219,30 @@ def test_a_table_that_is_named_but_lies_in_the_data_set_is_pointed_to(folder, tm
     root = folder({"1.png": None, "c.csv": "file,text\n1.png,red\n"})
     with pytest.raises(DataError, match=f"--captions {root}/c.csv takes the one in the data set"):
         find_pictures(root, captions=str(tmp_path / "c.csv"))
+
+
+@pytest.mark.parametrize("name", ["list.jsonl", "list.csv", "list.txt", "list.json"])
+@pytest.mark.parametrize("written", ["absolute", "relative", "file"])
+def test_a_manifest_may_list_pictures_anywhere(tmp_path, folder, name, written):
+    root = folder({"a/1.png": None, "a/2.png": None, "b/1.png": None, "b/1.txt": "beside", "lists/1.png": None,
+                   "lists/3.png": None})
+    place = {"absolute": f"{root}/", "relative": "../", "file": f"file://{root}/"}[written]
+    pairs = {f"{place}a/1.png": "red", f"{place}b/1.png": "", "3.png": "blue"}
+    text = {"list.jsonl": rows(*({"image": path, "text": text} for path, text in pairs.items())),
+            "list.csv": "file,text\n" + "".join(f"{path},{text}\n" for path, text in pairs.items()),
+            "list.txt": "file\ttext\n" + "".join(f"{path}\t{text}\n" for path, text in pairs.items()),
+            "list.json": json.dumps(pairs)}[name]
+    (root / "lists" / name).write_text(text)
+    found = find_pictures(root / "lists" / name)
+    assert {picture.path: picture.captions for picture in found.pictures} == {
+        root / "a" / "1.png": ("red",), root / "b" / "1.png": ("beside",), root / "lists" / "3.png": ("blue",)}
+    assert (found.warnings, found.caption_problems) == ((), ())
+
+
+def test_files_that_a_manifest_lists_elsewhere_and_that_are_no_pictures_are_named(folder):
+    root = folder({"a/1.png": None, "a/2.svg": "<svg/>"})
+    (root / "lists").mkdir()
+    (root / "lists" / "list.csv").write_text("file,text\n../a/1.png,red\n../a/2.svg,blue\n../a/3.png,green\n")
+    found = find_pictures(root / "lists" / "list.csv", checking=True)
+    assert list(captions_of(found).values()) == [("red",)]
+    assert [reason for _, reason in (*found.unusable, *found.caption_problems)] == ["drawing", "listed but not there"]

@@ -259,3 +259,22 @@ def test_a_picture_that_two_places_hold_is_not_taken_twice(tmp_path, other, hint
     write_folder(tmp_path, {"images/sub/a.png": png(1), "table.csv": b"file,text\na.png,red\n"})
     with pytest.raises(DataError, match=f"a.png is in .* and in .*{other}.*{hint}"):
         find_pictures(tmp_path / "images", more_folders=[str(tmp_path / other)])
+
+
+@pytest.mark.parametrize("pictures", ["images", "images.zip"])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_table_behind_the_pictures_holds_their_captions(tmp_path, pictures, first):
+    files = {"1.png": png(1), "2.png": png(2)}
+    (write_zip if pictures.endswith(".zip") else write_folder)(tmp_path / pictures, files)
+    write_folder(tmp_path, {"tables/labels.csv": b"file,text\n1.png,red\n2.png,blue\n"})
+    places = [tmp_path / pictures, tmp_path / "tables" / "labels.csv"]
+    found = find_pictures(places[not first], more_folders=[str(places[first])])
+    assert captions_of(found) == {"images/1.png": ("red",), "images/2.png": ("blue",)}
+
+
+@pytest.mark.parametrize(("name", "text"), [
+    ("list.txt", "../images/a.png"), ("table.csv", "file,text\n../images/a.png,x")])
+def test_a_list_elsewhere_of_pictures_in_a_given_folder_is_not_taken_twice(tmp_path, name, text):
+    write_folder(tmp_path, {"images/a.png": png(1), f"lists/{name}": text.encode()})
+    with pytest.raises(DataError, match=rf"a\.png is in .*images and in .*{name}"):
+        find_pictures(tmp_path / "images", more_folders=[str(tmp_path / "lists" / name)])

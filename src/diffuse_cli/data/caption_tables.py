@@ -56,7 +56,7 @@ class CaptionTable:
     rank: int = 0
     listed: SpilledDict[None] = field(default_factory=SpilledDict)      # all pictures in it, with captions or without
     by_name: SpilledTuples = field(default_factory=SpilledTuples)       # only those with at least one caption
-    missing: dict[str, str] = field(default_factory=dict)               # … → the place where it is listed first
+    missing: SpilledDict[str] = field(default_factory=SpilledDict)      # … → the place where it is listed first
     problems: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -126,7 +126,8 @@ def read_table(file: File, index: NameIndex, column: str | None, *, required: bo
 def _add_row(table: CaptionTable, picture: str | None, written: str, place: str, captions: tuple[str, ...]) -> None:
     """Add what a row says. picture: the one that is `written` there, or None."""
     if picture is None:
-        table.missing.setdefault(written, place)
+        if written not in table.missing:
+            table.missing[written] = place
         return
     if captions:
         table.by_name[picture] = tuple(dict.fromkeys((*table.by_name.get(picture, ()), *captions)))

@@ -7,11 +7,11 @@ there are none. Every other file that could hold captions is named.
 
 import itertools
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import check_captions, is_table
+from ..config import Recipe, check_captions, is_table
 from ..errors import DataError
 from . import caption_accounts, folder_texts, metadata_files, name_captions, sidecar_files
 from .caption_summary import look_through, odd_captions, summary
@@ -42,7 +42,7 @@ class _Options:
 
 def find_pictures(folder: Path, *, more_folders: Sequence[str] = (), captions: str = "auto", caption: str | None = None,
                   caption_column: str | None = None, caption_ext: str | None = None,
-                  caption_template: str = "{label}", join_lines: bool = False, strict: bool = False,
+                  caption_template: str = Recipe.caption_template, join_lines: bool = False, strict: bool = False,
                   checking: bool = False) -> PictureListing:
     """Pair the pictures below `folder`, or listed in a table given in its place, with their captions.
 
@@ -85,6 +85,7 @@ def find_pictures(folder: Path, *, more_folders: Sequence[str] = (), captions: s
         more = "" if every == held_out else ", as do others"
         source.warnings.append(f"{training} and {held_out} lie side by side{more}, and pictures of both are trained "
                                f"on; --held-out {shlex.quote(every)} keeps the latter for validation")
+    source.warnings += _without_effect(options, kind)
     source.warnings += warn_of_derived(files.names, folder)
     pictures = PictureFiles(files, SpilledList(
         (packed(source.by_name.get(name, ())),) for name in files.names()))
@@ -93,6 +94,14 @@ def find_pictures(folder: Path, *, more_folders: Sequence[str] = (), captions: s
     notes = tuple(dict.fromkeys((*tree.notes, *source.notes)))
     return PictureListing(tree.root, tuple(folders), pictures, counts.captioned > 0, kind, summary(counts, source),
                           examples, notes, tuple(source.warnings), unusable, tuple(source.problems), tree.litter)
+
+
+def _without_effect(options: _Options, kind: str) -> Iterator[str]:
+    """A warning for each option about a source that does not count."""
+    if options.column and kind not in ("metadata", "table"):
+        yield f"--caption-column {options.column} is not used, because the captions come from no table"
+    if options.template != Recipe.caption_template and kind not in ("folder", "filename"):
+        yield "--caption-template is not used, because the captions come from no names of folders or files"
 
 
 # ── The decision ────────────────────────────────────────────────────────────────────────────────────────────────────

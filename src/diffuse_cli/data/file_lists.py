@@ -1,5 +1,6 @@
-"""A text that lists a data set, one file, archive or shard in each line."""
+"""Texts that list files, one in each line, and files that a table names elsewhere than in its folder."""
 
+import dataclasses
 import itertools
 import os
 import posixpath
@@ -7,44 +8,69 @@ import re
 import unicodedata
 import urllib.parse
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..files.input_files import read_input
-from . import archives
-from .arrow_files import ARROW_SUFFIXES
 from .containers import File
 from .file_types import NO_PICTURE, PICTURE, UNKNOWN, judge_suffix, picture_suffixes
-from .folders import FileList, Tree, judge_contents
+from .folders import FileList, Tree, judge_contents, portable_name
 from .litter import litter_label
+from .spilled import SpilledDict
 from .text_files import NotText, decode_text, was_guessed
 
 LIST_LIMIT = 256 * 2**20                        # maximum bytes of a list of files
 
 
-def listed_containers(path: Path, notes: list[str]) -> list[Path]:
-    """The archives and shards that a file names, one a line; [] if a line names anything else.
-
-    notes: gets a line about the encoding of the file, if it had to be guessed.
-    """
-    found = [path.parent / line for line in _lines_of(path, notes)]
-    return found if all((archives.is_archive(one.name) or one.suffix.lower() in ARROW_SUFFIXES) and one.is_file()
-                        for one in found) else []
+def lines_of(path: Path, notes: list[str]) -> list[str]:
+    """The lines of a list of files, without comments; [] if it is no text. notes: gets a line about its encoding."""
+    try:
+        text, encoding = decode_text(read_input(path, limit=LIST_LIMIT))
+    except (OSError, NotText):
+        return []
+    if was_guessed(encoding):
+        notes.append(f"{path.name} is not UTF-8 and was read as {encoding}")
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    return [_local_path(line, path.parent, encoding) for line in lines]
 
 
 def listed_files(path: Path) -> Tree | None:
     """The pictures and texts that a file names, one a line; None if its lines are not names of existing files."""
     notes: list[str] = []
-    lines = _lines_of(path, notes)
+    lines = lines_of(path, notes)
     if not lines or not any(os.path.exists(path.parent / line) for line in (lines[0], lines[-1])):
         return None
+    named = ((re.sub(r"^(\.*/)+", "", posixpath.normpath(line.replace("\\", "/"))), path.parent / line)
+             for line in lines)
+    tree = _tree_of(path, named, {(path.parent, ""): None})
+    return dataclasses.replace(tree, notes=tuple(notes))
+
+
+def files_elsewhere(path: Path, written: Iterable[str]) -> tuple[Tree, SpilledDict[str]]:
+    """The pictures that a table at `path` names, and that lie elsewhere than below its folder, with the texts beside.
+
+    written: names in it. Besides, the names that are those of such pictures → the pictures' names.
+    """
+    places: SpilledDict[str] = SpilledDict()
+    for one in written:
+        place = os.path.abspath(path.parent / _local_path(one, path.parent, "utf-8"))
+        if os.path.isfile(place):
+            places[one] = place
+    names = SpilledDict((one, portable_name(place.lstrip("/"))) for one, place in places.items())
+    return _tree_of(path, ((names[one], Path(place)) for one, place in places.items()), {}), names
+
+
+def _tree_of(path: Path, named: Iterable[tuple[str, Path]], folders: dict[tuple[Path, str], None]) -> Tree:
+    """The tree of the files that the list or table at `path` names, with the texts and tables beside these.
+
+    folders: others in which to look for texts, each with the folder in the names of its files.
+    """
     readable = picture_suffixes()
     pictures, others = FileList(), FileList()
     unusable: list[tuple[str, str]] = []
     litter: Counter[str] = Counter()
-    folders: dict[tuple[Path, str], None] = {(path.parent, ""): None}   # with the folder in the names of their files
-    for line in lines:
-        listed = path.parent / line
-        name = unicodedata.normalize("NFC", re.sub(r"^(\.*/)+", "", posixpath.normpath(line.replace("\\", "/"))))
+    for name, listed in named:
+        name = unicodedata.normalize("NFC", name)
         if not os.path.isfile(listed):          # which is false, too, for what cannot be a name
             unusable.append((name, "not there" if not os.path.exists(listed) else "not a regular file"))
         elif label := litter_label(listed.name):
@@ -56,26 +82,14 @@ def listed_files(path: Path) -> Tree | None:
             others.append(File(name, listed))
         else:
             unusable.append((name, judgement))
-    for folder, prefix in folders:      # texts and tables beside the pictures, and beside the list
+    for folder, prefix in folders:
         for entry in folder.iterdir():
             if entry != path and entry.is_file() and judge_suffix(entry.suffix.lower(), readable) in (
                     NO_PICTURE, UNKNOWN):
                 others.append(File(posixpath.join(prefix, entry.name), entry))
     others.sort()
     once = FileList(next(of_name) for _, of_name in itertools.groupby(others, lambda file: file.name))
-    return Tree(path.parent, pictures, once, tuple(unusable), (), tuple(litter.most_common()), tuple(notes))
-
-
-def _lines_of(path: Path, notes: list[str]) -> list[str]:
-    """The lines of a list of files, without comments; [] if it is no text. notes: gets a line about its encoding."""
-    try:
-        text, encoding = decode_text(read_input(path, limit=LIST_LIMIT))
-    except (OSError, NotText):
-        return []
-    if was_guessed(encoding):
-        notes.append(f"{path.name} is not UTF-8 and was read as {encoding}")
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    return [_local_path(line, path.parent, encoding) for line in lines]
+    return Tree(path.parent, pictures, once, tuple(unusable), (), tuple(litter.most_common()))
 
 
 def _local_path(line: str, folder: Path, encoding: str) -> str:

@@ -173,6 +173,22 @@ class Tree:
                          hint=help or hint)
 
 
+def merged(root: Path, trees: Sequence[tuple[str, Tree]]) -> Tree:
+    """The files of several trees as one tree, each tree with the folder in the names of its files. They must differ."""
+    def below(prefix: str, file: File) -> File:
+        return File(posixpath.join(prefix, file.name), file.path)
+
+    pictures = FileList(below(prefix, file) for prefix, tree in trees for file in tree.pictures)
+    others = FileList(below(prefix, file) for prefix, tree in trees for file in tree.others)
+    pictures.sort()
+    others.sort()
+    return Tree(root, pictures, others,
+                tuple((posixpath.join(prefix, name), why) for prefix, tree in trees for name, why in tree.unusable),
+                tuple((below(prefix, file), reason) for prefix, tree in trees for file, reason in tree.irregular),
+                tuple(item for _, tree in trees for item in tree.litter),
+                tuple(note for _, tree in trees for note in tree.notes))
+
+
 def portable_name(relative: str) -> str:
     """A relative path as the file system spells it → NFC; bytes that are not UTF-8 are kept as surrogates."""
     return unicodedata.normalize("NFC", os.fsencode(relative).decode("utf-8", "surrogateescape"))

@@ -5,6 +5,7 @@ Standard library only, except for parquet.
 """
 
 import contextlib
+import functools
 import itertools
 import posixpath
 import re
@@ -16,8 +17,9 @@ from ..errors import DataError
 from .caption_columns import is_english
 from .caption_tables import CaptionTable, UnrelatedFile, read_table
 from .containers import File
-from .folders import FileList, Tree, list_tree
-from .picture_index import PictureIndex
+from .file_lists import files_elsewhere
+from .folders import FileList, Tree, list_tree, merged
+from .picture_index import PictureIndex, plain_path
 from .source_captions import SourceCaptions
 from .spilled import SpilledDict, SpilledTuples
 
@@ -61,8 +63,15 @@ def read_manifest(path: Path, *, column: str | None, checking: bool) -> tuple[Tr
     file = File(path.name, path)
     source = SourceCaptions(_label([file], column), present=True)
     tree = list_tree(path.parent)
-    table = read_table(file, PictureIndex(tree.known_names), column, required=True)
+    index = PictureIndex(tree.known_names, root=path.parent.absolute())
+    table = read_table(file, index, column, required=True)
     assert table is not None
+    more, places = files_elsewhere(path, table.missing)
+    if places:
+        written = functools.partial(_written_names, tree, places)
+        table = read_table(file, PictureIndex(tree.known_names, written), column, required=True)
+        assert table is not None
+        tree = merged(path.parent, [("", tree), ("", more)])
     _add(source, [table])
     pictures = FileList(picture for picture in tree.pictures if picture.name in table.listed)
     unusable = tuple((name, reason) for name, reason in tree.unusable if name in table.listed)
@@ -71,6 +80,12 @@ def read_manifest(path: Path, *, column: str | None, checking: bool) -> tuple[Tr
     bases = SpilledDict((posixpath.splitext(name)[0], None) for name in table.listed)
     others = FileList(file for file in tree.others if file.base in bases)
     return Tree(path.parent, pictures, others, unusable, tree.irregular, tree.litter), source
+
+
+def _written_names(tree: Tree, places: SpilledDict[str], _: list[str]) -> SpilledDict[str]:
+    """What a table calls the pictures below its folder, and those elsewhere → their names."""
+    return SpilledDict(itertools.chain(((name, name) for name in tree.known_names()), (
+        (plain_path(written), name) for written, name in places.items())))
 
 
 def _metadata_by_directory(tree: Tree, index: PictureIndex, column: str | None) -> dict[str, CaptionTable]:

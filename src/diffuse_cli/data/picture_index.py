@@ -4,12 +4,14 @@ A name is matched leniently only where no other picture could be meant.
 """
 
 import functools
+import os
 import posixpath
 import re
 import unicodedata
 import urllib.parse
 from array import array
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 
@@ -39,17 +41,22 @@ def plain_path(written: str) -> str:
     """A path as tables write it, without what only says where it was or which caption stands there."""
     path = unicodedata.normalize("NFC", re.sub(r"#\d+$", "", written.strip())).replace("\\", "/")
     path = path.rpartition("/?d=")[2]           # a local file in Label Studio
+    if path.lower().startswith("file:///"):
+        path = urllib.parse.unquote(path[7:])
     return _IN_ARCHIVE.sub("/", path)           # images.zip/1.png
 
 
 class PictureIndex:
     """The pictures of a data set by name. names: gives their POSIX paths relative to the data set.
 
-    written_names: of `folders.Tree`; if there are such names, pictures are found by these alone.
+    written_names: of `folders.Tree`; if there are such names, pictures are found by these alone. root: the folder of
+    the data set, if a path of a file that exists elsewhere cannot mean one of its pictures.
     """
 
     def __init__(self, names: Callable[[], Iterable[str]],
-                 written_names: Callable[[list[str]], SpilledDict[str]] | None = None) -> None:
+                 written_names: Callable[[list[str]], SpilledDict[str]] | None = None,
+                 root: Path | None = None) -> None:
+        self._root = root
         self.notes: list[str] = []              # what there is to say about the names, once one was looked for
         self._all_names, self._written_names = names, written_names
         self._is_prepared = False
@@ -89,6 +96,8 @@ class PictureIndex:
             return None
         self._prepare()
         path = plain_path(written)
+        if self._root and os.path.isabs(path) and os.path.isfile(path) and not Path(path).is_relative_to(self._root):
+            return None
         found = self._find(path, directory) or (
             self._find(plain, directory)
             if (plain := urllib.parse.unquote(_LEADING.sub("", path))) != path else None)

@@ -18,9 +18,9 @@ from ..errors import DataError
 from . import archives, metadata_files
 from .arrow_files import ARROW_SUFFIXES
 from .containers import File, read_head
-from .file_lists import listed_containers, listed_files
+from .file_lists import lines_of, listed_files
 from .file_types import holds_pictures_as_text, picture_suffixes
-from .folders import AS_TEXT_STEP, HEAD_OF_TABLE, FileList, Tree, list_tree
+from .folders import AS_TEXT_STEP, HEAD_OF_TABLE, FileList, Tree, list_tree, merged
 from .hub import fetch, is_address
 from .shards import read_shards
 from .sidecar_files import SIDECAR_SUFFIXES
@@ -43,7 +43,7 @@ def open_sources(
     sources: list[tuple[str, SourceCaptions]] = []
     trees: list[tuple[str, Tree]] = []
     for path in paths:
-        tree, source = _open_any(path, column, checking)
+        tree, source = _open_part(path, column, checking)
         if not tree.pictures and not any(name.lower().endswith(_CAPTIONS) for name in tree.others.names()):
             raise tree.no_picture(path)
         stem = path.absolute().name if path.is_dir() else path.stem
@@ -56,19 +56,10 @@ def open_sources(
     if not any(tree.pictures for _, tree in trees):
         raise trees[0][1].no_picture(paths[0])
     _check_no_picture_twice(paths, [tree for _, tree in trees])
-    merged = Tree(
-        paths[0], _sorted(_below(prefix, file) for prefix, tree in trees for file in tree.pictures),
-        _sorted(_below(prefix, file) for prefix, tree in trees for file in tree.others),
-        tuple((f"{prefix}/{name}", reason) for prefix, tree in trees for name, reason in tree.unusable),
-        tuple((_below(prefix, file), reason) for prefix, tree in trees for file, reason in tree.irregular),
-        tuple(item for _, tree in trees for item in tree.litter),
-        tuple(note for _, tree in trees for note in tree.notes),
-        functools.partial(_written_names, trees) if any(tree.written_names for _, tree in trees) else None)
-    return merged, _merged(sources) if sources else None
-
-
-def _below(prefix: str, file: File) -> File:
-    return File(f"{prefix}/{file.name}", file.path)
+    whole = merged(paths[0], trees)
+    if any(tree.written_names for _, tree in trees):
+        whole = dataclasses.replace(whole, written_names=functools.partial(_written_names, trees))
+    return whole, _merged_captions(sources) if sources else None
 
 
 def _written_names(trees: list[tuple[str, Tree]], notes: list[str]) -> SpilledDict[str]:
@@ -81,7 +72,7 @@ def _written_names(trees: list[tuple[str, Tree]], notes: list[str]) -> SpilledDi
     return known
 
 
-def _merged(sources: list[tuple[str, SourceCaptions]]) -> SourceCaptions:
+def _merged_captions(sources: list[tuple[str, SourceCaptions]]) -> SourceCaptions:
     """The captions that came with the lists of pictures, of all lists together. sources: with the folders of names."""
     whole = SourceCaptions(" and ".join(source.label for _, source in sources), present=True)
     for prefix, source in sources:
@@ -95,12 +86,13 @@ def _merged(sources: list[tuple[str, SourceCaptions]]) -> SourceCaptions:
 def _check_no_picture_twice(paths: Sequence[Path], trees: Sequence[Tree]) -> None:
     """Raise DataError if a picture of one place is one of another, as in `images captions.csv` or `images images/cats`.
 
-    Only places within each other are looked at.
+    Only places within each other are looked at, and lists, whose pictures may lie anywhere.
     """
     folders = [(path if path.is_dir() else path.parent).resolve() for path in paths]
     places = zip(paths, folders, trees, strict=True)
     for (path, folder, tree), (other, beside, more) in itertools.combinations(places, 2):
-        if not folder.is_relative_to(beside) and not beside.is_relative_to(folder):
+        if not (folder.is_relative_to(beside) or beside.is_relative_to(folder) or (
+                {path.suffix.lower(), other.suffix.lower()} & {*TABLE_SUFFIXES})):
             continue
         known = SpilledDict((name, None) for name in _places(tree))
         if twin := next((name for name in _places(more) if name in known), None):
@@ -135,6 +127,19 @@ def open_source(path: Path, *, column: str | None, checking: bool) -> tuple[Tree
     return tree, captions
 
 
+def _open_part(path: Path, column: str | None, checking: bool) -> tuple[Tree, SourceCaptions | None]:
+    """`_open_any`, also of a table without pictures of its own, perhaps with the captions of others."""
+    if path.suffix.lower() not in TABLE_SUFFIXES or not path.is_file():
+        return _open_any(path, column, checking)
+    try:
+        tree, source = _open_any(path, column, checking)
+    except DataError:                           # it is read again with the pictures of the other places
+        tree, source = Tree(path, FileList(), FileList(), (), ()), None
+    if tree.pictures:
+        return tree, source
+    return Tree(path, FileList(), FileList([File(path.name, path)]), (), ()), None
+
+
 def _check_not_as_text(path: Path) -> None:
     """Raise DataError if a file holds pictures that are written as text."""
     if path.is_file() and holds_pictures_as_text(read_head(path, HEAD_OF_TABLE)):
@@ -157,7 +162,7 @@ def _open_any(path: Path, column: str | None, checking: bool) -> tuple[Tree, Sou
         tree = archives.expand(path, [("", path)])
     elif suffix in ARROW_SUFFIXES and (found := read_shards([("", path)], path, column)):
         tree, captions = found
-    elif suffix == ".txt" and (containers := listed_containers(path, notes)):
+    elif suffix == ".txt" and (containers := _listed_containers(path, notes)):
         tree, captions = open_sources(containers, column=column, checking=checking)
         tree = dataclasses.replace(tree, notes=(*notes, *tree.notes))
     elif suffix == ".txt" and (listed := listed_files(path)):
@@ -173,6 +178,16 @@ def _open_any(path: Path, column: str | None, checking: bool) -> tuple[Tree, Sou
         raise DataError(f"{path} is neither a folder, an archive nor a table",
                         hint=f"Give a folder of pictures, a .zip, a .tar, or one of {' '.join(TABLE_SUFFIXES)}")
     return tree, captions
+
+
+def _listed_containers(path: Path, notes: list[str]) -> list[Path]:
+    """The archives and shards that a file names, one a line; [] if a line names anything else.
+
+    notes: gets a line about the encoding of the file, if it had to be guessed.
+    """
+    found = [path.parent / line for line in lines_of(path, notes)]
+    return found if all((archives.is_archive(one.name) or one.suffix.lower() in ARROW_SUFFIXES) and one.is_file()
+                        for one in found) else []
 
 
 def _missing(path: Path) -> DataError:
