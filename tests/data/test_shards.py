@@ -103,3 +103,20 @@ def test_other_arrow_files_beside_shards_are_named(tmp_path):
     write_arrow(tmp_path / "a.arrow", [{"vector": 1}])
     write_arrow(tmp_path / "b.arrow", rows(text=["own"] * 6))
     assert find_pictures(tmp_path).notes == ("a.arrow is not used: no column of it holds pictures",)
+
+
+def test_the_first_rows_may_lack_a_picture(tmp_path):
+    made = rows(text=["own"] * 6)
+    made[0]["image"], made[1]["image"] = None, {"bytes": None, "path": "x.png"}
+    found = find_pictures(write_arrow(tmp_path / "a.parquet", made, groups=6))
+    dataset = opened(found, tmp_path / "cache")
+    assert [name for name, _ in dataset.skipped] == ["00000000", "00000001"]
+    assert len(dataset.names) == 4
+
+
+def test_a_map_from_classes_to_names_beside_shards_is_no_table_of_rows(tmp_path):
+    write_arrow(tmp_path / "a.parquet", rows(paths=[None] * 6, label=[0, 1] * 3))
+    write_folder(tmp_path, {"labels.json": b'{"0": "cat", "1": "dog"}'})
+    found = find_pictures(tmp_path)
+    assert list(captions_of(found).values()) == [("cat",), ("dog",)] * 3
+    assert (found.notes, found.warnings) == ((), ())

@@ -182,7 +182,7 @@ def test_pictures_that_are_written_as_text_are_refused_by_what_they_are(tmp_path
         write_folder(table.parent, {name: text.encode()})
     with pytest.raises(DataError, match=rf"{name} holds pictures that are written as text \(base64\)"):
         find_pictures(table)
-    with pytest.raises(DataError, match=rf"holds no picture.*{name} is not read: pictures are written in it as text"):
+    with pytest.raises(DataError, match=rf"holds no picture.*{name} is not read: it holds pictures that are"):
         find_pictures(table.parent)
 
 
@@ -278,3 +278,27 @@ def test_a_list_elsewhere_of_pictures_in_a_given_folder_is_not_taken_twice(tmp_p
     write_folder(tmp_path, {"images/a.png": png(1), f"lists/{name}": text.encode()})
     with pytest.raises(DataError, match=rf"a\.png is in .*images and in .*{name}"):
         find_pictures(tmp_path / "images", more_folders=[str(tmp_path / "lists" / name)])
+
+
+@pytest.mark.parametrize(("name", "line"), [
+    ("list.txt", "{path}\n"), ("list.jsonl", '{{"image": "{path}", "text": "x"}}\n'), ("list.parquet", "")])
+def test_a_folder_with_a_list_of_pictures_elsewhere_names_the_list(tmp_path, name, line):
+    images = write_folder(tmp_path / "images", {f"{number}.png": png(number) for number in range(2)})
+    pictures = [images / f"{number}.png" for number in range(2)]
+    (tmp_path / "set").mkdir()
+    if name == "list.parquet":
+        write_arrow(tmp_path / "set" / name, [{"image": {"bytes": None, "path": str(path)}} for path in pictures])
+    else:
+        (tmp_path / "set" / name).write_text("".join(line.format(path=path) for path in pictures))
+    with pytest.raises(DataError, match=rf"set holds no picture, but .*{name} lists 2 that lie .*Give .*{name}"):
+        find_pictures(tmp_path / "set")
+    assert len(find_pictures(tmp_path / "set" / name).pictures) == 2
+
+
+@pytest.mark.parametrize("text", ["label,pixel0,pixel1\n3,0,255\n", ",".join(["7", *["0"] * 784]) + "\n"])
+def test_pixels_as_numbers_are_refused_by_what_they_are(tmp_path, text):
+    write_folder(tmp_path / "set", {"train.csv": text.encode()})
+    with pytest.raises(DataError, match=r"train\.csv holds pixels as numbers. Save each picture as a file"):
+        find_pictures(tmp_path / "set" / "train.csv")
+    with pytest.raises(DataError, match=r"train\.csv is not read: it holds pixels as numbers: save each picture"):
+        find_pictures(tmp_path / "set")

@@ -135,12 +135,13 @@ class ArrowTable:
         return [str(field.name) for field in self.schema if holds_bytes(field.type)]
 
     def image_column(self) -> str | None:
-        """The first column whose first value is the contents of a picture, or None."""
+        """The first column whose first value that is not empty is the contents of a picture, or None."""
         for name in self.columns_of_bytes() if self.rows else ():
             with reading(self.path.name, self.path):
-                value = self.piece_with(0, name)[1][0].as_py()
-            data = value.get("bytes") if isinstance(value, dict) else value
-            if isinstance(data, bytes) and is_picture(data):
+                values = (value.as_py() for value in self.piece_with(0, name)[1])
+                contents = (value.get("bytes") if isinstance(value, dict) else value for value in values)
+                first = next((data for data in contents if data), None)
+            if isinstance(first, bytes) and is_picture(first):
                 return name
         return None
 

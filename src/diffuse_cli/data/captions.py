@@ -154,7 +154,7 @@ def _first_present(tree: Tree, index: PictureIndex, manifest: SourceCaptions | N
     if source.by_name and kind != "folder" and kind != "filename":
         left = _fill_from_tables(source, tables)
         _fill_from_folders(source, tree, texts)
-        if named := folder_texts.name_ids(source, tree, taken):
+        if named := folder_texts.name_ids(source, tree, taken, left):
             texts.names_file = texts.names_file or named
             if texts.names:                     # classes in a table and in folders, as in Tiny ImageNet
                 source.by_name = SpilledTuples(itertools.chain(names.by_name.items(), source.by_name.items()))

@@ -141,6 +141,8 @@ FORMATS = (*(format for format, _ in _SIGNATURES), "AVIF", "TGA")       # that a
 # How pictures begin that are written as text, by base64.
 _BASE64 = rb"data:image/|iVBORw0KGgo|/9j/[A-Za-z0-9+/]{8}|R0lGOD[dl]h|UklGR[A-Za-z0-9+/]{6}XRUJQ"
 _AS_TEXT = re.compile(rb"(?<![A-Za-z0-9+/])(?:%b)" % _BASE64)
+# A column of pixels, or many numbers of a byte: a table such as that of MNIST.
+_PIXELS = re.compile(rb"\bpixel_?\d+[,;\t ]|(?:^|\n)(?:\d{1,3}[,;\t ]){60}")
 _XML = rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*"         # what may stand before the first tag
 _OTHERS = tuple((reason, re.compile(pattern, re.DOTALL | re.IGNORECASE)) for reason, pattern in (
     ("Git LFS pointer", rb"version https://(git-lfs|hawser)"),
@@ -193,9 +195,11 @@ def what_else(head: bytes) -> str:
     return _other(head) or ("text" if _is_text(head) else "not a picture")
 
 
-def holds_pictures_as_text(head: bytes) -> bool:
-    """Whether pictures are written as text, by base64, in the beginning of a file, a table for instance."""
-    return bool(_AS_TEXT.search(head))
+def what_pictures_in_text(head: bytes) -> str:
+    """What a table or text holds by its beginning, the rest of a sentence, if it holds pictures; "" otherwise."""
+    if _AS_TEXT.search(head):
+        return "holds pictures that are written as text (base64)"
+    return "holds pixels as numbers" if _PIXELS.search(head) else ""
 
 
 def _is_text(head: bytes) -> bool:

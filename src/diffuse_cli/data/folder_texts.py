@@ -1,5 +1,6 @@
 """Texts about whole folders: cat/caption.txt, tables from folders to captions, and the names of classes in them."""
 
+import itertools
 import posixpath
 import re
 from collections import Counter
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from ..config import CLASS_SUFFIXES
 from .annotations import normalised
+from .caption_tables import CaptionTable
 from .class_names import class_names
 from .containers import File
 from .folders import Tree
@@ -89,10 +91,12 @@ def names_classes(file: File, tree: Tree, listed: int) -> bool:
                         if not names.keys().isdisjoint(directory.split("/")))
 
 
-def name_ids(source: SourceCaptions, tree: Tree, taken: Container[str]) -> str:
+def name_ids(source: SourceCaptions, tree: Tree, taken: Container[str], left: list[CaptionTable]) -> str:
     """Replace captions that are ids of classes, all of them, by the names that a file gives; warn if there is none.
 
-    taken: names of files that are captions. → the name of the file that gives the names; "" without any
+    taken: names of files that are captions. left: tables among these that are not used, although they list pictures:
+    “0,cat” may be about a class, and not about a picture that is called so. The one that gives the names is removed.
+    → the name of the file that gives the names; "" without any
     """
     ids: set[str] = set()
     for _, captions in source.by_name.items():
@@ -100,7 +104,10 @@ def name_ids(source: SourceCaptions, tree: Tree, taken: Container[str]) -> str:
             return ""
         if len(ids) < _MAX_IDS:
             ids.add(captions[0])
-    names, file = class_names(ids, _files_with(CLASS_SUFFIXES, tree, taken), source.notes)
+    about_classes = [table.file for table in left if len(table.by_name) <= len(ids)]
+    candidates = itertools.chain(_files_with(CLASS_SUFFIXES, tree, taken), about_classes)
+    names, file = class_names(ids, candidates, source.notes)
+    left[:] = [table for table in left if table.file.name != file]
     if names:
         source.by_name = SpilledTuples((name, (names.get(one, one),)) for name, (one,) in source.by_name.items())
         source.label += f" by {file}"

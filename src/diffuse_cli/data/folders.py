@@ -31,11 +31,11 @@ from .file_types import (
     SUFFIXES,
     UNKNOWN,
     format_of,
-    holds_pictures_as_text,
     judge_suffix,
     picture_suffixes,
     remedies,
     what_else,
+    what_pictures_in_text,
 )
 from .litter import litter_label
 from .spilled import Row, SpilledDict, SpilledList, SpilledLists
@@ -54,7 +54,7 @@ _HOLDERS = (
     ((".parquet", ".arrow"), "no column of it holds files of pictures; save pixels as PNG files, and download pictures "
                              "that are at addresses"))
 AS_TEXT_STEP = "save each picture as a file of its own"
-HEAD_OF_TABLE = 64 * 1024                       # bytes of a file in which pictures as text are looked for
+_HEAD_OF_TABLE = 64 * 1024                      # bytes of a file in which pictures as text are looked for
 _MAX_LOOKED_INTO = 20                           # files that are looked into for the same
 _PART = re.compile(r"-\d+-of-\d+$")            # behind the name of one of several such files
 
@@ -162,10 +162,9 @@ class Tree:
         packed = [name for name in self.others.names() if name.lower().endswith(PACKED)]
         holders = [(name, step) for name in self.others.names() for suffixes, step in _HOLDERS
                    if _PART.sub("", name.lower()).endswith(suffixes)]
-        texts = (file for file in itertools.islice(self.others, _MAX_LOOKED_INTO)
-                 if holds_pictures_as_text(_head(file.path, HEAD_OF_TABLE)))
-        holders = [(name, "pictures are written in it as text (base64): " + AS_TEXT_STEP)
-                   for name, *_ in itertools.islice(texts, 1)] or holders
+        texts = ((file.name, reason) for file in itertools.islice(self.others, _MAX_LOOKED_INTO)
+                 if (reason := pictures_in_text(file.path)))
+        holders = [(name, f"it {reason}: {AS_TEXT_STEP}") for name, reason in itertools.islice(texts, 1)] or holders
         help = "; ".join((*(f"Unpack {name} first" for name in packed[:1]),
                           *(f"{name} is not read: {step}" for name, step in holders[:1]), *remedies(counts)))
         hint = f"Looked, at any depth, for {' '.join(sorted(SUFFIXES))}, and into files without a suffix"
@@ -247,6 +246,11 @@ def judge_contents(path: Location, judgement: str) -> str:
         return judgement
     reason = what_else(head)
     return reason if reason in PICTURE_LIKE else NO_PICTURE
+
+
+def pictures_in_text(path: Location) -> str:
+    """What a table or text holds, the rest of a sentence, if it holds pictures: their bytes or pixels; "" otherwise."""
+    return what_pictures_in_text(_head(path, _HEAD_OF_TABLE))
 
 
 def _head(path: Location, count: int) -> bytes:

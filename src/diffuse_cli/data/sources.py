@@ -17,10 +17,10 @@ from ..config import TABLE_SUFFIXES
 from ..errors import DataError
 from . import archives, metadata_files
 from .arrow_files import ARROW_SUFFIXES
-from .containers import File, read_head
+from .containers import File
 from .file_lists import lines_of, listed_files
-from .file_types import holds_pictures_as_text, picture_suffixes
-from .folders import AS_TEXT_STEP, HEAD_OF_TABLE, FileList, Tree, list_tree, merged
+from .file_types import picture_suffixes
+from .folders import AS_TEXT_STEP, FileList, Tree, list_tree, merged, pictures_in_text
 from .hub import fetch, is_address
 from .shards import read_shards
 from .sidecar_files import SIDECAR_SUFFIXES
@@ -28,6 +28,7 @@ from .source_captions import SourceCaptions
 from .spilled import SpilledDict
 
 _OF_DATASETS = ("dataset_info", "dataset_infos", "state", "dataset_dict", "stats", "requirements")     # about shards
+_MAX_TABLES = 10                                # tables in which pictures elsewhere are looked for
 _CAPTIONS = (*SIDECAR_SUFFIXES, *TABLE_SUFFIXES)          # suffixes of files that may hold captions of other places
 
 
@@ -123,8 +124,22 @@ def open_source(path: Path, *, column: str | None, checking: bool) -> tuple[Tree
         raise DataError(f"{path} holds no pictures and lists none that are there", hint=(
             "Names in it are relative to its folder, and pictures at addresses must be downloaded first"))
     if not tree.pictures:
+        _check_not_elsewhere(path, tree)
         raise tree.no_picture(path)
     return tree, captions
+
+
+def _check_not_elsewhere(path: Path, tree: Tree) -> None:
+    """Raise DataError if a table or list in a tree without pictures names some that lie elsewhere."""
+    tables = (file.path for file in tree.others if file.suffix in TABLE_SUFFIXES)
+    for table in (table for table in itertools.islice(tables, _MAX_TABLES) if isinstance(table, Path)):
+        try:
+            listed = _open_any(table, None, True)[0].pictures
+        except DataError:
+            continue
+        if listed:
+            raise DataError(f"{path} holds no picture, but {table} lists {len(listed):,} that lie elsewhere",
+                            hint=f"Give {table} instead")
 
 
 def _open_part(path: Path, column: str | None, checking: bool) -> tuple[Tree, SourceCaptions | None]:
@@ -142,8 +157,8 @@ def _open_part(path: Path, column: str | None, checking: bool) -> tuple[Tree, So
 
 def _check_not_as_text(path: Path) -> None:
     """Raise DataError if a file holds pictures that are written as text."""
-    if path.is_file() and holds_pictures_as_text(read_head(path, HEAD_OF_TABLE)):
-        raise DataError(f"{path} holds pictures that are written as text (base64)", hint=AS_TEXT_STEP.capitalize())
+    if path.is_file() and (reason := pictures_in_text(path)):
+        raise DataError(f"{path} {reason}", hint=AS_TEXT_STEP.capitalize())
 
 
 def _open_any(path: Path, column: str | None, checking: bool) -> tuple[Tree, SourceCaptions | None]:
