@@ -130,8 +130,16 @@ def test_signs_of_other_forms_are_no_words(folder, text, caption):
 
 def test_open_choices_are_counted(folder):
     found = find_pictures(folder({"1.png": None, "1.txt": "a {red|green} car\na __colour__ car\na car {x}, __init"}))
-    assert found.warnings == ("2 of 3 captions leave a choice open, such as “{red|green}”, and are taken as they "
-                              "stand; write each choice as a caption",)
+    assert found.warnings == ("2 of 3 captions leave a word open, such as “{red|green}”, and are taken as they "
+                              "stand; write the word itself",)
+
+
+@pytest.mark.parametrize("placeholder", ["[trigger]", "[name]", "{caption}"])
+def test_placeholders_of_other_programs_are_counted(folder, placeholder):
+    texts = {"1.txt": f"a photo of {placeholder}", "2.txt": "[x] y"}
+    found = find_pictures(folder({"1.png": None, "2.png": None, **texts}))
+    assert found.warnings == (f"1 of 2 captions leave a word open, such as “{placeholder}”, and are taken as they "
+                              "stand; write the word itself",)
 
 
 @pytest.mark.parametrize(("text", "is_refusal"), [

@@ -196,3 +196,12 @@ def test_a_counter_with_its_word_says_nothing():
     assert words_of_name("dog_running_frame00012") == "dog running"
     assert words_of_name("frame12") == words_of_name("photo3_view2") == ""
     assert words_of_name("golden frame") == "golden frame"
+
+
+@pytest.mark.parametrize(("names", "expected"), [
+    (["a/abbey/1.jpg", "a/airfield/2.jpg", "b/bar/3.jpg"], ["abbey", "airfield", "bar"]),
+    (["A/1.jpg", "B/2.jpg", "B/3.jpg"], ["A", "B", "B"]),               # letters of an alphabet
+    (["a/red/1.jpg", "a/blue/2.jpg", "b/bus/3.jpg"], ["a red", "a blue", "bus"])])
+def test_letters_that_only_sort_folders_are_no_words(folder, names, expected):
+    assert [one for (one,) in captions_of(find_pictures(folder(dict.fromkeys(names)))).values()] == [
+        text for _, text in sorted(zip(names, expected, strict=True))]

@@ -446,3 +446,9 @@ def test_a_row_with_too_few_marks_is_an_error(folder):
     rows_of = "".join(f"{number}.png 1 -1\n" for number in range(2000)) + "2000.png 1\n"
     with pytest.raises(DataError, match=r"attr.txt line 2002 has 2 fields where the header has 3"):
         find_pictures(folder({"0.png": None, "1.png": None, "attr.txt": f"red blue\n{rows_of}"}))
+
+
+@pytest.mark.parametrize("name", ["train.json", "metadata.json"])
+def test_json_lines_may_be_called_json(pictures, name):
+    (pictures / name).write_text("\n" + rows(*({"file_name": name, "text": text} for name, text in PAIRS)))
+    assert captions_of(find_pictures(pictures)) == EXPECTED

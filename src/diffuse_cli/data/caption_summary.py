@@ -14,8 +14,9 @@ from .source_captions import SourceCaptions
 _REFUSAL = re.compile(r"(?:i['’]m |i am )?(?:very )?sorry,? (?:but )?(?:i |as an )|as an ai\b|i['’]m unable to|"
                       r"i (?:can['’]?t|cannot|am unable to) (?:assist|help|describe|provide|process|view|see)\b",
                       re.IGNORECASE)
-# A choice for programs that draw one at random: {red|green} or __colour__.
-_WILDCARD = re.compile(r"\{[^{}|]*\|[^{}]*\}|\b__[\w/-]+__\b")
+# A choice for programs that draw one at random, {red|green} or __colour__; and what they replace by a word or a text.
+_WILDCARD = re.compile(r"\{[^{}|]*\|[^{}]*\}|\b__[\w/-]+__\b|\[(?:trigger|name|filewords)\]|"
+                       r"\{(?:trigger|caption|prompt)\}")
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Counts:
 def odd_captions(counts: Counts) -> Iterator[str]:
     """Warnings of captions that a person would not have written."""
     if counts.wildcards:
-        yield (f"{counts.wildcards:,} of {counts.captions:,} captions leave a choice open, such as "
-               f"“{counts.wildcard[:40]}”, and are taken as they stand; write each choice as a caption")
+        yield (f"{counts.wildcards:,} of {counts.captions:,} captions leave a word open, such as "
+               f"“{counts.wildcard[:40]}”, and are taken as they stand; write the word itself")
     if counts.refusals:
         yield (f"{counts.refusals:,} of {counts.captions:,} captions are refusals of the program that wrote them, for "
                f"example “{counts.refusal[:60]}”; remove or rewrite them")

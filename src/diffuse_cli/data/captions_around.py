@@ -27,7 +27,7 @@ from .text_files import NotText, decode_text
 
 DOCUMENTS = {                                   # suffixes of tables and texts in other forms → what to do
     **dict.fromkeys((".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers", ".sqlite", ".sqlite3", ".db", ".accdb",
-                     ".mdb", ".pkl", ".pickle"), "; save the table as CSV"),
+                     ".mdb", ".pkl", ".pickle", ".mat"), "; save the table as CSV"),
     **dict.fromkeys((".docx", ".doc", ".odt", ".pages", ".rtf"),
                     "; save the text as .txt, or as a table NAME, CAPTION in .csv"),
     ".xml": "; export them as JSON or CSV"}

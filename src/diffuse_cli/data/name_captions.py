@@ -169,6 +169,11 @@ def _folder_labels(tree: Tree, class_names: Mapping[str, str], encoding: str) ->
     for directory, parts in folders.items():
         for depth in range(1, len(parts) + 1):
             prefixes[tuple(parts[:depth])] += tree.directories[directory]
+    shelves: dict[str, set[str]] = {}           # a folder of one letter, as in a/abbey → those in it
+    for parts in folders.values():
+        for part, below in itertools.pairwise([*parts, ""]):
+            if len(part) == 1:
+                shelves.setdefault(part, set()).add(below)
     inside = len(tree.pictures) - tree.directories[""]
     splits = splits_among(tree.directories)
     words: dict[str, str] = {}                  # a folder's name → its words
@@ -179,9 +184,10 @@ def _folder_labels(tree: Tree, class_names: Mapping[str, str], encoding: str) ->
         result = []
         for depth, part in enumerate(parts, 1):
             is_common = prefixes[tuple(parts[:depth])] >= _COMMON * inside
+            is_shelf = len(part) == 1 and all(below.casefold().startswith(part.casefold()) for below in shelves[part])
             if part in class_names:
                 result.append(class_names[part])
-            elif not is_common and part not in splits:
+            elif not is_common and not is_shelf and part not in splits:
                 if part not in words:
                     words[part] = part if part.lower() == "train" else words_of_name(
                         _REPEATS.sub("", part), numbers=True)

@@ -4,6 +4,7 @@ A row is a dictionary from column to value. Standard library only, except that p
 """
 
 import contextlib
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -35,9 +36,9 @@ def read_rows(file: File, *, is_picture: Callable[[str], bool], notes: list[str]
     """
     if file.suffix == ".parquet":
         rows = _parquet_rows(file)
-    elif file.suffix == ".json":
+    elif file.suffix == ".json" and not _has_json_lines(file):
         rows = _document_rows(file, notes)
-    elif file.suffix in JSON_LINES or (file.suffix == ".txt" and _is_object(next(_lines(file, []), ""))):
+    elif file.suffix in (".json", *JSON_LINES) or (file.suffix == ".txt" and _is_object(next(_lines(file, []), ""))):
         rows = _json_line_rows(file, notes)
     else:
         rows = separated_rows(file.name, _lines(file, notes), is_picture)
@@ -93,6 +94,15 @@ def _json_line_rows(file: File, notes: list[str]) -> Iterator[Row]:
         if not isinstance(row, dict):
             raise DataError(f"{file.name} line {number} is not an object", hint=_ROW_HINT)
         yield f"{file.name} line {number}", row
+
+
+def _has_json_lines(file: File) -> bool:
+    """Whether the first two lines that are not blank are objects, as the library datasets writes them into .json."""
+    try:
+        lines = [line for line in itertools.islice(_lines(file, []), 10) if line.strip()][:2]
+    except DataError:                           # one long line, or no text
+        return False
+    return len(lines) == 2 and all(map(_is_object, lines))
 
 
 def _is_object(text: str) -> bool:
