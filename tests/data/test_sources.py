@@ -302,3 +302,36 @@ def test_pixels_as_numbers_are_refused_by_what_they_are(tmp_path, text):
         find_pictures(tmp_path / "set" / "train.csv")
     with pytest.raises(DataError, match=r"train\.csv is not read: it holds pixels as numbers: save each picture"):
         find_pictures(tmp_path / "set")
+
+
+def test_a_list_names_each_file_once(tmp_path):
+    write_folder(tmp_path / "set", {"1.png": png(1), "2.png": png(2), "list.txt": b"1.png\n2.png\n1.png\n./2.png\n"})
+    found = find_pictures(tmp_path / "set" / "list.txt")
+    assert len(found.pictures) == 2
+    assert found.notes == ("list.txt: 2 lines of it name files that an earlier one names, for example 1.png; each "
+                           "counts once",)
+
+
+def test_a_list_may_name_folders(tmp_path):
+    write_folder(tmp_path, {"cats/1.png": png(1), "dogs/2.png": png(2), "list.txt": b"cats\ndogs\nmore.zip\n"})
+    write_zip(tmp_path / "more.zip", {"3.png": png(3)})
+    assert list(captions_of(find_pictures(tmp_path / "list.txt"))) == ["cats/1.png", "dogs/2.png", "more/3.png"]
+
+
+def test_a_shard_beside_pictures_or_archives_is_named(tmp_path):
+    shard = write_arrow(tmp_path / "set" / "a.parquet", [{"image": {"bytes": png(1)}, "text": "a red car"}])
+    write_zip(tmp_path / "set" / "b.zip", {"3.png": png(3)})
+    told = f"a.parquet is not used: it holds pictures, and others lie beside; give {shard} to read them"
+    assert find_pictures(tmp_path / "set").warnings == (told,)
+    write_folder(tmp_path / "set", {"thumb.png": png(2)})
+    assert told in find_pictures(tmp_path / "set").warnings
+
+
+def test_many_tables_that_lose_are_counted(tmp_path):
+    rows = "".join(f"{number}.png,red\n" for number in range(8))
+    write_folder(tmp_path, {**{f"{number}.{suffix}": data for number in range(8)
+                               for suffix, data in (("png", png(number)), ("txt", b"a red car"))},
+                            **{f"t{number}.csv": f"file,text\n{rows}".encode() for number in range(6)}})
+    notes = find_pictures(tmp_path).notes
+    assert [note.split()[0] for note in notes] == ["t0.csv", "t1.csv", "t2.csv", "t3.csv"]
+    assert notes[-1] == "t3.csv and 2 more: tables with captions that are not used"

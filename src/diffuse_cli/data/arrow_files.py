@@ -189,6 +189,14 @@ class ArrowTable:
             return {}
 
 
+def holds_pictures(path: Path) -> bool:
+    """Whether a parquet or Arrow file has a column of pictures; not if it cannot be read."""
+    try:
+        return ArrowTable(path).image_column() is not None
+    except DataError:
+        return False
+
+
 def _checked(column: Any) -> Any:
     """A column of pyarrow, once its offsets are known to lie within its memory."""
     column.validate(full=True)

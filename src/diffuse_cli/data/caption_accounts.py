@@ -34,6 +34,7 @@ _REMEDIES = {
     **dict.fromkeys(TABLE_SUFFIXES, _TABLE),
     **dict.fromkeys((".txt", ".caption", ".captions", ".tags"), _TEXT),
     **dict.fromkeys((".yaml", ".yml", ".xmp", ".html", ".md", ".cls", ".toml"), "")}
+_MAX_LINES = 3                                  # tables of one kind that are named
 _SECTION = re.compile(r"\s*\[[^\[\]\n]+\]\s*\n\s*[\w.-]+ *=")
 
 
@@ -50,11 +51,13 @@ def account(source: SourceCaptions, tree: Tree, index: PictureIndex, *, kind: st
         return name not in source.by_name and name not in source.excluded
 
     from_files = bool(source.by_name) and kind not in ("folder", "filename")
-    for table in (table for table in left if table.by_name):
-        missed = any(has_none(name) and tree.is_picture(name) for name in table.by_name)
-        (source.warnings if missed else source.notes).append(
-            f"{table.file.name} holds captions for {_pictures(len(table.by_name))} and is not used; "
-            f"--captions {table.file.path} uses it")
+    for is_needed, lines in ((True, source.warnings), (False, source.notes)):
+        tables = [table for table in left if table.by_name and is_needed == any(
+            has_none(name) and tree.is_picture(name) for name in table.by_name)]
+        lines += [f"{table.file.name} holds captions for {_pictures(len(table.by_name))} and is not used; "
+                  f"--captions {table.file.path} uses it" for table in tables[:_MAX_LINES]]
+        if more := tables[_MAX_LINES:]:
+            lines.append(f"{more[0].file.name}{_and_more(len(more))}: tables with captions that are not used")
     if silent := [table for table in left if not table.by_name and table.warnings]:
         (source.notes if from_files else source.warnings).append(
             silent[0].warnings[0] + (f"; {len(silent) - 1:,} more like it" if len(silent) > 1 else ""))

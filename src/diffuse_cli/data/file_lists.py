@@ -43,7 +43,7 @@ def listed_files(path: Path) -> Tree | None:
     named = ((re.sub(r"^(\.*/)+", "", posixpath.normpath(line.replace("\\", "/"))), path.parent / line)
              for line in lines)
     tree = _tree_of(path, named, {(path.parent, ""): None})
-    return dataclasses.replace(tree, notes=tuple(notes))
+    return dataclasses.replace(tree, notes=(*notes, *tree.notes))
 
 
 def files_elsewhere(path: Path, written: Iterable[str]) -> tuple[Tree, SpilledDict[str]]:
@@ -69,8 +69,14 @@ def _tree_of(path: Path, named: Iterable[tuple[str, Path]], folders: dict[tuple[
     pictures, others = FileList(), FileList()
     unusable: list[tuple[str, str]] = []
     litter: Counter[str] = Counter()
+    seen: SpilledDict[None] = SpilledDict()
+    repeated, first = 0, ""
     for name, listed in named:
         name = unicodedata.normalize("NFC", name)
+        if name in seen:
+            repeated, first = repeated + 1, first or name
+            continue
+        seen[name] = None
         if not os.path.isfile(listed):          # which is false, too, for what cannot be a name
             unusable.append((name, "not there" if not os.path.exists(listed) else "not a regular file"))
         elif label := litter_label(listed.name):
@@ -89,7 +95,9 @@ def _tree_of(path: Path, named: Iterable[tuple[str, Path]], folders: dict[tuple[
                 others.append(File(posixpath.join(prefix, entry.name), entry))
     others.sort()
     once = FileList(next(of_name) for _, of_name in itertools.groupby(others, lambda file: file.name))
-    return Tree(path.parent, pictures, once, tuple(unusable), (), tuple(litter.most_common()))
+    lines = "1 line of it names a file" if repeated == 1 else f"{repeated:,} lines of it name files"
+    told = f"{path.name}: {lines} that an earlier one names, for example {first}; each counts once"
+    return Tree(path.parent, pictures, once, tuple(unusable), (), tuple(litter.most_common()), (told,) * bool(repeated))
 
 
 def _local_path(line: str, folder: Path, encoding: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..config import TABLE_SUFFIXES
 from ..errors import DataError
+from .arrow_files import holds_pictures
 from .caption_columns import is_english
 from .caption_tables import CaptionTable, UnrelatedFile, read_table
 from .containers import File
@@ -158,6 +159,9 @@ def read_other_tables(
     tables, unused = [], []
     for file in files:
         try:
+            if file.suffix == ".parquet" and isinstance(file.path, Path) and holds_pictures(file.path):
+                unused.append((file.name, f"it holds pictures, and others lie beside; give {file.path} to read them"))
+                continue
             table = read_table(file, index, column, required=False)
         except UnrelatedFile as error:
             if file.suffix != ".txt":           # a text that is no table

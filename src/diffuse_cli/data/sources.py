@@ -157,7 +157,7 @@ def _open_part(path: Path, column: str | None, checking: bool) -> tuple[Tree, So
 
 def _check_not_as_text(path: Path) -> None:
     """Raise DataError if a file holds pictures that are written as text."""
-    if path.is_file() and (reason := pictures_in_text(path)):
+    if os.path.isfile(path) and (reason := pictures_in_text(path)):
         raise DataError(f"{path} {reason}", hint=AS_TEXT_STEP.capitalize())
 
 
@@ -196,13 +196,14 @@ def _open_any(path: Path, column: str | None, checking: bool) -> tuple[Tree, Sou
 
 
 def _listed_containers(path: Path, notes: list[str]) -> list[Path]:
-    """The archives and shards that a file names, one a line; [] if a line names anything else.
+    """The folders, archives and shards that a file names, one a line; [] if a line names anything else.
 
     notes: gets a line about the encoding of the file, if it had to be guessed.
     """
     found = [path.parent / line for line in lines_of(path, notes)]
-    return found if all((archives.is_archive(one.name) or one.suffix.lower() in ARROW_SUFFIXES) and one.is_file()
-                        for one in found) else []
+    return found if all(os.path.isdir(one) or (
+        (archives.is_archive(one.name) or one.suffix.lower() in ARROW_SUFFIXES) and one.is_file())
+        for one in found) else []
 
 
 def _missing(path: Path) -> DataError:
