@@ -452,3 +452,32 @@ def test_a_row_with_too_few_marks_is_an_error(folder):
 def test_json_lines_may_be_called_json(pictures, name):
     (pictures / name).write_text("\n" + rows(*({"file_name": name, "text": text} for name, text in PAIRS)))
     assert captions_of(find_pictures(pictures)) == EXPECTED
+
+
+@pytest.mark.parametrize(("name", "text"), [
+    ("t.jsonl", "\n".join(json.dumps(pair) for pair in PAIRS)),
+    ("t.jsonl", "\n".join(json.dumps({name: text}) for name, text in PAIRS)),
+    ("t.txt", "| file | caption |\n|:---|----|\n" + "".join(f"| {name} | {text} |\n" for name, text in PAIRS))])
+def test_lines_of_lists_of_maps_and_of_markdown(pictures, name, text):
+    (pictures / name).write_text(text)
+    found = find_pictures(pictures)
+    assert captions_of(found) == EXPECTED
+    assert found.caption_problems == ()
+
+
+@pytest.mark.parametrize("name", ["captions.csv", "metadata.csv", "000000.txt"])
+@pytest.mark.parametrize("data", [b"PK\3\4\x14\0\6\0\x08\0\0\0!\0" + b"\x9c" * 100, b"\x1f\x8b\x08\0" + b"\x9c" * 100])
+def test_packed_files_under_the_name_of_a_text_are_refused_by_what_they_are(pictures, name, data):
+    (pictures / name).write_bytes(data)
+    if name == "metadata.csv":
+        with pytest.raises(DataError, match=r"metadata\.csv is no table \(packed file\).*save the spreadsheet"):
+            find_pictures(pictures)
+        return
+    found = find_pictures(pictures)
+    assert not found.conditional
+    assert any("packed file" in str(line) for line in (*found.warnings, *found.caption_problems))
+
+
+def test_an_address_as_captions_is_told(pictures):
+    with pytest.raises(DataError, match="is an address, from which nothing is downloaded"):
+        find_pictures(pictures, captions="https://example.org/captions.csv")

@@ -32,7 +32,7 @@ def rows_of(document: Any) -> Iterator[Any]:
 
 def _rows_of(document: Any) -> Iterator[Any]:
     if isinstance(document, list):
-        yield from map(_label_studio_row, document) if _is_label_studio(document) else map(_row_of_list, document)
+        yield from map(_label_studio_row, document) if _is_label_studio(document) else map(row_of_list, document)
         return
     if not isinstance(document, dict) or {"nodes", "links"} <= document.keys():       # the latter: of ComfyUI
         return
@@ -63,7 +63,7 @@ def _rows_of(document: Any) -> Iterator[Any]:
         yield from (_row_of_map(name, value) for name, value in document.items())
 
 
-def _row_of_list(row: Any) -> Any:
+def row_of_list(row: Any) -> Any:
     """A row without names of columns, as ["1.png", "a red car"], with such names; any other as it is."""
     return {f"{NAMELESS}{number}": value for number, value in enumerate(row, 1)} if isinstance(row, list) else row
 

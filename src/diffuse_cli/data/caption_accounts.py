@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..config import TABLE_SUFFIXES
+from .caption_columns import is_caption_name
 from .caption_tables import AMBIGUOUS, CaptionTable
 from .captions_around import COPY, DOCUMENTS, TABLE_FORM, name_captions_around
 from .containers import File, read_head
@@ -154,7 +155,9 @@ def _packed_beside(source: SourceCaptions, tree: Tree) -> None:
     if pictures := [name for name in others if posixpath.splitext(posixpath.splitext(name)[0])[1].lower() in suffixes]:
         source.warnings.append(f"not read: {pictures[0]}{_and_more(len(pictures))}; unpack these pictures")
     if others := [name for name in others if name not in pictures]:
-        source.notes.append(f"not read: {others[0]}{_and_more(len(others))}; unpack what holds pictures or captions")
+        is_named_so = not source.by_name and any(is_caption_name(posixpath.basename(name)) for name in others)
+        (source.warnings if is_named_so else source.notes).append(
+            f"not read: {others[0]}{_and_more(len(others))}; unpack what holds pictures or captions")
     if archives:
         source.notes.append(f"{archives[0]}{_and_more(len(archives))}: not read, because pictures lie beside; give "
                             f"{tree.root / archives[0]} to read its pictures, or unpack it if it holds captions")

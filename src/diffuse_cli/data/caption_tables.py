@@ -1,7 +1,6 @@
 """One table of captions: which of its columns names pictures, and whose its captions are."""
 
 import itertools
-import os
 import re
 from array import array
 from collections import Counter
@@ -15,7 +14,7 @@ from ..errors import DataError
 from .annotations import FILE_KEY, NAMELESS, normalised
 from .caption_columns import TEXT_COLUMNS, CaptionColumns, choose_columns
 from .containers import File, read_head
-from .file_types import picture_suffixes
+from .file_types import is_picture_name
 from .picture_numbers import PictureNumbers, number_in
 from .separated_values import NoTable, Row
 from .spilled import SpilledDict, SpilledTuples
@@ -262,7 +261,7 @@ def _named_column(sample: list[Row], columns: list[str]) -> str | None:
 
 
 def _is_file_name(value: Any) -> bool:
-    return isinstance(value, str) and os.path.splitext(value)[1].lower() in picture_suffixes()
+    return isinstance(value, str) and is_picture_name(value)
 
 
 def name_in(value: Any) -> str | None:

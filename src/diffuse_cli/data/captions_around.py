@@ -40,6 +40,7 @@ _LIMIT = 64 * 2**20                             # maximum bytes of a table that 
 _MAX_ENTRIES = 2000                             # maximum entries of a folder that are looked at
 _MAX_TABLES = 100                               # tables that are looked into, and documents
 _MAX_TEXTS = 100                                # the same of a folder beside that of the pictures
+_NO_CAPTIONS = " lists pictures, without captions"
 _MAX_LINES = 10                                 # folders and files that are named
 _HEAD = 64 * 1024                               # bytes of a document in which names of pictures are looked for
 # Parts of a spreadsheet or document that hold its texts.
@@ -56,14 +57,16 @@ def name_captions_around(source: SourceCaptions, tree: Tree, index: PictureIndex
     above = root.parent
     files = [file for file in _files_in(above, _MAX_ENTRIES) if file.path != root]      # which may be a shard
     groups = [(above, above, files)]            # a folder; what to give to use it; its files
-    tables = list(groups[0][-1])
+    tables, distant = list(groups[0][-1]), []
     for folder, common in _folders_around(root):
         files = _files_in(folder, _MAX_TEXTS)
         if not any(file.suffix in picture_suffixes() for file in files):            # else they are captions of those
             groups.append((folder, common, files))
-            tables += files if _is_kind(folder.name) else [
-                file for file in files if file.suffix in TABLE_SUFFIXES
-                and (file.suffix == ".parquet" or names_in(_words(file), index) > 1)]
+            if _is_kind(folder.name):
+                tables += files
+            else:
+                distant += [file for file in files if file.suffix in TABLE_SUFFIXES and (
+                    file.suffix == ".parquet" or names_in(_words(file), index) > 1)]
     wanted = {file.base.casefold() for _, _, files in groups for file in files
               if file.suffix in (*_TEXTS, *_ROWS, *_OTHERS)}
     missed = {stem for written, name in (index.written_names(tree.pictures.names()) if wanted else ())
@@ -81,6 +84,7 @@ def name_captions_around(source: SourceCaptions, tree: Tree, index: PictureIndex
                     _describe(folder, common, fitting[0], tree))
     rest = [file for file in tables if file.path not in told]
     warnings += _tables(rest, index, names_folders if id_among_folders(tree) else lambda _: False)
+    warnings += (line for line in _tables(distant, index, lambda _: False) if not line.endswith(_NO_CAPTIONS))
     warnings += _documents(rest, index)
     if len(warnings) > _MAX_LINES:
         warnings[_MAX_LINES:] = [f"{len(warnings) - _MAX_LINES:,} more folders and files like these lie around {root}"]
@@ -167,7 +171,7 @@ def _tables(files: Iterable[File], index: PictureIndex, names_folders: Callable[
             yield (f"{path} holds captions for {len(table.by_name):,} of these pictures, which are not used; "
                    f"--captions {path} uses them")
         elif table is not None and table.listed:
-            yield f"{path} lists pictures, without captions"
+            yield f"{path}{_NO_CAPTIONS}"
 
 
 def _size(path: Path) -> int:

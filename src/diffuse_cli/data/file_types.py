@@ -6,6 +6,7 @@ remedy.
 
 import functools
 import importlib.util
+import os
 import re
 import struct
 from collections.abc import Iterable
@@ -49,6 +50,7 @@ REMEDIES = {                                    # reason → remedy, the rest of
     "text": "it holds a text, perhaps a message of a failed download: copy or download it again",
     "PDF": "export its pages as PNG",
     "formatted text": "save it as plain text",
+    "packed file": "unpack it, or save the spreadsheet or document, if it is one, as CSV or plain text",
     "video": "save single frames as pictures",
     "archive": "unpack it",
     "encrypted": "unpack its archive with the password",
@@ -104,6 +106,11 @@ def _is_installed(package: str) -> bool:
 def picture_suffixes() -> frozenset[str]:
     """Suffixes of pictures that can be opened, in lower case, including those of installed plugins."""
     return SUFFIXES.union(*(suffixes for _, _, suffixes in plugins()))
+
+
+def is_picture_name(name: str) -> bool:
+    """Whether a name ends as those of pictures that can be opened do."""
+    return os.path.splitext(name)[1].lower() in picture_suffixes()
 
 
 def judge_suffix(suffix: str, readable: frozenset[str]) -> str:
@@ -166,8 +173,11 @@ _OTHERS = tuple((reason, re.compile(pattern, re.DOTALL | re.IGNORECASE)) for rea
     (OTHER_TYPE, rb"P7\n|PF\s\d|SIMPLE  =|\x76\x2f\x31\x01|#\?R(ADIANCE|GBE)|BPG\xfb|AT&TFORM|/\* XPM|II\xbc\x01"
                  rb"|\xabKTX|.{128}DICM"),
 ))
-_NO_TEXTS = tuple(item for item in _OTHERS if item[0] in (
-    "Git LFS pointer", "PDF", "formatted text", "picture as text", "web page"))
+_NO_TEXTS = (
+    *(item for item in _OTHERS if item[0] in (
+        "Git LFS pointer", "PDF", "formatted text", "picture as text", "web page")),
+    ("packed file", re.compile(rb"PK\x03\x04|\x1f\x8b\x08|Rar!\x1a|7z\xbc\xaf|\xfd7zXZ\0|BZh[1-9]1AY")),
+    ("not text", re.compile(rb"\x89PNG|\xff\xd8\xff|GIF8[79]a|\xd0\xcf\x11\xe0|SQLite format 3\0")))
 _AVIF_BRANDS = {b"avif", b"avis"}
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 

@@ -206,6 +206,8 @@ def captions_of_tables(
 
 def read_named_table(path: Path, tree: Tree, index: PictureIndex, *, column: str | None) -> SourceCaptions:
     """The captions in the table at `path`, wherever it lies. Raises DataError if it lists none of the pictures."""
+    if re.search(r"(^|/)[a-z]{2,6}:/", str(path)):
+        raise DataError(f"{path} is an address, from which nothing is downloaded", hint="Download the table first")
     if not path.is_file():
         there = tree.root / path.name
         raise DataError(f"{path} is not a regular file" if path.exists() else f"there is no file {path}", hint=(

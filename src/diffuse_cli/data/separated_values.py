@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 
 from ..errors import DataError
 from .annotations import NAMELESS
-from .file_types import picture_suffixes
+from .file_types import is_picture_name
 
 Row = tuple[str, dict[str, Any]]                # ("metadata.csv line 3", the row)
 
 _SAMPLE = 50                                    # rows by which separator and quotes are recognised
 _MANY = 10                                      # lines that are no prose if they begin with names that are alike
 _SEPARATORS = (",", "\t", ";", "|")
+_RULE = re.compile(r":?-{3,}:?")                # below the header of a table in Markdown
 _MARKS = frozenset(("1", "0", "-1"))
 # A line of a list: “1.png: a red car”, “1.png - a red car”, “1.png => a red car” or “1.png a red car”.
 _BEHIND = r"(?: *(?::|=>|->|=) *| +[-–—] +| +)(?P<text>[^\s,;|].*)"
@@ -60,7 +61,7 @@ def separated_rows(file: str, lines: Iterator[str], is_picture: Callable[[str], 
         for values in reader:
             values = [value.strip() for value in values]
             ended = reader.line_num
-            if not any(values):
+            if not any(values) or all(map(_RULE.fullmatch, filter(None, values))):
                 continue
             place = f"{file} line {reader.line_num + skipped}"
             if header is None:
@@ -68,7 +69,7 @@ def separated_rows(file: str, lines: Iterator[str], is_picture: Callable[[str], 
                     continue                    # the title of an export
                 if len(values) < 2 and suffix == ".txt":
                     raise NoTable
-                if not any(is_picture(value) or _is_of_picture(value) for value in values):
+                if not any(is_picture(value) or is_picture_name(value.partition("#")[0]) for value in values):
                     header = [name if name not in values[:number] else f"{name} ({number + 1})"
                               for number, name in enumerate(values)]    # of two equal names, the first counts
                     continue
@@ -114,16 +115,13 @@ def _form_of_names(sample: list[str], is_picture: Callable[[str], bool]) -> re.P
         if not names or len(names) != len(matches):
             continue
         there = sum(map(is_picture, names))
-        if form is _NAMED and len(names) < 2 * max(there, sum(map(_is_of_picture, names))):
+        of_pictures = sum(is_picture_name(name.partition("#")[0]) for name in names)
+        if form is _NAMED and len(names) < 2 * max(there, of_pictures):
             return form
         are_alike = len({re.sub(r"\d", "0", name) for name in names}) == 1
         if len(set(names)) > 1 and (len(names) < 2 * there or (are_alike and (there or len(names) >= _MANY))):
             return form
     return None
-
-
-def _is_of_picture(name: str) -> bool:
-    return posixpath.splitext(name.partition("#")[0])[1].lower() in picture_suffixes()
 
 
 def _named_rows(file: str, lines: Iterable[str], form: re.Pattern[str]) -> Iterator[Row]:

@@ -14,9 +14,9 @@ from .. import installing
 from ..errors import DataError, system_reason
 from ..files.memory_limit import MAX_GROWTH, limited_memory
 from ..files.strict_json import loads_shallow
-from .annotations import flattened, rows_of
+from .annotations import FILE_KEY, TEXT_KEY, flattened, row_of_list, rows_of
 from .containers import ARCHIVE_LIMIT, File, Location, judge_row_count, reading, rows_of_batches
-from .file_types import remedies
+from .file_types import is_picture_name, remedies
 from .separated_values import NoTable, Row, separated_rows
 from .text_files import NotText, decode_text, encoding_of_file, open_text, read_lines, was_guessed
 
@@ -91,9 +91,18 @@ def _json_line_rows(file: File, notes: list[str]) -> Iterator[Row]:
             row = loads_shallow(line)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{file.name} line {number} is not JSON", hint=_ROW_HINT) from error
+        row = _row_of_value(row)
         if not isinstance(row, dict):
             raise DataError(f"{file.name} line {number} is not an object", hint=_ROW_HINT)
         yield f"{file.name} line {number}", row
+
+
+def _row_of_value(value: Any) -> Any:
+    """The row that stands in a line: an object, a list of values, or an object {"1.png": "a red car"} alone."""
+    name, text = next(iter(value.items())) if isinstance(value, dict) and len(value) == 1 else ("", None)
+    if is_picture_name(name) and isinstance(text, str | list):
+        return {FILE_KEY: name, TEXT_KEY: text}
+    return row_of_list(value) if isinstance(value, list) and len(value) > 1 else value
 
 
 def _has_json_lines(file: File) -> bool:
