@@ -85,7 +85,9 @@ def test_a_student_is_distilled_shown_and_used(diffuse, cascade, home_of_both, t
     assert "distilled already" in diffuse(
         "distill", "tiny-x2-2-steps", "--steps", "1", "--device", "cpu", home=home_of_both, expect=2)
     directory = tiny.run_directory(home_of_both, "tiny-x2-2-steps")
-    request = run_directory.read_config(directory)["request"]
+    config = run_directory.read_config(directory)
+    assert config["plan"]["adversarial"] == 0
+    request = config["request"]
     told = [words[1:4] for _, words in commands("tiny-x2-2-steps", request, read_event_log(directory))]
     assert told[0] == ["distill", "tiny-x2", str(cascade.pictures)]
     assert told[1] == ["upscale", "picture.png", "-m"]

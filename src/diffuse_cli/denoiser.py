@@ -37,10 +37,8 @@ class Network(Protocol):
 class Seeing(Protocol):
     """The interface of a network that can also say what it sees. `network.network.Network` has it."""
 
-    def features(
-        self, noisy: Tensor, time: Tensor, text: Tensor | None = None, *, low_res: tuple[Tensor, Tensor] | None = None,
-    ) -> list[Tensor]:
-        """The same arguments → what the network sees: a map of each of its levels, and one of its middle."""
+    def features(self, noisy: Tensor, time: Tensor, text: Tensor | None = None) -> list[Tensor]:
+        """The arguments of `Network` → what the network sees: a map of each of its levels, and one of its middle."""
 
 
 def network_time(t: Tensor | float) -> Tensor:
@@ -82,11 +80,10 @@ def predict(
 
 def features(
     network: Seeing, noisy: Tensor, time: Tensor, text: Tensor | None, *, precision: str,
-    low_res: LowRes | None = None,
 ) -> list[Tensor]:
-    """What a network sees in noisy pictures: maps (N, widths, heights, …) in float32. The arguments are `predict`'s."""
+    """What a network sees in noisy pictures: a map (N, C, H, W) of each level, float32. Arguments as for `predict`."""
     with _autocast(noisy.device, precision):
-        return [seen.float() for seen in network.features(noisy, time, text, low_res=low_res)]
+        return [seen.float() for seen in network.features(noisy, time, text)]
 
 
 def split_prediction(output: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor | None]:

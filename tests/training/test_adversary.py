@@ -13,7 +13,7 @@ from diffuse_cli.diffusion.distillation import hinge_losses
 from diffuse_cli.diffusion.schedule import make_schedule
 from diffuse_cli.model_config import Student
 from diffuse_cli.network.tokenizer import encode
-from diffuse_cli.storage import checkpoint, training_states
+from diffuse_cli.storage import checkpoint, run_directory, training_states
 from diffuse_cli.training import plan
 from diffuse_cli.training.adversary import Discriminator
 from diffuse_cli.training.distillation import DistillationLoss, Segments, Teacher
@@ -126,6 +126,7 @@ def test_a_batch_in_parts_has_the_gradients_of_the_whole(model, discriminator):
 def test_its_state_is_saved_and_a_run_that_was_begun_without_it_goes_on_without(squares, home, trained, monkeypatch):
     recipe = Recipe(init=str(trained[0] / "model.safetensors"), evaluations=2, steps=8, batch_size=4)
     tiny.train(squares, recipe, name="with", stop_at=3)
+    assert run_directory.read_config(tiny.run_directory(home, "with"))["plan"]["adversarial"] == plan.ADVERSARIAL
     saved = training_states.saved_states(tiny.run_directory(home, "with"))[0].path
     assert any(name.startswith("discriminator.heads.") for name in names_in(saved))
     assert any(name.startswith("exp_avg_sq.discriminator.heads.") for name in names_in(saved))

@@ -77,11 +77,9 @@ class Network(nn.Module):
             noisy, time, text, low_res=low_res, dropout=dropout, detach_variance=detach_variance)
         return output
 
-    def features(
-        self, noisy: Tensor, time: Tensor, text: Tensor | None = None, *, low_res: tuple[Tensor, Tensor] | None = None,
-    ) -> list[Tensor]:
+    def features(self, noisy: Tensor, time: Tensor, text: Tensor | None = None) -> list[Tensor]:
         """The maps of the U-Net on the way down, see `UNet.features`."""
-        return self.unet.features(noisy, time, text, low_res=low_res)
+        return self.unet.features(noisy, time, text)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:

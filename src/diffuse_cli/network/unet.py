@@ -78,14 +78,13 @@ class UNet(nn.Module):
 
         return self._output(F.silu(normalise(self.conv_norm_out, features)), detach_variance=detach_variance)
 
-    def features(
-        self, noisy: Tensor, time: Tensor, text: Tensor | None = None, *, low_res: tuple[Tensor, Tensor] | None = None,
-    ) -> list[Tensor]:
+    def features(self, noisy: Tensor, time: Tensor, text: Tensor | None = None) -> list[Tensor]:
         """What the network sees in noisy pictures: the last map of every level on the way down, and the middle's.
 
-        The arguments are those of `forward`. → maps (N, widths[level], H/2^level, W/2^level), and one like the last
+        The arguments are those of `forward`; the network is no upscaler. → maps (N, widths[level], H/2^level,
+        W/2^level), and one like the last
         """
-        skips, context = self._down(noisy, time, text, low_res, None)
+        skips, context = self._down(noisy, time, text, None, None)
         ends = itertools.accumulate(self.config.depths, lambda end, depth: end + 1 + depth)   # 1: half the size
         return [*(skips[end] for end in ends), self.mid_block(skips[-1], context)]
 

@@ -121,7 +121,7 @@ class Segments:
     def seen(self, image: Tensor, noise: Tensor, at: Coefficients, condition: Condition) -> list[Tensor]:
         """What the teacher sees in images with noise, (N, C, H, W) both; `denoiser.features`."""
         return features(self.teacher.network, self.schedule.add_noise(image, noise, at.level), at.time, condition.text,
-                        precision=self.precision, low_res=condition.low_res)
+                        precision=self.precision)
 
     def _denoiser(self, network: Network, condition: Condition, *, guidance: float) -> Denoiser:
         text, negative, low_res = condition

@@ -77,6 +77,7 @@ def make_plan(
     passes = seen / train_images
     why_budget = f"{seen:,} pictures seen, each {passes:{',.1f' if passes >= 1 else '.1g'}} times"
     conditional = model.conditional
+    adversarial = ADVERSARIAL if model.student is not None and not model.is_upscaler else 0.0
     plan = Plan(
         model=model, preset=preset, loss_weighting=recipe.loss_weighting, variance_grad=recipe.variance_grad,
         times=recipe.times, optimizer=recipe.optimizer, seed=recipe.seed, batch_size=batch_size, steps=steps,
@@ -90,13 +91,13 @@ def make_plan(
         flip=recipe.flip if recipe.flip is not None else not conditional,
         train_images=train_images, validation_images=held_out,
         validation_probe=_probe(steps, batch_size, held_out), validate_steps=max(1, steps // config.VALIDATIONS),
-        keep_best=held_out > 0 and train_images < SMALL_DATASET and model.student is None,
+        keep_best=held_out > 0 and train_images < SMALL_DATASET and not adversarial,
         data_id=dataset.content_id, init_id=None if init is None else init.sha256,
         shuffle_tags=recipe.shuffle_tags and conditional, tag_drop=recipe.tag_dropout if conditional else 0.0,
         held_out_limit=held_out_limit(split, dataset.pixel_hashes) if recipe.held_out is None else None,
         fit=fit, crop_of=() if upscaling is None else sizes,
         half_side_steps=half_side.first_steps(model.network, steps) if init is None else 0,
-        adversarial=0.0 if model.student is None else ADVERSARIAL)
+        adversarial=adversarial)
     return plan, Reasons(why_channels, why_preset, why_batch, why_budget)
 
 
