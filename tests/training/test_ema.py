@@ -45,7 +45,7 @@ def test_weights_that_stand_still_are_their_own_average() -> None:
 
 
 def test_the_exponent_gives_the_width() -> None:
-    assert ema.relative_width(ema.GAMMA) == pytest.approx(0.10, abs=5e-5)
+    assert ema.relative_width(ema.GAMMA) == pytest.approx(0.05, abs=5e-5)
 
 
 @pytest.mark.parametrize("gamma", [1.0, 6.94, 16.97])
