@@ -115,6 +115,23 @@ def test_losses_are_those_without_it_and_gradients_are_not(model, discriminator)
         name for name, _ in discriminator.named_parameters()}
 
 
+def test_the_student_is_moved_against_what_the_discriminator_says(model, monkeypatch):
+    """With the mean of each estimate in the place of its loss, whose gradient is 1/D."""
+    moved = []
+
+    class Mean(torch.nn.Module):
+        def forward(self, of_teacher, of_student, step):
+            assert set(step.tolist()) <= {0, 1}
+            of_student[0].register_hook(moved.append)
+            return of_student[0].flatten(1).mean(1), torch.zeros(len(step))
+
+    monkeypatch.setattr(Segments, "seen", lambda self, image, *_: [image])
+    for weight in (0.0, 0.5):
+        gradients(model, Mean(), torch.arange(6), weight=weight)
+    expected = torch.full_like(moved[0], 0.5 / (6 * 3 * 8 * 8))
+    torch.testing.assert_close(moved[1] - moved[0], expected, rtol=1e-3, atol=1e-7)
+
+
 def test_a_batch_in_parts_has_the_gradients_of_the_whole(model, discriminator):
     _, whole = gradients(model, discriminator, torch.arange(6))
     parts = [gradients(model, discriminator, rows)[1] for rows in (torch.tensor([0, 1, 2, 3]), torch.tensor([4, 5]))]

@@ -196,8 +196,8 @@ class DistillationLoss(nn.Module):
         at, noise = Coefficients.from_flat(sent), randomness.normal(noise_keys, tuple(image.shape[1:]))
         with torch.no_grad():
             of_teacher = segments.seen(target, noise, at, condition)
-        of_student, own = discriminator(of_teacher, segments.seen(image, noise, at, condition), step)
-        added: Tensor = self.plan.adversarial * of_student + own
+        of_student, of_itself = discriminator(of_teacher, segments.seen(image, noise, at, condition), step)
+        added: Tensor = self.plan.adversarial * of_student + of_itself
         return added - added.detach()
 
 

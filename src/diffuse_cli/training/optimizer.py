@@ -24,7 +24,7 @@ class Optimizer:
     layers; AdamW has the other parameters. With "adamw" or "adam" there is one optimiser for everything.
 
     precision: "bf16" lets Muon's iterations run in bf16, "fp32" in float32. directions: of Muon, see `Muon`; the
-    processes of `world` share them.
+    processes of `world` share them. discriminator: of a distillation; it has an AdamW of its own.
     """
 
     def __init__(self, network: nn.Module, plan: Plan, *, precision: str, directions: Directions = orthogonal_steps,
@@ -54,8 +54,8 @@ class Optimizer:
         if discriminator is not None:
             its = {f"discriminator.{name}": parameter for name, parameter in discriminator.named_parameters()}
             group = {"params": list(its.values()), "weight_decay": 0.0, "lr_factor": DISCRIMINATOR_LR / plan.lr}
-            part_of |= dict.fromkeys(its, torch.optim.AdamW([group], betas=(0.0, 0.99), eps=1e-8, fused=True))
-            self.parts.append(part_of[next(iter(its))])
+            self.parts.append(torch.optim.AdamW([group], betas=(0.0, 0.99), eps=1e-8, fused=True))
+            part_of |= dict.fromkeys(its, self.parts[-1])
             parameters |= its
 
         # All moments, so that a saved state has the same tensors after any number of steps.

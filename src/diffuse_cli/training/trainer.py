@@ -123,6 +123,7 @@ class Trainer:
         """What a student learns from its teacher; its own text encoder is not trained."""
         device, tokenizer = self.batches.device, self.batches.tokenizer
         teacher.place_on(device).requires_grad_(False).eval()
+        teacher.unet.recompute = self.network.unet.recompute            # when gradients pass through what it sees
         if self.network.text_encoder is not None:
             self.network.text_encoder.requires_grad_(False)
         empty = None if tokenizer is None else encode(tokenizer, [""]).to(device)
