@@ -9,10 +9,11 @@ import numpy as np
 import torch
 
 from diffuse_cli.checks import to_dict
-from diffuse_cli.config import Machine, Recipe, Sampling
+from diffuse_cli.config import Export, Machine, Recipe, Sampling
 from diffuse_cli.data.demo_scenes import scenes
 from diffuse_cli.data.listing import Dataset
 from diffuse_cli.data.split import split_dataset
+from diffuse_cli.exporting import onnx_folder
 from diffuse_cli.model_config import ModelConfig, Student
 from diffuse_cli.network.network import Network, flops
 from diffuse_cli.network.presets import network_config
@@ -32,6 +33,7 @@ from diffuse_cli.training.trainer import Trainer
 from . import Contender, finish
 
 CAPTIONS = tuple(f"a {colour} {thing}" for colour in scenes.COLOURS for thing in scenes.OBJECTS)
+GUIDANCE = 3.0
 EPOCHS = 40                                     # few enough that the plan has no dropout, as in a first training
 
 
@@ -100,10 +102,12 @@ def training(*, preset: str, resolution: int, batch: int, conditional: bool, pre
         "optimizer": trainer.plan.optimizer})
 
 
-def random_model(preset: str, resolution: int, *, conditional: bool, seed: int = 0) -> checkpoint.Model:
-    """A model with the weights that training starts from, ready to sample."""
+def random_model(preset: str, resolution: int, *, conditional: bool, evaluations: int | None = None,
+                 seed: int = 0) -> checkpoint.Model:
+    """A model with the weights that training starts from, ready to sample. evaluations: of a student."""
     tokenizer = train_tokenizer(CAPTIONS) if conditional else None
-    config = ModelConfig(schedule="interpolated", prediction="v", network=network_config(
+    student = None if evaluations is None else Student(evaluations=evaluations, guidance=GUIDANCE, teacher="")
+    config = ModelConfig(schedule="interpolated", prediction="v", student=student, network=network_config(
         preset, resolution, vocabulary=None if tokenizer is None else tokenizer.get_vocab_size(),
         learned_variance=True))
     network = Network(config.network)
@@ -113,16 +117,14 @@ def random_model(preset: str, resolution: int, *, conditional: bool, seed: int =
 
 
 def sampling(*, preset: str, resolution: int, pictures: int, conditional: bool, precision: str = "fp32",
-             sampler: str = "dpmpp-2m", steps: int | None = None, guidance: float = 3.0, everywhere: bool = False,
+             sampler: str = "dpmpp-2m", steps: int | None = None, guidance: float = GUIDANCE, everywhere: bool = False,
              batch_size: int = 8, evaluations: int | None = None, seed: int = 0) -> Contender:
     """A unit is `pictures` generated pictures. everywhere: guided at every step, as the peers are. evaluations: of a
     student, which draws in its own way."""
-    model = random_model(preset, resolution, conditional=conditional)
+    model = random_model(preset, resolution, conditional=conditional, evaluations=evaluations)
     settings = Sampling(sampler=sampler, steps=steps, guidance=guidance, batch_size=batch_size, precision=precision,
                         guidance_interval=(0.0, 1e9) if everywhere else None)
     if evaluations is not None:
-        student = Student(evaluations=evaluations, guidance=guidance, teacher="")
-        model = dataclasses.replace(model, config=dataclasses.replace(model.config, student=student))
         settings = dataclasses.replace(Sampling.of(model.config), batch_size=batch_size, precision=precision)
 
     def work(times: int) -> None:
@@ -135,3 +137,9 @@ def sampling(*, preset: str, resolution: int, pictures: int, conditional: bool, 
         "pictures": pictures, "steps": settings.number_of_steps, "guided_steps": guided, "precision": precision,
         "sampler": settings.sampler, "batch": batch_size,
         "parameters": sum(one.numel() for one in model.network.parameters())})
+
+
+def write_student(folder: Path, preset: str, resolution: int, evaluations: int) -> None:
+    """Write a student with random weights for onnxruntime."""
+    onnx_folder.write(random_model(preset, resolution, conditional=True, evaluations=evaluations), folder,
+                      Export(format="onnx"))

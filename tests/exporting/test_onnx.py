@@ -194,6 +194,12 @@ def test_the_script_generates_the_same_pictures_without_torch(exported, tmp_path
     assert_same_pictures(pictures, by_model(exported, "a red car", seed=7, count=2))
 
 
+def test_waiting_threads_of_the_script_take_no_cpu_time(conditional):
+    (options,) = {sampler.get_session_options().get_session_config_entry("session.intra_op.allow_spinning")
+                  for sampler in (Sampler(conditional.folder).unet, Sampler(conditional.folder).text_encoder)}
+    assert options == "0"
+
+
 def test_the_script_takes_settings_and_replaces_no_file(conditional, tmp_path):
     (tmp_path / "a-red-car-0.png").write_text("kept")
     done = run_script(conditional.folder, "a red car", "-o", tmp_path, "--steps", 5, "--guidance", 5,

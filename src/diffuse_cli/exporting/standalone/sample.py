@@ -27,6 +27,8 @@ from tokenizers import Tokenizer
 Array = np.ndarray[Any, Any]
 
 PROVIDERS = ["CPUExecutionProvider"]            # with onnxruntime-gpu, put "CUDAExecutionProvider" first
+OPTIONS = onnxruntime.SessionOptions()
+OPTIONS.add_session_config_entry("session.intra_op.allow_spinning", "0")        # threads that wait for others sleep
 
 
 # ── Steps: the noise levels, and the numbers of each step ───────────────────────────────────────────────────────────
@@ -102,10 +104,10 @@ class Sampler:
 
     def __init__(self, folder: Path) -> None:
         self.constants = json.loads((folder / "sampler.json").read_text(encoding="utf-8"))
-        self.unet = onnxruntime.InferenceSession(folder / "unet.onnx", providers=PROVIDERS)
+        self.unet = onnxruntime.InferenceSession(folder / "unet.onnx", OPTIONS, PROVIDERS)
         self.text_encoder, self.tokenizer = None, None
         if self.constants["text"] is not None:                          # None: the model takes no prompts
-            self.text_encoder = onnxruntime.InferenceSession(folder / "text_encoder.onnx", providers=PROVIDERS)
+            self.text_encoder = onnxruntime.InferenceSession(folder / "text_encoder.onnx", OPTIONS, PROVIDERS)
             self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))        # truncates and pads to T
 
     @property
