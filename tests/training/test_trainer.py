@@ -12,6 +12,7 @@ import torch
 from diffuse_cli.config import Recipe
 from diffuse_cli.data.split import split_dataset
 from diffuse_cli.errors import DivergedError, OutOfMemoryError
+from diffuse_cli.model_config import Student
 from diffuse_cli.network.tokenizer import train_tokenizer
 from diffuse_cli.runtime import devices
 from diffuse_cli.runtime.distributed import World
@@ -39,10 +40,10 @@ def batches():
     return Batches(plan, data, split.train, tokenizer, CPU)
 
 
-def make(batches, *, micro_batch=4, **changes):
+def make(batches, *, micro_batch=4, recompute=False, **changes):
     plan = dataclasses.replace(batches.plan, **changes)
     return Trainer(plan, dataclasses.replace(batches, plan=plan), precision="fp32", micro_batch=micro_batch,
-                   compiled=False, world=World())
+                   compiled=False, world=World(), recompute=recompute)
 
 
 def weights(trainer):
@@ -56,6 +57,14 @@ def same(one, other):
 def with_norms(*norms):
     """As if the gradients had these norms, one after another, whatever they are."""
     return mock.patch.object(torch.nn.utils, "clip_grad_norm_", side_effect=[torch.tensor(norm) for norm in norms])
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_teacher_computes_blocks_once_more_where_its_student_does(batches, recompute):
+    student = Student(evaluations=2, guidance=3.0, teacher="tiny")
+    model = dataclasses.replace(batches.plan.model, student=student)
+    trainer = make(batches, recompute=recompute, model=model, adversarial=0.1)
+    assert (trainer.network.unet.recompute, trainer.teacher.unet.recompute) == (recompute, recompute)
 
 
 # ── The learning rate ───────────────────────────────────────────────────────────────────────────────────────────────
