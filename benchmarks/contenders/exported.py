@@ -5,7 +5,9 @@ import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from diffuse_cli.exporting.standalone.sample import Sampler, noise_of, step_table
+import numpy as np
+
+from diffuse_cli.exporting.standalone.sample import BATCH, Sampler, noise_of, step_table
 
 from . import Contender
 
@@ -18,7 +20,7 @@ def _write(folder: Path, preset: str, resolution: int, evaluations: int) -> None
 
 
 def sampling(*, preset: str, resolution: int, pictures: int, evaluations: int) -> Contender:
-    """A unit is `pictures` pictures with random weights, one after the other, as the script draws them."""
+    """A unit is `pictures` pictures with random weights, drawn as the script draws them."""
     with tempfile.TemporaryDirectory() as folder:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             pool.submit(_write, Path(folder), preset, resolution, evaluations).result()
@@ -28,9 +30,9 @@ def sampling(*, preset: str, resolution: int, pictures: int, evaluations: int) -
 
     def work(times: int) -> None:
         for _ in range(times):
-            text = sampler.encode(["a red car"])
-            for seed in range(pictures):
-                sampler.generate(noise_of(seed, (1, *sampler.shape)), table, text=text)
+            for first in range(0, pictures, BATCH):
+                noise = np.stack([noise_of(first + k, sampler.shape) for k in range(min(BATCH, pictures - first))])
+                sampler.generate(noise, table, text=sampler.encode(["a red car"] * len(noise)))
 
     return Contender(work, {"pictures": pictures, "steps": evaluations, "guided_steps": 0, "precision": "fp32",
-                               "sampler": name, "batch": 1})
+                               "sampler": name, "batch": BATCH})

@@ -5,7 +5,7 @@ usual way of a pipeline, 50 guided steps. With equal steps, diffuse-cli is guide
 20 steps, of which only the middle ones are guided. In a classifier's features, pictures of ten such steps are nearer to
 real ones than those of the 50: see "How many steps" in results.md, where a trained model is judged. A student draws in
 four or two evaluations; what its pictures are worth is in results.md, too. In onnxruntime it draws as the script of an
-ONNX folder does, without PyTorch and one picture after the other.
+ONNX folder does, without PyTorch.
 """
 
 import dataclasses
