@@ -94,7 +94,7 @@ def _level_widths(levels: dict[int, tuple[int, ...]]) -> Iterator[None]:
 
 def generate_pictures(model: checkpoint.Model, prompts: list[str]) -> np.ndarray:
     """One picture of each prompt at default settings, picture k with seed k, (N, R, R, 3) uint8."""
-    sampling = Sampling(batch_size=32)
+    sampling = Sampling.of(model.config, batch_size=32)
     requests = [SampleRequest(prompt=prompt, seed=k, sampling=sampling) for k, prompt in enumerate(prompts)]
     return opaque(np.stack([sample.pixels for sample in generate.generate(model, requests)]))
 

