@@ -21,7 +21,7 @@ from diffuse_cli.network.tokenizer import encode
 from diffuse_cli.sampling.generate import encode_prompts, generate
 from diffuse_cli.sampling.request import SampleRequest
 from diffuse_cli.sampling.steps import guided_steps, sampling_times_of
-from diffuse_cli.storage import checkpoint
+from diffuse_cli.storage import checkpoint, run_directory
 from diffuse_cli.training import distillation
 from diffuse_cli.training.distillation import Condition, Segments, Teacher
 from diffuse_cli.training.loss import Batch
@@ -61,6 +61,12 @@ def test_a_student_learns(squares, home, teacher):
                if not torch.equal(value, source.network.state_dict()[name])}
     assert "unet.conv_in.weight" in changed
     assert not any(name.startswith("text_encoder.") for name in changed)
+
+
+def test_a_student_hears_whole_captions_alone(squares, home, teacher, trained):
+    distil(squares, teacher)
+    told = [run_directory.read_config(path)["plan"] for path in (trained[0], tiny.run_directory(home, "student"))]
+    assert [(plan["caption_drop"], plan["word_drop"]) for plan in told] == [(0.1, 0.1), (0.0, 0.0)]
 
 
 def test_a_student_interrupted_again_and_again_ends_bit_identical(squares, home, teacher):

@@ -77,6 +77,7 @@ def make_plan(
     passes = seen / train_images
     why_budget = f"{seen:,} pictures seen, each {passes:{',.1f' if passes >= 1 else '.1g'}} times"
     conditional = model.conditional
+    drops = 0.1 if conditional and model.student is None else 0.0      # guidance is in what a student learns already
     adversarial = ADVERSARIAL if model.student is not None and not model.is_upscaler else 0.0
     plan = Plan(
         model=model, preset=preset, loss_weighting=recipe.loss_weighting, variance_grad=recipe.variance_grad,
@@ -86,8 +87,7 @@ def make_plan(
         warmup_steps=max(1, min(max(200, steps // 100), steps // 20)),
         cooldown_steps=cooldown_steps(model, steps),
         dropout=_dropout(train_images, epochs=seen / train_images) if model.student is None else 0.0,
-        caption_drop=0.1 if conditional else 0.0,
-        word_drop=0.1 if conditional and train_images < SMALL_DATASET else 0.0,
+        caption_drop=drops, word_drop=drops if train_images < SMALL_DATASET else 0.0,
         flip=recipe.flip if recipe.flip is not None else not conditional,
         train_images=train_images, validation_images=held_out,
         validation_probe=_probe(steps, batch_size, held_out), validate_steps=max(1, steps // config.VALIDATIONS),
