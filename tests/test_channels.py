@@ -24,7 +24,7 @@ from PIL import Image
 from diffuse_cli import api, events
 from diffuse_cli.config import Recipe
 from diffuse_cli.errors import DataError, UsageError
-from diffuse_cli.evaluation import features
+from diffuse_cli.evaluation import encoder
 from diffuse_cli.exporting import diffusers_comparison
 from diffuse_cli.pictures import sheets
 from diffuse_cli.reporting import report
@@ -254,7 +254,7 @@ def test_noise_demo(diffuse, trained, tmp_path):
 
 
 def test_a_model_is_evaluated(diffuse, trained):
-    with mock.patch.object(features, "STEPS", 2):
+    with mock.patch.object(encoder, "STEPS", 2):
         result = json.loads(diffuse("evaluate", "tiny", "-n", "10", "--device", "cpu", "--json", "-q"))
     assert result["distances"]["features"].endswith("on a grey ground") == ("A" in trained.kind.mode)
     assert result["memorisation"]["verdict"]
@@ -263,7 +263,7 @@ def test_a_model_is_evaluated(diffuse, trained):
 @pytest.mark.slow
 def test_a_model_is_evaluated_on_other_pictures_and_compared(diffuse, trained, tmp_path):
     other = tiny.draw_squares(tmp_path / "of colours")
-    with mock.patch.object(features, "STEPS", 2):
+    with mock.patch.object(encoder, "STEPS", 2):
         output = diffuse("evaluate", "tiny", other, "-n", "4", "--device", "cpu", "--json")
     assert json.loads(next(line for line in output.splitlines() if line.startswith("{")))["distances"] is not None
     assert ("have colours, of which it is measured on the green ones" in output) == (trained.kind.mode[0] == "L")

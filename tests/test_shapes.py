@@ -23,7 +23,7 @@ from PIL import Image
 from diffuse_cli import api, events
 from diffuse_cli.cli.terminal.previews import Strip
 from diffuse_cli.config import Recipe
-from diffuse_cli.evaluation import features
+from diffuse_cli.evaluation import encoder
 from diffuse_cli.exporting import diffusers_comparison
 from diffuse_cli.network.network import flops
 from diffuse_cli.network.presets import network_config
@@ -251,7 +251,7 @@ def test_noise_demo_shows_the_shape(diffuse, trained, tmp_path):
 
 
 def test_a_model_is_evaluated_and_compared(diffuse, trained, tmp_path):
-    with mock.patch.object(features, "STEPS", 2):
+    with mock.patch.object(encoder, "STEPS", 2):
         output = diffuse("evaluate", "tiny", "-n", "4", "--images", "8", "--device", "cpu", "--json")
     result = json.loads(next(line for line in output.splitlines() if line.startswith("{")))
     assert result["distances"] is not None

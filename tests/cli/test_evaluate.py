@@ -10,7 +10,7 @@ import tiny
 
 from diffuse_cli.data.demo_scenes import scenes
 from diffuse_cli.errors import StorageError
-from diffuse_cli.evaluation import features
+from diffuse_cli.evaluation import encoder
 from diffuse_cli.files import durable
 from diffuse_cli.storage import registry
 
@@ -19,7 +19,7 @@ from diffuse_cli.storage import registry
 def diffuse(command, monkeypatch, tmp_path):
     """Run `diffuse evaluate …`: (exit code, stdout, stderr)."""
     monkeypatch.setattr(registry, "_BUNDLED", tmp_path / "absent")
-    monkeypatch.setattr(features, "STEPS", 2)
+    monkeypatch.setattr(encoder, "STEPS", 2)
     return functools.partial(command, "evaluate")
 
 
