@@ -15,7 +15,7 @@ import torch
 
 from diffuse_cli import config
 from diffuse_cli.exporting import diffusers_comparison, publishing, verification
-from diffuse_cli.storage import checkpoint, registry, safetensors_file
+from diffuse_cli.storage import checkpoint, registry, safetensors_file, safetensors_header
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_one_file_that_is_a_model_like_any_other(diffuse, model):
                                  f"{precision}.safetensors")
         assert (code, out) == (0, f"{precision}.safetensors\n"), err
         head = safetensors_file.read_header(Path(out.strip()))
-        assert {safetensors_file.ITEM_BYTES[entry.dtype] for entry in head.tensors.values()} == {size}
+        assert {safetensors_header.ITEM_BYTES[entry.dtype] for entry in head.tensors.values()} == {size}
         assert safetensors_file.verify_seal(Path(out.strip()))
         assert json.loads(head.metadata["diffuse.export"])["verified"] is True
         assert head.metadata["modelspec.architecture"] == "diffuse-unet"
