@@ -1,7 +1,7 @@
 """Judges a folder in diffusers' form without reading its tensors: which of our models it is.
 
-The folder may come from anywhere. Only files with fixed names are opened, all limits of `safetensors_header` hold, and a
-folder that our network cannot express is refused in one line.
+The folder may come from anywhere. Only files with fixed names are opened, all limits of `safetensors_header` hold, and
+a folder that our network cannot express is refused in one line.
 """
 
 from dataclasses import dataclass, replace
