@@ -195,7 +195,7 @@ def test_a_folder_with_another_programs_export_json_is_not_an_export(diffuse, mo
     assert os.listdir("out") == ["export.json"]
 
 
-@pytest.mark.parametrize("place", [".", "..", "missing/..", "/", "", "out.safetensors"])
+@pytest.mark.parametrize("place", [".", "..", "missing/..", "/", "", "out.safetensors", "out.onnx"])
 def test_a_place_without_a_name_of_its_own_is_no_place_for_a_folder(diffuse, model, place):
     for more in ((), ("--force",)):
         code, out, err = diffuse("export", model, "--to", "diffusers", "-o", place, "--no-verify", *more)

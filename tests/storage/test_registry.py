@@ -172,6 +172,27 @@ def test_misspelt_names_are_corrected(demo, typed, meant):
     assert f"Did you mean {meant}?" in caught.value.hint
 
 
+def test_a_folder_of_that_name_is_told_and_one_without_a_model_is_no_missing_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cars-diffusers").mkdir()
+    (tmp_path / "cars.html").write_bytes(b"")
+    for typed, kind in (("cars-diffusers", "folder"), ("cars.html", "file")):
+        with pytest.raises(ModelError, match="there is no model") as caught:
+            registry.resolve(typed)
+        assert caught.value.hint == f"For the {kind} of that name, write .{os.sep}{typed}"
+    for empty in ("./cars-diffusers", "."):
+        with pytest.raises(ModelError, match="there is no model in the folder") as caught:
+            registry.resolve(empty)
+        assert registry.MODEL_FILE in caught.value.hint
+
+
+def test_a_wrong_name_in_the_environment_is_told_as_such(monkeypatch):
+    for wrong in ("nosuch", "./nosuch"):
+        monkeypatch.setenv("DIFFUSE_MODEL", wrong)
+        with pytest.raises(ModelError, match=r"^DIFFUSE_MODEL: there is no"):
+            registry.resolve(None)
+
+
 @pytest.mark.parametrize("name", ["..", "x\x1b[2J", "a" * 10_000])
 def test_a_name_never_leaves_the_directory(name):
     with pytest.raises(ModelError):

@@ -316,4 +316,4 @@ def _display_name(path: Path, model: "Model") -> str:
         name = f"{path.stem}, which comes with the program (`diffuse models show {path.stem}` lists its words)"
     if student is None:
         return name
-    return f"{name}, distilled to {student.evaluations} steps with a guidance of {student.guidance:g} built in"
+    return f"{name}, distilled to {student.steps} with a guidance of {student.guidance:g} built in"

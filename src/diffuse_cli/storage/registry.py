@@ -126,7 +126,11 @@ def resolve(model: str | None) -> Path:
     """
     if model == "":
         raise UsageError("which model? Its name is empty", hint="`diffuse models ls` shows the names")
-    model = model or os.environ.get("DIFFUSE_MODEL") or None
+    if model is None and (model := os.environ.get("DIFFUSE_MODEL") or None) is not None:
+        try:
+            return resolve(model)
+        except (ModelError, UsageError) as error:
+            raise type(error)(f"DIFFUSE_MODEL: {error.what}", hint=error.hint) from error
     if model is None:
         model = LAST if last() else DEMO
         if model == DEMO and bundled() is None:
@@ -144,8 +148,11 @@ def resolve(model: str | None) -> Path:
 
             index = path / INDEX_FILE
             path = index if index.exists() and not (path / MODEL_FILE).exists() else path / MODEL_FILE
+            if not path.exists():
+                raise ModelError(f"there is no model in the folder {path.parent}",
+                                 hint=f"It would hold {MODEL_FILE}, or {INDEX_FILE} of diffusers")
         if not path.exists():
-            raise ModelError(f"there is no file {path}")
+            raise ModelError(f"there is no file {path}", hint="`diffuse models ls` lists the models that have a name")
         return path
     if path_of_bundled := bundled(model):
         return path_of_bundled
@@ -155,6 +162,9 @@ def resolve(model: str | None) -> Path:
         if name is not None and _NAME.fullmatch(name) and (home_directory.models_directory() / name).is_dir():
             raise ModelError(f"the model {name!r} is in training or was interrupted, and has not been saved yet",
                              hint="Wait for its first save, or resume its training")
+        if os.path.exists(model):
+            raise ModelError(f"there is no model {model[:80]!r}", hint="For the "
+                             f"{'folder' if os.path.isdir(model) else 'file'} of that name, write .{os.sep}{model}")
         raise _unknown_model(model, names)
     return home_directory.models_directory() / name / MODEL_FILE
 
