@@ -256,12 +256,12 @@ def _distance_lines(evaluation: "Evaluation") -> Iterator[tuple[str, str]]:
     if evaluation.distances is None:
         return
     drawn, floor = evaluation.distances.drawn, evaluation.distances.floor
-    kernel_error = _rounded(drawn.kernel_standard_error, drawn.kernel_standard_error)
-    yield "kernel distance", (f"{drawn.kernel:.4g} ± {kernel_error}, {floor.kernel:.4g} between real pictures; "
+    error = drawn.kernel_standard_error                                # NaN of two pictures
+    of_error = f" ± {_rounded(error, error)}" if math.isfinite(error) else ""
+    yield "kernel distance", (f"{drawn.kernel:.4g}{of_error}, {floor.kernel:.4g} between real pictures; "
                               f"{drawn.samples:,} pictures each")
-    yield "Fréchet distance", (f"{drawn.frechet:.4g}, {floor.frechet:.4g} between real pictures"
-                               + ("; too few pictures to mean much" if drawn.has_singular_covariance else ""))
     few = "; too few pictures to mean much" if drawn.has_singular_covariance else ""
+    yield "Fréchet distance", f"{drawn.frechet:.4g}, {floor.frechet:.4g} between real pictures{few}"
     yield "precision", (f"{drawn.precision:.3f} of generated pictures look real; {floor.precision:.3f} of real ones "
                         f"do{few}")
     yield "recall", f"{drawn.recall:.3f} of the variety is covered; {floor.recall:.3f} by real pictures{few}"
