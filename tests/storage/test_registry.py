@@ -181,7 +181,7 @@ def test_a_folder_of_that_name_is_told_and_one_without_a_model_is_no_missing_fil
             registry.resolve(typed)
         assert caught.value.hint == f"For the {kind} of that name, write .{os.sep}{typed}"
     for empty in ("./cars-diffusers", "."):
-        with pytest.raises(ModelError, match="there is no model in the folder") as caught:
+        with pytest.raises(ModelError, match="holds no model") as caught:
             registry.resolve(empty)
         assert registry.MODEL_FILE in caught.value.hint
 

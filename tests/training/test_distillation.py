@@ -126,6 +126,10 @@ def test_the_command_finds_the_teachers_pictures_and_says_what_a_student_is(squa
     code, _, err = command("sample", "a red square", "-m", "tiny-2-steps", "--steps", "20")
     assert code == 2
     assert "2 steps of DDIM" in err
+    assert command("sample", "a red square", "-m", "tiny", "--steps", "2", "-o", home / "teacher.png")[0] == 0
+    code, _, err = command("sample", "--from", home / "teacher.png", "-m", "tiny-2-steps", "-o", home / "new.png")
+    assert (code, "and --from a picture of another model" in err) == (2, True)
+    assert not err.startswith("model ")                                    # refused before a model is loaded
     assert "from tiny, guided at 3; samples in 2 steps" in command("models", "show", "tiny-2-steps")[1]
     code, out, _ = command("evaluate", "tiny-2-steps", "-n", "0", "--json")
     assert code == 0

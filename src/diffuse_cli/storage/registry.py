@@ -149,8 +149,8 @@ def resolve(model: str | None) -> Path:
             index = path / INDEX_FILE
             path = index if index.exists() and not (path / MODEL_FILE).exists() else path / MODEL_FILE
             if not path.exists():
-                raise ModelError(f"there is no model in the folder {path.parent}",
-                                 hint=f"It would hold {MODEL_FILE}, or {INDEX_FILE} of diffusers")
+                raise ModelError(f"the folder {path.parent} holds no model",
+                                 hint=f"That would be {MODEL_FILE}, or {INDEX_FILE} of diffusers")
         if not path.exists():
             raise ModelError(f"there is no file {path}", hint="`diffuse models ls` lists the models that have a name")
         return path
