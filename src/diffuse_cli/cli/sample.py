@@ -178,9 +178,7 @@ def sample(
     config_of_model = read_model_info(path).config         # refused before torch and before any directory
     if metadata is None:
         sampling = Sampling.of(config_of_model, **settings)
-    else:
-        sampling.check_fits(config_of_model)
-    for scale in guidance or ():
+    for scale in guidance or [sampling.guidance]:
         options.override(sampling, guidance=scale).check_fits(config_of_model)
     second, size = stages.find_upscaler(path, config_of_model, size, upscaler, metadata, animate=animate)
     defaults = _Defaults(sampling=sampling, guidances=guidance or [sampling.guidance], negative=negative or "",
