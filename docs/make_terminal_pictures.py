@@ -33,7 +33,7 @@ from diffuse_cli import events
 from diffuse_cli.checks import from_dict
 from diffuse_cli.cli.terminal import dashboard, view
 from diffuse_cli.errors import DiffuseError
-from diffuse_cli.storage import registry
+from diffuse_cli.storage import home_directory
 from diffuse_cli.storage.event_log import LOG_FILE
 
 PICTURES = Path(__file__).with_name("pictures")
@@ -99,7 +99,7 @@ def _without_dim(data: bytes) -> bytes:
 
 def replay(name: str, columns: int, lines: int) -> list[Image.Image]:
     """The live display of a finished training at FRAMES times, and what it leaves behind. The last is the end."""
-    log = registry.models_directory() / name / LOG_FILE
+    log = home_directory.models_directory() / name / LOG_FILE
     entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     kinds = {"started": events.Started, "stepped": events.Stepped, "validated": events.Validated,
              "previewed": events.Previewed, "saved": events.Saved, "finished": events.Finished}

@@ -125,7 +125,8 @@ def _room(module: str) -> str:
 
 def test_the_reader_of_imports_reads():
     """The rules below are worth nothing if the names they judge are wrong."""
-    assert {"errors", "platformdirs", "files.durable"} <= set(_imports("storage.registry"))
+    assert {"errors", "platformdirs"} <= set(_imports("storage.home_directory"))
+    assert {"errors", "files.durable"} <= set(_imports("storage.registry"))
     assert "data.listing" in set(_imports("data.dataset"))
     assert "torch" in _roots(_imports("training.monitor"))
     assert "data.demo_scenes.scenes" in set(_imports("cli.data"))

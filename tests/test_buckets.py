@@ -28,26 +28,12 @@ SIZES = (Size(16, 16), Size(32, 8), Size(8, 32))
 TEXTS = ("16", "32x8", "8x32")
 
 
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """A home with a model of three sizes, and the pictures that it was trained on."""
-
-    home: Path
-    pictures: Path
-    events: list[events.Event]
-
-    @property
-    def model(self) -> Path:
-        return tiny.run_directory(self.home) / registry.MODEL_FILE
-
-
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Trained:
+def trained(tmp_path_factory) -> tiny.Trained:
+    """A training on pictures of three shapes."""
     directory = tmp_path_factory.mktemp("buckets")
-    folder = tiny.draw_shapes(directory / "shapes")
-    with tiny.at_home(directory / "home"):
-        stream = tiny.train(folder, tiny.BUCKETS, save_every="1", preview_every="50%")
-    return Trained(directory / "home", folder, stream)
+    return tiny.trained(tiny.draw_shapes(directory / "shapes"), directory / "home", tiny.BUCKETS, save_every="1",
+                        preview_every="50%")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffuse_cli.checks import from_dict, parse_duration, parse_interval, to_dict
-from diffuse_cli.config import Recipe
+from diffuse_cli.config import Recipe, Sampling
 from diffuse_cli.errors import UsageError
 from diffuse_cli.model_config import ModelConfig, NetworkConfig, TextConfig
 
@@ -45,6 +45,15 @@ def test_intervals(text, interval):
 def test_intervals_not_understood(text):
     with pytest.raises(UsageError, match="--save-every"):
         parse_interval("--save-every", text)
+
+
+@pytest.mark.parametrize(("option", "value", "said"), [
+    ("guidance", -1.0, "--guidance must be between 0 and 100, not -1"), ("lr", 2.0, "between 1e-07 and 1, not 2"),
+    ("steps", 10**9, "between 1 and 100,000,000, not 1,000,000,000"), ("lr", 1.0000001, "not 1.0000001")])
+def test_numbers_in_messages_are_written_as_people_do(option, value, said):
+    with pytest.raises(UsageError) as caught:
+        (Sampling if option == "guidance" else Recipe)(**{option: value})
+    assert caught.value.what.endswith(said)
 
 
 # ── Dictionaries ────────────────────────────────────────────────────────────────────────────────────────────────────

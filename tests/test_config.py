@@ -29,7 +29,10 @@ BAD_RECIPES = [
     ({"variance": "x"}, "--variance"), ({"variance_grad": "x"}, "--variance-grad"), ({"times": "x"}, "--times"),
     ({"variance": "fixed", "variance_grad": "trunk"}, "--variance fixed learns none"),
     ({"optimizer": "x"}, "--optimizer"), ({"caption_template": "a photo"}, "--caption-template"),
-    ({"caption": " "}, "--caption is empty"),
+    ({"caption": " "}, "--caption is empty"), ({"caption": "a cat", "captions": "none"}, "Leave one of them out"),
+    ({"caption": "a cat", "captions": "folder"}, "--captions folder is another choice"),
+    ({"shuffle_tags": True, "captions": "none"}, "--captions none leaves them out"),
+    ({"tag_dropout": 0.1, "captions": "none"}, "--captions none leaves them out"),
     ({"steps": 1, "images": 1}, "budget"), ({"time": 60, "steps": 1}, "budget"),
 ]
 

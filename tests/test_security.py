@@ -9,7 +9,7 @@ import pytest
 PAGE = (Path(__file__).parents[1] / "SECURITY.md").read_text(encoding="utf-8")
 UNITS = {"": 1, " KiB": 2**10, " MiB": 2**20, " GiB": 2**30}
 ROWS = re.findall(r"^\| .* \| ([\d,]+)( [KMG]iB)? \| `([\w.]+)` \|$", PAGE, re.MULTILINE)
-DOORS = ("storage.safetensors_file", "files.strict_json", "data.images", "data.text_files", "data.png_texts",
+DOORS = ("storage.safetensors_header", "files.strict_json", "data.images", "data.text_files", "data.png_texts",
          "evaluation.features_file", "network.tokenizer")
 
 

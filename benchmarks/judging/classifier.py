@@ -18,6 +18,7 @@ from diffuse_cli.pictures import pixels
 COLOURS = tuple(scenes.COLOURS)
 OBJECTS = scenes.OBJECTS
 RENDERS_SEED, TEST_SEED, PROMPTS_SEED = 1_000, 2_000, 3_000          # none of them a seed of training data
+RENDERS, EPOCHS = 24_000, 12                                         # scenes of its training, and how often each
 TEST_RENDERS = 2_000                                                 # scenes that the classifier is tested on
 
 
@@ -51,10 +52,8 @@ def render_scenes(seed: int, count: int, resolution: int) -> tuple[Tensor, Tenso
             torch.tensor([OBJECTS.index(scene.object) for scene in chosen]))
 
 
-def make_classifier(
-    resolution: int, *, renders: int, epochs: int, file: Path | None
-) -> tuple[Classifier, dict[str, float]]:
-    """Load the classifier from `file` if it exists; else train it on `renders` scenes, and save it there if given.
+def make_classifier(resolution: int, *, file: Path | None) -> tuple[Classifier, dict[str, float]]:
+    """Load the classifier from `file` if it exists; else train it on RENDERS scenes, and save it there if given.
 
     → the classifier, and its `agreement` on TEST_RENDERS other scenes
     """
@@ -63,7 +62,7 @@ def make_classifier(
     if file is not None and file.exists():
         classifier.load_state_dict(load_file(file))
     else:
-        train_classifier(classifier, render_scenes(RENDERS_SEED, renders, resolution), epochs=epochs)
+        train_classifier(classifier, render_scenes(RENDERS_SEED, RENDERS, resolution), epochs=EPOCHS)
         if file is not None:
             save_file(classifier.state_dict(), file)
     classifier.eval()

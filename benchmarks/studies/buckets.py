@@ -29,7 +29,7 @@ from diffuse_cli.picture_size import Size
 from diffuse_cli.pictures import image_files
 from diffuse_cli.pictures.pixels import from_pixels
 from diffuse_cli.pictures.sheets import grid
-from diffuse_cli.storage import registry
+from diffuse_cli.storage import home_directory
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 FITS = ("pad", "buckets")
@@ -51,7 +51,7 @@ def parted(folder: Path, target: Path) -> None:
 
 def decoded(folder: Path, sizes: tuple[Size, ...], fit: str) -> Dataset:
     """The pictures in a folder."""
-    steps = decode_pictures(find_pictures(folder), resolution=sizes, directory=registry.cache_directory(),
+    steps = decode_pictures(find_pictures(folder), resolution=sizes, directory=home_directory.cache_directory(),
                             rendering=Rendering(fit=fit))
     while True:
         try:

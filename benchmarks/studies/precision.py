@@ -43,8 +43,7 @@ def main() -> None:
     options = parser.parse_args()
 
     model = checkpoint.load_model(registry.resolve(options.model), torch.device("cpu"))
-    classifier, _ = make_classifier(
-        model.config.network.resolution.width, renders=24_000, epochs=12, file=options.classifier)
+    classifier, _ = make_classifier(model.config.network.resolution.width, file=options.classifier)
     prompts, colours, objects = make_prompts("seen", options.count)
     report: dict[str, Any] = {"date": time.strftime("%Y-%m-%d"), "version": __version__, "torch": torch.__version__,
                               "sha256": model.sha256, "count": options.count}

@@ -46,8 +46,6 @@ def main() -> None:
                         "its own, and ignores these three")
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--guidance", type=float, nargs="*", default=[Sampling.guidance], help="one or more scales")
-    parser.add_argument("--renders", type=int, default=24_000, help="scenes that the classifier is trained on")
-    parser.add_argument("--epochs", type=int, default=12, help="epochs of the classifier's training")
     parser.add_argument("--classifier", type=Path, help="keep the classifier in this .safetensors file")
     parser.add_argument("--sheet", type=Path, help="write the first 64 pictures of seen pairs to this file")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
@@ -55,8 +53,7 @@ def main() -> None:
 
     model = checkpoint.load_model(registry.resolve(options.model), torch.device("cpu"))
     begun = time.monotonic()
-    classifier, ceiling = make_classifier(
-        model.config.network.resolution.width, renders=options.renders, epochs=options.epochs, file=options.classifier)
+    classifier, ceiling = make_classifier(model.config.network.resolution.width, file=options.classifier)
     results = [{"pairs": "real scenes", **ceiling}]
     print(f"classifier ready after {time.monotonic() - begun:.0f} s: {results[0]}", flush=True)
     student = model.config.student

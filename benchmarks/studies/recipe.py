@@ -48,7 +48,7 @@ from diffuse_cli.sampling import generate
 from diffuse_cli.sampling.guided import guided_denoiser
 from diffuse_cli.sampling.request import SampleRequest
 from diffuse_cli.sampling.steps import sampling_times_of
-from diffuse_cli.storage import checkpoint, registry
+from diffuse_cli.storage import checkpoint, home_directory, registry
 
 # At 32 px the three shapes of `levels` cost 0.57, 0.55 and 0.57 GFLOP a picture, by presets.flops.
 IMPROVED_DDPM = {"schedule": "cosine", "loss_weighting": "simple", "prediction": "epsilon", "variance_grad": "trunk",
@@ -74,7 +74,7 @@ def train_variant(name: str, changes: dict[str, Any], options: argparse.Namespac
     folder = options.work / f"scenes-{count}"
     if not folder.exists():
         list(scenes.write_demo_folder(folder, count=count, resolution=options.resolution, seed=0))
-    path = registry.models_directory() / f"{name}-{seed}" / registry.MODEL_FILE
+    path = home_directory.models_directory() / f"{name}-{seed}" / registry.MODEL_FILE
     with _level_widths(levels):
         for event in train(folder, name=f"{name}-{seed}", resolution=options.resolution, steps=options.steps,
                            seed=seed, init="none", **arguments):

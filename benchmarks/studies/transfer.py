@@ -33,7 +33,7 @@ from diffuse_cli.data.listing import Dataset
 from diffuse_cli.evaluation.distances import frechet_distance
 from diffuse_cli.events import Finished, Validated
 from diffuse_cli.pictures import sheets
-from diffuse_cli.storage import checkpoint, registry
+from diffuse_cli.storage import checkpoint, home_directory, registry
 
 CANDIDATES = 10                                 # real pictures among which retrieval looks for the right one
 SIDE = 128                                      # pixels along a side that the encoder sees
@@ -75,7 +75,7 @@ def retrieval(real: Tensor, generated: Tensor, *, seed: int = 0) -> float:
 def decoded(folder: Path, resolution: int) -> Dataset:
     """The pictures of the folder as a training sees them."""
     found = find_pictures(folder)
-    stream = open_dataset(found, resolution=resolution, directory=registry.cache_directory(),
+    stream = open_dataset(found, resolution=resolution, directory=home_directory.cache_directory(),
                           rendering=Rendering(fit=choose_fit(found, Rendering(), resolution)[0]))
     while True:
         try:
@@ -98,7 +98,7 @@ def train_one(folder: Path, start: str, seed: int, options: argparse.Namespace) 
             losses.append(event.noise_mse)
         if isinstance(event, Finished):
             seconds = event.seconds
-    path = registry.models_directory() / f"{label}-{seed}" / registry.MODEL_FILE
+    path = home_directory.models_directory() / f"{label}-{seed}" / registry.MODEL_FILE
     summary = checkpoint.load_model(path, torch.device("cpu")).training
     return path, {"noise_mse": summary.noise_mse, "steps": summary.steps, "seconds": round(seconds), "losses": losses}
 

@@ -85,8 +85,6 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("upscaler")
     parser.add_argument("--count", type=int, default=192, help="pictures of each kind")
-    parser.add_argument("--renders", type=int, default=24_000, help="scenes that the classifier is trained on")
-    parser.add_argument("--epochs", type=int, default=12, help="epochs of the classifier's training")
     parser.add_argument("--classifier", type=Path, help="keep the classifier in this .safetensors file")
     parser.add_argument("--sheet", type=Path, help="write some pictures of each kind to this file")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
@@ -96,8 +94,7 @@ def main() -> None:
                        for name in (options.model, options.upscaler))
     small = first.config.network.resolution.width
     side = small * upscaler.config.checked_upscaling().factor
-    classifier, ceiling = make_classifier(
-        small, renders=options.renders, epochs=options.epochs, file=options.classifier)
+    classifier, ceiling = make_classifier(small, file=options.classifier)
     print_result("classifier", ceiling)
     real, other = (render_scenes(seed, options.count, side) for seed in (REAL_SEED, OTHER_SEED))
     prompts, *asked = make_prompts("seen", options.count)

@@ -300,23 +300,22 @@ train.__signature__ = _with_options(train)      # type: ignore[attr-defined]    
 
 def export(
     model: str | Path | None, out: str | Path, *, to: str, scheduler: str | None = None, precision: str | None = None,
-    verify: bool = True, license: str | None = None, push: str | None = None,
-    private: bool = False,
+    verify: bool = True, license: str | None = None, push: str | None = None, private: bool = False,
 ) -> dict[str, Any]:
     """Write a model in another form to the new path `out`, as `diffuse export` does, and return the report.
 
-    model: a name or a path, as for `load`. to, scheduler, precision, license, push, private: as the
-    options of the command.
-    verify: whether the outputs of the exported model are compared with those of the original; the report lists each
-    comparison.
+    model: a name or a path, as for `load`. to, scheduler, precision, license, push, private: as the options of the
+    command. verify: whether the outputs of the exported model are compared with those of the original; the report lists
+    each comparison.
 
     Raises UsageError, ModelError, StorageError. Raises ExportError if the outputs differ by more than a comparison
     allows; then nothing was written. Raises UploadError if the Hub did not take what is to be pushed.
     """
     from .exporting import publishing
 
-    chosen, target = Export(format=to, scheduler=scheduler, precision=precision, verify=verify, license=license,
-                            push=push, private=private), Path(out)
+    target = Path(out)
+    chosen = Export(format=to, scheduler=scheduler, precision=precision, verify=verify, license=license, push=push,
+                    private=private)
     chosen.check_name(target)
     if os.path.lexists(target):
         raise UsageError(f"{target} exists already", hint="Choose another place")

@@ -31,7 +31,12 @@ def check_range(option: str, value: float, low: float, high: float) -> None:
     if not isinstance(value, numbers.Real):
         raise UsageError(f"{option} must be a number, not {str(value)[:40]!r}")
     if not low <= value <= high:
-        raise UsageError(f"{option} must be between {low:,} and {high:,}, not {value}")
+        raise UsageError(f"{option} must be between {_number(low)} and {_number(high)}, not {_number(value)}")
+
+
+def _number(value: float) -> str:
+    """A number as people write it: 1,000, 0.1 or 2, never 2.0."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.15g}"
 
 
 def check_size(option: str, size: Size, *, multiple: int = 1) -> None:

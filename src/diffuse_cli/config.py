@@ -160,6 +160,12 @@ class Recipe:
         check_choice("--optimizer", self.optimizer, OPTIMIZERS)
         if self.caption is not None and not self.caption.strip():
             raise UsageError("--caption is empty", hint="Write one for all pictures, or use --captions none")
+        if self.caption is not None and self.captions != "auto":
+            raise UsageError(f"--caption is one for all pictures, and --captions {self.captions} is another choice",
+                             hint="Leave one of them out")
+        if self.captions == "none" and (self.shuffle_tags or self.tag_dropout):
+            raise UsageError("--shuffle-tags and --tag-dropout change captions, and --captions none leaves them out",
+                             hint="Leave --captions out, or the others")
         if not any(part in self.caption_template for part in ("{label}", "{folder}", "{name}")):
             raise UsageError("--caption-template must contain {label}, {folder} or {name}",
                              hint='For example: "a photo of a {folder}"')
@@ -257,9 +263,9 @@ class Sampling:
         if student is not None and (self.sampler not in ("ddim", "euler") or self.guidance != 1
                                     or self.number_of_steps != student.evaluations):
             raise UsageError(
-                f"this model was distilled to sample in {student.evaluations} DDIM steps, with a guidance of "
-                f"{student.guidance:g} built in", hint="Leave out --sampler, --steps and --guidance, or use a "
-                "model that was not distilled, such as its teacher or demo")
+                f"this model was distilled to sample in {student.steps} of DDIM, with a guidance of "
+                f"{student.guidance:g} built in", hint="Leave out --sampler, --steps, --guidance, and "
+                "--from a picture of another model; or use a model that was not distilled, such as its teacher or demo")
 
     @property
     def number_of_steps(self) -> int:
@@ -316,7 +322,8 @@ class Export:
         """Raise UsageError unless `out` can be the name of the export. "." and ".." are places, not names."""
         if self.suffix and out.suffix != self.suffix:
             raise UsageError(f"-o takes the name of a {self.suffix} file, not {out}")
-        if not self.suffix and (out.name in ("", "..") or out.suffix in filter(None, EXPORT_FORMATS.values())):
+        of_files = (".onnx", *filter(None, EXPORT_FORMATS.values()))
+        if not self.suffix and (out.name in ("", "..") or out.suffix in of_files):
             raise UsageError(f"-o takes the name of a folder, not {out}")
 
 

@@ -215,6 +215,11 @@ class Student:
         check_range("the length of the teacher's name", len(self.teacher), 0, 200)
         check_range("student.start", self.start, 0.001, 1)
 
+    @property
+    def steps(self) -> str:
+        """The number of steps in words, such as "1 step"."""
+        return "1 step" if self.evaluations == 1 else f"{self.evaluations} steps"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -249,8 +254,8 @@ class ModelConfig:
     def checked_upscaling(self) -> Upscaling:
         """What an upscaler enlarges. Raises UsageError for any other model."""
         if self.network.upscaling is None:
-            raise UsageError("that model is no upscaler",
-                             hint="Train one: diffuse train ./images --upscaler-for MODEL")
+            raise UsageError("that model is no upscaler", hint="Leave it out, as one comes with the program, or train "
+                             "one: diffuse train ./images --upscaler-for MODEL")
         return self.network.upscaling
 
     def check_can_be_enlarged(self) -> None:

@@ -169,7 +169,7 @@ def test_common_options_are_understood_before_and_after_the_command():
     for arguments in (("--json", "models", "path", "./x"), ("models", "path", "./x", "--json")):
         done = _run(*arguments, text=True)
         assert (done.returncode, done.stdout) == (4, "")
-        assert done.stderr == "error: there is no file x\n"
+        assert done.stderr == "error: there is no file x. `diffuse models ls` lists the models that have a name\n"
 
 
 # ── The boundary ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -18,7 +18,7 @@ from diffuse_cli.cli.terminal import view
 from diffuse_cli.data import dataset, decode_workers
 from diffuse_cli.errors import DataError, UsageError
 from diffuse_cli.pictures import sheets
-from diffuse_cli.storage import registry
+from diffuse_cli.storage import home_directory
 from diffuse_cli.training.run import open_run
 
 
@@ -308,15 +308,15 @@ def test_check_sees_the_pictures_as_large_as_training_would(diffuse, tmp_path):
     with open_run(folder, config.Recipe(), config.Machine(), rehearsal=True) as run, \
             mock.patch.object(decode_workers, "decode_all", side_effect=AssertionError):
         assert run.resolution == (16, 16)
-        list(dataset.open_dataset(run.found, resolution=16, directory=registry.cache_directory()))
+        list(dataset.open_dataset(run.found, resolution=16, directory=home_directory.cache_directory()))
 
 
 def test_clear_empties_the_cache_and_not_the_folder(diffuse, folder):
     diffuse("preview", folder, "-o", folder.parent / "sheet.png")
-    assert any(registry.cache_directory().iterdir())
+    assert any(home_directory.cache_directory().iterdir())
     before = sorted(folder.iterdir())
     assert "freed 0.1 MB" in diffuse("clear").stderr                # 9 · 64 · 64 · 3 bytes and a little
-    assert not any(registry.cache_directory().iterdir())
+    assert not any(home_directory.cache_directory().iterdir())
     assert json.loads(diffuse("clear", "--json").stdout) == {"schema": 1, "freed": 0}
     assert sorted(folder.iterdir()) == before
 

@@ -10,7 +10,7 @@ import tiny
 
 from diffuse_cli.data.demo_scenes import scenes
 from diffuse_cli.errors import StorageError
-from diffuse_cli.evaluation import features
+from diffuse_cli.evaluation import encoder
 from diffuse_cli.files import durable
 from diffuse_cli.storage import registry
 
@@ -19,7 +19,7 @@ from diffuse_cli.storage import registry
 def diffuse(command, monkeypatch, tmp_path):
     """Run `diffuse evaluate …`: (exit code, stdout, stderr)."""
     monkeypatch.setattr(registry, "_BUNDLED", tmp_path / "absent")
-    monkeypatch.setattr(features, "STEPS", 2)
+    monkeypatch.setattr(encoder, "STEPS", 2)
     return functools.partial(command, "evaluate")
 
 
@@ -90,7 +90,10 @@ def test_a_folder_of_other_pictures(diffuse, model, tmp_path):
 
 def test_a_folder_of_other_pictures_leaves_the_figures_of_those_held_out(diffuse, model, tmp_path):
     folder = tiny.draw_squares(tmp_path / "other", 30)                     # among them its training pictures
-    assert diffuse("tiny", folder, "-n", "2")[0] == 0
+    code, out, err = diffuse("tiny", folder, "-n", "2")
+    assert code == 0, err
+    assert "2 pictures each" in out
+    assert "nan" not in out                                                # a distance of two has no standard error
     assert not (model / "evaluation.json").exists()
     assert not (model / "closest.png").exists()
     assert diffuse("tiny", "-n", "2")[0] == 0

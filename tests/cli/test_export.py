@@ -15,7 +15,7 @@ import torch
 
 from diffuse_cli import config
 from diffuse_cli.exporting import diffusers_comparison, publishing, verification
-from diffuse_cli.storage import checkpoint, registry, safetensors_file
+from diffuse_cli.storage import checkpoint, registry, safetensors_file, safetensors_header
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_one_file_that_is_a_model_like_any_other(diffuse, model):
                                  f"{precision}.safetensors")
         assert (code, out) == (0, f"{precision}.safetensors\n"), err
         head = safetensors_file.read_header(Path(out.strip()))
-        assert {safetensors_file.ITEM_BYTES[entry.dtype] for entry in head.tensors.values()} == {size}
+        assert {safetensors_header.ITEM_BYTES[entry.dtype] for entry in head.tensors.values()} == {size}
         assert safetensors_file.verify_seal(Path(out.strip()))
         assert json.loads(head.metadata["diffuse.export"])["verified"] is True
         assert head.metadata["modelspec.architecture"] == "diffuse-unet"
@@ -195,7 +195,7 @@ def test_a_folder_with_another_programs_export_json_is_not_an_export(diffuse, mo
     assert os.listdir("out") == ["export.json"]
 
 
-@pytest.mark.parametrize("place", [".", "..", "missing/..", "/", "", "out.safetensors"])
+@pytest.mark.parametrize("place", [".", "..", "missing/..", "/", "", "out.safetensors", "out.onnx"])
 def test_a_place_without_a_name_of_its_own_is_no_place_for_a_folder(diffuse, model, place):
     for more in ((), ("--force",)):
         code, out, err = diffuse("export", model, "--to", "diffusers", "-o", place, "--no-verify", *more)

@@ -26,7 +26,7 @@ from diffuse_cli.config import Machine, Recipe
 from diffuse_cli.errors import UsageError
 from diffuse_cli.picture_size import Size
 from diffuse_cli.runtime import devices
-from diffuse_cli.storage import registry
+from diffuse_cli.storage import home_directory, registry
 from diffuse_cli.storage.model_info import TrainingSummary
 from diffuse_cli.training import estimate, loop
 from diffuse_cli.training.run import open_run
@@ -185,8 +185,8 @@ def test_several_folders_and_a_table_are_found_again_from_another_directory(diff
     monkeypatch.chdir(tmp_path)
     assert diffuse("train", squares, more.name, *OPTIONS, "--captions", "table.csv", "--steps", "2")[0] == 0
     monkeypatch.chdir("/")
-    code, _, err = diffuse("train", "--config", model_of(registry.root()).parent / "config.json", "--name", "tiny",
-                           "--device", "cpu")
+    plan = model_of(home_directory.root()).parent / "config.json"
+    code, _, err = diffuse("train", "--config", plan, "--name", "tiny", "--device", "cpu")
     assert (code, "already trained to 2 steps" in err) == (0, True), err
 
 

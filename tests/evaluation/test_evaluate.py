@@ -13,8 +13,8 @@ from torch import nn
 from diffuse_cli.data.split import split_dataset
 from diffuse_cli.diffusion.losses import fine_log_variances, prior_bits
 from diffuse_cli.diffusion.schedule import STEPS, make_schedule
+from diffuse_cli.evaluation import encoder
 from diffuse_cli.evaluation import evaluate as evaluation
-from diffuse_cli.evaluation import features
 from diffuse_cli.evaluation.evaluate import evaluate, measure, shuffle_captions
 from diffuse_cli.evaluation.held_out import HeldOutPictures, TrainingData
 from diffuse_cli.evaluation.result import save_evaluation
@@ -228,7 +228,7 @@ def test_one_caption_for_all_cannot_be_shuffled():
 @pytest.fixture
 def quick(monkeypatch):
     """An encoder that is hardly trained."""
-    monkeypatch.setattr(features, "STEPS", 2)
+    monkeypatch.setattr(encoder, "STEPS", 2)
 
 
 def heldout(count=12):

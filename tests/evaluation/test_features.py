@@ -12,9 +12,11 @@ from PIL import Image, ImageFilter
 from diffuse_cli.data import dataset as cache
 from diffuse_cli.data.demo_scenes import scenes
 from diffuse_cli.data.listing import Dataset
-from diffuse_cli.evaluation import features
+from diffuse_cli.evaluation import encoder, features
 from diffuse_cli.evaluation.distances import compare
-from diffuse_cli.evaluation.features import Features, nt_xent, open_features
+from diffuse_cli.evaluation.encoder import nt_xent
+from diffuse_cli.evaluation.features import Features
+from diffuse_cli.evaluation.trained_features import open_features
 from diffuse_cli.runtime import devices
 
 CPU = torch.device("cpu")
@@ -23,7 +25,8 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module", autouse=True)
 def quick():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(features, "STEPS", 30)
+        patch.setattr(encoder, "STEPS", 30)
+        patch.setattr(encoder, "BATCH", 32)
         patch.setattr(features, "BATCH", 32)
         yield
 
@@ -38,7 +41,7 @@ def demo() -> Dataset:
 
 @pytest.fixture
 def few_steps(monkeypatch):
-    monkeypatch.setattr(features, "STEPS", 3)
+    monkeypatch.setattr(encoder, "STEPS", 3)
 
 
 def opened(dataset: Dataset, directory, positions: range | None = None) -> tuple[Features, list[tuple[int, int]]]:
@@ -86,7 +89,7 @@ def test_distances_see_sharpness_noise_colour_shape_and_variety(trained_features
 
 def test_features_are_standardised_over_the_training_pictures(trained_features, demo):
     found = trained_features(demo.images[:140])
-    assert found.shape[1] == features.ROUGHNESS_FEATURES + 2 * 24 + 2 * 48 + 64 + 96
+    assert found.shape[1] == encoder.ROUGHNESS_FEATURES + 2 * 24 + 2 * 48 + 64 + 96
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.mean(0), torch.zeros(found.shape[1]), atol=1e-3, rtol=0)
     assert found.std(0).median().item() == pytest.approx(1, abs=1e-3)
@@ -177,7 +180,7 @@ def test_any_size_and_two_pictures_are_enough(tmp_path, few_steps, count, size):
 
 def test_nt_xent_of_known_vectors():
     """Pairs that agree and are orthogonal to all others: -log(e^(1/τ) / (e^(1/τ) + 2N - 2))."""
-    peak = math.exp(1 / features.TEMPERATURE)
+    peak = math.exp(1 / encoder.TEMPERATURE)
     pairs = torch.eye(4).repeat(2, 1) * torch.arange(1.0, 9)[:, None]  # lengths do not matter
     assert nt_xent(pairs).item() == pytest.approx(-math.log(peak / (peak + 6)), rel=1e-5)
     assert nt_xent(torch.ones(8, 4)).item() == pytest.approx(math.log(7), rel=1e-5)
@@ -185,7 +188,7 @@ def test_nt_xent_of_known_vectors():
 
 def test_crops_are_pixels_of_their_picture_and_nothing_else():
     image = torch.arange(2 * 3 * 16 * 16.0).view(2, 3, 16, 16)
-    crops = features._crops(image, torch.Generator().manual_seed(0))
+    crops = encoder._crops(image, torch.Generator().manual_seed(0))
     assert crops.shape == (2, 3, 12, 12)
     for crop, whole in zip(crops, image, strict=True):
         top, left = divmod(int(crop[0, 0, 0] - whole[0, 0, 0]), 16)
@@ -194,6 +197,6 @@ def test_crops_are_pixels_of_their_picture_and_nothing_else():
 
 def test_the_encoder_learns_the_words_that_tell_pictures_apart():
     captions = [("a red car",), ("a Red bus.", "transport"), ("a blue car",), ("a blue zebra",), ()]
-    found = features._words(tiny.dataset(captions), torch.arange(4))
+    found = encoder._words(tiny.dataset(captions), torch.arange(4))
     assert found.T.tolist() == [[0, 0, 1, 1], [1, 0, 1, 0], [1, 1, 0, 0]]         # blue, car, red; not "a"
-    assert features._words(tiny.dataset([()] * 3), torch.arange(3)).shape == (3, 0)
+    assert encoder._words(tiny.dataset([()] * 3), torch.arange(3)).shape == (3, 0)

@@ -33,7 +33,7 @@ from diffuse_cli.data.text_files import NotText, decode_text
 from diffuse_cli.errors import DiffuseError
 from diffuse_cli.files.strict_json import JsonError, loads_strict
 from diffuse_cli.network.tokenizer import load_tokenizer, train_tokenizer
-from diffuse_cli.storage import diffusers_config, safetensors_file
+from diffuse_cli.storage import diffusers_config, safetensors_file, safetensors_header
 from diffuse_cli.storage.model_info import info_of_header
 
 CORPUS = Path(__file__).parents[1] / "corpus"
@@ -93,7 +93,7 @@ def png_text(data: bytes) -> None:
 
 def folder(data: bytes) -> None:
     """The JSON files of a folder in diffusers' form, as one JSON object."""
-    parts = safetensors_file.parse_json(data, infinities=True)
+    parts = safetensors_header.parse_json(data, infinities=True)
     parts = parts if isinstance(parts, dict) else {}
     part = {name: parts[name] if isinstance(parts.get(name), dict) else {} for name in ("unet", "text", "scheduler")}
     with contextlib.suppress(DiffuseError):

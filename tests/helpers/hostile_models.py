@@ -11,7 +11,7 @@ import zipfile
 
 import torch
 
-from diffuse_cli.storage import safetensors_file
+from diffuse_cli.storage import safetensors_file, safetensors_header
 
 
 class Bomb:
@@ -35,7 +35,7 @@ def parts(sound: bytes) -> tuple[dict, bytes]:
 def resealed(header: dict, data: bytes) -> bytes:
     """A file with this header, whatever it says, and a seal that fits."""
     fields = {name: entry for name, entry in header.items() if name != "__metadata__"}
-    metadata = {**header.get("__metadata__", {}), safetensors_file.SEAL_KEY: safetensors_file.UNSEALED}
+    metadata = {**header.get("__metadata__", {}), safetensors_header.SEAL_KEY: safetensors_header.UNSEALED}
     head = safetensors_file._head({"__metadata__": metadata, **fields})
     return safetensors_file._with_seal(head, hashlib.sha256(head + data)) + data
 
@@ -96,8 +96,8 @@ def hostile(sound: bytes) -> dict[str, bytes]:
         "foreign metadata": raw({"__metadata__": {"evil\x1b[2J": "x"}}),
         "no metadata of ours": raw({name: header[name] for name in names}, data),
         "no seal": raw({**header, "__metadata__": {key: value for key, value in header["__metadata__"].items()
-                                                   if key != safetensors_file.SEAL_KEY}}, data),
-        "a wrong seal": sound.replace(header["__metadata__"][safetensors_file.SEAL_KEY].encode(), b"1" * 64),
+                                                   if key != safetensors_header.SEAL_KEY}}, data),
+        "a wrong seal": sound.replace(header["__metadata__"][safetensors_header.SEAL_KEY].encode(), b"1" * 64),
         "one bit of a weight": sound[:-1] + bytes([sound[-1] ^ 1]), "a byte more": sound + b"\0",
         "a byte less": sound[:-1], "a zip at its end": sound + stream.getvalue(),
         "a newer format": with_metadata(diffuse__format_version="2"),

@@ -20,7 +20,7 @@ from diffuse_cli.config import Machine, Recipe
 from diffuse_cli.data.captions import find_pictures
 from diffuse_cli.data.dataset import open_dataset
 from diffuse_cli.files import durable
-from diffuse_cli.storage import registry, training_states
+from diffuse_cli.storage import home_directory, training_states
 from diffuse_cli.training import loop, plan, prepare, previews
 from diffuse_cli.training.optimizer import learning_rate_at
 from diffuse_cli.training.run import open_run
@@ -83,7 +83,7 @@ def draw_pictures(directory: Path) -> Path:
 
 def decode(folder: Path) -> None:
     """Decode the pictures in advance: that happens in other processes, which no watcher sees."""
-    list(open_dataset(find_pictures(folder), resolution=RECIPE.resolution, directory=registry.cache_directory()))
+    list(open_dataset(find_pictures(folder), resolution=RECIPE.resolution, directory=home_directory.cache_directory()))
 
 
 def train(folder: Path, recipe: Recipe = RECIPE) -> Iterator[events.Event]:

@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
@@ -16,6 +17,7 @@ from diffuse_cli.config import SAMPLER_STEPS, Machine, Recipe
 from diffuse_cli.data.listing import Dataset
 from diffuse_cli.network import presets
 from diffuse_cli.reporting import page, results_picture
+from diffuse_cli.storage.registry import MODEL_FILE
 from diffuse_cli.training import loop
 from diffuse_cli.training.run import open_run
 
@@ -89,6 +91,29 @@ def train(folder: Path, recipe: Recipe = RECIPE, *, stop_at: int | None = None, 
     machine = Machine(**{**OPTIONS, **options})
     with open_run(folder, recipe, machine) as run, scaled_down(drawn=drawn):
         return list(loop.train(run, should_stop=StopAfter(stop_at)))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A home with the model `tiny`, the pictures that it was trained on, and the events of its training."""
+
+    home: Path
+    pictures: Path
+    events: list[events.Event]
+
+    @property
+    def run(self) -> Path:
+        return run_directory(self.home)
+
+    @property
+    def model(self) -> Path:
+        return self.run / MODEL_FILE
+
+
+def trained(folder: Path, home: Path, recipe: Recipe, **options) -> Trained:
+    """As `train`, in a home of its own that outlives a test."""
+    with at_home(home):
+        return Trained(home, folder, train(folder, recipe, **options))
 
 
 class StopAfter:

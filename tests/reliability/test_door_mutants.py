@@ -14,7 +14,7 @@ import pytest
 import diffuse_cli
 
 TESTS = Path(__file__).parents[1]
-MODELS, STRICT, OPENING = "storage/safetensors_file.py", "files/strict_json.py", "files/input_files.py"
+MODELS, STRICT, OPENING = "storage/safetensors_header.py", "files/strict_json.py", "files/input_files.py"
 ONNX = "evaluation/features_file.py"
 SEALS, INPUTS, HEADERS = "storage/test_safetensors_file.py", "files/test_input_files.py", "test_security.py"
 CHECKPOINT, PNG, FEATURES = "storage/test_checkpoint.py", "data/test_png_texts.py", "evaluation/test_features_file.py"
@@ -26,7 +26,7 @@ IMAGES, WORKERS, JSON = "data/test_images.py", "data/test_decode_workers.py", "f
 
 # name → (file, the code, what stands there instead, the tests that notice)
 MUTANTS = {
-    "the seal is not compared": (MODELS, "if digest.hexdigest() != header.metadata[SEAL_KEY]:",
+    "the seal is not compared": ("storage/safetensors_file.py", "if digest.hexdigest() != header.metadata[SEAL_KEY]:",
                                  "if False:", f"{SEALS} -k flipped_bit"),
     "a seal may be missing": (MODELS, 'if any(key.startswith("diffuse.") for key in metadata):',
                               "if False:", f"{SEALS} -k without_its_seal"),

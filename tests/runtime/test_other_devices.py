@@ -13,7 +13,7 @@ from PIL import Image
 from diffuse_cli import events
 from diffuse_cli.api import LoadedModel
 from diffuse_cli.config import SAMPLERS, Sampling
-from diffuse_cli.evaluation import features
+from diffuse_cli.evaluation import encoder
 from diffuse_cli.evaluation.evaluate import evaluate
 from diffuse_cli.evaluation.held_out import open_held_out
 from diffuse_cli.storage import checkpoint
@@ -84,7 +84,7 @@ def test_drawing_gives_the_pictures_of_the_cpu(trained, sampler, start):
 
 @pytest.mark.slow
 def test_an_evaluation_finds_what_it_finds_on_the_cpu(trained, squares, tmp_path, monkeypatch):
-    monkeypatch.setattr(features, "STEPS", 20)                          # each device trains an encoder of its own
+    monkeypatch.setattr(encoder, "STEPS", 20)                          # each device trains an encoder of its own
     path, found = trained[0] / "model.safetensors", []
     for device in (elsewhere.DEVICE, torch.device("cpu")):
         with elsewhere.chosen():

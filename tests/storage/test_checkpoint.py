@@ -20,7 +20,7 @@ from diffuse_cli.errors import ModelError
 from diffuse_cli.model_config import ModelConfig, NetworkConfig, TextConfig
 from diffuse_cli.network.network import Network
 from diffuse_cli.network.tokenizer import train_tokenizer
-from diffuse_cli.storage import safetensors_file
+from diffuse_cli.storage import safetensors_file, safetensors_header
 from diffuse_cli.storage.checkpoint import load_model, load_state, save_model, save_state
 from diffuse_cli.storage.model_info import TrainingSummary
 
@@ -62,7 +62,8 @@ def resave(path, *, tensors=None, metadata=None, drop=()):
     raw = {name: (name, entry.dtype, entry.shape, data[entry.start : entry.end])
            for name, entry in head.tensors.items()}
     raw.update(tensors or {})
-    texts = {key: value for key, value in head.metadata.items() if key != safetensors_file.SEAL_KEY and key not in drop}
+    texts = {key: value for key, value in head.metadata.items()
+             if key != safetensors_header.SEAL_KEY and key not in drop}
     kept = [raw[name] for name in raw if name not in drop]
     path.write_bytes(b"".join(safetensors_file.encode(kept, {**texts, **(metadata or {})})))
 

@@ -2,15 +2,13 @@
 
 import multiprocessing
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from diffuse_cli.errors import InUseError, ModelError, StorageError, UsageError
+from diffuse_cli.errors import InUseError, ModelError, UsageError
 from diffuse_cli.files import durable, locks
-from diffuse_cli.storage import registry
+from diffuse_cli.storage import home_directory, registry
 
 
 def _model(name: str) -> Path:
@@ -28,106 +26,6 @@ def test_the_name_of_a_file_is_the_one_that_finds_it(home, tmp_path, monkeypatch
     assert registry.name_of(path) is None
 
 
-# ── Places ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_everything_is_under_one_root(home):
-    assert registry.root() == home
-    for place in (registry.models_directory(), registry.cache_directory(), registry.crash_directory()):
-        assert place.parent == home
-
-
-def test_asking_where_things_are_creates_nothing(home, monkeypatch):
-    monkeypatch.setenv("DIFFUSE_HOME", str(home / "new"))
-    assert registry.model_names() == []
-    assert registry.root() == home / "new"
-    assert not (home / "new").exists()
-
-
-def test_the_root_is_made_private(home, monkeypatch):
-    monkeypatch.setenv("DIFFUSE_HOME", str(home / "new"))
-    before = os.umask(0)
-    try:
-        registry.set_last("cars")
-    finally:
-        os.umask(before)
-    assert registry.root().stat().st_mode & 0o777 == 0o700
-
-
-@pytest.mark.parametrize("relative", ["cache", "~/cache", "./x"])
-def test_a_relative_home_is_refused(monkeypatch, relative):
-    monkeypatch.setenv("DIFFUSE_HOME", relative)
-    with pytest.raises(StorageError, match="not an absolute path") as caught:
-        registry.root()
-    assert "Set DIFFUSE_HOME" in caught.value.hint
-
-
-@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777, 0o1777])
-def test_a_root_that_others_may_write_is_refused(home, mode):
-    home.chmod(mode)
-    with pytest.raises(StorageError, match="other users may write") as caught:
-        registry.root()
-    assert "chmod go-w" in caught.value.hint
-
-
-def test_a_root_of_another_user_is_refused(monkeypatch):
-    monkeypatch.setattr(os, "geteuid", lambda: 12_345)
-    with pytest.raises(StorageError, match="belongs to another user"):
-        registry.root()
-
-
-def test_a_link_of_another_user_is_refused(home, monkeypatch):
-    """The directory is ours, but another user could change the link."""
-    link = home / "link"
-    link.symlink_to(home)
-    real = Path.lstat
-
-    def foreign(path: Path) -> os.stat_result:
-        fields = list(real(path))
-        fields[4] = 12_345                                          # st_uid
-        return os.stat_result(fields)
-
-    monkeypatch.setenv("DIFFUSE_HOME", str(link))
-    assert registry.root() == link
-    monkeypatch.setattr(Path, "lstat", foreign)
-    with pytest.raises(StorageError, match="belongs to another user"):
-        registry.root()
-
-
-def test_a_file_as_root_is_refused(home, monkeypatch):
-    (home / "file").write_bytes(b"")
-    monkeypatch.setenv("DIFFUSE_HOME", str(home / "file"))
-    with pytest.raises(StorageError, match="not a directory"):
-        registry.root()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="XDG")
-@pytest.mark.parametrize(("environment", "expected"), [
-    ({"HOME": "/h", "XDG_CACHE_HOME": "/xdg"}, "/xdg/diffuse-cli"),
-    ({"HOME": "/h"}, "/h/.cache/diffuse-cli"),
-    ({"HOME": "/h", "XDG_CACHE_HOME": "relative"}, "/h/.cache/diffuse-cli"),
-])
-def test_the_default_root(environment, expected):
-    code = "from diffuse_cli.storage import registry; print(registry.root())"
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == expected
-
-
-def test_no_home_at_all_is_one_clear_error(monkeypatch):
-    for name in ("DIFFUSE_HOME", "HOME", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-
-    def unknown(_: int) -> None:
-        raise KeyError("uid not found")
-
-    import pwd
-
-    monkeypatch.setattr(pwd, "getpwuid", unknown)
-    with pytest.raises(StorageError, match="home directory") as caught:
-        registry.root()
-    assert "DIFFUSE_HOME" in caught.value.hint
-
-
 # ── Names ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 GOOD_NAMES = ["a", "0", "cars-64", "my_model.v2", "a" * 64]
@@ -138,7 +36,7 @@ BAD_NAMES = ["", "../x", "/abs", "-rf", ".hidden", "CON", "con", "nul.x", "com1"
 @pytest.mark.parametrize("name", GOOD_NAMES)
 def test_good_names(name):
     registry.check_name(name)
-    assert registry.model_directory(name).parent == registry.models_directory()
+    assert registry.model_directory(name).parent == home_directory.models_directory()
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
@@ -172,8 +70,8 @@ def test_model_names_are_those_with_a_model():
     _model("b")
     _model("a")
     durable.make_directory(registry.model_directory("in-training"))
-    durable.make_directory(registry.models_directory() / ".trash-0")
-    (registry.models_directory() / ".trash-0" / registry.MODEL_FILE).write_bytes(b"")
+    durable.make_directory(home_directory.models_directory() / ".trash-0")
+    (home_directory.models_directory() / ".trash-0" / registry.MODEL_FILE).write_bytes(b"")
     assert registry.model_names() == ["a", "b"]
 
 
@@ -274,6 +172,27 @@ def test_misspelt_names_are_corrected(demo, typed, meant):
     assert f"Did you mean {meant}?" in caught.value.hint
 
 
+def test_a_folder_of_that_name_is_told_and_one_without_a_model_is_no_missing_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cars-diffusers").mkdir()
+    (tmp_path / "cars.html").write_bytes(b"")
+    for typed, kind in (("cars-diffusers", "folder"), ("cars.html", "file")):
+        with pytest.raises(ModelError, match="there is no model") as caught:
+            registry.resolve(typed)
+        assert caught.value.hint == f"For the {kind} of that name, write .{os.sep}{typed}"
+    for empty in ("./cars-diffusers", "."):
+        with pytest.raises(ModelError, match="holds no model") as caught:
+            registry.resolve(empty)
+        assert registry.MODEL_FILE in caught.value.hint
+
+
+def test_a_wrong_name_in_the_environment_is_told_as_such(monkeypatch):
+    for wrong in ("nosuch", "./nosuch"):
+        monkeypatch.setenv("DIFFUSE_MODEL", wrong)
+        with pytest.raises(ModelError, match=r"^DIFFUSE_MODEL: there is no"):
+            registry.resolve(None)
+
+
 @pytest.mark.parametrize("name", ["..", "x\x1b[2J", "a" * 10_000])
 def test_a_name_never_leaves_the_directory(name):
     with pytest.raises(ModelError):
@@ -291,7 +210,7 @@ def test_remove_takes_the_directory_and_nothing_else(home):
     registry.remove("cars")
     assert registry.model_names() == ["boats"]
     assert keep.exists()
-    assert [path.name for path in registry.models_directory().iterdir()] == ["boats"]
+    assert [path.name for path in home_directory.models_directory().iterdir()] == ["boats"]
 
 
 def test_a_directory_in_which_training_never_saved_can_be_removed():

@@ -11,7 +11,7 @@ from random_models import make_model
 from diffuse_cli.config import Export
 from diffuse_cli.errors import ModelError, StorageError
 from diffuse_cli.exporting import diffusers_export, single_file
-from diffuse_cli.storage import checkpoint, registry, safetensors_file
+from diffuse_cli.storage import checkpoint, registry, safetensors_file, safetensors_header
 from diffuse_cli.storage.checkpoint import load_model, load_state, save_folder_part, save_state
 
 CPU = torch.device("cpu")
@@ -79,7 +79,7 @@ def test_what_the_library_writes_again_is_the_same_file_but_for_the_order_of_its
 
 def test_a_file_of_the_library_that_is_sealed_is_the_file_that_we_write(path, tmp_path):
     metadata, tensors = by_the_library(path)
-    del metadata[safetensors_file.SEAL_KEY]
+    del metadata[safetensors_header.SEAL_KEY]
     plain = tmp_path / "plain.safetensors"
     safetensors.torch.save_file(tensors, plain, {"format": "pt"})
     ours = b"".join(safetensors_file.encode(checkpoint._encoded(tensors), {"format": "pt"}))

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffuse_cli.errors import ModelError
-from diffuse_cli.storage import safetensors_file
+from diffuse_cli.storage import safetensors_file, safetensors_header
 
 A = np.arange(6, dtype=np.float32).reshape(2, 3)
 B = np.arange(5, dtype=np.uint8)
@@ -76,13 +76,13 @@ def test_every_tensor_is_aligned_to_its_items(tmp_path):
     found = safetensors_file.read_header(_file(tmp_path, FILE))
     assert found.data_start % 8 == 0
     for entry in found.tensors.values():
-        assert (found.data_start + entry.start) % safetensors_file.ITEM_BYTES[entry.dtype] == 0
+        assert (found.data_start + entry.start) % safetensors_header.ITEM_BYTES[entry.dtype] == 0
 
 
 def test_reading_gives_back_what_was_written(tmp_path):
     path = _file(tmp_path, FILE)
     found = safetensors_file.read_header(path)
-    assert {key: value for key, value in found.metadata.items() if key != safetensors_file.SEAL_KEY} == METADATA
+    assert {key: value for key, value in found.metadata.items() if key != safetensors_header.SEAL_KEY} == METADATA
     assert found.parameters == 6 + 5 + 1
     with safetensors_file.opened(path) as file:
         read = [(name, entry.dtype, entry.shape, bytes(data))
@@ -94,7 +94,7 @@ def test_sealing_is_the_sha256_of_the_file_with_zeros_in_place(tmp_path):
     import hashlib
 
     found = safetensors_file.read_header(_file(tmp_path, FILE))
-    seal = found.metadata[safetensors_file.SEAL_KEY].encode()
+    seal = found.metadata[safetensors_header.SEAL_KEY].encode()
     assert found.seal_start is not None
     assert FILE[found.seal_start:found.seal_start + 64] == seal
     assert hashlib.sha256(FILE.replace(seal, b"0" * 64)).hexdigest().encode() == seal
@@ -238,7 +238,7 @@ def test_overlaps_and_holes_are_refused(tmp_path):
 
 
 def test_too_many_tensors_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(safetensors_file, "MAX_TENSORS", 2)
+    monkeypatch.setattr(safetensors_header, "MAX_TENSORS", 2)
     fields = {f"t{i}": {"dtype": "U8", "shape": [1], "data_offsets": [i, i + 1]} for i in range(3)}
     _refused(_file(tmp_path, _raw(fields, bytes(3))), "it has 3 tensors")
 

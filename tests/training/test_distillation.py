@@ -125,7 +125,11 @@ def test_the_command_finds_the_teachers_pictures_and_says_what_a_student_is(squa
         assert "distilled to 2 steps with a guidance of 3 built in" in err
     code, _, err = command("sample", "a red square", "-m", "tiny-2-steps", "--steps", "20")
     assert code == 2
-    assert "2 DDIM steps" in err
+    assert "2 steps of DDIM" in err
+    assert command("sample", "a red square", "-m", "tiny", "--steps", "2", "-o", home / "teacher.png")[0] == 0
+    code, _, err = command("sample", "--from", home / "teacher.png", "-m", "tiny-2-steps", "-o", home / "new.png")
+    assert (code, "and --from a picture of another model" in err) == (2, True)
+    assert not err.startswith("model ")                                    # refused before a model is loaded
     assert "from tiny, guided at 3; samples in 2 steps" in command("models", "show", "tiny-2-steps")[1]
     code, out, _ = command("evaluate", "tiny-2-steps", "-n", "0", "--json")
     assert code == 0
@@ -151,6 +155,16 @@ def test_a_student_has_the_name_of_its_teacher(squares, trained, command, tmp_pa
                                  "--batch-size", "2", "--device", "cpu")
     assert code == 0, err
     assert f"models/{place.partition('/')[0].removesuffix('.safetensors')}-1-steps/" in out
+
+
+def test_a_student_is_refused_before_it_is_asked_for_pictures(command):
+    code, _, err = command("distill", "demo-fast")
+    assert code == 2
+    assert "demo-fast is distilled already, from demo" in err
+
+
+def test_one_step_is_one_step():
+    assert [Student(evaluations=count, guidance=3, teacher="x").steps for count in (1, 4)] == ["1 step", "4 steps"]
 
 
 def test_the_command_needs_pictures(home, trained, command, tmp_path):
@@ -234,7 +248,7 @@ def test_a_student_samples_in_its_steps_alone(segments):
     assert sampling_times_of(config, sampling) == mathematics.student_times(2)
     assert guided_steps(config, sampling) == 0
     for wrong in ({"steps": 20}, {"guidance": 3.0}, {"sampler": "ddpm"}):
-        with pytest.raises(UsageError, match="distilled to sample in 2 DDIM steps") as caught:
+        with pytest.raises(UsageError, match="distilled to sample in 2 steps of DDIM") as caught:
             Sampling.of(config, **wrong)
         assert caught.value.hint.endswith("a model that was not distilled, such as its teacher or demo")
     model = dataclasses.replace(segments[0], config=config)

@@ -21,7 +21,7 @@ import typer
 from ..errors import DiffuseError, UsageError
 from ..files import durable
 from ..runtime import launch_environment
-from ..storage import registry
+from ..storage import home_directory
 from ..version import __version__
 from . import data, distill, doctor, evaluate, export, limits, models, noise_demo, options, sample, train, ui, upscale
 from .processes import CRASH
@@ -197,7 +197,7 @@ def _crash(error: BaseException) -> int:
     report = "\n".join((f"diffuse-cli {__version__}, Python {platform.python_version()}, {platform.platform()}",
                         shlex.join(sys.argv), "", *traceback.format_exception(error)))
     try:
-        directory = durable.make_directory(registry.crash_directory())
+        directory = durable.make_directory(home_directory.crash_directory())
         path = directory / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(4).hex()}.txt"
         durable.write(path, report.encode(errors="backslashreplace"))
         hint = f"Please report this, with {path}"

@@ -15,7 +15,7 @@ import typer
 from ..errors import DataError
 from ..model_config import CHANNELS
 from ..picture_size import Size
-from ..storage import registry
+from ..storage import home_directory
 from . import options, output_files
 from .terminal import progress, view
 from .terminal.plain_text import clean
@@ -165,7 +165,7 @@ def clear(quiet: options.Quiet = False, verbose: options.Verbose = False, json: 
 
     from ..data import dataset as cache
 
-    freed_bytes = cache.clear_cache(registry.cache_directory())
+    freed_bytes = cache.clear_cache(home_directory.cache_directory())
     view.say(f"freed {freed_bytes / 1e6:,.1f} MB")
     if view.settings.json:
         view.out_json({"freed": freed_bytes})
@@ -199,7 +199,7 @@ def _read(folder: Path, resolution: Size | None, data_options: dict[str, Any],
     sizes, why_sizes = choose_sizes(found, recipe, resolution, fit)
     why_fit = "; ".join(filter(None, (why_fit, why_sizes)))
     with progress.of("reading pictures", len(found.pictures)) as advance_to:
-        scan = cache.decode_pictures(found, resolution=sizes, directory=registry.cache_directory(),
+        scan = cache.decode_pictures(found, resolution=sizes, directory=home_directory.cache_directory(),
                                      rendering=Rendering(**recipe.colour_options, fit=fit))
         while True:
             try:

@@ -7,7 +7,7 @@ import typer
 
 from ..checks import from_dict, parse_duration
 from ..config import Machine, Recipe, Sampling, teacher_guidance
-from ..errors import DataError
+from ..errors import DataError, UsageError
 from ..model_config import EVALUATIONS, UPSCALER_EVALUATIONS
 from ..storage import registry, run_directory
 from ..storage.model_info import read_model_info
@@ -58,6 +58,8 @@ def distill(
     teacher = registry.lasting_name(model)
     path = registry.resolve(teacher)
     config = read_model_info(path).config
+    if config.student is not None:                                     # before a folder is asked for in vain
+        raise UsageError(f"{teacher} is distilled already, from {config.student.teacher}", hint="Distil that one")
     if evaluations is None:
         evaluations = UPSCALER_EVALUATIONS if config.is_upscaler else EVALUATIONS
     if guidance is None:

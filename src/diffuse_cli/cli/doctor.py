@@ -11,7 +11,7 @@ from .. import installing
 from ..config import Machine
 from ..errors import DiffuseError
 from ..files import durable
-from ..storage import registry
+from ..storage import home_directory, registry
 from ..version import __version__
 from . import options
 from .terminal import view
@@ -83,10 +83,10 @@ def _memory() -> int | None:
 def _home() -> dict[str, Any]:
     """Where models and caches are, how much they take, and how much is free; or why the place cannot be used."""
     try:
-        root = registry.root()
+        root = home_directory.root()
         return {"path": str(root), "models": len(registry.model_names()), "free": durable.free_bytes(root),
-                "model_bytes": _bytes_below(registry.models_directory()),
-                "cache_bytes": _bytes_below(registry.cache_directory())}
+                "model_bytes": _bytes_below(home_directory.models_directory()),
+                "cache_bytes": _bytes_below(home_directory.cache_directory())}
     except (DiffuseError, OSError) as error:
         return {"error": str(error)}
 

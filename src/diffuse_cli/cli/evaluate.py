@@ -14,7 +14,7 @@ from ..config import Machine
 from ..errors import DataError, UsageError
 from ..model_config import ModelConfig
 from ..picture_size import Size
-from ..storage import registry
+from ..storage import home_directory, registry
 from ..storage.model_info import read_model_info
 from . import options
 from .terminal import progress, view
@@ -133,8 +133,8 @@ def _demo_scenes(count: int, resolution: int) -> Path:
     from ..data.demo_scenes.scenes import write_demo_folder
     from ..files import durable
 
-    durable.make_directory(registry.cache_directory())
-    folder = registry.cache_directory() / f"demo-scenes-{count}-{resolution}"
+    durable.make_directory(home_directory.cache_directory())
+    folder = home_directory.cache_directory() / f"demo-scenes-{count}-{resolution}"
     if folder.is_dir():
         if len(list(folder.iterdir())) == count + 1:                   # the pictures and their captions
             return folder
@@ -177,7 +177,7 @@ def _evaluate(
         return measure(
             model, pictures, num=num, seed=seed, limit=images, batch_size=batch_size,
             precision=precision or devices.choose_sampling_precision(device), features=chosen,
-            cache=registry.cache_directory(), progress=tell, announce=_announce_encoder)
+            cache=home_directory.cache_directory(), progress=tell, announce=_announce_encoder)
 
 
 def _open_pictures(
@@ -256,12 +256,12 @@ def _distance_lines(evaluation: "Evaluation") -> Iterator[tuple[str, str]]:
     if evaluation.distances is None:
         return
     drawn, floor = evaluation.distances.drawn, evaluation.distances.floor
-    kernel_error = _rounded(drawn.kernel_standard_error, drawn.kernel_standard_error)
-    yield "kernel distance", (f"{drawn.kernel:.4g} ± {kernel_error}, {floor.kernel:.4g} between real pictures; "
+    error = drawn.kernel_standard_error                                # NaN of two pictures
+    of_error = f" ± {_rounded(error, error)}" if math.isfinite(error) else ""
+    yield "kernel distance", (f"{drawn.kernel:.4g}{of_error}, {floor.kernel:.4g} between real pictures; "
                               f"{drawn.samples:,} pictures each")
-    yield "Fréchet distance", (f"{drawn.frechet:.4g}, {floor.frechet:.4g} between real pictures"
-                               + ("; too few pictures to mean much" if drawn.has_singular_covariance else ""))
     few = "; too few pictures to mean much" if drawn.has_singular_covariance else ""
+    yield "Fréchet distance", f"{drawn.frechet:.4g}, {floor.frechet:.4g} between real pictures{few}"
     yield "precision", (f"{drawn.precision:.3f} of generated pictures look real; {floor.precision:.3f} of real ones "
                         f"do{few}")
     yield "recall", f"{drawn.recall:.3f} of the variety is covered; {floor.recall:.3f} by real pictures{few}"

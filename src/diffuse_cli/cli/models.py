@@ -225,7 +225,7 @@ def _lines(path: Path, info: "ModelInfo") -> list[tuple[str, str]]:
                                 f"trained on crops of {network.resolution} px")
     if (student := info.config.student) is not None:
         lines.append(("distilled", f"from {clean(student.teacher, limit=60)}, guided at {student.guidance:g}; samples "
-                                   f"in {student.evaluations} steps"))
+                                   f"in {student.steps}"))
     lines += [(_LABELS.get(key, key.replace("_", " ")), _value(value)[:HASH] if key.endswith("_id") else _value(value))
               for key, value in info.training.to_json().items() if value is not None]
     if info.words:

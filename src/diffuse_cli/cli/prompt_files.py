@@ -63,7 +63,7 @@ def read_prompts(source: str) -> list[PromptLine]:
     ignored: list[str] = []
     prompts = list(_rows(_read_text(source, name), Path(source).suffix.lower(), name, ignored))
     if not prompts:
-        raise DataError(f"{name} holds no prompt")
+        raise DataError(f"{name} holds no prompt", hint="Write one on each line")
     warn_of_ignored(name, ignored)
     return prompts
 

@@ -178,7 +178,7 @@ def sample(
     config_of_model = read_model_info(path).config         # refused before torch and before any directory
     if metadata is None:
         sampling = Sampling.of(config_of_model, **settings)
-    for scale in guidance or ():
+    for scale in guidance or [sampling.guidance]:
         options.override(sampling, guidance=scale).check_fits(config_of_model)
     second, size = stages.find_upscaler(path, config_of_model, size, upscaler, metadata, animate=animate)
     defaults = _Defaults(sampling=sampling, guidances=guidance or [sampling.guidance], negative=negative or "",
@@ -316,4 +316,4 @@ def _display_name(path: Path, model: "Model") -> str:
         name = f"{path.stem}, which comes with the program (`diffuse models show {path.stem}` lists its words)"
     if student is None:
         return name
-    return f"{name}, distilled to {student.evaluations} steps with a guidance of {student.guidance:g} built in"
+    return f"{name}, distilled to {student.steps} with a guidance of {student.guidance:g} built in"

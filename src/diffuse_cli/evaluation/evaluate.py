@@ -29,12 +29,13 @@ from ..storage.checkpoint import Model
 from . import likelihood
 from .crops import crops_of
 from .distances import compare_with_floor
-from .features import Features, open_features, training_seconds
+from .features import Features
 from .held_out import HeldOutPictures
 from .likelihood import BatchDenoiser, Estimate, Likelihood
 from .memorisation import detect_memorisation, gallery
 from .noise_curve import denoiser_for_captions
 from .result import CaptionEffect, Evaluation
+from .trained_features import open_features, training_seconds
 
 GALLERY_PAIRS = 12                              # largest number of pairs in the gallery
 

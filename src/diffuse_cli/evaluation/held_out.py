@@ -23,7 +23,7 @@ from ..errors import DataError, UsageError
 from ..events import Noticed, Scanned
 from ..picture_size import Resolution, Size
 from ..sampling.request import rendering_of
-from ..storage import registry, run_directory, trained_pictures
+from ..storage import home_directory, run_directory, trained_pictures
 from ..storage.model_info import read_model_info
 
 _HINT = "Name a folder of pictures that the model has not seen: diffuse evaluate MODEL DIR"
@@ -97,7 +97,7 @@ def open_held_out(
             yield Noticed(message=f"memorisation cannot be measured: {error.what}", level="warning")
     info = read_model_info(model)
     dataset = yield from open_dataset(
-        find_pictures(folder, **caption_options), resolution=resolution, directory=registry.cache_directory(),
+        find_pictures(folder, **caption_options), resolution=resolution, directory=home_directory.cache_directory(),
         rendering=replace(rendering_of(info.config, info.training), enlarge=not info.config.is_upscaler))
     if info.config.network.channels < choose_channels(dataset)[0]:
         yield Noticed(level="warning", message=f"the model draws grey pictures, and those in {folder} have colours, of "
@@ -123,7 +123,7 @@ def _open_training_data(stored: dict[str, Any], run: Path) -> Generator[Scanned 
     run_directory.check_was_typed(run, stored["request"])
     dataset = yield from open_dataset(
         find_pictures(folder, **_recipe(stored).caption_options), resolution=plan.crop_of or plan.model.network.sizes,
-        directory=registry.cache_directory(), rendering=Rendering(
+        directory=home_directory.cache_directory(), rendering=Rendering(
             **_recipe(stored).colour_options, fit=plan.fit, enlarge=not plan.model.is_upscaler))
     if dataset.content_id != plan.data_id:
         raise DataError(f"the pictures or captions in {folder} changed since {name!r} was trained on them", hint=_HINT)

@@ -110,8 +110,7 @@ def export(
             raise UsageError(f"{target} exists already", hint="Use --force to replace it, or another name") from error
     if settings.push is not None:
         progress("uploading", 0, 1)
-        report["pushed"] = hub_upload.upload(target, report["files"], settings.push,
-                                                private=settings.private)
+        report["pushed"] = hub_upload.upload(target, report["files"], settings.push, private=settings.private)
     return {**report, "seconds": time.monotonic() - started}
 
 

@@ -100,7 +100,7 @@ def _network(config: ModelConfig) -> dict[str, Any]:
 
 def _subtitle(config: ModelConfig) -> str:
     _, height, width = config.network.shape
-    of = "" if config.student is None else f", in {config.student.evaluations} steps"
+    of = "" if config.student is None else f", in {config.student.steps}"
     return f"A diffusion model that draws pictures of {width} × {height} pixels{of}, on this device."
 
 

@@ -2,7 +2,7 @@
 
 A model file is self-contained: averaged weights, configuration, tokenizer, word counts and a summary of its training.
 It is sealed, so that a single changed bit is noticed. A file from anywhere is judged before anything is built from it:
-first its header (`safetensors_file`), then its configuration, then whether its tensors are exactly those of that
+first its header (`safetensors_header`), then its configuration, then whether its tensors are exactly those of that
 configuration, then the seal over their bytes, and last whether all numbers are finite.
 
 Models, slim exports and states are written by our own encoder: equal contents give equal, sealed files, which the
@@ -35,7 +35,7 @@ from ..files import durable
 from ..model_config import ModelConfig
 from ..network.network import Network, parameter_shapes
 from ..network.tokenizer import load_tokenizer, paired_merges
-from . import safetensors_file
+from . import safetensors_file, safetensors_header
 from .diffusers_config import is_folder
 from .diffusers_folder import read_folder
 from .model_info import ModelInfo, TrainingSummary, check_version, info_of_folder, info_of_header, object_of
@@ -233,21 +233,21 @@ def _checked_tokenizer(tokenizer: Tokenizer, config: ModelConfig) -> Tokenizer:
     return tokenizer
 
 
-def _check_shapes(head: safetensors_file.Header, expected: Mapping[str, tuple[int, ...]]) -> None:
+def _check_shapes(head: safetensors_header.Header, expected: Mapping[str, tuple[int, ...]]) -> None:
     shapes = {name: entry.shape for name, entry in head.tensors.items()}
     if expected != shapes:
         wrong = sorted(name for name in expected.keys() | shapes.keys() if expected.get(name) != shapes.get(name))
         raise ModelError(f"its tensors do not fit its configuration ({len(wrong)} differ, first {wrong[0]})")
 
 
-def _read_tensors(file: BinaryIO, head: safetensors_file.Header) -> dict[str, Tensor]:
+def _read_tensors(file: BinaryIO, head: safetensors_header.Header) -> dict[str, Tensor]:
     """Read all tensors of an opened file and check its seal. Raises ModelError."""
     types = _types_of(head)
     return {name: torch.frombuffer(data, dtype=types[name]).view(entry.shape)
             for name, entry, data in safetensors_file.read_sealed(file, head)}
 
 
-def _read_foreign(path: Path, head: safetensors_file.Header) -> dict[str, Tensor]:
+def _read_foreign(path: Path, head: safetensors_header.Header) -> dict[str, Tensor]:
     """Read all tensors of a file without a seal, with the safetensors library. Raises ModelError.
 
     The library opens the file by its name, which may mean another file by now: the tensors are compared with `head`.
@@ -265,7 +265,7 @@ def _read_foreign(path: Path, head: safetensors_file.Header) -> dict[str, Tensor
     return tensors
 
 
-def _types_of(head: safetensors_file.Header) -> dict[str, torch.dtype]:
+def _types_of(head: safetensors_header.Header) -> dict[str, torch.dtype]:
     """The torch type of each tensor in a header. Raises ModelError for a type that no weights have."""
     types = {name: dtype for dtype, name in _DTYPES.items()}
     if odd := sorted({entry.dtype for entry in head.tensors.values()} - set(types)):

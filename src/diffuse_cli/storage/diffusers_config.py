@@ -29,6 +29,7 @@ BETAS = 1000                                    # steps of the noise process
 PREDICTION_TYPES = {"v": "v_prediction", "epsilon": "epsilon", "x0": "sample"}
 LEARNED_RANGE, FIXED_SMALL = "learned_range", "fixed_small"
 CONDITIONAL, UNCONDITIONAL = "UNet2DConditionModel", "UNet2DModel"
+STUDENT_KEY, UPSCALER_KEY = "_diffuse_student", "_diffuse_upscaler"     # of `INDEX_FILE`; diffusers skips such names
 
 _DOWN_BLOCKS = {
     CONDITIONAL: {"none": "ResnetDownsampleBlock2D", "text": "SimpleCrossAttnDownBlock2D",
@@ -242,18 +243,14 @@ def read_scheduler(entries: Mapping[str, Any]) -> tuple[str, str, list[float] | 
 # ── The pipeline ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-# Entries of `model_index.json`; diffusers skips names that begin with _.
-STUDENT, UPSCALER = "_diffuse_student", "_diffuse_upscaler"
-
-
 def pipeline_index(network: NetworkConfig, scheduler_class: str, student: Student | None = None) -> dict[str, Any]:
     """The entries of `model_index.json`. student: of a distilled model."""
     parts: dict[str, Any] = {"scheduler": ["diffusers", scheduler_class], "unet": ["diffusers", unet_class(network)]}
     if network.upscaling is not None:
         parts["image_noising_scheduler"] = ["diffusers", "DDPMScheduler"]
-        parts[UPSCALER] = to_dict(Upscaler(upscaling=network.upscaling, crop=network.resolution))
+        parts[UPSCALER_KEY] = to_dict(Upscaler(upscaling=network.upscaling, crop=network.resolution))
     if student is not None:
-        parts[STUDENT] = to_dict(student)
+        parts[STUDENT_KEY] = to_dict(student)
     if network.text is None:
         return {"_class_name": "DDPMPipeline", "_diffusers_version": WRITTEN_FOR, **parts}
     return {
@@ -266,12 +263,12 @@ def pipeline_index(network: NetworkConfig, scheduler_class: str, student: Studen
 
 def read_student(index: Mapping[str, Any]) -> Student | None:
     """Read what a `model_index.json` of ours says about a distilled model. Raises UsageError if it is impossible."""
-    return None if STUDENT not in index else from_dict(Student, index[STUDENT], where=STUDENT)
+    return None if STUDENT_KEY not in index else from_dict(Student, index[STUDENT_KEY], where=STUDENT_KEY)
 
 
-def read_upscaler(index: Mapping[str, Any]) -> "Upscaler | None":
+def read_upscaler(index: Mapping[str, Any]) -> Upscaler | None:
     """Read what a `model_index.json` of ours says about an upscaler. Raises UsageError if it is impossible."""
-    return None if UPSCALER not in index else from_dict(Upscaler, index[UPSCALER], where=UPSCALER)
+    return None if UPSCALER_KEY not in index else from_dict(Upscaler, index[UPSCALER_KEY], where=UPSCALER_KEY)
 
 
 # ── Small parts ─────────────────────────────────────────────────────────────────────────────────────────────────────

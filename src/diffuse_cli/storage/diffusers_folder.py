@@ -1,7 +1,7 @@
 """Judges a folder in diffusers' form without reading its tensors: which of our models it is.
 
-The folder may come from anywhere. Only files with fixed names are opened, all limits of `safetensors_file` hold, and a
-folder that our network cannot express is refused in one line.
+The folder may come from anywhere. Only files with fixed names are opened, all limits of `safetensors_header` hold, and
+a folder that our network cannot express is refused in one line.
 """
 
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from ..checks import size_of_json
 from ..errors import ModelError, UsageError
 from ..files.strict_json import MAX_JSON_BYTES
 from ..model_config import ModelConfig, NetworkConfig
-from . import diffusers_config, safetensors_file
+from . import diffusers_config, safetensors_file, safetensors_header
 from .diffusers_config import REPORT_FILE, SCHEDULER_FILE, TEXT_ENCODER_FILE, TOKENIZER_FILE, UNET_FILE, is_folder
 
 # Class → whether it takes prompts
@@ -68,7 +68,7 @@ def read_folder(index: Path) -> DiffusersFolder:
         config = ModelConfig(network=network, schedule=schedule, prediction=prediction, student=student)
         return DiffusersFolder(
             config=config, betas=betas, weights=weights, report=report,
-            tokenizer=(_read_json(folder / TOKENIZER_FILE, limit=safetensors_file.MAX_HEADER_BYTES)
+            tokenizer=(_read_json(folder / TOKENIZER_FILE, limit=safetensors_header.MAX_HEADER_BYTES)
                        if conditional else None),
             parameters=sum(header.parameters for header in headers.values()),
             bytes=sum(header.size for header in headers.values()))
@@ -98,20 +98,20 @@ def _read_json(path: Path, *, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
 
 def _read_object(file: BinaryIO, *, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
     """Read an opened file that holds a JSON object. diffusers writes infinities, which the standard forbids."""
-    value = safetensors_file.parse_json(file.read(limit + 1), limit=limit, infinities=True)
+    value = safetensors_header.parse_json(file.read(limit + 1), limit=limit, infinities=True)
     if not isinstance(value, dict):
         raise ModelError("it is not a JSON object")
     return value
 
 
-def _read_header(path: Path) -> safetensors_file.Header:
+def _read_header(path: Path) -> safetensors_header.Header:
     if not path.exists() and list(path.parent.glob("*.bin")):
         raise ModelError("its weights are pickles (.bin), which diffuse never loads",
                          hint="Save it anew with safe_serialization=True")
     return safetensors_file.read_header(path)
 
 
-def _has_zero_variance_channels(path: Path, header: safetensors_file.Header, network: NetworkConfig) -> bool:
+def _has_zero_variance_channels(path: Path, header: safetensors_header.Header, network: NetworkConfig) -> bool:
     """Whether all weights of the variance channels are zero, as in the export of a model with a fixed variance."""
     with safetensors_file.opened(path) as file:
         for name in ("conv_out.weight", "conv_out.bias"):

@@ -11,7 +11,7 @@ from .. import hub
 from ..errors import ModelError
 from ..files.strict_json import MAX_JSON_BYTES
 from .diffusers_config import INDEX_FILE, REPORT_FILE, SCHEDULER_FILE, TEXT_ENCODER_FILE, TOKENIZER_FILE, UNET_FILE
-from .safetensors_file import MAX_FILE_BYTES, MAX_HEADER_BYTES
+from .safetensors_header import MAX_FILE_BYTES, MAX_HEADER_BYTES
 
 MODEL_FILE = "model.safetensors"
 _LIMITS = {                                     # file of a folder in diffusers' form → its maximum number of bytes

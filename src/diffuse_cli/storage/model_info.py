@@ -14,7 +14,7 @@ from ..config import FITS, FORMAT_VERSION, MAX_WORDS, Plan, Recipe
 from ..errors import ModelError, UsageError
 from ..files.strict_json import MAX_JSON_BYTES
 from ..model_config import ModelConfig
-from . import safetensors_file
+from . import safetensors_file, safetensors_header
 from .diffusers_config import is_folder
 from .diffusers_folder import DiffusersFolder, read_folder
 
@@ -108,14 +108,14 @@ def read_model_info(path: Path) -> ModelInfo:
         return info_of_header(safetensors_file.read_header(file))
 
 
-def info_of_header(head: safetensors_file.Header) -> ModelInfo:
+def info_of_header(head: safetensors_header.Header) -> ModelInfo:
     """The metadata in a header. Raises ModelError."""
     check_version(head)
     try:
         config = from_dict(ModelConfig, object_of(head, "diffuse.config"))
     except UsageError as error:
         raise ModelError(f"its configuration is impossible: {error.what}") from error
-    words = object_of(head, "diffuse.words", limit=safetensors_file.MAX_HEADER_BYTES)
+    words = object_of(head, "diffuse.words", limit=safetensors_header.MAX_HEADER_BYTES)
     if not _are_counts(words):
         raise ModelError(f"its word counts are not up to {MAX_WORDS:,} numbers")
     return ModelInfo(
@@ -138,7 +138,7 @@ def _are_counts(words: dict[str, Any]) -> bool:
     return len(words) <= MAX_WORDS and all(type(count) is int and count > 0 for count in words.values())
 
 
-def check_version(head: safetensors_file.Header) -> None:
+def check_version(head: safetensors_header.Header) -> None:
     """Raise ModelError unless the file was made by diffuse, in a format that this version reads."""
     version = head.metadata.get("diffuse.format_version")
     if version is None:
@@ -148,9 +148,9 @@ def check_version(head: safetensors_file.Header) -> None:
                          hint="Upgrade diffuse-cli: it was made by a newer one")
 
 
-def object_of(head: safetensors_file.Header, key: str, *, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
+def object_of(head: safetensors_header.Header, key: str, *, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
     """The JSON object under `key` of a header's metadata, of at most `limit` bytes. Raises ModelError."""
-    value = safetensors_file.parse_json(head.metadata.get(key, "null"), limit=limit)
+    value = safetensors_header.parse_json(head.metadata.get(key, "null"), limit=limit)
     if not isinstance(value, dict):
         raise ModelError(f"its metadata lacks {key}")
     return value

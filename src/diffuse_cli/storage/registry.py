@@ -1,20 +1,9 @@
-"""Model names ↔ files: where models are kept, which names are allowed, which model an option means.
-
-Everything is under one root: `DIFFUSE_HOME`, else the user's cache directory. Does not read model files.
-
-    root/models/<name>/model.safetensors     with the other files of its training beside it
-    root/last                                the name of the model whose training finished last
-    root/images/                             decoded pictures
-    root/compiled/                           networks that torch has compiled
-    root/crashes/                            reports of unexpected errors
-"""
+"""Model names ↔ files: which names are allowed, which model an option means. Does not read model files."""
 
 import contextlib
 import difflib
 import os
 import re
-import stat
-import sys
 import unicodedata
 from pathlib import Path
 
@@ -22,6 +11,7 @@ from .. import hub
 from ..errors import InUseError, ModelError, StorageError, UsageError, system_reason
 from ..files import durable, locks
 from ..files.input_files import read_input
+from . import home_directory
 
 MODEL_FILE = "model.safetensors"
 LOCK_FILE = "lock"
@@ -35,79 +25,6 @@ _SUFFIX = ".safetensors"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?")          # Windows opens a device for such a name
 _BUNDLED = Path(__file__).parent.parent / "models"
-_HOME_HINT = "Set DIFFUSE_HOME to the absolute path of a directory of your own"
-
-
-# ── Places ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def root() -> Path:
-    """The directory of all that is kept; it may not exist yet. Raises StorageError if it cannot be trusted."""
-    chosen = os.environ.get("DIFFUSE_HOME")
-    path = Path(chosen) if chosen else _user_cache()
-    if not path.is_absolute():
-        raise StorageError(f"DIFFUSE_HOME is not an absolute path: {chosen}", hint=_HOME_HINT)
-    _check_owner(path)
-    return path
-
-
-def models_directory() -> Path:
-    """The directory of all models, each in a directory of its own."""
-    return root() / "models"
-
-
-def cache_directory() -> Path:
-    """The directory of decoded pictures."""
-    return root() / "images"
-
-
-def compiled_directory() -> Path:
-    """The directory of networks that torch has compiled, which is code: nobody else may write it."""
-    return root() / "compiled"
-
-
-def crash_directory() -> Path:
-    """The directory of reports of unexpected errors."""
-    return root() / "crashes"
-
-
-def model_directory(name: str) -> Path:
-    """The directory of the model called `name`; it may not exist. Raises UsageError if no model can have the name."""
-    check_name(name)
-    return models_directory() / name
-
-
-def _user_cache() -> Path:
-    import platformdirs
-
-    try:
-        path = Path(platformdirs.user_cache_dir("diffuse-cli", appauthor=False))
-        if not path.is_absolute():                                 # the XDG standard: relative paths are ignored
-            path = Path.home() / ".cache" / "diffuse-cli"
-    except RuntimeError as error:                                  # no HOME, and the user is unknown to the system
-        raise StorageError("cannot find your home directory", hint=_HOME_HINT) from error
-    if not path.is_absolute():
-        raise StorageError(f"your home directory is not an absolute path: {path}", hint=_HOME_HINT)
-    return path
-
-
-def _check_owner(path: Path) -> None:
-    """Raise StorageError for a root that another user owns, can write into, or has replaced by a link."""
-    if sys.platform == "win32":
-        return
-    try:
-        owners = {path.lstat().st_uid, path.stat().st_uid}
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise StorageError(f"cannot use {path}: {system_reason(error)}", hint=_HOME_HINT) from error
-    if not stat.S_ISDIR(mode):
-        raise StorageError(f"{path} is not a directory", hint=_HOME_HINT)
-    if owners != {os.geteuid()}:
-        raise StorageError(f"{path} belongs to another user", hint=_HOME_HINT)
-    if mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise StorageError(f"other users may write into {path}", hint=f"Run `chmod go-w {path}`, or set DIFFUSE_HOME")
 
 
 # ── Names ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -121,6 +38,12 @@ def check_name(name: str) -> None:
         raise UsageError(f"{name[:80]!r} cannot be the name of a model",
                          hint="Use 1 to 64 of a-z, 0-9, '.', '_' and '-', starting with a letter or a digit, and none "
                               "that is a device on Windows, such as con")
+
+
+def model_directory(name: str) -> Path:
+    """The directory of the model called `name`; it may not exist. Raises UsageError if no model can have the name."""
+    check_name(name)
+    return home_directory.models_directory() / name
 
 
 def is_reserved(name: str) -> bool:
@@ -163,7 +86,7 @@ def upscaler_name(path: Path, factor: int) -> str:
 def upscaler_for(path: Path, factor: int) -> Path | None:
     """The file of the upscaler for the model in the file `path`: its own, else that which comes with the program."""
     name = upscaler_name(path, factor)
-    own = models_directory() / name / MODEL_FILE
+    own = home_directory.models_directory() / name / MODEL_FILE
     return own if own.is_file() else bundled_upscaler(factor)
 
 
@@ -175,16 +98,17 @@ def model_names() -> list[str]:
 def directories() -> list[Path]:
     """The directories that a model or a run may have, by their names. Raises StorageError."""
     try:
-        return [path for path in models_directory().iterdir() if _NAME.fullmatch(path.name)]
+        return [path for path in home_directory.models_directory().iterdir() if _NAME.fullmatch(path.name)]
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise StorageError(f"cannot read {models_directory()}: {system_reason(error)}") from error
+        raise StorageError(f"cannot read {home_directory.models_directory()}: {system_reason(error)}") from error
 
 
 def model_files() -> dict[str, Path]:
     """The name → the file of each model that has one. Those that come with the program are the last."""
-    return {**{name: models_directory() / name / MODEL_FILE for name in model_names()}, **bundled_files()}
+    models = home_directory.models_directory()
+    return {**{name: models / name / MODEL_FILE for name in model_names()}, **bundled_files()}
 
 
 # ── The model that an option means ──────────────────────────────────────────────────────────────────────────────────
@@ -202,7 +126,11 @@ def resolve(model: str | None) -> Path:
     """
     if model == "":
         raise UsageError("which model? Its name is empty", hint="`diffuse models ls` shows the names")
-    model = model or os.environ.get("DIFFUSE_MODEL") or None
+    if model is None and (model := os.environ.get("DIFFUSE_MODEL") or None) is not None:
+        try:
+            return resolve(model)
+        except (ModelError, UsageError) as error:
+            raise type(error)(f"DIFFUSE_MODEL: {error.what}", hint=error.hint) from error
     if model is None:
         model = LAST if last() else DEMO
         if model == DEMO and bundled() is None:
@@ -220,19 +148,25 @@ def resolve(model: str | None) -> Path:
 
             index = path / INDEX_FILE
             path = index if index.exists() and not (path / MODEL_FILE).exists() else path / MODEL_FILE
+            if not path.exists():
+                raise ModelError(f"the folder {path.parent} holds no model",
+                                 hint=f"That would be {MODEL_FILE}, or {INDEX_FILE} of diffusers")
         if not path.exists():
-            raise ModelError(f"there is no file {path}")
+            raise ModelError(f"there is no file {path}", hint="`diffuse models ls` lists the models that have a name")
         return path
     if path_of_bundled := bundled(model):
         return path_of_bundled
     names = model_names()
     name = last() if model == LAST else model
     if name not in names:
-        if name is not None and _NAME.fullmatch(name) and (models_directory() / name).is_dir():
+        if name is not None and _NAME.fullmatch(name) and (home_directory.models_directory() / name).is_dir():
             raise ModelError(f"the model {name!r} is in training or was interrupted, and has not been saved yet",
                              hint="Wait for its first save, or resume its training")
+        if os.path.exists(model):
+            raise ModelError(f"there is no model {model[:80]!r}", hint="For the "
+                             f"{'folder' if os.path.isdir(model) else 'file'} of that name, write .{os.sep}{model}")
         raise _unknown_model(model, names)
-    return models_directory() / name / MODEL_FILE
+    return home_directory.models_directory() / name / MODEL_FILE
 
 
 def name_of(path: Path) -> str | None:
@@ -240,7 +174,7 @@ def name_of(path: Path) -> str | None:
     if path in bundled_files().values():
         return path.stem
     with contextlib.suppress(StorageError):                            # then no name leads anywhere
-        if path.name == MODEL_FILE and path.parent.parent == models_directory():
+        if path.name == MODEL_FILE and path.parent.parent == home_directory.models_directory():
             return path.parent.name
     return None
 
@@ -278,7 +212,7 @@ def bundled_files() -> dict[str, Path]:
 def last() -> str | None:
     """The name of the model whose training finished last; None if it was removed."""
     try:
-        name = read_input(root() / LAST, limit=1024).decode(errors="replace").strip()
+        name = read_input(home_directory.root() / LAST, limit=1024).decode(errors="replace").strip()
     except OSError:
         return None
     return name if name in model_names() else None
@@ -287,8 +221,8 @@ def last() -> str | None:
 def set_last(name: str) -> None:
     """Make `name` the model that is used when none is named, durably. Raises StorageError."""
     check_name(name)
-    durable.make_directory(root())
-    durable.write(root() / LAST, f"{name}\n".encode())
+    durable.make_directory(home_directory.root())
+    durable.write(home_directory.root() / LAST, f"{name}\n".encode())
 
 
 def existing_directory(name: str) -> Path:
@@ -298,7 +232,7 @@ def existing_directory(name: str) -> Path:
     """
     if bundled(name):
         raise UsageError(f"the model {name!r} is part of the program and cannot be removed")
-    path = models_directory() / name
+    path = home_directory.models_directory() / name
     if not _NAME.fullmatch(name) or not path.is_dir():
         raise _unknown_model(name, model_names())
     return path
@@ -317,7 +251,7 @@ def remove(name: str) -> None:
         raise InUseError(error.what, hint="Wait for it to end, or stop it first") from error
     if was_last:
         with contextlib.suppress(OSError):                         # if it stays, `last` ignores it
-            (root() / LAST).unlink()
+            (home_directory.root() / LAST).unlink()
 
 
 def is_path(model: str) -> bool:

@@ -15,7 +15,8 @@ from ..errors import ModelError
 from ..files import durable
 from ..files.input_files import open_input, read_input
 from ..files.strict_json import MAX_JSON_BYTES, loads_strict
-from .safetensors_file import MAX_FILE_BYTES, verify_seal
+from .safetensors_file import verify_seal
+from .safetensors_header import MAX_FILE_BYTES
 
 KEPT = 2                                        # newest states that are kept
 BEST_FILE = "best.safetensors"                  # the averaged weights that did best on held-out pictures, as a model

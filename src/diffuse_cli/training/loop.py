@@ -23,7 +23,7 @@ from ..picture_size import Size
 from ..reporting.live_page import LivePage
 from ..runtime import devices
 from ..runtime.distributed import World, join
-from ..storage import registry
+from ..storage import home_directory, registry
 from ..storage.event_log import LOG_FILE
 from . import estimate, saving
 from .deadline import Pace, with_steps
@@ -119,7 +119,7 @@ def _train(run: Run, should_stop: ShouldStop) -> Iterator[events.Event]:
 def _open_dataset(run: Run, verified: bool = False) -> Generator[events.Event, None, Dataset]:
     """The pictures of a run; `verified` as for `open_dataset`."""
     return (yield from open_dataset(
-        run.found, resolution=run.sizes, directory=registry.cache_directory(), strict=run.machine.strict,
+        run.found, resolution=run.sizes, directory=home_directory.cache_directory(), strict=run.machine.strict,
         rendering=run.rendering, verified=verified))
 
 

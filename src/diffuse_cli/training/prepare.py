@@ -24,7 +24,7 @@ from ..network.channels import with_channels
 from ..network.tokenizer import MAX_BYTES, load_tokenizer, train_tokenizer, truncation_warning
 from ..runtime import devices
 from ..runtime.distributed import World
-from ..storage import checkpoint, registry, trained_pictures, training_states
+from ..storage import checkpoint, home_directory, trained_pictures, training_states
 from . import estimate, memory
 from .batches import Batches
 from .plan import Reasons, extend, make_plan
@@ -128,7 +128,7 @@ class PlanBuilder:
                              hint="Leave --compile out")
         compiled = False if sharded else devices.choose_compile(machine, self.device, steps=plan.steps)
         if compiled is not False:               # by default torch runs what lies under a known name in /tmp
-            directory = durable.make_directory(registry.compiled_directory())
+            directory = durable.make_directory(home_directory.compiled_directory())
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(directory))
         recompute = bool(world.all_reduce_max(memory.choose_recompute(
             plan, machine, self.device, processes=world.size, sharded=sharded)))

@@ -25,7 +25,7 @@ import numpy as np
 from ..errors import DiffuseError, UsageError, system_reason
 from ..pictures import image_files
 from ..reporting import report
-from ..storage import registry
+from ..storage import home_directory
 from ..storage.model_info import read_model_info
 from . import choices, given_pictures
 from .choices import MAX_PICTURE_BYTES, Models
@@ -208,7 +208,8 @@ class _Handler(BaseHTTPRequestHandler):
         name = query.get("name", "")
         if name not in (run["name"] for run in choices.runs()):
             raise _Refused(404, "There is no such training.")
-        self._send(200, FILES["page.html"], report.build(registry.models_directory() / name), policy=_POLICY_OF_REPORTS)
+        page = report.build(home_directory.models_directory() / name)
+        self._send(200, FILES["page.html"], page, policy=_POLICY_OF_REPORTS)
 
     def _fitted(self, query: dict[str, str]) -> None:
         """A picture, or with `mask` a mask, as the model sees it."""
