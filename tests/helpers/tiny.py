@@ -18,7 +18,7 @@ from diffuse_cli.data.listing import Dataset
 from diffuse_cli.network import presets
 from diffuse_cli.reporting import page, results_picture
 from diffuse_cli.storage.registry import MODEL_FILE
-from diffuse_cli.training import loop
+from diffuse_cli.training import loop, plan
 from diffuse_cli.training.run import open_run
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 220)}
@@ -140,12 +140,14 @@ def without_curves() -> Iterator[None]:
 def scaled_down(*, drawn: bool = False) -> Iterator[None]:
     """Make trainings cheap: a narrow network, 2 validations, previews of 2 pictures in 4 steps.
 
-    The curves of the report are left out as well, unless `drawn` is set.
+    A student has a discriminator from the first step on. The curves of the report are left out as well, unless `drawn`
+    is set.
     """
     curves = contextlib.nullcontext() if drawn else without_curves()
     with mock.patch.dict(presets.LEVELS, nano={3: presets.Levels((16, 16, 32), (1, 1, 1), 16, 16, 32, 1)}), \
             mock.patch.dict(presets.TEXT, nano=(16, 1)), mock.patch.object(config, "VALIDATIONS", 2), \
-            mock.patch.object(config, "PREVIEW_PICTURES", 2), mock.patch.dict(SAMPLER_STEPS, {"dpmpp-2m": 4}), curves:
+            mock.patch.object(config, "PREVIEW_PICTURES", 2), mock.patch.dict(SAMPLER_STEPS, {"dpmpp-2m": 4}), \
+            mock.patch.object(plan, "ADVERSARIAL_STEPS", 1), curves:
         yield
 
 

@@ -8,16 +8,17 @@ import tiny
 import torch
 from safetensors import safe_open
 
-from diffuse_cli.config import Recipe
+from diffuse_cli.config import Machine, Recipe
 from diffuse_cli.diffusion.distillation import hinge_losses
 from diffuse_cli.diffusion.schedule import make_schedule
 from diffuse_cli.model_config import Student
 from diffuse_cli.network.tokenizer import encode
 from diffuse_cli.storage import checkpoint, run_directory, training_states
-from diffuse_cli.training import plan
+from diffuse_cli.training import loop, plan
 from diffuse_cli.training.adversary import Discriminator
 from diffuse_cli.training.distillation import DistillationLoss, Segments, Teacher
 from diffuse_cli.training.loss import Batch
+from diffuse_cli.training.run import open_run
 
 CPU = torch.device("cpu")
 
@@ -138,6 +139,14 @@ def test_a_batch_in_parts_has_the_gradients_of_the_whole(model, discriminator):
     for name, one in whole.items():
         together = sum(part.get(name, torch.zeros_like(one)) for part in parts)
         torch.testing.assert_close(together, one, rtol=1e-3, atol=1e-6)
+
+
+def test_a_few_steps_have_none(squares, home, trained):
+    recipe = Recipe(init=str(trained[0] / "model.safetensors"), evaluations=2, steps=plan.ADVERSARIAL_STEPS - 1,
+                    batch_size=4)
+    with open_run(squares, recipe, Machine(**{**tiny.OPTIONS, "name": "short"})) as run:
+        list(loop.train(run, should_stop=tiny.StopAfter(1)))
+    assert run_directory.read_config(tiny.run_directory(home, "short"))["plan"]["adversarial"] == 0
 
 
 def test_its_state_is_saved_and_a_run_that_was_begun_without_it_goes_on_without(squares, home, trained, monkeypatch):

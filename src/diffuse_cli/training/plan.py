@@ -28,7 +28,8 @@ from . import half_side
 COOLDOWN_SHARE = 0.25                           # share of the run in which the learning rate falls to 0
 STUDENT_COOLDOWN_SHARE = 0.75                   # the same of a student, which starts as its teacher and learns at
 STUDENT_LR_FACTOR = 0.25                        # this share of the learning rate
-ADVERSARIAL = 0.1                               # weight of what the discriminator says of a student's estimates
+ADVERSARIAL = 0.1                               # weight of what the discriminator says of a student's estimates,
+ADVERSARIAL_STEPS = 200                         # from so many steps on: before, it knows too little, and tints pictures
 SMALL_DATASET = 5_000                           # number of pictures below which words are dropped from captions, and
 #                                                 the best weights of the run are kept
 MIN_DROPOUT_EPOCHS = 50                         # number of epochs from which dropout is used
@@ -78,7 +79,8 @@ def make_plan(
     why_budget = f"{seen:,} pictures seen, each {passes:{',.1f' if passes >= 1 else '.1g'}} times"
     conditional = model.conditional
     drops = 0.1 if conditional and model.student is None else 0.0      # guidance is in what a student learns already
-    adversarial = ADVERSARIAL if model.student is not None and not model.is_upscaler else 0.0
+    adversarial = ADVERSARIAL if (
+        model.student is not None and not model.is_upscaler and steps >= ADVERSARIAL_STEPS) else 0.0
     plan = Plan(
         model=model, preset=preset, loss_weighting=recipe.loss_weighting, variance_grad=recipe.variance_grad,
         times=recipe.times, optimizer=recipe.optimizer, seed=recipe.seed, batch_size=batch_size, steps=steps,
