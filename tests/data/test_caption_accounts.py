@@ -271,9 +271,9 @@ def test_numbers_of_classes_beside_pictures_are_named(folder):
 
 
 def test_many_tables_of_other_pictures_are_one_line(folder):
-    others = {f"photo_{number}.json": '[{"file": "x.png", "text": "a"}]' for number in range(20)}
+    others = {f"photos_{chr(97 + number)}.json": '[{"file": "x.png", "text": "a"}]' for number in range(20)}
     assert find_pictures(folder({**PICTURES, **others})).warnings == (
-        "photo_0.json and 19 more are not used: they list none of the pictures",)
+        "photos_a.json and 19 more are not used: they list none of the pictures",)
 
 
 def test_packed_texts_beside_pictures_are_named(folder):

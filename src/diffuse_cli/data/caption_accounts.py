@@ -1,9 +1,10 @@
 """Accounts for every file that looks like captions: it was read, or the user is told why not and how to use it."""
 
+import functools
 import itertools
 import posixpath
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..config import TABLE_SUFFIXES
@@ -15,8 +16,9 @@ from .file_types import UNKNOWN, judge_suffix, picture_suffixes
 from .folders import PACKED, Tree
 from .metadata_files import MAX_TABLES
 from .name_captions import id_among_folders
+from .numbered_texts import NumberedFiles, match_by_number
 from .picture_index import NEVER_CAPTIONS, PictureIndex, names_in
-from .sidecar_files import ORPHAN
+from .sidecar_files import ORPHAN, SIDECAR_SUFFIXES, with_suffix
 from .source_captions import SourceCaptions
 from .spilled import SpilledDict
 from .text_files import NotText, decode_text
@@ -52,6 +54,9 @@ def account(source: SourceCaptions, tree: Tree, index: PictureIndex, *, kind: st
         return name not in source.by_name and name not in source.excluded
 
     from_files = bool(source.by_name) and kind not in ("folder", "filename")
+    if not from_files:
+        source.warnings += _with_numbers_of_pictures(tree, read)
+        unused = [(name, reason) for name, reason in unused if name not in read]
     for is_needed, lines in ((True, source.warnings), (False, source.notes)):
         tables = [table for table in left if table.by_name and is_needed == any(
             has_none(name) and tree.is_picture(name) for name in table.by_name)]
@@ -86,6 +91,18 @@ def account(source: SourceCaptions, tree: Tree, index: PictureIndex, *, kind: st
     _beside_pictures(source, tree, index, read)
     if any(has_none(name) for name in tree.pictures.names()):
         name_captions_around(source, tree, index, names_folders)
+
+
+def _with_numbers_of_pictures(tree: Tree, read: SpilledDict[None]) -> Iterator[str]:
+    """A line for texts that have the numbers of pictures, but not of so many that they are read without being asked."""
+    numbered = functools.cache(lambda: NumberedFiles(tree.pictures.names()))
+    for suffix in SIDECAR_SUFFIXES:
+        texts = (name for name in with_suffix(suffix, tree) if name not in read)
+        pairs = SpilledDict(match_by_number(texts, numbered, loosely=True))
+        for picture, text in itertools.islice(pairs.items(), 1):
+            yield (f"{len(pairs):,} texts have numbers of pictures, and others have none, so they are not used; "
+                   f"--captions sidecar takes {text} for the caption of {picture}, and so on")
+        read.update((text, None) for _, text in pairs.items())
 
 
 def _beside_pictures(source: SourceCaptions, tree: Tree, index: PictureIndex, known: SpilledDict[None]) -> None:

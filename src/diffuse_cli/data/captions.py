@@ -262,7 +262,7 @@ def _forced(kind: str, tree: Tree, index: PictureIndex, manifest: SourceCaptions
         source = manifest or metadata_files.read_metadata(tree, index, column=options.column, checking=options.checking)
         looked_for = "metadata.jsonl or metadata.csv with a column text, caption or prompt"
     elif kind == "sidecar":
-        source = sidecar_files.read_sidecars(tree, extension=options.extension, joined=options.joined)
+        source = sidecar_files.read_sidecars(tree, extension=options.extension, joined=options.joined, asked=True)
         looked_for = f"a {options.extension or '.txt, .caption or .json'} file beside each picture"
     elif kind == "folder":
         texts = folder_texts.read_folder_texts(tree, joined=options.joined, taken=set())

@@ -3,6 +3,7 @@
 Only for pictures without captions: a data set is the folder that its user gives, so nothing here is read for it.
 """
 
+import functools
 import itertools
 import os
 import posixpath
@@ -19,6 +20,7 @@ from .containers import DAMAGE, PACKED, File, Location, read_head
 from .file_types import picture_suffixes
 from .folders import Tree
 from .name_captions import id_among_folders
+from .numbered_texts import NumberedFiles, match_by_number
 from .picture_index import KINDS, NEVER_CAPTIONS, PictureIndex, names_in
 from .sidecar_texts import are_boxes
 from .source_captions import SourceCaptions
@@ -72,6 +74,7 @@ def name_captions_around(source: SourceCaptions, tree: Tree, index: PictureIndex
     missed = {stem for written, name in (index.written_names(tree.pictures.names()) if wanted else ())
               if (stem := posixpath.splitext(posixpath.basename(written))[0].casefold()) in wanted
               and name not in source.by_name and name not in source.excluded}
+    pictures = functools.cache(lambda: NumberedFiles(tree.pictures.names()))
     told: set[Location] = set()                 # texts of single pictures, which are no tables
     warnings: list[str] = []
     for folder, common, files in groups:
@@ -82,6 +85,14 @@ def name_captions_around(source: SourceCaptions, tree: Tree, index: PictureIndex
                 told.update(file.path for file in fitting)
                 (source.notes if _is_boxes(fitting[0]) else warnings).append(
                     _describe(folder, common, fitting[0], tree))
+        is_for_these = folder == above or _is_kind(folder.name) or not _sub_folders(folder)
+        numbered = _with_numbers([file for file in files if file.path not in told], pictures) if (
+            is_for_these and not tree.written_names) else {}
+        for picture, text in itertools.islice(numbered.items(), 1):
+            warnings.append(f"{folder} holds texts with the numbers of these pictures, which are not used; "
+                            f"{_step(folder, common, tree)}: with --captions sidecar, {text} is the caption of "
+                            f"{picture}, and so on")
+        told.update(file.path for file in files if file.name in set(numbered.values()))
     rest = [file for file in tables if file.path not in told]
     warnings += _tables(rest, index, names_folders if id_among_folders(tree) else lambda _: False)
     warnings += (line for line in _tables(distant, index, lambda _: False) if not line.endswith(_NO_CAPTIONS))
@@ -97,15 +108,26 @@ def _describe(folder: Path, common: Path, first: File, tree: Tree) -> str:
                f"{DOCUMENTS.get(first.suffix, '; copy the captions in them into .txt files')}"
     if _is_boxes(first):
         return f"{folder} holds texts with the names of these pictures, but they are boxes of objects, and no captions"
-    if first.suffix in _ROWS or tree.written_names:
-        step = f"write them into one table, which {TABLE_FORM}, and give it as --captions"
-    elif folder != common:
-        step = f"give {common}, in which both folders lie"
-    elif tree.root.is_file():
-        step = "put them into a folder of their own, and give it behind the archive"
-    else:
-        step = "copy them beside the pictures"
+    step = f"write them into one table, which {TABLE_FORM}, and give it as --captions" if (
+        first.suffix in _ROWS or tree.written_names) else _step(folder, common, tree)
     return f"{folder} holds texts with the names of these pictures, which are not used; {step}"
+
+
+def _step(folder: Path, common: Path, tree: Tree) -> str:
+    """What makes the texts of single pictures in a folder count."""
+    if folder != common:
+        return f"give {common}, in which both folders lie"
+    return ("put them into a folder of their own, and give it behind the archive" if tree.root.is_file() else
+            "copy them beside the pictures")
+
+
+def _with_numbers(files: list[File], pictures: Callable[[], NumberedFiles]) -> dict[str, str]:
+    """Picture → the text with its number, of the first suffix of which there are such texts."""
+    for suffix in _TEXTS:
+        texts = (file.name for file in files if file.suffix == suffix)
+        if found := dict(match_by_number(texts, pictures, loosely=True)):
+            return found
+    return {}
 
 
 def _is_boxes(file: File) -> bool:

@@ -14,7 +14,8 @@ from .caption_tables import CaptionTable
 from .class_names import class_names
 from .containers import File
 from .folders import Tree
-from .name_captions import is_id, words_of_name
+from .name_captions import is_id
+from .name_words import words_of_name
 from .sidecar_files import FOLDER_TEXTS, SIDECAR_SUFFIXES
 from .sidecar_texts import SidecarReader
 from .source_captions import SourceCaptions

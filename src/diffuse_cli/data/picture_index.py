@@ -22,7 +22,7 @@ from .spilled import SpilledDict, SpilledLists
 # Names of folders that only say what kind of file is in them, in the layouts images/… and captions/….
 KINDS = frozenset(("images", "image", "imgs", "img", "pictures", "pics", "photos", "jpg", "jpegs", "png", "pngs",
                     "captions", "caption", "caps", "labels", "label", "texts", "text", "txt", "txts", "tags", "prompts",
-                    "annotations", "descriptions", "metadata", "meta"))
+                    "prompt", "annotations", "descriptions", "description", "desc", "metadata", "meta"))
 
 # Names of texts about a whole data set or program, and not about the picture that is called so.
 NOT_SIDECARS = frozenset(("readme", "license", "licence", "notice", "classes", "labels", "requirements", "changelog",
@@ -83,7 +83,7 @@ class PictureIndex:
             file = posixpath.basename(name).casefold()
             self._by_file.add(file, name)
             self._by_stem.add(posixpath.splitext(file)[0], name)
-            self._by_kind.add(_without_kinds(posixpath.splitext(name)[0]), name)
+            self._by_kind.add(without_kinds(posixpath.splitext(name)[0]), name)
 
     def find(self, written: str, *, directory: str = "") -> str | None:
         """The picture that a table in `directory` means by `written`, or None.
@@ -152,7 +152,7 @@ class PictureIndex:
         A text in such a folder also belongs to the only picture of its name, wherever it lies.
         """
         self._prepare()
-        found = list(dict.fromkeys(self._by_kind.get(_without_kinds(base))))
+        found = list(dict.fromkeys(self._by_kind.get(without_kinds(base))))
         if not found and not KINDS.isdisjoint(_parts(base.casefold())[:-1]):
             return self.find_only(base)
         return found[0] if len(found) == 1 else None
@@ -180,7 +180,8 @@ def _parts(path: str) -> list[str]:
     return [part for part in path.split("/") if part not in ("", ".")]
 
 
-def _without_kinds(base: str) -> str:
+def without_kinds(base: str) -> str:
+    """A path without the folders that only say what kind of file is in them, in small letters."""
     *folders, stem = _parts(base.casefold())
     return "/".join((*(part for part in folders if part not in KINDS), stem))
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+_SPARSE = 2                                     # numbers between the lowest and the highest, for each that is there
 _NUMBER = re.compile(r"(\d{1,18})(\.0|\.[A-Za-z]\w{2,3})?")
 
 
@@ -12,6 +13,18 @@ def number_in(written: str) -> int | None:
     """The number that a value is: 42 for '42', '42.0', and '42.png'; None for any other."""
     match = _NUMBER.fullmatch(written.strip())
     return int(match[1]) if match else None
+
+
+def are_the_same(listed: np.ndarray, existing: np.ndarray) -> bool:
+    """Whether two series number the same pictures, and do not count two different things. Both: (N,) int64, ascending.
+
+    They are equal; or both have many gaps, as numbers of large data sets do, and half of the shorter is in the other.
+    """
+    if np.array_equal(listed, existing):
+        return True
+    shared = np.intersect1d(listed, existing)
+    return all(numbers[-1] - numbers[0] >= _SPARSE * len(numbers) for numbers in (listed, existing)) and (
+        2 * len(shared) >= min(len(listed), len(existing)))
 
 
 def number_key(number: int) -> str:
