@@ -128,7 +128,8 @@ TEXTS = "{folder} holds texts with the names of these pictures, which are not us
     ("Annotations/a.xml", VOC,
      "{folder} holds .xml files with the names of these pictures, which are not read as captions; export them as JSON "
      "or CSV"),
-    ("annotations/instances.json", COCO, "{path} lists pictures, without captions"),
+    ("annotations/instances.json", COCO, "{path} lists pictures, without captions but with objects in them; "
+     "--captions {path} --caption-column objects takes these"),
     ("annotations/captions.json", '{"a.png": "a dog"}',
      "{path} holds captions for 1 of these pictures, which are not used; --captions {path} uses them"),
     ("a.txt", "a dog", f"{TEXTS}; copy them beside the pictures"),

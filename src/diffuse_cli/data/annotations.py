@@ -82,15 +82,28 @@ def _looks_like_columns(document: dict[str, Any]) -> bool:
 
 
 def flattened(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of VIA with its attributes as columns, from CSV or JSON; any other row as it is."""
+    """A row of VIA with its attributes as columns, from CSV or JSON, or of Visual Genome; any other row as it is."""
     if "file_attributes" not in row:
-        return row
+        return _visual_genome_row(row)
     regions = row.get("regions")
     regions = list(regions.values()) if isinstance(regions, dict) else regions if isinstance(regions, list) else [row]
     attributes = [_object(region.get("region_attributes")) for region in regions if isinstance(region, dict)]
     plain = {key: value for key, value in row.items() if not key.startswith(("file_", "region", "size"))}
     return {**plain, **_object(row["file_attributes"]), **_marked(
         value for values in attributes for value in values.values())}
+
+
+def _visual_genome_row(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of Visual Genome with the phrases of its regions, or the names of its objects, in OBJECTS."""
+    for column in ("regions", "objects"):
+        marked = row.get(column)
+        if isinstance(marked, list) and marked and all(isinstance(one, dict) for one in marked):
+            rest = {key: value for key, value in row.items() if key != column}
+            if phrases := [one["phrase"] for one in marked if isinstance(one.get("phrase"), str)]:
+                return {**rest, OBJECTS: phrases}
+            names = [one["names"] for one in marked if isinstance(one.get("names"), list)]
+            return {**rest, **_marked(name for several in names for name in several[:1])} if names else row
+    return row
 
 
 def _object(value: Any) -> dict[str, Any]:

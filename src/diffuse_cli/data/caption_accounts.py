@@ -9,9 +9,10 @@ from pathlib import Path
 
 from ..config import TABLE_SUFFIXES
 from .caption_columns import is_caption_name
-from .caption_tables import AMBIGUOUS, CaptionTable
+from .caption_tables import CaptionTable
 from .captions_around import COPY, DOCUMENTS, TABLE_FORM, name_captions_around
 from .containers import File, read_head
+from .file_columns import AMBIGUOUS
 from .file_types import UNKNOWN, judge_suffix, picture_suffixes
 from .folders import PACKED, Tree
 from .metadata_files import MAX_TABLES
@@ -126,7 +127,9 @@ def _beside_pictures(source: SourceCaptions, tree: Tree, index: PictureIndex, kn
             twins[suffix] = count + 1, example
         elif suffix in _REMEDIES and (suffix in (".html", ".md") or (
                 posixpath.basename(name).lower().split(".")[0] not in NEVER_CAPTIONS)):
-            remedy = _LIST if suffix == ".txt" and _lists_pictures(tree.others[position], index) else _REMEDIES[suffix]
+            remedy = _REMEDIES[suffix]
+            if remedy == _TEXT and _lists_pictures(tree.others[position], index):
+                remedy = _LIST if suffix == ".txt" else _RENAME
             if not remedy and looked_into < MAX_TABLES:
                 looked_into += 1
                 remedy = COPY if _mentions_pictures(tree.others[position], index) else ""
@@ -200,9 +203,9 @@ def _lists_pictures(file: File, index: PictureIndex) -> bool:
         return False
     lines = [line.strip().strip("\"'") for line in text.splitlines()[:20] if line.strip(" \t\"'")]
     lines = lines[:-1] or lines                 # the last may be cut
-    lines = lines[1:] if len(lines) > 2 and not index.find(lines[0].split()[0]) else lines
-    return bool(lines) and all(len(line) < 1000 and (index.find(line.split()[0]) or index.find(line))
-                               for line in lines)
+    names = [(line, *re.split(r"[\s,;|:]+", line, maxsplit=1)[:1]) for line in lines]
+    names = names[1:] if len(names) > 2 and not any(map(index.find, names[0])) else names
+    return bool(names) and all(any(map(index.find, written)) for written in names)
 
 
 def _mentions_pictures(file: File, index: PictureIndex) -> bool:

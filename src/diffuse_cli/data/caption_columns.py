@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import DataError
-from .annotations import NAMELESS, normalised
+from .annotations import NAMELESS, OBJECTS, normalised
 from .caption_text import captions_under, distinct_captions
 from .structured_texts import caption_in
 
@@ -94,7 +94,9 @@ def choose_columns(table: str, sample: list[dict[str, Any]], others: list[str], 
         chosen.notes.append(f"captions are the names of the columns of {table} that hold a 1: "
                             f"{', '.join(marks[:4])}{', …' if len(marks) > 4 else ''}")
     elif sample:
-        hint = "; --caption-column names another" if others else ""
+        hint = "; --caption-column names another" if any(
+            captions_under((name,), row, "", []) for name in others for row in sample) else (
+            ", which hold no texts" if others else "")
         chosen.warnings.append(f"{table} has no column text, caption or prompt (it has: {listed}){hint}")
     return chosen
 
@@ -144,7 +146,8 @@ def _named(sample: list[dict[str, Any]], others: list[str]) -> list[str]:
 
 def _with_phrases(sample: list[dict[str, Any]], others: list[str]) -> list[str]:
     """Columns in which most values are phrases, and that differ."""
-    return [name for name in others if not _NEGATIVE.search(name) and len(set(values := _texts(sample, name))) > 1
+    return [name for name in others if name != OBJECTS and not _NEGATIVE.search(name)
+            and len(set(values := _texts(sample, name))) > 1
             and 2 * sum(len(value.split()) + len(_IDEOGRAPHS.findall(value)) // 3 >= _PHRASE for value in values)
             > len(sample)]
 

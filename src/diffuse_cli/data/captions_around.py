@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..config import CLASS_SUFFIXES, TABLE_SUFFIXES
 from ..errors import DataError
+from .annotations import OBJECTS
 from .caption_columns import is_caption_name
 from .caption_tables import UnrelatedFile, read_table
 from .containers import DAMAGE, PACKED, File, Location, read_head
@@ -67,8 +68,8 @@ def name_captions_around(source: SourceCaptions, tree: Tree, index: PictureIndex
             if _is_kind(folder.name):
                 tables += files
             else:
-                distant += [file for file in files if file.suffix in TABLE_SUFFIXES and (
-                    file.suffix == ".parquet" or names_in(_words(file), index) > 1)]
+                distant += [file for file in files if file.suffix == ".parquet" or (
+                    file.suffix in (*TABLE_SUFFIXES, *_TEXTS, *DOCUMENTS) and names_in(_words(file), index) > 1)]
     wanted = {file.base.casefold() for _, _, files in groups for file in files
               if file.suffix in (*_TEXTS, *_ROWS, *_OTHERS)}
     missed = {stem for written, name in (index.written_names(tree.pictures.names()) if wanted else ())
@@ -95,8 +96,8 @@ def name_captions_around(source: SourceCaptions, tree: Tree, index: PictureIndex
         told.update(file.path for file in files if file.name in set(numbered.values()))
     rest = [file for file in tables if file.path not in told]
     warnings += _tables(rest, index, names_folders if id_among_folders(tree) else lambda _: False)
-    warnings += (line for line in _tables(distant, index, lambda _: False) if not line.endswith(_NO_CAPTIONS))
-    warnings += _documents(rest, index)
+    warnings += (line for line in _tables(distant, index, lambda _: False) if _NO_CAPTIONS not in line)
+    warnings += _documents((*rest, *distant), index)
     if len(warnings) > _MAX_LINES:
         warnings[_MAX_LINES:] = [f"{len(warnings) - _MAX_LINES:,} more folders and files like these lie around {root}"]
     source.warnings += warnings
@@ -193,7 +194,9 @@ def _tables(files: Iterable[File], index: PictureIndex, names_folders: Callable[
             yield (f"{path} holds captions for {len(table.by_name):,} of these pictures, which are not used; "
                    f"--captions {path} uses them")
         elif table is not None and table.listed:
-            yield f"{path}{_NO_CAPTIONS}"
+            yield f"{path}{_NO_CAPTIONS}" + (
+                f" but with objects in them; --captions {path} --caption-column {OBJECTS} takes these"
+                if table.has_objects else "")
 
 
 def _size(path: Path) -> int:

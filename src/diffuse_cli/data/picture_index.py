@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from .file_types import picture_suffixes
-from .picture_numbers import PictureNumbers, number_key
+from .picture_numbers import PictureNumbers, number_key, words_and_digits
 from .spilled import SpilledDict, SpilledLists
 
 # Names of folders that only say what kind of file is in them, in the layouts images/… and captions/….
@@ -33,7 +33,6 @@ NEVER_CAPTIONS = NOT_SIDECARS - {"labels", "list", "index"}             # these 
 
 _IN_ARCHIVE = re.compile(r"\.(?:zip|tar)/", re.IGNORECASE)
 MAX_PATH = 4096                                 # letters of a path that a table may name; no system has longer ones
-_NUMBERED = re.compile(r"(.*?)(\d{1,18})", re.DOTALL)                   # a name with a number at its end
 _LEADING = re.compile(r"(?:.*/)?upload/(?:.*/)?[0-9a-f]{8}-")           # of an uploaded file in Label Studio
 
 
@@ -132,19 +131,23 @@ class PictureIndex:
     def numbers(self) -> PictureNumbers:
         """The number at the end of each picture's name: 42 for "000042.png".
 
-        Empty unless all names have the same words before it, no number is there twice, and one has zeros in front.
+        Empty if a name has none, or a number is there twice.
         """
         names: SpilledDict[str] = SpilledDict()
-        found, words, has_zeros = array("q"), None, False
+        numbers, all_words, padded = array("q"), set[str](), False
         for name in self._names():
-            match = _NUMBERED.fullmatch(posixpath.splitext(posixpath.basename(name))[0])
-            if match is None or (words is not None and match[1] != words):
+            found = words_and_digits(posixpath.basename(name))
+            if found is None:
                 return PictureNumbers(np.empty(0, np.int64), {})
-            words, has_zeros = match[1], has_zeros or match[2][0] == "0" < match[2]
-            found.append(int(match[2]))
-            names[number_key(int(match[2]))] = self._known.get(name, name)
-        numbers = np.unique(np.array(found, np.int64))
-        return PictureNumbers(numbers if has_zeros and len(numbers) == len(found) else numbers[:0], names)
+            words, digits = found
+            if len(all_words) < 2:
+                all_words.add(words)
+            padded = padded or digits[0] == "0" < digits
+            numbers.append(int(digits))
+            names[number_key(int(digits))] = self._known.get(name, name)
+        found_once = np.unique(np.array(numbers, np.int64))
+        return PictureNumbers(found_once if len(found_once) == len(numbers) else found_once[:0], names,
+                              words=all_words.pop() if len(all_words) == 1 else None, padded=padded)
 
     def find_parallel(self, base: str) -> str | None:
         """The picture images/a/1.png that belongs to the text captions/a/1 (`base`, without its suffix), or None.
