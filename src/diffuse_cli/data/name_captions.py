@@ -3,6 +3,7 @@
 Names that cameras, programs and web sites give say nothing, and mean no caption.
 """
 
+import dataclasses
 import itertools
 import posixpath
 import re
@@ -11,10 +12,11 @@ from collections.abc import Mapping
 
 from .caption_text import tidy
 from .code_pages import NAME_PAGES, guess_among
-from .folders import Tree
+from .containers import File
+from .folders import FileList, Tree
 from .name_words import words_of_name
 from .source_captions import SourceCaptions
-from .spilled import SpilledDict
+from .spilled import SpilledDict, SpilledTuples
 from .split import splits_among
 
 WORDY_NAMES = 0.8                               # minimum share of file names that hold a word, to be captions
@@ -23,20 +25,33 @@ _COMMON = 0.95                                  # share of pictures in a folder 
 
 _ID = re.compile(r"n\d{8}|\d{1,9}")
 _WORD = re.compile(r"[^\W\d_]{3,}|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")       # 猫 is a word
+_ARCHIVE = re.compile(r"\.(?:zip|tar)(?=/|$)", re.IGNORECASE)           # in the names of cats.zip beside cats.tar
 _FOREIGN = re.compile("[\udc80-\udcff]")                                # a byte of a name that is not UTF-8
 _SAMPLE = 1000                                  # names by which their encoding is guessed
 _REPEATS = re.compile(r"^[1-9]\d*_(?=\S)")                                 # 10_sks dog: each picture ten times
 
 
 def read_names(tree: Tree, *, template: str, folders: bool = True, files: bool = True,
-               class_names: Mapping[str, str] | None = None) -> SourceCaptions:
+               class_names: Mapping[str, str] | None = None, in_shards: bool = True) -> SourceCaptions:
     """A caption for each picture from the names of its folders and of its file, put into `template`.
 
     "{folder}" stands for the words of the folders, "{name}" for those of the file and "{label}" for both. Folders count
     if they tell pictures apart, or have a number in front. Names of files count if nearly all hold words that differ.
-    folders, files: whether those names may count. class_names: names of folders → the words they stand for. The source
-    is `present` if any names count.
+    folders, files: whether those names may count. class_names: names of folders → the words they stand for. in_shards:
+    whether the paths and names that shards hold for their rows may count, which must be read. The source is `present`
+    if any names count.
     """
+    if tree.written_names and in_shards:
+        names: SpilledDict[str] = SpilledDict()         # a row → its first name
+        for written, name in tree.written_names([]).items():
+            if name not in names:
+                names[name] = written
+        rows = SpilledDict((written, name) for name, written in names.items())
+        called = dataclasses.replace(tree, pictures=FileList(File(written, tree.root) for written in rows),
+                                     written_names=None)
+        source = read_names(called, template=template, folders=folders, files=files, class_names=class_names)
+        source.by_name = SpilledTuples((rows[written], captions) for written, captions in source.by_name.items())
+        return source
     encoding = _encoding_of_names(tree)
     labels = _folder_labels(tree, class_names or {}, encoding) if folders else {}
     words = _file_words(tree, encoding) if files else SpilledDict[str]()
@@ -92,7 +107,8 @@ def _folder_labels(tree: Tree, class_names: Mapping[str, str], encoding: str) ->
 
     {} if they are no labels. encoding: of names that are not UTF-8.
     """
-    folders = {directory: _spelt(directory, encoding).split("/") if directory else [] for directory in tree.directories}
+    folders = {directory: _ARCHIVE.sub("", _spelt(directory, encoding)).split("/") if directory else []
+               for directory in tree.directories}
     prefixes: Counter[tuple[str, ...]] = Counter()
     for directory, parts in folders.items():
         for depth in range(1, len(parts) + 1):

@@ -18,7 +18,7 @@ _WORDS = """
     thumbnails small medium large original originals raw new old misc other others various data dataset datasets
     database collection album albums gallery folder batch part page slide sheet document doc attachment upload uploads
     uploaded tmp temp test train training validation valid val dev testing set split class label labels n at am pm jpg
-    jpeg png gif webp bmp tif tiff heic min max hd uhd px x fold
+    jpeg png gif webp bmp tif tiff heic shard shards chunk chunks wds min max hd uhd px x fold
     bild bilder foto fotos imagen imagenes imagem immagine afbeelding obraz kuva zdjęcie изображение фото resim
     写真 画像 图片 照片 圖片 사진 이미지 bildschirmfoto d'écran d’écran captura pantalla tela ecrã schermata
     schermafbeelding skärmavbild skærmbillede skjermbilde näyttökuva zrzut ekranu snímek obrazovky снимок экрана

@@ -30,6 +30,10 @@ NOT_SIDECARS = frozenset(("readme", "license", "licence", "notice", "classes", "
                           # of albums in Google Takeout
                           "metadata", "shared_album_comments", "print_subscriptions", "user_generated_memory_titles"))
 NEVER_CAPTIONS = NOT_SIDECARS - {"labels", "list", "index"}             # these may hold captions without names
+# Names of texts that describe a whole folder, as `annotations.normalised` spells them.
+FOLDER_TEXTS = frozenset(("caption", "captions", "prompt", "prompts", "label", "description", "text", "tag", "tags",
+                          "class", "class_name", "class_prompt", "instance_prompt", "trigger", "trigger_word",
+                          "trigger_words", "concept", "folder"))
 
 _IN_ARCHIVE = re.compile(r"\.(?:zip|tar)/", re.IGNORECASE)
 MAX_PATH = 4096                                 # letters of a path that a table may name; no system has longer ones

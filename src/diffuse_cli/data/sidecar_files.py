@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from .annotations import normalised
 from .folders import Tree, name_of_key, sort_key
 from .numbered_texts import NumberedFiles, match_by_number
-from .picture_index import NOT_SIDECARS, PictureIndex
+from .picture_index import FOLDER_TEXTS, NOT_SIDECARS, PictureIndex
 from .sidecar_texts import SIDECAR_KEYS, SidecarReader
 from .source_captions import SourceCaptions
 from .spilled import SpilledDict, SpilledList, SpilledLists
@@ -37,10 +37,6 @@ _EDITED = re.compile(r"(.+)-(?:edited|bearbeitet|modifié|modifiée|editado|edit
                      r"изменено|编辑|已编辑|已編輯|編集済み|수정됨)((?:\(\d+\))?)", re.IGNORECASE)
 _CUT = 46                                       # letters of a long name of a picture that Takeout leaves
 _SHARED = 20                                    # maximum pictures that one text serves in this way
-# Names of texts that describe a whole folder, as `annotations.normalised` spells them.
-FOLDER_TEXTS = frozenset(("caption", "captions", "prompt", "prompts", "label", "description", "text", "tag", "tags",
-                          "class", "class_name", "class_prompt", "instance_prompt", "trigger", "trigger_word",
-                          "trigger_words", "concept", "folder"))
 
 
 def read_sidecars(tree: Tree, *, extension: str | None, joined: bool = False, asked: bool = False) -> SourceCaptions:
