@@ -192,3 +192,11 @@ def test_an_annotation_without_texts_is_not_recommended(folder):
                                        "relationships.json": json.dumps(rows)})).warnings
     assert warning == ("relationships.json has no column text, caption or prompt (it has: relationships), "
                        "which hold no texts")
+
+
+@pytest.mark.parametrize("around", [lambda rows: {"version": 1, "data": {"train": rows}},
+                                    lambda rows: {"data": {"rows": rows}}])
+def test_rows_in_an_object_inside_are_found(folder, around):
+    rows = [{"image": f"{number}.png", "caption": f"a red car {number}"} for number in range(3)]
+    root = folder({**{f"{number}.png": None for number in range(3)}, "all.json": json.dumps(around(rows))})
+    assert captions_of(find_pictures(root)) == {f"{number}.png": (f"a red car {number}",) for number in range(3)}

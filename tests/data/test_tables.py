@@ -494,3 +494,23 @@ def test_the_first_of_several_lists_is_a_header_if_it_names_no_picture(folder, h
     found = find_pictures(folder({**{f"{number}.png": None for number in range(3)}, f"all{suffix}": text}))
     assert captions_of(found) == {f"{number}.png": (f"a red car {number}",) for number in range(3)}
     assert found.caption_problems == ()
+
+
+# ── Numbers of classes behind names, as ImageNet has them ───────────────────────────────────────────────────────────
+
+CLASSES = "".join(f"val_{number}.jpg {number % 2}\n" for number in range(6))
+
+
+@pytest.mark.parametrize(("name", "content"), [("val.txt", CLASSES), ("val.csv", CLASSES.replace(" ", ","))])
+def test_numbers_of_classes_in_a_list_without_a_header_get_their_names(folder, name, content):
+    pictures = {f"val_{number}.jpg": None for number in range(6)}
+    found = find_pictures(folder({**pictures, name: content, "classes.txt": "cat\ndog\n"}))
+    assert captions_of(found)["val_3.jpg"] == ("dog",)
+    assert "only numbers" in find_pictures(folder({"classes.txt": ""})).warnings[0]
+
+
+def test_other_numbers_behind_names_are_no_captions(folder):
+    sizes = "".join(f"val_{number}.jpg {640 + number}\n" for number in range(6))
+    found = find_pictures(folder({**{f"val_{number}.jpg": None for number in range(6)}, "sizes.txt": sizes}))
+    assert not found.conditional
+    assert "sizes.txt lists pictures, without captions" in found.notes

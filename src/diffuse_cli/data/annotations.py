@@ -47,8 +47,11 @@ def _rows_of(document: Any) -> Iterator[Any]:
         return
     if isinstance(document.get("_via_img_metadata"), dict):             # a project of VIA 2
         document = document["_via_img_metadata"]
-    tables = [value for value in document.values() if isinstance(value, list) and value
-              and all(isinstance(row, dict) for row in value)]
+    tables = _tables_in(document)
+    inner = [value for value in document.values() if isinstance(value, dict)]
+    if not tables and len(inner) == 1 and _tables_in(inner[0]) and not any(map(_FILE_NAME.fullmatch, document)):
+        yield from _rows_of(inner[0])           # {"version": 1, "data": {"train": [{…}, …]}}
+        return
     if tables and not all(_FILE_NAME.fullmatch(key) for key in document):
         # {"images": [{…}, …], "info": …}, {"train": [{…}, …], "val": […]}
         for table in tables:
@@ -61,6 +64,12 @@ def _rows_of(document: Any) -> Iterator[Any]:
                     for key in next(iter(document.values())))
     else:                                       # name → caption, captions or an object
         yield from (_row_of_map(name, value) for name, value in document.items())
+
+
+def _tables_in(document: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    """The values that are lists of objects."""
+    return [value for value in document.values() if isinstance(value, list) and value
+            and all(isinstance(row, dict) for row in value)]
 
 
 def row_of_list(row: Any) -> Any:

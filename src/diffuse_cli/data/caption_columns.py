@@ -79,6 +79,7 @@ def choose_columns(table: str, sample: list[dict[str, Any]], others: list[str], 
         known = [name for name in _named(sample, others) if name in phrases and name not in known] + known
     filled = [name for name in known if any(captions_under((name,), row, "", []) for row in sample)]
     nameless = [name for name in others if name.startswith(NAMELESS) and any(_is_text(row.get(name)) for row in sample)]
+    nameless = nameless or [name for name in others if name.startswith(NAMELESS) and _are_classes(sample, name)]
     if known:
         chosen.names = _alternatives(known) or tuple(known)
         chosen.all_count = bool(_alternatives(known))
@@ -160,6 +161,12 @@ def _texts(sample: list[dict[str, Any]], name: str) -> list[str]:
 def _first(value: Any) -> Any:
     """The first item of a list; any other value as it is."""
     return value[0] if isinstance(value, list) and value else value
+
+
+def _are_classes(sample: list[dict[str, Any]], name: str) -> bool:
+    """Whether a column holds whole numbers that are there twice on average, as those of classes are."""
+    values = [str(row.get(name)).strip() for row in sample]
+    return all(map(str.isdecimal, values)) and 1 < len(set(values)) <= len(values) / 2
 
 
 def _columns_of_marks(sample: list[dict[str, Any]], others: list[str]) -> tuple[str, ...]:

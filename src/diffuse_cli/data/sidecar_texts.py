@@ -31,7 +31,7 @@ from .text_files import NotText, decode_text, is_unicode, was_guessed
 from .unmarked_utf16 import UNMARKED, unmarked_utf16
 
 SIDECAR_KEYS = ("caption", "text", "prompt", "description", "captions", "tags", "tag_string", "tags_general",
-                "tag_string_general", "content", "response", "title")   # the first that is filled counts
+                "tag_string_general", "positive", "content", "response", "title")   # the first that is filled counts
 _ANSWER_KEYS = frozenset(("choices", "message", "content"))             # of what a service answers
 _OF_MESSAGES = ("content", "response")          # these count only if they are texts
 # Keys of objects inside that are not about the picture, but about all pictures, or about people.
