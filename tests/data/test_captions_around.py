@@ -6,7 +6,7 @@ import json
 import pyarrow
 import pytest
 from pyarrow import parquet
-from source_files import png, write_arrow, write_folder, write_zip
+from source_files import png, write_arrow, write_folder, write_tar, write_zip
 
 from diffuse_cli.data.captions import find_pictures
 
@@ -126,3 +126,16 @@ def test_many_folders_around_are_counted(tmp_path):
     found = find_pictures(tmp_path / "images")
     assert len(found.warnings) == 11
     assert found.warnings[-1] == f"5 more folders and files like these lie around {tmp_path / 'images'}"
+
+
+@pytest.mark.parametrize("pictures", ["images", "images.zip"])
+@pytest.mark.parametrize("name", ["captions.zip", "cats_labels.zip", "captions.tar"])
+def test_an_archive_of_captions_beside_is_named_with_a_step_that_works(tmp_path, pictures, name):
+    root, archive = tmp_path / "set" / pictures, tmp_path / "set" / name
+    root.parent.mkdir()
+    (write_zip if pictures.endswith(".zip") else write_folder)(root, PICTURES)
+    texts = {f"p{number}.txt": b"a red car" for number in range(3)}
+    (write_zip if name.endswith(".zip") else write_tar)(archive, texts)
+    assert find_pictures(root).warnings == (
+        f"{archive} is not read; if it holds captions of these pictures, give it behind {root}",)
+    assert find_pictures(root, more_folders=[str(archive)]).conditional

@@ -43,6 +43,7 @@ _LIMIT = 64 * 2**20                             # maximum bytes of a table that 
 _MAX_ENTRIES = 2000                             # maximum entries of a folder that are looked at
 _MAX_TABLES = 100                               # tables that are looked into, and documents
 _MAX_TEXTS = 100                                # the same of a folder beside that of the pictures
+_ARCHIVES = (".zip", ".tar")
 _NO_CAPTIONS = " lists pictures, without captions"
 _MAX_LINES = 10                                 # folders and files that are named
 _HEAD = 64 * 1024                               # bytes of a document in which names of pictures are looked for
@@ -98,6 +99,8 @@ def name_captions_around(source: SourceCaptions, tree: Tree, index: PictureIndex
     warnings += _tables(rest, index, names_folders if id_among_folders(tree) else lambda _: False)
     warnings += (line for line in _tables(distant, index, lambda _: False) if _NO_CAPTIONS not in line)
     warnings += _documents((*rest, *distant), index)
+    warnings += (f"{file.path} is not read; if it holds captions of these pictures, give it behind {tree.root}"
+                 for file in rest if file.suffix in _ARCHIVES and _is_kind(file.base))
     if len(warnings) > _MAX_LINES:
         warnings[_MAX_LINES:] = [f"{len(warnings) - _MAX_LINES:,} more folders and files like these lie around {root}"]
     source.warnings += warnings
