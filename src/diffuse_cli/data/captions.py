@@ -84,7 +84,7 @@ def find_pictures(folder: Path, *, more_folders: Sequence[str] = (), captions: s
         training, held_out, every = splits
         more = "" if every == held_out else ", as do others"
         source.warnings.append(f"{training} and {held_out} lie side by side{more}, and pictures of both are trained "
-                               f"on; --held-out {shlex.quote(every)} keeps the latter for validation")
+                               f"on unless --held-out {shlex.quote(every)} keeps the latter for validation")
     source.warnings += _without_effect(options, kind)
     source.warnings += warn_of_derived(files.names, folder)
     pictures = PictureFiles(files, SpilledList(
