@@ -50,6 +50,13 @@ def test_numbers_of_something_else_mean_no_picture(folder, picture, written, num
                for line in (*found.warnings, *found.notes))
 
 
+def test_words_with_numbers_that_are_no_names_of_files_mean_no_picture(folder):
+    pictures = {f"{number:03}.jpg": None for number in IDS}
+    for word, conditional in (("image", True), ("chapter", False), ("user", False)):
+        texts = json.dumps({f"{word}_{number}": f"a red car {number}" for number in IDS})
+        assert find_pictures(folder({**pictures, "all.json": texts})).conditional == conditional
+
+
 def test_two_names_with_one_number_mean_no_picture(folder):
     rows = "".join(f"{split}_{number}.jpg,a red car\n" for number in IDS for split in ("train", "val"))
     assert not find_pictures(folder({**{f"{number:03}.jpg": None for number in IDS},

@@ -12,6 +12,7 @@ from ..errors import DataError
 from .annotations import FILE_KEY, NAMELESS, normalised
 from .containers import File
 from .file_types import is_picture_name
+from .name_words import words_of_name
 from .picture_numbers import PictureNumbers, number_in, number_key
 from .separated_values import Row
 from .spilled import SpilledDict
@@ -119,13 +120,15 @@ def _column_of_numbered_names(rows: Iterable[Row], columns: list[str], numbers: 
     """The first column in FILE_COLUMNS whose names have the numbers of pictures at their ends; None without any.
 
     Each number must be that of one name, and they must be the same as those of the pictures, as `are_the_same` says.
+    Names without a suffix must say nothing, as "image_1" does and "chapter_1" does not.
     """
     names = {column: SpilledDict[str]() for column in known_columns(columns)}
     for _, row in rows:
         for column in tuple(names):
             written = name_in(row.get(column)) or ""
             number = numbers.number_in_name(written)
-            if number is None or names[column].get(number_key(number), written) != written:
+            says_more = words_of_name(written) and not is_picture_name(written)
+            if number is None or says_more or names[column].get(number_key(number), written) != written:
                 del names[column]
             else:
                 names[column][number_key(number)] = written

@@ -3,8 +3,6 @@
 import re
 import urllib.parse
 
-from .caption_text import tidy
-
 # Words that say nothing about a picture, if a name holds no others.
 _WORDS = """
     image images img imgs picture pictures pic pics photo photos frame frames file files untitled unnamed unknown
@@ -70,7 +68,7 @@ def words_of_name(name: str, *, numbers: bool = False) -> str:
         words.append(word)
     nothing = _SAY_NOTHING if numbers else _FILES_SAY_NOTHING
     says_nothing = all(re.sub(r"\d+$", "", word).lower() in nothing for word in words)
-    return "" if says_nothing else tidy(" ".join(_TWO_WORDS.sub(" ", word) for word in words))
+    return "" if says_nothing else " ".join(_TWO_WORDS.sub(" ", word) for word in words)
 
 
 def _is_random(token: str) -> bool:

@@ -41,7 +41,7 @@ SIDECAR_LIMIT = 64 * 1024                       # maximum bytes of a sidecar fil
 JSON_LIMIT = 2**20                              # the same of JSON, which may hold more than the caption
 SAMPLE_FILES = 1000                             # maximum files that a guess of their encoding is based on
 _FEW, _MOST = 3, 0.8                            # files, and their share, that must be in UTF-16 to show that all are
-_NUMBER = re.compile(r"[-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?", re.IGNORECASE)
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?", re.IGNORECASE)
 _BOX = 4                                        # numbers in a line from which a file of numbers describes boxes
 
 
