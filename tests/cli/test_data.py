@@ -221,6 +221,13 @@ def test_preview_shows_the_crop_enlarged_and_prints_its_path(diffuse, folder, tm
     assert not (picture[:128] == 0).all(-1).any()
 
 
+def test_preview_says_what_check_says_of_the_captions(diffuse, folder, tmp_path):
+    (folder / "labels.csv").write_text("file,width\n0.png,7\n", encoding="utf-8")
+    lines = [{line for line in diffuse(*command).stderr.splitlines() if line.startswith(("note", "warning"))}
+             for command in (("check", folder), ("preview", folder, "-o", tmp_path / "sheet.png"))]
+    assert lines[0] == lines[1] != set()
+
+
 def test_preview_takes_a_free_name_and_never_replaces_a_file(diffuse, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = [diffuse("preview", folder).stdout for _ in range(3)]

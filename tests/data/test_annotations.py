@@ -152,3 +152,51 @@ def test_texts_of_instaloader(folder, edges, captions):
 def test_captions_in_objects_beside_or_under_the_names_of_pictures(folder, rows):
     found = find_pictures(folder({"a.png": None, "b.png": None, "x.json": json.dumps(rows)}))
     assert captions_of(found) == {"a.png": ("a red car",), "b.png": ("a blue old boat",)}
+
+
+VISUAL_GENOME = {
+    "region_descriptions.json": [{"id": number, "regions": [
+        {"region_id": 1, "x": 1, "phrase": "a red car"}, {"region_id": 2, "x": 2, "phrase": f"a road {number}"}]}
+        for number in range(4)],
+    "objects.json": [{"image_id": number, "image_url": f"https://x.org/{number}.jpg", "objects": [
+        {"names": ["red car"], "x": 1}, {"names": ["tall tree", "plant"], "x": 2}]} for number in range(4)]}
+
+
+@pytest.mark.parametrize(("name", "captions"), [
+    ("region_descriptions.json", ("a red car", "a road 2")), ("objects.json", ("red car, tall tree",))])
+def test_parts_of_pictures_in_visual_genome_are_captions_only_by_option(folder, name, captions):
+    root = folder({**{f"VG_100K/{number}.jpg": None for number in range(4)}, name: json.dumps(VISUAL_GENOME[name])})
+    (warning,) = find_pictures(root).warnings
+    assert warning.endswith("objects); --caption-column names another")
+    assert captions_of(find_pictures(root, caption_column="objects"))["VG_100K/2.jpg"] == captions
+    (warning,) = find_pictures(root / "VG_100K").warnings
+    assert warning.endswith(f"but with objects in them; --captions {root / name} --caption-column objects takes these")
+    found = find_pictures(root / "VG_100K", captions=str(root / name), caption_column="objects")
+    assert captions_of(found)["2.jpg"] == captions
+
+
+def test_names_of_several_marked_objects_are_no_phrase(folder):
+    document = {"images": [{"id": number, "file_name": f"{number}.png"} for number in range(4)],
+                "annotations": [{"image_id": number, "category_id": one} for number in range(4)
+                                for one in range(2 + number % 2)],
+                "categories": [{"id": 0, "name": "traffic light"}, {"id": 1, "name": "red car"},
+                               {"id": 2, "name": "bus"}]}
+    assert not find_pictures(folder({**{f"{number}.png": None for number in range(4)},
+                                     "instances.json": json.dumps(document)})).conditional
+
+
+def test_an_annotation_without_texts_is_not_recommended(folder):
+    rows = [{"image_id": number, "relationships": [{"predicate": "on", "object": {"name": "road"}}]}
+            for number in range(4)]
+    (warning,) = find_pictures(folder({**{f"{number}.jpg": None for number in range(4)},
+                                       "relationships.json": json.dumps(rows)})).warnings
+    assert warning == ("relationships.json has no column text, caption or prompt (it has: relationships), "
+                       "which hold no texts")
+
+
+@pytest.mark.parametrize("around", [lambda rows: {"version": 1, "data": {"train": rows}},
+                                    lambda rows: {"data": {"rows": rows}}])
+def test_rows_in_an_object_inside_are_found(folder, around):
+    rows = [{"image": f"{number}.png", "caption": f"a red car {number}"} for number in range(3)]
+    root = folder({**{f"{number}.png": None for number in range(3)}, "all.json": json.dumps(around(rows))})
+    assert captions_of(find_pictures(root)) == {f"{number}.png": (f"a red car {number}",) for number in range(3)}

@@ -278,3 +278,20 @@ def test_the_parts_of_a_split_archive_are_named_with_a_remedy(tmp_path, names, m
     with pytest.raises(DataError) as caught:
         find_pictures(tmp_path)
     assert re.search(message, f"{caught.value}. {caught.value.hint}")
+
+
+def test_names_of_archives_are_classes_without_their_suffix(tmp_path):
+    for number, name in enumerate(["cats.tar", "cats.zip", "dogs.zip"]):
+        (write_tar if name.endswith(".tar") else write_zip)(tmp_path / name, {"1.png": png(number)})
+    assert captions_of(find_pictures(tmp_path)) == {
+        "cats.tar/1.png": ("cats",), "cats.zip/1.png": ("cats",), "dogs/1.png": ("dogs",)}
+    (tmp_path / "dogs.zip").unlink()
+    assert not find_pictures(tmp_path).conditional          # there is one class
+
+
+@pytest.mark.parametrize("name", ["shard-{:03}.tar", "wds_shard_{}.tar", "chunk{}.zip"])
+def test_names_of_shards_say_nothing(tmp_path, name):
+    for number in range(2):
+        (write_tar if name.endswith(".tar") else write_zip)(tmp_path / name.format(number), {
+            "cat/1.png": png(4 * number), "dog/1.png": png(4 * number + 1)})
+    assert sorted(map(str, captions_of(find_pictures(tmp_path)).values())) == ["('cat',)"] * 2 + ["('dog',)"] * 2

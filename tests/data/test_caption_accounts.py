@@ -128,7 +128,8 @@ TEXTS = "{folder} holds texts with the names of these pictures, which are not us
     ("Annotations/a.xml", VOC,
      "{folder} holds .xml files with the names of these pictures, which are not read as captions; export them as JSON "
      "or CSV"),
-    ("annotations/instances.json", COCO, "{path} lists pictures, without captions"),
+    ("annotations/instances.json", COCO, "{path} lists pictures, without captions but with objects in them; "
+     "--captions {path} --caption-column objects takes these"),
     ("annotations/captions.json", '{"a.png": "a dog"}',
      "{path} holds captions for 1 of these pictures, which are not used; --captions {path} uses them"),
     ("a.txt", "a dog", f"{TEXTS}; copy them beside the pictures"),
@@ -271,9 +272,9 @@ def test_numbers_of_classes_beside_pictures_are_named(folder):
 
 
 def test_many_tables_of_other_pictures_are_one_line(folder):
-    others = {f"photo_{number}.json": '[{"file": "x.png", "text": "a"}]' for number in range(20)}
+    others = {f"photos_{chr(97 + number)}.json": '[{"file": "x.png", "text": "a"}]' for number in range(20)}
     assert find_pictures(folder({**PICTURES, **others})).warnings == (
-        "photo_0.json and 19 more are not used: they list none of the pictures",)
+        "photos_a.json and 19 more are not used: they list none of the pictures",)
 
 
 def test_packed_texts_beside_pictures_are_named(folder):

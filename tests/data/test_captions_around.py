@@ -6,7 +6,7 @@ import json
 import pyarrow
 import pytest
 from pyarrow import parquet
-from source_files import png, write_arrow, write_folder, write_zip
+from source_files import png, write_arrow, write_folder, write_tar, write_zip
 
 from diffuse_cli.data.captions import find_pictures
 
@@ -50,10 +50,21 @@ def test_tables_around_are_named_with_the_option_that_reads_them(tmp_path, name,
 
 
 @pytest.mark.parametrize("name", ["all.caption", "all.tags", "all.md", "all.html", "all.yaml", "all.toml", "all.srt",
-                                  "captions/all.rst"])
+                                  "captions/all.rst", "stuff/all.caption", "stuff/all.tags"])
 def test_texts_that_name_pictures_and_are_read_in_no_form_are_named(tmp_path, name):
     write_folder(tmp_path, {**{f"images/{file}": data for file, data in PICTURES.items()}, name: LINES.encode()})
     assert find_pictures(tmp_path / "images").warnings == (f"not read as captions: {tmp_path / name}{COPY}",)
+
+
+@pytest.mark.parametrize("separator", [": ", "\t", ",", " | "])
+def test_a_table_under_the_suffix_of_a_text_is_read_once_it_is_renamed(tmp_path, separator):
+    root = tmp_path / "set"
+    write_folder(root, encoded({**{f"images/{file}": data for file, data in PICTURES.items()},
+                                "stuff/all.caption": LINES.replace(": ", separator)}))
+    assert find_pictures(root).warnings == (
+        "not read as captions: stuff/all.caption; a copy with the suffix .txt would be read as a table",)
+    (root / "stuff/all.caption").rename(root / "stuff/all.txt")
+    assert find_pictures(root).conditional
 
 
 def test_what_says_nothing_of_pictures_or_describes_a_program_is_not_named(tmp_path):
@@ -115,3 +126,16 @@ def test_many_folders_around_are_counted(tmp_path):
     found = find_pictures(tmp_path / "images")
     assert len(found.warnings) == 11
     assert found.warnings[-1] == f"5 more folders and files like these lie around {tmp_path / 'images'}"
+
+
+@pytest.mark.parametrize("pictures", ["images", "images.zip"])
+@pytest.mark.parametrize("name", ["captions.zip", "cats_labels.zip", "captions.tar"])
+def test_an_archive_of_captions_beside_is_named_with_a_step_that_works(tmp_path, pictures, name):
+    root, archive = tmp_path / "set" / pictures, tmp_path / "set" / name
+    root.parent.mkdir()
+    (write_zip if pictures.endswith(".zip") else write_folder)(root, PICTURES)
+    texts = {f"p{number}.txt": b"a red car" for number in range(3)}
+    (write_zip if name.endswith(".zip") else write_tar)(archive, texts)
+    assert find_pictures(root).warnings == (
+        f"{archive} is not read; if it holds captions of these pictures, give it behind {root}",)
+    assert find_pictures(root, more_folders=[str(archive)]).conditional

@@ -246,3 +246,15 @@ def test_files_that_a_manifest_lists_elsewhere_and_that_are_no_pictures_are_name
     found = find_pictures(root / "lists" / "list.csv", checking=True)
     assert list(captions_of(found).values()) == [("red",)]
     assert [reason for _, reason in (*found.unusable, *found.caption_problems)] == ["drawing", "listed but not there"]
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "list.csv"])
+@pytest.mark.parametrize(("others", "captions"), [
+    ({}, ("cat",)), ({"captions.csv": "file,text\ncat/1.png,a tabby\ndog/1.png,a poodle\n"}, ("a tabby",)),
+    ({"cat/caption.txt": "a tabby"}, ("a tabby",)), ({"cat/1.txt": "a tabby"}, ("a tabby",))])
+def test_a_list_without_captions_decides_on_the_pictures_alone(folder, name, others, captions):
+    root = folder({"cat/1.png": None, "dog/1.png": None, "dog/2.png": None, **others,
+                   name: "file_name,width\ncat/1.png,7\ndog/1.png,7\n"})
+    found = find_pictures(root if name == "metadata.csv" else root / name)
+    assert set(captions_of(found)) == {"cat/1.png", "dog/1.png"}
+    assert captions_of(found)["cat/1.png"] == captions

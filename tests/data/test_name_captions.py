@@ -146,8 +146,8 @@ def test_a_single_folder_with_repeats_is_a_class(folder):
 def test_splits_are_no_classes_and_are_asked_about(folder):
     found = find_pictures(folder({"train/cat/1.png": None, "train/dog/2.png": None, "test/cat/3.png": None}))
     assert captions_of(found) == {"test/cat/3.png": ("cat",), "train/cat/1.png": ("cat",), "train/dog/2.png": ("dog",)}
-    assert found.warnings == ("train and test lie side by side, and pictures of both are trained on; --held-out test "
-                              "keeps the latter for validation",)
+    assert found.warnings == ("train and test lie side by side, and pictures of both are trained on unless "
+                              "--held-out test keeps the latter for validation",)
 
 
 @pytest.mark.parametrize(("train", "test"), [
@@ -159,8 +159,8 @@ def test_names_of_splits_among_other_words_are_no_classes_if_their_counterparts_
     found = find_pictures(root)
     assert set(captions_of(found).values()) == {("cat",), ("dog",)}
     first, second = (part.partition("/")[0] for part in (train, test))
-    assert found.warnings == (f"{first} and {second} lie side by side, and pictures of both are trained on; --held-out "
-                              f"{shlex.quote(second)} keeps the latter for validation",)
+    assert found.warnings == (f"{first} and {second} lie side by side, and pictures of both are trained on unless "
+                              f"--held-out {shlex.quote(second)} keeps the latter for validation",)
 
 
 def test_names_of_splits_without_a_counterpart_are_classes(folder):

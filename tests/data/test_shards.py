@@ -120,3 +120,21 @@ def test_a_map_from_classes_to_names_beside_shards_is_no_table_of_rows(tmp_path)
     found = find_pictures(tmp_path)
     assert list(captions_of(found).values()) == [("cat",), ("dog",)] * 3
     assert (found.notes, found.warnings) == ((), ())
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+def test_names_in_shards_without_captions_are_captions(tmp_path, suffix):
+    write_arrow(tmp_path / f"a{suffix}", rows(paths=["cat/1.png", "dog/1.png", "dog/2.png"]))
+    expected = {"00000000": ("cat",), "00000001": ("dog",), "00000002": ("dog",)}
+    assert captions_of(find_pictures(tmp_path / f"a{suffix}")) == expected
+    assert captions_of(find_pictures(tmp_path / f"a{suffix}", captions="folder")) == expected
+    write_arrow(tmp_path / f"b{suffix}", rows(paths=["red-car-1.png", "bus.png", "1.png"]))
+    assert not find_pictures(tmp_path / f"b{suffix}").conditional
+    write_arrow(tmp_path / f"b{suffix}", rows(paths=["red-car-1.png", "bus.png"]))
+    assert captions_of(find_pictures(tmp_path / f"b{suffix}"))["00000000"] == ("red car",)
+
+
+def test_captions_in_shards_go_before_their_names(tmp_path):
+    write_arrow(tmp_path / "a.parquet", rows(paths=["cat/1.png", "dog/1.png"], text=["a tabby", "a poodle"]))
+    assert captions_of(find_pictures(tmp_path / "a.parquet"))["00000000"] == ("a tabby",)
+    assert captions_of(find_pictures(tmp_path / "a.parquet", captions="folder"))["00000000"] == ("cat",)

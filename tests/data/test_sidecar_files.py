@@ -48,7 +48,7 @@ def test_sidecars_in_their_order_of_precedence(folder):
     ("a red car\nSteps: 20, Size: 8x8, Seed: 1, Model: x", ("a red car",), None),
     ("Steps: 3, leading to a door", ("Steps: 3, leading to a door",), None),
     ("a red car\nNegative prompt: ugly", ("a red car",), None),
-    ("0 0.5 0.5 0.25 1e-2\n3 0.1 0.2 0.3 0.4\n", (), None),
+    ("0 0.5 0.5 0.25 1e-2\n3 0.1 .2 .3 -.4\n", (), None),
     ("7\n", ("7",), None),
     ("x" * 65_537, (), "longer than 64 KB, ignored"),
 ], ids=["line", "bom", "crlf", "empty", "blank", "control", "emoji", "markup", "latin-1", "utf-16", "gbk",

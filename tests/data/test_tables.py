@@ -481,3 +481,36 @@ def test_packed_files_under_the_name_of_a_text_are_refused_by_what_they_are(pict
 def test_an_address_as_captions_is_told(pictures):
     with pytest.raises(DataError, match="is an address, from which nothing is downloaded"):
         find_pictures(pictures, captions="https://example.org/captions.csv")
+
+
+# ── Lists of lists ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("header", [["file", "caption"], ["bild", "beschreibung"], ["photo", "width", "text"]])
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_the_first_of_several_lists_is_a_header_if_it_names_no_picture(folder, header, suffix):
+    rows = [header, *([f"{number}.png", *[7] * (len(header) - 2), f"a red car {number}"] for number in range(3))]
+    text = json.dumps(rows) if suffix == ".json" else "\n".join(map(json.dumps, rows))
+    found = find_pictures(folder({**{f"{number}.png": None for number in range(3)}, f"all{suffix}": text}))
+    assert captions_of(found) == {f"{number}.png": (f"a red car {number}",) for number in range(3)}
+    assert found.caption_problems == ()
+
+
+# ── Numbers of classes behind names, as ImageNet has them ───────────────────────────────────────────────────────────
+
+CLASSES = "".join(f"val_{number}.jpg {number % 2}\n" for number in range(6))
+
+
+@pytest.mark.parametrize(("name", "content"), [("val.txt", CLASSES), ("val.csv", CLASSES.replace(" ", ","))])
+def test_numbers_of_classes_in_a_list_without_a_header_get_their_names(folder, name, content):
+    pictures = {f"val_{number}.jpg": None for number in range(6)}
+    found = find_pictures(folder({**pictures, name: content, "classes.txt": "cat\ndog\n"}))
+    assert captions_of(found)["val_3.jpg"] == ("dog",)
+    assert "only numbers" in find_pictures(folder({"classes.txt": ""})).warnings[0]
+
+
+def test_other_numbers_behind_names_are_no_captions(folder):
+    sizes = "".join(f"val_{number}.jpg {640 + number}\n" for number in range(6))
+    found = find_pictures(folder({**{f"val_{number}.jpg": None for number in range(6)}, "sizes.txt": sizes}))
+    assert not found.conditional
+    assert "sizes.txt lists pictures, without captions" in found.notes

@@ -6,7 +6,7 @@ Reports for people go to stderr. stdout gets only what a program may want: the p
 import contextlib
 import itertools
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,10 +65,7 @@ def check(folders: Folders, captions: options.Captions = None, caption: options.
         view.say(f"  {remedy}")
     if found.litter:
         view.say(clean(describe_litter(found.litter)))
-    for note in found.notes:
-        view.say(f"note: {note}")
-    for warning in warnings:
-        view.warn(warning)
+    _say_remarks(found.notes, warnings)
 
     # For programs.
     if view.settings.json:
@@ -124,6 +121,7 @@ def preview(folders: Folders, captions: options.Captions = None, caption: option
     if missing := missing_letters(alternatives[0][:CAPTION_LETTERS] for alternatives in captions_of if alternatives):
         view.warn(f"on the sheet, “?” stands for letters that no font of this computer has ({' '.join(missing[:8])}"
                   f"{' …' if len(missing) > 8 else ''}); a font such as Noto Sans CJK has most of them")
+    _say_remarks(found.notes, [*found.warnings, *dataset.warnings, *_warn_of_long_captions(dataset)])
     view.say(f"{count} of {len(dataset.names):,} pictures, captions: {found.caption_summary}")
     output_files.print_result(target, {})
 
@@ -225,6 +223,13 @@ def _say_choices(dataset: "Dataset", fit: str, why_fit: str) -> tuple[dict[str, 
     view.say(f"colours: {CHANNELS[channels]} — {why}")
     return {"fit": fit, "fit_reason": why_fit, "shapes": shapes, "colours": CHANNELS[channels],
             "colours_reason": why}, channels
+
+
+def _say_remarks(notes: Iterable[str], warnings: Iterable[str]) -> None:
+    for note in notes:
+        view.say(f"note: {note}")
+    for warning in warnings:
+        view.warn(warning)
 
 
 def _warn_of_long_captions(dataset: "Dataset") -> list[str]:

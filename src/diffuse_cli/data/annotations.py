@@ -47,8 +47,11 @@ def _rows_of(document: Any) -> Iterator[Any]:
         return
     if isinstance(document.get("_via_img_metadata"), dict):             # a project of VIA 2
         document = document["_via_img_metadata"]
-    tables = [value for value in document.values() if isinstance(value, list) and value
-              and all(isinstance(row, dict) for row in value)]
+    tables = _tables_in(document)
+    inner = [value for value in document.values() if isinstance(value, dict)]
+    if not tables and len(inner) == 1 and _tables_in(inner[0]) and not any(map(_FILE_NAME.fullmatch, document)):
+        yield from _rows_of(inner[0])           # {"version": 1, "data": {"train": [{…}, …]}}
+        return
     if tables and not all(_FILE_NAME.fullmatch(key) for key in document):
         # {"images": [{…}, …], "info": …}, {"train": [{…}, …], "val": […]}
         for table in tables:
@@ -61,6 +64,12 @@ def _rows_of(document: Any) -> Iterator[Any]:
                     for key in next(iter(document.values())))
     else:                                       # name → caption, captions or an object
         yield from (_row_of_map(name, value) for name, value in document.items())
+
+
+def _tables_in(document: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    """The values that are lists of objects."""
+    return [value for value in document.values() if isinstance(value, list) and value
+            and all(isinstance(row, dict) for row in value)]
 
 
 def row_of_list(row: Any) -> Any:
@@ -82,15 +91,28 @@ def _looks_like_columns(document: dict[str, Any]) -> bool:
 
 
 def flattened(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of VIA with its attributes as columns, from CSV or JSON; any other row as it is."""
+    """A row of VIA with its attributes as columns, from CSV or JSON, or of Visual Genome; any other row as it is."""
     if "file_attributes" not in row:
-        return row
+        return _visual_genome_row(row)
     regions = row.get("regions")
     regions = list(regions.values()) if isinstance(regions, dict) else regions if isinstance(regions, list) else [row]
     attributes = [_object(region.get("region_attributes")) for region in regions if isinstance(region, dict)]
     plain = {key: value for key, value in row.items() if not key.startswith(("file_", "region", "size"))}
     return {**plain, **_object(row["file_attributes"]), **_marked(
         value for values in attributes for value in values.values())}
+
+
+def _visual_genome_row(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of Visual Genome with the phrases of its regions, or the names of its objects, in OBJECTS."""
+    for column in ("regions", "objects"):
+        marked = row.get(column)
+        if isinstance(marked, list) and marked and all(isinstance(one, dict) for one in marked):
+            rest = {key: value for key, value in row.items() if key != column}
+            if phrases := [one["phrase"] for one in marked if isinstance(one.get("phrase"), str)]:
+                return {**rest, OBJECTS: phrases}
+            names = [one["names"] for one in marked if isinstance(one.get("names"), list)]
+            return {**rest, **_marked(name for several in names for name in several[:1])} if names else row
+    return row
 
 
 def _object(value: Any) -> dict[str, Any]:

@@ -1,22 +1,25 @@
 """Accounts for every file that looks like captions: it was read, or the user is told why not and how to use it."""
 
+import functools
 import itertools
 import posixpath
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..config import TABLE_SUFFIXES
 from .caption_columns import is_caption_name
-from .caption_tables import AMBIGUOUS, CaptionTable
+from .caption_tables import CaptionTable
 from .captions_around import COPY, DOCUMENTS, TABLE_FORM, name_captions_around
 from .containers import File, read_head
+from .file_columns import AMBIGUOUS
 from .file_types import UNKNOWN, judge_suffix, picture_suffixes
 from .folders import PACKED, Tree
 from .metadata_files import MAX_TABLES
 from .name_captions import id_among_folders
+from .numbered_texts import NumberedFiles, match_by_number
 from .picture_index import NEVER_CAPTIONS, PictureIndex, names_in
-from .sidecar_files import ORPHAN
+from .sidecar_files import ORPHAN, SIDECAR_SUFFIXES, with_suffix
 from .source_captions import SourceCaptions
 from .spilled import SpilledDict
 from .text_files import NotText, decode_text
@@ -52,6 +55,9 @@ def account(source: SourceCaptions, tree: Tree, index: PictureIndex, *, kind: st
         return name not in source.by_name and name not in source.excluded
 
     from_files = bool(source.by_name) and kind not in ("folder", "filename")
+    if not from_files:
+        source.warnings += _with_numbers_of_pictures(tree, read)
+        unused = [(name, reason) for name, reason in unused if name not in read]
     for is_needed, lines in ((True, source.warnings), (False, source.notes)):
         tables = [table for table in left if table.by_name and is_needed == any(
             has_none(name) and tree.is_picture(name) for name in table.by_name)]
@@ -88,6 +94,18 @@ def account(source: SourceCaptions, tree: Tree, index: PictureIndex, *, kind: st
         name_captions_around(source, tree, index, names_folders)
 
 
+def _with_numbers_of_pictures(tree: Tree, read: SpilledDict[None]) -> Iterator[str]:
+    """A line for texts that have the numbers of pictures, but not of so many that they are read without being asked."""
+    numbered = functools.cache(lambda: NumberedFiles(tree.pictures.names()))
+    for suffix in SIDECAR_SUFFIXES:
+        texts = (name for name in with_suffix(suffix, tree) if name not in read)
+        pairs = SpilledDict(match_by_number(texts, numbered, loosely=True))
+        for picture, text in itertools.islice(pairs.items(), 1):
+            yield (f"{len(pairs):,} texts have numbers of pictures, and others have none, so they are not used; "
+                   f"--captions sidecar takes {text} for the caption of {picture}, and so on")
+        read.update((text, None) for _, text in pairs.items())
+
+
 def _beside_pictures(source: SourceCaptions, tree: Tree, index: PictureIndex, known: SpilledDict[None]) -> None:
     """Files in the tree that look like captions, and of which nothing was said yet."""
     problems = {name.split(": ")[0] for name, _ in source.problems}
@@ -109,7 +127,9 @@ def _beside_pictures(source: SourceCaptions, tree: Tree, index: PictureIndex, kn
             twins[suffix] = count + 1, example
         elif suffix in _REMEDIES and (suffix in (".html", ".md") or (
                 posixpath.basename(name).lower().split(".")[0] not in NEVER_CAPTIONS)):
-            remedy = _LIST if suffix == ".txt" and _lists_pictures(tree.others[position], index) else _REMEDIES[suffix]
+            remedy = _REMEDIES[suffix]
+            if remedy == _TEXT and _lists_pictures(tree.others[position], index):
+                remedy = _LIST if suffix == ".txt" else _RENAME
             if not remedy and looked_into < MAX_TABLES:
                 looked_into += 1
                 remedy = COPY if _mentions_pictures(tree.others[position], index) else ""
@@ -183,9 +203,9 @@ def _lists_pictures(file: File, index: PictureIndex) -> bool:
         return False
     lines = [line.strip().strip("\"'") for line in text.splitlines()[:20] if line.strip(" \t\"'")]
     lines = lines[:-1] or lines                 # the last may be cut
-    lines = lines[1:] if len(lines) > 2 and not index.find(lines[0].split()[0]) else lines
-    return bool(lines) and all(len(line) < 1000 and (index.find(line.split()[0]) or index.find(line))
-                               for line in lines)
+    names = [(line, *re.split(r"[\s,;|:]+", line, maxsplit=1)[:1]) for line in lines]
+    names = names[1:] if len(names) > 2 and not any(map(index.find, names[0])) else names
+    return bool(names) and all(any(map(index.find, written)) for written in names)
 
 
 def _mentions_pictures(file: File, index: PictureIndex) -> bool:

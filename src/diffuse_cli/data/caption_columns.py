@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import DataError
-from .annotations import NAMELESS, normalised
+from .annotations import NAMELESS, OBJECTS, normalised
 from .caption_text import captions_under, distinct_captions
 from .structured_texts import caption_in
 
@@ -79,6 +79,7 @@ def choose_columns(table: str, sample: list[dict[str, Any]], others: list[str], 
         known = [name for name in _named(sample, others) if name in phrases and name not in known] + known
     filled = [name for name in known if any(captions_under((name,), row, "", []) for row in sample)]
     nameless = [name for name in others if name.startswith(NAMELESS) and any(_is_text(row.get(name)) for row in sample)]
+    nameless = nameless or [name for name in others if name.startswith(NAMELESS) and _are_classes(sample, name)]
     if known:
         chosen.names = _alternatives(known) or tuple(known)
         chosen.all_count = bool(_alternatives(known))
@@ -94,7 +95,9 @@ def choose_columns(table: str, sample: list[dict[str, Any]], others: list[str], 
         chosen.notes.append(f"captions are the names of the columns of {table} that hold a 1: "
                             f"{', '.join(marks[:4])}{', …' if len(marks) > 4 else ''}")
     elif sample:
-        hint = "; --caption-column names another" if others else ""
+        hint = "; --caption-column names another" if any(
+            captions_under((name,), row, "", []) for name in others for row in sample) else (
+            ", which hold no texts" if others else "")
         chosen.warnings.append(f"{table} has no column text, caption or prompt (it has: {listed}){hint}")
     return chosen
 
@@ -144,7 +147,8 @@ def _named(sample: list[dict[str, Any]], others: list[str]) -> list[str]:
 
 def _with_phrases(sample: list[dict[str, Any]], others: list[str]) -> list[str]:
     """Columns in which most values are phrases, and that differ."""
-    return [name for name in others if not _NEGATIVE.search(name) and len(set(values := _texts(sample, name))) > 1
+    return [name for name in others if name != OBJECTS and not _NEGATIVE.search(name)
+            and len(set(values := _texts(sample, name))) > 1
             and 2 * sum(len(value.split()) + len(_IDEOGRAPHS.findall(value)) // 3 >= _PHRASE for value in values)
             > len(sample)]
 
@@ -157,6 +161,12 @@ def _texts(sample: list[dict[str, Any]], name: str) -> list[str]:
 def _first(value: Any) -> Any:
     """The first item of a list; any other value as it is."""
     return value[0] if isinstance(value, list) and value else value
+
+
+def _are_classes(sample: list[dict[str, Any]], name: str) -> bool:
+    """Whether a column holds whole numbers that are there twice on average, as those of classes are."""
+    values = [str(row.get(name)).strip() for row in sample]
+    return all(map(str.isdecimal, values)) and 1 < len(set(values)) <= len(values) / 2
 
 
 def _columns_of_marks(sample: list[dict[str, Any]], others: list[str]) -> tuple[str, ...]:

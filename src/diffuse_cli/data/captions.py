@@ -84,7 +84,7 @@ def find_pictures(folder: Path, *, more_folders: Sequence[str] = (), captions: s
         training, held_out, every = splits
         more = "" if every == held_out else ", as do others"
         source.warnings.append(f"{training} and {held_out} lie side by side{more}, and pictures of both are trained "
-                               f"on; --held-out {shlex.quote(every)} keeps the latter for validation")
+                               f"on unless --held-out {shlex.quote(every)} keeps the latter for validation")
     source.warnings += _without_effect(options, kind)
     source.warnings += warn_of_derived(files.names, folder)
     pictures = PictureFiles(files, SpilledList(
@@ -128,12 +128,12 @@ def _first_present(tree: Tree, index: PictureIndex, manifest: SourceCaptions | N
     texts = folder_texts.read_folder_texts(tree, joined=options.joined, taken=taken)
     from_tables, _ = metadata_files.captions_of_tables(tables)
     has_captions = bool(metadata.by_name or sidecars.by_name or from_tables.by_name)
-    names = _names(tree, texts, options, files=not has_captions)
+    names = _names(tree, texts, options, files=not has_captions, in_shards=not has_captions)
     sidecars.problems = caption_accounts.without_lists(sidecars.problems, tree, index, tables)
     problems = [*metadata.problems, *sidecars.problems,         # whichever source counts, these files need attention
                 *(problem for table in tables if not table.by_name for problem in table.problems)]
     left, embedded = tables, None
-    if metadata.present and (metadata.by_name or not from_tables.by_name):
+    if metadata.by_name or (metadata.present and sidecars.by_name and not from_tables.by_name):
         kind, source = _metadata_then_sidecars(metadata, sidecars)
     elif len(from_tables.by_name) > 2 * len(sidecars.by_name):
         kind, source = "table", from_tables
@@ -145,10 +145,14 @@ def _first_present(tree: Tree, index: PictureIndex, manifest: SourceCaptions | N
         kind, source = "embedded", embedded
     elif names.present:
         kind, source = "filename" if names.label == "file name" else "folder", names
+    elif metadata.present:
+        kind, source = _metadata_then_sidecars(metadata, sidecars)
     elif sidecars.present:
         kind, source = "none", sidecars
     else:
         kind, source = "none", SourceCaptions("none found (unconditional model)", present=True)
+    if metadata.present and source.excluded is not metadata.excluded:
+        _leave_out(source, metadata)
     if embedded is not None and source is not embedded:
         source.notes += embedded.notes
     if source.by_name and kind != "folder" and kind != "filename":
@@ -171,11 +175,18 @@ def _first_present(tree: Tree, index: PictureIndex, manifest: SourceCaptions | N
     return kind, source
 
 
-def _names(tree: Tree, texts: FolderTexts, options: _Options, *, folders: bool = True,
-           files: bool = True) -> SourceCaptions:
+def _leave_out(source: SourceCaptions, metadata: SourceCaptions) -> None:
+    """Leave out the pictures that metadata without captions do not list."""
+    source.excluded = metadata.excluded
+    (source.notes if source.by_name else source.warnings).extend(metadata.warnings)
+    source.notes += metadata.notes
+
+
+def _names(tree: Tree, texts: FolderTexts, options: _Options, *, folders: bool = True, files: bool = True,
+           in_shards: bool = True) -> SourceCaptions:
     """Captions from names, and from texts about whole folders, which go before them."""
     source = name_captions.read_names(tree, template=options.template, folders=folders, files=files,
-                                      class_names=texts.names)
+                                      class_names=texts.names, in_shards=in_shards)
     if texts.names and source.present:
         source.label += f" by {texts.names_file}"
     captions = SpilledTuples(texts.captions_of(tree.pictures.names()))
@@ -262,7 +273,7 @@ def _forced(kind: str, tree: Tree, index: PictureIndex, manifest: SourceCaptions
         source = manifest or metadata_files.read_metadata(tree, index, column=options.column, checking=options.checking)
         looked_for = "metadata.jsonl or metadata.csv with a column text, caption or prompt"
     elif kind == "sidecar":
-        source = sidecar_files.read_sidecars(tree, extension=options.extension, joined=options.joined)
+        source = sidecar_files.read_sidecars(tree, extension=options.extension, joined=options.joined, asked=True)
         looked_for = f"a {options.extension or '.txt, .caption or .json'} file beside each picture"
     elif kind == "folder":
         texts = folder_texts.read_folder_texts(tree, joined=options.joined, taken=set())

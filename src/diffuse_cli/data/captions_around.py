@@ -3,6 +3,7 @@
 Only for pictures without captions: a data set is the folder that its user gives, so nothing here is read for it.
 """
 
+import functools
 import itertools
 import os
 import posixpath
@@ -13,12 +14,14 @@ from pathlib import Path
 
 from ..config import CLASS_SUFFIXES, TABLE_SUFFIXES
 from ..errors import DataError
+from .annotations import OBJECTS
 from .caption_columns import is_caption_name
 from .caption_tables import UnrelatedFile, read_table
 from .containers import DAMAGE, PACKED, File, Location, read_head
 from .file_types import picture_suffixes
 from .folders import Tree
 from .name_captions import id_among_folders
+from .numbered_texts import NumberedFiles, match_by_number
 from .picture_index import KINDS, NEVER_CAPTIONS, PictureIndex, names_in
 from .sidecar_texts import are_boxes
 from .source_captions import SourceCaptions
@@ -40,6 +43,7 @@ _LIMIT = 64 * 2**20                             # maximum bytes of a table that 
 _MAX_ENTRIES = 2000                             # maximum entries of a folder that are looked at
 _MAX_TABLES = 100                               # tables that are looked into, and documents
 _MAX_TEXTS = 100                                # the same of a folder beside that of the pictures
+_ARCHIVES = (".zip", ".tar")
 _NO_CAPTIONS = " lists pictures, without captions"
 _MAX_LINES = 10                                 # folders and files that are named
 _HEAD = 64 * 1024                               # bytes of a document in which names of pictures are looked for
@@ -65,13 +69,14 @@ def name_captions_around(source: SourceCaptions, tree: Tree, index: PictureIndex
             if _is_kind(folder.name):
                 tables += files
             else:
-                distant += [file for file in files if file.suffix in TABLE_SUFFIXES and (
-                    file.suffix == ".parquet" or names_in(_words(file), index) > 1)]
+                distant += [file for file in files if file.suffix == ".parquet" or (
+                    file.suffix in (*TABLE_SUFFIXES, *_TEXTS, *DOCUMENTS) and names_in(_words(file), index) > 1)]
     wanted = {file.base.casefold() for _, _, files in groups for file in files
               if file.suffix in (*_TEXTS, *_ROWS, *_OTHERS)}
     missed = {stem for written, name in (index.written_names(tree.pictures.names()) if wanted else ())
               if (stem := posixpath.splitext(posixpath.basename(written))[0].casefold()) in wanted
               and name not in source.by_name and name not in source.excluded}
+    pictures = functools.cache(lambda: NumberedFiles(tree.pictures.names()))
     told: set[Location] = set()                 # texts of single pictures, which are no tables
     warnings: list[str] = []
     for folder, common, files in groups:
@@ -82,10 +87,20 @@ def name_captions_around(source: SourceCaptions, tree: Tree, index: PictureIndex
                 told.update(file.path for file in fitting)
                 (source.notes if _is_boxes(fitting[0]) else warnings).append(
                     _describe(folder, common, fitting[0], tree))
+        is_for_these = folder == above or _is_kind(folder.name) or not _sub_folders(folder)
+        numbered = _with_numbers([file for file in files if file.path not in told], pictures) if (
+            is_for_these and not tree.written_names) else {}
+        for picture, text in itertools.islice(numbered.items(), 1):
+            warnings.append(f"{folder} holds texts with the numbers of these pictures, which are not used; "
+                            f"{_step(folder, common, tree)}: with --captions sidecar, {text} is the caption of "
+                            f"{picture}, and so on")
+        told.update(file.path for file in files if file.name in set(numbered.values()))
     rest = [file for file in tables if file.path not in told]
     warnings += _tables(rest, index, names_folders if id_among_folders(tree) else lambda _: False)
-    warnings += (line for line in _tables(distant, index, lambda _: False) if not line.endswith(_NO_CAPTIONS))
-    warnings += _documents(rest, index)
+    warnings += (line for line in _tables(distant, index, lambda _: False) if _NO_CAPTIONS not in line)
+    warnings += _documents((*rest, *distant), index)
+    warnings += (f"{file.path} is not read; if it holds captions of these pictures, give it behind {tree.root}"
+                 for file in rest if file.suffix in _ARCHIVES and _is_kind(file.base))
     if len(warnings) > _MAX_LINES:
         warnings[_MAX_LINES:] = [f"{len(warnings) - _MAX_LINES:,} more folders and files like these lie around {root}"]
     source.warnings += warnings
@@ -97,15 +112,26 @@ def _describe(folder: Path, common: Path, first: File, tree: Tree) -> str:
                f"{DOCUMENTS.get(first.suffix, '; copy the captions in them into .txt files')}"
     if _is_boxes(first):
         return f"{folder} holds texts with the names of these pictures, but they are boxes of objects, and no captions"
-    if first.suffix in _ROWS or tree.written_names:
-        step = f"write them into one table, which {TABLE_FORM}, and give it as --captions"
-    elif folder != common:
-        step = f"give {common}, in which both folders lie"
-    elif tree.root.is_file():
-        step = "put them into a folder of their own, and give it behind the archive"
-    else:
-        step = "copy them beside the pictures"
+    step = f"write them into one table, which {TABLE_FORM}, and give it as --captions" if (
+        first.suffix in _ROWS or tree.written_names) else _step(folder, common, tree)
     return f"{folder} holds texts with the names of these pictures, which are not used; {step}"
+
+
+def _step(folder: Path, common: Path, tree: Tree) -> str:
+    """What makes the texts of single pictures in a folder count."""
+    if folder != common:
+        return f"give {common}, in which both folders lie"
+    return ("put them into a folder of their own, and give it behind the archive" if tree.root.is_file() else
+            "copy them beside the pictures")
+
+
+def _with_numbers(files: list[File], pictures: Callable[[], NumberedFiles]) -> dict[str, str]:
+    """Picture → the text with its number, of the first suffix of which there are such texts."""
+    for suffix in _TEXTS:
+        texts = (file.name for file in files if file.suffix == suffix)
+        if found := dict(match_by_number(texts, pictures, loosely=True)):
+            return found
+    return {}
 
 
 def _is_boxes(file: File) -> bool:
@@ -171,7 +197,9 @@ def _tables(files: Iterable[File], index: PictureIndex, names_folders: Callable[
             yield (f"{path} holds captions for {len(table.by_name):,} of these pictures, which are not used; "
                    f"--captions {path} uses them")
         elif table is not None and table.listed:
-            yield f"{path}{_NO_CAPTIONS}"
+            yield f"{path}{_NO_CAPTIONS}" + (
+                f" but with objects in them; --captions {path} --caption-column {OBJECTS} takes these"
+                if table.has_objects else "")
 
 
 def _size(path: Path) -> int:

@@ -16,7 +16,8 @@ from .annotations import normalised
 from .caption_columns import TEXT_COLUMNS
 from .caption_text import distinct_captions, tidy
 from .containers import File, read_head
-from .name_captions import is_id, words_of_name
+from .name_captions import is_id
+from .name_words import words_of_name
 from .separated_values import NoTable
 from .tables import JSON_LINES, note_guess, read_rows
 from .text_files import NotText, decode_text

@@ -14,8 +14,10 @@ from .caption_tables import CaptionTable
 from .class_names import class_names
 from .containers import File
 from .folders import Tree
-from .name_captions import is_id, words_of_name
-from .sidecar_files import FOLDER_TEXTS, SIDECAR_SUFFIXES
+from .name_captions import is_id
+from .name_words import words_of_name
+from .picture_index import FOLDER_TEXTS
+from .sidecar_files import SIDECAR_SUFFIXES
 from .sidecar_texts import SidecarReader
 from .source_captions import SourceCaptions
 from .spilled import SpilledTuples

@@ -14,18 +14,21 @@ from pathlib import Path
 
 from ..config import TABLE_SUFFIXES
 from ..errors import DataError
+from .annotations import normalised
 from .arrow_files import holds_pictures
 from .caption_columns import is_english
 from .caption_tables import CaptionTable, UnrelatedFile, read_table
 from .containers import File
 from .file_lists import files_elsewhere
 from .folders import FileList, Tree, list_tree, merged
-from .picture_index import PictureIndex, plain_path
+from .picture_index import FOLDER_TEXTS, PictureIndex, plain_path
 from .source_captions import SourceCaptions
 from .spilled import SpilledDict, SpilledTuples
+from .tables import JSON_LINES
 
 METADATA_NAMES = tuple(f"metadata{suffix}" for suffix in TABLE_SUFFIXES if suffix not in (".txt", ".token"))
 MISSING_LIMIT = 0.01                            # maximum share of rows that name a file which does not exist
+_TABLES_ALONE = (".csv", ".tsv", *JSON_LINES, ".parquet")          # which are no captions of one picture
 _SUBMISSION = re.compile(r"submission$", re.IGNORECASE)     # of a contest: a form whose answers are not filled in
 MAX_TABLES = 100                                # files of other names that are tried as tables
 
@@ -79,8 +82,14 @@ def read_manifest(path: Path, *, column: str | None, checking: bool) -> tuple[Tr
     source.by_name.update((name, captions) for name, captions in table.by_name.items() if tree.is_picture(name))
     _check_missing(source, [table], checking=checking)
     bases = SpilledDict((posixpath.splitext(name)[0], None) for name in table.listed)
-    others = FileList(file for file in tree.others if file.base in bases)
+    others = FileList(other for other in tree.others if other.base in bases or (
+        other.path != path and (other.suffix in _TABLES_ALONE or _is_about_folder(other, tree.directories))))
     return Tree(path.parent, pictures, others, unusable, tree.irregular, tree.litter), source
+
+
+def _is_about_folder(file: File, folders: Container[str]) -> bool:
+    return file.base in folders or (
+        file.directory in folders and normalised(posixpath.basename(file.base)) in FOLDER_TEXTS)
 
 
 def _written_names(tree: Tree, places: SpilledDict[str], _: list[str]) -> SpilledDict[str]:

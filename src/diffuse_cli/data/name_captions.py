@@ -3,112 +3,55 @@
 Names that cameras, programs and web sites give say nothing, and mean no caption.
 """
 
+import dataclasses
 import itertools
 import posixpath
 import re
-import urllib.parse
 from collections import Counter
 from collections.abc import Mapping
 
 from .caption_text import tidy
 from .code_pages import NAME_PAGES, guess_among
-from .folders import Tree
+from .containers import File
+from .folders import FileList, Tree
+from .name_words import words_of_name
 from .source_captions import SourceCaptions
-from .spilled import SpilledDict
+from .spilled import SpilledDict, SpilledTuples
 from .split import splits_among
 
 WORDY_NAMES = 0.8                               # minimum share of file names that hold a word, to be captions
 LABELLED = 0.5                                  # minimum share of pictures in folders with words, for the same
 _COMMON = 0.95                                  # share of pictures in a folder from which its name tells nothing apart
 
-# Words that say nothing about a picture, if a name holds no others.
-_WORDS = """
-    image images img imgs picture pictures pic pics photo photos frame frames file files untitled unnamed unknown
-    download downloads downloaded scan scans scanned screenshot screenshots screen shot snapshot snap capture captured
-    webcam camera cam video vid movie clip dsc dscn dscf dcim pxl mvimg mvi gopr gopro gx dji sam imag cimg imgp pict
-    sany rimg kimg hpim sdc mg apple android iphone ipad canon nikon sony fuji fujifilm olympus panasonic whatsapp
-    telegram signal snapchat facebook fb instagram twitter reddit pinterest tumblr discord tiktok flickr received
-    media pexels pixabay unsplash shutterstock istock istockphoto gettyimages adobestock stock comfyui txt img2img
-    txt2img automatic webui midjourney dalle output outputs result results render renders rendered sample samples
-    generated export exports exported final copy of edited edit crop cropped resized resize scaled thumb thumbnail
-    thumbnails small medium large original originals raw new old misc other others various data dataset datasets
-    database collection album albums gallery folder batch part page slide sheet document doc attachment upload uploads
-    uploaded tmp temp test train training validation valid val dev testing set split class label labels n at am pm jpg
-    jpeg png gif webp bmp tif tiff heic min max hd uhd px x fold
-    bild bilder foto fotos imagen imagenes imagem immagine afbeelding obraz kuva zdjęcie изображение фото resim
-    写真 画像 图片 照片 圖片 사진 이미지 bildschirmfoto d'écran d’écran captura pantalla tela ecrã schermata
-    schermafbeelding skärmavbild skærmbillede skjermbilde näyttökuva zrzut ekranu snímek obrazovky снимок экрана
-    ekran resmi görüntüsü スクリーンショット 屏幕截图 截图 截屏 螢幕截圖 스크린샷 微信图片 qq图片 mmexport
-    unbenannt sans titre sin título titolo senza безымянный 未命名 無題 무제 제목 없음
-    jpegimages segmentationclass segmentationobject
-    kopie copie copia kopia копия von de di da コピー 副本 복사본
-"""
-_SAY_NOTHING = frozenset(_WORDS.split())
-# Words that say as little in the name of a file, and may be the name of a class.
-_FILE_WORDS = """
-    viber wechat wx messenger linkedin chatgpt dall·e flux schnell kontext krea turbo sdxl qwen hunyuan fooocus invokeai
-    ezgif vlcsnap fullsizerender photogrid inshot snapseed vsco camscanner picsart beautyplus lightroom photoshop
-    creation collage rotated flipped augmented aug hash step epoch rank grid seite win pro um à в
-"""
-_FILES_SAY_NOTHING = _SAY_NOTHING.union(_FILE_WORDS.split())
-_COUNTED = frozenset(("frame", "img", "image", "pic", "photo", "page", "slide", "scan", "view", "cam"))      # frame0012
-_UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
-_MONTH = """(?:jan(?:uary|uar|vier)?|feb(?:ruary|ruar)?|février|mar(?:ch|s|zo)?|märz|apr(?:il)?|avril|abril|may|mai|mayo
-    |june?|juni|juin|junio|july?|juli|juillet|julio|aug(?:ust)?|août|agosto|sept?(?:ember|embre|iembre)?|oct(?:ober|obre)?
-    |okt(?:ober)?|octubre|nov(?:ember|embre|iembre)?|dec(?:ember)?|dez(?:ember)?|décembre|diciembre|enero|ene|febrero)"""
-_DATE = re.compile(rf"""(?<![^\W\d_])(?:{_MONTH}[\s_.,-]*(?:\d{{1,2}}[\s_.,-]+)?(?:19|20)\d\d(?!\d)
-    |(?:19|20)\d\d[\s_.-]+{_MONTH}(?![^\W\d_])|\d\d[\s_.-]+{_MONTH}$)""", re.IGNORECASE | re.VERBOSE)
-# Of programs whose names hold words that may also be those of a class.
-_PROGRAMS = re.compile(r"gemini[ _-]generated[ _-]image|(?<![^\W\d_])grok[ _-]image|^dall[·.-]?e(?![^\W\d_])|"
-                       r"^photo on(?= \d)", re.IGNORECASE)
-_SETTINGS = re.compile(r"[\s_]--[a-z]+(?=[\s_]|$).*")                        # a_red_car_--ar_16_9: of the generator
 _ID = re.compile(r"n\d{8}|\d{1,9}")
-_HEX = re.compile(r"(?=[a-f]*\d)[0-9a-f]{6,}", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]{3,}|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")       # 猫 is a word
-_SEPARATORS = re.compile(r"[\s_\-.,;+()\[\]{}#@!=&~]+")
-_TWO_WORDS = re.compile(r"(?<=[A-Za-z][a-z]{2})(?=[A-Z][a-z]{2})")             # RedCar
+_ARCHIVE = re.compile(r"\.(?:zip|tar)(?=/|$)", re.IGNORECASE)           # in the names of cats.zip beside cats.tar
 _FOREIGN = re.compile("[\udc80-\udcff]")                                # a byte of a name that is not UTF-8
 _SAMPLE = 1000                                  # names by which their encoding is guessed
 _REPEATS = re.compile(r"^[1-9]\d*_(?=\S)")                                 # 10_sks dog: each picture ten times
 
 
-def words_of_name(name: str, *, numbers: bool = False) -> str:
-    """The words of a file's or folder's name, without counters, dates, hashes and names of cameras; "" without any.
-
-    numbers: keep the digits at the end of a word. 'IMG_2041' → '', 'red_car-0012' → 'red car'.
-    """
-    if re.search(r"[-_ ]unsplash\b", name, re.IGNORECASE):              # a photographer's name
-        return ""
-    words = []
-    name = urllib.parse.unquote(name)
-    for meaningless, replacement in ((_SETTINGS, ""), (_UUID, " "), (_DATE, " "), (_PROGRAMS, " ")):
-        name = meaningless.sub(replacement, name)
-    for token in _SEPARATORS.split(name):
-        word = token if numbers else re.sub(r"\d+$", "", token)
-        is_counter = not numbers and word != token and word.lower() in _COUNTED
-        if not word or word[0].isdigit() or is_counter or _HEX.fullmatch(token) or _is_random(token):
-            continue
-        words.append(word)
-    nothing = _SAY_NOTHING if numbers else _FILES_SAY_NOTHING
-    says_nothing = all(re.sub(r"\d+$", "", word).lower() in nothing for word in words)
-    return "" if says_nothing else tidy(" ".join(_TWO_WORDS.sub(" ", word) for word in words))
-
-
-def _is_random(token: str) -> bool:
-    """Whether letters and digits alternate as in no word: 'EaXbQ3kWo', 'n02085620'."""
-    changes = len(re.findall(r"(?<=\d)[^\W\d_]|(?<=[^\W\d_])\d", token))
-    return changes >= 2 or bool(re.fullmatch(r"[^\W\d_]\d{4,}", token))
-
-
 def read_names(tree: Tree, *, template: str, folders: bool = True, files: bool = True,
-               class_names: Mapping[str, str] | None = None) -> SourceCaptions:
+               class_names: Mapping[str, str] | None = None, in_shards: bool = True) -> SourceCaptions:
     """A caption for each picture from the names of its folders and of its file, put into `template`.
 
     "{folder}" stands for the words of the folders, "{name}" for those of the file and "{label}" for both. Folders count
     if they tell pictures apart, or have a number in front. Names of files count if nearly all hold words that differ.
-    folders, files: whether those names may count. class_names: names of folders → the words they stand for. The source
-    is `present` if any names count.
+    folders, files: whether those names may count. class_names: names of folders → the words they stand for. in_shards:
+    whether the paths and names that shards hold for their rows may count, which must be read. The source is `present`
+    if any names count.
     """
+    if tree.written_names and in_shards:
+        names: SpilledDict[str] = SpilledDict()         # a row → its first name
+        for written, name in tree.written_names([]).items():
+            if name not in names:
+                names[name] = written
+        rows = SpilledDict((written, name) for name, written in names.items())
+        called = dataclasses.replace(tree, pictures=FileList(File(written, tree.root) for written in rows),
+                                     written_names=None)
+        source = read_names(called, template=template, folders=folders, files=files, class_names=class_names)
+        source.by_name = SpilledTuples((rows[written], captions) for written, captions in source.by_name.items())
+        return source
     encoding = _encoding_of_names(tree)
     labels = _folder_labels(tree, class_names or {}, encoding) if folders else {}
     words = _file_words(tree, encoding) if files else SpilledDict[str]()
@@ -164,7 +107,8 @@ def _folder_labels(tree: Tree, class_names: Mapping[str, str], encoding: str) ->
 
     {} if they are no labels. encoding: of names that are not UTF-8.
     """
-    folders = {directory: _spelt(directory, encoding).split("/") if directory else [] for directory in tree.directories}
+    folders = {directory: _ARCHIVE.sub("", _spelt(directory, encoding)).split("/") if directory else []
+               for directory in tree.directories}
     prefixes: Counter[tuple[str, ...]] = Counter()
     for directory, parts in folders.items():
         for depth in range(1, len(parts) + 1):

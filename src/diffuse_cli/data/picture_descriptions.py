@@ -13,7 +13,7 @@ from typing import IO
 
 from .caption_text import captions_of_xmp, tidy
 from .code_pages import guess_code_page
-from .name_captions import words_of_name
+from .name_words import words_of_name
 from .picture_files import ImageRefused
 from .png_texts import first_text
 

@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from .file_types import picture_suffixes
-from .picture_numbers import PictureNumbers, number_key
+from .picture_numbers import PictureNumbers, number_key, words_and_digits
 from .spilled import SpilledDict, SpilledLists
 
 # Names of folders that only say what kind of file is in them, in the layouts images/… and captions/….
 KINDS = frozenset(("images", "image", "imgs", "img", "pictures", "pics", "photos", "jpg", "jpegs", "png", "pngs",
                     "captions", "caption", "caps", "labels", "label", "texts", "text", "txt", "txts", "tags", "prompts",
-                    "annotations", "descriptions", "metadata", "meta"))
+                    "prompt", "annotations", "descriptions", "description", "desc", "metadata", "meta"))
 
 # Names of texts about a whole data set or program, and not about the picture that is called so.
 NOT_SIDECARS = frozenset(("readme", "license", "licence", "notice", "classes", "labels", "requirements", "changelog",
@@ -30,10 +30,13 @@ NOT_SIDECARS = frozenset(("readme", "license", "licence", "notice", "classes", "
                           # of albums in Google Takeout
                           "metadata", "shared_album_comments", "print_subscriptions", "user_generated_memory_titles"))
 NEVER_CAPTIONS = NOT_SIDECARS - {"labels", "list", "index"}             # these may hold captions without names
+# Names of texts that describe a whole folder, as `annotations.normalised` spells them.
+FOLDER_TEXTS = frozenset(("caption", "captions", "prompt", "prompts", "label", "description", "text", "tag", "tags",
+                          "class", "class_name", "class_prompt", "instance_prompt", "trigger", "trigger_word",
+                          "trigger_words", "concept", "folder"))
 
 _IN_ARCHIVE = re.compile(r"\.(?:zip|tar)/", re.IGNORECASE)
 MAX_PATH = 4096                                 # letters of a path that a table may name; no system has longer ones
-_NUMBERED = re.compile(r"(.*?)(\d{1,18})", re.DOTALL)                   # a name with a number at its end
 _LEADING = re.compile(r"(?:.*/)?upload/(?:.*/)?[0-9a-f]{8}-")           # of an uploaded file in Label Studio
 
 
@@ -83,7 +86,7 @@ class PictureIndex:
             file = posixpath.basename(name).casefold()
             self._by_file.add(file, name)
             self._by_stem.add(posixpath.splitext(file)[0], name)
-            self._by_kind.add(_without_kinds(posixpath.splitext(name)[0]), name)
+            self._by_kind.add(without_kinds(posixpath.splitext(name)[0]), name)
 
     def find(self, written: str, *, directory: str = "") -> str | None:
         """The picture that a table in `directory` means by `written`, or None.
@@ -132,19 +135,23 @@ class PictureIndex:
     def numbers(self) -> PictureNumbers:
         """The number at the end of each picture's name: 42 for "000042.png".
 
-        Empty unless all names have the same words before it, no number is there twice, and one has zeros in front.
+        Empty if a name has none, or a number is there twice.
         """
         names: SpilledDict[str] = SpilledDict()
-        found, words, has_zeros = array("q"), None, False
+        numbers, all_words, padded = array("q"), set[str](), False
         for name in self._names():
-            match = _NUMBERED.fullmatch(posixpath.splitext(posixpath.basename(name))[0])
-            if match is None or (words is not None and match[1] != words):
+            found = words_and_digits(posixpath.basename(name))
+            if found is None:
                 return PictureNumbers(np.empty(0, np.int64), {})
-            words, has_zeros = match[1], has_zeros or match[2][0] == "0" < match[2]
-            found.append(int(match[2]))
-            names[number_key(int(match[2]))] = self._known.get(name, name)
-        numbers = np.unique(np.array(found, np.int64))
-        return PictureNumbers(numbers if has_zeros and len(numbers) == len(found) else numbers[:0], names)
+            words, digits = found
+            if len(all_words) < 2:
+                all_words.add(words)
+            padded = padded or digits[0] == "0" < digits
+            numbers.append(int(digits))
+            names[number_key(int(digits))] = self._known.get(name, name)
+        found_once = np.unique(np.array(numbers, np.int64))
+        return PictureNumbers(found_once if len(found_once) == len(numbers) else found_once[:0], names,
+                              words=all_words.pop() if len(all_words) == 1 else None, padded=padded)
 
     def find_parallel(self, base: str) -> str | None:
         """The picture images/a/1.png that belongs to the text captions/a/1 (`base`, without its suffix), or None.
@@ -152,7 +159,7 @@ class PictureIndex:
         A text in such a folder also belongs to the only picture of its name, wherever it lies.
         """
         self._prepare()
-        found = list(dict.fromkeys(self._by_kind.get(_without_kinds(base))))
+        found = list(dict.fromkeys(self._by_kind.get(without_kinds(base))))
         if not found and not KINDS.isdisjoint(_parts(base.casefold())[:-1]):
             return self.find_only(base)
         return found[0] if len(found) == 1 else None
@@ -180,7 +187,8 @@ def _parts(path: str) -> list[str]:
     return [part for part in path.split("/") if part not in ("", ".")]
 
 
-def _without_kinds(base: str) -> str:
+def without_kinds(base: str) -> str:
+    """A path without the folders that only say what kind of file is in them, in small letters."""
     *folders, stem = _parts(base.casefold())
     return "/".join((*(part for part in folders if part not in KINDS), stem))
 

@@ -98,7 +98,8 @@ def _is_header(lines: list[str], dialect: "_Dialect", is_picture: Callable[[str]
 def _named(line: str, form: re.Pattern[str]) -> re.Match[str] | None:
     """The name of a file and the words behind it in a line such as “1.png: a red car”; None in any other line."""
     match = None if "\t" in line.strip() else form.fullmatch(line.strip())
-    return match if match and any(letter.isalpha() for letter in match["text"]) else None
+    is_class = match is not None and form is _NAMED and match["text"].isdecimal()          # “1.png 12”, as of ImageNet
+    return match if match and (is_class or any(letter.isalpha() for letter in match["text"])) else None
 
 
 def _form_of_names(sample: list[str], is_picture: Callable[[str], bool]) -> re.Pattern[str] | None:
@@ -111,8 +112,11 @@ def _form_of_names(sample: list[str], is_picture: Callable[[str], bool]) -> re.P
     for form in (_NAMED, _NAMED_SHORTLY):
         matches = [_named(line, form) for line in lines]
         matches = matches[1:] if matches[:1] == [None] else matches
-        names = [match["name"] for match in matches if match and not is_picture(match["text"].split()[0])]
-        if not names or len(names) != len(matches):
+        names = [match["name"] for match in matches if match and (
+            match["text"].isdecimal() or not is_picture(match["text"].split()[0]))]
+        texts = [match["text"] for match in matches if match]
+        if not names or len(names) != len(matches) or (
+                all(map(str.isdecimal, texts)) and 2 * len(set(texts)) > len(texts)):        # not those of classes
             continue
         there = sum(map(is_picture, names))
         of_pictures = sum(is_picture_name(name.partition("#")[0]) for name in names)

@@ -4,8 +4,9 @@ import posixpath
 from pathlib import Path
 
 from .arrow_files import ArrowTable, Cell
-from .caption_tables import CaptionTable, captions_of_rows, known_columns, name_in
+from .caption_tables import CaptionTable, captions_of_rows
 from .containers import File
+from .file_columns import known_columns, name_in
 from .folders import FileList, Tree
 from .picture_index import plain_path
 from .source_captions import SourceCaptions

@@ -3,6 +3,7 @@
 The reader takes the tree of files and returns a `SourceCaptions`; `captions` decides which source counts.
 """
 
+import functools
 import itertools
 import posixpath
 import re
@@ -11,7 +12,8 @@ from collections.abc import Iterable, Iterator
 
 from .annotations import normalised
 from .folders import Tree, name_of_key, sort_key
-from .picture_index import NOT_SIDECARS, PictureIndex
+from .numbered_texts import NumberedFiles, match_by_number
+from .picture_index import FOLDER_TEXTS, NOT_SIDECARS, PictureIndex
 from .sidecar_texts import SIDECAR_KEYS, SidecarReader
 from .source_captions import SourceCaptions
 from .spilled import SpilledDict, SpilledList, SpilledLists
@@ -35,24 +37,26 @@ _EDITED = re.compile(r"(.+)-(?:edited|bearbeitet|modifié|modifiée|editado|edit
                      r"изменено|编辑|已编辑|已編輯|編集済み|수정됨)((?:\(\d+\))?)", re.IGNORECASE)
 _CUT = 46                                       # letters of a long name of a picture that Takeout leaves
 _SHARED = 20                                    # maximum pictures that one text serves in this way
-# Names of texts that describe a whole folder, as `annotations.normalised` spells them.
-FOLDER_TEXTS = frozenset(("caption", "captions", "prompt", "prompts", "label", "description", "text", "tag", "tags",
-                          "class", "class_name", "class_prompt", "instance_prompt", "trigger", "trigger_word",
-                          "trigger_words", "concept", "folder"))
 
 
-def read_sidecars(tree: Tree, *, extension: str | None, joined: bool = False) -> SourceCaptions:
+def read_sidecars(tree: Tree, *, extension: str | None, joined: bool = False, asked: bool = False) -> SourceCaptions:
     """Captions of `photo.txt` beside `photo.png`, or of one of the other SIDECAR_SUFFIXES: the first that holds any.
 
     `photo.png.txt`, names with “_caption” behind or that differ in case, and `captions/photo.txt` beside
     `images/photo.png` count as well. `2024-01-31.txt` is also of `2024-01-31_1.jpg` and its like, if these have no text
     of their own. With `extension`, only files with that suffix are read. joined: whether the lines of a file are one
-    caption.
+    caption. asked: whether the user asked for these files, so that fewer of them must have the numbers of pictures if
+    no name fits.
     """
     suffixes = (f".{extension.lower().lstrip('.')}",) if extension else SIDECAR_SUFFIXES
     source = SourceCaptions("", present=False)
     owned, spare, apart = _files_of_pictures(tree, suffixes)
-    for of_pictures in owned.values():
+    numbered = functools.cache(lambda: NumberedFiles(tree.pictures.names()))
+    for suffix, of_pictures in owned.items():
+        if not of_pictures:
+            of_pictures.update(match_by_number(with_suffix(suffix, tree), numbered, loosely=asked))
+            source.notes += [f"texts are captions of the pictures with their numbers: {text} is that of {picture}"
+                             for picture, text in itertools.islice(of_pictures.items(), 1)]
         source.files.update((name, None) for _, name in of_pictures.items())
     reader = SidecarReader(source, joined)
     if owned:
@@ -84,6 +88,11 @@ def read_sidecars(tree: Tree, *, extension: str | None, joined: bool = False) ->
     # Sidecars that cannot be opened, and sidecars of no picture
     _report_others(source, tree, used, spare)
     return source
+
+
+def with_suffix(suffix: str, tree: Tree) -> Iterator[str]:
+    """The names of files that are no pictures with a suffix, in capital letters or not."""
+    return (name for name in tree.others.names() if posixpath.splitext(name)[1].lower() == suffix)
 
 
 def _notes(

@@ -31,7 +31,7 @@ from .text_files import NotText, decode_text, is_unicode, was_guessed
 from .unmarked_utf16 import UNMARKED, unmarked_utf16
 
 SIDECAR_KEYS = ("caption", "text", "prompt", "description", "captions", "tags", "tag_string", "tags_general",
-                "tag_string_general", "content", "response", "title")   # the first that is filled counts
+                "tag_string_general", "positive", "content", "response", "title")   # the first that is filled counts
 _ANSWER_KEYS = frozenset(("choices", "message", "content"))             # of what a service answers
 _OF_MESSAGES = ("content", "response")          # these count only if they are texts
 # Keys of objects inside that are not about the picture, but about all pictures, or about people.
@@ -41,7 +41,7 @@ SIDECAR_LIMIT = 64 * 1024                       # maximum bytes of a sidecar fil
 JSON_LIMIT = 2**20                              # the same of JSON, which may hold more than the caption
 SAMPLE_FILES = 1000                             # maximum files that a guess of their encoding is based on
 _FEW, _MOST = 3, 0.8                            # files, and their share, that must be in UTF-16 to show that all are
-_NUMBER = re.compile(r"[-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?", re.IGNORECASE)
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?", re.IGNORECASE)
 _BOX = 4                                        # numbers in a line from which a file of numbers describes boxes
 
 

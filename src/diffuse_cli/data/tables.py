@@ -14,7 +14,7 @@ from .. import installing
 from ..errors import DataError, system_reason
 from ..files.memory_limit import MAX_GROWTH, limited_memory
 from ..files.strict_json import loads_shallow
-from .annotations import FILE_KEY, TEXT_KEY, flattened, row_of_list, rows_of
+from .annotations import FILE_KEY, NAMELESS, TEXT_KEY, flattened, row_of_list, rows_of
 from .containers import ARCHIVE_LIMIT, File, Location, judge_row_count, reading, rows_of_batches
 from .file_types import is_picture_name, remedies
 from .separated_values import NoTable, Row, separated_rows
@@ -37,9 +37,9 @@ def read_rows(file: File, *, is_picture: Callable[[str], bool], notes: list[str]
     if file.suffix == ".parquet":
         rows = _parquet_rows(file)
     elif file.suffix == ".json" and not _has_json_lines(file):
-        rows = _document_rows(file, notes)
+        rows = _with_header(_document_rows(file, notes), is_picture)
     elif file.suffix in (".json", *JSON_LINES) or (file.suffix == ".txt" and _is_object(next(_lines(file, []), ""))):
-        rows = _json_line_rows(file, notes)
+        rows = _with_header(_json_line_rows(file, notes), is_picture)
     else:
         rows = separated_rows(file.name, _lines(file, notes), is_picture)
     return ((place, flattened(row)) for place, row in rows)
@@ -95,6 +95,21 @@ def _json_line_rows(file: File, notes: list[str]) -> Iterator[Row]:
         if not isinstance(row, dict):
             raise DataError(f"{file.name} line {number} is not an object", hint=_ROW_HINT)
         yield f"{file.name} line {number}", row
+
+
+def _with_header(rows: Iterator[Row], is_picture: Callable[[str], bool]) -> Iterator[Row]:
+    """Rows; of lists of values without names, the first gives the names if it names no picture, and the second does."""
+    start = list(itertools.islice(rows, 2))
+    first, second = [list(row.values()) if next(iter(row), "").startswith(NAMELESS) else [] for _, row in (
+        *start, *[("", {})] * 2)][:2]
+    rows = itertools.chain(start, rows)
+    if not first or not all(isinstance(value, str) for value in first) or any(map(is_picture, first)) or not any(
+            isinstance(value, str) and is_picture(value) for value in second):
+        yield from rows
+        return
+    names = {f"{NAMELESS}{number}": name for number, name in enumerate(first, 1)}
+    yield from ((place, {names.get(key, key): value for key, value in row.items()})
+                for place, row in itertools.islice(rows, 1, None))
 
 
 def _row_of_value(value: Any) -> Any:
