@@ -29,7 +29,7 @@ COOLDOWN_SHARE = 0.25                           # share of the run in which the 
 STUDENT_COOLDOWN_SHARE = 0.75                   # the same of a student, which starts as its teacher and learns at
 STUDENT_LR_FACTOR = 0.25                        # this share of the learning rate
 ADVERSARIAL = 0.1                               # weight of what the discriminator says of a student's estimates,
-ADVERSARIAL_STEPS = 200                         # from so many steps on: before, it knows too little, and tints pictures
+ADVERSARIAL_STEPS = 250                         # from so many steps on: before, it knows too little, and tints pictures
 SMALL_DATASET = 5_000                           # number of pictures below which words are dropped from captions, and
 #                                                 the best weights of the run are kept
 MIN_DROPOUT_EPOCHS = 50                         # number of epochs from which dropout is used
