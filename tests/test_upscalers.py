@@ -321,6 +321,7 @@ def test_the_one_of_the_program_enlarges_by_4_alone(command, cascade, tmp_path):
     (("sample", "-m", "tiny", "--size", "16", "--animate"), 2, "--animate shows one model"),
     (("upscale", "PICTURE", "-m", "tiny"), 2, "that model is no upscaler. Leave it out, as one comes with the program"),
     (("upscale", "missing.png", "-m", "tiny-x2"), 3, "missing.png cannot be used: not there"),
+    (("upscale", ".", "-m", "tiny-x2"), 3, ". cannot be used: a folder"),
     (("evaluate", "tiny-x2", "-n", "9"), 2, "an upscaler is measured on crops"),
     (("evaluate", "tiny-x2", "--size", "16"), 2, "an upscaler is measured on crops"),
     (("noise-demo", "-m", "tiny-x2"), 2, "this model is an upscaler"),

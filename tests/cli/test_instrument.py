@@ -1,5 +1,6 @@
 """Options of `diffuse sample`: negatives, init images, files of prompts, --from, sheets, animations, completion."""
 
+import dataclasses
 import io
 import json
 import os
@@ -11,12 +12,17 @@ from unittest import mock
 import numpy as np
 import pytest
 import tiny
+import torch
 from PIL import Image
 
 from diffuse_cli.cli import app
 from diffuse_cli.cli.terminal import view
+from diffuse_cli.config import Sampling
 from diffuse_cli.data import fitting, images
+from diffuse_cli.model_config import Student
 from diffuse_cli.pictures import sheets
+from diffuse_cli.sampling.remarks import remarks_on
+from diffuse_cli.sampling.request import SampleRequest
 from diffuse_cli.storage import checkpoint, registry
 
 
@@ -70,6 +76,15 @@ def test_guidance_that_acts_at_no_step_is_warned_about(diffuse, model):
     assert not np.array_equal(*drawn[2:])
 
 
+def test_a_negative_of_a_distilled_model_is_warned_about(model):
+    teacher = checkpoint.load_model(model, torch.device("cpu"))
+    student = dataclasses.replace(teacher, config=dataclasses.replace(
+        teacher.config, student=Student(evaluations=2, guidance=3.0, teacher="tiny")))
+    request = SampleRequest(prompt="a red square", negative="blue", sampling=Sampling.of(student.config))
+    assert list(remarks_on([request], student)) == [
+        "--negative does nothing: the guidance of a distilled model is built in"]
+
+
 def test_a_negative_that_does_nothing_is_warned_about(diffuse, model, unconditional):
     _, _, err = diffuse("--negative-prompt", "a blue square", "--guidance", "1", "-m", model)
     assert warnings(err) == ["--negative does nothing without guidance, and --guidance 1 is no guidance"]
@@ -98,7 +113,7 @@ def test_pixels_outside_the_mask_stay_exactly_as_they_were(diffuse, model, photo
 
 @pytest.mark.parametrize(("arguments", "code", "said"), [
     (("--init", "nowhere.png"), 3, "nowhere.png cannot be used: not there"),
-    (("--init", "."), 3, "it is a folder"), (("--init", "text.png"), 3, "text.png cannot be used: text"),
+    (("--init", "."), 3, ". cannot be used: a folder"), (("--init", "text.png"), 3, "text.png cannot be used: text"),
     (("--init", "PHOTO", "--mask", "text.png"), 3, "text.png cannot be used"),
     (("--strength", "0.5"), 2, "--strength needs a picture"), (("--mask", "PHOTO"), 2, "--mask needs a picture"),
     (("--init", "PHOTO", "--strength", "1.5"), 2, "--strength must be between"),

@@ -29,6 +29,8 @@ def open_regular(path: Location) -> IO[bytes]:
         file = open_input(path, limit=MAX_BYTES)
     except FileNotFoundError as error:
         raise ImageRefused("not there") from error
+    except IsADirectoryError as error:
+        raise ImageRefused("a folder") from error
     except OSError as error:
         known = error.strerror if error.strerror in (NOT_REGULAR, f"over {MAX_BYTES // 2**20} MB") else "unreadable"
         raise ImageRefused(known) from error

@@ -26,7 +26,8 @@ def remarks_on(requests: Sequence[SampleRequest], model: Model) -> Iterator[str]
             yield "this model was trained without captions and ignores prompts"
         return
     if any(request.negative for request in requests) and all(request.sampling.guidance == 1 for request in requests):
-        yield "--negative does nothing without guidance, and --guidance 1 is no guidance"
+        yield "--negative does nothing: the guidance of a distilled model is built in" if model.config.student else (
+            "--negative does nothing without guidance, and --guidance 1 is no guidance")
     if any(request.sampling.guidance != 1 and (request.negative or request.sampling.guidance != Sampling.guidance)
            and not guided_steps(model.config, request.sampling) for request in requests):
         yield ("guidance does nothing, because no step begins in the --guidance-interval; widen it, or use more "

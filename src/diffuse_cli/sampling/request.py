@@ -139,9 +139,8 @@ def open_fitted(path: Path, resolution: Resolution, rendering: Rendering | None 
     try:
         size, pixels = decode_one(path, resolution=resolution, rendering=rendering)
     except ImageRefused as error:
-        reason = "it is a folder" if path.is_dir() else error.reason
-        raise DataError(f"{path} cannot be used: {reason}",
-                        hint="; ".join(remedies([reason])) or "Give another picture") from error
+        raise DataError(f"{path} cannot be used: {error.reason}",
+                        hint="; ".join(remedies([error.reason])) or "Give another picture") from error
     return np.frombuffer(pixels, np.uint8).reshape(size.height, size.width, -1).copy()       # writable, for PyTorch
 
 
