@@ -96,6 +96,13 @@ def test_the_script_of_an_onnx_folder_samples_as_diffuse_does(student, tmp_path)
     (picture,) = out.iterdir()
     (expected,) = api.load(student).sample(*prompt, seed=7)
     assert np.abs(np.asarray(Image.open(picture)).astype(int) - np.asarray(expected).astype(int)).max() <= 1
-    refused = subprocess.run([*command, "--steps", "20"], capture_output=True, text=True, check=False)
-    assert refused.returncode == 2
-    assert "3 steps of ddim" in refused.stderr
+    for options, reason in ((["--steps", "20"], "3 steps of ddim"), (["--guidance", "5"], "guidance is built in"),
+                            (["--negative", "blue"], "guidance is built in")):
+        refused = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+        assert refused.returncode == 2
+        assert reason in refused.stderr
+    readme = (tmp_path / "exported/README.md").read_text(encoding="utf-8")
+    code = readme.partition("```python")[2].partition("```")[0]
+    if prompt:
+        code += "\nassert pictures.shape[0] == 4"
+        subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path / "exported")

@@ -228,6 +228,8 @@ def main() -> None:
     constants = sampler.constants
     guidance = constants["guidance"]["scale"] if options.guidance is None else options.guidance
     tables = {name: table for name, table in constants["steps"].items() if name != "columns"}
+    if constants["distilled"] and (options.guidance is not None or options.negative):
+        parser.error("this model is distilled: its guidance is built in, and takes no --guidance and no --negative")
     name = options.sampler or next(iter(tables))
     if name not in tables or (constants["distilled"] and options.steps not in (None, len(tables[name]))):
         parser.error(f"this model is distilled: it samples in {len(next(iter(tables.values())))} steps of ddim alone")
