@@ -22,7 +22,7 @@ from diffuse_cli.sampling.generate import encode_prompts, generate
 from diffuse_cli.sampling.request import SampleRequest
 from diffuse_cli.sampling.steps import guided_steps, sampling_times_of
 from diffuse_cli.storage import checkpoint, run_directory
-from diffuse_cli.training import distillation
+from diffuse_cli.training import distillation, plan
 from diffuse_cli.training.distillation import Condition, Segments, Teacher
 from diffuse_cli.training.loss import Batch
 
@@ -160,7 +160,18 @@ def test_a_student_has_the_name_of_its_teacher(squares, trained, command, tmp_pa
 def test_a_student_is_refused_before_it_is_asked_for_pictures(command):
     code, _, err = command("distill", "demo-fast")
     assert code == 2
-    assert "demo-fast is distilled already, from demo" in err
+    assert "demo-fast is distilled already, from demo. Distil that one" in err
+
+
+def test_guidance_is_refused_where_the_teacher_has_no_captions(command, unconditional):
+    code, _, err = command("distill", unconditional[0] / "model.safetensors", "--guidance", "5")
+    assert (code, "was trained without captions and knows no guidance" in err) == (2, True)
+
+
+@pytest.mark.parametrize(("init", "name"), [("demo", "demo"), ("./copy.safetensors", "tiny"), ("/some/run", "tiny")])
+def test_a_student_names_its_teacher_as_commands_find_it(teacher, init, name):
+    config = plan.student_config(checkpoint.load_model(teacher, CPU), Recipe(init=init, evaluations=2))
+    assert config.student.teacher == name
 
 
 def test_one_step_is_one_step():

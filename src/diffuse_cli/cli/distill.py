@@ -60,6 +60,8 @@ def distill(
     config = read_model_info(path).config
     if config.student is not None:                                     # before a folder is asked for in vain
         raise UsageError(f"{teacher} is distilled already, from {config.student.teacher}", hint="Distil that one")
+    if guidance is not None and not config.conditional:
+        raise UsageError(f"{teacher} was trained without captions and knows no guidance", hint="Leave --guidance out")
     if evaluations is None:
         evaluations = UPSCALER_EVALUATIONS if config.is_upscaler else EVALUATIONS
     if guidance is None:

@@ -22,6 +22,7 @@ from ..model_config import UPSCALER_SIDE, ModelConfig, Student, Upscaling
 from ..network.network import parameter_count
 from ..network.presets import network_config, upscaler_config
 from ..picture_size import Size
+from ..storage import registry
 from ..storage.checkpoint import Model
 from . import half_side
 
@@ -258,8 +259,9 @@ def student_config(teacher: Model, recipe: Recipe) -> ModelConfig:
         raise UsageError(f"{recipe.init} is distilled already: its teacher was {teacher.config.student.teacher}",
                          hint="Distil that one")
     guidance = teacher_guidance(teacher.config) if recipe.guidance is None else recipe.guidance
+    name = teacher.training.name if registry.is_path(recipe.init) else ""
     student = Student(evaluations=recipe.evaluations, guidance=guidance if teacher.config.conditional else 1.0,
-                      teacher=teacher.training.name or recipe.init,
+                      teacher=name or recipe.init,
                       start=START_TIME if teacher.config.is_upscaler else 1.0)
     return dataclasses.replace(teacher.config, student=student)
 
