@@ -94,7 +94,8 @@ def name_captions_around(source: SourceCaptions, tree: Tree, index: PictureIndex
             warnings.append(f"{folder} holds texts with the numbers of these pictures, which are not used; "
                             f"{_step(folder, common, tree)}: with --captions sidecar, {text} is the caption of "
                             f"{picture}, and so on")
-        told.update(file.path for file in files if file.name in set(numbered.values()))
+        with_numbers = set(numbered.values())
+        told.update(file.path for file in files if file.name in with_numbers)
     rest = [file for file in tables if file.path not in told]
     warnings += _tables(rest, index, names_folders if id_among_folders(tree) else lambda _: False)
     warnings += (line for line in _tables(distant, index, lambda _: False) if _NO_CAPTIONS not in line)
