@@ -12,6 +12,7 @@ for _name, _usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.
     if hasattr(signal, _name):                      # ignored in the background and by nohup, and so by what tests start
         signal.signal(getattr(signal, _name), _usual)
 os.environ.setdefault("OMP_NUM_THREADS", "1")       # two test processes on two cores; and small tensors gain nothing
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")     # where a test has two threads, and another test the other core
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)     # else every process that a test starts compiles all modules anew
 
 

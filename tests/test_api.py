@@ -6,6 +6,7 @@ import inspect
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -105,11 +106,16 @@ def test_pictures_and_models_show_themselves_in_a_notebook(trained):
     assert "<b>" not in dataclasses.replace(loaded, model=renamed)._repr_html_()
 
 
-def test_a_model_shows_the_name_that_loads_it(loaded):
+def test_a_model_shows_the_name_that_loads_it(trained):
     assert repr(diffuse_cli.load("demo-fast", device="cpu")) == "<LoadedModel demo-fast, 64 px>"
-    elsewhere = registry.model_directory("tiny-old") / registry.MODEL_FILE         # as --fresh moves a run aside
-    assert repr(dataclasses.replace(loaded, path=elsewhere)) == "<LoadedModel tiny-old, 8 px>"
-    assert "<h4>tiny-old</h4>" in dataclasses.replace(loaded, path=elsewhere)._repr_html_()
+    elsewhere = registry.model_directory("tiny-old")                   # as --fresh moves a run aside
+    shutil.copytree(trained[0], elsewhere)
+    moved = diffuse_cli.load("tiny-old", device="cpu")
+    assert repr(moved) == "<LoadedModel tiny-old, 8 px>"
+    assert "<h4>tiny-old</h4>" in moved._repr_html_()
+    (picture,) = moved.sample("a red square", **QUICK)
+    assert json.loads(picture.info["diffuse"])["model"] == "tiny-old"
+    assert diffuse_cli.load(str(trained[0] / "model.safetensors"), device="cpu").model.training.name == "tiny"
 
 
 def test_progress_is_shown_if_it_is_asked_for(loaded, capsys, monkeypatch):

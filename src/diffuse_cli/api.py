@@ -87,7 +87,7 @@ class LoadedModel:
         return self.model.config.network.sizes
 
     def __repr__(self) -> str:
-        return f"<LoadedModel {self._name() or 'without name'}, {self.resolution} px>"
+        return f"<LoadedModel {self.model.training.name or 'without name'}, {self.resolution} px>"
 
     def _repr_html_(self) -> str:
         """What notebooks show: what the model is, how it was trained, and the pictures of its newest preview if any."""
@@ -99,11 +99,7 @@ class LoadedModel:
             "validation loss": training.noise_mse and f"{training.noise_mse:.4f}", "words": ", ".join(words)}
         rows = "".join(f"<tr><th>{name}</th><td>{html.escape(str(value))}</td></tr>"
                        for name, value in facts.items() if value not in (None, ""))
-        return f"<h4>{html.escape(self._name() or 'model')}</h4><table>{rows}</table>{self._preview()}"
-
-    def _name(self) -> str | None:
-        """The name that loads this model, else the name under which it was trained."""
-        return (self.path and registry.name_of(self.path)) or self.model.training.name
+        return f"<h4>{html.escape(training.name or 'model')}</h4><table>{rows}</table>{self._preview()}"
 
     def _preview(self) -> str:
         """The newest preview of the training as an image of HTML; empty if there is none."""

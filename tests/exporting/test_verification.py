@@ -11,10 +11,10 @@ from diffuse_cli.config import EXPORT_FORMATS, Export
 from diffuse_cli.errors import ExportError
 from diffuse_cli.exporting import diffusers_comparison, onnx_comparison, web_page
 from diffuse_cli.exporting.model_comparison import compare_read_back
-from diffuse_cli.exporting.standalone.sample import Sampler
 from diffuse_cli.exporting.verification import (
     Comparison,
     answers_and_limit,
+    features_and_limit,
     largest_difference,
     network_inputs,
     require_agreement,
@@ -71,6 +71,25 @@ def test_the_limit_is_what_rounding_does_to_this_model():
 
 
 @torch.no_grad()
+def test_text_features_may_differ_by_their_rounding_alone():
+    """Features a thousand times as large round a thousand times as much, and a wrong weight is noticed in both."""
+    model = make_model("the default")
+    tokens = encode(model.tokenizer, ["a red car", ""])
+    limits = []
+    for scale in (1.0, 1000.0):
+        norm = model.network.text_encoder.encoder.final_layer_norm.weight
+        norm *= scale
+        features, limit = features_and_limit(model.network, tokens)
+        assert torch.equal(features, model.network.encode(tokens))
+        one_by_one = torch.cat([model.network.encode(tokens[k : k + 1]) for k in range(2)])
+        assert largest_difference(features, one_by_one) <= limit < 1e-4 * features.abs().max()
+        norm *= 1.001
+        assert largest_difference(features, model.network.encode(tokens)) > limit
+        limits.append(limit)
+    assert limits[1] == pytest.approx(1000 * limits[0], rel=0.5)
+
+
+@torch.no_grad()
 def test_a_wrong_weight_is_beyond_the_limit():
     model = make_model("the default")
     noisy, time, text = _inputs(model)
@@ -80,36 +99,33 @@ def test_a_wrong_weight_is_beyond_the_limit():
     assert largest_difference(answers, model.network(noisy, time, text)) > limit
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """The bundled model, and where it is exported to each format."""
+COMPARE = {"diffusers": diffusers_comparison.compare, "onnx": onnx_comparison.compare,
+           "safetensors": compare_read_back, "web": web_page.compare}
+
+
+@pytest.fixture(scope="module", params=["demo", "demo-fast"])
+def exported(request, tmp_path_factory):
+    """A bundled model, and where it is exported to each format."""
     for library in ("diffusers", "onnxruntime"):
         pytest.importorskip(library)
     directory = tmp_path_factory.mktemp("exported")
     for form, suffix in EXPORT_FORMATS.items():
-        api.export("demo", directory / f"{form}{suffix}", to=form, verify=False)
-    return checkpoint.load_model(registry.resolve("demo"), torch.device("cpu")), directory
+        api.export(request.param, directory / f"{form}{suffix}", to=form, verify=False)
+    return checkpoint.load_model(registry.resolve(request.param), torch.device("cpu")), directory
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("form", EXPORT_FORMATS)
-def test_the_bundled_models_answers_agree_whatever_the_number_of_threads(exported, form, threads):
+def test_exports_of_the_bundled_models_agree_whatever_the_number_of_threads(exported, form, threads):
     (model, directory), before = exported, torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        if form == "safetensors":
-            comparisons = compare_read_back(model, directory / "safetensors.safetensors", Export(format=form))
-        elif form == "web":
-            comparisons = web_page.compare(model, directory / "web.html", Export(format=form))
-        elif form == "onnx":
-            comparisons = list(onnx_comparison._compare_networks(model, directory / form, Sampler(directory / form)))
-        else:
-            comparisons = diffusers_comparison._compare_unet(
-                model, diffusers_comparison.open_pipeline(directory / form))
+        comparisons = COMPARE[form](model, directory / f"{form}{EXPORT_FORMATS[form]}", Export(format=form))
     finally:
         torch.set_num_threads(before)
     require_agreement(comparisons)
-    assert len(comparisons) >= 3
+    what = " ".join(comparison.what for comparison in comparisons)
+    assert all(words in what for words in ("answers to 1 at once", "features of", "pictures"))
 
 
 def test_a_refusal_names_the_way_around_it():

@@ -1,6 +1,6 @@
 """Opens an exported folder with diffusers alone and generates pictures. It runs where diffuse-cli is not installed.
 
-    python open_folder.py FOLDER OUT.npz STEPS SEED
+    python open_folder.py FOLDER OUT.npz STEPS SEED GUIDANCE
 
 Writes the pictures (N, R, R, 3) and the scheduler's time steps. The noise comes from a generator with the seed.
 """
@@ -21,17 +21,17 @@ def small_pictures() -> torch.Tensor:
     return torch.sin(torch.arange(2 * 3 * 8 * 8).float()).reshape(2, 3, 8, 8)
 
 
-def main(folder: str, out: str, steps: int, seed: int) -> None:
+def main(folder: str, out: str, steps: int, seed: int, guidance: float) -> None:
     pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True)
     assert not getattr(pipeline, "custom_code", None)
     conditional = hasattr(pipeline, "tokenizer")
     pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(seed)
     if hasattr(pipeline, "image_noising_scheduler"):
-        output = pipeline(prompt=PROMPTS, image=small_pictures(), num_inference_steps=steps, guidance_scale=GUIDANCE,
+        output = pipeline(prompt=PROMPTS, image=small_pictures(), num_inference_steps=steps, guidance_scale=guidance,
                           generator=generator, clean_caption=False)
     elif conditional:
-        output = pipeline(prompt=PROMPTS, num_inference_steps=steps, guidance_scale=GUIDANCE, generator=generator,
+        output = pipeline(prompt=PROMPTS, num_inference_steps=steps, guidance_scale=guidance, generator=generator,
                           clean_caption=False)
         for auto in (diffusers.AutoPipelineForText2Image, diffusers.AutoPipelineForImage2Image,
                      diffusers.AutoPipelineForInpainting):
@@ -44,4 +44,4 @@ def main(folder: str, out: str, steps: int, seed: int) -> None:
 
 if __name__ == "__main__":
     assert importlib.util.find_spec("diffuse_cli") is None, "diffuse-cli must not be installed here"
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]))

@@ -16,7 +16,7 @@ from diffuse_cli import __version__
 from diffuse_cli.checks import from_dict
 from diffuse_cli.config import Sampling
 from diffuse_cli.errors import DataError, ModelError
-from diffuse_cli.model_config import ModelConfig, NetworkConfig
+from diffuse_cli.model_config import ModelConfig, NetworkConfig, Student
 from diffuse_cli.pictures.image_files import encode
 from diffuse_cli.sampling.png_metadata import (
     MAX_PROMPT,
@@ -36,9 +36,10 @@ CONFIG = ModelConfig(
 
 
 def metadata_from(
-    prompt="a red car", *, negative="", name="cars", sha256="0123456789abcdef" * 4, seed=7, init=None, **sampling
+    prompt="a red car", *, negative="", name="cars", sha256="0123456789abcdef" * 4, seed=7, init=None, student=None,
+    **sampling
 ):
-    model = Model(CONFIG, None, None, {}, TrainingSummary(name=name), sha256)
+    model = Model(dataclasses.replace(CONFIG, student=student), None, None, {}, TrainingSummary(name=name), sha256)
     request = SampleRequest(prompt=prompt, negative=negative, seed=seed - 2 if seed >= 2 else seed, count=3,
                             sampling=Sampling(**sampling), init=init)
     return collect_metadata(Sample(request, 2 if seed >= 2 else 0, np.zeros((16, 16, 3), np.uint8), 0.1), model)
@@ -175,6 +176,20 @@ def test_only_fields_that_apply_are_recorded():
     assert metadata_from("x" * 5000).prompt == "x" * MAX_PROMPT     # far more than a model reads
 
 
+def test_a_student_is_recorded_as_one():
+    student = Student(evaluations=4, guidance=2.5, teacher="the teacher", start=1.0)
+    metadata = metadata_from(student=student, sampler="ddim", steps=4, guidance=1.0)
+    *_, values = parse(png_texts(metadata)["parameters"])
+    assert (values["Steps"], values["CFG scale"], values["Distilled CFG Scale"]) == ("4", "1", "2.5")
+    assert from_dict(SampleMetadata, json.loads(png_texts(metadata)["diffuse"])) == metadata
+    assert metadata.to_dict()["student"] == dataclasses.asdict(student)
+
+
+def test_a_negative_prompt_that_did_nothing_is_not_recorded():
+    assert metadata_from(negative="blue", guidance=1.01).negative == "blue"
+    assert metadata_from(negative="blue", guidance=1.0).negative == ""
+
+
 # ── Reading ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -202,6 +217,7 @@ HOSTILE = {
     "batch_size": [0, 10**9], "precision": ["auto", "fp8"], "size": [[8], [0, 0], [10**6, 8], 8],
     "model": ["x" * 65, {}], "model_sha256": ["../../etc/passwd", "F" * 64, "", None], "prompt": [None, "x" * 4097, 7],
     "strength": [0.5, 2, "x"], "init_sha256": ["0" * 64, "/etc/passwd"], "mask_sha256": ["0" * 64], "path": ["/etc"],
+    "student": [4, {}, {"evaluations": 4, "guidance": 1e9, "teacher": ""}],
     "upscaler": ["cars-x4", "x" * 65, 3], "upscaler_sha256": ["0" * 64, "../x"],
 }
 

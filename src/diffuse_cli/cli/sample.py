@@ -311,7 +311,7 @@ def _sample(
 
 def _display_name(path: Path, model: "Model") -> str:
     """The name under which users know the model."""
-    name, student = registry.name_of(path) or model.training.name or path.name, model.config.student
+    name, student = model.training.name or path.name, model.config.student
     if path in registry.bundled_files().values():
         name = f"{path.stem}, which comes with the program (`diffuse models show {path.stem}` lists its words)"
     if student is None:

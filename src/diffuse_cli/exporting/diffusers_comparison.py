@@ -34,11 +34,11 @@ from ..sampling.generate import encode_prompts
 from ..storage.checkpoint import Model
 from ..storage.diffusers_config import SCHEDULER_FILE, TOKENIZER_FILE
 from .verification import (
-    LIMIT,
     Comparison,
     answers_and_limit,
     compare_tokenizers,
     comparison_captions,
+    features_and_limit,
     largest_difference,
     network_inputs,
 )
@@ -210,9 +210,9 @@ def _compare_text(model: Model, pipeline: Any) -> list[Comparison]:
     exported = pipeline.tokenizer(captions, padding="max_length", max_length=LENGTH, truncation=True,
                                   return_tensors="pt")
     features = pipeline.text_encoder(exported.input_ids, attention_mask=exported.attention_mask)[0]
-    difference = largest_difference(model.network.encode(expected), features)
+    own, limit = features_and_limit(model.network, expected)
     return [Comparison("transformers: token ids that differ", float((exported.input_ids != expected).sum()), 0.0),
-            Comparison("transformers: features of captions", difference, LIMIT)]
+            Comparison("transformers: features of captions", largest_difference(own, features), limit)]
 
 
 def _compare_pictures(model: Model, pipeline: Any, size: Size) -> Comparison:

@@ -12,10 +12,11 @@ from ..sampling.generate import encode_prompts, reverse_diffusion
 from ..storage.checkpoint import Model, load_model
 from ..storage.diffusers_config import INDEX_FILE
 from .single_file import DTYPES
-from .verification import LIMIT, Comparison, NetworkInput, comparison_captions, largest_difference, network_inputs
+from .verification import Comparison, NetworkInput, comparison_captions, largest_difference, network_inputs
 
 STEPS = 4                                       # number of sampling steps of the picture that is compared
-HALF_PRECISION_LIMIT = 0.05                     # for outputs of about 1; half precision rounds weights by up to 1/2048
+LIMIT = 1e-4                                    # the same code with the same weights: next to nothing
+HALF_PRECISION_LIMIT = 0.05                     # half precision rounds weights by up to 1/2048
 
 
 def compare_read_back(model: Model, path: Path, settings: Export) -> list[Comparison]:
@@ -32,6 +33,7 @@ def compare_models(
 ) -> list[Comparison]:
     """Compare weights exactly, after `rounding` the model's own; outputs, features and a picture up to `limit`.
 
+    It is a share of the largest output and feature, and absolute for the picture, whose values are in [-1, 1].
     Variance channels that one of them lacks are left out: some formats have no place for them.
     """
     tensors, channels = read_back.network.state_dict(), read_back.config.network.out_channels
@@ -39,12 +41,15 @@ def compare_models(
                for name, weight in model.network.state_dict().items()]
     comparisons = [Comparison("weights", max(weights), 0.0)]
     for batch in network_inputs(model.config, list(model.words)):
-        difference = largest_difference(network_output(model, batch)[:, :channels], network_output(read_back, batch))
-        comparisons.append(Comparison(f"answers to {len(batch.noisy)} at once", difference, limit))
+        answers = network_output(model, batch)[:, :channels]
+        difference = largest_difference(answers, network_output(read_back, batch))
+        comparisons.append(Comparison(
+            f"answers to {len(batch.noisy)} at once", difference, limit * answers.abs().max().item()))
     captions = comparison_captions(list(model.words))
     if model.tokenizer is not None:
-        difference = largest_difference(_features(model, captions), _features(read_back, captions))
-        comparisons.append(Comparison("features of captions", difference, limit))
+        features = _features(model, captions)
+        difference = largest_difference(features, _features(read_back, captions))
+        comparisons.append(Comparison("features of captions", difference, limit * features.abs().max().item()))
     difference = largest_difference(_picture(model, captions[2]), _picture(read_back, captions[2]))
     comparisons.append(Comparison("pictures of a seed", difference, limit))
     return comparisons

@@ -19,11 +19,11 @@ from ..sampling.generate import encode_prompts, reverse_diffusion
 from ..storage.checkpoint import Model
 from .onnx_graphs import CONSTANTS_FILE, SAMPLER_FILE, TOKENIZER_FILE, check_extra
 from .verification import (
-    LIMIT,
     Comparison,
     answers_and_limit,
     compare_tokenizers,
     comparison_captions,
+    features_and_limit,
     largest_difference,
 )
 
@@ -84,8 +84,9 @@ def _compare_networks(model: Model, folder: Path, sampler: "Sampler") -> Iterato
         yield compare_tokenizers(model, folder / TOKENIZER_FILE)
         for size in BATCH_SIZES:
             prompts = (captions * 2)[-size:]
-            yield Comparison(f"text encoder: features of {size} at once", largest_difference(
-                _text_features(model, prompts), torch.from_numpy(sampler.encode(prompts))), LIMIT)
+            features, limit = features_and_limit(model.network, encode(model.tokenizer, prompts))
+            difference = largest_difference(features, torch.from_numpy(sampler.encode(prompts)))
+            yield Comparison(f"text encoder: features of {size} at once", difference, limit)
     for size in BATCH_SIZES:
         difference, limit = _unet_difference(model, sampler, (captions * 2)[-size:])
         yield Comparison(f"U-Net: answers to {size} at once", difference, limit)

@@ -20,9 +20,8 @@ from ..network.tokenizer import encode
 from ..runtime import randomness
 from ..storage.checkpoint import Model
 
-LIMIT = 1e-4                                    # largest allowed difference of text features, which are about 1
-RELATIVE_LIMIT = 1e-5                           # of a network's answers, as a share of the largest of them; to it comes
-ROUNDINGS = 8                                   # this many times the error that rounding makes in the model's answers
+RELATIVE_LIMIT = 1e-5                           # of answers and features, as a share of the largest; to it comes
+ROUNDINGS = 8                                   # this many times the error that rounding makes in the model's own
 TIMES_BY_BATCH_SIZE = {1: (999.0,), 3: (0.0, 250.5, 998.0), 5: (3.0, 100.0, 499.0, 700.0, 950.0)}      # stock times
 
 
@@ -94,8 +93,22 @@ def answers_and_limit(
     network.double()
     exact = network(noisy.double(), time, None if text is None else text.double(), low_res=low_res)
     network.float()                             # exactly what it was
+    return answers, _limit(answers, exact)
+
+
+@torch.no_grad()
+def features_and_limit(network: Network, tokens: Tensor) -> tuple[Tensor, float]:
+    """The text features of tokens in float32 (N, 77, width), and how far others may be: see `answers_and_limit`."""
+    features = network.encode(tokens)
+    network.double()
+    exact = network.encode(tokens)
+    network.float()
+    return features, _limit(features, exact)
+
+
+def _limit(answers: Tensor, exact: Tensor) -> float:
     rounding = largest_difference(exact, answers.double())
-    return answers, RELATIVE_LIMIT * answers.abs().max().item() + ROUNDINGS * rounding
+    return RELATIVE_LIMIT * answers.abs().max().item() + ROUNDINGS * rounding
 
 
 def compare_tokenizers(model: Model, path: Path) -> Comparison:

@@ -17,6 +17,7 @@ from ..data.picture_files import ImageRefused
 from ..data.png_texts import read_png_text
 from ..errors import DataError, ModelError, UsageError
 from ..files.strict_json import JsonError, loads_strict
+from ..model_config import Student
 from ..picture_size import Size
 from ..storage import registry
 from ..storage.model_info import read_model_info
@@ -54,6 +55,7 @@ class SampleMetadata:
     size: tuple[int, ...]
     model: str
     model_sha256: str
+    student: Student | None = None              # what a distilled model was taught
     upscaler: str | None = None                 # that enlarged the picture to this size, and its hash
     upscaler_sha256: str | None = None
     version: str
@@ -99,14 +101,16 @@ def collect_metadata(sample: "Sample", model: "Model", upscaler: "Model | None" 
     """Collect the settings with which `model` generated the sample, and `upscaler` enlarged it."""
     request, sampling, init = sample.request, sample.request.sampling, sample.request.init
     resolution = model.config.network.resolution
+    negative = "" if sampling.guidance == 1 else request.negative      # without guidance it does nothing
     return SampleMetadata(
-        prompt=request.prompt[:MAX_PROMPT], negative=request.negative[:MAX_PROMPT], seed=sample.seed,
+        prompt=request.prompt[:MAX_PROMPT], negative=negative[:MAX_PROMPT], seed=sample.seed,
         sampler=sampling.sampler, steps=sampling.number_of_steps, guidance=sampling.guidance,
         guidance_interval=sampling.interval_at(resolution.side), batch_size=sampling.batch_size,
         precision=sampling.precision, strength=None if init is None else init.strength,
         init_sha256=None if init is None else init.image_sha256,
         mask_sha256=None if init is None else init.mask_sha256, size=tuple(sample.size),
-        model=(model.training.name or "model")[:64], model_sha256=model.sha256, version=__version__,
+        model=(model.training.name or "model")[:64], model_sha256=model.sha256, student=model.config.student,
+        version=__version__,
         upscaler=None if upscaler is None else (upscaler.training.name or "upscaler")[:64],
         upscaler_sha256=None if upscaler is None else upscaler.sha256)
 
@@ -121,6 +125,8 @@ def png_texts(metadata: SampleMetadata) -> dict[str, str]:
         "Steps": metadata.steps, "Sampler": metadata.sampler, "CFG scale": f"{metadata.guidance:g}",
         "Seed": metadata.seed, "Size": f"{width}x{height}", "Model hash": metadata.model_sha256[:10],
         "Model": _quoted(metadata.model)}
+    if metadata.student is not None:
+        settings["Distilled CFG Scale"] = f"{metadata.student.guidance:g}"
     if metadata.strength is not None:
         settings["Denoising strength"] = f"{metadata.strength:g}"
     if metadata.upscaler is not None:

@@ -17,7 +17,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -35,7 +35,7 @@ from ..files import durable
 from ..model_config import ModelConfig
 from ..network.network import Network, parameter_shapes
 from ..network.tokenizer import load_tokenizer, paired_merges
-from . import safetensors_file, safetensors_header
+from . import registry, safetensors_file, safetensors_header
 from .diffusers_config import is_folder
 from .diffusers_folder import read_folder
 from .model_info import ModelInfo, TrainingSummary, check_version, info_of_folder, info_of_header, object_of
@@ -129,7 +129,7 @@ def _described(config: ModelConfig) -> dict[str, Any]:
 def load_model(path: Path, device: torch.device) -> Model:
     """Read, judge and build the model in a file, or in a folder in diffusers' form, given by its `model_index.json`.
 
-    Raises ModelError.
+    Its name is the one by which commands find it, if there is one. Raises ModelError.
     """
     if is_folder(path):
         return _load_folder(path, device)
@@ -143,7 +143,9 @@ def load_model(path: Path, device: torch.device) -> Model:
         tokenizer = None
         if config.conditional:
             tokenizer = _checked_tokenizer(load_tokenizer(head.metadata.get("diffuse.tokenizer", "")), config)
-    return _build_model(info, weights, tokenizer, device)
+    model = _build_model(info, weights, tokenizer, device)
+    name = registry.name_of(path) or model.training.name
+    return replace(model, training=replace(model.training, name=name))
 
 
 def _load_folder(index: Path, device: torch.device) -> Model:
