@@ -11,8 +11,10 @@ from ..errors import DataError, UsageError
 from ..model_config import EVALUATIONS, UPSCALER_EVALUATIONS
 from ..storage import registry, run_directory
 from ..storage.model_info import read_model_info
-from . import options, train
+from . import drawn_pictures, options, train
 from .terminal import view
+
+_DRAWN = "diffuse distill {} ./drawn --prompts captions.txt"
 
 
 def distill(
@@ -26,6 +28,9 @@ def distill(
     guidance: Annotated[float | None, typer.Option(
         "--guidance", help="Guidance of the teacher, which becomes a part of the student. "
                            f"Default: {Sampling.guidance:g}, of an upscaler 1, which is none.",
+        rich_help_panel=train.RECIPE)] = None,
+    prompts: Annotated[str | None, typer.Option(
+        "--prompts", metavar="FILE", help="Let the teacher draw the pictures: of the prompts in this file, into DIR.",
         rich_help_panel=train.RECIPE)] = None,
     steps: train.Steps = None, images: train.Images = None, time: train.Time = None,
     batch_size: train.BatchSize = None, lr: train.LearningRate = None, seed: train.Seed = None,
@@ -42,13 +47,16 @@ def distill(
 ) -> None:
     """Teach a new model to sample in few steps what a trained model samples in many. The same command resumes.
 
-    The pictures are those on which the teacher was trained, unless a folder is given.
+    The pictures are those on which the teacher was trained, unless a folder is given. If they are gone, the teacher
+    fills a new folder with its own.
 
     [bold]diffuse distill cars[/]
 
     [bold]diffuse distill cars --evaluations 2 --time 20m[/]
 
     [bold]diffuse distill demo ./scenes[/]
+
+    [bold]diffuse distill cars ./drawn --prompts captions.txt[/]
     """
     arguments = options.given(locals())                                # before there are other local variables
     view.configure(quiet=quiet, verbose=verbose, json=json, debug=debug)
@@ -66,23 +74,28 @@ def distill(
         evaluations = UPSCALER_EVALUATIONS if config.is_upscaler else EVALUATIONS
     if guidance is None:
         guidance = teacher_guidance(config)
-    folder, recipe = _data_of(teacher, path, folders[0] if folders else None)
+    folder, recipe = _data_of(teacher, path, folders[0] if folders else None, drawn=prompts is not None)
     typed = {**options.fields_of(Recipe, arguments), "init": teacher, "evaluations": evaluations, "guidance": guidance}
     label = path.stem if path.suffix == ".safetensors" and path.name != registry.MODEL_FILE else path.parent.name
     machine = {"name": registry.slug(f"{label}-{evaluations}-steps"),
                **options.fields_of(Machine, arguments)}
     train.check_out(out)
+    if prompts is not None:
+        drawn_pictures.draw(path, prompts, folder, from_dict(Machine, machine, where=""), dry_run=dry_run)
     train.run_training(folder, from_dict(Recipe, {**recipe, **typed}, where=""), from_dict(Machine, machine, where=""),
                        dry_run=dry_run)
 
 
-def _data_of(teacher: str, path: Path, folder: Path | None) -> tuple[Path, dict[str, Any]]:
+def _data_of(teacher: str, path: Path, folder: Path | None, *, drawn: bool) -> tuple[Path, dict[str, Any]]:
     """The folder of the teacher's pictures, and how their captions and colours were read.
 
-    folder: one that was given; it takes the place of the teacher's own. Raises DataError if there is none.
+    folder: one that was given; it takes the place of the teacher's own. drawn: whether the teacher fills it. Raises
+    DataError if there is none.
     """
     from ..sampling.request import rendering_of  # imports NumPy
 
+    if drawn and folder is None:
+        raise DataError("--prompts needs a folder, which the teacher fills", hint=_DRAWN.format(teacher))
     stored = run_directory.read_config(path.parent)
     if stored is None:
         if folder is None:
@@ -92,7 +105,8 @@ def _data_of(teacher: str, path: Path, folder: Path | None) -> tuple[Path, dict[
         rendering = rendering_of(info.config, info.training)
         return folder, {name: getattr(rendering, name) for name in (*Recipe().colour_options, "fit")}
     recipe = stored["request"]["recipe"]
-    data = {name: recipe[name] for name in (*Recipe().caption_options, *Recipe().colour_options, "held_out")}
+    options_of_captions = () if drawn else (*Recipe().caption_options, "held_out")          # a PNG holds its prompt
+    data = {name: recipe[name] for name in (*options_of_captions, *Recipe().colour_options)}
     if folder is not None:
         return folder, {**data, "more_folders": ()}
     run_directory.check_was_typed(path.parent, stored["request"])
@@ -100,7 +114,6 @@ def _data_of(teacher: str, path: Path, folder: Path | None) -> tuple[Path, dict[
     if not own.exists():
         upscaling = read_model_info(path).config.network.upscaling
         raise DataError(f"the pictures on which {teacher} was trained are no longer in {own}",
-                        hint=f"Give another folder, or let the teacher fill one: diffuse sample -m {teacher} "
-                        "--prompts captions.txt -n 4 -o pictures" if upscaling is None else
-                        f"Give another folder, of pictures of at least {upscaling.large} px")
+                        hint=f"Give another folder, or let the teacher fill one: {_DRAWN.format(teacher)}"
+                        if upscaling is None else f"Give another folder, of pictures of at least {upscaling.large} px")
     return own, data

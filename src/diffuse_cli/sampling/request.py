@@ -169,6 +169,11 @@ class Sample:
 
     @property
     def file_stem(self) -> str:
-        """The name of its file, without number and suffix: its seed, and its prompt in letters, digits and hyphens."""
-        slug = re.sub(r"[^a-z0-9]+", "-", registry.plain(self.prompt)).strip("-")[:PROMPT_CHARACTERS].strip("-")
-        return f"{self.seed}-{slug}" if slug else str(self.seed)
+        """The name of its file, without number and suffix."""
+        return file_stem(self.prompt, self.seed)
+
+
+def file_stem(prompt: str, seed: int) -> str:
+    """The seed of a picture, and its prompt in letters, digits and hyphens."""
+    slug = re.sub(r"[^a-z0-9]+", "-", registry.plain(prompt)).strip("-")[:PROMPT_CHARACTERS].strip("-")
+    return f"{seed}-{slug}" if slug else str(seed)
