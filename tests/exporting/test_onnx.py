@@ -187,7 +187,8 @@ def run_script(folder, *arguments):
 def test_the_script_generates_the_same_pictures_without_torch(exported, tmp_path):
     done = run_script(exported.folder, "a red car", "-n", 9, "-s", 7, "-o", tmp_path / "out")      # more than at once
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert done.stderr == (
+        "" if exported.model.config.conditional else "this model was trained without captions and ignores prompts\n")
     paths = done.stdout.splitlines()
     assert [path.rpartition("/")[2] for path in paths] == [f"a-red-car-{seed}.png" for seed in range(7, 16)]
     pictures = np.stack([np.asarray(Image.open(path)) for path in paths])
@@ -208,7 +209,18 @@ def test_the_script_takes_settings_and_replaces_no_file(conditional, tmp_path):
     assert (tmp_path / "a-red-car-0.png").read_text() == "kept"
     ours = by_model(conditional, "a red car", negative="a blue fish", steps=5, guidance=5.0, sampler="ddim")
     assert_same_pictures(np.asarray(Image.open(tmp_path / "a-red-car-0-2.png"))[None], ours)
-    assert run_script(conditional.folder, "a red car", "-n", 0).returncode == 2
+
+
+@pytest.mark.parametrize(("arguments", "reason"), [
+    (("-n", 0), "--num must be at least 1"), (("--steps", 0), "--steps must"), (("--steps", 1001), "--steps must"),
+    (("-s", 2**63), "seeds below"), (("-s", 2**63 - 5, "-n", 8), "seeds below"), (("-s", -1), "seeds"),
+    (("--guidance", "nan"), "--guidance must be from 0 to 100"), (("--guidance", -1), "--guidance must be"),
+    (("--guidance", "inf"), "--guidance must be")])
+def test_the_script_refuses_what_diffuse_sample_refuses(conditional, tmp_path, arguments, reason):
+    done = run_script(conditional.folder, "a red car", "-o", tmp_path / "out", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert reason in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
 
 
 # ── Contents of the folder ──────────────────────────────────────────────────────────────────────────────────────────

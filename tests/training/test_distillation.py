@@ -134,6 +134,7 @@ def test_the_command_finds_the_teachers_pictures_and_says_what_a_student_is(squa
     code, out, _ = command("evaluate", "tiny-2-steps", "-n", "0", "--json")
     assert code == 0
     assert "bits_per_dim" not in json.loads(out)
+    assert json.loads(out)["not_measured"].keys() == {"noise_mse", "bits_per_dim"}
     assert "knows only the noise levels of its own steps" in command("evaluate", "tiny-2-steps", "-n", "0")[1]
 
 

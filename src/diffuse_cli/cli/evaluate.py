@@ -218,6 +218,8 @@ def _print(evaluation: "Evaluation", *, is_demo: bool) -> None:
 
 def _lines(evaluation: "Evaluation", *, is_demo: bool) -> Iterator[tuple[str, str]]:
     """A (label, text) for every figure: its value, and which values are good."""
+    from ..evaluation.result import OF_A_STUDENT
+
     after = "" if evaluation.step is None else f", after {evaluation.step:,} steps"
     yield "model", f"{evaluation.model_sha256[:10]}{after}"
     source = "held out by its training" if evaluation.held_out_by_run else \
@@ -225,7 +227,7 @@ def _lines(evaluation: "Evaluation", *, is_demo: bool) -> Iterator[tuple[str, st
     yield "measured on", f"{evaluation.held_out:,} picture{'' if evaluation.held_out == 1 else 's'} {source}" + (
         "" if evaluation.train is None else f"; trained on {evaluation.train:,}")
     if evaluation.likelihood is None:
-        yield "noise loss", "none, and no bits/dim: a distilled model knows only the noise levels of its own steps"
+        yield "noise loss", f"none, and no bits/dim: {OF_A_STUDENT}"
     else:
         yield from _likelihood_lines(evaluation.likelihood)
         yield "captions", "none: unconditional" if evaluation.prompts is None else _prompts_text(evaluation.prompts)

@@ -16,6 +16,7 @@ from .likelihood import Estimate, Likelihood
 from .memorisation import Memorisation
 
 SCHEMA = 1                                      # version of the format of evaluation.json
+OF_A_STUDENT = "a distilled model knows only the noise levels of its own steps"        # why some figures are missing
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ class Evaluation:
             "schema": SCHEMA, "version": __version__, "model_sha256": self.model_sha256, "step": self.step,
             "seed": self.seed,
             "pictures": {"held_out": self.held_out, "train": self.train, "own": self.held_out_by_run},
-            **({} if self.likelihood is None else _likelihood(self.likelihood, self.prompts)),
+            **({"not_measured": dict.fromkeys(("noise_mse", "bits_per_dim"), OF_A_STUDENT)} if self.likelihood is None
+               else _likelihood(self.likelihood, self.prompts)),
             "distances": None if self.distances is None else {"features": self.features, **self.distances.to_dict()},
             "memorisation": None if self.memorisation is None else self.memorisation.to_dict()})
         return record

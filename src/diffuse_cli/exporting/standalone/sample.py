@@ -16,6 +16,7 @@ import json
 import math
 import re
 import struct
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -221,11 +222,19 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="more are better and slower (the model's)")
     parser.add_argument("--sampler", choices=["dpmpp-2m", "ddim"], help="how it steps (the model's)")
     options = parser.parse_args()
-    if options.num < 1 or options.seed < 0 or (options.steps is not None and options.steps < 1):
-        parser.error("--num and --steps must be at least 1, --seed at least 0")
+    if options.num < 1 or not 0 <= options.seed < 2**63 - options.num:
+        parser.error("--num must be at least 1, and seeds below 2**63")
+    if options.steps is not None and not 1 <= options.steps <= 1000:
+        parser.error("--steps must be from 1 to 1000")
+    if options.guidance is not None and not 0 <= options.guidance <= 100:
+        parser.error("--guidance must be from 0 to 100")
 
     sampler = Sampler(Path(__file__).parent)
     constants = sampler.constants
+    if constants["text"] is None and (options.negative or options.guidance is not None):
+        parser.error("this model was trained without captions: it takes no --negative and no --guidance")
+    if constants["text"] is None and any(options.prompts):
+        print("this model was trained without captions and ignores prompts", file=sys.stderr)
     guidance = constants["guidance"]["scale"] if options.guidance is None else options.guidance
     tables = {name: table for name, table in constants["steps"].items() if name != "columns"}
     if constants["distilled"] and (options.guidance is not None or options.negative):
