@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.judging.judges import labelled_prompts, make_judge, print_result
 from diffuse_cli import __version__
-from diffuse_cli.config import Sampling
+from diffuse_cli.config import SAMPLERS, Sampling
 from diffuse_cli.diffusion import sampling_times
 from diffuse_cli.sampling import generate
 from diffuse_cli.sampling.request import SampleRequest
@@ -43,6 +43,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--ways", nargs="*", choices=list(WAYS), default=list(WAYS))
+    parser.add_argument("--samplers", nargs="+", choices=SAMPLERS,
+                        help="instead of --ways: few steps of these, on both grids, and 20")
     parser.add_argument("--count", type=int, default=512, help="pictures of each way")
     parser.add_argument("--classifier", type=Path, help="keep the classifier in this .safetensors file")
     parser.add_argument("--quick", action="store_true", help="train the judge on fewer scenes")
@@ -54,8 +56,13 @@ def main() -> None:
                               resolution=model.config.network.resolution.width)
     prompts = labelled_prompts("scenes", options.count)
     results = [print_result("real scenes", floor)]
-    ways = WAYS if model.config.student is None else {"as distilled": Sampling.of(model.config)}
-    for name in options.ways if model.config.student is None else ways:
+    ways = {name: WAYS[name] for name in options.ways}
+    if options.samplers:
+        ways = {f"{steps} steps of {sampler}{grid}": Sampling(sampler=sampler, steps=steps)
+                for sampler in options.samplers for steps in (*FEW, 20) for grid in (EVEN, "")[steps == 20 :]}
+    if model.config.student is not None:
+        ways = {"as distilled": Sampling.of(model.config)}
+    for name in ways:
         sampling = dataclasses.replace(ways[name], batch_size=32)
         requests = [SampleRequest(prompt=prompt, seed=seed, sampling=sampling)
                     for seed, prompt in enumerate(prompts.captions)]
