@@ -1,6 +1,8 @@
 """Files that other programs leave among pictures are skipped by name and counted; nothing else is."""
 
 import pytest
+from picture_folders import captions_of
+from source_files import png, write_zip
 
 from diffuse_cli.data.captions import find_pictures
 from diffuse_cli.data.litter import is_conflict_copy, litter_label
@@ -52,6 +54,38 @@ def test_many_kinds_of_litter_are_told_briefly():
     litter = [(f"kind{index}", 20 - index) for index in range(9)]
     assert describe_litter(litter).endswith("kind5 15, others 39")
     assert describe_litter([("._*", 1)]) == "skipped 1 file of other programs: ._* 1"
+
+
+_COPIES = """
+    {}~ {}.bak {}.BAK {}.bak2 {}.backup {}.old {}.orig {}.original {}.save {}.~1~ #{}# {}_original
+"""
+
+
+@pytest.mark.parametrize("copy", _COPIES.split())
+@pytest.mark.parametrize("pack", [None, "zip"])
+def test_copies_that_editors_keep_are_skipped_and_counted_where_the_file_is_there(folder, tmp_path, copy, pack):
+    files = {"b/1.png": png(1), "b/1.txt": b"a red car", f"b/{copy.format('1.png')}": png(2),
+             f"b/{copy.format('1.txt')}": b"a blue bus"}
+    root = folder(files)
+    if pack:
+        write_zip(root := tmp_path / "a.zip", files)
+    found = find_pictures(root)
+    assert captions_of(found) == {"b/1.png": ("a red car",)}
+    assert found.litter == (("backup copies", 2),)
+    assert found.notes == found.warnings == found.caption_problems == ()
+
+
+@pytest.mark.parametrize("name", ["1.png.bak", "1.bak", "1.png~", "1.orig", "1.png.old", "1_original.png"])
+def test_a_copy_without_the_file_itself_is_a_picture_by_its_contents(folder, name):
+    found = find_pictures(folder({"0.png": png(0), name: png(1), "0.old/2.png": png(2)}))
+    assert [picture.name for picture in found.pictures] == sorted(["0.png", "0.old/2.png", name])
+    assert found.litter == ()
+
+
+def test_an_older_text_of_a_picture_is_named_if_it_is_the_only_one(folder):
+    found = find_pictures(folder({"1.png": png(1), "1.txt.bak": "a red car"}))
+    assert found.warnings == ("1.txt.bak lies beside a picture and is not used; --caption-ext .bak would read a "
+                              "caption from it",)
 
 
 def test_the_folder_itself_may_have_any_name(folder):

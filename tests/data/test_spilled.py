@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from diffuse_cli.data import spilled
 from diffuse_cli.data.containers import File
-from diffuse_cli.data.folders import FileList
+from diffuse_cli.data.file_tree import FileList
 from diffuse_cli.data.spilled import SpilledDict, SpilledList, SpilledLists
 from diffuse_cli.errors import StorageError
 

@@ -18,9 +18,10 @@ from pathlib import Path
 from ..errors import DataError
 from ..files.input_files import NOT_REGULAR, check_input, open_input
 from .code_pages import NAME_PAGES, guess_among
-from .containers import ARCHIVE_LIMIT, DAMAGE, PACKED, File, Member, TarHeaders, read_head
+from .containers import ARCHIVE_LIMIT, DAMAGE, PACKED, File, Member, TarHeaders
+from .file_tree import Backups, FileList, Tree, head_of
 from .file_types import HEAD, NO_PICTURE, PICTURE, judge_suffix, picture_suffixes, remedies, what_else
-from .folders import BROKEN_LINK, FileList, Tree, judge_contents
+from .folders import BROKEN_LINK, judge_contents
 from .litter import litter_label
 from .text_files import is_unicode
 
@@ -48,6 +49,7 @@ def expand(root: Path, archives: Iterable[tuple[str, Path]]) -> Tree:
     pictures, others = FileList(), FileList()
     unusable: list[tuple[str, str]] = []
     litter: Counter[str] = Counter()
+    backups = Backups()
     notes: list[str] = []
     unread: dict[str, list[str]] = {}           # reason → members that are no pictures
     for prefix, path in archives:
@@ -57,6 +59,7 @@ def expand(root: Path, archives: Iterable[tuple[str, Path]]) -> Tree:
                 litter[label] += 1
                 continue
             name = posixpath.join(prefix, name)
+            backups.note(name)
             judgement = judge_suffix(posixpath.splitext(name)[1].lower(), readable)
             if isinstance(member, str):
                 if judgement == PICTURE:
@@ -72,6 +75,7 @@ def expand(root: Path, archives: Iterable[tuple[str, Path]]) -> Tree:
             else:
                 unusable.append((name, judgement))
     (pictures, first), (others, second) = map(_last_of_each_name, (pictures, others))
+    pictures, others = backups.left_out(pictures, others, litter)
     return Tree(root, pictures, others, tuple(sorted(unusable)), (), tuple(litter.most_common()),
                 (*notes, *_describe_replaced(first + second), *_describe_unread(unread)))
 
@@ -121,16 +125,9 @@ def _members(path: Path, notes: list[str]) -> Iterator[tuple[str, Member | str]]
         if links:
             yield from _linked(links, read(path, {}, []))
     except DAMAGE as error:
-        hints = remedies([what_else(_head(path))])
+        hints = remedies([what_else(head_of(path, HEAD))])
         raise DataError(f"{path} is not a readable archive",
                         hint=hints[0] if hints else "Was it copied or downloaded to its end?") from error
-
-
-def _head(path: Path) -> bytes:
-    try:
-        return read_head(path, HEAD)
-    except OSError:
-        return b""
 
 
 def _zip_members(path: Path, links: dict[str, str], notes: list[str]) -> Iterator[tuple[str, Member | str]]:

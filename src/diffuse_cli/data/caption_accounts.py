@@ -13,8 +13,8 @@ from .caption_tables import CaptionTable
 from .captions_around import COPY, DOCUMENTS, TABLE_FORM, name_captions_around
 from .containers import File, read_head
 from .file_columns import AMBIGUOUS
+from .file_tree import PACKED, Tree
 from .file_types import UNKNOWN, judge_suffix, picture_suffixes
-from .folders import PACKED, Tree
 from .metadata_files import MAX_TABLES
 from .name_captions import id_among_folders
 from .numbered_texts import NumberedFiles, match_by_number

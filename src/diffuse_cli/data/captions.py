@@ -19,8 +19,8 @@ from .caption_tables import CaptionTable
 from .caption_text import distinct_captions
 from .derived_pictures import warn_of_derived
 from .embedded_captions import read_embedded
+from .file_tree import FileList, Tree
 from .folder_texts import FolderTexts
-from .folders import FileList, Tree
 from .listing import PictureFiles, PictureListing, check_command
 from .picture_index import PictureIndex
 from .source_captions import SourceCaptions

@@ -18,8 +18,8 @@ from .annotations import OBJECTS
 from .caption_columns import is_caption_name
 from .caption_tables import UnrelatedFile, read_table
 from .containers import DAMAGE, PACKED, File, Location, read_head
+from .file_tree import Tree
 from .file_types import picture_suffixes
-from .folders import Tree
 from .name_captions import id_among_folders
 from .numbered_texts import NumberedFiles, match_by_number
 from .picture_index import KINDS, NEVER_CAPTIONS, PictureIndex, names_in

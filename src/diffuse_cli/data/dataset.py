@@ -33,8 +33,8 @@ from ..picture_size import Resolution, Size, nearest, sizes_of
 from . import cached_pixels, decode_workers
 from .colours import Rendering, background_colour
 from .file_hashes import REFUSED, hash_files
+from .file_tree import name_of_key, sort_key
 from .file_types import PICTURE_LIKE, remedies
-from .folders import name_of_key, sort_key
 from .listing import Dataset, PictureFile, PictureListing
 from .picture_files import TOO_SMALL
 from .remarks import Entry, Remarks, describe_litter

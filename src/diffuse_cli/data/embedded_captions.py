@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import IO
 
 from .containers import File, Location
-from .folders import Tree
+from .file_tree import Tree
 from .generated_prompts import PROMPT_TEXTS, prompt_in, prompt_of_parameters, without_signs
 from .picture_descriptions import MAX_BYTES, description_in
 from .picture_files import ImageRefused, open_regular

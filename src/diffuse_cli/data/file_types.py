@@ -79,8 +79,8 @@ _OTHER_SUFFIXES = """
     .parquet .arrow .feather .lmdb .mdb .tfrecord .zip .tar .tgz .gz .bz2 .xz .zst .7z .rar .pdf .doc .docx
     .xls .xlsx .ppt .pptx .odt .ods .rtf .tex .mp4 .mov .avi .mkv .webm .m4v .mpg .mpeg .3gp .wmv .flv .mp3
     .wav .flac .ogg .m4a .aac .obj .stl .ply .fbx .glb .gltf .blend .ttf .otf .woff .woff2 .exe .dll .so
-    .dylib .apk .iso .dmg .url .lnk .webloc .desktop .torrent .md5 .sha1 .sha256 .sig .asc .pp3 .aae .bak
-    .orig .rej .patch .diff
+    .dylib .apk .iso .dmg .url .lnk .webloc .desktop .torrent .md5 .sha1 .sha256 .sig .asc .pp3 .aae .rej
+    .patch .diff
 """
 _NEVER_PICTURES = frozenset(_OTHER_SUFFIXES.split())
 # ".jpg_large", ".jpg!d", ".png@2x", ".jpeg~": sites and programs append such things to the suffix of a picture.

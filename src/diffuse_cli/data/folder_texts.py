@@ -13,7 +13,7 @@ from .annotations import normalised
 from .caption_tables import CaptionTable
 from .class_names import class_names
 from .containers import File
-from .folders import Tree
+from .file_tree import Tree
 from .name_captions import is_id
 from .name_words import words_of_name
 from .picture_index import FOLDER_TEXTS

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..picture_size import Size
 from .containers import Location
-from .folders import FileList
+from .file_tree import FileList
 from .spilled import SpilledList, unpacked
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]

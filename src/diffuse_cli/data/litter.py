@@ -42,6 +42,11 @@ _PATTERNS = tuple((re.compile(pattern, re.IGNORECASE | re.DOTALL), label) for pa
 
 _ANY = re.compile("|".join(pattern.pattern for pattern, _ in _PATTERNS), re.IGNORECASE | re.DOTALL)
 
+BACKUPS = "backup copies"                       # the words under which the copies of editors are counted
+# photo.png~, photo.png.bak, notes.txt.~1~, #notes.txt#, photo.jpg_original (exiftool)
+_BACKUP = re.compile(r"(.+?)(?:~|\.~\d+~|\.(?:bak|backup|bkp|old|orig|original|save?)\d*|_original)|#(.+)#",
+                     re.IGNORECASE | re.DOTALL)
+
 # Copies that sync tools make when a file was changed in two places. They are pictures, so they are only named.
 _CONFLICT = re.compile(
     r"\(.{0,80}conflicted copy.{0,40}\)|\(.{0,40}'s conflicted|\.sync-conflict-\d{8}-|_conflict-\d{8}-|\[conflict"
@@ -63,3 +68,9 @@ def litter_label(name: str) -> str | None:
 def is_conflict_copy(name: str) -> bool:
     """Whether a sync tool named the file as one of two versions that contradict each other."""
     return _CONFLICT.search(name) is not None
+
+
+def backup_of(name: str) -> str | None:
+    """The name of the file of which this one is a copy by an editor, if it is there; None for another name."""
+    match = _BACKUP.fullmatch(name)
+    return (match[1] or match[2]) if match else None

@@ -20,7 +20,8 @@ from .caption_columns import is_english
 from .caption_tables import CaptionTable, UnrelatedFile, read_table
 from .containers import File
 from .file_lists import files_elsewhere
-from .folders import FileList, Tree, list_tree, merged
+from .file_tree import FileList, Tree, merged
+from .folders import list_tree
 from .picture_index import FOLDER_TEXTS, PictureIndex, plain_path
 from .source_captions import SourceCaptions
 from .spilled import SpilledDict, SpilledTuples

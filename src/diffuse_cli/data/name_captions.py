@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from .caption_text import tidy
 from .code_pages import NAME_PAGES, guess_among
 from .containers import File
-from .folders import FileList, Tree
+from .file_tree import FileList, Tree
 from .name_words import words_of_name
 from .source_captions import SourceCaptions
 from .spilled import SpilledDict, SpilledTuples

@@ -7,7 +7,7 @@ from .arrow_files import ArrowTable, Cell
 from .caption_tables import CaptionTable, captions_of_rows
 from .containers import File
 from .file_columns import known_columns, name_in
-from .folders import FileList, Tree
+from .file_tree import FileList, Tree
 from .picture_index import plain_path
 from .source_captions import SourceCaptions
 from .spilled import SpilledDict

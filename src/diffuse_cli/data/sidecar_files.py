@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from .annotations import normalised
-from .folders import Tree, name_of_key, sort_key
+from .file_tree import Tree, name_of_key, sort_key
 from .numbered_texts import NumberedFiles, match_by_number
 from .picture_index import FOLDER_TEXTS, NOT_SIDECARS, PictureIndex
 from .sidecar_texts import SIDECAR_KEYS, SidecarReader

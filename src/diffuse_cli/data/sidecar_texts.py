@@ -20,8 +20,8 @@ from .caption_text import (
     without_wrapping,
 )
 from .containers import File, read_head
+from .file_tree import FileList
 from .file_types import picture_suffixes
-from .folders import FileList
 from .generated_prompts import prompt_of_graph, prompt_of_parameters
 from .labelled_texts import caption_part, without_bullets
 from .source_captions import SourceCaptions

@@ -19,8 +19,9 @@ from . import archives, metadata_files
 from .arrow_files import ARROW_SUFFIXES
 from .containers import File
 from .file_lists import lines_of, listed_files
+from .file_tree import AS_TEXT_STEP, FileList, Tree, merged, pictures_in_text
 from .file_types import picture_suffixes
-from .folders import AS_TEXT_STEP, FileList, Tree, list_tree, merged, pictures_in_text
+from .folders import list_tree
 from .hub import fetch, is_address
 from .shards import read_shards
 from .sidecar_files import SIDECAR_SUFFIXES
