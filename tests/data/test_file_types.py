@@ -189,7 +189,7 @@ def test_no_known_suffix_is_looked_into(folder, monkeypatch):
     """So that a hundred thousand pictures are listed fast."""
     root = folder({"a.png": None, "a.txt": "A", "b.jpg": None, "metadata.jsonl": '{"file_name": "a.png"}\n', "c": "C"})
     looked, honest = [], file_types.format_of
-    monkeypatch.setattr("diffuse_cli.data.folders.format_of", lambda head: looked.append(head) or honest(head))
+    monkeypatch.setattr("diffuse_cli.data.file_tree.format_of", lambda head: looked.append(head) or honest(head))
     find_pictures(root, captions="none")
     assert looked == [b"C"]
 

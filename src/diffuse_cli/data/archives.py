@@ -19,9 +19,8 @@ from ..errors import DataError
 from ..files.input_files import NOT_REGULAR, check_input, open_input
 from .code_pages import NAME_PAGES, guess_among
 from .containers import ARCHIVE_LIMIT, DAMAGE, PACKED, File, Member, TarHeaders
-from .file_tree import Backups, FileList, Tree, head_of
+from .file_tree import BROKEN_LINK, Backups, FileList, Tree, head_of, judge_contents
 from .file_types import HEAD, NO_PICTURE, PICTURE, judge_suffix, picture_suffixes, remedies, what_else
-from .folders import BROKEN_LINK, judge_contents
 from .litter import litter_label
 from .text_files import is_unicode
 

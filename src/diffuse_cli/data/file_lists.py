@@ -13,9 +13,8 @@ from pathlib import Path
 
 from ..files.input_files import read_input
 from .containers import File
-from .file_tree import FileList, Tree
+from .file_tree import FileList, Tree, judge_contents, portable_name
 from .file_types import NO_PICTURE, PICTURE, UNKNOWN, judge_suffix, picture_suffixes
-from .folders import judge_contents, portable_name
 from .litter import litter_label
 from .spilled import SpilledDict
 from .text_files import NotText, decode_text, was_guessed

@@ -1,6 +1,6 @@
 """The files of a data set as names and places, wherever they are kept: on the disk, in archives, in shards, in a list.
 
-Standard library only. Most names are not in memory.
+Standard library only. Most names are not in memory. Files whose suffix says too little are looked into here.
 """
 
 import functools
@@ -8,6 +8,7 @@ import itertools
 import os
 import posixpath
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,11 +17,23 @@ from typing import Any, overload
 
 from ..errors import DataError
 from .containers import File, Location, read_head
-from .file_types import SUFFIXES, remedies, what_pictures_in_text
+from .file_types import (
+    HEAD,
+    NO_PICTURE,
+    PICTURE,
+    PICTURE_LIKE,
+    RAW,
+    SUFFIXES,
+    UNKNOWN,
+    format_of,
+    remedies,
+    what_else,
+    what_pictures_in_text,
+)
 from .litter import BACKUPS, backup_of
 from .spilled import Row, SpilledDict, SpilledList, SpilledLists
 
-UNREADABLE_FOLDER = "unreadable folder"         # a reason in `Tree.unusable`
+UNREADABLE_FOLDER, BROKEN_LINK = "unreadable folder", "broken link"     # reasons in `Tree.unusable`
 # Ends of names of archives that are not read: of other kinds, or inside others.
 PACKED = (".zip", ".tar", ".7z", ".rar", ".cbz", ".cbr", ".cb7", ".gz", ".bz2", ".xz", ".zst", ".lzma", ".tgz", ".dmg",
           ".iso", ".zip.001", ".7z.001", ".z01")
@@ -189,6 +202,25 @@ def merged(root: Path, trees: Sequence[tuple[str, Tree]]) -> Tree:
                 tuple((below(prefix, file), reason) for prefix, tree in trees for file, reason in tree.irregular),
                 tuple(item for _, tree in trees for item in tree.litter),
                 tuple(note for _, tree in trees for note in tree.notes))
+
+
+def portable_name(relative: str) -> str:
+    """A relative path as the file system spells it → NFC; bytes that are not UTF-8 are kept as surrogates."""
+    return unicodedata.normalize("NFC", os.fsencode(relative).decode("utf-8", "surrogateescape"))
+
+
+def judge_contents(path: Location, judgement: str) -> str:
+    """PICTURE, NO_PICTURE or a reason: the judgement by the suffix, or by the first bytes if it says too little."""
+    if judgement in (PICTURE, NO_PICTURE):
+        return judgement
+    head = head_of(path, HEAD)
+    format = format_of(head)
+    if format is not None and not (judgement == RAW and format == "TIFF"):          # as many raw photographs begin
+        return PICTURE
+    if judgement != UNKNOWN:
+        return judgement
+    reason = what_else(head)
+    return reason if reason in PICTURE_LIKE else NO_PICTURE
 
 
 def pictures_in_text(path: Location) -> str:

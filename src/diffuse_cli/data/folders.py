@@ -11,36 +11,26 @@ import itertools
 import os
 import posixpath
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import DataError, system_reason
-from .containers import File, Location
-from .file_tree import UNREADABLE_FOLDER, Backups, FileList, Tree, head_of, sort_key
-from .file_types import (
-    HEAD,
-    NO_PICTURE,
-    NOT_DOWNLOADED,
-    PICTURE,
-    PICTURE_LIKE,
-    RAW,
-    UNKNOWN,
-    format_of,
-    judge_suffix,
-    picture_suffixes,
-    what_else,
+from .containers import File
+from .file_tree import (
+    BROKEN_LINK,
+    UNREADABLE_FOLDER,
+    Backups,
+    FileList,
+    Tree,
+    judge_contents,
+    portable_name,
+    sort_key,
 )
+from .file_types import NO_PICTURE, NOT_DOWNLOADED, PICTURE, UNKNOWN, judge_suffix, picture_suffixes
 from .litter import litter_label
 
-BROKEN_LINK = "broken link"                     # a reason in `Tree.unusable`
 _NOT_DOWNLOADED = re.compile(r"\.(.+)\.icloud")     # the name of a picture that iCloud keeps elsewhere
-
-
-def portable_name(relative: str) -> str:
-    """A relative path as the file system spells it → NFC; bytes that are not UTF-8 are kept as surrogates."""
-    return unicodedata.normalize("NFC", os.fsencode(relative).decode("utf-8", "surrogateescape"))
 
 
 def list_tree(folder: Path) -> Tree:
@@ -85,20 +75,6 @@ def _describe_twins(*lists: FileList) -> Iterator[str]:
     if twins:
         yield (f"{len(twins):,} {'name is' if len(twins) == 1 else 'names are'} there twice, with composed and with "
                f"decomposed accents, for example {twins[0]}: captions of one count for both")
-
-
-def judge_contents(path: Location, judgement: str) -> str:
-    """PICTURE, NO_PICTURE or a reason: the judgement by the suffix, or by the first bytes if it says too little."""
-    if judgement in (PICTURE, NO_PICTURE):
-        return judgement
-    head = head_of(path, HEAD)
-    format = format_of(head)
-    if format is not None and not (judgement == RAW and format == "TIFF"):          # as many raw photographs begin
-        return PICTURE
-    if judgement != UNKNOWN:
-        return judgement
-    reason = what_else(head)
-    return reason if reason in PICTURE_LIKE else NO_PICTURE
 
 
 def _walk(folder: Path, unusable: list[tuple[str, str]], litter: Counter[str]) -> Iterator[tuple[str, str]]:
