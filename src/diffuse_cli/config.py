@@ -177,6 +177,12 @@ class Recipe:
             "more_folders", "captions", "caption", "caption_column", "caption_ext", "caption_template", "join_lines")}
 
     @property
+    def tag_options(self) -> str:
+        """The options that change tags between commas, as they are typed; "" without any."""
+        given = (("--shuffle-tags", self.shuffle_tags), ("--tag-dropout", self.tag_dropout > 0))
+        return " or ".join(option for option, is_given in given if is_given)
+
+    @property
     def colour_options(self) -> dict[str, Any]:
         """The options that decide on colours, as arguments of `data.colours.Rendering`."""
         return {"background": self.background, "white_level": self.white_level}

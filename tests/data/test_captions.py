@@ -115,6 +115,48 @@ def test_an_option_of_a_source_that_does_not_count_is_told(folder, option, value
     assert find_pictures(folder({"a.png": None, "a.txt": "a red car"}), **{option: value}).warnings == (said,)
 
 
+@pytest.mark.parametrize("source", [
+    {"captions": "none"}, {"captions": "filename"}, {"captions": "folder"}, {"caption": "a sprite"},
+    {"captions": "metadata"}])
+@pytest.mark.parametrize(("option", "value", "said"), [
+    ("caption_ext", ".txt", "--caption-ext .txt is not used, because the captions come from no texts beside pictures"),
+    ("join_lines", True, "--join-lines is not used, because the captions come from no text files")])
+def test_options_of_texts_are_told_where_the_captions_are_from_elsewhere(folder, source, option, value, said):
+    root = folder({"cat/red car.png": None, "dog/blue bus.png": None, "cat/red car.txt": "a\nb",
+                   "metadata.csv": "file_name,text\ncat/red car.png,x\ndog/blue bus.png,y\n"})
+    assert said in find_pictures(root, **source, **{option: value}).warnings
+    assert said not in find_pictures(root, **source).warnings
+
+
+@pytest.mark.parametrize(("files", "options"), [
+    ({"metadata.csv": "file_name,text\na.png,\nb.png,x\n"}, {"caption_ext": ".txt", "join_lines": True}),
+    ({"b.csv": "file,text\nb.png,x\n"}, {"caption_ext": ".txt", "join_lines": True, "caption_column": "text"}),
+    ({"caption.txt": "a\nb"}, {"captions": "folder", "join_lines": True})])
+def test_options_of_a_source_that_fills_gaps_are_used(folder, files, options):
+    found = find_pictures(folder({"a.png": None, "b.png": None, "a.txt": "a\nb", **files}), **options)
+    assert captions_of(found)["a.png"] == ("a, b",)
+    assert found.warnings == ()
+
+
+TAGS = ["red, big, car", "1girl, looking at viewer, solo"]
+SENTENCES = ["a red car", "a blue bus on a bridge"]
+CLAUSES = ["A red car, parked on a quiet street, under old trees.", "A blue bus, seen from the bridge above it."]
+
+
+@pytest.mark.parametrize(("captions", "said"), [
+    (TAGS, None), ([*TAGS, "a red car"], None),
+    (SENTENCES, "2 of 2 captions have no tags between commas, so --shuffle-tags does not change them"),
+    (["red", "big", *TAGS, "car"],
+     "3 of 5 captions have no tags between commas, so --shuffle-tags does not change them"),
+    (CLAUSES, "2 of 2 captions are sentences with commas, for example “A red car, parked on a quiet street, under old "
+              "trees.”, and --shuffle-tags takes what is between these for tags")])
+def test_options_of_tags_are_told_what_they_do_to_captions_that_are_none(folder, captions, said):
+    files = {f"{number}.png": None for number in range(len(captions))}
+    root = folder({**files, **{f"{number}.txt": caption for number, caption in enumerate(captions)}})
+    assert find_pictures(root, tag_options="--shuffle-tags").warnings == ((said,) if said else ())
+    assert find_pictures(root).warnings == ()
+
+
 RUSSIAN = "рыжая кошка спит на диване"
 TOLD = "1 caption file is not UTF-8 and was read as cp1251"
 

@@ -101,6 +101,28 @@ def test_a_run_of_a_version_without_an_option_has_its_default(squares, home):
         begin(squares, Recipe(resolution=8, background="black"), name="squares-8")
 
 
+@pytest.mark.parametrize(("stored", "asked"), [
+    ({"caption": "a square", "captions": "sidecar"}, {"caption": "a square"}),
+    ({"captions": "none", "shuffle_tags": True, "tag_dropout": 0.1}, {"captions": "none"})])
+def test_a_run_of_a_version_that_took_options_which_deny_one_another_is_resumed(squares, home, stored, asked):
+    recipe = Recipe(resolution=8, **asked)
+    begin(squares, recipe)
+    path = home / "models/squares-8/config.json"
+    config = json.loads(path.read_text())
+    config["request"]["recipe"] |= stored
+    path.write_text(json.dumps(config))
+    assert begin(squares, recipe, name="squares-8") == ("squares-8", PLAN)
+    path.write_text(json.dumps(config))
+    assert begin(squares, recipe) == ("squares-8", PLAN)
+
+
+def test_a_run_tells_that_captions_hold_no_tags_to_shuffle(squares):
+    with open_run(squares, Recipe(resolution=8, caption="a square", shuffle_tags=True, tag_dropout=0.1),
+                  Machine()) as run:
+        assert run.found.warnings == ("24 of 24 captions have no tags between commas, so --shuffle-tags or "
+                                      "--tag-dropout does not change them",)
+
+
 def test_the_fit_is_chosen_once_and_a_run_of_a_version_without_it_keeps_its_crop(tmp_path, home, monkeypatch):
     folder = tiny.draw_bars(tmp_path / "bars")
     with open_run(folder, RECIPE, Machine()) as run:

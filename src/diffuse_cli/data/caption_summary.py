@@ -1,5 +1,6 @@
 """What is said about the captions of a data set: how many there are, examples, and those that no person would write."""
 
+import itertools
 import re
 from array import array
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ _REFUSAL = re.compile(r"(?:i['’]m |i am )?(?:very )?sorry,? (?:but )?(?:i |as 
 # A choice for programs that draw one at random, {red|green} or __colour__; and what they replace by a word or a text.
 _WILDCARD = re.compile(r"\{[^{}|]*\|[^{}]*\}|\b__[\w/-]+__\b|\[(?:trigger|name|filewords)\]|"
                        r"\{(?:trigger|caption|prompt)\}")
+_WORDS_OF_TAG = 2                               # maximum, on average; sentences have more between their commas
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,23 @@ def odd_captions(counts: Counts) -> Iterator[str]:
     if counts.refusals:
         yield (f"{counts.refusals:,} of {counts.captions:,} captions are refusals of the program that wrote them, for "
                f"example “{counts.refusal[:60]}”; remove or rewrite them")
+
+
+def no_tags(pictures: PictureFiles, options: str) -> Iterator[str]:
+    """A warning if most captions are no tags between commas, which these options change."""
+    total, single, sentences, sentence = 0, 0, 0, ""
+    for caption in itertools.chain.from_iterable(pictures.captions):
+        parts = [part for part in caption.split(",") if part.strip()]
+        total += 1
+        if len(parts) < 2:
+            single += 1
+        elif len(caption.split()) > _WORDS_OF_TAG * len(parts) and caption.rstrip().endswith((".", "!", "?")):
+            sentences, sentence = sentences + 1, sentence or caption
+    if 2 * single > total:
+        yield f"{single:,} of {total:,} captions have no tags between commas, so {options} does not change them"
+    elif 2 * (single + sentences) > total:
+        yield (f"{sentences:,} of {total:,} captions are sentences with commas, for example “{sentence[:60]}”, and "
+               f"{options} takes what is between these for tags")
 
 
 def look_through(pictures: PictureFiles) -> tuple[Counts, tuple[str, ...]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from ..config import Recipe, check_captions, is_table
 from ..errors import DataError
 from . import caption_accounts, folder_texts, metadata_files, name_captions, sidecar_files
-from .caption_summary import look_through, odd_captions, summary
+from .caption_summary import look_through, no_tags, odd_captions, summary
 from .caption_tables import CaptionTable
 from .caption_text import distinct_captions
 from .derived_pictures import warn_of_derived
@@ -42,12 +42,13 @@ class _Options:
 
 def find_pictures(folder: Path, *, more_folders: Sequence[str] = (), captions: str = "auto", caption: str | None = None,
                   caption_column: str | None = None, caption_ext: str | None = None,
-                  caption_template: str = Recipe.caption_template, join_lines: bool = False, strict: bool = False,
-                  checking: bool = False) -> PictureListing:
+                  caption_template: str = Recipe.caption_template, join_lines: bool = False, tag_options: str = "",
+                  strict: bool = False, checking: bool = False) -> PictureListing:
     """Pair the pictures below `folder`, or listed in a table given in its place, with their captions.
 
     more_folders: of the same data set; then each name begins with that of its folder. captions: the name of a source,
-    or the path of a table. join_lines: whether the lines of a text file are one caption.
+    or the path of a table. join_lines: whether the lines of a text file are one caption. tag_options: options that will
+    change tags between commas, in words, so that a warning can tell what they change; "" without any.
 
     Raises DataError if there is no picture, if a table cannot be read, if the source named by `captions` has
     no captions, and with `strict` at any problem; with `checking`, files that are missing are problems. Raises
@@ -85,22 +86,27 @@ def find_pictures(folder: Path, *, more_folders: Sequence[str] = (), captions: s
         more = "" if every == held_out else ", as do others"
         source.warnings.append(f"{training} and {held_out} lie side by side{more}, and pictures of both are trained "
                                f"on unless --held-out {shlex.quote(every)} keeps the latter for validation")
-    source.warnings += _without_effect(options, kind)
+    source.warnings += _without_effect(options, source.filled_from | {kind})
     source.warnings += warn_of_derived(files.names, folder)
     pictures = PictureFiles(files, SpilledList(
         (packed(source.by_name.get(name, ())),) for name in files.names()))
     counts, examples = look_through(pictures)
     source.warnings += odd_captions(counts)
+    source.warnings += no_tags(pictures, tag_options) if tag_options else ()
     notes = tuple(dict.fromkeys((*tree.notes, *source.notes)))
     return PictureListing(tree.root, tuple(folders), pictures, counts.captioned > 0, kind, summary(counts, source),
                           examples, notes, tuple(source.warnings), unusable, tuple(source.problems), tree.litter)
 
 
-def _without_effect(options: _Options, kind: str) -> Iterator[str]:
-    """A warning for each option about a source that does not count."""
-    if options.column and kind not in ("metadata", "table"):
+def _without_effect(options: _Options, kinds: set[str]) -> Iterator[str]:
+    """A warning for each option about a source that does not count. kinds: of the sources that do."""
+    if options.column and kinds.isdisjoint(("metadata", "table")):
         yield f"--caption-column {options.column} is not used, because the captions come from no table"
-    if options.template != Recipe.caption_template and kind not in ("folder", "filename"):
+    if options.extension and "sidecar" not in kinds:
+        yield f"--caption-ext {options.extension} is not used, because the captions come from no texts beside pictures"
+    if options.joined and kinds.isdisjoint(("sidecar", "folder texts")):
+        yield "--join-lines is not used, because the captions come from no text files"
+    if options.template != Recipe.caption_template and kinds.isdisjoint(("folder", "filename")):
         yield "--caption-template is not used, because the captions come from no names of folders or files"
 
 
@@ -194,6 +200,7 @@ def _names(tree: Tree, texts: FolderTexts, options: _Options, *, folders: bool =
         others = any(name not in captions for name in source.by_name)
         source.label = texts.label() + (f" and {source.label}" if others else "")
         source.by_name.update(captions.items())
+        source.filled_from.add("folder texts")
         source.present = True
     return source
 
@@ -205,6 +212,7 @@ def _fill_from_sidecars(source: SourceCaptions, sidecars: SourceCaptions) -> Non
                             "--captions sidecar would use it")
     elif sidecars.by_name:
         source.label += f" and {sidecars.label}"
+        source.filled_from.add("sidecar")
         source.by_name.update(sidecars.by_name.items())
         source.notes += sidecars.notes
 
@@ -215,6 +223,7 @@ def _fill_from_tables(source: SourceCaptions, tables: list[CaptionTable]) -> lis
     more, left = metadata_files.captions_of_tables(fitting, source.by_name, source.excluded)
     if more.present:
         source.label += f" and {more.label}"
+        source.filled_from.add("table")
         source.by_name.update(more.by_name.items())
         source.notes += more.notes
         source.problems += more.problems
@@ -227,6 +236,7 @@ def _fill_from_folders(source: SourceCaptions, tree: Tree, texts: FolderTexts) -
                            if name not in source.by_name and name not in source.excluded)
     if filled:
         source.by_name.update(filled.items())
+        source.filled_from.add("folder texts")
         source.label += f" and {texts.label()}"
 
 
@@ -246,7 +256,8 @@ def _metadata_then_sidecars(metadata: SourceCaptions, sidecars: SourceCaptions) 
                         "the metadata counts")
     label = f"{metadata.label} and {sidecars.label}" if filled else metadata.label
     kind = "metadata" if metadata.by_name else "sidecar" if filled else "none"
-    return kind, SourceCaptions(label, True, both, metadata.excluded, warnings, [*metadata.notes, *sidecars.notes])
+    return kind, SourceCaptions(label, True, both, metadata.excluded, warnings, [*metadata.notes, *sidecars.notes],
+                                filled_from={"sidecar"} if filled else set())
 
 
 def _named_table(path: Path, tree: Tree, index: PictureIndex, options: _Options) -> tuple[str, SourceCaptions]:

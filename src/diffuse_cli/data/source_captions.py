@@ -17,3 +17,4 @@ class SourceCaptions:
     notes: list[str] = field(default_factory=list)      # other captions that are there, and the option that uses them
     problems: list[tuple[str, str]] = field(default_factory=list)
     files: SpilledDict[None] = field(default_factory=SpilledDict)       # the files that captions were read from
+    filled_from: set[str] = field(default_factory=set)    # kinds of other sources that give captions to the rest

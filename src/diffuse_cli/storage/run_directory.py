@@ -51,7 +51,8 @@ def read_config(directory: Path) -> dict[str, Any] | None:
         request, plan = content["request"], content["plan"]
         if not (isinstance(request["folder"], str) and isinstance(request["recipe"], dict) and isinstance(plan, dict)):
             raise TypeError
-        recipe = {**json.loads(json.dumps(to_dict(Recipe()))), **_with_new_names(request["recipe"])}
+        recipe = _without_idle_options({**json.loads(json.dumps(to_dict(Recipe()))),
+                                        **_with_new_names(request["recipe"])})
         known = {**recipe, "init": recipe["init"] or "none"}        # null where a run is older than foundations
         from_dict(Recipe, known, where="recipe")
     except (JsonError, TypeError, KeyError, UsageError) as error:
@@ -70,6 +71,13 @@ def check_was_typed(directory: Path, request: dict[str, Any]) -> None:
     if registry.name_of(directory / registry.MODEL_FILE) is None and any(map(hub.parse_address, places)):
         raise DataError(f"the model in {directory} was trained on pictures of the Hub, which are not downloaded unless "
                         "you name them", hint="Copy the model's file alone, and name a folder")
+
+
+def _without_idle_options(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe without options that did nothing beside others, and that earlier versions did not refuse there."""
+    if recipe["caption"] is not None:
+        return {**recipe, "captions": "auto"}
+    return {**recipe, "shuffle_tags": False, "tag_dropout": 0.0} if recipe["captions"] == "none" else recipe
 
 
 def _with_new_names(fields: dict[str, Any]) -> dict[str, Any]:

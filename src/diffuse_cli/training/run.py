@@ -79,7 +79,7 @@ def open_run(folder: Path, recipe: Recipe, machine: Machine, *, rehearsal: bool 
     """
     # The pictures, and the name of the run
     background_colour(Rendering(**recipe.colour_options))              # an unknown colour is refused first
-    found = find_pictures(folder, **recipe.caption_options, strict=machine.strict)
+    found = find_pictures(folder, **recipe.caption_options, tag_options=recipe.tag_options, strict=machine.strict)
     folder = lasting_place(folder)
     request, choice, name = _request(folder, recipe), None, machine.name
     if not name:
