@@ -128,14 +128,53 @@ def test_many_folders_around_are_counted(tmp_path):
     assert found.warnings[-1] == f"5 more folders and files like these lie around {tmp_path / 'images'}"
 
 
-@pytest.mark.parametrize("pictures", ["images", "images.zip"])
-@pytest.mark.parametrize("name", ["captions.zip", "cats_labels.zip", "captions.tar"])
-def test_an_archive_of_captions_beside_is_named_with_a_step_that_works(tmp_path, pictures, name):
-    root, archive = tmp_path / "set" / pictures, tmp_path / "set" / name
-    root.parent.mkdir()
-    (write_zip if pictures.endswith(".zip") else write_folder)(root, PICTURES)
-    texts = {f"p{number}.txt": b"a red car" for number in range(3)}
-    (write_zip if name.endswith(".zip") else write_tar)(archive, texts)
-    assert find_pictures(root).warnings == (
-        f"{archive} is not read; if it holds captions of these pictures, give it behind {root}",)
+@pytest.mark.parametrize("name", ["captions.zip", "cats_labels.zip"])
+def test_an_archive_that_is_called_so_is_named_although_nothing_in_it_fits(tmp_path, name):
+    write_folder(tmp_path / "img", PICTURES)
+    write_zip(tmp_path / name, {"list.bin": b"x"})
+    assert find_pictures(tmp_path / "img").warnings == (
+        f"{tmp_path / name} is not read; if it holds captions of these pictures, give it behind {tmp_path / 'img'}",)
+
+
+TEXTS = {"p0.txt": b"a red car", "p1.txt": b"a blue bus", "p2.txt": b"a dog"}
+ARCHIVES = {"by name": TEXTS, "in a folder": {f"x/{name}": text for name, text in TEXTS.items()},
+            "table": {"all.csv": TABLES["all.csv"].encode()},
+            "by number": {f"caption_{name[1:]}": text for name, text in TEXTS.items()}}
+
+
+@pytest.mark.parametrize("contents", ARCHIVES.values(), ids=ARCHIVES)
+@pytest.mark.parametrize("place", ["data", "data/img", "data/img.zip"])
+@pytest.mark.parametrize("write", [write_zip, write_tar])
+def test_archives_of_captions_are_named_whatever_they_are_called(tmp_path, contents, place, write):
+    root, archive = tmp_path / place, tmp_path / "data/more.zip"
+    if write is write_tar:
+        archive = archive.with_suffix(".tar")
+    (tmp_path / "data").mkdir()
+    (write_zip if root.suffix else write_folder)(root if root.suffix else tmp_path / "data/img", PICTURES)
+    write(archive, contents)
+    found = find_pictures(root)
+    assert found.warnings == (f"{archive} holds captions of these pictures, which are not used; give it behind {root}",)
     assert find_pictures(root, more_folders=[str(archive)]).conditional
+
+
+def test_archives_of_other_things_are_not_named_as_captions(tmp_path):
+    write_folder(tmp_path / "img", PICTURES)
+    write_zip(tmp_path / "a.zip", {"readme.txt": b"x", "q0.txt": b"y", "p0.txt": b"z"})
+    write_zip(tmp_path / "b.zip", {"p0.txt": b"0 0.1 0.2 0.3 0.4", "p1.txt": b"0 0.1 0.2 0.3 0.4"})
+    (tmp_path / "c.zip").write_bytes(b"PK\x03\x04 broken")
+    assert find_pictures(tmp_path / "img").warnings == ()
+
+
+def test_an_archive_of_the_pictures_with_captions_is_named_in_place_of_the_folder(tmp_path):
+    write_folder(tmp_path / "img", PICTURES)
+    write_zip(tmp_path / "all.zip", {**PICTURES, **TEXTS})
+    assert find_pictures(tmp_path / "img").warnings == (
+        f"{tmp_path / 'all.zip'} holds captions of these pictures, which are not used; give {tmp_path / 'all.zip'} "
+        "instead, for its pictures with them",)
+
+
+def test_packed_captions_that_are_not_read_are_named(tmp_path):
+    write_folder(tmp_path, {**{f"img/{name}": data for name, data in PICTURES.items()}, "captions.tar.gz": b"\x1f\x8b",
+                            "backup.7z": b"7z"})
+    assert find_pictures(tmp_path / "img").warnings == (
+        f"not read: {tmp_path / 'captions.tar.gz'}; unpack it if it holds captions of these pictures",)

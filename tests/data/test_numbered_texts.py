@@ -6,7 +6,7 @@ from diffuse_cli.data.captions import find_pictures
 from diffuse_cli.errors import DataError
 
 COUNT = range(1, 9)
-ASK = "texts have numbers of pictures, and others have none, so they are not used; --captions sidecar takes"
+ASK = "texts have numbers of pictures and may be their captions, but are not used; --captions sidecar takes"
 
 
 def files(picture, text, *, texts=COUNT, pictures=COUNT):
@@ -94,3 +94,32 @@ def test_a_folder_of_other_pictures_beside_is_not_taken_for_captions(folder):
     root = folder(files("img/{:03}.png", "more/caption_{}.txt"))
     (root / "more" / "img").mkdir()
     assert find_pictures(root / "img").warnings == ()
+
+
+@pytest.mark.parametrize(("english", "other"), [
+    ("en_{}.txt", "de_{}.txt"), ("caption_en_{}.txt", "caption_de_{}.txt"), ("caption_{}.en.txt", "caption_{}.de.txt"),
+    ("en/caption_{}.txt", "de/caption_{}.txt"), ("captions/en/{}.txt", "captions/ja/{}.txt"),
+    ("caption_{}.txt", "caption_{}_fr.txt"), ("text_{}-english.txt", "text_{}-german.txt")])
+def test_of_numbered_texts_in_several_languages_the_english_ones_count(folder, english, other):
+    root = folder({**files("img/image_{}.png", other), **files("img/image_{}.png", english, texts=COUNT[:-1]),
+                   english.format(8): "a bus"})
+    found = find_pictures(root)
+    assert pairs(found)["img/image_8.png"] == ("a bus",)
+    assert found.caption_problems == found.warnings == ()
+    assert f"8 more texts are not used, because the pictures have a text already, for example {other.format(1)}" \
+        in found.notes
+
+
+def test_numbered_texts_in_languages_none_of_which_is_english_are_told_with_the_option_that_reads_them(folder):
+    root = folder({**files("image_{}.png", "caption_{}.fr.txt"), **files("image_{}.png", "caption_{}.de.txt")})
+    (warning,) = find_pictures(root).warnings
+    assert warning == f"8 {ASK} caption_1.de.txt for the caption of image_1.png, and so on"
+    found = find_pictures(root, captions="sidecar")
+    assert pairs(found)["image_1.png"] == ("a red car 1",)
+    assert found.caption_problems == ()
+
+
+def test_folders_of_numbered_texts_in_languages_around_are_told_once(folder):
+    root = folder({**files("img/image_{}.png", "de/caption_{}.txt"), **files("img/image_{}.png", "en/caption_{}.txt")})
+    (warning,) = find_pictures(root / "img").warnings
+    assert warning.startswith(f"{root}/en holds texts with the numbers of these pictures")

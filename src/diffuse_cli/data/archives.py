@@ -79,6 +79,12 @@ def expand(root: Path, archives: Iterable[tuple[str, Path]]) -> Tree:
                 (*notes, *_describe_replaced(first + second), *_describe_unread(unread)))
 
 
+def first_files(path: Path, count: int) -> list[File]:
+    """The first files in an archive, those that can be read. Raises DataError if the archive cannot be read."""
+    members = ((name, member) for name, member in _members(path, []) if not isinstance(member, str))
+    return [File(unicodedata.normalize("NFC", name), member) for name, member in itertools.islice(members, count)]
+
+
 def _last_of_each_name(files: FileList) -> tuple[FileList, list[str]]:
     """Files in the order of an archive → sorted; of several with one name only the last. The names of the others."""
     files.sort()

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..config import TABLE_SUFFIXES
 from .caption_columns import is_caption_name
 from .caption_tables import CaptionTable
-from .captions_around import COPY, DOCUMENTS, TABLE_FORM, name_captions_around
+from .captions_around import ARCHIVES, COPY, DOCUMENTS, MAX_ARCHIVES, TABLE_FORM, describe_archive, name_captions_around
 from .containers import File, read_head
 from .file_columns import AMBIGUOUS
 from .file_tree import PACKED, Tree
@@ -30,7 +30,7 @@ _LIST = "pictures, without captions"
 _RENAME = "; a copy with the suffix .txt would be read as a table"
 _OF_NAMED_VALUES = (".yaml", ".yml", ".toml", ".html", ".htm")
 _OTHER_TEXTS = (".log", ".py", ".js", ".ini", ".cfg", ".conf", ".rst", ".htm", ".ipynb", ".nfo", ".srt")
-_ARCHIVES = (".zip", ".tar", ".arrow")          # that are read if they are given
+_READABLE = (*ARCHIVES, ".arrow")                # that are read if they are given
 _NO_TEXTS = (*DOCUMENTS, ".xmp")
 # Suffixes of files that are not read as captions → what to do. Those without a remedy hold captions least often.
 _REMEDIES = {
@@ -99,11 +99,12 @@ def _with_numbers_of_pictures(tree: Tree, read: SpilledDict[None]) -> Iterator[s
     numbered = functools.cache(lambda: NumberedFiles(tree.pictures.names()))
     for suffix in SIDECAR_SUFFIXES:
         texts = (name for name in with_suffix(suffix, tree) if name not in read)
-        pairs = SpilledDict(match_by_number(texts, numbered, loosely=True))
+        spare: SpilledDict[None] = SpilledDict()
+        pairs = SpilledDict(match_by_number(texts, numbered, spare=spare, loosely=True))
         for picture, text in itertools.islice(pairs.items(), 1):
-            yield (f"{len(pairs):,} texts have numbers of pictures, and others have none, so they are not used; "
+            yield (f"{len(pairs):,} texts have numbers of pictures and may be their captions, but are not used; "
                    f"--captions sidecar takes {text} for the caption of {picture}, and so on")
-        read.update((text, None) for _, text in pairs.items())
+        read.update((text, None) for text in itertools.chain((text for _, text in pairs.items()), spare))
 
 
 def _beside_pictures(source: SourceCaptions, tree: Tree, index: PictureIndex, known: SpilledDict[None]) -> None:
@@ -113,7 +114,7 @@ def _beside_pictures(source: SourceCaptions, tree: Tree, index: PictureIndex, kn
     twins: dict[str, tuple[int, int]] = {}      # suffix → number of files, the position of the first of them
     others: dict[str, tuple[int, str]] = {}     # what to do about files → their number, the first of them
     looked_into = 0                             # files with unknown suffixes
-    _packed_beside(source, tree)
+    _packed_beside(source, tree, index)
     for position, name in enumerate(tree.others.names()):
         if name in known or name in problems:
             continue
@@ -166,10 +167,10 @@ def _beside_pictures(source: SourceCaptions, tree: Tree, index: PictureIndex, kn
                 f"not read as captions: {files}{remedy}")
 
 
-def _packed_beside(source: SourceCaptions, tree: Tree) -> None:
+def _packed_beside(source: SourceCaptions, tree: Tree, index: PictureIndex) -> None:
     """Archives and packed files in the tree."""
-    packed = [name for name in tree.others.names() if name.lower().endswith((*PACKED, *_ARCHIVES))]
-    archives = [name for name in packed if name.lower().endswith(_ARCHIVES) and (tree.root / name).is_file()]
+    packed = [name for name in tree.others.names() if name.lower().endswith((*PACKED, *_READABLE))]
+    archives = [name for name in packed if name.lower().endswith(_READABLE) and (tree.root / name).is_file()]
     others = [name for name in packed if name not in archives]
     suffixes = picture_suffixes()
     if pictures := [name for name in others if posixpath.splitext(posixpath.splitext(name)[0])[1].lower() in suffixes]:
@@ -178,7 +179,11 @@ def _packed_beside(source: SourceCaptions, tree: Tree) -> None:
         is_named_so = not source.by_name and any(is_caption_name(posixpath.basename(name)) for name in others)
         (source.warnings if is_named_so else source.notes).append(
             f"not read: {others[0]}{_and_more(len(others))}; unpack what holds pictures or captions")
-    if archives:
+    numbered = functools.cache(lambda: NumberedFiles(tree.pictures.names()))
+    with_captions = {name: line for name in archives[:MAX_ARCHIVES] if name.lower().endswith(ARCHIVES) and (
+        line := describe_archive(tree.root / name, tree, index, numbered))}
+    (source.notes if source.by_name else source.warnings).extend(with_captions.values())
+    if archives := [name for name in archives if name not in with_captions]:
         source.notes.append(f"{archives[0]}{_and_more(len(archives))}: not read, because pictures lie beside; give "
                             f"{tree.root / archives[0]} to read its pictures, or unpack it if it holds captions")
 

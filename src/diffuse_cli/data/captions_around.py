@@ -15,16 +15,19 @@ from pathlib import Path
 from ..config import CLASS_SUFFIXES, TABLE_SUFFIXES
 from ..errors import DataError
 from .annotations import OBJECTS
-from .caption_columns import is_caption_name
-from .caption_tables import UnrelatedFile, read_table
+from .archives import first_files
+from .caption_columns import is_caption_name, is_english
+from .caption_tables import CaptionTable, UnrelatedFile, read_table
 from .containers import DAMAGE, PACKED, File, Location, read_head
+from .file_tree import PACKED as PACKED_FILES
 from .file_tree import Tree
-from .file_types import picture_suffixes
+from .file_types import is_picture_name, picture_suffixes
 from .name_captions import id_among_folders
-from .numbered_texts import NumberedFiles, match_by_number
+from .numbered_texts import LANGUAGES, NumberedFiles, match_by_number
 from .picture_index import KINDS, NEVER_CAPTIONS, PictureIndex, names_in
 from .sidecar_texts import are_boxes
 from .source_captions import SourceCaptions
+from .spilled import SpilledDict
 from .tables import JSON_LINES
 from .text_files import NotText, decode_text
 
@@ -42,8 +45,9 @@ _OTHERS = (".md", ".rst", ".html", ".htm", ".yaml", ".yml", ".toml", ".ini", ".c
 _LIMIT = 64 * 2**20                             # maximum bytes of a table that is looked into
 _MAX_ENTRIES = 2000                             # maximum entries of a folder that are looked at
 _MAX_TABLES = 100                               # tables that are looked into, and documents
+MAX_ARCHIVES = 20                              # archives that are looked into
 _MAX_TEXTS = 100                                # the same of a folder beside that of the pictures
-_ARCHIVES = (".zip", ".tar")
+ARCHIVES = (".zip", ".tar")
 _NO_CAPTIONS = " lists pictures, without captions"
 _MAX_LINES = 10                                 # folders and files that are named
 _HEAD = 64 * 1024                               # bytes of a document in which names of pictures are looked for
@@ -62,7 +66,7 @@ def name_captions_around(source: SourceCaptions, tree: Tree, index: PictureIndex
     files = [file for file in _files_in(above, _MAX_ENTRIES) if file.path != root]      # which may be a shard
     groups = [(above, above, files)]            # a folder; what to give to use it; its files
     tables, distant = list(groups[0][-1]), []
-    for folder, common in _folders_around(root):
+    for folder, common in sorted(_folders_around(root), key=lambda found: not is_english(found[0].name)):
         files = _files_in(folder, _MAX_TEXTS)
         if not any(file.suffix in picture_suffixes() for file in files):            # else they are captions of those
             groups.append((folder, common, files))
@@ -79,6 +83,7 @@ def name_captions_around(source: SourceCaptions, tree: Tree, index: PictureIndex
     pictures = functools.cache(lambda: NumberedFiles(tree.pictures.names()))
     told: set[Location] = set()                 # texts of single pictures, which are no tables
     warnings: list[str] = []
+    numbered: list[tuple[str, str]] = []        # the name of a folder in lower case, a warning
     for folder, common, files in groups:
         for suffixes, enough in ((_TEXTS, 1), (_ROWS, 2), (_OTHERS, 2)):
             texts = [file for file in files if file.suffix in suffixes]
@@ -88,20 +93,18 @@ def name_captions_around(source: SourceCaptions, tree: Tree, index: PictureIndex
                 (source.notes if _is_boxes(fitting[0]) else warnings).append(
                     _describe(folder, common, fitting[0], tree))
         is_for_these = folder == above or _is_kind(folder.name) or not _sub_folders(folder)
-        numbered = _with_numbers([file for file in files if file.path not in told], pictures) if (
-            is_for_these and not tree.written_names) else {}
-        for picture, text in itertools.islice(numbered.items(), 1):
-            warnings.append(f"{folder} holds texts with the numbers of these pictures, which are not used; "
-                            f"{_step(folder, common, tree)}: with --captions sidecar, {text} is the caption of "
-                            f"{picture}, and so on")
-        with_numbers = set(numbered.values())
-        told.update(file.path for file in files if file.name in with_numbers)
+        if is_for_these and not tree.written_names:
+            files = [file for file in files if file.path not in told]
+            numbered += _by_number(folder, common, files, tree, pictures, told)
+    languages = [line for name, line in numbered if name in LANGUAGES]          # one of them counts, the first
+    warnings += (line for name, line in numbered if name not in LANGUAGES or line == languages[0])
     rest = [file for file in tables if file.path not in told]
     warnings += _tables(rest, index, names_folders if id_among_folders(tree) else lambda _: False)
     warnings += (line for line in _tables(distant, index, lambda _: False) if _NO_CAPTIONS not in line)
     warnings += _documents((*rest, *distant), index)
-    warnings += (f"{file.path} is not read; if it holds captions of these pictures, give it behind {tree.root}"
-                 for file in rest if file.suffix in _ARCHIVES and _is_kind(file.base))
+    warnings += _archives((file for _, _, files in groups for file in files), tree, index, pictures)
+    warnings += (f"not read: {file.path}; unpack it if it holds captions of these pictures" for file in rest
+                 if file.name.lower().endswith(PACKED_FILES) and file.suffix not in ARCHIVES and _is_kind(file.base))
     if len(warnings) > _MAX_LINES:
         warnings[_MAX_LINES:] = [f"{len(warnings) - _MAX_LINES:,} more folders and files like these lie around {root}"]
     source.warnings += warnings
@@ -126,11 +129,60 @@ def _step(folder: Path, common: Path, tree: Tree) -> str:
             "copy them beside the pictures")
 
 
+def _by_number(folder: Path, common: Path, files: list[File], tree: Tree, pictures: Callable[[], NumberedFiles],
+               told: set[Location]) -> Iterator[tuple[str, str]]:
+    """The name of a folder in lower case, and a warning of the texts in it that have the numbers of pictures, if any.
+
+    told: gets these texts.
+    """
+    numbered = _with_numbers(files, pictures)
+    for picture, text in itertools.islice(numbered.items(), 1):
+        yield folder.name.lower(), (
+            f"{folder} holds texts with the numbers of these pictures, which are not used; "
+            f"{_step(folder, common, tree)}: with --captions sidecar, {text} is the caption of {picture}, and so on")
+    texts = set(numbered.values())
+    told.update(file.path for file in files if file.name in texts)
+
+
+def describe_archive(path: Path, tree: Tree, index: PictureIndex, pictures: Callable[[], NumberedFiles]) -> str:
+    """A warning, if the first files in an archive are captions of the pictures; "" otherwise."""
+    try:
+        members = first_files(path, _MAX_TEXTS)
+    except DataError:
+        return ""
+    if not _holds_captions(members, index, pictures):
+        return ""
+    step = f"give {path} instead, for its pictures with them" if any(is_picture_name(file.name) for file in members) \
+        else f"give it behind {tree.root}"
+    return f"{path} holds captions of these pictures, which are not used; {step}"
+
+
+def _archives(files: Iterable[File], tree: Tree, index: PictureIndex, pictures: Callable[[], NumberedFiles],
+              ) -> Iterator[str]:
+    """A line for each archive that holds captions of the pictures, or is called so."""
+    archives = (file.path for file in files if file.suffix in ARCHIVES)
+    for path in itertools.islice(archives, MAX_ARCHIVES):
+        assert isinstance(path, Path)
+        if line := describe_archive(path, tree, index, pictures):
+            yield line
+        elif _is_kind(path.stem):
+            yield f"{path} is not read; if it holds captions of these pictures, give it behind {tree.root}"
+
+
+def _holds_captions(files: list[File], index: PictureIndex, pictures: Callable[[], NumberedFiles]) -> bool:
+    """Whether some files are texts with the names or numbers of the pictures, or one is a table of captions of them."""
+    texts = [file for file in files if file.suffix in _TEXTS and file.suffix != ".xml"]
+    if 0 < len(texts) <= 2 * sum(index.find_only(file.base) is not None for file in texts):
+        return not _is_boxes(texts[0])
+    return bool(_with_numbers(files, pictures)) or any(
+        table.by_name for table in (_read(file, index) for file in files) if table is not None)
+
+
 def _with_numbers(files: list[File], pictures: Callable[[], NumberedFiles]) -> dict[str, str]:
     """Picture → the text with its number, of the first suffix of which there are such texts."""
     for suffix in _TEXTS:
         texts = (file.name for file in files if file.suffix == suffix)
-        if found := dict(match_by_number(texts, pictures, loosely=True)):
+        if found := dict(match_by_number(texts, pictures, spare=SpilledDict(), loosely=True)):
             return found
     return {}
 
@@ -188,10 +240,7 @@ def _tables(files: Iterable[File], index: PictureIndex, names_folders: Callable[
             if is_caption_name(file.base):
                 yield f"{path} is too large to be looked into; --captions {path} reads captions from it"
             continue
-        try:
-            table = read_table(file, index, None, required=False) if file.suffix in TABLE_SUFFIXES else None
-        except (UnrelatedFile, DataError):      # no table, or one that cannot be read to its end
-            table = None
+        table = _read(file, index)
         if table is None and names_folders(path):
             yield f"{path} holds names for these folders; --captions {path} uses them"
         elif table is not None and table.by_name:
@@ -201,6 +250,14 @@ def _tables(files: Iterable[File], index: PictureIndex, names_folders: Callable[
             yield f"{path}{_NO_CAPTIONS}" + (
                 f" but with objects in them; --captions {path} --caption-column {OBJECTS} takes these"
                 if table.has_objects else "")
+
+
+def _read(file: File, index: PictureIndex) -> CaptionTable | None:
+    """A table of the pictures; None for another file, or for a table that cannot be read to its end."""
+    try:
+        return read_table(file, index, None, required=False) if file.suffix in TABLE_SUFFIXES else None
+    except (UnrelatedFile, DataError):
+        return None
 
 
 def _size(path: Path) -> int:

@@ -54,7 +54,7 @@ def read_sidecars(tree: Tree, *, extension: str | None, joined: bool = False, as
     numbered = functools.cache(lambda: NumberedFiles(tree.pictures.names()))
     for suffix, of_pictures in owned.items():
         if not of_pictures:
-            of_pictures.update(match_by_number(with_suffix(suffix, tree), numbered, loosely=asked))
+            of_pictures.update(match_by_number(with_suffix(suffix, tree), numbered, spare=spare, loosely=asked))
             source.notes += [f"texts are captions of the pictures with their numbers: {text} is that of {picture}"
                              for picture, text in itertools.islice(of_pictures.items(), 1)]
         source.files.update((name, None) for _, name in of_pictures.items())
