@@ -200,3 +200,36 @@ def test_rows_in_an_object_inside_are_found(folder, around):
     rows = [{"image": f"{number}.png", "caption": f"a red car {number}"} for number in range(3)]
     root = folder({**{f"{number}.png": None for number in range(3)}, "all.json": json.dumps(around(rows))})
     assert captions_of(find_pictures(root)) == {f"{number}.png": (f"a red car {number}",) for number in range(3)}
+
+
+@pytest.mark.parametrize("table", [
+    {"items": [{"id": 900 + number, "url": f"https://site/x/{number}.jpeg", "width": 512, "height": 768,
+                "meta": {"prompt": f"a red car {number}", "negativePrompt": "bad"}} for number in range(3)],
+     "metadata": {"nextCursor": "x"}},
+    [{"image": f"{number}.jpeg", "info": {"description": f"a red car {number}", "lens": "50 mm"}}
+     for number in range(3)]])
+def test_captions_in_an_object_of_a_row_are_found(folder, table):
+    root = folder({**{f"{number}.jpeg": None for number in range(3)}, "images.json": json.dumps(table)})
+    assert captions_of(find_pictures(root)) == {f"{number}.jpeg": (f"a red car {number}",) for number in range(3)}
+
+
+def test_settings_whose_values_happen_to_name_a_picture_are_no_table(folder):
+    """As the albums of Eagle keep them in the folder of each picture."""
+    root = folder({"cat/cat.png": None, "dog/dog.png": None, "cat/metadata.json": json.dumps(
+        {"id": "K1", "name": "cat", "tags": ["red"], "star": 3})})
+    assert captions_of(find_pictures(root))["cat/cat.png"] == ("cat",)
+
+
+@pytest.mark.parametrize("words", ["LabelName", "labelName", "Label Name"])
+def test_names_of_columns_are_read_however_their_words_are_set_apart(folder, words):
+    table = f"ImageID,Source,{words},Confidence\n0a,x,/m/0c,1\n0a,x,/m/0d,1\n0a,x,/m/0e,1\n0b,x,/m/0d,1\n"
+    root = folder({"0a.jpg": None, "0b.jpg": None, "labels.csv": table,
+                   "class-descriptions.csv": "/m/0c,Car\n/m/0d,Tree\n/m/0e,Sky\n"})
+    assert captions_of(find_pictures(root)) == {"0a.jpg": ("Car", "Tree", "Sky"), "0b.jpg": ("Tree",)}
+
+
+def test_classes_that_a_person_did_not_find_in_a_picture_are_not_its_captions(folder):
+    """In Open Images, a row with a confidence of 0 says so."""
+    root = folder({"0a.jpg": None, "0b.jpg": None,
+                   "labels.csv": "ImageID,LabelName,Confidence\n0a,car,1\n0a,tree,0\n0b,tree,1\n"})
+    assert captions_of(find_pictures(root)) == {"0a.jpg": ("car",), "0b.jpg": ("tree",)}

@@ -136,6 +136,7 @@ def test_an_archive_that_is_called_so_is_named_although_nothing_in_it_fits(tmp_p
         f"{tmp_path / name} is not read; if it holds captions of these pictures, give it behind {tmp_path / 'img'}",)
 
 
+NOT_USED = "holds captions with the names or numbers of these pictures, which are not used"
 TEXTS = {"p0.txt": b"a red car", "p1.txt": b"a blue bus", "p2.txt": b"a dog"}
 ARCHIVES = {"by name": TEXTS, "in a folder": {f"x/{name}": text for name, text in TEXTS.items()},
             "table": {"all.csv": TABLES["all.csv"].encode()},
@@ -153,7 +154,7 @@ def test_archives_of_captions_are_named_whatever_they_are_called(tmp_path, conte
     (write_zip if root.suffix else write_folder)(root if root.suffix else tmp_path / "data/img", PICTURES)
     write(archive, contents)
     found = find_pictures(root)
-    assert found.warnings == (f"{archive} holds captions of these pictures, which are not used; give it behind {root}",)
+    assert found.warnings == (f"{archive} {NOT_USED}; give it behind {root}",)
     assert find_pictures(root, more_folders=[str(archive)]).conditional
 
 
@@ -169,8 +170,7 @@ def test_an_archive_of_the_pictures_with_captions_is_named_in_place_of_the_folde
     write_folder(tmp_path / "img", PICTURES)
     write_zip(tmp_path / "all.zip", {**PICTURES, **TEXTS})
     assert find_pictures(tmp_path / "img").warnings == (
-        f"{tmp_path / 'all.zip'} holds captions of these pictures, which are not used; give {tmp_path / 'all.zip'} "
-        "instead, for its pictures with them",)
+        f"{tmp_path / 'all.zip'} {NOT_USED}; give {tmp_path / 'all.zip'} instead, for its pictures with them",)
 
 
 def test_packed_captions_that_are_not_read_are_named(tmp_path):

@@ -226,3 +226,9 @@ def test_a_table_gives_captions_to_folders_whose_names_say_nothing(folder):
     found = find_pictures(folder({"video1/1.png": None, "video2/1.png": None, "captions.csv":
                                   "video,caption\nvideo1,a dog runs\nvideo2,a cat sleeps\n"}))
     assert by_class(found) == {"video1": "a dog runs", "video2": "a cat sleeps"}
+
+
+def test_names_behind_ids_of_freebase_are_read_in_the_first_language(folder):
+    root = folder({f"m.0{part}/{number}.jpg": None for part in "ab" for number in range(2)} | {
+        "list.tsv": 'm.0a\t"Ann Lee"@en\nm.0a\t"アン"@ja\nm.0b\t"Bob Ray"@en\nm.0c\t"Else"@en\n'})
+    assert by_class(find_pictures(root)) == {"m.0a": "Ann Lee", "m.0b": "Bob Ray"}

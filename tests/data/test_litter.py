@@ -18,6 +18,7 @@ _LITTER = """
     SYNOFILE_THUMB_M.jpg SYNOPHOTO_THUMB_XL.jpg SYNOPHOTO_FILM_H.mp4 AlbumArtSmall.jpg :2eDS_Store _gsdata_ SyncDebris
     a.jpg.part a.jpg.crdownload a.jpg.download a.partial a.tmp a.jpg.aria2 ~$a.png ~syncthing~a.jpg.tmp a.jpg.!ut
     a.jpg:Zone.Identifier a.jpg.Zone.Identifier Thumbs.db:encryptable _vti_cnf $WinREAgent
+    @__thumb a.jpg.aria2__temp a.png.sb-1a2b3c4d-AbCdEf
     Catalog.lrdata @GMT-2024.01.01-00.00.00 .trashed-1700000000-a.jpg .pending-1700000000-a.jpg
 """
 _PICTURES = """

@@ -83,6 +83,17 @@ def test_names_of_several_programs_and_dates_with_names_of_months_are_no_caption
     assert find_pictures(folder({f"{name}.png": None for name in names})).caption_source == "none"
 
 
+def test_modes_that_cameras_write_behind_the_number_are_no_captions_and_words_of_people_are(folder):
+    names = ("PXL_20230115_101112345.PORTRAIT", "PXL_20230115_101113345.NIGHT", "IMG-20230101-WA0001", "IMG_1234_HDR",
+             "Screenshot_20230101-101010_Chrome", "Screenshot_20230101-101011_Maps", "DJI_0001_W", "image_picker_12",
+             "IMG_20230101_101010_BURST001_COVER", "telegram-cloud-photo-size-2-123-y", "ComfyUI_temp_abcde_00001_")
+    assert find_pictures(folder({f"{name}.jpg": None for name in names})).caption_source == "none"
+    for name in names:
+        (folder({}) / f"{name}.jpg").unlink()
+    found = find_pictures(folder({"IMG_1234 red car.jpg": None, "DSC_0001_blue_bus.jpg": None}))
+    assert sorted(captions_of(found).values()) == [("blue bus",), ("red car",)]
+
+
 def test_folders_of_months_are_no_classes_and_those_of_other_words_are(folder):
     dates = {f"{part}/{number}.png": None for part in ("2023/01 January", "2023/02 February", "May 2024",
                                                               "2024_06_June") for number in range(3)}

@@ -138,3 +138,13 @@ def test_captions_in_shards_go_before_their_names(tmp_path):
     write_arrow(tmp_path / "a.parquet", rows(paths=["cat/1.png", "dog/1.png"], text=["a tabby", "a poodle"]))
     assert captions_of(find_pictures(tmp_path / "a.parquet"))["00000000"] == ("a tabby",)
     assert captions_of(find_pictures(tmp_path / "a.parquet", captions="folder"))["00000000"] == ("cat",)
+
+
+def test_a_column_of_lists_of_pictures_and_answers_in_turns_is_read(tmp_path):
+    write_arrow(tmp_path / "a.parquet", [
+        {"images": [{"bytes": png(row), "path": None}, {"bytes": png(row + 9), "path": None}][:1 + row % 2],
+         "texts": [{"user": "Describe it.", "assistant": f"a red car {row}", "source": "x"}]} for row in range(4)])
+    found = find_pictures(tmp_path)
+    assert list(captions_of(found).values()) == [(f"a red car {row}",) for row in range(4)]
+    assert "of each list in the column images of a.parquet, the first picture counts" in found.notes
+    assert [picture.path.read_bytes() for picture in found.pictures] == [png(row) for row in range(4)]

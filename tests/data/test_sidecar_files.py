@@ -399,3 +399,15 @@ def test_texts_apart_belong_to_the_only_pictures_of_their_names(tmp_path, place,
     {"x/train.png": None, "x/2.png": None, "train.txt": "some words"}])
 def test_other_texts_apart_do_not(folder, files):
     assert not any(captions_of(find_pictures(folder(files), captions="auto")).values())
+
+
+def test_lists_in_a_folder_without_pictures_are_no_captions_without_a_picture(folder):
+    """As in CUB-200, whose lists begin with numbers."""
+    root = folder({f"images/{part}/{number}.jpg": None for part in ("tern", "wren") for number in range(2)} | {
+        f"text/{part}/{number}.txt": f"a {part}" for part in ("tern", "wren") for number in range(2)} | {
+        "images.txt": "1 tern/0.jpg\n2 tern/1.jpg\n3 wren/0.jpg\n4 wren/1.jpg\n", "split.txt": "1 1\n2 0\n3 1\n4 0\n",
+        "text/wren/9.txt": "a lost wren"})
+    found = find_pictures(root)
+    assert captions_of(found)["images/tern/0.jpg"] == ("a tern",)
+    assert found.caption_problems == (("text/wren/9.txt", "caption without a picture"),)
+    assert any(note.startswith("not read as captions: images.txt and 1 more") for note in found.notes)

@@ -15,13 +15,18 @@ NAMELESS = "column "                            # begins the names of columns of
 TEXT_KEY = "text"                               # the same of captions
 OBJECTS = "objects"                             # the column with the names of marked objects, between commas
 _FILE_NAME = re.compile(r".+\.\w{3,5}", re.DOTALL)
+_NEXT_WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _FILE_KEYS = frozenset((FILE_KEY, "filename", "file", "image", "path", "image_path", "file_names", "filenames", "files",
                         "images", "paths", "image_paths"))
 
 
 def normalised(column: str) -> str:
-    """The name of a column without the differences in spelling that mean nothing: 'File Name' → 'file_name'."""
-    return "_".join(column.strip().strip("'\"").lower().replace("-", " ").replace("_", " ").split())
+    """The name of a column without the differences in spelling that mean nothing: 'File Name' → 'file_name'.
+
+    'LabelName' becomes 'label_name', too.
+    """
+    words = _NEXT_WORD.sub(" ", column.strip().strip("'\""))
+    return "_".join(words.lower().replace("-", " ").replace("_", " ").split())
 
 
 def rows_of(document: Any) -> Iterator[Any]:
@@ -91,7 +96,12 @@ def _looks_like_columns(document: dict[str, Any]) -> bool:
 
 
 def flattened(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of VIA with its attributes as columns, from CSV or JSON, or of Visual Genome; any other row as it is."""
+    """A row of VIA with its attributes as columns, from CSV or JSON, of Visual Genome, or of Open Images.
+
+    Any other row as it is.
+    """
+    if "LabelName" in row and str(row.get("Confidence")) in ("0", "0.0"):          # what a person did not find there
+        return {**row, "LabelName": None}
     if "file_attributes" not in row:
         return _visual_genome_row(row)
     regions = row.get("regions")

@@ -79,7 +79,7 @@ class _Pieces:
                     value = cls.piece[cell.row - cls.start].as_py()
             except DataError as error:
                 raise OSError(error.what) from error
-        data = value.get("bytes") if isinstance(value, dict) else value
+        data = _contents(value)
         if not isinstance(data, bytes) or len(data) > MEMBER_LIMIT:
             raise OSError("no picture in this row")
         return data
@@ -129,6 +129,8 @@ class ArrowTable:
         import pyarrow
 
         def holds_bytes(kind: Any) -> bool:
+            if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind):
+                return holds_bytes(kind.value_type)
             return bool(pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind) or (
                 pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0))
 
@@ -138,12 +140,18 @@ class ArrowTable:
         """The first column whose first value that is not empty is the contents of a picture, or None."""
         for name in self.columns_of_bytes() if self.rows else ():
             with reading(self.path.name, self.path):
-                values = (value.as_py() for value in self.piece_with(0, name)[1])
-                contents = (value.get("bytes") if isinstance(value, dict) else value for value in values)
-                first = next((data for data in contents if data), None)
+                contents = (_contents(value.as_py()) for value in self.piece_with(0, name)[1])
+                first = next(filter(None, contents), None)
             if isinstance(first, bytes) and is_picture(first):
                 return name
         return None
+
+    def is_list(self, column: str) -> bool:
+        """Whether a column holds lists, of pictures for instance, of which the first counts."""
+        import pyarrow
+
+        kind = self.schema.field(column).type
+        return bool(pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind))
 
     def texts(self, without: str) -> Iterator[dict[str, Any]]:
         """The rows without the column of pictures; numbers of classes become their names."""
@@ -195,6 +203,13 @@ def holds_pictures(path: Path) -> bool:
         return ArrowTable(path).image_column() is not None
     except DataError:
         return False
+
+
+def _contents(value: Any) -> Any:
+    """The bytes of a picture in a value of a column of pictures: themselves, beside a path, or the first of a list."""
+    if isinstance(value, list):
+        value = value[0] if value else None
+    return value.get("bytes") if isinstance(value, dict) else value
 
 
 def _checked(column: Any) -> Any:

@@ -102,7 +102,7 @@ def name_captions_around(source: SourceCaptions, tree: Tree, index: PictureIndex
     warnings += _tables(rest, index, names_folders if id_among_folders(tree) else lambda _: False)
     warnings += (line for line in _tables(distant, index, lambda _: False) if _NO_CAPTIONS not in line)
     warnings += _documents((*rest, *distant), index)
-    warnings += _archives((file for _, _, files in groups for file in files), tree, index, pictures)
+    warnings += _archives(rest, tree, index, pictures)
     warnings += (f"not read: {file.path}; unpack it if it holds captions of these pictures" for file in rest
                  if file.name.lower().endswith(PACKED_FILES) and file.suffix not in ARCHIVES and _is_kind(file.base))
     if len(warnings) > _MAX_LINES:
@@ -154,7 +154,7 @@ def describe_archive(path: Path, tree: Tree, index: PictureIndex, pictures: Call
         return ""
     step = f"give {path} instead, for its pictures with them" if any(is_picture_name(file.name) for file in members) \
         else f"give it behind {tree.root}"
-    return f"{path} holds captions of these pictures, which are not used; {step}"
+    return f"{path} holds captions with the names or numbers of these pictures, which are not used; {step}"
 
 
 def _archives(files: Iterable[File], tree: Tree, index: PictureIndex, pictures: Callable[[], NumberedFiles],

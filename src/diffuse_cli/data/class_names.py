@@ -28,6 +28,7 @@ _CAPTIONS = ("text", "caption", "captions", "prompt", "description")       # col
 _TEXT_LIMIT = 4 * 2**20                         # maximum bytes of a text that maps ids to names
 _MAX_FILES = 30                                 # files that are looked into for names of classes
 _SYNSET = re.compile(r"n\d{8}")                 # an id of WordNet, whose name is a list of synonyms
+_LANGUAGE = re.compile(r"(?<=\w)\"?@[a-z]{2,3}(?:-\w+)?$")               # "a name"@en, in files of Freebase
 _PAIR = re.compile(r"(\S+?)\s*[\s,;:=]\s*(\S.*)")
 _YAML_NAMES = re.compile(
     r"^names[ \t]*:[ \t]*(\[[^][]*\]|\{[^{}]*\}|(?:(?:[ \t\r]*\n)+[ \t]*(?:-|[\w\"']+[ \t]*:)[ \t]+[^\n]+)+)", re.M)
@@ -59,7 +60,7 @@ def _is_class_list(file: File) -> bool:
 
 def _name(key: str, value: str) -> str:
     """The name of a class as words: the first of a synset's synonyms; '' for one without words."""
-    value = tidy(value.split(",")[0] if _SYNSET.fullmatch(key) else value).strip("\"'")
+    value = tidy(value.split(",")[0] if _SYNSET.fullmatch(key) else _LANGUAGE.sub("", value)).strip("\"'")
     value = value if " " in value else value.replace("_", " ")
     return value if words_of_name(value, numbers=True) or (len(value) < 3 and value.isalpha()) else ""
 
@@ -136,7 +137,7 @@ def _pairs_of_rows(rows: Callable[[], Iterable[dict[str, Any]]], wanted: set[str
         texts = dict(_texts_of(row))
         part, text = id_in(texts.get(key, "")), texts.get(column, "")
         if part is not None and _name(part, text):
-            names[part] = text
+            names.setdefault(part, text)
     return list(names.items())
 
 

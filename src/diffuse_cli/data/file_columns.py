@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import DataError
-from .annotations import FILE_KEY, NAMELESS, normalised
+from .annotations import FILE_KEY, NAMELESS, TEXT_KEY, normalised
 from .containers import File
 from .file_types import is_picture_name
 from .name_words import words_of_name
@@ -60,7 +60,8 @@ def file_column_in(sample: list[Row], columns: list[str], index: NameIndex, file
     best = next((column for column, count in matches.most_common(1) if count), None)
     are_numbers = best and all(number_in(name_in(row.get(best)) or "0") is not None for _, row in sample)
     names_others = any(_is_file_name(value) and number_in(value) is None for _, row in sample for value in row.values())
-    return None if are_numbers and names_others else best
+    is_of_captions = best == TEXT_KEY           # of a map whose keys name no picture, as settings do
+    return None if is_of_captions or (are_numbers and names_others) else best
 
 
 def column_by_all_rows(

@@ -102,16 +102,18 @@ def name_ids(source: SourceCaptions, tree: Tree, taken: Container[str], left: li
     """
     ids: set[str] = set()
     for _, captions in source.by_name.items():
-        if len(captions) > 1 or not is_id(captions[0]):
+        if not all(map(is_id, captions)):
             return ""
         if len(ids) < _MAX_IDS:
-            ids.add(captions[0])
+            ids.update(captions)
     about_classes = [table.file for table in left if len(table.by_name) <= len(ids)]
     candidates = itertools.chain(_files_with(CLASS_SUFFIXES, tree, taken), about_classes)
     names, file = class_names(ids, candidates, source.notes)
     left[:] = [table for table in left if table.file.name != file]
     if names:
-        source.by_name = SpilledTuples((name, (names.get(one, one),)) for name, (one,) in source.by_name.items())
+        source.by_name = SpilledTuples(
+            (name, tuple(dict.fromkeys(names.get(one, one) for one in captions)))
+            for name, captions in source.by_name.items())
         source.label += f" by {file}"
     else:
         source.warnings.append(f"the captions are only numbers, such as {min(ids)}; a file classes.txt beside the "

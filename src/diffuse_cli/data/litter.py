@@ -17,7 +17,7 @@ _NAMES = frozenset(name.lower() for name in (
     # Linux, Android, cameras
     "lost+found", "LOST.DIR",
     # network disks: Synology, QNAP, D-Link, NetApp
-    "@eaDir", "#recycle", "#snapshot", "@tmp", "@sharebin", "@Recycle", "@Recently-Snapshot", "@Transcode",
+    "@eaDir", "#recycle", "#snapshot", "@__thumb", "@tmp", "@sharebin", "@Recycle", "@Recently-Snapshot", "@Transcode",
     "Network Recycle Bin", "~snapshot",
     # albums and editors
     "CaptureOne", "Picasa.ini", "ZbThumbnail.info", "pspbrwse.jbf", "Adobe Bridge Cache.bc",
@@ -37,7 +37,8 @@ _PATTERNS = tuple((re.compile(pattern, re.IGNORECASE | re.DOTALL), label) for pa
     (r"~\$", "~$*"), (r"~syncthing~", "~syncthing~*"),
     (r".*[:.]zone\.identifier$", "Zone.Identifier"), (r"thumbs\.db:", "Thumbs.db"),       # of Windows, seen by others
     (r".*\.(lrdata|lrcat-data|thumb|thm|ithmb)$", "thumbnails"),
-    (r".*\.(part|crdownload|download|partial|opdownload|filepart|aria2|!ut|!qb|!sync|tmp|temp)$", "partial downloads"),
+    (r".*\.(part|crdownload|download|partial|opdownload|filepart|aria2|aria2__temp|!ut|!qb|!sync|tmp|temp"
+     r"|sb-[0-9a-f]{8}-\w{6})$", "partial downloads"),                 # the last: of macOS, while a file is saved
 ))
 
 _ANY = re.compile("|".join(pattern.pattern for pattern, _ in _PATTERNS), re.IGNORECASE | re.DOTALL)

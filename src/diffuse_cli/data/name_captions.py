@@ -23,7 +23,7 @@ WORDY_NAMES = 0.8                               # minimum share of file names th
 LABELLED = 0.5                                  # minimum share of pictures in folders with words, for the same
 _COMMON = 0.95                                  # share of pictures in a folder from which its name tells nothing apart
 
-_ID = re.compile(r"n\d{8}|\d{1,9}")
+_ID = re.compile(r"n\d{8}|\d{1,9}|(?:/[mg]/|m\.)0\w{1,8}")             # of WordNet, of a list, of Freebase
 _WORD = re.compile(r"[^\W\d_]{3,}|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")       # 猫 is a word
 _ARCHIVE = re.compile(r"\.(?:zip|tar)(?=/|$)", re.IGNORECASE)           # in the names of cats.zip beside cats.tar
 _FOREIGN = re.compile("[\udc80-\udcff]")                                # a byte of a name that is not UTF-8
@@ -158,7 +158,7 @@ def _file_words(tree: Tree, encoding: str) -> SpilledDict[str]:
 
 
 def is_id(text: str) -> bool:
-    """Whether a name or caption is a number or an id of WordNet, which needs a name to mean anything."""
+    """Whether a name or caption is a number or an id of WordNet or Freebase, which needs a name to mean anything."""
     return bool(_ID.fullmatch(text))
 
 

@@ -30,6 +30,7 @@ _SAY_NOTHING = frozenset(_WORDS.split())
 _FILE_WORDS = """
     viber wechat wx messenger linkedin chatgpt dall·e flux schnell kontext krea turbo sdxl qwen hunyuan fooocus invokeai
     ezgif vlcsnap fullsizerender photogrid inshot snapseed vsco camscanner picsart beautyplus lightroom photoshop
+    picker project depositphotos pdf fx kif yun cci seed iter gen aligned item patch tile coco ilsvrc imagenet
     creation collage rotated flipped augmented aug hash step epoch rank grid seite win pro um à в
 """
 _FILES_SAY_NOTHING = _SAY_NOTHING.union(_FILE_WORDS.split())
@@ -41,8 +42,11 @@ _MONTH = """(?:jan(?:uary|uar|vier)?|feb(?:ruary|ruar)?|février|mar(?:ch|s|zo)?
 _DATE = re.compile(rf"""(?<![^\W\d_])(?:{_MONTH}[\s_.,-]*(?:\d{{1,2}}[\s_.,-]+)?(?:19|20)\d\d(?!\d)
     |(?:19|20)\d\d[\s_.-]+{_MONTH}(?![^\W\d_])|\d\d[\s_.-]+{_MONTH}$)""", re.IGNORECASE | re.VERBOSE)
 # Of programs whose names hold words that may also be those of a class.
-_PROGRAMS = re.compile(r"gemini[ _-]generated[ _-]image|(?<![^\W\d_])grok[ _-]image|^dall[·.-]?e(?![^\W\d_])|"
-                       r"^photo on(?= \d)", re.IGNORECASE)
+_PROGRAMS = re.compile(r"comfyui_temp_[a-z]{5}(?=_)|^telegram-cloud-\w+-size-\d+-\d+-[a-z]$|"
+                       r"^screenshot[ _-]\d{4}.*|gemini[ _-]generated[ _-]image|(?<![^\W\d_])grok[ _-]image|"
+                       r"^dall[·.-]?e(?![^\W\d_])|^photo on(?= \d)", re.IGNORECASE)
+# PXL_20230115_101112345.NIGHT, IMG-20230101-WA0001, IMG_1234_HDR, DJI_0001_W: capitals behind the number are marks.
+_CAMERAS = re.compile(r"(?:PXL|IMG|VID|MVIMG|DJI|DSC|GOPR)[-_]E?\d{4}(?:[A-Z\d._~ ()-]*$)?")
 _SETTINGS = re.compile(r"[\s_]--[a-z]+(?=[\s_]|$).*")                        # a_red_car_--ar_16_9: of the generator
 _HEX = re.compile(r"(?=[a-f]*\d)[0-9a-f]{6,}", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[\s_\-.,;+()\[\]{}#@!=&~]+")
@@ -58,6 +62,7 @@ def words_of_name(name: str, *, numbers: bool = False) -> str:
         return ""
     words = []
     name = urllib.parse.unquote(name)
+    name = name[match.end():] if (match := _CAMERAS.match(name)) else name
     for meaningless, replacement in ((_SETTINGS, ""), (_UUID, " "), (_DATE, " "), (_PROGRAMS, " ")):
         name = meaningless.sub(replacement, name)
     for token in _SEPARATORS.split(name):

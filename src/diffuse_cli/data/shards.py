@@ -36,6 +36,8 @@ def read_shards(tables: list[tuple[str, Path]], root: Path, column: str | None) 
         if more := [name for name in table.columns_of_bytes() if name != images]:
             told.notes.append(f"pictures are taken from the column {images} of {path.name}, and not from "
                               f"{', '.join(more)[:200]}")
+        if table.is_list(images):
+            told.notes.append(f"of each list in the column {images} of {path.name}, the first picture counts")
         captions = captions_of_rows(told, table.texts(images), column)
         for row, texts in zip(range(table.rows), captions, strict=True):
             file = File(_name(prefix, row), Cell(path, images, row))

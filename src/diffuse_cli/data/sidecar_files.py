@@ -235,6 +235,7 @@ def _report_others(source: SourceCaptions, tree: Tree, used: Counter[str], spare
     source.problems += [(file.name, reason) for file, reason in tree.irregular
                         if file.suffix in SIDECAR_SUFFIXES and is_of_picture(file.base)]
     no_orphans = NOT_SIDECARS | FOLDER_TEXTS
+    places = set(tree.directories) | {posixpath.dirname(name) for name in source.files}
     more, first = 0, ""                         # texts of pictures that have another
     negative = 0                                # texts with what a picture should not show
     for name in tree.others.names() if source.present else ():
@@ -247,7 +248,8 @@ def _report_others(source: SourceCaptions, tree: Tree, used: Counter[str], spare
             if name in spare or is_of_picture(posixpath.splitext(base)[0]):
                 more, first, source.files[name] = more + 1, first or name, None
                 continue
-            source.problems.append((name, ORPHAN))
+            if posixpath.dirname(name) in places:       # else it is no text of a picture, and is named as other texts
+                source.problems.append((name, ORPHAN))
     if negative:
         source.notes.append(f"{negative:,} texts are negative prompts by their names, and no captions")
     if more:

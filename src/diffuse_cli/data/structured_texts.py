@@ -8,7 +8,8 @@ from typing import Any
 
 from ..files.strict_json import loads_shallow
 
-CAPTION_KEYS = ("caption", "text", "raw", "sentence", "value", "content")       # of an object in the place of a caption
+# Of an object in the place of a caption.
+CAPTION_KEYS = ("caption", "text", "raw", "sentence", "value", "content", "prompt", "description", "assistant")
 LANGUAGE_KEYS = ("en", "en_US", "en-US", "english")                     # of translations, instead of CAPTION_KEYS
 # Keys around a caption in the answers of services.
 _WRAPPERS = ("edges", "node", "response", "body", "choices", "message", "content")
