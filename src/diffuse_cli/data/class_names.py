@@ -132,7 +132,8 @@ def _pairs_of_rows(rows: Callable[[], Iterable[dict[str, Any]]], wanted: set[str
         return []
     if not are_ids and normalised(known[0]) not in _CAPTIONS:
         return []
-    column, names = (known or others)[0], {}
+    column = (known or others)[0]
+    names: dict[str, str] = {}
     for row in rows():
         texts = dict(_texts_of(row))
         part, text = id_in(texts.get(key, "")), texts.get(column, "")
