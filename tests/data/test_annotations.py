@@ -91,7 +91,7 @@ def test_marked_objects_are_captions_only_by_option(folder, name):
     assert not found.conditional
     assert len(found.warnings) == 1
     assert found.warnings[0].startswith(f"{name} has no column text, caption or prompt (it has: ")
-    assert "objects); --caption-column names another" in found.warnings[0]
+    assert "objects); --caption-column objects takes the names of what is marked" in found.warnings[0]
     assert captions_of(find_pictures(root, caption_column="objects")) == dict.fromkeys(NAMES, ("ball",))
 
 
@@ -167,7 +167,7 @@ VISUAL_GENOME = {
 def test_parts_of_pictures_in_visual_genome_are_captions_only_by_option(folder, name, captions):
     root = folder({**{f"VG_100K/{number}.jpg": None for number in range(4)}, name: json.dumps(VISUAL_GENOME[name])})
     (warning,) = find_pictures(root).warnings
-    assert warning.endswith("objects); --caption-column names another")
+    assert warning.endswith("objects); --caption-column objects takes the names of what is marked")
     assert captions_of(find_pictures(root, caption_column="objects"))["VG_100K/2.jpg"] == captions
     (warning,) = find_pictures(root / "VG_100K").warnings
     assert warning.endswith(f"but with objects in them; --captions {root / name} --caption-column objects takes these")
@@ -233,3 +233,28 @@ def test_classes_that_a_person_did_not_find_in_a_picture_are_not_its_captions(fo
     root = folder({"0a.jpg": None, "0b.jpg": None,
                    "labels.csv": "ImageID,LabelName,Confidence\n0a,car,1\n0a,tree,0\n0b,tree,1\n"})
     assert captions_of(find_pictures(root)) == {"0a.jpg": ("car",), "0b.jpg": ("tree",)}
+
+
+@pytest.mark.parametrize("header", [
+    "filename,width,height,class,xmin,ymin,xmax,ymax", "image,a,b,LabelName,X1,Y1,X2,Y2",
+    "file,a,b,label,bbox_x,bbox_y,bbox_w,bbox_h"])
+def test_classes_of_several_boxes_in_a_picture_are_no_captions(folder, header):
+    rows = [f"{number}.png,64,64,{kind},1,0,1,1" for number in range(3) for kind in ("car", "red bus")]
+    root = folder({**{f"{number}.png": None for number in range(3)}, "boxes.csv": "\n".join([header, *rows])})
+    found = find_pictures(root)
+    assert not found.conditional
+    assert found.warnings[0].endswith("; --caption-column objects takes the names of what is marked")
+    assert captions_of(find_pictures(root, caption_column="objects"))["1.png"] == ("car", "red bus")
+
+
+def test_the_class_of_the_only_box_in_each_picture_is_its_caption(folder):
+    """As in sets of traffic signs and cars."""
+    rows = [f"{number}.png,{kind},1,1,60,60" for number, kind in enumerate(("stop", "yield", "stop"))]
+    root = folder({**{f"{number}.png": None for number in range(3)},
+                   "signs.csv": "\n".join(["Path,ClassName,x1,y1,x2,y2", *rows])})
+    assert captions_of(find_pictures(root))["1.png"] == ("yield",)
+
+
+def test_columns_that_divide_the_pictures_are_no_tags(folder):
+    root = folder({"0.png": None, "1.png": None, "all.csv": "file,is_train,width,height\n0.png,1,1,1\n1.png,0,1,1\n"})
+    assert not find_pictures(root).conditional

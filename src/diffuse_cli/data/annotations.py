@@ -15,6 +15,11 @@ NAMELESS = "column "                            # begins the names of columns of
 TEXT_KEY = "text"                               # the same of captions
 OBJECTS = "objects"                             # the column with the names of marked objects, between commas
 _FILE_NAME = re.compile(r".+\.\w{3,5}", re.DOTALL)
+# Columns of boxes, and of the classes of what is in them.
+_CORNERS = ({"xmin", "ymin", "xmax", "ymax"}, {"x1", "y1", "x2", "y2"}, {"x", "y", "w", "h"},
+            {"x", "y", "width", "height"})
+_OF_OBJECTS = ("label", "labels", "class", "class_name", "label_name", "class_label", "category", "category_name",
+               "name", "object")
 _NEXT_WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _FILE_KEYS = frozenset((FILE_KEY, "filename", "file", "image", "path", "image_path", "file_names", "filenames", "files",
                         "images", "paths", "image_paths"))
@@ -123,6 +128,18 @@ def _visual_genome_row(row: dict[str, Any]) -> dict[str, Any]:
             names = [one["names"] for one in marked if isinstance(one.get("names"), list)]
             return {**rest, **_marked(name for several in names for name in several[:1])} if names else row
     return row
+
+
+def has_boxes(columns: Iterable[str]) -> bool:
+    """Whether a table has columns with the corners or the sides of boxes."""
+    names = {re.sub(r"[^a-z\d]", "", column.lower()) for column in columns}
+    return any(names >= corners for corners in _CORNERS) or any("bbox" in name for name in names)
+
+
+def as_object(row: dict[str, Any]) -> dict[str, Any]:
+    """A row about a box in a picture, with the name of its class in OBJECTS."""
+    kinds = [key for key in row if normalised(key) in _OF_OBJECTS]
+    return {**{key: value for key, value in row.items() if key not in kinds}, **_marked(row[key] for key in kinds)}
 
 
 def _object(value: Any) -> dict[str, Any]:

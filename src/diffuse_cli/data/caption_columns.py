@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import DataError
-from .annotations import NAMELESS, OBJECTS, normalised
+from .annotations import NAMELESS, OBJECTS, has_boxes, normalised
 from .caption_text import captions_under, distinct_captions
 from .structured_texts import caption_in
 
@@ -27,6 +27,8 @@ _IDEOGRAPHS = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]")        # 
 _NUMBERED = re.compile(r"\D+\d{1,2}")        # caption_1, and others: each is an alternative
 _PHRASE = 3                                     # words from which a value is a phrase
 _MARKS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "-1": False, "false": False}
+_NO_MARKS = frozenset(("train", "test", "val", "valid", "validation", "is_train", "is_training", "is_test", "is_valid",
+                       "is_validation", "split", "fold", "width", "height", "verified", "selected"))       # of files
 _NO_CAPTION = re.compile(r"[a-z]+://\S*|[0-9a-fA-F]{8,}|[\d\s:.,TZ+/-]+|\S+\.\w{2,5}(#\d+)?")
 
 
@@ -95,7 +97,8 @@ def choose_columns(table: str, sample: list[dict[str, Any]], others: list[str], 
         chosen.notes.append(f"captions are the names of the columns of {table} that hold a 1: "
                             f"{', '.join(marks[:4])}{', …' if len(marks) > 4 else ''}")
     elif sample:
-        hint = "; --caption-column names another" if any(
+        hint = f"; --caption-column {OBJECTS} takes the names of what is marked" if OBJECTS in others else (
+            "; --caption-column names another") if any(
             captions_under((name,), row, "", []) for name in others for row in sample) else (
             ", which hold no texts" if others else "")
         chosen.warnings.append(f"{table} has no column text, caption or prompt (it has: {listed}){hint}")
@@ -171,8 +174,10 @@ def _are_classes(sample: list[dict[str, Any]], name: str) -> bool:
 
 def _columns_of_marks(sample: list[dict[str, Any]], others: list[str]) -> tuple[str, ...]:
     """The columns that hold nothing but marks, if they are at least two and not all are empty."""
-    found = tuple(name for name in others if name.strip() and not name.startswith(NAMELESS) and all(
-        _mark(row.get(name)) is not None for row in sample))
+    if has_boxes(others):                       # they are true of a box
+        return ()
+    found = tuple(name for name in others if name.strip() and not name.startswith(NAMELESS) and normalised(
+        name) not in _NO_MARKS and all(_mark(row.get(name)) is not None for row in sample))
     return found if len(found) >= 2 and any(_marked(found, row) for row in sample) else ()
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import DataError
-from .annotations import OBJECTS, normalised
+from .annotations import OBJECTS, as_object, has_boxes, normalised
 from .caption_columns import TEXT_COLUMNS, CaptionColumns, choose_columns
 from .containers import File, read_head
 from .file_columns import (
@@ -85,15 +85,13 @@ def read_table(file: File, index: NameIndex, column: str | None, *, required: bo
                 raise
             raise UnrelatedFile(str(error)) from error
     if file_column is None and required:
-        file_column = named_column(sample, columns)
-        if file_column is None and sample:
-            raise DataError(f"{file.name} has no column file_name",
-                            hint=f"Its columns are: {', '.join(columns)[:200] or 'none'}")
+        file_column = _required_column(file, sample, columns)
     if file_column is None:
         return table if required else None
     if find_by_number:
         table.notes.append(_example(file, (name_in(row.get(file_column)) for _, row in rows_again(0)), find_by_number))
     table.notes += index.notes
+    sample, rows, columns = _of_objects(sample, rows, columns, file_column)
     others = [name for name in columns if name != file_column]
     table.has_objects = OBJECTS in others
     reader = choose_columns(table.file.name, [row for _, row in sample], others, column)
@@ -106,6 +104,26 @@ def read_table(file: File, index: NameIndex, column: str | None, *, required: bo
         elif required:
             raise DataError(f"{place} has no {file_column}", hint="Every row names its picture")
     return table
+
+
+def _required_column(file: File, sample: list[Row], columns: list[str]) -> str | None:
+    """The column that should name pictures; None for a table without rows. Raises DataError if there is no such column.
+    """
+    column = named_column(sample, columns)
+    if column is None and sample:
+        raise DataError(f"{file.name} has no column file_name",
+                        hint=f"Its columns are: {', '.join(columns)[:200] or 'none'}")
+    return column
+
+
+def _of_objects(sample: list[Row], rows: Iterator[Row], columns: list[str], file_column: str,
+                ) -> tuple[list[Row], Iterator[Row], list[str]]:
+    """Rows and columns; of rows about several boxes in a picture, the names of classes become those of objects."""
+    if not has_boxes(columns) or len({name_in(row.get(file_column)) for _, row in sample}) == len(sample):
+        return sample, rows, columns
+    sample = [(place, as_object(row)) for place, row in sample]
+    return sample, ((place, as_object(row)) for place, row in rows), list(dict.fromkeys(
+        key for _, row in sample for key in row))
 
 
 def _example(file: File, names: Iterable[str | None], find: Callable[[str], str | None]) -> str:
