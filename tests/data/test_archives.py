@@ -15,6 +15,7 @@ from source_files import EXPECTED, FILES, WRITERS, opened, png, write_folder, wr
 
 from diffuse_cli.data import containers, file_hashes
 from diffuse_cli.data.captions import find_pictures
+from diffuse_cli.data.file_types import remedies
 from diffuse_cli.errors import DataError
 
 
@@ -112,6 +113,8 @@ def test_members_that_would_be_unpacked_without_a_limit_are_not_read(tmp_path, m
         archive.writestr("ok.png", png(1))
     dataset = opened(find_pictures(path), tmp_path / "cache")
     assert (dataset.names, dataset.skipped) == (("ok.png",), (("bomb.png", "unreadable in its archive"),))
+    (remedy,) = remedies(reason for _, reason in dataset.skipped)
+    assert remedy.startswith("unreadable in its archive: unpack it")
 
 
 def tar_header(name, size, kind=b"0"):

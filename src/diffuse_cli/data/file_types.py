@@ -53,6 +53,7 @@ REMEDIES = {                                    # reason → remedy, the rest of
     "packed file": "unpack it, or save the spreadsheet or document, if it is one, as CSV or plain text",
     "video": "save single frames as pictures",
     "archive": "unpack it",
+    "unreadable in its archive": "unpack it (in parquet and Arrow files: the row holds no picture)",
     "encrypted": "unpack its archive with the password",
     "leads out of the archive": "pack it again, from the folder in which it lies",
     "gzip data": "unpack it with `gunzip`",
