@@ -206,11 +206,18 @@ def test_rows_in_an_object_inside_are_found(folder, around):
     {"items": [{"id": 900 + number, "url": f"https://site/x/{number}.jpeg", "width": 512, "height": 768,
                 "meta": {"prompt": f"a red car {number}", "negativePrompt": "bad"}} for number in range(3)],
      "metadata": {"nextCursor": "x"}},
-    [{"image": f"{number}.jpeg", "info": {"description": f"a red car {number}", "lens": "50 mm"}}
+    [{"image": f"{number}.jpeg", "shot": {"description": f"a red car {number}", "lens": "50 mm"}}
      for number in range(3)]])
 def test_captions_in_an_object_of_a_row_are_found(folder, table):
     root = folder({**{f"{number}.jpeg": None for number in range(3)}, "images.json": json.dumps(table)})
     assert captions_of(find_pictures(root)) == {f"{number}.jpeg": (f"a red car {number}",) for number in range(3)}
+
+
+def test_the_description_of_an_author_in_a_row_is_no_caption(folder):
+    rows = [{"image": f"{number}.jpeg", "author": {"name": "Ann", "description": f"I paint with oil, {number}"}}
+            for number in range(3)]
+    assert not find_pictures(folder({**{f"{number}.jpeg": None for number in range(3)},
+                                     "all.json": json.dumps(rows)})).conditional
 
 
 def test_settings_whose_values_happen_to_name_a_picture_are_no_table(folder):

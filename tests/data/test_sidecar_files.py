@@ -411,3 +411,9 @@ def test_lists_in_a_folder_without_pictures_are_no_captions_without_a_picture(fo
     assert captions_of(found)["images/tern/0.jpg"] == ("a tern",)
     assert found.caption_problems == (("text/wren/9.txt", "caption without a picture"),)
     assert any(note.startswith("not read as captions: images.txt and 1 more") for note in found.notes)
+
+
+@pytest.mark.parametrize("name", ["ReadMe.txt", "ChangeLog.txt", "README.txt"])
+def test_texts_about_the_data_set_are_no_captions_without_a_picture(folder, name):
+    found = find_pictures(folder({"1.png": None, "1.txt": "a red car", name: "about it"}))
+    assert found.caption_problems == ()

@@ -27,6 +27,9 @@ _IDEOGRAPHS = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]")        # 
 _NUMBERED = re.compile(r"\D+\d{1,2}")        # caption_1, and others: each is an alternative
 _PHRASE = 3                                     # words from which a value is a phrase
 _MARKS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "-1": False, "false": False}
+# Keys and columns of objects that are not about the picture, but about all pictures, or about people.
+ABOUT_OTHERS = ("info", "license", "licenses", "dataset", "author", "user", "owner", "uploader", "artist", "account",
+                "channel", "creator", "profile", "photographer", "subreddit", "blog", "group", "album")
 _NO_MARKS = frozenset(("train", "test", "val", "valid", "validation", "is_train", "is_training", "is_test", "is_valid",
                        "is_validation", "split", "fold", "width", "height", "verified", "selected"))       # of files
 _NO_CAPTION = re.compile(r"[a-z]+://\S*|[0-9a-fA-F]{8,}|[\d\s:.,TZ+/-]+|\S+\.\w{2,5}(#\d+)?")
@@ -151,6 +154,7 @@ def _named(sample: list[dict[str, Any]], others: list[str]) -> list[str]:
 def _with_phrases(sample: list[dict[str, Any]], others: list[str]) -> list[str]:
     """Columns in which most values are phrases, and that differ."""
     return [name for name in others if name != OBJECTS and not _NEGATIVE.search(name)
+            and not (normalised(name) in ABOUT_OTHERS and any(isinstance(row.get(name), dict) for row in sample))
             and len(set(values := _texts(sample, name))) > 1
             and 2 * sum(len(value.split()) + len(_IDEOGRAPHS.findall(value)) // 3 >= _PHRASE for value in values)
             > len(sample)]

@@ -46,7 +46,7 @@ _PROGRAMS = re.compile(r"comfyui_temp_[a-z]{5}(?=_)|^telegram-cloud-\w+-size-\d+
                        r"^screenshot[ _-]\d{4}.*|gemini[ _-]generated[ _-]image|(?<![^\W\d_])grok[ _-]image|"
                        r"^dall[·.-]?e(?![^\W\d_])|^photo on(?= \d)", re.IGNORECASE)
 # PXL_20230115_101112345.NIGHT, IMG-20230101-WA0001, IMG_1234_HDR, DJI_0001_W: capitals behind the number are marks.
-_CAMERAS = re.compile(r"(?:PXL|IMG|VID|MVIMG|DJI|DSC|GOPR)[-_]E?\d{4}(?:[A-Z\d._~ ()-]*$)?")
+_CAMERAS = re.compile(r"(?:PXL|IMG|VID|MVIMG|DJI|DSC|GOPR)[-_]E?\d{4}(?:[A-Z\d._~()-]*$)?")
 _SETTINGS = re.compile(r"[\s_]--[a-z]+(?=[\s_]|$).*")                        # a_red_car_--ar_16_9: of the generator
 _HEX = re.compile(r"(?=[a-f]*\d)[0-9a-f]{6,}", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[\s_\-.,;+()\[\]{}#@!=&~]+")

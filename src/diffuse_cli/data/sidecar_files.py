@@ -235,20 +235,21 @@ def _report_others(source: SourceCaptions, tree: Tree, used: Counter[str], spare
     source.problems += [(file.name, reason) for file, reason in tree.irregular
                         if file.suffix in SIDECAR_SUFFIXES and is_of_picture(file.base)]
     no_orphans = NOT_SIDECARS | FOLDER_TEXTS
-    places = set(tree.directories) | {posixpath.dirname(name) for name in source.files}
+    places = functools.cache(lambda: set(tree.directories) | {posixpath.dirname(name) for name in source.files})
     more, first = 0, ""                         # texts of pictures that have another
     negative = 0                                # texts with what a picture should not show
     for name in tree.others.names() if source.present else ():
         base, suffix = posixpath.splitext(name)
         if (suffix.lower() in used and name not in source.files and not is_of_picture(base)
-                and normalised(posixpath.basename(base)) not in no_orphans and base not in tree.directories):
+                and no_orphans.isdisjoint((posixpath.basename(base).lower(), normalised(posixpath.basename(base))))
+                and base not in tree.directories):
             if (match := _NEGATIVE_BEHIND.fullmatch(base)) and is_of_picture(match[1]):
                 negative, source.files[name] = negative + 1, None
                 continue
             if name in spare or is_of_picture(posixpath.splitext(base)[0]):
                 more, first, source.files[name] = more + 1, first or name, None
                 continue
-            if posixpath.dirname(name) in places:       # else it is no text of a picture, and is named as other texts
+            if posixpath.dirname(name) in places():     # else it is no text of a picture, and is named as other texts
                 source.problems.append((name, ORPHAN))
     if negative:
         source.notes.append(f"{negative:,} texts are negative prompts by their names, and no captions")

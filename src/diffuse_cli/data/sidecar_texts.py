@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..files.strict_json import loads_shallow
-from .caption_columns import is_caption_name
+from .caption_columns import ABOUT_OTHERS, is_caption_name
 from .caption_text import (
     NOTHING,
     captions_of_xmp,
@@ -34,9 +34,6 @@ SIDECAR_KEYS = ("caption", "text", "prompt", "description", "captions", "tags", 
                 "tag_string_general", "positive", "content", "response", "title")   # the first that is filled counts
 _ANSWER_KEYS = frozenset(("choices", "message", "content"))             # of what a service answers
 _OF_MESSAGES = ("content", "response")          # these count only if they are texts
-# Keys of objects inside that are not about the picture, but about all pictures, or about people.
-_ABOUT_OTHERS = ("info", "license", "licenses", "dataset", "author", "user", "owner", "uploader", "artist", "account",
-                 "channel", "creator", "profile", "photographer", "subreddit", "blog", "group", "album")
 SIDECAR_LIMIT = 64 * 1024                       # maximum bytes of a sidecar file; a longer file is no caption
 JSON_LIMIT = 2**20                              # the same of JSON, which may hold more than the caption
 SAMPLE_FILES = 1000                             # maximum files that a guess of their encoding is based on
@@ -193,7 +190,7 @@ def _with_caption(content: dict[str, Any], *, is_outside: bool = False) -> dict[
     if is_outside and isinstance(translated := caption_in(content), str):               # {"en": …, "de": …}
         return {SIDECAR_KEYS[0]: translated}
     inner = [_with_caption(value) for name, value in content.items()
-             if isinstance(value, dict) and name not in _ABOUT_OTHERS] if is_outside else []
+             if isinstance(value, dict) and name not in ABOUT_OTHERS] if is_outside else []
     found = [value for value in inner if value is not None]
     return found[0] if len(found) == 1 else None
 
