@@ -265,3 +265,10 @@ def test_the_class_of_the_only_box_in_each_picture_is_its_caption(folder):
 def test_columns_that_divide_the_pictures_are_no_tags(folder):
     root = folder({"0.png": None, "1.png": None, "all.csv": "file,is_train,width,height\n0.png,1,1,1\n1.png,0,1,1\n"})
     assert not find_pictures(root).conditional
+
+
+def test_lists_of_pictures_by_their_classes_are_read(folder):
+    root = folder({**{f"{number}.png": None for number in range(4)}, "labels.json": json.dumps(
+        {"cat": ["0.png", "1.png"], "red dog": ["2.png"], "bird": ["3.png"]})})
+    assert captions_of(find_pictures(root)) == {"0.png": ("cat",), "1.png": ("cat",), "2.png": ("red dog",),
+                                                "3.png": ("bird",)}

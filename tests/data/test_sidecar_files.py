@@ -417,3 +417,13 @@ def test_lists_in_a_folder_without_pictures_are_no_captions_without_a_picture(fo
 def test_texts_about_the_data_set_are_no_captions_without_a_picture(folder, name):
     found = find_pictures(folder({"1.png": None, "1.txt": "a red car", name: "about it"}))
     assert found.caption_problems == ()
+
+
+@pytest.mark.parametrize("form", ["{}_caption.en-US.txt", "{}_caption_en.txt", "{}-description.en.txt"])
+def test_a_word_and_a_language_may_stand_behind_the_name_of_a_picture(folder, form):
+    names = ("one", "two")
+    root = folder({f"{name}.png": None for name in names} | {form.format(name): f"a red {name}" for name in names} | {
+        form.replace("en-US", "de-DE").replace("en.", "de.").format(name): "ein Ding" for name in names})
+    found = find_pictures(root)
+    assert captions_of(found) == {f"{name}.png": (f"a red {name}",) for name in names}
+    assert found.caption_problems == ()

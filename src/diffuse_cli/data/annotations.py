@@ -21,6 +21,7 @@ _CORNERS = ({"xmin", "ymin", "xmax", "ymax"}, {"x1", "y1", "x2", "y2"}, {"x", "y
 _OF_OBJECTS = ("label", "labels", "class", "class_name", "label_name", "class_label", "category", "category_name",
                "name", "object")
 _NEXT_WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_PICTURE_NAME = re.compile(r"\S.*\.(?:png|jpe?g|jfif|webp|gif|bmp|tiff?|avif)", re.IGNORECASE)      # of a usual format
 _FILE_KEYS = frozenset((FILE_KEY, "filename", "file", "image", "path", "image_path", "file_names", "filenames", "files",
                         "images", "paths", "image_paths"))
 
@@ -73,7 +74,12 @@ def _rows_of(document: Any) -> Iterator[Any]:
         yield from ({column: values.get(key) for column, values in document.items()}
                     for key in next(iter(document.values())))
     else:                                       # name → caption, captions or an object
-        yield from (_row_of_map(name, value) for name, value in document.items())
+        for name, value in document.items():
+            if isinstance(value, list) and value and not _FILE_NAME.fullmatch(name) and all(
+                    isinstance(one, str) and _PICTURE_NAME.fullmatch(one) for one in value):
+                yield from ({FILE_KEY: one, "label": name} for one in value)       # {"cat": ["1.png", "2.png"]}
+            else:
+                yield _row_of_map(name, value)
 
 
 def _tables_in(document: dict[str, Any]) -> list[list[dict[str, Any]]]:

@@ -27,6 +27,7 @@ _NEGATIVE_BEHIND = re.compile(r"(.+?)[-_. ]neg(?:ative)?(?:[-_ ]prompt)?", re.IG
 _WORD_AS_SUFFIX = re.compile(r"\.[A-Za-z_]+$")
 _ENGLISH = re.compile(r"[._-]en(?:[_-][A-Z]{2})?\.\w+$|(?:^|/)en(?:g|glish)?/", re.IGNORECASE)
 _LANGUAGE_BEHIND = re.compile(r"(.+)[_-][a-z]{2}(?:[_-][A-Z]{2})?")                 # photo_en.txt
+_LANGUAGE_AT_END = re.compile(r"[._-][a-z]{2}(?:[_-][A-Z]{2})?$")                   # photo_caption.en-US.txt
 _LANGUAGE_FOLDER = re.compile(r"(?:^|(?<=/))(?:[a-z]{2}|english|german|french|spanish|chinese|japanese)/")
 _NUMBER_BEHIND = re.compile(r"(.*\d.*?)[-_ ]\d{1,3}")
 # photo.jpg.supplemental-metadata(2).json and photo.jpg(2).json, as Google Takeout writes for photo(2).jpg.
@@ -186,7 +187,7 @@ def _files_of_pictures(
         if copy := _NUMBERED_COPY.fullmatch(base):
             base = f"{copy[1]}{copy[3]}{copy[2]}"
         longer = posixpath.splitext(base)[0]                            # 0001.jpg.more.json, 0001.en.txt
-        named = _WORD_BEHIND.fullmatch(base) or _LANGUAGE_BEHIND.fullmatch(base)
+        named = _WORD_BEHIND.fullmatch(_LANGUAGE_AT_END.sub("", base)) or _LANGUAGE_BEHIND.fullmatch(base)
         of_post = numbered.get(base.casefold())
         names = lenient.get(base.casefold()) or lenient.get(longer.casefold()) or lenient.get(
             _WORD_AS_SUFFIX.sub("", longer).casefold()) or (                # 0001.caption.en.txt
