@@ -187,6 +187,11 @@ class Recipe:
         """The options that decide on colours, as arguments of `data.colours.Rendering`."""
         return {"background": self.background, "white_level": self.white_level}
 
+    @property
+    def why_as_init(self) -> str:
+        """The reason for a choice that is that of the model of `init`."""
+        return "that of --init" if self.evaluations is None else "that of its teacher"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
@@ -271,7 +276,7 @@ class Sampling:
             raise UsageError(
                 f"this model was distilled to sample in {student.steps} of DDIM, with a guidance of "
                 f"{student.guidance:g} built in", hint="Leave out --sampler, --steps, --guidance, and "
-                "--from a picture of another model; or use a model that was not distilled, such as its teacher or demo")
+                "--from a picture of another program; or use a model that was not distilled, such as its teacher")
 
     @property
     def number_of_steps(self) -> int:

@@ -1,5 +1,7 @@
 """`diffuse distill --prompts`: the teacher draws the pictures from which its student learns."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,6 +9,8 @@ from PIL import Image
 from diffuse_cli import api
 from diffuse_cli.cli import drawn_pictures, train
 from diffuse_cli.data.captions import find_pictures
+from diffuse_cli.picture_size import Size
+from diffuse_cli.runtime import launch_environment
 from diffuse_cli.sampling.png_metadata import read_settings
 
 NAMES = ["0-a-red-square.png", "1-a-red-square.png", "2-a-blue-square.png", "3-a-blue-square.png"]
@@ -63,12 +67,15 @@ def test_pictures_are_not_drawn_among_others(distil, tmp_path):
     (tmp_path / "drawn" / "cat.png").write_bytes(b"")
     code, stderr, requested = distil()
     assert (code, requested) == (3, [])
-    assert "holds something else than pictures of these prompts: cat.png" in stderr
+    assert "holds something else than this teacher's pictures of these prompts: cat.png" in stderr
     assert [path.name for path in (tmp_path / "drawn").iterdir()] == ["cat.png"]
 
 
 @pytest.mark.parametrize(("options", "where", "words"), [
     (("--dry-run",), {}, "4 of 4 pictures have to be drawn before a training is planned"),
+    (("--lr", "-1"), {}, "--lr must be between"),
+    (("--evaluations", "99"), {}, "--evaluations must be between 1 and 8"),
+    (("--name", "demo"), {}, "the name 'demo' is reserved"),
     ((), {"folder": None}, "--prompts needs a folder, which the teacher fills"),
 ])
 def test_what_cannot_be_drawn_is_refused_before_anything_is_written(distil, tmp_path, options, where, words):
@@ -76,6 +83,55 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_written(distil, tmp_
     assert (code in (2, 3), requested) == (True, [])
     assert words in stderr
     assert not (tmp_path / "drawn").exists()
+
+
+def test_pictures_of_other_prompts_and_other_teachers_are_not_taken(distil, tmp_path, monkeypatch):
+    distil()
+    read = drawn_pictures.read_model_info
+    monkeypatch.setattr(drawn_pictures, "read_model_info",
+                        lambda path: dataclasses.replace(read(path), sha256="0" * 64))
+    assert f"this teacher's pictures of these prompts: {NAMES[0]}" in distil()[1]
+    monkeypatch.setattr(drawn_pictures, "read_model_info", read)
+    (tmp_path / "prompts.txt").write_text("a red square\na blue square!\n")          # their names are the same
+    code, stderr, _ = distil()
+    assert code == 3
+    assert f"this teacher's pictures of these prompts: {NAMES[2]}" in stderr
+
+
+def test_a_picture_that_another_command_drew_meanwhile_stays(distil, tmp_path, monkeypatch):
+    distil()
+    (tmp_path / "drawn" / NAMES[0]).write_bytes(b"drawn meanwhile")
+    monkeypatch.setattr(drawn_pictures, "_names_in", lambda folder: set())
+    code, _, requested = distil()
+    assert (code, len(requested)) == (0, 2)
+    assert (tmp_path / "drawn" / NAMES[0]).read_bytes() == b"drawn meanwhile"
+
+
+def test_all_sizes_of_a_teacher_are_drawn_in_turn(distil, monkeypatch):
+    drawn, read = [], drawn_pictures.read_model_info
+
+    def with_two_sizes(path):
+        info = read(path)
+        network = dataclasses.replace(info.config.network, buckets=(Size(8, 8), Size(16, 8)))
+        return dataclasses.replace(info, config=dataclasses.replace(info.config, network=network))
+
+    monkeypatch.setattr(drawn_pictures, "read_model_info", with_two_sizes)
+    monkeypatch.setattr(drawn_pictures, "_write", lambda path, requests, folder, machine: drawn.extend(requests))
+    assert distil()[0] == 0
+    assert [request.size for request in drawn] == [(8, 8), (16, 8)] * 2
+
+
+def test_settings_beside_prompts_are_said_to_be_unused(distil, tmp_path):
+    assert "are not used" not in distil()[1]
+    (tmp_path / "prompts.txt").write_text("a red square --steps 3\na blue square\n")
+    assert "warning: the settings beside prompts in" in distil()[1]
+
+
+def test_a_process_that_this_one_started_reads_no_prompts(distil, tmp_path, monkeypatch):
+    monkeypatch.setenv(launch_environment.PARENT, "1")
+    (tmp_path / "prompts.txt").unlink()                                # as stdin, which has been read
+    code, _, requested = distil()
+    assert (code, len(requested)) == (0, 1)
 
 
 def test_several_processes_do_not_draw_each(distil, tmp_path, monkeypatch):

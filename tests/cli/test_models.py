@@ -119,6 +119,12 @@ def test_show_tells_all_that_the_header_holds(diffuse):
     assert lines["words"] == "car, red, evil\\x1b[2J"
 
 
+def test_show_gives_a_model_the_name_by_which_commands_find_it(diffuse):
+    _save("cars")
+    (registry.model_directory("cars")).rename(registry.model_directory("buses"))
+    assert "\nname             buses\n" in diffuse("models", "show", "buses")[1]
+
+
 def test_show_json_is_the_header(diffuse):
     path = _save("cars")
     shown = json.loads(diffuse("models", "show", "cars", "--json")[1])

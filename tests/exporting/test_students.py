@@ -41,6 +41,16 @@ def test_a_file_says_what_it_was_distilled_to(student):
     assert checkpoint.load_model(student, CPU).config.student.evaluations == 3
 
 
+def test_no_weighting_of_a_loss_that_a_student_does_not_have_is_told(student, tmp_path, command):
+    shown = command("models", "show", student)[1]
+    assert "from tiny, guided at" in shown
+    assert "loss weighting" not in shown
+    api.export(student, tmp_path / "exported", to="diffusers")
+    card = (tmp_path / "exported" / "README.md").read_text()
+    assert "| distilled | from tiny" in card
+    assert "objective" not in card
+
+
 @pytest.mark.parametrize("form", [pytest.param(form, marks=pytest.mark.slow) if form == "onnx" else form
                                   for form in EXPORT_FORMATS])
 def test_an_export_is_a_student_too(student, tmp_path, form):

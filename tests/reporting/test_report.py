@@ -78,8 +78,8 @@ def test_it_shows_the_model_the_data_and_the_loss(run):
     loss = read_event_log(run).validations[-1]["noise_mse"]
     assert f"{loss:.4f}" in page.text
     titles = [data for tag, data in page.texts if tag == "h3"]
-    assert titles == ["Noise loss", "Validation loss by noise level", "Variance loss", "Gradient norm", "Learning rate",
-                      "Throughput"]
+    assert titles == ["Noise loss", "Validation loss by log-SNR", "Variance loss", "Gradient norm", "Learning rate",
+                      "Throughput (pictures per second)"]
 
 
 def test_it_loads_nothing_from_elsewhere(run):

@@ -20,6 +20,8 @@ def _model(name: str) -> Path:
 def test_the_name_of_a_file_is_the_one_that_finds_it(home, tmp_path, monkeypatch):
     path = _model("cars")
     assert registry.name_of(registry.resolve("cars")) == registry.name_of(path) == "cars"
+    monkeypatch.chdir(path.parent)
+    assert registry.name_of(Path(registry.MODEL_FILE)) == "cars"
     assert registry.name_of(tmp_path / "cars" / registry.MODEL_FILE) is None
     assert registry.name_of(registry.model_directory("cars") / "best.safetensors") is None
     monkeypatch.setenv("DIFFUSE_HOME", "not/absolute")

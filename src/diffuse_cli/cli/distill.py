@@ -9,6 +9,7 @@ from ..checks import from_dict, parse_duration
 from ..config import Machine, Recipe, Sampling, teacher_guidance
 from ..errors import DataError, UsageError
 from ..model_config import EVALUATIONS, UPSCALER_EVALUATIONS
+from ..runtime import launch_environment
 from ..storage import registry, run_directory
 from ..storage.model_info import read_model_info
 from . import drawn_pictures, options, train
@@ -79,11 +80,12 @@ def distill(
     label = path.stem if path.suffix == ".safetensors" and path.name != registry.MODEL_FILE else path.parent.name
     machine = {"name": registry.slug(f"{label}-{evaluations}-steps"),
                **options.fields_of(Machine, arguments)}
+    student, on_machine = from_dict(Recipe, {**recipe, **typed}, where=""), from_dict(Machine, machine, where="")
     train.check_out(out)
-    if prompts is not None:
-        drawn_pictures.draw(path, prompts, folder, from_dict(Machine, machine, where=""), dry_run=dry_run)
-    train.run_training(folder, from_dict(Recipe, {**recipe, **typed}, where=""), from_dict(Machine, machine, where=""),
-                       dry_run=dry_run)
+    if prompts is not None and not launch_environment.is_launched():   # the process that started this one has drawn
+        registry.check_name(machine["name"])                           # before an hour of drawing
+        drawn_pictures.draw(path, prompts, folder, on_machine, dry_run=dry_run)
+    train.run_training(folder, student, on_machine, dry_run=dry_run)
 
 
 def _data_of(teacher: str, path: Path, folder: Path | None, *, drawn: bool) -> tuple[Path, dict[str, Any]]:

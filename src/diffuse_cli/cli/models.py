@@ -223,11 +223,15 @@ def _lines(path: Path, info: "ModelInfo") -> list[tuple[str, str]]:
     if (upscaling := network.upscaling) is not None:
         lines[2] = ("enlarges", f"pictures {upscaling.factor} times, of {upscaling.small} to {upscaling.large} px; "
                                 f"trained on crops of {network.resolution} px")
+    entries = info.training.to_json()
+    if (name := registry.name_of(path)) is not None:
+        entries["name"] = name                  # as in all commands, whatever it was called in training
     if (student := info.config.student) is not None:
+        entries["objective"] = None             # its loss has no weight of noise levels
         lines.append(("distilled", f"from {clean(student.teacher, limit=60)}, guided at {student.guidance:g}; samples "
                                    f"in {student.steps}"))
     lines += [(_LABELS.get(key, key.replace("_", " ")), _value(value)[:HASH] if key.endswith("_id") else _value(value))
-              for key, value in info.training.to_json().items() if value is not None]
+              for key, value in entries.items() if value is not None]
     if info.words:
         frequent = sorted(info.words.items(), key=lambda item: (-item[1], item[0]))[:FREQUENT_WORDS]
         lines.append(("words", ", ".join(clean(word, limit=40) for word, _ in frequent)))

@@ -184,7 +184,8 @@ def _training(model: Model) -> list[tuple[str, str]]:
         ("prediction", f"{config.prediction}, {'learned' if config.learned_variance else 'fixed'} variance"),
         ("distilled", "" if config.student is None else f"from {_text(config.student.teacher)}, guided at "
          f"{config.student.guidance:g}, to {config.student.steps}"),
-        ("noise schedule", config.schedule), ("objective", _figure(training.loss_weighting)),
+        ("noise schedule", config.schedule),
+        ("objective", "" if config.student is not None else _figure(training.loss_weighting)),
         ("steps", _figure(training.step)), ("pictures seen", _figure(training.images_seen)),
         ("batch size", _figure(training.batch_size)), ("seed", _figure(training.seed)),
         ("SHA-256 of the weights", model.sha256)]

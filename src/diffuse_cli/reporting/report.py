@@ -140,13 +140,13 @@ def curve_charts(event_log: EventLog) -> list[Chart]:
               "If the second rises while the first falls, the model memorises its training pictures.",
               curves=[page.curve(steps, "noise_mse", "training", 1),
                       page.curve(validations, "noise_mse", "held out", 2, dots=True)], log=True),
-        Chart(title="Validation loss by noise level", explanation=LOG_SNR, curves=_by_level(validations), log=True),
+        Chart(title="Validation loss by log-SNR", explanation=LOG_SNR, curves=_by_level(validations), log=True),
         Chart(title="Variance loss", explanation="How well the predicted variances fit, in bits for each value of a "
               "picture.", curves=[page.curve(steps, "variance_loss", "", 1)]),
         Chart(title="Gradient norm", explanation="Before clipping. Steps with spikes far above the rest are skipped.",
               curves=[page.curve(steps, "gradient_norm", "", 1)], log=True),
         Chart(title="Learning rate", explanation="", curves=[page.curve(steps, "lr", "", 1)]),
-        Chart(title="Throughput", explanation="Training pictures per second of computing.",
+        Chart(title="Throughput (pictures per second)", explanation="Training pictures per second of computing.",
               curves=[page.curve(steps, "images_per_second", "", 1)])]
 
 

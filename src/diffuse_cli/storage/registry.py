@@ -171,6 +171,7 @@ def resolve(model: str | None) -> Path:
 
 def name_of(path: Path) -> str | None:
     """The name under which `resolve` finds this file; None if it finds it by its path alone."""
+    path = path.absolute()
     if path in bundled_files().values():
         return path.stem
     with contextlib.suppress(StorageError):                            # then no name leads anywhere

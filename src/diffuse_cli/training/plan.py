@@ -249,7 +249,7 @@ def _choose_channels(recipe: Recipe, dataset: Dataset, init: Model | None) -> tu
     if network.channels < channels - 1:
         raise UsageError(f"{recipe.init} draws grey pictures, and these have colours",
                          hint="Choose another --init, or none")
-    return network.channels + (alpha and not network.has_alpha), "that of --init"
+    return network.channels + (alpha and not network.has_alpha), recipe.why_as_init
 
 
 def student_config(teacher: Model, recipe: Recipe) -> ModelConfig:

@@ -35,7 +35,7 @@ def choose_resolution(found: PictureListing, recipe: Recipe, machine: Machine) -
     if recipe.upscaler_for is not None:
         return _choose_crop(recipe)
     if recipe.init not in ("auto", "none"):
-        return read_model_info(registry.resolve(recipe.init)).config.network.resolution, "that of --init"
+        return read_model_info(registry.resolve(recipe.init)).config.network.resolution, recipe.why_as_init
     every = max(1, len(found.pictures) // PROBED_PICTURES)
     sides = sorted(min(size) for picture in found.pictures[::every] if (size := read_size(picture.path)) is not None)
     if not sides:
