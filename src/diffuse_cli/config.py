@@ -275,8 +275,8 @@ class Sampling:
                                     or self.number_of_steps != student.evaluations):
             raise UsageError(
                 f"this model was distilled to sample in {student.steps} of DDIM, with a guidance of "
-                f"{student.guidance:g} built in", hint="Leave out --sampler, --steps, --guidance, and "
-                "--from a picture of another program; or use a model that was not distilled, such as its teacher")
+                f"{student.guidance:g} built in", hint="Leave out --sampler, --steps, --guidance, and --from a "
+                "picture of another program; or use a model that was not distilled, such as its teacher or demo")
 
     @property
     def number_of_steps(self) -> int:
