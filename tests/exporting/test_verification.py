@@ -12,6 +12,7 @@ from diffuse_cli.errors import ExportError
 from diffuse_cli.exporting import diffusers_comparison, onnx_comparison, web_page
 from diffuse_cli.exporting.model_comparison import compare_read_back
 from diffuse_cli.exporting.verification import (
+    RELATIVE_LIMIT,
     Comparison,
     answers_and_limit,
     features_and_limit,
@@ -68,6 +69,7 @@ def test_the_limit_is_what_rounding_does_to_this_model():
     one_by_one = torch.cat([model.network(noisy[k : k + 1], time[k : k + 1], text[k : k + 1])
                             for k in range(len(noisy))])
     assert largest_difference(answers, one_by_one) <= limit < 1e-3
+    assert limit > RELATIVE_LIMIT * answers.abs().max()
 
 
 @torch.no_grad()
@@ -83,6 +85,7 @@ def test_text_features_may_differ_by_their_rounding_alone():
         assert torch.equal(features, model.network.encode(tokens))
         one_by_one = torch.cat([model.network.encode(tokens[k : k + 1]) for k in range(2)])
         assert largest_difference(features, one_by_one) <= limit < 1e-4 * features.abs().max()
+        assert limit > RELATIVE_LIMIT * features.abs().max()           # some rounding was found
         norm *= 1.001
         assert largest_difference(features, model.network.encode(tokens)) > limit
         limits.append(limit)
