@@ -305,7 +305,7 @@ OWN_FILES = {
     "reporting.loggers", "reporting.page", "exporting.onnx_folder", "exporting.web_page", "exporting.onnx_comparison",
     "exporting.diffusers_comparison", "runtime.devices", "training.saving", "training.prepare", "storage.registry",
     "storage.training_states", "cli.processes", "cli.limits", "data.cached_pixels",
-    "data.dataset", "data.file_hashes", "data.decode_server", "ui.server", "installing",
+    "data.decoded_pictures", "data.file_hashes", "data.decode_server", "ui.server", "installing",
 }
 
 

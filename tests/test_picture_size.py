@@ -12,7 +12,7 @@ import tiny
 from diffuse_cli.checks import from_dict, parse_size, to_dict
 from diffuse_cli.config import PRESETS, Recipe
 from diffuse_cli.data.colours import Rendering
-from diffuse_cli.data.dataset import _key
+from diffuse_cli.data.decoded_pictures import key_of
 from diffuse_cli.errors import UsageError
 from diffuse_cli.model_config import ModelConfig
 from diffuse_cli.network.network import flops
@@ -69,7 +69,7 @@ def test_every_shape_has_a_network_and_costs_what_its_pixels_do():
 
 def test_width_and_height_have_caches_of_their_own():
     sizes = (Size(16, 8), Size(8, 16), Size(16, 16), Size(8, 8))
-    keys = {size: _key(["a" * 64], (size,), Rendering()) for size in sizes}
+    keys = {size: key_of(["a" * 64], (size,), Rendering()) for size in sizes}
     assert len(set(keys.values())) == 4
 
 

@@ -14,11 +14,10 @@ import pytest
 from PIL import Image
 
 from diffuse_cli.config import FITS
-from diffuse_cli.data import dataset as cache
-from diffuse_cli.data import decode_workers, file_hashes, fitting, images
+from diffuse_cli.data import decode_workers, decoded_pictures, file_hashes, fitting, images
 from diffuse_cli.data.captions import find_pictures
 from diffuse_cli.data.colours import Rendering
-from diffuse_cli.data.dataset import clear_cache, decode_pictures, open_dataset
+from diffuse_cli.data.dataset import clear_cache, decode_pictures, describe_skipped, open_dataset
 from diffuse_cli.errors import DataError, StorageError, UsageError
 from diffuse_cli.events import Noticed, Scanned
 from diffuse_cli.files import durable, locks
@@ -303,15 +302,18 @@ def test_removed_and_restored_pictures(folder, directory, forbid, tmp_path):
 
 def test_caches_of_versions_that_always_cropped_are_found():
     """The keys that those versions made."""
-    assert cache._key(["a" * 64, "b" * 64], (Size.of(16),), Rendering()) == "d51cbd02f3e6d5a6f8ccd9956ebf60dd"
-    assert cache._key(["a" * 64], (Size.of(32),), Rendering(background="black")) == "2831bbcd58174e3624d2e421302842a8"
-    assert len({cache._key(["a" * 64], (Size.of(32),), Rendering(fit=fit)) for fit in FITS[1:]}) == 4
+    def key_of(hashes, side, **options):
+        return decoded_pictures.key_of(hashes, (Size.of(side),), Rendering(**options))
+
+    assert key_of(["a" * 64, "b" * 64], 16) == "d51cbd02f3e6d5a6f8ccd9956ebf60dd"
+    assert key_of(["a" * 64], 32, background="black") == "2831bbcd58174e3624d2e421302842a8"
+    assert len({key_of(["a" * 64], 32, fit=fit) for fit in FITS[1:]}) == 4
 
 
 @pytest.mark.parametrize("name", ["TRANSFORM", "FORMAT"])
 def test_another_version_decodes_again(folder, directory, monkeypatch, forbid, name):
     opened(folder, directory)
-    monkeypatch.setattr(cache, name, 99)
+    monkeypatch.setattr(decoded_pictures, name, 99)
     forbid(reading=False)
     with pytest.raises(AssertionError, match="not again"):
         opened(folder, directory)
@@ -338,11 +340,11 @@ def test_a_killed_scan_leaves_nothing_that_counts(folder, directory):
     code = f"""
 import os, signal
 from pathlib import Path
-from diffuse_cli.data import dataset as cache
+from diffuse_cli.data import dataset, decoded_pictures
 from diffuse_cli.data.captions import find_pictures
-cache._PIECE = 1
+decoded_pictures._PIECE = 1
 found = find_pictures(Path({str(folder)!r}))
-for event in cache.decode_pictures(found, resolution=16, directory=Path({str(directory)!r})):
+for event in dataset.decode_pictures(found, resolution=16, directory=Path({str(directory)!r})):
     if event.done == 5:
         os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -414,13 +416,14 @@ def test_a_file_that_changes_meanwhile_ends_the_scan(folder, directory, monkeypa
 def test_a_scan_waits_for_another_of_the_same_pictures(folder, directory, forbid):
     found = find_pictures(folder)
     hashes = [hashlib.sha256(picture.path.read_bytes()).hexdigest() for picture in found.pictures]
-    key = cache._key(hashes, (Size.of(16),), Rendering())
+    key = decoded_pictures.key_of(hashes, (Size.of(16),), Rendering())
     waiting = decode_pictures(found, resolution=16, directory=directory)
     with locks.lock(directory / f"{key}.lock", doing="tested"):
         events = [next(waiting), next(waiting)]
         assert isinstance(events[-1], Noticed)
         assert "waiting" in events[-1].message
-        run(cache._decode(found, hashes, directory / key, (Size.of(16),), Rendering()))     # what the other one does
+        other = decoded_pictures.DecodedPictures(found, hashes, directory / key, (Size.of(16),), Rendering())
+        run(other.write())
     forbid(reading=True)
     assert len(run(waiting)[1].names) == 10
 
@@ -441,7 +444,7 @@ def test_a_few_bad_files_are_skipped_and_named(folder, directory):
                                ("6.png", "text"), ("8.png", "truncated"))
     assert dataset.names == ("0.png", "2.png", "4.png", "7.png", "9.png")
     assert len(dataset.images) == len(dataset.captions) == len(dataset.pixel_hashes) == 5
-    assert cache.describe_skipped(dataset.skipped, 10) == "skipped 5 of 10 (truncated 3, text 2)"
+    assert describe_skipped(dataset.skipped, 10) == "skipped 5 of 10 (truncated 3, text 2)"
 
 
 @pytest.mark.parametrize(("bad", "strict"), [(6, False), (10, False), (1, True)])

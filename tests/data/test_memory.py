@@ -10,7 +10,7 @@ from picture_folders import captions_of
 from PIL import Image
 from source_files import EXPECTED, FILES, WRITERS, opened, png, write_arrow, write_folder, write_tar
 
-from diffuse_cli.data import cached_pixels, dataset, spilled
+from diffuse_cli.data import cached_pixels, decoded_pictures, spilled
 from diffuse_cli.data.caption_words import count_words
 from diffuse_cli.data.captions import find_pictures
 from diffuse_cli.data.split import split_dataset
@@ -104,7 +104,7 @@ def test_memory_for_each_picture_is_a_few_bytes(tmp_path, monkeypatch, kind):
     so it has room for many more beforehand.
     """
     room = [sys.intern(f"name {number}") for number in range(100_000)]
-    monkeypatch.setattr(dataset, "_PIECE", 2**16)
+    monkeypatch.setattr(decoded_pictures, "_PIECE", 2**16)
     monkeypatch.setattr(cached_pixels, "_PICTURES", 10)
     peaks = []
     for count in (3000, 9000):
