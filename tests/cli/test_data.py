@@ -138,8 +138,8 @@ def test_check_and_preview_name_the_fit_and_show_it(diffuse, folder, tmp_path):
 
 def test_long_pictures_are_warned_of_as_the_fit_treats_them(diffuse, folder):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 96, 3), dtype=np.uint8)).save(folder / "0.png")
-    for fit, said in (("crop", "of which only the centre square is kept"), ("pad", "which are narrow between bars"),
-                      ("stretch", "which are squeezed")):
+    for fit, said in (("crop", "of which only the centre square is kept"), ("pad", "narrow between bars"),
+                      ("stretch", "squeezed")):
         assert f"1 picture longer than 3:1, {said}, for example 0.png" in " ".join(
             diffuse("check", folder, "--fit", fit).stderr.split())
 

@@ -223,6 +223,31 @@ def test_files_of_boxes_are_told_apart_from_captions(folder):
         False, ("4 text files hold only numbers, as boxes for object detection, and no caption",))
 
 
+SETTINGS = "# about the figure\nimage=red.png\n\n[walk]\nframes=4\nframe=0,0,388,237\nINCLUDE base.txt\n"
+
+
+def test_settings_of_a_program_are_no_captions(folder):
+    found = find_pictures(folder({f"{name}-car{suffix}": text for name in ("red", "blue")
+                                  for suffix, text in ((".png", None), (".txt", SETTINGS))}))
+    assert captions_of(found) == {"blue-car.png": ("blue car",), "red-car.png": ("red car",)}
+    assert found.notes == ()
+
+
+def test_settings_beside_names_that_say_nothing_are_told(folder):
+    found = find_pictures(folder({**PICTURES, **files(".txt", SETTINGS), **files(".cfg", SETTINGS)}))
+    assert (found.conditional, found.notes) == (False, (
+        f"{len(files('.txt', ''))} text files hold settings of a program, as “width = 640” is one, and no caption",))
+
+
+@pytest.mark.parametrize(("text", "captions"), [
+    ("width=512\nprompt = a red car\nheight=512\n", ("a red car",)),
+    ("E = mc² on a blackboard", ("E = mc² on a blackboard",)),
+    ("E = mc² on a blackboard\na lecture\na formula", ("E = mc² on a blackboard", "a lecture", "a formula")),
+    ("#car #red\n#street", ("#car #red", "#street"))])
+def test_what_a_person_writes_is_no_settings(folder, text, captions):
+    assert captions_of(find_pictures(folder({"0.png": None, "0.txt": text}))) == {"0.png": captions}
+
+
 def test_archives_beside_pictures_are_named(folder):
     root = folder({**PICTURES, "more.zip": b"PK", "old.tar": b"", "more.7z": b"7z", "a.tar.gz": b"", "b.cbz": b"PK"})
     assert find_pictures(root).notes == (

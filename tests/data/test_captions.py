@@ -107,6 +107,29 @@ def test_the_summary_counts_and_three_examples_are_given(folder):
     assert found.caption_examples == ("caption 0", "caption 4", "caption 7")
 
 
+FEW = {f"{colour}-{kind}-{number}.png": None for colour in ("red", "blue") for kind in ("car", "bus")
+       for number in range(6)}
+
+
+@pytest.mark.parametrize(("texts", "source"), [
+    ({"red-car-0.txt": "a fast car"}, "file name and sidecar .txt"),
+    ({"list.csv": "file,caption\nred-car-0.png,a fast car\n"}, "file name and list.csv")])
+def test_a_few_texts_go_before_names_and_leave_the_other_pictures_theirs(folder, texts, source):
+    root = folder({**FEW, **texts})
+    found = find_pictures(root)
+    assert (found.caption_summary, found.warnings) == (f"{source} (24 of 24 files)", ())
+    assert [captions_of(found)[name] for name in ("red-car-0.png", "red-car-1.png")] == [("a fast car",), ("red car",)]
+    forced = find_pictures(root, captions="sidecar" if "csv" not in source else str(root / "list.csv"))
+    assert f"{source.removeprefix('file name and ')} (1 of 24 files" in forced.caption_summary
+    assert captions_of(find_pictures(root, caption_ext=".txt") if "csv" not in source else
+                       find_pictures(root, caption_column="caption"))["red-car-1.png"] == ()
+
+
+def test_more_than_a_few_texts_are_the_captions_alone(folder):
+    found = find_pictures(folder({**FEW, **{f"red-car-{number}.txt": "a fast car" for number in range(3)}}))
+    assert found.caption_summary.startswith("sidecar .txt (3 of 24 files")
+
+
 @pytest.mark.parametrize(("option", "value", "said"), [
     ("caption_column", "long", "--caption-column long is not used, because the captions come from no table"),
     ("caption_template", "a {label}",

@@ -69,8 +69,10 @@ def test_grey_and_palettes_with_alpha_zero_everywhere():
 
 
 def test_an_empty_picture_shows_the_background():
-    """Black below alpha zero is how programs store nothing."""
-    assert (pixels(encoded(Image.new("RGBA", (9, 9)), "PNG"), background="red") == (255, 0, 0)).all()
+    """Black or white below alpha zero is how programs store nothing."""
+    for nothing in (Image.new("RGBA", (9, 9)), Image.new("LA", (1, 1), (255, 0))):
+        assert (pixels(encoded(nothing, "PNG"), background="red") == (255, 0, 0)).all()
+        assert colours.PLAIN in notes(encoded(nothing, "PNG"))
     assert (pixels(encoded(Image.new("RGBA", (9, 9), (200, 0, 0, 0)), "PNG")) == (200, 0, 0)).all()
 
 

@@ -219,6 +219,7 @@ DESCRIBED = {
     "name of the file": ("a.jpg", saved(exif=[(0x010E, r"DCIM\100MEDIA\DJI_0001.JPG")]), None),
     "telephone": ("a.jpg", saved(exif=[(0x010E, "dav")]), None),
     "program": ("a.png", png(Comment="Created with GIMP"), None),
+    "language": ("a.jpg", saved(xmp=xmp("dc:description", "x-default")), None),
 }
 
 

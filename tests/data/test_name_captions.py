@@ -139,6 +139,28 @@ def test_nested_folders_and_names_say_what_the_path_says(folder):
     assert captions_of(find_pictures(root, captions="filename"))["units/elves/bowman.png"] == ("bowman",)
 
 
+def test_a_folder_that_is_in_all_others_says_nothing(folder):
+    found = find_pictures(folder({f"{name}/contents/{size}.png": None for name in ("Altai", "Kite") for size in (1, 2)}))
+    assert set(captions_of(found).values()) == {("Altai",), ("Kite",)}
+
+
+def test_a_name_that_repeats_a_folder_further_up_says_it_once(folder):
+    found = find_pictures(folder({f"{mod}/textures/{mod}_{name}.png": None
+                                  for mod in ("beds", "wool") for name in ("red", "blue")}))
+    assert captions_of(found)["wool/textures/wool_red.png"] == ("wool red",)
+
+
+def test_among_names_with_words_those_of_one_word_count_whatever_they_say(folder):
+    wordy = [f"{colour}-{kind}" for colour in ("red", "blue", "grey", "pink") for kind in ("car", "hat", "cap", "cat")]
+    others = {"ox": ("ox",), "camera": ("camera",), "camera_2": (), "7x": ()}
+    found = captions_of(find_pictures(folder({f"{name}.png": None for name in [*wordy, *others]})))
+    assert {name: found[f"{name}.png"] for name in others} == others
+
+
+def test_names_that_say_nothing_say_nothing_among_their_like(folder):
+    assert not find_pictures(folder(dict.fromkeys(["ox.png", "camera.png", "image.png", "hat.png"]))).conditional
+
+
 def test_a_name_that_repeats_its_folder_says_it_once(folder):
     found = find_pictures(folder({"cat/cat-12.png": None, "cat/cat asleep.png": None, "dog/Dog 3.png": None}))
     assert sorted(captions_of(found).values()) == [("cat",), ("cat asleep",), ("dog",)]

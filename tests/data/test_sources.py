@@ -103,7 +103,8 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12
     ({"0.zip": POINTER}, "0.zip is not a readable archive.*run `git lfs pull`"),
     ({"0.png": png(0), "metadata.csv": POINTER}, "metadata.csv is no table.*run `git lfs pull`"),
     ({"0.png": png(0), "metadata.jsonl": b"<html></html>"}, "metadata.jsonl is no table.*the download failed"),
-    ({"0.7z": b"7z"}, "Unpack 0.7z first"), ({"data/0.cbz": b"PK"}, "Unpack data/0.cbz first")])
+    ({"0.7z": b"7z"}, "Unpack 0.7z first"), ({"data/0.cbz": b"PK"}, "Unpack data/0.cbz first"),
+    ({"doc/changes.gz": b"\x1f\x8b", "game/pak0.pk3": b"PK\x03\x04" + bytes(999)}, "Unpack game/pak0.pk3 first")])
 def test_what_is_elsewhere_or_packed_is_told_how_to_get_it(tmp_path, files, message):
     with pytest.raises(DataError, match=message):
         find_pictures(write_folder(tmp_path, files))

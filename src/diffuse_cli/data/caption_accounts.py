@@ -20,6 +20,7 @@ from .name_captions import id_among_folders
 from .numbered_texts import NumberedFiles, match_by_number
 from .picture_index import NEVER_CAPTIONS, PictureIndex, names_in
 from .sidecar_files import ORPHAN, SIDECAR_SUFFIXES, with_suffix
+from .sidecar_texts import are_settings
 from .source_captions import SourceCaptions
 from .spilled import SpilledDict
 from .text_files import NotText, decode_text
@@ -39,7 +40,6 @@ _REMEDIES = {
     **dict.fromkeys((".txt", ".caption", ".captions", ".tags"), _TEXT),
     **dict.fromkeys((".yaml", ".yml", ".xmp", ".html", ".md", ".cls", ".toml"), "")}
 _MAX_LINES = 3                                  # tables of one kind that are named
-_SECTION = re.compile(r"\s*\[[^\[\]\n]+\]\s*\n\s*[\w.-]+ *=")
 
 
 def account(source: SourceCaptions, tree: Tree, index: PictureIndex, *, kind: str, left: list[CaptionTable],
@@ -230,9 +230,10 @@ def _and_more(count: int) -> str:
 
 
 def _is_text(file: File) -> bool:
-    """Whether a file holds words, and no settings of a program: XML, or sections as in an .ini file."""
+    """Whether a file holds words, and neither XML nor settings of a program."""
     try:
         text, _ = decode_text(read_head(file.path, 4096))
     except (OSError, NotText):
         return False
-    return any(letter.isalpha() for letter in text) and "<?xml" not in text and not _SECTION.match(text)
+    return any(letter.isalpha() for letter in text) and "<?xml" not in text and (
+        not are_settings(text.splitlines()))

@@ -93,7 +93,7 @@ def summary(counts: Counts, source: SourceCaptions) -> str:
         parts.append(f"{without:,} {'have' if without > 1 else 'has'} none → empty")
     if source.excluded:
         parts.append(f"{len(source.excluded):,} more not listed → left out")
-    if counts.captions > counts.captioned:
+    if counts.captions - counts.captioned > counts.captioned / 20:
         lines = ", one a line" if source.label.startswith("sidecar") else ""
         parts.append(f"{counts.captions / counts.captioned:.1f} captions a picture{lines}")
     return f"{source.label} ({'; '.join(parts)})"

@@ -28,6 +28,8 @@ from .sources import open_sources
 from .spilled import SpilledDict, SpilledList, SpilledTuples, packed
 from .split import side_by_side_splits
 
+_FEW = 0.1                                      # minimum share of pictures with texts, for names not to count
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Options:
@@ -133,30 +135,36 @@ def _first_present(tree: Tree, index: PictureIndex, manifest: SourceCaptions | N
     taken.update((table.file.name, None) for table in tables)
     texts = folder_texts.read_folder_texts(tree, joined=options.joined, taken=taken)
     from_tables, _ = metadata_files.captions_of_tables(tables)
-    has_captions = bool(metadata.by_name or sidecars.by_name or from_tables.by_name)
-    names = _names(tree, texts, options, files=not has_captions, in_shards=not has_captions)
+    texts_are_few = not (metadata.by_name or options.extension or options.column) and (
+        len(from_tables.by_name) + len(sidecars.by_name) < _FEW * len(tree.pictures))
+    names = _names(tree, texts, options, files=texts_are_few, in_shards=texts_are_few)
     sidecars.problems = caption_accounts.without_lists(sidecars.problems, tree, index, tables)
     problems = [*metadata.problems, *sidecars.problems,         # whichever source counts, these files need attention
                 *(problem for table in tables if not table.by_name for problem in table.problems)]
     left, embedded = tables, None
     if metadata.by_name or (metadata.present and sidecars.by_name and not from_tables.by_name):
         kind, source = _metadata_then_sidecars(metadata, sidecars)
+    elif texts_are_few and not texts.captions and (embedded := read_embedded(tree)).present:
+        kind, source = "embedded", embedded
+    elif texts_are_few and names.present:
+        kind, source = "filename" if names.label == "file name" else "folder", names
     elif len(from_tables.by_name) > 2 * len(sidecars.by_name):
         kind, source = "table", from_tables
         problems += from_tables.problems
         _fill_from_sidecars(source, sidecars)
     elif sidecars.by_name:
         kind, source = "sidecar", sidecars
-    elif not texts.captions and (embedded := read_embedded(tree)).present:
-        kind, source = "embedded", embedded
-    elif names.present:
-        kind, source = "filename" if names.label == "file name" else "folder", names
     elif metadata.present:
         kind, source = _metadata_then_sidecars(metadata, sidecars)
     elif sidecars.present:
         kind, source = "none", sidecars
     else:
         kind, source = "none", SourceCaptions("none found (unconditional model)", present=True)
+    if source is embedded or source is names:
+        for kind_of_few, few in (("table", from_tables), ("sidecar", sidecars)):
+            _put_before(source, few, kind_of_few)
+        problems += from_tables.problems
+        left = [table for table in tables if table.file.name not in source.files]
     if metadata.present and source.excluded is not metadata.excluded:
         _leave_out(source, metadata)
     if embedded is not None and source is not embedded:
@@ -203,6 +211,16 @@ def _names(tree: Tree, texts: FolderTexts, options: _Options, *, folders: bool =
         source.filled_from.add("folder texts")
         source.present = True
     return source
+
+
+def _put_before(source: SourceCaptions, few: SourceCaptions, kind: str) -> None:
+    """Give the few pictures that have captions in texts or tables these, and not those of `source`."""
+    if few.by_name:
+        source.label += f" and {few.label}"
+        source.filled_from.add(kind)
+        source.by_name.update(few.by_name.items())
+        source.files.update(few.files.items())
+        source.notes += few.notes
 
 
 def _fill_from_sidecars(source: SourceCaptions, sidecars: SourceCaptions) -> None:

@@ -190,11 +190,13 @@ def _stretched(values: "Values") -> "Values":
 def _with_alpha(rgb: Image.Image, alpha: Image.Image, rendering: Rendering, notes: list[str]) -> Image.Image:
     """Lay the picture on the background, or give it its alpha channel if that is kept.
 
-    If it is transparent everywhere, its alpha means nothing, and is ignored; unless nothing but black is hidden there.
+    If it is transparent everywhere, its alpha means nothing, and is ignored; unless nothing but black, or
+    nothing but white, is hidden there.
     """
     from PIL import ImageChops
 
-    if _highest(alpha) == 0 and any(_highest(channel) for channel in rgb.split()):
+    hidden = {value for channel in rgb.split() for value in channel.getextrema()}
+    if _highest(alpha) == 0 and hidden not in ({0}, {255}):
         return rgb
     if rendering.keeps_alpha:
         result = rgb.copy()

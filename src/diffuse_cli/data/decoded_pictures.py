@@ -37,7 +37,7 @@ from .spilled import Column, SpilledList, SpilledTuples, packed, unpacked
 from .split import numbers_of
 
 FORMAT = 2                                      # of the files above
-TRANSFORM = "upright srgb, centre square, lanczos or bicubic, 4"    # change it with anything that changes a pixel
+TRANSFORM = "upright srgb, centre square, lanczos or bicubic, 5"    # change it with anything that changes a pixel
 _PIECE = 4 * 2**20                              # bytes that are read or written at once
 _BATCH = 1000                                   # items of a long list that are handled at once
 

@@ -18,6 +18,7 @@ from typing import Any, overload
 from ..errors import DataError
 from .containers import File, Location, read_head
 from .file_types import (
+    ARCHIVE,
     HEAD,
     NO_PICTURE,
     PICTURE,
@@ -26,6 +27,7 @@ from .file_types import (
     SUFFIXES,
     UNKNOWN,
     format_of,
+    judge_suffix,
     remedies,
     what_else,
     what_pictures_in_text,
@@ -151,13 +153,15 @@ class Tree:
         """The error for a folder or manifest at `path` that holds no picture: what is there, and what would help."""
         counts = Counter(reason for _, reason in self.unusable)
         found = ", ".join(f"{reason} {count:,}" for reason, count in counts.most_common())
-        packed = [name for name in self.others.names() if name.lower().endswith(PACKED)]
+        by_size = sorted(self.others, key=lambda file: -_size(file.path))
+        packed = (file.name for file in by_size if file.name.lower().endswith(PACKED) or (
+            judge_suffix(file.suffix, SUFFIXES) == UNKNOWN and what_else(head_of(file.path, HEAD)) == ARCHIVE))
         holders = [(name, step) for name in self.others.names() for suffixes, step in _HOLDERS
                    if _PART.sub("", name.lower()).endswith(suffixes)]
         texts = ((file.name, reason) for file in itertools.islice(self.others, _MAX_LOOKED_INTO)
                  if (reason := pictures_in_text(file.path)))
         holders = [(name, f"it {reason}: {AS_TEXT_STEP}") for name, reason in itertools.islice(texts, 1)] or holders
-        help = "; ".join((*(f"Unpack {name} first" for name in packed[:1]),
+        help = "; ".join((*(f"Unpack {name} first" for name in itertools.islice(packed, 1)),
                           *(f"{name} is not read: {step}" for name, step in holders[:1]), *remedies(counts)))
         hint = f"Looked, at any depth, for {' '.join(sorted(SUFFIXES))}, and into files without a suffix"
         return DataError(f"{path} holds no picture that can be read" + (f" ({found})" if found else ""),
@@ -226,6 +230,11 @@ def judge_contents(path: Location, judgement: str) -> str:
 def pictures_in_text(path: Location) -> str:
     """What a table or text holds, the rest of a sentence, if it holds pictures: their bytes or pixels; "" otherwise."""
     return what_pictures_in_text(head_of(path, _HEAD_OF_TABLE))
+
+
+def _size(path: Location) -> int:
+    """Bytes of a file on the disk; 0 of one in an archive."""
+    return os.path.getsize(path) if isinstance(path, Path) and path.is_file() else 0
 
 
 def head_of(path: Location, count: int) -> bytes:

@@ -26,7 +26,7 @@ PLUGINS = (("pillow_heif.HeifImagePlugin", "HEIF", (".heic", ".heif", ".hif", ".
 # ── Reasons and remedies ────────────────────────────────────────────────────────────────────────────────────────────
 
 HEIC, JPEG_XL, DRAWING, RAW, LAYERS = "HEIC", "JPEG XL", "drawing", "raw photograph", "picture with layers"
-OTHER_TYPE, NOT_DOWNLOADED = "unsupported type", "not downloaded from iCloud"
+OTHER_TYPE, ARCHIVE, NOT_DOWNLOADED = "unsupported type", "archive", "not downloaded from iCloud"
 _EXPORT = "export it as PNG"
 PICTURE_LIKE = (HEIC, JPEG_XL, DRAWING, RAW, LAYERS, OTHER_TYPE)   # reported although nothing claims to be a picture
 REMEDIES = {                                    # reason → remedy, the rest of a sentence that begins with the reason
@@ -52,7 +52,7 @@ REMEDIES = {                                    # reason → remedy, the rest of
     "formatted text": "save it as plain text",
     "packed file": "unpack it, or save the spreadsheet or document, if it is one, as CSV or plain text",
     "video": "save single frames as pictures",
-    "archive": "unpack it",
+    ARCHIVE: "unpack it",
     "unreadable in its archive": "unpack it (in parquet and Arrow files: the row holds no picture)",
     "encrypted": "unpack its archive with the password",
     "leads out of the archive": "pack it again, from the folder in which it lies",
@@ -168,7 +168,7 @@ _OTHERS = tuple((reason, re.compile(pattern, re.DOTALL | re.IGNORECASE)) for rea
                       rb"Forbidden|[45]\d\d\b)"),
     ("saved as text", rb"\xc3\xbf\xc3\x98\xc3\xbf|(\xef\xbf\xbd){2}|\xef\xbf\xbdPNG"),
     ("gzip data", rb"\x1f\x8b"),
-    ("archive", rb"PK\x03\x04|PK\x05\x06|Rar!|7z\xbc\xaf|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|.{257}ustar"),
+    (ARCHIVE, rb"PK\x03\x04|PK\x05\x06|Rar!|7z\xbc\xaf|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|.{257}ustar"),
     ("video", rb"\x1aE\xdf\xa3|RIFF.{4}AVI |\0\0\x01\xba|\0\0\x01\xb3|OggS|FLV\x01"),
     ("only zeros", rb"\0{16,}\Z"),
     (OTHER_TYPE, rb"P7\n|PF\s\d|SIMPLE  =|\x76\x2f\x31\x01|#\?R(ADIANCE|GBE)|BPG\xfb|AT&TFORM|/\* XPM|II\xbc\x01"

@@ -103,22 +103,21 @@ def _spelt(name: str, encoding: str) -> str:
 
 
 def _folder_labels(tree: Tree, class_names: Mapping[str, str], encoding: str) -> dict[str, str]:
-    """Folder → its words and those of the folders above, without those in which nearly all pictures lie.
+    """Folder → its words and those of the folders above, without names below which nearly all pictures lie.
 
-    {} if they are no labels. encoding: of names that are not UTF-8.
+    A name may be in many places, as in cat/images/1.png. {} if they are no labels. encoding: of names that are not UTF-8.
     """
     folders = {directory: _ARCHIVE.sub("", _spelt(directory, encoding)).split("/") if directory else []
                for directory in tree.directories}
-    prefixes: Counter[tuple[str, ...]] = Counter()
+    inside: Counter[str] = Counter()            # a folder's name → the pictures below folders with this name
     for directory, parts in folders.items():
-        for depth in range(1, len(parts) + 1):
-            prefixes[tuple(parts[:depth])] += tree.directories[directory]
+        inside.update(dict.fromkeys(parts, tree.directories[directory]))
     shelves: dict[str, set[str]] = {}           # a folder of one letter, as in a/abbey → those in it
     for parts in folders.values():
         for part, below in itertools.pairwise([*parts, ""]):
             if len(part) == 1:
                 shelves.setdefault(part, set()).add(below)
-    inside = len(tree.pictures) - tree.directories[""]
+    common = _COMMON * (len(tree.pictures) - tree.directories[""])
     splits = splits_among(tree.directories)
     words: dict[str, str] = {}                  # a folder's name → its words
 
@@ -126,12 +125,11 @@ def _folder_labels(tree: Tree, class_names: Mapping[str, str], encoding: str) ->
         if parts and _REPEATS.match(parts[-1]):                         # reg/1_dog is a dog
             return words_of_name(_REPEATS.sub("", parts[-1]), numbers=True)
         result = []
-        for depth, part in enumerate(parts, 1):
-            is_common = prefixes[tuple(parts[:depth])] >= _COMMON * inside
+        for part in parts:
             is_shelf = len(part) == 1 and all(below.casefold().startswith(part.casefold()) for below in shelves[part])
             if part in class_names:
                 result.append(class_names[part])
-            elif not is_common and not is_shelf and part not in splits:
+            elif inside[part] < common and not is_shelf and part not in splits:
                 if part not in words:
                     words[part] = part if part.lower() == "train" else words_of_name(
                         _REPEATS.sub("", part), numbers=True)
@@ -146,14 +144,19 @@ def _folder_labels(tree: Tree, class_names: Mapping[str, str], encoding: str) ->
 
 
 def _file_words(tree: Tree, encoding: str) -> SpilledDict[str]:
-    """Picture → the words of its file's name, if it holds any; empty if too few do."""
+    """Picture → the words of its file's name, if it holds any; empty if too few do.
+
+    Among names with words, a name that is one word is also one that would say nothing elsewhere: camera.png, ox.png.
+    """
     words: SpilledDict[str] = SpilledDict()
     wordy = 0
     for name in tree.pictures.names():
-        text = words_of_name(_spelt(posixpath.splitext(posixpath.basename(name))[0], encoding))
-        if _WORD.search(text):
-            words[name] = text
+        stem = _spelt(posixpath.splitext(posixpath.basename(name))[0], encoding)
+        text = words_of_name(stem)
+        if is_wordy := bool(_WORD.search(text)):
             wordy += 1
+        if is_wordy or (len(stem) > 1 and stem.isalpha()):
+            words[name] = text or stem
     return words if wordy >= WORDY_NAMES * len(tree.pictures) else SpilledDict()
 
 

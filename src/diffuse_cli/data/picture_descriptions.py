@@ -26,7 +26,7 @@ _DESCRIPTIONS, _KEYWORDS = (0x010E, 0x9C9B, 0x9C9F, 0x9C9C), 0x9C9E
 # Words that cameras and programs write there themselves, besides those that say nothing in the name of a file.
 _WORDS = """
     digital still konica minolta kodak casio samsung ricoh pentax leica exif dav sdr cof hdr fbt ptr rhdr oznor rptnb
-    bty mde ozedf default ascii created with gimp processed by file written adobe
+    bty mde ozedf default x-default ascii created with gimp processed by file written adobe
 """
 _OF_CAMERAS = frozenset(_WORDS.split())
 

@@ -14,9 +14,8 @@ from .litter import is_conflict_copy
 FEW = 8                                         # minimum pictures of a data set; a model memorises fewer
 _LISTED = 6                                     # kinds of skipped files that are named
 _LEVELS = (255, 1023, 4095, 16383)              # highest values of 8, 10, 12 and 14 bits
-_LONG = {"crop": "of which only the centre {} is kept", "pad": "which are narrow between bars",
-         "stretch": "which are squeezed",       # fit → what happens to long pictures
-         "buckets": "which are cropped, or narrow between bars"}
+_LONG = {"crop": "of which only the centre {} is kept", "pad": "narrow between bars", "stretch": "squeezed",
+         "buckets": "cropped, or narrow between bars"}      # fit → what happens to long pictures
 _DARK = "of 16 bits with no value above"
 
 

@@ -119,6 +119,8 @@ def _notes(
         yield f"{reader.labelled:,} text files have parts with labels, of which only the caption or the like counts"
     if reader.boxes:
         yield f"{reader.boxes:,} text files hold only numbers, as boxes for object detection, and no caption"
+    if reader.settings:
+        yield f"{reader.settings:,} text files hold settings of a program, as “width = 640” is one, and no caption"
 
 
 def _without_captions(source: SourceCaptions, reader: SidecarReader) -> Iterator[str]:

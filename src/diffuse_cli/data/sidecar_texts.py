@@ -23,7 +23,7 @@ from .containers import File, read_head
 from .file_tree import FileList
 from .file_types import picture_suffixes
 from .generated_prompts import prompt_of_graph, prompt_of_parameters
-from .labelled_texts import caption_part, without_bullets
+from .labelled_texts import caption_part, without_bullets, without_label
 from .source_captions import SourceCaptions
 from .spilled import SpilledDict, SpilledTuples
 from .structured_texts import caption_in
@@ -40,6 +40,7 @@ SAMPLE_FILES = 1000                             # maximum files that a guess of 
 _FEW, _MOST = 3, 0.8                            # files, and their share, that must be in UTF-16 to show that all are
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?", re.IGNORECASE)
 _BOX = 4                                        # numbers in a line from which a file of numbers describes boxes
+_SECTION, _KEY = re.compile(r"\s*\[[^\[\]]+\]\s*"), re.compile(r"\s*[\w.:/-]+\s*=")     # [window], width = 640
 
 
 class SidecarReader:
@@ -51,6 +52,7 @@ class SidecarReader:
         self.encodings: Counter[str] = Counter()
         self.translated = 0                     # number of files with translations of their caption
         self.boxes = 0                          # number of files that hold only numbers
+        self.settings = 0                       # number of files that hold settings of a program, and no caption
         self.labelled = 0                       # number of files that have parts with labels, not all of them captions
         self.generated = 0                      # number of files with the parameters of a generated picture
         self.outlines: SpilledDict[None] = SpilledDict()        # files that only mark objects in pictures
@@ -133,6 +135,11 @@ class SidecarReader:
             if are_boxes(lines):
                 self.boxes += 1
                 return None
+            if are_settings(lines):
+                lines = [line for line in lines if without_label(line) != line]
+                self.settings += not lines
+                if not lines:
+                    return None
             lines, has_more = caption_part(lines)
             self.labelled += has_more
             lines = without_bullets([line for line in lines if line.strip()])
@@ -214,3 +221,14 @@ def are_boxes(lines: list[str]) -> bool:
     """Whether each line holds the numbers of a box and nothing else, as files for object detection do."""
     rows = [re.split(r"[\s,;]+", line.strip()) for line in lines if line.strip()]
     return bool(rows) and all(len(row) >= _BOX and all(map(_NUMBER.fullmatch, row)) for row in rows)
+
+
+def are_settings(lines: Iterable[str]) -> bool:
+    """Whether most lines set a value, as “width = 640” below “[window]” does in files of programs. One alone does not.
+
+    Blank lines, and remarks behind # or ;, do not count.
+    """
+    lines = [line for line in lines if line.strip() and line.lstrip()[0] not in "#;"]
+    keys = sum(bool(_KEY.match(line)) for line in lines)
+    settings = keys + sum(bool(_SECTION.fullmatch(line)) for line in lines)
+    return keys > 0 and settings >= max(2, len(lines) / 2)
