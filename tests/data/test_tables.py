@@ -321,8 +321,24 @@ def test_a_file_that_names_no_picture_stops_nothing(pictures, folder, name, text
     ("captions.jsonl", '{"file_name": "000000.png", "text": "A"}\n{"file_name": "0000'),
 ])
 def test_damaged_json_that_names_pictures_is_an_error(pictures, folder, name, text):
-    with pytest.raises(DataError, match=rf"{name}.* is not JSON"):
-        find_pictures(folder({name: text}))
+    root = folder({name: text})
+    with pytest.raises(DataError, match=rf"{name}.* is not JSON.*, or do without it: --captions sidecar, "):
+        find_pictures(root)
+    assert find_pictures(root, captions="none").caption_source == "none"
+
+
+def test_a_table_of_other_things_in_which_a_few_pictures_have_a_name_is_not_used(folder):
+    countries = "code,name\n" + "".join(f"c{number},The country of the number {number}\n" for number in range(40))
+    pictures = dict.fromkeys((f"{colour}-car-{number}.png" for number in range(15) for colour in ("red", "blue")), None) | {"c7.png": None}
+    found = find_pictures(root := folder({**pictures, "countries.csv": countries}))
+    assert (captions_of(found)["red-car-1.png"], captions_of(found)["c7.png"]) == (("red car",), ())
+    assert found.notes == (
+        "countries.csv is not used: lists 1 of the pictures without their suffixes, perhaps by chance, and 39 other names"
+        f"; --captions {root / 'countries.csv'} uses it",)
+    forced = find_pictures(root, captions=str(root / "countries.csv"))
+    assert captions_of(forced)["c7.png"] == ("The country of the number 7",)
+    named = find_pictures(folder({"countries.csv": countries.replace(",", ".png,")}))       # a part of a data set
+    assert captions_of(named)["c7.png"] == ("The country of the number 7",)
 
 
 @pytest.mark.parametrize("column", ["annotation", "json"])

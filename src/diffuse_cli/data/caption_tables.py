@@ -28,6 +28,9 @@ from .tables import SEPARATED, read_rows
 from .text_files import NotText, decode_text
 
 
+_OTHERWISE = "or do without it: --captions sidecar, folder, filename or none"
+
+
 @dataclass
 class CaptionTable:
     """The captions in one table. `missing`: what it lists besides. `rank`: 1 if they are names of classes or tags.
@@ -68,8 +71,10 @@ def read_table(file: File, index: NameIndex, column: str | None, *, required: bo
     except NoTable:
         return table if required else None
     except DataError as error:
-        if required or _names_pictures(file, sample, index):
+        if required:
             raise
+        if _names_pictures(file, sample, index):
+            raise DataError(error.what, hint=f"{error.hint or 'Mend it'}, {_OTHERWISE}") from error
         raise UnrelatedFile(str(error)) from error
     columns = list(dict.fromkeys(key for _, row in sample for key in row))
     file_column = file_column_in(sample, columns, index, file)

@@ -21,6 +21,7 @@ from .caption_tables import CaptionTable, UnrelatedFile, read_table
 from .containers import File
 from .file_lists import files_elsewhere
 from .file_tree import FileList, Tree, merged
+from .file_types import is_picture_name
 from .folders import list_tree
 from .picture_index import FOLDER_TEXTS, PictureIndex, plain_path
 from .source_captions import SourceCaptions
@@ -32,6 +33,7 @@ MISSING_LIMIT = 0.01                            # maximum share of rows that nam
 _TABLES_ALONE = (".csv", ".tsv", *JSON_LINES, ".parquet")          # which are no captions of one picture
 _SUBMISSION = re.compile(r"submission$", re.IGNORECASE)     # of a contest: a form whose answers are not filled in
 MAX_TABLES = 100                                # files of other names that are tried as tables
+_FEW = 0.1                                      # share of pictures and rows below which names may be alike by chance
 
 
 # ── Metadata files and manifests, which decide on the pictures ──────────────────────────────────────────────────────
@@ -178,13 +180,21 @@ def read_other_tables(
                 reason = str(error)
                 unused.append((file.name, reason.removeprefix(f"{file.name} ")))
             continue
-        if table is not None:
+        if table is not None and _is_about_others(table, len(tree.pictures)):
+            unused.append((file.name, f"lists {len(table.listed):,} of the pictures without their suffixes, perhaps by "
+                                      f"chance, and {len(table.missing):,} other names; --captions {file.path} uses it"))
+        elif table is not None:
             tables.append(table)
         elif file.suffix != ".txt":
             unused.append((file.name, "lists none of the pictures"))
     tables.sort(key=lambda table: (-len(table.by_name), table.rank, "caption" not in table.file.name.lower(),
                                    not is_english(table.file.base), len(table.file.name)))
     return tables, unused
+
+
+def _is_about_others(table: CaptionTable, pictures: int) -> bool:
+    """Whether a table seems to name pictures by chance: few of them and of its rows, and by words without a suffix."""
+    return len(table.listed) < _FEW * min(pictures, len(table.missing)) and not any(map(is_picture_name, table.missing))
 
 
 def captions_of_tables(
