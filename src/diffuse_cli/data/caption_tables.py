@@ -27,7 +27,6 @@ from .spilled import SpilledDict, SpilledTuples
 from .tables import SEPARATED, read_rows
 from .text_files import NotText, decode_text
 
-
 _OTHERWISE = "or do without it: --captions sidecar, folder, filename or none"
 
 

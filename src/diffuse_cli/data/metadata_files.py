@@ -181,7 +181,7 @@ def read_other_tables(
                 unused.append((file.name, reason.removeprefix(f"{file.name} ")))
             continue
         if table is not None and _is_about_others(table, len(tree.pictures)):
-            unused.append((file.name, f"lists {len(table.listed):,} of the pictures without their suffixes, perhaps by "
+            unused.append((file.name, f"lists {len(table.listed):,} of the pictures, without suffixes and perhaps by "
                                       f"chance, and {len(table.missing):,} other names; --captions {file.path} uses it"))
         elif table is not None:
             tables.append(table)
