@@ -1,9 +1,11 @@
 """Which source of captions counts, by what `find_pictures` finds in real folders."""
 
+import io
 import os
 
 import pytest
 from picture_folders import captions_of, rows
+from PIL import Image, PngImagePlugin
 from source_files import png, write_folder, write_zip
 
 from diffuse_cli.data.captions import find_pictures
@@ -107,6 +109,14 @@ def test_the_summary_counts_and_three_examples_are_given(folder):
     assert found.caption_examples == ("caption 0", "caption 4", "caption 7")
 
 
+def generated(prompt):
+    """A picture as programs write it that draw what a prompt says."""
+    data, texts = io.BytesIO(), PngImagePlugin.PngInfo()
+    texts.add_text("parameters", f"{prompt}\nSteps: 20, Sampler: Euler a, Seed: 1")
+    Image.new("RGB", (8, 8)).save(data, "PNG", pnginfo=texts)
+    return data.getvalue()
+
+
 FEW = {f"{colour}-{kind}-{number}.png": None for colour in ("red", "blue") for kind in ("car", "bus")
        for number in range(6)}
 
@@ -123,6 +133,17 @@ def test_a_few_texts_go_before_names_and_leave_the_other_pictures_theirs(folder,
     assert f"{source.removeprefix('file name and ')} (1 of 24 files" in forced.caption_summary
     assert captions_of(find_pictures(root, caption_ext=".txt") if "csv" not in source else
                        find_pictures(root, caption_column="caption"))["red-car-1.png"] == ()
+
+
+def test_a_column_that_is_not_there_hides_no_names(folder):
+    assert find_pictures(folder(FEW), caption_column="text").caption_source == "filename"
+
+
+def test_a_few_texts_go_before_the_prompts_in_generated_pictures(folder):
+    pictures = {f"{number:05}.png": generated(f"car number {number}") for number in range(12)}
+    found = find_pictures(folder({**pictures, "00000.txt": "a fast car"}))
+    assert found.caption_summary == "texts in the pictures and sidecar .txt (12 of 12 files)"
+    assert [captions_of(found)[name] for name in ("00000.png", "00001.png")] == [("a fast car",), ("car number 1",)]
 
 
 def test_more_than_a_few_texts_are_the_captions_alone(folder):

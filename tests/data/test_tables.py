@@ -333,8 +333,8 @@ def test_a_table_of_other_things_in_which_a_few_pictures_have_a_name_is_not_used
     found = find_pictures(root := folder({**dict.fromkeys([*cars, "c7.png"]), "countries.csv": countries}))
     assert (captions_of(found)["red-car-1.png"], captions_of(found)["c7.png"]) == (("red car",), ())
     assert found.notes == (
-        "countries.csv is not used: lists 1 of the pictures, without suffixes and perhaps by chance, and 39 other names; "
-        f"--captions {root / 'countries.csv'} uses it",)
+        "countries.csv is not used: lists 1 of the pictures, without suffixes and perhaps by chance, and 39 other names"
+        f"; --captions {root / 'countries.csv'} uses it",)
     forced = find_pictures(root, captions=str(root / "countries.csv"))
     assert captions_of(forced)["c7.png"] == ("The country of the number 7",)
     named = find_pictures(folder({"countries.csv": countries.replace(",", ".png,")}))       # a part of a data set

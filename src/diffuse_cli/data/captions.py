@@ -135,8 +135,8 @@ def _first_present(tree: Tree, index: PictureIndex, manifest: SourceCaptions | N
     taken.update((table.file.name, None) for table in tables)
     texts = folder_texts.read_folder_texts(tree, joined=options.joined, taken=taken)
     from_tables, _ = metadata_files.captions_of_tables(tables)
-    texts_are_few = not (metadata.by_name or options.extension or options.column) and (
-        len(from_tables.by_name) + len(sidecars.by_name) < _FEW * len(tree.pictures))
+    enough = 1 if options.extension or options.column else _FEW * len(tree.pictures)
+    texts_are_few = not metadata.by_name and len(from_tables.by_name) + len(sidecars.by_name) < enough
     names = _names(tree, texts, options, files=texts_are_few, in_shards=texts_are_few)
     sidecars.problems = caption_accounts.without_lists(sidecars.problems, tree, index, tables)
     problems = [*metadata.problems, *sidecars.problems,         # whichever source counts, these files need attention
@@ -148,22 +148,12 @@ def _first_present(tree: Tree, index: PictureIndex, manifest: SourceCaptions | N
         kind, source = "embedded", embedded
     elif texts_are_few and names.present:
         kind, source = "filename" if names.label == "file name" else "folder", names
-    elif len(from_tables.by_name) > 2 * len(sidecars.by_name):
-        kind, source = "table", from_tables
-        problems += from_tables.problems
-        _fill_from_sidecars(source, sidecars)
-    elif sidecars.by_name:
-        kind, source = "sidecar", sidecars
-    elif metadata.present:
-        kind, source = _metadata_then_sidecars(metadata, sidecars)
-    elif sidecars.present:
-        kind, source = "none", sidecars
     else:
-        kind, source = "none", SourceCaptions("none found (unconditional model)", present=True)
+        kind, source = _from_files(metadata, from_tables, sidecars)
+    problems += from_tables.problems if kind == "table" or source is embedded or source is names else ()
     if source is embedded or source is names:
         for kind_of_few, few in (("table", from_tables), ("sidecar", sidecars)):
             _put_before(source, few, kind_of_few)
-        problems += from_tables.problems
         left = [table for table in tables if table.file.name not in source.files]
     if metadata.present and source.excluded is not metadata.excluded:
         _leave_out(source, metadata)
@@ -187,6 +177,20 @@ def _first_present(tree: Tree, index: PictureIndex, manifest: SourceCaptions | N
                              unused=[(name, reason) for name, reason in unused if name not in taken],
                              names_folders=lambda path: folder_texts.read_named_file(path, tree) is not None)
     return kind, source
+
+
+def _from_files(metadata: SourceCaptions, tables: SourceCaptions,
+                sidecars: SourceCaptions) -> tuple[str, SourceCaptions]:
+    """The kind and the captions of the source among files that counts, if names do not, and metadata have no captions.
+    """
+    if len(tables.by_name) > 2 * len(sidecars.by_name):
+        _fill_from_sidecars(tables, sidecars)
+        return "table", tables
+    if sidecars.by_name:
+        return "sidecar", sidecars
+    if metadata.present:
+        return _metadata_then_sidecars(metadata, sidecars)
+    return "none", sidecars if sidecars.present else SourceCaptions("none found (unconditional model)", present=True)
 
 
 def _leave_out(source: SourceCaptions, metadata: SourceCaptions) -> None:

@@ -182,7 +182,7 @@ def read_other_tables(
             continue
         if table is not None and _is_about_others(table, len(tree.pictures)):
             unused.append((file.name, f"lists {len(table.listed):,} of the pictures, without suffixes and perhaps by "
-                                      f"chance, and {len(table.missing):,} other names; --captions {file.path} uses it"))
+                                     f"chance, and {len(table.missing):,} other names; --captions {file.path} uses it"))
         elif table is not None:
             tables.append(table)
         elif file.suffix != ".txt":

@@ -105,7 +105,7 @@ def _spelt(name: str, encoding: str) -> str:
 def _folder_labels(tree: Tree, class_names: Mapping[str, str], encoding: str) -> dict[str, str]:
     """Folder → its words and those of the folders above, without names below which nearly all pictures lie.
 
-    A name may be in many places, as in cat/images/1.png. {} if they are no labels. encoding: of names that are no UTF-8.
+    A name may be in many places, as in cat/images/1.png. {} if they are no labels. encoding: of names not in UTF-8.
     """
     folders = {directory: _ARCHIVE.sub("", _spelt(directory, encoding)).split("/") if directory else []
                for directory in tree.directories}
