@@ -233,6 +233,13 @@ def test_settings_of_a_program_are_no_captions(folder):
     assert found.notes == ()
 
 
+def test_of_settings_that_name_something_the_name_is_the_caption(folder):
+    entry = "[Desktop Entry]\nName[de]=Rotes Auto\nName=Red Car\nName[fr]=Voiture rouge\nIcon=car\n"
+    root = folder({**PICTURES, **files(".desktop", entry)})
+    assert ".desktop would read captions from them" in find_pictures(root).warnings[0]
+    assert set(captions_of(find_pictures(root, caption_ext=".desktop")).values()) == {("Red Car",)}
+
+
 def test_settings_beside_names_that_say_nothing_are_told(folder):
     found = find_pictures(folder({**PICTURES, **files(".txt", SETTINGS), **files(".cfg", SETTINGS)}))
     assert (found.conditional, found.notes) == (False, (

@@ -20,7 +20,7 @@ from .name_captions import id_among_folders
 from .numbered_texts import NumberedFiles, match_by_number
 from .picture_index import NEVER_CAPTIONS, PictureIndex, names_in
 from .sidecar_files import ORPHAN, SIDECAR_SUFFIXES, with_suffix
-from .sidecar_texts import are_settings
+from .sidecar_texts import are_settings, caption_in_settings
 from .source_captions import SourceCaptions
 from .spilled import SpilledDict
 from .text_files import NotText, decode_text
@@ -230,10 +230,10 @@ def _and_more(count: int) -> str:
 
 
 def _is_text(file: File) -> bool:
-    """Whether a file holds words, and neither XML nor settings of a program."""
+    """Whether a file holds words, and neither XML nor settings of a program that name nothing."""
     try:
         text, _ = decode_text(read_head(file.path, 4096))
     except (OSError, NotText):
         return False
     return any(letter.isalpha() for letter in text) and "<?xml" not in text and (
-        not are_settings(text.splitlines()))
+        not are_settings(lines := text.splitlines()) or bool(caption_in_settings(lines)))

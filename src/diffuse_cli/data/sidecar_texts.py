@@ -4,7 +4,7 @@ import itertools
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ..files.strict_json import loads_shallow
@@ -23,7 +23,7 @@ from .containers import File, read_head
 from .file_tree import FileList
 from .file_types import picture_suffixes
 from .generated_prompts import prompt_of_graph, prompt_of_parameters
-from .labelled_texts import caption_part, without_bullets, without_label
+from .labelled_texts import caption_part, without_bullets
 from .source_captions import SourceCaptions
 from .spilled import SpilledDict, SpilledTuples
 from .structured_texts import caption_in
@@ -40,7 +40,9 @@ SAMPLE_FILES = 1000                             # maximum files that a guess of 
 _FEW, _MOST = 3, 0.8                            # files, and their share, that must be in UTF-16 to show that all are
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?", re.IGNORECASE)
 _BOX = 4                                        # numbers in a line from which a file of numbers describes boxes
-_SECTION, _KEY = re.compile(r"\s*\[[^\[\]]+\]\s*"), re.compile(r"\s*[\w.:/-]+\s*=")     # [window], width = 640
+_SECTION, _KEY = re.compile(r"\s*\[[^\[\]]+\]\s*"), re.compile(r"\s*[\w.:/-]+(?:\[[\w@.-]+\])?\s*=")
+_NAMES = ("caption", "prompt", "description", "title", "name")         # keys of settings whose value is a caption
+_NAMED = re.compile(rf"\s*({'|'.join(_NAMES)})\s*=\s*(.*[^\W\d_].*)", re.IGNORECASE)
 
 
 class SidecarReader:
@@ -136,10 +138,9 @@ class SidecarReader:
                 self.boxes += 1
                 return None
             if are_settings(lines):
-                lines = [line for line in lines if without_label(line) != line]
-                self.settings += not lines
-                if not lines:
-                    return None
+                caption = caption_in_settings(lines)
+                self.settings += not caption
+                return distinct_captions(caption) if caption else None
             lines, has_more = caption_part(lines)
             self.labelled += has_more
             lines = without_bullets([line for line in lines if line.strip()])
@@ -224,11 +225,17 @@ def are_boxes(lines: list[str]) -> bool:
 
 
 def are_settings(lines: Iterable[str]) -> bool:
-    """Whether most lines set a value, as “width = 640” below “[window]” does in files of programs. One alone does not.
+    """Whether most lines set a value, as “width = 640” or “Name[de]=Haus” below “[window]” does in files of programs.
 
-    Blank lines, and remarks behind # or ;, do not count.
+    One line alone does not. Blank lines, and remarks behind # or ;, do not count.
     """
     lines = [line for line in lines if line.strip() and line.lstrip()[0] not in "#;"]
     keys = sum(bool(_KEY.match(line)) for line in lines)
     settings = keys + sum(bool(_SECTION.fullmatch(line)) for line in lines)
     return keys > 0 and settings >= max(2, len(lines) / 2)
+
+
+def caption_in_settings(lines: Sequence[str]) -> str:
+    """The value of the key that names or describes something: “Name=a house” in a .desktop; "" without any."""
+    found = {match[1].lower(): match[2].strip("\"' ") for line in reversed(lines) if (match := _NAMED.match(line))}
+    return next((found[key] for key in _NAMES if key in found), "")
