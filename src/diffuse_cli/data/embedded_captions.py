@@ -36,8 +36,9 @@ def read_embedded(tree: Tree, *, always: bool = False) -> SourceCaptions:
         source.present = bool(source.by_name)
     elif found:
         which = "the prompt of the program that made them" if 2 * prompts > len(found) else "a description"
-        source.notes.append(f"{len(found):,} of {len(some):,} pictures that were looked at hold {which}, for example "
-                            f"“{found[0][:60]}”, which is not used; --captions embedded would use such texts")
+        source.notes.append(f"{len(found):,} of {len(some):,} pictures that were looked at "
+                            f"{'holds' if len(found) == 1 else 'hold'} {which}, for example “{found[0][:60]}”, which "
+                            "is not used; --captions embedded would use such texts")
     return source
 
 
