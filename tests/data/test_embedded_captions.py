@@ -101,7 +101,7 @@ def test_a_few_prompts_are_named(folder):
     root = folder({"cats/1.png": png(parameters=WEBUI), "cats/2.png": None, "dogs/3.png": None, "dogs/4.png": None})
     found = find_pictures(root)
     assert captions_of(found)["cats/1.png"] == ("cats",)
-    assert found.notes == ("1 of 4 pictures that were looked at hold the prompt of the program that made them, for "
+    assert found.notes == ("1 of 4 pictures that were looked at holds the prompt of the program that made them, for "
                            "example “a red car wet road”, which is not used; --captions embedded would use such texts",)
     assert captions_of(find_pictures(root, captions="embedded")) == {
         "cats/1.png": ("a red car wet road",), "cats/2.png": (), "dogs/3.png": (), "dogs/4.png": ()}

@@ -44,6 +44,8 @@ def test_folders_that_are_no_labels(folder, names):
     ("red%20car", "red car"), ("rotes_foto", "rotes foto"),
     ("a_red_car_--ar_16_9_--v_6", "a red car"), ("red--car", "red car"),
     ("DALL·E 2024-01-01 10.00.00 - a red car", "a red car"), ("dalle_00001", ""),
+    ("face0001", "face"), ("face01b2", ""), ("grass2dirt", "grass2dirt"), ("arm1left_03", "arm1left"),
+    ("dQw4w9WgXcQ", ""), ("abc1defg2hij", ""),
 ])
 def test_words_of_a_file_name(stem, words):
     assert words_of_name(stem) == words

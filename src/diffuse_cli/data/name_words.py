@@ -48,7 +48,8 @@ _PROGRAMS = re.compile(r"comfyui_temp_[a-z]{5}(?=_)|^telegram-cloud-\w+-size-\d+
 # PXL_20230115_101112345.NIGHT, IMG-20230101-WA0001, IMG_1234_HDR, DJI_0001_W: capitals behind the number are marks.
 _CAMERAS = re.compile(r"(?:PXL|IMG|VID|MVIMG|DJI|DSC|GOPR)[-_]E?\d{4}(?:[A-Z\d._~()-]*$)?")
 _SETTINGS = re.compile(r"[\s_]--[a-z]+(?=[\s_]|$).*")                        # a_red_car_--ar_16_9: of the generator
-_HEX = re.compile(r"(?=[a-f]*\d)[0-9a-f]{6,}", re.IGNORECASE)
+_HEX = re.compile(r"(?=[a-f]*\d)(?![a-f]{3,}\d+$)[0-9a-f]{6,}", re.IGNORECASE)       # but face0001
+_NUMBER_BETWEEN = re.compile(r"[^\W\d_]{3,}\d{1,2}[^\W\d_]{3,}\d*")      # grass2dirt
 _SEPARATORS = re.compile(r"[\s_\-.,;+()\[\]{}#@!=&~]+")
 _TWO_WORDS = re.compile(r"(?<=[A-Za-z][a-z]{2})(?=[A-Z][a-z]{2})")             # RedCar
 
@@ -78,5 +79,7 @@ def words_of_name(name: str, *, numbers: bool = False) -> str:
 
 def _is_random(token: str) -> bool:
     """Whether letters and digits alternate as in no word: 'EaXbQ3kWo', 'n02085620'."""
+    if _NUMBER_BETWEEN.fullmatch(token) and (token.islower() or token.isupper()):
+        return False
     changes = len(re.findall(r"(?<=\d)[^\W\d_]|(?<=[^\W\d_])\d", token))
     return changes >= 2 or bool(re.fullmatch(r"[^\W\d_]\d{4,}", token))
