@@ -300,8 +300,10 @@ def test_removed_and_restored_pictures(folder, directory, forbid, tmp_path):
     assert opened(folder, directory).content_id == first.content_id
 
 
-def test_caches_of_versions_that_always_cropped_are_found():
-    """The keys that those versions made."""
+def test_crops_have_the_keys_of_versions_that_always_cropped(monkeypatch):
+    """The keys that those versions made, with the name of what they did to pixels."""
+    monkeypatch.setattr(decoded_pictures, "TRANSFORM", "upright srgb, centre square, lanczos or bicubic, 4")
+
     def key_of(hashes, side, **options):
         return decoded_pictures.key_of(hashes, (Size.of(side),), Rendering(**options))
 
