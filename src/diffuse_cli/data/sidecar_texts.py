@@ -42,7 +42,7 @@ _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?", re.IGNORECASE)
 _BOX = 4                                        # numbers in a line from which a file of numbers describes boxes
 _SECTION, _KEY = re.compile(r"\s*\[[^\[\]]+\]\s*"), re.compile(r"\s*[\w.:/-]+(?:\[[\w@.-]+\])?\s*=")
 _NAMES = ("caption", "prompt", "description", "title", "name")         # keys of settings whose value is a caption
-_NAMED = re.compile(rf"\s*({'|'.join(_NAMES)})\s*=\s*(.*[^\W\d_].*)", re.IGNORECASE)
+_NAMED = re.compile(rf"\s*({'|'.join(_NAMES)})\s*=(.*[^\W\d_].*)", re.IGNORECASE)
 
 
 class SidecarReader:
