@@ -13,8 +13,9 @@ import argparse
 import json
 import os
 import statistics
+from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -37,6 +38,8 @@ from diffuse_cli.storage import checkpoint, home_directory, registry
 
 CANDIDATES = 10                                 # real pictures among which retrieval looks for the right one
 SIDE = 128                                      # pixels along a side that the encoder sees
+
+T = TypeVar("T")
 
 
 def make_encoder() -> nn.Module:
@@ -75,14 +78,18 @@ def retrieval(real: Tensor, generated: Tensor, *, seed: int = 0) -> float:
 def decoded(folder: Path, resolution: int) -> Dataset:
     """The pictures of the folder as a training sees them."""
     found = find_pictures(folder)
-    stream = open_dataset(found, resolution=resolution, directory=home_directory.cache_directory(),
-                          rendering=Rendering(fit=choose_fit(found, Rendering(), resolution)[0]))
+    return result_of(open_dataset(found, resolution=resolution, directory=home_directory.cache_directory(),
+                                  rendering=Rendering(fit=choose_fit(found, Rendering(), resolution)[0])))
+
+
+def result_of(steps: Generator[Any, None, T]) -> T:
+    """What a generator returns when it has yielded everything."""
     while True:
         try:
-            next(stream)
-        except StopIteration as finished:
-            dataset: Dataset = finished.value
-            return dataset
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
 
 def train_one(folder: Path, start: str, seed: int, options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
