@@ -229,3 +229,11 @@ def test_a_guessed_encoding_of_a_list_is_told(tmp_path):
         found = find_pictures(tmp_path / "list.txt")
         assert len(found.pictures) == count
         assert found.notes[0] == "list.txt is not UTF-8 and was read as cp1251"
+
+
+def test_what_is_wrong_with_a_table_that_captions_the_rest_is_told(folder):
+    table = "file,caption\nblue-car-0.png,a slow car\nblue-car-1.png,a slow car\nblue-car-99.png,a lost car\n"
+    found = find_pictures(folder({**FEW, **{f"red-car-{number}.txt": "a fast car" for number in range(6)},
+                                  "list.csv": table}))
+    assert found.caption_summary.startswith("sidecar .txt and list.csv (8 of 24 files")
+    assert [name for name, _ in found.caption_problems] == ["list.csv: blue-car-99.png"]

@@ -150,11 +150,13 @@ def _first_present(tree: Tree, index: PictureIndex, manifest: SourceCaptions | N
         kind, source = "filename" if names.label == "file name" else "folder", names
     else:
         kind, source = _from_files(metadata, from_tables, sidecars)
-    problems += from_tables.problems if kind == "table" or source is embedded or source is names else ()
+    if source is from_tables or source is embedded or source is names:
+        problems += from_tables.problems
     if source is embedded or source is names:
         for kind_of_few, few in (("table", from_tables), ("sidecar", sidecars)):
-            _put_before(source, few, kind_of_few)
+            source.take(few, kind_of_few)
         left = [table for table in tables if table.file.name not in source.files]
+    source.problems = problems
     if metadata.present and source.excluded is not metadata.excluded:
         _leave_out(source, metadata)
     if embedded is not None and source is not embedded:
@@ -170,7 +172,6 @@ def _first_present(tree: Tree, index: PictureIndex, manifest: SourceCaptions | N
         source.notes += [*(sidecars.notes if source is not sidecars else ()), *names.notes]
     if source is not sidecars:
         (source.notes if source.by_name else source.warnings).extend(sidecars.warnings)
-    source.problems = problems
     _add_sayings(source, texts)
     taken.update((name, None) for name in (*texts.files, texts.names_file))
     caption_accounts.account(source, tree, index, kind=kind, left=left, names=names, read=taken,
@@ -217,38 +218,21 @@ def _names(tree: Tree, texts: FolderTexts, options: _Options, *, folders: bool =
     return source
 
 
-def _put_before(source: SourceCaptions, few: SourceCaptions, kind: str) -> None:
-    """Give the few pictures that have captions in texts or tables these, and not those of `source`."""
-    if few.by_name:
-        source.label += f" and {few.label}"
-        source.filled_from.add(kind)
-        source.by_name.update(few.by_name.items())
-        source.files.update(few.files.items())
-        source.notes += few.notes
-
-
 def _fill_from_sidecars(source: SourceCaptions, sidecars: SourceCaptions) -> None:
     """Give the pictures that the tables in `source` lack the captions in the texts beside them, or name these texts."""
     if any(name in source.by_name for name in sidecars.by_name):
         source.notes.append(f"{sidecars.label} is not used, because {source.label} has more captions; "
                             "--captions sidecar would use it")
-    elif sidecars.by_name:
-        source.label += f" and {sidecars.label}"
-        source.filled_from.add("sidecar")
-        source.by_name.update(sidecars.by_name.items())
-        source.notes += sidecars.notes
+    else:
+        source.take(sidecars, "sidecar")
 
 
 def _fill_from_tables(source: SourceCaptions, tables: list[CaptionTable]) -> list[CaptionTable]:
     """Add the tables that list only pictures without captions to `source`, and return the others."""
     fitting = [table for table in tables if table.file.name not in source.files]
     more, left = metadata_files.captions_of_tables(fitting, source.by_name, source.excluded)
-    if more.present:
-        source.label += f" and {more.label}"
-        source.filled_from.add("table")
-        source.by_name.update(more.by_name.items())
-        source.notes += more.notes
-        source.problems += more.problems
+    source.take(more, "table")
+    source.problems += more.problems
     return left
 
 

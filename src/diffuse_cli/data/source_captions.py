@@ -18,3 +18,12 @@ class SourceCaptions:
     problems: list[tuple[str, str]] = field(default_factory=list)
     files: SpilledDict[None] = field(default_factory=SpilledDict)       # the files that captions were read from
     filled_from: set[str] = field(default_factory=set)    # kinds of other sources that give captions to the rest
+
+    def take(self, other: "SourceCaptions", kind: str) -> None:
+        """Take the captions of another source of this kind; of a picture in both, the other's count."""
+        if other.by_name:
+            self.label += f" and {other.label}"
+            self.filled_from.add(kind)
+            self.by_name.update(other.by_name.items())
+            self.files.update(other.files.items())
+            self.notes += other.notes
