@@ -33,7 +33,8 @@ from .file_types import (
     what_pictures_in_text,
 )
 from .litter import BACKUPS, backup_of
-from .spilled import Row, SpilledDict, SpilledList, SpilledLists
+from .spilled import SpilledDict, SpilledList, SpilledLists
+from .spilled_table import Row
 
 UNREADABLE_FOLDER, BROKEN_LINK = "unreadable folder", "broken link"     # reasons in `Tree.unusable`
 # Ends of names of archives that are not read: of other kinds, or inside others.

@@ -1,24 +1,19 @@
 """Lists and dictionaries of any length: the newest entries are in memory, all others in a temporary file.
 
-SQLite keeps the file in the system's folder for temporary files, or where TMPDIR says. It is gone when the process
-ends, however that happens. A collection of few entries has no file. One thread at a time uses a collection.
+`spilled_table` keeps the file. A collection of few entries has none. One thread at a time uses a collection.
 """
 
 import operator
-import sqlite3
-import weakref
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar, overload
+from typing import Any, TypeVar, overload
 
-from ..errors import StorageError
+from .spilled_table import Row, Table, as_bytes, as_text
 
 IN_MEMORY = 2000                                # entries of a collection that are in memory, at most
 _CHUNK = 500                                    # rows that are read at once, if the next ones are probably needed
 _FEW = 4                                        # rows that are read otherwise
-_CACHE = 512                                    # KiB of a file that SQLite keeps in memory
 _FIRST = operator.itemgetter(0)
 
-Row = tuple[Any, ...]                           # of texts, bytes, whole numbers and None
 T = TypeVar("T")
 V = TypeVar("V")
 
@@ -28,7 +23,7 @@ class SpilledList(Sequence[Row]):
 
     def __init__(self, rows: Iterable[Row] = ()) -> None:
         self._newest: list[Row] = []
-        self._table: _Table | None = None
+        self._table: Table | None = None
         self._stored = 0                        # rows in the table
         for row in rows:
             self.append(row)
@@ -90,7 +85,7 @@ class SpilledList(Sequence[Row]):
             return
         columns = range(len(self._newest[0]))
         if self._table is None:
-            self._table = _Table(", ".join(f"v{number}" for number in columns))
+            self._table = Table(", ".join(f"v{number}" for number in columns))
         self._table.write(f"INSERT INTO entries VALUES ({', '.join('?' for _ in columns)})", self._newest)
         self._stored += len(self._newest)
         self._newest.clear()
@@ -130,7 +125,7 @@ class _Keyed:
     _columns = "key BLOB, value"
 
     def __init__(self) -> None:
-        self._table: _Table | None = None
+        self._table: Table | None = None
         self._ahead: dict[str, list[Any]] = {}                         # all entries from _start to before _end
         self._start: str = ""                                          # texts have the order of their UTF-8
         self._end: str | None = ""                                     # None: all to the last
@@ -151,21 +146,21 @@ class _Keyed:
         assert self._table is not None
         number = _CHUNK if key == self._end else _FEW
         rows = self._table.read(
-            "SELECT key, value FROM entries WHERE key >= ? ORDER BY key, rowid LIMIT ?", _bytes(key), number)
+            "SELECT key, value FROM entries WHERE key >= ? ORDER BY key, rowid LIMIT ?", as_bytes(key), number)
         self._start, self._end, self._ahead = key, None, {}
         if len(rows) == number:
-            self._end = _text(rows[-1][0])                             # a key of which not all values may be here
+            self._end = as_text(rows[-1][0])                             # a key of which not all values may be here
             if self._end == key:
-                rows = self._table.read("SELECT key, value FROM entries WHERE key = ? ORDER BY rowid", _bytes(key))
+                rows = self._table.read("SELECT key, value FROM entries WHERE key = ? ORDER BY rowid", as_bytes(key))
                 self._end = key + "\0"
         for stored, value in rows:
-            found = _text(stored)
+            found = as_text(stored)
             if self._end is None or found < self._end:
                 self._ahead.setdefault(found, []).append(value)
 
     def _write(self, rows: Iterable[Row], conflict: str = "") -> None:
         if self._table is None:
-            self._table = _Table(self._columns)
+            self._table = Table(self._columns)
         self._table.write(f"INSERT INTO entries VALUES (?, ?) {conflict}", rows)
         self._forget()
 
@@ -235,11 +230,11 @@ class SpilledDict(_Keyed, Mapping[str, V]):
         last = 0
         while rows := self._table.read(
                 f"SELECT rowid, key, value FROM entries WHERE rowid > ? ORDER BY rowid LIMIT {_CHUNK}", last):
-            yield from ((_text(key), self._decode(value)) for _, key, value in rows)
+            yield from ((as_text(key), self._decode(value)) for _, key, value in rows)
             last = rows[-1][0]
 
     def _store(self) -> None:
-        self._write([(_bytes(key), self._encode(value)) for key, value in self._newest.items()],
+        self._write([(as_bytes(key), self._encode(value)) for key, value in self._newest.items()],
                     "ON CONFLICT (key) DO UPDATE SET value = excluded.value")
         self._newest.clear()
 
@@ -289,7 +284,7 @@ class SpilledLists(_Keyed):
         self._newest.setdefault(key, []).append(value)
         self._count += 1
         if self._count >= IN_MEMORY:
-            self._write((_bytes(key), _bytes(value)) for key, values in self._newest.items() for value in values)
+            self._write((as_bytes(key), as_bytes(value)) for key, values in self._newest.items() for value in values)
             self._newest.clear()
             self._count = 0
 
@@ -298,53 +293,7 @@ class SpilledLists(_Keyed):
         if self._table is not None and not self._indexed:              # late, so that all keys are sorted at once
             self._table.run("CREATE INDEX by_key ON entries (key)")
             self._indexed = True
-        return [*map(_text, self._stored(key)), *self._newest.get(key, ())]
+        return [*map(as_text, self._stored(key)), *self._newest.get(key, ())]
 
     def __contains__(self, key: str) -> bool:
         return bool(self.get(key))
-
-
-class _Table:
-    """The table `entries` in a temporary file of its own. All methods raise StorageError."""
-
-    def __init__(self, columns: str) -> None:
-        try:
-            self._connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        except sqlite3.Error as error:
-            _fail(error)
-        weakref.finalize(self, self._connection.close)
-        for statement in ("PRAGMA journal_mode = OFF", "PRAGMA synchronous = OFF", f"PRAGMA cache_size = -{_CACHE}",
-                          f"CREATE TABLE entries ({columns})", "BEGIN"):
-            self.run(statement)
-
-    def run(self, statement: str) -> None:
-        """Run a statement without a result."""
-        self.read(statement)
-
-    def read(self, statement: str, *values: Any) -> list[Row]:
-        """The rows of a result."""
-        try:
-            return self._connection.execute(statement, values).fetchall()
-        except sqlite3.Error as error:
-            _fail(error)
-
-    def write(self, statement: str, rows: Iterable[Row]) -> None:
-        """Run a statement for each row of values."""
-        try:
-            self._connection.executemany(statement, rows)
-        except sqlite3.Error as error:
-            _fail(error)
-
-
-def _fail(error: sqlite3.Error) -> NoReturn:
-    raise StorageError(f"cannot keep the list of pictures in the folder for temporary files: {error}",
-                       hint="Make room there, or name another folder in the environment variable TMPDIR") from error
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")                       # bytes of names that are no UTF-8 are surrogates
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "surrogatepass")
-
